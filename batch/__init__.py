@@ -1,0 +1,1 @@
+"""The scheduled job: learn, evaluate, precompute, publish."""

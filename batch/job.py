@@ -1,0 +1,300 @@
+"""The scheduled job as a recipe: what each stage reads, what it writes, and in which order they run.
+
+Stages meet only in the work directory. A stage that finished is not run again while neither its input nor its settings
+have changed, so a job that was interrupted resumes at the first stage that is missing.
+
+Three folds keep it point in time. Fold 0 ends where the ranker's labels for the report start, fold 1 where the reported
+hold-out starts, fold 2 holds everything and is what serves. The report is on fold 1; the released ranker learns from fold 1
+and the hold-out as labels, once that has been reported on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from batch import dataset_file, evaluation, precompute, publish
+from batch.console import Narrator
+from recsys import bundle, data
+from recsys.catalogue import Dataset
+from recsys.errors import InvalidInput, ReleaseRefused
+from recsys.evaluation.report import table as report_table
+from recsys.evaluation.report import write_json
+from recsys.events import Events, states_at
+from recsys.index import measure
+from recsys.pipeline import Model
+from recsys.settings import Protocol, Settings
+from recsys.towers import user_vectors
+from recsys.training.fit import (
+    FitParams,
+    FittedRanker,
+    assemble,
+    horizon_of,
+    item_table_of,
+    label_cuts,
+    ranker_of,
+    towers_of,
+)
+from recsys.training.lambdamart import RankerParams
+from recsys.training.split import before, cuts
+from recsys.training.two_tower import TowerParams
+
+CODE_VERSION = "0.1.0"
+FOLDS = (0, 1, 2)
+INDEX_QUERIES = 500
+"""Users whose searches measure the recall of the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: where its tables are, where it works, and how."""
+
+    interactions: str
+    items: str | None
+    users: str | None
+    work: Path
+    settings: Settings
+    narrator: Narrator
+    max_reject_share: float = 0.05
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the report's hold-out is cut."""
+        return self.settings.protocol
+
+    @property
+    def params(self) -> FitParams:
+        """The models' parameters."""
+        return fit_params(self.settings)
+
+    def fold(self, number: int) -> Path:
+        """The directory of a fold."""
+        return self.work / f"fold-{number}"
+
+
+def fit_params(settings: Settings) -> FitParams:
+    """The models' parameters under these settings."""
+    return FitParams(
+        towers=TowerParams(dimension=settings.embedding_dim, loss=settings.loss),
+        ranker=RankerParams(estimators=settings.lgbm_n_estimators),
+        n_candidates=settings.top_k_candidates,
+        n_lists=settings.faiss_n_lists,
+        n_probe=settings.faiss_n_probe,
+        threads=settings.threads,
+    )
+
+
+def past_of(dataset: Dataset, protocol: Protocol, fold: int) -> Events:
+    """The events that a fold may know."""
+    if fold == 2:  # noqa: PLR2004 - the last of FOLDS
+        return dataset.events
+    reported = before(dataset.events, cuts(dataset.events, protocol))
+    return reported if fold == 1 else before(reported, label_cuts(reported, protocol))
+
+
+def features(job: Job) -> None:
+    """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
+    job.work.mkdir(parents=True, exist_ok=True)
+    with job.narrator.stage("read and validate") as progress:
+        loaded = data.load(
+            job.interactions,
+            job.items,
+            job.users,
+            max_reject_share=job.max_reject_share,
+            rejects=job.work / "rejects.parquet",
+        )
+        dataset = loaded.dataset
+        progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+        evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
+        dataset_file.save(job.work, dataset)
+    for note in loaded.notes:
+        job.narrator.say(f"  {note}")
+    for fold in FOLDS:
+        with job.narrator.stage(f"features, fold {fold}"):
+            job.fold(fold).mkdir(exist_ok=True)
+            bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, fold)))
+
+
+def train_embeddings(job: Job) -> None:
+    """Trains the towers of each fold."""
+    dataset = dataset_file.load(job.work)
+    losses = []
+    for fold in FOLDS:
+        with job.narrator.stage(f"train towers, fold {fold}") as progress:
+            towers, loss = towers_of(dataset, past_of(dataset, job.protocol, fold), job.params, progress)
+            bundle.save_towers(job.fold(fold), towers)
+            losses.append(loss)
+    (job.work / "losses.json").write_text(json.dumps(losses))
+
+
+def build_index(job: Job) -> None:
+    """Builds the index that will serve, and measures its recall."""
+    dataset = dataset_file.load(job.work)
+    with job.narrator.stage("build the index") as progress:
+        model = load_fold(job, 2)
+        offsets = dataset.events.offsets()
+        chosen = np.random.default_rng(0).permutation(dataset.events.n_users)[:INDEX_QUERIES]
+        states = states_at(dataset.events, offsets[:-1][chosen], offsets[1:][chosen], dataset.attributes[chosen])
+        queries = user_vectors(model.towers, states)
+        stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
+        told = {"kind": stats.kind, "n_items": stats.n_items, "recall": stats.recall, "recall_at": stats.recall_at}
+        (job.work / "index.json").write_text(json.dumps(told))
+        progress(1.0, f"{stats.kind}, recall@{stats.recall_at} {stats.recall:.4f}")
+
+
+def train_ranker(job: Job) -> None:
+    """Trains the ranker to report on and the one to release."""
+    dataset = dataset_file.load(job.work)
+    with job.narrator.stage("train the ranker to report on") as progress:
+        past = past_of(dataset, job.protocol, 1)
+        first = label_cuts(past, job.protocol)
+        reported = ranker_of(load_fold(job, 0), dataset, past, first, horizon_of(job.protocol), job.params)
+        _save_ranker(job.fold(1), reported)
+        progress(1.0, reported.note)
+    with job.narrator.stage("train the ranker to release") as progress:
+        released = reported
+        if job.protocol != "leave-one-out":  # which holds out one label a user: too few, and the window before has ten
+            first = cuts(dataset.events, job.protocol)
+            released = ranker_of(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
+        _save_ranker(job.fold(2), released)
+        progress(1.0, released.note)
+
+
+def evaluate(job: Job) -> None:
+    """Reports on fold 1, and refuses a release that is no better than popularity.
+
+    Raises:
+        ReleaseRefused: the two stages do not beat popularity on the hold-out.
+    """
+    dataset = dataset_file.load(job.work)
+    model = load_fold(job, 1, ranked=True)
+    truth = evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
+    past = past_of(dataset, job.protocol, 1)
+    report = evaluation.compare(model, past, truth, job.protocol, job.narrator)
+    report["data"] = evaluation.describe(dataset)
+    write_json(report, job.work / "metrics.json")
+    job.narrator.console.print(report_table(report))
+    figures = report["methods"]
+    ours = figures.get("two_stage", figures["retriever"])["ndcg@10"]["value"]
+    floor = figures["popularity"]["ndcg@10"]["value"]
+    if ours <= floor and job.settings.gate:
+        message = (
+            f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data, "
+            "or set SHORTLIST_GATE=off to publish all the same"
+        )
+        raise ReleaseRefused(message)
+
+
+def precompute_lists(job: Job) -> None:
+    """Assembles the bundle, and computes the list of every user from it."""
+    dataset = dataset_file.load(job.work)
+    with job.narrator.stage("assemble the bundle"):
+        directory = job.work / "bundle"
+        _save_bundle(job, dataset, directory)
+    loaded = bundle.load(directory)
+    with job.narrator.stage("precompute the lists") as progress:
+        precompute.write_shards(loaded, dataset, job.work / "lists", job.settings.list_length, progress)
+
+
+def publish_release(job: Job) -> None:
+    """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
+    publish.publish(job.work / "bundle", job.work / "lists", job.settings, job.narrator)
+
+
+STAGES: dict[str, Callable[[Job], None]] = {
+    "features": features,
+    "train-embeddings": train_embeddings,
+    "build-index": build_index,
+    "train-ranker": train_ranker,
+    "evaluate": evaluate,
+    "precompute": precompute_lists,
+    "publish": publish_release,
+}
+
+
+def run(job: Job) -> None:
+    """Runs every stage that has not finished on this input and these settings."""
+    for name in STAGES:
+        if is_done(job, name):
+            job.narrator.say(f"  {name}: done already")
+        else:
+            run_stage(job, name)
+
+
+def run_stage(job: Job, name: str) -> None:
+    """Runs one stage, whose forerunners must have finished.
+
+    Raises:
+        InvalidInput: a forerunner has not run on this input and these settings.
+    """
+    names = list(STAGES)
+    missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
+    if missing:
+        raise InvalidInput(f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all")
+    for later in names[names.index(name) :]:
+        _mark(job, later).unlink(missing_ok=True)
+    STAGES[name](job)
+    _mark(job, name).parent.mkdir(parents=True, exist_ok=True)
+    _mark(job, name).write_text(_key(job))
+
+
+def is_done(job: Job, name: str) -> bool:
+    """Whether a stage finished on this very input and these settings."""
+    mark = _mark(job, name)
+    return mark.exists() and mark.read_text() == _key(job)
+
+
+def _mark(job: Job, name: str) -> Path:
+    return job.work / "done" / name
+
+
+def _key(job: Job) -> str:
+    told = [CODE_VERSION, repr(job.params), job.protocol, str(job.settings.list_length), str(job.max_reject_share)]
+    told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+    for source in (job.interactions, job.items, job.users):
+        told.append(str(source))
+        if source is not None and Path(source).exists():
+            stat = Path(source).stat()
+            told.append(f"{stat.st_size} {stat.st_mtime_ns}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
+    """A fold's model; with its ranker where `ranked`."""
+    directory = job.fold(number)
+    ranker = None
+    if ranked:
+        ranker = evaluation.loaded_ranker((directory / "ranker.txt").read_text())
+    return assemble(bundle.load_towers(directory), bundle.load_table(directory), job.params, ranker)
+
+
+def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
+    (directory / "ranker.txt").write_text(ranker.text)
+    (directory / "importances.json").write_text(json.dumps(ranker.importances))
+
+
+def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
+    now = datetime.now(UTC)
+    events = dataset.events
+    text = (job.fold(2) / "ranker.txt").read_text()
+    fields = {
+        "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
+        "created_at": int(time.time()),
+        "as_of": int(events.time.max()),
+        "code_version": CODE_VERSION,
+        "data": evaluation.describe(dataset),
+        "index": json.loads((job.work / "index.json").read_text()),
+        "importances": json.loads((job.fold(2) / "importances.json").read_text()),
+        "metrics": json.loads((job.work / "metrics.json").read_text())["methods"],
+        "protocol": job.protocol,
+        "list_length": job.settings.list_length,
+    }
+    model = load_fold(job, 2)
+    bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

@@ -1,0 +1,130 @@
+"""Publishes a release: the bundle, then the lists, then proof that both are there, then one flip of the pointer.
+
+Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a second run completes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import numpy as np
+
+from batch.console import Narrator
+from batch.precompute import Precomputed, read_shards
+from recsys.artefacts import open_artefacts, verify
+from recsys.errors import InvalidInput, ReleaseRefused
+from recsys.settings import Settings
+from recsys.store import RedisStore, open_store
+from recsys.wire import ItemRecord, ReleasePointer, pack_list
+
+BATCH_TIMEOUT_MS = 30_000
+"""The batch waits longer for Redis than a request may."""
+
+VERIFIED_USERS = 1000
+"""Lists that are read back; all of them where there are no more."""
+
+
+def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -> str:
+    """Publishes the bundle and the lists; gives the version.
+
+    Raises:
+        ReleaseRefused: a list is not in Redis as it was written.
+    """
+    manifest = verify(bundle)
+    version = str(manifest["version"])
+    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    store.ping()
+    with narrator.stage("upload the bundle"):
+        artefacts = open_artefacts(settings.artefacts)
+        if version not in artefacts.versions():
+            artefacts.publish(bundle)
+    with narrator.stage("write the lists") as progress:
+        ttl = settings.list_ttl_seconds
+        _write_items(store, version, bundle, ttl)
+        written = store.write_lists(version, ((p.user_id, p.packed) for p in read_shards(lists)), ttl)
+        store.write_users((p.user_id, p.record) for p in read_shards(lists))
+        progress(1.0, f"{written} lists")
+    with narrator.stage("verify by reading back") as progress:
+        progress(1.0, f"{_verify(store, version, lists, written)} lists")
+    flip(store, version)
+    narrator.say(f"  release {version} is serving")
+    store.close()
+    return version
+
+
+def flip(store: RedisStore, version: str) -> ReleasePointer:
+    """Makes `version` the serving release, and remembers the one before."""
+    old = store.release()
+    if old is not None and old.current == version:
+        return old
+    pointer = ReleasePointer(version, None if old is None else old.current)
+    store.set_release(pointer)
+    return pointer
+
+
+def promote(settings: Settings, version: str) -> ReleasePointer:
+    """Flips to a release that was published before; it must be whole, in the artefacts and in Redis.
+
+    Raises:
+        InvalidInput: its lists are no longer in Redis.
+        CorruptArtefact: it is not among the artefacts.
+    """
+    open_artefacts(settings.artefacts).manifest(version)
+    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    if store.popular(version) is None:
+        raise InvalidInput(f"release {version} has no lists in Redis (they expired): publish it again by a batch run")
+    return flip(store, version)
+
+
+def rollback(settings: Settings) -> ReleasePointer:
+    """Flips back to the release before.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    pointer = store.release()
+    if pointer is None or pointer.previous is None:
+        raise InvalidInput("there is no release before this one: nothing to roll back to")
+    return promote(settings, pointer.previous)
+
+
+def _write_items(store: RedisStore, version: str, bundle: Path, ttl: int) -> None:
+    catalog = msgpack.unpackb((bundle / "catalog.msgpack").read_bytes(), use_list=False)
+    columns = zip(catalog["ids"], catalog["titles"], catalog["categories"], strict=True)
+    store.write_items(version, ((row, ItemRecord(*told)) for row, told in enumerate(columns)), ttl)
+    popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")[:1000]
+    manifest = verify(bundle)
+    falling = np.linspace(1, 0, len(popular), endpoint=False).astype("<f2").tobytes()
+    at = (int(manifest["created_at"]), int(manifest["as_of"]))
+    store.write_popular(version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling), ttl)
+
+
+def _verify(store: RedisStore, version: str, lists: Path, written: int) -> int:
+    sample = _sample(read_shards(lists), random.Random(version))  # noqa: S311 - a sample, not a secret
+    total = sum(1 for _ in read_shards(lists))
+    if written != total:
+        raise ReleaseRefused(f"release {version}: {written} of {total} lists were written; the old release goes on serving")
+    stored = store.lists(version, [p.user_id for p in sample])
+    broken = [p.user_id for p, found in zip(sample, stored, strict=True) if found != p.packed]
+    if broken:
+        message = (
+            f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than written, the first of user "
+            f"{broken[0]!r}; the old release goes on serving: check Redis's memory and eviction, and publish again"
+        )
+        raise ReleaseRefused(message)
+    return len(sample)
+
+
+def _sample(users: Iterator[Precomputed], rng: random.Random) -> list[Precomputed]:
+    """Reservoir sampling (Vitter, 1985): VERIFIED_USERS users, or all."""
+    kept: list[Precomputed] = []
+    for seen, user in enumerate(users):
+        if len(kept) < VERIFIED_USERS:
+            kept.append(user)
+        elif (at := rng.randrange(seen + 1)) < VERIFIED_USERS:
+            kept[at] = user
+    return kept

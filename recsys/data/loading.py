@@ -1,0 +1,165 @@
+"""From the three tables to a `Dataset`: read, validate, set rejected rows aside, number, sort and fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.catalogue import AttributeVocabulary, Catalogue, Dataset
+from recsys.data.attributes import tokenised
+from recsys.data.readers import read
+from recsys.data.schemas import INTERACTIONS, ITEMS, MARKS, USERS
+from recsys.data.validation import (
+    Checked,
+    Interactions,
+    check_interactions,
+    check_items,
+    check_users,
+    counts,
+    refuse_above,
+    sorted_events,
+    users_union,
+    write_rejects,
+)
+from recsys.errors import InvalidData, InvalidSettings
+from recsys.events import Events, Float32, Int32
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load gave.
+
+    rejects: reason -> rows rejected, over all tables; n_read: interactions read, rejected ones too; notes: sentences on
+    what was left out on purpose.
+    """
+
+    dataset: Dataset
+    rejects: dict[str, int]
+    n_read: int
+    notes: tuple[str, ...] = ()
+
+
+def load(
+    interactions: str,
+    items: str | None = None,
+    users: str | None = None,
+    *,
+    max_reject_share: float = 0.05,
+    rejects: Path | None = None,
+) -> Loaded:
+    """Load and validate tables from paths, globs or s3:// addresses; see `schemas` for what they hold.
+
+    Without an items table the items are those of the interactions. A users table may add users who have no events.
+    rejects: the Parquet file for rejected rows, written before a load is refused.
+
+    Raises:
+        InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows.
+        InvalidSettings: max_reject_share is not a share.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    if not 0 <= max_reject_share <= 1:
+        raise InvalidSettings(f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default")
+    checked_items = check_items(read(items, ITEMS)) if items is not None else None
+    checked_users = check_users(read(users, USERS)) if users is not None else None
+    known = checked_items.frame["_id"] if checked_items is not None else None
+    found = check_interactions(read(interactions, INTERACTIONS), known)
+    checks = [c for c in (checked_items, checked_users, found.checked) if c is not None]
+    if rejects is not None:
+        write_rejects(checks, rejects)
+    refuse_above(max_reject_share, checks, rejects)
+    for checked in checks:
+        _refuse_empty(checked, rejects)
+    dataset, notes = _dataset(found, checked_items, checked_users)
+    return Loaded(dataset, counts(checks), found.checked.n_read, notes)
+
+
+def _refuse_empty(checked: Checked, rejects: Path | None) -> None:
+    if checked.frame.is_empty():
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
+        where = f"; they are in {str(rejects)!r}" if rejects is not None else ""
+        raise InvalidData(f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): mend the table{where}")
+
+
+def _dataset(found: Interactions, items: Checked | None, users: Checked | None) -> tuple[Dataset, tuple[str, ...]]:
+    table = users.frame.drop(*MARKS, "user_id", strict=False) if users is not None else None
+    user_ids, rows = users_union(found.user_ids, table["_id"] if table is not None else None)
+    catalogue = _catalogue(items.frame) if items is not None else _bare_catalogue(found.item_ids)
+    events = _events(sorted_events(found), rows, len(user_ids), len(catalogue))
+    attributes = pl.DataFrame({"_id": user_ids})
+    if table is not None:
+        attributes = attributes.join(table, on="_id", how="left", maintain_order="left")
+    vocabulary, tokens, notes = tokenised(attributes.drop("_id"))
+    if {"weight", "rating"} <= set(found.checked.frame.columns):
+        notes = ("interactions: there is a weight beside the rating, and only the weight is used", *notes)
+    ids = tuple(user_ids.to_list())
+    print_ = _fingerprint(events, catalogue, ids, tokens, vocabulary)
+    return Dataset(events, catalogue, ids, tokens, vocabulary, print_), notes
+
+
+def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Events:
+    """The sorted frame as arrays; `rows` maps its users to user rows without changing their order."""
+    return Events(
+        rows[frame["_user"].to_numpy()].astype(np.int32),
+        frame["_item"].cast(pl.Int32).to_numpy(writable=True),
+        frame["_time"].to_numpy(writable=True),
+        _nan_filled(frame["_weight"]),
+        n_users,
+        n_items,
+    )
+
+
+def _nan_filled(column: pl.Series) -> Float32:
+    """Numbers with the one NaN in place of nulls."""
+    values = column.cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True).astype(np.float32, copy=False)
+    values[np.isnan(values)] = np.float32(np.nan)
+    return values
+
+
+def _catalogue(frame: pl.DataFrame) -> Catalogue:
+    lists = frame["_categories"]
+    names = lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().unique().sort().to_list()
+    membership = np.zeros((frame.height, len(names)), np.float32)
+    pairs = frame.select(pl.int_range(pl.len()).alias("row"), "_categories").explode("_categories").drop_nulls()
+    if names:
+        columns = pairs["_categories"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
+        membership[pairs["row"].to_numpy(), columns.to_numpy()] = 1.0
+    return Catalogue(
+        tuple(frame["_id"].to_list()),
+        tuple(frame["_title"].to_list()),
+        tuple(tuple(c) for c in lists.to_list()),
+        tuple(names),
+        membership,
+        _nan_filled(frame["_year"]),
+    )
+
+
+def _bare_catalogue(ids: pl.Series) -> Catalogue:
+    """A catalogue of which nothing is known but the ids."""
+    texts, n = tuple(ids.to_list()), len(ids)
+    return Catalogue(texts, texts, ((),) * n, (), np.zeros((n, 0), np.float32), np.full(n, np.nan, np.float32))
+
+
+def _fingerprint(
+    events: Events, catalogue: Catalogue, user_ids: Sequence[str], attributes: Int32, vocabulary: AttributeVocabulary
+) -> str:
+    """Hex sha256 of the validated content: the same on every machine, whatever files and types it came from."""
+    digest = hashlib.sha256()
+    arrays = (events.user, events.item, events.time, events.weight, catalogue.year, attributes)
+    for array in arrays:
+        digest.update(f"{array.dtype.kind}{array.dtype.itemsize}{array.shape}".encode())
+        digest.update(_little_endian(array).data)
+    for texts in (user_ids, catalogue.ids, catalogue.titles, catalogue.categories):
+        digest.update(json.dumps(texts).encode())
+    digest.update(json.dumps([vocabulary.columns, vocabulary.tokens, vocabulary.edges]).encode())
+    return digest.hexdigest()
+
+
+def _little_endian(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))

@@ -1,0 +1,63 @@
+"""Every error that Shortlist raises on purpose, grouped by what the caller can do about it.
+
+ShortlistError
+├── InvalidInput          the caller gave something that breaks a stated rule: mend the input
+│   ├── InvalidSettings   an environment variable or option is out of its range
+│   └── InvalidData       an interactions, items or users table breaks its schema
+├── Unavailable           a part outside this process did not answer: try again, or fall back
+│   ├── StoreUnavailable      Redis
+│   └── ArtefactsUnavailable  S3 or the artefact directory
+├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores): a bug of ours
+└── BrokenRelease         what was read is not what was published: rebuild, or activate another release
+    ├── BundleMismatch    the bundle was built by other features or another layout
+    ├── CorruptArtefact   a file's sha256 is not the one in its manifest
+    └── ReleaseRefused    a release did not pass a check, and was not published
+"""
+
+
+class ShortlistError(Exception):
+    """Base of all errors raised on purpose; the message gives the value, the rule and the remedy."""
+
+
+class InvalidInput(ShortlistError):
+    """The caller gave something that breaks a stated rule."""
+
+
+class InvalidSettings(InvalidInput):
+    """An environment variable or option is missing or out of its range."""
+
+
+class InvalidData(InvalidInput):
+    """A table breaks its documented schema, or too many of its rows were rejected."""
+
+
+class Unavailable(ShortlistError):
+    """A part outside this process did not answer in time."""
+
+
+class StoreUnavailable(Unavailable):
+    """Redis did not answer, or refused a command."""
+
+
+class ArtefactsUnavailable(Unavailable):
+    """S3 or the artefact directory could not be read or written."""
+
+
+class BrokenMethod(ShortlistError):
+    """A recommender gave a list that breaks its promises; its figures would be worthless."""
+
+
+class BrokenRelease(ShortlistError):
+    """What was read is not what was published."""
+
+
+class BundleMismatch(BrokenRelease):
+    """The bundle was built by other features or another layout than this code's."""
+
+
+class CorruptArtefact(BrokenRelease):
+    """A file's sha256 is not the one its manifest states."""
+
+
+class ReleaseRefused(BrokenRelease):
+    """A release failed a check before the pointer flipped; the old one goes on serving."""

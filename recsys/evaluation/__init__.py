@@ -1,0 +1,1 @@
+"""How good recommendations are: metrics, baselines, and the report that compares methods."""

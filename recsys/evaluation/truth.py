@@ -1,0 +1,57 @@
+"""What the users of a hold-out really took: the items every method is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.events import Int32, Int64, UserStates
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Held-out items beside the states from which they have to be foretold.
+
+    users: int32[U] user rows; states: the U users as of just before their hold-out; offsets: int64[U + 1], whose slices
+    of items: int32[offsets[-1]] give each user's held-out item rows, without duplicates and without any item that is in
+    the state's seen. A user may be left with none, and is then not counted. `truth_of` makes one from raw hold-outs.
+    """
+
+    users: Int32
+    states: UserStates
+    offsets: Int64
+    items: Int32
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def counts(self) -> Int64:
+        """int64[U]: how many items are held out of each user."""
+        return np.diff(self.offsets)
+
+    def slice(self, start: int, stop: int) -> Truth:
+        """The users at positions start:stop."""
+        offsets = self.offsets[start : stop + 1]
+        items = self.items[offsets[0] : offsets[-1]]
+        return Truth(self.users[start:stop], self.states.slice(start, stop), offsets - offsets[0], items)
+
+
+def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_items: int) -> Truth:
+    """The truth in raw hold-outs: repeats, and items that the user had before, are left out; the order is kept.
+
+    Shapes as in `Truth`; `n_items` is the size of the catalogue.
+    """
+    keys = pair_keys(offsets, items, n_items)
+    keep = np.zeros(len(keys), bool)
+    keep[np.unique(keys, return_index=True)[1]] = True
+    keep &= ~np.isin(keys, pair_keys(states.seen_offsets, states.seen_rows, n_items))
+    kept = np.concatenate(([0], np.cumsum(keep)))
+    return Truth(users, states, kept[offsets].astype(np.int64), items[keep])
+
+
+def pair_keys(offsets: Int64, items: Int32, n_items: int) -> Int64:
+    """int64[len(items)]: one number for each (user position, item row) of a ragged array."""
+    owners = np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
+    return owners * n_items + items

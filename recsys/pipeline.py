@@ -1,0 +1,163 @@
+"""The two stages in their order: retrieve candidates, make their features, rank them, keep the best.
+
+One implementation, for one user or many: the ranker's training, evaluation, precompute and the live path call it, and a
+user's result does not depend on who else is in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.events import MISSING, Float32, Int32, Recommend, UserStates
+from recsys.features import Candidates, ItemTable, features
+from recsys.index import search
+from recsys.ranker import Ranker
+from recsys.towers import Towers, user_vectors
+
+CANDIDATE_SHARES = {"retriever": 0.7, "neighbours": 0.25, "trending": 0.05}
+"""How the candidates are shared out among their sources; what a source lacks goes to the retriever."""
+
+NEIGHBOUR_RELATIONS = (2, 3, 4)
+"""Which RELATIONS propose candidates: next_10, near and regression."""
+
+CHUNK = 64
+"""Users scored at once by `two_stage`: enough to amortise, little enough to stay in cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All that recommending needs: towers, the index over their item vectors, the item table, and the ranker."""
+
+    towers: Towers
+    index: Any
+    table: ItemTable
+    ranker: Ranker | None
+    n_candidates: int
+    trending: Int32
+    """Item rows by falling recent popularity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """items: int32[U, k], best first, MISSING-padded; scores, retrieval: float32[U, k]; n_candidates: int32[U]."""
+
+    items: Int32
+    scores: Float32
+    retrieval: Float32
+    n_candidates: Int32
+
+
+def by_trend(table: ItemTable) -> Int32:
+    """int32[n]: all item rows by recent, then overall popularity, then row."""
+    n = len(table.popularity) - 1
+    return np.lexsort((np.arange(n), -table.popularity[:n], -table.recent[:n])).astype(np.int32)
+
+
+def retrieve(model: Model, states: UserStates, allowed: NDArray[np.bool_] | None = None) -> Candidates:
+    """Up to `n_candidates` unseen items for each user, by falling retrieval score.
+
+    allowed: bool[n] masks the items that may appear at all, or None for all of them.
+    """
+    vectors = user_vectors(model.towers, states)
+    rows = [proposals(model, states, user, vectors[user], allowed)[0] for user in range(len(states))]
+    width = max((len(r) for r in rows), default=0)
+    items = np.full((len(states), width), MISSING, np.int32)
+    scores = np.full((len(states), width), -np.inf, np.float32)
+    for user, row in enumerate(rows):
+        score = np.matmul(model.towers.items[row], vectors[user])
+        order = np.lexsort((row, -score))
+        items[user, : len(row)], scores[user, : len(row)] = row[order], score[order]
+    return Candidates(items, scores)
+
+
+def proposals(
+    model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
+) -> tuple[Int32, Int32]:
+    """int32[c] item rows, and int32[c] the source of each: an index into CANDIDATE_SHARES."""
+    n, wanted = len(model.towers.items), model.n_candidates
+    free = np.ones(n, np.bool_) if allowed is None else allowed.copy()
+    free[states.seen(user)] = False
+    closed = n - int(free.sum())
+    ranked = search(model.index, vector, wanted + closed)
+    sources = [
+        ranked,
+        _from_neighbours(model.table, states.items[user], int(wanted * CANDIDATE_SHARES["neighbours"]), free),
+    ]
+    sources.append(model.trending)
+    quota = [int(wanted * share) for share in CANDIDATE_SHARES.values()]
+    rows: list[Int32] = []
+    origin: list[Int32] = []
+    for source, (found, limit) in enumerate([*zip(sources, quota, strict=True), (ranked, wanted)]):
+        taken = found[free[found]][: min(limit, wanted - sum(len(r) for r in rows))]
+        free[taken] = False
+        rows.append(taken)
+        origin.append(np.full(len(taken), source % len(quota), np.int32))
+    return np.concatenate(rows), np.concatenate(origin)
+
+
+def _from_neighbours(table: ItemTable, history: Int32, limit: int, free: NDArray[np.bool_]) -> Int32:
+    past = history[history != MISSING]
+    if len(past) == 0:
+        return np.empty(0, np.int32)
+    decay = 0.5 ** (np.arange(len(past) - 1, -1, -1, dtype=np.float32) / 10)
+    found: list[Int32] = []
+    for relation in NEIGHBOUR_RELATIONS:
+        rows, weights = table.neighbours.rows[relation][past], table.neighbours.weights[relation][past] * decay[:, None]
+        items, inverse = np.unique(rows, return_inverse=True)
+        total = np.bincount(inverse.ravel(), weights.ravel())
+        real = (items < len(free)) & (total > 0)
+        real[real] = free[items[real]]
+        items, total = items[real], total[real]
+        found.append(items[np.lexsort((items, -total))][:limit].astype(np.int32))
+    return _interleaved(found)
+
+
+def _interleaved(lists: list[Int32]) -> Int32:
+    """The lists' distinct items, turn by turn."""
+    width = max(map(len, lists))
+    grid = np.full((width, len(lists)), MISSING, np.int32)
+    for column, items in enumerate(lists):
+        grid[: len(items), column] = items
+    flat = grid.ravel()
+    flat = flat[flat != MISSING]
+    return flat[np.sort(np.unique(flat, return_index=True)[1])]
+
+
+def recommend(model: Model, states: UserStates, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Recommended:
+    """The best k unseen, allowed items of each user; fewer only where the catalogue has no more.
+
+    Where the candidates do not fill k, trending items follow them, with falling scores below the ranked ones.
+    """
+    candidates = retrieve(model, states, allowed)
+    present = candidates.items != MISSING
+    ranked = np.full(present.shape, -np.inf, np.float32)
+    if model.ranker is None:
+        ranked = candidates.scores
+    else:
+        ranked[present] = model.ranker.predict(features(states, candidates, model.table))
+    items = np.full((len(states), k), MISSING, np.int32)
+    scores = np.full((len(states), k), -np.inf, np.float32)
+    retrieval = np.full((len(states), k), -np.inf, np.float32)
+    for user in range(len(states)):
+        order = np.lexsort((candidates.items[user], -ranked[user]))[:k]
+        order = order[present[user, order]]
+        items[user, : len(order)] = candidates.items[user, order]
+        scores[user, : len(order)] = ranked[user, order]
+        retrieval[user, : len(order)] = candidates.scores[user, order]
+    return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+
+
+def recommender(model: Model) -> Recommend:
+    """The model as a method to evaluate: the two stages, or the retriever alone where the model has no ranker."""
+
+    def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        parts = [recommend(model, states.slice(s, s + CHUNK), k) for s in range(0, len(states), CHUNK)]
+        if not parts:
+            return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
+        return np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts])
+
+    return method

@@ -1,0 +1,132 @@
+"""Every setting of Shortlist: read from the environment once, by each entry point, and passed on as values."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from recsys.errors import InvalidSettings
+
+Value = TypeVar("Value")
+Loss = Literal["sampled_softmax", "bpr"]
+Protocol = Literal["last-10pct", "leave-one-out", "time"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The documented settings; every field's variable and default are in `from_env`."""
+
+    embedding_dim: int
+    """`EMBEDDING_DIM` (64): width of the embeddings, 4 to 1024."""
+    top_k_candidates: int
+    """`TOP_K_CANDIDATES` (500): candidates ranked for each user, 10 to 10 000."""
+    faiss_n_lists: int
+    """`FAISS_N_LISTS` (100): inverted lists of the index, once the catalogue is too large for exact search."""
+    faiss_n_probe: int
+    """`FAISS_N_PROBE` (10): lists searched for a user; at most `FAISS_N_LISTS`."""
+    lgbm_n_estimators: int
+    """`LGBM_N_ESTIMATORS` (500): most trees of the ranker; early stopping usually ends sooner."""
+    loss: Loss
+    """`LOSS` (sampled_softmax): what the towers minimise, sampled_softmax or bpr."""
+    cache_ttl_seconds: int
+    """`CACHE_TTL_SECONDS` (300): how long a live result is kept."""
+    redis_url: str
+    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true` for a cluster."""
+    artefacts: str
+    """`SHORTLIST_ARTEFACTS` (./artefacts): where releases are kept, a directory or s3://bucket/prefix."""
+    namespace: str
+    """`SHORTLIST_NAMESPACE` (shortlist): what every key in Redis starts with."""
+    list_length: int
+    """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000."""
+    list_ttl_seconds: int
+    """`SHORTLIST_LIST_TTL_SECONDS` (259200): how long a release's lists live; more than two refresh periods."""
+    redis_timeout_ms: int
+    """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for Redis."""
+    release_cache_seconds: float
+    """`SHORTLIST_RELEASE_CACHE_SECONDS` (5): how long a process trusts the release pointer that it read."""
+    threads: int
+    """`SHORTLIST_THREADS` (0): threads of training; 0 takes every core."""
+    protocol: Protocol
+    """`SHORTLIST_PROTOCOL` (last-10pct): how the batch cuts off what it reports on."""
+    gate: bool
+    """`SHORTLIST_GATE` (on): whether a release that does not beat popularity is refused."""
+    bundle_dir: Path
+    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that `environ` states, and the defaults of the rest.
+
+        Raises:
+            InvalidSettings: a variable breaks its rule; the message names it, its value and the rule.
+        """
+        read = _Reader(environ)
+        lists = read.integer("FAISS_N_LISTS", 100, 1, 65536)
+        return cls(
+            embedding_dim=read.integer("EMBEDDING_DIM", 64, 4, 1024),
+            top_k_candidates=read.integer("TOP_K_CANDIDATES", 500, 10, 10_000),
+            faiss_n_lists=lists,
+            faiss_n_probe=read.integer("FAISS_N_PROBE", min(10, lists), 1, lists),
+            lgbm_n_estimators=read.integer("LGBM_N_ESTIMATORS", 500, 1, 10_000),
+            loss=read.choice("LOSS", "sampled_softmax", LOSSES),
+            cache_ttl_seconds=read.integer("CACHE_TTL_SECONDS", 300, 1, 86_400),
+            redis_url=read.url("REDIS_URL", "redis://localhost:6379"),
+            artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
+            namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
+            list_length=read.integer("SHORTLIST_LIST_LENGTH", 100, 10, 1000),
+            list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 259_200, 60, 31_536_000),
+            redis_timeout_ms=read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000),
+            release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
+            threads=read.integer("SHORTLIST_THREADS", 0, 0, 1024),
+            protocol=read.choice("SHORTLIST_PROTOCOL", "last-10pct", PROTOCOLS),
+            gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
+            bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
+        )
+
+
+class _Reader:
+    """Reads one variable at a time; an absent one gives the default, an empty one is an error."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str) -> str:
+        value = self._environ.get(name, default)
+        if not value.strip():
+            raise InvalidSettings(f"{name} is empty: give a value, or unset it for the default {default!r}")
+        return value
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        return int(self._within(name, default, low, high, int))
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        return self._within(name, default, low, high, float)
+
+    def choice(self, name: str, default: Value, choices: tuple[Value, ...]) -> Value:
+        text = self.text(name, str(default))
+        found = next((choice for choice in choices if choice == text), None)
+        if found is None:
+            raise InvalidSettings(f"{name}={text!r}: must be one of {', '.join(map(str, choices))}")
+        return found
+
+    def url(self, name: str, default: str) -> str:
+        value = self.text(name, default)
+        if not value.startswith(REDIS_SCHEMES):
+            raise InvalidSettings(f"{name}={value!r}: must start with one of {', '.join(REDIS_SCHEMES)}")
+        return value
+
+    def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:
+        text = self.text(name, str(default))
+        try:
+            value = parse(text)
+        except ValueError as error:
+            raise InvalidSettings(f"{name}={text!r}: must be a number from {low} to {high}") from error
+        if not low <= value <= high:
+            raise InvalidSettings(f"{name}={text!r}: must be from {low} to {high}")
+        return value

@@ -1,0 +1,271 @@
+"""The lists, user records and the release pointer in Redis: every key in one place, every command bounded in time.
+
+Works on one node, a replicated primary and a cluster: no command spans two users' keys, and a user's keys share a hash tag,
+so they lie in one slot and are read in one round trip.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from recsys.errors import StoreUnavailable
+from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_item, pack_pointer, pack_user, unpack_item, unpack_pointer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PIPELINE = 500
+"""Commands sent to Redis in one go."""
+
+_KEEP_NEWER = """
+local known = redis.call('HGET', KEYS[1], 'n')
+if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'n', ARGV[1], 'h', ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one namespace; {…} is a cluster hash tag."""
+
+    namespace: str
+
+    def release(self) -> str:
+        """Msgpack {current, previous}."""
+        return f"{self.namespace}:release"
+
+    def list(self, version: str, user: str) -> str:
+        """A packed ShortlistRecord."""
+        return f"{self.namespace}:{version}:list:{{{user}}}"
+
+    def items(self, version: str) -> str:
+        """A hash: item row -> packed ItemRecord."""
+        return f"{self.namespace}:{version}:items"
+
+    def popular(self, version: str) -> str:
+        """A packed ShortlistRecord of the most popular items."""
+        return f"{self.namespace}:{version}:popular"
+
+    def user(self, user: str) -> str:
+        """A hash: n, the number of events ever; h, the packed UserRecord."""
+        return f"{self.namespace}:user:{{{user}}}"
+
+    def live(self, version: str, user: str, digest: str) -> str:
+        """A cached live result."""
+        return f"{self.namespace}:live:{version}:{{{user}}}:{digest}"
+
+    def blocked(self) -> str:
+        """A set of item ids never to be shown."""
+        return f"{self.namespace}:blocked"
+
+
+class Store(Protocol):
+    """What the API and the batch need of a store. Every method may raise StoreUnavailable."""
+
+    def ping(self) -> None:
+        """Answers if the store does."""
+
+    def release(self) -> ReleasePointer | None:
+        """Which release serves, or None before the first."""
+
+    def set_release(self, pointer: ReleasePointer) -> None:
+        """Flips the pointer."""
+
+    def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
+        """In one round trip: the user's packed list in that release, and how many events they have; None where unknown."""
+
+    def user_record(self, user: str) -> bytes | None:
+        """The user's packed record."""
+
+    def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
+        """The packed lists of several users."""
+
+    def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]], ttl: int) -> int:
+        """Writes packed lists, to live for ttl seconds; gives their number."""
+
+    def write_users(self, records: Iterable[tuple[str, UserRecord]]) -> int:
+        """Writes records, except of users whose stored record knows more events; gives their number."""
+
+    def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]], ttl: int) -> None:
+        """Writes what answers show of items, by item row."""
+
+    def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
+        """What answers show of these item rows; None where unknown."""
+
+    def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
+        """Writes the packed list of popular items."""
+
+    def popular(self, version: str) -> bytes | None:
+        """The packed list of popular items."""
+
+    def blocked(self) -> frozenset[str]:
+        """The ids of items never to be shown."""
+
+    def live(self, version: str, user: str, digest: str) -> bytes | None:
+        """A cached live result."""
+
+    def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
+        """Caches a live result for ttl seconds."""
+
+
+def open_store(url: str, namespace: str, timeout_ms: int) -> RedisStore:
+    """The store at `url`; `?cluster=true` for a cluster. Connects at the first command."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    timeout = timeout_ms / 1000
+    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
+    if "cluster=true" in url:
+        plain = url.replace("?cluster=true", "").replace("&cluster=true", "")
+        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace)
+    return RedisStore(lambda: redis.Redis.from_url(url, **options), namespace)
+
+
+def _bounded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turns every error of redis-py into StoreUnavailable."""
+
+    @functools.wraps(command)
+    def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
+        from redis.exceptions import RedisError
+
+        try:
+            return command(*args, **kwargs)
+        except (RedisError, OSError) as error:
+            message = f"Redis did not answer `{command.__name__}` ({error}): check REDIS_URL, the server and the network"
+            raise StoreUnavailable(message) from error
+
+    return bounded
+
+
+class RedisStore:
+    """The store in Redis or Valkey."""
+
+    def __init__(self, connect: Callable[[], Any], namespace: str) -> None:
+        self._connect = connect
+        self._client: Any = None
+        self.keys = Keys(namespace)
+
+    @property
+    def redis(self) -> Any:  # noqa: ANN401 - redis.Redis or redis.RedisCluster
+        """The client, connected at its first use."""
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @_bounded
+    def ping(self) -> None:
+        """See `Store`."""
+        self.redis.ping()
+
+    @_bounded
+    def release(self) -> ReleasePointer | None:
+        """See `Store`."""
+        packed = self.redis.get(self.keys.release())
+        return None if packed is None else unpack_pointer(packed)
+
+    @_bounded
+    def set_release(self, pointer: ReleasePointer) -> None:
+        """See `Store`."""
+        self.redis.set(self.keys.release(), pack_pointer(pointer))
+
+    @_bounded
+    def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
+        """See `Store`."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.get(self.keys.list(version, user))
+        pipe.hget(self.keys.user(user), "n")
+        packed, n_events = pipe.execute()
+        return packed, None if n_events is None else int(n_events)
+
+    @_bounded
+    def user_record(self, user: str) -> bytes | None:
+        """See `Store`."""
+        return self.redis.hget(self.keys.user(user), "h")
+
+    @_bounded
+    def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
+        """See `Store`."""
+        pipe = self.redis.pipeline(transaction=False)
+        for user in users:
+            pipe.get(self.keys.list(version, user))
+        return list(pipe.execute())
+
+    @_bounded
+    def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]], ttl: int) -> int:
+        """See `Store`."""
+        written = 0
+        for chunk in _chunks(lists):
+            pipe = self.redis.pipeline(transaction=False)
+            for user, packed in chunk:
+                pipe.set(self.keys.list(version, user), packed, ex=ttl)
+            written += len(pipe.execute())
+        return written
+
+    @_bounded
+    def write_users(self, records: Iterable[tuple[str, UserRecord]]) -> int:
+        """See `Store`."""
+        written = 0
+        for chunk in _chunks(records):
+            pipe = self.redis.pipeline(transaction=False)
+            for user, record in chunk:
+                pipe.eval(_KEEP_NEWER, 1, self.keys.user(user), record.n_events, pack_user(record))
+            written += sum(pipe.execute())
+        return written
+
+    @_bounded
+    def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]], ttl: int) -> None:
+        """See `Store`."""
+        for chunk in _chunks(items):
+            self.redis.hset(self.keys.items(version), mapping={row: pack_item(item) for row, item in chunk})
+        self.redis.expire(self.keys.items(version), ttl)
+
+    @_bounded
+    def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
+        """See `Store`."""
+        if not rows:
+            return []
+        found = self.redis.hmget(self.keys.items(version), rows)
+        return [None if packed is None else unpack_item(packed) for packed in found]
+
+    @_bounded
+    def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
+        """See `Store`."""
+        self.redis.set(self.keys.popular(version), packed, ex=ttl)
+
+    @_bounded
+    def popular(self, version: str) -> bytes | None:
+        """See `Store`."""
+        return self.redis.get(self.keys.popular(version))
+
+    @_bounded
+    def blocked(self) -> frozenset[str]:
+        """See `Store`."""
+        return frozenset(member.decode() for member in self.redis.smembers(self.keys.blocked()))
+
+    @_bounded
+    def live(self, version: str, user: str, digest: str) -> bytes | None:
+        """See `Store`."""
+        return self.redis.get(self.keys.live(version, user, digest))
+
+    @_bounded
+    def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
+        """See `Store`."""
+        self.redis.set(self.keys.live(version, user, digest), packed, ex=ttl)
+
+
+def _chunks(values: Iterable[R]) -> Iterator[list[R]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, PIPELINE)):
+        yield chunk

@@ -1,0 +1,82 @@
+"""The item table as of a moment: popularity, trend, age, ratings and content of every item, from the events before it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.catalogue import Catalogue
+from recsys.events import Events, Float32
+from recsys.features import ItemTable
+from recsys.neighbours import Neighbours
+
+RECENT_SHARE = 0.1
+"""Share of the latest events that count as recent."""
+
+SHRINKAGE = 5.0
+"""Events of average weight that every item's mean weight is blended with."""
+
+YEAR_BINS = 16
+
+
+def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours) -> ItemTable:
+    """The table from these events and nothing later."""
+    n = events.n_items
+    count = np.bincount(events.item, minlength=n).astype(np.float64)
+    moment = np.quantile(events.time, 1 - RECENT_SHARE, method="nearest") if len(events) else 0
+    late = events.time >= moment
+    recent = np.bincount(events.item[late], minlength=n)
+    share = late.mean() if len(events) else 0.0
+    mean, scale = _weight_moments(events.weight)
+    return ItemTable(
+        popularity=_padded(np.log1p(count)),
+        recent=_padded(np.log1p(recent)),
+        trend=_padded(np.log1p(recent) - np.log1p(count * share)),
+        age=_padded(_age(events)),
+        weight=_padded(_mean_weight(events, mean, scale)),
+        year=_padded(catalogue.year),
+        membership=np.concatenate((catalogue.membership, np.zeros((1, catalogue.membership.shape[1])))).astype(np.float32),
+        weight_mean=mean,
+        weight_scale=scale,
+        neighbours=neighbours,
+    )
+
+
+def content_matrix(catalogue: Catalogue) -> Float32:
+    """float32[n, M]: categories (each item's scaled to length 1) beside one-hot bins of equally many years."""
+    norm = np.sqrt(np.maximum(1, catalogue.membership.sum(axis=1, keepdims=True)))
+    known = np.isfinite(catalogue.year)
+    if not known.any():
+        return (catalogue.membership / norm).astype(np.float32)
+    edges = np.unique(np.quantile(catalogue.year[known], np.linspace(0, 1, YEAR_BINS + 1)[1:-1]))
+    bins = np.searchsorted(edges, np.where(known, catalogue.year, edges[0]), side="right")
+    years = np.eye(len(edges) + 1)[bins] * known[:, None]
+    return np.concatenate((catalogue.membership / norm, years), axis=1).astype(np.float32)
+
+
+def _padded(column: np.ndarray) -> Float32:
+    return np.append(column, np.nan).astype(np.float32)
+
+
+def _weight_moments(weight: Float32) -> tuple[float, float]:
+    known = weight[np.isfinite(weight)].astype(np.float64)
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    return float(known.mean()), float(known.std()) or 1.0
+
+
+def _mean_weight(events: Events, mean: float, scale: float) -> np.ndarray:
+    known = np.isfinite(events.weight)
+    item, weight = events.item[known], (events.weight[known].astype(np.float64) - mean) / scale
+    total = np.bincount(item, weight, minlength=events.n_items)
+    return total / (np.bincount(item, minlength=events.n_items) + SHRINKAGE)
+
+
+def _age(events: Events) -> np.ndarray:
+    first = np.full(events.n_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, events.item, events.time)
+    age = np.full(events.n_items, np.nan)
+    if len(events):
+        start, stop = events.time.min(), events.time.max()
+        known = first <= stop
+        age[known] = (stop - first[known]) / max(1, stop - start)
+    return age

@@ -1,0 +1,311 @@
+"""Trains the two towers with torch, and hands back arrays.
+
+Every position of every window of a user's events predicts the next one (sampled softmax with shared uniform negatives and
+the log-correction of Bengio and Senecal, 2008; the whole catalogue where it is no larger than the sample), or, with
+`bpr`, ranks it above the other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). A next item that the
+user has already had is no target: seen items are never recommended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.events import HISTORY_LENGTH, MISSING, Events, Float32, Int32, Int64
+from recsys.settings import Loss
+from recsys.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers
+
+Progress = Callable[[float, str], None]
+"""Called with the share done and a short note."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerParams:
+    """How the towers are shaped and trained."""
+
+    dimension: int = 64
+    """Width of the embeddings."""
+    hidden: int = 256
+    """Units of the hidden layer."""
+    dropout: float = 0.3
+    """Share of the hidden units dropped in training."""
+    history_dropout: float = 0.1
+    """Share of a history's embeddings dropped in training."""
+    content_only: float = 0.1
+    """Share of items whose free embedding is dropped in training, so that content alone can stand for an item."""
+    attribute_dropout: float = 0.5
+    """Share of users whose attributes are dropped in training, so that they may be absent."""
+    loss: Loss = "sampled_softmax"
+    negatives: int = 512
+    """Shared uniform negatives a batch."""
+    full_softmax_items: int = 4096
+    """Catalogues up to this size use every item as a negative."""
+    batch_windows: int = 16
+    """Windows a batch, each of up to HISTORY_LENGTH positions."""
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.1
+    embedding_scale: float = 0.1
+    epochs: int = 8
+    """Passes over the events, before `max_positions` and `min_steps` have their say."""
+    max_positions: int = 20_000_000
+    """Upper bound on predicted positions in all epochs together: large data needs fewer passes."""
+    min_steps: int = 400
+    """Lower bound on optimiser steps: small data needs more passes."""
+    temperature: float = 0.1
+    """Divides the cosine of `bpr`."""
+
+
+def fit_towers(
+    events: Events,
+    content: Float32,
+    attributes: Int32,
+    n_tokens: int,
+    params: TowerParams,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> tuple[Towers, list[float]]:
+    """Trained towers and the mean loss of each epoch.
+
+    events: what may be learnt from, nothing later; content: float32[n_items, M]; attributes: int32[n_users, A] tokens
+    below n_tokens, or MISSING.
+    """
+    torch.manual_seed(int(rng.integers(2**31)))
+    net = _Net(events.n_items, content, n_tokens, params)
+    windows = _Windows(events, attributes)
+    n_epochs = _epochs(windows, params)
+    steps = n_epochs * windows.batches(params.batch_windows)
+    if steps == 0:
+        return net.export(), []
+    optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, params.learning_rate, total_steps=steps, pct_start=0.2)
+    history: list[float] = []
+    net.train()
+    for epoch in range(n_epochs):
+        losses = [_step(net, batch, optimiser, schedule, params, rng) for batch in windows.epoch(params.batch_windows, rng)]
+        history.append(float(np.mean(losses)) if losses else math.nan)
+        if progress is not None:
+            progress((epoch + 1) / n_epochs, f"loss {history[-1]:.3f}")
+    net.eval()
+    return net.export(), history
+
+
+def _epochs(windows: _Windows, params: TowerParams) -> int:
+    batches = windows.batches(params.batch_windows)
+    if batches == 0:
+        return 0
+    wanted = max(params.epochs, math.ceil(params.min_steps / batches))
+    return max(1, min(wanted, params.max_positions // max(1, windows.n_positions)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    inputs: Int64  # [B, L], padded on the right with n_items
+    targets: Int64  # [B, L], MISSING where there is nothing to predict
+    attributes: Int64  # [B, A]
+
+
+class _Windows:
+    """Cuts histories into windows, at other places in each epoch, and batches windows of like length."""
+
+    def __init__(self, events: Events, attributes: Int32) -> None:
+        self.events, self.attributes = events, attributes
+        self.offsets = events.offsets()
+        self.predictable = np.diff(self.offsets) - 1
+        self.n_positions = int(np.maximum(self.predictable, 0).sum())
+        self.targets = np.where(_first_times(events), events.item, MISSING).astype(np.int64)
+
+    def batches(self, size: int) -> int:
+        """How many batches an epoch has; every epoch has as many, whatever the cuts."""
+        windows = int(np.ceil(np.maximum(self.predictable, 0) / HISTORY_LENGTH).sum())
+        return math.ceil(windows / size)
+
+    def epoch(self, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
+        """Every position once, in batches of about `size` windows."""
+        starts, stops, users = self._cut(rng)
+        order = np.lexsort((rng.random(len(starts)), (stops - starts) // 10))
+        groups = np.array_split(order, self.batches(size))
+        for g in rng.permutation(len(groups)):
+            if len(groups[g]):
+                yield self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]])
+
+    def _cut(self, rng: np.random.Generator) -> tuple[Int64, Int64, Int64]:
+        starts, stops, users = [], [], []
+        for user in np.flatnonzero(self.predictable > 0):
+            n, base = int(self.predictable[user]), int(self.offsets[user])
+            first = int(rng.integers(1, HISTORY_LENGTH + 1)) if n > HISTORY_LENGTH else n
+            edges = [0, *range(first, n, HISTORY_LENGTH), n]
+            starts += [base + e for e in edges[:-1]]
+            stops += [base + e for e in edges[1:]]
+            users += [int(user)] * (len(edges) - 1)
+        return np.array(starts, np.int64), np.array(stops, np.int64), np.array(users, np.int64)
+
+    def _batch(self, starts: Int64, stops: Int64, users: Int64) -> _Batch:
+        length = int((stops - starts).max())
+        rows = starts[:, None] + np.arange(length)[None, :]
+        inside = rows < stops[:, None]
+        rows = np.where(inside, rows, 0)
+        inputs = np.where(inside, self.events.item[rows], self.events.n_items).astype(np.int64)
+        targets = np.where(inside, self.targets[np.minimum(rows + 1, len(self.targets) - 1)], MISSING)
+        return _Batch(inputs, targets, self.attributes[users].astype(np.int64))
+
+
+def _first_times(events: Events) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """bool[n]: whether an event is its user's first with that item."""
+    key = events.user.astype(np.int64) * events.n_items + events.item
+    first = np.zeros(len(key), np.bool_)
+    first[np.unique(key, return_index=True)[1]] = True
+    return first
+
+
+class _Net(nn.Module):
+    """The torch twin of `recsys.towers`, plus the item tower, which is exported as finished vectors."""
+
+    def __init__(self, n_items: int, content: Float32, n_tokens: int, params: TowerParams) -> None:
+        super().__init__()
+        d, width = params.dimension, len(HALF_LIVES) * params.dimension
+        self.params = params
+        scale = params.embedding_scale
+        self.history = nn.Parameter(torch.randn(n_items, d) * scale)
+        self.free = nn.Parameter(torch.randn(n_items, d) * scale)
+        self.bias = nn.Parameter(torch.zeros(n_items))
+        self.content_history = nn.Parameter(torch.randn(content.shape[1], d) * scale)
+        self.content_item = nn.Parameter(torch.randn(content.shape[1], d) * scale)
+        self.content_bias = nn.Parameter(torch.zeros(content.shape[1]))
+        self.attributes = nn.Parameter(torch.randn(n_tokens, d) * scale)
+        self.skip = nn.Linear(width, d, bias=False)
+        self.norm = nn.LayerNorm(width + d, eps=LAYER_NORM_EPSILON)
+        self.hidden = nn.Linear(width + d, params.hidden)
+        self.out = nn.Linear(params.hidden, d)
+        self.content: Tensor
+        self.decay: Tensor
+        self.register_buffer("content", torch.from_numpy(content))
+        self.register_buffer("decay", _causal_means())
+        with torch.no_grad():
+            self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
+
+    def groups(self) -> list[dict[str, object]]:
+        """Parameters for the optimiser: biases and norms do not decay."""
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        return [{"params": decayed}, {"params": [p for p in self.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+
+    def users(self, batch: _Batch) -> Tensor:
+        """[B, L, d]: the user vector after each position of the windows."""
+        table = functional.pad(self.history + self.content @ self.content_history, (0, 0, 0, 1))
+        embeddings = table[torch.from_numpy(batch.inputs)]  # [B, L, d]
+        if self.training and self.params.history_dropout:
+            keep = torch.rand(embeddings.shape[:2]) >= self.params.history_dropout
+            embeddings = embeddings * keep[..., None]
+        length = embeddings.shape[1]
+        decay = self.decay[:, :length, :length].reshape(-1, length)  # [S * L, L]
+        means = torch.matmul(decay, embeddings)  # [B, S * L, d]
+        means = means.view(len(embeddings), len(HALF_LIVES), length, -1).transpose(1, 2).flatten(2)  # [B, L, S * d]
+        told = self._attributes(batch)[:, None, :].expand(-1, length, -1)
+        normal = self.norm(torch.cat((means, told), dim=2))
+        hidden = functional.gelu(self.hidden(normal), approximate="tanh")
+        hidden = functional.dropout(hidden, self.params.dropout, self.training)
+        out: Tensor = self.skip(means) + self.out(hidden)
+        return out
+
+    def _attributes(self, batch: _Batch) -> Tensor:
+        table = functional.pad(self.attributes, (0, 0, 0, 1))
+        tokens = torch.from_numpy(np.where(batch.attributes == MISSING, len(self.attributes), batch.attributes))
+        told = table[tokens].sum(dim=1)
+        if self.training:
+            told = told * (torch.rand(len(told), 1) >= self.params.attribute_dropout)
+        return told
+
+    def items(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """[m, d] vectors and [m] biases of items; in training some have only their content."""
+        content = self.content[rows]
+        free, bias = self.free[rows], self.bias[rows]
+        if self.training and self.params.content_only and content.shape[1]:
+            keep = (torch.rand(len(rows)) >= self.params.content_only).to(free.dtype)
+            free, bias = free * keep[:, None], bias * keep
+        return free + content @ self.content_item, bias + content @ self.content_bias
+
+    @torch.no_grad()
+    def export(self) -> Towers:
+        """The weights as numpy arrays."""
+        self.eval()
+        vectors, bias = self.items(torch.arange(len(self.free)))
+        if self.params.loss == "bpr":
+            vectors, bias = functional.normalize(vectors, dim=1) / self.params.temperature, torch.zeros_like(bias)
+        history = functional.pad(self.history + self.content @ self.content_history, (0, 0, 0, 1))
+        return Towers(
+            history=_array(history),
+            items=_array(torch.cat((vectors, bias[:, None]), dim=1)),
+            attributes=_array(functional.pad(self.attributes, (0, 0, 0, 1))),
+            skip_w=_array(self.skip.weight.T),
+            norm_g=_array(self.norm.weight),
+            norm_b=_array(self.norm.bias),
+            hidden_w=_array(self.hidden.weight.T),
+            hidden_b=_array(self.hidden.bias),
+            out_w=_array(self.out.weight.T),
+            out_b=_array(self.out.bias),
+        )
+
+
+def _array(tensor: Tensor) -> Float32:
+    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
+
+
+def _causal_means() -> Tensor:
+    """[S, N, N]: row t of each half-life averages positions 0..t."""
+    age = torch.arange(HISTORY_LENGTH)[:, None] - torch.arange(HISTORY_LENGTH)[None, :]
+    past = (age >= 0).double()
+    rows = [(age == 0).double() if h == 0 else past * 0.5 ** (age.clamp(min=0).double() / h) for h in HALF_LIVES]
+    weights = torch.stack(rows)
+    return (weights / weights.sum(dim=2, keepdim=True)).float()
+
+
+def _step(
+    net: _Net,
+    batch: _Batch,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    params: TowerParams,
+    rng: np.random.Generator,
+) -> float:
+    users = net.users(batch)
+    targets = torch.from_numpy(batch.targets)
+    real = targets != MISSING
+    loss = _LOSSES[params.loss](net, users[real], targets[real], params, rng)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    schedule.step()
+    return float(loss.detach())
+
+
+def _softmax_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
+    n = len(net.free)
+    if n <= params.full_softmax_items:
+        vectors, bias = net.items(torch.arange(n))
+        return functional.cross_entropy(users @ vectors.T + bias, targets)
+    sample = torch.from_numpy(rng.integers(0, n, params.negatives))
+    vectors, bias = net.items(sample)
+    negative = users @ vectors.T + bias + math.log(n / params.negatives)  # each stands for n / m items
+    negative = negative.masked_fill(sample[None, :] == targets[:, None], -math.inf)
+    own, own_bias = net.items(targets)
+    positive = (users * own).sum(dim=1) + own_bias
+    logits = torch.cat((positive[:, None], negative), dim=1)
+    return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+def _bpr_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
+    others = torch.from_numpy(rng.permutation(len(targets)))
+    users = functional.normalize(users, dim=1)
+    vectors = functional.normalize(net.items(targets)[0], dim=1)
+    positive = (users * vectors).sum(dim=1)
+    negative = (users * vectors[others]).sum(dim=1)
+    distinct = targets != targets[others]
+    return -functional.logsigmoid((positive - negative)[distinct] / params.temperature).sum() / max(1, len(targets))
+
+
+_LOSSES = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}

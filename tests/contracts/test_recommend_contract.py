@@ -1,0 +1,146 @@
+"""What every method of recommending promises, whatever it is made of: one suite, run on all of them.
+
+A new method joins by a line in `METHODS`: from events to a `Recommend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from recsys.evaluation import baselines
+from recsys.evaluation.metrics import assert_honest_lists
+from recsys.evaluation.truth import Truth
+from recsys.events import MISSING, Events, Recommend, UserStates, join_states, states_at
+
+N_ITEMS = 60
+N_USERS = 50
+
+
+def ease(events: Events) -> Recommend:
+    method = baselines.fit_ease(events)
+    assert method is not None
+    return method
+
+
+METHODS: dict[str, Callable[[Events], Recommend]] = {
+    "popularity": baselines.fit_popularity,
+    "item_knn": baselines.fit_item_knn,
+    "ease": ease,
+}
+
+
+@pytest.fixture(scope="module")
+def events() -> Events:
+    """Users of two tastes; the last four had everything, all but three, one item 130 times, and nothing."""
+    rng = np.random.default_rng(7)
+    histories = [(rng.integers(0, N_ITEMS // 2, rng.integers(5, 40)) * 2 + user % 2).tolist() for user in range(N_USERS - 4)]
+    histories += [list(range(N_ITEMS)), list(range(3, N_ITEMS)), [11] * 130, []]
+    lengths = [len(h) for h in histories]
+    times = np.concatenate([np.arange(n) for n in lengths]).astype(np.int64) * 1000
+    users = np.repeat(np.arange(N_USERS), lengths).astype(np.int32)
+    items = np.array([i for h in histories for i in h], np.int32)
+    return Events(users, items, times, np.full(len(items), np.nan, np.float32), N_USERS, N_ITEMS)
+
+
+@pytest.fixture(scope="module")
+def states(events: Events) -> UserStates:
+    """Everybody's state after all events."""
+    offsets = events.offsets()
+    return states_at(events, offsets[:-1], offsets[1:])
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest, events: Events) -> Recommend:
+    """Each method, fitted on the events."""
+    return METHODS[request.param](events)
+
+
+def test_lists_have_the_promised_shape_and_types(method: Recommend, states: UserStates) -> None:
+    """Items are int32[U, k] and scores float32[U, k], for any k from 1 to beyond the catalogue."""
+    for k in (1, 10, N_ITEMS, N_ITEMS + 7):
+        items, scores = method(states, k)
+        assert items.shape == scores.shape == (N_USERS, k)
+        assert (items.dtype.name, scores.dtype.name) == ("int32", "float32")
+
+
+def test_no_list_holds_a_seen_item(method: Recommend, states: UserStates) -> None:
+    """What the user had never comes again, also when it left the window of the last events."""
+    items, _ = method(states, N_ITEMS)
+    for user in range(N_USERS):
+        assert not set(items[user].tolist()) & set(states.seen(user).tolist())
+
+
+def test_no_list_holds_an_item_twice(method: Recommend, states: UserStates) -> None:
+    """An item stands in a list once, and is one of the catalogue's."""
+    items, _ = method(states, N_ITEMS)
+    for row in items:
+        kept = row[row != MISSING]
+        assert len(set(kept.tolist())) == len(kept)
+        assert ((kept >= 0) & (kept < N_ITEMS)).all()
+
+
+def test_lists_are_ordered_and_padded_at_their_end(method: Recommend, states: UserStates) -> None:
+    """Scores never rise, none is NaN, and padding comes last, with the score -inf."""
+    truth = Truth(np.arange(N_USERS, dtype=np.int32), states, np.zeros(N_USERS + 1, np.int64), np.empty(0, np.int32))
+    items, scores = method(states, N_ITEMS + 7)
+    assert_honest_lists("this", items, scores, truth, N_ITEMS)
+    assert (items[:, -7:] == MISSING).all()
+    assert np.isneginf(scores[:, -7:]).all()
+
+
+def test_a_user_who_has_seen_everything_gets_padding(method: Recommend, states: UserStates) -> None:
+    """Nothing is left to recommend, and nothing is."""
+    items, scores = method(states.slice(N_USERS - 4, N_USERS - 3), 10)
+    assert (items == MISSING).all()
+    assert np.isneginf(scores).all()
+
+
+def test_a_user_with_three_unseen_items_gets_no_more(method: Recommend, states: UserStates) -> None:
+    """A k beyond what is unseen gives at most what is unseen, and padding."""
+    items, _ = method(states.slice(N_USERS - 3, N_USERS - 2), 10)
+    assert set(items[0].tolist()) <= {0, 1, 2, MISSING}
+    assert (items[0, 3:] == MISSING).all()
+
+
+def test_a_user_without_history_gets_a_full_list(method: Recommend, states: UserStates) -> None:
+    """Somebody new is offered something."""
+    items, _ = method(states.slice(N_USERS - 1, N_USERS), 10)
+    assert (items != MISSING).all()
+
+
+def test_the_same_states_give_the_same_lists(method: Recommend, states: UserStates) -> None:
+    """Asking twice changes nothing, bit for bit."""
+    first, second = method(states, 20), method(states, 20)
+    assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
+
+
+def test_one_user_equals_many(method: Recommend, states: UserStates) -> None:
+    """A user asked for alone gets the list that they get among others, bit for bit."""
+    items, scores = method(states, 20)
+    alone = [method(states.slice(u, u + 1), 20) for u in range(N_USERS)]
+    assert np.concatenate([i for i, _ in alone]).tobytes() == items.tobytes()
+    assert np.concatenate([s for _, s in alone]).tobytes() == scores.tobytes()
+
+
+def test_the_order_of_users_does_not_matter(method: Recommend, states: UserStates) -> None:
+    """Users in another order get the same lists in that order."""
+    order = np.random.default_rng(1).permutation(N_USERS)
+    items, _ = method(states, 20)
+    shuffled, _ = method(join_states([states.slice(u, u + 1) for u in order]), 20)
+    assert shuffled.tolist() == items[order].tolist()
+
+
+def test_a_shorter_list_is_the_head_of_a_longer(method: Recommend, states: UserStates) -> None:
+    """The length k cuts the list and does not change it."""
+    long, _ = method(states, 20)
+    short, _ = method(states, 5)
+    assert short.tolist() == long[:, :5].tolist()
+
+
+def test_nobody_gets_no_lists(method: Recommend, states: UserStates) -> None:
+    """An empty batch is answered by empty arrays."""
+    items, scores = method(states.slice(0, 0), 10)
+    assert items.shape == scores.shape == (0, 10)

@@ -1,0 +1,82 @@
+"""Properties of loading that hold for any data."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.data import load
+from recsys.data.attributes import tokenised
+from recsys.data.readers import Raw
+from recsys.data.schemas import FILE, MALFORMED, ROW
+from recsys.data.validation import check_interactions, sorted_events
+from recsys.errors import InvalidData
+
+IDS = st.one_of(st.none(), st.text("ab1 0.", max_size=3), st.integers(-2, 12).map(str))
+TIMES = st.one_of(st.none(), st.integers(-2, 5).map(str), st.sampled_from(["x", "nan", "1970-01-01", "1e3", "2.5"]))
+RATINGS = st.one_of(st.none(), st.integers(-1, 5).map(str), st.sampled_from(["", "y", "inf", "-0.0"]))
+ROWS = st.lists(st.tuples(IDS, IDS, TIMES, RATINGS), min_size=1, max_size=30)
+
+
+def raw(rows: list[tuple[str | None, ...]]) -> Raw:
+    schema = dict.fromkeys(("user_id", "item_id", "timestamp", "rating"), pl.String)
+    frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(
+        pl.lit(value=False).alias(MALFORMED),
+        pl.lit(0, pl.UInt32).alias(FILE),
+        pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(ROW),
+    )
+    return Raw(frame, ("made up",))
+
+
+@given(ROWS)
+@settings(max_examples=60, deadline=None)
+def test_every_row_is_accounted_for(rows: list[tuple[str | None, ...]]) -> None:
+    """Each row is either kept or rejected, once, and all that is kept keeps the rules."""
+    found = check_interactions(raw(rows), None)
+    kept, rejected = found.checked.frame, found.checked.rejected
+    numbers = sorted([*kept[ROW].to_list(), *rejected["row"].to_list()])
+    assert numbers == list(range(1, len(rows) + 1))
+    assert rejected["reason"].null_count() == 0
+    assert (kept["_time"] >= 0).all()
+    assert (kept["_weight"].drop_nulls() >= 0).all()
+    assert sorted(kept["_user"].unique().to_list()) == list(range(len(found.user_ids)))
+    assert sorted(kept["_item"].unique().to_list()) == list(range(len(found.item_ids)))
+    assert not kept.select("_user", "_item", "_time", "_weight").is_duplicated().any()
+
+
+@given(ROWS)
+@settings(max_examples=60, deadline=None)
+def test_the_order_is_user_time_row(rows: list[tuple[str | None, ...]]) -> None:
+    """Events are sorted by user, then time, then row of the source."""
+    found = check_interactions(raw(rows), None)
+    expected = found.checked.frame.sort("_user", "_time", ROW).select("_user", "_item", "_time", "_weight")
+    assert sorted_events(found).equals(expected)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(0, 3).map(float)), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_numbers_encode_as_they_were_learnt(values: list[float | None]) -> None:
+    """A number of the table and the same number in a request give the same token."""
+    vocabulary, tokens, _ = tokenised(pl.DataFrame({"n": pl.Series(values, dtype=pl.Float64)}))
+    for value, row in zip(values, tokens, strict=True):
+        plain = int(value) if value is not None and value == int(value) else value
+        assert vocabulary.encode({"n": plain}).tolist() == row.tolist()
+
+
+@given(st.binary(max_size=200), st.sampled_from(["a.csv", "a.dat", "a.parquet", "a.csv.gz"]))
+@settings(max_examples=80, deadline=None)
+def test_any_bytes_give_data_or_our_error(content: bytes, name: str) -> None:
+    """Whatever bytes a file holds, the answer is a dataset or InvalidData."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / name
+        path.write_bytes(content if name != "a.csv" else b"user_id,item_id,timestamp\n" + content)
+        try:
+            loaded = load(str(path), max_reject_share=1)
+        except InvalidData:
+            return
+        assert np.isfinite(loaded.dataset.events.time).all()

@@ -1,0 +1,108 @@
+"""What holds of the metrics for every list and every hold-out."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.evaluation import bootstrap, metrics
+from recsys.evaluation.truth import Truth
+from recsys.events import MISSING, Int32, UserStates
+
+N_ITEMS = 25
+K = 22
+
+user = st.tuples(
+    st.lists(st.integers(0, N_ITEMS - 1), unique=True, max_size=K),
+    st.lists(st.integers(0, N_ITEMS - 1), unique=True, max_size=N_ITEMS),
+)
+"""(ranked items, held-out items)."""
+users = st.lists(user, min_size=1, max_size=8)
+World = list[tuple[list[int], list[int]]]
+
+
+def arrays(world: World) -> tuple[Int32, Truth]:
+    n = len(world)
+    ranked = np.full((n, K), MISSING, np.int32)
+    for row, (items, _) in enumerate(world):
+        ranked[row, : len(items)] = items
+    offsets = np.concatenate(([0], np.cumsum([len(held) for _, held in world]))).astype(np.int64)
+    none, nothing = np.empty((n, 0), np.int32), np.zeros(n + 1, np.int64)
+    weights, rows = np.empty((n, 0), np.float32), np.empty(0, np.int32)
+    states = UserStates(none, none.astype(np.int64), weights, np.zeros(n, np.int32), none, rows, nothing)
+    return ranked, Truth(np.arange(n, dtype=np.int32), states, offsets, np.array([i for _, h in world for i in h], np.int32))
+
+
+def measured(world: World) -> metrics.Float64:
+    ranked, truth = arrays(world)
+    return metrics.per_user(ranked, truth, N_ITEMS)
+
+
+@given(users)
+def test_every_metric_is_a_share_or_unknown(world: World) -> None:
+    """Metrics lie in [0, 1] where something is held out, and are NaN exactly where nothing is."""
+    values = measured(world)
+    empty = np.array([not held for _, held in world])
+    assert (np.isnan(values) == empty[:, None]).all()
+    assert ((values[~empty] >= 0) & (values[~empty] <= 1)).all()
+
+
+@given(users, st.randoms(use_true_random=False))
+def test_the_order_of_users_does_not_matter(world: World, random: object) -> None:
+    """A user's figures are the same bit for bit wherever the user stands, and coverage does not change."""
+    order = list(range(len(world)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    shuffled = [world[i] for i in order]
+    assert measured(shuffled).tobytes() == measured(world)[order].tobytes()
+    assert metrics.coverage(arrays(shuffled)[0], N_ITEMS) == metrics.coverage(arrays(world)[0], N_ITEMS)
+
+
+@given(users)
+def test_one_user_equals_many(world: World) -> None:
+    """A user measured alone has the figures they have among others."""
+    alone = np.concatenate([measured([one]) for one in world])
+    assert alone.tobytes() == measured(world).tobytes()
+
+
+@given(st.lists(st.booleans(), min_size=K, max_size=K), st.integers(0, K - 1), st.integers(0, 5))
+def test_one_more_hit_never_lowers_a_metric(row: list[bool], place: int, more: int) -> None:
+    """With the number of held-out items unchanged, a hit in the place of a miss is never worse."""
+    before = np.array([row])
+    after = before.copy()
+    after[0, place] = True
+    n_truth = np.array([K + more])
+    for k in (1, 10, 20):
+        assert metrics.ndcg(after, n_truth, k) >= metrics.ndcg(before, n_truth, k)
+        assert metrics.recall(after, n_truth, k) >= metrics.recall(before, n_truth, k)
+    assert metrics.reciprocal_rank(after, n_truth) >= metrics.reciprocal_rank(before, n_truth)
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=K), st.data())
+def test_a_hit_moved_up_never_lowers_ndcg(row: list[bool], data: st.DataObject) -> None:
+    """Exchanging a hit with a miss above it is never worse."""
+    high = data.draw(st.integers(0, len(row) - 2))
+    low = data.draw(st.integers(high + 1, len(row) - 1))
+    worse, better = np.array([row]), np.array([row])
+    worse[0, [high, low]] = [False, True]
+    better[0, [high, low]] = [True, False]
+    n_truth = np.array([K])
+    assert metrics.ndcg(better, n_truth, 10) >= metrics.ndcg(worse, n_truth, 10)
+    assert metrics.reciprocal_rank(better, n_truth) >= metrics.reciprocal_rank(worse, n_truth)
+
+
+@given(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1, max_size=K))
+def test_a_list_that_is_the_truth_is_perfect(held: list[int]) -> None:
+    """Ranking the held-out items first gives NDCG and reciprocal rank of exactly 1, and the greatest recall."""
+    values = dict(zip(metrics.PER_USER, measured([(held, held)])[0].tolist(), strict=True))
+    greatest = {f"recall@{k}": min(k, len(held)) / len(held) for k in (10, 20)}
+    assert values == {"ndcg@10": 1.0, "mrr": 1.0, **greatest}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 2**32))
+def test_an_interval_lies_within_the_values(values: list[float], seed: int) -> None:
+    """No resample's mean leaves the range of what was measured, and low is not above high."""
+    column = np.array(values)[:, None]
+    drawn = bootstrap.resampled(bootstrap.means(column), len(column), np.random.default_rng(seed), 50)
+    low, high = bootstrap.interval(drawn)
+    assert min(values) - 1e-12 <= low[0] <= high[0] <= max(values) + 1e-12

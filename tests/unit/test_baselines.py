@@ -1,0 +1,176 @@
+"""The baselines in worlds small enough to know the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys import regression
+from recsys.errors import BrokenMethod, InvalidSettings
+from recsys.evaluation import baselines
+from recsys.events import MISSING, Events, Recommend, UserStates, states_at
+
+N = 12
+
+
+def events_of(histories: list[list[int]], n_items: int = N) -> Events:
+    users = np.repeat(np.arange(len(histories)), [len(h) for h in histories]).astype(np.int32)
+    items = np.array([i for h in histories for i in h], np.int32)
+    times = np.arange(len(items), dtype=np.int64)
+    return Events(users, items, times, np.full(len(items), np.nan, np.float32), len(histories), n_items)
+
+
+def states_of(histories: list[list[int]]) -> UserStates:
+    events = events_of(histories)
+    return states_at(events, events.offsets()[:-1], events.offsets()[1:])
+
+
+def checkerboard() -> list[list[int]]:
+    """User u has all items of their own parity, but for the one at u itself."""
+    return [[i for i in range(N) if i % 2 == u % 2 and i != u] for u in range(N)]
+
+
+def ease(events: Events) -> Recommend:
+    method = baselines.fit_ease(events, l2=1.0)
+    assert method is not None
+    return method
+
+
+@pytest.mark.parametrize("fit", [baselines.fit_item_knn, ease])
+def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: object) -> None:
+    """The one item of the user's colour that they have not had comes first, and alone has a positive score."""
+    assert callable(fit)
+    items, scores = fit(events_of(checkerboard()))(states_of(checkerboard()), 3)
+    assert items[:, 0].tolist() == list(range(N))
+    assert (scores[:, 0] > 0).all()
+    assert (scores[:, 1:] <= 0).all()
+
+
+def test_a_user_who_was_not_in_training_is_served_alike() -> None:
+    """A new user with two even items is offered the other even ones first."""
+    for method in (baselines.fit_item_knn(events_of(checkerboard())), ease(events_of(checkerboard()))):
+        items, _ = method(states_of([[0, 2]]), 4)
+        assert sorted(items[0].tolist()) == [4, 6, 8, 10]
+
+
+def test_popularity_ranks_by_distinct_users_then_by_row() -> None:
+    """A user who has the same item four times counts once, and equal counts are ordered by item row."""
+    items, scores = baselines.fit_popularity(events_of([[5, 5, 5, 5], [3, 2], [3, 2], [3]], 6))(states_of([[]]), 5)
+    assert items.tolist() == [[3, 2, 5, 0, 1]]
+    assert scores.tolist() == [[3.0, 2.0, 1.0, 0.0, 0.0]]
+
+
+def test_item_knn_scores_are_sums_of_shrunk_cosines() -> None:
+    """Items 0 and 1 share two users of two and three: 2 / (sqrt(6) + 10)."""
+    method = baselines.fit_item_knn(events_of([[0, 1], [0, 1], [1, 2]], 3))
+    items, scores = method(states_of([[0]]), 2)
+    assert items.tolist() == [[1, 2]]
+    assert scores[0, 0] == pytest.approx(2 / (np.sqrt(6) + 10), rel=1e-6)
+
+
+def test_item_knn_hears_only_the_nearest_neighbours_of_an_item() -> None:
+    """With one neighbour, item 2 listens to item 1 and no longer to item 0."""
+    events = events_of([[0, 1], [0, 1, 2], [1, 2], [1, 2]], 3)
+    assert baselines.fit_item_knn(events, n_neighbours=1)(states_of([[0]]), 3)[1][0, 1] < 0
+    assert baselines.fit_item_knn(events, n_neighbours=2)(states_of([[0]]), 3)[1][0, 1] > 0
+
+
+def test_item_knn_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Similarities made two items at a time are those made at once."""
+    whole = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
+    monkeypatch.setattr(baselines, "BLOCK", 2)
+    monkeypatch.setattr(regression, "BLOCK", 2)
+    parts = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
+    assert [a.tobytes() for a in whole] == [a.tobytes() for a in parts]
+
+
+def test_a_user_without_history_is_offered_what_is_popular() -> None:
+    """Where neither neighbours nor EASE have anything to go by, popularity decides."""
+    events = events_of([[4, 7], [4, 7], [4, 1]])
+    for method in (baselines.fit_item_knn(events), ease(events)):
+        assert method(states_of([[]]), 3)[0].tolist() == [[4, 7, 1]]
+
+
+def test_ease_weights_are_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The in-place inverse by blocks gives the weights that the published formula gives."""
+    rng = np.random.default_rng(0)
+    X = (rng.random((50, 9)) < 0.3).astype(float)
+    events = events_of([np.flatnonzero(x).tolist() for x in X], 9)
+    P = np.linalg.inv(X.T @ X + 3.0 * np.eye(9))
+    expected = -P / np.diag(P)
+    np.fill_diagonal(expected, 0.0)
+    monkeypatch.setattr(regression, "BLOCK", 4)
+    had = regression.interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
+    np.testing.assert_allclose(regression.item_regression(had, 3.0), expected, atol=1e-6)
+
+
+def test_ease_declines_a_catalogue_it_cannot_hold() -> None:
+    """Above the bound there is no EASE rather than a machine without memory."""
+    assert baselines.fit_ease(events_of([[0, 1]], 11), max_items=10) is None
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    """The error says which value broke which rule."""
+    with pytest.raises(InvalidSettings, match=r"l2 0\.0: must be positive"):
+        baselines.fit_ease(events_of([[0]]), l2=0.0)
+    with pytest.raises(InvalidSettings, match="n_neighbours 0"):
+        baselines.fit_item_knn(events_of([[0]]), n_neighbours=0)
+
+
+def test_repeated_events_count_once() -> None:
+    """A history that names its items twice gives the same lists and scores."""
+    twice = [h + h[::-1] for h in checkerboard()]
+    for fit in (baselines.fit_popularity, baselines.fit_item_knn, ease):
+        once = fit(events_of(checkerboard()))(states_of(checkerboard()), N)
+        again = fit(events_of(twice))(states_of(twice), N)
+        assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
+
+
+def test_all_seen_items_are_heard_not_only_the_last_hundred_events() -> None:
+    """An item that left the window of events still counts for the scores."""
+    long = [0] + [1] * 150
+    for fit in (baselines.fit_item_knn, ease):
+        method = fit(events_of([[0, 5], [0, 5], [1, 6]]))
+        assert method(states_of([long]), 1)[0].tolist() == [[5]]
+
+
+def test_top_k_orders_equal_scores_by_item_row() -> None:
+    """Of five equal items at the bound the first rows are taken."""
+    scores = np.array([[1, 2, 1, 1, 3, 1, 1]], np.float32)
+    items, best = baselines.top_k_unseen(scores, states_of([[0]]), 4)
+    assert (items.tolist(), best.tolist()) == ([[4, 1, 2, 3]], [[3, 2, 1, 1]])
+
+
+def test_top_k_equals_a_full_stable_sort() -> None:
+    """On random scores with many ties the selection is what sorting everything gives."""
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (40, N)).astype(np.float32)
+    seen = [rng.choice(N, rng.integers(0, N), replace=False).tolist() for _ in range(40)]
+    for k in (1, 5, N):
+        items, _ = baselines.top_k_unseen(scores, states_of(seen), k)
+        for user in range(40):
+            order = [i for i in np.argsort(-scores[user], kind="stable").tolist() if i not in seen[user]][:k]
+            assert items[user].tolist() == order + [MISSING] * (k - len(order))
+
+
+def test_top_k_pads_and_leaves_the_scores_as_they_were() -> None:
+    """Seen items and items at -inf leave room that is padded; the caller's array does not change."""
+    scores = np.array([[1, -np.inf, 3]], np.float32)
+    before = scores.copy()
+    items, best = baselines.top_k_unseen(scores, states_of([[2, 2]]), 5)
+    assert items.tolist() == [[0, MISSING, MISSING, MISSING, MISSING]]
+    assert best.tolist() == [[1.0, *[-np.inf] * 4]]
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_top_k_refuses_a_score_that_is_not_a_number() -> None:
+    """NaN has no place in an order."""
+    with pytest.raises(BrokenMethod, match="item row 1 for the user at 0 is NaN"):
+        baselines.top_k_unseen(np.array([[1, np.nan]], np.float32), states_of([[]]), 1)
+
+
+def test_an_empty_world_gives_padding() -> None:
+    """Without events, users or items nothing breaks."""
+    for fit in (baselines.fit_popularity, baselines.fit_item_knn, ease):
+        assert fit(events_of([], 0))(states_of([[]]), 2)[0].tolist() == [[MISSING, MISSING]]
+        assert fit(events_of([[]], 3))(states_of([]), 2)[0].shape == (0, 2)

@@ -1,0 +1,155 @@
+"""The metrics against answers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from recsys.errors import BrokenMethod
+from recsys.evaluation import metrics
+from recsys.evaluation.truth import Truth, truth_of
+from recsys.events import MISSING, Events, UserStates, states_at
+
+N_ITEMS = 30
+
+
+def states_of(seen: list[list[int]]) -> UserStates:
+    users = np.repeat(np.arange(len(seen)), [len(s) for s in seen]).astype(np.int32)
+    items = np.array([i for s in seen for i in s], np.int32)
+    times = np.arange(len(items), dtype=np.int64)
+    events = Events(users, items, times, np.full(len(items), np.nan, np.float32), len(seen), N_ITEMS)
+    return states_at(events, events.offsets()[:-1], events.offsets()[1:])
+
+
+def truth(seen: list[list[int]], held: list[list[int]]) -> Truth:
+    offsets = np.concatenate(([0], np.cumsum([len(h) for h in held]))).astype(np.int64)
+    users = np.arange(100, 100 + len(held), dtype=np.int32)
+    return truth_of(users, states_of(seen), offsets, np.array([i for h in held for i in h], np.int32), N_ITEMS)
+
+
+def test_truth_leaves_out_seen_items_and_repeats() -> None:
+    """Of a raw hold-out, what the user had before and what comes twice is dropped, and the order is kept."""
+    actual = truth([[1, 2], [], [5]], [[3, 1, 3, 0], [4, 4], [5]])
+    assert (actual.offsets.tolist(), actual.items.tolist()) == ([0, 2, 3, 3], [3, 0, 4])
+
+
+def test_truth_slice_is_the_truth_of_those_users() -> None:
+    """A slice keeps users, seen items and held-out items together."""
+    part = truth([[1], [2, 3], [4]], [[5], [6, 7], [8]]).slice(1, 3)
+    assert part.users.tolist() == [101, 102]
+    assert (part.offsets.tolist(), part.items.tolist()) == ([0, 2, 3], [6, 7, 8])
+    assert [part.states.seen(u).tolist() for u in range(len(part))] == [[2, 3], [4]]
+
+
+def test_hits_are_where_the_list_names_a_held_out_item() -> None:
+    """Each user's list is compared with that user's items only, and padding never hits."""
+    ranked = np.array([[5, 6, MISSING], [5, 6, 7]], np.int32)
+    hits = metrics.hit_matrix(ranked, truth([[], []], [[6], [5, 7]]), N_ITEMS)
+    assert hits.tolist() == [[False, True, False], [True, False, True]]
+
+
+def test_padding_does_not_hit_the_last_item_of_the_user_before() -> None:
+    """The key of a padded place is that of the former user's last item, and still is no hit."""
+    ranked = np.array([[0, 1], [MISSING, MISSING]], np.int32)
+    assert not metrics.hit_matrix(ranked, truth([[], []], [[N_ITEMS - 1], [3]]), N_ITEMS).any()
+
+
+def test_ndcg_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
+    """DCG is 1 + 1/2 and the ideal 1 + 1/log2(3)."""
+    hits = np.array([[True, False, True, False]])
+    assert metrics.ndcg(hits, np.array([2]), 10).tolist() == [pytest.approx(1.5 / (1 + 1 / math.log2(3)))]
+
+
+def test_ndcg_looks_at_the_first_k_ranks_and_its_ideal_has_no_more() -> None:
+    """At k = 2 the third rank is not seen, and five held-out items can fill but two ranks."""
+    hits = np.array([[True, True, True], [False, False, True]])
+    assert metrics.ndcg(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
+
+
+def test_recall_divides_by_all_held_out_items() -> None:
+    """One hit of four held-out items in the first two ranks is a quarter."""
+    hits = np.array([[False, True, True, True]])
+    assert metrics.recall(hits, np.array([4]), 2).tolist() == [0.25]
+
+
+def test_reciprocal_rank_is_that_of_the_first_hit() -> None:
+    """A first hit at rank three counts a third, and none at all counts nothing."""
+    hits = np.array([[False, False, True, True], [False, False, False, False]])
+    assert metrics.reciprocal_rank(hits, np.array([2, 1])).tolist() == [1 / 3, 0.0]
+
+
+def test_a_user_without_held_out_items_has_no_accuracy() -> None:
+    """Where nothing is held out every metric is NaN, not 0."""
+    ranked = np.array([[0, 1]], np.int32)
+    assert np.isnan(metrics.per_user(ranked, truth([[3]], [[3]]), N_ITEMS)).all()
+
+
+def test_per_user_gives_the_declared_columns() -> None:
+    """A hit at rank eleven counts for recall@20 and the reciprocal rank only."""
+    ranked = np.arange(25, dtype=np.int32)[None]
+    expected = dict(zip(metrics.PER_USER, (0.0, 0.0, 1.0, 1 / 11), strict=True))
+    values = metrics.per_user(ranked, truth([[]], [[10]]), N_ITEMS)[0].tolist()
+    assert dict(zip(("ndcg@10", "recall@10", "recall@20", "mrr"), values, strict=True)) == expected
+
+
+def test_mrr_ends_at_the_hundredth_rank() -> None:
+    """A first hit at rank 101 counts as none."""
+    ranked = np.arange(101, dtype=np.int32)[None]
+    offsets, held = np.array([0, 1]), np.array([100], np.int32)
+    deep = Truth(np.zeros(1, np.int32), states_of([[]]), offsets, held)
+    assert metrics.per_user(ranked, deep, 200)[0, 3] == 0.0
+
+
+def test_coverage_counts_the_items_of_first_ten_ranks_once() -> None:
+    """Two users who are shown twelve items, two of them at rank eleven, cover ten of thirty."""
+    ranked = np.array([[*range(10), 10], [*range(9), MISSING, 11]], np.int32)
+    assert metrics.coverage(ranked, N_ITEMS) == 10 / 30
+
+
+def test_coverage_of_nobody_is_unknown() -> None:
+    """Without users or without items there is no share."""
+    assert math.isnan(metrics.coverage(np.empty((0, 10), np.int32), N_ITEMS))
+    assert math.isnan(metrics.coverage(np.empty((2, 0), np.int32), 0))
+
+
+def test_means_over_nobody_warn_and_are_unknown() -> None:
+    """No users give NaN and a warning that says why, never 0."""
+    with pytest.warns(RuntimeWarning, match="no user has a held-out item"):
+        means = metrics.mean_over_users(np.empty((0, 4)))
+    assert means.shape == (4,)
+    assert np.isnan(means).all()
+
+
+FAULTY = {
+    "already seen": ([[2, 1, 3]], [[3, 2, 1]]),
+    "same item twice": ([[2, 4, 2]], [[3, 2, 1]]),
+    "outside the catalogue": ([[2, 3, N_ITEMS]], [[3, 2, 1]]),
+    "after padding": ([[2, MISSING, 3]], [[3, -np.inf, -np.inf]]),
+    "greater than the one before": ([[2, 3, 4]], [[3, 1, 2]]),
+    "NaN": ([[2, 3, 4]], [[3, np.nan, 2]]),
+    "not -inf": ([[2, 3, MISSING]], [[3, 2, 1]]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_list_that_breaks_its_promise_is_refused(fault: str) -> None:
+    """The error names the fault, the method and the user, so that the method can be mended."""
+    items, scores = (np.array(a) for a in FAULTY[fault])
+    with pytest.raises(BrokenMethod, match=f"method 'mine' gave user row 100 .*{fault}"):
+        metrics.assert_honest_lists("mine", items.astype(np.int32), scores.astype(np.float32), truth([[1]], [[5]]), N_ITEMS)
+
+
+def test_a_list_of_another_shape_is_refused() -> None:
+    """Scores for fewer ranks than items, or lists of fewer users than asked for, are refused."""
+    for items, scores in ((np.zeros((1, 2)), np.zeros((1, 3))), (np.zeros((2, 2)), np.zeros((2, 2)))):
+        with pytest.raises(BrokenMethod, match="must be"):
+            metrics.assert_honest_lists("mine", items.astype(np.int32), scores.astype(np.float32), truth([[1]], [[5]]), N_ITEMS)
+
+
+def test_an_honest_list_passes() -> None:
+    """Equal scores and padding at the end are no faults."""
+    items = np.array([[2, 3, MISSING, MISSING]], np.int32)
+    scores = np.array([[1, 1, -np.inf, -np.inf]], np.float32)
+    metrics.assert_honest_lists("mine", items, scores, truth([[1]], [[5]]), N_ITEMS)

@@ -1,0 +1,208 @@
+"""The report: its shape, its honesty about what it does not know, and how it is written."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from recsys.errors import BrokenMethod, InvalidInput
+from recsys.evaluation import report, resources
+from recsys.evaluation.truth import Truth
+from recsys.events import MISSING, Events, Float32, Int32, Recommend, UserStates, states_at
+
+N_ITEMS = 40
+
+
+def truth_with(held: list[list[int]]) -> Truth:
+    """Users whose only seen item is the last one."""
+    n = len(held)
+    users = np.arange(n, dtype=np.int32)
+    items, times = np.full(n, N_ITEMS - 1, np.int32), np.zeros(n, np.int64)
+    events = Events(users, items, times, np.full(n, np.nan, np.float32), n, N_ITEMS)
+    states = states_at(events, events.offsets()[:-1], events.offsets()[1:])
+    offsets = np.concatenate(([0], np.cumsum([len(h) for h in held]))).astype(np.int64)
+    return Truth(users, states, offsets, np.array([i for h in held for i in h], np.int32))
+
+
+def always(*items: int) -> Recommend:
+    """A method that offers everybody the same items."""
+
+    def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        rows = np.full((len(states), k), MISSING, np.int32)
+        rows[:, : len(items)] = items
+        scores = np.where(rows == MISSING, -np.inf, -np.arange(k, dtype=np.float32)).astype(np.float32)
+        return rows, scores
+
+    return recommend
+
+
+def evaluated(methods: dict[str, Recommend], truth: Truth, **options: object) -> report.Report:
+    rng = np.random.default_rng(0)
+    return report.evaluate(methods, truth, N_ITEMS, rng, protocol="leave-one-out", n_resamples=200, **options)  # type: ignore[arg-type]
+
+
+def test_the_report_has_the_documented_shape() -> None:
+    """A method that always hits second: every figure is known and does not vary."""
+    actual = evaluated({"second": always(0, 1)}, truth_with([[1], [1], [1]]))
+
+    def sure(value: float) -> dict[str, object]:
+        return {"value": value, "low": pytest.approx(value), "high": pytest.approx(value)}
+
+    assert actual == {
+        "protocol": "leave-one-out",
+        "k": 100,
+        "n_items": N_ITEMS,
+        "methods": {
+            "second": {
+                "ndcg@10": sure(1 / np.log2(3)),
+                "recall@10": sure(1.0),
+                "recall@20": sure(1.0),
+                "mrr": sure(0.5),
+                "coverage": sure(0.05),
+                "n_users": 3,
+            },
+        },
+    }
+
+
+def test_users_without_held_out_items_are_not_counted() -> None:
+    """Two of three users have something to foretell, and the third changes nothing."""
+    with_third = evaluated({"m": always(0)}, truth_with([[0], [], [5]]))
+    without = evaluated({"m": always(0)}, truth_with([[0], [5]]))
+    assert with_third == without
+    assert with_third["methods"]["m"]["n_users"] == 2
+    assert with_third["methods"]["m"]["recall@10"]["value"] == 0.5
+
+
+def test_intervals_surround_their_values() -> None:
+    """Every value lies within its interval, coverage too."""
+    rng = np.random.default_rng(2)
+    held = [[int(i)] for i in rng.integers(0, 20, 60)]
+
+    def shuffled(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        rows = np.full((len(states), k), MISSING, np.int32)
+        rows[:, :30] = [np.random.default_rng(u).permutation(30) for u in range(len(states))]
+        return rows, np.where(rows == MISSING, np.float32(-np.inf), np.float32(0))
+
+    figures = evaluated({"m": shuffled}, truth_with(held))["methods"]["m"]
+    for metric in report.METRICS:
+        assert 0 <= figures[metric]["low"] <= figures[metric]["value"] <= figures[metric]["high"] <= 1
+
+
+def test_methods_are_resampled_alike() -> None:
+    """Two methods with the same lists get the same intervals, whatever stands beside them."""
+    truth = truth_with([[0], [3], [0], [9]])
+    both = evaluated({"a": always(0), "b": always(0)}, truth)["methods"]
+    assert both["a"] == both["b"] == evaluated({"b": always(0)}, truth)["methods"]["b"]
+
+
+def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
+    """Where nobody has a held-out item the report says null, the table none, and a warning why."""
+    with pytest.warns(RuntimeWarning, match="no user has a held-out item"):
+        empty = evaluated({"m": always(0)}, truth_with([[], []]))
+    report.write_json(empty, tmp_path / "report.json")
+    figures = json.loads((tmp_path / "report.json").read_text())["methods"]["m"]
+    nothing = {"value": None, "low": None, "high": None}
+    assert figures == {**dict.fromkeys(report.METRICS, nothing), "n_users": 0}
+    assert "none" in rendered(empty)
+
+
+def test_a_method_that_recommends_a_seen_item_stops_the_evaluation() -> None:
+    """The figures of such a method would be lies."""
+    with pytest.raises(BrokenMethod, match="method 'm' gave user row 0 an item that the user has already seen"):
+        evaluated({"m": always(0, N_ITEMS - 1)}, truth_with([[1]]))
+
+
+def test_lists_too_short_for_the_metrics_are_refused() -> None:
+    """recall@20 cannot be told from ten ranks."""
+    with pytest.raises(InvalidInput, match="k 10"):
+        evaluated({"m": always(0)}, truth_with([[1]]), k=10)
+
+
+def test_progress_is_told_per_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users come in chunks and each chunk is announced; the figures do not depend on it."""
+    truth = truth_with([[0], [1], [2]])
+    whole = evaluated({"m": always(0, 1)}, truth)
+    monkeypatch.setattr(report, "USERS_AT_ONCE", 2)
+    told: list[tuple[str, int, int]] = []
+    parts = evaluated({"m": always(0, 1)}, truth, progress=lambda *step: told.append(step))
+    assert told == [("m", 2, 3), ("m", 3, 3)]
+    assert parts == whole
+
+
+def test_candidate_recall_is_the_share_of_held_out_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of four held-out items are among the first source's candidates, and none among the empty one's."""
+    monkeypatch.setattr(report, "USERS_AT_ONCE", 1)
+    truth = truth_with([[1, 2], [3, 4]])
+    sources = {
+        "near": np.array([[1, 2, 3], [4, 4, MISSING]], np.int32),
+        "nothing": np.full((2, 1), MISSING, np.int32),
+    }
+    assert report.candidate_recall(sources, truth, N_ITEMS) == {"near": 0.75, "nothing": 0.0}
+
+
+def test_candidate_recall_of_nothing_held_out_is_unknown() -> None:
+    """No items to find is no recall."""
+    recall = report.candidate_recall({"s": np.zeros((1, 1), np.int32)}, truth_with([[]]), N_ITEMS)
+    assert np.isnan(recall["s"])
+
+
+def test_the_json_has_no_literal_that_json_does_not_know(tmp_path: Path) -> None:
+    """NaN and infinities become null, and numpy's numbers plain ones, at any depth."""
+    path = tmp_path / "new" / "report.json"
+    report.write_json({"a": [np.float32(0.5), float("nan")], "b": {"c": np.int64(3), "d": np.array([np.inf, 1])}}, path)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {"a": [0.5, None], "b": {"c": 3, "d": [None, 1]}}
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old report stays whole and no draft stays behind."""
+    path = tmp_path / "report.json"
+    report.write_json({"old": 1}, path)
+
+    def full(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        report.write_json({"new": 2}, path)
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def rendered(figures: report.Report) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(report.table(figures))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_names_every_method_and_metric() -> None:
+    """What the JSON says can be read in the terminal."""
+    text = rendered(evaluated({"second": always(0, 1), "never": always(2)}, truth_with([[1], [1]])))
+    for word in ("second", "never", *report.METRICS, "users", "0.6309", "leave-one-out"):
+        assert word in text
+
+
+def test_stages_add_up_their_seconds() -> None:
+    """A stage used twice has the sum, a failed one is recorded, and the order is kept."""
+    stages = resources.Stages(clock=iter([0.0, 1.5, 2.0, 3.0, 10.0, 11.0]).__next__)
+    with stages.stage("fit"):
+        pass
+    with pytest.raises(ValueError, match="no"), stages.stage("rank"):
+        raise ValueError("no")
+    with stages.stage("fit"):
+        pass
+    assert stages.seconds == {"fit": 2.5, "rank": 1.0}
+    summary = stages.summary()
+    assert summary["seconds"] == {"fit": 2.5, "rank": 1.0}
+    assert summary["seconds_total"] == 3.5
+
+
+def test_peak_memory_is_in_bytes() -> None:
+    """A Python process with numpy takes more than ten and less than a hundred thousand megabytes."""
+    assert 10 * 2**20 < resources.peak_memory()["process"] < 100_000 * 2**20
