@@ -47,6 +47,10 @@ class Keys:
         """A hash: item row -> packed ItemRecord."""
         return f"{self.namespace}:{version}:items"
 
+    def rows(self, version: str) -> str:
+        """A hash: item id -> item row."""
+        return f"{self.namespace}:{version}:rows"
+
     def popular(self, version: str) -> str:
         """A packed ShortlistRecord of the most popular items."""
         return f"{self.namespace}:{version}:popular"
@@ -96,6 +100,9 @@ class Store(Protocol):
 
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
         """What answers show of these item rows; None where unknown."""
+
+    def row_of(self, version: str, item_id: str) -> int | None:
+        """The item's row in that release; None for an unknown item."""
 
     def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
         """Writes the packed list of popular items."""
@@ -229,7 +236,9 @@ class RedisStore:
         """See `Store`."""
         for chunk in _chunks(items):
             self.redis.hset(self.keys.items(version), mapping={row: pack_item(item) for row, item in chunk})
+            self.redis.hset(self.keys.rows(version), mapping={item.id: row for row, item in chunk})
         self.redis.expire(self.keys.items(version), ttl)
+        self.redis.expire(self.keys.rows(version), ttl)
 
     @_bounded
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
@@ -238,6 +247,12 @@ class RedisStore:
             return []
         found = self.redis.hmget(self.keys.items(version), rows)
         return [None if packed is None else unpack_item(packed) for packed in found]
+
+    @_bounded
+    def row_of(self, version: str, item_id: str) -> int | None:
+        """See `Store`."""
+        row = self.redis.hget(self.keys.rows(version), item_id)
+        return None if row is None else int(row)
 
     @_bounded
     def write_popular(self, version: str, packed: bytes, ttl: int) -> None:

@@ -68,7 +68,7 @@ def _is_data(name: str) -> bool:
 def _download(source: str, table: str, directory: Path) -> list[Staged]:
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not bucket or not key:
@@ -84,10 +84,11 @@ def _download(source: str, table: str, directory: Path) -> list[Staged]:
         raise _explained(error.response, source, table) from error
     except NoCredentialsError as error:
         raise InvalidData(f"{table}: no AWS credentials to read {source!r}: set AWS_PROFILE or a key pair") from error
+    except (ParamValidationError, ValueError) as error:
+        said = str(error).replace("\n", " ")
+        raise InvalidData(f"{table}: {source!r} cannot be asked of S3 ({said}): check it and AWS_ENDPOINT_URL") from error
     except BotoCoreError as error:
         raise ArtefactsUnavailable(f"{table}: S3 did not answer for {source!r} ({error}): check the endpoint") from error
-    except ValueError as error:
-        raise InvalidData(f"{table}: {source!r} cannot be asked of S3 ({error}): check AWS_ENDPOINT_URL") from error
 
 
 def _explained(response: Any, source: str, table: str) -> InvalidData | ArtefactsUnavailable:  # noqa: ANN401  boto3 is untyped

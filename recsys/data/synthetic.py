@@ -44,7 +44,7 @@ class WorldSize:
     n_groups: int = 8
     loyalty: float = 0.85
     drift: float = 0.5
-    tail: float = 0.9
+    tail: float = 1.0
     follow: float = 0.3
     series_length: int = 5
     cold_items: float = 0.03
@@ -86,7 +86,8 @@ class World:
 class _Items:
     """The items as the drawing sees them.
 
-    by_group holds the warm items sorted by group; group g's are starts[g]:starts[g + 1], with `cumulated` popularity.
+    by_group holds the warm items by group, then popularity, and `cumulated` sums their popularity; group g's are
+    starts[g]:starts[g + 1].
     """
 
     group: Int32
@@ -131,14 +132,17 @@ def _items(size: WorldSize, chance: np.random.Generator) -> _Items:
     cold = chance.permutation(n) < round(size.cold_items * (n - 1))
     popularity = (1.0 + chance.permutation(n)) ** -size.tail
     warm = np.flatnonzero(~cold)
-    by_group = warm[np.argsort(group[warm], kind="stable")].astype(np.int32)
+    by_group = warm[np.lexsort((-popularity[warm], group[warm]))].astype(np.int32)
     starts = np.searchsorted(group[by_group], np.arange(size.n_groups + 1)).astype(np.int64)
     following, part, series = _series(size, by_group, starts, n)
     return _Items(group, cold, following, part, series, by_group, starts, np.cumsum(popularity[by_group]))
 
 
 def _series(size: WorldSize, by_group: Int32, starts: Int64, n: int) -> tuple[Int32, Int32, Int32]:
-    """The item after each one, its place in its series and the series' number; series are rings within a group."""
+    """The item after each one, its place in its series, and the series' number.
+
+    A series is a ring within a group, of items about equally popular.
+    """
     at = np.arange(len(by_group))
     groups = np.searchsorted(starts, at, side="right") - 1
     place = at - starts[groups]

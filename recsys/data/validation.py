@@ -7,6 +7,7 @@ is given, are numbered by id: ids of digits only by their number, then the other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -241,7 +242,8 @@ def write_rejects(checks: Sequence[Checked], path: Path) -> None:
         pl.concat([c.rejected for c in checks]).sort("table", "source", "row").write_parquet(part)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise InvalidData(f"cannot write the rejected rows to {str(path)!r} ({error}): give a writable path") from error
 
 

@@ -59,7 +59,7 @@ def test_glob(s3: Any) -> None:
         ("s3://nowhere/a.csv", "S3 has no 's3://nowhere/a.csv'"),
         ("s3://nowhere/*.csv", "S3 has no 's3://nowhere/"),
         ("s3://data/none-*.csv", "no object matches"),
-        ("s3://Not A Bucket/a.csv", "Not A Bucket"),
+        ("s3://Not A Bucket/a.csv", "Not A Bucket/a.csv' cannot be asked"),
     ],
 )
 def test_what_is_not_there(s3: Any, source: str, message: str) -> None:
@@ -79,5 +79,5 @@ def test_s3_does_not_answer(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_endpoint_is_no_address(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint that is no address is told as such."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
-    with pytest.raises(InvalidData, match="check AWS_ENDPOINT_URL"):
+    with pytest.raises(InvalidData, match="check it and AWS_ENDPOINT_URL"):
         load("s3://data/a.csv")

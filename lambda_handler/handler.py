@@ -1,0 +1,66 @@
+"""The Lambda's entry point: settings, store, app and the Mangum adapter; the heavy path is imported when first needed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from mangum import Mangum
+
+from lambda_handler.answers import Filters, Live, Ranked
+from lambda_handler.app import create_app
+from recsys.settings import Settings
+from recsys.store import open_store
+from recsys.wire import UserRecord
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")  # one request at a time, and numpy, FAISS and LightGBM each bring a pool
+
+
+class LazyLive:
+    """Imports and opens the heavy path at its first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: Live | None = None
+
+    @property
+    def _live(self) -> Live:
+        if self._opened is None:
+            from lambda_handler.live import BundleLive
+
+            self._opened = BundleLive(self._settings)
+        return self._opened
+
+    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.recommend(version, user, k, filters)
+
+    def popular(self, version: str, k: int, filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.popular(version, k, filters)
+
+    def info(self, version: str) -> dict[str, object]:
+        """See `Live`."""
+        return self._live.info(version)
+
+
+def build() -> FastAPI:
+    """The app under the environment's settings."""
+    settings = Settings.from_env(os.environ)
+    store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
+    return create_app(settings, store, LazyLive(settings))
+
+
+app = build()
+_http = Mangum(app, lifespan="off")
+
+
+def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Answers HTTP API events; a schedule's warm-up event is answered by itself."""
+    if event.get("source") == "aws.events" or event.get("warmup") is True:
+        return {"ok": True}
+    return _http(event, context)  # type: ignore[arg-type]

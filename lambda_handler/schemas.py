@@ -1,0 +1,98 @@
+"""The shapes of requests and answers, as FastAPI checks and documents them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+Id = Annotated[StrictStr, Field(min_length=1, max_length=256)] | StrictInt
+Source = Literal["batch", "live", "session", "popular", "stale"]
+
+MAX_HISTORY = 1000
+MAX_EXCLUDED = 1000
+
+
+class HistoryEvent(BaseModel):
+    """One thing the user did."""
+
+    model_config = ConfigDict(extra="forbid")
+    item_id: Id
+    timestamp: StrictInt | None = Field(default=None, ge=0, description="Unix seconds; events without one keep their order.")
+    weight: StrictFloat | StrictInt | None = Field(default=None, description="A rating or another strength.")
+
+
+class RecommendRequest(BaseModel):
+    """Who asks, and for what."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_id": "42", "k": 10}, {"user_id": "new", "history": ["1", "50"]}]}
+    )
+    user_id: Id
+    k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
+    use_cache: StrictBool = Field(default=True, description="false computes live, whatever is stored.")
+    history: list[Id | HistoryEvent] | None = Field(
+        default=None,
+        max_length=MAX_HISTORY,
+        description="What the user did, oldest first. It replaces the stored history for this answer.",
+    )
+    attributes: dict[str, StrictStr | StrictInt | StrictFloat | StrictBool] | None = None
+    exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend.")
+    categories: list[StrictStr] = Field(default_factory=list, max_length=100, description="Only items of one of these.")
+
+
+class Recommendation(BaseModel):
+    """One recommended item."""
+
+    item_id: str
+    title: str
+    score: float
+    rank: int
+    retrieval_score: float
+    genres: list[str]
+
+
+class RecommendAnswer(BaseModel):
+    """The list, and where it came from."""
+
+    user_id: str | int
+    recommendations: list[Recommendation]
+    latency_ms: float
+    cache_hit: bool
+    n_candidates: int
+    source: Source
+    model_version: str
+    list_age_s: int | None = Field(description="Seconds since the list was computed; null for a live answer.")
+    degraded: bool = Field(description="Whether something failed and this is a fall-back.")
+    unknown_items: int = Field(description="Items of the request's history that the catalogue lacks, and that were ignored.")
+    recommendation_id: str
+
+
+class ItemAnswer(BaseModel):
+    """What is known of an item."""
+
+    item_id: str
+    title: str
+    genres: list[str]
+    available: bool
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    type: str
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorAnswer(BaseModel):
+    """The one envelope of every error."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},
+    503: {"model": ErrorAnswer, "description": "Nothing can be answered now; see Retry-After."},
+}
