@@ -1,0 +1,230 @@
+"""The command line, and the batch's composition root: the one place that reads the environment and builds what it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from recsys.errors import InvalidInput, ShortlistError
+from recsys.settings import PROTOCOLS, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+EXIT_INVALID = 2
+EXIT_FAILED = 1
+DEFAULT_WORK = Path(".shortlist/work")
+STAGE_NAMES = ("features", "train-embeddings", "build-index", "train-ranker", "evaluate", "precompute", "publish")
+
+
+class Shown(click.Group):
+    """A group whose errors are a sentence and an exit status, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
+        """Runs a command; 2 for input that breaks a rule, 1 for what failed."""
+        try:
+            return super().invoke(ctx)
+        except ShortlistError as error:
+            click.echo(f"shortlist: {type(error).__name__}: {error}", err=True)
+            sys.exit(EXIT_INVALID if isinstance(error, InvalidInput) else EXIT_FAILED)
+
+
+@click.group(cls=Shown)
+def main() -> None:
+    """Shortlist: a serverless recommender. Settings come from the environment; see the README."""
+
+
+def _tables(command: Command) -> Command:
+    """The options that name the tables."""
+    for name, required in (("--users", False), ("--items", False), ("--interactions", True)):
+        command = click.option(name, required=required, metavar="PATH", help=f"The {name[2:]}: a path, a glob or s3://.")(command)
+    share = click.option("--max-reject-share", default=0.05, show_default=True, help="Stop when more rows than this are bad.")
+    return share(command)
+
+
+@main.group()
+def data() -> None:
+    """Data sets to try things with."""
+
+
+@data.command()
+@click.argument("name", type=click.Choice(["ml-100k", "ml-1m", "ml-25m", "ml-32m", "synthetic"]))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the Parquet tables go.")
+@click.option("--n-users", type=int, help="Of the synthetic world.")
+@click.option("--n-items", type=int, help="Of the synthetic world.")
+@click.option("--events-per-user", type=float, help="Mean, of the synthetic world.")
+@click.option("--seed", type=int, help="Of the synthetic world.")
+def fetch(name: str, out: Path, **size: float | None) -> None:
+    """Writes interactions.parquet, items.parquet and users.parquet of the data set NAME."""
+    fetch_data(name, out, {key: value for key, value in size.items() if value is not None})
+
+
+def fetch_data(name: str, out: Path, size: dict[str, Any]) -> None:
+    """Fetches a data set, and says where it came from."""
+    from recsys.data.datasets import default_cache
+    from recsys.data.datasets import fetch as fetch_tables
+    from recsys.data.synthetic import WorldSize
+
+    cache = default_cache(os.environ)
+    found = fetch_tables(name, out, cache=cache, announce=lambda text: click.echo(f"  {text}"), synthetic=WorldSize(**size))
+    click.echo(f"{found.n_interactions} interactions, {found.n_items} items and {found.n_users} users in {out} ({found.source})")
+
+
+@main.command()
+@_tables
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
+def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Compares the two stages with the retriever and strong baselines on a hold-out."""
+    from batch import evaluation
+    from batch.console import Narrator
+    from batch.job import fit_params
+    from recsys import data as tables
+    from recsys.evaluation.report import table, write_json
+
+    settings = Settings.from_env(os.environ)
+    narrator = Narrator()
+    with narrator.stage("read and validate") as progress:
+        loaded = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"])
+        progress(1.0, f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+    report = evaluation.run(loaded.dataset, options["protocol"], fit_params(settings), narrator)
+    report["data"]["rejects"] = loaded.rejects
+    _wide_console().print(table(report))
+    click.echo(_summary(report))
+    if options["json_file"] is not None:
+        write_json(report, options["json_file"])
+
+
+def _summary(report: dict[str, Any]) -> str:
+    recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
+    memory = report["peak_memory_bytes"]["process"] / 2**20
+    return f"candidate recall: {recall}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
+
+
+def _wide_console() -> Any:  # noqa: ANN401 - rich's Console
+    from rich.console import Console
+
+    console = Console()
+    return console if console.width >= 120 else Console(width=120)  # noqa: PLR2004 - the report's own width
+
+
+@main.group("batch", cls=Shown)
+def batch_group() -> None:
+    """The scheduled job: learn, evaluate, precompute, publish."""
+
+
+def _job_command(name: str) -> None:
+    @batch_group.command(name, help="Runs every stage that is not done." if name == "run" else f"Runs the stage {name}.")
+    @_tables
+    @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
+    def command(interactions: str, items: str | None, users: str | None, max_reject_share: float, work: Path) -> None:
+        from batch.console import Narrator
+        from batch.job import Job, run, run_stage
+
+        settings = Settings.from_env(os.environ)
+        job = Job(interactions, items, users, work, settings, Narrator(), max_reject_share)
+        run(job) if name == "run" else run_stage(job, name)
+
+
+for _name in ("run", *STAGE_NAMES):
+    _job_command(_name)
+
+
+@main.group()
+def release() -> None:
+    """Which release serves."""
+
+
+@release.command("list")
+def release_list() -> None:
+    """Lists the published releases, the serving one marked with a star."""
+    from recsys.artefacts import open_artefacts
+    from recsys.store import open_store
+
+    settings = Settings.from_env(os.environ)
+    pointer = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms).release()
+    artefacts = open_artefacts(settings.artefacts)
+    for version in artefacts.versions():
+        figures = artefacts.manifest(version).get("metrics", {}).get("two_stage", {}).get("ndcg@10", {})
+        star = "*" if pointer is not None and pointer.current == version else " "
+        click.echo(f"{star} {version}  ndcg@10 {figures.get('value')}")
+
+
+@release.command()
+@click.argument("version")
+def promote(version: str) -> None:
+    """Makes VERSION the serving release."""
+    from batch.publish import promote as flip_to
+
+    click.echo(f"{flip_to(Settings.from_env(os.environ), version).current} is serving")
+
+
+@release.command()
+def rollback() -> None:
+    """Makes the release before the serving one."""
+    from batch.publish import rollback as flip_back
+
+    click.echo(f"{flip_back(Settings.from_env(os.environ)).current} is serving")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+def serve(host: str, port: int) -> None:
+    """Serves the API under uvicorn; the documentation is at /docs."""
+    import uvicorn
+
+    Settings.from_env(os.environ)  # so that a bad setting is told here
+    uvicorn.run("lambda_handler.handler:app", host=host, port=port, log_level="info")
+
+
+@main.command()
+@click.option("--user", required=True, help="The user's id.")
+@click.option("--k", default=20, show_default=True)
+@click.option("--history", help="Item ids, oldest first, with commas between: makes it a session.")
+@click.option("--no-cache", is_flag=True, help="Compute live.")
+def invoke(user: str, k: int, history: str | None, no_cache: bool) -> None:  # noqa: FBT001 - click's own
+    """Asks the Lambda handler under the real Lambda runtime client, and prints its answer."""
+    from infra.local.runtime_api import LambdaService, http_event
+
+    body: dict[str, Any] = {"user_id": user, "k": k, "use_cache": not no_cache}
+    if history is not None:
+        body["history"] = [part.strip() for part in history.split(",") if part.strip()]
+    Settings.from_env(os.environ)
+    with LambdaService("lambda_handler.handler.handler", str(Path(__file__).parents[1]), os.environ) as service:
+        invoked = service.invoke(http_event("POST", "/recommend", body))
+    payload = invoked.payload
+    answer = json.loads(payload["body"]) if invoked.error is None else payload
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    if invoked.error is not None or payload["statusCode"] != 200:  # noqa: PLR2004 - HTTP's OK
+        sys.exit(EXIT_FAILED)
+
+
+@main.command()
+@click.option("--data", "data_set", default="ml-100k", show_default=True, help="A data set of `shortlist data fetch`.")
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+def demo(data_set: str, directory: Path) -> None:
+    """From a data set to answers of the Lambda handler: fetch, the whole batch, four kinds of request."""
+    from batch.demo import run
+
+    fetch_data(data_set, directory / "data", {})
+    run(directory, os.environ)
+
+
+@main.command()
+@click.option("--port", default=6379, show_default=True)
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(".shortlist/valkey"), show_default=True)
+def redis(port: int, directory: Path) -> None:
+    """Runs an embedded Valkey on loopback until interrupted, for a laptop without Redis."""
+    from infra.local.valkey import serve_forever
+
+    click.echo(f"redis://localhost:{port} (data in {directory}); stop with Ctrl-C")
+    serve_forever(port, directory)
+
+
+if __name__ == "__main__":
+    main()

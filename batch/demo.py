@@ -1,0 +1,89 @@
+"""The whole of Shortlist on one machine: the batch on a data set, and four kinds of request to the Lambda handler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from batch import dataset_file
+from batch.console import Narrator
+from batch.job import Job
+from batch.job import run as run_job
+from infra.local.runtime_api import LambdaService, http_event
+from infra.local.valkey import redis_url
+from recsys.catalogue import Dataset
+from recsys.settings import Settings
+
+SHOWN = 8
+"""Items shown of each answer."""
+
+FILMS = ("Star Wars (1977)", "Empire Strikes Back, The (1980)", "Raiders of the Lost Ark (1981)")
+"""What the fresh user has seen, where the data set has it; else its most popular items."""
+
+
+def run(directory: Path, environ: Mapping[str, str]) -> None:
+    """Runs the batch on the tables in `directory`/data, then asks, and prints the answers."""
+    narrator = Narrator()
+    with redis_url(environ) as url:
+        settings = replace(Settings.from_env(environ), redis_url=url)
+        if "SHORTLIST_ARTEFACTS" not in environ:
+            settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
+        tables = (str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users"))
+        job = Job(*tables, directory / "work", settings, narrator)
+        # The embedded Redis is new each time: what was published to the one before has gone with it.
+        (job.work / "done" / "publish").unlink(missing_ok=True)
+        run_job(job)
+        _ask(dataset_file.load(job.work), settings, environ, narrator.console)
+
+
+def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], console: Console) -> None:
+    variables = dict(environ) | {
+        "REDIS_URL": settings.redis_url,
+        "SHORTLIST_ARTEFACTS": settings.artefacts,
+        "SHORTLIST_NAMESPACE": settings.namespace,
+    }
+    user = dataset.user_ids[int(dataset.events.user[0])]
+    seen = _liked(dataset)
+    titles = ", ".join(dataset.catalogue.titles[dataset.catalogue.ids.index(i)] for i in seen)
+    requests = [
+        (f"user {user}, who has a list", {"user_id": user}),
+        (f"user {user} again, from a warm process", {"user_id": user}),
+        (f"user {user} without the cache", {"user_id": user, "use_cache": False}),
+        (f"user {user} without the cache, warm", {"user_id": user, "use_cache": False}),
+        (f"a new user who has seen {titles}", {"user_id": "somebody-new", "history": seen}),
+        ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
+    ]
+    root = str(Path(__file__).parents[1])
+    with LambdaService("lambda_handler.handler.handler", root, variables) as service:
+        for caption, body in requests:
+            invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
+            answer = json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload
+            console.print(_table(caption, answer, invoked.milliseconds))
+
+
+def _liked(dataset: Dataset) -> list[str]:
+    titles = dataset.catalogue.titles
+    known = [dataset.catalogue.ids[titles.index(title)] for title in FILMS if title in titles]
+    if known:
+        return known
+    counts: dict[int, int] = {}
+    for item in dataset.events.item.tolist():
+        counts[item] = counts.get(item, 0) + 1
+    best = sorted(counts, key=lambda row: (-counts[row], row))[: len(FILMS)]
+    return [dataset.catalogue.ids[row] for row in best]
+
+
+def _table(caption: str, answer: dict[str, Any], milliseconds: float) -> Table:
+    told = f"source {answer['source']} · {answer['latency_ms']:.1f} ms in the handler, {milliseconds:.0f} ms with the runtime"
+    table = Table(title=f"{caption}\n{told}", title_justify="left", width=100)
+    for column, width in (("#", 3), ("title", 48), ("genres", 30), ("score", 8)):
+        table.add_column(column, width=width, no_wrap=True, justify="right" if column in "#score" else "left")
+    for item in answer["recommendations"][:SHOWN]:
+        table.add_row(str(item["rank"]), item["title"], ", ".join(item["genres"]), f"{item['score']:.3f}")
+    return table

@@ -1,0 +1,217 @@
+"""The Lambda service's side of the Runtime API, so that the real runtime client runs a handler on this machine.
+
+One environment at a time, as in Lambda: a process of `awslambdaric` polls for the next event over loopback HTTP, and posts
+its answer. A handler that fails, exits or takes too long is answered as Lambda answers it. The protocol is documented under
+"Using the Lambda runtime API for custom runtimes" in the AWS Lambda developer guide.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+PREFIX = "/2018-06-01/runtime/"
+INIT_SECONDS = 10.0
+"""How long Lambda waits for the first poll."""
+
+FUNCTION = "shortlist"
+ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Invoked:
+    """An invocation's outcome. error: None, or what Lambda puts into X-Amz-Function-Error."""
+
+    payload: Any
+    error: str | None
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    kind: str  # "response", "error", "init" or "exit"
+    body: bytes
+
+
+class LambdaService:
+    """Runs a handler under the real runtime client; a context manager."""
+
+    def __init__(self, handler: str, root: str, environ: Mapping[str, str], timeout: float = 30.0) -> None:
+        """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds."""
+        self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
+        self._events: queue.Queue[tuple[str, bytes, int]] = queue.Queue()
+        self._outcomes: queue.Queue[tuple[str, _Outcome]] = queue.Queue()
+        self._one_at_a_time = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._polled = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_class(self))
+        self._server.daemon_threads = True
+
+    def __enter__(self) -> LambdaService:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def invoke(self, event: Mapping[str, Any]) -> Invoked:
+        """Sends one event and waits for its answer; starts an environment where there is none."""
+        with self._one_at_a_time:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            started = time.perf_counter()
+            request = str(uuid.uuid4())
+            self._events.put((request, json.dumps(event).encode(), int((time.time() + self._timeout) * 1000)))
+            outcome = self._outcome(request)
+            return self._told(request, outcome, (time.perf_counter() - started) * 1000)
+
+    def _outcome(self, request: str) -> _Outcome | None:
+        deadline = time.monotonic() + self._timeout
+        if not self._polled.is_set():
+            deadline += INIT_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                answered, outcome = self._outcomes.get(timeout=left)
+            except queue.Empty:
+                return None
+            if answered in (request, ""):
+                return outcome
+        return None
+
+    def _told(self, request: str, outcome: _Outcome | None, milliseconds: float) -> Invoked:
+        if outcome is None:
+            self._stop()
+            message = f"RequestId: {request} Error: Task timed out after {self._timeout:.2f} seconds"
+            return Invoked({"errorType": "Sandbox.Timedout", "errorMessage": message}, "Unhandled", milliseconds)
+        if outcome.kind == "response":
+            return Invoked(json.loads(outcome.body) if outcome.body else None, None, milliseconds)
+        if outcome.kind != "error":
+            self._stop()
+        return Invoked(json.loads(outcome.body), "Unhandled", milliseconds)
+
+    def _start(self) -> None:
+        self._polled.clear()
+        self._events, self._outcomes = queue.Queue(), queue.Queue()
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        environ = inherited | {
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
+            "AWS_REGION": "us-east-1",
+            "AWS_LAMBDA_FUNCTION_NAME": FUNCTION,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{FUNCTION}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": "local",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "LAMBDA_TASK_ROOT": self._root,
+            "_HANDLER": self._handler,
+            "PYTHONPATH": self._root,
+            "TZ": ":UTC",
+        }
+        command = [sys.executable, "-m", "awslambdaric", self._handler]
+        self._process = subprocess.Popen(command, cwd=self._root, env=environ | dict(self._environ))  # noqa: S603 - our own
+        threading.Thread(target=self._watch, args=(self._process, self._outcomes), daemon=True).start()
+
+    def _watch(self, process: subprocess.Popen[bytes], outcomes: queue.Queue[tuple[str, _Outcome]]) -> None:
+        code = process.wait()
+        message = f"Runtime exited with exit status {code}"
+        outcomes.put(("", _Outcome("exit", json.dumps({"errorType": "Runtime.ExitError", "errorMessage": message}).encode())))
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def next_event(self) -> tuple[str, bytes, int]:
+        """The next event for the runtime client: request id, body, deadline in unix milliseconds. Blocks."""
+        self._polled.set()
+        return self._events.get()
+
+    def answered(self, request: str, kind: str, body: bytes) -> None:
+        """Takes the runtime client's answer to a request; an empty request means the initialisation."""
+        self._outcomes.put((request, _Outcome(kind, body)))
+
+
+def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # and one write an answer: else delayed acknowledgements cost 40 ms a hop
+        wbufsize = -1
+
+        def log_message(self, *args: object) -> None:
+            """Says nothing: the handler's own log is enough."""
+
+        def do_GET(self) -> None:
+            request, body, deadline = service.next_event()
+            self._reply(
+                200,
+                body,
+                {
+                    "Lambda-Runtime-Aws-Request-Id": request,
+                    "Lambda-Runtime-Deadline-Ms": str(deadline),
+                    "Lambda-Runtime-Invoked-Function-Arn": ARN,
+                },
+            )
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            match self.path.removeprefix(PREFIX).split("/"):
+                case ["invocation", request, ("response" | "error") as kind]:
+                    service.answered(request, kind, body)
+                case ["init", "error"]:
+                    service.answered("", "init", body)
+            self._reply(202, b'{"status":"OK"}', {})
+
+        def _reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+            try:
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+                self.wfile.flush()
+            except OSError:
+                self.close_connection = True  # the runtime client was stopped while it polled
+
+    return Handler
+
+
+def http_event(method: str, path: str, body: object = None, query: str = "") -> dict[str, Any]:
+    """An API Gateway HTTP API event of payload version 2.0; body is sent as JSON."""
+    http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "shortlist"}
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": {"content-type": "application/json", "host": "localhost"},
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "local",
+            "domainName": "localhost",
+            "domainPrefix": "local",
+            "requestId": str(uuid.uuid4()),
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "01/Jan/2026:00:00:00 +0000",
+            "timeEpoch": int(time.time() * 1000),
+            "http": http,
+        },
+        "isBase64Encoded": False,
+    }
+    if body is not None:
+        event["body"] = json.dumps(body)
+    return event

