@@ -81,7 +81,7 @@ def fetch_data(name: str, out: Path, size: dict[str, Any]) -> None:
 def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Compares the two stages with the retriever and strong baselines on a hold-out."""
     from batch import evaluation
-    from batch.console import Narrator
+    from batch.console import Narrator, wide_console
     from batch.job import fit_params
     from recsys import data as tables
     from recsys.evaluation.report import table, write_json
@@ -93,7 +93,7 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
         progress(1.0, f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
     report = evaluation.run(loaded.dataset, options["protocol"], fit_params(settings), narrator)
     report["data"]["rejects"] = loaded.rejects
-    _wide_console().print(table(report))
+    wide_console().print(table(report))
     click.echo(_summary(report))
     if options["json_file"] is not None:
         write_json(report, options["json_file"])
@@ -103,13 +103,6 @@ def _summary(report: dict[str, Any]) -> str:
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     memory = report["peak_memory_bytes"]["process"] / 2**20
     return f"candidate recall: {recall}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
-
-
-def _wide_console() -> Any:  # noqa: ANN401 - rich's Console
-    from rich.console import Console
-
-    console = Console()
-    return console if console.width >= 120 else Console(width=120)  # noqa: PLR2004 - the report's own width
 
 
 @main.group("batch", cls=Shown)

@@ -10,12 +10,21 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from recsys.evaluation.resources import Stages
 
+WIDTH = 120
+"""Columns that the tables need; a narrower terminal wraps them."""
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A console of at least WIDTH columns where there is no terminal to say otherwise."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
+
 
 class Narrator:
     """Shows and times stages; `stages` keeps the seconds of each."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = Console(stderr=True) if console is None else console
+        self.console = wide_console(stderr=True) if console is None else console
         self.stages = Stages()
 
     def say(self, text: str) -> None:
@@ -26,7 +35,13 @@ class Narrator:
     def stage(self, name: str) -> Iterator[_Advance]:
         """Times a stage, and shows a bar while it runs; the value takes (share done, note)."""
         columns = (TextColumn("{task.description:<44}"), BarColumn(24), TaskProgressColumn(), TimeElapsedColumn())
-        bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
+        bar = Progress(
+            *columns,
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         before = self.stages.seconds.get(name, 0.0)
         with self.stages.stage(name), bar:
             advance = _Advance(bar, name)

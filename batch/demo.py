@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from batch import dataset_file
-from batch.console import Narrator
+from batch.console import Narrator, wide_console
 from batch.job import Job
 from batch.job import run as run_job
 from infra.local.runtime_api import LambdaService, http_event
@@ -34,15 +33,16 @@ def run(directory: Path, environ: Mapping[str, str]) -> None:
         settings = replace(Settings.from_env(environ), redis_url=url)
         if "SHORTLIST_ARTEFACTS" not in environ:
             settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
-        tables = (str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users"))
-        job = Job(*tables, directory / "work", settings, narrator)
+        interactions, items, users = (str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users"))
+        job = Job(interactions, items, users, directory / "work", settings, narrator)
         # The embedded Redis is new each time: what was published to the one before has gone with it.
         (job.work / "done" / "publish").unlink(missing_ok=True)
         run_job(job)
-        _ask(dataset_file.load(job.work), settings, environ, narrator.console)
+        _ask(dataset_file.load(job.work), settings, environ)
 
 
-def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], console: Console) -> None:
+def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str]) -> None:
+    console = wide_console()
     variables = dict(environ) | {
         "REDIS_URL": settings.redis_url,
         "SHORTLIST_ARTEFACTS": settings.artefacts,
@@ -51,7 +51,7 @@ def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], conso
     user = dataset.user_ids[int(dataset.events.user[0])]
     seen = _liked(dataset)
     titles = ", ".join(dataset.catalogue.titles[dataset.catalogue.ids.index(i)] for i in seen)
-    requests = [
+    requests: list[tuple[str, dict[str, Any]]] = [
         (f"user {user}, who has a list", {"user_id": user}),
         (f"user {user} again, from a warm process", {"user_id": user}),
         (f"user {user} without the cache", {"user_id": user, "use_cache": False}),

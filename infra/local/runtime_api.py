@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 PREFIX = "/2018-06-01/runtime/"
 INIT_SECONDS = 10.0
@@ -58,7 +58,7 @@ class LambdaService:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_class(self))
         self._server.daemon_threads = True
 
-    def __enter__(self) -> LambdaService:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 

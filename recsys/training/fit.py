@@ -18,11 +18,11 @@ from recsys.features import ItemTable
 from recsys.index import build_index
 from recsys.pipeline import Model, by_trend
 from recsys.ranker import Ranker
+from recsys.settings import Protocol
 from recsys.towers import Towers
 from recsys.training.item_table import content_matrix, fit_item_table
 from recsys.training.lambdamart import RankerParams, fit_ranker, ranker_groups
 from recsys.training.neighbours import fit_neighbours
-from recsys.settings import Protocol
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import Progress, TowerParams, fit_towers
 
