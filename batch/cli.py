@@ -14,6 +14,9 @@ import click
 from recsys.errors import InvalidInput, ShortlistError
 from recsys.settings import PROTOCOLS, Settings
 
+# torch, FAISS and LightGBM each bring an OpenMP pool, whose idle threads would spin on the cores that the next one needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXIT_INVALID = 2
 EXIT_FAILED = 1
