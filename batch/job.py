@@ -48,6 +48,9 @@ from recsys.training.two_tower import TowerParams
 
 CODE_VERSION = "0.1.0"
 FOLDS = (0, 1, 2)
+ASSEMBLED = "assemble"
+"""Marks a bundle that was assembled, within the stage precompute."""
+
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
 
@@ -195,12 +198,17 @@ def evaluate(job: Job) -> None:
 def precompute_lists(job: Job) -> None:
     """Assembles the bundle, and computes the list of every user from it."""
     dataset = dataset_file.load(job.work)
-    with job.narrator.stage("assemble the bundle"):
-        directory = job.work / "bundle"
-        _save_bundle(job, dataset, directory)
-    loaded = bundle.load(directory)
+    directory = job.work / "bundle"
+    if not is_done(job, ASSEMBLED):  # else an interrupted precompute goes on with the bundle that it began with
+        with job.narrator.stage("assemble the bundle"):
+            _save_bundle(job, dataset, directory)
+        _mark(job, ASSEMBLED).write_text(_key(job))
+    settings = job.settings
     with job.narrator.stage("precompute the lists") as progress:
-        precompute.write_shards(loaded, dataset, job.work / "lists", job.settings.list_length, progress)
+        if settings.engine == "local" and settings.workers == 1:
+            precompute.write_shards(bundle.load(directory), dataset, job.work / "lists", settings.list_length, progress)
+        else:
+            precompute.write_shards_by(settings.engine, settings.workers, job.work, settings.list_length, progress)
 
 
 def publish_release(job: Job) -> None:
@@ -238,7 +246,8 @@ def run_stage(job: Job, name: str) -> None:
     missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
     if missing:
         raise InvalidInput(f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all")
-    for later in names[names.index(name) :]:
+    outdated = names[names.index(name) :] + ([] if name in ("precompute", "publish") else [ASSEMBLED])
+    for later in outdated:
         _mark(job, later).unlink(missing_ok=True)
     STAGES[name](job)
     _mark(job, name).parent.mkdir(parents=True, exist_ok=True)

@@ -5,21 +5,34 @@ A shard depends on the bundle and its users alone, so that it can be computed an
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import msgpack
 import numpy as np
 
+from batch import dataset_file
+from recsys.artefacts import verify
 from recsys.bundle import Bundle
+from recsys.bundle import load as load_bundle
 from recsys.catalogue import Dataset
+from recsys.errors import InvalidSettings
 from recsys.events import MISSING, UserStates, states_at
 from recsys.pipeline import CHUNK, recommend
+from recsys.settings import Engine
 from recsys.wire import UserRecord, pack_list
 
 SHARD_USERS = 2048
+
+Progress = Callable[[float, str], None]
+Task = tuple[str, range, int]
+"""The work directory, the user rows, the length of the lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +44,84 @@ class Precomputed:
     record: UserRecord
 
 
-def write_shards(bundle: Bundle, dataset: Dataset, directory: Path, length: int, progress: Callable[[float, str], None]) -> None:
-    """Writes the shards that `directory` lacks of this bundle's lists of `length` items."""
-    version = str(bundle.manifest["version"])
+def write_shards(bundle: Bundle, dataset: Dataset, directory: Path, length: int, progress: Progress) -> None:
+    """Writes the shards that `directory` lacks of this bundle's lists of `length` items, in this process."""
+    version, n_users = str(bundle.manifest["version"]), dataset.events.n_users
+    for users in missing_shards(directory, version, n_users):
+        write_shard(bundle, dataset, directory, users, length)
+        progress(users.stop / n_users, f"{users.stop} of {n_users} users")
+
+
+def write_shards_by(engine: Engine, workers: int, work: Path, length: int, progress: Progress) -> None:
+    """The same by several processes of this machine, or on Ray, from what lies in the work directory.
+
+    On a Ray cluster the work directory must be one that every node sees.
+    """
+    version, n_users = str(verify(work / "bundle")["version"]), dataset_file.load(work).events.n_users
+    tasks = [(str(work.resolve()), users, length) for users in missing_shards(work / "lists", version, n_users)]
+    for done, _ in enumerate(_ENGINES[engine](tasks, workers), 1):
+        progress(done / len(tasks), f"{done} of {len(tasks)} shards")
+
+
+def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
+    """The user rows of the shards that `directory` lacks; shards of other versions are removed."""
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob("*.msgpack"):
-        if not stale.name.startswith(version):
+        if not stale.name.startswith(f"{version}-"):
             stale.unlink()
-    n_users = dataset.events.n_users
-    for start in range(0, n_users, SHARD_USERS):
-        stop = min(start + SHARD_USERS, n_users)
-        path = directory / f"{version}-{start:09d}.msgpack"
-        if not path.exists():
-            draft = path.with_suffix(".draft")
-            with draft.open("wb") as file:
-                for chunk in range(start, stop, CHUNK):
-                    _write_users(file, bundle, dataset, range(chunk, min(chunk + CHUNK, stop)), length)
-                    progress(min(chunk + CHUNK, stop) / n_users, f"{min(chunk + CHUNK, stop)} of {n_users} users")
-            draft.rename(path)
-        progress(stop / n_users, f"{stop} of {n_users} users")
+    shards = (range(start, min(start + SHARD_USERS, n_users)) for start in range(0, n_users, SHARD_USERS))
+    return [users for users in shards if not _shard_path(directory, version, users).exists()]
+
+
+def write_shard(bundle: Bundle, dataset: Dataset, directory: Path, users: range, length: int) -> None:
+    """Writes the lists of these user rows, whole or not at all."""
+    path = _shard_path(directory, str(bundle.manifest["version"]), users)
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        for start in range(users.start, users.stop, CHUNK):
+            _write_users(file, bundle, dataset, range(start, min(start + CHUNK, users.stop)), length)
+    draft.rename(path)
+
+
+def _shard_path(directory: Path, version: str, users: range) -> Path:
+    return directory / f"{version}-{users.start:09d}.msgpack"
+
+
+def _run_task(work: str, users: range, length: int) -> int:
+    bundle, dataset = _loaded(work)
+    write_shard(bundle, dataset, Path(work) / "lists", users, length)
+    return len(users)
+
+
+@cache
+def _loaded(work: str) -> tuple[Bundle, Dataset]:
+    return load_bundle(Path(work) / "bundle"), dataset_file.load(Path(work))
+
+
+def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
+    """Spawned, not forked: a fork after an OpenMP region hangs."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from (done.result() for done in as_completed([pool.submit(_run_task, *task) for task in tasks]))
+
+
+def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
+    """On the cluster that RAY_ADDRESS names, or on `workers` local workers."""
+    try:
+        import ray
+    except ImportError as error:
+        raise InvalidSettings("SHORTLIST_ENGINE=ray, but Ray is not installed: install the `scale` extra") from error
+    ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}), ignore_reinit_error=True)
+    try:
+        run = ray.remote(_run_task)
+        waiting = [run.remote(*task) for task in tasks]
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            yield from ray.get(ready)
+    finally:
+        ray.shutdown()
+
+
+_ENGINES: dict[Engine, Callable[[list[Task], int], Iterator[int]]] = {"local": _by_processes, "ray": _by_ray}
 
 
 def read_shards(directory: Path) -> Iterator[Precomputed]:

@@ -29,6 +29,7 @@ def _table(report: dict[str, Any]) -> str:
     users = next(iter(rows.values()))["n_users"]
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     memory = report["peak_memory_bytes"]["process"] / 2**20
+    cost = f"Everything fitted and evaluated in {report['seconds_total']:.0f} s on two cores, {memory:.0f} MiB at most."
     lines = [
         f"**`{report['protocol']}`**, {users} users, all {report['n_items']} items ranked, seen items removed:",
         "",
@@ -36,14 +37,13 @@ def _table(report: dict[str, Any]) -> str:
         f"|---|{'---|' * len(METRICS)}",
         *(f"| {name} | {' | '.join(_cell(row[m]) for m in METRICS)} |" for name, row in rows.items()),
         "",
-        f"Candidate recall: {recall}. Everything fitted and evaluated in {report['seconds_total']:.0f} s on two cores, "
-        f"{memory:.0f} MiB at most.",
+        f"Candidate recall: {recall}. {cost}",
     ]
     return "\n".join(lines)
 
 
 def _cell(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.4f} <sub>{figure['low']:.4f}–{figure['high']:.4f}</sub>"
+    return f"{figure['value']:.4f} <sub>{figure['low']:.4f} to {figure['high']:.4f}</sub>"
 
 
 if __name__ == "__main__":

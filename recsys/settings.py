@@ -12,7 +12,9 @@ from recsys.errors import InvalidSettings
 
 Value = TypeVar("Value")
 Loss = Literal["sampled_softmax", "bpr"]
+Engine = Literal["local", "ray"]
 Protocol = Literal["last-10pct", "leave-one-out", "time"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -52,6 +54,10 @@ class Settings:
     """`SHORTLIST_RELEASE_CACHE_SECONDS` (5): how long a process trusts the release pointer that it read."""
     threads: int
     """`SHORTLIST_THREADS` (0): threads of training; 0 takes every core."""
+    workers: int
+    """`SHORTLIST_WORKERS` (1): processes that precompute lists; 1 computes in the batch's own process."""
+    engine: Engine
+    """`SHORTLIST_ENGINE` (local): where several workers run, local or ray (RAY_ADDRESS, or this machine)."""
     protocol: Protocol
     """`SHORTLIST_PROTOCOL` (last-10pct): how the batch cuts off what it reports on."""
     gate: bool
@@ -84,6 +90,8 @@ class Settings:
             redis_timeout_ms=read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000),
             release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
             threads=read.integer("SHORTLIST_THREADS", 0, 0, 1024),
+            workers=read.integer("SHORTLIST_WORKERS", 1, 1, 4096),
+            engine=read.choice("SHORTLIST_ENGINE", "local", ENGINES),
             protocol=read.choice("SHORTLIST_PROTOCOL", "last-10pct", PROTOCOLS),
             gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
