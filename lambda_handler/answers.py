@@ -226,7 +226,7 @@ class Recommender:
         return Answer(ranked, "live", version)
 
     def _session(self, version: str, asked: Asked) -> Answer:
-        """The request's own history stands for the user; what the store knows they had stays excluded."""
+        """From what the request tells of the user, and what the store knows beside it."""
         assert asked.session is not None
         degraded = False
         stored: UserRecord | None = None
@@ -236,12 +236,8 @@ class Recommender:
         except (StoreUnavailable, BrokenRelease) as error:
             self._degraded(error)
             degraded = True
-        session = asked.session
-        if stored is not None:
-            session = replace(session, seen=(*session.seen, *stored.seen, *stored.items))
-            session = replace(session, attributes={**(stored.attributes or {}), **(session.attributes or {})})
         try:
-            ranked = self._live.recommend(version, session, asked.k, asked.filters)
+            ranked = self._live.recommend(version, _joined(asked.session, stored), asked.k, asked.filters)
         except (Unavailable, BrokenRelease) as error:
             self._degraded(error)
             return self._popular(version, asked, degraded=True)
@@ -278,6 +274,19 @@ class Recommender:
 
     def _degraded(self, error: ShortlistError) -> None:
         self._metrics.count("shortlist_degraded_total", kind=type(error).__name__)
+
+
+def _joined(session: UserRecord, stored: UserRecord | None) -> UserRecord:
+    """The request's history in place of the stored one, if it has one; its attributes above the stored ones.
+
+    What the store knows that the user had stays excluded either way.
+    """
+    if stored is None:
+        return session
+    attributes = {**(stored.attributes or {}), **(session.attributes or {})}
+    if not session.items:
+        return replace(stored, attributes=attributes)
+    return replace(session, seen=(*stored.seen, *stored.items), attributes=attributes)
 
 
 def _digest(k: int, filters: Filters, record: bytes) -> str:

@@ -134,8 +134,8 @@ def _load_model(directory: Path, n_candidates: int) -> Model:
 
 def load_table(directory: Path) -> ItemTable:
     """Reads what `save_table` wrote; the neighbours are memory-mapped."""
-    rows = np.load(directory / "neighbour_rows.npy", mmap_mode="r", allow_pickle=False)
-    weights = np.load(directory / "neighbour_weights.npy", mmap_mode="r", allow_pickle=False)
+    mapped = (np.load(directory / f"neighbour_{part}.npy", mmap_mode="r", allow_pickle=False) for part in ("rows", "weights"))
+    rows, weights = (part.view(np.ndarray) for part in mapped)  # still mapped, without memmap's cost at every slice
     with np.load(directory / "items.npz", allow_pickle=False) as arrays:
         mean, scale = (float(v) for v in arrays["moments"])
         columns: dict[str, Float32] = {c: arrays[c] for c in _COLUMNS}
