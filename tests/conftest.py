@@ -1,0 +1,84 @@
+"""Fixtures that several suites share: a real Valkey, and a small release that the real batch published to it."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from batch import dataset_file
+from batch.console import Narrator
+from batch.job import Job
+from batch.job import run as run_job
+from infra.local.valkey import redis_url
+from recsys.artefacts import open_artefacts
+from recsys.catalogue import Dataset
+from recsys.data.synthetic import WorldSize, world
+from recsys.settings import Settings
+
+
+@dataclass(frozen=True)
+class Published:
+    """A release: where it is, and what it was made from."""
+
+    settings: Settings
+    environ: dict[str, str]
+    dataset: Dataset
+    work: Path
+    version: str
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A real Valkey server."""
+    with redis_url({}) as url:
+        yield url
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace of the test's own."""
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def narrator() -> Narrator:
+    """A narrator that nobody hears."""
+    return Narrator(Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables of a small synthetic world."""
+    directory = tmp_path_factory.mktemp("tables")
+    made = world(WorldSize(n_users=150, n_items=120, events_per_user=30.0, seed=7))
+    made.interactions.write_parquet(directory / "interactions.parquet")
+    made.items.write_parquet(directory / "items.parquet")
+    made.users.write_parquet(directory / "users.parquet")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The release that the whole batch made of `tables`."""
+    directory = tmp_path_factory.mktemp("release")
+    environ = {
+        "REDIS_URL": valkey_url,
+        "SHORTLIST_ARTEFACTS": str(directory / "artefacts"),
+        "SHORTLIST_NAMESPACE": "published",
+        "SHORTLIST_BUNDLE_DIR": str(directory),
+        "SHORTLIST_RELEASE_CACHE_SECONDS": "0",
+        "EMBEDDING_DIM": "16",
+        "TOP_K_CANDIDATES": "60",
+        "LGBM_N_ESTIMATORS": "40",
+    }
+    settings = Settings.from_env(environ)
+    paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
+    run_job(Job(*paths, directory / "work", settings, Narrator(Console(file=io.StringIO()))))
+    dataset = dataset_file.load(directory / "work")
+    return Published(settings, environ, dataset, directory / "work", open_artefacts(settings.artefacts).versions()[-1])

@@ -1,0 +1,53 @@
+"""The same user and release get the same answer, by whichever path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batch.precompute import read_shards
+from recsys import bundle
+from recsys.events import MISSING, states_at
+from recsys.pipeline import recommend
+from recsys.wire import pack_user, unpack_list, unpack_user
+
+
+@pytest.fixture(scope="module")
+def loaded(published):
+    return bundle.load(published.work / "bundle")
+
+
+def test_a_precomputed_list_equals_the_live_answer_of_every_user(published, loaded) -> None:
+    """The batch's list and the live path on the stored record agree: items exactly, scores at half precision."""
+    for user in read_shards(published.work / "lists"):
+        stored = unpack_list(user.packed)
+        record = unpack_user(pack_user(user.record))
+        told = (record.items, record.times, record.weights, record.n_events, record.seen, record.attributes or {})
+        state, unknown = bundle.state_from(loaded, *told)
+        live = recommend(loaded.model, state, published.settings.list_length)
+        kept = live.items[0] != MISSING
+        assert unknown == 0
+        assert stored.rows == tuple(live.items[0, kept].tolist())
+        assert stored.scores == tuple(live.scores[0, kept].astype(np.float16).tolist())
+        assert stored.n_candidates == int(live.n_candidates[0])
+
+
+def test_one_user_equals_many_users_bit_for_bit(published, loaded) -> None:
+    """A user's items and scores do not depend on who else is in the batch."""
+    events, attributes = published.dataset.events, published.dataset.attributes
+    offsets = events.offsets()
+    states = states_at(events, offsets[:-1], offsets[1:], attributes)
+    together = recommend(loaded.model, states, 30)
+    for user in range(len(states)):
+        alone = recommend(loaded.model, states.slice(user, user + 1), 30)
+        np.testing.assert_array_equal(alone.items[0], together.items[user])
+        np.testing.assert_array_equal(alone.scores[0].view(np.int32), together.scores[user].view(np.int32))
+
+
+def test_no_list_holds_an_item_that_its_user_had(published) -> None:
+    """Seen items are never recommended."""
+    events = published.dataset.events
+    rows = {user_id: row for row, user_id in enumerate(published.dataset.user_ids)}
+    for user in read_shards(published.work / "lists"):
+        had = set(events.item[events.user == rows[user.user_id]].tolist())
+        assert had.isdisjoint(unpack_list(user.packed).rows)

@@ -1,0 +1,96 @@
+"""Torch trains and numpy scores, and both compute the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.events import HISTORY_LENGTH, MISSING, Events, states_at
+from recsys.towers import user_vectors
+from recsys.training import two_tower
+from recsys.training.two_tower import TowerParams, fit_towers
+
+
+def checkerboard(n_users: int, n_items: int, rng: np.random.Generator) -> Events:
+    """Users of even rows have items of even rows, the others those of odd rows, each in an order of their own."""
+    users, items = [], []
+    for user in range(n_users):
+        own = rng.permutation(np.arange(user % 2, n_items, 2))[: n_items // 2 - 1]
+        users += [user] * len(own)
+        items += own.tolist()
+    n = len(users)
+    return Events(
+        np.array(users, np.int32),
+        np.array(items, np.int32),
+        np.arange(n, dtype=np.int64),
+        np.full(n, np.nan, np.float32),
+        n_users,
+        n_items,
+    )
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
+def test_towers_learn_a_checkerboard(loss) -> None:
+    """A user who had even items is scored higher on the even item that is left than on any odd one."""
+    events = checkerboard(60, 12, np.random.default_rng(0))
+    params = TowerParams(dimension=16, hidden=32, loss=loss, min_steps=200, batch_windows=8)
+    towers, losses = fit_towers(
+        events, np.zeros((12, 0), np.float32), np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1)
+    )
+    offsets = events.offsets()
+    states = states_at(events, offsets[:-1], offsets[1:])
+    scores = user_vectors(towers, states) @ towers.items.T
+    own = (np.arange(12)[None, :] % 2) == (np.arange(60)[:, None] % 2)
+    unseen = np.stack([~np.isin(np.arange(12), states.seen(u)) for u in range(60)])
+    left = np.where(own & unseen, scores, -np.inf).max(axis=1)
+    other = np.where(~own, scores, -np.inf).max(axis=1)
+    assert (left > other).mean() > 0.95
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_seed_gives_the_same_towers() -> None:
+    """Training draws from the generator that it is passed, and from nothing else."""
+    events = checkerboard(20, 8, np.random.default_rng(0))
+    params = TowerParams(dimension=8, hidden=16, min_steps=20)
+    empty = np.zeros((8, 0), np.float32), np.empty((20, 0), np.int32), 0, params
+    first, _ = fit_towers(events, *empty, np.random.default_rng(3))
+    second, _ = fit_towers(events, *empty, np.random.default_rng(3))
+    for name, array in first.arrays().items():
+        np.testing.assert_array_equal(array, second.arrays()[name])
+
+
+def test_numpy_equals_torch_to_1e_5() -> None:
+    """The numpy forward gives the torch network's user vectors, with attributes and with histories of any length."""
+    rng = np.random.default_rng(5)
+    n_items, n_tokens, length = 50, 6, 130
+    torch.manual_seed(0)
+    net = two_tower._Net(n_items, rng.random((n_items, 4), dtype=np.float32), n_tokens, TowerParams(dimension=16, hidden=32))
+    net.eval()
+    towers = net.export()
+    history = rng.integers(0, n_items, length)
+    cuts = np.array([1, 2, 5, 40, HISTORY_LENGTH])
+    events = Events(
+        np.zeros(length, np.int32),
+        history.astype(np.int32),
+        np.arange(length),
+        np.full(length, np.nan, np.float32),
+        1,
+        n_items,
+    )
+    attributes = np.array([[2, MISSING], [MISSING, MISSING], [0, 5], [1, 3], [4, 5]], np.int32)
+    states = states_at(events, np.zeros(5, np.int64), cuts, attributes)
+    ours = user_vectors(towers, states)[:, :-1]
+    with torch.no_grad():
+        for row, cut in enumerate(cuts):
+            batch = two_tower._Batch(history[None, :cut], np.full((1, cut), MISSING), attributes[row : row + 1].astype(np.int64))
+            np.testing.assert_allclose(ours[row], net.users(batch)[0, -1].numpy(), atol=1e-5)
+
+
+def test_a_repeat_is_no_target() -> None:
+    """An item that the user has had already is nothing to predict."""
+    events = Events(np.zeros(4, np.int32), np.array([3, 1, 3, 2], np.int32), np.arange(4), np.full(4, np.nan, np.float32), 1, 4)
+    windows = two_tower._Windows(events, np.empty((1, 0), np.int32))
+    batch = next(windows.epoch(4, np.random.default_rng(0)))
+    assert batch.inputs.tolist() == [[3, 1, 3]]
+    assert batch.targets.tolist() == [[1, MISSING, 2]]
