@@ -1,0 +1,311 @@
+"""What the HTTP API promises: where answers come from, what never appears in them, and how errors look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from starlette.testclient import TestClient
+
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys.store import RedisStore, open_store
+from recsys.wire import UserRecord
+
+FIELDS = {
+    "user_id",
+    "recommendations",
+    "latency_ms",
+    "cache_hit",
+    "n_candidates",
+    "source",
+    "model_version",
+    "list_age_s",
+    "degraded",
+    "unknown_items",
+    "recommendation_id",
+}
+
+
+@pytest.fixture
+def store(published) -> Iterator[RedisStore]:
+    """The store of the published release, left as it was."""
+    opened = open_store(published.settings.redis_url, "published", 500)
+    yield opened
+    opened.redis.delete(opened.keys.blocked())
+    for key in opened.redis.scan_iter("published:live:*"):
+        opened.redis.delete(key)
+    opened.close()
+
+
+@pytest.fixture
+def client(published, store) -> TestClient:
+    """The API over the published release."""
+    return TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+
+
+@pytest.fixture
+def known(published) -> str:
+    """A user with many events."""
+    return published.dataset.user_ids[int(published.dataset.events.user[0])]
+
+
+@pytest.fixture
+def seen(published) -> Callable[[str], set[str]]:
+    """The ids of what a user had."""
+    events, ids = published.dataset.events, published.dataset.catalogue.ids
+
+    def had(user: str) -> set[str]:
+        row = published.dataset.user_ids.index(user)
+        return {ids[item] for item in events.item[events.user == row]}
+
+    return had
+
+
+def ask(client: TestClient, **body: object) -> dict:
+    """The answer to a recommendation request, which must be 200."""
+    response = client.post("/recommend", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def ids_of(answer: dict) -> list[str]:
+    """The recommended ids, in order."""
+    return [r["item_id"] for r in answer["recommendations"]]
+
+
+def test_a_known_user_gets_the_cached_list(client, published, known, seen) -> None:
+    """The answer has every field of the contract, k items in order, and none that the user had."""
+    answer = ask(client, user_id=known, k=10)
+    assert set(answer) == FIELDS
+    assert (answer["source"], answer["cache_hit"], answer["degraded"]) == ("batch", True, False)
+    assert answer["model_version"] == published.version
+    assert [r["rank"] for r in answer["recommendations"]] == list(range(1, 11))
+    assert set(answer["recommendations"][0]) == {"item_id", "title", "score", "rank", "retrieval_score", "genres"}
+    assert seen(known).isdisjoint(ids_of(answer))
+
+
+def test_the_versioned_path_gives_the_same_answer(client, known) -> None:
+    """/v1/recommend and /recommend are one route."""
+    versioned = client.post("/v1/recommend", json={"user_id": known, "k": 5}).json()
+    assert ids_of(versioned) == ids_of(ask(client, user_id=known, k=5))
+
+
+def test_without_the_cache_the_answer_is_live_and_the_same(client, known) -> None:
+    """use_cache=false computes, and comes to the precomputed list."""
+    live = ask(client, user_id=known, k=20, use_cache=False)
+    assert (live["source"], live["cache_hit"], live["list_age_s"]) == ("live", False, None)
+    assert ids_of(live) == ids_of(ask(client, user_id=known, k=20))
+
+
+def test_a_user_whose_list_is_lost_is_served_live_and_then_from_the_live_cache(client, store, published, known) -> None:
+    """A cache miss runs the whole path once; the same request again is a hit, another one is not."""
+    key = store.keys.list(published.version, known)
+    packed = store.redis.get(key)
+    store.redis.delete(key)
+    try:
+        first, second = ask(client, user_id=known, k=7), ask(client, user_id=known, k=7)
+        other = ask(client, user_id=known, k=8)
+    finally:
+        store.redis.set(key, packed)
+    assert (first["source"], first["cache_hit"]) == ("live", False)
+    assert (second["source"], second["cache_hit"]) == ("live", True)
+    assert ids_of(first) == ids_of(second)
+    assert other["cache_hit"] is False
+
+
+def test_newer_events_replace_the_precomputed_list(client, store, published, known) -> None:
+    """A user whose record knows more events than their list gets a live answer without what they did since."""
+    cached = ask(client, user_id=known, k=10)
+    key = store.keys.user(known)
+    before = store.redis.hgetall(key)
+    events = published.dataset.events
+    mine = events.item[events.user == published.dataset.user_ids.index(known)]
+    items = [published.dataset.catalogue.ids[row] for row in mine][-50:] + [ids_of(cached)[0]]
+    record = UserRecord(tuple(items), tuple(range(len(items))), (None,) * len(items), 10_000)
+    try:
+        assert store.write_users([(known, record)]) == 1
+        answer = ask(client, user_id=known, k=10)
+    finally:
+        store.redis.hset(key, mapping=before)
+    assert answer["source"] == "live"
+    assert ids_of(cached)[0] not in ids_of(answer)
+
+
+def test_a_fresh_user_is_served_from_the_history_of_the_request(client, published) -> None:
+    """Known items of the history shape the answer and are not in it; unknown ones are counted."""
+    ids = published.dataset.catalogue.ids
+    history = [ids[3], {"item_id": ids[5], "timestamp": 10, "weight": 4.0}, "no-such-item"]
+    answer = ask(client, user_id="fresh", k=10, history=history)
+    assert (answer["source"], answer["unknown_items"]) == ("session", 1)
+    assert len(ids_of(answer)) == 10
+    assert {ids[3], ids[5]}.isdisjoint(ids_of(answer))
+
+
+def test_another_history_gives_another_answer(client, published) -> None:
+    """A single event already personalises."""
+    ids, events = published.dataset.catalogue.ids, published.dataset.events
+    common = sorted(set(events.item.tolist()), key=lambda row: -int((events.item == row).sum()))[:8]
+    answers = {tuple(ids_of(ask(client, user_id="fresh", k=10, history=[ids[row]]))) for row in common}
+    assert len(answers) > 4
+
+
+def test_a_user_of_whom_nothing_is_known_gets_popular_items(client) -> None:
+    """200, and flagged as what it is."""
+    answer = ask(client, user_id="nobody", k=12)
+    assert (answer["source"], answer["degraded"], len(ids_of(answer))) == ("popular", False, 12)
+
+
+@pytest.mark.parametrize("more", [{}, {"use_cache": False}])
+def test_filters_hold_for_known_users(client, store, published, known, more) -> None:
+    """Excluded and blocked items never appear, only the asked categories do, and the list is still full."""
+    first = ids_of(ask(client, user_id=known, k=10))
+    store.redis.sadd(store.keys.blocked(), first[1])
+    answer = ask(client, user_id=known, k=10, exclude=[first[0]], **more)
+    assert {first[0], first[1]}.isdisjoint(ids_of(answer))
+    assert len(ids_of(answer)) == 10
+    category = published.dataset.catalogue.category_names[0]
+    narrowed = ask(client, user_id=known, k=5, categories=[category], **more)
+    assert all(category in r["genres"] for r in narrowed["recommendations"])
+    assert len(ids_of(narrowed)) == 5
+
+
+@pytest.mark.parametrize("body", [{"user_id": "fresh", "history": ["1"]}, {"user_id": "nobody"}])
+def test_filters_hold_for_fresh_and_unknown_users(client, store, published, body) -> None:
+    """Blocked and excluded items and other categories are kept from sessions and popular lists too."""
+    first = ids_of(ask(client, k=10, **body))
+    store.redis.sadd(store.keys.blocked(), first[1])
+    assert {first[0], first[1]}.isdisjoint(ids_of(ask(client, k=10, exclude=[first[0]], **body)))
+    category = published.dataset.catalogue.category_names[0]
+    narrowed = ask(client, k=5, categories=[category], **body)
+    assert all(category in r["genres"] for r in narrowed["recommendations"])
+
+
+def test_integer_ids_are_taken_and_given_back(client, known) -> None:
+    """A user id may be a number, and is answered as it was asked."""
+    assert ask(client, user_id=int(known), k=3)["user_id"] == int(known)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "user_id"),
+        ({"user_id": "1", "k": 0}, "k"),
+        ({"user_id": "1", "k": 101}, "k"),
+        ({"user_id": "1", "k": "5"}, "k"),
+        ({"user_id": True}, "user_id"),
+        ({"user_id": 1.5}, "user_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"user_id": "1", "diversty": 1}, "diversty"),
+        ({"user_id": "1", "history": [{"timestamp": 3}]}, "history"),
+        ({"user_id": "1", "use_cache": "no"}, "use_cache"),
+    ],
+)
+def test_bad_input_is_refused_with_the_field_and_the_rule(client, body, field) -> None:
+    """422 in the one envelope; nothing is coerced."""
+    response = client.post("/recommend", json=body)
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert set(error) == {"type", "code", "message", "request_id"}
+    assert error["message"].startswith(field)
+
+
+def test_an_item_is_told_and_an_unknown_one_is_404(client, published) -> None:
+    """Title and genres of the catalogue; the envelope for the rest."""
+    catalogue = published.dataset.catalogue
+    told = client.get(f"/v1/items/{catalogue.ids[4]}").json()
+    assert told == {
+        "item_id": catalogue.ids[4],
+        "title": catalogue.titles[4],
+        "genres": list(catalogue.categories[4]),
+        "available": True,
+    }
+    missing = client.get("/v1/items/no-such-item")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_the_model_tells_of_itself(client, published) -> None:
+    """Release, index, ten most important features at most, offline figures."""
+    info = client.get("/model/info").json()
+    assert info["version"] == published.version
+    assert info["index"]["recall"] == 1.0
+    assert 0 < len(info["importances"]) <= 10
+    assert {"popularity", "retriever", "two_stage"} <= set(info["metrics"])
+
+
+def test_health_and_metrics_count_what_happened(client, known) -> None:
+    """Exact counts of what was driven, by route template and by source."""
+    ask(client, user_id=known, k=3)
+    ask(client, user_id="nobody", k=3)
+    client.get("/v1/items/no-such-item")
+    assert client.get("/health").json()["status"] == "ok"
+    lines = client.get("/metrics").text.splitlines()
+    assert 'shortlist_requests_total{route="/recommend",status="200"} 2' in lines
+    assert 'shortlist_requests_total{route="/v1/items/{item_id}",status="404"} 1' in lines
+    assert 'shortlist_answers_total{source="batch"} 1' in lines
+    assert 'shortlist_answers_total{source="popular"} 1' in lines
+    assert "shortlist_recommend_seconds_count 2" in lines
+
+
+class Gone(RedisStore):
+    """A store whose server can be taken away."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        inner = open_store(url, namespace, 500)
+        super().__init__(inner._connect, namespace)
+
+    def leave(self) -> None:
+        """Every later command meets a server that is not there."""
+        dead = open_store("unix:///nonexistent/valkey.sock", self.keys.namespace, 200)
+        self._connect, self._client = dead._connect, None
+
+
+def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published, known) -> None:
+    """A warm process answers known users with popular items and sessions in full, both flagged as degraded."""
+    store = Gone(published.settings.redis_url, "published")
+    client = TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    ask(client, user_id=known, k=3)
+    store.leave()
+    known_answer = ask(client, user_id=known, k=10)
+    session = ask(client, user_id="fresh", k=10, history=[published.dataset.catalogue.ids[0]])
+    assert (known_answer["source"], known_answer["degraded"], len(ids_of(known_answer))) == ("popular", True, 10)
+    assert (session["source"], session["degraded"], len(ids_of(session))) == ("session", True, 10)
+    assert 'shortlist_degraded_total{kind="StoreUnavailable"}' in client.get("/metrics").text
+
+
+def test_a_process_that_never_saw_redis_says_so(published) -> None:
+    """503 with Retry-After and the envelope, when nothing can be answered."""
+    store = open_store("unix:///nonexistent/valkey.sock", "published", 200)
+    client = TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    response = client.post("/recommend", json={"user_id": "1"})
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert response.json()["error"]["code"] == "unavailable"
+
+
+def test_without_a_bundle_known_users_get_their_stale_list(published, store, known, tmp_path) -> None:
+    """When the live path cannot be loaded, the list there is is better than none, and says that it is stale."""
+    lost = replace(published.settings, artefacts=str(tmp_path / "nothing"))
+    client = TestClient(create_app(lost, store, BundleLive(lost)))
+    key = store.keys.user(known)
+    n_events = store.redis.hget(key, "n")
+    store.redis.hset(key, "n", 10_000)
+    try:
+        answer = ask(client, user_id=known, k=10)
+    finally:
+        store.redis.hset(key, "n", n_events)
+    assert (answer["source"], answer["degraded"], len(ids_of(answer))) == ("stale", True, 10)
+    fresh = ask(client, user_id="fresh", k=10, history=[published.dataset.catalogue.ids[0]])
+    assert (fresh["source"], fresh["degraded"]) == ("popular", True)
+
+
+def test_a_poisoned_list_is_not_served(client, store, published, known) -> None:
+    """Bytes that are no list are as good as no list: the answer is live."""
+    key = store.keys.list(published.version, known)
+    packed = store.redis.get(key)
+    store.redis.set(key, json.dumps({"rows": [1, 2]}))
+    try:
+        assert ask(client, user_id=known, k=5)["source"] == "live"
+    finally:
+        store.redis.set(key, packed)
