@@ -25,7 +25,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
     """What each user did at or after their cut; users with nothing there, or nothing before it, are left out.
 
     Raises:
-        InvalidData: no user is left.
+        InvalidData: no user is left, or nobody did anything new after their cut.
     """
     events = dataset.events
     offsets = events.offsets()
@@ -41,7 +41,14 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
     lengths = ends[users] - cut[users]
     held = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     rows = np.arange(held[-1]) + np.repeat(cut[users] - held[:-1], lengths)
-    return truth_of(users, states, held, events.item[rows], events.n_items)
+    truth = truth_of(users, states, held, events.item[rows], events.n_items)
+    if len(truth.items) == 0:
+        message = (
+            f"each of the {len(users)} users had every held-out item before: seen items are never recommended, so there is "
+            "nothing to evaluate; give data in which users take to new items"
+        )
+        raise InvalidData(message)
+    return truth
 
 
 def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
@@ -58,9 +65,7 @@ def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
 def compare(model: Model, past: Events, truth: Truth, protocol: Protocol, narrator: Narrator) -> Report:
     """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
     methods = baselines(past, narrator)
-    methods |= {"retriever": recommender(without_ranker(model))}
-    if model.ranker is not None:
-        methods["two_stage"] = recommender(model)
+    methods |= {"retriever": recommender(without_ranker(model)), "two_stage": recommender(model)}
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with narrator.stage("evaluation") as progress:
 

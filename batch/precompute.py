@@ -23,7 +23,7 @@ from recsys.bundle import Bundle
 from recsys.bundle import load as load_bundle
 from recsys.catalogue import Dataset
 from recsys.errors import InvalidSettings
-from recsys.events import MISSING, UserStates, states_at
+from recsys.events import MISSING, Float32, UserStates, states_at
 from recsys.pipeline import CHUNK, recommend
 from recsys.settings import Engine
 from recsys.wire import UserRecord, pack_list
@@ -146,12 +146,18 @@ def _write_users(file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range,
             int(states.n_events[at]),
             int(found.n_candidates[at]),
             found.items[at, kept].astype("<i4").tobytes(),
-            found.scores[at, kept].astype("<f2").tobytes(),
-            found.retrieval[at, kept].astype("<f2").tobytes(),
+            _half(found.scores[at, kept]),
+            _half(found.retrieval[at, kept]),
         )
         record = user_record(dataset, states, at, user)
         told = [record.items, record.times, record.weights, record.n_events, record.seen, record.attributes]
         file.write(msgpack.packb([dataset.user_ids[user], packed, told]))
+
+
+def _half(scores: Float32) -> bytes:
+    """Little-endian half precision; what is beyond its range becomes its largest number."""
+    largest = np.finfo(np.float16).max
+    return np.clip(scores, -largest, largest).astype("<f2").tobytes()
 
 
 def user_record(dataset: Dataset, states: UserStates, at: int, user: int) -> UserRecord:

@@ -14,10 +14,16 @@ from typing import Protocol
 import msgpack
 
 from lambda_handler.metrics import Metrics
-from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable
+from recsys.errors import BrokenRelease, CorruptArtefact, ShortlistError, StoreUnavailable, Unavailable
 from recsys.settings import Settings
 from recsys.store import Store
 from recsys.wire import ItemRecord, ReleasePointer, ShortlistRecord, UserRecord, unpack_list, unpack_user
+
+LAYOUT = 1
+"""Of a cached live answer."""
+
+REMEMBERED_ITEMS = 100_000
+"""Item records that a process keeps, about 30 MB; beyond that it starts afresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +163,24 @@ class Recommender:
             if hit is not None:
                 return hit
         if record is None and n_events is None:
-            return self._popular(version, asked)
+            return self._popular(version, asked, degraded=packed is not None)
         try:
             return self._live_answer(version, asked)
         except ShortlistError as error:
             self._degraded(error)
-        stale = self._hit(version, record, replace(asked, k=1)) if record is not None else None
-        if stale is None or record is None:
+        ranked = None if record is None else self._cut(version, record, asked)
+        if record is None or ranked is None or not ranked.items:
             return self._popular(version, asked, degraded=True)
-        ranked = self._cut(version, record, asked)
-        return replace(stale, ranked=ranked, source="stale", degraded=True)
+        return Answer(ranked, "stale", version, list_age_s=self._age(record), degraded=True)
 
     def _hit(self, version: str, record: ShortlistRecord, asked: Asked) -> Answer | None:
         ranked = self._cut(version, record, asked)
         if len(ranked.items) < asked.k:
             return None
-        age = max(0, int(self._now()) - record.created_at)
-        return Answer(ranked, "batch", version, cache_hit=True, list_age_s=age)
+        return Answer(ranked, "batch", version, cache_hit=True, list_age_s=self._age(record))
+
+    def _age(self, record: ShortlistRecord) -> int:
+        return max(0, int(self._now()) - record.created_at)
 
     def _cut(self, version: str, record: ShortlistRecord, asked: Asked) -> Ranked:
         kept: list[tuple[ItemRecord, float, float]] = []
@@ -191,7 +198,7 @@ class Recommender:
 
     def _records(self, version: str, rows: Sequence[int]) -> list[ItemRecord]:
         """The records of these rows, up to the first that the store lacks; what was read once is remembered."""
-        if self._items[0] != version:
+        if self._items[0] != version or len(self._items[1]) > REMEMBERED_ITEMS:
             self._items = (version, {})
         known = self._items[1]
         lacking = [row for row in rows if row not in known]
@@ -218,12 +225,23 @@ class Recommender:
             return self._popular(version, asked)
         digest = _digest(asked.k, asked.filters, packed)
         if asked.use_cache:
-            cached = self._store.live(version, asked.user, digest)
+            cached = self._cached(version, asked.user, digest)
             if cached is not None:
-                return Answer(_ranked(cached), "live", version, cache_hit=True)
+                return Answer(cached, "live", version, cache_hit=True)
         ranked = self._live.recommend(version, unpack_user(packed), asked.k, asked.filters)
-        self._store.write_live(version, asked.user, digest, _packed(ranked), self._settings.cache_ttl_seconds)
+        try:
+            self._store.write_live(version, asked.user, digest, _packed(ranked), self._settings.cache_ttl_seconds)
+        except StoreUnavailable as error:
+            self._degraded(error)  # the answer is there all the same
         return Answer(ranked, "live", version)
+
+    def _cached(self, version: str, user: str, digest: str) -> Ranked | None:
+        packed = self._store.live(version, user, digest)
+        try:
+            return None if packed is None else _ranked(packed)
+        except BrokenRelease as error:
+            self._degraded(error)
+            return None
 
     def _session(self, version: str, asked: Asked) -> Answer:
         """From what the request tells of the user, and what the store knows beside it."""
@@ -297,12 +315,17 @@ def _digest(k: int, filters: Filters, record: bytes) -> str:
 
 def _packed(ranked: Ranked) -> bytes:
     items = [[i.id, i.title, i.categories, i.available] for i in ranked.items]
-    return msgpack.packb([items, ranked.scores, ranked.retrieval, ranked.n_candidates, ranked.unknown_items])
+    return msgpack.packb([LAYOUT, items, ranked.scores, ranked.retrieval, ranked.n_candidates, ranked.unknown_items])
 
 
 def _ranked(packed: bytes) -> Ranked:
-    items, scores, retrieval, n_candidates, unknown = msgpack.unpackb(packed, use_list=False)
-    return Ranked(tuple(ItemRecord(*i) for i in items), scores, retrieval, n_candidates, unknown)
+    try:
+        layout, items, scores, retrieval, n_candidates, unknown = msgpack.unpackb(packed, use_list=False)
+        if layout == LAYOUT:
+            return Ranked(tuple(ItemRecord(*i) for i in items), scores, retrieval, n_candidates, unknown)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise CorruptArtefact(f"a cached answer cannot be read ({error}): it is computed again") from error
+    raise CorruptArtefact(f"a cached answer has layout {layout!r}, not {LAYOUT}: it is computed again")
 
 
 def session_of(events: Iterable[tuple[str, int | None, float | None]], attributes: dict[str, object] | None) -> UserRecord:

@@ -6,7 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-Id = Annotated[StrictStr, Field(min_length=1, max_length=256)] | StrictInt
+Text = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+WholeNumber = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+Number = Annotated[StrictFloat, Field(allow_inf_nan=False)] | WholeNumber
+Id = Text | WholeNumber
 Source = Literal["batch", "live", "session", "popular", "stale"]
 
 MAX_HISTORY = 1000
@@ -18,8 +21,8 @@ class HistoryEvent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     item_id: Id
-    timestamp: StrictInt | None = Field(default=None, ge=0, description="Unix seconds; events without one keep their order.")
-    weight: StrictFloat | StrictInt | None = Field(default=None, description="A rating or another strength.")
+    timestamp: WholeNumber | None = Field(default=None, ge=0, description="Unix seconds; events without one keep their order.")
+    weight: Number | None = Field(default=None, description="A rating or another strength.")
 
 
 class RecommendRequest(BaseModel):
@@ -36,9 +39,9 @@ class RecommendRequest(BaseModel):
         max_length=MAX_HISTORY,
         description="What the user did, oldest first. It replaces the stored history for this answer.",
     )
-    attributes: dict[str, StrictStr | StrictInt | StrictFloat | StrictBool] | None = None
+    attributes: dict[Text, Text | StrictBool | Number] | None = None
     exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend.")
-    categories: list[StrictStr] = Field(default_factory=list, max_length=100, description="Only items of one of these.")
+    categories: list[Text] = Field(default_factory=list, max_length=100, description="Only items of one of these.")
 
 
 class Recommendation(BaseModel):

@@ -101,7 +101,7 @@ class DirectoryArtefacts:
     def publish(self, directory: Path) -> None:
         """See `Artefacts`: copied beside its place, then renamed."""
         version = str(verify(directory)["version"])
-        target = self._root / version
+        target = self._root / _plain(version)
         self._root.mkdir(parents=True, exist_ok=True)
         if target.exists():
             raise _already(version, str(self._root))
@@ -131,14 +131,18 @@ class DirectoryArtefacts:
 
     def manifest(self, version: str) -> dict[str, Any]:
         """See `Artefacts`."""
-        path = self._root / version / MANIFEST
+        path = self._root / _plain(version) / MANIFEST
         if not path.exists():
             raise _missing(version, str(self._root))
         return _parsed(path.read_bytes(), str(path))
 
 
 class S3Artefacts:
-    """Releases as prefixes of an S3 bucket."""
+    """Releases as prefixes of an S3 bucket.
+
+    A file lies under its own sha256, so that a second publication of a version, which the manifest's condition refuses,
+    has not touched the files of the first.
+    """
 
     def __init__(self, bucket: str, prefix: str) -> None:
         import boto3
@@ -154,7 +158,7 @@ class S3Artefacts:
         version = str(manifest["version"])
         with _s3_errors(self._bucket):
             for name, told in manifest["files"].items():
-                key = self._key(version, name)
+                key = self._key(version, _stored_name(name, told))
                 self._client.upload_file(str(directory / name), self._bucket, key)
                 stored = self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
                 if stored != told["size"]:
@@ -163,7 +167,7 @@ class S3Artefacts:
 
     def fetch(self, version: str, into: Path) -> Path:
         """See `Artefacts`: downloaded beside its place, verified, then renamed."""
-        target = into / version
+        target = into / _plain(version)
         if (target / MANIFEST).exists():
             return target
         into.mkdir(parents=True, exist_ok=True)
@@ -171,8 +175,9 @@ class S3Artefacts:
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=into))
         try:
             with _s3_errors(self._bucket):
-                for name in (*manifest["files"], MANIFEST):
-                    self._client.download_file(self._bucket, self._key(version, name), str(draft / name))
+                for name, told in manifest["files"].items():
+                    self._client.download_file(self._bucket, self._key(version, _stored_name(name, told)), str(draft / name))
+            (draft / MANIFEST).write_text(json.dumps(manifest))
             verify(draft)
             draft.rename(target)
         except OSError as error:
@@ -237,10 +242,23 @@ def _parsed(body: bytes, where: str) -> dict[str, Any]:
     try:
         manifest: Mapping[str, Any] = json.loads(body)
         if isinstance(manifest["files"], dict):
+            for name in manifest["files"]:
+                _plain(name)
             return dict(manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtefact(f"{where} is no manifest ({error!r}): publish the release again") from error
     raise CorruptArtefact(f"{where} is no manifest: publish the release again")
+
+
+def _plain(name: str) -> str:
+    """The name, if it is one part of a path and no more, so that nothing is read or written elsewhere."""
+    if Path(name).name != name or name.startswith("."):
+        raise CorruptArtefact(f"{name!r} is no plain name of a release or file: publish the release again")
+    return name
+
+
+def _stored_name(name: str, told: Mapping[str, Any]) -> str:
+    return f"{told['sha256'][:16]}/{name}"
 
 
 def _already(version: str, place: str) -> ReleaseRefused:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ParamSpec, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from recsys.errors import StoreUnavailable
 from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_item, pack_pointer, pack_user, unpack_item, unpack_pointer
@@ -128,8 +129,10 @@ def open_store(url: str, namespace: str, timeout_ms: int) -> RedisStore:
 
     timeout = timeout_ms / 1000
     options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
-    if "cluster=true" in url:
-        plain = url.replace("?cluster=true", "").replace("&cluster=true", "")
+    parts = urlsplit(url)
+    asked = parse_qsl(parts.query)
+    if ("cluster", "true") in asked:
+        plain = urlunsplit(parts._replace(query=urlencode([pair for pair in asked if pair[0] != "cluster"])))
         return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace)
     return RedisStore(lambda: redis.Redis.from_url(url, **options), namespace)
 

@@ -105,13 +105,16 @@ def pack_user(record: UserRecord) -> bytes:
 def unpack_user(packed: bytes) -> UserRecord:
     """Reads `pack_user`. Raises CorruptArtefact for anything else."""
     _, items, steps, weights, n_events, seen, attributes = _unpack(packed, "user record", 7)[:7]
-    known: tuple[float | None, ...] = (None,) * len(items)
     try:
+        times = tuple(accumulate(steps))
+        known: tuple[float | None, ...] = (None,) * len(items)
         if weights is not None:
             known = tuple(None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights))
-    except struct.error as error:
-        raise CorruptArtefact(f"a user record has {len(items)} items and other weights ({error}): delete it") from error
-    return UserRecord(items, tuple(accumulate(steps)), known, n_events, seen, attributes)
+    except (struct.error, TypeError) as error:
+        raise CorruptArtefact(f"a user record's columns do not fit together ({error}): delete it") from error
+    if len(times) != len(items) or not isinstance(n_events, int) or not all(isinstance(t, int) for t in times):
+        raise CorruptArtefact(f"a user record has {len(items)} items, {len(times)} times, {n_events!r} events: delete it")
+    return UserRecord(items, times, known, n_events, seen, attributes)
 
 
 def pack_item(item: ItemRecord) -> bytes:

@@ -20,7 +20,7 @@ def redis_url(environ: Mapping[str, str]) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="shortlist-") as directory:
         socket = Path(directory) / "valkey.sock"
-        with ValkeyServer(data_dir=Path(directory), unix_socket_path=socket):
+        with ValkeyServer(port=0, data_dir=Path(directory), unix_socket_path=socket):
             yield f"unix://{socket}"
 
 

@@ -6,7 +6,7 @@ it. Several positions of that window become one ranking group each: the state is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from recsys.ranker import stamp
 CHUNK = 64
 EVAL_AT = (10, 5, 20)
 """Cut-offs of the validation NDCG; the first decides when to stop."""
+
+FEW_ROWS = 1000
+"""Below this, LightGBM's draw of rows could come out empty, and is left out."""
 
 FEW_TREES = 50
 """Trees where there are too few users to hold some out."""
@@ -74,6 +77,8 @@ def fit_ranker(groups: Groups, params: RankerParams, rng: np.random.Generator, t
         valid = lightgbm.Dataset(**_dataset(groups, valid_group), reference=train)
         early = lightgbm.early_stopping(params.patience, first_metric_only=True, verbose=False)
         stopping = {"num_boost_round": params.estimators, "valid_sets": [valid], "callbacks": [early]}
+    if len(groups.rows) < FEW_ROWS:
+        params = replace(params, row_share=1.0)
     booster = lightgbm.train(_options(params, threads, int(rng.integers(2**31))), train, **stopping)
     gain = booster.feature_importance("gain", iteration=booster.best_iteration)
     shares = (gain / max(gain.sum(), np.finfo(float).tiny)).tolist()

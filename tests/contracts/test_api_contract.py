@@ -123,7 +123,7 @@ def test_newer_events_replace_the_precomputed_list(client, store, published, kno
     before = store.redis.hgetall(key)
     events = published.dataset.events
     mine = events.item[events.user == published.dataset.user_ids.index(known)]
-    items = [published.dataset.catalogue.ids[row] for row in mine][-50:] + [ids_of(cached)[0]]
+    items = [*(published.dataset.catalogue.ids[row] for row in mine[-50:]), ids_of(cached)[0]]
     record = UserRecord(tuple(items), tuple(range(len(items))), (None,) * len(items), 10_000)
     try:
         assert store.write_users([(known, record)]) == 1
