@@ -100,12 +100,11 @@ class DirectoryArtefacts:
 
     def publish(self, directory: Path) -> None:
         """See `Artefacts`: copied beside its place, then renamed."""
-        version = str(verify(directory)["version"])
+        version = _version(verify(directory), directory)
         target = self._root / _plain(version)
-        self._root.mkdir(parents=True, exist_ok=True)
         if target.exists():
             raise _already(version, str(self._root))
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self._root))
+        draft = self._draft()
         try:
             shutil.copytree(directory, draft, dirs_exist_ok=True)
             verify(draft)
@@ -117,6 +116,13 @@ class DirectoryArtefacts:
             raise ArtefactsUnavailable(f"{self._root} cannot be written ({error}): mend it, and publish again") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    def _draft(self) -> Path:
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=".draft-", dir=self._root))
+        except OSError as error:
+            raise ArtefactsUnavailable(f"{self._root} cannot be written ({error}): mend it, and publish again") from error
 
     def fetch(self, version: str, into: Path) -> Path:
         """See `Artefacts`: a local release is used where it lies."""
@@ -155,7 +161,7 @@ class S3Artefacts:
     def publish(self, directory: Path) -> None:
         """See `Artefacts`: files first, each read back by size, the manifest last and only where there is none."""
         manifest = verify(directory)
-        version = str(manifest["version"])
+        version = _version(manifest, directory)
         with _s3_errors(self._bucket):
             for name, told in manifest["files"].items():
                 key = self._key(version, _stored_name(name, told))
@@ -176,7 +182,7 @@ class S3Artefacts:
         try:
             with _s3_errors(self._bucket):
                 for name, told in manifest["files"].items():
-                    self._client.download_file(self._bucket, self._key(version, _stored_name(name, told)), str(draft / name))
+                    self._download(self._key(version, _stored_name(name, told)), draft / name)
             (draft / MANIFEST).write_text(json.dumps(manifest))
             verify(draft)
             draft.rename(target)
@@ -210,6 +216,15 @@ class S3Artefacts:
     def _key(self, version: str, name: str) -> str:
         return f"{self._prefix}{version}/{name}"
 
+    def _download(self, key: str, path: Path) -> None:
+        try:
+            self._client.download_file(self._bucket, key, str(path))
+        except self._client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in _NOT_FOUND:
+                message = f"s3://{self._bucket}/{key} is missing, and its manifest names it: activate another release"
+                raise CorruptArtefact(message) from error
+            raise
+
     def _put_manifest(self, version: str, body: bytes) -> None:
         key = self._key(version, MANIFEST)
         try:
@@ -242,12 +257,20 @@ def _parsed(body: bytes, where: str) -> dict[str, Any]:
     try:
         manifest: Mapping[str, Any] = json.loads(body)
         if isinstance(manifest["files"], dict):
-            for name in manifest["files"]:
+            for name, told in manifest["files"].items():
                 _plain(name)
+                str.encode(told["sha256"]), int(told["size"])
             return dict(manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtefact(f"{where} is no manifest ({error!r}): publish the release again") from error
     raise CorruptArtefact(f"{where} is no manifest: publish the release again")
+
+
+def _version(manifest: Mapping[str, Any], directory: Path) -> str:
+    version = manifest.get("version")
+    if not isinstance(version, str):
+        raise CorruptArtefact(f"the manifest in {directory} has {version!r} for a version: build the bundle again")
+    return version
 
 
 def _plain(name: str) -> str:

@@ -134,7 +134,8 @@ class _Reader:
         try:
             value = parse(text)
         except ValueError as error:
-            raise InvalidSettings(f"{name}={text!r}: must be a number from {low} to {high}") from error
+            kind = "whole number" if parse is int else "number"
+            raise InvalidSettings(f"{name}={text!r}: must be a {kind} from {low} to {high}") from error
         if not low <= value <= high:
             raise InvalidSettings(f"{name}={text!r}: must be from {low} to {high}")
         return value

@@ -142,11 +142,11 @@ def _bounded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisClusterException, RedisError  # the former is not one of the latter
 
         try:
             return command(*args, **kwargs)
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             message = f"Redis did not answer `{command.__name__}` ({error}): check REDIS_URL, the server and the network"
             raise StoreUnavailable(message) from error
 

@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from types import UnionType
 from typing import Any
 
 import msgpack
@@ -88,7 +89,7 @@ def unpack_list(packed: bytes) -> ShortlistRecord:
         raise CorruptArtefact(
             f"a list's columns have other lengths than its rows ({error}): publish the release again"
         ) from error
-    created_at, as_of, n_events, n_candidates = told[1:5]
+    created_at, as_of, n_events, n_candidates = _typed("list", told[1:5], int, int, int, int)
     return ShortlistRecord(created_at, as_of, n_events, n_candidates, rows, scores, retrieval)
 
 
@@ -104,17 +105,16 @@ def pack_user(record: UserRecord) -> bytes:
 
 def unpack_user(packed: bytes) -> UserRecord:
     """Reads `pack_user`. Raises CorruptArtefact for anything else."""
-    _, items, steps, weights, n_events, seen, attributes = _unpack(packed, "user record", 7)[:7]
-    try:
-        times = tuple(accumulate(steps))
-        known: tuple[float | None, ...] = (None,) * len(items)
-        if weights is not None:
-            known = tuple(None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights))
-    except (struct.error, TypeError) as error:
-        raise CorruptArtefact(f"a user record's columns do not fit together ({error}): delete it") from error
-    if len(times) != len(items) or not isinstance(n_events, int) or not all(isinstance(t, int) for t in times):
-        raise CorruptArtefact(f"a user record has {len(items)} items, {len(times)} times, {n_events!r} events: delete it")
-    return UserRecord(items, times, known, n_events, seen, attributes)
+    what, fields = "user record", _unpack(packed, "user record", 7)[1:7]
+    items, steps, weights, n_events, seen, attributes = _typed(what, fields, tuple, tuple, bytes | None, int, tuple, dict)
+    for values, kind in ((items, str), (seen, str), (steps, int)):
+        _typed(what, values, *(kind,) * len(values))
+    if len(steps) != len(items) or (weights is not None and len(weights) != 4 * len(items)):
+        raise CorruptArtefact(f"a user record has {len(items)} items, and times or weights of another number: delete it")
+    known: tuple[float | None, ...] = (None,) * len(items)
+    if weights is not None:
+        known = tuple(None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights))
+    return UserRecord(items, tuple(accumulate(steps)), known, n_events, seen, attributes)
 
 
 def pack_item(item: ItemRecord) -> bytes:
@@ -124,7 +124,10 @@ def pack_item(item: ItemRecord) -> bytes:
 
 def unpack_item(packed: bytes) -> ItemRecord:
     """Reads `pack_item`. Raises CorruptArtefact for anything else."""
-    return ItemRecord(*_unpack(packed, "item record", 5)[1:5])
+    what = "item record"
+    item = ItemRecord(*_typed(what, _unpack(packed, what, 5)[1:5], str, str, tuple, bool))
+    _typed(what, item.categories, *(str,) * len(item.categories))
+    return item
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:
@@ -135,7 +138,8 @@ def pack_pointer(pointer: ReleasePointer) -> bytes:
 def unpack_pointer(packed: bytes) -> ReleasePointer:
     """Reads `pack_pointer`. Raises CorruptArtefact for anything else."""
     told = _decoded(packed, "release pointer")
-    if not isinstance(told, dict) or not isinstance(told.get("current"), str):
+    known = isinstance(told, dict) and isinstance(told.get("current"), str)
+    if not known or not isinstance(told.get("previous"), str | None):
         raise CorruptArtefact(f"the release pointer holds {told!r}, not a release: promote one")
     return ReleasePointer(told["current"], told.get("previous"))
 
@@ -145,6 +149,13 @@ def _unpack(packed: bytes, what: str, length: int) -> tuple[Any, ...]:
     if not isinstance(told, tuple) or len(told) < length or told[0] != LAYOUT:
         raise CorruptArtefact(f"a {what} of layout {LAYOUT} was expected, not {str(told)[:60]}: publish the release again")
     return told
+
+
+def _typed(what: str, values: tuple[Any, ...], *kinds: type | UnionType) -> tuple[Any, ...]:
+    for value, kind in zip(values, kinds, strict=True):
+        if not isinstance(value, kind):
+            raise CorruptArtefact(f"a {what} holds {str(value)[:60]!r} where {kind} belongs: publish the release again")
+    return values
 
 
 def _decoded(packed: bytes, what: str) -> Any:  # noqa: ANN401 - whatever was packed

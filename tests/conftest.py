@@ -76,6 +76,7 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
         "EMBEDDING_DIM": "16",
         "TOP_K_CANDIDATES": "60",
         "LGBM_N_ESTIMATORS": "40",
+        "SHORTLIST_THREADS": "1",
     }
     settings = Settings.from_env(environ)
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]

@@ -126,15 +126,17 @@ def without_ranker(model: Model) -> Model:
 
 @contextmanager
 def pinned_torch(threads: int) -> Iterator[None]:
-    """Runs torch on `threads` threads (0: every core), and gives the old number back."""
+    """Runs torch on `threads` threads (0: every core), reproducibly, and puts things back as they were."""
     import torch
 
-    old = torch.get_num_threads()
+    old = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads if threads > 0 else _cores())
+    torch.use_deterministic_algorithms(mode=True)  # else threads add up gradients in the order in which they come
     try:
         yield
     finally:
-        torch.set_num_threads(old)
+        torch.set_num_threads(old[0])
+        torch.use_deterministic_algorithms(mode=old[1])
 
 
 def _cores() -> int:

@@ -1,0 +1,134 @@
+"""What a place for releases promises: one suite for the directory and for S3 (moto, over real HTTP)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
+from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, ReleaseRefused
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of an S3 that lives in this process."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["directory", "s3"])
+def place(request, tmp_path, monkeypatch) -> Artefacts:
+    """An empty place."""
+    if request.param == "directory":
+        return open_artefacts(str(tmp_path / "place"))
+    address = request.getfixturevalue("s3")
+    for name, value in (
+        ("AWS_ENDPOINT_URL", address),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{abs(hash(tmp_path))}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return open_artefacts(f"s3://{bucket}/some/prefix")
+
+
+def release(directory: Path, version: str, text: str = "hello") -> Path:
+    """A release of two files."""
+    directory.mkdir()
+    (directory / "a.txt").write_text(text)
+    (directory / "b.bin").write_bytes(bytes(range(256)) * 100)
+    build_manifest(directory, version=version)
+    return directory
+
+
+def test_a_release_comes_back_as_it_was(place, tmp_path) -> None:
+    """Every file, verified, and the manifest."""
+    source = release(tmp_path / "source", "v1")
+    place.publish(source)
+    fetched = place.fetch("v1", tmp_path / "into")
+    assert verify(fetched) == verify(source)
+    assert (fetched / "b.bin").read_bytes() == (source / "b.bin").read_bytes()
+    assert (place.versions(), place.manifest("v1")) == (["v1"], verify(source))
+    assert place.fetch("v1", tmp_path / "into") == fetched
+
+
+def test_a_version_is_published_once_and_the_first_stays_whole(place, tmp_path) -> None:
+    """Two batches cannot publish over each other."""
+    place.publish(release(tmp_path / "first", "v1"))
+    with pytest.raises(ReleaseRefused, match="v1"):
+        place.publish(release(tmp_path / "second", "v1", "another"))
+    assert (place.fetch("v1", tmp_path / "into") / "a.txt").read_text() == "hello"
+
+
+def test_versions_are_listed_oldest_first(place, tmp_path) -> None:
+    """Versions sort by their time."""
+    for version in ("20260102", "20260101"):
+        place.publish(release(tmp_path / version, version))
+    assert place.versions() == ["20260101", "20260102"]
+
+
+def test_a_release_that_is_not_there_is_told(place, tmp_path) -> None:
+    """With the way to see those that are."""
+    assert place.versions() == []
+    with pytest.raises(CorruptArtefact, match="shortlist release list"):
+        place.fetch("v9", tmp_path / "into")
+
+
+@pytest.mark.parametrize("version", ["../v1", "a/b", ".hidden"])
+def test_a_version_cannot_lead_elsewhere(place, tmp_path, version) -> None:
+    """A name with a path in it is refused."""
+    with pytest.raises(CorruptArtefact, match="plain name"):
+        place.fetch(version, tmp_path / "into")
+
+
+def test_a_changed_file_is_not_published(place, tmp_path) -> None:
+    """What is not what its manifest says never leaves."""
+    source = release(tmp_path / "source", "v1")
+    (source / "a.txt").write_text("hullo")
+    with pytest.raises(CorruptArtefact, match=r"a\.txt"):
+        place.publish(source)
+    assert place.versions() == []
+
+
+def test_a_manifest_that_names_other_places_is_refused(tmp_path) -> None:
+    """Nothing is read or written outside the release."""
+    source = release(tmp_path / "source", "v1")
+    manifest = json.loads((source / "manifest.json").read_text())
+    manifest["files"]["../evil.txt"] = {"size": 1, "sha256": "0" * 64}
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CorruptArtefact, match="plain name"):
+        verify(source)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', "\x00"])
+def test_a_file_that_is_no_manifest_is_corrupt(tmp_path, text) -> None:
+    """Whatever lies in its place."""
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(CorruptArtefact, match="no manifest"):
+        verify(tmp_path)
+
+
+def test_an_s3_that_does_not_answer_is_unavailable(tmp_path, monkeypatch) -> None:
+    """With the bucket's name."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(ArtefactsUnavailable, match="no-bucket"):
+        open_artefacts("s3://no-bucket/x").versions()
+
+
+def test_an_address_without_a_bucket_is_refused() -> None:
+    """At once, and not at the first upload."""
+    with pytest.raises(InvalidSettings, match="names no bucket"):
+        open_artefacts("s3://")

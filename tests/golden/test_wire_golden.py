@@ -1,0 +1,72 @@
+"""The bytes in Redis are frozen: what an older batch wrote is read, and what is written is what older code reads.
+
+A change here is a change of layout: raise it in `recsys/wire.py`, and keep reading the old one while its lists live.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.wire import (
+    ItemRecord,
+    ReleasePointer,
+    ShortlistRecord,
+    UserRecord,
+    pack_item,
+    pack_list,
+    pack_pointer,
+    pack_user,
+    unpack_item,
+    unpack_list,
+    unpack_pointer,
+    unpack_user,
+)
+
+FROZEN: dict[str, str] = json.loads((Path(__file__).parent / "wire.json").read_text())
+SHORTLIST = ShortlistRecord(1785542400, 1785538800, 42, 500, (3, 70000, 0), (2.5, -0.125, -9.0), (0.5, 0.25, 0.75))
+USER = UserRecord(("50", "é", "172"), (100, 100, 86500), (5.0, None, 0.5), 150, ("1", "2"), {"age": 31.0, "region": "north"})
+
+
+def _pack_shortlist(record: ShortlistRecord) -> bytes:
+    count = len(record.rows)
+    columns = [struct.pack(f"<{count}i", *record.rows)]
+    columns += [struct.pack(f"<{count}e", *values) for values in (record.scores, record.retrieval)]
+    return pack_list(record.created_at, record.as_of, record.n_events, record.n_candidates, *columns)
+
+
+CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
+    "list": (_pack_shortlist, unpack_list, SHORTLIST),
+    "list of nothing": (_pack_shortlist, unpack_list, ShortlistRecord(1785542400, 1785538800, 0, 0, (), (), ())),
+    "user": (pack_user, unpack_user, USER),
+    "user without weights": (pack_user, unpack_user, UserRecord(("50",), (100,), (None,), 1, (), {})),
+    "new user": (pack_user, unpack_user, UserRecord(attributes={})),
+    "item": (pack_item, unpack_item, ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))),
+    "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),
+    "pointer": (pack_pointer, unpack_pointer, ReleasePointer("20260801T000000Z-3f9a81bc", "20260731T000000Z-81bc3f9a")),
+    "first pointer": (pack_pointer, unpack_pointer, ReleasePointer("20260801T000000Z-3f9a81bc")),
+}
+
+
+def test_every_record_is_frozen() -> None:
+    """The file and this module know the same records."""
+    assert set(FROZEN) == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_written(name: str) -> None:
+    """A record is written as the very bytes that were frozen."""
+    pack, _, record = CASES[name]
+    assert pack(record).hex() == FROZEN[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_read(name: str) -> None:
+    """The frozen bytes are read as the record that they were."""
+    _, unpack, record = CASES[name]
+    assert unpack(bytes.fromhex(FROZEN[name])) == record

@@ -1,0 +1,208 @@
+"""The batch as a whole: resumable, refusing what it must, publishing in one flip, and sound on odd data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from batch import evaluation, job, precompute, publish
+from batch.job import Job, fit_params
+from recsys import data
+from recsys.errors import CorruptArtefact, InvalidData, InvalidInput, ReleaseRefused, ShortlistError
+from recsys.settings import Settings
+from recsys.store import open_store
+from recsys.wire import ReleasePointer
+
+SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "20", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
+
+
+def table(tmp_path: Path, users: list[int], items: list[int], times: list[int] | None = None) -> str:
+    """Interactions on disk; times are sequence numbers unless given."""
+    path = tmp_path / "interactions.parquet"
+    columns = {"user_id": users, "item_id": items, "timestamp": list(range(len(users))) if times is None else times}
+    pl.DataFrame(columns).write_parquet(path)
+    return str(path)
+
+
+@pytest.fixture
+def small_job(tables, tmp_path, valkey_url, namespace, narrator) -> Job:
+    """A job on the small world, with a namespace and a place of its own."""
+    environ = SMALL | {
+        "REDIS_URL": valkey_url,
+        "SHORTLIST_NAMESPACE": namespace,
+        "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
+    }
+    paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
+    return Job(*paths, tmp_path / "work", Settings.from_env(environ), narrator)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the stages that run from here on."""
+    ran: list[str] = []
+
+    def noting(name: str, stage: Callable[[Job], None]) -> Callable[[Job], None]:
+        def run(told: Job) -> None:
+            ran.append(name)
+            stage(told)
+
+        return run
+
+    monkeypatch.setattr(job, "STAGES", {name: noting(name, stage) for name, stage in job.STAGES.items()})
+    return ran
+
+
+def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, monkeypatch) -> None:
+    """Stages are skipped while input and settings are the same, and redone when they are not; each run flips the pointer."""
+    ran = counted(monkeypatch)
+    job.run(small_job)
+    job.run(small_job)
+    assert ran == list(job.STAGES)
+    store = open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000)
+    first = store.release()
+    changed = replace(small_job, settings=replace(small_job.settings, top_k_candidates=30))
+    monkeypatch.setattr(job, "datetime", type("Later", (), {"now": staticmethod(job_time)}))
+    job.run(changed)
+    assert ran == [*job.STAGES, *job.STAGES]
+    assert store.release() == ReleasePointer(store.release().current, first.current)
+    rolled = publish.rollback(changed.settings)
+    assert rolled == ReleasePointer(first.current, store.release().previous)
+    assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
+
+
+def job_time(zone):
+    """A second release's moment, which must differ from the first's."""
+    from datetime import datetime, timedelta
+
+    return datetime.now(zone) + timedelta(hours=1)
+
+
+def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monkeypatch) -> None:
+    """What finished before the interruption is kept."""
+    for name in ("features", "train-embeddings"):
+        job.run_stage(small_job, name)
+    ran = counted(monkeypatch)
+    job.run(small_job)
+    assert ran == list(job.STAGES)[2:]
+
+
+def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(published, tmp_path, narrator, monkeypatch) -> None:
+    """Shards that are there stay as they are, those of another version go, and processes make the same bytes."""
+    import shutil
+
+    work = tmp_path / "work"
+    shutil.copytree(published.work, work)
+    whole = min((work / "lists").glob("*.msgpack")).read_bytes()
+    monkeypatch.setattr(precompute, "SHARD_USERS", 64)
+    for old in (work / "lists").iterdir():
+        old.unlink()
+    (work / "lists" / "older-000000000.msgpack").write_bytes(b"of another release")
+    precompute.write_shards_by("local", 2, work, 100, lambda _share, _note: None)
+    shards = sorted((work / "lists").iterdir())
+    assert [shard.name.rpartition("-")[2] for shard in shards] == [f"{n:09d}.msgpack" for n in (0, 64, 128)]
+    assert b"".join(shard.read_bytes() for shard in shards) == whole
+    shards[0].write_bytes(b"kept")
+    shards[1].unlink()
+    precompute.write_shards_by("local", 1, work, 100, lambda _share, _note: None)
+    assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
+
+
+def test_a_stage_without_its_forerunners_says_so(small_job) -> None:
+    """With the names of what is missing."""
+    with pytest.raises(InvalidInput, match="features, train-embeddings"):
+        job.run_stage(small_job, "build-index")
+
+
+def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypatch) -> None:
+    """Nothing is published, and the message gives both figures."""
+    honest = evaluation.compare
+
+    def poor(*args: object) -> dict:
+        report = honest(*args)
+        report["methods"]["two_stage"]["ndcg@10"]["value"] = 0.0
+        return report
+
+    monkeypatch.setattr(evaluation, "compare", poor)
+    with pytest.raises(ReleaseRefused, match="must beat popularity"):
+        job.run(small_job)
+    assert open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000).release() is None
+
+
+def test_a_list_that_reads_back_otherwise_stops_the_flip(published, namespace, narrator, monkeypatch) -> None:
+    """The pointer stays where it was; the next run completes."""
+    settings = replace(published.settings, namespace=namespace)
+    store = open_store(settings.redis_url, namespace, 1000)
+    store.set_release(ReleasePointer("old"))
+    honest = publish.RedisStore.write_lists
+
+    def losing(self, version, lists, ttl) -> int:
+        written = honest(self, version, lists, ttl)
+        self.redis.set(self.keys.list(version, published.dataset.user_ids[0]), b"something else")
+        return written
+
+    monkeypatch.setattr(publish.RedisStore, "write_lists", losing)
+    with pytest.raises(ReleaseRefused, match="read back otherwise"):
+        publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.release() == ReleasePointer("old")
+    monkeypatch.undo()
+    version = publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.release() == ReleasePointer(version, "old")
+
+
+def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) -> None:
+    """Both say so, and change nothing."""
+    settings = replace(published.settings, namespace=namespace)
+    with pytest.raises(InvalidInput, match="nothing to roll back to"):
+        publish.rollback(settings)
+    with pytest.raises(CorruptArtefact, match="shortlist release list"):
+        publish.promote(settings, "20200101T000000Z-00000000")
+    with pytest.raises(InvalidInput, match="no lists in Redis"):
+        publish.promote(settings, published.version)
+
+
+ODD = {
+    "one user": ([1] * 8, list(range(8))),
+    "two users": ([1, 1, 2, 2], [1, 2, 2, 1]),
+    "a user with every item": ([1] * 10 + [2] * 5 + [3] * 5, [*range(10), *range(5), *range(5, 10)]),
+    "repeats": ([n // 20 for n in range(200)], [n * 7 % 9 for n in range(200)]),
+    "sequence numbers with ties": ([n // 12 for n in range(240)], [n * n % 31 for n in range(240)], [n % 3 for n in range(240)]),
+}
+
+
+@pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out", "time"])
+@pytest.mark.parametrize("case", ODD)
+def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path, narrator) -> None:
+    """No ratings, titles, categories, years or users: a report of every method, or a clear error."""
+    loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
+    report = None
+    with contextlib.suppress(ShortlistError):
+        report = evaluation.run(loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), narrator)
+    if report is None:
+        return
+    assert list(report["methods"]) == ["popularity", "item_knn", "ease", "retriever", "two_stage"]
+    assert np.isfinite(report["methods"]["two_stage"]["ndcg@10"]["value"])
+
+
+@pytest.mark.parametrize(("users", "items"), [([1, 2, 3], [7, 7, 7]), ([1, 1], [7, 7]), ([5], [5])])
+def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, narrator) -> None:
+    """One item, or users of one event."""
+    loaded = data.load(table(tmp_path, users, items), None, None)
+    with pytest.raises(InvalidData):
+        evaluation.run(loaded.dataset, "leave-one-out", fit_params(Settings.from_env(SMALL)), narrator)
+
+
+def test_the_report_has_the_promised_shape(published) -> None:
+    """Every method, every figure with its interval, candidate recall by source, and what the data was."""
+    report = json.loads((published.work / "metrics.json").read_text())
+    assert report["protocol"] == "last-10pct"
+    assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
+    assert report["data"]["fingerprint"] == published.dataset.fingerprint
+    for row in report["methods"].values():
+        assert set(row) == {"ndcg@10", "recall@10", "recall@20", "mrr", "coverage", "n_users"}
+        assert row["ndcg@10"]["low"] <= row["ndcg@10"]["value"] <= row["ndcg@10"]["high"]

@@ -1,0 +1,127 @@
+"""Nothing that a fold learns or a state holds knows what came after its cut; a planted leak is caught."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batch.evaluation import compare, truth_after
+from recsys.events import Events, states_at
+from recsys.features import features
+from recsys.pipeline import Model, retrieve
+from recsys.training import lambdamart
+from recsys.training.fit import FitParams, assemble, item_table_of, label_cuts, quiet_stage, ranker_of, towers_of
+from recsys.training.lambdamart import RankerParams, ranker_groups
+from recsys.training.split import before, cuts
+from recsys.training.two_tower import TowerParams
+
+PARAMS = FitParams(
+    TowerParams(dimension=16, hidden=32, min_steps=150), RankerParams(estimators=60, max_groups=400), n_candidates=60, threads=1
+)
+
+
+def with_another_future(events: Events, cut: np.ndarray, rng: np.random.Generator) -> Events:
+    """The same events before each user's cut, and others after it."""
+    future = np.arange(len(events)) >= cut[events.user]
+    item = np.where(future, rng.integers(0, events.n_items, len(events)), events.item).astype(np.int32)
+    return Events(events.user, item, events.time, events.weight, events.n_users, events.n_items)
+
+
+def model_of(dataset, past: Events) -> Model:
+    """A fold's model, without a ranker."""
+    with quiet_stage("towers") as progress:
+        towers, _ = towers_of(dataset, past, PARAMS, progress)
+    return assemble(towers, item_table_of(dataset, past), PARAMS)
+
+
+@pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
+def test_another_future_changes_nothing_that_is_as_of_the_cut(published, protocol) -> None:
+    """Towers, neighbours, item table, candidates and feature rows are the same bits, whatever happens after the cut."""
+    dataset = published.dataset
+    cut = cuts(dataset.events, protocol)
+    other = with_another_future(dataset.events, cut, np.random.default_rng(3))
+    rows = []
+    for events in (dataset.events, other):
+        model = model_of(dataset, before(events, cut))
+        states = states_at(events, events.offsets()[:-1], cut, dataset.attributes)
+        candidates = retrieve(model, states)
+        rows.append(features(states, candidates, model.table))
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
+def test_the_rankers_rows_do_not_know_their_labels(published) -> None:
+    """With another label window, the rows of a user's first group are the same."""
+    dataset = published.dataset
+    first = label_cuts(dataset.events, "last-10pct")
+    model = model_of(dataset, before(dataset.events, first))
+    params = RankerParams(positions=1, negatives=10_000)
+    groups = []
+    for events in (dataset.events, with_another_future(dataset.events, first, np.random.default_rng(4))):
+        last = events.offsets()[1:]
+        made = ranker_groups(model, events, dataset.attributes, first, last, None, params, np.random.default_rng(5))
+        starts = np.concatenate(([0], np.cumsum(made.sizes)))
+        groups.append({int(u): made.rows[a:b] for u, a, b in zip(made.users, starts[:-1], starts[1:], strict=True)})
+    both = groups[0].keys() & groups[1].keys()
+    assert len(both) > 30
+    for user in both:
+        np.testing.assert_array_equal(groups[0][user], groups[1][user])
+
+
+def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
+    """A feature that holds the future lifts the hold-out figure far beyond what the honest pipeline reaches."""
+    dataset = published.dataset
+    cut = cuts(dataset.events, "last-10pct")
+    past, truth = before(dataset.events, cut), truth_after(dataset, cut)
+    first = label_cuts(past, "last-10pct")
+    inner, outer = model_of(dataset, before(past, first)), model_of(dataset, past)
+
+    def figure(ranker_text: str) -> float:
+        model = assemble(outer.towers, outer.table, PARAMS, lambdamart_ranker(ranker_text))
+        report = compare(model, past, truth, "last-10pct", narrator)
+        return report["methods"]["two_stage"]["ndcg@10"]["value"]
+
+    honest = figure(ranker_of(inner, dataset, past, first, None, PARAMS).text)
+    leaky = leaking_features(dataset.events)
+    monkeypatch.setattr(lambdamart, "features", leaky)
+    monkeypatch.setattr("recsys.pipeline.features", leaky)
+    leaked = figure(ranker_of(inner, dataset, past, first, None, PARAMS).text)
+    assert leaked > honest + 0.15
+
+
+def lambdamart_ranker(text: str):
+    """The loaded ranker."""
+    from recsys.ranker import Ranker
+
+    return Ranker(text)
+
+
+def leaking_features(events: Events):
+    """The feature function with a planted fault: one column says whether the user ever takes the item."""
+    ever = set(zip(events.user.tolist(), events.item.tolist(), strict=True))
+    by_history = {}
+    for user in range(events.n_users):
+        by_history.setdefault(int(events.item[events.user == user][0]) if (events.user == user).any() else -1, []).append(user)
+
+    def leaky(states, candidates, table) -> np.ndarray:
+        rows = features(states, candidates, table)
+        users = [by_history.get(int(states.seen(u)[0]) if len(states.seen(u)) else -1, []) for u in range(len(states))]
+        told = [
+            float(any((user, int(item)) in ever for user in users[u]))
+            for u in range(len(states))
+            for item in candidates.items[u]
+            if item >= 0
+        ]
+        rows[:, 0] = told
+        return rows
+
+    return leaky
+
+
+def test_the_two_stages_beat_popularity_and_item_knn(published) -> None:
+    """A floor for quality on the small synthetic world, far below what it reaches."""
+    import json
+
+    figures = json.loads((published.work / "metrics.json").read_text())["methods"]
+    value = {name: row["ndcg@10"]["value"] for name, row in figures.items()}
+    assert value["two_stage"] > 1.1 * value["popularity"]
+    assert value["two_stage"] > value["item_knn"]

@@ -1,0 +1,105 @@
+"""The one feature function, by known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys import features as module
+from recsys.catalogue import Catalogue
+from recsys.events import MISSING, Events, states_at
+from recsys.features import FEATURES, Candidates, ItemTable, feature_hash, features
+from recsys.training.item_table import fit_item_table
+from recsys.training.neighbours import fit_neighbours
+
+NAN = np.float32(np.nan)
+CATALOGUE = Catalogue(
+    tuple("abcde"),
+    tuple("ABCDE"),
+    (("x",), ("x",), ("y",), (), ("y",)),
+    ("x", "y"),
+    np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 1]], np.float32),
+    np.array([1990, 1994, 2000, NAN, 2010], np.float32),
+)
+# user 0: a b c; user 1: a b; user 2: b c a. Nobody had d or e.
+EVENTS = Events(
+    np.array([0, 0, 0, 1, 1, 2, 2, 2], np.int32),
+    np.array([0, 1, 2, 0, 1, 1, 2, 0], np.int32),
+    np.arange(8),
+    np.full(8, NAN),
+    3,
+    5,
+)
+
+
+def column(name: str, rows: np.ndarray) -> list[float]:
+    """A feature's values."""
+    return rows[:, list(FEATURES).index(name)].tolist()
+
+
+@pytest.fixture(scope="module")
+def table() -> ItemTable:
+    """The item table of the five items."""
+    return fit_item_table(EVENTS, CATALOGUE, fit_neighbours(EVENTS))
+
+
+def made(table: ItemTable, user: int, items: list[int]) -> np.ndarray:
+    """The rows of one user's candidates."""
+    offsets = EVENTS.offsets()
+    states = states_at(EVENTS, offsets[user : user + 1], offsets[user + 1 : user + 2])
+    scores = np.linspace(1, 0, len(items), dtype=np.float32)
+    return features(states, Candidates(np.array([items], np.int32), scores[None, :]), table)
+
+
+def test_what_follows_what_is_counted() -> None:
+    """After a came b twice at once; counts are normalised by the source's events and one more."""
+    neighbours = fit_neighbours(EVENTS)
+    after_a = dict(zip(neighbours.rows[0, 0].tolist(), neighbours.weights[0, 0].tolist(), strict=True))
+    assert after_a[1] == pytest.approx(2 / (3 + 1))
+    assert neighbours.rows[0, 3].tolist() == [5] * neighbours.rows.shape[2]
+    assert neighbours.rows[:, 5].min() == 5
+
+
+def test_neighbour_sums_decay_from_the_last_event(table) -> None:
+    """User 1 had a, then b: c followed b in two of three cases, and nothing else says so."""
+    rows = made(table, 1, [2, 3])
+    assert column("next_1", rows) == pytest.approx([2 / (3 + 1), 0.0])
+
+
+def test_content_and_popularity(table) -> None:
+    """Categories by cosine with the history's taste, years by distance, popularity by its logarithm."""
+    rows = made(table, 1, [2, 4, 3])
+    assert column("popularity", rows) == pytest.approx([np.log1p(2), 0.0, 0.0])
+    assert column("category_all", rows) == pytest.approx([0.0, 0.0, FEATURES["category_all"]])
+    assert column("year", rows) == [2000.0, 2010.0, FEATURES["year"]]
+    assert column("year_distance", rows)[2] == FEATURES["year_distance"]
+    assert 0 < column("year_distance", rows)[0] < column("year_distance", rows)[1]
+
+
+def test_unknowns_get_their_declared_defaults(table) -> None:
+    """No weights anywhere: the features of weights are at their defaults, and nothing is NaN."""
+    rows = made(table, 0, [3, 4])
+    assert column("history_weight", rows) == [FEATURES["history_weight"]] * 2
+    assert np.isfinite(rows).all()
+
+
+def test_padding_makes_no_row(table) -> None:
+    """Rows are the real candidates, user by user."""
+    assert made(table, 0, [3, 4, MISSING]).shape == (2, len(FEATURES))
+
+
+def test_an_empty_history_is_a_state_like_any_other(table) -> None:
+    """A user of whom nothing is known has features, all finite."""
+    states = states_at(EVENTS, np.array([0]), np.array([0]))
+    rows = features(states, Candidates(np.array([[0, 1]], np.int32), np.zeros((1, 2), np.float32)), table)
+    assert np.isfinite(rows).all()
+    assert column("history_length", rows) == [0.0, 0.0]
+
+
+def test_the_hash_changes_with_names_order_and_defaults(monkeypatch) -> None:
+    """Any of them makes another ranker input."""
+    hashes = {feature_hash()}
+    for changed in (dict(reversed(FEATURES.items())), FEATURES | {"year": 0.0}, FEATURES | {"new": 0.0}):
+        monkeypatch.setattr(module, "FEATURES", changed)
+        hashes.add(feature_hash())
+    assert len(hashes) == 4

@@ -1,0 +1,57 @@
+"""LightGBM through its C API gives the package's bits, and refuses what it was not trained for."""
+
+from __future__ import annotations
+
+import lightgbm
+import numpy as np
+import pytest
+
+from recsys import ranker as module
+from recsys.errors import BundleMismatch, CorruptArtefact
+from recsys.features import FEATURES
+from recsys.ranker import Ranker, stamp
+
+
+@pytest.fixture(scope="module")
+def booster() -> lightgbm.Booster:
+    """A small ranking model."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, len(FEATURES))).astype(np.float32)
+    data = lightgbm.Dataset(rows, (rows[:, 0] > 0.5).astype(int), group=[20] * 30)
+    return lightgbm.train({"objective": "lambdarank", "verbosity": -1, "num_threads": 1}, data, 20)
+
+
+def test_the_scores_are_the_packages_own_bit_for_bit(booster) -> None:
+    """One row or many."""
+    rows = np.random.default_rng(1).normal(size=(300, len(FEATURES))).astype(np.float32)
+    ranker = Ranker(stamp(booster.model_to_string()))
+    expected = booster.predict(rows, raw_score=True)
+    np.testing.assert_array_equal(ranker.predict(rows), expected)
+    np.testing.assert_array_equal(ranker.predict(rows[3:4]), expected[3:4])
+    assert len(ranker.predict(rows[:0])) == 0
+
+
+def test_a_model_of_other_features_is_refused(booster, monkeypatch) -> None:
+    """The stamp is the hash of the features that it was trained on."""
+    text = stamp(booster.model_to_string())
+    monkeypatch.setattr(module, "feature_hash", lambda: "0" * 16)
+    with pytest.raises(BundleMismatch, match="activate an older release"):
+        Ranker(text)
+
+
+def test_a_model_without_a_stamp_is_refused(booster) -> None:
+    """Whoever wrote it did not say what it takes."""
+    with pytest.raises(BundleMismatch):
+        Ranker(booster.model_to_string())
+
+
+def test_a_text_that_is_no_model_is_corrupt() -> None:
+    """LightGBM's own words, and what to do."""
+    with pytest.raises(CorruptArtefact, match="publish the release again"):
+        Ranker(stamp("not a model"))
+
+
+def test_rows_of_another_width_are_refused(booster) -> None:
+    """Before they reach the library."""
+    with pytest.raises(BundleMismatch, match="use `features`"):
+        Ranker(stamp(booster.model_to_string())).predict(np.zeros((2, 3), np.float32))

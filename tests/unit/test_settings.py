@@ -1,0 +1,149 @@
+"""Settings are read once, with documented defaults, and a broken rule is told with its variable, value and rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import InvalidSettings
+from recsys.settings import Settings
+
+DEFAULTS = Settings(
+    embedding_dim=64,
+    top_k_candidates=500,
+    faiss_n_lists=100,
+    faiss_n_probe=10,
+    lgbm_n_estimators=500,
+    loss="sampled_softmax",
+    cache_ttl_seconds=300,
+    redis_url="redis://localhost:6379",
+    artefacts="./artefacts",
+    namespace="shortlist",
+    list_length=100,
+    list_ttl_seconds=259_200,
+    redis_timeout_ms=500,
+    release_cache_seconds=5.0,
+    threads=0,
+    workers=1,
+    engine="local",
+    protocol="last-10pct",
+    gate=True,
+    bundle_dir=Path(tempfile.gettempdir()),
+)
+RANGES = {
+    "EMBEDDING_DIM": (4, 1024),
+    "TOP_K_CANDIDATES": (10, 10_000),
+    "FAISS_N_LISTS": (1, 65_536),
+    "LGBM_N_ESTIMATORS": (1, 10_000),
+    "CACHE_TTL_SECONDS": (1, 86_400),
+    "SHORTLIST_LIST_LENGTH": (10, 1000),
+    "SHORTLIST_LIST_TTL_SECONDS": (60, 31_536_000),
+    "SHORTLIST_REDIS_TIMEOUT_MS": (1, 60_000),
+    "SHORTLIST_THREADS": (0, 1024),
+    "SHORTLIST_WORKERS": (1, 4096),
+}
+CHOICES = {
+    "LOSS": ("sampled_softmax", "bpr"),
+    "SHORTLIST_ENGINE": ("local", "ray"),
+    "SHORTLIST_PROTOCOL": ("last-10pct", "leave-one-out", "time"),
+    "SHORTLIST_GATE": ("on", "off"),
+}
+OTHERS = ("FAISS_N_PROBE", "REDIS_URL", "SHORTLIST_ARTEFACTS", "SHORTLIST_NAMESPACE", "SHORTLIST_BUNDLE_DIR")
+NUMBERS = (*RANGES, "SHORTLIST_RELEASE_CACHE_SECONDS", "FAISS_N_PROBE")
+VARIABLES = (*RANGES, *CHOICES, *OTHERS, "SHORTLIST_RELEASE_CACHE_SECONDS")
+
+
+def test_defaults() -> None:
+    """An empty environment gives the documented defaults."""
+    assert Settings.from_env({}) == DEFAULTS
+
+
+def test_every_setting_is_documented_and_tested() -> None:
+    """Each field names its variable in the source, and this file knows every variable."""
+    source = Path(str(__import__("recsys.settings", fromlist=["_"]).__file__)).read_text()
+    assert set(re.findall(r'"""`([A-Z_]+)` \(', source)) == set(VARIABLES)
+    assert len(VARIABLES) == len(dataclasses.fields(Settings))
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("value", ["", "  "])
+def test_empty_is_not_unset(name: str, value: str) -> None:
+    """A variable that is set to nothing is an error that says how to get the default."""
+    with pytest.raises(InvalidSettings, match=f"{name} is empty: give a value, or unset it for the default"):
+        Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()])
+def test_range(name: str, low: int, high: int) -> None:
+    """Both limits of a range are allowed, and one beyond either is told with variable, value and rule."""
+    for allowed in (low, high):
+        assert Settings.from_env({name: str(allowed)}) is not None
+    for refused in (low - 1, high + 1):
+        with pytest.raises(InvalidSettings, match=f"^{name}='{refused}': must be from {low} to {high}$"):
+            Settings.from_env({name: str(refused)})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["many", "0x10", "nan", "-1", "inf", "1e999"])
+def test_no_such_number(name: str, value: str) -> None:
+    """What is no number, or none in the range, is told with variable and value."""
+    with pytest.raises(InvalidSettings, match=f"^{name}='{value}': must be .*from "):
+        Settings.from_env({name: value})
+
+
+@pytest.mark.parametrize("name", [*RANGES, "FAISS_N_PROBE"])
+def test_no_fraction(name: str) -> None:
+    """A setting that counts something takes no fraction, and says so."""
+    with pytest.raises(InvalidSettings, match=f"^{name}='12.5': must be a whole number from "):
+        Settings.from_env({name: "12.5"})
+
+
+def test_fraction_of_a_second() -> None:
+    """The trust in the release pointer may be a fraction of a second, or none at all."""
+    assert Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "0.25"}).release_cache_seconds == 0.25
+    assert Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "0"}).release_cache_seconds == 0.0
+    with pytest.raises(InvalidSettings, match=r"^SHORTLIST_RELEASE_CACHE_SECONDS='3601': must be from 0.0 to 3600.0$"):
+        Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "3601"})
+
+
+@pytest.mark.parametrize(("name", "choices"), CHOICES.items())
+def test_choice(name: str, choices: tuple[str, ...]) -> None:
+    """Each choice is allowed, and another word is told with the choices that there are."""
+    assert len({repr(Settings.from_env({name: choice})) for choice in choices}) == len(choices)
+    with pytest.raises(InvalidSettings, match=f"^{name}='other': must be one of {', '.join(choices)}$"):
+        Settings.from_env({name: "other"})
+
+
+def test_gate() -> None:
+    """Only `off` opens the gate."""
+    assert [Settings.from_env({"SHORTLIST_GATE": word}).gate for word in ("on", "off")] == [True, False]
+
+
+def test_probes_are_bounded_by_lists() -> None:
+    """No more lists are searched than there are: the default follows, a stated number is an error."""
+    assert Settings.from_env({"FAISS_N_LISTS": "4"}).faiss_n_probe == 4
+    assert Settings.from_env({"FAISS_N_LISTS": "4", "FAISS_N_PROBE": "4"}).faiss_n_probe == 4
+    with pytest.raises(InvalidSettings, match=r"^FAISS_N_PROBE='5': must be from 1 to 4$"):
+        Settings.from_env({"FAISS_N_LISTS": "4", "FAISS_N_PROBE": "5"})
+
+
+@pytest.mark.parametrize("url", ["redis://a:1", "rediss://a:1/0", "unix:///tmp/s", "redis://a:1?cluster=true"])
+def test_redis_url(url: str) -> None:
+    """Plain, encrypted and local addresses are taken as they are."""
+    assert Settings.from_env({"REDIS_URL": url}).redis_url == url
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis:localhost"])
+def test_no_redis_url(url: str) -> None:
+    """Any other scheme is told with those that there are."""
+    with pytest.raises(InvalidSettings, match=f"^REDIS_URL='{url}': must start with one of redis://, rediss://, unix://$"):
+        Settings.from_env({"REDIS_URL": url})
+
+
+def test_others_are_ignored() -> None:
+    """The rest of the environment is nobody's business."""
+    assert Settings.from_env({"HOME": "", "SHORTLIST_UNKNOWN": "1"}) == DEFAULTS
