@@ -18,7 +18,7 @@ from recsys.artefacts import open_artefacts, verify
 from recsys.errors import InvalidInput, ReleaseRefused
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
-from recsys.wire import ItemRecord, ReleasePointer, pack_list
+from recsys.wire import ItemRecord, ReleasePointer, pack_list, unpack_list
 
 BATCH_TIMEOUT_MS = 30_000
 """The batch waits longer for Redis than a request may."""
@@ -31,7 +31,7 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     """Publishes the bundle and the lists; gives the version.
 
     Raises:
-        ReleaseRefused: a list is not in Redis as it was written.
+        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written.
     """
     manifest = verify(bundle)
     version = str(manifest["version"])
@@ -48,6 +48,7 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
         store.write_users((p.user_id, p.record) for p in read_shards(lists))
         progress(1.0, f"{written} lists")
     with narrator.stage("verify by reading back") as progress:
+        _verify_items(store, version)
         progress(1.0, f"{_verify(store, version, lists, written)} lists")
     flip(store, version)
     narrator.say(f"  release {version} is serving")
@@ -101,6 +102,19 @@ def _write_items(store: RedisStore, version: str, bundle: Path, ttl: int) -> Non
     falling = np.linspace(1, 0, len(popular), endpoint=False).astype("<f2").tobytes()
     at = (int(manifest["created_at"]), int(manifest["as_of"]))
     store.write_popular(version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling), ttl)
+
+
+def _verify_items(store: RedisStore, version: str) -> None:
+    """A hash is lost whole or not at all, so the popular items stand for all."""
+    packed = store.popular(version)
+    rows = () if packed is None else unpack_list(packed).rows
+    shown = [item for item in store.items(version, rows) if item is not None]
+    if not shown or len(shown) != len(rows) or store.row_of(version, shown[0].id) != rows[0]:
+        message = (
+            f"release {version}: {len(shown)} of its {len(rows)} popular items read back as written; the old release goes on "
+            "serving: check Redis's memory and eviction, and publish again"
+        )
+        raise ReleaseRefused(message)
 
 
 def _verify(store: RedisStore, version: str, lists: Path, written: int) -> int:

@@ -258,8 +258,7 @@ def _parsed(body: bytes, where: str) -> dict[str, Any]:
         manifest: Mapping[str, Any] = json.loads(body)
         if isinstance(manifest["files"], dict):
             for name, told in manifest["files"].items():
-                _plain(name)
-                str.encode(told["sha256"]), int(told["size"])
+                _stored_name(_plain(name), told)
             return dict(manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtefact(f"{where} is no manifest ({error!r}): publish the release again") from error

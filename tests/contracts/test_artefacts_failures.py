@@ -144,7 +144,7 @@ def test_missing_file(raw: Raw, place: Artefacts, source: Path, tmp_path: Path) 
     """A file that went missing is a corrupt release, and not a place that does not answer."""
     place.publish(source)
     raw.remove(_named(raw, "a.txt"))
-    with pytest.raises(CorruptArtefact, match="a.txt"):
+    with pytest.raises(CorruptArtefact, match=r"a\.txt"):
         place.fetch("v1", tmp_path / "into")
 
 
@@ -168,7 +168,7 @@ def test_release_without_a_version(place: Artefacts, source: Path) -> None:
 def test_refused_release_names_the_version(place: Artefacts, source: Path) -> None:
     """The second publication of a version is refused, even of the same files."""
     place.publish(source)
-    with pytest.raises(ReleaseRefused, match="release v1 is in .* already"):
+    with pytest.raises(ReleaseRefused, match=r"release v1 is in .* already"):
         place.publish(source)
 
 

@@ -1,0 +1,239 @@
+"""Publishing on a real Valkey: verified before the flip, resumed after a crash, promoted and rolled back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from batch.console import Narrator
+from batch.precompute import read_shards
+from batch.publish import promote, publish, rollback
+from infra.local.valkey import redis_url
+from recsys.artefacts import build_manifest, open_artefacts
+from recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
+from recsys.settings import Settings
+from recsys.store import RedisStore, open_store
+from recsys.wire import ReleasePointer, UserRecord, unpack_list, unpack_user
+
+Release = Callable[[str], tuple[Path, Path]]
+
+
+@pytest.fixture
+def settings(published, namespace: str, tmp_path: Path) -> Settings:
+    """Settings under which nothing is published yet."""
+    return replace(published.settings, namespace=namespace, artefacts=str(tmp_path / "artefacts"))
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[RedisStore]:
+    """The store that these settings name."""
+    opened = open_store(settings.redis_url, settings.namespace, 1000)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def release(published, tmp_path: Path) -> Release:
+    """Makes the bundle and lists of a version, from those of the published release."""
+
+    def made(version: str) -> tuple[Path, Path]:
+        bundle, lists = tmp_path / version / "bundle", tmp_path / version / "lists"
+        shutil.copytree(published.work / "bundle", bundle)
+        fields = json.loads((bundle / "manifest.json").read_text()) | {"version": version}
+        fields.pop("files")
+        build_manifest(bundle, **fields)
+        lists.mkdir()
+        for shard in (published.work / "lists").glob("*.msgpack"):
+            shutil.copy(shard, lists / shard.name.replace(published.version, version))
+        return bundle, lists
+
+    return made
+
+
+def _break_off(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_published(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """A published release serves: bundle, items, popular items, every list and every record are there."""
+    bundle, lists = release("v1")
+    assert publish(bundle, lists, settings, narrator) == "v1"
+    assert store.release() == ReleasePointer("v1")
+    assert open_artefacts(settings.artefacts).versions() == ["v1"]
+    users = list(read_shards(lists))
+    assert store.lists("v1", [u.user_id for u in users]) == [u.packed for u in users]
+    assert all(unpack_user(store.user_record(u.user_id)).n_events == u.record.n_events for u in users)
+    popular = unpack_list(store.popular("v1"))
+    first = store.items("v1", popular.rows[:1])[0]
+    assert store.row_of("v1", first.id) == popular.rows[0]
+    assert list(popular.scores) == sorted(popular.scores, reverse=True)
+
+
+def test_only_the_pointer_and_the_users_stay(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """Everything of a release expires after SHORTLIST_LIST_TTL_SECONDS, so that old releases leave by themselves."""
+    publish(*release("v1"), replace(settings, list_ttl_seconds=900), narrator)
+    for key in store.redis.scan_iter(f"{settings.namespace}:*"):
+        of_release = key.startswith(f"{settings.namespace}:v1:".encode())
+        assert 0 < store.redis.ttl(key) <= 900 if of_release else store.redis.ttl(key) == -1
+
+
+def test_second_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """The pointer remembers the release before, and publishing the same again forgets nothing."""
+    for version in ("v1", "v2"):
+        publish(*release(version), settings, narrator)
+    assert store.release() == ReleasePointer("v2", "v1")
+    made = Path(settings.artefacts).parent / "v2"
+    publish(made / "bundle", made / "lists", settings, narrator)
+    assert store.release() == ReleasePointer("v2", "v1")
+
+
+@pytest.mark.parametrize("change", ["another value", "gone"])
+def test_changed_list(
+    release: Release,
+    settings: Settings,
+    narrator: Narrator,
+    store: RedisStore,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """A single list that reads back otherwise refuses the release; the old one goes on serving; a second run mends it."""
+    publish(*release("v1"), settings, narrator)
+    bundle, lists = release("v2")
+    victim = store.keys.list("v2", next(read_shards(lists)).user_id)
+    write = RedisStore.write_users
+
+    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]]) -> int:
+        store.redis.delete(victim)
+        if change == "another value":
+            store.redis.set(victim, b"another value")
+        return write(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, "write_users", tampered)
+        with pytest.raises(ReleaseRefused, match=r"release v2: 1 of 150 lists read back otherwise .* old release goes on"):
+            publish(bundle, lists, settings, narrator)
+    assert store.release() == ReleasePointer("v1")
+    publish(bundle, lists, settings, narrator)
+    assert store.release() == ReleasePointer("v2", "v1")
+
+
+@pytest.mark.parametrize("lost", ["popular", "items", "rows"])
+def test_lost_items(
+    release: Release,
+    settings: Settings,
+    narrator: Narrator,
+    store: RedisStore,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+) -> None:
+    """A release whose items or popular list did not stay is refused too: its lists could not be shown."""
+    publish(*release("v1"), settings, narrator)
+    write = RedisStore.write_users
+
+    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]]) -> int:
+        store.redis.delete(getattr(store.keys, lost)("v2"))
+        return write(self, records)
+
+    monkeypatch.setattr(RedisStore, "write_users", tampered)
+    with pytest.raises(ReleaseRefused, match="release v2: .* old release goes on serving"):
+        publish(*release("v2"), settings, narrator)
+    assert store.release() == ReleasePointer("v1")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "noeviction"])
+def test_redis_that_is_full(release: Release, settings: Settings, narrator: Narrator, policy: str) -> None:
+    """A Redis without room, whether it evicts or refuses, keeps the release from serving."""
+    bundle, lists = release("v1")
+    with redis_url({}) as url:
+        store = open_store(url, settings.namespace, 1000)
+        client: redis.Redis = store.redis
+        client.config_set("maxmemory-policy", policy)
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 300_000)
+        with pytest.raises((ReleaseRefused, StoreUnavailable)):
+            publish(bundle, lists, replace(settings, redis_url=url), narrator)
+        assert store.release() is None
+        store.close()
+
+
+@pytest.mark.parametrize("at", ["write_items", "write_lists", "write_users", "lists", "set_release"])
+def test_crash(
+    release: Release,
+    settings: Settings,
+    narrator: Narrator,
+    store: RedisStore,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+) -> None:
+    """A crash between the upload and the flip leaves the old release serving, and a second run completes."""
+    publish(*release("v1"), settings, narrator)
+    bundle, lists = release("v2")
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, at, _break_off)
+        with pytest.raises(KeyboardInterrupt):
+            publish(bundle, lists, settings, narrator)
+    assert open_artefacts(settings.artefacts).versions() == ["v1", "v2"]
+    assert store.release() == ReleasePointer("v1")
+    publish(bundle, lists, settings, narrator)
+    assert store.release() == ReleasePointer("v2", "v1")
+
+
+def test_corrupt_bundle(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """A bundle that is not what its manifest says is not published, and nothing of it is written."""
+    bundle, lists = release("v1")
+    (bundle / "ranker.txt").write_text("another")
+    with pytest.raises(CorruptArtefact, match=r"ranker\.txt"):
+        publish(bundle, lists, settings, narrator)
+    assert open_artefacts(settings.artefacts).versions() == []
+    assert list(store.redis.scan_iter(f"{settings.namespace}:*")) == []
+
+
+def test_no_redis(release: Release, settings: Settings, narrator: Narrator) -> None:
+    """Without Redis nothing is uploaded either."""
+    with pytest.raises(StoreUnavailable):
+        publish(*release("v1"), replace(settings, redis_url="redis://127.0.0.1:1"), narrator)
+    assert open_artefacts(settings.artefacts).versions() == []
+
+
+def test_promote_and_roll_back(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """Any release that is whole can serve again, and a rollback is undone by another."""
+    for version in ("v1", "v2", "v3"):
+        publish(*release(version), settings, narrator)
+    assert promote(settings, "v1") == store.release() == ReleasePointer("v1", "v3")
+    assert promote(settings, "v1") == store.release() == ReleasePointer("v1", "v3")
+    assert rollback(settings) == store.release() == ReleasePointer("v3", "v1")
+    assert rollback(settings) == store.release() == ReleasePointer("v1", "v3")
+
+
+def test_nothing_to_roll_back_to(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """Before the second release there is none to go back to."""
+    with pytest.raises(InvalidInput, match="nothing to roll back to"):
+        rollback(settings)
+    publish(*release("v1"), settings, narrator)
+    with pytest.raises(InvalidInput, match="nothing to roll back to"):
+        rollback(settings)
+    assert store.release() == ReleasePointer("v1")
+
+
+def test_unknown_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """A version that was never published is told, and the pointer stays."""
+    publish(*release("v1"), settings, narrator)
+    with pytest.raises(CorruptArtefact, match="release v9 is not in"):
+        promote(settings, "v9")
+    assert store.release() == ReleasePointer("v1")
+
+
+def test_expired_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """A release whose lists have expired cannot serve again, by promotion or rollback, until it is published again."""
+    for version in ("v1", "v2"):
+        publish(*release(version), settings, narrator)
+    store.redis.delete(*store.redis.scan_iter(f"{settings.namespace}:v1:*"))
+    for ask in (lambda: promote(settings, "v1"), lambda: rollback(settings)):
+        with pytest.raises(InvalidInput, match="release v1 has no lists in Redis"):
+            ask()
+    assert store.release() == ReleasePointer("v2", "v1")
