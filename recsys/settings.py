@@ -126,7 +126,8 @@ class _Reader:
     def url(self, name: str, default: str) -> str:
         value = self.text(name, default)
         if not value.startswith(REDIS_SCHEMES):
-            raise InvalidSettings(f"{name}={value!r}: must start with one of {', '.join(REDIS_SCHEMES)}")
+            scheme = value.partition("://")[0] if "://" in value else "none"  # the rest may hold a password
+            raise InvalidSettings(f"{name} has scheme {scheme!r}: must start with one of {', '.join(REDIS_SCHEMES)}")
         return value
 
     def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:

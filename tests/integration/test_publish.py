@@ -141,7 +141,7 @@ def test_lost_items(
         return write(self, records)
 
     monkeypatch.setattr(RedisStore, "write_users", tampered)
-    with pytest.raises(ReleaseRefused, match="release v2: .* old release goes on serving"):
+    with pytest.raises(ReleaseRefused, match=r"release v2: .* old release goes on serving"):
         publish(*release("v2"), settings, narrator)
     assert store.release() == ReleasePointer("v1")
 

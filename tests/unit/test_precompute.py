@@ -37,7 +37,7 @@ class Progress:
     def __init__(self) -> None:
         self.shares: list[float] = []
 
-    def __call__(self, share: float, note: str) -> None:
+    def __call__(self, share: float, _note: str) -> None:
         """Takes one step."""
         self.shares.append(share)
 
