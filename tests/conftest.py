@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from rich.console import Console
 
 from batch import dataset_file
@@ -20,6 +22,10 @@ from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.data.synthetic import WorldSize, world
 from recsys.settings import Settings
+
+# The same examples everywhere, and no verdict on how fast the machine is.
+hypothesis_settings.register_profile("shortlist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("shortlist")
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,14 @@ def test_redis_url(url: str) -> None:
     assert Settings.from_env({"REDIS_URL": url}).redis_url == url
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis:localhost"])
-def test_no_redis_url(url: str) -> None:
-    """Any other scheme is told with those that there are."""
-    with pytest.raises(InvalidSettings, match=f"^REDIS_URL='{url}': must start with one of redis://, rediss://, unix://$"):
+@pytest.mark.parametrize(
+    ("url", "scheme"), [("localhost:6379", "none"), ("http://user:secret@localhost", "http"), ("redis:localhost", "none")]
+)
+def test_no_redis_url(url: str, scheme: str) -> None:
+    """Any other scheme is told with those that there are; the rest of the URL, which may hold a password, is not."""
+    with pytest.raises(
+        InvalidSettings, match=f"^REDIS_URL has scheme '{scheme}': must start with one of redis://, rediss://, unix://$"
+    ):
         Settings.from_env({"REDIS_URL": url})
 
 
