@@ -7,7 +7,7 @@ sees a user in another form, which is why a fresh user's history from a request 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,21 +111,6 @@ def states_at(events: Events, starts: Int64, cuts: Int64, attributes: Int32 | No
     if attributes is None:
         attributes = np.empty((len(cuts), 0), np.int32)
     return UserStates(items, times, weights, lengths.astype(np.int32), attributes, events.item[rows], offsets)
-
-
-def join_states(parts: Sequence[UserStates]) -> UserStates:
-    """One batch from several (at least one), in their order."""
-    shifts = np.cumsum([0] + [len(p.seen_rows) for p in parts])
-    offsets = [p.seen_offsets[:-1] + shift for p, shift in zip(parts, shifts[:-1], strict=True)]
-    return UserStates(
-        np.concatenate([p.items for p in parts]),
-        np.concatenate([p.times for p in parts]),
-        np.concatenate([p.weights for p in parts]),
-        np.concatenate([p.n_events for p in parts]),
-        np.concatenate([p.attributes for p in parts]),
-        np.concatenate([p.seen_rows for p in parts]),
-        np.concatenate([*offsets, shifts[-1:]]).astype(np.int64),
-    )
 
 
 Recommend = Callable[[UserStates, int], tuple[Int32, Float32]]

@@ -143,9 +143,3 @@ def _cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def quiet_stage(name: str) -> Iterator[Progress]:  # noqa: ARG001 - the signature is Stage's
-    """A Stage that shows nothing."""
-    yield lambda _share, _note: None

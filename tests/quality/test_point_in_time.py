@@ -9,8 +9,9 @@ from batch.evaluation import compare, truth_after
 from recsys.events import Events, states_at
 from recsys.features import features
 from recsys.pipeline import Model, retrieve
+from recsys.ranker import Ranker
 from recsys.training import lambdamart
-from recsys.training.fit import FitParams, assemble, item_table_of, label_cuts, quiet_stage, ranker_of, towers_of
+from recsys.training.fit import FitParams, assemble, item_table_of, label_cuts, ranker_of, towers_of
 from recsys.training.lambdamart import RankerParams, ranker_groups
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
@@ -29,8 +30,7 @@ def with_another_future(events: Events, cut: np.ndarray, rng: np.random.Generato
 
 def model_of(dataset, past: Events) -> Model:
     """A fold's model, without a ranker."""
-    with quiet_stage("towers") as progress:
-        towers, _ = towers_of(dataset, past, PARAMS, progress)
+    towers, _ = towers_of(dataset, past, PARAMS, lambda _share, _note: None)
     return assemble(towers, item_table_of(dataset, past), PARAMS)
 
 
@@ -76,7 +76,7 @@ def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
     inner, outer = model_of(dataset, before(past, first)), model_of(dataset, past)
 
     def figure(ranker_text: str) -> float:
-        model = assemble(outer.towers, outer.table, PARAMS, lambdamart_ranker(ranker_text))
+        model = assemble(outer.towers, outer.table, PARAMS, Ranker(ranker_text))
         report = compare(model, past, truth, "last-10pct", narrator)
         return report["methods"]["two_stage"]["ndcg@10"]["value"]
 
@@ -86,13 +86,6 @@ def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
     monkeypatch.setattr("recsys.pipeline.features", leaky)
     leaked = figure(ranker_of(inner, dataset, past, first, None, PARAMS).text)
     assert leaked > honest + 0.15
-
-
-def lambdamart_ranker(text: str):
-    """The loaded ranker."""
-    from recsys.ranker import Ranker
-
-    return Ranker(text)
 
 
 def leaking_features(events: Events):
