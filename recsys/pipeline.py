@@ -128,10 +128,7 @@ def _interleaved(lists: list[Int32]) -> Int32:
 
 
 def recommend(model: Model, states: UserStates, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Recommended:
-    """The best k unseen, allowed items of each user; fewer only where the catalogue has no more.
-
-    Where the candidates do not fill k, trending items follow them, with falling scores below the ranked ones.
-    """
+    """The best k unseen, allowed items of each user, out of `n_candidates`; fewer only where there are no more."""
     candidates = retrieve(model, states, allowed)
     present = candidates.items != MISSING
     ranked = np.full(present.shape, -np.inf, np.float32)

@@ -5,15 +5,26 @@ A new method joins by a line in `METHODS`: from events to a `Recommend`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from recsys.catalogue import Catalogue
 from recsys.evaluation import baselines
 from recsys.evaluation.metrics import assert_honest_lists
 from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Events, Recommend, UserStates, join_states, states_at
+from recsys.events import MISSING, Events, Recommend, UserStates, states_at
+from recsys.pipeline import recommender
+from recsys.ranker import Ranker
+from recsys.training.fit import FitParams, assemble
+from recsys.training.item_table import fit_item_table
+from recsys.training.lambdamart import RankerParams, fit_ranker, ranker_groups
+from recsys.training.neighbours import fit_neighbours
+from recsys.training.split import before, cuts
+from recsys.training.two_tower import TowerParams, fit_towers
 
 N_ITEMS = 60
 N_USERS = 50
@@ -25,10 +36,38 @@ def ease(events: Events) -> Recommend:
     return method
 
 
+def pipeline(events: Events, *, ranked: bool) -> Recommend:
+    """The retriever alone, or the two stages, of towers and trees that are just large enough to have an opinion."""
+    rng = np.random.default_rng(3)
+    content, nobody = np.zeros((N_ITEMS, 0), np.float32), np.empty((N_USERS, 0), np.int32)
+    catalogue = Catalogue((), (), (), (), content, np.full(N_ITEMS, np.nan, np.float32))
+    params = TowerParams(dimension=8, hidden=16, min_steps=30)
+    first = cuts(events, "last-10pct")
+    models = []
+    for past in (before(events, first), events):
+        towers, _ = fit_towers(past, content, nobody, 0, params, rng)
+        models.append(assemble(towers, fit_item_table(past, catalogue, fit_neighbours(past)), FitParams(n_candidates=30)))
+    if not ranked:
+        return recommender(models[1])
+    small = RankerParams(estimators=10)
+    groups = ranker_groups(models[0], events, nobody, first, events.offsets()[1:], None, small, rng)
+    return recommender(replace(models[1], ranker=Ranker(fit_ranker(groups, small, rng, 1)[0])))
+
+
+def joined(parts: Sequence[UserStates]) -> UserStates:
+    """One batch from several, in their order."""
+    shifts = np.cumsum([0] + [len(p.seen_rows) for p in parts])
+    columns = ("items", "times", "weights", "n_events", "attributes", "seen_rows")
+    offsets = [p.seen_offsets[:-1] + shift for p, shift in zip(parts, shifts[:-1], strict=True)]
+    return UserStates(*(np.concatenate([getattr(p, c) for p in parts]) for c in columns), np.concatenate([*offsets, shifts[-1:]]))
+
+
 METHODS: dict[str, Callable[[Events], Recommend]] = {
     "popularity": baselines.fit_popularity,
     "item_knn": baselines.fit_item_knn,
     "ease": ease,
+    "retriever": partial(pipeline, ranked=False),
+    "two_stage": partial(pipeline, ranked=True),
 }
 
 
@@ -129,7 +168,7 @@ def test_the_order_of_users_does_not_matter(method: Recommend, states: UserState
     """Users in another order get the same lists in that order."""
     order = np.random.default_rng(1).permutation(N_USERS)
     items, _ = method(states, 20)
-    shuffled, _ = method(join_states([states.slice(u, u + 1) for u in order]), 20)
+    shuffled, _ = method(joined([states.slice(u, u + 1) for u in order]), 20)
     assert shuffled.tolist() == items[order].tolist()
 
 
