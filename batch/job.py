@@ -10,6 +10,7 @@ and the hold-out as labels, once that has been reported on.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import time
@@ -269,9 +270,10 @@ def _key(job: Job) -> str:
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     for source in (job.interactions, job.items, job.users):
         told.append(str(source))
-        if source is not None and Path(source).exists():
-            stat = Path(source).stat()
-            told.append(f"{stat.st_size} {stat.st_mtime_ns}")
+        for path in () if source is None else (source, *sorted(glob.glob(source, recursive=True))):  # noqa: PTH207 - maybe absolute
+            if Path(path).is_file():
+                stat = Path(path).stat()
+                told.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,10 @@ class AttributeVocabulary:
             if value is None:
                 continue
             if edges is None:
+                if isinstance(value, float) and value.is_integer():
+                    value = int(value)  # 1.0 is the 1 that training saw
                 out[a] = tokens.get(str(value), -1)
-            elif isinstance(value, (int, float)):
+            elif isinstance(value, (int, float)) and math.isfinite(value):
                 out[a] = tokens.get(str(int(np.searchsorted(edges, value, side="right"))), -1)
         return out
 

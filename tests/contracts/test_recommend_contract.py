@@ -19,7 +19,7 @@ from recsys.evaluation.truth import Truth
 from recsys.events import MISSING, Events, Recommend, UserStates, states_at
 from recsys.pipeline import recommender
 from recsys.ranker import Ranker
-from recsys.training.fit import FitParams, assemble
+from recsys.training.fit import FitParams, assemble, pinned_torch
 from recsys.training.item_table import fit_item_table
 from recsys.training.lambdamart import RankerParams, fit_ranker, ranker_groups
 from recsys.training.neighbours import fit_neighbours
@@ -45,7 +45,8 @@ def pipeline(events: Events, *, ranked: bool) -> Recommend:
     first = cuts(events, "last-10pct")
     models = []
     for past in (before(events, first), events):
-        towers, _ = fit_towers(past, content, nobody, 0, params, rng)
+        with pinned_torch(1):
+            towers, _ = fit_towers(past, content, nobody, 0, params, rng)
         models.append(assemble(towers, fit_item_table(past, catalogue, fit_neighbours(past)), FitParams(n_candidates=30)))
     if not ranked:
         return recommender(models[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,15 @@ import torch
 from recsys.events import HISTORY_LENGTH, MISSING, Events, states_at
 from recsys.towers import user_vectors
 from recsys.training import two_tower
+from recsys.training.fit import pinned_torch
 from recsys.training.two_tower import TowerParams, fit_towers
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks of this size are faster on one thread, and waiting threads slow down everybody."""
+    with pinned_torch(1):
+        yield
 
 
 def checkerboard(n_users: int, n_items: int, rng: np.random.Generator) -> Events:

@@ -1,0 +1,182 @@
+"""The batch from tables to lists on data that is small, bare or strange: right lists, or an error that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from batch import dataset_file, job
+from batch.job import Job, is_done, run_stage
+from batch.precompute import read_shards
+from recsys import bundle
+from recsys.errors import InvalidData, InvalidInput
+from recsys.events import MISSING
+from recsys.pipeline import recommend
+from recsys.settings import Settings
+from recsys.wire import pack_user, unpack_list, unpack_user
+
+UP_TO_LISTS = list(job.STAGES)[:-1]
+TINY = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "15",
+    "LGBM_N_ESTIMATORS": "5",
+    "SHORTLIST_THREADS": "1",
+    "SHORTLIST_LIST_LENGTH": "10",
+    "SHORTLIST_GATE": "off",
+}
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Towers that train for a moment: what is tested is that data goes through, not what is learnt from it."""
+    honest = job.TowerParams
+    monkeypatch.setattr(job, "TowerParams", lambda **told: honest(hidden=16, min_steps=10, epochs=1, **told))
+
+
+def job_of(tmp_path: Path, narrator, columns: dict[str, list], users: dict[str, list] | None = None, **environ: str) -> Job:
+    """A job on these interactions, and on a users table where one is given."""
+    pl.DataFrame(columns).write_parquet(tmp_path / "interactions.parquet")
+    if users is not None:
+        pl.DataFrame(users).write_parquet(tmp_path / "users.parquet")
+    settings = Settings.from_env(TINY | environ)
+    told = None if users is None else str(tmp_path / "users.parquet")
+    return Job(str(tmp_path / "interactions.parquet"), None, told, tmp_path / "work", settings, narrator, 1.0)
+
+
+def made(told: Job) -> dict[str, tuple[str, ...]]:
+    """Runs the job up to its lists, checks each against the live path, and gives every user's item ids."""
+    for name in UP_TO_LISTS:
+        run_stage(told, name)
+    loaded = bundle.load(told.work / "bundle")
+    out: dict[str, tuple[str, ...]] = {}
+    for user in read_shards(told.work / "lists"):
+        stored, record = unpack_list(user.packed), unpack_user(pack_user(user.record))
+        fields = (record.items, record.times, record.weights, record.n_events, record.seen, record.attributes or {})
+        state, unknown = bundle.state_from(loaded, *fields)
+        live = recommend(loaded.model, state, told.settings.list_length)
+        kept = live.items[0] != MISSING
+        assert unknown == 0
+        assert stored.rows == tuple(live.items[0, kept].tolist())
+        assert stored.scores == tuple(live.scores[0, kept].astype(np.float16).tolist())
+        out[user.user_id] = tuple(loaded.catalogue.ids[row] for row in stored.rows)
+    return out
+
+
+def columns_of(histories: dict[str, list[int]], times: list[int] | None = None) -> dict[str, list]:
+    """Interactions in the order of their users; times are sequence numbers unless given."""
+    pairs = [(user, str(item)) for user, items in histories.items() for item in items]
+    n = len(pairs)
+    return {
+        "user_id": [user for user, _ in pairs],
+        "item_id": [item for _, item in pairs],
+        "timestamp": list(range(n)) if times is None else times,
+    }
+
+
+@pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
+@pytest.mark.usefixtures("quick")
+def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, narrator) -> None:
+    """An empty list, all but the one, and a full list for somebody of whom only attributes are known."""
+    histories = {f"u{n}": [n % 12, (n + 1) % 12, (n + 2) % 12, (n + 3) % 12] for n in range(20)}
+    histories |= {"all": list(range(12)), "one": [4]}
+    users = {"user_id": [*histories, "new"], "gender": ["F", "M"] * 11 + ["F"], "age": [20.5 + n for n in range(23)]}
+    lists = made(job_of(tmp_path, narrator, columns_of(histories), users, SHORTLIST_PROTOCOL=protocol))
+    assert set(lists) == {*histories, "new"}
+    assert lists["all"] == ()
+    assert set(lists["one"]) < {str(n) for n in range(12) if n != 4}
+    assert [len(lists[u]) for u in ("one", "new", "u0")] == [10, 10, 8]
+
+
+@pytest.mark.usefixtures("quick")
+def test_sequence_numbers_with_ties_keep_the_order_of_the_rows(tmp_path, narrator) -> None:
+    """Where all of a user's events share a time, the last row is the last event."""
+    histories = {f"u{n}": [(n + i * i) % 17 for i in range(6)] for n in range(30)}
+    told = job_of(tmp_path, narrator, columns_of(histories, [0] * 180))
+    lists = made(told)
+    events = dataset_file.load(told.work).events
+    ids = dataset_file.load(told.work).catalogue.ids
+    assert [ids[row] for row in events.item[:6]] == [str(i * i % 17) for i in range(6)]
+    assert all(len(row) == 10 for row in lists.values())
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_user_with_two_items_gets_through(tmp_path, narrator) -> None:
+    """There is one item to learn from, one to test on, and nothing left to recommend."""
+    told = job_of(tmp_path, narrator, columns_of({"only": [1, 2]}))
+    assert made(told) == {"only": ()}
+    report = json.loads((told.work / "metrics.json").read_text())
+    assert report["methods"]["two_stage"]["ndcg@10"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "histories",
+    [{"a": [1]}, {"a": [1], "b": [1], "c": [1]}, {"a": [1], "b": [2], "c": [3]}, {"a": [1, 1, 1], "b": [1, 1]}],
+    ids=["one event", "one item", "single events", "one item again and again"],
+)
+@pytest.mark.usefixtures("quick")
+def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(histories, tmp_path, narrator) -> None:
+    """Before any list is made, and with what to do."""
+    told = job_of(tmp_path, narrator, columns_of(histories))
+    with pytest.raises(InvalidData, match="evaluat"):
+        made(told)
+    assert not (told.work / "lists").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, narrator) -> None:
+    """There is no before and no after."""
+    told = job_of(tmp_path, narrator, columns_of({"a": [1, 2], "b": [2, 3]}, [5] * 4), SHORTLIST_PROTOCOL="time")
+    with pytest.raises(InvalidData, match="evaluat"):
+        made(told)
+
+
+def test_no_interactions_at_all_are_refused(tmp_path, narrator) -> None:
+    """A table of the right columns and no rows."""
+    empty = pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
+    told = job_of(tmp_path, narrator, empty.to_dict(as_series=False))
+    empty.write_parquet(told.interactions)
+    with pytest.raises(InvalidInput):
+        run_stage(told, "features")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_table_that_changed_is_read_again(tmp_path, narrator) -> None:
+    """Also when it is one of several that a pattern names, and when one is added."""
+    columns = columns_of({"a": [1, 2, 3], "b": [2, 3, 1]})
+    told = job_of(tmp_path, narrator, columns)
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    pl.DataFrame(columns).write_parquet(parts / "1.parquet")
+    told = Job(str(parts / "*.parquet"), None, None, told.work, told.settings, narrator)
+    run_stage(told, "features")
+    assert is_done(told, "features")
+    os.utime(parts / "1.parquet", ns=(1, 1))
+    assert not is_done(told, "features")
+    run_stage(told, "features")
+    assert is_done(told, "features")
+    pl.DataFrame(columns_of({"c": [1, 2]})).write_parquet(parts / "2.parquet")
+    assert not is_done(told, "features")
+
+
+def test_lists_want_every_stage_before_them(tmp_path, narrator) -> None:
+    """The error names them in their order."""
+    told = job_of(tmp_path, narrator, columns_of({"a": [1, 2]}))
+    with pytest.raises(InvalidInput, match="features, train-embeddings, build-index, train-ranker, evaluate first"):
+        run_stage(told, "precompute")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stage_that_runs_again_undoes_those_after_it(tmp_path, narrator) -> None:
+    """What was made of the old towers is not taken for new."""
+    told = job_of(tmp_path, narrator, columns_of({f"u{n}": [n % 5, (n + 1) % 5, (n + 2) % 5] for n in range(8)}))
+    made(told)
+    assert all(is_done(told, name) for name in UP_TO_LISTS)
+    run_stage(told, "train-embeddings")
+    assert [name for name in UP_TO_LISTS if is_done(told, name)] == ["features", "train-embeddings"]
+    with pytest.raises(InvalidInput, match="build-index"):
+        run_stage(told, "precompute")

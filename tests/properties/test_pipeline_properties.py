@@ -1,0 +1,132 @@
+"""What every list of the two stages keeps to, for any users and any catalogue, with models that learnt nothing."""
+
+from __future__ import annotations
+
+import lightgbm
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.catalogue import Catalogue
+from recsys.events import HISTORY_LENGTH, MISSING, Events, UserStates, states_at
+from recsys.features import FEATURES
+from recsys.index import build_index
+from recsys.pipeline import Model, by_trend, recommend
+from recsys.ranker import Ranker, stamp
+from recsys.towers import HALF_LIVES, Towers
+from recsys.training.item_table import fit_item_table
+from recsys.training.neighbours import fit_neighbours
+
+D, HIDDEN, TOKENS = 4, 6, 3
+EXAMPLES = settings(max_examples=25)
+SEEDS = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module")
+def ranker() -> Ranker:
+    """A few trees of opinions on noise."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, len(FEATURES))).astype(np.float32)
+    options = {"objective": "lambdarank", "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 5}
+    booster = lightgbm.train(options, lightgbm.Dataset(rows, rng.integers(0, 2, 400), group=[20] * 20), 8)
+    return Ranker(stamp(booster.model_to_string()))
+
+
+def noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def towers_of(n: int, rng: np.random.Generator) -> Towers:
+    """Random towers over n items."""
+    width = len(HALF_LIVES) * D
+    history, attributes = noise(rng, n + 1, D), noise(rng, TOKENS + 1, D)
+    history[-1], attributes[-1] = 0, 0
+    return Towers(
+        history,
+        noise(rng, n, D + 1),
+        attributes,
+        noise(rng, width, D),
+        noise(rng, width + D),
+        noise(rng, width + D),
+        noise(rng, width + D, HIDDEN),
+        noise(rng, HIDDEN),
+        noise(rng, HIDDEN, D),
+        noise(rng, D),
+    )
+
+
+def drawn(seed: int, ranker: Ranker | None) -> tuple[Model, UserStates, np.random.Generator]:
+    """A small catalogue, its users and a model of it.
+
+    The first user has nothing, the second one item long ago and another ever since, the last everything.
+    """
+    rng = np.random.default_rng(seed)
+    n, n_users = int(rng.integers(1, 40)), int(rng.integers(3, 8))
+    lengths = [0, HISTORY_LENGTH + 1, *rng.integers(0, 130, n_users - 3).tolist(), n]
+    old = np.array([0] + [n - 1] * HISTORY_LENGTH)
+    item = np.concatenate([old, *(rng.integers(0, n, length) for length in lengths[2:-1]), rng.permutation(n)])
+    user = np.repeat(np.arange(n_users), lengths).astype(np.int32)
+    weight = np.where(rng.random(len(item)) < 0.5, rng.integers(1, 6, len(item)), np.nan).astype(np.float32)
+    time = np.sort(rng.integers(0, 50, len(item)))
+    events = Events(user, item.astype(np.int32), time, weight, n_users, n)
+    membership = (rng.random((n, 3)) < 0.4).astype(np.float32)
+    years = np.where(rng.random(n) < 0.7, rng.integers(1950, 2020, n), np.nan).astype(np.float32)
+    table = fit_item_table(events, Catalogue((), (), (), (), membership, years), fit_neighbours(events))
+    towers = towers_of(n, rng)
+    attributes = rng.integers(MISSING, TOKENS, (n_users, 2)).astype(np.int32)
+    offsets = events.offsets()
+    states = states_at(events, offsets[:-1], offsets[1:], attributes)
+    candidates = int(rng.integers(1, 60))
+    return Model(towers, build_index(towers.items, 4, 1), table, ranker, candidates, by_trend(table)), states, rng
+
+
+@given(seed=SEEDS, ranked=st.booleans())
+@EXAMPLES
+def test_one_user_equals_many_bit_for_bit(ranker, seed, ranked) -> None:
+    """Items, scores and retrieval scores of a user do not depend on who else is asked for."""
+    model, states, rng = drawn(seed, ranker if ranked else None)
+    together = recommend(model, states, 12)
+    for user in rng.permutation(len(states)):
+        alone = recommend(model, states.slice(user, user + 1), 12)
+        for name in ("items", "scores", "retrieval", "n_candidates"):
+            assert getattr(alone, name)[0].tobytes() == getattr(together, name)[user].tobytes()
+
+
+@given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 50), masked=st.booleans())
+@EXAMPLES
+def test_a_list_holds_what_it_may_and_is_full(ranker, seed, ranked, k, masked) -> None:
+    """No seen, forbidden or repeated item; k items, while candidates and the catalogue last; scores never rise."""
+    model, states, rng = drawn(seed, ranker if ranked else None)
+    n = len(model.towers.items)
+    allowed = rng.random(n) < 0.5 if masked else np.ones(n, bool)
+    found = recommend(model, states, k, allowed=allowed if masked else None)
+    for user in range(len(states)):
+        items = found.items[user][found.items[user] != MISSING]
+        may = set(np.flatnonzero(allowed).tolist()) - set(states.seen(user).tolist())
+        assert set(items.tolist()) <= may
+        assert len(items) == len(set(items.tolist())) == min(k, model.n_candidates, len(may))
+        assert (found.items[user, len(items) :] == MISSING).all()
+        assert np.isneginf(found.scores[user, len(items) :]).all()
+        scores = found.scores[user, : len(items)]
+        assert np.isfinite(scores).all()
+        assert (np.diff(scores) <= 0).all()
+        assert found.n_candidates[user] == min(model.n_candidates, len(may))
+
+
+@given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 20))
+@EXAMPLES
+def test_a_shorter_list_is_the_head_of_a_longer(ranker, seed, ranked, k) -> None:
+    """The length cuts a list and changes nothing in it."""
+    model, states, _ = drawn(seed, ranker if ranked else None)
+    assert recommend(model, states, k).items.tolist() == recommend(model, states, 30).items[:, :k].tolist()
+
+
+@given(seed=SEEDS)
+@EXAMPLES
+def test_nothing_allowed_gives_nothing(ranker, seed) -> None:
+    """A mask that forbids every item is answered by padding, and no error."""
+    model, states, _ = drawn(seed, ranker)
+    found = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
+    assert (found.items == MISSING).all()
+    assert not found.n_candidates.any()

@@ -1,0 +1,131 @@
+"""A saved bundle loads as what it was, or is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batch.job import load_fold
+from recsys import artefacts, bundle
+from recsys.errors import BundleMismatch, CorruptArtefact
+from recsys.events import HISTORY_LENGTH, MISSING, states_at
+from recsys.pipeline import recommend
+
+
+@pytest.fixture
+def directory(published, tmp_path) -> Path:
+    """A copy of the release's bundle."""
+    return Path(shutil.copytree(published.work / "bundle", tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def loaded(published) -> bundle.Bundle:
+    return bundle.load(published.work / "bundle")
+
+
+def test_a_bundle_recommends_as_the_model_that_was_saved(published, tmp_path) -> None:
+    """Saved and loaded, the same states get the same items and the same bits of scores."""
+    from dataclasses import replace
+
+    from batch.job import Job
+    from recsys.ranker import Ranker
+
+    dataset = published.dataset
+    text = (published.work / "fold-2" / "ranker.txt").read_text()
+    job = Job("", None, None, published.work, published.settings, None)  # type: ignore[arg-type]
+    model = replace(load_fold(job, 2), ranker=Ranker(text))
+    manifest = bundle.save(tmp_path / "made", model, text, dataset.catalogue, dataset.vocabulary, {"version": "v"})
+    again = bundle.load(tmp_path / "made")
+    offsets = dataset.events.offsets()
+    states = states_at(dataset.events, offsets[:-1], offsets[1:], dataset.attributes)
+    before, after = recommend(model, states, 20), recommend(again.model, states, 20)
+    for one, other in zip(
+        (before.items, before.scores, before.retrieval), (after.items, after.scores, after.retrieval), strict=True
+    ):
+        assert one.tobytes() == other.tobytes()
+    assert again.manifest == manifest
+    assert again.vocabulary == dataset.vocabulary
+    assert (tuple(again.catalogue.ids), tuple(again.catalogue.categories)) == (
+        dataset.catalogue.ids,
+        dataset.catalogue.categories,
+    )
+
+
+def test_popular_items_come_most_popular_first(published, loaded) -> None:
+    """All items, by the number of events, then by row."""
+    counts = np.bincount(published.dataset.events.item, minlength=published.dataset.events.n_items)
+    assert loaded.popular.tolist() == np.lexsort((np.arange(len(counts)), -counts)).tolist()
+
+
+def test_nothing_in_a_bundle_is_a_pickle(directory) -> None:
+    """Every array loads with pickles forbidden, and no file bears pickle's ending."""
+    for path in [*directory.glob("*.npy"), *directory.glob("*.npz")]:
+        found = np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            assert all(found[name].dtype != object for name in found.files)
+            found.close()
+    assert not [*directory.glob("*.pkl"), *directory.glob("*.pickle"), *directory.glob("*.pt")]
+
+
+@pytest.mark.parametrize(("field", "value"), [("feature_hash", "0" * 16), ("layout", 999), ("feature_hash", None)])
+def test_a_bundle_of_other_features_or_layout_is_refused(directory, field, value) -> None:
+    """The message says what it has, what the code has, and what to do."""
+    path = directory / artefacts.MANIFEST
+    manifest = json.loads(path.read_text()) | {field: value}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleMismatch, match="activate an older release"):
+        bundle.load(directory)
+
+
+def test_a_changed_byte_in_any_file_is_found(directory) -> None:
+    """Before any of the file is read."""
+    for name in json.loads((directory / artefacts.MANIFEST).read_text())["files"]:
+        path = directory / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(CorruptArtefact, match=name):
+            bundle.load(directory)
+        path.write_bytes(whole)
+    assert bundle.load(directory).manifest["version"]
+
+
+def test_a_missing_file_or_manifest_is_found(directory) -> None:
+    """A bundle is whole or it is none."""
+    (directory / "ranker.txt").unlink()
+    with pytest.raises(CorruptArtefact, match="no file"):
+        bundle.load(directory)
+    (directory / artefacts.MANIFEST).unlink()
+    with pytest.raises(CorruptArtefact, match="is missing"):
+        bundle.load(directory)
+
+
+def test_a_state_from_ids_holds_what_is_known(loaded) -> None:
+    """Unknown items are counted and left out; earlier items are seen without being history."""
+    ids = loaded.catalogue.ids
+    state, unknown = bundle.state_from(loaded, [ids[3], "nowhere", ids[5]], [1, 2, 3], [4.0, 1.0, None], 9, [ids[0], "gone"], {})
+    assert unknown == 1
+    assert state.items[0, -3:].tolist() == [MISSING, 3, 5]
+    assert state.times[0, -2:].tolist() == [1, 3]
+    np.testing.assert_array_equal(state.weights[0, -2:], np.array([4.0, np.nan], np.float32))
+    assert (state.seen(0).tolist(), state.n_events.tolist()) == ([0, 3, 5], [9])
+    assert (state.attributes == MISSING).all()
+
+
+def test_a_state_from_nothing_is_an_empty_one(loaded) -> None:
+    """Somebody new, of whom the request says nothing, is recommended something."""
+    state, unknown = bundle.state_from(loaded, [], [], [], 0, [], {})
+    assert (unknown, len(state), (state.items == MISSING).all()) == (0, 1, True)
+    assert (recommend(loaded.model, state, 10).items != MISSING).all()
+
+
+def test_a_state_from_many_ids_keeps_the_latest(loaded) -> None:
+    """The window holds the last HISTORY_LENGTH, and all of them are seen."""
+    ids = loaded.catalogue.ids
+    n = HISTORY_LENGTH + 7
+    state, _ = bundle.state_from(loaded, ids[:n], list(range(n)), [None] * n, n, [], {})
+    assert state.items[0].tolist() == list(range(7, n))
+    assert state.seen(0).tolist() == list(range(n))

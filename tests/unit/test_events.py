@@ -1,0 +1,87 @@
+"""Events as arrays, and the user states that every model sees, by known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys.events import HISTORY_LENGTH, MISSING, Events, states_at
+
+# user 0: items 4 1 4; user 1: nothing; user 2: item 2.
+EVENTS = Events(
+    np.array([0, 0, 0, 2], np.int32),
+    np.array([4, 1, 4, 2], np.int32),
+    np.array([10, 20, 20, 5], np.int64),
+    np.array([3.5, np.nan, 1.0, 2.0], np.float32),
+    3,
+    5,
+)
+
+
+def tail(row: np.ndarray, n: int) -> list[float]:
+    """The last n places of a state's row."""
+    return row[-n:].tolist()
+
+
+def test_offsets_count_users_without_events_too() -> None:
+    """A user of no events has an empty range."""
+    assert EVENTS.offsets().tolist() == [0, 3, 3, 4]
+
+
+def test_taking_events_keeps_the_meaning_of_rows() -> None:
+    """User and item rows, and how many of each there are, stay as they were."""
+    taken = EVENTS.take(EVENTS.item == 4)
+    assert (taken.user.tolist(), taken.item.tolist(), taken.time.tolist()) == ([0, 0], [4, 4], [10, 20])
+    assert (len(taken), taken.n_users, taken.n_items, taken.offsets().tolist()) == (2, 3, 5, [0, 2, 2, 2])
+
+
+def test_a_state_carries_items_times_and_weights_in_step() -> None:
+    """The latest event stands at the end, what is missing before the first is padding."""
+    states = states_at(EVENTS, np.array([0, 3, 3]), np.array([3, 3, 4]))
+    assert tail(states.items[0], 4) == [MISSING, 4, 1, 4]
+    assert tail(states.times[0], 4) == [0, 10, 20, 20]
+    np.testing.assert_array_equal(states.weights[0, -4:], np.array([np.nan, 3.5, np.nan, 1.0], np.float32))
+    assert (states.items[1] == MISSING).all()
+    assert np.isnan(states.weights[1]).all()
+    assert tail(states.items[2], 2) == [MISSING, 2]
+    assert [states.seen(user).tolist() for user in range(3)] == [[4, 1, 4], [], [2]]
+    assert states.n_events.tolist() == [3, 0, 1]
+
+
+def test_types_and_shapes_are_as_declared() -> None:
+    """Whatever the number of users, none included."""
+    for users in (0, 2):
+        states = states_at(EVENTS, np.zeros(users, np.int64), np.full(users, 3, np.int64))
+        columns = (states.items, states.times, states.weights)
+        assert [c.shape for c in columns] == [(users, HISTORY_LENGTH)] * 3
+        assert [c.dtype.name for c in columns] == ["int32", "int64", "float32"]
+        assert (states.attributes.shape, states.attributes.dtype.name) == ((users, 0), "int32")
+        assert (states.seen_rows.dtype.name, states.seen_offsets.dtype.name, len(states)) == ("int32", "int64", users)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_nothing_at_or_after_the_cut_is_in_a_state(cut) -> None:
+    """Only the events before it are, whatever the later ones hold."""
+    other = Events(EVENTS.user, EVENTS.item.copy(), EVENTS.time.copy(), EVENTS.weight.copy(), 3, 5)
+    other.item[cut:], other.time[cut:], other.weight[cut:] = 0, 99, 9.0
+    both = [states_at(e, np.array([0]), np.array([cut])) for e in (EVENTS, other)]
+    for name in ("items", "times", "weights", "n_events", "seen_rows", "seen_offsets"):
+        np.testing.assert_array_equal(getattr(both[0], name), getattr(both[1], name))
+
+
+def test_states_of_no_events_are_empty() -> None:
+    """A catalogue that nobody touched has users all the same."""
+    nothing = EVENTS.take(np.zeros(4, bool))
+    states = states_at(nothing, np.zeros(3, np.int64), np.zeros(3, np.int64), np.array([[1], [2], [MISSING]], np.int32))
+    assert (states.items == MISSING).all()
+    assert (states.seen_offsets.tolist(), states.attributes.tolist()) == ([0, 0, 0, 0], [[1], [2], [MISSING]])
+
+
+def test_a_slice_is_a_batch_of_its_own() -> None:
+    """Its seen items start at zero again, and attributes go with their users."""
+    attributes = np.array([[7], [8], [9]], np.int32)
+    states = states_at(EVENTS, np.array([0, 3, 3]), np.array([3, 3, 4]), attributes)
+    part = states.slice(1, 3)
+    assert (len(part), part.seen_offsets.tolist(), part.seen(1).tolist()) == (2, [0, 0, 1], [2])
+    assert (part.attributes.tolist(), part.n_events.tolist(), tail(part.items[1], 1)) == ([[8], [9]], [0, 1], [2])
+    assert len(states.slice(1, 1)) == 0
