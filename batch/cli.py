@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ from recsys.settings import PROTOCOLS, Settings
 
 # torch, FAISS and LightGBM each bring an OpenMP pool, whose idle threads would spin on the cores that the next one needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from recsys.training.fit import FitParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXIT_INVALID = 2
@@ -49,6 +52,17 @@ def _tables(command: Command) -> Command:
     return share(command)
 
 
+def _params(settings: Settings, config: Path | None) -> FitParams:
+    """The models' parameters under the settings, and the config file if one is given."""
+    from batch.config import with_config
+    from batch.job import fit_params
+
+    return fit_params(settings) if config is None else with_config(fit_params(settings), config)
+
+
+_config = click.option("--config", type=click.Path(path_type=Path), help="Parameters of the models, as `tune` writes them.")
+
+
 @main.group()
 def data() -> None:
     """Data sets to try things with."""
@@ -80,21 +94,21 @@ def fetch_data(name: str, out: Path, size: dict[str, Any]) -> None:
 @main.command()
 @_tables
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True)
+@_config
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
 def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Compares the two stages with the retriever and strong baselines on a hold-out."""
     from batch import evaluation
     from batch.console import Narrator, wide_console
-    from batch.job import fit_params
     from recsys import data as tables
     from recsys.evaluation.report import table, write_json
 
-    settings = Settings.from_env(os.environ)
+    params = _params(Settings.from_env(os.environ), options["config"])
     narrator = Narrator()
     with narrator.stage("read and validate") as progress:
         loaded = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"])
         progress(1.0, f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
-    report = evaluation.run(loaded.dataset, options["protocol"], fit_params(settings), narrator)
+    report = evaluation.run(loaded.dataset, options["protocol"], params, narrator)
     report["data"]["rejects"] = loaded.rejects
     wide_console().print(table(report))
     click.echo(_summary(report))
@@ -108,6 +122,38 @@ def _summary(report: dict[str, Any]) -> str:
     return f"candidate recall: {recall}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
 
 
+@main.command()
+@_tables
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True)
+@_config
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="How long to search."
+)
+@click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True, help="Where trials are kept.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("shortlist.toml"), show_default=True)
+def tune(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Searches parameters on a validation window inside training, and writes a config for `batch run --config`.
+
+    It starts from the settings, and from --config where one is given.
+    """
+    from batch import config
+    from batch.console import Narrator
+    from batch.tune import tune as search
+    from recsys import data as tables
+    from recsys.training.fit import FitParams
+
+    params = _params(Settings.from_env(os.environ), options["config"])
+    narrator = Narrator()
+    dataset = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"]).dataset
+    found = search(dataset, options["protocol"], params, options["minutes"], options["work"], narrator)
+    lines = [
+        f"{what}: validation NDCG@10 {after:.4f}, with the settings' own {before:.4f}; {found.trials[what]} trials"
+        for what, (before, after) in found.scores.items()
+    ]
+    config.write(options["out"], *config.changes(FitParams(), found.params), "\n".join(lines))
+    click.echo("\n".join([*lines, f"written to {options['out']}: use it with `shortlist batch run --config {options['out']}`"]))
+
+
 @main.group("batch", cls=Shown)
 def batch_group() -> None:
     """The scheduled job: learn, evaluate, precompute, publish."""
@@ -116,13 +162,17 @@ def batch_group() -> None:
 def _job_command(name: str) -> None:
     @batch_group.command(name, help="Runs every stage that is not done." if name == "run" else f"Runs the stage {name}.")
     @_tables
+    @_config
     @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
-    def command(interactions: str, items: str | None, users: str | None, max_reject_share: float, work: Path) -> None:
+    def command(
+        interactions: str, items: str | None, users: str | None, max_reject_share: float, work: Path, config: Path | None
+    ) -> None:
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
 
         settings = Settings.from_env(os.environ)
-        job = Job(interactions, items, users, work, settings, Narrator(), max_reject_share)
+        params = _params(settings, config)
+        job = Job(interactions, items, users, work, settings, Narrator(), max_reject_share, params)
         run(job) if name == "run" else run_stage(job, name)
 
 

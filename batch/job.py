@@ -67,6 +67,8 @@ class Job:
     settings: Settings
     narrator: Narrator
     max_reject_share: float = 0.05
+    config: FitParams | None = None
+    """The models' parameters where a config file changes those of the settings."""
 
     @property
     def protocol(self) -> Protocol:
@@ -76,7 +78,7 @@ class Job:
     @property
     def params(self) -> FitParams:
         """The models' parameters."""
-        return fit_params(self.settings)
+        return fit_params(self.settings) if self.config is None else self.config
 
     def fold(self, number: int) -> Path:
         """The directory of a fold."""
@@ -91,6 +93,7 @@ def fit_params(settings: Settings) -> FitParams:
         n_candidates=settings.top_k_candidates,
         n_lists=settings.faiss_n_lists,
         n_probe=settings.faiss_n_probe,
+        exploration_share=settings.exploration_share,
         threads=settings.threads,
     )
 

@@ -21,11 +21,11 @@ from recsys.errors import BundleMismatch
 from recsys.events import HISTORY_LENGTH, MISSING, Float32, Int32, UserStates
 from recsys.features import ItemTable, feature_hash
 from recsys.neighbours import Neighbours
-from recsys.pipeline import Model, by_trend
+from recsys.pipeline import Model, by_trend, new_items
 from recsys.ranker import Ranker
 from recsys.towers import Towers
 
-LAYOUT = 1
+LAYOUT = 2
 """Changes when older code could no longer read the files."""
 
 _COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership")
@@ -72,6 +72,7 @@ def save(
     (directory / "catalog.msgpack").write_bytes(msgpack.packb(catalog))
     (directory / "popular.msgpack").write_bytes(msgpack.packb(_by_popularity(table).tobytes()))
     fixed = {"layout": LAYOUT, "feature_hash": feature_hash(), "n_candidates": model.n_candidates}
+    fixed["exploration_share"] = model.exploration_share
     return artefacts.build_manifest(directory, **fixed, **fields)
 
 
@@ -120,16 +121,22 @@ def load(directory: Path) -> Bundle:
     items = Items(ids, list(catalog["titles"]), list(catalog["categories"]), {i: row for row, i in enumerate(ids)})
     popular = np.frombuffer(msgpack.unpackb((directory / "popular.msgpack").read_bytes()), np.int32)
     vocabulary = AttributeVocabulary(told["columns"], told["tokens"], told["edges"])
-    return Bundle(manifest, items, vocabulary, _load_model(directory, int(manifest["n_candidates"])), popular)
+    return Bundle(
+        manifest,
+        items,
+        vocabulary,
+        _load_model(directory, int(manifest["n_candidates"]), float(manifest["exploration_share"])),
+        popular,
+    )
 
 
-def _load_model(directory: Path, n_candidates: int) -> Model:
+def _load_model(directory: Path, n_candidates: int, exploration_share: float) -> Model:
     table = load_table(directory)
     faiss.omp_set_num_threads(1)
     index = faiss.read_index(str(directory / "index.faiss"))
     text = (directory / "ranker.txt").read_text()
     ranker = Ranker(text) if text else None
-    return Model(load_towers(directory), index, table, ranker, n_candidates, by_trend(table))
+    return Model(load_towers(directory), index, table, ranker, n_candidates, by_trend(table), exploration_share, new_items(table))
 
 
 def load_table(directory: Path) -> ItemTable:

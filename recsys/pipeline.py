@@ -24,6 +24,15 @@ CANDIDATE_SHARES = {"retriever": 0.7, "neighbours": 0.25, "trending": 0.05}
 NEIGHBOUR_RELATIONS = (2, 3, 4)
 """Which RELATIONS propose candidates: next_10, near and regression."""
 
+NEW_ITEM_EVENTS = 10
+"""An item of at most so many events, all of them recent, or of none, is new: it is what exploration shows."""
+
+PLACES = 1000
+"""The longest list."""
+
+EXPLORED = 50
+"""Of how many new items, the best for the user by the retriever, exploration draws."""
+
 CHUNK = 64
 """Users scored at once by `two_stage`: enough to amortise, little enough to stay in cache."""
 
@@ -39,6 +48,10 @@ class Model:
     n_candidates: int
     trending: Int32
     """Item rows by falling recent popularity."""
+    exploration_share: float
+    """The share of places, 0 to 1, that new items are put into."""
+    new: Int32
+    """Rows of the new items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,12 @@ def by_trend(table: ItemTable) -> Int32:
     return np.lexsort((np.arange(n), -table.popularity[:n], -table.recent[:n])).astype(np.int32)
 
 
+def new_items(table: ItemTable) -> Int32:
+    """int32[m]: the rows of the items that have had no chance yet: without an event, or with a few recent ones only."""
+    popularity, recent = table.popularity[:-1], table.recent[:-1]
+    return np.flatnonzero((popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)).astype(np.int32)
+
+
 def retrieve(model: Model, states: UserStates, allowed: NDArray[np.bool_] | None = None) -> Candidates:
     """Up to `n_candidates` unseen items for each user, by falling retrieval score.
 
@@ -68,7 +87,8 @@ def retrieve(model: Model, states: UserStates, allowed: NDArray[np.bool_] | None
     items = np.full((len(states), width), MISSING, np.int32)
     scores = np.full((len(states), width), -np.inf, np.float32)
     for user, row in enumerate(rows):
-        score = np.matmul(model.towers.items[row], vectors[user])
+        with np.errstate(invalid="ignore"):  # BLAS kernels may raise the flag over lanes that they throw away
+            score = np.matmul(model.towers.items[row], vectors[user])
         order = np.lexsort((row, -score))
         items[user, : len(row)], scores[user, : len(row)] = row[order], score[order]
     return Candidates(items, scores)
@@ -139,13 +159,52 @@ def recommend(model: Model, states: UserStates, k: int, *, allowed: NDArray[np.b
     items = np.full((len(states), k), MISSING, np.int32)
     scores = np.full((len(states), k), -np.inf, np.float32)
     retrieval = np.full((len(states), k), -np.inf, np.float32)
+    exploring = model.exploration_share > 0 and len(model.new) > 0
+    vectors = user_vectors(model.towers, states) if exploring else None
     for user in range(len(states)):
-        order = np.lexsort((candidates.items[user], -ranked[user]))[:k]
+        order = np.lexsort((candidates.items[user], -ranked[user]))[: k if vectors is None else 2 * k]
         order = order[present[user, order]]
-        items[user, : len(order)] = candidates.items[user, order]
-        scores[user, : len(order)] = ranked[user, order]
-        retrieval[user, : len(order)] = candidates.scores[user, order]
+        found = [candidates.items[user, order], ranked[user, order], candidates.scores[user, order]]
+        if vectors is not None and len(order):
+            entries = list(zip(*(column.tolist() for column in found), strict=True))
+            entries = _explored(model, states, user, vectors[user], entries, k, allowed)
+            found = [np.array(column) for column in zip(*entries, strict=True)]
+        width = min(k, len(found[0]))
+        items[user, :width], scores[user, :width], retrieval[user, :width] = (column[:k] for column in found)
     return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+
+
+Entry = tuple[int, float, float]
+"""An item row, its score and its retrieval score."""
+
+
+def _explored(
+    model: Model, states: UserStates, user: int, vector: Float32, ranking: list[Entry], k: int, allowed: NDArray[np.bool_] | None
+) -> list[Entry]:
+    """The ranking with new items at some of its first k places, as chance has it; the rest moves down.
+
+    Chance is drawn from the history, so that a user sees the same list until they do something, on every path, and a
+    shorter list is the beginning of a longer one. An item put in takes the score of the one that makes room for it.
+    """
+    chance = np.random.default_rng(np.ascontiguousarray(states.items[user]).view(np.uint32))
+    places = np.flatnonzero(chance.random(PLACES)[:k] < model.exploration_share).tolist()
+    if not places:
+        return ranking
+    pool = np.setdiff1d(model.new, states.seen(user))
+    pool = pool if allowed is None else pool[allowed[pool]]
+    affinity = np.matmul(model.towers.items[pool], vector)
+    best = np.lexsort((pool, -affinity))[:EXPLORED]
+    best = best[np.argsort(chance.random(EXPLORED)[: len(best)])]
+    drawn = iter(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
+    for place in places:
+        taken = {row for row, _, _ in ranking[:place]}
+        item = next(((row, near) for row, near in drawn if row not in taken), None)
+        if item is None or place > len(ranking):
+            break
+        ranking = [entry for entry in ranking if entry[0] != item[0]]
+        score = ranking[min(place, len(ranking) - 1)][1] if ranking else item[1]
+        ranking.insert(place, (item[0], score, item[1]))
+    return ranking
 
 
 def recommender(model: Model) -> Recommend:

@@ -16,12 +16,12 @@ from recsys.catalogue import Dataset
 from recsys.events import Events, Int64
 from recsys.features import ItemTable
 from recsys.index import build_index
-from recsys.pipeline import Model, by_trend
+from recsys.pipeline import Model, by_trend, new_items
 from recsys.ranker import Ranker
 from recsys.settings import Protocol
 from recsys.towers import Towers
 from recsys.training.item_table import content_matrix, fit_item_table
-from recsys.training.lambdamart import RankerParams, fit_ranker, ranker_groups
+from recsys.training.lambdamart import Groups, RankerParams, fit_ranker, ranker_groups
 from recsys.training.neighbours import fit_neighbours
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import Progress, TowerParams, fit_towers
@@ -39,6 +39,7 @@ class FitParams:
     n_candidates: int = 500
     n_lists: int = 100
     n_probe: int = 10
+    exploration_share: float = 0.02
     seed: int = 20260801
     threads: int = 0
     """Threads of torch and LightGBM in training; 0 takes every core."""
@@ -75,7 +76,7 @@ def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progr
 def assemble(towers: Towers, table: ItemTable, params: FitParams, ranker: Ranker | None = None) -> Model:
     """The model of a fold."""
     index = build_index(towers.items, params.n_lists, params.n_probe)
-    return Model(towers, index, table, ranker, params.n_candidates, by_trend(table))
+    return Model(towers, index, table, ranker, params.n_candidates, by_trend(table), params.exploration_share, new_items(table))
 
 
 def ranker_of(
@@ -83,9 +84,21 @@ def ranker_of(
 ) -> FittedRanker:
     """A ranker whose labels are the events at or after `first`, on a model that knows only the events before."""
     rng = np.random.default_rng(params.seed + 1)
-    last = events.offsets()[1:]
-    groups = ranker_groups(model, events, dataset.attributes, first, last, horizon, params.ranker, rng)
+    groups = ranker_groups_of(model, dataset, events, first, horizon, params, rng)
     return FittedRanker(*fit_ranker(groups, params.ranker, rng, params.threads))
+
+
+def ranker_groups_of(
+    model: Model,
+    dataset: Dataset,
+    events: Events,
+    first: Int64,
+    horizon: int | None,
+    params: FitParams,
+    rng: np.random.Generator,
+) -> Groups:
+    """What `ranker_of` learns from."""
+    return ranker_groups(model, events, dataset.attributes, first, events.offsets()[1:], horizon, params.ranker, rng)
 
 
 def horizon_of(protocol: Protocol) -> int | None:

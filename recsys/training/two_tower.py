@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,7 +77,7 @@ def fit_towers(
     below n_tokens, or MISSING.
     """
     torch.manual_seed(int(rng.integers(2**31)))
-    net = _Net(events.n_items, content, n_tokens, params)
+    net = _Net(np.bincount(events.item, minlength=events.n_items) > 0, content, n_tokens, params)
     windows = _Windows(events, attributes)
     n_epochs = _epochs(windows, params)
     steps = n_epochs * windows.batches(params.batch_windows)
@@ -155,7 +156,7 @@ class _Windows:
         return _Batch(inputs, targets, self.attributes[users].astype(np.int64))
 
 
-def _first_times(events: Events) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _first_times(events: Events) -> NDArray[np.bool_]:
     """bool[n]: whether an event is its user's first with that item."""
     key = events.user.astype(np.int64) * events.n_items + events.item
     first = np.zeros(len(key), np.bool_)
@@ -164,11 +165,15 @@ def _first_times(events: Events) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 class _Net(nn.Module):
-    """The torch twin of `recsys.towers`, plus the item tower, which is exported as finished vectors."""
+    """The torch twin of `recsys.towers`, plus the item tower, which is exported as finished vectors.
 
-    def __init__(self, n_items: int, content: Float32, n_tokens: int, params: TowerParams) -> None:
+    An item that nobody has had yet (not `warm`, bool[n_items]) is no negative, for it could not be taken, and nothing is
+    learnt of its free embedding: its vector is made of its content alone.
+    """
+
+    def __init__(self, warm: NDArray[np.bool_], content: Float32, n_tokens: int, params: TowerParams) -> None:
         super().__init__()
-        d, width = params.dimension, len(HALF_LIVES) * params.dimension
+        n_items, d, width = len(warm), params.dimension, len(HALF_LIVES) * params.dimension
         self.params = params
         scale = params.embedding_scale
         self.history = nn.Parameter(torch.randn(n_items, d) * scale)
@@ -184,7 +189,11 @@ class _Net(nn.Module):
         self.out = nn.Linear(params.hidden, d)
         self.content: Tensor
         self.decay: Tensor
+        self.warm: Tensor
+        self.warm_rows: Tensor
         self.register_buffer("content", torch.from_numpy(content))
+        self.register_buffer("warm", torch.from_numpy(warm.astype(np.float32)))
+        self.register_buffer("warm_rows", torch.from_numpy(np.flatnonzero(warm)))
         self.register_buffer("decay", _causal_means())
         with torch.no_grad():
             self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
@@ -196,8 +205,7 @@ class _Net(nn.Module):
 
     def users(self, batch: _Batch) -> Tensor:
         """[B, L, d]: the user vector after each position of the windows."""
-        table = functional.pad(self.history + self.content @ self.content_history, (0, 0, 0, 1))
-        embeddings = table[torch.from_numpy(batch.inputs)]  # [B, L, d]
+        embeddings = self.past_table()[torch.from_numpy(batch.inputs)]  # [B, L, d]
         if self.training and self.params.history_dropout:
             keep = torch.rand(embeddings.shape[:2]) >= self.params.history_dropout
             embeddings = embeddings * keep[..., None]
@@ -212,6 +220,10 @@ class _Net(nn.Module):
         out: Tensor = self.skip(means) + self.out(hidden)
         return out
 
+    def past_table(self) -> Tensor:
+        """[n_items + 1, d]: the embeddings of items as history, the last row zero."""
+        return functional.pad(self.history * self.warm[:, None] + self.content @ self.content_history, (0, 0, 0, 1))
+
     def _attributes(self, batch: _Batch) -> Tensor:
         table = functional.pad(self.attributes, (0, 0, 0, 1))
         tokens = torch.from_numpy(np.where(batch.attributes == MISSING, len(self.attributes), batch.attributes))
@@ -223,10 +235,10 @@ class _Net(nn.Module):
     def items(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """[m, d] vectors and [m] biases of items; in training some have only their content."""
         content = self.content[rows]
-        free, bias = self.free[rows], self.bias[rows]
+        keep = self.warm[rows]
         if self.training and self.params.content_only and content.shape[1]:
-            keep = (torch.rand(len(rows)) >= self.params.content_only).to(free.dtype)
-            free, bias = free * keep[:, None], bias * keep
+            keep = keep * (torch.rand(len(rows)) >= self.params.content_only)
+        free, bias = self.free[rows] * keep[:, None], self.bias[rows] * keep
         return free + content @ self.content_item, bias + content @ self.content_bias
 
     @torch.no_grad()
@@ -236,9 +248,11 @@ class _Net(nn.Module):
         vectors, bias = self.items(torch.arange(len(self.free)))
         if self.params.loss == "bpr":
             vectors, bias = functional.normalize(vectors, dim=1) / self.params.temperature, torch.zeros_like(bias)
-        history = functional.pad(self.history + self.content @ self.content_history, (0, 0, 0, 1))
+        unknown = (self.warm == 0) & (self.content.abs().sum(dim=1) == 0)
+        if len(self.warm_rows):
+            bias[unknown] = bias[self.warm_rows].min()  # of such an item nothing is known: it comes last
         return Towers(
-            history=_array(history),
+            history=_array(self.past_table()),
             items=_array(torch.cat((vectors, bias[:, None]), dim=1)),
             attributes=_array(functional.pad(self.attributes, (0, 0, 0, 1))),
             skip_w=_array(self.skip.weight.T),
@@ -284,11 +298,11 @@ def _step(
 
 
 def _softmax_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
-    n = len(net.free)
+    n = len(net.warm_rows)
     if n <= params.full_softmax_items:
-        vectors, bias = net.items(torch.arange(n))
-        return functional.cross_entropy(users @ vectors.T + bias, targets)
-    sample = torch.from_numpy(rng.integers(0, n, params.negatives))
+        vectors, bias = net.items(net.warm_rows)
+        return functional.cross_entropy(users @ vectors.T + bias, torch.searchsorted(net.warm_rows, targets))
+    sample = net.warm_rows[torch.from_numpy(rng.integers(0, n, params.negatives))]
     vectors, bias = net.items(sample)
     negative = users @ vectors.T + bias + math.log(n / params.negatives)  # each stands for n / m items
     negative = negative.masked_fill(sample[None, :] == targets[:, None], -math.inf)

@@ -12,7 +12,7 @@ from recsys.catalogue import Catalogue
 from recsys.events import HISTORY_LENGTH, MISSING, Events, UserStates, states_at
 from recsys.features import FEATURES
 from recsys.index import build_index
-from recsys.pipeline import Model, by_trend, recommend
+from recsys.pipeline import Model, by_trend, new_items, recommend
 from recsys.ranker import Ranker, stamp
 from recsys.towers import HALF_LIVES, Towers
 from recsys.training.item_table import fit_item_table
@@ -78,7 +78,11 @@ def drawn(seed: int, ranker: Ranker | None) -> tuple[Model, UserStates, np.rando
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:], attributes)
     candidates = int(rng.integers(1, 60))
-    return Model(towers, build_index(towers.items, 4, 1), table, ranker, candidates, by_trend(table)), states, rng
+    return (
+        Model(towers, build_index(towers.items, 4, 1), table, ranker, candidates, by_trend(table), 0.1, new_items(table)),
+        states,
+        rng,
+    )
 
 
 @given(seed=SEEDS, ranked=st.booleans())

@@ -18,6 +18,7 @@ DEFAULTS = Settings(
     faiss_n_lists=100,
     faiss_n_probe=10,
     lgbm_n_estimators=500,
+    exploration_share=0.02,
     loss="sampled_softmax",
     cache_ttl_seconds=300,
     redis_url="redis://localhost:6379",
@@ -53,8 +54,8 @@ CHOICES = {
     "SHORTLIST_GATE": ("on", "off"),
 }
 OTHERS = ("FAISS_N_PROBE", "REDIS_URL", "SHORTLIST_ARTEFACTS", "SHORTLIST_NAMESPACE", "SHORTLIST_BUNDLE_DIR")
-NUMBERS = (*RANGES, "SHORTLIST_RELEASE_CACHE_SECONDS", "FAISS_N_PROBE")
-VARIABLES = (*RANGES, *CHOICES, *OTHERS, "SHORTLIST_RELEASE_CACHE_SECONDS")
+NUMBERS = (*RANGES, "EXPLORATION_SHARE", "SHORTLIST_RELEASE_CACHE_SECONDS", "FAISS_N_PROBE")
+VARIABLES = (*RANGES, *CHOICES, *OTHERS, "SHORTLIST_RELEASE_CACHE_SECONDS", "EXPLORATION_SHARE")
 
 
 def test_defaults() -> None:

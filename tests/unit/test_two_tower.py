@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,7 +76,9 @@ def test_numpy_equals_torch_to_1e_5() -> None:
     rng = np.random.default_rng(5)
     n_items, n_tokens, length = 50, 6, 130
     torch.manual_seed(0)
-    net = two_tower._Net(n_items, rng.random((n_items, 4), dtype=np.float32), n_tokens, TowerParams(dimension=16, hidden=32))
+    net = two_tower._Net(
+        rng.random(n_items) < 0.8, rng.random((n_items, 4), dtype=np.float32), n_tokens, TowerParams(dimension=16, hidden=32)
+    )
     net.eval()
     towers = net.export()
     history = rng.integers(0, n_items, length)
@@ -104,3 +107,20 @@ def test_a_repeat_is_no_target() -> None:
     batch = next(windows.epoch(4, np.random.default_rng(0)))
     assert batch.inputs.tolist() == [[3, 1, 3]]
     assert batch.targets.tolist() == [[1, MISSING, 2]]
+
+
+def test_an_item_that_nobody_had_gets_its_vector_from_its_content() -> None:
+    """A new item of the even kind is scored for users of even items above a new item of the odd kind, unknown ones come last."""
+    events = checkerboard(60, 12, np.random.default_rng(0))
+    events = replace(events, n_items=15)  # 12 is of the even kind, 13 of the odd, of 14 nothing is known
+    kind = np.append(np.arange(14) % 2, 2)
+    content = (kind[:, None] == np.arange(2)).astype(np.float32)
+    params = TowerParams(dimension=16, hidden=32, min_steps=300, batch_windows=8, content_only=0.3)
+    towers, _ = fit_towers(events, content, np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1))
+    offsets = events.offsets()
+    states = states_at(events, offsets[:-1], offsets[1:])
+    scores = user_vectors(towers, states) @ towers.items.T
+    users = np.arange(60)
+    assert (scores[users, 12 + users % 2] > scores[users, 13 - users % 2]).mean() > 0.95
+    assert not towers.history[14].any()
+    assert towers.items[14, -1] == towers.items[:12, -1].min()

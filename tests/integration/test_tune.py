@@ -1,0 +1,71 @@
+"""The search for parameters: it reads no hold-out, goes on where it stopped, and writes what the batch takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from batch import config
+from batch.cli import main
+from batch.tune import tune
+from recsys.training.fit import FitParams
+from recsys.training.lambdamart import RankerParams
+from recsys.training.split import cuts
+from recsys.training.two_tower import TowerParams
+
+SMALL = FitParams(
+    towers=TowerParams(dimension=8, hidden=16, epochs=2, min_steps=1),
+    ranker=RankerParams(estimators=10),
+    n_candidates=20,
+    threads=1,
+)
+
+
+def test_the_hold_out_is_never_read(published, tmp_path, narrator) -> None:
+    """With other items in the hold-out the same trials get the same scores."""
+    events = published.dataset.events
+    held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
+    other = np.where(held, (events.item + 1) % events.n_items, events.item).astype(np.int32)
+    changed = replace(published.dataset, events=replace(events, item=other))
+    first = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path / "one", narrator)
+    second = tune(changed, "last-10pct", SMALL, 1e-6, tmp_path / "two", narrator)
+    assert first == second
+    assert first.trials == {"towers": 1, "ranker": 1}
+    assert 0 < first.scores["towers"][0] < 1
+
+
+def test_a_later_call_goes_on(published, tmp_path, narrator) -> None:
+    """Trials of an earlier call count, and the outcome is never worse than what the search began with."""
+    tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, narrator)
+    again = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, narrator)
+    assert again.trials["towers"] == 2
+    assert all(before <= after for before, after in again.scores.values())
+
+
+def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) -> None:
+    """`shortlist tune` prints both figures and leaves a file that `evaluate --config` reads."""
+    monkeypatch.setenv("TOP_K_CANDIDATES", "20")
+    start = tmp_path / "start.toml"
+    config.write(start, {"dimension": 8, "hidden": 16, "min_steps": 1}, {"estimators": 10}, "")
+    out = tmp_path / "found.toml"
+    interactions = ["--interactions", str(tables / "interactions.parquet")]
+    options = ["--minutes", "0.00001", "--work", str(tmp_path), "--out", str(out), "--config", str(start)]
+    result = CliRunner().invoke(main, ["tune", *interactions, *options])
+    assert result.exit_code == 0, result.output
+    assert "towers: validation NDCG@10" in result.output
+    found = config.with_config(FitParams(), out)
+    assert (found.towers.min_steps, found.ranker.estimators) == (1, 10)
+    result = CliRunner().invoke(main, ["evaluate", *interactions, "--config", str(tmp_path / "other.toml")])
+    assert isinstance(result.exception, SystemExit)
+    assert "other.toml" in result.output
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "x"])
+def test_no_time_is_refused(minutes) -> None:
+    """A search needs a positive time."""
+    result = CliRunner().invoke(main, ["tune", "--interactions", "x.parquet", "--minutes", minutes])
+    assert result.exit_code == 2
+    assert "--minutes" in result.output

@@ -1,0 +1,62 @@
+"""A config file changes what it names, and a slip in it is told in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batch import config
+from recsys.errors import InvalidSettings
+from recsys.training.fit import FitParams
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "shortlist.toml"
+    path.write_text(text)
+    return path
+
+
+def test_what_is_written_is_read_back(tmp_path) -> None:
+    """The parameters that a file names change, the others stay; the comment is no parameter."""
+    path = tmp_path / "deep" / "shortlist.toml"
+    config.write(path, {"epochs": 12, "dropout": 0.25, "loss": "bpr"}, {"leaves": 31}, "found by\nsearching")
+    params = config.with_config(FitParams(), path)
+    assert (params.towers.epochs, params.towers.dropout, params.towers.loss, params.ranker.leaves) == (12, 0.25, "bpr", 31)
+    assert params.towers.hidden == FitParams().towers.hidden
+    assert path.read_text().startswith("# found by\n# searching\n\n[towers]\n")
+
+
+def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
+    """`dropout = 0` is 0.0."""
+    dropout = config.with_config(FitParams(), written(tmp_path, "[towers]\ndropout = 0\n")).towers.dropout
+    assert (dropout, type(dropout)) == (0.0, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[towers]\nepoch = 3\n", r"\[towers\] has 'epoch': must be one of dimension, hidden"),
+        ("[tower]\nepochs = 3\n", "has 'tower': only the sections towers and ranker are known"),
+        ("towers = 3\n", r"\[towers\] is 3: must be a section"),
+        ("[towers]\nepochs = 3.5\n", "has epochs = 3.5: must be a whole number greater than 0"),
+        ("[towers]\nepochs = true\n", "has epochs = True: must be a whole number"),
+        ("[towers]\nepochs = 0\n", "has epochs = 0: must be a whole number greater than 0"),
+        ("[towers]\ndropout = 1.5\n", "has dropout = 1.5: must be a number from 0 to 1"),
+        ("[towers]\ndropout = nan\n", "has dropout = nan: must be a number from 0 to 1"),
+        ("[towers]\nloss = 'hinge'\n", "has loss = 'hinge': must be sampled_softmax or bpr"),
+        ("[ranker]\nl2 = -1\n", "has l2 = -1: must be a number of at least 0"),
+        ("[ranker]\nl2 = 'x'\n", "has l2 = 'x': must be a number"),
+        ("[ranker\n", "give a TOML file"),
+    ],
+)
+def test_a_slip_is_told_with_its_value_and_rule(text, told, tmp_path) -> None:
+    """Each message names the file, the value and the rule."""
+    with pytest.raises(InvalidSettings, match=told):
+        config.with_config(FitParams(), written(tmp_path, text))
+
+
+def test_a_missing_file_is_told(tmp_path) -> None:
+    """A path that is not there is named."""
+    with pytest.raises(InvalidSettings, match="nowhere"):
+        config.with_config(FitParams(), tmp_path / "nowhere.toml")
