@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from batch import dataset_file, evaluation, precompute, publish
+from batch import dataset_file, evaluation, gate, precompute, publish
 from batch.console import Narrator
 from recsys import bundle, data
 from recsys.catalogue import Dataset
@@ -175,28 +175,26 @@ def train_ranker(job: Job) -> None:
 
 
 def evaluate(job: Job) -> None:
-    """Reports on fold 1, and refuses a release that is no better than popularity.
+    """Reports on fold 1, and refuses a release that is no better than popularity, or worse than the serving one.
 
     Raises:
-        ReleaseRefused: the two stages do not beat popularity on the hold-out.
+        ReleaseRefused: the two stages do not beat popularity, or fall too far below the serving release.
     """
     dataset = dataset_file.load(job.work)
     model = load_fold(job, 1, ranked=True)
-    truth = evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
+    cut = cuts(dataset.events, job.protocol)
+    truth = evaluation.truth_after(dataset, cut)
     past = past_of(dataset, job.protocol, 1)
     report = evaluation.compare(model, past, truth, job.protocol, job.narrator)
     report["data"] = evaluation.describe(dataset)
-    write_json(report, job.work / "metrics.json")
     job.narrator.console.print(report_table(report))
-    figures = report["methods"]
-    ours = figures["two_stage"]["ndcg@10"]["value"]
-    floor = figures["popularity"]["ndcg@10"]["value"]
-    if ours <= floor and job.settings.gate:
-        message = (
-            f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data, "
-            "or set SHORTLIST_GATE=off to publish all the same"
-        )
-        raise ReleaseRefused(message)
+    with job.narrator.stage("gate") as progress:
+        verdict = gate.judge(report, model, dataset, cut, job.settings)
+        progress(1.0, verdict.note)
+    report["gate"] = verdict.note
+    write_json(report, job.work / "metrics.json")
+    if verdict.refusal is not None and job.settings.gate:
+        raise ReleaseRefused(f"{verdict.refusal}, or set SHORTLIST_GATE=off to publish all the same")
 
 
 def precompute_lists(job: Job) -> None:
@@ -298,6 +296,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     events = dataset.events
     text = (job.fold(2) / "ranker.txt").read_text()
+    report = json.loads((job.work / "metrics.json").read_text())
     fields = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(time.time()),
@@ -306,7 +305,8 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "data": evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),
         "importances": json.loads((job.fold(2) / "importances.json").read_text()),
-        "metrics": json.loads((job.work / "metrics.json").read_text())["methods"],
+        "metrics": report["methods"],
+        "gate": report["gate"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
     }

@@ -63,7 +63,9 @@ class Settings:
     protocol: Protocol
     """`SHORTLIST_PROTOCOL` (last-10pct): how the batch cuts off what it reports on."""
     gate: bool
-    """`SHORTLIST_GATE` (on): whether a release that does not beat popularity is refused."""
+    """`SHORTLIST_GATE` (on): whether a release that is no better than popularity, or worse than the serving one, is refused."""
+    gate_margin: float
+    """`SHORTLIST_GATE_MARGIN` (0.05): by what share of NDCG@10 a release may fall below the serving one."""
     bundle_dir: Path
     """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
 
@@ -97,6 +99,7 @@ class Settings:
             engine=read.choice("SHORTLIST_ENGINE", "local", ENGINES),
             protocol=read.choice("SHORTLIST_PROTOCOL", "last-10pct", PROTOCOLS),
             gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
+            gate_margin=read.number("SHORTLIST_GATE_MARGIN", 0.05, 0.0, 1.0),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
         )
 

@@ -1,0 +1,146 @@
+"""Whether a release may serve: it beats popularity, and does not fall behind the release that is serving now.
+
+The two releases are compared on what neither knew: the hold-outs' events that came after the serving one was made, from the
+same states. The serving one learnt from everything up to its making, and the new one's report model only from what lies
+before the hold-out, so the comparison leans to the serving side; the margin is for that. Where the serving release was made
+of the very same data, its own report is about the same hold-out, and the figures are compared as they are.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batch.evaluation import truth_after
+from recsys import bundle
+from recsys.artefacts import Artefacts, open_artefacts
+from recsys.bundle import Bundle
+from recsys.catalogue import Dataset
+from recsys.errors import BundleMismatch, CorruptArtefact, InvalidData
+from recsys.evaluation.bootstrap import interval, means, resampled
+from recsys.evaluation.metrics import Float64, hit_matrix, ndcg
+from recsys.evaluation.truth import Truth
+from recsys.events import MISSING, Int32, Int64, UserStates
+from recsys.pipeline import Model, recommender
+from recsys.settings import Protocol, Settings
+from recsys.store import open_store
+
+TIMEOUT_MS = 30_000
+DEPTH = 10
+SEED = 20260801
+
+FEWEST_USERS = 50
+"""Users with new events, below which a comparison would say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """refusal: why the release may not serve, or None; note: what was compared, for the log and the manifest."""
+
+    refusal: str | None
+    note: str
+
+
+def judge(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
+    """The verdict on the release whose `report` (on the events from `cut` on) and report model these are."""
+    ours = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
+    floor = float(report["methods"]["popularity"]["ndcg@10"]["value"])
+    if ours <= floor:
+        refusal = f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data"
+        return Verdict(refusal, "does not beat popularity")
+    store = open_store(settings.redis_url, settings.namespace, TIMEOUT_MS)
+    try:
+        pointer = store.release()
+    finally:
+        store.close()
+    if pointer is None:
+        return Verdict(None, "beats popularity; no release is serving yet")
+    return _against(open_artefacts(settings.artefacts), pointer.current, report, model, dataset, cut, settings.gate_margin)
+
+
+def _against(
+    artefacts: Artefacts, serving: str, report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, margin: float
+) -> Verdict:
+    try:
+        manifest = artefacts.manifest(serving)
+        if same_window(manifest, dataset, report["protocol"]):
+            old = float(manifest["metrics"]["two_stage"]["ndcg@10"]["value"])
+            new = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
+            return _verdict(serving, new, old, margin, "on the same hold-out of the same data", certain=True)
+        truth = _unknown_to_both(dataset, cut, int(manifest["as_of"]))
+        if truth is None:
+            return Verdict(None, f"beats popularity; fewer than {FEWEST_USERS} users did something since {serving} was made")
+        with tempfile.TemporaryDirectory() as directory:
+            old_values = _values(_lists_of(bundle.load(artefacts.fetch(serving, Path(directory))), dataset, truth.states), truth)
+    except (BundleMismatch, CorruptArtefact, KeyError) as error:
+        return Verdict(None, f"beats popularity; {serving} cannot be compared: {error}")
+    new_values = _values(recommender(model)(truth.states, DEPTH)[0], truth)
+    drawn = resampled(means((new_values - old_values)[:, None]), len(truth), np.random.default_rng(SEED))
+    certain = bool(interval(drawn)[1][0] < 0)
+    window = f"on what {len(truth)} users did since it was made"
+    return _verdict(serving, float(new_values.mean()), float(old_values.mean()), margin, window, certain=certain)
+
+
+def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: Protocol) -> bool:
+    """Whether a release's report is about the hold-out of this very data."""
+    return bool(manifest["data"]["fingerprint"] == dataset.fingerprint and manifest["protocol"] == protocol)
+
+
+def _verdict(serving: str, new: float, old: float, margin: float, window: str, *, certain: bool) -> Verdict:
+    told = f"NDCG@10 is {new:.4f}, that of the serving release {serving} {old:.4f}, {window}"
+    if certain and new < old * (1 - margin):
+        return Verdict(f"{told}: a release may not fall more than {margin:.0%} below; look at the data", told)
+    return Verdict(None, told)
+
+
+def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
+    """What users did from their cut on and after `as_of`, from the states just before; None where they are too few."""
+    events = dataset.events
+    known = np.bincount(events.user[events.time <= as_of], minlength=events.n_users)
+    later = np.maximum(cut, events.offsets()[:-1] + known)  # events are in time order within a user
+    try:
+        truth = truth_after(dataset, later)
+    except InvalidData:
+        return None
+    return None if int((truth.counts > 0).sum()) < FEWEST_USERS else truth
+
+
+def _values(items: Int32, truth: Truth) -> Float64:
+    """float64[counted users]: NDCG@10; users whose new events are all repeats are not counted."""
+    n_items = max(int(items.max(initial=0)), int(truth.items.max(initial=0)), int(truth.states.items.max(initial=0))) + 1
+    return ndcg(hit_matrix(items, truth, n_items), truth.counts, DEPTH)[truth.counts > 0]
+
+
+def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
+    """int32[U, DEPTH]: what a bundle recommends in these states, in the rows of `dataset`."""
+    to_old = np.array([*(old.catalogue.row_of.get(i, MISSING) for i in dataset.catalogue.ids), MISSING], np.int32)
+    to_new = np.full(len(old.catalogue.ids) + 1, MISSING, np.int32)
+    both = np.flatnonzero(to_old[:-1] != MISSING)
+    to_new[to_old[both]] = both
+    encoded = [old.vocabulary.encode(dict(dataset.vocabulary.decode(tokens))) for tokens in states.attributes]
+    attributes = np.stack(encoded) if encoded else np.empty((0, len(old.vocabulary.columns)), np.int32)
+    items, _ = recommender(replace(old.model, exploration_share=0.0))(_translated(states, to_old, attributes), DEPTH)
+    return to_new[items]
+
+
+def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserStates:
+    """The states in the rows of another catalogue: what it does not know is left out."""
+    items = to_old[states.items]
+    order = np.argsort(items != MISSING, axis=1, kind="stable")  # what is known moves to the right, in its order
+    seen = to_old[states.seen_rows]
+    owners = np.repeat(np.arange(len(states)), np.diff(states.seen_offsets))[seen != MISSING]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=len(states))))).astype(np.int64)
+    return UserStates(
+        np.take_along_axis(items, order, axis=1),
+        np.take_along_axis(states.times, order, axis=1),
+        np.take_along_axis(states.weights, order, axis=1),
+        states.n_events,
+        attributes,
+        seen[seen != MISSING],
+        offsets,
+    )
