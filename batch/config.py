@@ -16,10 +16,19 @@ from recsys.training.two_tower import TowerParams
 
 Params = TypeVar("Params", TowerParams, RankerParams)
 
-SHARES = ("dropout", "history_dropout", "content_only", "attribute_dropout", "feature_share", "row_share", "validation_share")
+SHARES = (
+    "dropout",
+    "history_dropout",
+    "content_only",
+    "attribute_dropout",
+    "feature_share",
+    "row_share",
+    "validation_share",
+    "averaging",
+)
 """Parameters that lie between 0 and 1."""
 
-MAY_BE_ZERO = (*SHARES, "weight_decay", "l2", "min_steps")
+MAY_BE_ZERO = (*SHARES, "weight_decay", "l2")
 """Parameters for which 0 is a value; the others must be greater."""
 
 

@@ -139,7 +139,6 @@ _TOWERS: dict[str, tuple[float, float, bool]] = {
     "weight_decay": (1e-3, 1.0, True),
     "history_dropout": (0.0, 0.5, False),
     "content_only": (0.0, 0.5, False),
-    "epochs": (2, 40, True),
 }
 _RANKER: dict[str, tuple[float, float, bool]] = {
     "learning_rate": (0.01, 0.2, True),

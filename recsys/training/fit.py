@@ -24,7 +24,7 @@ from recsys.training.item_table import content_matrix, fit_item_table
 from recsys.training.lambdamart import Groups, RankerParams, fit_ranker, ranker_groups
 from recsys.training.neighbours import fit_neighbours
 from recsys.training.split import before, cuts
-from recsys.training.two_tower import Progress, TowerParams, fit_towers
+from recsys.training.two_tower import Progress, Round, TowerParams, fit_towers
 
 Stage = Callable[[str], AbstractContextManager[Progress]]
 """Opens a named stage, and gives what to call with its progress."""
@@ -59,8 +59,8 @@ def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
-def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progress) -> tuple[Towers, list[float]]:
-    """Towers trained on `past`, and the loss of each epoch."""
+def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progress) -> tuple[Towers, list[Round]]:
+    """Towers trained on `past`, and how each round went."""
     with pinned_torch(params.threads):
         return fit_towers(
             past,

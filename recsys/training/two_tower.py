@@ -11,19 +11,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from recsys.events import HISTORY_LENGTH, MISSING, Events, Float32, Int32, Int64
+from recsys.events import HISTORY_LENGTH, MISSING, Events, Float32, Int32, Int64, UserStates, states_at
 from recsys.settings import Loss
-from recsys.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers
+from recsys.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 
 Progress = Callable[[float, str], None]
 """Called with the share done and a short note."""
+
+FEWEST_EVENTS = 3
+"""Events of a user whose last one may be held back: two are left to learn from."""
+
+UNVALIDATED_ROUNDS = 8
+"""Rounds where no user has enough events to validate on."""
+
+VALIDATION_CELLS = 2**22
+"""Scores held at once in validation: 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +60,21 @@ class TowerParams:
     """Catalogues up to this size use every item as a negative."""
     batch_windows: int = 16
     """Windows a batch, each of up to HISTORY_LENGTH positions."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
     embedding_scale: float = 0.1
-    epochs: int = 8
-    """Passes over the events, before `max_positions` and `min_steps` have their say."""
+    averaging: float = 0.99
+    """What the running average of the weights keeps of itself at each step."""
+    rounds: int = 40
+    """Most rounds; each ends with a validation, and usually it ends training sooner."""
+    round_steps: int = 50
+    """Least optimiser steps of a round, which passes over small data several times."""
+    patience: int = 3
+    """Rounds without a better validation before training stops."""
+    validation_users: int = 2000
+    """Users whose last event is held back to validate on, at most."""
     max_positions: int = 20_000_000
-    """Upper bound on predicted positions in all epochs together: large data needs fewer passes."""
-    min_steps: int = 400
-    """Lower bound on optimiser steps: small data needs more passes."""
+    """Upper bound on predicted positions in all rounds together: large data needs fewer passes."""
     temperature: float = 0.1
     """Divides the cosine of `bpr`."""
 
@@ -70,38 +87,88 @@ def fit_towers(
     params: TowerParams,
     rng: np.random.Generator,
     progress: Progress | None = None,
-) -> tuple[Towers, list[float]]:
-    """Trained towers and the mean loss of each epoch.
+) -> tuple[Towers, list[Round]]:
+    """Trained towers, and how each round went.
 
     events: what may be learnt from, nothing later; content: float32[n_items, M]; attributes: int32[n_users, A] tokens
-    below n_tokens, or MISSING.
+    below n_tokens, or MISSING. The weights are running averages over the steps, and those of the round that foretold the
+    held-back events best are kept (Izmailov et al., 2018, on averaging; Prechelt, 1998, on stopping).
     """
     torch.manual_seed(int(rng.integers(2**31)))
-    net = _Net(np.bincount(events.item, minlength=events.n_items) > 0, content, n_tokens, params)
-    windows = _Windows(events, attributes)
-    n_epochs = _epochs(windows, params)
-    steps = n_epochs * windows.batches(params.batch_windows)
-    if steps == 0:
-        return net.export(), []
-    optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, params.learning_rate, total_steps=steps, pct_start=0.2)
-    history: list[float] = []
-    net.train()
-    for epoch in range(n_epochs):
-        losses = [_step(net, batch, optimiser, schedule, params, rng) for batch in windows.epoch(params.batch_windows, rng)]
-        history.append(float(np.mean(losses)) if losses else math.nan)
-        if progress is not None:
-            progress((epoch + 1) / n_epochs, f"loss {history[-1]:.3f}")
-    net.eval()
-    return net.export(), history
-
-
-def _epochs(windows: _Windows, params: TowerParams) -> int:
+    validation, learnt = _hold_back(events, attributes, params, rng)
+    net = _Net(np.bincount(learnt.item, minlength=events.n_items) > 0, content, n_tokens, params)
+    windows = _Windows(learnt, attributes)
     batches = windows.batches(params.batch_windows)
     if batches == 0:
-        return 0
-    wanted = max(params.epochs, math.ceil(params.min_steps / batches))
-    return max(1, min(wanted, params.max_positions // max(1, windows.n_positions)))
+        return net.export(), []
+    optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay)
+    passes = math.ceil(params.round_steps / batches)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=passes * batches)
+    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(params.averaging))  # type: ignore[no-untyped-call]
+    best, best_round, history = net.export(), 0, list[Round]()
+    most = _most_rounds(windows, passes, params) if len(validation.states) else UNVALIDATED_ROUNDS
+    for number in range(most):
+        net.train()
+        losses = []
+        for batch in windows.several(passes, params.batch_windows, rng):
+            losses.append(_step(net, batch, optimiser, schedule, params, rng))
+            averaged.update_parameters(net)
+        towers = cast("_Net", averaged.module).export()
+        history.append(Round(float(np.mean(losses)), validation.score(towers)))
+        if progress is not None:
+            progress((number + 1) / most, f"loss {history[-1].loss:.3f}, validation {history[-1].validation:.3f}")
+        if number == 0 or not history[-1].validation <= history[best_round].validation:
+            best, best_round = towers, number
+        if number - best_round >= params.patience:
+            break
+    return best, history
+
+
+class Round(NamedTuple):
+    """loss: the mean over a round's steps; validation: NDCG of the held-back events, NaN where none were."""
+
+    loss: float
+    validation: float
+
+
+def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:
+    return max(1, min(params.rounds, params.max_positions // max(1, passes * windows.n_positions)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Validation:
+    """The last events of some users, which decide when training stops.
+
+    states: as of just before; targets: int32[V] item rows, none of which the state has seen.
+    """
+
+    states: UserStates
+    targets: Int32
+
+    def score(self, towers: Towers) -> float:
+        """The mean of 1 / log2(1 + rank) of the targets among all unseen items: NDCG without a cut-off."""
+        gains = [np.empty(0)]
+        chunk = max(1, VALIDATION_CELLS // len(towers.items))
+        for start in range(0, len(self.states), chunk):
+            part = self.states.slice(start, min(start + chunk, len(self.states)))
+            users = np.arange(len(part))
+            scores = user_vectors(towers, part) @ towers.items.T
+            own = scores[users, self.targets[start : start + len(part)]]
+            scores[np.repeat(users, np.diff(part.seen_offsets)), part.seen_rows] = -np.inf
+            gains.append(1 / np.log2(2 + (scores > own[:, None]).sum(axis=1)))
+        return float(np.concatenate(gains).mean()) if len(self.states) else math.nan
+
+
+def _hold_back(events: Events, attributes: Int32, params: TowerParams, rng: np.random.Generator) -> tuple[_Validation, Events]:
+    """The last event of up to `validation_users` users, where it is new to them, and the events without these."""
+    offsets = events.offsets()
+    able = np.diff(offsets) >= FEWEST_EVENTS
+    able[able] = _first_times(events)[offsets[1:][able] - 1]
+    users = np.sort(rng.permutation(np.flatnonzero(able))[: params.validation_users])
+    last = offsets[1:][users] - 1
+    kept = np.ones(len(events), np.bool_)
+    kept[last] = False
+    return _Validation(states_at(events, offsets[:-1][users], last, attributes[users]), events.item[last]), events.take(kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +192,11 @@ class _Windows:
         """How many batches an epoch has; every epoch has as many, whatever the cuts."""
         windows = int(np.ceil(np.maximum(self.predictable, 0) / HISTORY_LENGTH).sum())
         return math.ceil(windows / size)
+
+    def several(self, passes: int, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
+        """Every position as often as there are passes."""
+        for _ in range(passes):
+            yield from self.epoch(size, rng)
 
     def epoch(self, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
         """Every position once, in batches of about `size` windows."""

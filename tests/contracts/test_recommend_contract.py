@@ -41,7 +41,7 @@ def pipeline(events: Events, *, ranked: bool) -> Recommend:
     rng = np.random.default_rng(3)
     content, nobody = np.zeros((N_ITEMS, 0), np.float32), np.empty((N_USERS, 0), np.int32)
     catalogue = Catalogue((), (), (), (), content, np.full(N_ITEMS, np.nan, np.float32))
-    params = TowerParams(dimension=8, hidden=16, min_steps=30)
+    params = TowerParams(dimension=8, hidden=16, round_steps=15, rounds=2)
     first = cuts(events, "last-10pct")
     models = []
     for past in (before(events, first), events):

@@ -35,7 +35,7 @@ TINY = {
 def quick(monkeypatch) -> None:
     """Towers that train for a moment: what is tested is that data goes through, not what is learnt from it."""
     honest = job.TowerParams
-    monkeypatch.setattr(job, "TowerParams", lambda **told: honest(hidden=16, min_steps=10, epochs=1, **told))
+    monkeypatch.setattr(job, "TowerParams", lambda **told: honest(hidden=16, round_steps=5, rounds=2, **told))
 
 
 def job_of(tmp_path: Path, narrator, columns: dict[str, list], users: dict[str, list] | None = None, **environ: str) -> Job:

@@ -17,7 +17,7 @@ from recsys.training.split import cuts
 from recsys.training.two_tower import TowerParams
 
 SMALL = FitParams(
-    towers=TowerParams(dimension=8, hidden=16, epochs=2, min_steps=1),
+    towers=TowerParams(dimension=8, hidden=16, rounds=2, round_steps=1),
     ranker=RankerParams(estimators=10),
     n_candidates=20,
     threads=1,
@@ -49,7 +49,7 @@ def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) 
     """`shortlist tune` prints both figures and leaves a file that `evaluate --config` reads."""
     monkeypatch.setenv("TOP_K_CANDIDATES", "20")
     start = tmp_path / "start.toml"
-    config.write(start, {"dimension": 8, "hidden": 16, "min_steps": 1}, {"estimators": 10}, "")
+    config.write(start, {"dimension": 8, "hidden": 16, "rounds": 2, "round_steps": 1}, {"estimators": 10}, "")
     out = tmp_path / "found.toml"
     interactions = ["--interactions", str(tables / "interactions.parquet")]
     options = ["--minutes", "0.00001", "--work", str(tmp_path), "--out", str(out), "--config", str(start)]
@@ -57,7 +57,7 @@ def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) 
     assert result.exit_code == 0, result.output
     assert "towers: validation NDCG@10" in result.output
     found = config.with_config(FitParams(), out)
-    assert (found.towers.min_steps, found.ranker.estimators) == (1, 10)
+    assert (found.towers.round_steps, found.ranker.estimators) == (1, 10)
     result = CliRunner().invoke(main, ["evaluate", *interactions, "--config", str(tmp_path / "other.toml")])
     assert isinstance(result.exception, SystemExit)
     assert "other.toml" in result.output

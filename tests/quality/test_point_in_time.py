@@ -17,7 +17,10 @@ from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 
 PARAMS = FitParams(
-    TowerParams(dimension=16, hidden=32, min_steps=150), RankerParams(estimators=60, max_groups=400), n_candidates=60, threads=1
+    TowerParams(dimension=16, hidden=32, round_steps=30, rounds=8),
+    RankerParams(estimators=60, max_groups=400),
+    n_candidates=60,
+    threads=1,
 )
 
 

@@ -20,9 +20,9 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_what_is_written_is_read_back(tmp_path) -> None:
     """The parameters that a file names change, the others stay; the comment is no parameter."""
     path = tmp_path / "deep" / "shortlist.toml"
-    config.write(path, {"epochs": 12, "dropout": 0.25, "loss": "bpr"}, {"leaves": 31}, "found by\nsearching")
+    config.write(path, {"rounds": 12, "dropout": 0.25, "loss": "bpr"}, {"leaves": 31}, "found by\nsearching")
     params = config.with_config(FitParams(), path)
-    assert (params.towers.epochs, params.towers.dropout, params.towers.loss, params.ranker.leaves) == (12, 0.25, "bpr", 31)
+    assert (params.towers.rounds, params.towers.dropout, params.towers.loss, params.ranker.leaves) == (12, 0.25, "bpr", 31)
     assert params.towers.hidden == FitParams().towers.hidden
     assert path.read_text().startswith("# found by\n# searching\n\n[towers]\n")
 
@@ -36,12 +36,12 @@ def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[towers]\nepoch = 3\n", r"\[towers\] has 'epoch': must be one of dimension, hidden"),
-        ("[tower]\nepochs = 3\n", "has 'tower': only the sections towers and ranker are known"),
+        ("[towers]\nround = 3\n", r"\[towers\] has 'round': must be one of dimension, hidden"),
+        ("[tower]\nrounds = 3\n", "has 'tower': only the sections towers and ranker are known"),
         ("towers = 3\n", r"\[towers\] is 3: must be a section"),
-        ("[towers]\nepochs = 3.5\n", "has epochs = 3.5: must be a whole number greater than 0"),
-        ("[towers]\nepochs = true\n", "has epochs = True: must be a whole number"),
-        ("[towers]\nepochs = 0\n", "has epochs = 0: must be a whole number greater than 0"),
+        ("[towers]\nrounds = 3.5\n", "has rounds = 3.5: must be a whole number greater than 0"),
+        ("[towers]\nrounds = true\n", "has rounds = True: must be a whole number"),
+        ("[towers]\nrounds = 0\n", "has rounds = 0: must be a whole number greater than 0"),
         ("[towers]\ndropout = 1.5\n", "has dropout = 1.5: must be a number from 0 to 1"),
         ("[towers]\ndropout = nan\n", "has dropout = nan: must be a number from 0 to 1"),
         ("[towers]\nloss = 'hinge'\n", "has loss = 'hinge': must be sampled_softmax or bpr"),

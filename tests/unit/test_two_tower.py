@@ -45,7 +45,7 @@ def checkerboard(n_users: int, n_items: int, rng: np.random.Generator) -> Events
 def test_towers_learn_a_checkerboard(loss) -> None:
     """A user who had even items is scored higher on the even item that is left than on any odd one."""
     events = checkerboard(60, 12, np.random.default_rng(0))
-    params = TowerParams(dimension=16, hidden=32, loss=loss, min_steps=200, batch_windows=8)
+    params = TowerParams(dimension=16, hidden=32, loss=loss, learning_rate=4e-3, rounds=4, batch_windows=8)
     towers, losses = fit_towers(
         events, np.zeros((12, 0), np.float32), np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1)
     )
@@ -63,7 +63,7 @@ def test_towers_learn_a_checkerboard(loss) -> None:
 def test_the_same_seed_gives_the_same_towers() -> None:
     """Training draws from the generator that it is passed, and from nothing else."""
     events = checkerboard(20, 8, np.random.default_rng(0))
-    params = TowerParams(dimension=8, hidden=16, min_steps=20)
+    params = TowerParams(dimension=8, hidden=16, round_steps=10, rounds=2)
     empty = np.zeros((8, 0), np.float32), np.empty((20, 0), np.int32), 0, params
     first, _ = fit_towers(events, *empty, np.random.default_rng(3))
     second, _ = fit_towers(events, *empty, np.random.default_rng(3))
@@ -115,7 +115,7 @@ def test_an_item_that_nobody_had_gets_its_vector_from_its_content() -> None:
     events = replace(events, n_items=15)  # 12 is of the even kind, 13 of the odd, of 14 nothing is known
     kind = np.append(np.arange(14) % 2, 2)
     content = (kind[:, None] == np.arange(2)).astype(np.float32)
-    params = TowerParams(dimension=16, hidden=32, min_steps=300, batch_windows=8, content_only=0.3)
+    params = TowerParams(dimension=16, hidden=32, learning_rate=4e-3, rounds=6, batch_windows=8, content_only=0.3)
     towers, _ = fit_towers(events, content, np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1))
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:])
