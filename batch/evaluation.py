@@ -7,7 +7,8 @@ import numpy as np
 from batch.console import Narrator
 from recsys.catalogue import Dataset
 from recsys.errors import InvalidData
-from recsys.evaluation.baselines import fit_ease, fit_item_knn, fit_popularity
+from recsys.evaluation.baselines import fit_ease, fit_item_knn, fit_popularity, fit_recent_popularity
+from recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from recsys.evaluation.report import Report, candidate_recall, evaluate
 from recsys.evaluation.truth import Truth, truth_of
 from recsys.events import MISSING, Events, Int32, Int64, Recommend, states_at
@@ -53,11 +54,15 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
 
 def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
     """The methods to beat, fitted to `past`; EASE only where the catalogue fits in memory."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
     with narrator.stage("baselines"):
         fitted = {
             "popularity": fit_popularity(past),
+            "recent_popularity": fit_recent_popularity(past),
             "item_knn": fit_item_knn(past),
+            "recent_item_knn": fit_recent_item_knn(past, rng),
             "ease": fit_ease(past),
+            "recent_ease": fit_recent_ease(past, rng),
         }
     return {name: method for name, method in fitted.items() if method is not None}
 

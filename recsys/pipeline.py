@@ -27,6 +27,9 @@ NEIGHBOUR_RELATIONS = (2, 3, 4)
 NEW_ITEM_EVENTS = 10
 """An item of at most so many events, all of them recent, or of none, is new: it is what exploration shows."""
 
+RESERVED = 3
+"""The first places of a list, which are the ranker's own."""
+
 PLACES = 1000
 """The longest list."""
 
@@ -181,13 +184,13 @@ Entry = tuple[int, float, float]
 def _explored(
     model: Model, states: UserStates, user: int, vector: Float32, ranking: list[Entry], k: int, allowed: NDArray[np.bool_] | None
 ) -> list[Entry]:
-    """The ranking with new items at some of its first k places, as chance has it; the rest moves down.
+    """The ranking with new items at some of its first k places after the RESERVED, as chance has it; the rest moves down.
 
     Chance is drawn from the history, so that a user sees the same list until they do something, on every path, and a
     shorter list is the beginning of a longer one. An item put in takes the score of the one that makes room for it.
     """
     chance = np.random.default_rng(np.ascontiguousarray(states.items[user]).view(np.uint32))
-    places = np.flatnonzero(chance.random(PLACES)[:k] < model.exploration_share).tolist()
+    places = (np.flatnonzero(chance.random(PLACES)[RESERVED:k] < model.exploration_share) + RESERVED).tolist()
     if not places:
         return ranking
     pool = np.setdiff1d(model.new, states.seen(user))

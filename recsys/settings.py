@@ -35,7 +35,7 @@ class Settings:
     lgbm_n_estimators: int
     """`LGBM_N_ESTIMATORS` (500): most trees of the ranker; early stopping usually ends sooner."""
     exploration_share: float
-    """`EXPLORATION_SHARE` (0.02): share of a list's places that are given to new items, so that they can gather feedback."""
+    """`EXPLORATION_SHARE` (0.01): share of a list, its first three places aside, for new items, to gather feedback."""
     loss: Loss
     """`LOSS` (sampled_softmax): what the towers minimise, sampled_softmax or bpr."""
     cache_ttl_seconds: int
@@ -84,7 +84,7 @@ class Settings:
             faiss_n_lists=lists,
             faiss_n_probe=read.integer("FAISS_N_PROBE", min(10, lists), 1, lists),
             lgbm_n_estimators=read.integer("LGBM_N_ESTIMATORS", 500, 1, 10_000),
-            exploration_share=read.number("EXPLORATION_SHARE", 0.02, 0.0, 0.5),
+            exploration_share=read.number("EXPLORATION_SHARE", 0.01, 0.0, 0.5),
             loss=read.choice("LOSS", "sampled_softmax", LOSSES),
             cache_ttl_seconds=read.integer("CACHE_TTL_SECONDS", 300, 1, 86_400),
             redis_url=read.url("REDIS_URL", "redis://localhost:6379"),

@@ -28,6 +28,9 @@ Score = Callable[[Csr], Float32]
 CHUNK_CELLS = 2**22
 """Scores held at once: 16 MiB, and below 100 MiB with the copies that ranking makes."""
 
+RECENT_SHARE = 0.1
+"""Share of the latest events that `fit_recent_popularity` counts."""
+
 BLOCK = 512
 """Rows of an [items, items] matrix treated at once."""
 
@@ -47,11 +50,8 @@ def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.
     few users: at 10, that of two items of ten users each is halved. 100 neighbours lies well within the range searched
     there (5 to 1000).
     """
-    if n_neighbours < 1 or shrinkage < 0:
-        raise InvalidSettings(f"n_neighbours {n_neighbours}, shrinkage {shrinkage}: must be >= 1 and >= 0; correct them")
-    matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
-    weights = _similarities(matrix, n_neighbours, shrinkage).T.tocsr()  # [seen i, scored j]
-    counts = _user_counts(matrix)
+    weights = item_knn_weights(events, n_neighbours, shrinkage)
+    counts = _user_counts(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)))
     last = counts / (counts.max(initial=0.0) + 1.0) - 1.0  # [-1, 0): below every sum of similarities
 
     def score(seen: Csr) -> Float32:
@@ -61,6 +61,14 @@ def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.
     return _recommender(events.n_items, score)
 
 
+def item_knn_weights(events: Events, n_neighbours: int = 100, shrinkage: float = 10.0) -> Csr:
+    """A csr float32[n_items, n_items]: sim(i, j) of `fit_item_knn` at row i, seen, and column j, scored."""
+    if n_neighbours < 1 or shrinkage < 0:
+        raise InvalidSettings(f"n_neighbours {n_neighbours}, shrinkage {shrinkage}: must be >= 1 and >= 0; correct them")
+    matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
+    return _similarities(matrix, n_neighbours, shrinkage).T.tocsr()
+
+
 def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_ITEMS) -> Recommend | None:
     """EASE, the closed-form linear autoencoder with a zero diagonal; None where the catalogue exceeds `max_items`.
 
@@ -68,13 +76,10 @@ def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_
     Sparse Data"). There the best l2 lay between 200 and 1000 according to the data; 250 is also the usual default of
     evaluation libraries. A user who has seen nothing is scored by popularity.
     """
-    if l2 <= 0:
-        raise InvalidSettings(f"l2 {l2}: must be positive, or the matrix may have no inverse; 250 is the default")
     if events.n_items > max_items:
         return None
-    matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
-    weights = item_regression(matrix, l2)
-    counts = _user_counts(matrix)
+    weights = ease_weights(events, l2)
+    counts = _user_counts(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)))
 
     def score(seen: Csr) -> Float32:
         # A sparse row times a dense matrix adds in the row's own order; a dense product would depend on the chunk.
@@ -83,6 +88,24 @@ def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_
         return scores
 
     return _recommender(events.n_items, score)
+
+
+def ease_weights(events: Events, l2: float = 250.0) -> Float32:
+    """float32[n_items, n_items]: the weights B of `fit_ease`."""
+    if l2 <= 0:
+        raise InvalidSettings(f"l2 {l2}: must be positive, or the matrix may have no inverse; 250 is the default")
+    return item_regression(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)), l2)
+
+
+def fit_recent_popularity(events: Events) -> Recommend:
+    """Items by how many distinct users had them in the latest tenth of the time-ordered events, then by popularity."""
+    late = events.time >= np.quantile(events.time, 1 - RECENT_SHARE, method="nearest") if len(events) else np.empty(0, bool)
+    shape = (events.n_users, events.n_items)
+    overall = _user_counts(interaction_matrix(events.user, events.item, shape))
+    recent = _user_counts(interaction_matrix(events.user[late], events.item[late], shape))
+    rank = np.empty(events.n_items, np.float32)
+    rank[np.lexsort((-np.arange(events.n_items), overall, recent))] = np.arange(events.n_items)
+    return _recommender(events.n_items, lambda seen: np.broadcast_to(rank, seen.shape))
 
 
 def top_k_unseen(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Float32]:

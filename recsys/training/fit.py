@@ -39,7 +39,7 @@ class FitParams:
     n_candidates: int = 500
     n_lists: int = 100
     n_probe: int = 10
-    exploration_share: float = 0.02
+    exploration_share: float = 0.01
     seed: int = 20260801
     threads: int = 0
     """Threads of torch and LightGBM in training; 0 takes every core."""

@@ -73,6 +73,8 @@ class TowerParams:
     """Rounds without a better validation before training stops."""
     validation_users: int = 2000
     """Users whose last event is held back to validate on, at most."""
+    validation_share: float = 0.25
+    """The same as a share of all users."""
     max_positions: int = 20_000_000
     """Upper bound on predicted positions in all rounds together: large data needs fewer passes."""
     temperature: float = 0.1
@@ -160,11 +162,12 @@ class _Validation:
 
 
 def _hold_back(events: Events, attributes: Int32, params: TowerParams, rng: np.random.Generator) -> tuple[_Validation, Events]:
-    """The last event of up to `validation_users` users, where it is new to them, and the events without these."""
+    """The last event of some users, where it is new to them, and the events without these."""
     offsets = events.offsets()
     able = np.diff(offsets) >= FEWEST_EVENTS
     able[able] = _first_times(events)[offsets[1:][able] - 1]
-    users = np.sort(rng.permutation(np.flatnonzero(able))[: params.validation_users])
+    wanted = min(params.validation_users, math.ceil(events.n_users * params.validation_share))
+    users = np.sort(rng.permutation(np.flatnonzero(able))[:wanted])
     last = offsets[1:][users] - 1
     kept = np.ones(len(events), np.bool_)
     kept[last] = False

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from recsys.catalogue import Catalogue
-from recsys.evaluation import baselines
+from recsys.evaluation import baselines, recency
 from recsys.evaluation.metrics import assert_honest_lists
 from recsys.evaluation.truth import Truth
 from recsys.events import MISSING, Events, Recommend, UserStates, states_at
@@ -32,6 +32,12 @@ N_USERS = 50
 
 def ease(events: Events) -> Recommend:
     method = baselines.fit_ease(events)
+    assert method is not None
+    return method
+
+
+def recent_ease(events: Events) -> Recommend:
+    method = recency.fit_recent_ease(events, np.random.default_rng(1))
     assert method is not None
     return method
 
@@ -67,6 +73,9 @@ METHODS: dict[str, Callable[[Events], Recommend]] = {
     "popularity": baselines.fit_popularity,
     "item_knn": baselines.fit_item_knn,
     "ease": ease,
+    "recent_popularity": baselines.fit_recent_popularity,
+    "recent_item_knn": lambda events: recency.fit_recent_item_knn(events, np.random.default_rng(1)),
+    "recent_ease": recent_ease,
     "retriever": partial(pipeline, ranked=False),
     "two_stage": partial(pipeline, ranked=True),
 }

@@ -1,0 +1,149 @@
+"""The gate: a release that is worse than the serving one is refused with both figures, and what cannot be compared is said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batch import gate
+from batch.job import Job, load_fold
+from recsys.artefacts import Artefacts, open_artefacts
+from recsys.catalogue import Dataset
+from recsys.pipeline import Model
+from recsys.training.split import cuts
+
+
+class MadeEarlier:
+    """The artefacts, whose releases were made at `as_of` of other data."""
+
+    def __init__(self, real: Artefacts, as_of: int) -> None:
+        self._real, self._as_of = real, as_of
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """The real one, but for its time."""
+        return self._real.manifest(version) | {"as_of": self._as_of}
+
+    def fetch(self, version: str, into: Path) -> Path:
+        """The real bundle."""
+        return self._real.fetch(version, into)
+
+
+@pytest.fixture
+def report(published) -> dict[str, Any]:
+    """What the batch reported."""
+    return json.loads((published.work / "metrics.json").read_text())
+
+
+@pytest.fixture
+def fold(published, narrator) -> Model:
+    """The model that the report is about."""
+    return load_fold(Job("", None, None, published.work, published.settings, narrator), 1, ranked=True)
+
+
+def judged(report: dict[str, Any], model: Model, published, settings=None) -> gate.Verdict:
+    dataset = published.dataset
+    return gate.judge(report, model, dataset, cuts(dataset.events, "last-10pct"), settings or published.settings)
+
+
+def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, Any]:
+    """The report with another NDCG@10 of one method."""
+    changed = json.loads(json.dumps(report))
+    changed["methods"][method]["ndcg@10"]["value"] = value
+    return changed
+
+
+def test_the_first_release_has_only_popularity_to_beat(published, report, fold, namespace) -> None:
+    """Where nothing is serving yet, the note says so."""
+    verdict = judged(report, fold, published, replace(published.settings, namespace=namespace))
+    assert verdict == gate.Verdict(None, "beats popularity; no release is serving yet")
+
+
+def test_popularity_has_to_be_beaten(published, report, fold) -> None:
+    """A figure equal to popularity's is refused, with both."""
+    floor = report["methods"]["popularity"]["ndcg@10"]["value"]
+    verdict = judged(with_figure(report, "two_stage", floor), fold, published)
+    assert verdict.refusal is not None
+    assert verdict.refusal.startswith(f"NDCG@10 is {floor:.4f}, popularity's is {floor:.4f}: a release must beat popularity")
+
+
+def test_on_the_same_data_the_reports_are_compared(published, report, fold) -> None:
+    """The same figure passes, and one that lies further below than the margin does not."""
+    old = report["methods"]["two_stage"]["ndcg@10"]["value"]
+    assert judged(report, fold, published).refusal is None
+    assert judged(with_figure(report, "two_stage", old * 0.96), fold, published).refusal is None
+    refusal = judged(with_figure(report, "two_stage", old * 0.94), fold, published).refusal
+    assert refusal is not None
+    assert published.version in refusal
+    assert "a release may not fall more than 5% below" in refusal
+
+
+def compared(published, report, model: Model, dataset: Dataset, as_of: int) -> gate.Verdict:
+    """The verdict where the serving release was made at `as_of` of other data."""
+    artefacts = MadeEarlier(open_artefacts(published.settings.artefacts), as_of)
+    cut = cuts(dataset.events, "last-10pct")
+    return gate._against(artefacts, published.version, report, model, replace(dataset, fingerprint="other"), cut, 0.05)
+
+
+def test_on_newer_events_a_worse_model_is_refused(published, report, fold) -> None:
+    """A model whose item vectors were shuffled loses against the serving one; that one's own report model does not."""
+    dataset = published.dataset
+    as_of = int(np.quantile(dataset.events.time, 0.5))
+    assert "users did since it was made" in compared(published, report, fold, dataset, as_of).note
+    shuffled = np.random.default_rng(0).permutation(fold.towers.items)
+    index = type(fold.index)(shuffled.shape[1])
+    index.add(shuffled)
+    broken = replace(fold, towers=replace(fold.towers, items=shuffled), index=index, ranker=None)
+    refusal = compared(published, report, broken, dataset, as_of).refusal
+    assert refusal is not None
+    assert "users did since it was made: a release may not fall more than 5% below" in refusal
+
+
+def test_without_newer_events_there_is_nothing_to_compare(published, report, fold) -> None:
+    """The note says that too few users did something."""
+    verdict = compared(published, report, fold, published.dataset, int(published.dataset.events.time.max()))
+    assert verdict.refusal is None
+    assert "fewer than 50 users did something since" in verdict.note
+
+
+def test_a_catalogue_that_moved_is_translated(published) -> None:
+    """The old bundle recommends the same items by id when the rows of the data have another order and an item is new."""
+    from recsys import bundle
+    from recsys.events import MISSING, states_at
+    from recsys.pipeline import recommender
+
+    old = bundle.load(published.work / "bundle")
+    dataset = published.dataset
+    events, n = dataset.events, dataset.events.n_items
+    order = np.random.default_rng(1).permutation(n).astype(np.int32)  # the new row of each old one, after the new item
+    ids = ["brand-new", *(dataset.catalogue.ids[row] for row in np.argsort(order))]
+    moved = replace(dataset, catalogue=replace(dataset.catalogue, ids=tuple(ids)))
+    offsets = events.offsets()
+    states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes)
+    shifted = replace(
+        states,
+        items=np.where(states.items == MISSING, MISSING, order[states.items] + 1).astype(np.int32),
+        seen_rows=(order[states.seen_rows] + 1).astype(np.int32),
+    )
+    found = gate._lists_of(old, moved, shifted)
+    plain = recommender(replace(old.model, exploration_share=0.0))(states, gate.DEPTH)[0]
+    np.testing.assert_array_equal(found, np.where(plain == MISSING, MISSING, order[plain] + 1))
+
+
+def test_a_release_of_other_features_cannot_be_compared(published, report, fold, monkeypatch) -> None:
+    """The gate says why, and lets the release pass."""
+    monkeypatch.setattr("recsys.bundle.feature_hash", lambda: "0" * 16)
+    verdict = compared(published, report, fold, published.dataset, int(np.quantile(published.dataset.events.time, 0.5)))
+    assert verdict.refusal is None
+    assert "cannot be compared: bundle" in verdict.note
+
+
+def test_the_margin_is_a_setting(published, report, fold) -> None:
+    """A margin of a half lets a fall of a third pass."""
+    poorer = with_figure(report, "two_stage", report["methods"]["two_stage"]["ndcg@10"]["value"] * 0.67)
+    assert judged(poorer, fold, published).refusal is not None
+    assert judged(poorer, fold, published, replace(published.settings, gate_margin=0.5)).refusal is None
