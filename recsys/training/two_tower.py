@@ -60,7 +60,7 @@ class TowerParams:
     """Catalogues up to this size use every item as a negative."""
     batch_windows: int = 16
     """Windows a batch, each of up to HISTORY_LENGTH positions."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.1
     embedding_scale: float = 0.1
     averaging: float = 0.99
