@@ -46,6 +46,9 @@ class Verdict:
     note: str
 
 
+OFF = Verdict(None, "the gate is off")
+
+
 def judge(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
     """The verdict on the release whose `report` (on the events from `cut` on) and report model these are."""
     ours = float(report["methods"]["two_stage"]["ndcg@10"]["value"])

@@ -189,11 +189,11 @@ def evaluate(job: Job) -> None:
     report["data"] = evaluation.describe(dataset)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
-        verdict = gate.judge(report, model, dataset, cut, job.settings)
+        verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     write_json(report, job.work / "metrics.json")
-    if verdict.refusal is not None and job.settings.gate:
+    if verdict.refusal is not None:
         raise ReleaseRefused(f"{verdict.refusal}, or set SHORTLIST_GATE=off to publish all the same")
 
 
