@@ -17,7 +17,7 @@ from recsys.evaluation.baselines import ease_weights, fit_popularity, fit_recent
 from recsys.evaluation.metrics import facts_of
 from recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from recsys.evaluation.report import Report, candidate_recall, evaluate
-from recsys.evaluation.truth import Truth, truth_of
+from recsys.evaluation.truth import Truth, truth_between
 from recsys.events import MISSING, Events, Int32, Int64, Recommend, states_at
 from recsys.pipeline import CANDIDATE_SHARES, Model, proposals, recommender
 from recsys.ranker import Ranker
@@ -45,7 +45,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
     events = dataset.events
     offsets = events.offsets()
     starts, ends = offsets[:-1], offsets[1:]
-    users = np.flatnonzero((cut < ends) & (cut > starts)).astype(np.int32)
+    users = np.flatnonzero((cut < ends) & (cut > starts))
     if len(users) == 0:
         message = (
             f"none of {events.n_users} users has an event before and one after the cut: "
@@ -53,10 +53,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
         )
         raise InvalidData(message)
     states = states_at(events, starts[users], cut[users], dataset.attributes[users])
-    lengths = ends[users] - cut[users]
-    held = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    rows = np.arange(held[-1]) + np.repeat(cut[users] - held[:-1], lengths)
-    truth = truth_of(users, states, held, events.item[rows], events.n_items)
+    truth = truth_between(events, users, states, cut[users], ends[users])
     if len(truth.items) == 0:
         message = (
             f"each of the {len(users)} users had every held-out item before: seen items are never recommended, so there is "

@@ -69,6 +69,8 @@ class Job:
     max_reject_share: float = 0.05
     config: FitParams | None = None
     """The models' parameters where a config file changes those of the settings."""
+    positive_rating: float | None = None
+    """Events rated or weighted below are left out; None keeps all."""
 
     @property
     def protocol(self) -> Protocol:
@@ -116,6 +118,7 @@ def features(job: Job) -> None:
             job.users,
             max_reject_share=job.max_reject_share,
             rejects=job.work / "rejects.parquet",
+            positive_rating=job.positive_rating,
         )
         dataset = loaded.dataset
         progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
@@ -274,7 +277,14 @@ def _mark(job: Job, name: str) -> Path:
 
 
 def _key(job: Job) -> str:
-    told = [CODE_VERSION, repr(job.params), job.protocol, str(job.settings.list_length), str(job.max_reject_share)]
+    told = [
+        CODE_VERSION,
+        repr(job.params),
+        job.protocol,
+        str(job.settings.list_length),
+        str(job.max_reject_share),
+        str(job.positive_rating),
+    ]
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     for source in (job.interactions, job.items, job.users):
         told.append(str(source))

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recsys.evaluation.baselines import Csr, ItemWeights, by_scores, ease_weights, item_knn_weights
 from recsys.evaluation.metrics import hit_matrix, ndcg
-from recsys.evaluation.truth import Truth, truth_of
+from recsys.evaluation.truth import Truth, truth_between
 from recsys.events import MISSING, Events, Int64, Recommend, UserStates, states_at
 from recsys.regression import MAX_REGRESSION_ITEMS
 
@@ -109,6 +109,6 @@ def _new_last_events(events: Events) -> Int64:
 
 def _truth(events: Events, last: Int64) -> Truth:
     """Each of the event rows `last` as its user's only hold-out."""
-    users = events.user[last]
+    users = events.user[last].astype(np.int64)
     states = states_at(events, events.offsets()[users], last)
-    return truth_of(users, states, np.arange(len(last) + 1), events.item[last], events.n_items)
+    return truth_between(events, users, states, last, last + 1)
