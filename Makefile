@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SAM := .cache/sam
+ASL := .cache/asl
+MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
+HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo test check tests evaluate readme bench clean
+.PHONY: help install demo test check tests evaluate readme bench local package infra-check build-Serve clean
 
 help: ## This list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 install: $(STAMP) ## Makes .venv and installs everything into it.
 
@@ -43,5 +47,36 @@ readme: install ## Writes the README's generated tables from docs/reports/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
+local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
+	rm -rf build/local
+	$(BIN)/python infra/package.py --out build/local --machine $(MACHINE) --python $(HERE)
+	$(BIN)/shortlist local --package build/local
+
+package: install ## The Lambda's package for deployment, in build/lambda.
+	rm -rf build/lambda
+	$(BIN)/python infra/package.py --out build/lambda
+
+build-Serve: # Called by `sam build`, which names the directory.
+	$(PYTHON) infra/package.py --out "$(ARTIFACTS_DIR)"
+
+infra-check: install $(SAM)/.installed $(ASL)/.installed ## Everything about the deployment that needs no account.
+	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1
+	$(SAM)/bin/cfn-lint template.yaml
+	$(SAM)/bin/python infra/expand.py template.yaml > build/expanded.json
+	$(SAM)/bin/cfn-lint --ignore-checks W2001 -- build/expanded.json
+	if [ -d $(ASL)/node_modules ]; then $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
+	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam build --region us-east-1
+	$(BIN)/python -m pytest tests/deployment
+
+$(SAM)/.installed: # SAM's pins are not ours, so it lives by itself.
+	$(PYTHON) -m venv $(SAM)
+	$(SAM)/bin/python -m pip install --quiet aws-sam-cli cfn-lint
+	touch $@
+
+$(ASL)/.installed: # Step Functions' language is checked by a Node program, where there is Node.
+	mkdir -p $(ASL)
+	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
+	touch $@
+
 clean: ## Removes what the recipes made, but not .venv.
-	rm -rf .demo .shortlist artefacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .aws-sam .demo .shortlist artefacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

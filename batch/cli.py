@@ -290,6 +290,30 @@ def demo(data_set: str, directory: Path) -> None:
 
 
 @main.command()
+@click.option("--data", "data_set", default="ml-100k", show_default=True, help="A data set of `shortlist data fetch`.")
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option("--package", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A built package, not the source.")
+@click.option("--port", default=3000, show_default=True)
+def local(data_set: str, directory: Path, package: Path | None, port: int) -> None:
+    """The API as it is deployed, on this machine: HTTP events for the handler under the real Lambda runtime client."""
+    import signal
+    import threading
+
+    from batch.local import run
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    fetch_data(data_set, directory / "data", {})
+
+    def until(address: str) -> None:
+        click.echo(f"serving at {address}: try {address}/docs; stop with Ctrl-C")
+        stop.wait()
+
+    run(directory, package, port, os.environ, until)
+
+
+@main.command()
 @click.option("--port", default=6379, show_default=True)
 @click.option("--directory", type=click.Path(path_type=Path), default=Path(".shortlist/valkey"), show_default=True)
 def redis(port: int, directory: Path) -> None:
