@@ -22,6 +22,9 @@ from types import TracebackType
 from typing import Any, Self
 
 PREFIX = "/2018-06-01/runtime/"
+STDERR = 2
+"""The file descriptor of standard error."""
+
 INIT_SECONDS = 10.0
 """How long Lambda waits for the first poll."""
 
@@ -47,9 +50,12 @@ class _Outcome:
 class LambdaService:
     """Runs a handler under the real runtime client; a context manager."""
 
-    def __init__(self, handler: str, root: str, environ: Mapping[str, str], timeout: float = 30.0) -> None:
-        """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds."""
-        self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
+    def __init__(self, handler: str, root: str, environ: Mapping[str, str], timeout: float = 30.0, log: int = STDERR) -> None:
+        """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds.
+
+        log: the file descriptor to which the function's standard output goes, as Lambda's goes to CloudWatch.
+        """
+        self._handler, self._root, self._environ, self._timeout, self._log = handler, root, environ, timeout, log
         self._events: queue.Queue[tuple[str, bytes, int]] = queue.Queue()
         self._outcomes: queue.Queue[tuple[str, _Outcome]] = queue.Queue()
         self._one_at_a_time = threading.Lock()
@@ -121,7 +127,8 @@ class LambdaService:
             "TZ": ":UTC",
         }
         command = [sys.executable, "-m", "awslambdaric", self._handler]
-        self._process = subprocess.Popen(command, cwd=self._root, env=environ | dict(self._environ))  # noqa: S603 - our own
+        environ |= self._environ
+        self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
         threading.Thread(target=self._watch, args=(self._process, self._outcomes), daemon=True).start()
 
     def _watch(self, process: subprocess.Popen[bytes], outcomes: queue.Queue[tuple[str, _Outcome]]) -> None:
