@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from batch import dataset_file, evaluation, gate, precompute, publish
+from batch.audit import audit, digest
 from batch.console import Narrator
 from recsys import bundle, data
 from recsys.catalogue import Dataset
@@ -35,7 +36,6 @@ from recsys.settings import Protocol, Settings
 from recsys.towers import user_vectors
 from recsys.training.fit import (
     FitParams,
-    FittedRanker,
     assemble,
     horizon_of,
     item_table_of,
@@ -43,7 +43,7 @@ from recsys.training.fit import (
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import RankerParams
+from recsys.training.lambdamart import FittedRanker, RankerParams
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 
@@ -69,6 +69,8 @@ class Job:
     max_reject_share: float = 0.05
     config: FitParams | None = None
     """The models' parameters where a config file changes those of the settings."""
+    positive_rating: float | None = None
+    """Events rated or weighted below are left out; None keeps all."""
 
     @property
     def protocol(self) -> Protocol:
@@ -116,6 +118,7 @@ def features(job: Job) -> None:
             job.users,
             max_reject_share=job.max_reject_share,
             rejects=job.work / "rejects.parquet",
+            positive_rating=job.positive_rating,
         )
         dataset = loaded.dataset
         progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
@@ -132,13 +135,12 @@ def features(job: Job) -> None:
 def train_embeddings(job: Job) -> None:
     """Trains the towers of each fold."""
     dataset = dataset_file.load(job.work)
-    losses = []
     for fold in FOLDS:
         with job.narrator.stage(f"train towers, fold {fold}") as progress:
-            towers, loss = towers_of(dataset, past_of(dataset, job.protocol, fold), job.params, progress)
+            past = past_of(dataset, job.protocol, fold)
+            towers, rounds = towers_of(dataset, past, job.params, progress)
             bundle.save_towers(job.fold(fold), towers)
-            losses.append(loss)
-    (job.work / "losses.json").write_text(json.dumps(losses))
+            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": digest(past), "rounds": rounds}))
 
 
 def build_index(job: Job) -> None:
@@ -185,8 +187,16 @@ def evaluate(job: Job) -> None:
     cut = cuts(dataset.events, job.protocol)
     truth = evaluation.truth_after(dataset, cut)
     past = past_of(dataset, job.protocol, 1)
-    report = evaluation.compare(model, past, truth, job.protocol, job.narrator)
+    trained = json.loads((job.fold(1) / "towers.json").read_text())
+    ranker = json.loads((job.fold(1) / "ranker.json").read_text())
+    with job.narrator.stage("leak audit"):
+        checks = audit(dataset, cut, past, model, truth, {"towers": trained["events"]})
+    report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
+    report["audit"] = checks
     report["data"] = evaluation.describe(dataset)
+    report["importances"] = ranker["importances"]
+    report["learning_curves"] = evaluation.learning_curves(trained["rounds"], ranker["curve"])
+    report["examples"] = evaluation.examples(dataset, model, truth)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
         verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
@@ -267,7 +277,14 @@ def _mark(job: Job, name: str) -> Path:
 
 
 def _key(job: Job) -> str:
-    told = [CODE_VERSION, repr(job.params), job.protocol, str(job.settings.list_length), str(job.max_reject_share)]
+    told = [
+        CODE_VERSION,
+        repr(job.params),
+        job.protocol,
+        str(job.settings.list_length),
+        str(job.max_reject_share),
+        str(job.positive_rating),
+    ]
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     for source in (job.interactions, job.items, job.users):
         told.append(str(source))
@@ -289,7 +306,7 @@ def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
     (directory / "ranker.txt").write_text(ranker.text)
-    (directory / "importances.json").write_text(json.dumps(ranker.importances))
+    (directory / "ranker.json").write_text(json.dumps({"importances": ranker.importances, "curve": ranker.curve}))
 
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
@@ -304,7 +321,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "code_version": CODE_VERSION,
         "data": evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),
-        "importances": json.loads((job.fold(2) / "importances.json").read_text()),
+        "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],
         "metrics": report["methods"],
         "gate": report["gate"],
         "protocol": job.protocol,

@@ -77,7 +77,7 @@ def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float
 
     def ranker(trial: Any) -> float:  # noqa: ANN401 - likewise
         chosen = replace(best.ranker, **_space(trial, _RANKER))
-        text = fit_ranker(groups, chosen, np.random.default_rng(best.seed + 1), best.threads)[0]
+        text = fit_ranker(groups, chosen, np.random.default_rng(best.seed + 1), best.threads).text
         return _score(recommender(_with(model, text)), truth, past.n_items)
 
     changes, ranked, n_ranker = study.search(

@@ -21,7 +21,7 @@ from recsys.ranker import Ranker
 from recsys.settings import Protocol
 from recsys.towers import Towers
 from recsys.training.item_table import content_matrix, fit_item_table
-from recsys.training.lambdamart import Groups, RankerParams, fit_ranker, ranker_groups
+from recsys.training.lambdamart import FittedRanker, Groups, RankerParams, fit_ranker, ranker_groups
 from recsys.training.neighbours import fit_neighbours
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import Progress, Round, TowerParams, fit_towers
@@ -46,12 +46,12 @@ class FitParams:
 
 
 @dataclass(frozen=True, slots=True)
-class FittedRanker:
-    """text: the stamped LightGBM model; importances: share of the total gain by feature."""
+class TwoStage:
+    """model: what serves; ranker: how its ranker was trained; rounds: how its towers were."""
 
-    text: str
-    importances: dict[str, float]
-    note: str
+    model: Model
+    ranker: FittedRanker
+    rounds: list[Round]
 
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
@@ -85,7 +85,7 @@ def ranker_of(
     """A ranker whose labels are the events at or after `first`, on a model that knows only the events before."""
     rng = np.random.default_rng(params.seed + 1)
     groups = ranker_groups_of(model, dataset, events, first, horizon, params, rng)
-    return FittedRanker(*fit_ranker(groups, params.ranker, rng, params.threads))
+    return fit_ranker(groups, params.ranker, rng, params.threads)
 
 
 def ranker_groups_of(
@@ -111,9 +111,7 @@ def label_cuts(events: Events, protocol: Protocol) -> Int64:
     return cuts(events, "time" if protocol == "time" else "last-10pct")
 
 
-def fit_two_stage(
-    dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage
-) -> tuple[Model, FittedRanker]:
+def fit_two_stage(dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage) -> TwoStage:
     """A two-stage model from `past` alone: a ranker trained on an inner fold, and a fold of all of `past` to serve with."""
     first = label_cuts(past, protocol)
     inner = before(past, first)
@@ -128,8 +126,8 @@ def fit_two_stage(
     with stage("features"):
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
-        towers, _ = towers_of(dataset, past, params, progress)
-    return assemble(towers, table, params, Ranker(ranker.text) if ranker.text else None), ranker
+        towers, rounds = towers_of(dataset, past, params, progress)
+    return TwoStage(assemble(towers, table, params, Ranker(ranker.text) if ranker.text else None), ranker, rounds)
 
 
 def without_ranker(model: Model) -> Model:

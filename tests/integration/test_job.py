@@ -16,11 +16,13 @@ from batch import evaluation, job, precompute, publish
 from batch.job import Job, fit_params
 from recsys import data
 from recsys.errors import CorruptArtefact, InvalidData, InvalidInput, ReleaseRefused, ShortlistError
+from recsys.evaluation.report import METRICS
 from recsys.settings import Settings
 from recsys.store import open_store
 from recsys.wire import ReleasePointer
 
-METHODS = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease", "retriever", "two_stage"]
+BASELINES = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease"]
+METHODS = [*BASELINES, "als", "bpr_towers", "retriever", "two_stage"]
 SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "20", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
 
 
@@ -204,6 +206,10 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["protocol"] == "last-10pct"
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
     assert report["data"]["fingerprint"] == published.dataset.fingerprint
+    assert list(report["methods"]) == [*BASELINES, "retriever", "two_stage"]
+    assert [check["outcome"] for check in report["audit"]] == ["held"] * 4
+    assert set(report["learning_curves"]) == {"towers", "ranker"}
+    assert len(report["examples"]) == 10
     for row in report["methods"].values():
-        assert set(row) == {"ndcg@10", "recall@10", "recall@20", "mrr", "coverage", "n_users"}
+        assert set(row) == {*METRICS, "n_users"}
         assert row["ndcg@10"]["low"] <= row["ndcg@10"]["value"] <= row["ndcg@10"]["high"]

@@ -80,7 +80,7 @@ def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
 
     def figure(ranker_text: str) -> float:
         model = assemble(outer.towers, outer.table, PARAMS, Ranker(ranker_text))
-        report = compare(model, past, truth, "last-10pct", narrator)
+        report = compare(model, past, truth, dataset.catalogue, "last-10pct", narrator)
         return report["methods"]["two_stage"]["ndcg@10"]["value"]
 
     honest = figure(ranker_of(inner, dataset, past, first, None, PARAMS).text)
