@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lambda_handler.answers import Answer, Asked, Filters, Live, Recommender, session_of
 from lambda_handler.metrics import Metrics
+from lambda_handler.observed import observed
 from lambda_handler.schemas import ERRORS, HistoryEvent, ItemAnswer, RecommendAnswer, RecommendRequest
 from recsys.errors import BrokenRelease, ShortlistError, Unavailable
 from recsys.settings import Settings
@@ -27,12 +28,14 @@ RETRY_AFTER_SECONDS = "5"
 TOP_FEATURES = 10
 
 
-def create_app(settings: Settings, store: Store, live: Live, now: Callable[[], float] = time.time) -> FastAPI:
-    """The API over a store and a live path."""
+def create_app(
+    settings: Settings, store: Store, live: Live, now: Callable[[], float] = time.time, metrics: Metrics | None = None
+) -> FastAPI:
+    """The API over a store and a live path; `metrics` are those that the live path reports to."""
     app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
-    metrics = Metrics()
-    recommender = Recommender(settings, store, live, metrics, now)
-    _add_errors(app)
+    metrics = Metrics() if metrics is None else metrics
+    recommender = Recommender(settings, observed(store, metrics), live, metrics, now)
+    _add_errors(app, metrics)
     _add_counting(app, metrics)
     _add_recommend(app, recommender)
     _add_operations(app, recommender, metrics)
@@ -129,7 +132,7 @@ def _add_items(app: FastAPI, recommender: Recommender) -> None:
         return JSONResponse(told)
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
@@ -143,11 +146,13 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> JSONResponse:
+        metrics.count("shortlist_errors_total", kind="unexpected")
         log.error("unexpected error", exc_info=error)
         return _error(request, 500, "internal", "an unexpected error, which is in the log under this request's id")
 
     @app.exception_handler(ShortlistError)
     def unavailable(request: Request, error: ShortlistError) -> JSONResponse:
+        metrics.count("shortlist_errors_total", kind=type(error).__name__)
         code = "unavailable" if isinstance(error, (Unavailable, BrokenRelease)) else "internal"
         response = _error(request, 503, code, str(error))
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
@@ -167,13 +172,13 @@ def _add_counting(app: FastAPI, metrics: Metrics) -> None:
 
 
 class _Counting:
-    """Counts every answer by route template and status, without the cost of a request object."""
+    """Counts and times every answer by route template and status, without the cost of a request object."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = 500
+        status, started = 500, time.perf_counter()
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -181,8 +186,11 @@ class _Counting:
                 status = message["status"]
             await send(message)
 
+        self._metrics.move("shortlist_requests_in_flight", 1)
         try:
             await self._app(scope, receive, noting)
         finally:
+            self._metrics.move("shortlist_requests_in_flight", -1)
             route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.record("shortlist_request_seconds", time.perf_counter() - started, route=route)
             self._metrics.count("shortlist_requests_total", route=route, status=str(status))
