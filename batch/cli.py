@@ -180,6 +180,14 @@ for _name in ("run", *STAGE_NAMES):
     _job_command(_name)
 
 
+@batch_group.command()
+def refresh() -> None:
+    """The whole job as a container runs it: all of it told by the environment, JSON lines, exit statuses to act on."""
+    from batch.container import main as run_container
+
+    sys.exit(run_container(os.environ))
+
+
 @main.group()
 def release() -> None:
     """Which release serves."""
