@@ -39,6 +39,7 @@ DROPPED = (
     "numpy/random/lib",
     "faiss/contrib",
     "lightgbm/[!l]*",
+    "lightgbm/*.py",
     "boto3/examples",
     "include",
 )

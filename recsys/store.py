@@ -14,7 +14,17 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from recsys.errors import InvalidSettings, StoreUnavailable
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_item, pack_pointer, pack_user, unpack_item, unpack_pointer
+from recsys.wire import (
+    ItemRecord,
+    ReleasePointer,
+    UserRecord,
+    pack_item,
+    pack_pointer,
+    pack_user,
+    unpack_item,
+    unpack_pointer,
+    unpack_user,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +47,7 @@ class Keys:
     namespace: str
 
     def release(self) -> str:
-        """Msgpack {current, previous}."""
+        """Msgpack {current, previous, canary?: {version, percent}}."""
         return f"{self.namespace}:release"
 
     def list(self, version: str, user: str) -> str:
@@ -226,6 +236,18 @@ class RedisStore:
     def user_record(self, user: str) -> bytes | None:
         """See `Store`."""
         return self.redis.hget(self.keys.user(user), "h")
+
+    @_bounded
+    def some_users(self, limit: int) -> list[UserRecord]:
+        """Up to `limit` stored users, in the order of their keys' hashes, which is as good as chance."""
+        found: list[UserRecord] = []
+        for key in self.redis.scan_iter(match=self.keys.user("*"), count=PIPELINE):
+            packed = self.redis.hget(key, "h")
+            if packed is not None:
+                found.append(unpack_user(packed))
+            if len(found) >= limit:
+                break
+        return found
 
     @_bounded
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
