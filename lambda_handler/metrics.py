@@ -23,6 +23,11 @@ _CANDIDATES = (0.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0)
 _HOUR = 3600.0
 _AGES = tuple(hours * _HOUR for hours in (1, 6, 12, 24, 30, 36, 48, 72, 168))
 
+_RESULTS = ("hit", "miss")
+_SOURCES = ("batch", "live", "session", "popular", "stale")
+_FAILURES = ("StoreUnavailable", "ArtefactsUnavailable", "BundleMismatch", "CorruptArtefact")
+_ERRORS = (*_FAILURES, "NothingToServe", "unexpected")
+
 REMEMBERED = 1000
 """Latest latencies that percentiles are taken from."""
 
@@ -43,13 +48,17 @@ Series = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """kind; help: a sentence; labels: their names; buckets: upper bounds of a histogram; unit: CloudWatch's."""
+    """kind; help: a sentence; labels: their names; buckets: upper bounds of a histogram; unit: CloudWatch's.
+
+    starts: values of the only label that are told as 0 from the beginning, as Prometheus sees no rise in what was not there.
+    """
 
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     unit: str = "Count"
+    starts: tuple[str, ...] = ()
 
 
 def _latency(told: str, *labels: str) -> Metric:
@@ -65,10 +74,14 @@ METRICS: dict[str, Metric] = {
     "shortlist_retrieval_seconds": _latency("Retrieval of the candidates in live answers."),
     "shortlist_features_seconds": _latency("The candidates' features in live answers."),
     "shortlist_ranking_seconds": _latency("Ranking of the candidates in live answers."),
-    "shortlist_cache_total": Metric("counter", "Look-ups of a cached list or result, by whether one was served.", ("result",)),
-    "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",)),
-    "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",)),
-    "shortlist_errors_total": Metric("counter", "Requests that ended in an error of ours, by its kind.", ("kind",)),
+    "shortlist_cache_total": Metric(
+        "counter", "Look-ups of a cached list or result, by whether one was served.", ("result",), starts=_RESULTS
+    ),
+    "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",), starts=_SOURCES),
+    "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES),
+    "shortlist_errors_total": Metric(
+        "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
+    ),
     "shortlist_candidates": Metric("histogram", "Candidates that a recommendation was chosen from.", (), _CANDIDATES),
     "shortlist_list_age_seconds": Metric("histogram", "Age of the precomputed lists served.", (), _AGES, "Seconds"),
     "shortlist_release_info": Metric("gauge", "1 for the release that serves.", ("version",)),
@@ -95,9 +108,9 @@ class Metrics:
 
     def __init__(self, *, emf: bool = False) -> None:
         self._lock = Lock()
-        self._numbers: dict[Series, float] = {}
+        self._numbers: dict[Series, float] = {(name, (v,)): 0 for name, metric in METRICS.items() for v in metric.starts}
         self._histograms: dict[Series, _Histogram] = {}
-        self._series = dict.fromkeys(METRICS, 0)
+        self._series = {name: len(metric.starts) for name, metric in METRICS.items()}
         self._latest: deque[float] = deque(maxlen=REMEMBERED)
         self._release: str | None = None
         self._fresh = _Fresh() if emf else None
