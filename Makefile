@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check tests evaluate readme bench clean
+.PHONY: help install demo test check tests evaluate readme bench drift clean
 
 help: ## This list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ readme: install ## Writes the README's generated tables from docs/reports/.
 
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
+
+drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
+	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift
 
 clean: ## Removes what the recipes made, but not .venv.
 	rm -rf .demo .shortlist artefacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
