@@ -41,6 +41,8 @@ NAMESPACE = "Shortlist"
 EMF_VALUES = 100
 """Values of one metric that CloudWatch takes in a line."""
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
 Kind = Literal["counter", "gauge", "histogram"]
 Series = tuple[str, tuple[str, ...]]
 """A metric's name, and its labels' values in the order of its definition."""
@@ -174,7 +176,7 @@ class Metrics:
                 return []
             self._fresh = _Fresh()
             told = [(series, [number]) for series, number in fresh.counts.items()] + list(fresh.values.items())
-            return [json.dumps(document) for document in _documents(told, milliseconds, self._release)]
+            return [_ENCODE(document) for document in _documents(told, milliseconds, self._release)]
 
     def _add(self, name: str, by: float, labels: dict[str, str], kind: Kind) -> None:
         _defined(name, kind)
@@ -247,12 +249,20 @@ def _documents(told: Iterable[tuple[Series, list[float]]], milliseconds: int, re
     for (name, values), numbers in told:
         labels = dict(zip(METRICS[name].labels, values, strict=True))
         for few in (numbers[start : start + EMF_VALUES] for start in range(0, len(numbers), EMF_VALUES)):
-            fields = labels | {name: few[0] if len(few) == 1 else few}
             home = next((d for d in documents if name not in d and all(d.get(k, v) == v for k, v in labels.items())), None)
             if home is None:
                 home = {"_aws": {"Timestamp": milliseconds, "CloudWatchMetrics": []}, "release": release}
                 documents.append(home)
-            directive = {"Namespace": NAMESPACE, "Dimensions": [list(labels)]}
-            home["_aws"]["CloudWatchMetrics"].append(directive | {"Metrics": [{"Name": name, "Unit": METRICS[name].unit}]})
-            home.update(fields)
+            _declare(home["_aws"]["CloudWatchMetrics"], name, list(labels))
+            home.update(labels, **{name: few[0] if len(few) == 1 else few})
     return documents
+
+
+def _declare(directives: list[dict[str, Any]], name: str, dimensions: list[str]) -> None:
+    """Adds a metric to the directive of its dimensions."""
+    metric = {"Name": name, "Unit": METRICS[name].unit}
+    for directive in directives:
+        if directive["Dimensions"] == [dimensions]:
+            directive["Metrics"].append(metric)
+            return
+    directives.append({"Namespace": NAMESPACE, "Dimensions": [dimensions], "Metrics": [metric]})

@@ -80,6 +80,15 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert {name for name in METRICS if name not in told} == set()
 
 
+def test_every_metric_and_alert_is_documented_as_it_is() -> None:
+    """docs/monitoring.md has a row for each, and no others."""
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    labels = {name: ", ".join(f"`{label}`" for label in metric.labels) for name, metric in METRICS.items()}
+    rows = [f"| `{name}` | {metric.kind} | {labels[name]} | {metric.help} |" for name, metric in METRICS.items()]
+    assert [line for line in page.splitlines() if line.startswith("| `shortlist_")] == rows
+    assert re.findall(r"^\| `(Shortlist\w+)` \|", page, re.MULTILINE) == list(alert_queries())
+
+
 def test_panels_do_not_overlap_and_say_what_they_show() -> None:
     """Each panel has its place on the grid of 24 columns, a description, and the provisioned data source."""
     source = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]["uid"]
