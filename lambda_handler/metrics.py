@@ -23,6 +23,11 @@ _CANDIDATES = (0.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0)
 _HOUR = 3600.0
 _AGES = tuple(hours * _HOUR for hours in (1, 6, 12, 24, 30, 36, 48, 72, 168))
 
+_RESULTS = ("hit", "miss")
+_SOURCES = ("batch", "live", "session", "popular", "stale")
+_FAILURES = ("StoreUnavailable", "ArtefactsUnavailable", "BundleMismatch", "CorruptArtefact")
+_ERRORS = (*_FAILURES, "NothingToServe", "unexpected")
+
 REMEMBERED = 1000
 """Latest latencies that percentiles are taken from."""
 
@@ -36,6 +41,8 @@ NAMESPACE = "Shortlist"
 EMF_VALUES = 100
 """Values of one metric that CloudWatch takes in a line."""
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
 Kind = Literal["counter", "gauge", "histogram"]
 Series = tuple[str, tuple[str, ...]]
 """A metric's name, and its labels' values in the order of its definition."""
@@ -43,13 +50,17 @@ Series = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """kind; help: a sentence; labels: their names; buckets: upper bounds of a histogram; unit: CloudWatch's."""
+    """kind; help: a sentence; labels: their names; buckets: upper bounds of a histogram; unit: CloudWatch's.
+
+    starts: values of the only label that are told as 0 from the beginning, as Prometheus sees no rise in what was not there.
+    """
 
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     unit: str = "Count"
+    starts: tuple[str, ...] = ()
 
 
 def _latency(told: str, *labels: str) -> Metric:
@@ -65,10 +76,14 @@ METRICS: dict[str, Metric] = {
     "shortlist_retrieval_seconds": _latency("Retrieval of the candidates in live answers."),
     "shortlist_features_seconds": _latency("The candidates' features in live answers."),
     "shortlist_ranking_seconds": _latency("Ranking of the candidates in live answers."),
-    "shortlist_cache_total": Metric("counter", "Look-ups of a cached list or result, by whether one was served.", ("result",)),
-    "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",)),
-    "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",)),
-    "shortlist_errors_total": Metric("counter", "Requests that ended in an error of ours, by its kind.", ("kind",)),
+    "shortlist_cache_total": Metric(
+        "counter", "Look-ups of a cached list or result, by whether one was served.", ("result",), starts=_RESULTS
+    ),
+    "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",), starts=_SOURCES),
+    "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES),
+    "shortlist_errors_total": Metric(
+        "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
+    ),
     "shortlist_candidates": Metric("histogram", "Candidates that a recommendation was chosen from.", (), _CANDIDATES),
     "shortlist_list_age_seconds": Metric("histogram", "Age of the precomputed lists served.", (), _AGES, "Seconds"),
     "shortlist_release_info": Metric("gauge", "1 for the release that serves.", ("version",)),
@@ -95,9 +110,9 @@ class Metrics:
 
     def __init__(self, *, emf: bool = False) -> None:
         self._lock = Lock()
-        self._numbers: dict[Series, float] = {}
+        self._numbers: dict[Series, float] = {(name, (v,)): 0 for name, metric in METRICS.items() for v in metric.starts}
         self._histograms: dict[Series, _Histogram] = {}
-        self._series = dict.fromkeys(METRICS, 0)
+        self._series = {name: len(metric.starts) for name, metric in METRICS.items()}
         self._latest: deque[float] = deque(maxlen=REMEMBERED)
         self._release: str | None = None
         self._fresh = _Fresh() if emf else None
@@ -161,7 +176,7 @@ class Metrics:
                 return []
             self._fresh = _Fresh()
             told = [(series, [number]) for series, number in fresh.counts.items()] + list(fresh.values.items())
-            return [json.dumps(document) for document in _documents(told, milliseconds, self._release)]
+            return [_ENCODE(document) for document in _documents(told, milliseconds, self._release)]
 
     def _add(self, name: str, by: float, labels: dict[str, str], kind: Kind) -> None:
         _defined(name, kind)
@@ -234,12 +249,20 @@ def _documents(told: Iterable[tuple[Series, list[float]]], milliseconds: int, re
     for (name, values), numbers in told:
         labels = dict(zip(METRICS[name].labels, values, strict=True))
         for few in (numbers[start : start + EMF_VALUES] for start in range(0, len(numbers), EMF_VALUES)):
-            fields = labels | {name: few[0] if len(few) == 1 else few}
             home = next((d for d in documents if name not in d and all(d.get(k, v) == v for k, v in labels.items())), None)
             if home is None:
                 home = {"_aws": {"Timestamp": milliseconds, "CloudWatchMetrics": []}, "release": release}
                 documents.append(home)
-            directive = {"Namespace": NAMESPACE, "Dimensions": [list(labels)]}
-            home["_aws"]["CloudWatchMetrics"].append(directive | {"Metrics": [{"Name": name, "Unit": METRICS[name].unit}]})
-            home.update(fields)
+            _declare(home["_aws"]["CloudWatchMetrics"], name, list(labels))
+            home.update(labels, **{name: few[0] if len(few) == 1 else few})
     return documents
+
+
+def _declare(directives: list[dict[str, Any]], name: str, dimensions: list[str]) -> None:
+    """Adds a metric to the directive of its dimensions."""
+    metric = {"Name": name, "Unit": METRICS[name].unit}
+    for directive in directives:
+        if directive["Dimensions"] == [dimensions]:
+            directive["Metrics"].append(metric)
+            return
+    directives.append({"Namespace": NAMESPACE, "Dimensions": [dimensions], "Metrics": [metric]})

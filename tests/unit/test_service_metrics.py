@@ -47,8 +47,10 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it() -> None:
 
 
 def test_a_process_that_served_nothing_tells_every_metric() -> None:
-    """Each family is there from the start, and counters without labels are zero."""
+    """Each family is there from the start, and so are the known values of a label, at zero: a first error is a rise."""
     kinds, samples = parse(Metrics().text())
+    assert value(samples, "shortlist_errors_total", kind="unexpected") == 0
+    assert value(samples, "shortlist_answers_total", source="stale") == 0
     assert kinds == {name: metric.kind for name, metric in METRICS.items()}
     assert value(samples, "shortlist_requests_in_flight") == 0
     assert value(samples, "shortlist_candidates_count") == 0
@@ -103,12 +105,12 @@ def test_labels_are_bounded() -> None:
     """After MAX_SERIES combinations of labels, the rest is one series, and no count is lost."""
     metrics = Metrics()
     for user in range(MAX_SERIES + 50):
-        metrics.count("shortlist_degraded_total", kind=str(user))
-    metrics.count("shortlist_degraded_total", kind="0")
+        metrics.count("shortlist_requests_total", route=str(user), status="200")
+    metrics.count("shortlist_requests_total", route="0", status="200")
     _, samples = parse(metrics.text())
     assert len(samples) - len(parse(Metrics().text())[1]) == MAX_SERIES + 1
-    assert value(samples, "shortlist_degraded_total", kind="other") == 50
-    assert value(samples, "shortlist_degraded_total", kind="0") == 2
+    assert value(samples, "shortlist_requests_total", route="other", status="other") == 50
+    assert value(samples, "shortlist_requests_total", route="0", status="200") == 2
 
 
 def test_threads_lose_no_count() -> None:
