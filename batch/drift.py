@@ -118,6 +118,16 @@ def compare(version: str, before: Mapping[str, Histograms], tables: Mapping[str,
     return Drift(Verdict(_refusal(version, drifted, lost, limit), note), found, lost)
 
 
+def told(drift: Drift) -> dict[str, Any]:
+    """The drift as the report holds it: {"note", "rows": [{"table", "feature", "kl", "psi", "ks", "flagged"}]}, worst first."""
+    rows = [
+        {"table": name, "feature": f, "kl": kl, "psi": s.psi[f], "ks": s.ks[f], "flagged": f in s.flagged_features}
+        for name, s in drift.tables.items()
+        for f, kl in s.feature_kl.items()
+    ]
+    return {"note": drift.verdict.note, "rows": sorted(rows, key=lambda row: -row["kl"])}
+
+
 def _refusal(version: str, drifted: list[tuple[float, str]], lost: Mapping[str, tuple[str, ...]], limit: float) -> str | None:
     gone = [f"{name}.{column}" for name in ("users", "items") for column in lost.get(name, ())]
     if gone:

@@ -10,9 +10,11 @@ and the hold-out as labels, once that has been reported on.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,18 +23,21 @@ from pathlib import Path
 
 import numpy as np
 
-from batch import dataset_file, evaluation, gate, precompute, publish
+from batch import dataset_file, drift, evaluation, gate, precompute, publish
 from batch.audit import audit, digest
 from batch.console import Narrator
 from recsys import bundle, data
+from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.errors import InvalidInput, ReleaseRefused
+from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
 from recsys.events import Events, states_at
 from recsys.index import measure
 from recsys.pipeline import Model
 from recsys.settings import Protocol, Settings
+from recsys.store import open_store
 from recsys.towers import user_vectors
 from recsys.training.fit import (
     FitParams,
@@ -53,6 +58,9 @@ CODE_VERSION = "0.1.0"
 FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
+
+PAGE = "report.html"
+"""The run's report for people, in the work directory and in the bundle."""
 
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
@@ -124,6 +132,7 @@ def features(job: Job) -> None:
         )
         dataset = loaded.dataset
         progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+        (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
     for note in loaded.notes:
@@ -201,7 +210,7 @@ def evaluate(job: Job) -> None:
         checks = audit(dataset, cut, past, model, truth, {"towers": trained})
     report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
     report["audit"] = checks
-    report["data"] = evaluation.describe(dataset)
+    report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
     report["importances"] = ranker["importances"]
     report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
     report["examples"] = evaluation.examples(dataset, model, truth)
@@ -210,9 +219,27 @@ def evaluate(job: Job) -> None:
         verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
+    with job.narrator.stage("drift since the serving release") as progress:
+        moved = drifted(job, dataset)
+        progress(1.0, moved.verdict.note)
+    report["drift"] = drift.told(moved)
+    report |= job.narrator.stages.summary()
     write_json(report, job.work / "metrics.json")
-    if verdict.refusal is not None:
-        raise ReleaseRefused(f"{verdict.refusal}, or set SHORTLIST_GATE=off to publish all the same")
+    write_page(report, job.work / PAGE)
+    refusals = [told for told in (verdict.refusal, moved.verdict.refusal) if told is not None]
+    if refusals and job.settings.gate:
+        raise ReleaseRefused(f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same")
+
+
+def drifted(job: Job, dataset: Dataset) -> drift.Drift:
+    """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
+    tables = drift.tables_of(dataset, load_fold(job, 2))
+    drift.save(job.work, tables)
+    with contextlib.closing(open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)) as store:
+        pointer = store.release()
+    if pointer is None:
+        return drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
+    return drift.against_release(open_artefacts(job.settings.artefacts), pointer.current, tables)
 
 
 def precompute_lists(job: Job) -> None:
@@ -336,4 +363,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "list_length": job.settings.list_length,
     }
     model = load_fold(job, 2)
+    directory.mkdir(parents=True, exist_ok=True)
+    for kept in (drift.FILE, PAGE):
+        shutil.copyfile(job.work / kept, directory / kept)
     bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

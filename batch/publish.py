@@ -12,6 +12,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
 from recsys.artefacts import open_artefacts, verify
@@ -50,6 +51,8 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     with narrator.stage("verify by reading back") as progress:
         _verify_items(store, version)
         progress(1.0, f"{_verify(store, version, lists, written)} lists")
+    with narrator.stage("compare with live answers") as progress:
+        progress(1.0, parity.check(artefacts, store, version, lists))
     flip(store, version)
     narrator.say(f"  release {version} is serving")
     store.close()
