@@ -296,6 +296,22 @@ def rollback() -> None:
 
 
 @main.command()
+@click.option("--users", type=click.IntRange(1), required=True, help="Users with a list.")
+@click.option("--items", type=click.IntRange(1), required=True)
+@click.option("--requests-per-month", "requests", type=click.IntRange(0), required=True)
+@click.option("--events-per-user", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True)
+@click.option("--refreshes-a-day", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--on-demand", is_flag=True, help="The batch without Spot.")
+@click.option("--region", default="us-east-1", show_default=True)
+def cost(region: str, on_demand: bool, **size: Any) -> None:  # noqa: ANN401, FBT001 - click's own
+    """What the service costs a month on AWS, by component, from public list prices."""
+    from batch.console import wide_console
+    from batch.cost import Size, table
+
+    wide_console().print(table(Size(**size, spot=not on_demand), region))
+
+
+@main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
 def serve(host: str, port: int) -> None:

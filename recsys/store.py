@@ -275,7 +275,8 @@ class RedisStore:
         for chunk in _chunks(records):
             pipe = self.redis.pipeline(transaction=False)
             for user, record in chunk:
-                pipe.eval(_KEEP_NEWER, 1, self.keys.user(user), record.n_events, pack_user(record))
+                # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
+                pipe.execute_command("EVAL", _KEEP_NEWER, 1, self.keys.user(user), record.n_events, pack_user(record))
             written += sum(pipe.execute())
         return written
 
