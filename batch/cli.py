@@ -208,6 +208,14 @@ for _name in ("run", *STAGE_NAMES):
     _job_command(_name)
 
 
+@batch_group.command()
+def refresh() -> None:
+    """The whole job as a container runs it: all of it told by the environment, JSON lines, exit statuses to act on."""
+    from batch.container import main as run_container
+
+    sys.exit(run_container(os.environ))
+
+
 @main.group()
 def release() -> None:
     """Which release serves."""
@@ -216,16 +224,58 @@ def release() -> None:
 @release.command("list")
 def release_list() -> None:
     """Lists the published releases, the serving one marked with a star."""
-    from recsys.artefacts import open_artefacts
-    from recsys.store import open_store
+    from batch.releases import listing
 
-    settings = Settings.from_env(os.environ)
-    pointer = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms).release()
-    artefacts = open_artefacts(settings.artefacts)
-    for version in artefacts.versions():
-        figures = artefacts.manifest(version).get("metrics", {}).get("two_stage", {}).get("ndcg@10", {})
-        star = "*" if pointer is not None and pointer.current == version else " "
-        click.echo(f"{star} {version}  ndcg@10 {figures.get('value')}")
+    for line in listing(Settings.from_env(os.environ)):
+        click.echo(line)
+
+
+@release.command()
+@click.argument("version")
+def show(version: str) -> None:
+    """Shows what is known of VERSION."""
+    from batch.console import wide_console
+    from batch.releases import show as table_of
+
+    wide_console().print(table_of(Settings.from_env(os.environ), version))
+
+
+@release.command()
+@click.argument("version")
+@click.option("--percent", type=click.FloatRange(0, 100), required=True, help="Share of the users; 0 ends it.")
+def canary(version: str, percent: float) -> None:
+    """Serves a share of the users from VERSION, always the same ones."""
+    from batch.releases import canary as try_on
+
+    pointer = try_on(Settings.from_env(os.environ), version, percent)
+    share = "no canary" if pointer.canary is None else f"{pointer.canary.version} serves {percent:g}% of the users"
+    click.echo(f"{pointer.current} is serving, {share}")
+
+
+@release.command()
+@click.argument("version")
+@click.option("--users", type=click.IntRange(1), default=200, show_default=True, help="How many stored users are compared.")
+@click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True)
+def shadow(version: str, users: int, k: int) -> None:
+    """Compares VERSION with the serving release on the same users; changes nothing."""
+    from batch.console import wide_console
+    from batch.releases import shadow as compare
+    from batch.releases import shift_table
+
+    serving, found = compare(Settings.from_env(os.environ), version, users, k)
+    wide_console().print(shift_table(serving, version, found))
+
+
+@release.command()
+@click.option("--keep", type=click.IntRange(1), required=True, help="How many of the newest releases stay.")
+def prune(keep: int) -> None:
+    """Removes old releases, never one that serves, served before or is a canary, and what crashed uploads left."""
+    import time
+
+    from batch.releases import prune as remove_old
+
+    removed = remove_old(Settings.from_env(os.environ), keep, time.time())
+    click.echo("\n".join([*(f"removed {version}" for version in removed), f"{len(removed)} removed"]))
 
 
 @release.command()
@@ -287,6 +337,30 @@ def demo(data_set: str, directory: Path) -> None:
 
     fetch_data(data_set, directory / "data", {})
     run(directory, os.environ)
+
+
+@main.command()
+@click.option("--data", "data_set", default="ml-100k", show_default=True, help="A data set of `shortlist data fetch`.")
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option("--package", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A built package, not the source.")
+@click.option("--port", default=3000, show_default=True)
+def local(data_set: str, directory: Path, package: Path | None, port: int) -> None:
+    """The API as it is deployed, on this machine: HTTP events for the handler under the real Lambda runtime client."""
+    import signal
+    import threading
+
+    from batch.local import run
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    fetch_data(data_set, directory / "data", {})
+
+    def until(address: str) -> None:
+        click.echo(f"serving at {address}: try {address}/docs; stop with Ctrl-C")
+        stop.wait()
+
+    run(directory, package, port, os.environ, until)
 
 
 @main.command()

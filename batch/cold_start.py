@@ -2,8 +2,7 @@
 
 Fresh users: some users are kept out of training altogether; from their first events the model foretells what they did next.
 They are served as they are (nothing is retrained), and beside that by towers, neighbours and an item table that have learnt
-from those first events, which is all that waiting for the next batch could give. Every number of known events is judged by
-the same later ones.
+from those first events, which is all that waiting for the next batch could give.
 
 New items: some items are taken out of all events; each user who had any of them is offered those items alone, from the
 history without them, by what is known of their content.
@@ -29,13 +28,12 @@ from recsys.pipeline import Model, recommend, recommender
 from recsys.settings import Protocol
 from recsys.training.fit import FitParams, Stage, assemble, fit_two_stage, item_table_of, towers_of
 from recsys.training.item_table import content_matrix
-from recsys.training.two_tower import Progress
 
 KNOWN = (1, 3, 5, 10)
 """How many events of a fresh user are known."""
 
 JUDGED = 10
-"""The events after the greatest of KNOWN, by which every number of known events is judged."""
+"""How many of the following events judge a list."""
 
 USERS = 500
 SHARE = 0.1
@@ -63,14 +61,17 @@ def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: 
     if len(held) < FEWEST:
         return []
     others = events.take(~np.isin(events.user, held))
-    model = fit_two_stage(dataset, others, protocol, params, lambda name: stage(f"without some users: {name}")).model
+    fitted = fit_two_stage(dataset, others, protocol, params, lambda name: stage(f"without some users: {name}"))
     rows = []
     for known in KNOWN:
         with stage(f"fresh users of {known} events") as progress:
+            past = _with_first(events, held, known)
+            towers = towers_of(dataset, past, params, progress, fitted.epochs).towers
+            retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
                 "popularity": fit_popularity(others),
-                "fresh": recommender(model),
-                "retrained": recommender(_retrained(dataset, _with_first(events, held, known), model, params, progress)),
+                "fresh": recommender(fitted.model),
+                "retrained": recommender(retrained),
             }
             report = _report(dataset, methods, _after_first(dataset, held, known), others, protocol)
         figures = {name: row["ndcg@10"] for name, row in report["methods"].items()}
@@ -107,11 +108,11 @@ def _with_first(events: Events, held: Int64, known: int) -> Events:
 
 
 def _after_first(dataset: Dataset, held: Int64, known: int) -> Truth:
-    """What the held users did after KNOWN[-1] events, from the state after `known`."""
+    """The JUDGED events of the held users after the first `known`."""
     events = dataset.events
     starts, ends = events.offsets()[:-1][held], events.offsets()[1:][held]
     states = states_at(events, starts, starts + known, dataset.attributes[held])
-    return truth_between(events, held, states, starts + KNOWN[-1], np.minimum(ends, starts + KNOWN[-1] + JUDGED))
+    return truth_between(events, held, states, starts + known, np.minimum(ends, starts + known + JUDGED))
 
 
 def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
@@ -121,11 +122,6 @@ def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
     users = np.flatnonzero((counts > 0) & (known > 0))
     states = states_at(past, past.offsets()[:-1][users], past.offsets()[1:][users])
     return truth_between(had, users, states, had.offsets()[:-1][users], had.offsets()[1:][users])
-
-
-def _retrained(dataset: Dataset, past: Events, model: Model, params: FitParams, progress: Progress) -> Model:
-    towers, _ = towers_of(dataset, past, params, progress)
-    return assemble(towers, item_table_of(dataset, past), params, model.ranker)
 
 
 def _among(model: Model, allowed: NDArray[np.bool_]) -> Recommend:

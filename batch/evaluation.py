@@ -86,7 +86,8 @@ def learnt_baselines(dataset: Dataset, past: Events, params: FitParams, narrator
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
     with narrator.stage("baseline: towers by BPR") as progress:
-        towers, _ = towers_of(dataset, past, bpr, progress)
+        epochs = towers_of(dataset, past, bpr, progress).epochs
+        towers = towers_of(dataset, past, bpr, progress, epochs).towers
         return {"als": als, "bpr_towers": recommender(assemble(towers, item_table_of(dataset, past), bpr))}
 
 

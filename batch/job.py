@@ -37,13 +37,15 @@ from recsys.towers import user_vectors
 from recsys.training.fit import (
     FitParams,
     assemble,
-    horizon_of,
+    groups_after,
+    groups_of_fresh,
+    inner_past,
     item_table_of,
-    label_cuts,
+    ranker_inside,
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import FittedRanker, RankerParams
+from recsys.training.lambdamart import FittedRanker, Groups, RankerParams
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 
@@ -100,12 +102,12 @@ def fit_params(settings: Settings) -> FitParams:
     )
 
 
-def past_of(dataset: Dataset, protocol: Protocol, fold: int) -> Events:
+def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) -> Events:
     """The events that a fold may know."""
     if fold == 2:  # noqa: PLR2004 - the last of FOLDS
         return dataset.events
     reported = before(dataset.events, cuts(dataset.events, protocol))
-    return reported if fold == 1 else before(reported, label_cuts(reported, protocol))
+    return reported if fold == 1 else inner_past(reported, protocol, params)
 
 
 def features(job: Job) -> None:
@@ -129,18 +131,20 @@ def features(job: Job) -> None:
     for fold in FOLDS:
         with job.narrator.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
-            bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, fold)))
+            bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)))
 
 
 def train_embeddings(job: Job) -> None:
-    """Trains the towers of each fold."""
+    """Trains the towers of each fold; the first tells for how long, and the others learn from all that they may know."""
     dataset = dataset_file.load(job.work)
+    epochs = None
     for fold in FOLDS:
         with job.narrator.stage(f"train towers, fold {fold}") as progress:
-            past = past_of(dataset, job.protocol, fold)
-            towers, rounds = towers_of(dataset, past, job.params, progress)
-            bundle.save_towers(job.fold(fold), towers)
-            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": digest(past), "rounds": rounds}))
+            past = past_of(dataset, job.protocol, job.params, fold)
+            trained = towers_of(dataset, past, job.params, progress, epochs)
+            epochs = trained.epochs
+            bundle.save_towers(job.fold(fold), trained.towers)
+            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": digest(past), "rounds": trained.rounds}))
 
 
 def build_index(job: Job) -> None:
@@ -162,16 +166,18 @@ def train_ranker(job: Job) -> None:
     """Trains the ranker to report on and the one to release."""
     dataset = dataset_file.load(job.work)
     with job.narrator.stage("train the ranker to report on") as progress:
-        past = past_of(dataset, job.protocol, 1)
-        first = label_cuts(past, job.protocol)
-        reported = ranker_of(load_fold(job, 0), dataset, past, first, horizon_of(job.protocol), job.params)
+        past = past_of(dataset, job.protocol, job.params, 1)
+        behind = load_fold(job, 0)
+        reported = ranker_inside(behind, dataset, past, job.protocol, job.params)
         _save_ranker(job.fold(1), reported)
         progress(1.0, reported.note)
     with job.narrator.stage("train the ranker to release") as progress:
         released = reported
         if job.protocol != "leave-one-out":  # which holds out one label a user: too few, and the window before has ten
             first = cuts(dataset.events, job.protocol)
-            released = ranker_of(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
+            after = groups_after(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
+            fresh = groups_of_fresh(behind, dataset, past, job.protocol, job.params)
+            released = ranker_of(Groups.joined([after, fresh]), job.params)
         _save_ranker(job.fold(2), released)
         progress(1.0, released.note)
 
@@ -186,16 +192,18 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, 1, ranked=True)
     cut = cuts(dataset.events, job.protocol)
     truth = evaluation.truth_after(dataset, cut)
-    past = past_of(dataset, job.protocol, 1)
-    trained = json.loads((job.fold(1) / "towers.json").read_text())
+    past = past_of(dataset, job.protocol, job.params, 1)
+    trained, rounds = (
+        json.loads((job.fold(fold) / "towers.json").read_text())[told] for fold, told in ((1, "events"), (0, "rounds"))
+    )
     ranker = json.loads((job.fold(1) / "ranker.json").read_text())
     with job.narrator.stage("leak audit"):
-        checks = audit(dataset, cut, past, model, truth, {"towers": trained["events"]})
+        checks = audit(dataset, cut, past, model, truth, {"towers": trained})
     report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
     report["audit"] = checks
     report["data"] = evaluation.describe(dataset)
     report["importances"] = ranker["importances"]
-    report["learning_curves"] = evaluation.learning_curves(trained["rounds"], ranker["curve"])
+    report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
     report["examples"] = evaluation.examples(dataset, model, truth)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:

@@ -107,34 +107,34 @@ class Recommender:
             NothingToServe: no release can be reached.
         """
         started = time.perf_counter()
-        version = self.version()
+        version = self.version(asked.user)
         asked = replace(asked, filters=replace(asked.filters, excluded=asked.filters.excluded | self._blocked_now()))
         answer = self._session(version, asked) if asked.session is not None else self._known(version, asked)
         self._metrics.observe(time.perf_counter() - started)
         self._tell(asked, answer)
         return answer
 
-    def version(self) -> str:
-        """The serving release, read again every few seconds; the last one known while Redis is away.
+    def version(self, user: str | None = None) -> str:
+        """The release that serves the user, read again every few seconds; the last one known while Redis is away.
 
         Raises:
             NothingToServe: there is none, or Redis never answered.
         """
         now = self._now()
         if self._pointer is not None and now - self._pointer[0] < self._settings.release_cache_seconds:
-            return self._pointer[1].current
+            return self._pointer[1].serving(user)
         try:
             pointer = self._store.release()
         except (StoreUnavailable, BrokenRelease) as error:
             if self._pointer is None:
                 raise NothingToServe(f"the release pointer cannot be read ({error})") from error
             self._degraded(error)
-            return self._pointer[1].current
+            return self._pointer[1].serving(user)
         if pointer is None:
             raise NothingToServe("no release has been published: run `shortlist batch run` first")
         self._pointer = (now, pointer)
         self._metrics.release(pointer.current)
-        return pointer.current
+        return pointer.serving(user)
 
     def item(self, item_id: str) -> ItemRecord | None:
         """What is known of an item; None for an unknown one."""

@@ -13,8 +13,18 @@ from itertools import islice
 from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from recsys.errors import StoreUnavailable
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_item, pack_pointer, pack_user, unpack_item, unpack_pointer
+from recsys.errors import InvalidSettings, StoreUnavailable
+from recsys.wire import (
+    ItemRecord,
+    ReleasePointer,
+    UserRecord,
+    pack_item,
+    pack_pointer,
+    pack_user,
+    unpack_item,
+    unpack_pointer,
+    unpack_user,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +47,7 @@ class Keys:
     namespace: str
 
     def release(self) -> str:
-        """Msgpack {current, previous}."""
+        """Msgpack {current, previous, canary?: {version, percent}}."""
         return f"{self.namespace}:release"
 
     def list(self, version: str, user: str) -> str:
@@ -122,19 +132,42 @@ class Store(Protocol):
 
 
 def open_store(url: str, namespace: str, timeout_ms: int) -> RedisStore:
-    """The store at `url`; `?cluster=true` for a cluster. Connects at the first command."""
+    """The store at `url`; connects at the first command.
+
+    `?cluster=true` for a cluster; `?iam=CACHE` to sign in to that ElastiCache serverless cache as the URL's user, by the role.
+    """
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     timeout = timeout_ms / 1000
     options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
+    plain, cluster, iam = _asked(url)
+    if iam is not None:
+        from recsys.elasticache import IamCredentials
+
+        options["credential_provider"] = IamCredentials(*iam)
+    if cluster:
+        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace)
+    return RedisStore(lambda: redis.Redis.from_url(plain, **options), namespace)
+
+
+def _asked(url: str) -> tuple[str, bool, tuple[str, str] | None]:
+    """The URL for redis-py, whether it names a cluster, and the user and cache where one signs in by IAM."""
     parts = urlsplit(url)
     asked = parse_qsl(parts.query)
-    if ("cluster", "true") in asked:
-        plain = urlunsplit(parts._replace(query=urlencode([pair for pair in asked if pair[0] != "cluster"])))
-        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace)
-    return RedisStore(lambda: redis.Redis.from_url(url, **options), namespace)
+    cache = next((value for name, value in asked if name == "iam"), None)
+    ours = [pair for pair in asked if pair == ("cluster", "true") or pair[0] == "iam"]
+    if not ours:
+        return url, False, None
+    query = urlencode([pair for pair in asked if pair not in ours])
+    if cache is None:
+        return urlunsplit(parts._replace(query=query)), True, None
+    if not parts.username or parts.password or parts.scheme != "rediss":
+        message = "REDIS_URL asks for iam: it must be rediss://USER@HOST:PORT?iam=CACHE, with a user and without a password"
+        raise InvalidSettings(message)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host, query=query)), ("cluster", "true") in asked, (parts.username, cache)
 
 
 def _bounded(command: Callable[P, R]) -> Callable[P, R]:
@@ -203,6 +236,18 @@ class RedisStore:
     def user_record(self, user: str) -> bytes | None:
         """See `Store`."""
         return self.redis.hget(self.keys.user(user), "h")
+
+    @_bounded
+    def some_users(self, limit: int) -> list[UserRecord]:
+        """Up to `limit` stored users, in the order of their keys' hashes, which is as good as chance."""
+        found: list[UserRecord] = []
+        for key in self.redis.scan_iter(match=self.keys.user("*"), count=PIPELINE):
+            packed = self.redis.hget(key, "h")
+            if packed is not None:
+                found.append(unpack_user(packed))
+            if len(found) >= limit:
+                break
+        return found
 
     @_bounded
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:

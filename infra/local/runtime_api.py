@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -50,12 +50,22 @@ class _Outcome:
 class LambdaService:
     """Runs a handler under the real runtime client; a context manager."""
 
-    def __init__(self, handler: str, root: str, environ: Mapping[str, str], timeout: float = 30.0, log: int = STDERR) -> None:
+    def __init__(
+        self,
+        handler: str,
+        root: str,
+        environ: Mapping[str, str],
+        timeout: float = 30.0,
+        python: Sequence[str] = (sys.executable,),
+        log: int = STDERR,
+    ) -> None:
         """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds.
 
-        log: the file descriptor to which the function's standard output goes, as Lambda's goes to CloudWatch.
+        python: how the interpreter is called, for one that sees no installed packages. log: the file descriptor to which
+        the function's standard output goes, as Lambda's goes to CloudWatch.
         """
-        self._handler, self._root, self._environ, self._timeout, self._log = handler, root, environ, timeout, log
+        self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
+        self._python, self._log = tuple(python), log
         self._events: queue.Queue[tuple[str, bytes, int]] = queue.Queue()
         self._outcomes: queue.Queue[tuple[str, _Outcome]] = queue.Queue()
         self._one_at_a_time = threading.Lock()
@@ -124,9 +134,10 @@ class LambdaService:
             "LAMBDA_TASK_ROOT": self._root,
             "_HANDLER": self._handler,
             "PYTHONPATH": self._root,
+            "LD_LIBRARY_PATH": f"{self._root}:{self._root}/lib",
             "TZ": ":UTC",
         }
-        command = [sys.executable, "-m", "awslambdaric", self._handler]
+        command = [*self._python, "-m", "awslambdaric", self._handler]
         environ |= self._environ
         self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
         threading.Thread(target=self._watch, args=(self._process, self._outcomes), daemon=True).start()

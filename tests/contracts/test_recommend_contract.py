@@ -52,7 +52,7 @@ def pipeline(events: Events, *, ranked: bool) -> Recommend:
     models = []
     for past in (before(events, first), events):
         with pinned_torch(1):
-            towers, _ = fit_towers(past, content, nobody, 0, params, rng)
+            towers, *_ = fit_towers(past, content, nobody, 0, params, rng)
         models.append(assemble(towers, fit_item_table(past, catalogue, fit_neighbours(past)), FitParams(n_candidates=30)))
     if not ranked:
         return recommender(models[1])
