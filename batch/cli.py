@@ -164,20 +164,42 @@ def _job_command(name: str) -> None:
     @_tables
     @_config
     @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
-    def command(
-        interactions: str, items: str | None, users: str | None, max_reject_share: float, work: Path, config: Path | None
-    ) -> None:
+    @click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`: more interactions.")
+    def command(interactions: str, items: str | None, users: str | None, work: Path, **options: Any) -> None:  # noqa: ANN401
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
 
         settings = Settings.from_env(os.environ)
-        params = _params(settings, config)
-        job = Job(interactions, items, users, work, settings, Narrator(), max_reject_share, params)
+        params = _params(settings, options["config"])
+        share = options["max_reject_share"]
+        job = Job(interactions, items, users, work, settings, Narrator(), share, params, options["events"])
         run(job) if name == "run" else run_stage(job, name)
 
 
 for _name in ("run", *STAGE_NAMES):
     _job_command(_name)
+
+
+@main.group("events")
+def events_group() -> None:
+    """What users did since the last training, as the API took it in."""
+
+
+@events_group.command("drain")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the Parquet files go, and stay.")
+def events_drain(out: Path) -> None:
+    """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    from batch.drain import drain
+    from batch.publish import BATCH_TIMEOUT_MS
+    from recsys.event_log import EventLog
+    from recsys.store import open_store
+
+    settings = Settings.from_env(os.environ)
+    told = drain(EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)), out)
+    click.echo(
+        f"{told.events} events in {len(told.files)} files in {out}; "
+        f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
+    )
 
 
 @main.group()

@@ -69,6 +69,8 @@ class Job:
     max_reject_share: float = 0.05
     config: FitParams | None = None
     """The models' parameters where a config file changes those of the settings."""
+    events: Path | None = None
+    """Where `shortlist events drain` put what came over HTTP."""
 
     @property
     def protocol(self) -> Protocol:
@@ -116,6 +118,8 @@ def features(job: Job) -> None:
             job.users,
             max_reject_share=job.max_reject_share,
             rejects=job.work / "rejects.parquet",
+            events=job.events,
+            is_forgotten=publish.deleted_users(job.settings),
         )
         dataset = loaded.dataset
         progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
@@ -269,7 +273,8 @@ def _mark(job: Job, name: str) -> Path:
 def _key(job: Job) -> str:
     told = [CODE_VERSION, repr(job.params), job.protocol, str(job.settings.list_length), str(job.max_reject_share)]
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    for source in (job.interactions, job.items, job.users):
+    drained = None if job.events is None else str(job.events / "events-*.parquet")
+    for source in (job.interactions, job.items, job.users, drained):
         told.append(str(source))
         for path in () if source is None else (source, *sorted(glob.glob(source, recursive=True))):  # noqa: PTH207 - maybe absolute
             if Path(path).is_file():

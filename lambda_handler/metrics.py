@@ -15,6 +15,7 @@ REMEMBERED = 1000
 _HELP = {
     "shortlist_requests_total": "Answers by route template and status.",
     "shortlist_answers_total": "Recommendation answers by source.",
+    "shortlist_events_total": "Events by what became of them.",
     "shortlist_degraded_total": "Answers that fell back, by what failed.",
 }
 
@@ -29,11 +30,11 @@ class Metrics:
         self._seconds = 0.0
         self._latest: deque[float] = deque(maxlen=REMEMBERED)
 
-    def count(self, name: str, **labels: str) -> None:
-        """Adds one to a counter."""
+    def count(self, name: str, by: int = 1, **labels: str) -> None:
+        """Adds to a counter."""
         told = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
         with self._lock:
-            self._counts[name, told] += 1
+            self._counts[name, told] += by
 
     def observe(self, seconds: float) -> None:
         """Records the handler time of one recommendation."""
