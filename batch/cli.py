@@ -186,21 +186,15 @@ def _job_command(name: str) -> None:
     @_tables
     @_config
     @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
-    def command(
-        interactions: str,
-        items: str | None,
-        users: str | None,
-        max_reject_share: float,
-        positive_rating: float | None,
-        work: Path,
-        config: Path | None,
-    ) -> None:
+    @click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`: more interactions.")
+    def command(interactions: str, items: str | None, users: str | None, work: Path, **options: Any) -> None:  # noqa: ANN401
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
 
         settings = Settings.from_env(os.environ)
-        params = _params(settings, config)
-        job = Job(interactions, items, users, work, settings, Narrator(), max_reject_share, params, positive_rating)
+        params = _params(settings, options["config"])
+        told = (options["max_reject_share"], params, options["positive_rating"], options["events"])
+        job = Job(interactions, items, users, work, settings, Narrator(), *told)
         run(job) if name == "run" else run_stage(job, name)
 
 
@@ -214,6 +208,28 @@ def refresh() -> None:
     from batch.container import main as run_container
 
     sys.exit(run_container(os.environ))
+
+
+@main.group("events")
+def events_group() -> None:
+    """What users did since the last training, as the API took it in."""
+
+
+@events_group.command("drain")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the Parquet files go, and stay.")
+def events_drain(out: Path) -> None:
+    """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    from batch.drain import drain
+    from batch.publish import BATCH_TIMEOUT_MS
+    from recsys.event_log import EventLog
+    from recsys.store import open_store
+
+    settings = Settings.from_env(os.environ)
+    told = drain(EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)), out)
+    click.echo(
+        f"{told.events} events in {len(told.files)} files in {out}; "
+        f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
+    )
 
 
 @main.group()

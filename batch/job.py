@@ -81,6 +81,8 @@ class Job:
     """The models' parameters where a config file changes those of the settings."""
     positive_rating: float | None = None
     """Events rated or weighted below are left out; None keeps all."""
+    events: Path | None = None
+    """Where `shortlist events drain` put what came over HTTP."""
 
     @property
     def protocol(self) -> Protocol:
@@ -129,6 +131,8 @@ def features(job: Job) -> None:
             max_reject_share=job.max_reject_share,
             rejects=job.work / "rejects.parquet",
             positive_rating=job.positive_rating,
+            events=job.events,
+            is_forgotten=publish.deleted_users(job.settings),
         )
         dataset = loaded.dataset
         progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
@@ -321,7 +325,8 @@ def _key(job: Job) -> str:
         str(job.positive_rating),
     ]
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    for source in (job.interactions, job.items, job.users):
+    drained = None if job.events is None else str(job.events / "events-*.parquet")
+    for source in (job.interactions, job.items, job.users, drained):
         told.append(str(source))
         for path in () if source is None else (source, *sorted(glob.glob(source, recursive=True))):  # noqa: PTH207 - maybe absolute
             if Path(path).is_file():

@@ -6,7 +6,7 @@ Until the flip nobody reads the new release; a crash at any point leaves the old
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
@@ -57,6 +57,15 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     narrator.say(f"  release {version} is serving")
     store.close()
     return version
+
+
+def deleted_users(settings: Settings) -> Callable[[str], bool]:
+    """Whether a user id is one of those that were deleted, whom nothing may learn from."""
+    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    try:
+        return store.is_deleted()
+    finally:
+        store.close()
 
 
 def flip(store: RedisStore, version: str) -> ReleasePointer:

@@ -80,6 +80,7 @@ METRICS: dict[str, Metric] = {
         "counter", "Look-ups of a cached list or result, by whether one was served.", ("result",), starts=_RESULTS
     ),
     "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",), starts=_SOURCES),
+    "shortlist_events_total": Metric("counter", "Events by what became of them.", ("outcome",)),
     "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES),
     "shortlist_errors_total": Metric(
         "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
@@ -117,9 +118,9 @@ class Metrics:
         self._release: str | None = None
         self._fresh = _Fresh() if emf else None
 
-    def count(self, name: str, **labels: str) -> None:
-        """Adds one to a counter."""
-        self._add(name, 1, labels, "counter")
+    def count(self, name: str, by: int = 1, **labels: str) -> None:
+        """Adds to a counter."""
+        self._add(name, by, labels, "counter")
 
     def move(self, name: str, by: float, **labels: str) -> None:
         """Moves a gauge."""
