@@ -150,10 +150,10 @@ def get(url: str) -> Any:
     return json.loads(body) if body.startswith("{") else body
 
 
-def ask(api: str, body: dict[str, Any]) -> None:
-    """One recommendation; errors are answers too."""
+def ask(api: str, body: dict[str, Any], path: str = "/recommend") -> None:
+    """One request; errors are answers too."""
     told = json.dumps(body).encode()
-    request = urllib.request.Request(f"{api}/recommend", told, {"content-type": "application/json"})  # noqa: S310 - loopback
+    request = urllib.request.Request(f"{api}{path}", told, {"content-type": "application/json"})  # noqa: S310 - loopback
     with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - loopback
 
@@ -210,7 +210,9 @@ def prometheus(api, published, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def drive(api: str, published) -> None:
-    """A cached answer, a live one, a session, and a user whom nobody knows."""
+    """A cached answer, a live one, a session, a user whom nobody knows, and an event that is rejected."""
+    event = {"event_id": "1", "user_id": "nobody", "item_id": "no such item", "timestamp": 1}
+    ask(api, {"events": [event]}, "/v1/events")
     known = published.dataset.user_ids[int(published.dataset.events.user[0])]
     for body in (
         {"user_id": known},
