@@ -12,6 +12,7 @@ import pytest
 import redis
 import yaml
 
+from batch import container
 from recsys.errors import StoreUnavailable
 from recsys.store import RedisStore
 from recsys.wire import ItemRecord, ReleasePointer, UserRecord
@@ -267,3 +268,32 @@ def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
     """Neither user sees or harms what is not Shortlist's."""
     with pytest.raises(redis.exceptions.NoPermissionError):
         store_of(user).redis.execute_command(*command)
+
+
+def test_every_parameter_and_every_output_is_in_the_guide() -> None:
+    """Whoever deploys finds each choice explained, and the guide names no output that is not there."""
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    assert {name for name in TEMPLATE["Parameters"] if f"`{name}`" not in guide} == set()
+    assert set(re.findall(r"\$\(out (\w+)\)", guide)) <= set(TEMPLATE["Outputs"])
+
+
+def test_the_guide_explains_every_exit_of_the_batch() -> None:
+    """The statuses that Step Functions acts on are those of the container."""
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    assert all(f"| {status}" in guide for status in (container.DONE, container.FAILED, container.INVALID, container.AGAIN))
+    retried = [
+        c["NumericEquals"]
+        for choice in states()["Does another attempt help?"]["Choices"]
+        for c in choice.get("And", [])
+        if "NumericEquals" in c
+    ]
+    assert retried == [container.AGAIN]
+
+
+def test_the_tasks_variables_are_read() -> None:
+    """Each variable that the template gives to the container or the function is one that the code knows."""
+    told = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
+    named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in told}
+    named |= set(RESOURCES["Serve"]["Properties"]["Environment"]["Variables"])
+    code = (ROOT / "batch" / "container.py").read_text() + (ROOT / "recsys" / "settings.py").read_text()
+    assert {name for name in named if f'"{name}"' not in code} == set()
