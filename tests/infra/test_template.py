@@ -113,13 +113,16 @@ def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
 
 
 def test_every_route_but_health_is_authorised() -> None:
-    """Nobody gets recommendations without a signature or a token."""
-    routes = [r["Properties"] for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
-    assert {r["RouteKey"]: r["AuthorizationType"] for r in routes} == {
-        "ANY /{proxy+}": {"Ref": "Authorization"},
-        "GET /health": "NONE",
-    }
-    assert TEMPLATE["Parameters"]["Authorization"]["AllowedValues"] == ["AWS_IAM", "JWT"]
+    """Nobody gets recommendations without a signature or a token, whichever the parameter says."""
+    routes = [(r["Properties"], r.get("Condition")) for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
+    assert [(told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes] == [
+        ("ANY /{proxy+}", "AWS_IAM", "UseIam"),
+        ("ANY /{proxy+}", "JWT", "UseJwt"),
+        ("GET /health", "NONE", None),
+    ]
+    allowed = TEMPLATE["Parameters"]["Authorization"]["AllowedValues"]
+    conditions = [TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt")]
+    assert (allowed, conditions) == (["AWS_IAM", "JWT"], ["AWS_IAM", "JWT"])
 
 
 def test_the_network_has_no_way_out() -> None:
