@@ -8,7 +8,7 @@ ASL := .cache/asl
 MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo test check tests evaluate readme bench local package infra-check build-Serve clean
+.PHONY: help install demo test check tests evaluate worlds readme bench drift local package infra-check build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,7 +39,11 @@ evaluate: install ## Both reports on MovieLens 100K, as JSON in docs/reports/.
 	$(BIN)/shortlist data fetch ml-100k --out .demo/data
 	for protocol in leave-one-out last-10pct; do \
 	  $(BIN)/shortlist evaluate --interactions .demo/data/interactions.parquet --items .demo/data/items.parquet \
-	    --users .demo/data/users.parquet --protocol $$protocol --json docs/reports/ml-100k-$$protocol.json || exit 1; done
+	    --users .demo/data/users.parquet --protocol $$protocol --json docs/reports/ml-100k-$$protocol.json \
+	    $$([ $$protocol = last-10pct ] && echo --cold-start) --report .demo/reports/$$protocol || exit 1; done
+
+worlds: install ## The same defaults on data of other kinds, as JSON in docs/reports/; after `make evaluate`.
+	$(BIN)/python tests/benchmarks/quality.py
 
 readme: install ## Writes the README's generated tables from docs/reports/.
 	$(BIN)/python -m infra.readme
@@ -47,6 +51,7 @@ readme: install ## Writes the README's generated tables from docs/reports/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
+<<<<<<< HEAD
 local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
 	rm -rf build/local
 	$(BIN)/python infra/package.py --out build/local --machine $(MACHINE) --python $(HERE)
@@ -79,6 +84,10 @@ $(ASL)/.installed: # Step Functions' language is checked by a Node program, wher
 	mkdir -p $(ASL)
 	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
 	touch $@
+=======
+drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
+	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift
+>>>>>>> drift
 
 clean: ## Removes what the recipes made, but not .venv.
 	rm -rf .aws-sam .demo .shortlist artefacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

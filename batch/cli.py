@@ -48,6 +48,7 @@ def _tables(command: Command) -> Command:
     """The options that name the tables."""
     for name, required in (("--users", False), ("--items", False), ("--interactions", True)):
         command = click.option(name, required=required, metavar="PATH", help=f"The {name[2:]}: a path, a glob or s3://.")(command)
+    command = click.option("--positive-rating", type=float, help="Leave out events that are rated lower.")(command)
     share = click.option("--max-reject-share", default=0.05, show_default=True, help="Stop when more rows than this are bad.")
     return share(command)
 
@@ -95,10 +96,13 @@ def fetch_data(name: str, out: Path, size: dict[str, Any]) -> None:
 @_tables
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True)
 @_config
+@click.option("--cold-start", is_flag=True, help="Also measure users and items that training has not seen: thrice the time.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
+@click.option("--report", "page", type=click.Path(path_type=Path), help="Write report.html here: one page with plots.")
 def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Compares the two stages with the retriever and strong baselines on a hold-out."""
     from batch import evaluation
+    from batch.cold_start import cold_start
     from batch.console import Narrator, wide_console
     from recsys import data as tables
     from recsys.evaluation.report import table, write_json
@@ -106,20 +110,36 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
     params = _params(Settings.from_env(os.environ), options["config"])
     narrator = Narrator()
     with narrator.stage("read and validate") as progress:
-        loaded = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"])
+        loaded = tables.load(
+            interactions,
+            items,
+            users,
+            max_reject_share=options["max_reject_share"],
+            positive_rating=options["positive_rating"],
+        )
         progress(1.0, f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+    for note in loaded.notes:
+        narrator.say(f"  {note}")
     report = evaluation.run(loaded.dataset, options["protocol"], params, narrator)
+    if options["cold_start"]:
+        report |= cold_start(loaded.dataset, options["protocol"], params, narrator) | narrator.stages.summary()
     report["data"]["rejects"] = loaded.rejects
     wide_console().print(table(report))
     click.echo(_summary(report))
     if options["json_file"] is not None:
         write_json(report, options["json_file"])
+    if options["page"] is not None:
+        from recsys.evaluation.page import write_page
+
+        write_page(report, options["page"] / "report.html")
+        click.echo(f"the page is {options['page'] / 'report.html'}")
 
 
 def _summary(report: dict[str, Any]) -> str:
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     memory = report["peak_memory_bytes"]["process"] / 2**20
-    return f"candidate recall: {recall}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
+    audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report["audit"])
+    return f"candidate recall: {recall}\n{audit}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
 
 
 @main.command()
@@ -144,8 +164,10 @@ def tune(interactions: str, items: str | None, users: str | None, **options: Any
 
     params = _params(Settings.from_env(os.environ), options["config"])
     narrator = Narrator()
-    dataset = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"]).dataset
-    found = search(dataset, options["protocol"], params, options["minutes"], options["work"], narrator)
+    loaded = tables.load(
+        interactions, items, users, max_reject_share=options["max_reject_share"], positive_rating=options["positive_rating"]
+    )
+    found = search(loaded.dataset, options["protocol"], params, options["minutes"], options["work"], narrator)
     lines = [
         f"{what}: validation NDCG@10 {after:.4f}, with the settings' own {before:.4f}; {found.trials[what]} trials"
         for what, (before, after) in found.scores.items()
@@ -164,15 +186,15 @@ def _job_command(name: str) -> None:
     @_tables
     @_config
     @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
-    def command(
-        interactions: str, items: str | None, users: str | None, max_reject_share: float, work: Path, config: Path | None
-    ) -> None:
+    @click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`: more interactions.")
+    def command(interactions: str, items: str | None, users: str | None, work: Path, **options: Any) -> None:  # noqa: ANN401
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
 
         settings = Settings.from_env(os.environ)
-        params = _params(settings, config)
-        job = Job(interactions, items, users, work, settings, Narrator(), max_reject_share, params)
+        params = _params(settings, options["config"])
+        told = (options["max_reject_share"], params, options["positive_rating"], options["events"])
+        job = Job(interactions, items, users, work, settings, Narrator(), *told)
         run(job) if name == "run" else run_stage(job, name)
 
 
@@ -186,6 +208,28 @@ def refresh() -> None:
     from batch.container import main as run_container
 
     sys.exit(run_container(os.environ))
+
+
+@main.group("events")
+def events_group() -> None:
+    """What users did since the last training, as the API took it in."""
+
+
+@events_group.command("drain")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the Parquet files go, and stay.")
+def events_drain(out: Path) -> None:
+    """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    from batch.drain import drain
+    from batch.publish import BATCH_TIMEOUT_MS
+    from recsys.event_log import EventLog
+    from recsys.store import open_store
+
+    settings = Settings.from_env(os.environ)
+    told = drain(EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)), out)
+    click.echo(
+        f"{told.events} events in {len(told.files)} files in {out}; "
+        f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
+    )
 
 
 @main.group()

@@ -6,12 +6,13 @@ Until the flip nobody reads the new release; a crash at any point leaves the old
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
 import numpy as np
 
+from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
 from recsys.artefacts import open_artefacts, verify
@@ -50,10 +51,21 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     with narrator.stage("verify by reading back") as progress:
         _verify_items(store, version)
         progress(1.0, f"{_verify(store, version, lists, written)} lists")
+    with narrator.stage("compare with live answers") as progress:
+        progress(1.0, parity.check(artefacts, store, version, lists))
     flip(store, version)
     narrator.say(f"  release {version} is serving")
     store.close()
     return version
+
+
+def deleted_users(settings: Settings) -> Callable[[str], bool]:
+    """Whether a user id is one of those that were deleted, whom nothing may learn from."""
+    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    try:
+        return store.is_deleted()
+    finally:
+        store.close()
 
 
 def flip(store: RedisStore, version: str) -> ReleasePointer:

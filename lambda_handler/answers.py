@@ -111,7 +111,7 @@ class Recommender:
         asked = replace(asked, filters=replace(asked.filters, excluded=asked.filters.excluded | self._blocked_now()))
         answer = self._session(version, asked) if asked.session is not None else self._known(version, asked)
         self._metrics.observe(time.perf_counter() - started)
-        self._metrics.count("shortlist_answers_total", source=answer.source)
+        self._tell(asked, answer)
         return answer
 
     def version(self, user: str | None = None) -> str:
@@ -133,6 +133,7 @@ class Recommender:
         if pointer is None:
             raise NothingToServe("no release has been published: run `shortlist batch run` first")
         self._pointer = (now, pointer)
+        self._metrics.release(pointer.current)
         return pointer.serving(user)
 
     def item(self, item_id: str) -> ItemRecord | None:
@@ -289,6 +290,14 @@ class Recommender:
             except StoreUnavailable as error:
                 self._degraded(error)
         return self._blocked[1]
+
+    def _tell(self, asked: Asked, answer: Answer) -> None:
+        self._metrics.count("shortlist_answers_total", source=answer.source)
+        self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)
+        if asked.use_cache and asked.session is None:
+            self._metrics.count("shortlist_cache_total", result="hit" if answer.cache_hit else "miss")
+        if answer.list_age_s is not None:
+            self._metrics.record("shortlist_list_age_seconds", answer.list_age_s)
 
     def _degraded(self, error: ShortlistError) -> None:
         self._metrics.count("shortlist_degraded_total", kind=type(error).__name__)

@@ -13,7 +13,7 @@ from recsys import bundle
 from recsys.artefacts import open_artefacts
 from recsys.bundle import Bundle
 from recsys.events import MISSING, Float32, Int32
-from recsys.pipeline import recommend
+from recsys.pipeline import Observe, recommend, unobserved
 from recsys.settings import Settings
 from recsys.wire import ItemRecord, UserRecord
 
@@ -21,8 +21,8 @@ from recsys.wire import ItemRecord, UserRecord
 class BundleLive:
     """Answers from a release's bundle, which is fetched, verified and loaded once."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, observe: Observe = unobserved) -> None:
+        self._settings, self._observe = settings, observe
         self._lock = Lock()
         self._loaded: Bundle | None = None
 
@@ -32,7 +32,7 @@ class BundleLive:
         state, unknown = bundle.state_from(
             loaded, user.items, user.times, user.weights, user.n_events, user.seen, user.attributes or {}
         )
-        found = recommend(loaded.model, state, k, allowed=_allowed(loaded, filters))
+        found = recommend(loaded.model, state, k, allowed=_allowed(loaded, filters), observe=self._observe)
         n_candidates = int(found.n_candidates[0])
         return _ranked(loaded, found.items[0], found.scores[0], found.retrieval[0], n_candidates, unknown)
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 WholeNumber = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
@@ -14,6 +26,7 @@ Source = Literal["batch", "live", "session", "popular", "stale"]
 
 MAX_HISTORY = 1000
 MAX_EXCLUDED = 1000
+MAX_EVENTS = 500
 
 
 class HistoryEvent(BaseModel):
@@ -78,6 +91,63 @@ class ItemAnswer(BaseModel):
     title: str
     genres: list[str]
     available: bool
+
+
+class Event(BaseModel):
+    """Something that a user did."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"event_id": "a1", "user_id": "42", "item_id": "50", "timestamp": 1785542400, "weight": 5}]
+        },
+    )
+    event_id: Annotated[Text, Field(description="Tells this event from every other of the user; sending it again is safe.")]
+    user_id: Id
+    item_id: Id
+    timestamp: WholeNumber = Field(ge=0, description="Unix seconds.")
+    weight: Annotated[Number, Field(ge=0)] | None = Field(default=None, description="A rating or another strength.")
+    recommendation_id: Text | None = Field(default=None, description="Of the answer that the user acted on.")
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """An event of a request that breaks a rule."""
+
+    message: str
+
+
+def _or_invalid(value: object, check: ValidatorFunctionWrapHandler) -> Event | Invalid:
+    """One bad event does not spoil the others of its request."""
+    try:
+        event: Event = check(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return Invalid(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))))
+    return event
+
+
+class EventsRequest(BaseModel):
+    """Events of any users, in any order."""
+
+    model_config = ConfigDict(extra="forbid")
+    events: list[Annotated[Event, WrapValidator(_or_invalid)]] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not taken."""
+
+    index: int = Field(description="Its place in the request, from 0.")
+    code: str
+    message: str
+
+
+class EventsAnswer(BaseModel):
+    """What became of the events."""
+
+    accepted: int
+    duplicates: int = Field(description="Events that were sent before.")
+    rejected: list[RejectedEvent]
 
 
 class ErrorBody(BaseModel):

@@ -7,6 +7,7 @@ so they lie in one slot and are read in one round trip.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -67,7 +68,7 @@ class Keys:
         return f"{self.namespace}:{version}:popular"
 
     def user(self, user: str) -> str:
-        """A hash: n, the number of events ever; h, the packed UserRecord."""
+        """A hash: n, the number of events ever; h, the packed UserRecord; e0, e1, the marks of events sent lately."""
         return f"{self.namespace}:user:{{{user}}}"
 
     def live(self, version: str, user: str, digest: str) -> str:
@@ -77,6 +78,18 @@ class Keys:
     def blocked(self) -> str:
         """A set of item ids never to be shown."""
         return f"{self.namespace}:blocked"
+
+    def events(self) -> str:
+        """The stream of accepted events, each a packed EventRecord."""
+        return f"{self.namespace}:events"
+
+    def deleted(self) -> str:
+        """A hash: digest of a deleted user's id -> unix seconds."""
+        return f"{self.namespace}:deleted"
+
+    def digest(self, user: str) -> str:
+        """What stands for a deleted user, whose id is kept nowhere."""
+        return hashlib.sha256(f"{self.namespace}:{user}".encode()).hexdigest()
 
 
 class Store(Protocol):
@@ -115,6 +128,9 @@ class Store(Protocol):
     def row_of(self, version: str, item_id: str) -> int | None:
         """The item's row in that release; None for an unknown item."""
 
+    def rows_of(self, version: str, item_ids: Sequence[str]) -> list[int | None]:
+        """The rows of several items."""
+
     def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
         """Writes the packed list of popular items."""
 
@@ -123,6 +139,9 @@ class Store(Protocol):
 
     def blocked(self) -> frozenset[str]:
         """The ids of items never to be shown."""
+
+    def is_deleted(self) -> Callable[[str], bool]:
+        """Whether a user's id is one of those deleted so far."""
 
     def live(self, version: str, user: str, digest: str) -> bytes | None:
         """A cached live result."""
@@ -170,8 +189,8 @@ def _asked(url: str) -> tuple[str, bool, tuple[str, str] | None]:
     return urlunsplit(parts._replace(netloc=host, query=query)), ("cluster", "true") in asked, (parts.username, cache)
 
 
-def _bounded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns every error of redis-py into StoreUnavailable."""
+def bounded(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a method: every error of redis-py becomes StoreUnavailable."""
 
     @functools.wraps(command)
     def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -207,23 +226,23 @@ class RedisStore:
             self._client.close()
             self._client = None
 
-    @_bounded
+    @bounded
     def ping(self) -> None:
         """See `Store`."""
         self.redis.ping()
 
-    @_bounded
+    @bounded
     def release(self) -> ReleasePointer | None:
         """See `Store`."""
         packed = self.redis.get(self.keys.release())
         return None if packed is None else unpack_pointer(packed)
 
-    @_bounded
+    @bounded
     def set_release(self, pointer: ReleasePointer) -> None:
         """See `Store`."""
         self.redis.set(self.keys.release(), pack_pointer(pointer))
 
-    @_bounded
+    @bounded
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
         """See `Store`."""
         pipe = self.redis.pipeline(transaction=False)
@@ -232,12 +251,12 @@ class RedisStore:
         packed, n_events = pipe.execute()
         return packed, None if n_events is None else int(n_events)
 
-    @_bounded
+    @bounded
     def user_record(self, user: str) -> bytes | None:
         """See `Store`."""
         return self.redis.hget(self.keys.user(user), "h")
 
-    @_bounded
+    @bounded
     def some_users(self, limit: int) -> list[UserRecord]:
         """Up to `limit` stored users, in the order of their keys' hashes, which is as good as chance."""
         found: list[UserRecord] = []
@@ -249,7 +268,7 @@ class RedisStore:
                 break
         return found
 
-    @_bounded
+    @bounded
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
         """See `Store`."""
         pipe = self.redis.pipeline(transaction=False)
@@ -257,7 +276,7 @@ class RedisStore:
             pipe.get(self.keys.list(version, user))
         return list(pipe.execute())
 
-    @_bounded
+    @bounded
     def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]], ttl: int) -> int:
         """See `Store`."""
         written = 0
@@ -268,7 +287,7 @@ class RedisStore:
             written += len(pipe.execute())
         return written
 
-    @_bounded
+    @bounded
     def write_users(self, records: Iterable[tuple[str, UserRecord]]) -> int:
         """See `Store`."""
         written = 0
@@ -280,7 +299,7 @@ class RedisStore:
             written += sum(pipe.execute())
         return written
 
-    @_bounded
+    @bounded
     def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]], ttl: int) -> None:
         """See `Store`."""
         for chunk in _chunks(items):
@@ -289,7 +308,7 @@ class RedisStore:
         self.redis.expire(self.keys.items(version), ttl)
         self.redis.expire(self.keys.rows(version), ttl)
 
-    @_bounded
+    @bounded
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
         """See `Store`."""
         if not rows:
@@ -297,33 +316,46 @@ class RedisStore:
         found = self.redis.hmget(self.keys.items(version), rows)
         return [None if packed is None else unpack_item(packed) for packed in found]
 
-    @_bounded
+    @bounded
     def row_of(self, version: str, item_id: str) -> int | None:
         """See `Store`."""
         row = self.redis.hget(self.keys.rows(version), item_id)
         return None if row is None else int(row)
 
-    @_bounded
+    @bounded
+    def rows_of(self, version: str, item_ids: Sequence[str]) -> list[int | None]:
+        """See `Store`."""
+        if not item_ids:
+            return []
+        return [None if row is None else int(row) for row in self.redis.hmget(self.keys.rows(version), item_ids)]
+
+    @bounded
     def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
         """See `Store`."""
         self.redis.set(self.keys.popular(version), packed, ex=ttl)
 
-    @_bounded
+    @bounded
     def popular(self, version: str) -> bytes | None:
         """See `Store`."""
         return self.redis.get(self.keys.popular(version))
 
-    @_bounded
+    @bounded
     def blocked(self) -> frozenset[str]:
         """See `Store`."""
         return frozenset(member.decode() for member in self.redis.smembers(self.keys.blocked()))
 
-    @_bounded
+    @bounded
+    def is_deleted(self) -> Callable[[str], bool]:
+        """See `Store`."""
+        digests = {digest.decode() for digest in self.redis.hkeys(self.keys.deleted())}
+        return lambda user: self.keys.digest(user) in digests
+
+    @bounded
     def live(self, version: str, user: str, digest: str) -> bytes | None:
         """See `Store`."""
         return self.redis.get(self.keys.live(version, user, digest))
 
-    @_bounded
+    @bounded
     def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
         """See `Store`."""
         self.redis.set(self.keys.live(version, user, digest), packed, ex=ttl)

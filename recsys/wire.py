@@ -73,6 +73,18 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class EventRecord:
+    """Something that a user did, as it waits for the next training."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    timestamp: int
+    weight: float | None = None
+    recommendation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReleasePointer:
     """Which release serves, which one served before, and which one is tried on some users."""
 
@@ -150,6 +162,19 @@ def unpack_item(packed: bytes) -> ItemRecord:
     item = ItemRecord(*_typed(what, _unpack(packed, what, 5)[1:5], str, str, tuple, bool))
     _typed(what, item.categories, *(str,) * len(item.categories))
     return item
+
+
+def pack_event(event: EventRecord) -> bytes:
+    """An EventRecord as bytes."""
+    told = [LAYOUT, event.event_id, event.user_id, event.item_id, event.timestamp, event.weight, event.recommendation_id]
+    return msgpack.packb(told)
+
+
+def unpack_event(packed: bytes) -> EventRecord:
+    """Reads `pack_event`. Raises CorruptArtefact for anything else."""
+    what = "event"
+    fields = _unpack(packed, what, 7)[1:7]
+    return EventRecord(*_typed(what, fields, str, str, str, int, int | float | None, str | None))
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:

@@ -7,7 +7,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from rich.console import Console
 
-from batch import dataset_file
+from batch import dataset_file, publish
 from batch.console import Narrator
 from batch.job import Job
 from batch.job import run as run_job
@@ -24,6 +24,7 @@ from recsys.artefacts import build_manifest, open_artefacts
 from recsys.catalogue import Dataset
 from recsys.data.synthetic import WorldSize, world
 from recsys.settings import Settings
+from recsys.store import RedisStore, open_store
 
 # The same examples everywhere, and no verdict on how fast the machine is.
 hypothesis_settings.register_profile("shortlist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -109,3 +110,13 @@ def release(published, tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
         return bundle, lists
 
     return made
+
+
+@pytest.fixture
+def own(published: Published, namespace: str, narrator: Narrator) -> Iterator[tuple[Settings, RedisStore]]:
+    """The published release in a namespace of the test's own, which the test may change as it likes."""
+    settings = replace(published.settings, namespace=namespace)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    store = open_store(settings.redis_url, namespace, 500)
+    yield settings, store
+    store.close()

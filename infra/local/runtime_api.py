@@ -22,6 +22,9 @@ from types import TracebackType
 from typing import Any, Self
 
 PREFIX = "/2018-06-01/runtime/"
+STDERR = 2
+"""The file descriptor of standard error."""
+
 INIT_SECONDS = 10.0
 """How long Lambda waits for the first poll."""
 
@@ -54,13 +57,15 @@ class LambdaService:
         environ: Mapping[str, str],
         timeout: float = 30.0,
         python: Sequence[str] = (sys.executable,),
+        log: int = STDERR,
     ) -> None:
         """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds.
 
-        python: how the interpreter is called, for one that sees no installed packages.
+        python: how the interpreter is called, for one that sees no installed packages. log: the file descriptor to which
+        the function's standard output goes, as Lambda's goes to CloudWatch.
         """
         self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
-        self._python = tuple(python)
+        self._python, self._log = tuple(python), log
         self._events: queue.Queue[tuple[str, bytes, int]] = queue.Queue()
         self._outcomes: queue.Queue[tuple[str, _Outcome]] = queue.Queue()
         self._one_at_a_time = threading.Lock()
@@ -133,7 +138,8 @@ class LambdaService:
             "TZ": ":UTC",
         }
         command = [*self._python, "-m", "awslambdaric", self._handler]
-        self._process = subprocess.Popen(command, cwd=self._root, env=environ | dict(self._environ))  # noqa: S603 - our own
+        environ |= self._environ
+        self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
         threading.Thread(target=self._watch, args=(self._process, self._outcomes), daemon=True).start()
 
     def _watch(self, process: subprocess.Popen[bytes], outcomes: queue.Queue[tuple[str, _Outcome]]) -> None:

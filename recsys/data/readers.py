@@ -37,7 +37,7 @@ def read(source: str, schema: TableSchema) -> Raw:
     """
     with staged(source, schema.name) as files:
         parts = [_read_file(file, i, schema) for i, file in enumerate(files)]
-    frame = pl.concat(_alike(parts), how="diagonal", rechunk=False)
+    frame = pl.concat(alike(parts), how="diagonal", rechunk=False)
     if frame.is_empty():
         raise InvalidData(f"{schema.name}: {source!r} has no rows: a table needs at least one")
     return Raw(frame, tuple(file.name for file in files))
@@ -126,7 +126,7 @@ def _dat(path: Path, schema: TableSchema) -> pl.DataFrame:
     return frame.with_columns(malformed.alias(MALFORMED))
 
 
-def _alike(parts: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+def alike(parts: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     """The frames with each column of one type: where files differ, lists are joined by "|" and all becomes text."""
     types: dict[str, set[pl.DataType]] = {}
     for part in parts:

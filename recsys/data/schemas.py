@@ -54,6 +54,14 @@ ITEMS = TableSchema(
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
 )
+EVENTS = TableSchema(
+    "events",
+    required=("event_id", "user_id", "item_id", "timestamp", "weight"),
+    optional=(),
+    dat=(),
+)
+"""What `shortlist events drain` writes."""
+
 USERS = TableSchema(
     "users",
     required=("user_id",),

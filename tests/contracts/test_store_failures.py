@@ -30,6 +30,8 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "write_items": lambda s: s.write_items(VERSION, [(0, ItemRecord("a", "A"))], 60),
     "items": lambda s: s.items(VERSION, [0]),
     "row_of": lambda s: s.row_of(VERSION, "a"),
+    "rows_of": lambda s: s.rows_of(VERSION, ["a"]),
+    "is_deleted": lambda s: s.is_deleted(),
     "write_popular": lambda s: s.write_popular(VERSION, LIST, 60),
     "popular": lambda s: s.popular(VERSION),
     "blocked": lambda s: s.blocked(),

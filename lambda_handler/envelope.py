@@ -1,0 +1,87 @@
+"""How answers look that every route shares: the error envelope, and the count of what was answered."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lambda_handler.metrics import Metrics
+from recsys.errors import BrokenRelease, ShortlistError, Unavailable
+
+log = logging.getLogger("shortlist")
+
+RETRY_AFTER_SECONDS = "5"
+
+
+def add_errors(app: FastAPI, metrics: Metrics) -> None:
+    """Every error in the one envelope."""
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        return _error(request, 422, "invalid_request", f"{field}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+        return _error(request, error.status_code, code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> JSONResponse:
+        metrics.count("shortlist_errors_total", kind="unexpected")
+        log.error("unexpected error", exc_info=error)
+        return _error(request, 500, "internal", "an unexpected error, which is in the log under this request's id")
+
+    @app.exception_handler(ShortlistError)
+    def unavailable(request: Request, error: ShortlistError) -> JSONResponse:
+        metrics.count("shortlist_errors_total", kind=type(error).__name__)
+        code = "unavailable" if isinstance(error, (Unavailable, BrokenRelease)) else "internal"
+        response = _error(request, 503, code, str(error))
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+        return response
+
+
+def _error(request: Request, status: int, code: str, message: str) -> JSONResponse:
+    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - HTTP's border
+    context = request.scope.get("aws.context")
+    request_id = getattr(context, "aws_request_id", None) or uuid.uuid4().hex
+    body = {"error": {"type": kind, "code": code, "message": message, "request_id": request_id}}
+    return JSONResponse(body, status_code=status)
+
+
+def add_counting(app: FastAPI, metrics: Metrics) -> None:
+    """Counts every answer by route and status."""
+    app.add_middleware(_Counting, metrics=metrics)
+
+
+class _Counting:
+    """Counts and times every answer by route template and status, without the cost of a request object."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, started = 500, time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._metrics.move("shortlist_requests_in_flight", 1)
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._metrics.move("shortlist_requests_in_flight", -1)
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.record("shortlist_request_seconds", time.perf_counter() - started, route=route)
+            self._metrics.count("shortlist_requests_total", route=route, status=str(status))

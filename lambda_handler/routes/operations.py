@@ -1,0 +1,40 @@
+"""The routes for operators: the model, the metrics and the health of this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
+
+from lambda_handler.answers import Recommender
+from lambda_handler.metrics import Metrics
+from lambda_handler.schemas import ERRORS
+
+TOP_FEATURES = 10
+
+
+def add_operations(app: FastAPI, recommender: Recommender, metrics: Metrics) -> None:
+    """Adds the routes."""
+
+    @app.get("/model/info", responses=ERRORS, tags=["operations"])
+    @app.get("/v1/model/info", responses=ERRORS, tags=["operations"])
+    def model_info() -> dict[str, Any]:
+        """The serving release: versions, index, most important features, offline figures, latencies of this process."""
+        manifest = recommender.info()
+        shares = dict(manifest.get("importances") or {})  # type: ignore[call-overload]
+        top = sorted(shares.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
+        kept = ("version", "created_at", "as_of", "code_version", "feature_hash", "index", "data", "protocol", "metrics")
+        return {name: manifest.get(name) for name in kept} | {"importances": dict(top), "latency": metrics.percentiles()}
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
+    @app.get("/v1/metrics", response_class=PlainTextResponse, tags=["operations"])
+    def prometheus() -> PlainTextResponse:
+        """Counters and latencies of this process, for Prometheus."""
+        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/health", responses=ERRORS, tags=["operations"])
+    @app.get("/v1/health", responses=ERRORS, tags=["operations"])
+    def health() -> dict[str, str]:
+        """Whether Redis answers and a release is there."""
+        return recommender.health()

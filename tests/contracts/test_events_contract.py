@@ -1,0 +1,223 @@
+"""What `POST /v1/events` promises: every event once, at once, and told to the next training."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from lambda_handler import events as intake_module
+from lambda_handler.app import create_app
+from lambda_handler.events import Intake
+from lambda_handler.live import BundleLive
+from recsys.errors import StoreUnavailable
+from recsys.event_log import WINDOW_SECONDS, EventLog
+from recsys.events import HISTORY_LENGTH
+from recsys.histories import KEPT_EVENTS, with_events
+from recsys.wire import EventRecord, UserRecord, unpack_event, unpack_user
+
+NOW = 1_800_000_000
+
+
+@pytest.fixture
+def client(own) -> TestClient:
+    """The API over a release of the test's own."""
+    settings, store = own
+    return TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW))
+
+
+@pytest.fixture
+def items(published) -> tuple[str, ...]:
+    """The ids of the catalogue."""
+    return published.dataset.catalogue.ids
+
+
+def event(item: str, number: int = 0, user: str = "eve", **more: object) -> dict[str, Any]:
+    """An event as a request has it."""
+    return {"event_id": f"e{number}", "user_id": user, "item_id": item, "timestamp": NOW + number, **more}
+
+
+def send(client: TestClient, *events: object) -> dict[str, Any]:
+    """What became of events, which must be 200."""
+    response = client.post("/v1/events", json={"events": events})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def ask(client: TestClient, user: str, k: int = 10) -> dict[str, Any]:
+    """A recommendation answer."""
+    return client.post("/recommend", json={"user_id": user, "k": k}).json()
+
+
+def ids_of(answer: dict[str, Any]) -> list[str]:
+    """The recommended ids, in order."""
+    return [r["item_id"] for r in answer["recommendations"]]
+
+
+def streamed(store) -> list[EventRecord]:
+    """Every event in the stream."""
+    return [unpack_event(fields[b"e"]) for _, fields in store.redis.xrange(store.keys.events())]
+
+
+def test_the_first_event_of_a_new_user_personalises_the_next_answer(client, items) -> None:
+    """Popular items before it, live ones after it, and not the item itself."""
+    assert ask(client, "eve")["source"] == "popular"
+    assert send(client, event(items[3])) == {"accepted": 1, "duplicates": 0, "rejected": []}
+    answer = ask(client, "eve")
+    assert (answer["source"], answer["degraded"], len(ids_of(answer))) == ("live", False, 10)
+    assert items[3] not in ids_of(answer)
+
+
+def test_a_known_users_list_is_stale_after_an_event(client, published) -> None:
+    """The item that was chosen from the cached list is not in the very next answer, which is live."""
+    user = published.dataset.user_ids[0]
+    before = ask(client, user)
+    send(client, event(ids_of(before)[0], user=user))
+    after = ask(client, user)
+    assert (before["source"], after["source"]) == ("batch", "live")
+    assert ids_of(before)[0] not in ids_of(after)
+
+
+def test_an_event_is_taken_once_however_often_it_is_sent(client, own, items) -> None:
+    """Within a request, in the next one, and in the next window; the record and the stream have it once."""
+    _, store = own
+    assert send(client, event(items[1]), event(items[1]), event(items[2], 1)) == {"accepted": 2, "duplicates": 1, "rejected": []}
+    assert send(client, event(items[1])) == {"accepted": 0, "duplicates": 1, "rejected": []}
+    later = Intake(EventLog(store), lambda: NOW + WINDOW_SECONDS)
+    version = store.release().current
+    assert later.take(version, [(0, EventRecord("e0", "eve", items[1], NOW))]).duplicates == 1
+    record = unpack_user(store.user_record("eve"))
+    assert (record.items, record.times, record.n_events) == ((items[1], items[2]), (NOW, NOW + 1), 2)
+    assert [told.event_id for told in streamed(store)] == ["e0", "e1"]
+
+
+def test_another_users_event_of_the_same_id_is_another_event(client, items) -> None:
+    """An event id belongs to its user."""
+    assert send(client, event(items[1]), event(items[1], user="adam"))["accepted"] == 2
+
+
+def test_each_bad_event_is_rejected_by_itself(client, items) -> None:
+    """With its place, a code, and a message that names field and rule; the good ones are taken."""
+    told = send(
+        client,
+        event(items[0]),
+        event("no-such-item", 1),
+        {"event_id": "x", "user_id": "eve", "timestamp": NOW},
+        event(items[0], 3, weight=-1),
+        event(items[0], 4, timestamp="yesterday"),
+        "not an event",
+        event(items[0], 200_000),
+    )
+    assert told["accepted"] == 1
+    assert [(r["index"], r["code"]) for r in told["rejected"]] == [
+        (1, "unknown_item"),
+        (2, "invalid_event"),
+        (3, "invalid_event"),
+        (4, "invalid_event"),
+        (5, "invalid_event"),
+        (6, "future_timestamp"),
+    ]
+    assert [r["message"].split(":")[0].split(".")[0] for r in told["rejected"][:4]] == [
+        "item_id",
+        "item_id",
+        "weight",
+        "timestamp",
+    ]
+
+
+@pytest.mark.parametrize("body", [{}, {"events": []}, {"events": [{}] * 501}, {"events": [], "more": 1}, []])
+def test_a_request_of_another_shape_is_refused(client, body) -> None:
+    """422 for the whole of it."""
+    assert client.post("/v1/events", json=body).status_code == 422
+
+
+def test_what_the_stream_holds_is_the_event_as_it_was_sent(client, own, items) -> None:
+    """Every field, so that training can use it."""
+    send(client, event(items[0], weight=4, recommendation_id="r1"))
+    assert streamed(own[1]) == [EventRecord("e0", "eve", items[0], NOW, 4.0, "r1")]
+
+
+def test_a_process_that_dies_between_stream_and_record_loses_nothing(client, own, items, monkeypatch) -> None:
+    """The caller is told 503 and sends again: the record has the event once, the stream twice under one id."""
+    _, store = own
+
+    def dies(*_: object) -> list[bool]:
+        raise StoreUnavailable("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(intake_module.EventLog, "commit", dies)
+        assert client.post("/v1/events", json={"events": [event(items[0])]}).status_code == 503
+    assert store.user_record("eve") is None
+    assert send(client, event(items[0])) == {"accepted": 1, "duplicates": 0, "rejected": []}
+    assert [(told.user_id, told.event_id) for told in streamed(store)] == [("eve", "e0"), ("eve", "e0")]
+    assert unpack_user(store.user_record("eve")).n_events == 1
+
+
+def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
+    """A record that changed meanwhile is read again, and what is in the stream already is not put there twice."""
+    _, store = own
+    version = store.release().current
+    gate = threading.Barrier(4)
+
+    def one(number: int) -> None:
+        log = EventLog(store)
+        gate.wait()
+        Intake(log, lambda: NOW).take(version, [(0, EventRecord(f"t{number}", "busy", items[number], NOW + number))])
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(unpack_user(store.user_record("busy")).items) == sorted(items[:4])
+    assert sorted(told.event_id for told in streamed(store)) == ["t0", "t1", "t2", "t3"]
+
+
+def test_a_record_that_always_changes_is_given_up_with_a_503(client, items, monkeypatch) -> None:
+    """After a few attempts, with the remedy."""
+    monkeypatch.setattr(intake_module.EventLog, "commit", lambda _self, changes, _window: [False] * len(changes))
+    response = client.post("/v1/events", json={"events": [event(items[0])]})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert "send the events again" in response.json()["error"]["message"]
+
+
+def test_a_week_of_one_user_is_bounded(client, items, monkeypatch) -> None:
+    """Beyond the bound events are rejected, so that a record cannot grow without end."""
+    monkeypatch.setattr(intake_module, "MOST_MARKS", 2)
+    told = send(client, *(event(items[n], n) for n in range(3)))
+    assert (told["accepted"], [r["code"] for r in told["rejected"]]) == (2, ["too_many_events"])
+
+
+def test_a_record_that_cannot_be_read_begins_afresh(client, own, items) -> None:
+    """Events of other users in the same request are not held up by it either."""
+    _, store = own
+    store.redis.hset(store.keys.user("eve"), mapping={"h": b"\xc1", "n": 7})
+    assert send(client, event(items[0]), event(items[0], user="adam"))["accepted"] == 2
+    assert unpack_user(store.user_record("eve")).n_events == 8
+
+
+def test_events_are_counted(client, items) -> None:
+    """By what became of them."""
+    send(client, event(items[0]), event(items[0]), event("no-such-item", 1))
+    lines = client.get("/metrics").text.splitlines()
+    assert 'shortlist_events_total{outcome="accepted"} 1' in lines
+    assert 'shortlist_events_total{outcome="duplicate"} 1' in lines
+    assert 'shortlist_events_total{outcome="unknown_item"} 1' in lines
+
+
+def test_a_record_takes_events_in_order_of_time() -> None:
+    """A late event goes where it belongs; one as late as another after it."""
+    record = UserRecord(("a", "b"), (10, 20), (None, 1.0), 2, ("z",))
+    told = with_events(record, [("c", 20, 5.0), ("d", 15, None)])
+    assert told == UserRecord(("a", "d", "b", "c"), (10, 15, 20, 20), (None, None, 1.0, 5.0), 4, ("z",))
+
+
+def test_a_record_keeps_as_many_events_as_the_models_look_at() -> None:
+    """What falls out of the window stays among the seen."""
+    assert KEPT_EVENTS == HISTORY_LENGTH
+    many: Callable[[int], list[tuple[str, int, float | None]]] = lambda n: [(f"i{at}", at, None) for at in range(n)]  # noqa: E731
+    told = with_events(UserRecord(), many(KEPT_EVENTS + 2))
+    assert (len(told.items), told.items[0], told.seen, told.n_events) == (KEPT_EVENTS, "i2", ("i0", "i1"), KEPT_EVENTS + 2)
