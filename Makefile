@@ -51,7 +51,6 @@ readme: install ## Writes the README's generated tables from docs/reports/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
-<<<<<<< HEAD
 local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
 	rm -rf build/local
 	$(BIN)/python infra/package.py --out build/local --machine $(MACHINE) --python $(HERE)
@@ -84,10 +83,9 @@ $(ASL)/.installed: # Step Functions' language is checked by a Node program, wher
 	mkdir -p $(ASL)
 	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
 	touch $@
-=======
+
 drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift
->>>>>>> drift
 
 clean: ## Removes what the recipes made, but not .venv.
 	rm -rf .aws-sam .demo .shortlist artefacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -99,6 +99,7 @@ def test_every_metric_has_data_after_traffic_and_failures(client, published, met
     fail_once(client, monkeypatch, RuntimeError("a bug"))
     fail_once(client, monkeypatch, ShortlistError("an error of ours"))
     metrics.count("shortlist_degraded_total", kind="StoreUnavailable")  # how it comes about is tested with the API
+    metrics.count("shortlist_events_total", outcome="accepted")  # likewise
     _, samples = parse(metrics.text())
     told = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
     assert set(METRICS) - told == {"shortlist_requests_in_flight"}
