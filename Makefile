@@ -70,6 +70,7 @@ infra-check: install $(SAM)/.installed $(ASL)/.installed ## Everything about the
 	$(SAM)/bin/python infra/expand.py template.yaml > build/expanded.json
 	$(SAM)/bin/cfn-lint --ignore-checks W1033 W2001 -- build/expanded.json
 	if [ -d $(ASL)/node_modules ]; then $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
+	$(SAM)/bin/python infra/sam_local.py template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam build --region us-east-1
 	$(BIN)/python -m pytest tests/deployment
 

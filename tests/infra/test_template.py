@@ -12,6 +12,7 @@ import pytest
 import redis
 import yaml
 
+from batch import container
 from recsys.errors import StoreUnavailable
 from recsys.store import RedisStore
 from recsys.wire import ItemRecord, ReleasePointer, UserRecord
@@ -112,13 +113,16 @@ def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
 
 
 def test_every_route_but_health_is_authorised() -> None:
-    """Nobody gets recommendations without a signature or a token."""
-    routes = [r["Properties"] for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
-    assert {r["RouteKey"]: r["AuthorizationType"] for r in routes} == {
-        "ANY /{proxy+}": {"Ref": "Authorization"},
-        "GET /health": "NONE",
-    }
-    assert TEMPLATE["Parameters"]["Authorization"]["AllowedValues"] == ["AWS_IAM", "JWT"]
+    """Nobody gets recommendations without a signature or a token, whichever the parameter says."""
+    routes = [(r["Properties"], r.get("Condition")) for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
+    assert [(told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes] == [
+        ("ANY /{proxy+}", "AWS_IAM", "UseIam"),
+        ("ANY /{proxy+}", "JWT", "UseJwt"),
+        ("GET /health", "NONE", None),
+    ]
+    allowed = TEMPLATE["Parameters"]["Authorization"]["AllowedValues"]
+    conditions = [TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt")]
+    assert (allowed, conditions) == (["AWS_IAM", "JWT"], ["AWS_IAM", "JWT"])
 
 
 def test_the_network_has_no_way_out() -> None:
@@ -267,3 +271,32 @@ def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
     """Neither user sees or harms what is not Shortlist's."""
     with pytest.raises(redis.exceptions.NoPermissionError):
         store_of(user).redis.execute_command(*command)
+
+
+def test_every_parameter_and_every_output_is_in_the_guide() -> None:
+    """Whoever deploys finds each choice explained, and the guide names no output that is not there."""
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    assert {name for name in TEMPLATE["Parameters"] if f"`{name}`" not in guide} == set()
+    assert set(re.findall(r"\$\(out (\w+)\)", guide)) <= set(TEMPLATE["Outputs"])
+
+
+def test_the_guide_explains_every_exit_of_the_batch() -> None:
+    """The statuses that Step Functions acts on are those of the container."""
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    assert all(f"| {status}" in guide for status in (container.DONE, container.FAILED, container.INVALID, container.AGAIN))
+    retried = [
+        c["NumericEquals"]
+        for choice in states()["Does another attempt help?"]["Choices"]
+        for c in choice.get("And", [])
+        if "NumericEquals" in c
+    ]
+    assert retried == [container.AGAIN]
+
+
+def test_the_tasks_variables_are_read() -> None:
+    """Each variable that the template gives to the container or the function is one that the code knows."""
+    told = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
+    named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in told}
+    named |= set(RESOURCES["Serve"]["Properties"]["Environment"]["Variables"])
+    code = (ROOT / "batch" / "container.py").read_text() + (ROOT / "recsys" / "settings.py").read_text()
+    assert {name for name in named if f'"{name}"' not in code} == set()
