@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mangum import Mangum
 
-from lambda_handler.answers import Filters, Live, Ranked
+from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
 from lambda_handler.metrics import Metrics
 from recsys.settings import Settings
@@ -38,13 +39,25 @@ class LazyLive:
             self._opened = BundleLive(self._settings, self._metrics.step)
         return self._opened
 
-    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters) -> Ranked:
+    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
         """See `Live`."""
-        return self._live.recommend(version, user, k, filters)
+        return self._live.recommend(version, user, k, filters, shape)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
         """See `Live`."""
         return self._live.popular(version, k, filters)
+
+    def trending(self, version: str, k: int, filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.trending(version, k, filters)
+
+    def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.similar(version, item_id, k, filters)
+
+    def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.rank(version, user, items, filters)
 
     def info(self, version: str) -> dict[str, object]:
         """See `Live`."""

@@ -55,7 +55,7 @@ class TowerParams:
     """Share of users whose attributes are dropped in training, so that they may be absent."""
     loss: Loss = "sampled_softmax"
     negatives: int = 512
-    """Shared uniform negatives a batch."""
+    """Shared negatives a batch: uniform ones, or for `bpr` other targets of the batch."""
     full_softmax_items: int = 4096
     """Catalogues up to this size use every item as a negative."""
     batch_windows: int = 16
@@ -117,7 +117,7 @@ def fit_towers(
             losses.append(_step(net, batch, optimiser, schedule, params, rng))
             averaged.update_parameters(net)
         towers = cast("_Net", averaged.module).export()
-        history.append(Round(float(np.mean(losses)), validation.score(towers)))
+        history.append(Round(float(np.mean(losses)) if losses else math.nan, validation.score(towers)))
         if progress is not None:
             progress((number + 1) / most, f"loss {history[-1].loss:.3f}, validation {history[-1].validation:.3f}")
         if number == 0 or not history[-1].validation <= history[best_round].validation:  # NaN: the last is the best
@@ -215,8 +215,9 @@ class _Windows:
         order = np.lexsort((rng.random(len(starts)), (stops - starts) // 10))
         groups = np.array_split(order, self.batches(size))
         for g in rng.permutation(len(groups)):
-            if len(groups[g]):
-                yield self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]])
+            batch = self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]]) if len(groups[g]) else None
+            if batch is not None and (batch.targets != MISSING).any():  # there may be repeats alone
+                yield batch
 
     def _cut(self, rng: np.random.Generator) -> tuple[Int64, Int64, Int64]:
         starts, stops, users = [], [], []
@@ -398,12 +399,15 @@ def _softmax_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
 
 
-def _bpr_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, _rng: np.random.Generator) -> Tensor:
-    """Each target against all other targets of the batch, which are drawn by popularity: corrected by its logarithm."""
+def _bpr_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
+    """Each target against other targets of the batch, which are drawn by popularity and corrected by its logarithm."""
+    sample = torch.from_numpy(rng.integers(0, len(targets), params.negatives))
+    users = functional.normalize(users, dim=1) / params.temperature
     vectors = functional.normalize(net.items(targets)[0], dim=1)
-    logits = functional.normalize(users, dim=1) @ vectors.T / params.temperature - net.log_counts[targets]  # [m, m]
-    distinct = targets[:, None] != targets[None, :]
-    return -functional.logsigmoid(logits.diagonal()[:, None] - logits)[distinct].sum() / max(1, int(distinct.sum()))
+    own = (users * vectors).sum(dim=1) - net.log_counts[targets]
+    others = users @ vectors[sample].T - net.log_counts[targets[sample]]  # [m, negatives]
+    distinct = (targets[:, None] != targets[sample][None, :]).float()
+    return -(functional.logsigmoid(own[:, None] - others) * distinct).sum() / distinct.sum().clamp(min=1)
 
 
 _LOSSES = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}

@@ -123,6 +123,16 @@ def test_a_repeat_is_no_target() -> None:
     assert batch.targets.tolist() == [[1, MISSING, 2]]
 
 
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
+def test_windows_of_repeats_alone_teach_nothing(loss) -> None:
+    """A user who plays one item for ever leaves finite weights."""
+    n = 3 * HISTORY_LENGTH
+    events = Events(np.zeros(n, np.int32), np.zeros(n, np.int32), np.arange(n), np.full(n, np.nan, np.float32), 1, 4)
+    params = TowerParams(dimension=8, hidden=16, loss=loss, batch_windows=1, round_steps=2, rounds=2)
+    towers, *_ = fit_towers(events, np.zeros((4, 0), np.float32), np.empty((1, 0), np.int32), 0, params, np.random.default_rng(0))
+    assert all(np.isfinite(array).all() for array in towers.arrays().values())
+
+
 def test_an_item_that_nobody_had_gets_its_vector_from_its_content() -> None:
     """A new item of the even kind is scored for users of even items above a new item of the odd kind, unknown ones come last."""
     events = checkerboard(60, 12, np.random.default_rng(0))
