@@ -198,7 +198,8 @@ def test_the_dashboard_is_json() -> None:
 
 def access(user: str, namespace: str) -> list[str]:
     """The rules of a cache user, on keys of `namespace`."""
-    return str(RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]).replace("shortlist-${Stage}", namespace).split()
+    told = str(RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]).replace("shortlist-${Stage}", namespace)
+    return re.findall(r"\([^)]*\)|\S+", told)
 
 
 @pytest.fixture
@@ -249,6 +250,14 @@ def test_the_api_may_look_up_and_cache(store_of) -> None:
     store.write_live("v1", "u", "digest", b"answer", 60)
     assert store.live("v1", "u", "digest") == b"answer"
     store.write_users([("u", UserRecord(n_events=2))])
+
+
+def test_the_api_may_remove_the_list_of_a_deleted_user(store_of) -> None:
+    """Which is all that it may do to a list, besides reading it."""
+    store_of("CacheBatchUser").write_lists("v1", [("u", b"list")], 60)
+    store = store_of("CacheApiUser")
+    assert store.redis.delete(store.keys.list("v1", "u")) == 1
+    assert store.lists("v1", ["u"]) == [None]
 
 
 @pytest.mark.parametrize("write", ["lists", "items", "popular", "release"])
