@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import FastAPI
 
-from lambda_handler.answers import Live, Recommender
-from lambda_handler.envelope import add_counting, add_errors
+from lambda_handler.answers import Live
+from lambda_handler.deadline import Deadlines
+from lambda_handler.envelope import HeadAsGet, add_counting, add_errors
 from lambda_handler.events import Intake
+from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
+from lambda_handler.recommender import Recommender
 from lambda_handler.routes.events import add_events
 from lambda_handler.routes.items import add_items
 from lambda_handler.routes.operations import add_operations
 from lambda_handler.routes.recommend import add_recommend
+from lambda_handler.serving import Serving
 from recsys.event_log import EventLog
 from recsys.settings import Settings
 from recsys.store import RedisStore
@@ -24,11 +28,25 @@ def create_app(settings: Settings, store: RedisStore, live: Live, now: Callable[
     """The API over a store and a live path."""
     app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
     metrics = Metrics()
-    recommender = Recommender(settings, store, live, metrics, now)
+    serving = Serving(settings, store, metrics, now)
+    recommender = Recommender(serving, store, live, LiveCache(store, settings.cache_ttl_seconds), metrics)
     add_errors(app)
     add_counting(app, metrics)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(Deadlines)
+    if settings.cors_origins:
+        _allow_origins(app, settings.cors_origins)
     add_recommend(app, recommender)
-    add_events(app, recommender, Intake(EventLog(store), now), metrics)
-    add_items(app, recommender)
-    add_operations(app, recommender, metrics)
+    add_events(app, serving, Intake(EventLog(store), now), metrics)
+    add_items(app, serving, recommender)
+    add_operations(app, serving, store, live, metrics)
     return app
+
+
+def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    from fastapi.middleware.cors import CORSMiddleware
+
+    methods, headers = ["GET", "HEAD", "POST"], ["content-type", "if-none-match"]
+    app.add_middleware(
+        CORSMiddleware, allow_origins=list(origins), allow_methods=methods, allow_headers=headers, expose_headers=["etag"]
+    )

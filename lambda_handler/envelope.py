@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import uuid
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lambda_handler.metrics import Metrics
-from recsys.errors import BrokenRelease, ShortlistError, Unavailable
+from recsys.errors import BrokenRelease, InvalidInput, ShortlistError, Unavailable, UnknownItem
 
 log = logging.getLogger("shortlist")
 
 RETRY_AFTER_SECONDS = "5"
+
+
+VOLATILE = ("latency_ms", "list_age_s", "recommendation_id", "cache_hit")
+"""What differs from one answer to the next without a difference in what is recommended."""
+
+
+def tagged(request: Request, told: dict[str, Any]) -> Response:
+    """The answer with its entity tag; 304 without a body where If-None-Match has it."""
+    body = json.dumps({name: value for name, value in told.items() if name not in VOLATILE}, sort_keys=True)
+    tag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
+    known = {part.strip() for part in request.headers.get("if-none-match", "").split(",")}
+    if known & {tag, tag.removeprefix("W/"), "*"}:
+        return Response(status_code=304, headers={"ETag": tag})
+    return JSONResponse(told, headers={"ETag": tag})
 
 
 def add_errors(app: FastAPI) -> None:
@@ -25,7 +42,7 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "body"
         return _error(request, 422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
@@ -38,12 +55,35 @@ def add_errors(app: FastAPI) -> None:
         log.error("unexpected error", exc_info=error)
         return _error(request, 500, "internal", "an unexpected error, which is in the log under this request's id")
 
+    @app.exception_handler(InvalidInput)
+    def mistaken(request: Request, error: InvalidInput) -> JSONResponse:
+        status, code = (404, "not_found") if isinstance(error, UnknownItem) else (422, "invalid_request")
+        return _error(request, status, code, str(error))
+
     @app.exception_handler(ShortlistError)
     def unavailable(request: Request, error: ShortlistError) -> JSONResponse:
         code = "unavailable" if isinstance(error, (Unavailable, BrokenRelease)) else "internal"
         response = _error(request, 503, code, str(error))
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
         return response
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, without the body; ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leaves every other method alone."""
+
+        async def bodiless(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            await self._app({**scope, "method": "GET"}, receive, bodiless)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _error(request: Request, status: int, code: str, message: str) -> JSONResponse:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mangum import Mangum
 
-from lambda_handler.answers import Filters, Live, Ranked
+from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
 from recsys.settings import Settings
 from recsys.store import open_store
@@ -35,13 +36,25 @@ class LazyLive:
             self._opened = BundleLive(self._settings)
         return self._opened
 
-    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters) -> Ranked:
+    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
         """See `Live`."""
-        return self._live.recommend(version, user, k, filters)
+        return self._live.recommend(version, user, k, filters, shape)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
         """See `Live`."""
         return self._live.popular(version, k, filters)
+
+    def trending(self, version: str, k: int, filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.trending(version, k, filters)
+
+    def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.similar(version, item_id, k, filters)
+
+    def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
+        """See `Live`."""
+        return self._live.rank(version, user, items, filters)
 
     def info(self, version: str) -> dict[str, object]:
         """See `Live`."""

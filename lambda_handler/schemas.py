@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=256)]
@@ -27,6 +28,8 @@ Source = Literal["batch", "live", "session", "popular", "stale"]
 MAX_HISTORY = 1000
 MAX_EXCLUDED = 1000
 MAX_EVENTS = 500
+MAX_RANKED = 500
+MAX_ATTRIBUTES = 100
 
 
 class HistoryEvent(BaseModel):
@@ -52,9 +55,63 @@ class RecommendRequest(BaseModel):
         max_length=MAX_HISTORY,
         description="What the user did, oldest first. It replaces the stored history for this answer.",
     )
-    attributes: dict[Text, Text | StrictBool | Number] | None = None
+    attributes: dict[Text, Text | StrictBool | Number] | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend.")
     categories: list[Text] = Field(default_factory=list, max_length=100, description="Only items of one of these.")
+    diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=0, description="0 ranks by score alone; towards 1 items unlike those above them come first. Computed live."
+    )
+    explain: StrictBool = Field(default=False, description="Gives the reason of each item. Computed live.")
+
+
+Wanted = Annotated[int, Field(ge=1, le=100, description="How many items.")]
+Categories = Annotated[list[Text], Field(max_length=100, description="Only items of one of these; may be repeated.")]
+
+
+class ListQuery(BaseModel):
+    """How many items, and of which categories."""
+
+    model_config = ConfigDict(extra="forbid")
+    k: Wanted = 20
+    category: Categories = Field(default_factory=list)
+
+
+class UserQuery(ListQuery):
+    """The same, and which items not."""
+
+    exclude: list[Text] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated.")
+
+
+class RankRequest(BaseModel):
+    """Items to put in order for a user, by their id or by a history."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "42", "items": ["1", "50", "100"]}]})
+    user_id: Id | None = None
+    history: list[Id | HistoryEvent] | None = Field(default=None, max_length=MAX_HISTORY)
+    attributes: dict[Text, Text | StrictBool | Number] | None = Field(default=None, max_length=MAX_ATTRIBUTES)
+    items: list[Id] = Field(min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too.")
+
+    @model_validator(mode="after")
+    def _of_someone(self) -> Self:
+        if self.user_id is None and self.history is None:
+            raise ValueError("one of user_id and history must be given")
+        return self
+
+
+class CauseAnswer(BaseModel):
+    """Something the user had that speaks for an item."""
+
+    item_id: str
+    title: str
+    share: float = Field(description="Of all that the history says for the item.")
+
+
+class ReasonAnswer(BaseModel):
+    """Why an item is recommended."""
+
+    text: str
+    because: list[CauseAnswer]
+    features: dict[str, float] = Field(description="What the features that matter most add to the ranker's score.")
 
 
 class Recommendation(BaseModel):
@@ -66,6 +123,7 @@ class Recommendation(BaseModel):
     rank: int
     retrieval_score: float
     genres: list[str]
+    reason: ReasonAnswer | None = Field(default=None, description="Only with explain.")
 
 
 class RecommendAnswer(BaseModel):
@@ -82,6 +140,31 @@ class RecommendAnswer(BaseModel):
     degraded: bool = Field(description="Whether something failed and this is a fall-back.")
     unknown_items: int = Field(description="Items of the request's history that the catalogue lacks, and that were ignored.")
     recommendation_id: str
+
+
+class Listed(BaseModel):
+    """One item of a list that is the same for everybody."""
+
+    item_id: str
+    title: str
+    score: float
+    rank: int
+    genres: list[str]
+
+
+class ListAnswer(BaseModel):
+    """A list of items."""
+
+    items: list[Listed]
+    model_version: str
+    degraded: bool = Field(description="Whether something failed and this is a fall-back.")
+
+
+class RankAnswer(ListAnswer):
+    """The items that were asked about, best first."""
+
+    source: Source
+    unknown_items: int = Field(description="Asked items that the catalogue lacks, and that are not in the answer.")
 
 
 class ItemAnswer(BaseModel):
@@ -165,6 +248,8 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}}
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
 ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},
     503: {"model": ErrorAnswer, "description": "Nothing can be answered now; see Retry-After."},

@@ -3,6 +3,7 @@
 ShortlistError
 ├── InvalidInput          the caller gave something that breaks a stated rule: mend the input
 │   ├── InvalidSettings   an environment variable or option is out of its range
+│   ├── UnknownItem      an item id that the serving release does not have
 │   └── InvalidData       an interactions, items or users table breaks its schema
 ├── Unavailable           a part outside this process did not answer: try again, or fall back
 │   ├── StoreUnavailable      Redis
@@ -25,6 +26,10 @@ class InvalidInput(ShortlistError):
 
 class InvalidSettings(InvalidInput):
     """An environment variable or option is missing or out of its range."""
+
+
+class UnknownItem(InvalidInput):
+    """The serving release's catalogue does not have the item."""
 
 
 class InvalidData(InvalidInput):

@@ -177,6 +177,19 @@ def recommend(model: Model, states: UserStates, k: int, *, allowed: NDArray[np.b
     return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
 
 
+def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
+    """These very items, int32[c] distinct rows, for one user in the ranker's order, seen ones too; nothing is explored."""
+    affinity = np.matmul(model.towers.items[items], user_vectors(model.towers, states)[0])
+    order = np.lexsort((items, -affinity))
+    candidates = Candidates(items[order][None, :], affinity[order].astype(np.float32)[None, :])
+    scores = candidates.scores[0]
+    if model.ranker is not None:
+        scores = model.ranker.predict(features(states, candidates, model.table)).astype(np.float32)
+    best = np.lexsort((candidates.items[0], -scores))
+    told = (candidates.items[:, best], scores[None, best], candidates.scores[:, best])
+    return Recommended(*told, np.array([len(items)], np.int32))
+
+
 Entry = tuple[int, float, float]
 """An item row, its score and its retrieval score."""
 

@@ -22,6 +22,7 @@ from recsys.features import FEATURES, feature_hash
 _FLOAT32 = 0
 _ROW_MAJOR = 1
 _RAW_SCORE = 1
+_CONTRIBUTIONS = 3
 _STAMP = "shortlist_feature_hash="
 
 
@@ -62,10 +63,17 @@ class Ranker:
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n]: raw scores of rows float32[n, F]; higher is better. One thread."""
+        return self._told(rows, _RAW_SCORE, 1)[:, 0]
+
+    def contributions(self, rows: Float32) -> NDArray[np.float64]:
+        """float64[n, F + 1]: what each feature adds to a row's score, and last the score without any (Lundberg, 2018)."""
+        return self._told(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
+
+    def _told(self, rows: Float32, kind: int, width: int) -> NDArray[np.float64]:
         if rows.ndim != 2 or rows.shape[1] != len(FEATURES):  # noqa: PLR2004 - a matrix
             raise BundleMismatch(f"rows have shape {rows.shape}, the ranker takes [n, {len(FEATURES)}]: use `features`")
         rows = np.ascontiguousarray(rows, np.float32)
-        out = np.empty(len(rows), np.float64)
+        out = np.empty((len(rows), width), np.float64)
         if len(rows) == 0:
             return out
         length = ctypes.c_int64()
@@ -76,7 +84,7 @@ class Ranker:
             ctypes.c_int32(rows.shape[0]),
             ctypes.c_int32(rows.shape[1]),
             ctypes.c_int(_ROW_MAJOR),
-            ctypes.c_int(_RAW_SCORE),
+            ctypes.c_int(kind),
             ctypes.c_int(0),
             ctypes.c_int(-1),
             b"num_threads=1",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -17,6 +18,8 @@ Protocol = Literal["last-10pct", "leave-one-out", "time"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+SECRET_LENGTH = 16
+_ORIGIN = re.compile(r"https?://[^/\s*]+")
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -66,6 +69,10 @@ class Settings:
     """`SHORTLIST_GATE` (on): whether a release that is no better than popularity, or worse than the serving one, is refused."""
     gate_margin: float
     """`SHORTLIST_GATE_MARGIN` (0.05): by what share of NDCG@10 a release may fall below the serving one."""
+    cors_origins: tuple[str, ...]
+    """`SHORTLIST_CORS_ORIGINS` (none): origins whose pages may call the API, with commas between; `*` for any."""
+    admin_key: str | None = field(repr=False)
+    """`SHORTLIST_ADMIN_KEY` (none): what the header X-Shortlist-Admin-Key must hold, 16 characters or more; none closes them."""
     bundle_dir: Path
     """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
 
@@ -100,6 +107,8 @@ class Settings:
             protocol=read.choice("SHORTLIST_PROTOCOL", "last-10pct", PROTOCOLS),
             gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
             gate_margin=read.number("SHORTLIST_GATE_MARGIN", 0.05, 0.0, 1.0),
+            cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
+            admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
         )
 
@@ -134,6 +143,27 @@ class _Reader:
         if not value.startswith(REDIS_SCHEMES):
             scheme = value.partition("://")[0] if "://" in value else "none"  # the rest may hold a password
             raise InvalidSettings(f"{name} has scheme {scheme!r}: must start with one of {', '.join(REDIS_SCHEMES)}")
+        return value
+
+    def origins(self, name: str) -> tuple[str, ...]:
+        text = self.text(name, "none")
+        if text == "none":
+            return ()
+        found = tuple(part.strip() for part in text.split(","))
+        for origin in found:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InvalidSettings(f"{name} has {origin!r}: must be * or scheme://host, with a port where it needs one")
+        return found
+
+    def secret(self, name: str) -> str | None:
+        value = self.text(name, "none")
+        if value == "none":
+            return None
+        if len(value) < SECRET_LENGTH or not value.isascii() or value != value.strip():
+            raise InvalidSettings(
+                f"{name} has {len(value)} characters: must be at least {SECRET_LENGTH}, all ASCII, no blank at either end; "
+                "`openssl rand -hex 32` makes one"
+            )
         return value
 
     def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:

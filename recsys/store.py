@@ -61,9 +61,13 @@ class Keys:
         """A hash: n, the number of events ever; h, the packed UserRecord; e0, e1, the marks of events sent lately."""
         return f"{self.namespace}:user:{{{user}}}"
 
-    def live(self, version: str, user: str, digest: str) -> str:
-        """A cached live result."""
-        return f"{self.namespace}:live:{version}:{{{user}}}:{digest}"
+    def live(self, version: str, user: str) -> str:
+        """A hash: digest of what shaped it -> a cached live result."""
+        return f"{self.namespace}:live:{version}:{{{user}}}"
+
+    def claim(self, user: str) -> str:
+        """The digest of the live result that some process computes at this moment."""
+        return f"{self.namespace}:claim:{{{user}}}"
 
     def blocked(self) -> str:
         """A set of item ids never to be shown."""
@@ -137,7 +141,10 @@ class Store(Protocol):
         """A cached live result."""
 
     def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
-        """Caches a live result for ttl seconds."""
+        """Caches a live result for at most ttl seconds."""
+
+    def live_or_claim(self, version: str, user: str, digest: str, milliseconds: int) -> tuple[bytes | None, bool]:
+        """A cached live result, and whether this caller may compute it; false while another one has claimed it."""
 
 
 def open_store(url: str, namespace: str, timeout_ms: int) -> RedisStore:
@@ -307,12 +314,25 @@ class RedisStore:
     @bounded
     def live(self, version: str, user: str, digest: str) -> bytes | None:
         """See `Store`."""
-        return self.redis.get(self.keys.live(version, user, digest))
+        return self.redis.hget(self.keys.live(version, user), digest)
+
+    @bounded
+    def live_or_claim(self, version: str, user: str, digest: str, milliseconds: int) -> tuple[bytes | None, bool]:
+        """See `Store`."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hget(self.keys.live(version, user), digest)
+        pipe.set(self.keys.claim(user), digest, nx=True, px=milliseconds, get=True)
+        packed, holder = pipe.execute()
+        return packed, holder != digest.encode()
 
     @bounded
     def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
         """See `Store`."""
-        self.redis.set(self.keys.live(version, user, digest), packed, ex=ttl)
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hset(self.keys.live(version, user), digest, packed)
+        pipe.expire(self.keys.live(version, user), ttl, nx=True)  # so that nothing in it outlives its time
+        pipe.delete(self.keys.claim(user))
+        pipe.execute()
 
 
 def _chunks(values: Iterable[R]) -> Iterator[list[R]]:

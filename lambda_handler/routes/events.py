@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from lambda_handler.answers import Recommender
 from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
+from lambda_handler.serving import Serving
 from recsys.wire import EventRecord
 
 
-def add_events(app: FastAPI, recommender: Recommender, intake: Intake, metrics: Metrics) -> None:
+def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics) -> None:
     """Adds the route."""
 
     @app.post("/v1/events", response_model=EventsAnswer, responses=ERRORS, tags=["events"])
@@ -23,7 +23,7 @@ def add_events(app: FastAPI, recommender: Recommender, intake: Intake, metrics: 
         """
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
-        taken = _taken(recommender, intake, good)
+        taken = _taken(serving, intake, good)
         for outcome, count in (("accepted", taken.accepted), ("duplicate", taken.duplicates)):
             metrics.count("shortlist_events_total", count, outcome=outcome)
         rejected = sorted([*bad, *taken.rejected], key=lambda reject: reject.index)
@@ -33,8 +33,8 @@ def add_events(app: FastAPI, recommender: Recommender, intake: Intake, metrics: 
         return JSONResponse({"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told})
 
 
-def _taken(recommender: Recommender, intake: Intake, good: list[Indexed]) -> Taken:
-    return intake.take(recommender.version(), good) if good else Taken()
+def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
+    return intake.take(serving.version(), good) if good else Taken()
 
 
 def _record(event: Event) -> EventRecord:

@@ -1,25 +1,51 @@
-"""The routes about items."""
+"""The routes about items: one of them, those like it, and those that many want."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import FastAPI, Path
-from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.responses import Response
 
-from lambda_handler.answers import Recommender
-from lambda_handler.schemas import ERRORS, ItemAnswer
+from lambda_handler.answers import Filters
+from lambda_handler.envelope import tagged
+from lambda_handler.recommender import Recommender
+from lambda_handler.routes.recommend import list_of
+from lambda_handler.schemas import ERRORS, NOT_FOUND, UNCHANGED, ItemAnswer, ListAnswer, ListQuery
+from lambda_handler.serving import Serving
+from recsys.errors import UnknownItem
+
+ItemPath = Annotated[str, Path(min_length=1, max_length=256, description="The item's id.")]
 
 
-def add_items(app: FastAPI, recommender: Recommender) -> None:
+def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
     """Adds the routes."""
 
-    @app.get("/v1/items/{item_id}", response_model=ItemAnswer, responses=ERRORS, tags=["items"])
-    def item(item_id: Annotated[str, Path(min_length=1, max_length=256)]) -> Response:
-        """An item's title and genres."""
-        found = recommender.item(item_id)
+    @app.get("/v1/items/{item_id}", response_model=ItemAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
+    async def item(item_id: ItemPath, request: Request) -> Response:
+        """An item's title and genres, and whether it may be shown."""
+        found = serving.item(item_id)
         if found is None:
-            raise HTTPException(404, f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
-        told = {"item_id": found.id, "title": found.title, "genres": list(found.categories), "available": found.available}
-        return JSONResponse(told)
+            raise UnknownItem(f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
+        available = found.available and found.id not in serving.blocked()
+        told = {"item_id": found.id, "title": found.title, "genres": list(found.categories), "available": available}
+        return tagged(request, told)
+
+    @app.get("/v1/items/{item_id}/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
+    async def similar(item_id: ItemPath, query: Annotated[ListQuery, Query()], request: Request) -> Response:
+        """The items most like one, by the cosine of what the model has learnt of them."""
+        return tagged(request, list_of(recommender.similar(item_id, query.k, _filters(query))))
+
+    @app.get("/v1/popular", response_model=ListAnswer, responses=ERRORS | UNCHANGED, tags=["items"])
+    async def popular(query: Annotated[ListQuery, Query()], request: Request) -> Response:
+        """The items with the most interactions."""
+        return tagged(request, list_of(recommender.popular(query.k, _filters(query))))
+
+    @app.get("/v1/trending", response_model=ListAnswer, responses=ERRORS | UNCHANGED, tags=["items"])
+    async def trending(query: Annotated[ListQuery, Query()], request: Request) -> Response:
+        """The items with the most interactions of late; the popular ones, flagged, where that cannot be told."""
+        return tagged(request, list_of(recommender.trending(query.k, _filters(query))))
+
+
+def _filters(query: ListQuery) -> Filters:
+    return Filters(categories=frozenset(query.category))

@@ -7,21 +7,23 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from lambda_handler.answers import Recommender
+from lambda_handler.answers import Live
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS
+from lambda_handler.serving import Serving
+from recsys.store import Store
 
 TOP_FEATURES = 10
 
 
-def add_operations(app: FastAPI, recommender: Recommender, metrics: Metrics) -> None:
+def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics) -> None:
     """Adds the routes."""
 
     @app.get("/model/info", responses=ERRORS, tags=["operations"])
     @app.get("/v1/model/info", responses=ERRORS, tags=["operations"])
     def model_info() -> dict[str, Any]:
         """The serving release: versions, index, most important features, offline figures, latencies of this process."""
-        manifest = recommender.info()
+        manifest = live.info(serving.version())
         shares = dict(manifest.get("importances") or {})  # type: ignore[call-overload]
         top = sorted(shares.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
         kept = ("version", "created_at", "as_of", "code_version", "feature_hash", "index", "data", "protocol", "metrics")
@@ -37,4 +39,5 @@ def add_operations(app: FastAPI, recommender: Recommender, metrics: Metrics) -> 
     @app.get("/v1/health", responses=ERRORS, tags=["operations"])
     def health() -> dict[str, str]:
         """Whether Redis answers and a release is there."""
-        return recommender.health()
+        store.ping()
+        return {"status": "ok", "store": "ok", "release": serving.version()}

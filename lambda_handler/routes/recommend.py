@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from lambda_handler.answers import Answer, Asked, Filters, Recommender, session_of
-from lambda_handler.schemas import ERRORS, HistoryEvent, RecommendAnswer, RecommendRequest
+from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
+from lambda_handler.envelope import tagged
+from lambda_handler.recommender import Recommender
+from lambda_handler.schemas import (
+    ERRORS,
+    UNCHANGED,
+    HistoryEvent,
+    RankAnswer,
+    RankRequest,
+    RecommendAnswer,
+    RecommendRequest,
+    UserQuery,
+)
+from recsys.wire import UserRecord
+
+UserPath = Annotated[str, Path(min_length=1, max_length=256, description="The user's id.")]
 
 
 def add_recommend(app: FastAPI, recommender: Recommender) -> None:
@@ -22,17 +37,40 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         # Not handed to a thread: in Lambda there is one request at a time, and the hand-over costs more than the lookup.
         started = time.perf_counter()
-        answer = recommender.recommend(_asked(request))
-        return JSONResponse(_told(request, answer, (time.perf_counter() - started) * 1000))
+        return JSONResponse(_told(request.user_id, recommender.recommend(_asked(request)), started))
+
+    @app.get(
+        "/v1/users/{user_id}/recommendations",
+        response_model=RecommendAnswer,
+        responses=ERRORS | UNCHANGED,
+        tags=["recommendations"],
+    )
+    async def recommendations(user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request) -> Response:
+        """The same list as by POST, with an ETag that changes when what is recommended does."""
+        started = time.perf_counter()
+        filters = Filters(frozenset(query.exclude), frozenset(query.category))
+        return tagged(request, _told(user_id, recommender.recommend(Asked(user_id, query.k, filters=filters)), started))
+
+    @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
+    async def rank(request: RankRequest) -> Response:
+        """Puts given items in the ranker's order for a user; blocked items are left out."""
+        user = None if request.user_id is None else str(request.user_id)
+        answer = recommender.rank(user, _session(request), [str(item) for item in request.items])
+        told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
+        return JSONResponse(list_of(answer) | told)
 
 
 def _asked(request: RecommendRequest) -> Asked:
-    session = None
-    if request.history or request.attributes:
-        events = [_event(e) for e in request.history or ()]
-        session = session_of(events, dict(request.attributes or {}))
     filters = Filters(frozenset(map(str, request.exclude)), frozenset(request.categories))
-    return Asked(str(request.user_id), request.k, request.use_cache, session, filters)
+    shape = Shape(float(request.diversity), request.explain)
+    return Asked(str(request.user_id), request.k, request.use_cache, _session(request), filters, shape)
+
+
+def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
+    if not request.history and not request.attributes:
+        return None
+    events = [_event(e) for e in request.history or ()]
+    return session_of(events, dict(request.attributes or {}))
 
 
 def _event(event: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
@@ -41,23 +79,12 @@ def _event(event: str | int | HistoryEvent) -> tuple[str, int | None, float | No
     return str(event), None, None
 
 
-def _told(request: RecommendRequest, answer: Answer, milliseconds: float) -> dict[str, Any]:
+def _told(user_id: str | int, answer: Answer, started: float) -> dict[str, Any]:
     ranked = answer.ranked
-    rows = zip(ranked.items, ranked.scores, ranked.retrieval, strict=True)
     return {
-        "user_id": request.user_id,
-        "recommendations": [
-            {
-                "item_id": item.id,
-                "title": item.title,
-                "score": score,
-                "rank": rank,
-                "retrieval_score": retrieval,
-                "genres": list(item.categories),
-            }
-            for rank, (item, score, retrieval) in enumerate(rows, 1)
-        ],
-        "latency_ms": round(milliseconds, 3),
+        "user_id": user_id,
+        "recommendations": _rows(ranked),
+        "latency_ms": round((time.perf_counter() - started) * 1000, 3),
         "cache_hit": answer.cache_hit,
         "n_candidates": ranked.n_candidates,
         "source": answer.source,
@@ -67,3 +94,39 @@ def _told(request: RecommendRequest, answer: Answer, milliseconds: float) -> dic
         "unknown_items": ranked.unknown_items,
         "recommendation_id": uuid.uuid4().hex,
     }
+
+
+def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
+    rows = [
+        {
+            "item_id": item.id,
+            "title": item.title,
+            "score": score,
+            "rank": rank,
+            "retrieval_score": retrieval,
+            "genres": list(item.categories),
+        }
+        for rank, (item, score, retrieval) in enumerate(zip(ranked.items, ranked.scores, ranked.retrieval, strict=True), 1)
+    ]
+    for row, reason in zip(rows, ranked.reasons, strict=False):
+        row["reason"] = _reason(reason)
+    return rows
+
+
+def _reason(reason: Reason) -> dict[str, Any]:
+    titles = " and ".join(cause.title for cause in reason.causes[:2])
+    return {
+        "text": f"because you had {titles}" if titles else "because it is popular, or new",
+        "because": [{"item_id": c.item_id, "title": c.title, "share": c.share} for c in reason.causes],
+        "features": dict(reason.features),
+    }
+
+
+def list_of(answer: Answer) -> dict[str, Any]:
+    """An answer that is a mere list of items."""
+    ranked = answer.ranked
+    items = [
+        {"item_id": item.id, "title": item.title, "score": score, "rank": rank, "genres": list(item.categories)}
+        for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
+    ]
+    return {"items": items, "model_version": answer.version, "degraded": answer.degraded}

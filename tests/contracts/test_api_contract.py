@@ -275,10 +275,11 @@ def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published,
     assert 'shortlist_degraded_total{kind="StoreUnavailable"}' in client.get("/metrics").text
 
 
-def test_a_process_that_never_saw_redis_says_so(published) -> None:
+def test_a_process_that_never_saw_redis_says_so(published, tmp_path) -> None:
     """503 with Retry-After and the envelope, when nothing can be answered."""
     store = open_store("unix:///nonexistent/valkey.sock", "published", 200)
-    client = TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    settings = replace(published.settings, bundle_dir=tmp_path)
+    client = TestClient(create_app(settings, store, BundleLive(settings)))
     response = client.post("/recommend", json={"user_id": "1"})
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert response.json()["error"]["code"] == "unavailable"

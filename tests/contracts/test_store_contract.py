@@ -73,6 +73,15 @@ def test_a_live_result_is_kept_under_all_that_shaped_it(store) -> None:
     assert {store.live("r", "1", "digest"), store.live(RELEASE, "2", "digest"), store.live(RELEASE, "1", "d")} == {None}
 
 
+def test_one_of_many_computes_a_live_result(store) -> None:
+    """The first one claims it, another result of the same user does not wait for it, and writing it gives it free."""
+    assert store.live_or_claim(RELEASE, "1", "digest", 60_000) == (None, True)
+    assert store.live_or_claim(RELEASE, "1", "digest", 60_000) == (None, False)
+    assert store.live_or_claim(RELEASE, "1", "other", 60_000) == (None, True)
+    store.write_live(RELEASE, "1", "digest", b"bytes", 60)
+    assert store.live_or_claim(RELEASE, "1", "digest", 60_000)[0] == b"bytes"
+
+
 def test_every_key_starts_with_the_namespace(store, valkey_url) -> None:
     """A shared server's other keys are left alone."""
     before = set(store.redis.scan_iter("*"))
@@ -90,7 +99,7 @@ def test_every_key_starts_with_the_namespace(store, valkey_url) -> None:
 def test_a_users_keys_share_a_cluster_slot(store) -> None:
     """List, record and live results carry the same hash tag."""
     keys = store.keys
-    for key in (keys.list("v", "a b"), keys.user("a b"), keys.live("v", "a b", "d")):
+    for key in (keys.list("v", "a b"), keys.user("a b"), keys.live("v", "a b"), keys.claim("a b")):
         assert key[key.index("{") : key.index("}") + 1] == "{a b}"
 
 

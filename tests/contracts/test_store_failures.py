@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "popular": lambda s: s.popular(VERSION),
     "blocked": lambda s: s.blocked(),
     "live": lambda s: s.live(VERSION, "1", "d"),
+    "live_or_claim": lambda s: s.live_or_claim(VERSION, "1", "d", 2000),
     "write_live": lambda s: s.write_live(VERSION, "1", "d", b"x", 60),
 }
 
@@ -129,7 +130,7 @@ def test_only_release_and_users_stay(store: RedisStore) -> None:
         command(store)
     keys = store.keys
     expiring = [keys.list(VERSION, "1"), keys.items(VERSION), keys.rows(VERSION), keys.popular(VERSION)]
-    expiring.append(keys.live(VERSION, "1", "d"))
+    expiring.append(keys.live(VERSION, "1"))
     assert all(0 < store.redis.ttl(key) <= 60 for key in expiring)
     assert [store.redis.ttl(key) for key in (keys.release(), keys.user("1"))] == [-1, -1]
     assert set(store.redis.scan_iter(f"{keys.namespace}:*")) == {

@@ -34,6 +34,8 @@ DEFAULTS = Settings(
     protocol="last-10pct",
     gate=True,
     gate_margin=0.05,
+    cors_origins=(),
+    admin_key=None,
     bundle_dir=Path(tempfile.gettempdir()),
 )
 RANGES = {
@@ -55,8 +57,17 @@ CHOICES = {
     "SHORTLIST_GATE": ("on", "off"),
 }
 OTHERS = ("FAISS_N_PROBE", "REDIS_URL", "SHORTLIST_ARTEFACTS", "SHORTLIST_NAMESPACE", "SHORTLIST_BUNDLE_DIR")
+OPEN_ENDED = ("SHORTLIST_CORS_ORIGINS", "SHORTLIST_ADMIN_KEY")
 NUMBERS = (*RANGES, "EXPLORATION_SHARE", "SHORTLIST_GATE_MARGIN", "SHORTLIST_RELEASE_CACHE_SECONDS", "FAISS_N_PROBE")
-VARIABLES = (*RANGES, *CHOICES, *OTHERS, "SHORTLIST_RELEASE_CACHE_SECONDS", "EXPLORATION_SHARE", "SHORTLIST_GATE_MARGIN")
+VARIABLES = (
+    *RANGES,
+    *CHOICES,
+    *OTHERS,
+    *OPEN_ENDED,
+    "SHORTLIST_RELEASE_CACHE_SECONDS",
+    "EXPLORATION_SHARE",
+    "SHORTLIST_GATE_MARGIN",
+)
 
 
 def test_defaults() -> None:
@@ -153,3 +164,30 @@ def test_no_redis_url(url: str, scheme: str) -> None:
 def test_others_are_ignored() -> None:
     """The rest of the environment is nobody's business."""
     assert Settings.from_env({"HOME": "", "SHORTLIST_UNKNOWN": "1"}) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [("*", ("*",)), ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000"))],
+)
+def test_origins(text: str, origins: tuple[str, ...]) -> None:
+    """One origin or several, with commas between."""
+    assert Settings.from_env({"SHORTLIST_CORS_ORIGINS": text}).cors_origins == origins
+
+
+@pytest.mark.parametrize("text", ["a.example", "https://a.example/", "https://a.example,", "https://*.example"])
+def test_no_origin(text: str) -> None:
+    """What no browser sends as an origin would never match, and is told."""
+    with pytest.raises(InvalidSettings, match=r"SHORTLIST_CORS_ORIGINS has .*must be"):
+        Settings.from_env({"SHORTLIST_CORS_ORIGINS": text})
+
+
+def test_a_key_is_long_and_never_shown() -> None:
+    """Neither in an error nor in the settings' own text."""
+    key = "0123456789abcdef"
+    settings = Settings.from_env({"SHORTLIST_ADMIN_KEY": key})
+    assert (settings.admin_key, key in repr(settings)) == (key, False)
+    for bad in (key[:-1], f"{key} ", f"{key}é"):
+        with pytest.raises(InvalidSettings, match="must be at least 16") as told:
+            Settings.from_env({"SHORTLIST_ADMIN_KEY": bad})
+        assert bad not in str(told.value)

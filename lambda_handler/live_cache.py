@@ -1,0 +1,87 @@
+"""Live results in the store: under everything that shaped them, and computed once by whoever is first."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+import msgpack
+
+from lambda_handler.answers import Cause, Filters, Ranked, Reason, Shape
+from recsys.errors import CorruptArtefact, StoreUnavailable
+from recsys.store import Store
+from recsys.wire import ItemRecord
+
+LAYOUT = 2
+"""Of a cached live answer."""
+
+CLAIM_MS = 2000
+"""How long others wait for whoever computes a result, at most."""
+
+POLLS, POLL_SECONDS = 40, 0.005
+"""How often, and how far apart, a result is looked for that another process computes."""
+
+
+class LiveCache:
+    """Finds or computes live results. `wait` pauses between two looks."""
+
+    def __init__(self, store: Store, ttl: int, wait: Callable[[float], None] = time.sleep) -> None:
+        self._store, self._ttl, self._wait = store, ttl, wait
+
+    def get(self, version: str, user: str, digest: str, compute: Callable[[], Ranked]) -> tuple[Ranked, bool]:
+        """The result, and whether it was there.
+
+        Raises:
+            StoreUnavailable: the store could not be asked; what `compute` raises.
+        """
+        packed, is_mine = self._store.live_or_claim(version, user, digest, CLAIM_MS)
+        for _ in range(0 if is_mine else POLLS):
+            if packed is not None:
+                break
+            self._wait(POLL_SECONDS)
+            packed = self._store.live(version, user, digest)
+        found = None if packed is None else read_ranked(packed)
+        return (compute(), False) if found is None else (found, True)
+
+    def put(self, version: str, user: str, digest: str, ranked: Ranked) -> StoreUnavailable | None:
+        """Keeps a result; gives what went wrong, if anything did."""
+        try:
+            self._store.write_live(version, user, digest, pack_ranked(ranked), self._ttl)
+        except StoreUnavailable as error:
+            return error
+        return None
+
+
+def digest_of(k: int, filters: Filters, shape: Shape, record: bytes) -> str:
+    """What shaped a live result: k, the filters, the shape, and the user's whole record."""
+    told = msgpack.packb([k, sorted(filters.excluded), sorted(filters.categories), float(shape.diversity), shape.explain, record])
+    return hashlib.sha256(told).hexdigest()[:16]
+
+
+def pack_ranked(ranked: Ranked) -> bytes:
+    """A live result as bytes."""
+    items = [[i.id, i.title, i.categories, i.available] for i in ranked.items]
+    reasons = [[[[c.item_id, c.title, c.share] for c in r.causes], r.features] for r in ranked.reasons]
+    told = [LAYOUT, items, ranked.scores, ranked.retrieval, ranked.n_candidates, ranked.unknown_items, reasons]
+    return msgpack.packb(told)
+
+
+def unpack_ranked(packed: bytes) -> Ranked:
+    """Reads `pack_ranked`. Raises CorruptArtefact for anything else."""
+    try:
+        layout, items, scores, retrieval, n_candidates, unknown, reasons = msgpack.unpackb(packed, use_list=False)
+        if layout == LAYOUT:
+            told = tuple(Reason(tuple(Cause(*cause) for cause in causes), features) for causes, features in reasons)
+            return Ranked(tuple(ItemRecord(*i) for i in items), scores, retrieval, n_candidates, unknown, told)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise CorruptArtefact(f"a cached answer cannot be read ({error}): it is computed again") from error
+    raise CorruptArtefact(f"a cached answer has layout {layout!r}, not {LAYOUT}: it is computed again")
+
+
+def read_ranked(packed: bytes) -> Ranked | None:
+    """A cached result; None for one that cannot be read, which is as good as none."""
+    try:
+        return unpack_ranked(packed)
+    except CorruptArtefact:
+        return None

@@ -1,0 +1,194 @@
+"""Decides where an answer comes from: the cached list, the live path, or popular items; light enough for the hit path.
+
+Every fall-back is flagged in the answer and counted. What can be answered without an error is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lambda_handler.answers import PLAIN, Answer, Asked, Filters, Live, NothingToServe, Ranked, joined
+from lambda_handler.live_cache import LiveCache, digest_of
+from lambda_handler.metrics import Metrics
+from lambda_handler.serving import Serving
+from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable
+from recsys.store import Store
+from recsys.wire import ShortlistRecord, UserRecord, unpack_user
+
+
+class Recommender:
+    """Answers requests for recommendations from a store and a live path."""
+
+    def __init__(self, serving: Serving, store: Store, live: Live, cache: LiveCache, metrics: Metrics) -> None:
+        self._serving, self._store, self._live, self._cache, self._metrics = serving, store, live, cache, metrics
+
+    def recommend(self, asked: Asked) -> Answer:
+        """The answer to a request.
+
+        Raises:
+            NothingToServe: no release can be reached.
+        """
+        started = time.perf_counter()
+        version = self._serving.version()
+        asked = replace(asked, filters=asked.filters.without(self._serving.blocked()))
+        answer = self._session(version, asked) if asked.session is not None else self._known(version, asked)
+        self._metrics.observe(time.perf_counter() - started)
+        self._metrics.count("shortlist_answers_total", source=answer.source)
+        return answer
+
+    def popular(self, k: int, filters: Filters) -> Answer:
+        """The most popular items, whoever asks."""
+        version = self._serving.version()
+        return self._popular(version, k, filters.without(self._serving.blocked()))
+
+    def trending(self, k: int, filters: Filters) -> Answer:
+        """The items of the most recent interest; popular ones where the bundle cannot be read."""
+        version = self._serving.version()
+        filters = filters.without(self._serving.blocked())
+        try:
+            return Answer(self._live.trending(version, k, filters), "live", version)
+        except (Unavailable, BrokenRelease) as error:
+            self._serving.degraded(error)
+            return self._popular(version, k, filters, degraded=True)
+
+    def similar(self, item_id: str, k: int, filters: Filters) -> Answer:
+        """The items most like one. Raises UnknownItem, and what the live path raises: there is no other source."""
+        version = self._serving.version()
+        return Answer(self._live.similar(version, item_id, k, filters.without(self._serving.blocked())), "live", version)
+
+    def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
+        """These items in the ranker's order, for a stored history, a given one, or one without an event."""
+        version = self._serving.version()
+        stored, degraded = (None, False) if user is None else self._stored(user)
+        known = session or stored
+        filters = Filters().without(self._serving.blocked())
+        told = joined(session, stored) if session is not None else stored or UserRecord()
+        source = "popular" if known is None else "live" if session is None else "session"
+        return Answer(self._live.rank(version, told, items, filters), source, version, degraded=degraded)
+
+    def _known(self, version: str, asked: Asked) -> Answer:
+        try:
+            packed, n_events = self._store.read_user(version, asked.user)
+        except StoreUnavailable as error:
+            self._serving.degraded(error)
+            return self._popular(version, asked.k, asked.filters, degraded=True)
+        record = self._serving.unpacked(packed)
+        if record is not None and asked.use_cache and asked.shape == PLAIN and record.n_events >= (n_events or 0):
+            hit = self._hit(version, record, asked)
+            if hit is not None:
+                return hit
+        if record is None and n_events is None:
+            return self._popular(version, asked.k, asked.filters, degraded=packed is not None)
+        return self._of_record(version, asked, record)
+
+    def _hit(self, version: str, record: ShortlistRecord, asked: Asked) -> Answer | None:
+        """The cached list, unless too little of it is left, or its items are no longer where they were."""
+        try:
+            ranked = self._serving.cut(version, record, asked.k, asked.filters)
+        except (StoreUnavailable, BrokenRelease) as error:
+            self._serving.degraded(error)
+            return None
+        if len(ranked.items) < asked.k:
+            return None
+        return Answer(ranked, "batch", version, cache_hit=True, list_age_s=self._age(record))
+
+    def _age(self, record: ShortlistRecord) -> int:
+        return max(0, int(self._serving.now()) - record.created_at)
+
+    def _of_record(self, version: str, asked: Asked, listed: ShortlistRecord | None) -> Answer:
+        """From the stored history, live; failing that the list there is, filled up with popular items."""
+        stored: UserRecord | None = None
+        try:
+            packed = self._store.user_record(asked.user)
+            stored = None if packed is None else unpack_user(packed)
+            if packed is not None and stored is not None:
+                return self._live_answer(version, asked, packed, stored)
+        except ShortlistError as error:
+            self._serving.degraded(error)
+        had = () if stored is None else (*stored.seen, *stored.items)
+        return self._stale(version, replace(asked, filters=asked.filters.without(had)), listed)
+
+    def _live_answer(self, version: str, asked: Asked, packed: bytes, stored: UserRecord) -> Answer:
+        def compute() -> Ranked:
+            return self._live.recommend(version, stored, asked.k, asked.filters, asked.shape)
+
+        digest = digest_of(asked.k, asked.filters, asked.shape, packed)
+        degraded = False
+        try:
+            ranked, hit = self._cache.get(version, asked.user, digest, compute) if asked.use_cache else (compute(), False)
+        except StoreUnavailable as error:
+            self._serving.degraded(error)
+            ranked, hit, degraded = compute(), False, True
+        if not hit:
+            failed = self._cache.put(version, asked.user, digest, ranked)
+            if failed is not None:
+                self._serving.degraded(failed)  # the answer is there all the same
+        return Answer(ranked, "live", version, cache_hit=hit, degraded=degraded)
+
+    def _stale(self, version: str, asked: Asked, listed: ShortlistRecord | None) -> Answer:
+        ranked = None
+        if listed is not None:
+            try:
+                ranked = self._serving.cut(version, listed, asked.k, asked.filters)
+            except (StoreUnavailable, BrokenRelease) as error:
+                self._serving.degraded(error)
+        if listed is None or ranked is None or not ranked.items:
+            return self._popular(version, asked.k, asked.filters, degraded=True)
+        lacking = asked.k - len(ranked.items)
+        if lacking:
+            more = asked.filters.without(item.id for item in ranked.items)
+            ranked = _followed_by(ranked, self._popular(version, lacking, more).ranked)
+        return Answer(ranked, "stale", version, list_age_s=self._age(listed), degraded=True)
+
+    def _session(self, version: str, asked: Asked) -> Answer:
+        """From what the request tells of the user, and what the store knows beside it."""
+        assert asked.session is not None
+        stored, degraded = self._stored(asked.user)
+        user = joined(asked.session, stored)
+        try:
+            ranked = self._live.recommend(version, user, asked.k, asked.filters, asked.shape)
+        except (Unavailable, BrokenRelease) as error:
+            self._serving.degraded(error)
+            return self._popular(version, asked.k, asked.filters.without((*user.seen, *user.items)), degraded=True)
+        return Answer(ranked, "session", version, degraded=degraded)
+
+    def _stored(self, user: str) -> tuple[UserRecord | None, bool]:
+        """The user's record, and whether it could not be read."""
+        try:
+            packed = self._store.user_record(user)
+            return None if packed is None else unpack_user(packed), False
+        except (StoreUnavailable, BrokenRelease) as error:
+            self._serving.degraded(error)
+            return None, True
+
+    def _popular(self, version: str, k: int, filters: Filters, *, degraded: bool = False) -> Answer:
+        ranked, failed = self._popular_list(version, k, filters)
+        if ranked is None or len(ranked.items) < k:
+            try:
+                ranked = self._live.popular(version, k, filters)
+            except (Unavailable, BrokenRelease) as error:
+                self._serving.degraded(error)
+                failed = True
+                if ranked is None:
+                    raise NothingToServe(f"neither Redis nor the bundle can be reached ({error})") from error
+        return Answer(ranked, "popular", version, degraded=degraded or failed)
+
+    def _popular_list(self, version: str, k: int, filters: Filters) -> tuple[Ranked | None, bool]:
+        """From the store; and whether it failed."""
+        try:
+            record = self._serving.unpacked(self._store.popular(version))
+            return None if record is None else self._serving.cut(version, record, k, filters), False
+        except (StoreUnavailable, BrokenRelease) as error:
+            self._serving.degraded(error)
+            return None, True
+
+
+def _followed_by(first: Ranked, second: Ranked) -> Ranked:
+    return replace(
+        first,
+        items=first.items + second.items,
+        scores=first.scores + second.scores,
+        retrieval=first.retrieval + second.retrieval,
+    )
