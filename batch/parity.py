@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tempfile
 import zlib
+from collections.abc import Iterable
 from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
 
-from batch.precompute import Precomputed, read_shards
+from batch.precompute import Precomputed
 from recsys import bundle
 from recsys.artefacts import Artefacts
 from recsys.bundle import Bundle
@@ -30,15 +31,15 @@ TOLERANCE = 2.0**-9
 """Relative difference that two scores may have: the two half-precision numbers next to each other."""
 
 
-def check(artefacts: Artefacts, store: Store, version: str, lists: Path, users: int = USERS) -> str:
+def check(artefacts: Artefacts, store: Store, version: str, written: Iterable[Precomputed], users: int = USERS) -> str:
     """Compares the stored lists of a sample of users with the live path's answers; gives a note of what was compared.
 
-    lists: the directory of the shards, from which the users and their records are drawn, always the same for a version.
+    written: the users who have a list, with their records; the same of them are drawn each time for a version.
 
     Raises:
         ReleaseRefused: a user's list is not what the live path answers.
     """
-    sample = nsmallest(users, read_shards(lists), key=lambda p: zlib.crc32(f"{version} {p.user_id}".encode()))
+    sample = nsmallest(users, written, key=lambda p: zlib.crc32(f"{version} {p.user_id}".encode()))
     with tempfile.TemporaryDirectory() as directory:
         loaded = bundle.load(artefacts.fetch(version, Path(directory)))
         stored = store.lists(version, [p.user_id for p in sample])

@@ -6,8 +6,10 @@ Until the flip nobody reads the new release; a crash at any point leaves the old
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -15,10 +17,12 @@ import numpy as np
 from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
+from recsys import releases
 from recsys.artefacts import open_artefacts, verify
-from recsys.errors import InvalidInput, ReleaseRefused
+from recsys.errors import ReleaseRefused
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
+from recsys.upkeep import ReleaseNote, Upkeep
 from recsys.wire import ItemRecord, ReleasePointer, pack_list, unpack_list
 
 BATCH_TIMEOUT_MS = 30_000
@@ -36,7 +40,7 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     """
     manifest = verify(bundle)
     version = str(manifest["version"])
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    store = _store(settings)
     store.ping()
     with narrator.stage("upload the bundle"):
         artefacts = open_artefacts(settings.artefacts)
@@ -44,16 +48,19 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
             artefacts.publish(bundle)
     with narrator.stage("write the lists") as progress:
         ttl = settings.list_ttl_seconds
+        _note(store, manifest)  # first, so that deleting a user finds the lists from here on
         _write_items(store, version, bundle, ttl)
-        written = store.write_lists(version, ((p.user_id, p.packed) for p in read_shards(lists)), ttl)
-        store.write_users((p.user_id, p.record) for p in read_shards(lists))
+        is_deleted = store.is_deleted()
+        written = store.write_lists(version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted)), ttl)
+        store.write_users((p.user_id, p.record) for p in _kept(lists, is_deleted))
+        _delete_late(store, lists, is_deleted)
         progress(1.0, f"{written} lists")
     with narrator.stage("verify by reading back") as progress:
         _verify_items(store, version)
-        progress(1.0, f"{_verify(store, version, lists, written)} lists")
+        progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
     with narrator.stage("compare with live answers") as progress:
-        progress(1.0, parity.check(artefacts, store, version, lists))
-    flip(store, version)
+        progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
+    releases.flip(store, version)
     narrator.say(f"  release {version} is serving")
     store.close()
     return version
@@ -61,48 +68,43 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
     """Whether a user id is one of those that were deleted, whom nothing may learn from."""
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    store = _store(settings)
     try:
         return store.is_deleted()
     finally:
         store.close()
 
 
-def flip(store: RedisStore, version: str) -> ReleasePointer:
-    """Makes `version` the serving release, and remembers the one before."""
-    old = store.release()
-    if old is not None and old.current == version:
-        return old
-    pointer = ReleasePointer(version, None if old is None else old.current)
-    store.set_release(pointer)
-    return pointer
-
-
 def promote(settings: Settings, version: str) -> ReleasePointer:
-    """Flips to a release that was published before; it must be whole, in the artefacts and in Redis.
-
-    Raises:
-        InvalidInput: its lists are no longer in Redis.
-        CorruptArtefact: it is not among the artefacts.
-    """
-    open_artefacts(settings.artefacts).manifest(version)
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    if store.popular(version) is None:
-        raise InvalidInput(f"release {version} has no lists in Redis (they expired): publish it again by a batch run")
-    return flip(store, version)
+    """See `releases.promote`, under these settings."""
+    return releases.promote(_store(settings), open_artefacts(settings.artefacts), version)
 
 
 def rollback(settings: Settings) -> ReleasePointer:
-    """Flips back to the release before.
+    """See `releases.rollback`, under these settings."""
+    return releases.rollback(_store(settings), open_artefacts(settings.artefacts))
 
-    Raises:
-        InvalidInput: there is none.
-    """
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    pointer = store.release()
-    if pointer is None or pointer.previous is None:
-        raise InvalidInput("there is no release before this one: nothing to roll back to")
-    return promote(settings, pointer.previous)
+
+def _store(settings: Settings) -> RedisStore:
+    return open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+
+
+def _note(store: RedisStore, manifest: dict[str, Any]) -> None:
+    ndcg = manifest.get("metrics", {}).get("two_stage", {}).get("ndcg@10", {}).get("value")
+    Upkeep(store).note_release(ReleaseNote(str(manifest["version"]), int(manifest["created_at"]), ndcg))
+
+
+def _kept(lists: Path, is_deleted: Callable[[str], bool]) -> Iterator[Precomputed]:
+    """Every user of the shards who was not deleted since they were computed."""
+    return (user for user in read_shards(lists) if not is_deleted(user.user_id))
+
+
+def _delete_late(store: RedisStore, lists: Path, was_deleted: Callable[[str], bool]) -> None:
+    """Users who were deleted while their lists were written: deleted once more."""
+    is_deleted = store.is_deleted()
+    for user in read_shards(lists):
+        if is_deleted(user.user_id) and not was_deleted(user.user_id):
+            Upkeep(store).delete_user(user.user_id, int(time.time()))
 
 
 def _write_items(store: RedisStore, version: str, bundle: Path, ttl: int) -> None:
@@ -129,13 +131,14 @@ def _verify_items(store: RedisStore, version: str) -> None:
         raise ReleaseRefused(message)
 
 
-def _verify(store: RedisStore, version: str, lists: Path, written: int) -> int:
-    sample = _sample(read_shards(lists), random.Random(version))  # noqa: S311 - a sample, not a secret
-    total = sum(1 for _ in read_shards(lists))
+def _verify(store: RedisStore, version: str, lists: Path, written: int, is_deleted: Callable[[str], bool]) -> int:
+    sample = _sample(_kept(lists, is_deleted), random.Random(version))  # noqa: S311 - a sample, not a secret
+    total = sum(1 for _ in _kept(lists, is_deleted))
     if written != total:
         raise ReleaseRefused(f"release {version}: {written} of {total} lists were written; the old release goes on serving")
     stored = store.lists(version, [p.user_id for p in sample])
-    broken = [p.user_id for p, found in zip(sample, stored, strict=True) if found != p.packed]
+    late = store.is_deleted()
+    broken = [p.user_id for p, found in zip(sample, stored, strict=True) if found != p.packed and not late(p.user_id)]
     if broken:
         message = (
             f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than written, the first of user "

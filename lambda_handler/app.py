@@ -15,14 +15,17 @@ from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
 from lambda_handler.observed import observed
 from lambda_handler.recommender import Recommender
+from lambda_handler.routes.admin import add_admin
 from lambda_handler.routes.events import add_events
 from lambda_handler.routes.items import add_items
 from lambda_handler.routes.operations import add_operations
 from lambda_handler.routes.recommend import add_recommend
+from lambda_handler.routes.users import add_users
 from lambda_handler.serving import Serving
 from recsys.event_log import EventLog
 from recsys.settings import Settings
 from recsys.store import RedisStore
+from recsys.upkeep import Upkeep
 
 
 def create_app(
@@ -43,6 +46,8 @@ def create_app(
     add_recommend(app, recommender)
     add_events(app, serving, Intake(EventLog(store), now), metrics)
     add_items(app, serving, recommender)
+    add_users(app, serving, Upkeep(store))
+    add_admin(app, settings, serving, Upkeep(store))
     add_operations(app, serving, store, live, metrics)
     return app
 

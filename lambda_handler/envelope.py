@@ -48,7 +48,7 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+        code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
         return _error(request, error.status_code, code, str(error.detail))
 
     @app.exception_handler(Exception)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from recsys.errors import CorruptArtefact, StoreUnavailable
 from recsys.event_log import MOST_MARKS, Change, EventLog, Known, Marks, mark_of, window_of
 from recsys.histories import with_events
+from recsys.upkeep import Upkeep
 from recsys.wire import EventRecord, UserRecord, unpack_user
 
 AHEAD_SECONDS = 24 * 3600
@@ -106,6 +107,9 @@ class Intake:
         written = [user for user, is_done in zip(fresh, done, strict=True) if is_done]
         for user in written:
             del mail[user]
+        # A first event is written beside no record that a deletion could have changed, so it asks once more.
+        for user in self._log.deleted_among([user for user in written if known[user].packed is None]):
+            Upkeep(self._log.store).delete_user(user, int(self._now()))
         return Taken(sum(len(fresh[user]) for user in written), duplicates)
 
     def _append(self, mail: dict[str, _Mail], fresh: dict[str, list[EventRecord]]) -> None:

@@ -233,6 +233,41 @@ class EventsAnswer(BaseModel):
     rejected: list[RejectedEvent]
 
 
+class DeletedAnswer(BaseModel):
+    """That a user is gone."""
+
+    user_id: str
+    existed: bool = Field(description="Whether anything was stored of the user.")
+
+
+class PointerAnswer(BaseModel):
+    """Which release serves, and which one rollback would bring back."""
+
+    current: str | None
+    previous: str | None
+
+
+class ReleaseAnswer(BaseModel):
+    """A release that can serve."""
+
+    version: str
+    created_at: int = Field(description="Unix seconds.")
+    ndcg_at_10: float | None = Field(description="Of its report.")
+
+
+class ReleasesAnswer(PointerAnswer):
+    """All releases that can serve, oldest first."""
+
+    releases: list[ReleaseAnswer]
+
+
+class BlockedAnswer(BaseModel):
+    """Whether an item is kept out of answers."""
+
+    item_id: str
+    blocked: bool
+
+
 class ErrorBody(BaseModel):
     """What went wrong."""
 
@@ -249,6 +284,7 @@ class ErrorAnswer(BaseModel):
 
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}}
+FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"model": ErrorAnswer, "description": "Without the admin key."}}
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
 ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},

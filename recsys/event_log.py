@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgpack
@@ -90,6 +91,15 @@ class EventLog:
         }
 
     @bounded
+    def deleted_among(self, users: Sequence[str]) -> list[str]:
+        """Those of the users who are deleted."""
+        if not users:
+            return []
+        keys = self.store.keys
+        times = self.store.redis.hmget(keys.deleted(), [keys.digest(user) for user in users])
+        return [user for user, when in zip(users, times, strict=True) if when is not None]
+
+    @bounded
     def append(self, events: Sequence[EventRecord]) -> list[bytes]:
         """Puts events into the stream; gives their ids there."""
         pipe = self.store.redis.pipeline(transaction=False)
@@ -138,6 +148,15 @@ class EventLog:
     def length(self) -> int:
         """How many events wait in the stream."""
         return int(self.store.redis.xlen(self.store.keys.events()))
+
+
+def stream_ids(packed: Sequence[bytes | None]) -> list[bytes]:
+    """The ids in the stream of all events that a user's fields e0 and e1 have marks of."""
+    found: list[bytes] = []
+    for told in packed:
+        with suppress(ValueError, TypeError, msgpack.UnpackException):  # what cannot be read names no event
+            found += [] if told is None else msgpack.unpackb(told, strict_map_key=False)[1].values()
+    return found
 
 
 def _field(window: int) -> str:

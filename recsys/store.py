@@ -87,6 +87,10 @@ class Keys:
         """The stream of accepted events, each a packed EventRecord."""
         return f"{self.namespace}:events"
 
+    def releases(self) -> str:
+        """A hash: version of a release whose lists were written -> msgpack [created_at, ndcg@10]."""
+        return f"{self.namespace}:releases"
+
     def deleted(self) -> str:
         """A hash: digest of a deleted user's id -> unix seconds."""
         return f"{self.namespace}:deleted"

@@ -30,14 +30,14 @@ def store(published) -> Iterator[RedisStore]:
     """The store of the release, whose lists are put back as they were written."""
     opened = open_store(published.settings.redis_url, "published", 1000)
     yield opened
-    written = [(p.user_id, p.packed) for p in read_shards(published.work / "lists")]
+    written = [(p.user_id, p.packed) for p in read_shards(read_shards(published.work / "lists"))]
     opened.write_lists(published.version, written, published.settings.list_ttl_seconds)
     opened.close()
 
 
 def changed(store: RedisStore, published, change: Callable[[ShortlistRecord], ShortlistRecord]) -> str:
     """Changes the list of one user in the store; gives the user."""
-    user = next(iter(read_shards(published.work / "lists"))).user_id
+    user = next(iter(read_shards(read_shards(published.work / "lists")))).user_id
     r = change(unpack_list(store.lists(published.version, [user])[0]))
     columns = (np.array(r.rows, "<i4"), np.array(r.scores, "<f2"), np.array(r.retrieval, "<f2"))
     packed = pack_list(r.created_at, r.as_of, r.n_events, r.n_candidates, *(column.tobytes() for column in columns))
@@ -48,13 +48,13 @@ def changed(store: RedisStore, published, change: Callable[[ShortlistRecord], Sh
 def test_a_release_as_published_passes(published, artefacts, store) -> None:
     """Every user's stored list is what the live path answers."""
     n_users = published.dataset.events.n_users
-    note = parity.check(artefacts, store, published.version, published.work / "lists")
+    note = parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
     assert note == f"{n_users} lists are what the live path answers"
 
 
 def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
     """No more users than asked for."""
-    note = parity.check(artefacts, store, published.version, published.work / "lists", users=7)
+    note = parity.check(artefacts, store, published.version, read_shards(published.work / "lists"), users=7)
     assert note == "7 lists are what the live path answers"
 
 
@@ -72,15 +72,15 @@ def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(published
     """Swapped items, an unknown one, a short list, other candidates, other scores: the user and the difference are named."""
     user = changed(store, published, change)
     with pytest.raises(ReleaseRefused, match=f"1 of .* users.* the first of them '{user}': .*{told}"):
-        parity.check(artefacts, store, published.version, published.work / "lists")
+        parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
 
 def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None:
     """A list that is not in the store cannot agree."""
-    user = next(iter(read_shards(published.work / "lists"))).user_id
+    user = next(iter(read_shards(read_shards(published.work / "lists")))).user_id
     store.redis.delete(store.keys.list(published.version, user))
     with pytest.raises(ReleaseRefused, match=f"'{user}': there is no list"):
-        parity.check(artefacts, store, published.version, published.work / "lists")
+        parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
 
 def test_another_bundle_under_the_same_version_refuses_the_release(published, store, tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_another_bundle_under_the_same_version_refuses_the_release(published, st
     other = open_artefacts(str(tmp_path / "artefacts"))
     other.publish(copy)
     with pytest.raises(ReleaseRefused, match="do not belong together"):
-        parity.check(other, store, published.version, published.work / "lists")
+        parity.check(other, store, published.version, read_shards(published.work / "lists"))

@@ -1,0 +1,129 @@
+"""What the admin routes promise: closed without the key, and flips and blocks that hold at once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys import upkeep as upkeep_module
+from recsys.artefacts import DirectoryArtefacts, build_manifest
+from recsys.upkeep import ReleaseNote, Upkeep
+from recsys.wire import ReleasePointer
+
+KEY = "a-key-of-the-tests-own"
+ROUTES = [
+    ("GET", "/v1/releases"),
+    ("POST", "/v1/releases/rollback"),
+    ("POST", "/v1/releases/x/promote"),
+    ("POST", "/v1/items/1/block"),
+    ("POST", "/v1/items/1/unblock"),
+]
+
+
+def app_client(own, key: str | None, sent: str | None = None) -> TestClient:
+    """The API with a configured key, and a client that sends one."""
+    settings, store = own
+    settings = replace(settings, admin_key=key, release_cache_seconds=3600.0)
+    headers = {} if sent is None else {"X-Shortlist-Admin-Key": sent}
+    return TestClient(create_app(settings, store, BundleLive(settings)), headers=headers)
+
+
+@pytest.fixture
+def client(own) -> TestClient:
+    """A client who may."""
+    return app_client(own, KEY, KEY)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(("key", "sent"), [(None, None), (None, ""), (KEY, None), (KEY, "another key"), (KEY, ""), (KEY, "é")])
+def test_the_routes_are_closed_without_the_key(own, method, path, key, sent) -> None:
+    """403 in the one envelope, whether there is no key or another one, and nothing has changed."""
+    settings, store = own
+    before = store.release()
+    app = create_app(replace(settings, admin_key=key), store, BundleLive(settings))
+    headers = [] if sent is None else [("X-Shortlist-Admin-Key", sent.encode("latin-1"))]
+    response = TestClient(app).request(method, path, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+    assert store.release() == before
+    assert store.blocked() == frozenset()
+
+
+def test_the_releases_are_listed(client, own, published) -> None:
+    """Those that have lists, with the serving one; one whose lists expired is gone from the list."""
+    _, store = own
+    Upkeep(store).note_release(ReleaseNote("expired", 1, 0.5))
+    told = client.get("/v1/releases").json()
+    assert (told["current"], told["previous"]) == (published.version, None)
+    assert [release["version"] for release in told["releases"]] == [published.version]
+    assert 0 < told["releases"][0]["ndcg_at_10"] <= 1
+
+
+def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, tmp_path) -> None:
+    """The very next answer is of the other release, although the process trusts its pointer for an hour."""
+    settings, store = own
+    assert client.post("/recommend", json={"user_id": "1"}).json()["model_version"] == published.version
+    other = tmp_path / "other"
+    other.mkdir()
+    build_manifest(other, version="other")
+    DirectoryArtefacts(Path(settings.artefacts)).publish(other)
+    try:
+        store.write_popular("other", store.popular(published.version), 600)
+        for row, packed in store.redis.hgetall(store.keys.items(published.version)).items():
+            store.redis.hset(store.keys.items("other"), row, packed)
+        assert client.post("/v1/releases/other/promote").json() == {"current": "other", "previous": published.version}
+        assert client.get("/v1/popular").json()["model_version"] == "other"
+        assert client.post("/v1/releases/rollback").json() == {"current": published.version, "previous": "other"}
+        assert client.get("/v1/popular").json()["model_version"] == published.version
+    finally:
+        shutil.rmtree(Path(settings.artefacts) / "other")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/releases/none/promote", 404), ("/v1/releases/rollback", 422), ("/v1/releases/..%2Fx/promote", 404)]
+)
+def test_a_release_that_cannot_serve_is_refused(client, own, path, status) -> None:
+    """With the reason; the pointer stays."""
+    _, store = own
+    before = store.release()
+    assert client.post(path).status_code == status
+    assert store.release() == before
+
+
+def test_a_release_whose_lists_expired_is_refused(client, own, published) -> None:
+    """It would serve nobody."""
+    _, store = own
+    store.set_release(ReleasePointer("other", published.version))
+    store.redis.delete(store.keys.popular(published.version))
+    response = client.post("/v1/releases/rollback")
+    assert (response.status_code, store.release().current) == (422, "other")
+    assert "they expired" in response.json()["error"]["message"]
+
+
+def test_a_blocked_item_is_gone_at_once_and_can_come_back(client, published) -> None:
+    """From the cached list, and with the item's own page telling so."""
+    user = published.dataset.user_ids[0]
+
+    def ids() -> list[str]:
+        answer = client.post("/recommend", json={"user_id": user, "k": 10}).json()
+        return [item["item_id"] for item in answer["recommendations"]]
+
+    first = ids()
+    assert client.post(f"/v1/items/{first[0]}/block").json() == {"item_id": first[0], "blocked": True}
+    assert ids()[:9] == first[1:]
+    assert client.get(f"/v1/items/{first[0]}").json()["available"] is False
+    assert client.post(f"/v1/items/{first[0]}/unblock").json() == {"item_id": first[0], "blocked": False}
+    assert ids() == first
+
+
+def test_blocking_is_bounded_and_knows_its_items(client, published, monkeypatch) -> None:
+    """404 for an item that nobody could be shown; 422 beyond the bound."""
+    ids = published.dataset.catalogue.ids
+    assert client.post("/v1/items/no-such-item/block").status_code == 404
+    monkeypatch.setattr(upkeep_module, "MOST_BLOCKED", 1)
+    assert [client.post(f"/v1/items/{item}/block").status_code for item in ids[:2]] == [200, 422]

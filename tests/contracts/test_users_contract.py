@@ -1,0 +1,183 @@
+"""What `DELETE /v1/users/{id}` promises: nothing of the user is left anywhere, and nothing brings them back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgpack
+import polars as pl
+import pytest
+from starlette.testclient import TestClient
+
+from batch import job as job_module
+from batch import publish
+from batch.drain import drain
+from batch.job import Job
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys import releases
+from recsys.event_log import EventLog
+from recsys.settings import Settings
+from recsys.store import RedisStore, open_store
+from recsys.upkeep import Upkeep
+from recsys.wire import EventRecord, ReleasePointer, UserRecord
+
+NAME = "zebra-77-quagga"
+SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "20", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
+
+
+def everything(store: RedisStore) -> dict[bytes, bytes]:
+    """Every key of the server's database with all that is in it, of whatever kind."""
+    readers = {
+        b"string": store.redis.get,
+        b"hash": lambda key: repr(store.redis.hgetall(key)).encode(),
+        b"set": lambda key: repr(store.redis.smembers(key)).encode(),
+        b"stream": lambda key: repr(store.redis.xrange(key)).encode(),
+    }
+    return {key: readers[store.redis.type(key)](key) for key in store.redis.scan_iter(f"{store.keys.namespace}:*")}
+
+
+def holding(store: RedisStore, text: str) -> list[bytes]:
+    """The keys that name the text, or hold it."""
+    told = text.encode()
+    return [key for key, value in everything(store).items() if told in key or told in value]
+
+
+@pytest.fixture
+def client(own) -> TestClient:
+    """The API over a release of the test's own."""
+    settings, store = own
+    return TestClient(create_app(settings, store, BundleLive(settings)))
+
+
+def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> None:
+    """Not in any key or value: history, lists of all releases, live results, events in the stream, marks; only a digest."""
+    _, store = own
+    items = published.dataset.catalogue.ids
+    for version in (published.version, "older"):
+        store.write_lists(version, [(NAME, b"list")], 600)
+    Upkeep(store).note_release(publish.ReleaseNote("older", 1, None))
+    events = [{"event_id": f"e{n}", "user_id": NAME, "item_id": items[n], "timestamp": 10 + n} for n in range(3)]
+    client.post("/v1/events", json={"events": [*events, {**events[0], "user_id": "other"}]})
+    client.post("/recommend", json={"user_id": NAME})
+    assert len(holding(store, NAME)) >= 5
+    response = client.delete(f"/v1/users/{NAME}")
+    assert (response.status_code, response.json()) == (200, {"user_id": NAME, "existed": True})
+    assert holding(store, NAME) == []
+    assert store.is_deleted()(NAME)
+    assert EventLog(store).length() == 1
+    assert client.delete(f"/v1/users/{NAME}").json() == {"user_id": NAME, "existed": False}
+
+
+def test_a_deleted_user_is_unknown_and_their_events_are_rejected(client, published) -> None:
+    """Popular items for the id, and a code for each event."""
+    user = published.dataset.user_ids[0]
+    assert client.delete(f"/v1/users/{user}").json()["existed"] is True
+    assert client.post("/recommend", json={"user_id": user}).json()["source"] == "popular"
+    event = {"event_id": "e", "user_id": user, "item_id": published.dataset.catalogue.ids[0], "timestamp": 1}
+    told = client.post("/v1/events", json={"events": [event]}).json()
+    assert (told["accepted"], told["rejected"][0]["code"]) == (0, "deleted_user")
+
+
+def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(own, published, monkeypatch) -> None:
+    """The event that was checked before the deletion and written after it is deleted again."""
+    settings, store = own
+    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    honest = EventLog.commit
+
+    def late(self: EventLog, changes, window) -> list[bool]:
+        Upkeep(store).delete_user(NAME, 1)
+        return honest(self, changes, window)
+
+    monkeypatch.setattr(EventLog, "commit", late)
+    event = {"event_id": "e", "user_id": NAME, "item_id": published.dataset.catalogue.ids[0], "timestamp": 1}
+    assert client.post("/v1/events", json={"events": [event]}).status_code == 200
+    assert holding(store, NAME) == []
+
+
+@pytest.mark.parametrize("when", ["before the lists", "while they are written"])
+def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published, narrator, monkeypatch, when) -> None:
+    """Its lists were computed before the deletion; neither list nor record is there afterwards."""
+    settings, store = own
+    user = published.dataset.user_ids[3]
+    if when == "before the lists":
+        Upkeep(store).delete_user(user, 1)
+    honest = RedisStore.write_users
+
+    def late(self: RedisStore, records) -> int:
+        written = honest(self, records)
+        Upkeep(store).delete_user(user, 1)
+        honest(self, [(user, UserRecord())])
+        return written
+
+    if when == "while they are written":
+        monkeypatch.setattr(RedisStore, "write_users", late)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.read_user(published.version, user) == (None, None)
+    assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
+
+
+@pytest.fixture
+def named_tables(tables, tmp_path) -> Path:
+    """The small world, one of whose users has a name that can be searched for."""
+    directory = tmp_path / "named"
+    directory.mkdir()
+    for name in ("interactions", "users"):
+        frame = pl.read_parquet(tables / f"{name}.parquet")
+        someone = pl.read_parquet(tables / "interactions.parquet")["user_id"].cast(pl.String)[0]
+        column = pl.col("user_id").cast(pl.String)
+        frame.with_columns(pl.when(column == someone).then(pl.lit(NAME)).otherwise(column).alias("user_id")).write_parquet(
+            directory / f"{name}.parquet"
+        )
+    return directory
+
+
+def files_holding(text: str, *directories: Path) -> list[str]:
+    """The files that hold the text, plain or in a Parquet table."""
+    found = []
+    for path in sorted(p for directory in directories for p in directory.rglob("*") if p.is_file()):
+        told = path.read_bytes()
+        if path.suffix == ".parquet":
+            told += json.dumps(pl.read_parquet(path).to_dict(as_series=False), default=str).encode()
+        if path.suffix == ".npz":
+            told = b""  # numbers only: rows and times
+        if text.encode() in told:
+            found.append(path.name)
+    return found
+
+
+def test_the_next_training_knows_nothing_of_a_deleted_user(
+    named_tables, tables, tmp_path, valkey_url, namespace, narrator
+) -> None:
+    """Neither of the old interactions nor of drained events; no key, and no file that the run leaves, has the id."""
+    environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
+    settings = Settings.from_env(environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"})
+    store = open_store(valkey_url, namespace, 1000)
+    events, work = tmp_path / "events", tmp_path / "work"
+    item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
+    EventLog(store).append([EventRecord("e1", NAME, item, 1_900_000_000), EventRecord("e2", "2", item, 1_900_000_000)])
+    drain(EventLog(store), events)
+    assert len(files_holding(NAME, events)) == 1
+    Upkeep(store).delete_user(NAME, 1)
+    EventLog(store).append([EventRecord("e3", NAME, item, 1_900_000_001)])
+    drain(EventLog(store), events)
+    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
+    job_module.run(Job(*paths, work, settings, narrator, events=events))
+    users = msgpack.unpackb((work / "dataset.msgpack").read_bytes())["user_ids"]
+    assert len(users) == 149
+    assert holding(store, NAME) == []
+    assert files_holding(NAME, work, events, tmp_path / "artefacts") == []
+    assert "2" in users
+
+
+def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
+    """The lists of the release before were deleted as well."""
+    settings, store = own
+    user = published.dataset.user_ids[0]
+    store.write_lists("before", [(user, b"list")], 600)
+    store.set_release(ReleasePointer(published.version, "before"))
+    Upkeep(store).delete_user(user, 1)
+    releases.flip(store, "before")
+    assert store.read_user("before", user) == (None, None)
+    assert settings.namespace == store.keys.namespace
