@@ -16,8 +16,11 @@ from rich.console import Console
 from batch import releases
 from batch.publish import promote, publish
 from infra.local.runtime_api import LambdaService, http_event
-from lambda_handler.answers import Asked, Recommender
+from lambda_handler.answers import Asked
+from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
+from lambda_handler.recommender import Recommender
+from lambda_handler.serving import Serving
 from recsys.artefacts import open_artefacts
 from recsys.errors import CorruptArtefact, InvalidInput
 from recsys.settings import Settings
@@ -64,7 +67,9 @@ def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     """The API answers the canary's users from it; 0 percent, or a promotion, ends it."""
     assert releases.canary(two, "v1", 50.0) == ReleasePointer("v2", "v1", Canary("v1", 50.0)) == pointer()
     store = open_store(two.redis_url, two.namespace, 1000)
-    recommender = Recommender(two, store, None, Metrics(), time.time)
+    metrics = Metrics()
+    serving = Serving(two, store, metrics, time.time)
+    recommender = Recommender(serving, store, None, LiveCache(store, 60), metrics)
     users = published.dataset.user_ids[:40]
     expected = [pointer().serving(user) for user in users]
     assert [recommender.recommend(Asked(user, 3)).version for user in users] == expected
