@@ -22,6 +22,9 @@ log = logging.getLogger("shortlist")
 
 RETRY_AFTER_SECONDS = "5"
 
+UNREADABLE = 400
+"""What FastAPI answers where a body cannot even be decoded."""
+
 
 VOLATILE = ("latency_ms", "list_age_s", "recommendation_id", "cache_hit")
 """What differs from one answer to the next without a difference in what is recommended."""
@@ -56,6 +59,8 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == UNREADABLE:
+            return _error(request, 422, "invalid_request", "body: it is not JSON in UTF-8")
         code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
         return _error(request, error.status_code, code, str(error.detail))
 

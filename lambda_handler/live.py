@@ -31,6 +31,9 @@ from recsys.wire import ItemRecord, UserRecord
 AGAIN_SECONDS = 5.0
 """After a bundle could not be loaded, it is tried again no sooner than this."""
 
+RESERVE = 3
+"""How many of Redis's timeouts a request keeps back while it waits for a bundle."""
+
 POOL, POOL_LIMIT = 5, 300
 """Diversity chooses among so many times k items, and no more than the limit."""
 
@@ -134,7 +137,7 @@ class BundleLive:
         return self._awaited(version, loading)
 
     def _awaited(self, version: str, loading: Future[_Loaded]) -> _Loaded:
-        seconds = deadline.left()
+        seconds = deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000  # for popular items from Redis instead
         try:
             loaded = loading.result(None if seconds == math.inf else max(0.0, seconds))
         except Late as error:
