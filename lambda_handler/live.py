@@ -34,6 +34,9 @@ AGAIN_SECONDS = 5.0
 RESERVE = 3
 """How many of Redis's timeouts a request keeps back while it waits for a bundle."""
 
+KEPT = 2
+"""Bundles held at once: that of the serving release, and that of its canary or of the release before."""
+
 POOL, POOL_LIMIT = 5, 300
 """Diversity chooses among so many times k items, and no more than the limit."""
 
@@ -52,12 +55,12 @@ class _Loaded:
 
 
 class BundleLive:
-    """Answers from a release's bundle, which is fetched, verified and loaded once."""
+    """Answers from the bundles of releases, each of which is fetched, verified and loaded once."""
 
     def __init__(self, settings: Settings, observe: Observe = unobserved, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._observe, self._clock = settings, observe, clock
         self._lock = Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded: dict[str, _Loaded] = {}
         self._loading: tuple[str, Future[_Loaded]] | None = None
         self._failed: tuple[str, float, ShortlistError] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
@@ -127,8 +130,8 @@ class BundleLive:
             ArtefactsUnavailable: it is not there yet; the loading goes on.
         """
         with self._lock:
-            if self._loaded is not None and self._loaded.bundle.manifest["version"] == version:
-                return self._loaded
+            if version in self._loaded:
+                return self._loaded[version]
             if self._failed is not None and self._failed[0] == version and self._clock() < self._failed[1] + AGAIN_SECONDS:
                 raise self._failed[2]
             if self._loading is None or self._loading[0] != version:
@@ -148,7 +151,10 @@ class BundleLive:
                 self._failed, self._loading = (version, self._clock(), error), None
             raise
         with self._lock:
-            self._loaded, self._loading, self._failed = loaded, None, None
+            self._loaded[version] = loaded
+            for older in list(self._loaded)[:-KEPT]:
+                del self._loaded[older]
+            self._loading, self._failed = None, None
         return loaded
 
 

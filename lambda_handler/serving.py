@@ -14,7 +14,10 @@ from recsys.store import Store
 from recsys.wire import ItemRecord, ReleasePointer, ShortlistRecord, pack_pointer, unpack_list, unpack_pointer
 
 REMEMBERED_ITEMS = 100_000
-"""Item records that a process keeps, about 30 MB; beyond that it starts afresh."""
+"""Item records of a release that a process keeps, about 30 MB; beyond that it starts afresh."""
+
+KEPT = 2
+"""Releases whose items are remembered: the serving one, and its canary or the one before."""
 
 
 class Serving:
@@ -26,7 +29,7 @@ class Serving:
         self.is_remembered = False
         """Whether the version is what was last known, because the store does not tell it now."""
         self._blocked: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
-        self._items: tuple[str, dict[int, ItemRecord]] = ("", {})
+        self._items: dict[str, dict[int, ItemRecord]] = {}
 
     def version(self, user: str | None = None) -> str:
         """The release that serves the user, read again every few seconds; the last one known while Redis is away.
@@ -96,9 +99,10 @@ class Serving:
 
     def records(self, version: str, rows: Sequence[int]) -> list[ItemRecord]:
         """The records of these rows, up to the first that the store lacks; what was read once is remembered."""
-        if self._items[0] != version or len(self._items[1]) > REMEMBERED_ITEMS:
-            self._items = (version, {})
-        known = self._items[1]
+        known = self._items.get(version)
+        if known is None or len(known) > REMEMBERED_ITEMS:
+            self._items = dict([*self._items.items()][1 - KEPT :]) | {version: {}}
+            known = self._items[version]
         lacking = [row for row in rows if row not in known]
         if lacking:
             found = self._store.items(version, lacking)
