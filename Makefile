@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SAM := .cache/sam
+ASL := .cache/asl
+MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
+HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo test check tests evaluate readme bench clean
+.PHONY: help install demo test check tests evaluate worlds readme bench drift local package infra-check build-Serve clean
 
 help: ## This list.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 install: $(STAMP) ## Makes .venv and installs everything into it.
 
@@ -35,7 +39,11 @@ evaluate: install ## Both reports on MovieLens 100K, as JSON in docs/reports/.
 	$(BIN)/shortlist data fetch ml-100k --out .demo/data
 	for protocol in leave-one-out last-10pct; do \
 	  $(BIN)/shortlist evaluate --interactions .demo/data/interactions.parquet --items .demo/data/items.parquet \
-	    --users .demo/data/users.parquet --protocol $$protocol --json docs/reports/ml-100k-$$protocol.json || exit 1; done
+	    --users .demo/data/users.parquet --protocol $$protocol --json docs/reports/ml-100k-$$protocol.json \
+	    $$([ $$protocol = last-10pct ] && echo --cold-start) --report .demo/reports/$$protocol || exit 1; done
+
+worlds: install ## The same defaults on data of other kinds, as JSON in docs/reports/; after `make evaluate`.
+	$(BIN)/python tests/benchmarks/quality.py
 
 readme: install ## Writes the README's generated tables from docs/reports/.
 	$(BIN)/python -m infra.readme
@@ -43,5 +51,41 @@ readme: install ## Writes the README's generated tables from docs/reports/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
+local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
+	rm -rf build/local
+	$(BIN)/python infra/package.py --out build/local --machine $(MACHINE) --python $(HERE)
+	$(BIN)/shortlist local --package build/local
+
+package: install ## The Lambda's package for deployment, in build/lambda.
+	rm -rf build/lambda
+	$(BIN)/python infra/package.py --out build/lambda
+
+build-Serve: # Called by `sam build`, which names the directory.
+	$(PYTHON) infra/package.py --out "$(ARTIFACTS_DIR)"
+
+infra-check: install $(SAM)/.installed $(ASL)/.installed ## Everything about the deployment that needs no account.
+	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1
+	$(SAM)/bin/cfn-lint template.yaml
+	mkdir -p build
+	$(SAM)/bin/python infra/expand.py template.yaml > build/expanded.json
+	$(SAM)/bin/cfn-lint --ignore-checks W1033 W2001 -- build/expanded.json
+	if [ -d $(ASL)/node_modules ]; then $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
+	$(SAM)/bin/python infra/sam_local.py template.yaml
+	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam build --region us-east-1
+	$(BIN)/python -m pytest tests/deployment
+
+$(SAM)/.installed: # SAM's pins are not ours, so it lives by itself.
+	$(PYTHON) -m venv $(SAM)
+	$(SAM)/bin/python -m pip install --quiet aws-sam-cli cfn-lint
+	touch $@
+
+$(ASL)/.installed: # Step Functions' language is checked by a Node program, where there is Node.
+	mkdir -p $(ASL)
+	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
+	touch $@
+
+drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
+	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift
+
 clean: ## Removes what the recipes made, but not .venv.
-	rm -rf .demo .shortlist artefacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .aws-sam .demo .shortlist artefacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -48,6 +48,7 @@ def _tables(command: Command) -> Command:
     """The options that name the tables."""
     for name, required in (("--users", False), ("--items", False), ("--interactions", True)):
         command = click.option(name, required=required, metavar="PATH", help=f"The {name[2:]}: a path, a glob or s3://.")(command)
+    command = click.option("--positive-rating", type=float, help="Leave out events that are rated lower.")(command)
     share = click.option("--max-reject-share", default=0.05, show_default=True, help="Stop when more rows than this are bad.")
     return share(command)
 
@@ -95,10 +96,13 @@ def fetch_data(name: str, out: Path, size: dict[str, Any]) -> None:
 @_tables
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True)
 @_config
+@click.option("--cold-start", is_flag=True, help="Also measure users and items that training has not seen: thrice the time.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
+@click.option("--report", "page", type=click.Path(path_type=Path), help="Write report.html here: one page with plots.")
 def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
     """Compares the two stages with the retriever and strong baselines on a hold-out."""
     from batch import evaluation
+    from batch.cold_start import cold_start
     from batch.console import Narrator, wide_console
     from recsys import data as tables
     from recsys.evaluation.report import table, write_json
@@ -106,20 +110,36 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
     params = _params(Settings.from_env(os.environ), options["config"])
     narrator = Narrator()
     with narrator.stage("read and validate") as progress:
-        loaded = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"])
+        loaded = tables.load(
+            interactions,
+            items,
+            users,
+            max_reject_share=options["max_reject_share"],
+            positive_rating=options["positive_rating"],
+        )
         progress(1.0, f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+    for note in loaded.notes:
+        narrator.say(f"  {note}")
     report = evaluation.run(loaded.dataset, options["protocol"], params, narrator)
+    if options["cold_start"]:
+        report |= cold_start(loaded.dataset, options["protocol"], params, narrator) | narrator.stages.summary()
     report["data"]["rejects"] = loaded.rejects
     wide_console().print(table(report))
     click.echo(_summary(report))
     if options["json_file"] is not None:
         write_json(report, options["json_file"])
+    if options["page"] is not None:
+        from recsys.evaluation.page import write_page
+
+        write_page(report, options["page"] / "report.html")
+        click.echo(f"the page is {options['page'] / 'report.html'}")
 
 
 def _summary(report: dict[str, Any]) -> str:
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     memory = report["peak_memory_bytes"]["process"] / 2**20
-    return f"candidate recall: {recall}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
+    audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report["audit"])
+    return f"candidate recall: {recall}\n{audit}\n{report['seconds_total']:.0f} s, {memory:.0f} MiB at most"
 
 
 @main.command()
@@ -144,8 +164,10 @@ def tune(interactions: str, items: str | None, users: str | None, **options: Any
 
     params = _params(Settings.from_env(os.environ), options["config"])
     narrator = Narrator()
-    dataset = tables.load(interactions, items, users, max_reject_share=options["max_reject_share"]).dataset
-    found = search(dataset, options["protocol"], params, options["minutes"], options["work"], narrator)
+    loaded = tables.load(
+        interactions, items, users, max_reject_share=options["max_reject_share"], positive_rating=options["positive_rating"]
+    )
+    found = search(loaded.dataset, options["protocol"], params, options["minutes"], options["work"], narrator)
     lines = [
         f"{what}: validation NDCG@10 {after:.4f}, with the settings' own {before:.4f}; {found.trials[what]} trials"
         for what, (before, after) in found.scores.items()
@@ -171,13 +193,21 @@ def _job_command(name: str) -> None:
 
         settings = Settings.from_env(os.environ)
         params = _params(settings, options["config"])
-        share = options["max_reject_share"]
-        job = Job(interactions, items, users, work, settings, Narrator(), share, params, options["events"])
+        told = (options["max_reject_share"], params, options["positive_rating"], options["events"])
+        job = Job(interactions, items, users, work, settings, Narrator(), *told)
         run(job) if name == "run" else run_stage(job, name)
 
 
 for _name in ("run", *STAGE_NAMES):
     _job_command(_name)
+
+
+@batch_group.command()
+def refresh() -> None:
+    """The whole job as a container runs it: all of it told by the environment, JSON lines, exit statuses to act on."""
+    from batch.container import main as run_container
+
+    sys.exit(run_container(os.environ))
 
 
 @main.group("events")
@@ -210,16 +240,58 @@ def release() -> None:
 @release.command("list")
 def release_list() -> None:
     """Lists the published releases, the serving one marked with a star."""
-    from recsys.artefacts import open_artefacts
-    from recsys.store import open_store
+    from batch.releases import listing
 
-    settings = Settings.from_env(os.environ)
-    pointer = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms).release()
-    artefacts = open_artefacts(settings.artefacts)
-    for version in artefacts.versions():
-        figures = artefacts.manifest(version).get("metrics", {}).get("two_stage", {}).get("ndcg@10", {})
-        star = "*" if pointer is not None and pointer.current == version else " "
-        click.echo(f"{star} {version}  ndcg@10 {figures.get('value')}")
+    for line in listing(Settings.from_env(os.environ)):
+        click.echo(line)
+
+
+@release.command()
+@click.argument("version")
+def show(version: str) -> None:
+    """Shows what is known of VERSION."""
+    from batch.console import wide_console
+    from batch.releases import show as table_of
+
+    wide_console().print(table_of(Settings.from_env(os.environ), version))
+
+
+@release.command()
+@click.argument("version")
+@click.option("--percent", type=click.FloatRange(0, 100), required=True, help="Share of the users; 0 ends it.")
+def canary(version: str, percent: float) -> None:
+    """Serves a share of the users from VERSION, always the same ones."""
+    from batch.releases import canary as try_on
+
+    pointer = try_on(Settings.from_env(os.environ), version, percent)
+    share = "no canary" if pointer.canary is None else f"{pointer.canary.version} serves {percent:g}% of the users"
+    click.echo(f"{pointer.current} is serving, {share}")
+
+
+@release.command()
+@click.argument("version")
+@click.option("--users", type=click.IntRange(1), default=200, show_default=True, help="How many stored users are compared.")
+@click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True)
+def shadow(version: str, users: int, k: int) -> None:
+    """Compares VERSION with the serving release on the same users; changes nothing."""
+    from batch.console import wide_console
+    from batch.releases import shadow as compare
+    from batch.releases import shift_table
+
+    serving, found = compare(Settings.from_env(os.environ), version, users, k)
+    wide_console().print(shift_table(serving, version, found))
+
+
+@release.command()
+@click.option("--keep", type=click.IntRange(1), required=True, help="How many of the newest releases stay.")
+def prune(keep: int) -> None:
+    """Removes old releases, never one that serves, served before or is a canary, and what crashed uploads left."""
+    import time
+
+    from batch.releases import prune as remove_old
+
+    removed = remove_old(Settings.from_env(os.environ), keep, time.time())
+    click.echo("\n".join([*(f"removed {version}" for version in removed), f"{len(removed)} removed"]))
 
 
 @release.command()
@@ -237,6 +309,22 @@ def rollback() -> None:
     from batch.publish import rollback as flip_back
 
     click.echo(f"{flip_back(Settings.from_env(os.environ)).current} is serving")
+
+
+@main.command()
+@click.option("--users", type=click.IntRange(1), required=True, help="Users with a list.")
+@click.option("--items", type=click.IntRange(1), required=True)
+@click.option("--requests-per-month", "requests", type=click.IntRange(0), required=True)
+@click.option("--events-per-user", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True)
+@click.option("--refreshes-a-day", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--on-demand", is_flag=True, help="The batch without Spot.")
+@click.option("--region", default="us-east-1", show_default=True)
+def cost(region: str, on_demand: bool, **size: Any) -> None:  # noqa: ANN401, FBT001 - click's own
+    """What the service costs a month on AWS, by component, from public list prices."""
+    from batch.console import wide_console
+    from batch.cost import Size, table
+
+    wide_console().print(table(Size(**size, spot=not on_demand), region))
 
 
 @main.command()
@@ -281,6 +369,30 @@ def demo(data_set: str, directory: Path) -> None:
 
     fetch_data(data_set, directory / "data", {})
     run(directory, os.environ)
+
+
+@main.command()
+@click.option("--data", "data_set", default="ml-100k", show_default=True, help="A data set of `shortlist data fetch`.")
+@click.option("--directory", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
+@click.option("--package", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A built package, not the source.")
+@click.option("--port", default=3000, show_default=True)
+def local(data_set: str, directory: Path, package: Path | None, port: int) -> None:
+    """The API as it is deployed, on this machine: HTTP events for the handler under the real Lambda runtime client."""
+    import signal
+    import threading
+
+    from batch.local import run
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    fetch_data(data_set, directory / "data", {})
+
+    def until(address: str) -> None:
+        click.echo(f"serving at {address}: try {address}/docs; stop with Ctrl-C")
+        stop.wait()
+
+    run(directory, package, port, os.environ, until)
 
 
 @main.command()

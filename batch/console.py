@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from recsys.evaluation.resources import Stages
 
-WIDTH = 120
+WIDTH = 150
 """Columns that the tables need; a narrower terminal wraps them."""
 
 

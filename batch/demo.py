@@ -28,17 +28,22 @@ FILMS = ("Star Wars (1977)", "Empire Strikes Back, The (1980)", "Raiders of the 
 
 def run(directory: Path, environ: Mapping[str, str]) -> None:
     """Runs the batch on the tables in `directory`/data, then asks, and prints the answers."""
-    narrator = Narrator()
     with redis_url(environ) as url:
-        settings = replace(Settings.from_env(environ), redis_url=url)
-        if "SHORTLIST_ARTEFACTS" not in environ:
-            settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
-        interactions, items, users = (str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users"))
-        job = Job(interactions, items, users, directory / "work", settings, narrator)
-        # The embedded Redis is new each time: what was published to the one before has gone with it.
-        (job.work / "done" / "publish").unlink(missing_ok=True)
-        run_job(job)
-        _ask(dataset_file.load(job.work), settings, environ)
+        job = publish(directory, environ, url)
+        _ask(dataset_file.load(job.work), job.settings, environ)
+
+
+def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
+    """Runs the batch on the tables in `directory`/data, as far as it is not done, and publishes to the Redis at `url`."""
+    settings = replace(Settings.from_env(environ), redis_url=url)
+    if "SHORTLIST_ARTEFACTS" not in environ:
+        settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
+    interactions, items, users = (str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users"))
+    job = Job(interactions, items, users, directory / "work", settings, Narrator())
+    # The embedded Redis may be new: what was published to the one before has gone with it.
+    (job.work / "done" / "publish").unlink(missing_ok=True)
+    run_job(job)
+    return job
 
 
 def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str]) -> None:

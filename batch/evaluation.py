@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
+from batch.audit import audit
 from batch.console import Narrator
-from recsys.catalogue import Dataset
+from recsys.catalogue import Catalogue, Dataset
 from recsys.errors import InvalidData
-from recsys.evaluation.baselines import fit_ease, fit_item_knn, fit_popularity, fit_recent_popularity
+from recsys.evaluation.als import fit_als
+from recsys.evaluation.baselines import ease_weights, fit_popularity, fit_recent_popularity, item_knn_weights, plain
+from recsys.evaluation.metrics import facts_of
 from recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from recsys.evaluation.report import Report, candidate_recall, evaluate
-from recsys.evaluation.truth import Truth, truth_of
+from recsys.evaluation.truth import Truth, truth_between
 from recsys.events import MISSING, Events, Int32, Int64, Recommend, states_at
 from recsys.pipeline import CANDIDATE_SHARES, Model, proposals, recommender
 from recsys.ranker import Ranker
+from recsys.regression import MAX_REGRESSION_ITEMS
 from recsys.settings import Protocol
 from recsys.towers import user_vectors
-from recsys.training.fit import FitParams, fit_two_stage, without_ranker
+from recsys.training.fit import FitParams, assemble, fit_two_stage, item_table_of, towers_of, without_ranker
 from recsys.training.split import before, cuts
 
 BOOTSTRAP_SEED = 20260801
+
+EXAMPLES = 10
+"""Users that the report shows."""
+
+EXAMPLE_ITEMS = 10
+"""How many items of each kind."""
 
 
 def truth_after(dataset: Dataset, cut: Int64) -> Truth:
@@ -31,7 +45,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
     events = dataset.events
     offsets = events.offsets()
     starts, ends = offsets[:-1], offsets[1:]
-    users = np.flatnonzero((cut < ends) & (cut > starts)).astype(np.int32)
+    users = np.flatnonzero((cut < ends) & (cut > starts))
     if len(users) == 0:
         message = (
             f"none of {events.n_users} users has an event before and one after the cut: "
@@ -39,10 +53,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
         )
         raise InvalidData(message)
     states = states_at(events, starts[users], cut[users], dataset.attributes[users])
-    lengths = ends[users] - cut[users]
-    held = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    rows = np.arange(held[-1]) + np.repeat(cut[users] - held[:-1], lengths)
-    truth = truth_of(users, states, held, events.item[rows], events.n_items)
+    truth = truth_between(events, users, states, cut[users], ends[users])
     if len(truth.items) == 0:
         message = (
             f"each of the {len(users)} users had every held-out item before: seen items are never recommended, so there is "
@@ -56,28 +67,56 @@ def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
     """The methods to beat, fitted to `past`; EASE only where the catalogue fits in memory."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with narrator.stage("baselines"):
-        fitted = {
+        neighbours = item_knn_weights(past)
+        fitted: dict[str, Recommend | None] = {
             "popularity": fit_popularity(past),
             "recent_popularity": fit_recent_popularity(past),
-            "item_knn": fit_item_knn(past),
-            "recent_item_knn": fit_recent_item_knn(past, rng),
-            "ease": fit_ease(past),
-            "recent_ease": fit_recent_ease(past, rng),
+            "item_knn": plain(neighbours),
+            "recent_item_knn": fit_recent_item_knn(past, rng, weights=neighbours),
         }
+        if past.n_items <= MAX_REGRESSION_ITEMS:
+            ease = ease_weights(past)
+            fitted |= {"ease": plain(ease), "recent_ease": fit_recent_ease(past, rng, weights=ease)}
     return {name: method for name, method in fitted.items() if method is not None}
 
 
-def compare(model: Model, past: Events, truth: Truth, protocol: Protocol, narrator: Narrator) -> Report:
+def learnt_baselines(dataset: Dataset, past: Events, params: FitParams, narrator: Narrator) -> dict[str, Recommend]:
+    """The baselines that take training: factorisation by ALS, and our own towers trained by BPR."""
+    with narrator.stage("baseline: ALS"):
+        als = fit_als(past)
+    bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
+    with narrator.stage("baseline: towers by BPR") as progress:
+        epochs = towers_of(dataset, past, bpr, progress).epochs
+        towers = towers_of(dataset, past, bpr, progress, epochs).towers
+        return {"als": als, "bpr_towers": recommender(assemble(towers, item_table_of(dataset, past), bpr))}
+
+
+def compare(
+    model: Model,
+    past: Events,
+    truth: Truth,
+    catalogue: Catalogue,
+    protocol: Protocol,
+    narrator: Narrator,
+    others: Mapping[str, Recommend] | None = None,
+) -> Report:
     """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
-    methods = baselines(past, narrator)
+    methods = {**baselines(past, narrator), **(others or {})}
     methods |= {"retriever": recommender(without_ranker(model)), "two_stage": recommender(model)}
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
     with narrator.stage("evaluation") as progress:
 
         def advance(name: str, done: int, total: int) -> None:
             progress((list(methods).index(name) + done / total) / len(methods), name)
 
-        report = evaluate(methods, truth, past.n_items, rng, protocol=protocol, progress=advance)
+        report = evaluate(
+            methods,
+            truth,
+            facts_of(past, catalogue.membership),
+            np.random.default_rng(BOOTSTRAP_SEED),
+            protocol=protocol,
+            category_names=catalogue.category_names,
+            progress=advance,
+        )
     with narrator.stage("candidate recall"):
         report["candidate_recall"] = candidate_recall(_by_source(model, truth), truth, past.n_items)
     return report
@@ -102,11 +141,49 @@ def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narra
     cut = cuts(dataset.events, protocol)
     truth = truth_after(dataset, cut)
     past = before(dataset.events, cut)
-    model, ranker = fit_two_stage(dataset, past, protocol, params, narrator.stage)
-    report = compare(model, past, truth, protocol, narrator)
+    fitted = fit_two_stage(dataset, past, protocol, params, narrator.stage)
+    with narrator.stage("leak audit"):
+        checks = audit(dataset, cut, past, fitted.model, truth)
+    others = learnt_baselines(dataset, past, params, narrator)
+    report = compare(fitted.model, past, truth, dataset.catalogue, protocol, narrator, others)
+    report["audit"] = checks
     report["data"] = describe(dataset)
-    report["importances"] = ranker.importances
+    report["importances"] = fitted.ranker.importances
+    report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
+    report["examples"] = examples(dataset, fitted.model, truth)
     return report | narrator.stages.summary()
+
+
+def learning_curves(rounds: Sequence[Sequence[float]], curve: Sequence[float]) -> dict[str, list[dict[str, float]]]:
+    """The towers' loss and validation by round, the ranker's validation by tree; rounds are (loss, validation)."""
+    towers = [{"round": n + 1, "loss": loss, "validation": score} for n, (loss, score) in enumerate(rounds)]
+    return {"towers": towers, "ranker": [{"tree": n + 1, "validation": score} for n, score in enumerate(curve)]}
+
+
+def examples(dataset: Dataset, model: Model, truth: Truth) -> list[dict[str, Any]]:
+    """A few users with their last items, what the two stages offer them, and what they took."""
+    counted = np.flatnonzero(truth.counts > 0)
+    chosen = np.sort(np.random.default_rng(BOOTSTRAP_SEED).permutation(counted)[:EXAMPLES])
+    titles = dataset.catalogue.titles
+    out = []
+    for at in chosen.tolist():
+        one = truth.slice(at, at + 1)
+        items, scores = (of[0].tolist() for of in recommender(model)(one.states, EXAMPLE_ITEMS))
+        past = [row for row in one.states.items[0].tolist() if row != MISSING]
+        offers = [
+            {"title": titles[row], "score": score, "held_out": row in one.items}
+            for row, score in zip(items, scores, strict=True)
+            if row != MISSING
+        ]
+        out.append(
+            {
+                "user": dataset.user_ids[int(one.users[0])],
+                "history": [titles[row] for row in past[-EXAMPLE_ITEMS:]],
+                "recommendations": offers,
+                "held_out": [titles[row] for row in one.items.tolist()[:EXAMPLE_ITEMS]],
+            }
+        )
+    return out
 
 
 def describe(dataset: Dataset) -> dict[str, object]:

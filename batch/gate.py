@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from batch.audit import HELD
 from batch.evaluation import truth_after
 from recsys import bundle
 from recsys.artefacts import Artefacts, open_artefacts
@@ -56,6 +57,9 @@ def judge(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64,
     if ours <= floor:
         refusal = f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data"
         return Verdict(refusal, "does not beat popularity")
+    doubts = [check["detail"] for check in report["audit"] if check["outcome"] != HELD]
+    if doubts:
+        return Verdict(f"the figures are too good to be true: {'; '.join(doubts)}", "the leak audit has doubts")
     store = open_store(settings.redis_url, settings.namespace, TIMEOUT_MS)
     try:
         pointer = store.release()

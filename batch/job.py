@@ -10,9 +10,11 @@ and the hold-out as labels, once that has been reported on.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,29 +23,34 @@ from pathlib import Path
 
 import numpy as np
 
-from batch import dataset_file, evaluation, gate, precompute, publish
+from batch import dataset_file, drift, evaluation, gate, precompute, publish
+from batch.audit import audit, digest
 from batch.console import Narrator
 from recsys import bundle, data
+from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.errors import InvalidInput, ReleaseRefused
+from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
 from recsys.events import Events, states_at
 from recsys.index import measure
 from recsys.pipeline import Model
 from recsys.settings import Protocol, Settings
+from recsys.store import open_store
 from recsys.towers import user_vectors
 from recsys.training.fit import (
     FitParams,
-    FittedRanker,
     assemble,
-    horizon_of,
+    groups_after,
+    groups_of_fresh,
+    inner_past,
     item_table_of,
-    label_cuts,
+    ranker_inside,
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import RankerParams
+from recsys.training.lambdamart import FittedRanker, Groups, RankerParams
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 
@@ -51,6 +58,9 @@ CODE_VERSION = "0.1.0"
 FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
+
+PAGE = "report.html"
+"""The run's report for people, in the work directory and in the bundle."""
 
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
@@ -69,6 +79,8 @@ class Job:
     max_reject_share: float = 0.05
     config: FitParams | None = None
     """The models' parameters where a config file changes those of the settings."""
+    positive_rating: float | None = None
+    """Events rated or weighted below are left out; None keeps all."""
     events: Path | None = None
     """Where `shortlist events drain` put what came over HTTP."""
 
@@ -100,12 +112,12 @@ def fit_params(settings: Settings) -> FitParams:
     )
 
 
-def past_of(dataset: Dataset, protocol: Protocol, fold: int) -> Events:
+def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) -> Events:
     """The events that a fold may know."""
     if fold == 2:  # noqa: PLR2004 - the last of FOLDS
         return dataset.events
     reported = before(dataset.events, cuts(dataset.events, protocol))
-    return reported if fold == 1 else before(reported, label_cuts(reported, protocol))
+    return reported if fold == 1 else inner_past(reported, protocol, params)
 
 
 def features(job: Job) -> None:
@@ -118,11 +130,13 @@ def features(job: Job) -> None:
             job.users,
             max_reject_share=job.max_reject_share,
             rejects=job.work / "rejects.parquet",
+            positive_rating=job.positive_rating,
             events=job.events,
             is_forgotten=publish.deleted_users(job.settings),
         )
         dataset = loaded.dataset
         progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+        (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
     for note in loaded.notes:
@@ -130,19 +144,20 @@ def features(job: Job) -> None:
     for fold in FOLDS:
         with job.narrator.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
-            bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, fold)))
+            bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)))
 
 
 def train_embeddings(job: Job) -> None:
-    """Trains the towers of each fold."""
+    """Trains the towers of each fold; the first tells for how long, and the others learn from all that they may know."""
     dataset = dataset_file.load(job.work)
-    losses = []
+    epochs = None
     for fold in FOLDS:
         with job.narrator.stage(f"train towers, fold {fold}") as progress:
-            towers, loss = towers_of(dataset, past_of(dataset, job.protocol, fold), job.params, progress)
-            bundle.save_towers(job.fold(fold), towers)
-            losses.append(loss)
-    (job.work / "losses.json").write_text(json.dumps(losses))
+            past = past_of(dataset, job.protocol, job.params, fold)
+            trained = towers_of(dataset, past, job.params, progress, epochs)
+            epochs = trained.epochs
+            bundle.save_towers(job.fold(fold), trained.towers)
+            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": digest(past), "rounds": trained.rounds}))
 
 
 def build_index(job: Job) -> None:
@@ -164,16 +179,18 @@ def train_ranker(job: Job) -> None:
     """Trains the ranker to report on and the one to release."""
     dataset = dataset_file.load(job.work)
     with job.narrator.stage("train the ranker to report on") as progress:
-        past = past_of(dataset, job.protocol, 1)
-        first = label_cuts(past, job.protocol)
-        reported = ranker_of(load_fold(job, 0), dataset, past, first, horizon_of(job.protocol), job.params)
+        past = past_of(dataset, job.protocol, job.params, 1)
+        behind = load_fold(job, 0)
+        reported = ranker_inside(behind, dataset, past, job.protocol, job.params)
         _save_ranker(job.fold(1), reported)
         progress(1.0, reported.note)
     with job.narrator.stage("train the ranker to release") as progress:
         released = reported
         if job.protocol != "leave-one-out":  # which holds out one label a user: too few, and the window before has ten
             first = cuts(dataset.events, job.protocol)
-            released = ranker_of(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
+            after = groups_after(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
+            fresh = groups_of_fresh(behind, dataset, past, job.protocol, job.params)
+            released = ranker_of(Groups.joined([after, fresh]), job.params)
         _save_ranker(job.fold(2), released)
         progress(1.0, released.note)
 
@@ -188,17 +205,45 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, 1, ranked=True)
     cut = cuts(dataset.events, job.protocol)
     truth = evaluation.truth_after(dataset, cut)
-    past = past_of(dataset, job.protocol, 1)
-    report = evaluation.compare(model, past, truth, job.protocol, job.narrator)
-    report["data"] = evaluation.describe(dataset)
+    past = past_of(dataset, job.protocol, job.params, 1)
+    trained, rounds = (
+        json.loads((job.fold(fold) / "towers.json").read_text())[told] for fold, told in ((1, "events"), (0, "rounds"))
+    )
+    ranker = json.loads((job.fold(1) / "ranker.json").read_text())
+    with job.narrator.stage("leak audit"):
+        checks = audit(dataset, cut, past, model, truth, {"towers": trained})
+    report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
+    report["audit"] = checks
+    report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
+    report["importances"] = ranker["importances"]
+    report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
+    report["examples"] = evaluation.examples(dataset, model, truth)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
         verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
+    with job.narrator.stage("drift since the serving release") as progress:
+        moved = drifted(job, dataset)
+        progress(1.0, moved.verdict.note)
+    report["drift"] = drift.told(moved)
+    report |= job.narrator.stages.summary()
     write_json(report, job.work / "metrics.json")
-    if verdict.refusal is not None:
-        raise ReleaseRefused(f"{verdict.refusal}, or set SHORTLIST_GATE=off to publish all the same")
+    write_page(report, job.work / PAGE)
+    refusals = [told for told in (verdict.refusal, moved.verdict.refusal) if told is not None]
+    if refusals and job.settings.gate:
+        raise ReleaseRefused(f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same")
+
+
+def drifted(job: Job, dataset: Dataset) -> drift.Drift:
+    """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
+    tables = drift.tables_of(dataset, load_fold(job, 2))
+    drift.save(job.work, tables)
+    with contextlib.closing(open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)) as store:
+        pointer = store.release()
+    if pointer is None:
+        return drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
+    return drift.against_release(open_artefacts(job.settings.artefacts), pointer.current, tables)
 
 
 def precompute_lists(job: Job) -> None:
@@ -271,7 +316,14 @@ def _mark(job: Job, name: str) -> Path:
 
 
 def _key(job: Job) -> str:
-    told = [CODE_VERSION, repr(job.params), job.protocol, str(job.settings.list_length), str(job.max_reject_share)]
+    told = [
+        CODE_VERSION,
+        repr(job.params),
+        job.protocol,
+        str(job.settings.list_length),
+        str(job.max_reject_share),
+        str(job.positive_rating),
+    ]
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     drained = None if job.events is None else str(job.events / "events-*.parquet")
     for source in (job.interactions, job.items, job.users, drained):
@@ -294,7 +346,7 @@ def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
     (directory / "ranker.txt").write_text(ranker.text)
-    (directory / "importances.json").write_text(json.dumps(ranker.importances))
+    (directory / "ranker.json").write_text(json.dumps({"importances": ranker.importances, "curve": ranker.curve}))
 
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
@@ -309,11 +361,14 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "code_version": CODE_VERSION,
         "data": evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),
-        "importances": json.loads((job.fold(2) / "importances.json").read_text()),
+        "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],
         "metrics": report["methods"],
         "gate": report["gate"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
     }
     model = load_fold(job, 2)
+    directory.mkdir(parents=True, exist_ok=True)
+    for kept in (drift.FILE, PAGE):
+        shutil.copyfile(job.work / kept, directory / kept)
     bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

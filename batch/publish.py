@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
 from recsys import releases
@@ -57,6 +58,8 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     with narrator.stage("verify by reading back") as progress:
         _verify_items(store, version)
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
+    with narrator.stage("compare with live answers") as progress:
+        progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
     releases.flip(store, version)
     narrator.say(f"  release {version} is serving")
     store.close()

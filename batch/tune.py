@@ -24,8 +24,19 @@ from recsys.events import Int64, Recommend
 from recsys.pipeline import Model, recommender
 from recsys.ranker import Ranker
 from recsys.settings import Protocol
-from recsys.training.fit import FitParams, assemble, horizon_of, item_table_of, label_cuts, ranker_groups_of, towers_of
-from recsys.training.lambdamart import fit_ranker
+from recsys.training.fit import (
+    FitParams,
+    assemble,
+    groups_after,
+    groups_of_fresh,
+    horizon_of,
+    inner_past,
+    item_table_of,
+    label_cuts,
+    ranker_of,
+    towers_of,
+)
+from recsys.training.lambdamart import Groups
 from recsys.training.split import before, cuts
 
 VALIDATION_USERS = 2000
@@ -62,22 +73,22 @@ def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float
 
     def towers(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
         chosen = replace(params, towers=replace(params.towers, **_space(trial, _TOWERS)))
-        return _score(recommender(assemble(towers_of(known, inner, chosen, _quiet)[0], table, chosen)), truth, past.n_items)
+        return _score(recommender(assemble(towers_of(known, inner, chosen, _quiet).towers, table, chosen)), truth, past.n_items)
 
     defaults = _chosen(asdict(params.towers), _TOWERS)
     found, scores, n_towers = study.search("towers", towers, defaults, minutes * TOWERS_SHARE)
     best = replace(params, towers=replace(params.towers, **found))
     with narrator.stage("the best towers"):
-        first = label_cuts(inner, protocol)
-        earlier = before(inner, first)
-        behind = assemble(towers_of(known, earlier, best, _quiet)[0], item_table_of(known, earlier), best)
-        model = assemble(towers_of(known, inner, best, _quiet)[0], table, best)
-        rng = np.random.default_rng(best.seed + 1)
-        groups = ranker_groups_of(behind, known, inner, first, horizon_of(protocol), best, rng)
+        earlier = inner_past(inner, protocol, best)
+        before_labels = towers_of(known, earlier, best, _quiet)
+        behind = assemble(before_labels.towers, item_table_of(known, earlier), best)
+        model = assemble(towers_of(known, inner, best, _quiet, before_labels.epochs).towers, table, best)
+        after = groups_after(behind, known, inner, label_cuts(inner, protocol), horizon_of(protocol), best)
+        groups = Groups.joined([after, groups_of_fresh(behind, known, inner, protocol, best)])
 
     def ranker(trial: Any) -> float:  # noqa: ANN401 - likewise
         chosen = replace(best.ranker, **_space(trial, _RANKER))
-        text = fit_ranker(groups, chosen, np.random.default_rng(best.seed + 1), best.threads)[0]
+        text = ranker_of(groups, replace(best, ranker=chosen)).text
         return _score(recommender(_with(model, text)), truth, past.n_items)
 
     changes, ranked, n_ranker = study.search(

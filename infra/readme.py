@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from recsys.evaluation.page import strongest_baseline
+
 ROOT = Path(__file__).parents[1]
 REPORTS = ("ml-100k-leave-one-out", "ml-100k-last-10pct")
 METRICS = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage")
@@ -14,7 +16,10 @@ START, END = "<!-- generated: quality -->", "<!-- end of generated -->"
 
 def quality(reports: Path) -> str:
     """The tables of all reports, as Markdown."""
-    return "\n\n".join(_table(json.loads((reports / f"{name}.json").read_text())) for name in REPORTS)
+    found = [json.loads((reports / f"{name}.json").read_text()) for name in REPORTS]
+    parts = [_table(report) for report in found]
+    parts += [_fresh_users(report["fresh_users"], report["new_items"]) for report in found if "fresh_users" in report]
+    return "\n\n".join([*parts, _worlds(json.loads((reports / "worlds.json").read_text()))])
 
 
 def with_tables(readme: str, tables: str) -> str:
@@ -37,8 +42,62 @@ def _table(report: dict[str, Any]) -> str:
         f"|---|{'---|' * len(METRICS)}",
         *(f"| {name} | {' | '.join(_cell(row[m]) for m in METRICS)} |" for name, row in rows.items()),
         "",
-        f"Candidate recall: {recall}. {cost}",
+        f"{_finding(report)} Candidate recall: {recall}. {cost}",
     ]
+    return "\n".join(lines)
+
+
+def _finding(report: dict[str, Any]) -> str:
+    rows = report["methods"]
+    rival = strongest_baseline(rows)
+    assert rival is not None
+    told = [f"{_more(rows, other)} than {other} {_ends(report['paired']['two_stage'][other])}" for other in (rival, "retriever")]
+    return f"NDCG@10 of `two_stage` is {told[0]}, the strongest baseline, and {told[1]}, user by user."
+
+
+def _more(rows: dict[str, Any], other: str) -> str:
+    return f"{rows['two_stage']['ndcg@10']['value'] / rows[other]['ndcg@10']['value'] - 1:+.1%}"
+
+
+def _ends(pair: dict[str, float]) -> str:
+    return f"(95% interval of the difference {pair['low']:.4f} to {pair['high']:.4f})"
+
+
+def _fresh_users(rows: list[dict[str, Any]], new: dict[str, Any]) -> str:
+    lines = [
+        f"**Fresh users**: {rows[0]['n_users']} users kept out of training, the next ten events after the first few, NDCG@10:",
+        "",
+        "| events known | popularity | served at once | after a retraining |",
+        "|---|---|---|---|",
+        *(f"| {row['events']} | {' | '.join(_cell(row[m]) for m in ('popularity', 'fresh', 'retrained'))} |" for row in rows),
+        "",
+        _new_items(new),
+    ]
+    return "\n".join(lines)
+
+
+def _new_items(new: dict[str, Any]) -> str:
+    found = f"{new['recall@20']['value']:.1%} of those that a user took are among the first twenty of these items"
+    return (
+        f"**New items**: of {new['n_items']} items kept out of training, {found}, by content alone; chance: {new['random']:.1%}."
+    )
+
+
+def _worlds(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "**Other data, the same defaults** (`make worlds`; `last-10pct`, NDCG@10):",
+        "",
+        "| data | events | popularity | strongest baseline | retriever | two_stage | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        value = {name: figure["value"] for name, figure in row["ndcg@10"].items()}
+        pair = row["difference"]
+        lines.append(
+            f"| {row['world']} | {row['n_events']} | {value['popularity']:.4f} | {row['rival']} {value[row['rival']]:.4f}"
+            f" | {value['retriever']:.4f} | {value['two_stage']:.4f} | {value['two_stage'] / value[row['rival']] - 1:+.1%}"
+            f" <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub> |"
+        )
     return "\n".join(lines)
 
 

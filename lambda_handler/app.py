@@ -13,6 +13,7 @@ from lambda_handler.envelope import HeadAsGet, add_counting, add_errors
 from lambda_handler.events import Intake
 from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
+from lambda_handler.observed import observed
 from lambda_handler.recommender import Recommender
 from lambda_handler.routes.admin import add_admin
 from lambda_handler.routes.events import add_events
@@ -27,13 +28,16 @@ from recsys.store import RedisStore
 from recsys.upkeep import Upkeep
 
 
-def create_app(settings: Settings, store: RedisStore, live: Live, now: Callable[[], float] = time.time) -> FastAPI:
-    """The API over a store and a live path."""
+def create_app(
+    settings: Settings, store: RedisStore, live: Live, now: Callable[[], float] = time.time, metrics: Metrics | None = None
+) -> FastAPI:
+    """The API over a store and a live path; `metrics` are those that the live path reports to."""
     app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
-    metrics = Metrics()
-    serving = Serving(settings, store, metrics, now)
-    recommender = Recommender(serving, store, live, LiveCache(store, settings.cache_ttl_seconds), metrics)
-    add_errors(app)
+    metrics = Metrics() if metrics is None else metrics
+    seen = observed(store, metrics)
+    serving = Serving(settings, seen, metrics, now)
+    recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
+    add_errors(app, metrics)
     add_counting(app, metrics)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Deadlines)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import time
 import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,17 +30,25 @@ VOLATILE = ("latency_ms", "list_age_s", "recommendation_id", "cache_hit")
 """What differs from one answer to the next without a difference in what is recommended."""
 
 
+class Json(JSONResponse):
+    """JSON by pydantic's own encoder, a tenth of the standard library's time for a list of twenty items."""
+
+    def render(self, content: Any) -> bytes:  # noqa: ANN401 - as the parent
+        """The bytes; what is not a number becomes null."""
+        return to_json(content, inf_nan_mode="null")
+
+
 def tagged(request: Request, told: dict[str, Any]) -> Response:
     """The answer with its entity tag; 304 without a body where If-None-Match has it."""
-    body = json.dumps({name: value for name, value in told.items() if name not in VOLATILE}, sort_keys=True)
-    tag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
+    body = to_json({name: value for name, value in told.items() if name not in VOLATILE})
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
     known = {part.strip() for part in request.headers.get("if-none-match", "").split(",")}
     if known & {tag, tag.removeprefix("W/"), "*"}:
         return Response(status_code=304, headers={"ETag": tag})
-    return JSONResponse(told, headers={"ETag": tag})
+    return Json(told, headers={"ETag": tag})
 
 
-def add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI, metrics: Metrics) -> None:
     """Every error in the one envelope."""
 
     @app.exception_handler(RequestValidationError)
@@ -57,6 +66,7 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> JSONResponse:
+        metrics.count("shortlist_errors_total", kind="unexpected")
         log.error("unexpected error", exc_info=error)
         return _error(request, 500, "internal", "an unexpected error, which is in the log under this request's id")
 
@@ -67,6 +77,7 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ShortlistError)
     def unavailable(request: Request, error: ShortlistError) -> JSONResponse:
+        metrics.count("shortlist_errors_total", kind=type(error).__name__)
         code = "unavailable" if isinstance(error, (Unavailable, BrokenRelease)) else "internal"
         response = _error(request, 503, code, str(error))
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
@@ -105,13 +116,13 @@ def add_counting(app: FastAPI, metrics: Metrics) -> None:
 
 
 class _Counting:
-    """Counts every answer by route template and status, without the cost of a request object."""
+    """Counts and times every answer by route template and status, without the cost of a request object."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status = 500
+        status, started = 500, time.perf_counter()
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -119,8 +130,11 @@ class _Counting:
                 status = message["status"]
             await send(message)
 
+        self._metrics.move("shortlist_requests_in_flight", 1)
         try:
             await self._app(scope, receive, noting)
         finally:
+            self._metrics.move("shortlist_requests_in_flight", -1)
             route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.record("shortlist_request_seconds", time.perf_counter() - started, route=route)
             self._metrics.count("shortlist_requests_total", route=route, status=str(status))

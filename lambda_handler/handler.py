@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from mangum import Mangum
 from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
+from lambda_handler.metrics import Metrics
 from recsys.settings import Settings
 from recsys.store import Guard, open_store
 from recsys.wire import UserRecord
@@ -31,8 +34,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 class LazyLive:
     """Imports and opens the heavy path at its first use."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
         self._opened: Live | None = None
 
     @property
@@ -40,7 +43,7 @@ class LazyLive:
         if self._opened is None:
             from lambda_handler.live import BundleLive
 
-            self._opened = BundleLive(self._settings)
+            self._opened = BundleLive(self._settings, self._metrics.step)
         return self._opened
 
     def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
@@ -68,15 +71,16 @@ class LazyLive:
         return self._live.info(version)
 
 
-def build() -> FastAPI:
+def build(metrics: Metrics) -> FastAPI:
     """The app under the environment's settings."""
     settings = Settings.from_env(os.environ)
     guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * settings.redis_timeout_ms / 1000)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, guard)
-    return create_app(settings, store, LazyLive(settings))
+    return create_app(settings, store, LazyLive(settings, metrics), metrics=metrics)
 
 
-app = build()
+_metrics = Metrics(emf="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
+app = build(_metrics)
 _http = Mangum(app, lifespan="off")
 
 
@@ -84,4 +88,8 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Answers HTTP API events; a schedule's warm-up event is answered by itself."""
     if event.get("source") == "aws.events" or event.get("warmup") is True:
         return {"ok": True}
-    return _http(event, context)  # type: ignore[arg-type]
+    try:
+        return _http(event, context)  # type: ignore[arg-type]
+    finally:
+        sys.stdout.writelines(f"{line}\n" for line in _metrics.emf_lines(time.time_ns() // 1_000_000))
+        sys.stdout.flush()

@@ -23,13 +23,16 @@ from recsys.diversity import diversified
 from recsys.errors import ArtefactsUnavailable, ShortlistError, UnknownItem
 from recsys.events import MISSING, Float32, Int32, UserStates
 from recsys.features import FEATURES
-from recsys.pipeline import Recommended, ranked_among, recommend
+from recsys.pipeline import Observe, Recommended, ranked_among, recommend, unobserved
 from recsys.reasons import contributions
 from recsys.settings import Settings
 from recsys.wire import ItemRecord, UserRecord
 
 AGAIN_SECONDS = 5.0
 """After a bundle could not be loaded, it is tried again no sooner than this."""
+
+KEPT_BUNDLES = 2
+"""Of a canary and of the release beside it; after a flip, of the release that a rollback would bring back."""
 
 RESERVE = 3
 """How many of Redis's timeouts a request keeps back while it waits for a bundle."""
@@ -54,10 +57,10 @@ class _Loaded:
 class BundleLive:
     """Answers from a release's bundle, which is fetched, verified and loaded once."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(self, settings: Settings, observe: Observe = unobserved, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._observe, self._clock = settings, observe, clock
         self._lock = Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded: dict[str, _Loaded] = {}
         self._loading: tuple[str, Future[_Loaded]] | None = None
         self._failed: tuple[str, float, ShortlistError] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
@@ -69,7 +72,7 @@ class BundleLive:
         allowed = _allowed(loaded, filters)
         wanted = k if shape.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = replace(loaded.bundle.model, n_candidates=max(loaded.bundle.model.n_candidates, wanted))
-        found = recommend(model, state, wanted, allowed=allowed)
+        found = recommend(model, state, wanted, allowed=allowed, observe=self._observe)
         order = _order(loaded, found, k, shape.diversity)
         rows = found.items[0, order]
         columns = (found.scores[0, order], found.retrieval[0, order], int(found.n_candidates[0]))
@@ -127,8 +130,8 @@ class BundleLive:
             ArtefactsUnavailable: it is not there yet; the loading goes on.
         """
         with self._lock:
-            if self._loaded is not None and self._loaded.bundle.manifest["version"] == version:
-                return self._loaded
+            if version in self._loaded:
+                return self._loaded[version]
             if self._failed is not None and self._failed[0] == version and self._clock() < self._failed[1] + AGAIN_SECONDS:
                 raise self._failed[2]
             if self._loading is None or self._loading[0] != version:
@@ -148,7 +151,8 @@ class BundleLive:
                 self._failed, self._loading = (version, self._clock(), error), None
             raise
         with self._lock:
-            self._loaded, self._loading, self._failed = loaded, None, None
+            latest = list(self._loaded.items())[1 - KEPT_BUNDLES :]
+            self._loaded, self._loading, self._failed = {**dict(latest), version: loaded}, None, None
         return loaded
 
 

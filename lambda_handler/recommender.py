@@ -31,12 +31,12 @@ class Recommender:
             NothingToServe: no release can be reached.
         """
         started = time.perf_counter()
-        version = self._serving.version()
+        version = self._serving.version(asked.user)
         asked = replace(asked, filters=asked.filters.without(self._serving.blocked()))
         answer = self._session(version, asked) if asked.session is not None else self._known(version, asked)
         answer = self._flagged(answer)
         self._metrics.observe(time.perf_counter() - started)
-        self._metrics.count("shortlist_answers_total", source=answer.source)
+        self._tell(asked, answer)
         return answer
 
     def popular(self, k: int, filters: Filters) -> Answer:
@@ -62,7 +62,7 @@ class Recommender:
 
     def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
         """These items in the ranker's order, for a stored history, a given one, or one without an event."""
-        version = self._serving.version()
+        version = self._serving.version(user)
         stored, degraded = (None, False) if user is None else self._stored(user)
         known = session or stored
         filters = Filters().without(self._serving.blocked())
@@ -189,6 +189,14 @@ class Recommender:
         except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             return None, True
+
+    def _tell(self, asked: Asked, answer: Answer) -> None:
+        self._metrics.count("shortlist_answers_total", source=answer.source)
+        self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)
+        if asked.use_cache and asked.session is None:
+            self._metrics.count("shortlist_cache_total", result="hit" if answer.cache_hit else "miss")
+        if answer.list_age_s is not None:
+            self._metrics.record("shortlist_list_age_seconds", answer.list_age_s)
 
 
 def _followed_by(first: Ranked, second: Ranked) -> Ranked:

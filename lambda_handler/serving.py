@@ -28,35 +28,36 @@ class Serving:
         self._blocked: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
         self._items: tuple[str, dict[int, ItemRecord]] = ("", {})
 
-    def version(self) -> str:
-        """The serving release, read again every few seconds; the last one known while Redis is away.
+    def version(self, user: str | None = None) -> str:
+        """The release that serves the user, read again every few seconds; the last one known while Redis is away.
 
         Raises:
             NothingToServe: there is none, or Redis never answered.
         """
         now = self.now()
         if self._pointer is not None and now - self._pointer[0] < self._settings.release_cache_seconds:
-            return self._pointer[1].current
+            return self._pointer[1].serving(user)
         try:
             pointer = self._store.release()
         except (StoreUnavailable, BrokenRelease) as error:
-            return self._last_known(error)
+            return self._last_known(error, user)
         if pointer is None:
-            return self._last_known(NothingToServe("no release has been published: run `shortlist batch run` first"))
+            return self._last_known(NothingToServe("no release has been published: run `shortlist batch run` first"), user)
         self.is_remembered = False
         if self._pointer is None or self._pointer[1] != pointer:
             self._remember(pointer)
         self._pointer = (now, pointer)
-        return pointer.current
+        self._metrics.release(pointer.current)
+        return pointer.serving(user)
 
-    def _last_known(self, error: ShortlistError) -> str:
+    def _last_known(self, error: ShortlistError, user: str | None) -> str:
         """From this process, or from the file of one that ran before it on this disk."""
         self.is_remembered = True
         self.degraded(error)
         if self._pointer is not None:
-            return self._pointer[1].current
+            return self._pointer[1].serving(user)
         try:
-            return unpack_pointer(self._memory().read_bytes()).current
+            return unpack_pointer(self._memory().read_bytes()).serving(user)
         except (OSError, BrokenRelease):
             raise NothingToServe(f"the release pointer cannot be read: {error}") from error
 

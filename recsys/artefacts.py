@@ -44,6 +44,12 @@ class Artefacts(Protocol):
     def manifest(self, version: str) -> dict[str, Any]:
         """A release's manifest. Raises CorruptArtefact where there is none."""
 
+    def remove(self, version: str) -> None:
+        """Removes a release, its manifest first, so that no half of it is seen. Raises CorruptArtefact where there is none."""
+
+    def sweep(self, before: float) -> int:
+        """Removes what uploads left that stopped before this unix time without a manifest; gives the number of files."""
+
 
 def open_artefacts(uri: str) -> Artefacts:
     """The place that `uri` names: s3://bucket/prefix, or a directory."""
@@ -142,6 +148,23 @@ class DirectoryArtefacts:
             raise _missing(version, str(self._root))
         return _parsed(path.read_bytes(), str(path))
 
+    def remove(self, version: str) -> None:
+        """See `Artefacts`: moved out of sight, then removed."""
+        self.manifest(version)
+        draft = self._draft()
+        (self._root / version).rename(draft / version)
+        shutil.rmtree(draft)
+
+    def sweep(self, before: float) -> int:
+        """See `Artefacts`."""
+        files = [path for path in self._root.glob(".draft-*/**/*") if path.is_file() and path.stat().st_mtime < before]
+        for path in files:
+            path.unlink()
+        for draft in self._root.glob(".draft-*"):
+            if draft.stat().st_mtime < before and not any(path.is_file() for path in draft.rglob("*")):
+                shutil.rmtree(draft)
+        return len(files)
+
 
 class S3Artefacts:
     """Releases as prefixes of an S3 bucket.
@@ -195,12 +218,9 @@ class S3Artefacts:
 
     def versions(self) -> list[str]:
         """See `Artefacts`."""
-        found = []
         with _s3_errors(self._bucket):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
-                keys = [o["Key"].removeprefix(self._prefix) for o in page.get("Contents", ())]
-                found += [k.removesuffix(f"/{MANIFEST}") for k in keys if k.endswith(f"/{MANIFEST}")]
-        return sorted(found)
+            names = [key.removeprefix(self._prefix) for key, _ in self._listed(self._prefix)]
+        return sorted(name.removesuffix(f"/{MANIFEST}") for name in names if name.endswith(f"/{MANIFEST}"))
 
     def manifest(self, version: str) -> dict[str, Any]:
         """See `Artefacts`."""
@@ -212,6 +232,32 @@ class S3Artefacts:
                     raise _missing(version, f"s3://{self._bucket}/{self._prefix}") from error
                 raise
         return _parsed(body, self._key(version, MANIFEST))
+
+    def remove(self, version: str) -> None:
+        """See `Artefacts`."""
+        self.manifest(version)
+        with _s3_errors(self._bucket):
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(version, MANIFEST))
+            for key, _ in self._listed(f"{self._prefix}{_plain(version)}/"):
+                self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def sweep(self, before: float) -> int:
+        """See `Artefacts`."""
+        whole = set(self.versions())
+        with _s3_errors(self._bucket):
+            stray = [
+                key
+                for key, changed in self._listed(self._prefix)
+                if changed < before and key.removeprefix(self._prefix).partition("/")[0] not in whole
+            ]
+            for key in stray:
+                self._client.delete_object(Bucket=self._bucket, Key=key)
+        return len(stray)
+
+    def _listed(self, prefix: str) -> list[tuple[str, float]]:
+        """Keys, and when each was written."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        return [(o["Key"], o["LastModified"].timestamp()) for page in pages for o in page.get("Contents", ())]
 
     def _key(self, version: str, name: str) -> str:
         return f"{self._prefix}{version}/{name}"

@@ -9,6 +9,7 @@ ShortlistError
 │   ├── StoreUnavailable      Redis
 │   └── ArtefactsUnavailable  S3 or the artefact directory
 ├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores): a bug of ours
+│   └── KnowsTheFuture    an evaluation in which something depends on what came after the cut
 └── BrokenRelease         what was read is not what was published: rebuild, or activate another release
     ├── BundleMismatch    the bundle was built by other features or another layout
     ├── CorruptArtefact   a file's sha256 is not the one in its manifest
@@ -50,6 +51,10 @@ class ArtefactsUnavailable(Unavailable):
 
 class BrokenMethod(ShortlistError):
     """A recommender gave a list that breaks its promises; its figures would be worthless."""
+
+
+class KnowsTheFuture(BrokenMethod):
+    """Something that should be as of a cut depends on what came after it; the figures would be worthless."""
 
 
 class BrokenRelease(ShortlistError):

@@ -6,6 +6,8 @@ user's result does not depend on who else is in the batch.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,15 +152,27 @@ def _interleaved(lists: list[Int32]) -> Int32:
     return flat[np.sort(np.unique(flat, return_index=True)[1])]
 
 
-def recommend(model: Model, states: UserStates, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Recommended:
+Observe = Callable[[str, float], None]
+"""Is told the name of a step (retrieval, features, ranking) and the seconds that it took."""
+
+
+def unobserved(_step: str, _seconds: float) -> None:
+    """Nobody asks how long a step took."""
+
+
+def recommend(
+    model: Model, states: UserStates, k: int, *, allowed: NDArray[np.bool_] | None = None, observe: Observe = unobserved
+) -> Recommended:
     """The best k unseen, allowed items of each user, out of `n_candidates`; fewer only where there are no more."""
+    started = time.perf_counter()
     candidates = retrieve(model, states, allowed)
+    observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
     ranked = np.full(present.shape, -np.inf, np.float32)
     if model.ranker is None:
         ranked = candidates.scores
     else:
-        ranked[present] = model.ranker.predict(features(states, candidates, model.table))
+        ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe)
     items = np.full((len(states), k), MISSING, np.int32)
     scores = np.full((len(states), k), -np.inf, np.float32)
     retrieval = np.full((len(states), k), -np.inf, np.float32)
@@ -175,6 +189,18 @@ def recommend(model: Model, states: UserStates, k: int, *, allowed: NDArray[np.b
         width = min(k, len(found[0]))
         items[user, :width], scores[user, :width], retrieval[user, :width] = (column[:k] for column in found)
     return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+
+
+def _ranked(
+    ranker: Ranker, states: UserStates, candidates: Candidates, table: ItemTable, observe: Observe
+) -> NDArray[np.float64]:
+    started = time.perf_counter()
+    rows = features(states, candidates, table)
+    made = time.perf_counter()
+    scores = ranker.predict(rows)
+    observe("features", made - started)
+    observe("ranking", time.perf_counter() - made)
+    return scores
 
 
 def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:

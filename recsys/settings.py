@@ -44,7 +44,7 @@ class Settings:
     cache_ttl_seconds: int
     """`CACHE_TTL_SECONDS` (300): how long a live result is kept."""
     redis_url: str
-    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true` for a cluster."""
+    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true`, `?iam=CACHE` (see `open_store`)."""
     artefacts: str
     """`SHORTLIST_ARTEFACTS` (./artefacts): where releases are kept, a directory or s3://bucket/prefix."""
     namespace: str

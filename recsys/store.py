@@ -16,8 +16,18 @@ from itertools import islice
 from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from recsys.errors import CorruptArtefact, StoreUnavailable
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_item, pack_pointer, pack_user, unpack_item, unpack_pointer
+from recsys.errors import CorruptArtefact, InvalidSettings, StoreUnavailable
+from recsys.wire import (
+    ItemRecord,
+    ReleasePointer,
+    UserRecord,
+    pack_item,
+    pack_pointer,
+    pack_user,
+    unpack_item,
+    unpack_pointer,
+    unpack_user,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,7 +50,7 @@ class Keys:
     namespace: str
 
     def release(self) -> str:
-        """Msgpack {current, previous}."""
+        """Msgpack {current, previous, canary?: {version, percent}}."""
         return f"{self.namespace}:release"
 
     def list(self, version: str, user: str) -> str:
@@ -186,19 +196,42 @@ class Guard:
 
 
 def open_store(url: str, namespace: str, timeout_ms: int, guard: Guard | None = None) -> RedisStore:
-    """The store at `url`; `?cluster=true` for a cluster. Connects at the first command."""
+    """The store at `url`; connects at the first command.
+
+    `?cluster=true` for a cluster; `?iam=CACHE` to sign in to that ElastiCache serverless cache as the URL's user, by the role.
+    """
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     timeout = timeout_ms / 1000
     options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
+    plain, cluster, iam = _asked(url)
+    if iam is not None:
+        from recsys.elasticache import IamCredentials
+
+        options["credential_provider"] = IamCredentials(*iam)
+    if cluster:
+        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace, guard)
+    return RedisStore(lambda: redis.Redis.from_url(plain, **options), namespace, guard)
+
+
+def _asked(url: str) -> tuple[str, bool, tuple[str, str] | None]:
+    """The URL for redis-py, whether it names a cluster, and the user and cache where one signs in by IAM."""
     parts = urlsplit(url)
     asked = parse_qsl(parts.query)
-    if ("cluster", "true") in asked:
-        plain = urlunsplit(parts._replace(query=urlencode([pair for pair in asked if pair[0] != "cluster"])))
-        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace, guard)
-    return RedisStore(lambda: redis.Redis.from_url(url, **options), namespace, guard)
+    cache = next((value for name, value in asked if name == "iam"), None)
+    ours = [pair for pair in asked if pair == ("cluster", "true") or pair[0] == "iam"]
+    if not ours:
+        return url, False, None
+    query = urlencode([pair for pair in asked if pair not in ours])
+    if cache is None:
+        return urlunsplit(parts._replace(query=query)), True, None
+    if not parts.username or parts.password or parts.scheme != "rediss":
+        message = "REDIS_URL asks for iam: it must be rediss://USER@HOST:PORT?iam=CACHE, with a user and without a password"
+        raise InvalidSettings(message)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host, query=query)), ("cluster", "true") in asked, (parts.username, cache)
 
 
 def bounded(command: Callable[P, R]) -> Callable[P, R]:
@@ -276,6 +309,18 @@ class RedisStore:
         return self.redis.hget(self.keys.user(user), "h")
 
     @bounded
+    def some_users(self, limit: int) -> list[UserRecord]:
+        """Up to `limit` stored users, in the order of their keys' hashes, which is as good as chance."""
+        found: list[UserRecord] = []
+        for key in self.redis.scan_iter(match=self.keys.user("*"), count=PIPELINE):
+            packed = self.redis.hget(key, "h")
+            if packed is not None:
+                found.append(unpack_user(packed))
+            if len(found) >= limit:
+                break
+        return found
+
+    @bounded
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
         """See `Store`."""
         pipe = self.redis.pipeline(transaction=False)
@@ -301,7 +346,8 @@ class RedisStore:
         for chunk in _chunks(records):
             pipe = self.redis.pipeline(transaction=False)
             for user, record in chunk:
-                pipe.eval(_KEEP_NEWER, 1, self.keys.user(user), record.n_events, pack_user(record))
+                # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
+                pipe.execute_command("EVAL", _KEEP_NEWER, 1, self.keys.user(user), record.n_events, pack_user(record))
             written += sum(pipe.execute())
         return written
 

@@ -6,6 +6,7 @@ knows and leaves the rest, so that an older reader survives a newer writer.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from dataclasses import dataclass
@@ -64,6 +65,14 @@ class ItemRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A release that a share of the users is served from, to see how it does."""
+
+    version: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class EventRecord:
     """Something that a user did, as it waits for the next training."""
 
@@ -77,10 +86,23 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePointer:
-    """Which release serves, and which one served before."""
+    """Which release serves, which one served before, and which one is tried on some users."""
 
     current: str
     previous: str | None = None
+    canary: Canary | None = None
+
+    def serving(self, user: str | None) -> str:
+        """The release that serves this user (None: nobody in particular).
+
+        A user's place in 0 to 100 is a hash of canary and user: the same in every process, kept as the percentage grows,
+        and another for the next canary, so that not always the same users are first.
+        """
+        if self.canary is None or user is None:
+            return self.current
+        digest = hashlib.sha256(f"{self.canary.version}\n{user}".encode()).digest()
+        place = int.from_bytes(digest[:4], "big") / 2**32 * 100
+        return self.canary.version if place < self.canary.percent else self.current
 
 
 def pack_list(  # the batch hands over little-endian int32 and half-precision bytes as they are
@@ -157,7 +179,10 @@ def unpack_event(packed: bytes) -> EventRecord:
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:
     """A ReleasePointer as bytes."""
-    return msgpack.packb({"current": pointer.current, "previous": pointer.previous})
+    told: dict[str, Any] = {"current": pointer.current, "previous": pointer.previous}
+    if pointer.canary is not None:
+        told["canary"] = {"version": pointer.canary.version, "percent": pointer.canary.percent}
+    return msgpack.packb(told)
 
 
 def unpack_pointer(packed: bytes) -> ReleasePointer:
@@ -166,7 +191,16 @@ def unpack_pointer(packed: bytes) -> ReleasePointer:
     known = isinstance(told, dict) and isinstance(told.get("current"), str)
     if not known or not isinstance(told.get("previous"), str | None):
         raise CorruptArtefact(f"the release pointer holds {told!r}, not a release: promote one")
-    return ReleasePointer(told["current"], told.get("previous"))
+    return ReleasePointer(told["current"], told.get("previous"), _canary(told.get("canary")))
+
+
+def _canary(told: object) -> Canary | None:
+    if told is None:
+        return None
+    match told:
+        case {"version": str(version), "percent": float() | int() as percent}:
+            return Canary(version, float(percent))
+    raise CorruptArtefact(f"the release pointer holds the canary {told!r}: promote a release, which ends it")
 
 
 def _unpack(packed: bytes, what: str, length: int) -> tuple[Any, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from batch.console import Narrator
 from batch.job import Job
 from batch.job import run as run_job
 from infra.local.valkey import redis_url
-from recsys.artefacts import open_artefacts
+from recsys.artefacts import build_manifest, open_artefacts
 from recsys.catalogue import Dataset
 from recsys.data.synthetic import WorldSize, world
 from recsys.settings import Settings
@@ -90,6 +92,24 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     run_job(Job(*paths, directory / "work", settings, Narrator(Console(file=io.StringIO()))))
     dataset = dataset_file.load(directory / "work")
     return Published(settings, environ, dataset, directory / "work", open_artefacts(settings.artefacts).versions()[-1])
+
+
+@pytest.fixture
+def release(published, tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
+    """Makes the bundle and lists of a version, from those of the published release."""
+
+    def made(version: str) -> tuple[Path, Path]:
+        bundle, lists = tmp_path / version / "bundle", tmp_path / version / "lists"
+        shutil.copytree(published.work / "bundle", bundle)
+        fields = json.loads((bundle / "manifest.json").read_text()) | {"version": version}
+        fields.pop("files")
+        build_manifest(bundle, **fields)
+        lists.mkdir()
+        for shard in (published.work / "lists").glob("*.msgpack"):
+            shutil.copy(shard, lists / shard.name.replace(published.version, version))
+        return bundle, lists
+
+    return made
 
 
 @pytest.fixture

@@ -15,13 +15,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
 PREFIX = "/2018-06-01/runtime/"
+STDERR = 2
+"""The file descriptor of standard error."""
+
 INIT_SECONDS = 10.0
 """How long Lambda waits for the first poll."""
 
@@ -47,9 +50,22 @@ class _Outcome:
 class LambdaService:
     """Runs a handler under the real runtime client; a context manager."""
 
-    def __init__(self, handler: str, root: str, environ: Mapping[str, str], timeout: float = 30.0) -> None:
-        """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds."""
+    def __init__(
+        self,
+        handler: str,
+        root: str,
+        environ: Mapping[str, str],
+        timeout: float = 30.0,
+        python: Sequence[str] = (sys.executable,),
+        log: int = STDERR,
+    ) -> None:
+        """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds.
+
+        python: how the interpreter is called, for one that sees no installed packages. log: the file descriptor to which
+        the function's standard output goes, as Lambda's goes to CloudWatch.
+        """
         self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
+        self._python, self._log = tuple(python), log
         self._events: queue.Queue[tuple[str, bytes, int]] = queue.Queue()
         self._outcomes: queue.Queue[tuple[str, _Outcome]] = queue.Queue()
         self._one_at_a_time = threading.Lock()
@@ -118,10 +134,12 @@ class LambdaService:
             "LAMBDA_TASK_ROOT": self._root,
             "_HANDLER": self._handler,
             "PYTHONPATH": self._root,
+            "LD_LIBRARY_PATH": f"{self._root}:{self._root}/lib",
             "TZ": ":UTC",
         }
-        command = [sys.executable, "-m", "awslambdaric", self._handler]
-        self._process = subprocess.Popen(command, cwd=self._root, env=environ | dict(self._environ))  # noqa: S603 - our own
+        command = [*self._python, "-m", "awslambdaric", self._handler]
+        environ |= self._environ
+        self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
         threading.Thread(target=self._watch, args=(self._process, self._outcomes), daemon=True).start()
 
     def _watch(self, process: subprocess.Popen[bytes], outcomes: queue.Queue[tuple[str, _Outcome]]) -> None:

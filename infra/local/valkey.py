@@ -24,6 +24,19 @@ def redis_url(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"unix://{socket}"
 
 
+@contextmanager
+def kept(environ: Mapping[str, str], directory: Path) -> Iterator[str]:
+    """The URL in `REDIS_URL`, or that of an embedded server that keeps its data, and its address, in `directory`."""
+    given = environ.get("REDIS_URL")
+    if given is not None:
+        yield given
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    socket = (directory / "valkey.sock").resolve()
+    with ValkeyServer(port=0, data_dir=directory, unix_socket_path=socket, persist=True):
+        yield f"unix://{socket}"
+
+
 def serve_forever(port: int, directory: Path) -> None:
     """Runs a server on loopback that keeps its data in `directory`, until interrupted."""
     directory.mkdir(parents=True, exist_ok=True)

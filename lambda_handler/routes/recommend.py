@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
-from lambda_handler.envelope import tagged
+from lambda_handler.envelope import Json, tagged
 from lambda_handler.recommender import Recommender
 from lambda_handler.schemas import (
     ERRORS,
@@ -37,7 +37,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         # Not handed to a thread: in Lambda there is one request at a time, and the hand-over costs more than the lookup.
         started = time.perf_counter()
-        return JSONResponse(_told(request.user_id, recommender.recommend(_asked(request)), started))
+        return Json(_told(request.user_id, recommender.recommend(_asked(request)), started))
 
     @app.get(
         "/v1/users/{user_id}/recommendations",
@@ -57,7 +57,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         user = None if request.user_id is None else str(request.user_id)
         answer = recommender.rank(user, _session(request), [str(item) for item in request.items])
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
-        return JSONResponse(list_of(answer) | told)
+        return Json(list_of(answer) | told)
 
 
 def _asked(request: RecommendRequest) -> Asked:

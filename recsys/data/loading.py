@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +54,21 @@ def load(
     *,
     max_reject_share: float = 0.05,
     rejects: Path | None = None,
+    positive_rating: float | None = None,
     events: Path | None = None,
     is_forgotten: Forgotten | None = None,
 ) -> Loaded:
     """Load and validate tables from paths, globs or s3:// addresses; see `schemas` for what they hold.
 
     Without an items table the items are those of the interactions. A users table may add users who have no events.
-    rejects: the Parquet file for rejected rows, written before a load is refused; events: a directory of drained events,
-    which count as interactions; is_forgotten: whether a user id, as text, is one whose rows are to be left out.
+    rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating: interactions whose
+    rating (or weight, where there is one) is lower, or missing, are left out, and not counted as rejected; events: a
+    directory of drained events, which count as interactions; is_forgotten: whether a user id, as text, is one whose rows
+    are to be left out.
 
     Raises:
-        InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows.
+        InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows; or no interaction
+            reaches positive_rating.
         InvalidSettings: max_reject_share is not a share.
         ArtefactsUnavailable: S3 did not answer.
     """
@@ -86,8 +90,23 @@ def load(
     refuse_above(max_reject_share, checks, rejects)
     for checked in checks:
         _refuse_empty(checked, rejects)
+    found, liked = _positive(found, positive_rating)
     dataset, notes = _dataset(found, checked_items, checked_users)
-    return Loaded(dataset, counts(checks), found.checked.n_read, notes)
+    return Loaded(dataset, counts(checks), found.checked.n_read, (*liked, *notes))
+
+
+def _positive(found: Interactions, least: float | None) -> tuple[Interactions, tuple[str, ...]]:
+    """The interactions of at least this rating, and a note on the others."""
+    if least is None:
+        return found, ()
+    frame = found.checked.frame
+    kept = frame.filter(pl.col("_weight").fill_nan(None) >= least)
+    if kept.is_empty():
+        best = frame["_weight"].max()
+        told = "there is no rating at all" if best is None else f"the best is {best!r}"
+        raise InvalidData(f"interactions: none of {frame.height} is rated {least} or better ({told}): lower --positive-rating")
+    note = f"interactions: {frame.height - kept.height} of {frame.height} are rated below {least}, and left out"
+    return replace(found, checked=replace(found.checked, frame=kept)), (note,)
 
 
 def _refuse_empty(checked: Checked, rejects: Path | None) -> None:

@@ -10,6 +10,7 @@ same bit for bit however users are grouped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from recsys.regression import MAX_REGRESSION_ITEMS, interaction_matrix, item_reg
 Float64 = NDArray[np.float64]
 Csr = Any  # scipy.sparse carries no types
 Score = Callable[[Csr], Float32]
-"""A csr float32[u, n_items] of seen items -> float32[u, n_items] of scores."""
+"""A csr float32[u, n_items] of what each user had, 1 or a weight a cell -> float32[u, n_items] of scores."""
+
+Rows = Callable[[UserStates, int], Csr]
+"""(states, n_items) -> the csr float32[U, n_items] that a `Score` takes."""
 
 CHUNK_CELLS = 2**22
 """Scores held at once: 16 MiB, and below 100 MiB with the copies that ranking makes."""
@@ -35,10 +39,23 @@ BLOCK = 512
 """Rows of an [items, items] matrix treated at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class ItemWeights:
+    """Fitted item-item weights: one fit serves the plain method, by `plain`, and its recency-weighted form, by `recent`."""
+
+    score: Score
+    n_items: int
+
+
+def plain(weights: ItemWeights) -> Recommend:
+    """The method that weighs all a user has seen alike."""
+    return by_scores(weights.n_items, weights.score)
+
+
 def fit_popularity(events: Events) -> Recommend:
     """Items by how many distinct users had them."""
     counts = _user_counts(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)))
-    return _recommender(events.n_items, lambda seen: np.broadcast_to(counts, seen.shape))
+    return by_scores(events.n_items, lambda seen: np.broadcast_to(counts, seen.shape))
 
 
 def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.0) -> Recommend:
@@ -50,23 +67,23 @@ def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.
     few users: at 10, that of two items of ten users each is halved. 100 neighbours lies well within the range searched
     there (5 to 1000).
     """
-    weights = item_knn_weights(events, n_neighbours, shrinkage)
-    counts = _user_counts(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)))
-    last = counts / (counts.max(initial=0.0) + 1.0) - 1.0  # [-1, 0): below every sum of similarities
-
-    def score(seen: Csr) -> Float32:
-        sums: Float32 = (seen @ weights).toarray()
-        return np.where(sums > 0, sums, last)
-
-    return _recommender(events.n_items, score)
+    return plain(item_knn_weights(events, n_neighbours, shrinkage))
 
 
-def item_knn_weights(events: Events, n_neighbours: int = 100, shrinkage: float = 10.0) -> Csr:
-    """A csr float32[n_items, n_items]: sim(i, j) of `fit_item_knn` at row i, seen, and column j, scored."""
+def item_knn_weights(events: Events, n_neighbours: int = 100, shrinkage: float = 10.0) -> ItemWeights:
+    """The similarities of `fit_item_knn`, with its settings."""
     if n_neighbours < 1 or shrinkage < 0:
         raise InvalidSettings(f"n_neighbours {n_neighbours}, shrinkage {shrinkage}: must be >= 1 and >= 0; correct them")
     matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
-    return _similarities(matrix, n_neighbours, shrinkage).T.tocsr()
+    similar = _similarities(matrix, n_neighbours, shrinkage).T.tocsr()  # row i, had, and column j, scored
+    counts = _user_counts(matrix)
+    last = counts / (counts.max(initial=0.0) + 1.0) - 1.0  # [-1, 0): below every sum of similarities
+
+    def score(had: Csr) -> Float32:
+        sums: Float32 = (had @ similar).toarray()
+        return np.where(sums > 0, sums, last)
+
+    return ItemWeights(score, events.n_items)
 
 
 def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_ITEMS) -> Recommend | None:
@@ -76,25 +93,23 @@ def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_
     Sparse Data"). There the best l2 lay between 200 and 1000 according to the data; 250 is also the usual default of
     evaluation libraries. A user who has seen nothing is scored by popularity.
     """
-    if events.n_items > max_items:
-        return None
-    weights = ease_weights(events, l2)
-    counts = _user_counts(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)))
-
-    def score(seen: Csr) -> Float32:
-        # A sparse row times a dense matrix adds in the row's own order; a dense product would depend on the chunk.
-        scores: Float32 = seen @ weights
-        scores[np.diff(seen.indptr) == 0] = counts
-        return scores
-
-    return _recommender(events.n_items, score)
+    return None if events.n_items > max_items else plain(ease_weights(events, l2))
 
 
-def ease_weights(events: Events, l2: float = 250.0) -> Float32:
-    """float32[n_items, n_items]: the weights B of `fit_ease`."""
+def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
+    """The weights B of `fit_ease`: one solve, of the cost in time and memory that `MAX_REGRESSION_ITEMS` states."""
     if l2 <= 0:
         raise InvalidSettings(f"l2 {l2}: must be positive, or the matrix may have no inverse; 250 is the default")
-    return item_regression(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)), l2)
+    matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
+    weights, counts = item_regression(matrix, l2), _user_counts(matrix)
+
+    def score(had: Csr) -> Float32:
+        # A sparse row times a dense matrix adds in the row's own order; a dense product would depend on the chunk.
+        scores: Float32 = had @ weights
+        scores[np.diff(had.indptr) == 0] = counts
+        return scores
+
+    return ItemWeights(score, events.n_items)
 
 
 def fit_recent_popularity(events: Events) -> Recommend:
@@ -105,7 +120,29 @@ def fit_recent_popularity(events: Events) -> Recommend:
     recent = _user_counts(interaction_matrix(events.user[late], events.item[late], shape))
     rank = np.empty(events.n_items, np.float32)
     rank[np.lexsort((-np.arange(events.n_items), overall, recent))] = np.arange(events.n_items)
-    return _recommender(events.n_items, lambda seen: np.broadcast_to(rank, seen.shape))
+    return by_scores(events.n_items, lambda seen: np.broadcast_to(rank, seen.shape))
+
+
+def seen_rows(states: UserStates, n_items: int) -> Csr:
+    """A csr float32[U, n_items]: 1 for each item the user has seen."""
+    users = np.repeat(np.arange(len(states)), np.diff(states.seen_offsets))
+    return interaction_matrix(users, states.seen_rows, (len(states), n_items))
+
+
+def by_scores(n_items: int, score: Score, rows: Rows = seen_rows) -> Recommend:
+    """A `Recommend` that scores all items for a chunk of users at a time, from what `rows` makes of their states."""
+
+    def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        items = np.full((len(states), k), MISSING, np.int32)
+        scores = np.full((len(states), k), -np.inf, np.float32)
+        chunk = max(1, CHUNK_CELLS // max(n_items, 1))
+        for start in range(0, len(states), chunk):
+            part = states.slice(start, min(start + chunk, len(states)))
+            stop = start + len(part)
+            items[start:stop], scores[start:stop] = top_k_unseen(score(rows(part, n_items)), part, k)
+        return items, scores
+
+    return recommend
 
 
 def top_k_unseen(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Float32]:
@@ -149,24 +186,6 @@ def _without_surplus(loss: Float32, bound: Float32, m: int) -> NDArray[np.bool_]
     room = m - below.sum(axis=1, keepdims=True)
     chosen: NDArray[np.bool_] = below | (at & (np.cumsum(at, axis=1, dtype=np.int32) <= room))
     return chosen
-
-
-def _recommender(n_items: int, score: Score) -> Recommend:
-    """A `Recommend` that scores all items for a chunk of users at a time."""
-
-    def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
-        items = np.full((len(states), k), MISSING, np.int32)
-        scores = np.full((len(states), k), -np.inf, np.float32)
-        chunk = max(1, CHUNK_CELLS // max(n_items, 1))
-        for start in range(0, len(states), chunk):
-            stop = min(start + chunk, len(states))
-            part = states.slice(start, stop)
-            lengths = np.diff(part.seen_offsets)
-            seen = interaction_matrix(np.repeat(np.arange(len(part)), lengths), part.seen_rows, (len(part), n_items))
-            items[start:stop], scores[start:stop] = top_k_unseen(score(seen), part, k)
-        return items, scores
-
-    return recommend
 
 
 def _user_counts(matrix: Csr) -> Float32:

@@ -1,8 +1,9 @@
-"""Percentile bootstrap intervals over users: how far the figures would move with other users of the same kind.
+"""How sure a figure is: percentile bootstrap intervals, and a randomisation test of differences, over users.
 
-A resample draws as many users as there are, with replacement (Efron and Tibshirani 1993, chapter 13). Users are what is
-drawn because the events of one user are not independent of each other. A resample is held as counts per user, so that a
-mean over it is a matrix product, and resamples are made in chunks, so that memory stays bounded.
+An interval tells how far a figure would move with other users of the same kind. A resample draws as many users as there
+are, with replacement (Efron and Tibshirani 1993, chapter 13). Users are what is drawn because the events of one user are
+not independent of each other. A resample is held as counts per user, so that a mean over it is a matrix product, and
+resamples are made in chunks, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -21,8 +22,14 @@ Statistic = Callable[[Int64], Float64]
 N_RESAMPLES = 1000
 """Enough that the ends of a 95% interval rest on 25 resamples each."""
 
+N_FLIPS = 2000
+"""Enough that a p-value of 0.05 has a standard error of 0.005; the least that can be told is 1 / 2001."""
+
 CHUNK_BYTES = 32 * 2**20
-"""Bound of one chunk of counts."""
+"""Bound of one chunk of counts or of signs."""
+
+ALMOST = 1 - 1e-9
+"""Sums of the same numbers in another order are held equal."""
 
 
 def resampled(statistic: Statistic, n_users: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> Float64:
@@ -31,20 +38,37 @@ def resampled(statistic: Statistic, n_users: int, rng: np.random.Generator, n_re
 
 
 def interval(replicates: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
-    """(low float64[M], high float64[M]): the central `level` of replicates float64[B, M]."""
+    """(low float64[M], high float64[M]): the central `level` of the known replicates of float64[B, M]; NaN for none."""
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(replicates, (tail, 1.0 - tail), axis=0)
-    return low, high
+    known = ~np.isnan(replicates).all(axis=0)
+    ends = np.full((2, replicates.shape[1]), np.nan)
+    if known.any():
+        ends[:, known] = np.nanquantile(replicates[:, known], (tail, 1.0 - tail), axis=0)
+    return ends[0], ends[1]
 
 
 def means(values: Float64) -> Statistic:
-    """The statistic: means over users of float64[U, M]."""
+    """The statistic: means of float64[U, M] over the drawn users whose value is known (not NaN), NaN where none is."""
+    known = (~np.isnan(values)).astype(np.float64)
+    filled = np.nan_to_num(values, nan=0.0)
 
     def statistic(counts: Int64) -> Float64:
-        drawn: Float64 = counts @ values / len(values)
+        weights = counts.astype(np.float64)
+        n_known = weights @ known
+        drawn: Float64 = weights @ filled / np.where(n_known > 0, n_known, np.nan)
         return drawn
 
     return statistic
+
+
+def means_within(values: Float64, segment: Int64, n_segments: int) -> Statistic:
+    """The statistic, n_segments * M: `means` of float64[U, M] over the drawn users of each segment, segment by segment.
+
+    segment: int64[U], each in 0 … n_segments - 1. The draws are those of all users, so that the segments' sizes vary.
+    """
+    members = [np.flatnonzero(segment == s) for s in range(n_segments)]
+    parts = [(at, means(values[at])) for at in members]
+    return lambda counts: np.hstack([statistic(counts[:, at]) for at, statistic in parts])
 
 
 def coverages(ranked: Int32, n_items: int) -> Statistic:
@@ -70,6 +94,28 @@ def recentred(replicates: Float64, value: Float64) -> Float64:
     """Replicates float64[B, M] moved so that their mean is `value` (float64[M]): their spread without their bias."""
     moved: Float64 = replicates - replicates.mean(axis=0) + value
     return moved
+
+
+def sign_flip_p_values(differences: Float64, rng: np.random.Generator, n_flips: int = N_FLIPS) -> Float64:
+    """float64[M]: two-sided p-values of differences float64[U, M] (U >= 1) between two methods, user by user.
+
+    Where the methods do not differ, each user's difference could as well have had the other sign. The p-value is (1 + how
+    often the sum under random signs is as far from 0 as the observed one) / (1 + n_flips) (Fisher's randomisation test,
+    as in Smucker, Allan and Carterette 2007; the ones: Davison and Hinkley 1997, section 4.3).
+    """
+    observed = np.abs(differences.sum(axis=0)) * ALMOST
+    extreme = np.zeros(differences.shape[1], np.int64)
+    for signs in _signs(len(differences), rng, n_flips):
+        extreme += (np.abs(signs @ differences) >= observed).sum(axis=0)
+    p_values: Float64 = (1 + extreme) / (1 + n_flips)
+    return p_values
+
+
+def _signs(n_users: int, rng: np.random.Generator, n_flips: int) -> Iterator[Float64]:
+    """Chunks float64[c, n_users] of `n_flips` rows of -1 and 1."""
+    chunk = max(1, CHUNK_BYTES // (8 * n_users))
+    for start in range(0, n_flips, chunk):
+        yield np.where(rng.random((min(chunk, n_flips - start), n_users)) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - a fair coin
 
 
 def _counts(n_users: int, rng: np.random.Generator, n_resamples: int) -> Iterator[Int64]:

@@ -1,24 +1,36 @@
-"""Accuracy of ranked lists, one number per user, with binary relevance over the whole catalogue.
+"""What ranked lists are worth, one number per user, with binary relevance over the whole catalogue.
 
 Every function returns an array over users rather than a mean, so that the same numbers can be resampled for intervals.
-A user without held-out items has no accuracy: NaN, and such users are left out of means and of `n_users`.
+A user without held-out items has no accuracy: NaN, and such users are left out of means and of `n_users`. Novelty and
+diversity are of the list alone, and NaN where it is too short to have any.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import BrokenMethod
 from recsys.evaluation.truth import Truth, pair_keys
-from recsys.events import MISSING, Float32, Int32, Int64
+from recsys.events import MISSING, Events, Float32, Int32, Int64
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
 
-PER_USER = ("ndcg@10", "recall@10", "recall@20", "mrr")
+PER_USER = (
+    "ndcg@10",
+    "recall@10",
+    "recall@20",
+    "mrr",
+    "map@10",
+    "hit_rate@10",
+    "stratified_recall@20",
+    "novelty@10",
+    "diversity@10",
+)
 """The columns of `per_user`."""
 
 DEPTH = 100
@@ -26,6 +38,29 @@ DEPTH = 100
 
 COVERAGE_DEPTH = 10
 """How many ranks `coverage` looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """What the metrics beyond accuracy know of the items, as of the cut. `facts_of` counts one from the past.
+
+    users: int64[n_items] distinct past users of each item; n_users: how many users the past has; membership:
+    float32[n_items, C], not negative, above 0 where an item has a category; C = 0 where the catalogue has none.
+    """
+
+    users: Int64
+    n_users: int
+    membership: Float32
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def facts_of(past: Events, membership: Float32) -> ItemFacts:
+    """The facts in the events before the cut: a user with none of these is not among `n_users`."""
+    pairs = np.unique(past.user * np.int64(past.n_items) + past.item)
+    users = np.bincount(pairs % past.n_items, minlength=past.n_items)
+    return ItemFacts(users, len(np.unique(past.user)), membership)
 
 
 def hit_matrix(ranked: Int32, truth: Truth, n_items: int) -> Bool:
@@ -66,12 +101,84 @@ def reciprocal_rank(hits: Bool, n_truth: Int64) -> Float64:
     return np.where(n_truth > 0, 1.0 / ranks, np.nan)
 
 
-def per_user(ranked: Int32, truth: Truth, n_items: int) -> Float64:
-    """float64[U, 4]: the metrics `PER_USER` of lists int32[U, K], of which the first `DEPTH` ranks are looked at."""
-    hits = hit_matrix(ranked[:, :DEPTH], truth, n_items)
+def average_precision(hits: Bool, n_truth: Int64, k: int) -> Float64:
+    """float64[U]: the precisions at those of the first k ranks that hit, summed and divided by min(n_truth, k).
+
+    The divisor is the number of hits of the best list, so that this list has 1 (the MAP@k of the Million Song Dataset
+    Challenge, McFee et al. 2012); trec_eval's map_cut divides by n_truth. Shapes as in `ndcg`.
+    """
+    top = hits[:, :k]
+    precisions = np.cumsum(top, axis=1) / np.arange(1, top.shape[1] + 1)
+    summed: Float64 = np.cumsum(np.where(top, precisions, 0.0), axis=1)[:, -1]
+    return summed / np.where(n_truth > 0, np.minimum(n_truth, k), np.nan)
+
+
+def hit_rate(hits: Bool, n_truth: Int64, k: int) -> Float64:
+    """float64[U]: 1 where the first k ranks have a hit, otherwise 0 (Deshpande and Karypis 2004)."""
+    return np.where(n_truth > 0, hits[:, :k].any(axis=1), np.nan)
+
+
+def stratified_recall(ranked: Int32, hits: Bool, truth: Truth, facts: ItemFacts, k: int) -> Float64:
+    """float64[U]: recall in which every held-out item weighs popularity^-1/2.
+
+    The weights of the hits of the first k ranks, divided by those of all the user's held-out items (Steck 2011, "Item
+    popularity and recommendation accuracy", with exponent 1/2). The popularity is the number of distinct past users,
+    at least 1. ranked: int32[U, K]; hits: bool[U, K].
+    """
+    weights = 1.0 / np.sqrt(np.maximum(facts.users, 1))
+    owners = np.repeat(np.arange(len(truth)), truth.counts)
+    whole = np.bincount(owners, weights[truth.items], minlength=len(truth))
+    found: Float64 = np.cumsum(np.where(hits[:, :k], weights[ranked[:, :k]], 0.0), axis=1)[:, -1]
+    # Both sums have the same terms where everything is found, but maybe in another order.
+    return np.minimum(found / np.where(whole > 0, whole, np.nan), 1.0)
+
+
+def novelty(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
+    """float64[U]: mean over the items of the first k ranks of -log2(users of the item / all users); NaN for no items.
+
+    The self-information, in bits, of having had the item (Zhou et al. 2010, "Solving the apparent diversity-accuracy
+    dilemma"); an item without past users counts as one with one. ranked: int32[U, K].
+    """
+    bits = np.log2(max(1, facts.n_users) / np.maximum(facts.users, 1))
+    top = ranked[:, :k]
+    listed = top != MISSING
+    summed: Float64 = np.cumsum(np.where(listed, bits[top], 0.0), axis=1)[:, -1]
+    return summed / _or_nan(listed.sum(axis=1))
+
+
+def diversity(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
+    """float64[U]: mean over the pairs of items in the first k ranks of 1 - cosine of their category memberships.
+
+    The intra-list distance of Ziegler et al. 2005. Pairs with an item without categories are left out; NaN where no
+    pair is left. With unit rows u_1 … u_n, the cosines of all ordered pairs sum to |u_1 + … + u_n|^2 - n.
+    ranked: int32[U, K].
+    """
+    top = ranked[:, :k]
+    rows = np.where((top != MISSING)[:, :, None], facts.membership[top], 0.0).astype(np.float64)  # [U, k, C]
+    lengths = np.linalg.norm(rows, axis=2)
+    summed = (rows / np.where(lengths > 0, lengths, 1.0)[:, :, None]).sum(axis=1)  # [U, C]
+    n = (lengths > 0).sum(axis=1)
+    alike = ((summed**2).sum(axis=1) - n) / _or_nan(n * (n - 1))
+    return np.clip(1.0 - alike, 0.0, 1.0)
+
+
+def per_user(ranked: Int32, truth: Truth, facts: ItemFacts) -> Float64:
+    """float64[U, 9]: the metrics `PER_USER` of lists int32[U, K], of which the first `DEPTH` ranks are looked at."""
+    ranked = ranked[:, :DEPTH]
+    hits = hit_matrix(ranked, truth, len(facts))
     n_truth = truth.counts
-    columns = (ndcg(hits, n_truth, 10), recall(hits, n_truth, 10), recall(hits, n_truth, 20))
-    return np.stack((*columns, reciprocal_rank(hits, n_truth)), axis=1)
+    columns = (
+        ndcg(hits, n_truth, 10),
+        recall(hits, n_truth, 10),
+        recall(hits, n_truth, 20),
+        reciprocal_rank(hits, n_truth),
+        average_precision(hits, n_truth, 10),
+        hit_rate(hits, n_truth, 10),
+        stratified_recall(ranked, hits, truth, facts, 20),
+        novelty(ranked, facts, 10),
+        diversity(ranked, facts, 10),
+    )
+    return np.stack(columns, axis=1)
 
 
 def coverage(ranked: Int32, n_items: int) -> float:
@@ -83,11 +190,15 @@ def coverage(ranked: Int32, n_items: int) -> float:
 
 
 def mean_over_users(values: Float64) -> Float64:
-    """float64[M]: the means of float64[U, M] over users; with no users a warning and NaN, for 0 would be a claim."""
+    """float64[M]: the means of float64[U, M] over the users whose value is known (not NaN), NaN where none is.
+
+    With no users at all there is a warning too, for 0 would be a claim.
+    """
     if not len(values):
         warnings.warn("no user has a held-out item: the metrics are NaN; hold out more", RuntimeWarning, stacklevel=2)
         return np.full(values.shape[1], np.nan)
-    means: Float64 = values.mean(axis=0)
+    known = ~np.isnan(values)
+    means: Float64 = np.where(known, values, 0.0).sum(axis=0) / _or_nan(known.sum(axis=0))
     return means
 
 
@@ -117,6 +228,11 @@ def assert_honest_lists(method: str, items: Int32, scores: Float32, truth: Truth
                 f"method {method!r} gave user row {truth.users[row]} {fault} (item row {items[row, rank]}, rank"
                 f" {rank + 1}, score {scores[row, rank]}): a list must never have that; mend the method",
             )
+
+
+def _or_nan(counts: Int64) -> Float64:
+    """The counts as divisors: NaN in the place of 0."""
+    return np.where(counts > 0, counts, np.nan)
 
 
 def _row_keys(ranked: Int32, n_items: int) -> Int64:

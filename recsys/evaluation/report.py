@@ -1,4 +1,7 @@
-"""The comparison of methods on one hold-out: figures with intervals, as JSON and as a table."""
+"""The comparison of methods on one hold-out, as JSON and as a table.
+
+It has figures with intervals, the differences of methods, and where these figures come from: kinds of users and of items.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,25 +17,51 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from recsys.errors import InvalidInput
-from recsys.evaluation.bootstrap import N_RESAMPLES, coverages, interval, means, recentred, resampled
+from recsys.evaluation.bootstrap import (
+    N_RESAMPLES,
+    coverages,
+    interval,
+    means,
+    means_within,
+    recentred,
+    resampled,
+    sign_flip_p_values,
+)
 from recsys.evaluation.metrics import (
     COVERAGE_DEPTH,
     DEPTH,
     PER_USER,
     Float64,
+    ItemFacts,
     assert_honest_lists,
     coverage,
     mean_over_users,
     per_user,
 )
+from recsys.evaluation.segments import (
+    THIRDS,
+    Segments,
+    by_favourite_category,
+    by_history_length,
+    favourite_categories,
+    found_by_third,
+    held_by_third,
+    popularity_thirds,
+)
 from recsys.evaluation.truth import Truth, pair_keys
-from recsys.events import MISSING, Int32, Recommend
+from recsys.events import MISSING, Int32, Int64, Recommend
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 METRICS = (*PER_USER, "coverage")
-"""Everything a method is told by, in the order of the table."""
+"""Everything a method is told by."""
+
+TABLE = ("ndcg@10", "recall@10", "recall@20", "mrr", "map@10", "coverage")
+"""The metrics of the table: a column takes 16 places with its interval, and three more would not fit in 160."""
+
+COMPARED = "ndcg@10"
+"""The metric of the differences between methods, and of the segments."""
 
 MIN_DEPTH = 20
 """The deepest rank that a metric needs."""
@@ -46,38 +75,57 @@ Progress = Callable[[str, int, int], None]
 
 
 class Measured(NamedTuple):
-    """One method's figures of the counted users: values float64[C, 4] (`PER_USER`), top int32[C, COVERAGE_DEPTH]."""
+    """One method's figures of the counted users.
+
+    values: float64[C, 9] (`PER_USER`); top: int32[C, COVERAGE_DEPTH]; found: int64[3] held-out items of each of `THIRDS`.
+    """
 
     values: Float64
     top: Int32
+    found: Int64
 
 
 def evaluate(
     methods: Mapping[str, Recommend],
     truth: Truth,
-    n_items: int,
+    facts: ItemFacts,
     rng: np.random.Generator,
     *,
     protocol: str,
+    category_names: Sequence[str],
     k: int = DEPTH,
     n_resamples: int = N_RESAMPLES,
     progress: Progress | None = None,
 ) -> Report:
     """Every method's metrics over the whole catalogue, with 95% bootstrap intervals.
 
-    Returns {"protocol", "k", "n_items", "methods": {name: {metric: {"value", "low", "high"}, …, "n_users": int}}}.
+    Returns "protocol", "k", "n_items" (those of `facts`) and
+    "methods": {name: {metric: {"value", "low", "high"}, …, "n_users": int}};
+    "paired": {a: {b: {"difference", "low", "high", "p_value"}}} of ndcg@10, a minus b, for every a and every other b;
+    "segments": {"history length" or "favourite category": [{"segment", "n_users", "methods": {name: {"value", "low",
+    "high"}}}]} of ndcg@10, where the categories (C names) are left out if there are none;
+    "popularity": {"head", "middle" or "tail": {name: recall@20 over all held-out items of that third}}.
     All methods are resampled by the same draws of users. Users without a held-out item are not counted; where none is
     left, figures are NaN and a warning says so. Raises `BrokenMethod` where a method breaks its promises.
     """
-    if k < MIN_DEPTH:
-        raise InvalidInput(f"k {k}: recall@{MIN_DEPTH} needs lists of at least {MIN_DEPTH}; raise k")
-    seed = int(rng.integers(2**63))
-    figures = {}
+    _assert_usable(k, facts, category_names)
+    seed, flip_seed = (int(n) for n in rng.integers(2**63, size=2))
+    measured = {}
     for name, method in methods.items():
         advance = None if progress is None else partial(progress, name)
-        measured = _measure(name, method, truth, n_items, k=k, advance=advance)
-        figures[name] = _figures(measured, n_items, np.random.default_rng(seed), n_resamples)
-    return {"protocol": protocol, "k": k, "n_items": n_items, "methods": figures}
+        measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
+    figures = {name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples) for name, m in measured.items()}
+    compared = {name: m.values[:, PER_USER.index(COMPARED)] for name, m in measured.items()}
+    segments = _segments(truth, facts, category_names)
+    return {
+        "protocol": protocol,
+        "k": k,
+        "n_items": len(facts),
+        "methods": figures,
+        "paired": _paired(compared, seed, flip_seed, n_resamples),
+        "segments": {kind: _by_segment(compared, s, seed, n_resamples) for kind, s in segments.items()},
+        "popularity": _by_popularity(measured, truth, facts),
+    }
 
 
 def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -> dict[str, float]:
@@ -89,23 +137,27 @@ def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -
 
 
 def table(report: Report) -> Table:
-    """The report for a terminal: a row per method, each metric above the ends of its interval, the best value bold."""
+    """The report for a terminal: a row per method, the metrics `TABLE` above the ends of their intervals, the best bold."""
     from rich.table import Table
 
     out = Table(title=f"{report['protocol']} · all {report['n_items']} items ranked · 95% intervals")
-    for column in ("method", *METRICS, "users"):
+    for column in ("method", *TABLE, "users"):
         out.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     rows = report["methods"]
-    best = {m: max((r[m]["value"] for r in rows.values() if _known(r[m]["value"])), default=None) for m in METRICS}
+    best = {m: max((r[m]["value"] for r in rows.values() if _known(r[m]["value"])), default=None) for m in TABLE}
     for name, row in rows.items():
-        cells = (_cell(row[m], bold=row[m]["value"] == best[m]) for m in METRICS)
+        cells = (_cell(row[m], bold=row[m]["value"] == best[m]) for m in TABLE)
         out.add_row(name, *cells, str(row["n_users"]))
     return out
 
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report whole or not at all; a figure that is not a number is written as null."""
-    text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_whole(text: str, path: Path) -> None:
+    """Write the text so that at no moment a part of it stands at `path`; its directory is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     draft = Path(name)
@@ -120,27 +172,40 @@ def write_json(report: Report, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
+def _assert_usable(k: int, facts: ItemFacts, category_names: Sequence[str]) -> None:
+    if k < MIN_DEPTH:
+        raise InvalidInput(f"k {k}: recall@{MIN_DEPTH} needs lists of at least {MIN_DEPTH}; raise k")
+    if facts.membership.shape != (len(facts), len(category_names)):
+        raise InvalidInput(
+            f"membership {facts.membership.shape} for {len(facts)} items and {len(category_names)} category names: it must"
+            " have a row for every item and a column for every name; pass both from one catalogue",
+        )
+
+
 def _measure(
     name: str,
     method: Recommend,
     truth: Truth,
-    n_items: int,
+    facts: ItemFacts,
     *,
     k: int,
     advance: Callable[[int, int], None] | None,
 ) -> Measured:
+    thirds = popularity_thirds(facts.users)
     values = [np.empty((0, len(PER_USER)))]
     tops = [np.empty((0, COVERAGE_DEPTH), np.int32)]
+    found = np.zeros(len(THIRDS), np.int64)
     for start in range(0, len(truth), USERS_AT_ONCE):
         part = truth.slice(start, min(start + USERS_AT_ONCE, len(truth)))
         items, scores = method(part.states, k)
-        assert_honest_lists(name, items, scores, part, n_items)
+        assert_honest_lists(name, items, scores, part, len(facts))
         counted = part.counts > 0
-        values.append(per_user(items, part, n_items)[counted])
+        values.append(per_user(items, part, facts)[counted])
         tops.append(items[counted, :COVERAGE_DEPTH])
+        found += found_by_third(items, part, facts, thirds)
         if advance is not None:
             advance(start + len(part), len(truth))
-    return Measured(np.concatenate(values), np.concatenate(tops))
+    return Measured(np.concatenate(values), np.concatenate(tops), found)
 
 
 def _figures(measured: Measured, n_items: int, rng: np.random.Generator, n_resamples: int) -> dict[str, Any]:
@@ -152,8 +217,68 @@ def _figures(measured: Measured, n_items: int, rng: np.random.Generator, n_resam
         drawn = resampled(lambda counts: np.hstack([s(counts) for s in statistics]), n_users, rng, n_resamples)
         drawn[:, -1] = np.clip(recentred(drawn[:, -1:], values[-1:])[:, 0], 0.0, 1.0)
         low, high = interval(drawn)
-    numbers = zip(METRICS, values.tolist(), low.tolist(), high.tolist(), strict=True)
-    return {m: {"value": v, "low": a, "high": b} for m, v, a, b in numbers} | {"n_users": n_users}
+    return _named(METRICS, values, low, high) | {"n_users": n_users}
+
+
+def _named(names: Sequence[str], values: Float64, low: Float64, high: Float64) -> dict[str, Any]:
+    numbers = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
+    return {name: {"value": v, "low": a, "high": b} for name, v, a, b in numbers}
+
+
+def _paired(compared: Mapping[str, Float64], seed: int, flip_seed: int, n_resamples: int) -> dict[str, Any]:
+    """{a: {b: the difference a - b}} of each two methods; compared: float64[C] by method."""
+    pairs = [(a, b) for a in compared for b in compared if a != b]
+    out: dict[str, Any] = {name: {} for name in compared}
+    if not pairs:
+        return out
+    differences = np.stack([compared[a] - compared[b] for a, b in pairs], axis=1)  # [C, P]
+    figures = np.full((4, len(pairs)), np.nan)
+    if len(differences):
+        drawn = resampled(means(differences), len(differences), np.random.default_rng(seed), n_resamples)
+        p_values = sign_flip_p_values(differences, np.random.default_rng(flip_seed))
+        figures = np.stack((mean_over_users(differences), *interval(drawn), p_values))
+    for (a, b), numbers in zip(pairs, figures.T.tolist(), strict=True):
+        out[a][b] = dict(zip(("difference", "low", "high", "p_value"), numbers, strict=True))
+    return out
+
+
+def _segments(truth: Truth, facts: ItemFacts, category_names: Sequence[str]) -> dict[str, Segments]:
+    """The ways in which the counted users are divided."""
+    counted = truth.counts > 0
+    out = {"history length": by_history_length(truth.states.n_events[counted])}
+    if category_names:
+        favourites = favourite_categories(truth.states, facts.membership)[counted]
+        out["favourite category"] = by_favourite_category(favourites, category_names)
+    return out
+
+
+def _by_segment(
+    compared: Mapping[str, Float64],
+    segments: Segments,
+    seed: int,
+    n_resamples: int,
+) -> list[dict[str, Any]]:
+    """Every method's mean in each segment; compared: float64[C] by method."""
+    labels, of = segments
+    if not labels or not compared:
+        return []
+    values = np.stack(list(compared.values()), axis=1)  # [C, M]
+    drawn = resampled(means_within(values, of, len(labels)), len(values), np.random.default_rng(seed), n_resamples)
+    low, high = (ends.reshape(len(labels), -1) for ends in interval(drawn))
+    return [
+        {
+            "segment": label,
+            "n_users": int((of == s).sum()),
+            "methods": _named(tuple(compared), mean_over_users(values[of == s]), low[s], high[s]),
+        }
+        for s, label in enumerate(labels)
+    ]
+
+
+def _by_popularity(measured: Mapping[str, Measured], truth: Truth, facts: ItemFacts) -> dict[str, dict[str, float]]:
+    held = held_by_third(truth, popularity_thirds(facts.users))
+    shares = {name: (m.found / np.where(held > 0, held, np.nan)).tolist() for name, m in measured.items()}
+    return {third: {name: of[t] for name, of in shares.items()} for t, third in enumerate(THIRDS)}
 
 
 def _candidate_recall(candidates: Int32, truth: Truth, n_items: int) -> float:

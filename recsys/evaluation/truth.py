@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.events import Int32, Int64, UserStates
+from recsys.events import Events, Int32, Int64, UserStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,14 @@ def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_i
     keep &= ~np.isin(keys, pair_keys(states.seen_offsets, states.seen_rows, n_items))
     kept = np.concatenate(([0], np.cumsum(keep)))
     return Truth(users, states, kept[offsets].astype(np.int64), items[keep])
+
+
+def truth_between(events: Events, users: Int64, states: UserStates, first: Int64, last: Int64) -> Truth:
+    """The truth whose raw hold-outs are the rows first[i]:last[i] of `events`, all int64[U], for users in these states."""
+    lengths = last - first
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    rows = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)
+    return truth_of(users.astype(np.int32), states, offsets, events.item[rows], events.n_items)
 
 
 def pair_keys(offsets: Int64, items: Int32, n_items: int) -> Int64:

@@ -21,10 +21,13 @@ from recsys.ranker import Ranker
 from recsys.settings import Protocol
 from recsys.towers import Towers
 from recsys.training.item_table import content_matrix, fit_item_table
-from recsys.training.lambdamart import Groups, RankerParams, fit_ranker, ranker_groups
+from recsys.training.lambdamart import FittedRanker, Groups, RankerParams, fit_ranker, fresh_groups, ranker_groups
 from recsys.training.neighbours import fit_neighbours
 from recsys.training.split import before, cuts
-from recsys.training.two_tower import Progress, Round, TowerParams, fit_towers
+from recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
+
+FEWEST_USERS = 100
+"""Users below which none is spared for the fresh cohort."""
 
 Stage = Callable[[str], AbstractContextManager[Progress]]
 """Opens a named stage, and gives what to call with its progress."""
@@ -40,18 +43,25 @@ class FitParams:
     n_lists: int = 100
     n_probe: int = 10
     exploration_share: float = 0.01
+    fresh_share: float = 0.1
+    """Share of the users that the towers before the ranker's labels never see."""
     seed: int = 20260801
     threads: int = 0
     """Threads of torch and LightGBM in training; 0 takes every core."""
 
 
 @dataclass(frozen=True, slots=True)
-class FittedRanker:
-    """text: the stamped LightGBM model; importances: share of the total gain by feature."""
+class TwoStage:
+    """What `fit_two_stage` gave.
 
-    text: str
-    importances: dict[str, float]
-    note: str
+    model: what serves; ranker: how its ranker was trained; rounds: how the towers before the labels were; epochs: how many
+    of those led to the best towers, for as many of which the model's own were trained.
+    """
+
+    model: Model
+    ranker: FittedRanker
+    rounds: list[Round]
+    epochs: int
 
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
@@ -59,8 +69,8 @@ def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
-def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progress) -> tuple[Towers, list[Round]]:
-    """Towers trained on `past`, and how each round went."""
+def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progress, epochs: int | None = None) -> Trained:
+    """Towers trained on `past`: for so many epochs, or until held-back events are foretold no better."""
     with pinned_torch(params.threads):
         return fit_towers(
             past,
@@ -70,6 +80,7 @@ def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progr
             params.towers,
             np.random.default_rng(params.seed),
             progress,
+            epochs,
         )
 
 
@@ -79,26 +90,41 @@ def assemble(towers: Towers, table: ItemTable, params: FitParams, ranker: Ranker
     return Model(towers, index, table, ranker, params.n_candidates, by_trend(table), params.exploration_share, new_items(table))
 
 
-def ranker_of(
-    model: Model, dataset: Dataset, events: Events, first: Int64, horizon: int | None, params: FitParams
-) -> FittedRanker:
-    """A ranker whose labels are the events at or after `first`, on a model that knows only the events before."""
-    rng = np.random.default_rng(params.seed + 1)
-    groups = ranker_groups_of(model, dataset, events, first, horizon, params, rng)
-    return FittedRanker(*fit_ranker(groups, params.ranker, rng, params.threads))
+def ranker_of(groups: Groups, params: FitParams) -> FittedRanker:
+    """The ranker that learns from these groups."""
+    return fit_ranker(groups, params.ranker, np.random.default_rng(params.seed + 1), params.threads)
 
 
-def ranker_groups_of(
-    model: Model,
-    dataset: Dataset,
-    events: Events,
-    first: Int64,
-    horizon: int | None,
-    params: FitParams,
-    rng: np.random.Generator,
-) -> Groups:
-    """What `ranker_of` learns from."""
-    return ranker_groups(model, events, dataset.attributes, first, events.offsets()[1:], horizon, params.ranker, rng)
+def groups_after(model: Model, dataset: Dataset, events: Events, first: Int64, horizon: int | None, params: FitParams) -> Groups:
+    """Groups whose labels are the events at or after `first`, of a model that knows only the events before."""
+    last, rng = events.offsets()[1:], np.random.default_rng(params.seed + 2)
+    return ranker_groups(model, events, dataset.attributes, first, last, horizon, params.ranker, rng)
+
+
+def groups_of_fresh(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> Groups:
+    """Groups from the beginnings of the users that `inner_past` keeps from the model."""
+    users, last = fresh_cohort(past, params), label_cuts(past, protocol)
+    rng = np.random.default_rng(params.seed + 3)
+    return fresh_groups(model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng)
+
+
+def ranker_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> FittedRanker:
+    """A ranker from `past` alone, on a model that knows its `inner_past`."""
+    after = groups_after(model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), params)
+    return ranker_of(Groups.joined([after, groups_of_fresh(model, dataset, past, protocol, params)]), params)
+
+
+def fresh_cohort(events: Events, params: FitParams) -> Int64:
+    """int64[m]: the users that the towers before the labels never see, so that the ranker learns what fresh users do."""
+    if events.n_users < FEWEST_USERS:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.random.default_rng(params.seed + 4).random(events.n_users) < params.fresh_share)
+
+
+def inner_past(past: Events, protocol: Protocol, params: FitParams) -> Events:
+    """What the model before the ranker's labels may know: the events before them, and none of the fresh cohort."""
+    inner = before(past, label_cuts(past, protocol))
+    return inner.take(~np.isin(inner.user, fresh_cohort(past, params)))
 
 
 def horizon_of(protocol: Protocol) -> int | None:
@@ -111,25 +137,25 @@ def label_cuts(events: Events, protocol: Protocol) -> Int64:
     return cuts(events, "time" if protocol == "time" else "last-10pct")
 
 
-def fit_two_stage(
-    dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage
-) -> tuple[Model, FittedRanker]:
-    """A two-stage model from `past` alone: a ranker trained on an inner fold, and a fold of all of `past` to serve with."""
-    first = label_cuts(past, protocol)
-    inner = before(past, first)
+def fit_two_stage(dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage) -> TwoStage:
+    """A two-stage model from `past` alone: a ranker trained on an inner fold, and a fold of all of `past` to serve with.
+
+    The inner towers also tell how long to train: those of the outer fold learn from everything, for as many epochs.
+    """
+    inner = inner_past(past, protocol, params)
     with stage("features before the labels"):
         inner_table = item_table_of(dataset, inner)
     with stage("towers before the labels") as progress:
-        inner_towers, _ = towers_of(dataset, inner, params, progress)
+        inner_towers, rounds, epochs = towers_of(dataset, inner, params, progress)
     with stage("ranker") as progress:
         model = assemble(inner_towers, inner_table, params)
-        ranker = ranker_of(model, dataset, past, first, horizon_of(protocol), params)
+        ranker = ranker_inside(model, dataset, past, protocol, params)
         progress(1.0, ranker.note)
     with stage("features"):
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
-        towers, _ = towers_of(dataset, past, params, progress)
-    return assemble(towers, table, params, Ranker(ranker.text) if ranker.text else None), ranker
+        towers = towers_of(dataset, past, params, progress, epochs).towers
+    return TwoStage(assemble(towers, table, params, Ranker(ranker.text) if ranker.text else None), ranker, rounds, epochs)
 
 
 def without_ranker(model: Model) -> Model:

@@ -6,7 +6,8 @@ it. Several positions of that window become one ranking group each: the state is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from recsys.pipeline import Model, retrieve
 from recsys.ranker import stamp
 
 CHUNK = 64
+FRESH_HORIZON = 10
+"""Events that are the labels of a fresh user, where the protocol does not say."""
+
 EVAL_AT = (10, 5, 20)
 """Cut-offs of the validation NDCG; the first decides when to stop."""
 
@@ -61,29 +65,52 @@ class Groups:
     sizes: Int64
     users: Int64
 
+    @staticmethod
+    def joined(parts: Sequence[Groups]) -> Groups:
+        """The groups of all parts, in their order."""
+        return Groups(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Groups)))
 
-def fit_ranker(groups: Groups, params: RankerParams, rng: np.random.Generator, threads: int) -> tuple[str, dict[str, float], str]:
-    """The stamped model text (empty where there is nothing to learn), each feature's share of the gain, and a note."""
+
+@dataclass(frozen=True, slots=True)
+class FittedRanker:
+    """What training gave.
+
+    text: the stamped LightGBM model, empty where there was nothing to learn; importances: share of the total gain by
+    feature; note: how large it is; curve: the validation NDCG@10 after each tree, empty where nobody was held out.
+    """
+
+    text: str
+    importances: dict[str, float]
+    note: str
+    curve: tuple[float, ...] = ()
+
+
+def fit_ranker(groups: Groups, params: RankerParams, rng: np.random.Generator, threads: int) -> FittedRanker:
+    """The ranker that early stopping on held-out users leaves."""
     if len(groups.sizes) == 0:
-        return "", {}, "no label among the candidates: lists come from the retriever alone"
+        return FittedRanker("", {}, "no label among the candidates: lists come from the retriever alone")
     import lightgbm
 
     users = np.unique(groups.users)
     held = rng.permutation(users)[: int(len(users) * params.validation_share)]
     valid_group = np.isin(groups.users, held)
     train = lightgbm.Dataset(**_dataset(groups, ~valid_group))
+    told: dict[str, dict[str, list[float]]] = {}
     stopping: dict[str, Any] = {"num_boost_round": min(params.estimators, FEW_TREES)}
     if valid_group.any():
         valid = lightgbm.Dataset(**_dataset(groups, valid_group), reference=train)
         early = lightgbm.early_stopping(params.patience, first_metric_only=True, verbose=False)
-        stopping = {"num_boost_round": params.estimators, "valid_sets": [valid], "callbacks": [early]}
+        stopping = {"num_boost_round": params.estimators, "valid_sets": [valid]}
+        stopping["callbacks"] = [early, lightgbm.record_evaluation(told)]
     if len(groups.rows) < FEW_ROWS:
         params = replace(params, row_share=1.0)
     booster = lightgbm.train(_options(params, threads, int(rng.integers(2**31))), train, **stopping)
     gain = booster.feature_importance("gain", iteration=booster.best_iteration)
     shares = (gain / max(gain.sum(), np.finfo(float).tiny)).tolist()
     text = stamp(booster.model_to_string(num_iteration=booster.best_iteration))
-    return text, dict(zip(FEATURES, shares, strict=True)), f"{booster.num_trees()} trees from {len(groups.sizes)} groups"
+    curve = tuple(next(iter(told.values()))[f"ndcg@{EVAL_AT[0]}"]) if told else ()
+    note = f"{booster.num_trees()} trees from {len(groups.sizes)} groups"
+    return FittedRanker(text, dict(zip(FEATURES, shares, strict=True)), note, curve)
 
 
 def _options(params: RankerParams, threads: int, seed: int) -> dict[str, object]:
@@ -132,6 +159,42 @@ def ranker_groups(
     horizon: how many of the following events are labels, or None for the rest of the window.
     """
     users, cuts = _positions(events, first, last, params, rng)
+    stops = last[users] if horizon is None else np.minimum(last[users], cuts + horizon)
+    return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
+
+
+def fresh_groups(
+    model: Model,
+    events: Events,
+    attributes: Int32,
+    users: Int64,
+    last: Int64,
+    horizon: int | None,
+    params: RankerParams,
+    rng: np.random.Generator,
+) -> Groups:
+    """Groups from the beginnings of users whom the model never saw, in their events before row last[u] (int64[n_users]).
+
+    How many events are known is drawn evenly on a logarithmic scale; labels are the next `horizon` events, or FRESH_HORIZON.
+    """
+    starts = events.offsets()[:-1]
+    users = np.repeat(users[last[users] - starts[users] > 1], params.positions)
+    known = np.floor(np.exp(rng.uniform(0, np.log((last - starts)[users])))).astype(np.int64)
+    cuts = starts[users] + known
+    stops = np.minimum(last[users], cuts + (FRESH_HORIZON if horizon is None else horizon))
+    return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
+
+
+def _grouped(
+    model: Model,
+    events: Events,
+    attributes: Int32,
+    windows: tuple[Int64, Int64, Int64],
+    params: RankerParams,
+    rng: np.random.Generator,
+) -> Groups:
+    """A group for each of the windows (users, cuts, stops): the state is what lies before the cut, the labels the rest."""
+    users, cuts, stops = windows
     starts = events.offsets()[:-1]
     empty = Groups(
         np.empty((0, len(FEATURES)), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
@@ -140,9 +203,9 @@ def ranker_groups(
     for s in range(0, len(users), CHUNK):
         u, cut = users[s : s + CHUNK], cuts[s : s + CHUNK]
         states = states_at(events, starts[u], cut, attributes[u])
-        stop = last[u] if horizon is None else np.minimum(last[u], cut + horizon)
-        parts.append(_groups(model, states, u, [events.item[a:b] for a, b in zip(cut, stop, strict=True)], params, rng))
-    return Groups(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("rows", "labels", "sizes", "users")))
+        labels = [events.item[a:b] for a, b in zip(cut, stops[s : s + CHUNK], strict=True)]
+        parts.append(_groups(model, states, u, labels, params, rng))
+    return Groups.joined(parts)
 
 
 def _positions(events: Events, first: Int64, last: Int64, params: RankerParams, rng: np.random.Generator) -> tuple[Int64, Int64]:

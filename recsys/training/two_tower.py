@@ -55,7 +55,7 @@ class TowerParams:
     """Share of users whose attributes are dropped in training, so that they may be absent."""
     loss: Loss = "sampled_softmax"
     negatives: int = 512
-    """Shared uniform negatives a batch."""
+    """Shared negatives a batch: uniform ones, or for `bpr` other targets of the batch."""
     full_softmax_items: int = 4096
     """Catalogues up to this size use every item as a negative."""
     batch_windows: int = 16
@@ -73,8 +73,6 @@ class TowerParams:
     """Rounds without a better validation before training stops."""
     validation_users: int = 2000
     """Users whose last event is held back to validate on, at most."""
-    validation_share: float = 0.25
-    """The same as a share of all users."""
     max_positions: int = 20_000_000
     """Upper bound on predicted positions in all rounds together: large data needs fewer passes."""
     temperature: float = 0.1
@@ -89,26 +87,29 @@ def fit_towers(
     params: TowerParams,
     rng: np.random.Generator,
     progress: Progress | None = None,
-) -> tuple[Towers, list[Round]]:
+    epochs: int | None = None,
+) -> Trained:
     """Trained towers, and how each round went.
 
     events: what may be learnt from, nothing later; content: float32[n_items, M]; attributes: int32[n_users, A] tokens
-    below n_tokens, or MISSING. The weights are running averages over the steps, and those of the round that foretold the
-    held-back events best are kept (Izmailov et al., 2018, on averaging; Prechelt, 1998, on stopping).
+    below n_tokens, or MISSING. The weights are running averages over the steps (Izmailov et al., 2018). Without `epochs`
+    some last events are held back, and the weights that foretold them best are kept (Prechelt, 1998, on stopping); with
+    them everything is learnt from, for as many passes.
     """
     torch.manual_seed(int(rng.integers(2**31)))
-    validation, learnt = _hold_back(events, attributes, params, rng)
-    net = _Net(np.bincount(learnt.item, minlength=events.n_items) > 0, content, n_tokens, params)
+    validation, learnt = _hold_back(events, attributes, params.validation_users if epochs is None else 0, rng)
+    net = _Net(np.bincount(learnt.item, minlength=events.n_items), content, n_tokens, params)
     windows = _Windows(learnt, attributes)
     batches = windows.batches(params.batch_windows)
     if batches == 0:
-        return net.export(), []
+        return Trained(net.export(), [], UNVALIDATED_ROUNDS)
     optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay)
     passes = math.ceil(params.round_steps / batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=passes * batches)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(params.averaging))  # type: ignore[no-untyped-call]
     best, best_round, history = net.export(), 0, list[Round]()
     most = _most_rounds(windows, passes, params) if len(validation.states) else UNVALIDATED_ROUNDS
+    most = most if epochs is None else max(1, round(epochs / passes))
     for number in range(most):
         net.train()
         losses = []
@@ -116,14 +117,22 @@ def fit_towers(
             losses.append(_step(net, batch, optimiser, schedule, params, rng))
             averaged.update_parameters(net)
         towers = cast("_Net", averaged.module).export()
-        history.append(Round(float(np.mean(losses)), validation.score(towers)))
+        history.append(Round(float(np.mean(losses)) if losses else math.nan, validation.score(towers)))
         if progress is not None:
             progress((number + 1) / most, f"loss {history[-1].loss:.3f}, validation {history[-1].validation:.3f}")
-        if number == 0 or not history[-1].validation <= history[best_round].validation:
+        if number == 0 or not history[-1].validation <= history[best_round].validation:  # NaN: the last is the best
             best, best_round = towers, number
         if number - best_round >= params.patience:
             break
-    return best, history
+    return Trained(best, history, (best_round + 1) * passes)
+
+
+class Trained(NamedTuple):
+    """towers: the weights kept; rounds: how each round went; epochs: how many passes over the data such towers take."""
+
+    towers: Towers
+    rounds: list[Round]
+    epochs: int
 
 
 class Round(NamedTuple):
@@ -161,12 +170,11 @@ class _Validation:
         return float(np.concatenate(gains).mean()) if len(self.states) else math.nan
 
 
-def _hold_back(events: Events, attributes: Int32, params: TowerParams, rng: np.random.Generator) -> tuple[_Validation, Events]:
-    """The last event of some users, where it is new to them, and the events without these."""
+def _hold_back(events: Events, attributes: Int32, wanted: int, rng: np.random.Generator) -> tuple[_Validation, Events]:
+    """The last event of at most so many users, where it is new to them, and the events without these."""
     offsets = events.offsets()
     able = np.diff(offsets) >= FEWEST_EVENTS
     able[able] = _first_times(events)[offsets[1:][able] - 1]
-    wanted = min(params.validation_users, math.ceil(events.n_users * params.validation_share))
     users = np.sort(rng.permutation(np.flatnonzero(able))[:wanted])
     last = offsets[1:][users] - 1
     kept = np.ones(len(events), np.bool_)
@@ -207,8 +215,9 @@ class _Windows:
         order = np.lexsort((rng.random(len(starts)), (stops - starts) // 10))
         groups = np.array_split(order, self.batches(size))
         for g in rng.permutation(len(groups)):
-            if len(groups[g]):
-                yield self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]])
+            batch = self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]]) if len(groups[g]) else None
+            if batch is not None and (batch.targets != MISSING).any():  # there may be repeats alone
+                yield batch
 
     def _cut(self, rng: np.random.Generator) -> tuple[Int64, Int64, Int64]:
         starts, stops, users = [], [], []
@@ -246,8 +255,9 @@ class _Net(nn.Module):
     learnt of its free embedding: its vector is made of its content alone.
     """
 
-    def __init__(self, warm: NDArray[np.bool_], content: Float32, n_tokens: int, params: TowerParams) -> None:
+    def __init__(self, counts: Int64, content: Float32, n_tokens: int, params: TowerParams) -> None:
         super().__init__()
+        warm = counts > 0
         n_items, d, width = len(warm), params.dimension, len(HALF_LIVES) * params.dimension
         self.params = params
         scale = params.embedding_scale
@@ -266,10 +276,12 @@ class _Net(nn.Module):
         self.decay: Tensor
         self.warm: Tensor
         self.warm_rows: Tensor
+        self.log_counts: Tensor
         self.register_buffer("content", torch.from_numpy(content))
         self.register_buffer("warm", torch.from_numpy(warm.astype(np.float32)))
         self.register_buffer("warm_rows", torch.from_numpy(np.flatnonzero(warm)))
         self.register_buffer("decay", _causal_means())
+        self.register_buffer("log_counts", torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32)))
         with torch.no_grad():
             self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
 
@@ -388,13 +400,14 @@ def _softmax_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams
 
 
 def _bpr_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
-    others = torch.from_numpy(rng.permutation(len(targets)))
-    users = functional.normalize(users, dim=1)
+    """Each target against other targets of the batch, which are drawn by popularity and corrected by its logarithm."""
+    sample = torch.from_numpy(rng.integers(0, len(targets), params.negatives))
+    users = functional.normalize(users, dim=1) / params.temperature
     vectors = functional.normalize(net.items(targets)[0], dim=1)
-    positive = (users * vectors).sum(dim=1)
-    negative = (users * vectors[others]).sum(dim=1)
-    distinct = targets != targets[others]
-    return -functional.logsigmoid((positive - negative)[distinct] / params.temperature).sum() / max(1, len(targets))
+    own = (users * vectors).sum(dim=1) - net.log_counts[targets]
+    others = users @ vectors[sample].T - net.log_counts[targets[sample]]  # [m, negatives]
+    distinct = (targets[:, None] != targets[sample][None, :]).float()
+    return -(functional.logsigmoid(own[:, None] - others) * distinct).sum() / distinct.sum().clamp(min=1)
 
 
 _LOSSES = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}

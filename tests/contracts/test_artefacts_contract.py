@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from recsys import artefacts
 from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
 from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, ReleaseRefused
 
@@ -132,3 +134,36 @@ def test_an_address_without_a_bucket_is_refused() -> None:
     """At once, and not at the first upload."""
     with pytest.raises(InvalidSettings, match="names no bucket"):
         open_artefacts("s3://")
+
+
+def test_a_removed_release_is_gone_and_its_name_is_free(place, tmp_path) -> None:
+    """The others stay, and the version can be published again."""
+    for version in ("v1", "v2"):
+        place.publish(release(tmp_path / version, version))
+    place.remove("v1")
+    assert place.versions() == ["v2"]
+    with pytest.raises(CorruptArtefact, match="v1 is not in"):
+        place.remove("v1")
+    place.publish(tmp_path / "v1")
+    assert place.versions() == ["v1", "v2"]
+
+
+def test_what_a_crashed_upload_left_is_swept_once_it_is_old(place, tmp_path, monkeypatch) -> None:
+    """A release that is whole stays, and so does an upload that may still be going on."""
+    place.publish(release(tmp_path / "whole", "v1"))
+    source = release(tmp_path / "crashed", "v2")
+    with monkeypatch.context() as crashing:
+        crashing.setattr(artefacts.shutil, "rmtree", lambda *_, **__: None)  # a crash clears nothing up
+        crashing.setattr(artefacts.Path, "rename", _crash)
+        crashing.setattr(artefacts.S3Artefacts, "_put_manifest", _crash)
+        with pytest.raises(KeyboardInterrupt):
+            place.publish(source)
+    assert place.sweep(before=0.0) == 0
+    assert place.sweep(before=time.time() + 60) >= 2
+    assert place.sweep(before=time.time() + 60) == 0
+    assert place.versions() == ["v1"]
+    verify(place.fetch("v1", tmp_path / "into"))
+
+
+def _crash(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -264,6 +264,6 @@ def test_more_items_than_candidates_can_be_had(own, published, user) -> None:
     client = TestClient(create_app(settings, store, live))
     loaded_bundle = live._bundle(published.version)
     small = replace(loaded_bundle.bundle.model, n_candidates=10)
-    live._loaded = replace(loaded_bundle, bundle=replace(loaded_bundle.bundle, model=small))
+    live._loaded[published.version] = replace(loaded_bundle, bundle=replace(loaded_bundle.bundle, model=small))
     answer = client.post("/recommend", json={"user_id": user, "k": 50, "use_cache": False}).json()
     assert len(ids_of(answer)) == 50

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from recsys.catalogue import Catalogue
-from recsys.evaluation import baselines, recency
+from recsys.evaluation import als, baselines, recency
 from recsys.evaluation.metrics import assert_honest_lists
 from recsys.evaluation.truth import Truth
 from recsys.events import MISSING, Events, Recommend, UserStates, states_at
@@ -52,13 +52,13 @@ def pipeline(events: Events, *, ranked: bool) -> Recommend:
     models = []
     for past in (before(events, first), events):
         with pinned_torch(1):
-            towers, _ = fit_towers(past, content, nobody, 0, params, rng)
+            towers, *_ = fit_towers(past, content, nobody, 0, params, rng)
         models.append(assemble(towers, fit_item_table(past, catalogue, fit_neighbours(past)), FitParams(n_candidates=30)))
     if not ranked:
         return recommender(models[1])
     small = RankerParams(estimators=10)
     groups = ranker_groups(models[0], events, nobody, first, events.offsets()[1:], None, small, rng)
-    return recommender(replace(models[1], ranker=Ranker(fit_ranker(groups, small, rng, 1)[0])))
+    return recommender(replace(models[1], ranker=Ranker(fit_ranker(groups, small, rng, 1).text)))
 
 
 def joined(parts: Sequence[UserStates]) -> UserStates:
@@ -76,6 +76,7 @@ METHODS: dict[str, Callable[[Events], Recommend]] = {
     "recent_popularity": baselines.fit_recent_popularity,
     "recent_item_knn": lambda events: recency.fit_recent_item_knn(events, np.random.default_rng(1)),
     "recent_ease": recent_ease,
+    "als": als.fit_als,
     "retriever": partial(pipeline, ranked=False),
     "two_stage": partial(pipeline, ranked=True),
 }

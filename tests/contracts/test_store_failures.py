@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "set_release": lambda s: s.set_release(ReleasePointer(VERSION)),
     "read_user": lambda s: s.read_user(VERSION, "1"),
     "user_record": lambda s: s.user_record("1"),
+    "some_users": lambda s: s.some_users(1),
     "lists": lambda s: s.lists(VERSION, ["1"]),
     "write_lists": lambda s: s.write_lists(VERSION, [("1", LIST)], 60),
     "write_users": lambda s: s.write_users([("1", UserRecord())]),

@@ -58,7 +58,7 @@ class World:
         used = settings or self.settings
         guard = Guard(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
-        live = BundleLive(used, lambda: self.seconds)
+        live = BundleLive(used, clock=lambda: self.seconds)
         return TestClient(create_app(used, store, live, lambda: 1_800_000_000 + self.seconds))
 
 

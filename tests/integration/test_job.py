@@ -15,12 +15,15 @@ import pytest
 from batch import evaluation, job, precompute, publish
 from batch.job import Job, fit_params
 from recsys import data
+from recsys.artefacts import open_artefacts
 from recsys.errors import CorruptArtefact, InvalidData, InvalidInput, ReleaseRefused, ShortlistError
+from recsys.evaluation.report import METRICS
 from recsys.settings import Settings
 from recsys.store import open_store
 from recsys.wire import ReleasePointer
 
-METHODS = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease", "retriever", "two_stage"]
+BASELINES = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease"]
+METHODS = [*BASELINES, "als", "bpr_towers", "retriever", "two_stage"]
 SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "20", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
 
 
@@ -204,6 +207,32 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["protocol"] == "last-10pct"
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
     assert report["data"]["fingerprint"] == published.dataset.fingerprint
+    assert list(report["methods"]) == [*BASELINES, "retriever", "two_stage"]
+    assert [check["outcome"] for check in report["audit"]] == ["held"] * 4
+    assert set(report["learning_curves"]) == {"towers", "ranker"}
+    assert len(report["examples"]) == 10
+    assert report["data"]["rejects"] == {}
+    assert report["drift"] == {"note": "no release is serving yet", "rows": []}
+
+
+def test_a_release_carries_its_report_and_its_histograms(published) -> None:
+    """The page for people, and what the next batch compares itself with."""
+    manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
+    assert {"report.html", "skew.msgpack"} <= set(manifest["files"])
+    page = (published.work / "report.html").read_text()
+    assert "Against the release before" in page
+    assert "two_stage" in page
+
+
+def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
+    """The second batch's events have no ratings any more: the feed is broken, the first release goes on serving."""
+    job.run(small_job)
+    bare = tmp_path / "bare.parquet"
+    pl.read_parquet(small_job.interactions).drop("rating").write_parquet(bare)
+    with pytest.raises(ReleaseRefused, match=r"the data drifted by 0.5 nats or more since .*users.weight"):
+        job.run(replace(small_job, interactions=str(bare)))
+    report = json.loads((small_job.work / "metrics.json").read_text())
+    assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}
     for row in report["methods"].values():
-        assert set(row) == {"ndcg@10", "recall@10", "recall@20", "mrr", "coverage", "n_users"}
+        assert set(row) == {*METRICS, "n_users"}
         assert row["ndcg@10"]["low"] <= row["ndcg@10"]["value"] <= row["ndcg@10"]["high"]

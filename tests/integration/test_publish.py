@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from batch.console import Narrator
 from batch.precompute import read_shards
 from batch.publish import promote, publish, rollback
 from infra.local.valkey import redis_url
-from recsys.artefacts import build_manifest, open_artefacts
+from recsys.artefacts import open_artefacts
 from recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
@@ -36,24 +34,6 @@ def store(settings: Settings) -> Iterator[RedisStore]:
     opened = open_store(settings.redis_url, settings.namespace, 1000)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def release(published, tmp_path: Path) -> Release:
-    """Makes the bundle and lists of a version, from those of the published release."""
-
-    def made(version: str) -> tuple[Path, Path]:
-        bundle, lists = tmp_path / version / "bundle", tmp_path / version / "lists"
-        shutil.copytree(published.work / "bundle", bundle)
-        fields = json.loads((bundle / "manifest.json").read_text()) | {"version": version}
-        fields.pop("files")
-        build_manifest(bundle, **fields)
-        lists.mkdir()
-        for shard in (published.work / "lists").glob("*.msgpack"):
-            shutil.copy(shard, lists / shard.name.replace(published.version, version))
-        return bundle, lists
-
-    return made
 
 
 def _break_off(*_: object, **__: object) -> None:

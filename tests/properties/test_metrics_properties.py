@@ -22,6 +22,12 @@ users = st.lists(user, min_size=1, max_size=8)
 World = list[tuple[list[int], list[int]]]
 
 
+FACTS = metrics.ItemFacts(np.arange(N_ITEMS) // 2, 12, np.eye(3, dtype=np.float32)[np.arange(N_ITEMS) % 3])
+"""Facts of items with up to twelve of twelve users, each in one of three categories."""
+ACCURACY = len(metrics.PER_USER) - 2
+"""How many of the columns are shares of what is held out: all but novelty and diversity."""
+
+
 def arrays(world: World) -> tuple[Int32, Truth]:
     n = len(world)
     ranked = np.full((n, K), MISSING, np.int32)
@@ -36,16 +42,34 @@ def arrays(world: World) -> tuple[Int32, Truth]:
 
 def measured(world: World) -> metrics.Float64:
     ranked, truth = arrays(world)
-    return metrics.per_user(ranked, truth, N_ITEMS)
+    return metrics.per_user(ranked, truth, FACTS)
 
 
 @given(users)
-def test_every_metric_is_a_share_or_unknown(world: World) -> None:
-    """Metrics lie in [0, 1] where something is held out, and are NaN exactly where nothing is."""
-    values = measured(world)
+def test_every_accuracy_is_a_share_or_unknown(world: World) -> None:
+    """Accuracies lie in [0, 1] where something is held out, and are NaN exactly where nothing is."""
+    values = measured(world)[:, :ACCURACY]
     empty = np.array([not held for _, held in world])
     assert (np.isnan(values) == empty[:, None]).all()
     assert ((values[~empty] >= 0) & (values[~empty] <= 1)).all()
+
+
+@given(users)
+def test_novelty_and_diversity_are_known_where_a_list_is_long_enough(world: World) -> None:
+    """Novelty needs an item and lies between 0 and log2 of the users; diversity needs two and lies in [0, 1]."""
+    novelty, diversity = measured(world)[:, ACCURACY:].T
+    lengths = np.array([len(items) for items, _ in world])
+    assert (np.isnan(novelty) == (lengths < 1)).all()
+    assert (np.isnan(diversity) == (lengths < 2)).all()
+    assert ((novelty[lengths > 0] >= 0) & (novelty[lengths > 0] <= np.log2(FACTS.n_users) + 1e-12)).all()
+    assert ((diversity[lengths > 1] >= 0) & (diversity[lengths > 1] <= 1)).all()
+
+
+@given(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=2, max_size=10))
+def test_diversity_is_the_mean_over_pairs(items: list[int]) -> None:
+    """The closed form is what going through the pairs gives: here the share of pairs of different categories."""
+    pairs = [a % 3 != b % 3 for i, a in enumerate(items) for b in items[:i]]
+    np.testing.assert_allclose(measured([(items, [])])[0, -1], np.mean(pairs), atol=1e-12)
 
 
 @given(users, st.randoms(use_true_random=False))
@@ -75,6 +99,8 @@ def test_one_more_hit_never_lowers_a_metric(row: list[bool], place: int, more: i
     for k in (1, 10, 20):
         assert metrics.ndcg(after, n_truth, k) >= metrics.ndcg(before, n_truth, k)
         assert metrics.recall(after, n_truth, k) >= metrics.recall(before, n_truth, k)
+        assert metrics.average_precision(after, n_truth, k) >= metrics.average_precision(before, n_truth, k)
+        assert metrics.hit_rate(after, n_truth, k) >= metrics.hit_rate(before, n_truth, k)
     assert metrics.reciprocal_rank(after, n_truth) >= metrics.reciprocal_rank(before, n_truth)
 
 
@@ -93,10 +119,12 @@ def test_a_hit_moved_up_never_lowers_ndcg(row: list[bool], data: st.DataObject) 
 
 @given(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1, max_size=K))
 def test_a_list_that_is_the_truth_is_perfect(held: list[int]) -> None:
-    """Ranking the held-out items first gives NDCG and reciprocal rank of exactly 1, and the greatest recall."""
-    values = dict(zip(metrics.PER_USER, measured([(held, held)])[0].tolist(), strict=True))
+    """Ranking the held-out items first gives exactly 1 of all metrics that can reach it, and the greatest recall."""
+    values = dict(zip(metrics.PER_USER[:ACCURACY], measured([(held, held)])[0, :ACCURACY].tolist(), strict=True))
+    stratified = values.pop("stratified_recall@20")
+    assert stratified == 1.0 if len(held) <= 20 else 0.0 < stratified < 1.0
     greatest = {f"recall@{k}": min(k, len(held)) / len(held) for k in (10, 20)}
-    assert values == {"ndcg@10": 1.0, "mrr": 1.0, **greatest}
+    assert values == {"ndcg@10": 1.0, "mrr": 1.0, "map@10": 1.0, "hit_rate@10": 1.0, **greatest}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 2**32))

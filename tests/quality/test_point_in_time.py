@@ -7,11 +7,21 @@ import pytest
 
 from batch.evaluation import compare, truth_after
 from recsys.events import Events, states_at
-from recsys.features import features
+from recsys.features import FEATURES, features
 from recsys.pipeline import Model, retrieve
 from recsys.ranker import Ranker
 from recsys.training import lambdamart
-from recsys.training.fit import FitParams, assemble, item_table_of, label_cuts, ranker_of, towers_of
+from recsys.training.fit import (
+    FitParams,
+    assemble,
+    fresh_cohort,
+    groups_of_fresh,
+    inner_past,
+    item_table_of,
+    label_cuts,
+    ranker_inside,
+    towers_of,
+)
 from recsys.training.lambdamart import RankerParams, ranker_groups
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
@@ -33,7 +43,7 @@ def with_another_future(events: Events, cut: np.ndarray, rng: np.random.Generato
 
 def model_of(dataset, past: Events) -> Model:
     """A fold's model, without a ranker."""
-    towers, _ = towers_of(dataset, past, PARAMS, lambda _share, _note: None)
+    towers = towers_of(dataset, past, PARAMS, lambda _share, _note: None, 8).towers
     return assemble(towers, item_table_of(dataset, past), PARAMS)
 
 
@@ -70,24 +80,39 @@ def test_the_rankers_rows_do_not_know_their_labels(published) -> None:
         np.testing.assert_array_equal(groups[0][user], groups[1][user])
 
 
+def test_the_fresh_cohort_is_unknown_to_the_model_that_ranks_it(published) -> None:
+    """No event of theirs is in what that model learns from, and their groups know from one event up."""
+    dataset = published.dataset
+    cohort = fresh_cohort(dataset.events, PARAMS)
+    inner = inner_past(dataset.events, "last-10pct", PARAMS)
+    assert 0 < len(cohort) < dataset.events.n_users / 4
+    assert not np.isin(inner.user, cohort).any()
+    with_events = np.unique(dataset.events.user)
+    assert set(inner.user) == set(with_events) - set(cohort)
+    groups = groups_of_fresh(model_of(dataset, inner), dataset, dataset.events, "last-10pct", PARAMS)
+    assert set(groups.users) <= set(cohort)
+    known = np.expm1(groups.rows[:, list(FEATURES).index("history_length")])
+    assert known.min() == pytest.approx(1)
+    assert known.max() > 5
+
+
 def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
     """A feature that holds the future lifts the hold-out figure far beyond what the honest pipeline reaches."""
     dataset = published.dataset
     cut = cuts(dataset.events, "last-10pct")
     past, truth = before(dataset.events, cut), truth_after(dataset, cut)
-    first = label_cuts(past, "last-10pct")
-    inner, outer = model_of(dataset, before(past, first)), model_of(dataset, past)
+    inner, outer = model_of(dataset, inner_past(past, "last-10pct", PARAMS)), model_of(dataset, past)
 
     def figure(ranker_text: str) -> float:
         model = assemble(outer.towers, outer.table, PARAMS, Ranker(ranker_text))
-        report = compare(model, past, truth, "last-10pct", narrator)
+        report = compare(model, past, truth, dataset.catalogue, "last-10pct", narrator)
         return report["methods"]["two_stage"]["ndcg@10"]["value"]
 
-    honest = figure(ranker_of(inner, dataset, past, first, None, PARAMS).text)
+    honest = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)
     leaky = leaking_features(dataset.events)
     monkeypatch.setattr(lambdamart, "features", leaky)
     monkeypatch.setattr("recsys.pipeline.features", leaky)
-    leaked = figure(ranker_of(inner, dataset, past, first, None, PARAMS).text)
+    leaked = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)
     assert leaked > honest + 0.15
 
 

@@ -53,6 +53,17 @@ def test_a_user_who_was_not_in_training_is_served_alike() -> None:
         assert sorted(items[0].tolist()) == [4, 6, 8, 10]
 
 
+def test_plain_methods_are_made_of_shared_weights() -> None:
+    """What `fit_…` returns is the plain form of the weights, bit for bit, so one fit can serve two methods."""
+    events, states = events_of(checkerboard()), states_of(checkerboard())
+    pairs = (
+        (baselines.fit_item_knn(events), baselines.item_knn_weights(events)),
+        (ease(events), baselines.ease_weights(events, 1.0)),
+    )
+    for method, weights in pairs:
+        assert [a.tobytes() for a in method(states, N)] == [a.tobytes() for a in baselines.plain(weights)(states, N)]
+
+
 def test_popularity_ranks_by_distinct_users_then_by_row() -> None:
     """A user who has the same item four times counts once, and equal counts are ordered by item row."""
     items, scores = baselines.fit_popularity(events_of([[5, 5, 5, 5], [3, 2], [3, 2], [3]], 6))(states_of([[]]), 5)

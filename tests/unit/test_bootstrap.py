@@ -1,4 +1,4 @@
-"""The bootstrap: right width, right centre, repeatable, and chunks that change nothing."""
+"""The bootstrap and the sign-flip test: right width, right centre, repeatable, and chunks that change nothing."""
 
 from __future__ import annotations
 
@@ -69,3 +69,61 @@ def test_recentred_replicates_surround_the_value() -> None:
     """The spread stays and the mean becomes the value."""
     moved = bootstrap.recentred(np.array([[0.1], [0.3]]), np.array([0.5]))
     np.testing.assert_allclose(moved, [[0.4], [0.6]])
+
+
+def test_unknown_values_are_left_out_of_every_resample() -> None:
+    """A drawn user without a value does not count, and a resample without any value has none."""
+    counts = np.array([[1, 1, 1], [0, 2, 1], [0, 0, 3]])
+    drawn = bootstrap.means(np.array([[1.0], [4.0], [np.nan]]))(counts)
+    np.testing.assert_array_equal(drawn, [[2.5], [4.0], [np.nan]])
+
+
+def test_an_interval_is_that_of_the_known_replicates() -> None:
+    """Unknown replicates change nothing, and a column without any known one has no interval and no warning."""
+    known = np.arange(41.0)
+    replicates = np.stack((np.append(known, [np.nan, np.nan]), np.full(43, np.nan)), axis=1)
+    low, high = bootstrap.interval(replicates)
+    np.testing.assert_allclose((low, high), [[1.0, np.nan], [39.0, np.nan]])
+
+
+def test_means_within_segments_are_of_the_drawn_members() -> None:
+    """Users one and three are of the first segment: drawn twice and once, their mean is (2 * 1 + 3) / 3."""
+    values = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
+    drawn = bootstrap.means_within(values, np.array([0, 1, 0]), 2)(np.array([[2, 0, 1], [0, 3, 0]]))
+    np.testing.assert_allclose(drawn, [[5 / 3, 50 / 3, np.nan, np.nan], [np.nan, np.nan, 2.0, 20.0]])
+
+
+def test_the_p_value_is_the_share_of_sign_flips_as_extreme() -> None:
+    """Of eight equal differences' 256 sign patterns, two are as extreme; no difference has a p-value of 1."""
+    differences = np.stack((np.full(8, 0.1), np.zeros(8)), axis=1)
+    p_values = bootstrap.sign_flip_p_values(differences, np.random.default_rng(0), 20_000)
+    assert p_values[0] == pytest.approx(2 / 256, abs=0.002)
+    assert p_values[1] == 1.0
+
+
+def test_the_p_value_of_a_plain_difference_is_the_least_there_is() -> None:
+    """Where a hundred users agree no flip is as extreme, and which method is taken from which does not matter."""
+    differences = np.random.default_rng(1).random((100, 1)) + 0.5
+    p_values = bootstrap.sign_flip_p_values(np.hstack((differences, -differences)), np.random.default_rng(0))
+    assert p_values.tolist() == [1 / 2001, 1 / 2001]
+
+
+def test_a_sign_that_one_user_alone_decides_proves_nothing() -> None:
+    """One user's difference is as far from 0 with either sign, and adding users who do not differ changes nothing."""
+    differences = np.array([[0.3], [0.0], [0.0]])
+    assert bootstrap.sign_flip_p_values(differences, np.random.default_rng(0), 100).tolist() == [1.0]
+
+
+def test_p_values_without_a_difference_are_spread_evenly() -> None:
+    """Of 400 pairs of methods that differ by chance alone, about a tenth have a p-value of at most 0.1."""
+    differences = np.random.default_rng(2).normal(size=(60, 400))
+    p_values = bootstrap.sign_flip_p_values(differences, np.random.default_rng(3), 500)
+    assert 0.06 <= (p_values <= 0.1).mean() <= 0.14
+
+
+def test_chunks_do_not_change_the_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flips made three at a time are those made all at once."""
+    differences = np.random.default_rng(4).normal(size=(30, 2))
+    whole = bootstrap.sign_flip_p_values(differences, np.random.default_rng(5), 50)
+    monkeypatch.setattr(bootstrap, "CHUNK_BYTES", 3 * 8 * 30)
+    assert bootstrap.sign_flip_p_values(differences, np.random.default_rng(5), 50).tolist() == whole.tolist()

@@ -9,6 +9,7 @@ import pytest
 
 from recsys.errors import BrokenMethod
 from recsys.evaluation import metrics
+from recsys.evaluation.metrics import ItemFacts, facts_of
 from recsys.evaluation.truth import Truth, truth_of
 from recsys.events import MISSING, Events, UserStates, states_at
 
@@ -27,6 +28,13 @@ def truth(seen: list[list[int]], held: list[list[int]]) -> Truth:
     offsets = np.concatenate(([0], np.cumsum([len(h) for h in held]))).astype(np.int64)
     users = np.arange(100, 100 + len(held), dtype=np.int32)
     return truth_of(users, states_of(seen), offsets, np.array([i for h in held for i in h], np.int32), N_ITEMS)
+
+
+def facts(users: list[int] | None = None, n_users: int = 8, membership: list[list[float]] | None = None) -> ItemFacts:
+    """Facts of items that all have one user and no category, if nothing else is said."""
+    counts = np.ones(N_ITEMS, np.int64) if users is None else np.array(users)
+    categories = np.empty((len(counts), 0)) if membership is None else np.array(membership)
+    return ItemFacts(counts, n_users, categories.astype(np.float32))
 
 
 def test_truth_leaves_out_seen_items_and_repeats() -> None:
@@ -80,18 +88,100 @@ def test_reciprocal_rank_is_that_of_the_first_hit() -> None:
     assert metrics.reciprocal_rank(hits, np.array([2, 1])).tolist() == [1 / 3, 0.0]
 
 
+def test_average_precision_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
+    """The precisions at the hits are 1 and 2/3, and two held-out items could give two hits."""
+    hits = np.array([[True, False, True, False]])
+    assert metrics.average_precision(hits, np.array([2]), 10).tolist() == [pytest.approx((1 + 2 / 3) / 2)]
+
+
+def test_average_precision_divides_by_no_more_than_k() -> None:
+    """At k = 2 a full list is perfect though five items are held out, and a hit at the third rank is not seen."""
+    hits = np.array([[True, True, False], [False, False, True]])
+    assert metrics.average_precision(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
+
+
+def test_hit_rate_is_whether_there_is_a_hit() -> None:
+    """Two hits in the first two ranks count once, and one at the third rank not at all."""
+    hits = np.array([[True, True, False], [False, False, True]])
+    assert metrics.hit_rate(hits, np.array([2, 1]), 2).tolist() == [1.0, 0.0]
+
+
+def test_stratified_recall_weighs_rare_items_more() -> None:
+    """Items of 4, 16 and no users weigh 1/2, 1/4 and 1: finding the first and the last is 1.5 of 1.75."""
+    ranked = np.array([[0, 3, 2]], np.int32)
+    held = truth([[]], [[0, 1, 2]])
+    hits = metrics.hit_matrix(ranked, held, 4)
+    values = metrics.stratified_recall(ranked, hits, held, facts([4, 16, 0, 1]), 20)
+    assert values.tolist() == [pytest.approx(1.5 / 1.75)]
+
+
+def test_stratified_recall_of_everything_is_one_and_looks_at_k_ranks() -> None:
+    """All found is exactly 1 in any order; what stands beyond k is not found."""
+    ranked = np.array([[2, 1, 0], [3, 3, 0]], np.int32)
+    held = truth([[], []], [[0, 1, 2], [0]])
+    hits = metrics.hit_matrix(ranked, held, N_ITEMS)
+    crowd = facts([3, 7, 11, *[1] * (N_ITEMS - 3)])
+    assert metrics.stratified_recall(ranked, hits, held, crowd, 3).tolist() == [1.0, 1.0]
+    assert metrics.stratified_recall(ranked, hits, held, crowd, 2)[1] == 0.0
+
+
+def test_novelty_is_the_mean_information_of_the_items() -> None:
+    """Of eight users, items of 8, 2 and no users have 0, 2 and 3 bits; padding and ranks beyond k do not count."""
+    known = facts([8, 2, 0])
+    ranked = np.array([[0, 1, 2], [1, MISSING, MISSING], [MISSING] * 3], np.int32)
+    np.testing.assert_allclose(metrics.novelty(ranked, known, 10), [5 / 3, 2.0, np.nan])
+    assert metrics.novelty(ranked, known, 2)[0] == 1.0
+
+
+def test_diversity_is_the_mean_distance_of_pairs() -> None:
+    """Three items: two alike (0), and each of these at 1 - 1/sqrt(2) from the one with both categories."""
+    known = facts([1] * 4, membership=[[1, 0], [1, 0], [1, 1], [0, 1]])
+    ranked = np.array([[0, 1, 2, MISSING], [0, 1, MISSING, MISSING], [0, 3, 1, 2]], np.int32)
+    far = 1 - 1 / math.sqrt(2)
+    np.testing.assert_allclose(metrics.diversity(ranked, known, 10)[:2], [2 * far / 3, 0.0], atol=1e-15)
+    assert metrics.diversity(ranked, known, 2)[2] == 1.0
+
+
+def test_diversity_leaves_out_items_without_categories() -> None:
+    """An item without categories makes no pair; one categorised item alone, or no category at all, is unknown."""
+    known = facts([1] * 3, membership=[[1, 0], [0, 1], [0, 0]])
+    ranked = np.array([[0, 2, 1], [0, 2, MISSING]], np.int32)
+    np.testing.assert_array_equal(metrics.diversity(ranked, known, 10), [1.0, np.nan])
+    assert np.isnan(metrics.diversity(ranked, facts([1] * 3), 10)).all()
+
+
+def test_facts_count_distinct_past_users() -> None:
+    """A repeated event counts once, and a user without a past event is not among the users."""
+    user, item = np.array([0, 0, 0, 2], np.int32), np.array([1, 1, 3, 1], np.int32)
+    past = Events(user, item, np.arange(4), np.full(4, np.nan, np.float32), 4, 5)
+    actual = facts_of(past, np.zeros((5, 2), np.float32))
+    assert (actual.users.tolist(), actual.n_users, len(actual)) == ([0, 2, 0, 1, 0], 2, 5)
+
+
 def test_a_user_without_held_out_items_has_no_accuracy() -> None:
-    """Where nothing is held out every metric is NaN, not 0."""
+    """Where nothing is held out every accuracy is NaN, not 0; the list's novelty is known all the same."""
     ranked = np.array([[0, 1]], np.int32)
-    assert np.isnan(metrics.per_user(ranked, truth([[3]], [[3]]), N_ITEMS)).all()
+    values = metrics.per_user(ranked, truth([[3]], [[3]]), facts())[0].tolist()
+    known = [name for name, value in zip(metrics.PER_USER, values, strict=True) if not math.isnan(value)]
+    assert known == ["novelty@10"]
 
 
 def test_per_user_gives_the_declared_columns() -> None:
-    """A hit at rank eleven counts for recall@20 and the reciprocal rank only."""
+    """A hit at rank eleven counts for the recalls at 20 and the reciprocal rank only."""
     ranked = np.arange(25, dtype=np.int32)[None]
-    expected = dict(zip(metrics.PER_USER, (0.0, 0.0, 1.0, 1 / 11), strict=True))
-    values = metrics.per_user(ranked, truth([[]], [[10]]), N_ITEMS)[0].tolist()
-    assert dict(zip(("ndcg@10", "recall@10", "recall@20", "mrr"), values, strict=True)) == expected
+    alike = facts(membership=[[1.0]] * N_ITEMS)
+    values = metrics.per_user(ranked, truth([[]], [[10]]), alike)[0].tolist()
+    assert dict(zip(metrics.PER_USER, values, strict=True)) == {
+        "ndcg@10": 0.0,
+        "recall@10": 0.0,
+        "recall@20": 1.0,
+        "mrr": 1 / 11,
+        "map@10": 0.0,
+        "hit_rate@10": 0.0,
+        "stratified_recall@20": 1.0,
+        "novelty@10": 3.0,
+        "diversity@10": 0.0,
+    }
 
 
 def test_mrr_ends_at_the_hundredth_rank() -> None:
@@ -99,7 +189,7 @@ def test_mrr_ends_at_the_hundredth_rank() -> None:
     ranked = np.arange(101, dtype=np.int32)[None]
     offsets, held = np.array([0, 1]), np.array([100], np.int32)
     deep = Truth(np.zeros(1, np.int32), states_of([[]]), offsets, held)
-    assert metrics.per_user(ranked, deep, 200)[0, 3] == 0.0
+    assert metrics.per_user(ranked, deep, facts([1] * 200))[0, 3] == 0.0
 
 
 def test_coverage_counts_the_items_of_first_ten_ranks_once() -> None:
@@ -120,6 +210,12 @@ def test_means_over_nobody_warn_and_are_unknown() -> None:
         means = metrics.mean_over_users(np.empty((0, 4)))
     assert means.shape == (4,)
     assert np.isnan(means).all()
+
+
+def test_means_leave_out_unknown_values() -> None:
+    """A mean is over the users whose value is known, and unknown without a warning where none is."""
+    means = metrics.mean_over_users(np.array([[1.0, np.nan, np.nan], [2.0, 4.0, np.nan]]))
+    np.testing.assert_array_equal(means, [1.5, 4.0, np.nan])
 
 
 FAULTY = {

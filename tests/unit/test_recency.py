@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from recsys.evaluation import recency
-from recsys.evaluation.baselines import ease_weights, fit_recent_popularity, item_knn_weights
-from recsys.evaluation.recency import HALF_LIVES, UNTRIED, best_half_life, fit_recent_ease
-from recsys.events import Events, states_at
+from recsys.evaluation.baselines import (
+    ItemWeights,
+    ease_weights,
+    fit_ease,
+    fit_item_knn,
+    fit_recent_popularity,
+    item_knn_weights,
+    plain,
+)
+from recsys.evaluation.recency import (
+    HALF_LIVES,
+    UNTRIED,
+    FitWeights,
+    best_half_life,
+    decayed_rows,
+    fit_recent_ease,
+    fit_recent_item_knn,
+    recent,
+)
+from recsys.events import Events, Float32, Int32, Recommend, UserStates, states_at
 
 N = 40
+Fit = Callable[[Events, np.random.Generator], Recommend]
 
 
 def events_of(histories: list[list[int]], n_items: int = N) -> Events:
@@ -28,28 +48,157 @@ def moving(rng: np.random.Generator) -> Events:
     return events_of(histories)
 
 
-@pytest.mark.parametrize("weights", [item_knn_weights, ease_weights])
-def test_where_tastes_move_the_past_is_soon_forgotten(weights) -> None:
+def drifted(rng: np.random.Generator) -> tuple[Events, Int32]:
+    """The world of `moving` but for each user's last event, and that event's item."""
+    events = moving(rng)
+    last = events.offsets()[1:] - 1
+    kept = np.ones(len(events), bool)
+    kept[last] = False
+    return events.take(kept), events.item[last]
+
+
+def checkerboard(rng: np.random.Generator) -> list[list[int]]:
+    """User u has all items of their own parity, but for the one at u itself, in some order."""
+    return [rng.permutation([i for i in range(N) if i % 2 == u % 2 and i != u % N]).tolist() for u in range(2 * N)]
+
+
+def whole_states(events: Events) -> UserStates:
+    return states_at(events, events.offsets()[:-1], events.offsets()[1:])
+
+
+def state_of(history: list[int]) -> UserStates:
+    return whole_states(events_of([history]))
+
+
+def recent_ease(events: Events, rng: np.random.Generator) -> Recommend:
+    method = fit_recent_ease(events, rng)
+    assert method is not None
+    return method
+
+
+WEIGHTS = pytest.mark.parametrize("weights", [item_knn_weights, ease_weights])
+FITS = pytest.mark.parametrize("fit", [fit_recent_item_knn, recent_ease])
+
+
+@FITS
+def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: Fit) -> None:
+    """The one item of the user's colour that they have not had comes first, at whatever half-life."""
+    events = events_of(checkerboard(np.random.default_rng(0)))
+    items, _ = fit(events, np.random.default_rng(1))(whole_states(events), 1)
+    assert items[:, 0].tolist() == [u % N for u in range(2 * N)]
+
+
+@WEIGHTS
+def test_where_tastes_move_the_past_is_soon_forgotten(weights: FitWeights) -> None:
     """The shortest half-life is found."""
     assert best_half_life(moving(np.random.default_rng(0)), weights, np.random.default_rng(1)) == HALF_LIVES[0]
 
 
-def test_the_latest_item_outweighs_the_earlier_ones() -> None:
-    """Of two groups, a user who had many of the first and lately some of the second is offered the second's left-over first."""
-    histories = [[i for i in range(N) if i % 2 == u % 2 and i != u % N] for u in range(2 * N)]  # one group each, shuffled below
-    rng = np.random.default_rng(0)
-    events = events_of([rng.permutation(h).tolist() for h in histories])
-    history = events_of([[*range(0, 30, 2), *range(1, 13, 2)]])
-    states = states_at(history, np.array([0]), np.array([21]))
-    for fit in (item_knn_weights, ease_weights):
-        weights, counts = fit(events), np.bincount(events.item, minlength=N).astype(np.float32)
-        short, _ = recency._recommender(weights, counts, 3.0)(states, 5)
-        flat, _ = recency._recommender(weights, counts, 1e9)(states, 5)
-        assert (short % 2 == 1).all()
-        assert (flat % 2 == 0).all()
+@FITS
+def test_where_tastes_move_forgetting_finds_more(fit: Fit) -> None:
+    """Of the users' next items, the recency-weighted form finds more in ten than the plain one."""
+    past, following = drifted(np.random.default_rng(0))
+    ordinary = fit_item_knn(past) if fit is fit_recent_item_knn else fit_ease(past)
+    assert ordinary is not None
+    states = whole_states(past)
+
+    def found(method: Recommend) -> float:
+        return float((method(states, 10)[0] == following[:, None]).any(axis=1).mean())
+
+    assert found(fit(past, np.random.default_rng(1))) > found(ordinary) + 0.1
 
 
-def test_a_large_catalogue_is_not_searched(monkeypatch) -> None:
+@WEIGHTS
+def test_the_latest_item_outweighs_the_earlier_ones(weights: FitWeights) -> None:
+    """A user who had many items of one group and lately some of another is offered the other's first."""
+    fitted = weights(events_of(checkerboard(np.random.default_rng(0))))
+    state = state_of([*range(0, 30, 2), *range(1, 13, 2)])
+    assert (recent(fitted, 3.0)(state, 5)[0] % 2 == 1).all()
+    assert (recent(fitted, 1e9)(state, 5)[0] % 2 == 0).all()
+
+
+@WEIGHTS
+def test_without_forgetting_it_is_the_plain_method(weights: FitWeights) -> None:
+    """An endless half-life gives the plain method's list and scores, where the window holds all the user had."""
+    events = moving(np.random.default_rng(0))
+    fitted, states = weights(events), whole_states(events)
+    endless, ordinary = recent(fitted, np.inf)(states, 10), plain(fitted)(states, 10)
+    assert [a.tobytes() for a in endless] == [a.tobytes() for a in ordinary]
+
+
+def test_an_item_weighs_by_its_newest_event_in_the_window() -> None:
+    """Item 5, had again just now, weighs 1, and what was had more than a hundred events ago weighs nothing."""
+    rows = decayed_rows(state_of([7, 5, *[2] * 98, 3, 5]), N, half_life=2.0).toarray()[0]
+    assert np.flatnonzero(rows).tolist() == [2, 3, 5]
+    assert rows[[2, 3, 5]].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0])
+
+
+def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each user's last event is held out of state and weights; who ends on a repeat, or has one event, judges nothing."""
+    events = events_of([[1, 2, 3], [4, 5, 4], [6], [7, 8]], 10)
+    asked: list[UserStates] = []
+    fitted: list[Events] = []
+
+    def fit(past: Events) -> ItemWeights:
+        fitted.append(past)
+        return item_knn_weights(past)
+
+    def spied(weights: ItemWeights, half_life: float) -> Recommend:
+        def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
+            asked.append(states)
+            return recent(weights, half_life)(states, k)
+
+        return recommend
+
+    monkeypatch.setattr(recency, "recent", spied)
+    best_half_life(events, fit, np.random.default_rng(0))
+    assert [past.item.tolist() for past in fitted] == [[1, 2, 4, 5, 6, 7]]
+    assert [[states.seen(u).tolist() for u in range(len(states))] for states in asked] == [[[1, 2], [7]]] * len(HALF_LIVES)
+
+
+def test_no_more_users_than_stated_judge_the_half_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The users are drawn by the generator that is passed, and the same one gives the same method."""
+    monkeypatch.setattr(recency, "VALIDATION_USERS", 20)
+    events = moving(np.random.default_rng(0))
+    truths = [
+        recency._truth(events, np.sort(np.random.default_rng(s).permutation(recency._new_last_events(events))[:20]))
+        for s in (1, 1)
+    ]
+    assert truths[0].users.tolist() == truths[1].users.tolist()
+    once, again = (fit_recent_item_knn(events, np.random.default_rng(1))(whole_states(events), 10) for _ in range(2))
+    assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
+
+
+@FITS
+def test_weights_that_exist_are_not_fitted_again(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the plain method's weights passed in, the only other fit is that of the validation."""
+    name = "item_knn_weights" if fit is fit_recent_item_knn else "ease_weights"
+    make = item_knn_weights if fit is fit_recent_item_knn else ease_weights
+    events, sizes = moving(np.random.default_rng(0)), []
+
+    def counted(past: Events) -> ItemWeights:
+        sizes.append(len(past))
+        return make(past)
+
+    monkeypatch.setattr(recency, name, counted)
+    whole = fit_recent_item_knn if fit is fit_recent_item_knn else fit_recent_ease
+    shared = whole(events, np.random.default_rng(1), weights=make(events))
+    own = whole(events, np.random.default_rng(1))
+    assert sizes == [len(events) - 300, len(events) - 300, len(events)]
+    assert shared is not None
+    assert own is not None
+    states = whole_states(events)
+    assert [a.tobytes() for a in shared(states, 10)] == [a.tobytes() for a in own(states, 10)]
+
+
+def test_where_nobody_can_judge_the_half_life_is_the_stated_one() -> None:
+    """Users of one event leave nothing to hold out, and nothing breaks, nor in an empty world."""
+    assert best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0)) == UNTRIED
+    for fit in (fit_recent_item_knn, recent_ease):
+        assert fit(events_of([], 0), np.random.default_rng(0))(state_of([]), 2)[0].tolist() == [[-1, -1]]
+
+
+def test_a_large_catalogue_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the half-life is the stated one, and above EASE's own there is no method."""
     monkeypatch.setattr("recsys.evaluation.recency.LARGE_CATALOGUE", N - 1)
     assert best_half_life(moving(np.random.default_rng(0)), item_knn_weights, np.random.default_rng(1)) == UNTRIED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,15 @@ from rich.console import Console
 
 from recsys.errors import BrokenMethod, InvalidInput
 from recsys.evaluation import report, resources
+from recsys.evaluation.metrics import ItemFacts
 from recsys.evaluation.truth import Truth
 from recsys.events import MISSING, Events, Float32, Int32, Recommend, UserStates, states_at
 
 N_ITEMS = 40
+
+
+FACTS = ItemFacts(np.full(N_ITEMS, 2), 8, np.eye(2, dtype=np.float32)[np.arange(N_ITEMS) % 2])
+"""Every item has two of eight users; the categories take turns, and the only seen item is of the second, "odd"."""
 
 
 def truth_with(held: list[list[int]]) -> Truth:
@@ -42,8 +48,8 @@ def always(*items: int) -> Recommend:
 
 
 def evaluated(methods: dict[str, Recommend], truth: Truth, **options: object) -> report.Report:
-    rng = np.random.default_rng(0)
-    return report.evaluate(methods, truth, N_ITEMS, rng, protocol="leave-one-out", n_resamples=200, **options)  # type: ignore[arg-type]
+    given = {"protocol": "leave-one-out", "facts": FACTS, "category_names": ("even", "odd"), "n_resamples": 200} | options
+    return report.evaluate(methods, truth, rng=np.random.default_rng(0), **given)  # type: ignore[arg-type]
 
 
 def test_the_report_has_the_documented_shape() -> None:
@@ -53,7 +59,7 @@ def test_the_report_has_the_documented_shape() -> None:
     def sure(value: float) -> dict[str, object]:
         return {"value": value, "low": pytest.approx(value), "high": pytest.approx(value)}
 
-    assert actual == {
+    assert report._plain(actual) == {
         "protocol": "leave-one-out",
         "k": 100,
         "n_items": N_ITEMS,
@@ -63,18 +69,80 @@ def test_the_report_has_the_documented_shape() -> None:
                 "recall@10": sure(1.0),
                 "recall@20": sure(1.0),
                 "mrr": sure(0.5),
+                "map@10": sure(0.5),
+                "hit_rate@10": sure(1.0),
+                "stratified_recall@20": sure(1.0),
+                "novelty@10": sure(2.0),
+                "diversity@10": sure(1.0),
                 "coverage": sure(0.05),
                 "n_users": 3,
             },
         },
+        "paired": {"second": {}},
+        "segments": {
+            "history length": [{"segment": "1-1", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}],
+            "favourite category": [{"segment": "odd", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}],
+        },
+        "popularity": {"head": {"second": 1.0}, "middle": {"second": None}, "tail": {"second": None}},
     }
+
+
+def test_methods_are_compared_user_by_user() -> None:
+    """One method finds every first item, the other none: the difference is 1 and so are both ends, and its reverse -1."""
+    actual = evaluated({"good": always(0, 1), "bad": always(2, 3)}, truth_with([[0]] * 40))["paired"]
+    assert actual == {
+        "good": {"bad": {"difference": 1.0, "low": 1.0, "high": 1.0, "p_value": 1 / 2001}},
+        "bad": {"good": {"difference": -1.0, "low": -1.0, "high": -1.0, "p_value": 1 / 2001}},
+    }
+
+
+def test_methods_with_the_same_lists_do_not_differ() -> None:
+    """The difference is 0 in every resample and its p-value is 1, though the figures themselves vary."""
+    both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth_with([[0], [1], [5]]))
+    assert both["paired"]["a"]["b"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
+    assert both["methods"]["a"]["ndcg@10"]["low"] < both["methods"]["a"]["ndcg@10"]["high"]
+
+
+def test_segments_add_up_to_the_whole() -> None:
+    """The segments' means, weighed by their users, are the mean of all users."""
+    truth = truth_with([[0], [1], [], [5]])
+    states = replace(truth.states, n_events=np.array([1, 7, 3, 9], np.int32))
+    actual = evaluated({"m": always(0, 1)}, replace(truth, states=states))
+    bins = actual["segments"]["history length"]
+    assert [(b["segment"], b["n_users"]) for b in bins] == [("1-1", 1), ("2-7", 1), ("8-9", 1)]
+    assert [b["methods"]["m"]["value"] for b in bins] == [1.0, pytest.approx(1 / np.log2(3)), 0.0]
+    assert np.mean([b["methods"]["m"]["value"] for b in bins]) == pytest.approx(actual["methods"]["m"]["ndcg@10"]["value"])
+
+
+def test_a_catalogue_without_categories_has_no_such_segment(tmp_path: Path) -> None:
+    """Favourite categories are absent and diversity is null."""
+    facts = replace(FACTS, membership=np.empty((N_ITEMS, 0), np.float32))
+    actual = evaluated({"m": always(0, 1)}, truth_with([[0], [1]]), facts=facts, category_names=())
+    report.write_json(actual, tmp_path / "report.json")
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert list(written["segments"]) == ["history length"]
+    assert written["methods"]["m"]["diversity@10"] == {"value": None, "low": None, "high": None}
+
+
+def test_recall_is_told_by_popularity() -> None:
+    """Items 0, 1 and 2 hold a third of the pairs each: the first two are found whenever held out, and the third never."""
+    facts = replace(FACTS, users=np.array([4, 4, 4, *[0] * (N_ITEMS - 3)]))
+    actual = evaluated({"m": always(0, 1), "n": always(1)}, truth_with([[0, 1], [0], [2, 30]]), facts=facts)
+    expected = {"head": {"m": 1.0, "n": 0.0}, "middle": {"m": 1.0, "n": 1.0}, "tail": {"m": 0.0, "n": 0.0}}
+    assert actual["popularity"] == expected
+
+
+def test_facts_of_another_catalogue_are_refused() -> None:
+    """Two columns of membership need two names."""
+    with pytest.raises(InvalidInput, match="1 category names"):
+        evaluated({"m": always(0)}, truth_with([[1]]), category_names=("even",))
 
 
 def test_users_without_held_out_items_are_not_counted() -> None:
     """Two of three users have something to foretell, and the third changes nothing."""
     with_third = evaluated({"m": always(0)}, truth_with([[0], [], [5]]))
     without = evaluated({"m": always(0)}, truth_with([[0], [5]]))
-    assert with_third == without
+    assert report._plain(with_third) == report._plain(without)
     assert with_third["methods"]["m"]["n_users"] == 2
     assert with_third["methods"]["m"]["recall@10"]["value"] == 0.5
 
@@ -91,24 +159,30 @@ def test_intervals_surround_their_values() -> None:
 
     figures = evaluated({"m": shuffled}, truth_with(held))["methods"]["m"]
     for metric in report.METRICS:
-        assert 0 <= figures[metric]["low"] <= figures[metric]["value"] <= figures[metric]["high"] <= 1
+        ends = figures[metric]["low"], figures[metric]["high"]
+        slack = 1e-12  # means of equal numbers differ in the last place
+        assert 0 <= ends[0] <= figures[metric]["value"] + slack
+        assert figures[metric]["value"] <= ends[1] + slack <= (3 if metric == "novelty@10" else 1) + 2 * slack
 
 
 def test_methods_are_resampled_alike() -> None:
     """Two methods with the same lists get the same intervals, whatever stands beside them."""
     truth = truth_with([[0], [3], [0], [9]])
-    both = evaluated({"a": always(0), "b": always(0)}, truth)["methods"]
-    assert both["a"] == both["b"] == evaluated({"b": always(0)}, truth)["methods"]["b"]
+    both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth)["methods"]
+    assert both["a"] == both["b"] == evaluated({"b": always(0, 1)}, truth)["methods"]["b"]
 
 
 def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
     """Where nobody has a held-out item the report says null, the table none, and a warning why."""
     with pytest.warns(RuntimeWarning, match="no user has a held-out item"):
-        empty = evaluated({"m": always(0)}, truth_with([[], []]))
+        empty = evaluated({"m": always(0), "n": always(1)}, truth_with([[], []]))
     report.write_json(empty, tmp_path / "report.json")
-    figures = json.loads((tmp_path / "report.json").read_text())["methods"]["m"]
+    written = json.loads((tmp_path / "report.json").read_text())
     nothing = {"value": None, "low": None, "high": None}
-    assert figures == {**dict.fromkeys(report.METRICS, nothing), "n_users": 0}
+    assert written["methods"]["m"] == {**dict.fromkeys(report.METRICS, nothing), "n_users": 0}
+    assert written["paired"]["m"]["n"] == {"difference": None, "low": None, "high": None, "p_value": None}
+    assert written["segments"] == {"history length": [], "favourite category": []}
+    assert written["popularity"]["head"] == {"m": None, "n": None}
     assert "none" in rendered(empty)
 
 
@@ -132,7 +206,7 @@ def test_progress_is_told_per_method(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, int]] = []
     parts = evaluated({"m": always(0, 1)}, truth, progress=lambda *step: told.append(step))
     assert told == [("m", 2, 3), ("m", 3, 3)]
-    assert parts == whole
+    assert report._plain(parts) == report._plain(whole)
 
 
 def test_candidate_recall_is_the_share_of_held_out_items(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,10 +255,10 @@ def rendered(figures: report.Report) -> str:
     return console.file.getvalue()
 
 
-def test_the_table_names_every_method_and_metric() -> None:
-    """What the JSON says can be read in the terminal."""
+def test_the_table_names_every_method_and_its_metrics() -> None:
+    """The chief figures of the JSON can be read in the terminal."""
     text = rendered(evaluated({"second": always(0, 1), "never": always(2)}, truth_with([[1], [1]])))
-    for word in ("second", "never", *report.METRICS, "users", "0.6309", "leave-one-out"):
+    for word in ("second", "never", *report.TABLE, "users", "0.6309", "leave-one-out"):
         assert word in text
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from recsys.errors import CorruptArtefact
 from recsys.wire import (
+    Canary,
     ItemRecord,
     ReleasePointer,
     ShortlistRecord,
@@ -127,3 +128,17 @@ def test_no_record(unpack: Unpack, packed: bytes) -> None:
     """Bytes that are no record at all are corrupt, and the message says what was expected and what to do."""
     with pytest.raises(CorruptArtefact, match=r"publish the release again|promote one"):
         unpack(packed)
+
+
+def test_a_pointer_with_a_canary_comes_back_and_one_without_is_as_it_was() -> None:
+    """An older reader of a pointer without a canary sees no difference."""
+    pointer = ReleasePointer("b", "a", Canary("c", 12.5))
+    assert unpack_pointer(pack_pointer(pointer)) == pointer
+    assert msgpack.unpackb(pack_pointer(ReleasePointer("b", "a"))) == {"current": "b", "previous": "a"}
+
+
+@pytest.mark.parametrize("canary", ["v", {"version": 1, "percent": 2}, {"version": "v"}])
+def test_a_pointer_with_a_broken_canary_is_refused(canary) -> None:
+    """And says what ends it."""
+    with pytest.raises(CorruptArtefact, match="promote a release"):
+        unpack_pointer(msgpack.packb({"current": "b", "canary": canary}))

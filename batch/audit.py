@@ -1,0 +1,155 @@
+"""Asks of every evaluation whether anything in it knew the future: by giving it another one, and by looking at its features.
+
+What is as of a cut must not move when the events after it do: that is proof, and a difference stops the evaluation. Knowledge
+that came from elsewhere (a column of the items table that was filled in afterwards) does not move either; it shows by a
+feature that tells held-out items from the other candidates almost without error, which no honest one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from recsys.catalogue import Dataset
+from recsys.errors import KnowsTheFuture
+from recsys.evaluation.truth import Truth
+from recsys.events import MISSING, Events, Float32, Int64, states_at
+from recsys.features import FEATURES, ItemTable, features
+from recsys.neighbours import Neighbours
+from recsys.pipeline import Model, retrieve
+from recsys.training.fit import item_table_of
+from recsys.training.split import before
+
+USERS = 500
+"""Users whose feature rows are looked at."""
+
+SUSPICIOUS = 0.98
+"""The mean area under a user's ROC curve above which a single feature knows too much; honest ones reach 0.7 to 0.9."""
+
+FEWEST_HITS = 50
+"""Held-out items among the candidates, below which a perfect feature may be chance."""
+
+HELD = "held"
+
+Check = dict[str, str]
+"""{"check", "outcome": "held" or what else, "detail"}."""
+
+
+def audit(
+    dataset: Dataset, cut: Int64, past: Events, model: Model, truth: Truth, learnt_from: Mapping[str, str] | None = None
+) -> list[Check]:
+    """What was checked, and how it came out; `learnt_from` tells by `digest` what each part was trained on.
+
+    Raises:
+        KnowsTheFuture: the past, a part's training events, the item table or feature rows depend on what came after the cut.
+    """
+    known = before(dataset.events, cut)
+    return [
+        _past_ends(past, known),
+        *(_same_events(part, told, known) for part, told in (learnt_from or {}).items()),
+        _another_future(dataset, cut, model, truth),
+        _telling_features(model, truth),
+    ]
+
+
+def digest(events: Events) -> str:
+    """Hex sha256 of who did what, when."""
+    told = hashlib.sha256()
+    for array in (events.user, events.item, events.time):
+        told.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+    return told.hexdigest()
+
+
+def _past_ends(past: Events, known: Events) -> Check:
+    if digest(past) != digest(known):
+        raise KnowsTheFuture(
+            f"the past has {len(past)} events, and {len(known)} lie before the cuts: nothing but these may be learnt from"
+        )
+    return _check("The past ends at the cut", f"{len(past)} events, all before their user's cut")
+
+
+def _same_events(part: str, told: str, known: Events) -> Check:
+    if told != digest(known):
+        raise KnowsTheFuture(f"the {part} learnt from other events than those before the cuts: train them again")
+    return _check(f"The {part} learnt from the past alone", "their training events are those before the cuts")
+
+
+def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) -> Check:
+    """Puts random items after every cut; the item table, the states and the feature rows have to stay as they are."""
+    events = dataset.events
+    after = np.arange(len(events)) >= cut[events.user]
+    drawn = np.random.default_rng(0).integers(0, events.n_items, len(events)).astype(np.int32)
+    other = replace(dataset, events=replace(events, item=np.where(after, drawn, events.item)))
+    table = item_table_of(other, before(other.events, cut))
+    moved = [name for name, one in _arrays(model.table).items() if not _alike(one, _arrays(table)[name])]
+    if moved:
+        raise KnowsTheFuture(f"the item table's {', '.join(moved)} changed with what came after the cut: compute them before it")
+    users = truth.users[: min(len(truth), USERS)]
+    states = states_at(other.events, other.events.offsets()[:-1][users], cut[users], dataset.attributes[users])
+    rows = [_rows(m, s) for m, s in ((model, truth.states.slice(0, len(users))), (replace(model, table=table), states))]
+    if rows[0].shape != rows[1].shape or not _alike(*rows):
+        raise KnowsTheFuture("feature rows changed with what came after the cut: states and features must be as of it")
+    detail = f"{int(after.sum())} events replaced; item table and {len(rows[0])} feature rows as before"
+    return _check("Another future changes nothing", detail)
+
+
+def _telling_features(model: Model, truth: Truth) -> Check:
+    name, area, hits = most_telling(model, truth.slice(0, min(len(truth), USERS)))
+    what = "No feature knows the hold-out by itself"
+    detail = f"{name} tells most: it puts a held-out item above another candidate in {area:.1%} of pairs"
+    if hits < FEWEST_HITS:
+        return _check(what, f"not decided: only {hits} held-out items among the candidates")
+    if area < SUSPICIOUS:
+        return _check(what, detail)
+    return _check(what, f"{detail}; see where it comes from", "suspicious")
+
+
+def most_telling(model: Model, truth: Truth) -> tuple[str, float, int]:
+    """The feature that best tells held-out items from other candidates, its mean AUC over users, and the number of hits."""
+    candidates = retrieve(model, truth.states)
+    rows = features(truth.states, candidates, model.table)
+    present = candidates.items != MISSING
+    ends = np.cumsum(present.sum(axis=1))
+    areas, found = [], 0
+    for user in range(len(truth)):
+        held = truth.items[truth.offsets[user] : truth.offsets[user + 1]]
+        hit = np.isin(candidates.items[user][present[user]], held)
+        if hit.any() and not hit.all():
+            areas.append(_areas(rows[ends[user] - len(hit) : ends[user]], hit))
+            found += int(hit.sum())
+    if not areas:
+        return next(iter(FEATURES)), 0.5, 0
+    mean = np.mean(areas, axis=0)
+    best = int(np.argmax(np.abs(mean - 0.5)))
+    return list(FEATURES)[best], float(0.5 + abs(mean[best] - 0.5)), found
+
+
+def _areas(rows: Float32, hit: np.ndarray) -> np.ndarray:
+    """float64[F]: the area under the ROC curve of each column, ties counting half (Mann and Whitney, 1947)."""
+    n_hits = int(hit.sum())
+    ranks = rankdata(rows, axis=0)[hit].sum(axis=0)
+    return (ranks - n_hits * (n_hits + 1) / 2) / (n_hits * (len(hit) - n_hits))
+
+
+def _rows(model: Model, states: Any) -> Float32:  # noqa: ANN401 - states of any number of users
+    return features(states, retrieve(model, states), model.table)
+
+
+def _arrays(table: ItemTable) -> dict[str, np.ndarray]:
+    told = {f.name: getattr(table, f.name) for f in fields(table)}
+    own = {name: np.asarray(value) for name, value in told.items() if not isinstance(value, Neighbours)}
+    return own | {"neighbours": table.neighbours.rows, "neighbours' weights": table.neighbours.weights}
+
+
+def _alike(one: np.ndarray, two: np.ndarray) -> bool:
+    """Equal but for the last digits, which another machine's arithmetic may move."""
+    return one.shape == two.shape and bool(np.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True))
+
+
+def _check(what: str, detail: str, outcome: str = HELD) -> Check:
+    return {"check": what, "outcome": outcome, "detail": detail}

@@ -1,0 +1,90 @@
+"""Copies of the work directory in S3, from which a refresh goes on when Spot has taken its machine.
+
+What a stage left is uploaded when it has finished, the marks of finished stages last: whatever moment the machine stops at,
+a mark in S3 means that the files of its stage are there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recsys.errors import ArtefactsUnavailable, InvalidSettings
+
+MARKS = "done"
+"""The directory of marks, as `batch.job` writes them."""
+
+
+class Checkpoints:
+    """The copies of one run's work directory, below s3://bucket/prefix/run."""
+
+    def __init__(self, uri: str, run: str) -> None:
+        """uri: s3://bucket/prefix; run: the run's id, the same for each attempt.
+
+        Raises:
+            InvalidSettings: the address names no bucket of S3.
+        """
+        import boto3
+
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not uri.startswith("s3://") or not bucket:
+            raise InvalidSettings(f"SHORTLIST_CHECKPOINTS={uri!r}: must be s3://bucket/prefix, or unset for none")
+        self._client = boto3.client("s3")
+        self._bucket, self._prefix = bucket, f"{prefix.strip('/')}/{run}/".lstrip("/")
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def restore(self, work: Path) -> int:
+        """Brings the copies to `work`, unless finished stages are there already; gives their number.
+
+        Raises:
+            ArtefactsUnavailable: S3 does not answer.
+        """
+        if (work / MARKS).exists():  # this machine's own files are at least as new
+            return 0
+        with self._errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+            for key in keys:
+                name = key.removeprefix(self._prefix)
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+                self._client.download_file(self._bucket, key, str(work / name))
+                self._known[name] = _state(work / name)
+        return len(keys)
+
+    def save(self, work: Path) -> int:
+        """Uploads what is new or has changed; gives the number of files.
+
+        Raises:
+            ArtefactsUnavailable: S3 does not answer.
+        """
+        changed = [name for name in _files(work) if self._known.get(name) != _state(work / name)]
+        with self._errors():
+            for name in changed:
+                state = _state(work / name)
+                self._client.upload_file(str(work / name), self._bucket, self._prefix + name)
+                self._known[name] = state
+        return len(changed)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            message = f"checkpoints at s3://{self._bucket}/{self._prefix} cannot be used ({error}): check the bucket and the role"
+            raise ArtefactsUnavailable(message) from error
+
+
+def _files(work: Path) -> list[str]:
+    """The finished files of the work directory, marks last; drafts are left out."""
+    files = (path.relative_to(work) for path in work.rglob("*") if path.is_file())
+    kept = [path for path in files if not path.name.startswith(".") and path.suffix != ".draft"]
+    return [path.as_posix() for path in sorted(kept, key=lambda path: (path.parts[0] == MARKS, path))]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,140 @@
+"""What the model is worth to users, and for items, that training has never seen.
+
+Fresh users: some users are kept out of training altogether; from their first events the model foretells what they did next.
+They are served as they are (nothing is retrained), and beside that by towers, neighbours and an item table that have learnt
+from those first events, which is all that waiting for the next batch could give.
+
+New items: some items are taken out of all events; each user who had any of them is offered those items alone, from the
+history without them, by what is known of their content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batch.console import Narrator
+from recsys.catalogue import Dataset
+from recsys.evaluation.baselines import fit_popularity
+from recsys.evaluation.metrics import facts_of
+from recsys.evaluation.report import Report, evaluate
+from recsys.evaluation.truth import Truth, truth_between
+from recsys.events import Events, Float32, Int32, Int64, Recommend, UserStates, states_at
+from recsys.pipeline import Model, recommend, recommender
+from recsys.settings import Protocol
+from recsys.training.fit import FitParams, Stage, assemble, fit_two_stage, item_table_of, towers_of
+from recsys.training.item_table import content_matrix
+
+KNOWN = (1, 3, 5, 10)
+"""How many events of a fresh user are known."""
+
+JUDGED = 10
+"""How many of the following events judge a list."""
+
+USERS = 500
+SHARE = 0.1
+"""Of the users, or of the items, what is kept out of training; of the users USERS at most."""
+
+FEWEST = 30
+"""Users, or items, kept out, below which nothing is measured."""
+
+SEED = 20260801
+
+
+def cold_start(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narrator) -> dict[str, Any]:
+    """The report's sections "fresh_users" and "new_items", either left out where the data has too few of them."""
+    sections = {
+        "fresh_users": fresh_users(dataset, protocol, params, narrator.stage),
+        "new_items": new_items(dataset, protocol, params, narrator.stage),
+    }
+    return {name: section for name, section in sections.items() if section}
+
+
+def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage) -> list[dict[str, Any]]:
+    """NDCG@10 for each of KNOWN: {"events", "n_users", "popularity", "fresh", "retrained"}; empty with too few users."""
+    events = dataset.events
+    held = _drawn(np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1]), min(USERS, int(events.n_users * SHARE)))
+    if len(held) < FEWEST:
+        return []
+    others = events.take(~np.isin(events.user, held))
+    fitted = fit_two_stage(dataset, others, protocol, params, lambda name: stage(f"without some users: {name}"))
+    rows = []
+    for known in KNOWN:
+        with stage(f"fresh users of {known} events") as progress:
+            past = _with_first(events, held, known)
+            towers = towers_of(dataset, past, params, progress, fitted.epochs).towers
+            retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
+            methods = {
+                "popularity": fit_popularity(others),
+                "fresh": recommender(fitted.model),
+                "retrained": recommender(retrained),
+            }
+            report = _report(dataset, methods, _after_first(dataset, held, known), others, protocol)
+        figures = {name: row["ndcg@10"] for name, row in report["methods"].items()}
+        rows.append({"events": known, "n_users": report["methods"]["fresh"]["n_users"], **figures})
+    return rows
+
+
+def new_items(dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage) -> dict[str, Any]:
+    """Recall@20 among items that were kept out: {"n_items", "n_users", "recall@20", "random"}; empty without content."""
+    events = dataset.events
+    popular = np.bincount(events.item, minlength=events.n_items)
+    held = _drawn(np.flatnonzero(popular), int(events.n_items * SHARE))
+    if len(held) < FEWEST or content_matrix(dataset.catalogue).shape[1] == 0:
+        return {}
+    new = np.isin(np.arange(events.n_items), held)
+    past = events.take(~new[events.item])
+    truth = _later(events, past, new)
+    model = fit_two_stage(dataset, past, protocol, params, lambda name: stage(f"without some items: {name}")).model
+    with stage("new items"):
+        report = _report(dataset, {"model": _among(model, new)}, truth, past, protocol)
+    row = report["methods"]["model"]
+    chance = min(1.0, 20 / len(held))
+    return {"n_items": len(held), "n_users": row["n_users"], "recall@20": row["recall@20"], "random": chance}
+
+
+def _drawn(able: Int64, wanted: int) -> Int64:
+    return np.sort(np.random.default_rng(SEED).permutation(able)[:wanted])
+
+
+def _with_first(events: Events, held: Int64, known: int) -> Events:
+    """The others' events and the first `known` of each held user, in their order."""
+    place = np.arange(len(events)) - events.offsets()[:-1][events.user]
+    return events.take(~np.isin(events.user, held) | (place < known))
+
+
+def _after_first(dataset: Dataset, held: Int64, known: int) -> Truth:
+    """The JUDGED events of the held users after the first `known`."""
+    events = dataset.events
+    starts, ends = events.offsets()[:-1][held], events.offsets()[1:][held]
+    states = states_at(events, starts, starts + known, dataset.attributes[held])
+    return truth_between(events, held, states, starts + known, np.minimum(ends, starts + known + JUDGED))
+
+
+def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
+    """The new items of each user who had any of them and something else, from their history without these."""
+    had = events.take(new[events.item])
+    counts, known = np.diff(had.offsets()), np.diff(past.offsets())
+    users = np.flatnonzero((counts > 0) & (known > 0))
+    states = states_at(past, past.offsets()[:-1][users], past.offsets()[1:][users])
+    return truth_between(had, users, states, had.offsets()[:-1][users], had.offsets()[1:][users])
+
+
+def _among(model: Model, allowed: NDArray[np.bool_]) -> Recommend:
+    quiet = replace(model, exploration_share=0.0)
+
+    def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        found = recommend(quiet, states, k, allowed=allowed)
+        return found.items, found.scores
+
+    return method
+
+
+def _report(dataset: Dataset, methods: Mapping[str, Recommend], truth: Truth, past: Events, protocol: Protocol) -> Report:
+    names = dataset.catalogue.category_names
+    facts = facts_of(past, dataset.catalogue.membership)
+    return evaluate(methods, truth, facts, np.random.default_rng(SEED), protocol=protocol, category_names=names)

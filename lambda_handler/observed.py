@@ -1,0 +1,34 @@
+"""A store whose commands are timed, each under its own name; standard library only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from lambda_handler.metrics import Metrics
+from recsys.store import Store
+
+
+def observed(store: Store, metrics: Metrics) -> Store:
+    """The same store, which records `shortlist_store_seconds` of every command, failed ones too."""
+    return cast("Store", _Observed(store, metrics))
+
+
+class _Observed:
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store, self._metrics = store, metrics
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the store has
+        found = getattr(self._store, name)
+        return found if name.startswith("_") or not callable(found) else self._timed(name, found)
+
+    def _timed(self, name: str, command: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the command
+            started = time.perf_counter()
+            try:
+                return command(*args, **kwargs)
+            finally:
+                self._metrics.record("shortlist_store_seconds", time.perf_counter() - started, command=name)
+
+        return timed

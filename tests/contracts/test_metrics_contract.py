@@ -1,0 +1,166 @@
+"""Known traffic through the whole API, and the exact counts that it leaves behind, for Prometheus and in Lambda's log."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from infra.local.runtime_api import LambdaService, http_event
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from lambda_handler.metrics import METRICS, Metrics
+from recsys.errors import ShortlistError
+from recsys.store import open_store
+from tests.exposition import Samples, parse, value
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """The metrics of one process."""
+    return Metrics()
+
+
+@pytest.fixture
+def client(published, metrics) -> TestClient:
+    """The API over the published release, which does not raise what it answers with 500."""
+    store = open_store(published.settings.redis_url, "published", 500)
+    app = create_app(published.settings, store, BundleLive(published.settings, metrics.step), metrics=metrics)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def drive(client: TestClient, published) -> Samples:
+    """Two cached answers, a live one, a session, an unknown user, a bad request, an unknown path; then the metrics."""
+    known = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    for body in (
+        {"user_id": known, "k": 3},
+        {"user_id": known, "k": 4},
+        {"user_id": known, "k": 5, "use_cache": False},
+        {"user_id": "fresh", "history": [published.dataset.catalogue.ids[0]]},
+        {"user_id": "nobody"},
+    ):
+        assert client.post("/recommend", json=body).status_code == 200
+    assert client.post("/recommend", json={"user_id": known, "k": 0}).status_code == 422
+    assert client.get("/no/such/path/7").status_code == 404
+    return parse(client.get("/metrics").text)[1]
+
+
+def test_known_traffic_leaves_exact_counts(client, published) -> None:
+    """Each request, answer, look-up and step is counted once, and nothing else is."""
+    samples = drive(client, published)
+    counted = {key: number for key, number in samples.items() if key[0].endswith("_total") and number}
+    assert counted == {
+        ("shortlist_requests_total", (("route", "/recommend"), ("status", "200"))): 5,
+        ("shortlist_requests_total", (("route", "/recommend"), ("status", "422"))): 1,
+        ("shortlist_requests_total", (("route", "unmatched"), ("status", "404"))): 1,
+        ("shortlist_answers_total", (("source", "batch"),)): 2,
+        ("shortlist_answers_total", (("source", "live"),)): 1,
+        ("shortlist_answers_total", (("source", "session"),)): 1,
+        ("shortlist_answers_total", (("source", "popular"),)): 1,
+        ("shortlist_cache_total", (("result", "hit"),)): 2,
+        ("shortlist_cache_total", (("result", "miss"),)): 1,
+    }
+
+
+def test_known_traffic_is_timed_as_often_as_it_happened(client, published) -> None:
+    """Steps once for each live answer and session, list ages once for each list, candidates once for each answer."""
+    samples = drive(client, published)
+    counts = {name: value(samples, f"shortlist_{name}_count") for name in ("retrieval_seconds", "features_seconds", "candidates")}
+    counts |= {n: value(samples, f"shortlist_{n}_count") for n in ("ranking_seconds", "list_age_seconds", "recommend_seconds")}
+    assert counts == {
+        "retrieval_seconds": 2,
+        "features_seconds": 2,
+        "ranking_seconds": 2,
+        "list_age_seconds": 2,
+        "candidates": 5,
+        "recommend_seconds": 5,
+    }
+    assert value(samples, "shortlist_request_seconds_count", route="/recommend") == 6
+    assert value(samples, "shortlist_store_seconds_count", command="read_user") == 4
+    assert value(samples, "shortlist_release_info", version=published.version) == 1
+
+
+def test_steps_are_parts_of_the_whole(client, published) -> None:
+    """Retrieval, features and ranking together take no longer than the recommendations, and those no longer than the requests."""
+    samples = drive(client, published)
+    steps = [value(samples, f"shortlist_{step}_seconds_sum") for step in ("retrieval", "features", "ranking", "recommend")]
+    assert min(steps) > 0
+    assert sum(steps[:3]) <= steps[3] <= value(samples, "shortlist_request_seconds_sum", route="/recommend")
+
+
+def test_every_metric_has_data_after_traffic_and_failures(client, published, metrics, monkeypatch) -> None:
+    """With a broken store and a bug beside the traffic, no family is empty."""
+    drive(client, published)
+    fail_once(client, monkeypatch, RuntimeError("a bug"))
+    fail_once(client, monkeypatch, ShortlistError("an error of ours"))
+    metrics.count("shortlist_degraded_total", kind="StoreUnavailable")  # how it comes about is tested with the API
+    metrics.count("shortlist_events_total", outcome="accepted")  # likewise
+    _, samples = parse(metrics.text())
+    told = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
+    assert set(METRICS) - told == {"shortlist_requests_in_flight"}
+
+
+def fail_once(client: TestClient, monkeypatch, error: Exception) -> int:
+    """The status of a request in which reading the store raises `error`."""
+
+    def raises(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("recsys.store.RedisStore.row_of", raises)
+        return client.get("/v1/items/1").status_code
+
+
+def test_errors_are_counted_by_kind_and_leave_nothing_in_flight(client, metrics, monkeypatch) -> None:
+    """A bug is a 500, an error of ours a 503; each is counted once, and the gauge returns to zero."""
+    statuses = [fail_once(client, monkeypatch, error) for error in (RuntimeError("a bug"), ShortlistError("ours"))]
+    assert statuses == [500, 503]
+    _, samples = parse(metrics.text())
+    assert value(samples, "shortlist_requests_in_flight") == 0
+    errors = {labels[0][1]: number for (name, labels), number in samples.items() if name == "shortlist_errors_total" and number}
+    assert errors == {"unexpected": 1, "ShortlistError": 1}
+    assert value(samples, "shortlist_requests_total", route="/v1/items/{item_id}", status="500") == 1
+    assert value(samples, "shortlist_requests_total", route="/v1/items/{item_id}", status="503") == 1
+
+
+def test_a_request_is_in_flight_while_it_is_answered(client) -> None:
+    """The request that asks for the metrics sees itself, and no other."""
+    client.get("/health")
+    _, samples = parse(client.get("/metrics").text)
+    assert value(samples, "shortlist_requests_in_flight") == 1
+
+
+def test_in_lambda_the_log_holds_the_same_counts(published, tmp_path) -> None:
+    """Under the real runtime client, each invocation prints its metrics in CloudWatch's embedded metric format."""
+    known = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as file,
+        LambdaService("lambda_handler.handler.handler", ROOT, os.environ | published.environ, log=file.fileno()) as service,
+    ):
+        for k in (3, 4):
+            service.invoke(http_event("POST", "/recommend", {"user_id": known, "k": k}))
+    documents = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"_aws"')]
+    totals: dict[tuple[str, str], float] = {}
+    for document in documents:
+        for directive in document["_aws"]["CloudWatchMetrics"]:
+            labels = [document[name] for name in directive["Dimensions"][0]]
+            for name in (metric["Name"] for metric in directive["Metrics"]):
+                values = document[name]
+                told = len(values) if isinstance(values, list) else 1
+                totals[name, ",".join(labels)] = totals.get((name, ",".join(labels)), 0) + told
+    assert {d["release"] for d in documents} == {published.version}
+    assert {key: n for key, n in totals.items() if key[0] != "shortlist_store_seconds"} == {
+        ("shortlist_requests_total", "/recommend,200"): 2,
+        ("shortlist_request_seconds", "/recommend"): 2,
+        ("shortlist_recommend_seconds", ""): 2,
+        ("shortlist_cache_total", "hit"): 2,
+        ("shortlist_answers_total", "batch"): 2,
+        ("shortlist_candidates", ""): 2,
+        ("shortlist_list_age_seconds", ""): 2,
+    }

@@ -1,0 +1,217 @@
+"""The whole service on one machine, while releases change and the batch is killed.
+
+S3 over HTTP, a cluster with TLS, the built package under the real runtime client, the batch as a process of its own, and a
+client that never stops asking.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import boto3
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from infra.local.cluster import cluster, server
+from infra.local.runtime_api import LambdaService, http_event
+from recsys.store import RedisStore, open_store
+from recsys.wire import ReleasePointer, unpack_list
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "service"
+K = 5
+REDIS = server()
+PUBLISHING = ("assemble the bundle", "precompute the lists", "upload the bundle", "write the lists", "verify by reading back")
+"""What the batch has just finished when it is killed."""
+
+pytestmark = pytest.mark.skipif(REDIS is None, reason="no redis-server of version 7: install it for a cluster with TLS")
+
+
+@dataclass
+class Service:
+    """Where everything is, and how the batch is run."""
+
+    environ: dict[str, str]
+    store: RedisStore
+    attempts: int = 0
+
+    def refresh(self, run: str, tables: str, kill_after: str | None = None) -> int:
+        """Runs the batch; with `kill_after`, kills it once it has said so. Gives the exit status."""
+        told = {f"SHORTLIST_{t.upper()}": f"s3://{BUCKET}/{tables}/{t}.parquet" for t in ("interactions", "items")}
+        environ = os.environ | self.environ | told | {"SHORTLIST_RUN_ID": run}
+        self.attempts += 1  # each on a machine of its own
+        environ["SHORTLIST_WORK"] = f"{self.environ['SHORTLIST_WORK']}/{self.attempts}"
+        command = [sys.executable, "-m", "batch", "refresh"]
+        said = []
+        with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:
+                said.append(line)
+                if kill_after is not None and str(json.loads(line).get("message")).startswith(kill_after):
+                    process.kill()
+        assert process.returncode in (0, -9), "".join(said[-5:])
+        return process.returncode
+
+    def release(self, *arguments: str) -> None:
+        """Runs `shortlist release`."""
+        command = [sys.executable, "-m", "batch.cli", "release", *arguments]
+        subprocess.run(command, cwd=ROOT, env=os.environ | self.environ, check=True, capture_output=True)
+
+    def pointer(self) -> ReleasePointer:
+        """What serves."""
+        found = self.store.release()
+        assert found is not None
+        return found
+
+
+@dataclass
+class Client:
+    """Asks for one user after another, without a pause, and keeps what it was told."""
+
+    ask: Callable[[str], dict]
+    users: list[str]
+    answers: list[dict] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _more: threading.Condition = field(default_factory=threading.Condition)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            answer = self.ask(self.users[len(self.answers) % len(self.users)])
+            with self._more:
+                self.answers.append(answer)
+                self._more.notify_all()
+
+    def hears(self, number: int) -> list[dict]:
+        """The next answers, so many of them."""
+        with self._more:
+            start = len(self.answers)
+            assert self._more.wait_for(lambda: len(self.answers) >= start + number, timeout=60)
+            return self.answers[start + 1 :]
+
+
+@pytest.fixture(scope="module")
+def service(tables, tmp_path_factory) -> Iterator[Service]:
+    """S3 with two nights' tables, and an empty cluster."""
+    directory = tmp_path_factory.mktemp("service")
+    moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    with cluster(REDIS, directory) as url:
+        environ = {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "REDIS_URL": url,
+            "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/releases",
+            "SHORTLIST_CHECKPOINTS": f"s3://{BUCKET}/runs",
+            "SHORTLIST_WORK": str(directory / "work"),
+            "SHORTLIST_BUNDLE_DIR": str(directory),
+            "SHORTLIST_NAMESPACE": "e2e",
+            "SHORTLIST_RELEASE_CACHE_SECONDS": "0",
+            "SHORTLIST_REDIS_TIMEOUT_MS": "5000",
+            "SHORTLIST_GATE": "off",
+            "SHORTLIST_THREADS": "1",
+            "EMBEDDING_DIM": "8",
+            "TOP_K_CANDIDATES": "40",
+            "LGBM_N_ESTIMATORS": "5",
+        }
+        upload(environ, tables, directory)
+        store = open_store(url, "e2e", 5000)
+        yield Service(environ, store)
+        store.close()
+    moto.stop()
+
+
+def upload(environ: dict[str, str], tables: Path, directory: Path) -> None:
+    """The first night's tables, and the second's: an event more for each user, and a new item that shifts every row."""
+    names = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+    names |= {"endpoint_url": "AWS_ENDPOINT_URL", "region_name": "AWS_DEFAULT_REGION"}
+    client = boto3.client("s3", **{name: environ[variable] for name, variable in names.items()})
+    client.create_bucket(Bucket=BUCKET)
+    interactions, items = (pl.read_parquet(tables / f"{name}.parquet") for name in ("interactions", "items"))
+    newest = (
+        interactions.group_by("user_id", maintain_order=True)
+        .last()
+        .with_columns(pl.lit("0-new").alias("item_id"), (pl.col("timestamp") + 1).alias("timestamp"))
+    )
+    new_item = items.head(1).with_columns(pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title"))
+    nights = {
+        "monday": (interactions, items),
+        "tuesday": (pl.concat([interactions, newest.select(interactions.columns)]), pl.concat([new_item, items])),
+    }
+    for night, frames in nights.items():
+        for name, frame in zip(("interactions", "items"), frames, strict=True):
+            path = directory / f"{night}-{name}.parquet"
+            frame.write_parquet(path)
+            client.upload_file(str(path), BUCKET, f"{night}/{name}.parquet")
+    client.close()
+
+
+def asker(running: LambdaService) -> Callable[[str], dict]:
+    """Asks the built handler for a user's list."""
+
+    def ask(user: str) -> dict:
+        invoked = running.invoke(http_event("POST", "/recommend", {"user_id": user, "k": K}))
+        assert invoked.error is None, invoked.payload
+        return {"status": invoked.payload["statusCode"], **json.loads(invoked.payload["body"])}
+
+    return ask
+
+
+def is_whole(store: RedisStore, answer: dict) -> bool:
+    """Whether an answer is of the release that it names alone: its own list, or items that this release has."""
+    version, ids = answer["model_version"], [item["item_id"] for item in answer["recommendations"]]
+    if answer["source"] == "batch":
+        rows = unpack_list(store.lists(version, [answer["user_id"]])[0]).rows[:K]
+        return ids == [item.id for item in store.items(version, rows)]
+    return answer["source"] == "live" and all(store.row_of(version, item) is not None for item in ids)
+
+
+def test_releases_change_under_a_client_that_never_notices(service, built, tables) -> None:
+    """Refresh, serve, killed refreshes, refresh, canary, promote, rollback: no answer fails, falls back or mixes two releases."""
+    users = pl.read_parquet(tables / "interactions.parquet")["user_id"].unique(maintain_order=True).cast(pl.String).to_list()
+    assert service.refresh("monday", "monday") == 0
+    monday = service.pointer().current
+    with built.service(service.environ) as running, Client(asker(running), users) as client:
+        assert {a["model_version"] for a in client.hears(20)} == {monday}
+
+        for point in PUBLISHING:
+            status = service.refresh("tuesday", "tuesday", kill_after=point)
+            assert (status, service.pointer().current) == (-9, monday)
+            client.hears(5)
+        assert service.refresh("tuesday", "tuesday") == 0
+        tuesday = service.pointer().current
+        assert service.pointer() == ReleasePointer(tuesday, monday)
+        assert {a["model_version"] for a in client.hears(20)} == {tuesday}
+
+        service.release("canary", monday, "--percent", "50")
+        pointer = service.pointer()
+        heard = client.hears(60)
+        assert {a["model_version"] for a in heard} == {monday, tuesday}
+        assert all(a["model_version"] == pointer.serving(a["user_id"]) for a in heard)
+
+        service.release("rollback")
+        assert {a["model_version"] for a in client.hears(20)} == {monday}
+        service.release("promote", tuesday)
+        assert {(a["model_version"], a["source"]) for a in client.hears(20)} == {(tuesday, "batch")}
+
+    assert {(a["status"], a["degraded"], len(a["recommendations"])) for a in client.answers} == {(200, False, K)}
+    assert [a for a in client.answers if not is_whole(service.store, a)] == []

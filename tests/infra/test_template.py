@@ -1,0 +1,311 @@
+"""The template's own promises: least privilege, names that stages do not share, and access strings that a real server takes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from batch import container
+from recsys.errors import StoreUnavailable
+from recsys.store import RedisStore
+from recsys.wire import ItemRecord, ReleasePointer, UserRecord
+
+ROOT = Path(__file__).parents[2]
+NAMELESS = {
+    "ecr:GetAuthorizationToken",
+    *(f"logs:{verb}LogDelivery" for verb in ("Create", "Get", "Update", "Delete")),
+    *("logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups"),
+    *(f"ec2:{verb}" for verb in ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets")),
+    *(f"ec2:{verb}" for verb in ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")),
+}
+"""Actions for which AWS lets a policy name no resource, or that its own documentation asks to be given on all."""
+
+NAMES = re.compile(
+    r"^(Name|Family|\w*(Function|Topic|Queue|Cluster|Repository|LogGroup|Cache|Dashboard|Alarm|Role)Name|User(Group)?Id)$"
+)
+
+
+class Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms as their long ones."""
+
+
+def _long_form(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    return {name: loader.construct_mapping(node, deep=True)}
+
+
+Loader.add_multi_constructor("!", _long_form)
+TEMPLATE = yaml.load((ROOT / "template.yaml").read_text(), Loader)  # noqa: S506 - a SafeLoader
+RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+
+
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every statement of the roles' policies, conditional ones too."""
+    for name, resource in RESOURCES.items():
+        for policy in resource["Properties"].get("Policies", []):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement["Fn::If"][1] if "Fn::If" in statement else statement
+
+
+def listed(value: object) -> list[Any]:
+    """The value as a list."""
+    return value if isinstance(value, list) else [value]
+
+
+def test_no_role_may_do_everything() -> None:
+    """No policy names an action by a wildcard, and all policies are written out here."""
+    assert [(name, a) for name, s in statements() for a in listed(s["Action"]) if "*" in a] == []
+    assert [name for name, r in RESOURCES.items() if "ManagedPolicyArns" in r["Properties"]] == []
+
+
+def test_no_role_may_touch_every_resource() -> None:
+    """Where AWS lets a resource be named, it is."""
+    broad = [(name, s) for name, s in statements() if "*" in listed(s["Resource"]) and s["Effect"] == "Allow"]
+    assert [(name, a) for name, s in broad for a in listed(s["Action"]) if a not in NAMELESS] == []
+
+
+def test_a_role_is_assumed_by_its_own_service_alone() -> None:
+    """Each role trusts one service."""
+    trusted = {
+        name: [s["Principal"]["Service"] for s in r["Properties"]["AssumeRolePolicyDocument"]["Statement"]]
+        for name, r in RESOURCES.items()
+        if r["Type"] == "AWS::IAM::Role"
+    }
+    assert trusted == {
+        "ServeRole": ["lambda.amazonaws.com"],
+        "BatchStartRole": ["ecs-tasks.amazonaws.com"],
+        "BatchRole": ["ecs-tasks.amazonaws.com"],
+        "RefreshRole": ["states.amazonaws.com"],
+        "ScheduleRole": ["scheduler.amazonaws.com"],
+    }
+
+
+def test_stages_share_no_name() -> None:
+    """Every name that the template chooses holds the stage, so that stages live beside each other."""
+    chosen = [
+        (name, key, value)
+        for name, resource in RESOURCES.items()
+        for key, value in resource["Properties"].items()
+        if NAMES.match(key) and not isinstance(value, dict | list) | ("Fn::Sub" in value and "${Stage}" in str(value))
+    ]
+    assert [c for c in chosen if c[0] != "ServeAliasLive" and c[2] != "$default"] == []
+
+
+def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
+    """The bucket is kept, versioned, encrypted, private, and speaks TLS alone."""
+    bucket = RESOURCES["Artefacts"]
+    told = bucket["Properties"]
+    assert (bucket["DeletionPolicy"], told["VersioningConfiguration"]["Status"]) == ("Retain", "Enabled")
+    assert set(told["PublicAccessBlockConfiguration"].values()) == {True}
+    statement = RESOURCES["ArtefactsPolicy"]["Properties"]["PolicyDocument"]["Statement"][0]
+    assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+
+
+def test_every_route_but_health_is_authorised() -> None:
+    """Nobody gets recommendations without a signature or a token, whichever the parameter says."""
+    routes = [(r["Properties"], r.get("Condition")) for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
+    assert [(told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes] == [
+        ("ANY /{proxy+}", "AWS_IAM", "UseIam"),
+        ("ANY /{proxy+}", "JWT", "UseJwt"),
+        ("GET /health", "NONE", None),
+    ]
+    allowed = TEMPLATE["Parameters"]["Authorization"]["AllowedValues"]
+    conditions = [TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt")]
+    assert (allowed, conditions) == (["AWS_IAM", "JWT"], ["AWS_IAM", "JWT"])
+
+
+def test_the_network_has_no_way_out() -> None:
+    """Neither an internet gateway nor a NAT gateway: they would cost more than the function."""
+    kinds = {r["Type"] for r in RESOURCES.values()}
+    assert kinds & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway"} == set()
+
+
+def test_a_stale_release_rings() -> None:
+    """No success in 26 hours raises the alarm, and so does no run at all."""
+    told = RESOURCES["Stale"]["Properties"]
+    assert TEMPLATE["Parameters"]["StaleAfterHours"]["Default"] == 26
+    assert (told["Period"], told["EvaluationPeriods"], told["TreatMissingData"]) == (
+        3600,
+        {"Ref": "StaleAfterHours"},
+        "breaching",
+    )
+
+
+def test_every_alarm_tells_somebody() -> None:
+    """No alarm rings unheard."""
+    alarms = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
+    assert {name for name, told in alarms.items() if told.get("AlarmActions") != [{"Ref": "AlarmTopic"}]} == set()
+
+
+def test_a_new_version_is_taken_back_by_alarms() -> None:
+    """A canary deployment watches the API's failures, and the live alias's errors and latency."""
+    preference = RESOURCES["Serve"]["Properties"]["DeploymentPreference"]
+    assert preference["Alarms"] == [{"Ref": "ApiFails"}, {"Ref": "ServeFails"}, {"Ref": "ServeSlow"}]
+    for name in ("ServeFails", "ServeSlow"):
+        assert {d["Name"] for d in RESOURCES[name]["Properties"]["Dimensions"]} == {"FunctionName", "Resource"}
+
+
+def states() -> dict[str, Any]:
+    """The refresh's states."""
+    return json.loads((ROOT / "infra" / "refresh.asl.json").read_text())["States"]
+
+
+def nexts(state: dict[str, Any]) -> set[str]:
+    """The states that may follow."""
+    told = [state, *state.get("Choices", []), *state.get("Catch", [])]
+    return {t["Next"] for t in told if "Next" in t} | ({state["Default"]} if "Default" in state else set())
+
+
+def test_every_state_of_the_refresh_is_reached_and_goes_on() -> None:
+    """No state is lost, none points nowhere, and every way ends in success or in Failed."""
+    known = states()
+    reached = {"First attempt"}
+    while grown := {n for name in reached for n in nexts(known[name])} - reached:
+        reached |= grown
+    assert reached == set(known)
+    assert {name for name, s in known.items() if s.get("End") or s["Type"] == "Fail"} == {"Refresh", "Failed"}
+
+
+def test_every_failure_of_the_batch_is_caught() -> None:
+    """Whatever goes wrong in the task leads to another attempt or to a message."""
+    caught = [error for rule in states()["Refresh"]["Catch"] for error in rule["ErrorEquals"]]
+    assert caught == ["States.TaskFailed", "States.ALL"]
+    assert nexts(states()["Tell"]) == {"Failed"}
+
+
+def test_the_refresh_gets_what_it_names() -> None:
+    """Each placeholder of the state machine is filled by the template, and nothing else is."""
+    named = set(re.findall(r"\$\{(\w+)\}", (ROOT / "infra" / "refresh.asl.json").read_text()))
+    assert named == set(RESOURCES["Refresh"]["Properties"]["DefinitionSubstitutions"])
+
+
+def test_the_dashboard_is_json() -> None:
+    """CloudWatch would refuse another body only when it is deployed."""
+    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    assert len(json.loads(re.sub(r"\$\{\w+\}", "x", body))["widgets"]) == 6
+
+
+def access(user: str, namespace: str) -> list[str]:
+    """The rules of a cache user, on keys of `namespace`."""
+    told = str(RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]).replace("shortlist-${Stage}", namespace)
+    return re.findall(r"\([^)]*\)|\S+", told)
+
+
+@pytest.fixture
+def store_of(valkey_url, namespace):
+    """Stores that a real server lets in under the template's access strings."""
+    admin, opened = redis.Redis.from_url(valkey_url), []
+
+    def open_as(user: str) -> RedisStore:
+        admin.execute_command("ACL", "SETUSER", user, "reset", *access(user, namespace), ">secret")
+        client = redis.Redis.from_url(valkey_url, username=user, password="secret")  # noqa: S106 - of this test
+        opened.append((user, client))
+        return RedisStore(lambda: client, namespace)
+
+    yield open_as
+    for user, client in opened:
+        client.close()
+        admin.execute_command("ACL", "DELUSER", user)
+    admin.close()
+
+
+def test_the_batch_may_publish(store_of) -> None:
+    """Everything that a release needs is written and read back under the batch's access string."""
+    store = store_of("CacheBatchUser")
+    store.ping()
+    store.write_items("v1", [(0, ItemRecord("i", "Title"))], 60)
+    assert store.write_lists("v1", [("u", b"list")], 60) == 1
+    assert store.write_users([("u", UserRecord(n_events=1))]) == 1
+    store.write_popular("v1", b"popular", 60)
+    assert (store.lists("v1", ["u"]), store.popular("v1"), store.row_of("v1", "i")) == ([b"list"], b"popular", 0)
+    store.set_release(ReleasePointer("v1"))
+    assert store.release() == ReleasePointer("v1")
+
+
+def test_the_batch_may_not_read_what_users_were_answered_live(store_of) -> None:
+    """Live results are between the API and its caller."""
+    with pytest.raises(StoreUnavailable, match="No permissions"):
+        store_of("CacheBatchUser").live("v1", "u", "digest")
+
+
+def test_the_api_may_look_up_and_cache(store_of) -> None:
+    """All reads of the handler, and the writes that are its own."""
+    store_of("CacheBatchUser").set_release(ReleasePointer("v1"))
+    store = store_of("CacheApiUser")
+    assert store.release() == ReleasePointer("v1")
+    store.read_user("v1", "u")
+    assert store.items("v1", [7]) == [None]
+    assert store.blocked() == frozenset()
+    store.write_live("v1", "u", "digest", b"answer", 60)
+    assert store.live("v1", "u", "digest") == b"answer"
+    store.write_users([("u", UserRecord(n_events=2))])
+
+
+def test_the_api_may_remove_the_list_of_a_deleted_user(store_of) -> None:
+    """Which is all that it may do to a list, besides reading it."""
+    store_of("CacheBatchUser").write_lists("v1", [("u", b"list")], 60)
+    store = store_of("CacheApiUser")
+    assert store.redis.delete(store.keys.list("v1", "u")) == 1
+    assert store.lists("v1", ["u"]) == [None]
+
+
+@pytest.mark.parametrize("write", ["lists", "items", "popular", "release"])
+def test_the_api_may_not_write_a_release(store_of, write) -> None:
+    """A flaw in what faces the world cannot change what others are shown."""
+    store = store_of("CacheApiUser")
+    writes = {
+        "lists": lambda: store.write_lists("v1", [("u", b"forged")], 60),
+        "items": lambda: store.write_items("v1", [(0, ItemRecord("i", "forged"))], 60),
+        "popular": lambda: store.write_popular("v1", b"forged", 60),
+        "release": lambda: store.set_release(ReleasePointer("forged")),
+    }
+    with pytest.raises(StoreUnavailable, match="No permissions"):
+        writes[write]()
+
+
+@pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])
+@pytest.mark.parametrize("command", [("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("GET", "another:key")])
+def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
+    """Neither user sees or harms what is not Shortlist's."""
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        store_of(user).redis.execute_command(*command)
+
+
+def test_every_parameter_and_every_output_is_in_the_guide() -> None:
+    """Whoever deploys finds each choice explained, and the guide names no output that is not there."""
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    assert {name for name in TEMPLATE["Parameters"] if f"`{name}`" not in guide} == set()
+    assert set(re.findall(r"\$\(out (\w+)\)", guide)) <= set(TEMPLATE["Outputs"])
+
+
+def test_the_guide_explains_every_exit_of_the_batch() -> None:
+    """The statuses that Step Functions acts on are those of the container."""
+    guide = (ROOT / "docs" / "deploy.md").read_text()
+    assert all(f"| {status}" in guide for status in (container.DONE, container.FAILED, container.INVALID, container.AGAIN))
+    retried = [
+        c["NumericEquals"]
+        for choice in states()["Does another attempt help?"]["Choices"]
+        for c in choice.get("And", [])
+        if "NumericEquals" in c
+    ]
+    assert retried == [container.AGAIN]
+
+
+def test_the_tasks_variables_are_read() -> None:
+    """Each variable that the template gives to the container or the function is one that the code knows."""
+    told = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
+    named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in told}
+    named |= set(RESOURCES["Serve"]["Properties"]["Environment"]["Variables"])
+    code = (ROOT / "batch" / "container.py").read_text() + (ROOT / "recsys" / "settings.py").read_text()
+    assert {name for name in named if f'"{name}"' not in code} == set()

@@ -1,0 +1,189 @@
+"""The batch as a container: what it logs, how it leaves, and that it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from batch import container
+from batch.checkpoints import Checkpoints
+from recsys.errors import ArtefactsUnavailable, InvalidSettings
+
+ROOT = Path(__file__).parents[2]
+STAGES = ["features", "train-embeddings", "build-index", "train-ranker", "evaluate", "precompute", "publish"]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """Variables of an S3 over HTTP, with the bucket `runs`."""
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    told = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    client = boto3.client("s3", endpoint_url=told["AWS_ENDPOINT_URL"], aws_access_key_id="test", aws_secret_access_key="test")  # noqa: S106
+    client.create_bucket(Bucket="runs")
+    client.close()
+    yield told
+    server.stop()
+
+
+@pytest.fixture
+def environ(tables, valkey_url, namespace, tmp_path, s3) -> dict[str, str]:
+    """What the template tells the container, for a small world."""
+    return s3 | {
+        "REDIS_URL": valkey_url,
+        "SHORTLIST_NAMESPACE": namespace,
+        "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
+        "SHORTLIST_INTERACTIONS": str(tables / "interactions.parquet"),
+        "SHORTLIST_ITEMS": str(tables / "items.parquet"),
+        "SHORTLIST_WORK": str(tmp_path / "work"),
+        "SHORTLIST_RUN_ID": f"run-{namespace}",
+        "SHORTLIST_CHECKPOINTS": "s3://runs/checkpoints",
+        "SHORTLIST_GATE": "off",
+        "SHORTLIST_THREADS": "1",
+        "EMBEDDING_DIM": "8",
+        "TOP_K_CANDIDATES": "30",
+        "LGBM_N_ESTIMATORS": "5",
+    }
+
+
+@pytest.fixture
+def keep_signals() -> Iterator[None]:
+    """Puts back what a container replaces in the process."""
+    hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
+    yield
+    sys.excepthook = hook
+    signal.signal(signal.SIGTERM, handler)
+
+
+def lines(text: str) -> list[dict]:
+    """The log's lines."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def start(environ: dict[str, str]) -> subprocess.Popen[str]:
+    """A container's process."""
+    command = [sys.executable, "-m", "batch", "refresh"]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environ, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, tmp_path) -> None:
+    """SIGTERM after two stages: it leaves with 75; another machine, with the run's id alone, skips those two and publishes."""
+    process = start(environ)
+    for line in process.stderr:
+        told = json.loads(line)
+        if (told["stage"], told["event"]) == ("build-index", "started"):
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = lines(process.communicate(timeout=60)[1])
+    assert (process.returncode, rest[-1]["event"]) == (75, "interrupted")
+
+    again = start(environ | {"SHORTLIST_WORK": str(tmp_path / "other-machine")})
+    log = lines(again.communicate(timeout=120)[1])
+    assert again.returncode == 0
+    skipped = [told["stage"] for told in log if told["event"] == "skipped"]
+    assert skipped[:2] == ["features", "train-embeddings"]
+    assert skipped + [told["stage"] for told in log if told["event"] == "finished"] == STAGES
+    assert (log[-1]["event"], {told["run"] for told in log}) == ("published", {environ["SHORTLIST_RUN_ID"]})
+
+
+@pytest.mark.usefixtures("keep_signals")
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"SHORTLIST_INTERACTIONS": ""}, 2, "SHORTLIST_INTERACTIONS is unset"),
+        ({"SHORTLIST_INTERACTIONS": "/nowhere.parquet"}, 2, "/nowhere.parquet"),
+        ({"EMBEDDING_DIM": "none"}, 2, "EMBEDDING_DIM"),
+        ({"SHORTLIST_CHECKPOINTS": "/a/directory"}, 2, "must be s3://bucket/prefix"),
+        ({"SHORTLIST_CHECKPOINTS": "s3://no-such-bucket/runs"}, 75, "check the bucket and the role"),
+    ],
+)
+def test_the_exit_status_says_what_to_do(environ, s3, monkeypatch, change, status, said) -> None:
+    """2: mend the input; 75: try again. The last line says why."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    out = io.StringIO()
+    assert container.main(environ | change, out) == status
+    last = lines(out.getvalue())[-1]
+    assert (last["event"], said in last["message"]) == ("failed", True)
+
+
+@pytest.mark.usefixtures("keep_signals")
+def test_what_nobody_caught_is_a_line_of_the_log(environ, monkeypatch) -> None:
+    """A fault of ours is found in the log with its trace, and is not tried again."""
+    out = io.StringIO()
+    monkeypatch.setattr(container, "_run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as raised:
+        container.main(environ, out)
+    sys.excepthook(raised.type, raised.value, raised.tb)
+    last = lines(out.getvalue())[-1]
+    assert (last["event"], last["error"], "_run" in last["trace"]) == ("broken", "ZeroDivisionError", True)
+
+
+def test_the_heart_beats_while_a_stage_runs() -> None:
+    """Lines come by themselves, so that silence means a fault."""
+    beaten = threading.Event()
+
+    class Heard(container.Log):
+        def __call__(self, event: str, **fields: object) -> None:
+            if (event, "seconds" in fields) == ("heartbeat", True):
+                beaten.set()
+
+    with container.heartbeat(Heard("r", io.StringIO()), every=0.001):
+        assert beaten.wait(10)
+
+
+@pytest.fixture
+def checkpoints(s3, monkeypatch, namespace) -> Checkpoints:
+    """Those of a run of this test's own."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    return Checkpoints("s3://runs/c", namespace)
+
+
+def test_only_what_changed_is_saved(checkpoints, tmp_path) -> None:
+    """Files that are there already are not sent again, and drafts never."""
+    (tmp_path / "done").mkdir()
+    for name in ("a", "done/a", "half.draft", ".hidden"):
+        (tmp_path / name).write_text("1")
+    assert (checkpoints.save(tmp_path), checkpoints.save(tmp_path)) == (2, 0)
+    (tmp_path / "a").write_text("22")
+    assert checkpoints.save(tmp_path) == 1
+    other = tmp_path / "other"
+    assert checkpoints.restore(other) == 2
+    assert ((other / "a").read_text(), (other / "done" / "a").read_text()) == ("22", "1")
+
+
+def test_marks_are_saved_last(checkpoints, tmp_path, monkeypatch) -> None:
+    """A mark that is in S3 speaks the truth, wherever the upload stopped."""
+    (tmp_path / "done").mkdir()
+    for name in ("done/a", "z", "a"):
+        (tmp_path / name).write_text("1")
+    sent = []
+    monkeypatch.setattr(checkpoints._client, "upload_file", lambda path, *_: sent.append(Path(path).name))
+    checkpoints.save(tmp_path)
+    assert sent == ["a", "z", "a"]
+
+
+def test_checkpoints_need_s3(checkpoints, tmp_path) -> None:
+    """Elsewhere they would be lost with the machine."""
+    with pytest.raises(InvalidSettings, match="must be s3://"):
+        Checkpoints("here", "run")
+    with pytest.raises(ArtefactsUnavailable, match="check the bucket"):
+        Checkpoints("s3://no-such-bucket", "run").restore(tmp_path)

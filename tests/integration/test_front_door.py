@@ -1,0 +1,89 @@
+"""Requests over HTTP to the handler under the real runtime client, as API Gateway would bring them."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.local import serve
+from infra.local.front_door import event_of, front_door, response_of
+from infra.local.runtime_api import LambdaService
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def address(published) -> Iterator[str]:
+    """Where the API of the published release is served."""
+    service = LambdaService("lambda_handler.handler.handler", str(ROOT), os.environ | published.environ)
+    with service, front_door(service, 0) as at:
+        yield at
+
+
+def ask(address: str, path: str, body: dict | None = None) -> tuple[int, dict]:
+    """Status and JSON of an answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}{path}", data, {"content-type": "application/json"})  # noqa: S310 - loopback
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answered:  # noqa: S310 - loopback
+            return answered.status, json.load(answered)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_a_request_is_answered(address, published) -> None:
+    """A list, over HTTP, through an event and back."""
+    user = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    status, answer = ask(address, "/recommend", {"user_id": user, "k": 3})
+    assert (status, answer["source"], len(answer["recommendations"])) == (200, "batch", 3)
+
+
+def test_an_error_keeps_its_status(address) -> None:
+    """What the handler refuses is refused to the caller."""
+    status, answer = ask(address, "/recommend", {"user_id": "1", "k": 1000})
+    assert (status, answer["error"]["code"]) == (422, "invalid_request")
+
+
+def test_a_handler_that_fails_is_a_500(tmp_path) -> None:
+    """As API Gateway says it."""
+    (tmp_path / "failing.py").write_text("def handler(event, context):\n    raise ValueError\n")
+    service = LambdaService("failing.handler", str(tmp_path), os.environ)
+    with service, front_door(service, 0) as at:
+        assert ask(at, "/") == (500, {"message": "Internal Server Error"})
+
+
+def test_what_a_request_says_is_in_its_event() -> None:
+    """Path, query, cookies, headers and body, in payload version 2.0."""
+    headers = {"Content-Type": "text/plain", "Cookie": "a=1; b=2"}
+    event = event_of("POST", "/v1/items/a%20b?k=1&k=2&x=", headers, b"text")
+    assert (event["rawPath"], event["rawQueryString"]) == ("/v1/items/a b", "k=1&k=2&x=")
+    assert event["queryStringParameters"] == {"k": "1,2", "x": ""}
+    assert (event["cookies"], event["headers"]) == (["a=1", "b=2"], {"content-type": "text/plain"})
+    assert (event["body"], event["isBase64Encoded"]) == ("text", False)
+
+
+def test_bytes_travel_as_base64() -> None:
+    """Both ways."""
+    event = event_of("POST", "/", {}, b"\xff\xfe")
+    assert (event["body"], event["isBase64Encoded"]) == ("//4=", True)
+    assert response_of({"statusCode": 201, "body": "//4=", "isBase64Encoded": True}) == (201, {}, b"\xff\xfe")
+
+
+def test_an_answer_without_a_status_is_json() -> None:
+    """API Gateway takes a bare value for a body."""
+    assert response_of({"ok": True}) == (200, {"content-type": "application/json"}, b'{"ok": true}')
+
+
+def test_a_release_is_served_locally(published) -> None:
+    """`shortlist local` serves the tree, or a package, over what is published."""
+    found = []
+    environ = os.environ | published.environ
+    serve(published.settings, None, 0, environ, lambda address: found.append(ask(address, "/health")))
+    assert [(status, answer["release"]) for status, answer in found] == [(200, published.version)]

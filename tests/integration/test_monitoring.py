@@ -1,0 +1,258 @@
+"""Alerts, dashboard and compose file against what the service really tells, and against Prometheus itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lambda_handler.metrics import METRICS
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "infra" / "monitoring"
+SECONDS = 60
+"""How long a server may take to be ready."""
+
+SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def tool(name: str) -> str:
+    """Where a program of Debian's `prometheus` package lies; skips the test where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install prometheus")
+    return found
+
+
+def alert_queries() -> dict[str, str]:
+    """The expression of each alert."""
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def dashboard() -> dict[str, Any]:
+    """The Grafana dashboard."""
+    return json.loads((MONITORING / "grafana" / "dashboards" / "shortlist.json").read_text())
+
+
+def panel_queries() -> dict[str, str]:
+    """The expression of each query of each panel."""
+    return {f"{p['title']} {t['refId']}": t["expr"] for p in dashboard()["panels"] for t in p["targets"]}
+
+
+def test_every_metric_in_an_alert_or_on_the_dashboard_is_defined() -> None:
+    """No query asks for what no process tells; histograms are asked for by their parts."""
+    defined = {n for n, m in METRICS.items() if m.kind != "histogram"}
+    defined |= {f"{n}{suffix}" for n, m in METRICS.items() if m.kind == "histogram" for suffix in SUFFIXES}
+    asked = {**alert_queries(), **panel_queries(), "annotation": dashboard()["annotations"]["list"][0]["expr"]}
+    unknown = {where: set(re.findall(r"shortlist_\w+", query)) - defined for where, query in asked.items()}
+    assert {where: names for where, names in unknown.items() if names} == {}
+
+
+def test_every_label_that_a_query_uses_is_one_of_its_metrics() -> None:
+    """A matcher or a grouping by a label that no metric of the query has would silently match nothing."""
+    for where, query in {**alert_queries(), **panel_queries()}.items():
+        names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"shortlist_\w+", query)}
+        known = {"job", "instance", "le"}.union(*(METRICS.get(n, METRICS["shortlist_candidates"]).labels for n in names))
+        used = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
+        used |= set(re.findall(r"[{,]\s*(\w+)=", query))
+        assert used <= known, where
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    """Nothing is gathered that nobody can see."""
+    told = " ".join(panel_queries().values())
+    assert {name for name in METRICS if name not in told} == set()
+
+
+def test_every_metric_and_alert_is_documented_as_it_is() -> None:
+    """docs/monitoring.md has a row for each, and no others."""
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    labels = {name: ", ".join(f"`{label}`" for label in metric.labels) for name, metric in METRICS.items()}
+    rows = [f"| `{name}` | {metric.kind} | {labels[name]} | {metric.help} |" for name, metric in METRICS.items()]
+    assert [line for line in page.splitlines() if line.startswith("| `shortlist_")] == rows
+    assert re.findall(r"^\| `(Shortlist\w+)` \|", page, re.MULTILINE) == list(alert_queries())
+
+
+def test_panels_do_not_overlap_and_say_what_they_show() -> None:
+    """Each panel has its place on the grid of 24 columns, a description, and the provisioned data source."""
+    source = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]["uid"]
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        assert panel["description"]
+        assert {t["datasource"]["uid"] for t in panel["targets"]} == {source}
+        taken |= cells
+
+
+def test_nothing_is_published_beyond_this_machine_and_passwords_are_required() -> None:
+    """Every port is bound to loopback; compose refuses to start without passwords; what is mounted exists."""
+    text = (MONITORING / "docker-compose.yml").read_text()
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"valkey", "api", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+    assert services["valkey"]["environment"]["VALKEY_PASSWORD"].startswith("${VALKEY_PASSWORD:?")
+    assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
+    assert "${VALKEY_PASSWORD:?" in services["api"]["environment"]["REDIS_URL"]
+    assert not re.search(r"\$\{\w+(:?-[^}]*)?\}", text)
+    mounted = [v.split(":")[0] for service in services.values() for v in service["volumes"] if v.startswith("./")]
+    assert len(mounted) == 4
+    assert all((MONITORING / path).exists() for path in mounted)
+
+
+def test_promtool_accepts_the_configuration() -> None:
+    """The configuration and the rules that it names."""
+    done = subprocess.run(
+        [tool("promtool"), "check", "config", "prometheus.yml"], cwd=MONITORING, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_fires_when_what_it_watches_happens() -> None:
+    """Promtool replays the histories of tests.yml: each alert fires in its own, and none in a healthy hour."""
+    told = yaml.safe_load((MONITORING / "tests.yml").read_text())["tests"]
+    fired = {case["alertname"] for one in told for case in one["alert_rule_test"] if case["exp_alerts"]}
+    silent = {case["alertname"] for case in told[0]["alert_rule_test"] if not case["exp_alerts"]}
+    assert fired == silent == set(alert_queries())
+    done = subprocess.run([tool("promtool"), "test", "rules", "tests.yml"], cwd=MONITORING, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def get(url: str) -> Any:
+    """The JSON, or text, that a GET gives."""
+    with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback
+        body = response.read().decode()
+    return json.loads(body) if body.startswith("{") else body
+
+
+def ask(api: str, body: dict[str, Any], path: str = "/recommend") -> None:
+    """One request; errors are answers too."""
+    told = json.dumps(body).encode()
+    request = urllib.request.Request(f"{api}{path}", told, {"content-type": "application/json"})  # noqa: S310 - loopback
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - loopback
+
+
+def until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Asks again until it is so, the process ends, or SECONDS have passed."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
+        with contextlib.suppress(OSError):
+            if ready():
+                return
+    pytest.fail(f"{process.args} was not ready after {SECONDS} s")
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block."""
+    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=file, stderr=file) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def api(published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API under uvicorn, over the published release."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "lambda_handler.handler:app", "--port", str(port), "--log-level", "warning"]
+    environ = {"PATH": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | published.environ
+    with running(command, tmp_path_factory.mktemp("api") / "log", environ) as process:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: get(f"{url}/health")["status"] == "ok", process)
+        yield url
+
+
+@pytest.fixture(scope="module")
+def prometheus(api, published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prometheus with our configuration, scraping the API five times a second while traffic comes in."""
+    directory, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [api.removeprefix("http://")]
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+    shutil.copy(MONITORING / "alerts.yml", directory)
+    flags = [f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
+    command = [tool("prometheus"), *flags, f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command, directory / "log") as process:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: bool(values(url, 'up{job="shortlist"} == 1')), process)
+        until(lambda: drive(api, published) or has_rates(url), process)
+        yield url
+
+
+def drive(api: str, published) -> None:
+    """A cached answer, a live one, a session, a user whom nobody knows, and an event that is rejected."""
+    event = {"event_id": "1", "user_id": "nobody", "item_id": "no such item", "timestamp": 1}
+    ask(api, {"events": [event]}, "/v1/events")
+    known = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    for body in (
+        {"user_id": known},
+        {"user_id": known, "use_cache": False},
+        {"user_id": "fresh", "history": [published.dataset.catalogue.ids[0]]},
+        {"user_id": "nobody"},
+    ):
+        ask(api, body)
+
+
+def has_rates(url: str) -> bool:
+    """Whether what appears last, live answers and the times of whole requests, was scraped often enough to have a rate."""
+    parts = ("ranking_seconds_count", "list_age_seconds_count", 'request_seconds_count{route="/recommend"}')
+    return bool(values(url, " and on() ".join(f"(rate(shortlist_{part}[5m]) > 0)" for part in parts)))
+
+
+def values(url: str, query: str) -> list[float]:
+    """The values of an instant query."""
+    told = get(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}")
+    assert told["status"] == "success"
+    return [float(sample["value"][1]) for sample in told["data"]["result"]]
+
+
+@pytest.mark.parametrize("panel", panel_queries())
+def test_every_query_of_the_dashboard_has_data(prometheus, panel: str) -> None:
+    """After the driven traffic, a real Prometheus answers each with at least one number."""
+    assert any(math.isfinite(number) for number in values(prometheus, panel_queries()[panel]))
+
+
+def test_prometheus_scrapes_without_a_complaint(prometheus, api) -> None:
+    """The target is up, and its metrics' types are those of the definition."""
+    targets = get(f"{prometheus}/api/v1/targets")["data"]["activeTargets"]
+    assert [(t["health"], t["lastError"]) for t in targets] == [("up", "")]
+    told = get(f"{prometheus}/api/v1/metadata")["data"]
+    assert {n: m[0]["type"] for n, m in told.items() if n.startswith("shortlist_")} == {n: m.kind for n, m in METRICS.items()}
+
+
+def test_prometheus_loads_every_alert(prometheus) -> None:
+    """Each rule is evaluated without an error."""
+    groups = get(f"{prometheus}/api/v1/rules")["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {rule["name"] for rule in rules} == set(alert_queries())
+    assert {rule.get("lastError", "") for rule in rules} == {""}

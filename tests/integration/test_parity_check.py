@@ -1,0 +1,97 @@
+"""The batch's self-check passes on what it published, and refuses what is not what the live path answers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batch import parity
+from batch.precompute import read_shards
+from recsys import bundle
+from recsys.artefacts import Artefacts, build_manifest, open_artefacts
+from recsys.errors import ReleaseRefused
+from recsys.store import RedisStore, open_store
+from recsys.wire import ShortlistRecord, pack_list, unpack_list
+
+
+@pytest.fixture
+def artefacts(published) -> Artefacts:
+    """Where the release was uploaded to."""
+    return open_artefacts(published.settings.artefacts)
+
+
+@pytest.fixture
+def store(published) -> Iterator[RedisStore]:
+    """The store of the release, whose lists are put back as they were written."""
+    opened = open_store(published.settings.redis_url, "published", 1000)
+    yield opened
+    written = [(p.user_id, p.packed) for p in read_shards(published.work / "lists")]
+    opened.write_lists(published.version, written, published.settings.list_ttl_seconds)
+    opened.close()
+
+
+def changed(store: RedisStore, published, change: Callable[[ShortlistRecord], ShortlistRecord]) -> str:
+    """Changes the list of one user in the store; gives the user."""
+    user = next(iter(read_shards(published.work / "lists"))).user_id
+    r = change(unpack_list(store.lists(published.version, [user])[0]))
+    columns = (np.array(r.rows, "<i4"), np.array(r.scores, "<f2"), np.array(r.retrieval, "<f2"))
+    packed = pack_list(r.created_at, r.as_of, r.n_events, r.n_candidates, *(column.tobytes() for column in columns))
+    store.write_lists(published.version, [(user, packed)], 60)
+    return user
+
+
+def test_a_release_as_published_passes(published, artefacts, store) -> None:
+    """Every user's stored list is what the live path answers."""
+    n_users = published.dataset.events.n_users
+    note = parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
+    assert note == f"{n_users} lists are what the live path answers"
+
+
+def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
+    """No more users than asked for."""
+    note = parity.check(artefacts, store, published.version, read_shards(published.work / "lists"), users=7)
+    assert note == "7 lists are what the live path answers"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda r: replace(r, rows=(r.rows[1], r.rows[0], *r.rows[2:])), "place 1 has"),
+        (lambda r: replace(r, rows=(*r.rows[:-1], 9999)), "row 9999, which the catalogue lacks, live"),
+        (lambda r: replace(r, rows=r.rows[:-1], scores=r.scores[:-1], retrieval=r.retrieval[:-1]), "items and candidates"),
+        (lambda r: replace(r, n_candidates=r.n_candidates + 1), "items and candidates"),
+        (lambda r: replace(r, scores=tuple(s * 1.01 for s in r.scores)), "scores from"),
+    ],
+)
+def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(published, artefacts, store, change, told: str) -> None:
+    """Swapped items, an unknown one, a short list, other candidates, other scores: the user and the difference are named."""
+    user = changed(store, published, change)
+    with pytest.raises(ReleaseRefused, match=f"1 of .* users.* the first of them '{user}': .*{told}"):
+        parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
+
+
+def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None:
+    """A list that is not in the store cannot agree."""
+    user = next(iter(read_shards(published.work / "lists"))).user_id
+    store.redis.delete(store.keys.list(published.version, user))
+    with pytest.raises(ReleaseRefused, match=f"'{user}': there is no list"):
+        parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
+
+
+def test_another_bundle_under_the_same_version_refuses_the_release(published, store, tmp_path: Path) -> None:
+    """Whole and verified, but its towers are not those that made the lists."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(published.work / "bundle", copy)
+    towers = bundle.load_towers(copy)
+    bundle.save_towers(copy, replace(towers, items=towers.items[::-1].copy()))
+    fields = bundle.load(published.work / "bundle").manifest
+    build_manifest(copy, **{name: value for name, value in fields.items() if name != "files"})
+    other = open_artefacts(str(tmp_path / "artefacts"))
+    other.publish(copy)
+    with pytest.raises(ReleaseRefused, match="do not belong together"):
+        parity.check(other, store, published.version, read_shards(published.work / "lists"))

@@ -1,0 +1,121 @@
+"""The audit that runs in every evaluation passes honest models, and stops what knows the future."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from batch import audit as audits
+from batch import gate
+from batch.audit import audit, digest, most_telling
+from batch.evaluation import truth_after
+from recsys import bundle
+from recsys.errors import KnowsTheFuture
+from recsys.features import FEATURES, features
+from recsys.ranker import Ranker
+from recsys.training.fit import FitParams, assemble, item_table_of
+from recsys.training.split import before, cuts
+
+
+@pytest.fixture(scope="module")
+def world(published):
+    """The data, the cuts, the past, the model of the report, and the hold-out."""
+    dataset, fold = published.dataset, published.work / "fold-1"
+    cut = cuts(dataset.events, "last-10pct")
+    params = FitParams(n_candidates=60, threads=1)
+    ranker = Ranker((fold / "ranker.txt").read_text())
+    model = assemble(bundle.load_towers(fold), bundle.load_table(fold), params, ranker)
+    return dataset, cut, before(dataset.events, cut), model, truth_after(dataset, cut)
+
+
+def test_an_honest_model_passes(world) -> None:
+    """All four checks hold on what the batch made."""
+    dataset, cut, past, model, truth = world
+    checks = audit(dataset, cut, past, model, truth, {"towers": digest(past)})
+    assert [check["outcome"] for check in checks] == ["held"] * 4
+
+
+def test_a_past_with_one_later_event_is_stopped(world) -> None:
+    """A split that lets a single event of the hold-out through is no split."""
+    dataset, cut, _, model, truth = world
+    later = cut.copy()
+    later[truth.users[0]] += 1
+    with pytest.raises(KnowsTheFuture, match="nothing but these may be learnt from"):
+        audit(dataset, cut, before(dataset.events, later), model, truth)
+
+
+def test_towers_trained_on_everything_are_stopped(world) -> None:
+    """They tell what they learnt from, and it is not the past."""
+    dataset, cut, past, model, truth = world
+    with pytest.raises(KnowsTheFuture, match="the towers learnt from other events"):
+        audit(dataset, cut, past, model, truth, {"towers": digest(dataset.events)})
+
+
+def test_an_item_table_of_everything_is_stopped(world) -> None:
+    """Popularity and neighbours that were counted on the hold-out move when the hold-out does."""
+    dataset, cut, past, model, truth = world
+    leaky = replace(model, table=item_table_of(dataset, dataset.events))
+    with pytest.raises(KnowsTheFuture, match=r"item table's .*popularity.* changed with what came after the cut"):
+        audit(dataset, cut, past, leaky, truth)
+
+
+def test_states_that_hold_the_future_are_stopped(world) -> None:
+    """States taken an event too late give other feature rows in another future."""
+    dataset, cut, past, model, truth = world
+    late = truth_after(dataset, np.minimum(cut + 1, dataset.events.offsets()[1:]))
+    states = late.states.slice(0, 20)
+    with pytest.raises(KnowsTheFuture, match="feature rows changed"):
+        audit(dataset, cut, past, model, replace(truth.slice(0, 20), users=late.users[:20], states=states))
+
+
+@pytest.fixture
+def told(world, monkeypatch):
+    """A feature function one of whose columns came from a table that was filled in afterwards."""
+    truth = world[-1]
+    ever = {(h, int(i)) for u, h in enumerate(_histories(truth.states)) for i in _held(truth, u)}
+    column = list(FEATURES).index("year_gap") if "year_gap" in FEATURES else 0
+
+    def leaky(states, candidates, table) -> np.ndarray:
+        rows = features(states, candidates, table)
+        histories = _histories(states)
+        pairs = zip(*np.nonzero(candidates.items >= 0), strict=True)
+        rows[:, column] = [float((histories[u], int(candidates.items[u, c])) in ever) for u, c in pairs]
+        return rows
+
+    monkeypatch.setattr(audits, "features", leaky)
+    return list(FEATURES)[column]
+
+
+def _histories(states) -> list[bytes]:
+    return [row.tobytes() for row in states.items]
+
+
+def _held(truth, user: int) -> np.ndarray:
+    return truth.items[truth.offsets[user] : truth.offsets[user + 1]]
+
+
+def test_a_feature_that_knows_the_hold_out_is_suspicious(world, told) -> None:
+    """It does not move with the events, for it came from elsewhere; but no honest feature is without error."""
+    dataset, cut, past, model, truth = world
+    last = audit(dataset, cut, past, model, truth)[-1]
+    assert last["outcome"] == "suspicious"
+    assert told in last["detail"]
+
+
+def test_honest_features_are_far_from_suspicious(world) -> None:
+    """The margin between the best honest feature and the bound is wide."""
+    _, _, _, model, truth = world
+    name, area, hits = most_telling(model, truth)
+    assert name in FEATURES
+    assert hits >= audits.FEWEST_HITS
+    assert 0.6 < area < 0.95
+
+
+def test_the_gate_refuses_what_the_audit_doubts(published) -> None:
+    """A release whose figures are too good to be true is not published."""
+    figures = {"two_stage": {"ndcg@10": {"value": 0.9}}, "popularity": {"ndcg@10": {"value": 0.1}}}
+    doubt = {"check": "c", "outcome": "suspicious", "detail": "year_gap tells most"}
+    verdict = gate.judge({"methods": figures, "audit": [doubt]}, None, published.dataset, None, published.settings)
+    assert verdict.refusal == "the figures are too good to be true: year_gap tells most"

@@ -1,0 +1,52 @@
+"""docs/drift.md is what was measured, and what was measured holds the promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra import drift
+
+REPORT = json.loads(drift.REPORT.read_text())
+
+
+def test_the_page_is_that_of_the_report() -> None:
+    """No figure on it is typed by hand."""
+    assert drift.PAGE.read_text() == drift.page(REPORT) + "\n" * (not drift.page(REPORT).endswith("\n"))
+
+
+def test_the_promise_was_measured_at_every_size() -> None:
+    """From a hundred rows to a million, at most one run in a hundred was flagged."""
+    assert {told["train"] for told in REPORT["null"]} == {100, 1000, 10_000, 100_000, 1_000_000}
+    assert [told for told in REPORT["null"] if told["flagged"] > told["runs"] / 100] == []
+
+
+def test_detections_rise_with_what_was_done() -> None:
+    """Nothing done is almost never flagged, the most that was done almost always, where there are 1,000 rows or more."""
+    for curves in REPORT["power"].values():
+        for curve in curves:
+            assert curve["shares"][0] <= 0.01
+            assert curve["shares"][-1] == pytest.approx(1, abs=0.01) or curve["rows"] == 100
+
+
+def test_the_measurements_are_those_of_the_check() -> None:
+    """A run on identical tables, and one whose feature moved by three standard deviations."""
+    rng = np.random.default_rng(1)
+    told = drift.false_alarms(rng, 100, 200, 20)
+    assert (told["runs"], told["flagged"]) == (20, 0)
+    assert told["thumb"] > 10
+    curve = drift.detections(rng, "shift", 200, 5)
+    assert curve["shares"][-1] == 1.0
+    assert curve["shares"][0] == 0.0
+
+
+def test_the_figure_is_drawn(tmp_path: Path) -> None:
+    """As SVG, with its three panels, the same bytes each time."""
+    drift.figure(REPORT, tmp_path / "a.svg")
+    drift.figure(REPORT, tmp_path / "b.svg")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn.count('<g id="axes_') == 3
+    assert drawn == (tmp_path / "b.svg").read_text()

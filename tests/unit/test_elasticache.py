@@ -1,0 +1,86 @@
+"""Signing in to ElastiCache by IAM, without an account: the form of the token, and what is said where it cannot be made."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from botocore.exceptions import CredentialRetrievalError
+
+from recsys import store
+from recsys.elasticache import IamCredentials
+from recsys.errors import InvalidSettings, StoreUnavailable
+
+URL = "rediss://shortlist-dev-api@cache.example:6379?cluster=true&iam=shortlist-dev"
+
+
+@pytest.fixture
+def role(monkeypatch, tmp_path) -> None:
+    """The credentials of a role, as Lambda gives them."""
+    given = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "session"}
+    for name, value in (given | {"AWS_DEFAULT_REGION": "eu-central-1"}).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+
+
+@pytest.mark.usefixtures("role")
+def test_the_token_is_a_signed_request_to_connect() -> None:
+    """It names the user, the cache, its kind and the region, lives a quarter of an hour, and has no scheme."""
+    user, token = IamCredentials("shortlist-dev-api", "shortlist-dev").get_credentials()
+    parts = urlsplit(f"https://{token}")
+    asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    assert (user, parts.netloc, parts.path) == ("shortlist-dev-api", "shortlist-dev", "/")
+    assert (asked["Action"], asked["User"], asked["ResourceType"]) == ("connect", user, "ServerlessCache")
+    assert asked["X-Amz-Credential"].split("/")[0::2] == ["AKIDEXAMPLE", "eu-central-1", "aws4_request"]
+    assert (asked["X-Amz-Expires"], asked["X-Amz-Security-Token"], len(asked["X-Amz-Signature"])) == ("900", "session", 64)
+
+
+@pytest.mark.usefixtures("role")
+def test_new_credentials_are_seen_by_the_next_connection(monkeypatch) -> None:
+    """A resumed snapshot, or a role whose credentials rotate, signs with what is valid now."""
+    provider = IamCredentials("u", "c")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNEWER")
+    assert "AKIDNEWER" in provider.get_credentials()[1]
+
+
+@pytest.mark.usefixtures("role")
+def test_without_a_region_the_store_is_unavailable(monkeypatch) -> None:
+    """And says what to give."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(StoreUnavailable, match="there is no AWS region: give AWS_DEFAULT_REGION and a role"):
+        IamCredentials("u", "c").get_credentials()
+
+
+@pytest.mark.usefixtures("role")
+def test_a_role_that_gives_no_credentials_is_told(monkeypatch) -> None:
+    """What botocore raises is an error of ours, on which the API falls back."""
+    provider = IamCredentials("u", "c")
+
+    def refuse() -> None:
+        raise CredentialRetrievalError(provider="container-role", error_msg="refused")
+
+    monkeypatch.setattr(provider._session, "get_credentials", refuse)
+    with pytest.raises(StoreUnavailable, match="see its role"):
+        provider.get_credentials()
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("redis://h:1", ("redis://h:1", False, None)),
+        ("redis://:p@h:1/2?cluster=true", ("redis://:p@h:1/2", True, None)),
+        (URL, ("rediss://cache.example:6379", True, ("shortlist-dev-api", "shortlist-dev"))),
+        ("rediss://u@h:1?iam=c&ssl_cert_reqs=none", ("rediss://h:1?ssl_cert_reqs=none", False, ("u", "c"))),
+    ],
+)
+def test_what_the_url_asks_for(url, asked) -> None:
+    """Our own parameters are taken out, the others are redis-py's."""
+    assert store._asked(url) == asked
+
+
+@pytest.mark.parametrize("url", ["redis://u@h:1?iam=c", "rediss://h:1?iam=c", "rediss://u:p@h:1?iam=c"])
+def test_a_sign_in_without_tls_or_user_is_refused(url) -> None:
+    """The token would travel in the clear, or nobody could be signed in."""
+    with pytest.raises(InvalidSettings, match="rediss://USER@HOST"):
+        store.open_store(url, "n", 50)

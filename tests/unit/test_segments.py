@@ -1,0 +1,85 @@
+"""Kinds of users and items, on cases small enough to see."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.evaluation import segments
+from recsys.evaluation.metrics import ItemFacts
+from recsys.evaluation.truth import Truth
+from recsys.events import MISSING, Events, UserStates, states_at
+
+
+def states_of(seen: list[list[int]], n_items: int) -> UserStates:
+    users = np.repeat(np.arange(len(seen)), [len(s) for s in seen]).astype(np.int32)
+    items = np.array([i for s in seen for i in s], np.int32)
+    events = Events(users, items, np.arange(len(items)), np.full(len(items), np.nan, np.float32), len(seen), n_items)
+    return states_at(events, events.offsets()[:-1], events.offsets()[1:])
+
+
+def test_history_lengths_are_divided_at_their_quartiles() -> None:
+    """Eight users with 1 to 8 events: two in each bin, and the labels leave no number out."""
+    actual = segments.by_history_length(np.array([1, 2, 3, 4, 5, 6, 7, 80], np.int32))
+    assert actual.labels == ("1-2", "3-4", "5-6", "7-80")
+    assert actual.of.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_equal_quartiles_make_fewer_bins() -> None:
+    """Where most users have five events, there is one bin for these and no empty one."""
+    actual = segments.by_history_length(np.array([5, 5, 5, 5, 9], np.int32))
+    assert (actual.labels, actual.of.tolist()) == (("5-5", "6-9"), [0, 0, 0, 0, 1])
+
+
+def test_nobody_is_in_no_bin() -> None:
+    """Without users there are no segments."""
+    assert segments.by_history_length(np.empty(0, np.int32)).labels == ()
+
+
+def test_the_favourite_has_the_greatest_sum_and_the_first_wins_a_tie() -> None:
+    """Repeated events count each time; an item without categories, or no event at all, says nothing."""
+    membership = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]], np.float32)
+    states = states_of([[0, 0, 1], [0, 1], [2], [3], [0, 1, 2]], 4)
+    assert segments.favourite_categories(states, membership).tolist() == [0, 0, 1, MISSING, 1]
+
+
+def test_only_the_last_hundred_events_make_a_favourite() -> None:
+    """Sixty events of the first category have left the window of a user who then had a hundred of the second."""
+    states = states_of([[0] * 60 + [1] * 100], 2)
+    assert segments.favourite_categories(states, np.eye(2, dtype=np.float32)).tolist() == [1]
+
+
+def test_rare_favourites_and_none_are_other() -> None:
+    """Of ten categories the eight most frequent have a segment, the most frequent first."""
+    favourites = np.array([9, 9, 9, 4, 4, 0, 1, 2, 3, 5, 6, 7, 8, MISSING])
+    actual = segments.by_favourite_category(favourites, list("abcdefghij"))
+    assert actual.labels == ("j", "e", "a", "b", "c", "d", "f", "g", "other")
+    assert actual.of.tolist() == [0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8]
+
+
+def test_few_favourites_have_no_other() -> None:
+    """Categories that are nobody's favourite have no segment."""
+    actual = segments.by_favourite_category(np.array([2, 0, 2]), ["a", "b", "c"])
+    assert (actual.labels, actual.of.tolist()) == (("c", "a"), [0, 1, 0])
+
+
+def test_thirds_hold_a_third_of_the_pairs_each() -> None:
+    """Of twelve pairs, one item holds four, two hold two each, and four hold one each; an unknown item is of the tail."""
+    assert segments.popularity_thirds(np.array([1, 2, 4, 1, 2, 1, 1, 0])).tolist() == [2, 1, 0, 2, 1, 2, 2, 2]
+
+
+def test_an_item_of_more_than_two_thirds_leaves_no_middle() -> None:
+    """The item at which a third is reached is of the head as a whole."""
+    assert segments.popularity_thirds(np.array([9, 1, 0])).tolist() == [0, 2, 2]
+    assert segments.popularity_thirds(np.zeros(2, np.int64)).tolist() == [2, 2]
+
+
+def test_found_items_are_counted_by_third() -> None:
+    """Held-out items count wherever they are; found ones only in the first twenty ranks of their own user."""
+    n_items = 30
+    facts = ItemFacts(np.ones(n_items, np.int64), 3, np.empty((n_items, 0), np.float32))
+    thirds = np.arange(n_items) // 10
+    held, offsets = np.array([0, 1, 15, 25, 29], np.int32), np.array([0, 3, 5])
+    truth = Truth(np.arange(2, dtype=np.int32), states_of([[], []], n_items), offsets, held)
+    ranked = np.stack((np.arange(21), np.array([29, *range(19), 25]))).astype(np.int32)
+    assert segments.held_by_third(truth, thirds).tolist() == [2, 1, 2]
+    assert segments.found_by_third(ranked, truth, facts, thirds).tolist() == [2, 1, 1]
