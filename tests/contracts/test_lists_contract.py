@@ -221,7 +221,7 @@ def test_every_item_has_its_reason_from_the_history(client, user, history) -> No
         assert {cause["item_id"] for cause in because} <= set(history)
         assert shares == sorted(shares, reverse=True)
         assert 0 < sum(shares) <= 1.001
-        assert item["reason"]["text"] == "because you had " + " and ".join(cause["title"] for cause in because[:2])
+        assert item["reason"]["text"] == "because of " + " and ".join(cause["title"] for cause in because[:2])
     assert any(item["reason"]["features"] for item in answer["recommendations"])
     again = client.post("/recommend", json={"user_id": user, "k": 10, "explain": True}).json()
     assert (again["cache_hit"], again["recommendations"]) == (True, answer["recommendations"])
