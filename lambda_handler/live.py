@@ -31,11 +31,11 @@ from recsys.wire import ItemRecord, UserRecord
 AGAIN_SECONDS = 5.0
 """After a bundle could not be loaded, it is tried again no sooner than this."""
 
+KEPT_BUNDLES = 2
+"""Of a canary and of the release beside it; after a flip, of the release that a rollback would bring back."""
+
 RESERVE = 3
 """How many of Redis's timeouts a request keeps back while it waits for a bundle."""
-
-KEPT = 2
-"""Bundles held at once: that of the serving release, and that of its canary or of the release before."""
 
 POOL, POOL_LIMIT = 5, 300
 """Diversity chooses among so many times k items, and no more than the limit."""
@@ -55,7 +55,7 @@ class _Loaded:
 
 
 class BundleLive:
-    """Answers from the bundles of releases, each of which is fetched, verified and loaded once."""
+    """Answers from a release's bundle, which is fetched, verified and loaded once."""
 
     def __init__(self, settings: Settings, observe: Observe = unobserved, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._observe, self._clock = settings, observe, clock
@@ -151,10 +151,8 @@ class BundleLive:
                 self._failed, self._loading = (version, self._clock(), error), None
             raise
         with self._lock:
-            self._loaded[version] = loaded
-            for older in list(self._loaded)[:-KEPT]:
-                del self._loaded[older]
-            self._loading, self._failed = None, None
+            latest = list(self._loaded.items())[1 - KEPT_BUNDLES :]
+            self._loaded, self._loading, self._failed = {**dict(latest), version: loaded}, None, None
         return loaded
 
 

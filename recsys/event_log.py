@@ -115,7 +115,9 @@ class EventLog:
             record, expected = change.record, change.expected or b""
             marks = msgpack.packb([window, change.marks])
             key = self.store.keys.user(change.user)
-            pipe.execute_command("EVAL", _COMMIT, 1, key, expected, record.n_events, pack_user(record), _field(window), marks)
+            # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
+            told = (expected, record.n_events, pack_user(record), _field(window), marks)
+            pipe.execute_command("EVAL", _COMMIT, 1, key, *told)
         return [done == 1 for done in pipe.execute()]
 
     @bounded

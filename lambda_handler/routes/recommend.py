@@ -116,7 +116,7 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
 def _reason(reason: Reason) -> dict[str, Any]:
     titles = " and ".join(cause.title for cause in reason.causes[:2])
     return {
-        "text": f"because you had {titles}" if titles else "because it is popular, or new",
+        "text": f"because of {titles}" if titles else "because it is popular, or new",
         "because": [{"item_id": c.item_id, "title": c.title, "share": c.share} for c in reason.causes],
         "features": dict(reason.features),
     }
