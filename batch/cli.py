@@ -311,6 +311,20 @@ def rollback() -> None:
     click.echo(f"{flip_back(Settings.from_env(os.environ)).current} is serving")
 
 
+@main.command("skew")
+@click.option("--release", "version", help="Another release than the serving one.")
+def skew_command(version: str | None) -> None:
+    """Whether the features of live answers look like those of the training; 1 where they do not."""
+    from batch.console import wide_console
+    from batch.served_skew import served_skew, table
+
+    served = served_skew(Settings.from_env(os.environ), version)
+    wide_console().print(table(served))
+    flagged = served.skew.flagged_features
+    click.echo(f"skew in {', '.join(flagged)}" if flagged else "no skew")
+    sys.exit(EXIT_FAILED if flagged else 0)
+
+
 @main.command()
 @click.option("--users", type=click.IntRange(1), required=True, help="Users with a list.")
 @click.option("--items", type=click.IntRange(1), required=True)

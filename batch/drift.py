@@ -21,14 +21,10 @@ from batch.gate import Verdict
 from recsys import skew
 from recsys.artefacts import Artefacts
 from recsys.catalogue import Dataset
-from recsys.errors import CorruptArtefact
 from recsys.events import Events, Int64, UserStates, states_at
 from recsys.features import FEATURES, Candidates, features
 from recsys.pipeline import CHUNK, Model, retrieve
 from recsys.skew import Histograms, Skew
-
-FILE = "skew.msgpack"
-"""The histograms' file in a bundle."""
 
 SAMPLE = 20_000
 """Users drawn, and items: enough that what matters is certain."""
@@ -71,23 +67,7 @@ def save(directory: Path, tables: Mapping[str, Table]) -> None:
     """
     long = {name: table for name, table in tables.items() if len(next(iter(table.values()))) >= skew.MIN_ROWS}
     told = {name: skew.pack(skew.histograms(table)) for name, table in long.items()}
-    (directory / FILE).write_bytes(msgpack.packb(told))
-
-
-def load(directory: Path) -> dict[str, Histograms] | None:
-    """A bundle's histograms, by table; None in a bundle that has none.
-
-    Raises:
-        CorruptArtefact: the file is not what `save` wrote.
-    """
-    path = directory / FILE
-    if not path.exists():
-        return None
-    try:
-        told = msgpack.unpackb(path.read_bytes())
-        return {str(name): skew.unpack(packed) for name, packed in told.items()}
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
-        raise CorruptArtefact(f"{path} cannot be read ({error}): publish the release again") from error
+    (directory / skew.FILE).write_bytes(msgpack.packb(told))
 
 
 def against_release(artefacts: Artefacts, version: str, tables: Mapping[str, Table], limit: float = LIMIT) -> Drift:
@@ -97,7 +77,7 @@ def against_release(artefacts: Artefacts, version: str, tables: Mapping[str, Tab
         CorruptArtefact: the release is not there, or not whole.
     """
     with tempfile.TemporaryDirectory() as directory:
-        before = load(artefacts.fetch(version, Path(directory)))
+        before = skew.load(artefacts.fetch(version, Path(directory)))
     if before is None:
         return Drift(Verdict(None, f"{version} holds no histograms to compare with"), {}, {})
     return compare(version, before, tables, limit)

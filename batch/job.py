@@ -26,7 +26,7 @@ import numpy as np
 from batch import dataset_file, drift, evaluation, gate, precompute, publish
 from batch.audit import audit, digest
 from batch.console import Narrator
-from recsys import bundle, data
+from recsys import bundle, data, skew
 from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.errors import InvalidInput, ReleaseRefused
@@ -369,6 +369,6 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, 2)
     directory.mkdir(parents=True, exist_ok=True)
-    for kept in (drift.FILE, PAGE):
+    for kept in (skew.FILE, PAGE):
         shutil.copyfile(job.work / kept, directory / kept)
     bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

@@ -22,6 +22,7 @@ from lambda_handler.routes.operations import add_operations
 from lambda_handler.routes.recommend import add_recommend
 from lambda_handler.routes.users import add_users
 from lambda_handler.serving import Serving
+from lambda_handler.tallies import Tallies
 from recsys.event_log import EventLog
 from recsys.settings import Settings
 from recsys.store import RedisStore
@@ -29,16 +30,21 @@ from recsys.upkeep import Upkeep
 
 
 def create_app(
-    settings: Settings, store: RedisStore, live: Live, now: Callable[[], float] = time.time, metrics: Metrics | None = None
+    settings: Settings,
+    store: RedisStore,
+    live: Live,
+    now: Callable[[], float] = time.time,
+    metrics: Metrics | None = None,
+    tallies: Tallies | None = None,
 ) -> FastAPI:
-    """The API over a store and a live path; `metrics` are those that the live path reports to."""
+    """The API over a store and a live path, which reports to the same `metrics`; without `tallies` Redis gets no counts."""
     app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
     metrics = Metrics() if metrics is None else metrics
     seen = observed(store, metrics)
     serving = Serving(settings, seen, metrics, now)
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
-    add_counting(app, metrics)
+    add_counting(app, metrics, tallies)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Deadlines)
     if settings.cors_origins:

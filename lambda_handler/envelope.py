@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lambda_handler.metrics import Metrics
+from lambda_handler.tallies import Tallies
 from recsys.errors import BrokenRelease, InvalidInput, ShortlistError, Unavailable, UnknownItem
 
 log = logging.getLogger("shortlist")
@@ -110,16 +111,16 @@ def _error(request: Request, status: int, code: str, message: str) -> JSONRespon
     return JSONResponse(body, status_code=status)
 
 
-def add_counting(app: FastAPI, metrics: Metrics) -> None:
-    """Counts every answer by route and status."""
-    app.add_middleware(_Counting, metrics=metrics)
+def add_counting(app: FastAPI, metrics: Metrics, tallies: Tallies | None = None) -> None:
+    """Counts every answer by route and status; what Redis is told of is sent after the answer."""
+    app.add_middleware(_Counting, metrics=metrics, tallies=tallies)
 
 
 class _Counting:
     """Counts and times every answer by route template and status, without the cost of a request object."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, tallies: Tallies | None) -> None:
+        self._app, self._metrics, self._tallies = app, metrics, tallies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, started = 500, time.perf_counter()
@@ -138,3 +139,5 @@ class _Counting:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.record("shortlist_request_seconds", time.perf_counter() - started, route=route)
             self._metrics.count("shortlist_requests_total", route=route, status=str(status))
+            if self._tallies is not None:
+                self._tallies.after_answer()

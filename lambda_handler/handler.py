@@ -14,8 +14,10 @@ from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
 from lambda_handler.metrics import Metrics
+from lambda_handler.tallies import Tallies
+from recsys.counts import CountLog
 from recsys.settings import Settings
-from recsys.store import Guard, open_store
+from recsys.store import Guard, Keys, open_store
 from recsys.wire import UserRecord
 
 if TYPE_CHECKING:
@@ -34,16 +36,16 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 class LazyLive:
     """Imports and opens the heavy path at its first use."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, tallies: Tallies, keys: Keys) -> None:
+        self._settings, self._metrics, self._tallies, self._keys = settings, metrics, tallies, keys
         self._opened: Live | None = None
 
     @property
     def _live(self) -> Live:
         if self._opened is None:
-            from lambda_handler.live import BundleLive
+            from lambda_handler.live import open_live
 
-            self._opened = BundleLive(self._settings, self._metrics.step)
+            self._opened = open_live(self._settings, self._metrics.step, self._tallies, self._keys)
         return self._opened
 
     def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
@@ -76,7 +78,9 @@ def build(metrics: Metrics) -> FastAPI:
     settings = Settings.from_env(os.environ)
     guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * settings.redis_timeout_ms / 1000)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, guard)
-    return create_app(settings, store, LazyLive(settings, metrics), metrics=metrics)
+    tallies = Tallies(CountLog(store), metrics)
+    live = LazyLive(settings, metrics, tallies, store.keys)
+    return create_app(settings, store, live, metrics=metrics, tallies=tallies)
 
 
 _metrics = Metrics(emf="AWS_LAMBDA_FUNCTION_NAME" in os.environ)

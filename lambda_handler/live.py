@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -16,16 +17,21 @@ from numpy.typing import NDArray
 
 from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
-from recsys import bundle
+from lambda_handler.sampler import Sampler
+from lambda_handler.tallies import Tallies
+from recsys import bundle, skew
 from recsys.artefacts import open_artefacts
 from recsys.bundle import Bundle
+from recsys.counts import Hash
 from recsys.diversity import diversified
 from recsys.errors import ArtefactsUnavailable, ShortlistError, UnknownItem
 from recsys.events import MISSING, Float32, Int32, UserStates
 from recsys.features import FEATURES
-from recsys.pipeline import Observe, Recommended, ranked_among, recommend, unobserved
+from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommend, unobserved, unsampled
 from recsys.reasons import contributions
 from recsys.settings import Settings
+from recsys.skew import Histograms
+from recsys.store import Keys
 from recsys.wire import ItemRecord, UserRecord
 
 AGAIN_SECONDS = 5.0
@@ -52,13 +58,21 @@ class _Loaded:
     rows: dict[str, Int32]
     unit: Float32
     """float32[n, d]: item vectors of length one, without the bias."""
+    trained: Histograms | None
+    """Of the features in training, where the bundle has them."""
 
 
 class BundleLive:
     """Answers from a release's bundle, which is fetched, verified and loaded once."""
 
-    def __init__(self, settings: Settings, observe: Observe = unobserved, clock: Callable[[], float] = time.monotonic) -> None:
-        self._settings, self._observe, self._clock = settings, observe, clock
+    def __init__(
+        self,
+        settings: Settings,
+        observe: Observe = unobserved,
+        clock: Callable[[], float] = time.monotonic,
+        sampler: Sampler | None = None,
+    ) -> None:
+        self._settings, self._observe, self._clock, self._sampler = settings, observe, clock, sampler
         self._lock = Lock()
         self._loaded: dict[str, _Loaded] = {}
         self._loading: tuple[str, Future[_Loaded]] | None = None
@@ -72,7 +86,8 @@ class BundleLive:
         allowed = _allowed(loaded, filters)
         wanted = k if shape.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = replace(loaded.bundle.model, n_candidates=max(loaded.bundle.model.n_candidates, wanted))
-        found = recommend(model, state, wanted, allowed=allowed, observe=self._observe)
+        sample = self._sample(version, loaded, user, filters)
+        found = recommend(model, state, wanted, allowed=allowed, observe=self._observe, sample=sample)
         order = _order(loaded, found, k, shape.diversity)
         rows = found.items[0, order]
         columns = (found.scores[0, order], found.retrieval[0, order], int(found.n_candidates[0]))
@@ -80,6 +95,12 @@ class BundleLive:
         if not shape.explain:
             return ranked
         return replace(ranked, reasons=_reasons(loaded, state, rows, allowed))
+
+    def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
+        """Who sees the feature rows: only those as training has them, of users with a history and of all categories."""
+        if self._sampler is None or loaded.trained is None or not user.items or filters.categories:
+            return unsampled
+        return partial(self._sampler.offer, version, loaded.trained)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
         """See `Live`."""
@@ -156,9 +177,17 @@ class BundleLive:
         return loaded
 
 
+def open_live(settings: Settings, observe: Observe, tallies: Tallies, keys: Keys) -> BundleLive:
+    """The live path that samples its feature rows for `tallies`."""
+    sampler = Sampler(settings.skew_share, lambda version: Hash(keys.skew(version), settings.list_ttl_seconds))
+    tallies.draw_from(sampler.take)
+    return BundleLive(settings, observe, sampler=sampler)
+
+
 def _load(settings: Settings, version: str) -> _Loaded:
     directory = Path(settings.bundle_dir) / "shortlist"
-    opened = bundle.load(open_artefacts(settings.artefacts).fetch(version, directory))
+    fetched = open_artefacts(settings.artefacts).fetch(version, directory)
+    opened = bundle.load(fetched)
     rows: dict[str, list[int]] = {}
     for row, names in enumerate(opened.catalogue.categories):
         for name in names:
@@ -166,7 +195,8 @@ def _load(settings: Settings, version: str) -> _Loaded:
     vectors = opened.model.towers.items[:, :-1]
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit)
+    trained = (skew.load(fetched) or {}).get("features")
+    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained)
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:

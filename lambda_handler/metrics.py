@@ -85,6 +85,7 @@ METRICS: dict[str, Metric] = {
     "shortlist_errors_total": Metric(
         "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
     ),
+    "shortlist_tally_failures_total": Metric("counter", "Times that counts could not be made or sent to Redis; they wait."),
     "shortlist_candidates": Metric("histogram", "Candidates that a recommendation was chosen from.", (), _CANDIDATES),
     "shortlist_list_age_seconds": Metric("histogram", "Age of the precomputed lists served.", (), _AGES, "Seconds"),
     "shortlist_release_info": Metric("gauge", "1 for the release that serves.", ("version",)),

@@ -160,8 +160,22 @@ def unobserved(_step: str, _seconds: float) -> None:
     """Nobody asks how long a step took."""
 
 
+Sample = Callable[[Float32], None]
+"""Is shown the feature rows, float32[candidates, F], that the ranker sees."""
+
+
+def unsampled(_rows: Float32) -> None:
+    """Nobody looks at the rows."""
+
+
 def recommend(
-    model: Model, states: UserStates, k: int, *, allowed: NDArray[np.bool_] | None = None, observe: Observe = unobserved
+    model: Model,
+    states: UserStates,
+    k: int,
+    *,
+    allowed: NDArray[np.bool_] | None = None,
+    observe: Observe = unobserved,
+    sample: Sample = unsampled,
 ) -> Recommended:
     """The best k unseen, allowed items of each user, out of `n_candidates`; fewer only where there are no more."""
     started = time.perf_counter()
@@ -172,7 +186,7 @@ def recommend(
     if model.ranker is None:
         ranked = candidates.scores
     else:
-        ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe)
+        ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe, sample)
     items = np.full((len(states), k), MISSING, np.int32)
     scores = np.full((len(states), k), -np.inf, np.float32)
     retrieval = np.full((len(states), k), -np.inf, np.float32)
@@ -192,7 +206,7 @@ def recommend(
 
 
 def _ranked(
-    ranker: Ranker, states: UserStates, candidates: Candidates, table: ItemTable, observe: Observe
+    ranker: Ranker, states: UserStates, candidates: Candidates, table: ItemTable, observe: Observe, sample: Sample
 ) -> NDArray[np.float64]:
     started = time.perf_counter()
     rows = features(states, candidates, table)
@@ -200,6 +214,7 @@ def _ranked(
     scores = ranker.predict(rows)
     observe("features", made - started)
     observe("ranking", time.perf_counter() - made)
+    sample(rows)
     return scores
 
 

@@ -69,6 +69,8 @@ class Settings:
     """`SHORTLIST_GATE` (on): whether a release that is no better than popularity, or worse than the serving one, is refused."""
     gate_margin: float
     """`SHORTLIST_GATE_MARGIN` (0.05): by what share of NDCG@10 a release may fall below the serving one."""
+    skew_share: float
+    """`SHORTLIST_SKEW_SHARE` (0.1): share of the live answers of which a feature row is counted, for `shortlist skew`; 0 none."""
     cors_origins: tuple[str, ...]
     """`SHORTLIST_CORS_ORIGINS` (none): origins whose pages may call the API, with commas between; `*` for any."""
     admin_key: str | None = field(repr=False)
@@ -107,6 +109,7 @@ class Settings:
             protocol=read.choice("SHORTLIST_PROTOCOL", "last-10pct", PROTOCOLS),
             gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
             gate_margin=read.number("SHORTLIST_GATE_MARGIN", 0.05, 0.0, 1.0),
+            skew_share=read.number("SHORTLIST_SKEW_SHARE", 0.1, 0.0, 1.0),
             cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
             admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),

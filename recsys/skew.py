@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import msgpack
@@ -49,6 +50,9 @@ DESIGN_SHARE = 4
 
 SEED = 20260801
 LAYOUT = 1
+
+FILE = "skew.msgpack"
+"""The training histograms' file in a bundle, by table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,22 @@ def unpack(packed: bytes) -> Histograms:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise CorruptArtefact(f"the training histograms cannot be read ({error}): publish the release again") from error
     raise CorruptArtefact(f"the training histograms have layout {layout!r}, not {LAYOUT}: publish a release with this code")
+
+
+def load(directory: Path) -> dict[str, Histograms] | None:
+    """A bundle's histograms, by table; None in a bundle that has none.
+
+    Raises:
+        CorruptArtefact: the file is not a msgpack map of what `pack` wrote.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    try:
+        told = msgpack.unpackb(path.read_bytes())
+        return {str(name): unpack(packed) for name, packed in told.items()}
+    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+        raise CorruptArtefact(f"{path} cannot be read ({error}): publish the release again") from error
 
 
 def homogeneity(x: Int64, y: Int64) -> float:

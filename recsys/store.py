@@ -97,6 +97,14 @@ class Keys:
         """A hash: digest of a deleted user's id -> unix seconds."""
         return f"{self.namespace}:deleted"
 
+    def skew(self, version: str) -> str:
+        """A hash: `feature:cell` of the training histograms -> sampled rows of live answers in it."""
+        return f"{self.namespace}:{version}:skew"
+
+    def impressions(self, day: str) -> str:
+        """A hash: `source:length:version` -> recommendation answers of that day (UTC, YYYY-MM-DD), by number of their items."""
+        return f"{self.namespace}:impressions:{day}"
+
     def digest(self, user: str) -> str:
         """What stands for a deleted user, whose id is kept nowhere."""
         return hashlib.sha256(f"{self.namespace}:{user}".encode()).hexdigest()

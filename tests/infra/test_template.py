@@ -13,6 +13,7 @@ import redis
 import yaml
 
 from batch import container
+from recsys.counts import CountLog, Hash
 from recsys.errors import StoreUnavailable
 from recsys.store import RedisStore
 from recsys.wire import ItemRecord, ReleasePointer, UserRecord
@@ -250,6 +251,18 @@ def test_the_api_may_look_up_and_cache(store_of) -> None:
     store.write_live("v1", "u", "digest", b"answer", 60)
     assert store.live("v1", "u", "digest") == b"answer"
     store.write_users([("u", UserRecord(n_events=2))])
+
+
+def test_the_api_may_count_and_the_batch_read_the_counts(store_of) -> None:
+    """Features of live answers and impressions; the batch writes neither."""
+    api, batch = CountLog(store_of("CacheApiUser")), CountLog(store_of("CacheBatchUser"))
+    keys = api.store.keys
+    hashes = [Hash(key, 60) for key in (keys.skew("v1"), keys.impressions("2026-08-01"))]
+    for counted in hashes:
+        api.add({counted: {"field": 2}})
+        assert batch.read(counted.key) == {"field": 2}
+        with pytest.raises(StoreUnavailable, match="No permissions"):
+            batch.add({counted: {"field": 1}})
 
 
 def test_the_api_may_remove_the_list_of_a_deleted_user(store_of) -> None:

@@ -146,8 +146,8 @@ def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_pa
     manifest = build_manifest(directory, **fields)
     artefacts = open_artefacts(str(tmp_path / "artefacts"))
     artefacts.publish(directory)
-    assert drift.FILE in manifest["files"]
-    assert drift.load(directory) == before
+    assert skew.FILE in manifest["files"]
+    assert skew.load(directory) == before
     assert drift.against_release(artefacts, published.version, batch_tables).verdict.note == f"no drift since {published.version}"
 
 
@@ -155,7 +155,7 @@ def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path:
     """An older release is no reason to refuse a new one."""
     directory = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", directory)
-    (directory / drift.FILE).unlink(missing_ok=True)
+    (directory / skew.FILE).unlink(missing_ok=True)
     fields = json.loads((directory / "manifest.json").read_text())
     fields.pop("files")
     build_manifest(directory, **fields)
@@ -168,13 +168,13 @@ def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path:
 @pytest.mark.parametrize("content", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa5users\xa1x"])
 def test_histograms_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes) -> None:
     """Cut short, not msgpack, not a mapping, or not histograms."""
-    (tmp_path / drift.FILE).write_bytes(content)
+    (tmp_path / skew.FILE).write_bytes(content)
     with pytest.raises(CorruptArtefact, match="publish"):
-        drift.load(tmp_path)
+        skew.load(tmp_path)
 
 
 def test_a_table_too_short_is_left_out(batch_tables, tmp_path: Path) -> None:
     """A world of few items has no histogram of them, and everything else is kept."""
     short = {column: values[:5] for column, values in batch_tables["items"].items()}
     drift.save(tmp_path, batch_tables | {"items": short})
-    assert set(drift.load(tmp_path) or {}) == {"users", "features"}
+    assert set(skew.load(tmp_path) or {}) == {"users", "features"}

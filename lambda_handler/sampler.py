@@ -1,0 +1,51 @@
+"""Which feature rows of live answers are kept, to be compared with the training: one candidate's row of a share of the answers.
+
+Rows are copied as they are and counted later, by the thread that sends the counts; no user's id comes near them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+
+import numpy as np
+
+from recsys import skew
+from recsys.counts import Counts, Hash
+from recsys.events import Float32
+from recsys.features import FEATURES
+from recsys.skew import Histograms
+
+MOST_WAITING = 256
+"""Rows of a release that wait to be counted; while there are so many, no more are taken."""
+
+
+class Sampler:
+    """The rows that this process sampled and has not counted yet."""
+
+    def __init__(self, share: float, key_of: Callable[[str], Hash], rng: np.random.Generator | None = None) -> None:
+        """share: of the live answers, 0 to 1; key_of: where the counts of a release go."""
+        self._share, self._key_of = share, key_of
+        self._rng = np.random.default_rng() if rng is None else rng
+        self._lock = Lock()
+        self._waiting: dict[str, tuple[Histograms, list[Float32]]] = {}
+
+    def offer(self, version: str, trained: Histograms, rows: Float32) -> None:
+        """Keeps one of an answer's rows, float32[candidates, F], or none, as chance has it."""
+        if len(rows) == 0 or self._rng.random() >= self._share:
+            return
+        with self._lock:
+            _, waiting = self._waiting.setdefault(version, (trained, []))
+            if len(waiting) < MOST_WAITING:
+                waiting.append(rows[self._rng.integers(len(rows))].copy())
+
+    def take(self) -> Counts:
+        """Counts what waits in the cells of its release's training, as `feature:cell`."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        return {self._key_of(version): _cells(trained, np.stack(rows)) for version, (trained, rows) in waiting.items()}
+
+
+def _cells(trained: Histograms, rows: Float32) -> dict[str, int]:
+    counts = skew.tally(trained, {name: rows[:, f] for f, name in enumerate(FEATURES)})
+    return {f"{name}:{cell}": int(cells[cell]) for name, cells in counts.items() for cell in np.flatnonzero(cells).tolist()}
