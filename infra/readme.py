@@ -40,7 +40,7 @@ def _table(report: dict[str, Any]) -> str:
         "",
         f"| method | {' | '.join(METRICS)} |",
         f"|---|{'---|' * len(METRICS)}",
-        *(f"| {name} | {' | '.join(_cell(row[m]) for m in METRICS)} |" for name, row in rows.items()),
+        *(f"| {name} | {_cell(row[METRICS[0]])} | {_values(row)} |" for name, row in rows.items()),
         "",
         f"{_finding(report)} Candidate recall: {recall}. {cost}",
     ]
@@ -99,6 +99,10 @@ def _worlds(rows: list[dict[str, Any]]) -> str:
             f" <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub> |"
         )
     return "\n".join(lines)
+
+
+def _values(row: dict[str, Any]) -> str:
+    return " | ".join(f"{row[metric]['value']:.4f}" for metric in METRICS[1:])
 
 
 def _cell(figure: dict[str, float]) -> str:
