@@ -9,8 +9,9 @@ from fastapi import FastAPI
 
 from lambda_handler.answers import Live
 from lambda_handler.deadline import Deadlines
-from lambda_handler.envelope import HeadAsGet, add_counting, add_errors
+from lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
 from lambda_handler.events import Intake
+from lambda_handler.impressions import Impressions
 from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
 from lambda_handler.observed import observed
@@ -44,7 +45,7 @@ def create_app(
     serving = Serving(settings, seen, metrics, now)
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
-    add_counting(app, metrics, tallies)
+    add_counting(app, metrics, *_after(metrics, tallies, store))
     app.add_middleware(HeadAsGet)
     app.add_middleware(Deadlines)
     if settings.cors_origins:
@@ -56,6 +57,15 @@ def create_app(
     add_admin(app, settings, serving, Upkeep(store))
     add_operations(app, serving, store, live, metrics)
     return app
+
+
+def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list[Done]:
+    """What follows an answer, in this order."""
+    impressions = Impressions(metrics, tallies, store.keys)
+    done: list[Done] = [lambda note, _scope, status, _seconds: impressions.count(note, status)]
+    if tallies is not None:
+        done.append(lambda *_: tallies.after_answer())
+    return done
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
