@@ -365,7 +365,7 @@ def serve(host: str, port: int) -> None:
     import uvicorn
 
     Settings.from_env(os.environ)  # so that a bad setting is told here
-    uvicorn.run("lambda_handler.handler:app", host=host, port=port, log_level="info")
+    uvicorn.run("lambda_handler.handler:app", host=host, port=port, log_level="info", access_log=False)  # the app logs
 
 
 @main.command()

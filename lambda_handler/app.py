@@ -16,6 +16,7 @@ from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
 from lambda_handler.observed import observed
 from lambda_handler.recommender import Recommender
+from lambda_handler.request_log import RequestLog, Say
 from lambda_handler.routes.admin import add_admin
 from lambda_handler.routes.events import add_events
 from lambda_handler.routes.items import add_items
@@ -37,15 +38,20 @@ def create_app(
     now: Callable[[], float] = time.time,
     metrics: Metrics | None = None,
     tallies: Tallies | None = None,
+    say: Say | None = None,
 ) -> FastAPI:
-    """The API over a store and a live path, which reports to the same `metrics`; without `tallies` Redis gets no counts."""
+    """The API over a store and a live path, which reports to the same `metrics`.
+
+    tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
+    """
     app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
     metrics = Metrics() if metrics is None else metrics
     seen = observed(store, metrics)
     serving = Serving(settings, seen, metrics, now)
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
-    add_counting(app, metrics, *_after(metrics, tallies, store))
+    logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
+    add_counting(app, metrics, *logged, *_after(metrics, tallies, store))
     app.add_middleware(HeadAsGet)
     app.add_middleware(Deadlines)
     if settings.cors_origins:

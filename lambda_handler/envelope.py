@@ -114,6 +114,9 @@ class _Counting:
         self._app, self._metrics, self._done = app, metrics, done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # a server's start and end are no requests
+            await self._app(scope, receive, send)
+            return
         status, started = 500, time.perf_counter()
         note = begin(scope)
 
