@@ -326,6 +326,22 @@ def skew_command(version: str | None) -> None:
     sys.exit(EXIT_FAILED if flagged else 0)
 
 
+@main.command("online-report")
+@click.option("--days", type=click.IntRange(1, 90), default=7, show_default=True, help="Of answers, today included.")
+@click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`, beside what waits in Redis.")
+def online_report(days: int, events: Path | None) -> None:
+    """How many answers are acted on, by release, source and position, and how a canary does."""
+    import time
+
+    from batch.console import wide_console
+    from batch.online import notes, online, tables
+
+    found = online(Settings.from_env(os.environ), days, events, time.time())
+    for told in tables(found):
+        wide_console().print(told)
+    click.echo("\n".join(notes(found) or ["every click is of a counted answer"]))
+
+
 @main.command()
 @click.option("--users", type=click.IntRange(1), required=True, help="Users with a list.")
 @click.option("--items", type=click.IntRange(1), required=True)
@@ -350,7 +366,7 @@ def serve(host: str, port: int) -> None:
     import uvicorn
 
     Settings.from_env(os.environ)  # so that a bad setting is told here
-    uvicorn.run("lambda_handler.handler:app", host=host, port=port, log_level="info")
+    uvicorn.run("lambda_handler.handler:app", host=host, port=port, log_level="info", access_log=False)  # the app logs
 
 
 @main.command()

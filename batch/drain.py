@@ -30,6 +30,7 @@ SCHEMA = {
     "timestamp": pl.Int64,
     "weight": pl.Float64,
     "recommendation_id": pl.String,
+    "position": pl.Int64,
 }
 
 Entry = tuple[bytes, Mapping[bytes, bytes] | None]

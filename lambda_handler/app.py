@@ -9,12 +9,14 @@ from fastapi import FastAPI
 
 from lambda_handler.answers import Live
 from lambda_handler.deadline import Deadlines
-from lambda_handler.envelope import HeadAsGet, add_counting, add_errors
+from lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
 from lambda_handler.events import Intake
+from lambda_handler.impressions import Impressions
 from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
 from lambda_handler.observed import observed
 from lambda_handler.recommender import Recommender
+from lambda_handler.request_log import RequestLog, Say
 from lambda_handler.routes.admin import add_admin
 from lambda_handler.routes.events import add_events
 from lambda_handler.routes.items import add_items
@@ -36,15 +38,20 @@ def create_app(
     now: Callable[[], float] = time.time,
     metrics: Metrics | None = None,
     tallies: Tallies | None = None,
+    say: Say | None = None,
 ) -> FastAPI:
-    """The API over a store and a live path, which reports to the same `metrics`; without `tallies` Redis gets no counts."""
+    """The API over a store and a live path, which reports to the same `metrics`.
+
+    tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
+    """
     app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
     metrics = Metrics() if metrics is None else metrics
     seen = observed(store, metrics)
     serving = Serving(settings, seen, metrics, now)
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
-    add_counting(app, metrics, tallies)
+    logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
+    add_counting(app, metrics, *logged, *_after(metrics, tallies, store))
     app.add_middleware(HeadAsGet)
     app.add_middleware(Deadlines)
     if settings.cors_origins:
@@ -56,6 +63,15 @@ def create_app(
     add_admin(app, settings, serving, Upkeep(store))
     add_operations(app, serving, store, live, metrics)
     return app
+
+
+def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list[Done]:
+    """What follows an answer, in this order."""
+    impressions = Impressions(metrics, tallies, store.keys)
+    done: list[Done] = [lambda note, _scope, status, _seconds: impressions.count(note, status)]
+    if tallies is not None:
+        done.append(lambda *_: tallies.after_answer())
+    return done
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
-import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,10 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lambda_handler.metrics import Metrics
-from lambda_handler.tallies import Tallies
+from lambda_handler.notes import Note, begin, current
 from recsys.errors import BrokenRelease, InvalidInput, ShortlistError, Unavailable, UnknownItem
-
-log = logging.getLogger("shortlist")
 
 RETRY_AFTER_SECONDS = "5"
 
@@ -53,34 +50,34 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
     """Every error in the one envelope."""
 
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "body"
-        return _error(request, 422, "invalid_request", f"{field}: {first['msg']}")
+        return _error(422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    def refused(request: Request, error: HTTPException) -> JSONResponse:
+    def refused(_request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == UNREADABLE:
-            return _error(request, 422, "invalid_request", "body: it is not JSON in UTF-8")
+            return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        return _error(request, error.status_code, code, str(error.detail))
+        return _error(error.status_code, code, str(error.detail))
 
     @app.exception_handler(Exception)
-    def broken(request: Request, error: Exception) -> JSONResponse:
+    def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
         metrics.count("shortlist_errors_total", kind="unexpected")
-        log.error("unexpected error", exc_info=error)
-        return _error(request, 500, "internal", "an unexpected error, which is in the log under this request's id")
+        return _error(500, "internal", "an unexpected error, which is in the log under this request's id")
 
     @app.exception_handler(InvalidInput)
-    def mistaken(request: Request, error: InvalidInput) -> JSONResponse:
+    def mistaken(_request: Request, error: InvalidInput) -> JSONResponse:
         status, code = (404, "not_found") if isinstance(error, UnknownItem) else (422, "invalid_request")
-        return _error(request, status, code, str(error))
+        return _error(status, code, str(error))
 
     @app.exception_handler(ShortlistError)
-    def unavailable(request: Request, error: ShortlistError) -> JSONResponse:
+    def unavailable(_request: Request, error: ShortlistError) -> JSONResponse:
         metrics.count("shortlist_errors_total", kind=type(error).__name__)
+        current().error = error
         code = "unavailable" if isinstance(error, (Unavailable, BrokenRelease)) else "internal"
-        response = _error(request, 503, code, str(error))
+        response = _error(503, code, str(error))
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
         return response
 
@@ -98,32 +95,43 @@ class HeadAsGet:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            await self._app({**scope, "method": "GET"}, receive, bodiless)
+            await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
         else:
             await self._app(scope, receive, send)
 
 
-def _error(request: Request, status: int, code: str, message: str) -> JSONResponse:
+def _error(status: int, code: str, message: str) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - HTTP's border
-    context = request.scope.get("aws.context")
-    request_id = getattr(context, "aws_request_id", None) or uuid.uuid4().hex
-    body = {"error": {"type": kind, "code": code, "message": message, "request_id": request_id}}
+    body = {"error": {"type": kind, "code": code, "message": message, "request_id": current().request_id}}
     return JSONResponse(body, status_code=status)
 
 
-def add_counting(app: FastAPI, metrics: Metrics, tallies: Tallies | None = None) -> None:
-    """Counts every answer by route and status; what Redis is told of is sent after the answer."""
-    app.add_middleware(_Counting, metrics=metrics, tallies=tallies)
+Done = Callable[[Note, Scope, int, float], None]
+"""Is told of each request when its answer is given: what was noted, its scope, its status, and the seconds it took."""
+
+
+def add_counting(app: FastAPI, metrics: Metrics, *done: Done) -> None:
+    """Counts every answer by route and status, and tells each of `done`."""
+    app.add_middleware(_Counting, metrics=metrics, done=done)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of a request's route: never its path, which may hold ids."""
+    return getattr(scope.get("route"), "path", "unmatched")
 
 
 class _Counting:
     """Counts and times every answer by route template and status, without the cost of a request object."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tallies: Tallies | None) -> None:
-        self._app, self._metrics, self._tallies = app, metrics, tallies
+    def __init__(self, app: ASGIApp, metrics: Metrics, done: Sequence[Done]) -> None:
+        self._app, self._metrics, self._done = app, metrics, done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # a server's start and end are no requests
+            await self._app(scope, receive, send)
+            return
         status, started = 500, time.perf_counter()
+        note = begin(scope)
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -134,10 +142,13 @@ class _Counting:
         self._metrics.move("shortlist_requests_in_flight", 1)
         try:
             await self._app(scope, receive, noting)
+        except Exception as error:
+            note.error = error
+            raise
         finally:
+            seconds, route = time.perf_counter() - started, route_of(scope)
             self._metrics.move("shortlist_requests_in_flight", -1)
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.record("shortlist_request_seconds", time.perf_counter() - started, route=route)
+            self._metrics.record("shortlist_request_seconds", seconds, route=route)
             self._metrics.count("shortlist_requests_total", route=route, status=str(status))
-            if self._tallies is not None:
-                self._tallies.after_answer()
+            for done in self._done:
+                done(note, scope, status, seconds)

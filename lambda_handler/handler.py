@@ -14,6 +14,7 @@ from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
 from lambda_handler.metrics import Metrics
+from lambda_handler.request_log import say, tell_once
 from lambda_handler.tallies import Tallies
 from recsys.counts import CountLog
 from recsys.settings import Settings
@@ -80,9 +81,10 @@ def build(metrics: Metrics) -> FastAPI:
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, guard)
     tallies = Tallies(CountLog(store), metrics)
     live = LazyLive(settings, metrics, tallies, store.keys)
-    return create_app(settings, store, live, metrics=metrics, tallies=tallies)
+    return create_app(settings, store, live, metrics=metrics, tallies=tallies, say=say)
 
 
+tell_once()
 _metrics = Metrics(emf="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = build(_metrics)
 _http = Mangum(app, lifespan="off")

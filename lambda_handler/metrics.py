@@ -80,6 +80,9 @@ METRICS: dict[str, Metric] = {
         "counter", "Look-ups of a cached list or result, by whether one was served.", ("result",), starts=_RESULTS
     ),
     "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",), starts=_SOURCES),
+    "shortlist_impressions_total": Metric(
+        "counter", "Recommendation answers that showed an item, by release and source.", ("source", "version")
+    ),
     "shortlist_events_total": Metric("counter", "Events by what became of them.", ("outcome",)),
     "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES),
     "shortlist_errors_total": Metric(

@@ -24,6 +24,10 @@ class Recommender:
     def __init__(self, serving: Serving, store: Store, live: Live, cache: LiveCache, metrics: Metrics) -> None:
         self._serving, self._store, self._live, self._cache, self._metrics = serving, store, live, cache, metrics
 
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._serving.now()
+
     def recommend(self, asked: Asked) -> Answer:
         """The answer to a request.
 

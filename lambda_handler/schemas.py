@@ -191,6 +191,7 @@ class Event(BaseModel):
     timestamp: WholeNumber = Field(ge=0, description="Unix seconds.")
     weight: Annotated[Number, Field(ge=0)] | None = Field(default=None, description="A rating or another strength.")
     recommendation_id: Text | None = Field(default=None, description="Of the answer that the user acted on.")
+    position: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(default=None, description="Where in it the item stood.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,11 @@ class EventLog:
         pipe.execute()
 
     @bounded
+    def waiting(self, after: bytes, count: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        """Up to `count` entries behind the one of the id `after` (b"0": the first ones), which stay where they are."""
+        return list(self.store.redis.xrange(self.store.keys.events(), min=b"(" + after, count=count))
+
+    @bounded
     def length(self) -> int:
         """How many events wait in the stream."""
         return int(self.store.redis.xlen(self.store.keys.events()))

@@ -71,6 +71,8 @@ class Settings:
     """`SHORTLIST_GATE_MARGIN` (0.05): by what share of NDCG@10 a release may fall below the serving one."""
     skew_share: float
     """`SHORTLIST_SKEW_SHARE` (0.1): share of the live answers of which a feature row is counted, for `shortlist skew`; 0 none."""
+    log_users: bool
+    """`SHORTLIST_LOG_USERS` (off): whether the log names the users who asked."""
     cors_origins: tuple[str, ...]
     """`SHORTLIST_CORS_ORIGINS` (none): origins whose pages may call the API, with commas between; `*` for any."""
     admin_key: str | None = field(repr=False)
@@ -110,6 +112,7 @@ class Settings:
             gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
             gate_margin=read.number("SHORTLIST_GATE_MARGIN", 0.05, 0.0, 1.0),
             skew_share=read.number("SHORTLIST_SKEW_SHARE", 0.1, 0.0, 1.0),
+            log_users=read.choice("SHORTLIST_LOG_USERS", "off", ("on", "off")) == "on",
             cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
             admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),

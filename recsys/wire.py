@@ -82,6 +82,8 @@ class EventRecord:
     timestamp: int
     weight: float | None = None
     recommendation_id: str | None = None
+    position: int | None = None
+    """The place in the answer, from 1, of the item that the user acted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +169,15 @@ def unpack_item(packed: bytes) -> ItemRecord:
 def pack_event(event: EventRecord) -> bytes:
     """An EventRecord as bytes."""
     told = [LAYOUT, event.event_id, event.user_id, event.item_id, event.timestamp, event.weight, event.recommendation_id]
-    return msgpack.packb(told)
+    return msgpack.packb([*told, event.position])
 
 
 def unpack_event(packed: bytes) -> EventRecord:
     """Reads `pack_event`. Raises CorruptArtefact for anything else."""
     what = "event"
-    fields = _unpack(packed, what, 7)[1:7]
-    return EventRecord(*_typed(what, fields, str, str, str, int, int | float | None, str | None))
+    told = _unpack(packed, what, 7)
+    fields = (*told[1:7], told[7] if len(told) > 7 else None)  # noqa: PLR2004 - older writers knew no position
+    return EventRecord(*_typed(what, fields, str, str, str, int, int | float | None, str | None, int | None))
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:

@@ -39,4 +39,5 @@ def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
 
 def _record(event: Event) -> EventRecord:
     weight = None if event.weight is None else float(event.weight)
-    return EventRecord(event.event_id, str(event.user_id), str(event.item_id), event.timestamp, weight, event.recommendation_id)
+    acted_on = (event.recommendation_id, event.position)
+    return EventRecord(event.event_id, str(event.user_id), str(event.item_id), event.timestamp, weight, *acted_on)

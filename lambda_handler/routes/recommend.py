@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from fastapi.responses import Response
 
 from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
 from lambda_handler.envelope import Json, tagged
+from lambda_handler.notes import answered
 from lambda_handler.recommender import Recommender
 from lambda_handler.schemas import (
     ERRORS,
@@ -23,6 +23,7 @@ from lambda_handler.schemas import (
     RecommendRequest,
     UserQuery,
 )
+from recsys.recommendation_id import new_id
 from recsys.wire import UserRecord
 
 UserPath = Annotated[str, Path(min_length=1, max_length=256, description="The user's id.")]
@@ -37,7 +38,8 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         # Not handed to a thread: in Lambda there is one request at a time, and the hand-over costs more than the lookup.
         started = time.perf_counter()
-        return Json(_told(request.user_id, recommender.recommend(_asked(request)), started))
+        answer = recommender.recommend(_asked(request))
+        return Json(_told(request.user_id, answer, started, recommender.now()))
 
     @app.get(
         "/v1/users/{user_id}/recommendations",
@@ -49,7 +51,8 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The same list as by POST, with an ETag that changes when what is recommended does."""
         started = time.perf_counter()
         filters = Filters(frozenset(query.exclude), frozenset(query.category))
-        return tagged(request, _told(user_id, recommender.recommend(Asked(user_id, query.k, filters=filters)), started))
+        answer = recommender.recommend(Asked(user_id, query.k, filters=filters))
+        return tagged(request, _told(user_id, answer, started, recommender.now()))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
@@ -57,7 +60,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         user = None if request.user_id is None else str(request.user_id)
         answer = recommender.rank(user, _session(request), [str(item) for item in request.items])
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
-        return Json(list_of(answer) | told)
+        return Json(list_of(answer, user) | told)
 
 
 def _asked(request: RecommendRequest) -> Asked:
@@ -79,8 +82,10 @@ def _event(event: str | int | HistoryEvent) -> tuple[str, int | None, float | No
     return str(event), None, None
 
 
-def _told(user_id: str | int, answer: Answer, started: float) -> dict[str, Any]:
+def _told(user_id: str | int, answer: Answer, started: float, now: float) -> dict[str, Any]:
     ranked = answer.ranked
+    note = answered(answer, str(user_id))
+    note.shown, note.at = len(ranked.items), now
     return {
         "user_id": user_id,
         "recommendations": _rows(ranked),
@@ -92,7 +97,7 @@ def _told(user_id: str | int, answer: Answer, started: float) -> dict[str, Any]:
         "list_age_s": answer.list_age_s,
         "degraded": answer.degraded,
         "unknown_items": ranked.unknown_items,
-        "recommendation_id": uuid.uuid4().hex,
+        "recommendation_id": new_id(answer.version, answer.source, now),
     }
 
 
@@ -122,8 +127,9 @@ def _reason(reason: Reason) -> dict[str, Any]:
     }
 
 
-def list_of(answer: Answer) -> dict[str, Any]:
+def list_of(answer: Answer, user: str | None = None) -> dict[str, Any]:
     """An answer that is a mere list of items."""
+    answered(answer, user)
     ranked = answer.ranked
     items = [
         {"item_id": item.id, "title": item.title, "score": score, "rank": rank, "genres": list(item.categories)}

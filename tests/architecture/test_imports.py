@@ -32,7 +32,7 @@ def served(published, body: dict) -> tuple[str, set[str]]:
     command = [sys.executable, "-c", SERVE, json.dumps(body)]
     environ = os.environ | published.environ
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
-    source, modules = json.loads(done.stdout)
+    source, modules = json.loads(done.stdout.splitlines()[-1])  # the line of the request comes first
     return source, set(modules)
 
 

@@ -64,6 +64,10 @@ def test_known_traffic_leaves_exact_counts(client, published) -> None:
         ("shortlist_answers_total", (("source", "popular"),)): 1,
         ("shortlist_cache_total", (("result", "hit"),)): 2,
         ("shortlist_cache_total", (("result", "miss"),)): 1,
+        ("shortlist_impressions_total", (("source", "batch"), ("version", published.version))): 2,
+        ("shortlist_impressions_total", (("source", "live"), ("version", published.version))): 1,
+        ("shortlist_impressions_total", (("source", "session"), ("version", published.version))): 1,
+        ("shortlist_impressions_total", (("source", "popular"), ("version", published.version))): 1,
     }
 
 
@@ -100,6 +104,7 @@ def test_every_metric_has_data_after_traffic_and_failures(client, published, met
     fail_once(client, monkeypatch, ShortlistError("an error of ours"))
     metrics.count("shortlist_degraded_total", kind="StoreUnavailable")  # how it comes about is tested with the API
     metrics.count("shortlist_events_total", outcome="accepted")  # likewise
+    metrics.count("shortlist_tally_failures_total")  # tested with `shortlist skew`
     _, samples = parse(metrics.text())
     told = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
     assert set(METRICS) - told == {"shortlist_requests_in_flight"}
@@ -161,6 +166,7 @@ def test_in_lambda_the_log_holds_the_same_counts(published, tmp_path) -> None:
         ("shortlist_recommend_seconds", ""): 2,
         ("shortlist_cache_total", "hit"): 2,
         ("shortlist_answers_total", "batch"): 2,
+        ("shortlist_impressions_total", f"batch,{published.version}"): 2,
         ("shortlist_candidates", ""): 2,
         ("shortlist_list_age_seconds", ""): 2,
     }

@@ -59,7 +59,7 @@ def store(valkey_url, namespace) -> Iterator[RedisStore]:
 
 def told(number: int, user: str = "1") -> EventRecord:
     """An event."""
-    return EventRecord(f"e{number}", user, str(number), 1_000 + number, float(number % 5), "r1")
+    return EventRecord(f"e{number}", user, str(number), 1_000 + number, float(number % 5), "r1", 3)
 
 
 def read(directory: Path) -> list[tuple[str, str]]:
@@ -85,6 +85,7 @@ def test_events_become_files_and_leave_the_stream(store, tmp_path) -> None:
         "timestamp": 1001,
         "weight": 1.0,
         "recommendation_id": "r1",
+        "position": 3,
     }
     assert drain(log, tmp_path / "events") == drain_module.Drained()
 

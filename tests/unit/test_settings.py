@@ -35,6 +35,7 @@ DEFAULTS = Settings(
     gate=True,
     gate_margin=0.05,
     skew_share=0.1,
+    log_users=False,
     cors_origins=(),
     admin_key=None,
     bundle_dir=Path(tempfile.gettempdir()),
@@ -56,6 +57,7 @@ CHOICES = {
     "SHORTLIST_ENGINE": ("local", "ray"),
     "SHORTLIST_PROTOCOL": ("last-10pct", "leave-one-out", "time"),
     "SHORTLIST_GATE": ("on", "off"),
+    "SHORTLIST_LOG_USERS": ("on", "off"),
 }
 OTHERS = ("FAISS_N_PROBE", "REDIS_URL", "SHORTLIST_ARTEFACTS", "SHORTLIST_NAMESPACE", "SHORTLIST_BUNDLE_DIR")
 OPEN_ENDED = ("SHORTLIST_CORS_ORIGINS", "SHORTLIST_ADMIN_KEY")
@@ -143,6 +145,11 @@ def test_choice(name: str, choices: tuple[str, ...]) -> None:
 def test_gate() -> None:
     """Only `off` opens the gate."""
     assert [Settings.from_env({"SHORTLIST_GATE": word}).gate for word in ("on", "off")] == [True, False]
+
+
+def test_users_in_the_log() -> None:
+    """Only `on` names them."""
+    assert [Settings.from_env({"SHORTLIST_LOG_USERS": word}).log_users for word in ("on", "off")] == [True, False]
 
 
 def test_probes_are_bounded_by_lists() -> None:

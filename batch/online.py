@@ -1,0 +1,210 @@
+"""How good the recommendations are to those who get them: answers shown and acted on, by release, source and position.
+
+Every answer's id tells its release, its source and its day. The API counts the answers by these, and by how many items they
+showed; the events that name an id are the clicks. A share is of answers acted on at least once, so that it is a share of
+independent trials as far as users are: someone who comes back often counts as often.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+from rich.table import Table
+
+from batch.publish import BATCH_TIMEOUT_MS
+from recsys.counts import CountLog
+from recsys.errors import CorruptArtefact, InvalidInput
+from recsys.evaluation.proportions import newcombe, wilson
+from recsys.event_log import EventLog
+from recsys.recommendation_id import DAY_SECONDS, SOURCES, origin_of
+from recsys.settings import Settings
+from recsys.store import open_store
+from recsys.wire import unpack_event
+
+CHUNK = 1000
+"""Waiting events read at once."""
+
+POSITIONS = 20
+"""Positions told, from the first."""
+
+Click = tuple[str | None, int | None]
+"""An event's recommendation id and position."""
+
+
+class Group(NamedTuple):
+    """Answers that are told together."""
+
+    version: str
+    source: str
+
+
+@dataclass(slots=True)
+class Shown:
+    """A group's answers. lengths: by number of items; clicked: ids acted on; at: ids acted on, by position."""
+
+    lengths: Counter[int] = field(default_factory=Counter)
+    clicked: set[str] = field(default_factory=set)
+    at: dict[int, set[str]] = field(default_factory=dict)
+
+    def answers(self, position: int = 1) -> int:
+        """Answers that showed an item at `position`; at least those acted on there, as counts may have been lost."""
+        counted = sum(number for length, number in self.lengths.items() if length >= position)
+        return max(counted, len(self.clicked if position == 1 else self.at.get(position, ())))
+
+    @property
+    def lost(self) -> int:
+        """How many answers were acted on beyond those counted."""
+        return max(0, len(self.clicked) - self.lengths.total())
+
+
+@dataclass(frozen=True, slots=True)
+class Online:
+    """days: how many, today included; groups: what was shown; current, other: releases to compare; foreign: ids not ours."""
+
+    days: int
+    groups: dict[Group, Shown]
+    current: str | None
+    other: str | None
+    foreign: int
+
+
+def online(settings: Settings, days: int, events: Path | None, now: float) -> Online:
+    """What was shown in the last `days`, and what of it was acted on, by the stream and the drained files in `events`.
+
+    Raises:
+        InvalidInput: `events` is no directory.
+        StoreUnavailable: Redis did not answer.
+    """
+    today = int(now // DAY_SECONDS)
+    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
+    try:
+        log = CountLog(store)
+        groups: dict[Group, Shown] = {}
+        for day in range(today - days + 1, today + 1):
+            add_impressions(groups, log.read(store.keys.impressions(_name(day))))
+        clicks = [*waiting(EventLog(store)), *drained(events)]
+        pointer = store.release()
+    finally:
+        store.close()
+    foreign = add_clicks(groups, clicks, today - days + 1)
+    if pointer is None:
+        return Online(days, groups, None, None, foreign)
+    other = pointer.previous if pointer.canary is None else pointer.canary.version
+    return Online(days, groups, pointer.current, other, foreign)
+
+
+def _name(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_SECONDS, UTC).strftime("%Y-%m-%d")
+
+
+def add_impressions(groups: dict[Group, Shown], counts: Mapping[str, int]) -> None:
+    """Adds a day's counts, by `source:length:version`.
+
+    Raises:
+        CorruptArtefact: a field is not that.
+    """
+    for name, number in counts.items():
+        source, length, version = (*name.split(":", 2), "", "")[:3]
+        if source not in SOURCES or not length.isdecimal() or not version:
+            raise CorruptArtefact(f"the impressions have {name!r}, not source:length:version: delete that day's hash")
+        groups.setdefault(Group(version, source), Shown()).lengths[int(length)] += number
+
+
+def waiting(log: EventLog) -> Iterator[Click]:
+    """Of the events in the stream, which stay there."""
+    after = b"0"
+    while entries := log.waiting(after, CHUNK):
+        for _, fields in entries:
+            try:
+                event = unpack_event(fields.get(b"e", b""))
+            except CorruptArtefact:
+                continue  # the next drain puts it aside and tells
+            yield event.recommendation_id, event.position
+        after = entries[-1][0]
+
+
+def drained(directory: Path | None) -> Iterator[Click]:
+    """Of the events in the files of `events drain`; older files know no positions."""
+    if directory is None:
+        return
+    if not directory.is_dir():
+        raise InvalidInput(f"{str(directory)!r} is no directory: give the one that `shortlist events drain --out` wrote")
+    for path in sorted(directory.glob("events-*.parquet")):
+        frame = pl.read_parquet(path, glob=False)
+        if "position" not in frame.columns:
+            frame = frame.with_columns(position=pl.lit(None, pl.Int64))
+        yield from frame.select("recommendation_id", "position").filter(pl.col("recommendation_id").is_not_null()).iter_rows()
+
+
+def add_clicks(groups: dict[Group, Shown], clicks: Iterable[Click], first_day: int) -> int:
+    """Adds the clicks on answers of `first_day` and later, each answer once; gives how many had an id that is not ours."""
+    foreign = 0
+    for recommendation_id, position in clicks:
+        if recommendation_id is None:
+            continue
+        origin = origin_of(recommendation_id)
+        if origin is None:
+            foreign += 1
+        elif origin.day >= first_day:
+            shown = groups.setdefault(Group(origin.version, origin.source), Shown())
+            shown.clicked.add(recommendation_id)
+            if position is not None:
+                shown.at.setdefault(position, set()).add(recommendation_id)
+    return foreign
+
+
+def tables(found: Online) -> list[Table]:
+    """By release and source, by position, and one release beside the other."""
+    return [_by_group(found), _by_position(found), _compared(found)]
+
+
+def _by_group(found: Online) -> Table:
+    out = Table("release", "source", "answers", "acted on", "CTR", "95%", title=f"answers of {found.days} days")
+    for group, shown in sorted(found.groups.items()):
+        out.add_row(*group, *_share(len(shown.clicked), shown.answers()))
+    return out
+
+
+def _by_position(found: Online) -> Table:
+    out = Table("release", "source", "position", "answers", "acted on", "CTR", "95%", title="by position")
+    for group, shown in sorted(found.groups.items()):
+        for position in range(1, min(POSITIONS, max(shown.at, default=0)) + 1):
+            out.add_row(*group, str(position), *_share(len(shown.at.get(position, ())), shown.answers(position)))
+    return out
+
+
+def _share(hits: int, trials: int) -> tuple[str, str, str, str]:
+    low, high = wilson(hits, trials)
+    return str(trials), str(hits), f"{hits / trials:.4f}" if trials else "-", f"{low:.4f} to {high:.4f}"
+
+
+def _compared(found: Online) -> Table:
+    title = f"{found.other} minus {found.current}" if found.other else "one release: nothing to compare"
+    out = Table("source", "CTR", "CTR of the serving one", "difference", "95%", title=title)
+    for source in ("all", *SOURCES):
+        (hits, trials), (base, base_trials) = (totals(found, version, source) for version in (found.other, found.current))
+        if trials and base_trials:
+            low, high = newcombe(hits, trials, base, base_trials)
+            shares = hits / trials, base / base_trials
+            difference = f"{shares[0] - shares[1]:+.4f}"
+            out.add_row(source, f"{shares[0]:.4f}", f"{shares[1]:.4f}", difference, f"{low:+.4f} to {high:+.4f}")
+    return out
+
+
+def totals(found: Online, version: str | None, source: str) -> tuple[int, int]:
+    """Answers acted on, and answers, of a release and a source, or "all" sources."""
+    chosen = [s for g, s in found.groups.items() if g.version == version and source in ("all", g.source)]
+    return sum(len(shown.clicked) for shown in chosen), sum(shown.answers() for shown in chosen)
+
+
+def notes(found: Online) -> list[str]:
+    """What a reader should know of the figures."""
+    lost = sum(shown.lost for shown in found.groups.values())
+    out = [f"{lost} answers were acted on beyond those counted: counts were lost, so shares are too high"] if lost else []
+    return [*out, f"{found.foreign} events name a recommendation_id that is not ours"] if found.foreign else out

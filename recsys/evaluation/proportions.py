@@ -1,0 +1,31 @@
+"""Intervals of shares, and of the difference between two."""
+
+from __future__ import annotations
+
+import math
+
+Z = 1.959964
+"""Of 95% confidence."""
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+    """The 95% score interval of hits / trials (Wilson, JASA 22, 1927); all of 0 to 1 without a trial."""
+    if trials == 0:
+        return 0.0, 1.0
+    share, spread = hits / trials, Z * Z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z * math.sqrt(share * (1 - share) / trials + spread / trials / 4) / (1 + spread)
+    return (0.0 if hits == 0 else middle - half), (1.0 if hits == trials else middle + half)
+
+
+def newcombe(hits: int, trials: int, other_hits: int, other_trials: int) -> tuple[float, float]:
+    """The 95% interval of hits / trials - other_hits / other_trials, both with a trial.
+
+    Newcombe's hybrid score interval, method 10 of "Interval estimation for the difference between independent proportions"
+    (Statistics in Medicine 17, 1998).
+    """
+    share, other = hits / trials, other_hits / other_trials
+    (low, high), (other_low, other_high) = wilson(hits, trials), wilson(other_hits, other_trials)
+    below = math.hypot(share - low, other_high - other)
+    above = math.hypot(high - share, other - other_low)
+    return share - other - below, share - other + above

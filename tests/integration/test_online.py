@@ -1,0 +1,211 @@
+"""Known traffic through the API, and the shares of answers acted on that `shortlist online-report` makes of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from starlette.testclient import TestClient
+
+from batch.cli import main
+from batch.drain import drain
+from batch.online import Group, Shown, add_clicks, add_impressions, drained, notes, online, tables, totals
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from lambda_handler.metrics import Metrics
+from lambda_handler.tallies import Tallies
+from recsys.counts import CountLog
+from recsys.errors import CorruptArtefact, InvalidInput
+from recsys.event_log import EventLog
+from recsys.recommendation_id import Origin, new_id, origin_of
+from recsys.wire import Canary, EventRecord, ReleasePointer, unpack_event
+
+NOW = 1_800_000_000.0
+TODAY = int(NOW // 86_400)
+DATE = "2027-01-15"
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The time of the service."""
+    return [NOW]
+
+
+@pytest.fixture
+def counts(own) -> Tallies:
+    """The counts of a process, sent when the test says so."""
+    return Tallies(CountLog(own[1]), Metrics(), hand_over=lambda _send: None)
+
+
+@pytest.fixture
+def client(own, counts, now) -> TestClient:
+    """The API over a release of the test's own."""
+    settings, store = own
+    return TestClient(create_app(settings, store, BundleLive(settings), lambda: now[0], tallies=counts))
+
+
+@pytest.fixture
+def users(published) -> list[str]:
+    """Users with a list."""
+    return list(published.dataset.user_ids[:40])
+
+
+def ask(client: TestClient, user: str, k: int = 5) -> dict[str, Any]:
+    """A recommendation answer."""
+    return client.post("/recommend", json={"user_id": user, "k": k}).json()
+
+
+@pytest.fixture
+def click(client) -> Callable[..., None]:
+    """Sends an event on an answer, at a position."""
+    number = Counter[str]()
+
+    def act(answer: dict[str, Any], position: int | None = None, user: str = "clicker") -> None:
+        number["events"] += 1
+        item = answer["recommendations"][(position or 1) - 1]["item_id"]
+        event = {"event_id": f"e{number['events']}", "user_id": user, "item_id": item, "timestamp": int(NOW)}
+        event |= {"recommendation_id": answer["recommendation_id"]} | ({} if position is None else {"position": position})
+        told = client.post("/v1/events", json={"events": [event]}).json()
+        assert told == {"accepted": 1, "duplicates": 0, "rejected": []}
+
+    return act
+
+
+def test_an_answer_is_counted_by_its_release_source_and_length(client, own, counts, published, users) -> None:
+    """Once, on its day, in a hash that expires; what shows nothing is not counted."""
+    ask(client, users[0])
+    ask(client, users[1])
+    ask(client, "nobody", 7)
+    path = f"/v1/users/{users[2]}/recommendations?k=5"
+    tag = client.get(path).headers["etag"]
+    assert client.get(path, headers={"if-none-match": tag}).status_code == 304
+    assert client.head(path).status_code == 200
+    assert client.post("/recommend", json={"user_id": "1", "k": 0}).status_code == 422
+    assert client.get("/v1/popular").status_code == 200
+    counts.send()
+    key = own[1].keys.impressions(DATE)
+    assert CountLog(own[1]).read(key) == {f"batch:5:{published.version}": 3, f"popular:7:{published.version}": 1}
+    assert 0 < own[1].redis.ttl(key) <= 90 * 86_400
+
+
+def test_a_hit_writes_nothing(client, own, users, monkeypatch) -> None:
+    """The answer's counts wait in the process until they are sent."""
+    before = set(own[1].redis.scan_iter(f"{own[1].keys.namespace}:*"))
+    answer = ask(client, users[0])
+    assert answer["source"] == "batch"
+    assert set(own[1].redis.scan_iter(f"{own[1].keys.namespace}:*")) == before
+    assert origin_of(answer["recommendation_id"]) == Origin(answer["model_version"], "batch", TODAY)
+
+
+def test_an_event_keeps_the_position_of_its_item(client, own, users, click) -> None:
+    """From 1 to 100; anything else is rejected by itself."""
+    click(ask(client, users[0]), 3)
+    (entry,) = own[1].redis.xrange(own[1].keys.events())
+    assert unpack_event(entry[1][b"e"]).position == 3
+    for position in (0, 101, 2.5, "1"):
+        event = {"event_id": "x", "user_id": "u", "item_id": "1", "timestamp": 1, "position": position}
+        told = client.post("/v1/events", json={"events": [event]}).json()
+        assert [r["code"] for r in told["rejected"]] == ["invalid_event"]
+
+
+def test_an_event_of_an_older_writer_has_no_position() -> None:
+    """Records grow at their end."""
+    seven = bytes.fromhex("9701a165a175a169" + "01" + "c0" + "a172")
+    assert unpack_event(seven) == EventRecord("e", "u", "i", 1, None, "r")
+
+
+def test_known_traffic_gives_known_shares(client, own, counts, published, users, click, tmp_path) -> None:
+    """Forty lists shown, ten acted on, one of them twice; half of the clicks in drained files, half still in the stream."""
+    answers = [ask(client, user) for user in users]
+    for at, answer in enumerate(answers[:5]):
+        click(answer, 1 + at % 2)
+    drain(EventLog(own[1]), tmp_path)
+    for answer in answers[5:10]:
+        click(answer)
+    click(answers[0], 4)
+    counts.send()
+    found = online(own[0], 1, tmp_path, NOW)
+    assert set(found.groups) == {Group(published.version, "batch")}
+    shown = found.groups[Group(published.version, "batch")]
+    assert (totals(found, published.version, "all"), shown.answers(6), notes(found)) == ((10, 40), 0, [])
+    assert {position: len(ids) for position, ids in shown.at.items()} == {1: 3, 2: 2, 4: 1}
+    assert EventLog(own[1]).length() == 6
+
+
+def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None:
+    """With the difference's interval: here one that does not reach zero."""
+    settings, store = own
+    store.set_release(ReleasePointer("old", "older", Canary("new", 50.0)))
+    groups = {"batch:10:old": 1000, "batch:10:new": 1000}
+    clicks = [(new_id("old", "batch", NOW), 1) for _ in range(100)] + [(new_id("new", "batch", NOW), 1) for _ in range(150)]
+    monkeypatch.setattr("batch.online.waiting", lambda _log: iter(clicks))
+    CountLog(store).add({hash_today(store): groups})
+    found = online(settings, 1, None, NOW)
+    assert (found.current, found.other) == ("old", "new")
+    compared = tables(found)[2]
+    cells = [list(column.cells) for column in compared.columns]
+    assert cells == [["all", "batch"], ["0.1500"] * 2, ["0.1000"] * 2, ["+0.0500"] * 2, ["+0.0210 to +0.0790"] * 2]
+
+
+def hash_today(store) -> Any:
+    """Where today's impressions go."""
+    from recsys.counts import Hash
+
+    return Hash(store.keys.impressions(DATE), 1000)
+
+
+def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -> None:
+    """A click today on an answer of yesterday counts for yesterday."""
+    now[0] = NOW - 86_400
+    old = ask(client, users[0])
+    now[0] = NOW
+    ask(client, users[1])
+    click(old, 1)
+    counts.send()
+    assert [totals(online(own[0], days, None, NOW), old["model_version"], "all") for days in (1, 2)] == [(0, 1), (1, 2)]
+
+
+def test_lost_counts_and_foreign_ids_are_told() -> None:
+    """More clicks than answers never make a share above one, and ids of others are counted aside."""
+    groups: dict[Group, Shown] = {}
+    add_impressions(groups, {"batch:10:v:1": 1})
+    clicks = [(new_id("v:1", "batch", NOW), 2), (new_id("v:1", "batch", NOW), 2), ("r1", 1), (None, None)]
+    assert add_clicks(groups, clicks, TODAY) == 1
+    shown = groups[Group("v:1", "batch")]
+    assert (shown.answers(), shown.answers(2), shown.answers(3), shown.lost) == (2, 2, 1, 1)
+
+
+def test_impressions_that_cannot_be_read_are_an_error() -> None:
+    """With what to do about it."""
+    for field in ("batch", "batch:x:v1", "bach:1:v1", "batch:1:"):
+        with pytest.raises(CorruptArtefact, match="delete that day's hash"):
+            add_impressions({}, {field: 1})
+
+
+def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
+    """They have no positions."""
+    pl.DataFrame({"recommendation_id": ["a", None]}).write_parquet(tmp_path / "events-1-2.parquet")
+    assert list(drained(tmp_path)) == [("a", None)]
+    with pytest.raises(InvalidInput, match="is no directory"):
+        list(drained(tmp_path / "absent"))
+
+
+def test_the_command_prints_every_table(client, own, counts, published, users, click) -> None:
+    """Release, source, position and what a reader should know."""
+    settings, store = own
+    store.set_release(replace(store.release(), previous="before"))
+    click(ask(client, users[0]), 2)
+    EventLog(store).append([EventRecord("f", "u", "i", 1, None, "theirs"), EventRecord("g", "u", "i", 1)])
+    store.redis.xadd(store.keys.events(), {"e": b"unreadable"})
+    counts.send()
+    environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
+    done = CliRunner().invoke(main, ["online-report", "--days", "90"], env=environ)
+    assert done.exit_code == 0, done.output
+    assert published.version in done.output
+    assert "1 events name a recommendation_id that is not ours" in done.output

@@ -1,0 +1,170 @@
+"""What the log holds after known requests: under the real Lambda runtime client, under uvicorn, and in the app alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from infra.local.runtime_api import LambdaService, http_event
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from lambda_handler.request_log import tell_once
+from recsys.errors import StoreUnavailable
+
+ROOT = str(Path(__file__).parents[2])
+BROKEN = """
+from lambda_handler import handler as module
+from recsys.store import RedisStore
+
+def raises(*_):
+    raise RuntimeError("a bug")
+
+RedisStore.row_of = raises
+handler = module.handler
+app = module.app
+"""
+
+
+def user_of(published) -> str:
+    """A user with a list."""
+    return published.dataset.user_ids[int(published.dataset.events.user[0])]
+
+
+def lines_of(log: Path) -> list[str]:
+    """What the function wrote, but for its metrics."""
+    return [line for line in log.read_text().splitlines() if not line.startswith('{"_aws"')]
+
+
+def invoked(published, log: Path, *events: dict[str, Any], handler: str = "lambda_handler.handler.handler", **more: str) -> Any:
+    """The lines that the function's log holds after these events; standard error goes there as well."""
+    environ = os.environ | published.environ | more
+    root = f"{ROOT}:{log.parent}"
+    with log.open("wb") as file:
+        python = ("/bin/sh", "-c", 'exec "$0" "$@" 2>&1', sys.executable)
+        with LambdaService(handler, ROOT, environ | {"PYTHONPATH": root}, python=python, log=file.fileno()) as service:
+            for event in events:
+                service.invoke(event)
+    return lines_of(log)
+
+
+def steady(line: str) -> dict[str, Any]:
+    """A line as it is every time: the milliseconds and the id are looked at, and taken out."""
+    told = json.loads(line)
+    assert 0 < told.pop("ms") < 60_000
+    assert len(told.pop("request_id")) == 36
+    return told
+
+
+def test_in_lambda_each_request_is_one_line(published, tmp_path) -> None:
+    """These lines and no others, whatever became of the request; no user is named."""
+    user = user_of(published)
+    events = (
+        http_event("POST", "/recommend", {"user_id": user}),
+        http_event("GET", f"/v1/users/{user}/recommendations"),
+        http_event("POST", "/recommend", {"user_id": "nobody", "k": 1000}),
+        http_event("GET", "/no/such/path"),
+        http_event("GET", "/v1/popular"),
+    )
+    of_release = {"level": "info", "status": 200, "release": published.version, "degraded": False}
+    of_none = {"level": "info", "release": None, "source": None, "degraded": False}
+    assert [steady(line) for line in invoked(published, tmp_path / "log", *events)] == [
+        of_release | {"route": "/recommend", "source": "batch"},
+        of_release | {"route": "/v1/users/{user_id}/recommendations", "source": "batch"},
+        of_none | {"route": "/recommend", "status": 422},
+        of_none | {"route": "unmatched", "status": 404},
+        of_release | {"route": "/v1/popular", "source": "popular"},
+    ]
+    assert user not in {str(value) for line in lines_of(tmp_path / "log") for value in json.loads(line).values()}
+
+
+def test_users_are_named_when_asked_for(published, tmp_path) -> None:
+    """SHORTLIST_LOG_USERS=on names who asked, by body or by path."""
+    user = user_of(published)
+    events = (http_event("POST", "/recommend", {"user_id": user}), http_event("GET", "/health"))
+    lines = invoked(published, tmp_path / "log", *events, SHORTLIST_LOG_USERS="on")
+    assert [steady(line)["user"] for line in lines] == [user, None]
+
+
+def test_in_lambda_a_bug_is_one_line_with_its_traceback(published, tmp_path) -> None:
+    """Under the id that the caller was told; Mangum says nothing more."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (line,) = invoked(published, tmp_path / "log", http_event("GET", "/v1/items/1"), handler="broken.handler")
+    told = steady(line)
+    assert (told["level"], told["status"], told["route"]) == ("error", 500, "/v1/items/{item_id}")
+    assert told["error"] == "RuntimeError"
+    assert told["traceback"].startswith("Traceback (most recent call last):\n")
+    assert told["traceback"].endswith('raise RuntimeError("a bug")\nRuntimeError: a bug\n')
+
+
+def test_under_uvicorn_each_request_is_one_line_on_standard_output(published, tmp_path) -> None:
+    """With `shortlist serve`, which says nothing of them on standard error, and of its own start and end no line."""
+    environ = os.environ | published.environ | {"PYTHONPATH": ROOT}
+    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as process:
+        started = next(line for line in process.stderr if "Uvicorn running" in line)
+        address = started.split("on ")[1].split(" ")[0]
+        for path in ("/health", "/v1/popular?k=3"):
+            urllib.request.urlopen(f"{address}{path}", timeout=20).close()  # noqa: S310 - loopback
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [(t["route"], t["status"], t["source"]) for t in told] == [("/health", 200, None), ("/v1/popular", 200, "popular")]
+    assert [line for line in err.splitlines() if "/health" in line or "popular" in line] == []
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """The lines of the app's log."""
+    return []
+
+
+@pytest.fixture
+def client(own, said) -> TestClient:
+    """The API, whose log the test reads."""
+    app = create_app(own[0], own[1], BundleLive(own[0]), say=said.append)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_an_error_carries_the_request_id_of_its_line(client, said, monkeypatch) -> None:
+    """A bug and an unavailable store alike."""
+    for error in (RuntimeError("a bug"), OSError("gone")):
+        with monkeypatch.context() as patched:
+            patched.setattr("redis.Redis.hget", lambda *_, error=error: (_ for _ in ()).throw(error))
+            answer = client.get("/v1/items/1").json()
+        assert json.loads(said[-1])["request_id"] == answer["error"]["request_id"]
+    assert [(json.loads(line)["status"], json.loads(line)["error"]) for line in said] == [
+        (500, "RuntimeError"),
+        (503, "StoreUnavailable"),
+    ]
+
+
+def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
+    """As the answer itself does."""
+    client.post("/recommend", json={"user_id": "nobody"})
+    with monkeypatch.context() as patched:
+        patched.setattr("recsys.store.RedisStore.popular", lambda *_: (_ for _ in ()).throw(StoreUnavailable("gone")))
+        client.post("/recommend", json={"user_id": "nobody"})
+    assert [json.loads(line)["degraded"] for line in said] == [False, True]
+
+
+def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch, caplog) -> None:
+    """Another one, as of the server itself, is still logged by the server."""
+    tell_once()
+    told, other = RuntimeError("told"), RuntimeError("other")
+    with monkeypatch.context() as patched:
+        patched.setattr("recsys.store.RedisStore.row_of", lambda *_: (_ for _ in ()).throw(told))
+        client.get("/v1/items/1")
+    for error in (told, other):
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+    assert [record.exc_info[1] for record in caplog.records if record.name == "uvicorn.error"] == [other]
