@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str]) -> No
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
     root = str(Path(__file__).parents[1])
-    with LambdaService("lambda_handler.handler.handler", root, variables) as service:
+    with LambdaService("lambda_handler.handler.handler", root, variables, log=subprocess.DEVNULL) as service:
         for caption, body in requests:
             invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
             answer = json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload

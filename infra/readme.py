@@ -34,13 +34,16 @@ def _table(report: dict[str, Any]) -> str:
     users = next(iter(rows.values()))["n_users"]
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     memory = report["peak_memory_bytes"]["process"] / 2**20
-    cost = f"Everything fitted and evaluated in {report['seconds_total']:.0f} s on two cores, {memory:.0f} MiB at most."
+    more = ", the fresh users and new items below too" if "fresh_users" in report else ""
+    cost = (
+        f"Everything fitted and evaluated{more} in {report['seconds_total']:.0f} s on two busy cores, {memory:.0f} MiB at most."
+    )
     lines = [
         f"**`{report['protocol']}`**, {users} users, all {report['n_items']} items ranked, seen items removed:",
         "",
         f"| method | {' | '.join(METRICS)} |",
         f"|---|{'---|' * len(METRICS)}",
-        *(f"| {name} | {' | '.join(_cell(row[m]) for m in METRICS)} |" for name, row in rows.items()),
+        *(f"| {name} | {_cell(row[METRICS[0]])} | {_values(row)} |" for name, row in rows.items()),
         "",
         f"{_finding(report)} Candidate recall: {recall}. {cost}",
     ]
@@ -51,8 +54,8 @@ def _finding(report: dict[str, Any]) -> str:
     rows = report["methods"]
     rival = strongest_baseline(rows)
     assert rival is not None
-    told = [f"{_more(rows, other)} than {other} {_ends(report['paired']['two_stage'][other])}" for other in (rival, "retriever")]
-    return f"NDCG@10 of `two_stage` is {told[0]}, the strongest baseline, and {told[1]}, user by user."
+    told = [f"{_more(rows, other)} {_ends(report['paired']['two_stage'][other])}" for other in (rival, "retriever")]
+    return f"NDCG@10 of `two_stage` against `{rival}`, the strongest baseline: {told[0]}; against the retriever: {told[1]}."
 
 
 def _more(rows: dict[str, Any], other: str) -> str:
@@ -99,6 +102,10 @@ def _worlds(rows: list[dict[str, Any]]) -> str:
             f" <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub> |"
         )
     return "\n".join(lines)
+
+
+def _values(row: dict[str, Any]) -> str:
+    return " | ".join(f"{row[metric]['value']:.4f}" for metric in METRICS[1:])
 
 
 def _cell(figure: dict[str, float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,19 +20,30 @@ from recsys.errors import BrokenRelease, InvalidInput, ShortlistError, Unavailab
 
 RETRY_AFTER_SECONDS = "5"
 
+UNREADABLE = 400
+"""What FastAPI answers where a body cannot even be decoded."""
+
 
 VOLATILE = ("latency_ms", "list_age_s", "recommendation_id", "cache_hit")
 """What differs from one answer to the next without a difference in what is recommended."""
 
 
+class Json(JSONResponse):
+    """JSON by pydantic's own encoder, a tenth of the standard library's time for a list of twenty items."""
+
+    def render(self, content: Any) -> bytes:  # noqa: ANN401 - as the parent
+        """The bytes; what is not a number becomes null."""
+        return to_json(content, inf_nan_mode="null")
+
+
 def tagged(request: Request, told: dict[str, Any]) -> Response:
     """The answer with its entity tag; 304 without a body where If-None-Match has it."""
-    body = json.dumps({name: value for name, value in told.items() if name not in VOLATILE}, sort_keys=True)
-    tag = f'W/"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
+    body = to_json({name: value for name, value in told.items() if name not in VOLATILE})
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
     known = {part.strip() for part in request.headers.get("if-none-match", "").split(",")}
     if known & {tag, tag.removeprefix("W/"), "*"}:
         return Response(status_code=304, headers={"ETag": tag})
-    return JSONResponse(told, headers={"ETag": tag})
+    return Json(told, headers={"ETag": tag})
 
 
 def add_errors(app: FastAPI, metrics: Metrics) -> None:
@@ -46,6 +57,8 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     def refused(_request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == UNREADABLE:
+            return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
         return _error(error.status_code, code, str(error.detail))
 

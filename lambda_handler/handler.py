@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mangum import Mangum
 
+from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
 from lambda_handler.metrics import Metrics
@@ -17,11 +18,17 @@ from lambda_handler.request_log import say, tell_once
 from lambda_handler.tallies import Tallies
 from recsys.counts import CountLog
 from recsys.settings import Settings
-from recsys.store import Keys, open_store
+from recsys.store import Guard, Keys, open_store
 from recsys.wire import UserRecord
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+REST_SECONDS = 1.0
+"""For how long Redis is left alone after it did not answer."""
+
+ATTEMPTS = 2
+"""How often the store waits for its timeout before it gives up."""
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")  # one request at a time, and numpy, FAISS and LightGBM each bring a pool
@@ -70,7 +77,8 @@ class LazyLive:
 def build(metrics: Metrics) -> FastAPI:
     """The app under the environment's settings."""
     settings = Settings.from_env(os.environ)
-    store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
+    guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * settings.redis_timeout_ms / 1000)
+    store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, guard)
     tallies = Tallies(CountLog(store), metrics)
     live = LazyLive(settings, metrics, tallies, store.keys)
     return create_app(settings, store, live, metrics=metrics, tallies=tallies, say=say)

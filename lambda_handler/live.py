@@ -37,6 +37,12 @@ from recsys.wire import ItemRecord, UserRecord
 AGAIN_SECONDS = 5.0
 """After a bundle could not be loaded, it is tried again no sooner than this."""
 
+KEPT_BUNDLES = 2
+"""Of a canary and of the release beside it; after a flip, of the release that a rollback would bring back."""
+
+RESERVE = 3
+"""How many of Redis's timeouts a request keeps back while it waits for a bundle."""
+
 POOL, POOL_LIMIT = 5, 300
 """Diversity chooses among so many times k items, and no more than the limit."""
 
@@ -68,7 +74,7 @@ class BundleLive:
     ) -> None:
         self._settings, self._observe, self._clock, self._sampler = settings, observe, clock, sampler
         self._lock = Lock()
-        self._loaded: _Loaded | None = None
+        self._loaded: dict[str, _Loaded] = {}
         self._loading: tuple[str, Future[_Loaded]] | None = None
         self._failed: tuple[str, float, ShortlistError] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
@@ -145,8 +151,8 @@ class BundleLive:
             ArtefactsUnavailable: it is not there yet; the loading goes on.
         """
         with self._lock:
-            if self._loaded is not None and self._loaded.bundle.manifest["version"] == version:
-                return self._loaded
+            if version in self._loaded:
+                return self._loaded[version]
             if self._failed is not None and self._failed[0] == version and self._clock() < self._failed[1] + AGAIN_SECONDS:
                 raise self._failed[2]
             if self._loading is None or self._loading[0] != version:
@@ -155,7 +161,7 @@ class BundleLive:
         return self._awaited(version, loading)
 
     def _awaited(self, version: str, loading: Future[_Loaded]) -> _Loaded:
-        seconds = deadline.left()
+        seconds = deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000  # for popular items from Redis instead
         try:
             loaded = loading.result(None if seconds == math.inf else max(0.0, seconds))
         except Late as error:
@@ -166,7 +172,8 @@ class BundleLive:
                 self._failed, self._loading = (version, self._clock(), error), None
             raise
         with self._lock:
-            self._loaded, self._loading, self._failed = loaded, None, None
+            latest = list(self._loaded.items())[1 - KEPT_BUNDLES :]
+            self._loaded, self._loading, self._failed = {**dict(latest), version: loaded}, None, None
         return loaded
 
 

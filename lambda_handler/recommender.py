@@ -38,6 +38,7 @@ class Recommender:
         version = self._serving.version(asked.user)
         asked = replace(asked, filters=asked.filters.without(self._serving.blocked()))
         answer = self._session(version, asked) if asked.session is not None else self._known(version, asked)
+        answer = self._flagged(answer)
         self._metrics.observe(time.perf_counter() - started)
         self._tell(asked, answer)
         return answer
@@ -45,14 +46,14 @@ class Recommender:
     def popular(self, k: int, filters: Filters) -> Answer:
         """The most popular items, whoever asks."""
         version = self._serving.version()
-        return self._popular(version, k, filters.without(self._serving.blocked()))
+        return self._flagged(self._popular(version, k, filters.without(self._serving.blocked())))
 
     def trending(self, k: int, filters: Filters) -> Answer:
         """The items of the most recent interest; popular ones where the bundle cannot be read."""
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())
         try:
-            return Answer(self._live.trending(version, k, filters), "live", version)
+            return self._flagged(Answer(self._live.trending(version, k, filters), "live", version))
         except (Unavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             return self._popular(version, k, filters, degraded=True)
@@ -60,7 +61,8 @@ class Recommender:
     def similar(self, item_id: str, k: int, filters: Filters) -> Answer:
         """The items most like one. Raises UnknownItem, and what the live path raises: there is no other source."""
         version = self._serving.version()
-        return Answer(self._live.similar(version, item_id, k, filters.without(self._serving.blocked())), "live", version)
+        ranked = self._live.similar(version, item_id, k, filters.without(self._serving.blocked()))
+        return self._flagged(Answer(ranked, "live", version))
 
     def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
         """These items in the ranker's order, for a stored history, a given one, or one without an event."""
@@ -70,12 +72,16 @@ class Recommender:
         filters = Filters().without(self._serving.blocked())
         told = joined(session, stored) if session is not None else stored or UserRecord()
         source = "popular" if known is None else "live" if session is None else "session"
-        return Answer(self._live.rank(version, told, items, filters), source, version, degraded=degraded)
+        return self._flagged(Answer(self._live.rank(version, told, items, filters), source, version, degraded=degraded))
+
+    def _flagged(self, answer: Answer) -> Answer:
+        """The answer, degraded where nobody can say now whether its release still serves."""
+        return replace(answer, degraded=True) if self._serving.is_remembered else answer
 
     def _known(self, version: str, asked: Asked) -> Answer:
         try:
             packed, n_events = self._store.read_user(version, asked.user)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             return self._popular(version, asked.k, asked.filters, degraded=True)
         record = self._serving.unpacked(packed)
@@ -180,10 +186,10 @@ class Recommender:
         return Answer(ranked, "popular", version, degraded=degraded or failed)
 
     def _popular_list(self, version: str, k: int, filters: Filters) -> tuple[Ranked | None, bool]:
-        """From the store; and whether it failed."""
+        """From the store, None where it has none; and whether that failed."""
         try:
             record = self._serving.unpacked(self._store.popular(version))
-            return None if record is None else self._serving.cut(version, record, k, filters), False
+            return (None, True) if record is None else (self._serving.cut(version, record, k, filters), False)
         except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             return None, True

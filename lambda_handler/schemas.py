@@ -241,11 +241,19 @@ class DeletedAnswer(BaseModel):
     existed: bool = Field(description="Whether anything was stored of the user.")
 
 
+class CanaryAnswer(BaseModel):
+    """A release that some users are served from."""
+
+    version: str
+    percent: float
+
+
 class PointerAnswer(BaseModel):
-    """Which release serves, and which one rollback would bring back."""
+    """Which release serves, which one rollback would bring back, and which one is tried on some users."""
 
     current: str | None
     previous: str | None
+    canary: CanaryAnswer | None
 
 
 class ReleaseAnswer(BaseModel):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lambda_handler.answers import Filters, NothingToServe, Ranked
 from lambda_handler.metrics import Metrics
-from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable
+from recsys.errors import BrokenRelease, CorruptArtefact, ShortlistError, StoreUnavailable
 from recsys.settings import Settings
 from recsys.store import Store
 from recsys.wire import ItemRecord, ReleasePointer, ShortlistRecord, pack_pointer, unpack_list, unpack_pointer
 
 REMEMBERED_ITEMS = 100_000
-"""Item records that a process keeps, about 30 MB; beyond that it starts afresh."""
+"""Item records of a release that a process keeps, about 30 MB; beyond that it starts afresh."""
+
+KEPT = 2
+"""Releases whose items are remembered: the serving one, and its canary or the one before."""
 
 
 class Serving:
@@ -22,8 +26,10 @@ class Serving:
     def __init__(self, settings: Settings, store: Store, metrics: Metrics, now: Callable[[], float]) -> None:
         self._settings, self._store, self._metrics, self.now = settings, store, metrics, now
         self._pointer: tuple[float, ReleasePointer] | None = None
+        self.is_remembered = False
+        """Whether the version is what was last known, because the store does not tell it now."""
         self._blocked: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
-        self._items: tuple[str, dict[int, ItemRecord]] = ("", {})
+        self._items: dict[str, dict[int, ItemRecord]] = {}
 
     def version(self, user: str | None = None) -> str:
         """The release that serves the user, read again every few seconds; the last one known while Redis is away.
@@ -39,7 +45,8 @@ class Serving:
         except (StoreUnavailable, BrokenRelease) as error:
             return self._last_known(error, user)
         if pointer is None:
-            raise NothingToServe("no release has been published: run `shortlist batch run` first")
+            return self._last_known(NothingToServe("no release has been published: run `shortlist batch run` first"), user)
+        self.is_remembered = False
         if self._pointer is None or self._pointer[1] != pointer:
             self._remember(pointer)
         self._pointer = (now, pointer)
@@ -48,13 +55,14 @@ class Serving:
 
     def _last_known(self, error: ShortlistError, user: str | None) -> str:
         """From this process, or from the file of one that ran before it on this disk."""
+        self.is_remembered = True
         self.degraded(error)
         if self._pointer is not None:
             return self._pointer[1].serving(user)
         try:
             return unpack_pointer(self._memory().read_bytes()).serving(user)
         except (OSError, BrokenRelease):
-            raise NothingToServe(f"the release pointer cannot be read ({error})") from error
+            raise NothingToServe(f"the release pointer cannot be read: {error}") from error
 
     def _remember(self, pointer: ReleasePointer) -> None:
         draft = self._memory().with_suffix(".draft")
@@ -91,9 +99,10 @@ class Serving:
 
     def records(self, version: str, rows: Sequence[int]) -> list[ItemRecord]:
         """The records of these rows, up to the first that the store lacks; what was read once is remembered."""
-        if self._items[0] != version or len(self._items[1]) > REMEMBERED_ITEMS:
-            self._items = (version, {})
-        known = self._items[1]
+        known = self._items.get(version)
+        if known is None or len(known) > REMEMBERED_ITEMS:
+            self._items = dict([*self._items.items()][1 - KEPT :]) | {version: {}}
+            known = self._items[version]
         lacking = [row for row in rows if row not in known]
         if lacking:
             found = self._store.items(version, lacking)
@@ -108,7 +117,7 @@ class Serving:
     def unpacked(self, packed: bytes | None) -> ShortlistRecord | None:
         """A stored list; None where there is none that can be read."""
         try:
-            return None if packed is None else unpack_list(packed)
+            return None if packed is None else _finite(unpack_list(packed))
         except BrokenRelease as error:
             self.degraded(error)
             return None
@@ -131,3 +140,9 @@ class Serving:
     def degraded(self, error: ShortlistError) -> None:
         """Counts a fall-back, by what failed."""
         self._metrics.count("shortlist_degraded_total", kind=type(error).__name__)
+
+
+def _finite(record: ShortlistRecord) -> ShortlistRecord:
+    if not all(map(math.isfinite, record.scores)) or not all(map(math.isfinite, record.retrieval)):
+        raise CorruptArtefact("a list has a score that is no number: publish the release again")
+    return record

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from recsys.errors import InvalidSettings, StoreUnavailable
+from recsys.errors import CorruptArtefact, InvalidSettings, StoreUnavailable
 from recsys.wire import (
     ItemRecord,
     ReleasePointer,
@@ -169,7 +171,39 @@ class Store(Protocol):
         """A cached live result, and whether this caller may compute it; false while another one has claimed it."""
 
 
-def open_store(url: str, namespace: str, timeout_ms: int) -> RedisStore:
+class Guard:
+    """Whether a command may be sent: not while Redis rests after it failed to answer, nor with too little time to wait for it.
+
+    One request in `rest_seconds` pays for a server that does not answer, and the others fall back at once. time_left: seconds
+    that the caller still has; needed: how many of them a command may take.
+    """
+
+    def __init__(
+        self,
+        rest_seconds: float = 0.0,
+        time_left: Callable[[], float] = lambda: math.inf,
+        needed: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rest, self._left, self._needed, self._clock = rest_seconds, time_left, needed, clock
+        self._until = -math.inf
+
+    def check(self) -> None:
+        """Raises StoreUnavailable where no command may be sent."""
+        rests = self._until - self._clock()
+        if rests > 0:
+            raise StoreUnavailable(f"Redis did not answer a moment ago: it is asked again in {rests:.1f} s")
+        left = self._left()
+        if left < self._needed:
+            message = f"the request has {left:.2f} s left, and Redis may take {self._needed:.2f} s: give the function more time"
+            raise StoreUnavailable(message)
+
+    def failed(self) -> None:
+        """Notes that Redis did not answer."""
+        self._until = self._clock() + self._rest
+
+
+def open_store(url: str, namespace: str, timeout_ms: int, guard: Guard | None = None) -> RedisStore:
     """The store at `url`; connects at the first command.
 
     `?cluster=true` for a cluster; `?iam=CACHE` to sign in to that ElastiCache serverless cache as the URL's user, by the role.
@@ -186,8 +220,8 @@ def open_store(url: str, namespace: str, timeout_ms: int) -> RedisStore:
 
         options["credential_provider"] = IamCredentials(*iam)
     if cluster:
-        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace)
-    return RedisStore(lambda: redis.Redis.from_url(plain, **options), namespace)
+        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace, guard)
+    return RedisStore(lambda: redis.Redis.from_url(plain, **options), namespace, guard)
 
 
 def _asked(url: str) -> tuple[str, bool, tuple[str, str] | None]:
@@ -213,11 +247,14 @@ def bounded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-        from redis.exceptions import RedisClusterException, RedisError  # the former is not one of the latter
+        from redis.exceptions import RedisClusterException, RedisError, ResponseError  # the former is not one of the latter
 
         try:
             return command(*args, **kwargs)
         except (RedisError, RedisClusterException, OSError) as error:
+            if not isinstance(error, ResponseError):
+                owner: Any = args[0]  # a RedisStore, or what works on one
+                getattr(owner, "store", owner).guard.failed()
             message = f"Redis did not answer `{command.__name__}` ({error}): check REDIS_URL, the server and the network"
             raise StoreUnavailable(message) from error
 
@@ -227,14 +264,16 @@ def bounded(command: Callable[P, R]) -> Callable[P, R]:
 class RedisStore:
     """The store in Redis or Valkey."""
 
-    def __init__(self, connect: Callable[[], Any], namespace: str) -> None:
+    def __init__(self, connect: Callable[[], Any], namespace: str, guard: Guard | None = None) -> None:
         self._connect = connect
+        self.guard = guard or Guard()
         self._client: Any = None
         self.keys = Keys(namespace)
 
     @property
     def redis(self) -> Any:  # noqa: ANN401 - redis.Redis or redis.RedisCluster
-        """The client, connected at its first use."""
+        """The client, connected at its first use. Raises StoreUnavailable while no command may be sent."""
+        self.guard.check()
         if self._client is None:
             self._client = self._connect()
         return self._client
@@ -268,6 +307,8 @@ class RedisStore:
         pipe.get(self.keys.list(version, user))
         pipe.hget(self.keys.user(user), "n")
         packed, n_events = pipe.execute()
+        if n_events is not None and not n_events.isdigit():
+            raise CorruptArtefact(f"user {user!r} has {n_events[:20]!r} events, which is no number: delete the record")
         return packed, None if n_events is None else int(n_events)
 
     @bounded

@@ -86,5 +86,8 @@ def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, guarded: list[
         return JSONResponse({"item_id": item_id, "blocked": False})
 
 
-def _pointed(pointer: ReleasePointer | None) -> dict[str, str | None]:
-    return {"current": None, "previous": None} if pointer is None else {"current": pointer.current, "previous": pointer.previous}
+def _pointed(pointer: ReleasePointer | None) -> dict[str, Any]:
+    if pointer is None:
+        return {"current": None, "previous": None, "canary": None}
+    canary = None if pointer.canary is None else {"version": pointer.canary.version, "percent": pointer.canary.percent}
+    return {"current": pointer.current, "previous": pointer.previous, "canary": canary}

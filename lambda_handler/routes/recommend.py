@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
-from lambda_handler.envelope import tagged
+from lambda_handler.envelope import Json, tagged
 from lambda_handler.notes import answered
 from lambda_handler.recommender import Recommender
 from lambda_handler.schemas import (
@@ -39,7 +39,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         # Not handed to a thread: in Lambda there is one request at a time, and the hand-over costs more than the lookup.
         started = time.perf_counter()
         answer = recommender.recommend(_asked(request))
-        return JSONResponse(_told(request.user_id, answer, started, recommender.now()))
+        return Json(_told(request.user_id, answer, started, recommender.now()))
 
     @app.get(
         "/v1/users/{user_id}/recommendations",
@@ -60,7 +60,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         user = None if request.user_id is None else str(request.user_id)
         answer = recommender.rank(user, _session(request), [str(item) for item in request.items])
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
-        return JSONResponse(list_of(answer, user) | told)
+        return Json(list_of(answer, user) | told)
 
 
 def _asked(request: RecommendRequest) -> Asked:
@@ -121,7 +121,7 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
 def _reason(reason: Reason) -> dict[str, Any]:
     titles = " and ".join(cause.title for cause in reason.causes[:2])
     return {
-        "text": f"because you had {titles}" if titles else "because it is popular, or new",
+        "text": f"because of {titles}" if titles else "because it is popular, or new",
         "because": [{"item_id": c.item_id, "title": c.title, "share": c.share} for c in reason.causes],
         "features": dict(reason.features),
     }

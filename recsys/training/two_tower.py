@@ -119,7 +119,7 @@ def fit_towers(
         towers = cast("_Net", averaged.module).export()
         history.append(Round(float(np.mean(losses)) if losses else math.nan, validation.score(towers)))
         if progress is not None:
-            progress((number + 1) / most, f"loss {history[-1].loss:.3f}, validation {history[-1].validation:.3f}")
+            progress((number + 1) / most, history[-1].note())
         if number == 0 or not history[-1].validation <= history[best_round].validation:  # NaN: the last is the best
             best, best_round = towers, number
         if number - best_round >= params.patience:
@@ -140,6 +140,10 @@ class Round(NamedTuple):
 
     loss: float
     validation: float
+
+    def note(self) -> str:
+        """For the narrator."""
+        return f"loss {self.loss:.3f}" + ("" if math.isnan(self.validation) else f", validation {self.validation:.3f}")
 
 
 def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:

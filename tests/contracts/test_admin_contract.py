@@ -14,7 +14,7 @@ from lambda_handler.live import BundleLive
 from recsys import upkeep as upkeep_module
 from recsys.artefacts import DirectoryArtefacts, build_manifest
 from recsys.upkeep import ReleaseNote, Upkeep
-from recsys.wire import ReleasePointer
+from recsys.wire import Canary, ReleasePointer
 
 KEY = "a-key-of-the-tests-own"
 ROUTES = [
@@ -59,7 +59,9 @@ def test_the_releases_are_listed(client, own, published) -> None:
     _, store = own
     Upkeep(store).note_release(ReleaseNote("expired", 1, 0.5))
     told = client.get("/v1/releases").json()
-    assert (told["current"], told["previous"]) == (published.version, None)
+    assert (told["current"], told["previous"], told["canary"]) == (published.version, None, None)
+    store.set_release(ReleasePointer(published.version, None, Canary("next", 5.0)))
+    assert client.get("/v1/releases").json()["canary"] == {"version": "next", "percent": 5.0}
     assert [release["version"] for release in told["releases"]] == [published.version]
     assert 0 < told["releases"][0]["ndcg_at_10"] <= 1
 
@@ -76,9 +78,13 @@ def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, t
         store.write_popular("other", store.popular(published.version), 600)
         for row, packed in store.redis.hgetall(store.keys.items(published.version)).items():
             store.redis.hset(store.keys.items("other"), row, packed)
-        assert client.post("/v1/releases/other/promote").json() == {"current": "other", "previous": published.version}
+        assert client.post("/v1/releases/other/promote").json() == {
+            "current": "other",
+            "previous": published.version,
+            "canary": None,
+        }
         assert client.get("/v1/popular").json()["model_version"] == "other"
-        assert client.post("/v1/releases/rollback").json() == {"current": published.version, "previous": "other"}
+        assert client.post("/v1/releases/rollback").json()["current"] == published.version
         assert client.get("/v1/popular").json()["model_version"] == published.version
     finally:
         shutil.rmtree(Path(settings.artefacts) / "other")

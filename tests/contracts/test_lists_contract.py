@@ -221,7 +221,7 @@ def test_every_item_has_its_reason_from_the_history(client, user, history) -> No
         assert {cause["item_id"] for cause in because} <= set(history)
         assert shares == sorted(shares, reverse=True)
         assert 0 < sum(shares) <= 1.001
-        assert item["reason"]["text"] == "because you had " + " and ".join(cause["title"] for cause in because[:2])
+        assert item["reason"]["text"] == "because of " + " and ".join(cause["title"] for cause in because[:2])
     assert any(item["reason"]["features"] for item in answer["recommendations"])
     again = client.post("/recommend", json={"user_id": user, "k": 10, "explain": True}).json()
     assert (again["cache_hit"], again["recommendations"]) == (True, answer["recommendations"])
@@ -264,6 +264,6 @@ def test_more_items_than_candidates_can_be_had(own, published, user) -> None:
     client = TestClient(create_app(settings, store, live))
     loaded_bundle = live._bundle(published.version)
     small = replace(loaded_bundle.bundle.model, n_candidates=10)
-    live._loaded = replace(loaded_bundle, bundle=replace(loaded_bundle.bundle, model=small))
+    live._loaded[published.version] = replace(loaded_bundle, bundle=replace(loaded_bundle.bundle, model=small))
     answer = client.post("/recommend", json={"user_id": user, "k": 50, "use_cache": False}).json()
     assert len(ids_of(answer)) == 50

@@ -197,9 +197,14 @@ def test_the_dashboard_is_json() -> None:
     assert len(json.loads(re.sub(r"\$\{\w+\}", "x", body))["widgets"]) == 6
 
 
-def access(user: str, namespace: str) -> list[str]:
-    """The rules of a cache user, on keys of `namespace`."""
-    told = str(RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]).replace("shortlist-${Stage}", namespace)
+def access(user: str, namespace: str, *, admin: bool = False) -> list[str]:
+    """The rules of a cache user, on keys of `namespace`; of the API with an admin key where `admin`."""
+    told = RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]
+    if isinstance(told, list):
+        told, (condition, given, otherwise) = told[0], told[1]["Pointer"]["Fn::If"]
+        assert condition == "HasAdmin"
+        told = told.replace("${Pointer}", (given if admin else otherwise)["Fn::Sub"])
+    told = told.replace("shortlist-${Stage}", namespace)
     return re.findall(r"\([^)]*\)|\S+", told)
 
 
@@ -208,8 +213,8 @@ def store_of(valkey_url, namespace):
     """Stores that a real server lets in under the template's access strings."""
     admin, opened = redis.Redis.from_url(valkey_url), []
 
-    def open_as(user: str) -> RedisStore:
-        admin.execute_command("ACL", "SETUSER", user, "reset", *access(user, namespace), ">secret")
+    def open_as(user: str, *, with_admin: bool = False) -> RedisStore:
+        admin.execute_command("ACL", "SETUSER", user, "reset", *access(user, namespace, admin=with_admin), ">secret")
         client = redis.Redis.from_url(valkey_url, username=user, password="secret")  # noqa: S106 - of this test
         opened.append((user, client))
         return RedisStore(lambda: client, namespace)
@@ -285,6 +290,15 @@ def test_the_api_may_not_write_a_release(store_of, write) -> None:
     }
     with pytest.raises(StoreUnavailable, match="No permissions"):
         writes[write]()
+
+
+def test_with_an_admin_key_the_api_may_flip_the_pointer(store_of) -> None:
+    """And write no list all the same."""
+    store = store_of("CacheApiUser", with_admin=True)
+    store.set_release(ReleasePointer("v1"))
+    assert store.release() == ReleasePointer("v1")
+    with pytest.raises(StoreUnavailable, match="No permissions"):
+        store.write_lists("v1", [("u", b"forged")], 60)
 
 
 @pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])

@@ -10,12 +10,14 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from infra.local.runtime_api import LambdaService, http_event
 
 ROOT = str(Path(__file__).parents[2])
+KEY = "a-key-for-local-invokes"
 EVENTS = Path(ROOT) / "infra" / "events"
 FAILING = """
 import os, time
@@ -38,7 +40,8 @@ def echoes(event, context):
 @pytest.fixture(scope="module")
 def service(published) -> Iterator[LambdaService]:
     """The product's handler, over the published release."""
-    with LambdaService("lambda_handler.handler.handler", ROOT, os.environ | published.environ) as running:
+    environ = os.environ | published.environ | {"SHORTLIST_ADMIN_KEY": KEY}
+    with LambdaService("lambda_handler.handler.handler", ROOT, environ) as running:
         yield running
 
 
@@ -82,6 +85,39 @@ def test_every_documented_event_is_answered(service, path) -> None:
     invoked = service.invoke(json.loads(path.read_text()))
     assert invoked.error is None
     assert invoked.payload == {"ok": True} or invoked.payload["statusCode"] == 200
+
+
+def test_every_route_of_the_document_is_answered(service, published) -> None:
+    """Each path and method, through HTTP API events; 422 where there is nothing to roll back to."""
+    document = json.loads(service.invoke(http_event("GET", "/openapi.json")).payload["body"])
+    parts = {"{user_id}": "a user/ü", "{item_id}": published.dataset.catalogue.ids[3], "{version}": published.version}
+    bodies = {
+        "recommend": {"user_id": "1"},
+        "rank": {"user_id": "1", "items": list(published.dataset.catalogue.ids[:3])},
+        "events": {"events": [{"event_id": "r1", "user_id": "2", "item_id": "no-such-item", "timestamp": 1}]},
+    }
+    statuses = {}
+    for route, operations in document["paths"].items():
+        path = route
+        for name, value in parts.items():
+            path = path.replace(name, quote(value.replace("/", "-"), safe=""))
+        for method in operations:
+            event = http_event(method.upper(), path, bodies.get(route.rpartition("/")[2]))
+            event["headers"]["x-shortlist-admin-key"] = KEY
+            statuses[f"{method.upper()} {route}"] = service.invoke(event).payload["statusCode"]
+    expected = dict.fromkeys(statuses, 200) | {"POST /v1/releases/rollback": 422}
+    assert statuses == expected
+    assert len(statuses) >= 20
+
+
+def test_an_entity_tag_and_a_head_go_through_the_gateway(service) -> None:
+    """304 for a tag that holds, and no body for HEAD."""
+    first = service.invoke(http_event("GET", "/v1/popular", query="k=3")).payload
+    event = http_event("GET", "/v1/popular", query="k=3")
+    event["headers"]["if-none-match"] = first["headers"]["etag"]
+    again, head = service.invoke(event).payload, service.invoke(http_event("HEAD", "/v1/popular", query="k=3")).payload
+    assert (again["statusCode"], again.get("body", "")) == (304, "")
+    assert (head["statusCode"], head.get("body", ""), head["headers"]["etag"]) == (200, "", first["headers"]["etag"])
 
 
 @pytest.fixture

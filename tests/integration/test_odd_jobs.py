@@ -38,6 +38,13 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(job, "TowerParams", lambda **told: honest(hidden=16, round_steps=5, rounds=2, **told))
 
 
+@pytest.fixture(autouse=True)
+def redis_at(valkey_url, namespace, monkeypatch) -> None:
+    """A Redis of each test's own, which is asked for deleted users."""
+    monkeypatch.setitem(TINY, "REDIS_URL", valkey_url)
+    monkeypatch.setitem(TINY, "SHORTLIST_NAMESPACE", namespace)
+
+
 def job_of(tmp_path: Path, narrator, columns: dict[str, list], users: dict[str, list] | None = None, **environ: str) -> Job:
     """A job on these interactions, and on a users table where one is given."""
     pl.DataFrame(columns).write_parquet(tmp_path / "interactions.parquet")

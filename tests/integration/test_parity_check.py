@@ -30,14 +30,14 @@ def store(published) -> Iterator[RedisStore]:
     """The store of the release, whose lists are put back as they were written."""
     opened = open_store(published.settings.redis_url, "published", 1000)
     yield opened
-    written = [(p.user_id, p.packed) for p in read_shards(read_shards(published.work / "lists"))]
+    written = [(p.user_id, p.packed) for p in read_shards(published.work / "lists")]
     opened.write_lists(published.version, written, published.settings.list_ttl_seconds)
     opened.close()
 
 
 def changed(store: RedisStore, published, change: Callable[[ShortlistRecord], ShortlistRecord]) -> str:
     """Changes the list of one user in the store; gives the user."""
-    user = next(iter(read_shards(read_shards(published.work / "lists")))).user_id
+    user = next(iter(read_shards(published.work / "lists"))).user_id
     r = change(unpack_list(store.lists(published.version, [user])[0]))
     columns = (np.array(r.rows, "<i4"), np.array(r.scores, "<f2"), np.array(r.retrieval, "<f2"))
     packed = pack_list(r.created_at, r.as_of, r.n_events, r.n_candidates, *(column.tobytes() for column in columns))
@@ -77,7 +77,7 @@ def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(published
 
 def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None:
     """A list that is not in the store cannot agree."""
-    user = next(iter(read_shards(read_shards(published.work / "lists")))).user_id
+    user = next(iter(read_shards(published.work / "lists"))).user_id
     store.redis.delete(store.keys.list(published.version, user))
     with pytest.raises(ReleaseRefused, match=f"'{user}': there is no list"):
         parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))

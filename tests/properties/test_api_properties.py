@@ -1,0 +1,187 @@
+"""Whatever is sent, the API answers as its own OpenAPI document says, and never with an error of the server's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from starlette.testclient import TestClient
+
+from batch import publish
+from batch.console import Narrator
+from lambda_handler import schemas
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys.store import open_store
+
+ITEMS = [str(n) for n in range(1, 30)]
+TEXT = st.text(max_size=20) | st.sampled_from(["", " ", "}", "{x}", "é", "\x00", "a/b", "..", "%", "x" * 300, "\U0001f600"])
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+JUNK = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6)
+ID = st.sampled_from(ITEMS) | TEXT.filter(lambda text: 0 < len(text) <= 256) | st.integers(-(2**63), 2**63 - 1)
+NUMBER = st.integers(0, 10) | st.floats(0, 5, allow_nan=False)
+HISTORY = st.lists(ID | st.fixed_dictionaries({"item_id": ID}, optional={"timestamp": st.integers(0, 2**62), "weight": NUMBER}))
+EVENT = st.fixed_dictionaries(
+    {"event_id": TEXT, "user_id": ID, "item_id": ID, "timestamp": st.integers(0, 2**63 - 1)}, optional={"weight": NUMBER}
+)
+BODIES: dict[str, st.SearchStrategy[Any]] = {
+    "/v1/recommend": st.fixed_dictionaries(
+        {"user_id": ID},
+        optional={
+            "k": st.integers(1, 100),
+            "history": HISTORY,
+            "use_cache": st.booleans(),
+            "exclude": st.lists(ID, max_size=5),
+            "categories": st.lists(TEXT, max_size=3),
+            "attributes": st.dictionaries(TEXT, SCALAR, max_size=3),
+            "diversity": st.floats(0, 1),
+            "explain": st.booleans(),
+        },
+    ),
+    "/v1/rank": st.fixed_dictionaries(
+        {"items": st.lists(ID, min_size=1, max_size=30)}, optional={"user_id": ID, "history": HISTORY}
+    ),
+    "/v1/events": st.fixed_dictionaries({"events": st.lists(EVENT | JUNK, min_size=1, max_size=5)}),
+}
+ANSWERS: dict[str, type[BaseModel]] = {
+    "/recommend": schemas.RecommendAnswer,
+    "/v1/recommend": schemas.RecommendAnswer,
+    "/v1/rank": schemas.RankAnswer,
+    "/v1/events": schemas.EventsAnswer,
+    "/v1/users/{user_id}/recommendations": schemas.RecommendAnswer,
+    "/v1/users/{user_id}": schemas.DeletedAnswer,
+    "/v1/items/{item_id}": schemas.ItemAnswer,
+    "/v1/items/{item_id}/similar": schemas.ListAnswer,
+    "/v1/items/{item_id}/block": schemas.BlockedAnswer,
+    "/v1/items/{item_id}/unblock": schemas.BlockedAnswer,
+    "/v1/popular": schemas.ListAnswer,
+    "/v1/trending": schemas.ListAnswer,
+    "/v1/releases": schemas.ReleasesAnswer,
+    "/v1/releases/{version}/promote": schemas.PointerAnswer,
+    "/v1/releases/rollback": schemas.PointerAnswer,
+}
+many = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module")
+def api(published, tmp_path_factory) -> Iterator[TestClient]:
+    """The API over a copy of the release, which deletions and events may change."""
+    changed = replace(published.settings, namespace="properties", admin_key="the-properties-key", release_cache_seconds=60.0)
+    publish.publish(published.work / "bundle", published.work / "lists", changed, Narrator())
+    store = open_store(changed.redis_url, changed.namespace, 2000)
+    yield TestClient(create_app(changed, store, BundleLive(changed)), raise_server_exceptions=False)
+    store.close()
+
+
+def checked(api: TestClient, method: str, route: str, path: str, **how: Any) -> int:
+    """The status of a request, whose answer is documented for its route, and is what the document says."""
+    response = api.request(method, path, **how)
+    assert response.status_code < 500, (path, how, response.text)
+    documented = api.app.openapi()["paths"][route][method.lower()]["responses"]  # type: ignore[attr-defined]
+    if response.status_code == 200:
+        ANSWERS[route].model_validate(response.json())
+    elif response.status_code != 304:
+        schemas.ErrorAnswer.model_validate(response.json(), strict=True)
+        assert str(response.status_code) in {*documented, "403", "404", "405"}, (path, how, response.text)
+    return response.status_code
+
+
+@pytest.mark.parametrize("route", BODIES)
+def test_any_sound_body_is_answered(api, route) -> None:
+    """200, or 422 for what the document's types cannot say."""
+
+    @many
+    @given(BODIES[route])
+    def check(body: Any) -> None:
+        checked(api, "POST", route, route, json=body)
+
+    check()
+
+
+@pytest.mark.parametrize("route", BODIES)
+def test_any_other_body_is_refused(api, route) -> None:
+    """JSON of any shape, a sound body with one field replaced, and bytes that are no JSON."""
+
+    @many
+    @given(JUNK, BODIES[route], st.data())
+    def check(junk: Any, body: dict[str, Any], data: st.DataObject) -> None:
+        checked(api, "POST", route, route, json=junk)
+        field = data.draw(st.sampled_from(sorted(body)))
+        checked(api, "POST", route, route, json=body | {field: junk})
+        raw = data.draw(st.binary(max_size=20))
+        assert checked(api, "POST", route, route, content=raw, headers={"content-type": "application/json"}) == 422
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "route", ["/v1/users/{id}/recommendations", "/v1/items/{id}", "/v1/items/{id}/similar", "/v1/popular", "/v1/trending"]
+)
+def test_any_path_and_query_is_answered_or_refused(api, route) -> None:
+    """Ids of any text, and parameters with any value."""
+    documented = route.replace("{id}", "{user_id}" if "users" in route else "{item_id}")
+
+    @many
+    @given(ID.map(str), st.dictionaries(st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100)))
+    def check(identity: str, query: dict[str, Any]) -> None:
+        path = route.replace("{id}", quote(identity, safe=""))
+        if "/" not in identity and identity not in (".", ".."):
+            checked(api, "GET", documented, path, params=query)
+
+    check()
+
+
+@pytest.mark.parametrize("route", ["/v1/items/{item_id}/block", "/v1/items/{item_id}/unblock", "/v1/releases/{version}/promote"])
+def test_any_admin_path_is_answered_or_refused(api, route) -> None:
+    """Ids and versions of any text, by one who may."""
+
+    @many
+    @given(TEXT.filter(lambda text: text and "/" not in text and text not in (".", "..")))
+    def check(identity: str) -> None:
+        path = route.replace("{item_id}", quote(identity, safe="")).replace("{version}", quote(identity, safe=""))
+        checked(api, "POST", route, path, headers={"X-Shortlist-Admin-Key": "the-properties-key"})
+
+    check()
+
+
+def test_anyone_can_be_deleted(api) -> None:
+    """Known or not; whoever was deleted does not exist the second time."""
+
+    @many
+    @given(TEXT.filter(lambda text: text and "/" not in text and text not in (".", "..") and len(text) <= 256))
+    def check(user: str) -> None:
+        path = f"/v1/users/{quote(user, safe='')}"
+        assert checked(api, "DELETE", "/v1/users/{user_id}", path) == 200
+        assert api.delete(path).json()["existed"] is False
+
+    check()
+
+
+@pytest.mark.parametrize("raw", [b'{"user_id": "\\ud800"}', b'{"user_id": NaN}', b'{"user_id": "1", "k": 1e999}', b"\xff", b""])
+def test_text_that_is_no_text_is_refused(api, raw) -> None:
+    """A lone surrogate, what JSON has no word for, and bytes that are not UTF-8."""
+    assert (
+        checked(api, "POST", "/v1/recommend", "/v1/recommend", content=raw, headers={"content-type": "application/json"}) == 422
+    )
+
+
+def test_every_route_is_documented_with_its_errors(api) -> None:
+    """Summary, tag and answer of each operation; the examples of the document are sound requests."""
+    document = json.loads(json.dumps(api.app.openapi()))  # type: ignore[attr-defined]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], path
+            assert operation["description"], path
+            assert operation["tags"], path
+            if "metrics" not in path:
+                assert "503" in operation["responses"], (path, method)
+    for model in (schemas.RecommendRequest, schemas.RankRequest, schemas.Event):
+        for example in model.model_json_schema()["examples"]:
+            model.model_validate(example)
