@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -44,7 +45,8 @@ def create_app(
 
     tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
     """
-    app = FastAPI(title="Shortlist", version="0.1.0", description="Recommendations at the price of a lookup.")
+    about = "Recommendations at the price of a lookup."
+    app = FastAPI(title="Shortlist", version="0.1.0", description=about, lifespan=_lifespan(tallies))
     metrics = Metrics() if metrics is None else metrics
     seen = observed(store, metrics)
     serving = Serving(settings, seen, metrics, now)
@@ -72,6 +74,18 @@ def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list
     if tallies is not None:
         done.append(lambda *_: tallies.after_answer())
     return done
+
+
+def _lifespan(tallies: Tallies | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What a server does at its end: the last counts are sent. In Lambda there is no such moment, and nothing starts here."""
+
+    @asynccontextmanager
+    async def until_the_end(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if tallies is not None:
+            tallies.send()
+
+    return until_the_end
 
 
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

@@ -32,9 +32,9 @@ class Sampler:
 
     def offer(self, version: str, trained: Histograms, rows: Float32) -> None:
         """Keeps one of an answer's rows, float32[candidates, F], or none, as chance has it."""
-        if len(rows) == 0 or self._rng.random() >= self._share:
-            return
         with self._lock:
+            if len(rows) == 0 or self._rng.random() >= self._share:
+                return
             _, waiting = self._waiting.setdefault(version, (trained, []))
             if len(waiting) < MOST_WAITING:
                 waiting.append(rows[self._rng.integers(len(rows))].copy())

@@ -1,6 +1,7 @@
 """Counts on their way to Redis: kept in this process, and sent by a thread of their own now and then, after an answer.
 
-What a process has not sent when it is killed is lost: at most the counts of SECONDS, or of ANSWERS. A command that Redis
+A server sends the rest at its end. What a process has not sent when it is killed, as a Lambda's always is, is lost: at most
+the counts of SECONDS, or of ANSWERS. A command that Redis
 carried out, but whose answer was lost, is counted twice. Both are small beside what is counted, and no answer waits for it.
 """
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,12 +25,13 @@ from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.metrics import Metrics
 from lambda_handler.tallies import Tallies
-from recsys.counts import CountLog
+from recsys.counts import CountLog, Hash
 from recsys.errors import CorruptArtefact, InvalidInput
 from recsys.event_log import EventLog
 from recsys.recommendation_id import Origin, new_id, origin_of
 from recsys.wire import Canary, EventRecord, ReleasePointer, unpack_event
 
+ROOT = str(Path(__file__).parents[2])
 NOW = 1_800_000_000.0
 TODAY = int(NOW // 86_400)
 DATE = "2027-01-15"
@@ -153,11 +159,27 @@ def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None
     assert cells == [["all", "batch"], ["0.1500"] * 2, ["0.1000"] * 2, ["+0.0500"] * 2, ["+0.0210 to +0.0790"] * 2]
 
 
-def hash_today(store) -> Any:
+def hash_today(store) -> Hash:
     """Where today's impressions go."""
-    from recsys.counts import Hash
-
     return Hash(store.keys.impressions(DATE), 1000)
+
+
+def test_a_server_that_is_stopped_sends_its_last_counts(own, published, users) -> None:
+    """One of the two answers is counted in Redis after the first, the other when the server ends."""
+    settings, store = own
+    environ = os.environ | published.environ | {"SHORTLIST_NAMESPACE": settings.namespace, "PYTHONPATH": ROOT}
+    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as process:
+        started = next(line for line in process.stderr if "Uvicorn running" in line)
+        address = started.split("on ")[1].split(" ")[0]
+        for user in users[:2]:
+            url = f"{address}/v1/users/{user}/recommendations?k=5"
+            urllib.request.urlopen(url, timeout=20).close()  # noqa: S310 - loopback
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    (key,) = store.redis.scan_iter(store.keys.impressions("*"))
+    assert CountLog(store).read(key.decode()) == {f"batch:5:{published.version}": 2}
 
 
 def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -> None:
