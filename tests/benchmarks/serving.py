@@ -1,12 +1,20 @@
 """Times the handler on the demo's release, each figure beside its floor in the same run: `make bench`, after `make demo`.
 
 Cached answers are set against one raw GET of the same value; live answers against the index search and the ranker alone.
+Cold starts and memory are those of fresh processes, throughput that of one uvicorn process asked by this one. Another release
+is named by its work directory: `python tests/benchmarks/serving.py WORK`.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import socket
+import subprocess
+import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,8 +43,27 @@ from recsys.settings import Settings
 from recsys.store import open_store
 from recsys.towers import user_vectors
 
-DEMO = Path(".demo")
+WORK = Path(".demo/work")
 CALLS = 2000
+WARM_CALLS = 400
+CONCURRENCY = (1, 8, 32)
+
+COLD = """
+import json, pathlib, re, sys, time
+started = time.perf_counter()
+from lambda_handler.handler import handler
+class Context:
+    aws_request_id = "benchmark"
+    get_remaining_time_in_millis = staticmethod(lambda: 60_000)
+events = json.load(sys.stdin)
+assert handler(events[0], Context())["statusCode"] == 200
+first = time.perf_counter() - started, time.process_time()
+for event in events[1:]:
+    handler(event, Context())
+peak = re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
+print(json.dumps([*first, int(peak[1]) / 1024]), file=sys.stderr)
+"""
+"""A fresh process: seconds to its first answer by the clock and by the CPU, and its MiB after all of them."""
 USERS_PRECOMPUTED = 512
 
 
@@ -66,28 +93,35 @@ def raw_get(path: str, key: str) -> Callable[[int], object]:
 
     def call(_: int) -> bytes:
         connection.sendall(command)
-        return connection.recv(65536)
+        reply = connection.recv(65536)
+        header, _, body = reply.partition(b"\r\n")
+        while len(body) < int(header[1:]) + 2:
+            body += connection.recv(65536)
+        return body
 
     return call
 
 
 def main() -> None:
     """Prints the table."""
-    work = DEMO / "work"
+    work = Path(sys.argv[1]) if len(sys.argv) > 1 else WORK
     if not (work / "lists").exists():
-        raise SystemExit("there is no demo release: run `make demo` first")
+        raise SystemExit(f"there is no release in {work}: run `make demo` first")
     dataset = dataset_file.load(work)
     table = Table(title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items")
-    for column in ("what", "p50 ms", "p99 ms", "p50 / floor"):
+    for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    with redis_url({}) as url:
-        settings = replace(Settings.from_env({}), redis_url=url, artefacts=str(DEMO / "artefacts"), release_cache_seconds=3600.0)
+    with redis_url({}) as url, tempfile.TemporaryDirectory() as directory:
+        own = {"artefacts": f"{directory}/artefacts", "bundle_dir": Path(directory), "release_cache_seconds": 3600.0}
+        settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
         version = publish.publish(work / "bundle", work / "lists", settings, Narrator())
         loaded = bundle.load(work / "bundle")
         cached(table, settings, version, dataset.user_ids, url.removeprefix("unix://"))
         live(table, settings, loaded, dataset)
         rate(table, loaded, dataset)
-    Console(width=100).print(table)
+        processes(table, settings, dataset.user_ids)
+        throughput(table, settings, dataset.user_ids)
+    Console(width=110).print(table)
 
 
 def cached(table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str) -> None:
@@ -139,13 +173,83 @@ def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
     for start in range(0, len(users), precompute.CHUNK):
         part = users[start : start + precompute.CHUNK]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
-    table.add_row(f"precompute: {len(users) / (time.perf_counter() - started):.0f} users a second on one core", "", "", "")
+    table.add_row(f"precompute: {len(users) / (time.perf_counter() - started):.0f} users a second on one core", "", "", "", "")
 
 
 def add(table: Table, what: str, times: np.ndarray, floor: np.ndarray) -> None:
     """One row."""
-    p50, p99 = np.percentile(times, (50, 99))
-    table.add_row(what, f"{p50:.3f}", f"{p99:.3f}", f"{p50 / np.median(floor):.1f}")
+    shown = [f"{value:.3f}" for value in np.percentile(times, (50, 99, 99.9))]
+    table.add_row(what, *shown, f"{np.median(times) / np.median(floor):.1f}")
+
+
+def environ_of(settings: Settings) -> dict[str, str]:
+    """The environment under which another process serves the same release."""
+    told = {"REDIS_URL": settings.redis_url, "SHORTLIST_ARTEFACTS": settings.artefacts}
+    return os.environ | told | {"SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir), "PYTHONPATH": str(Path.cwd())}
+
+
+def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
+    """What a fresh process takes to its first answer, and to hold once it is warm."""
+    for what, more in (("cached", {}), ("live", {"use_cache": False})):
+        events = [http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more}) for i in range(WARM_CALLS)]
+        told = {"input": json.dumps(events).encode(), "env": environ_of(settings), "capture_output": True}
+        done = subprocess.run([sys.executable, "-c", COLD], check=True, **told)  # type: ignore[call-overload]
+        seconds, cpu, mib = json.loads(done.stderr.splitlines()[-1])
+        table.add_row(f"cold start to the first {what} answer: {seconds:.2f} s, {cpu:.2f} s of CPU", "", "", "", "")
+        table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB", "", "", "", "")
+
+
+def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
+    """Cached answers over loopback HTTP from one uvicorn process, at several numbers of connections."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "lambda_handler.handler:app", "--port", str(port), "--log-level", "error"]
+    server = subprocess.Popen(command, env=environ_of(settings), stdout=subprocess.DEVNULL)
+    try:
+        until_ready(port)
+        for connections in CONCURRENCY:
+            times, seconds = asked(port, users, connections)
+            per_second = f"HTTP, {connections} connections: {len(times) / seconds:.0f} cached answers a second"
+            table.add_row(per_second, *(f"{v:.3f}" for v in np.percentile(times, (50, 99, 99.9))), "")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def until_ready(port: int) -> None:
+    """Waits for the server to listen."""
+    deadline = time.monotonic() + 30
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < deadline, f"nothing listens on port {port}"
+        time.sleep(0.05)
+
+
+def asked(port: int, users: tuple[str, ...], connections: int) -> tuple[np.ndarray, float]:
+    """Milliseconds of each of CALLS answers, and the seconds of all, by so many threads with a connection each."""
+    each = CALLS // connections
+    out = np.empty((connections, each))
+
+    def work(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        for i in range(-each // 10, each):
+            body = json.dumps({"user_id": users[(number * each + i) % len(users)]})
+            started = time.perf_counter()
+            connection.request("POST", "/recommend", body, {"content-type": "application/json"})
+            connection.getresponse().read()
+            if i >= 0:
+                out[number, i] = (time.perf_counter() - started) * 1000
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(connections)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return out.ravel(), time.perf_counter() - started
 
 
 if __name__ == "__main__":
