@@ -165,6 +165,9 @@ def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch,
     with monkeypatch.context() as patched:
         patched.setattr("recsys.store.RedisStore.row_of", lambda *_: (_ for _ in ()).throw(told))
         client.get("/v1/items/1")
+    server = logging.getLogger("uvicorn.error")
+    monkeypatch.setattr(server, "handlers", [caplog.handler])  # whatever a server in this process made of its loggers
+    monkeypatch.setattr(server, "propagate", False)
     for error in (told, other):
-        logging.getLogger("uvicorn.error").error("Exception in ASGI application", exc_info=error)
+        server.error("Exception in ASGI application", exc_info=error)
     assert [record.exc_info[1] for record in caplog.records if record.name == "uvicorn.error"] == [other]
