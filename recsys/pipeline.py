@@ -38,6 +38,9 @@ PLACES = 1000
 EXPLORED = 50
 """Of how many new items, the best for the user by the retriever, exploration draws."""
 
+DENSE_ITEMS = 50_000
+"""Catalogues up to this size are summed over as a whole."""
+
 CHUNK = 64
 """Users scored at once by `two_stage`: enough to amortise, little enough to stay in cache."""
 
@@ -81,12 +84,15 @@ def new_items(table: ItemTable) -> Int32:
     return np.flatnonzero((popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)).astype(np.int32)
 
 
-def retrieve(model: Model, states: UserStates, allowed: NDArray[np.bool_] | None = None) -> Candidates:
+def retrieve(
+    model: Model, states: UserStates, allowed: NDArray[np.bool_] | None = None, vectors: Float32 | None = None
+) -> Candidates:
     """Up to `n_candidates` unseen items for each user, by falling retrieval score.
 
-    allowed: bool[n] masks the items that may appear at all, or None for all of them.
+    allowed: bool[n] masks the items that may appear at all, or None for all of them; vectors: those of the users, where
+    they are known already.
     """
-    vectors = user_vectors(model.towers, states)
+    vectors = user_vectors(model.towers, states) if vectors is None else vectors
     rows = [proposals(model, states, user, vectors[user], allowed)[0] for user in range(len(states))]
     width = max((len(r) for r in rows), default=0)
     items = np.full((len(states), width), MISSING, np.int32)
@@ -132,13 +138,22 @@ def _from_neighbours(table: ItemTable, history: Int32, limit: int, free: NDArray
     found: list[Int32] = []
     for relation in NEIGHBOUR_RELATIONS:
         rows, weights = table.neighbours.rows[relation][past], table.neighbours.weights[relation][past] * decay[:, None]
-        items, inverse = np.unique(rows, return_inverse=True)
-        total = np.bincount(inverse.ravel(), weights.ravel())
+        items, total = _totals(rows.ravel(), weights.ravel(), len(free))
         real = (items < len(free)) & (total > 0)
         real[real] = free[items[real]]
         items, total = items[real], total[real]
         found.append(items[np.lexsort((items, -total))][:limit].astype(np.int32))
     return _interleaved(found)
+
+
+def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The distinct rows, up to n, in their order, and the sum of the weights of each."""
+    if n <= DENSE_ITEMS:  # a sum for every item is had sooner than the few rows are sorted
+        total = np.bincount(rows, weights, minlength=n + 1)
+        items = np.flatnonzero(total)
+        return items, total[items]
+    items, inverse = np.unique(rows, return_inverse=True)
+    return items, np.bincount(inverse.ravel(), weights)
 
 
 def _interleaved(lists: list[Int32]) -> Int32:
@@ -179,7 +194,8 @@ def recommend(
 ) -> Recommended:
     """The best k unseen, allowed items of each user, out of `n_candidates`; fewer only where there are no more."""
     started = time.perf_counter()
-    candidates = retrieve(model, states, allowed)
+    vectors = user_vectors(model.towers, states)
+    candidates = retrieve(model, states, allowed, vectors)
     observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
     ranked = np.full(present.shape, -np.inf, np.float32)
@@ -191,12 +207,11 @@ def recommend(
     scores = np.full((len(states), k), -np.inf, np.float32)
     retrieval = np.full((len(states), k), -np.inf, np.float32)
     exploring = model.exploration_share > 0 and len(model.new) > 0
-    vectors = user_vectors(model.towers, states) if exploring else None
     for user in range(len(states)):
-        order = np.lexsort((candidates.items[user], -ranked[user]))[: k if vectors is None else 2 * k]
+        order = np.lexsort((candidates.items[user], -ranked[user]))[: 2 * k if exploring else k]
         order = order[present[user, order]]
         found = [candidates.items[user, order], ranked[user, order], candidates.scores[user, order]]
-        if vectors is not None and len(order):
+        if exploring and len(order):
             entries = list(zip(*(column.tolist() for column in found), strict=True))
             entries = _explored(model, states, user, vectors[user], entries, k, allowed)
             found = [np.array(column) for column in zip(*entries, strict=True)]

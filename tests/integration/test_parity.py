@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batch.precompute import read_shards
-from recsys import bundle
+from recsys import bundle, pipeline
 from recsys.events import MISSING, states_at
 from recsys.pipeline import recommend
 from recsys.wire import pack_user, unpack_list, unpack_user
@@ -42,6 +42,18 @@ def test_one_user_equals_many_users_bit_for_bit(published, loaded) -> None:
         alone = recommend(loaded.model, states.slice(user, user + 1), 30)
         np.testing.assert_array_equal(alone.items[0], together.items[user])
         np.testing.assert_array_equal(alone.scores[0].view(np.int32), together.scores[user].view(np.int32))
+
+
+def test_sums_over_few_rows_and_over_all_items_agree(published, loaded, monkeypatch) -> None:
+    """A catalogue too large to sum over as a whole gets the same lists, bit for bit."""
+    events = published.dataset.events
+    offsets = events.offsets()
+    states = states_at(events, offsets[:-1], offsets[1:])
+    dense = recommend(loaded.model, states, 30)
+    monkeypatch.setattr(pipeline, "DENSE_ITEMS", 0)
+    sparse = recommend(loaded.model, states, 30)
+    np.testing.assert_array_equal(dense.items, sparse.items)
+    np.testing.assert_array_equal(dense.scores.view(np.int32), sparse.scores.view(np.int32))
 
 
 def test_no_list_holds_an_item_that_its_user_had(published) -> None:
