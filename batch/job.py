@@ -59,9 +59,6 @@ FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
 
-PAGE = "report.html"
-"""The run's report for people, in the work directory and in the bundle."""
-
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
 
@@ -229,7 +226,7 @@ def evaluate(job: Job) -> None:
     report["drift"] = drift.told(moved)
     report |= job.narrator.stages.summary()
     write_json(report, job.work / "metrics.json")
-    write_page(report, job.work / PAGE)
+    write_page(report, job.work / publish.PAGE)
     refusals = [told for told in (verdict.refusal, moved.verdict.refusal) if told is not None]
     if refusals and job.settings.gate:
         raise ReleaseRefused(f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same")
@@ -369,6 +366,6 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, 2)
     directory.mkdir(parents=True, exist_ok=True)
-    for kept in (skew.FILE, PAGE):
+    for kept in (skew.FILE, publish.PAGE):
         shutil.copyfile(job.work / kept, directory / kept)
     bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

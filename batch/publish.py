@@ -28,6 +28,9 @@ from recsys.wire import ItemRecord, ReleasePointer, pack_list, unpack_list
 BATCH_TIMEOUT_MS = 30_000
 """The batch waits longer for Redis than a request may."""
 
+PAGE = "report.html"
+"""The run's report for people, in the work directory and in the bundle."""
+
 VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from batch.publish import BATCH_TIMEOUT_MS
+from batch.publish import BATCH_TIMEOUT_MS, PAGE
 from recsys import bundle
 from recsys.artefacts import open_artefacts
 from recsys.bundle import Bundle
@@ -71,12 +71,15 @@ def role_of(version: str, pointer: ReleasePointer | None) -> str:
 
 def show(settings: Settings, version: str) -> Table:
     """What is known of a release, as a table."""
-    manifest = open_artefacts(settings.artefacts).manifest(version)
+    artefacts = open_artefacts(settings.artefacts)
+    manifest = artefacts.manifest(version)
     with _store(settings) as store:
         role, listed = role_of(version, store.release()), store.popular(version) is not None
     table = Table("what", "value", title=f"release {version}")
     for name, value in _told(manifest, role, listed=listed):
         table.add_row(name, value)
+    if PAGE in manifest["files"]:
+        table.add_row("report", artefacts.address(version, PAGE))
     return table
 
 

@@ -44,6 +44,9 @@ class Artefacts(Protocol):
     def manifest(self, version: str) -> dict[str, Any]:
         """A release's manifest. Raises CorruptArtefact where there is none."""
 
+    def address(self, version: str, name: str) -> str:
+        """Where a file of a release lies, for a person: a path, or s3://. Raises CorruptArtefact where there is none."""
+
     def remove(self, version: str) -> None:
         """Removes a release, its manifest first, so that no half of it is seen. Raises CorruptArtefact where there is none."""
 
@@ -148,6 +151,11 @@ class DirectoryArtefacts:
             raise _missing(version, str(self._root))
         return _parsed(path.read_bytes(), str(path))
 
+    def address(self, version: str, name: str) -> str:
+        """See `Artefacts`."""
+        _told(self.manifest(version), name)
+        return str(self._root / version / name)
+
     def remove(self, version: str) -> None:
         """See `Artefacts`: moved out of sight, then removed."""
         self.manifest(version)
@@ -232,6 +240,11 @@ class S3Artefacts:
                     raise _missing(version, f"s3://{self._bucket}/{self._prefix}") from error
                 raise
         return _parsed(body, self._key(version, MANIFEST))
+
+    def address(self, version: str, name: str) -> str:
+        """See `Artefacts`."""
+        told = _told(self.manifest(version), name)
+        return f"s3://{self._bucket}/{self._key(version, _stored_name(name, told))}"
 
     def remove(self, version: str) -> None:
         """See `Artefacts`."""
@@ -323,6 +336,14 @@ def _plain(name: str) -> str:
     if Path(name).name != name or name.startswith("."):
         raise CorruptArtefact(f"{name!r} is no plain name of a release or file: publish the release again")
     return name
+
+
+def _told(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the manifest says of a file."""
+    if name not in manifest["files"]:
+        raise CorruptArtefact(f"release {manifest['version']} has no {name}: see `shortlist release show` for what it has")
+    told: Mapping[str, Any] = manifest["files"][name]
+    return told
 
 
 def _stored_name(name: str, told: Mapping[str, Any]) -> str:

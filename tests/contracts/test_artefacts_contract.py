@@ -53,6 +53,19 @@ def release(directory: Path, version: str, text: str = "hello") -> Path:
     return directory
 
 
+def test_a_file_of_a_release_has_an_address(place, tmp_path) -> None:
+    """For a person who wants to open it; a file that the release lacks is told."""
+    place.publish(release(tmp_path / "source", "v1"))
+    address = place.address("v1", "a.txt")
+    if address.startswith("s3://"):
+        bucket, _, key = address.removeprefix("s3://").partition("/")
+        assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == b"hello"
+    else:
+        assert Path(address).read_text() == "hello"
+    with pytest.raises(CorruptArtefact, match=r"release v1 has no other.txt"):
+        place.address("v1", "other.txt")
+
+
 def test_a_release_comes_back_as_it_was(place, tmp_path) -> None:
     """Every file, verified, and the manifest."""
     source = release(tmp_path / "source", "v1")

@@ -150,7 +150,7 @@ def test_what_is_told_of_releases(two) -> None:
     console = Console(record=True, width=120)
     with console.capture() as captured:
         console.print(releases.show(two, "v1"))
-    assert all(word in captured.get() for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct"))
+    assert all(word in captured.get() for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct", "report.html"))
 
 
 def test_the_commands(two, published) -> None:
