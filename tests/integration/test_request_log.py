@@ -166,8 +166,9 @@ def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch,
         patched.setattr("recsys.store.RedisStore.row_of", lambda *_: (_ for _ in ()).throw(told))
         client.get("/v1/items/1")
     server = logging.getLogger("uvicorn.error")
-    monkeypatch.setattr(server, "handlers", [caplog.handler])  # whatever a server in this process made of its loggers
-    monkeypatch.setattr(server, "propagate", False)
+    as_new = {"handlers": [caplog.handler], "propagate": False, "level": logging.ERROR, "disabled": False, "_cache": {}}
+    for name, value in as_new.items():  # whatever a server in this process made of its loggers
+        monkeypatch.setattr(server, name, value)
     for error in (told, other):
         server.error("Exception in ASGI application", exc_info=error)
     assert [record.exc_info[1] for record in caplog.records if record.name == "uvicorn.error"] == [other]
