@@ -7,7 +7,6 @@ feature that tells held-out items from the other candidates almost without error
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -43,7 +42,7 @@ Check = dict[str, str]
 def audit(
     dataset: Dataset, cut: Int64, past: Events, model: Model, truth: Truth, learnt_from: Mapping[str, str] | None = None
 ) -> list[Check]:
-    """What was checked, and how it came out; `learnt_from` tells by `digest` what each part was trained on.
+    """What was checked, and how it came out; `learnt_from` tells by `Events.digest` what each part was trained on.
 
     Raises:
         KnowsTheFuture: the past, a part's training events, the item table or feature rows depend on what came after the cut.
@@ -57,16 +56,8 @@ def audit(
     ]
 
 
-def digest(events: Events) -> str:
-    """Hex sha256 of who did what, when."""
-    told = hashlib.sha256()
-    for array in (events.user, events.item, events.time):
-        told.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-    return told.hexdigest()
-
-
 def _past_ends(past: Events, known: Events) -> Check:
-    if digest(past) != digest(known):
+    if past.digest() != known.digest():
         raise KnowsTheFuture(
             f"the past has {len(past)} events, and {len(known)} lie before the cuts: nothing but these may be learnt from"
         )
@@ -74,7 +65,7 @@ def _past_ends(past: Events, known: Events) -> Check:
 
 
 def _same_events(part: str, told: str, known: Events) -> Check:
-    if told != digest(known):
+    if told != known.digest():
         raise KnowsTheFuture(f"the {part} learnt from other events than those before the cuts: train them again")
     return _check(f"The {part} learnt from the past alone", "their training events are those before the cuts")
 

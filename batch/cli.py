@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -382,8 +381,7 @@ def invoke(user: str, k: int, history: str | None, no_cache: bool) -> None:  # n
     if history is not None:
         body["history"] = [part.strip() for part in history.split(",") if part.strip()]
     Settings.from_env(os.environ)
-    root = str(Path(__file__).parents[1])
-    with LambdaService("lambda_handler.handler.handler", root, os.environ, log=subprocess.DEVNULL) as service:
+    with LambdaService("lambda_handler.handler.handler", str(Path(__file__).parents[1]), os.environ) as service:
         invoked = service.invoke(http_event("POST", "/recommend", body))
     payload = invoked.payload
     answer = json.loads(payload["body"]) if invoked.error is None else payload

@@ -1,7 +1,7 @@
 """What the deployed service costs a month, by component: list prices, and what the template and the code are known to use.
 
-An estimate, to be right within a third: free tiers, taxes and discounts are left out. The prices are those of AWS's public
-price pages at `PRICES_OF`, and are the same in the three regions of the United States that are listed.
+An estimate: free tiers, taxes and discounts are left out. The prices were entered by hand as known at `PRICES_OF`, one table for
+three regions of the United States, and were not compared with AWS's price pages since: do that before you rely on a figure.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def cache_gb(size: Size) -> float:
 
 
 def refresh_hours(size: Size, cpus: float) -> float:
-    """Hours of one refresh on so many CPUs; measured on MovieLens 100K and 1M, and drawn on from there."""
+    """Hours of one refresh on so many CPUs: a rough line, not fitted to measurements of large data."""
     core_seconds = 150 + size.users * size.events_per_user * 1.2e-3 + size.users / 350
     return (120 + core_seconds / (cpus * 0.7)) / 3600
 
@@ -130,7 +130,10 @@ def task_for(size: Size) -> tuple[float, float]:
 def table(size: Size, region: str = REGIONS[0]) -> Table:
     """The estimate as a table."""
     parts = estimate(size, region)
-    shown = Table(title=f"a month in {region}, list prices of {PRICES_OF}", caption="an estimate: free tiers and discounts aside")
+    shown = Table(
+        title=f"a month in {region}, list prices of {PRICES_OF}",
+        caption="an estimate: free tiers and discounts aside; compare the prices with AWS's pages",
+    )
     shown.add_column("component")
     shown.add_column("uses")
     shown.add_column("$ a month", justify="right")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,7 @@ def run(directory: Path, environ: Mapping[str, str]) -> None:
     """Runs the batch on the tables in `directory`/data, then asks, and prints the answers."""
     with redis_url(environ) as url:
         job = publish(directory, environ, url)
-        _ask(dataset_file.load(job.work), job.settings, environ)
+        _ask(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
 
 
 def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
@@ -47,7 +46,7 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     return job
 
 
-def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str]) -> None:
+def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path) -> None:
     console = wide_console()
     variables = dict(environ) | {
         "REDIS_URL": settings.redis_url,
@@ -66,7 +65,9 @@ def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str]) -> No
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
     root = str(Path(__file__).parents[1])
-    with LambdaService("lambda_handler.handler.handler", root, variables, log=subprocess.DEVNULL) as service:
+    console.print(f"\nthe function's log is in {log}\n", highlight=False)
+    handler = "lambda_handler.handler.handler"
+    with log.open("wb") as file, LambdaService(handler, root, variables, log=file.fileno()) as service:
         for caption, body in requests:
             invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
             answer = json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload

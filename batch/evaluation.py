@@ -143,7 +143,7 @@ def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narra
     past = before(dataset.events, cut)
     fitted = fit_two_stage(dataset, past, protocol, params, narrator.stage)
     with narrator.stage("leak audit"):
-        checks = audit(dataset, cut, past, fitted.model, truth)
+        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.learnt_from})
     others = learnt_baselines(dataset, past, params, narrator)
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, narrator, others)
     report["audit"] = checks

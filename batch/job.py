@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from batch import dataset_file, drift, evaluation, gate, precompute, publish
-from batch.audit import audit, digest
+from batch.audit import audit
 from batch.console import Narrator
 from recsys import bundle, data, skew
 from recsys.artefacts import open_artefacts
@@ -154,7 +154,7 @@ def train_embeddings(job: Job) -> None:
             trained = towers_of(dataset, past, job.params, progress, epochs)
             epochs = trained.epochs
             bundle.save_towers(job.fold(fold), trained.towers)
-            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": digest(past), "rounds": trained.rounds}))
+            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": trained.learnt_from, "rounds": trained.rounds}))
 
 
 def build_index(job: Job) -> None:

@@ -142,7 +142,7 @@ class _Counting:
         self._metrics.move("shortlist_requests_in_flight", 1)
         try:
             await self._app(scope, receive, noting)
-        except Exception as error:
+        except Exception as error:  # noted for the log's one line, and raised again
             note.error = error
             raise
         finally:

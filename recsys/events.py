@@ -7,6 +7,7 @@ sees a user in another form, which is why a fresh user's history from a request 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,13 @@ class Events:
         """int64[n_users + 1]: user u's events are rows offsets[u]:offsets[u + 1]."""
         counts = np.bincount(self.user, minlength=self.n_users)
         return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+    def digest(self) -> str:
+        """Hex sha256 of who did what, when: the same on every machine."""
+        told = hashlib.sha256()
+        for array in (self.user, self.item, self.time):
+            told.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        return told.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

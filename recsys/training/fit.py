@@ -55,13 +55,15 @@ class TwoStage:
     """What `fit_two_stage` gave.
 
     model: what serves; ranker: how its ranker was trained; rounds: how the towers before the labels were; epochs: how many
-    of those led to the best towers, for as many of which the model's own were trained.
+    of those led to the best towers, for as many of which the model's own were trained; learnt_from: the digest of the events
+    that these own towers were given.
     """
 
     model: Model
     ranker: FittedRanker
     rounds: list[Round]
     epochs: int
+    learnt_from: str
 
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
@@ -146,16 +148,17 @@ def fit_two_stage(dataset: Dataset, past: Events, protocol: Protocol, params: Fi
     with stage("features before the labels"):
         inner_table = item_table_of(dataset, inner)
     with stage("towers before the labels") as progress:
-        inner_towers, rounds, epochs = towers_of(dataset, inner, params, progress)
+        behind = towers_of(dataset, inner, params, progress)
     with stage("ranker") as progress:
-        model = assemble(inner_towers, inner_table, params)
+        model = assemble(behind.towers, inner_table, params)
         ranker = ranker_inside(model, dataset, past, protocol, params)
         progress(1.0, ranker.note)
     with stage("features"):
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
-        towers = towers_of(dataset, past, params, progress, epochs).towers
-    return TwoStage(assemble(towers, table, params, Ranker(ranker.text) if ranker.text else None), ranker, rounds, epochs)
+        trained = towers_of(dataset, past, params, progress, behind.epochs)
+    served = assemble(trained.towers, table, params, Ranker(ranker.text) if ranker.text else None)
+    return TwoStage(served, ranker, behind.rounds, behind.epochs, trained.learnt_from)
 
 
 def without_ranker(model: Model) -> Model:

@@ -102,7 +102,7 @@ def fit_towers(
     windows = _Windows(learnt, attributes)
     batches = windows.batches(params.batch_windows)
     if batches == 0:
-        return Trained(net.export(), [], UNVALIDATED_ROUNDS)
+        return Trained(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
     optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay)
     passes = math.ceil(params.round_steps / batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=passes * batches)
@@ -124,15 +124,20 @@ def fit_towers(
             best, best_round = towers, number
         if number - best_round >= params.patience:
             break
-    return Trained(best, history, (best_round + 1) * passes)
+    return Trained(best, history, (best_round + 1) * passes, events.digest())
 
 
 class Trained(NamedTuple):
-    """towers: the weights kept; rounds: how each round went; epochs: how many passes over the data such towers take."""
+    """What training gave.
+
+    towers: the weights kept; rounds: how each round went; epochs: how many passes over the data such towers take;
+    learnt_from: the digest of all events that training was given, by which an evaluation knows that none was of its hold-out.
+    """
 
     towers: Towers
     rounds: list[Round]
     epochs: int
+    learnt_from: str
 
 
 class Round(NamedTuple):

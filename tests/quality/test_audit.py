@@ -9,7 +9,7 @@ import pytest
 
 from batch import audit as audits
 from batch import gate
-from batch.audit import audit, digest, most_telling
+from batch.audit import audit, most_telling
 from batch.evaluation import truth_after
 from recsys import bundle
 from recsys.errors import KnowsTheFuture
@@ -33,7 +33,7 @@ def world(published):
 def test_an_honest_model_passes(world) -> None:
     """All four checks hold on what the batch made."""
     dataset, cut, past, model, truth = world
-    checks = audit(dataset, cut, past, model, truth, {"towers": digest(past)})
+    checks = audit(dataset, cut, past, model, truth, {"towers": past.digest()})
     assert [check["outcome"] for check in checks] == ["held"] * 4
 
 
@@ -50,7 +50,7 @@ def test_towers_trained_on_everything_are_stopped(world) -> None:
     """They tell what they learnt from, and it is not the past."""
     dataset, cut, past, model, truth = world
     with pytest.raises(KnowsTheFuture, match="the towers learnt from other events"):
-        audit(dataset, cut, past, model, truth, {"towers": digest(dataset.events)})
+        audit(dataset, cut, past, model, truth, {"towers": dataset.events.digest()})
 
 
 def test_an_item_table_of_everything_is_stopped(world) -> None:

@@ -46,7 +46,7 @@ def test_towers_learn_a_checkerboard(loss) -> None:
     """A user who had even items is scored higher on the even item that is left than on any odd one."""
     events = checkerboard(60, 12, np.random.default_rng(0))
     params = TowerParams(dimension=16, hidden=32, loss=loss, learning_rate=4e-3, rounds=4, batch_windows=8)
-    towers, losses, _ = fit_towers(
+    towers, losses, *_ = fit_towers(
         events, np.zeros((12, 0), np.float32), np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1)
     )
     offsets = events.offsets()
@@ -106,8 +106,9 @@ def test_with_a_number_of_epochs_everything_is_learnt_from() -> None:
     empty = np.zeros((8, 0), np.float32), np.empty((20, 0), np.int32), 0, params
     chosen = fit_towers(events, *empty, np.random.default_rng(3))
     assert 0 < chosen.epochs <= len(chosen.rounds)
-    _, rounds, epochs = fit_towers(events, *empty, np.random.default_rng(3), None, chosen.epochs)
+    _, rounds, epochs, learnt_from = fit_towers(events, *empty, np.random.default_rng(3), None, chosen.epochs)
     assert epochs == len(rounds) == chosen.epochs
+    assert learnt_from == chosen.learnt_from == events.digest()
     assert np.isnan([r.validation for r in rounds]).all()
     seldom = replace(events, item=np.where(np.arange(len(events)) == len(events) - 1, 7, events.item % 7).astype(np.int32))
     once = fit_towers(seldom, *empty, np.random.default_rng(3), None, 2).towers
