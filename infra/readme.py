@@ -36,7 +36,7 @@ def _table(report: dict[str, Any]) -> str:
     memory = report["peak_memory_bytes"]["process"] / 2**20
     more = ", the fresh users and new items below too" if "fresh_users" in report else ""
     cost = (
-        f"Everything fitted and evaluated{more} in {report['seconds_total']:.0f} s on two busy cores, {memory:.0f} MiB at most."
+        f"Everything fitted and evaluated{more} in {report['seconds_total']:.0f} s on two shared cores, {memory:.0f} MiB at most."
     )
     lines = [
         f"**`{report['protocol']}`**, {users} users, all {report['n_items']} items ranked, seen items removed:",
