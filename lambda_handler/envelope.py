@@ -32,18 +32,25 @@ class Json(JSONResponse):
     """JSON by pydantic's own encoder, a tenth of the standard library's time for a list of twenty items."""
 
     def render(self, content: Any) -> bytes:  # noqa: ANN401 - as the parent
-        """The bytes; what is not a number becomes null."""
-        return to_json(content, inf_nan_mode="null")
+        """See `encoded`."""
+        return encoded(content)
+
+
+def encoded(content: object) -> bytes:
+    """JSON; what is not a number becomes null."""
+    return to_json(content, inf_nan_mode="null")
 
 
 def tagged(request: Request, told: dict[str, Any]) -> Response:
     """The answer with its entity tag; 304 without a body where If-None-Match has it."""
-    body = to_json({name: value for name, value in told.items() if name not in VOLATILE})
+    body = encoded({name: value for name, value in told.items() if name not in VOLATILE})
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
-    known = {part.strip() for part in request.headers.get("if-none-match", "").split(",")}
-    if known & {tag, tag.removeprefix("W/"), "*"}:
+    known = request.headers.get("if-none-match")
+    if known is not None and not {tag, tag.removeprefix("W/"), "*"}.isdisjoint(part.strip() for part in known.split(",")):
         return Response(status_code=304, headers={"ETag": tag})
-    return Json(told, headers={"ETag": tag})
+    rest = {name: told[name] for name in VOLATILE if name in told}
+    whole = body[:-1] + b"," + encoded(rest)[1:] if rest else body
+    return Response(whole, media_type="application/json", headers={"ETag": tag})
 
 
 def add_errors(app: FastAPI, metrics: Metrics) -> None:
@@ -90,14 +97,14 @@ class HeadAsGet:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leaves every other method alone."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
 
         async def bodiless(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
-        else:
-            await self._app(scope, receive, send)
+        await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:

@@ -42,14 +42,14 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN}
 
     @app.get("/v1/releases", response_model=ReleasesAnswer, **told)
-    async def list_releases() -> Response:
+    def list_releases() -> Response:
         """The releases that can serve, oldest first, and which one does."""
         pointer = upkeep.store.release()
         notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in upkeep.releases()]
         return JSONResponse(_pointed(pointer) | {"releases": notes})
 
     @app.post("/v1/releases/{version}/promote", response_model=PointerAnswer, **told)
-    async def promote(version: VersionPath) -> Response:
+    def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
             pointer = releases.promote(upkeep.store, open_artefacts(settings.artefacts), version)
@@ -59,7 +59,7 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
         return JSONResponse(_pointed(pointer))
 
     @app.post("/v1/releases/rollback", response_model=PointerAnswer, **told)
-    async def rollback() -> Response:
+    def rollback() -> Response:
         """Makes the release before the serving one."""
         pointer = releases.rollback(upkeep.store, open_artefacts(settings.artefacts))
         serving.forget()
