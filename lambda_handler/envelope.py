@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -67,7 +67,9 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
         if error.status_code == UNREADABLE:
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        return _error(error.status_code, code, str(error.detail))
+        response = _error(error.status_code, code, str(error.detail))
+        response.headers.update(_with_head(error.headers or {}))
+        return response
 
     @app.exception_handler(Exception)
     def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
@@ -105,6 +107,11 @@ class HeadAsGet:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
+
+
+def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, whose Allow names HEAD beside GET."""
+    return {name: value.replace("GET", "GET, HEAD") if name == "Allow" else value for name, value in headers.items()}
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:

@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
 from lambda_handler.routes.items import ItemPath
-from lambda_handler.schemas import ERRORS, FORBIDDEN, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
+from lambda_handler.schemas import ERRORS, FORBIDDEN, NO_RELEASE, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
 from lambda_handler.serving import Serving
 from recsys import releases
 from recsys.artefacts import open_artefacts
@@ -48,7 +48,9 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
         notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in upkeep.releases()]
         return JSONResponse(_pointed(pointer) | {"releases": notes})
 
-    @app.post("/v1/releases/{version}/promote", response_model=PointerAnswer, **told)
+    @app.post(
+        "/v1/releases/{version}/promote", response_model=PointerAnswer, **told | {"responses": told["responses"] | NO_RELEASE}
+    )
     def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
