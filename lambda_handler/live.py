@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -26,9 +25,9 @@ from recsys.counts import Hash
 from recsys.diversity import diversified
 from recsys.errors import ArtefactsUnavailable, ShortlistError, UnknownItem
 from recsys.events import MISSING, Float32, Int32, UserStates
-from recsys.features import FEATURES
+from recsys.features import FEATURES, Candidates
 from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommend, unobserved, unsampled
-from recsys.reasons import contributions
+from recsys.reasons import RankedRows, contributions
 from recsys.settings import Settings
 from recsys.skew import Histograms
 from recsys.store import Keys
@@ -87,20 +86,27 @@ class BundleLive:
         wanted = k if shape.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = replace(loaded.bundle.model, n_candidates=max(loaded.bundle.model.n_candidates, wanted))
         sample = self._sample(version, loaded, user, filters)
-        found = recommend(model, state, wanted, allowed=allowed, observe=self._observe, sample=sample)
+        seen: list[RankedRows] = []
+
+        def look(candidates: Candidates, rows: Float32) -> None:
+            seen.append((candidates, rows))
+            sample(candidates, rows)
+
+        found = recommend(model, state, wanted, allowed=allowed, observe=self._observe, sample=look)
         order = _order(loaded, found, k, shape.diversity)
         rows = found.items[0, order]
         columns = (found.scores[0, order], found.retrieval[0, order], int(found.n_candidates[0]))
         ranked = _ranked(loaded, rows, *columns, unknown)
         if not shape.explain:
             return ranked
-        return replace(ranked, reasons=_reasons(loaded, state, rows, allowed))
+        return replace(ranked, reasons=_reasons(loaded, state, rows, seen[0] if seen else None))
 
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Who sees the feature rows: only those as training has them, of users with a history and of all categories."""
-        if self._sampler is None or loaded.trained is None or not user.items or filters.categories:
+        sampler, trained = self._sampler, loaded.trained
+        if sampler is None or trained is None or not user.items or filters.categories:
             return unsampled
-        return partial(self._sampler.offer, version, loaded.trained)
+        return lambda _, rows: sampler.offer(version, trained, rows)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
         """See `Live`."""
@@ -230,20 +236,21 @@ def _order(loaded: _Loaded, found: Recommended, k: int, diversity: float) -> NDA
     return places[diversified(loaded.unit[found.items[0, places]], found.scores[0, places], k, diversity)]
 
 
-def _reasons(loaded: _Loaded, state: UserStates, rows: Int32, allowed: NDArray[np.bool_] | None) -> tuple[Reason, ...]:
-    told = contributions(loaded.bundle.model, state, rows, allowed)
-    names = [*FEATURES, "base"]
+def _reasons(loaded: _Loaded, state: UserStates, rows: Int32, ranked: RankedRows | None) -> tuple[Reason, ...]:
+    told = contributions(loaded.bundle.model, state, rows, ranked)
+    names, history = [*FEATURES, "base"], state.items[0].tolist()
     return tuple(
-        Reason(_causes(loaded, state.items[0], history), _strongest(names, features))
-        for history, features in zip(told.history, told.features, strict=True)
+        Reason(_causes(loaded, history, shares), _strongest(names, features))
+        for shares, features in zip(told.history.tolist(), told.features, strict=True)
     )
 
 
-def _causes(loaded: _Loaded, history: Int32, shares: Float32) -> tuple[Cause, ...]:
+def _causes(loaded: _Loaded, history: Sequence[int], shares: Sequence[float]) -> tuple[Cause, ...]:
     """The strongest items of the history, each once."""
     total: dict[int, float] = {}
-    for place in np.flatnonzero(shares > 0).tolist():
-        total[int(history[place])] = total.get(int(history[place]), 0.0) + float(shares[place])
+    for item, share in zip(history, shares, strict=True):
+        if share > 0:
+            total[item] = total.get(item, 0.0) + share
     best = sorted(total.items(), key=lambda pair: -pair[1])[:CAUSES]
     items = loaded.bundle.catalogue
     return tuple(Cause(items.ids[row], items.titles[row], round(share, 4)) for row, share in best)

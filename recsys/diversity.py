@@ -17,13 +17,11 @@ def diversified(vectors: Float32, scores: Float32, k: int, diversity: float) -> 
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = vectors / np.where(length > 0, length, 1)
     low, high = (float(scores.min()), float(scores.max())) if n else (0.0, 0.0)
-    relevance = (scores - low) / (high - low if high > low else 1.0)
+    relevance = (1 - diversity) * ((scores - low) / (high - low if high > low else 1.0))
     likeness = np.full(n, -1.0, np.float32)  # to the nearest of the chosen
-    free = np.ones(n, np.bool_)
     chosen = np.empty(min(k, n), np.int64)
     for place in range(len(chosen)):
-        worth = (1 - diversity) * relevance - (diversity * likeness if place else 0)
-        chosen[place] = best = int(np.argmax(np.where(free, worth, -np.inf)))
-        free[best] = False
+        chosen[place] = best = int(np.argmax(relevance - diversity * likeness if place else relevance))
+        relevance[best] = -np.inf
         likeness = np.maximum(likeness, (unit * unit[best]).sum(axis=1))
     return chosen

@@ -175,11 +175,11 @@ def unobserved(_step: str, _seconds: float) -> None:
     """Nobody asks how long a step took."""
 
 
-Sample = Callable[[Float32], None]
-"""Is shown the feature rows, float32[candidates, F], that the ranker sees."""
+Sample = Callable[[Candidates, Float32], None]
+"""Is shown the candidates, and their feature rows, float32[candidates, F], that the ranker sees."""
 
 
-def unsampled(_rows: Float32) -> None:
+def unsampled(_candidates: Candidates, _rows: Float32) -> None:
     """Nobody looks at the rows."""
 
 
@@ -229,7 +229,7 @@ def _ranked(
     scores = ranker.predict(rows)
     observe("features", made - started)
     observe("ranking", time.perf_counter() - made)
-    sample(rows)
+    sample(candidates, rows)
     return scores
 
 

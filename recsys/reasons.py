@@ -9,15 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.events import MISSING, Float32, Int32, UserStates
-from recsys.features import FEATURES, features
-from recsys.pipeline import Model, retrieve
+from recsys.features import FEATURES, Candidates
+from recsys.pipeline import Model
 from recsys.towers import user_vectors
 
 NEAR = 3
 """The symmetric one of RELATIONS."""
+
+RankedRows = tuple[Candidates, Float32]
+"""One user's candidates, and their feature rows, float32[C, F]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,13 @@ class Contributions:
     features: Float32
 
 
-def contributions(model: Model, state: UserStates, items: Int32, allowed: NDArray[np.bool_] | None = None) -> Contributions:
-    """What speaks for items int32[k] that were recommended to one user under the mask `allowed`."""
+def contributions(model: Model, state: UserStates, items: Int32, ranked: RankedRows | None) -> Contributions:
+    """What speaks for items int32[k] that were recommended to one user; ranked: what the ranker saw, None for nothing."""
     parts = [_shares(_falls(model, state, items)), _shares(_nearness(model, state, items))]
     says = [part.sum(axis=1, keepdims=True) > 0 for part in parts]
     voices = sum(said.astype(np.float32) for said in says)
     history = (parts[0] + parts[1]) / np.maximum(voices, 1)
-    return Contributions(history.astype(np.float32), _of_features(model, state, items, allowed))
+    return Contributions(history.astype(np.float32), _of_features(model, items, ranked))
 
 
 def _falls(model: Model, state: UserStates, items: Int32) -> Float32:
@@ -60,9 +62,9 @@ def _nearness(model: Model, state: UserStates, items: Int32) -> Float32:
     """float32[k, N]: how near each item is to each place of the history, among its neighbours."""
     history = state.items[0]
     out = np.zeros((len(items), len(history)), np.float32)
-    for place in np.flatnonzero(history != MISSING).tolist():
-        rows, weights = (part[NEAR][history[place]] for part in (model.table.neighbours.rows, model.table.neighbours.weights))
-        out[:, place] = (np.where(rows[None, :] == items[:, None], weights[None, :], 0)).sum(axis=1)
+    places = np.flatnonzero(history != MISSING)
+    rows, weights = (part[NEAR][history[places]] for part in (model.table.neighbours.rows, model.table.neighbours.weights))
+    out[:, places] = np.where(rows[None] == items[:, None, None], weights[None], 0).sum(axis=2)
     return out
 
 
@@ -73,13 +75,12 @@ def _shares(parts: Float32) -> Float32:
     return (positive / np.where(total > 0, total, 1)).astype(np.float32)
 
 
-def _of_features(model: Model, state: UserStates, items: Int32, allowed: NDArray[np.bool_] | None) -> Float32:
+def _of_features(model: Model, items: Int32, ranked: RankedRows | None) -> Float32:
     out = np.full((len(items), len(FEATURES) + 1), np.nan, np.float32)
-    if model.ranker is None:
+    if model.ranker is None or ranked is None:
         return out
-    candidates = retrieve(model, state, allowed)
-    rows = features(state, candidates, model.table)
-    place = {int(item): at for at, item in enumerate(candidates.items[0])}
+    candidates, rows = ranked
+    place = {item: at for at, item in enumerate(candidates.items[0].tolist())}
     found = [at for at, item in enumerate(items.tolist()) if item in place]
     if found:
         out[found] = model.ranker.contributions(rows[[place[int(items[at])] for at in found]])

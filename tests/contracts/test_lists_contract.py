@@ -14,7 +14,7 @@ from lambda_handler.live import BundleLive
 from recsys import bundle
 from recsys.diversity import diversified
 from recsys.pipeline import recommend
-from recsys.reasons import contributions
+from recsys.reasons import RankedRows, contributions
 
 
 @pytest.fixture
@@ -209,6 +209,24 @@ def test_marginal_relevance_against_a_known_answer() -> None:
     assert diversified(vectors[:0], scores[:0], 3, 0.6).tolist() == []
 
 
+@pytest.mark.parametrize("diversity", [0.2, 0.7, 1.0])
+def test_diversity_is_maximal_marginal_relevance(diversity) -> None:
+    """Each next item is the one of the highest worth by the definition, counted anew over all pairs."""
+    rng = np.random.default_rng(3)
+    vectors, scores = rng.normal(size=(40, 8)).astype(np.float32), rng.random(40).astype(np.float32)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    relevance = (scores - scores.min()) / (scores.max() - scores.min())
+    chosen: list[int] = []
+    while len(chosen) < 12:
+        worth = {
+            item: (1 - diversity) * relevance[item] - diversity * max((unit[item] @ unit[c] for c in chosen), default=0)
+            for item in range(40)
+            if item not in chosen
+        }
+        chosen.append(max(worth, key=lambda item: worth[item]))
+    assert diversified(vectors, scores, 12, diversity).tolist() == chosen
+
+
 def test_every_item_has_its_reason_from_the_history(client, user, history) -> None:
     """What the user had, most first; shares of at most one in all; and the features that moved the ranker most."""
     answer = client.post("/recommend", json={"user_id": user, "k": 10, "explain": True}).json()
@@ -245,16 +263,19 @@ def test_the_contributions_of_the_features_add_up_to_the_score(loaded, published
     """With the base, feature by feature: the ranker's own arithmetic."""
     n = len(history)
     state, _ = bundle.state_from(loaded, history, list(range(n)), [None] * n, n, (), {})
-    found = recommend(replace(loaded.model, exploration_share=0.0), state, 10)
-    told = contributions(loaded.model, state, found.items[0])
+    seen: list[RankedRows] = []
+    model = replace(loaded.model, exploration_share=0.0)
+    found = recommend(model, state, 10, sample=lambda candidates, rows: seen.append((candidates, rows)))
+    told = contributions(loaded.model, state, found.items[0], seen[0])
     np.testing.assert_allclose(told.features.sum(axis=1), found.scores[0], atol=1e-4)
 
 
 def test_without_a_history_nothing_is_the_cause(loaded) -> None:
     """Zeros, and no division by them."""
     state, _ = bundle.state_from(loaded, (), (), (), 0, (), {})
-    told = contributions(loaded.model, state, np.arange(4, dtype=np.int32))
+    told = contributions(loaded.model, state, np.arange(4, dtype=np.int32), None)
     assert not told.history.any()
+    assert np.isnan(told.features).all()
 
 
 def test_more_items_than_candidates_can_be_had(own, published, user) -> None:
