@@ -138,6 +138,8 @@ def cached(table: Table, settings: Settings, version: str, users: tuple[str, ...
         floor,
     )
     add(table, "cached answer, whole handler", timed(lambda i: handler(events[i % len(events)], Context())), floor)
+    gets = [http_event("GET", f"/v1/users/{u}/recommendations") for u in users]
+    add(table, "the same by GET, with its ETag", timed(lambda i: handler(gets[i % len(gets)], Context())), floor)
 
 
 def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
@@ -158,10 +160,16 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
 
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
-    asked = [http_event("POST", "/recommend", {"user_id": u, "use_cache": False}) for u in ids]
     base = timed(floor, CALLS // 4)
     add(table, f"index search and {model.ranker.n_trees} trees on {model.n_candidates} rows", base, base)  # type: ignore[union-attr]
-    add(table, "live answer, whole handler", timed(lambda i: handler(asked[i % len(asked)], Context()), CALLS // 4), base)
+    shapes = {
+        "live answer, whole handler": {},
+        "the same with diversity": {"diversity": 0.5},
+        "the same with explain": {"explain": True},
+    }
+    for what, more in shapes.items():
+        asked = [http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more}) for u in ids]
+        add(table, what, timed(lambda i, asked=asked: handler(asked[i % len(asked)], Context()), CALLS // 4), base)  # type: ignore[misc]
 
 
 def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
