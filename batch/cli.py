@@ -186,7 +186,7 @@ def _job_command(name: str) -> None:
     @_tables
     @_config
     @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
-    @click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`: more interactions.")
+    @click.option("--events", metavar="PATH", help="Where `events drain` wrote to: more interactions.")
     def command(interactions: str, items: str | None, users: str | None, work: Path, **options: Any) -> None:  # noqa: ANN401
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
@@ -216,16 +216,18 @@ def events_group() -> None:
 
 
 @events_group.command("drain")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the Parquet files go, and stay.")
-def events_drain(out: Path) -> None:
+@click.option("--out", metavar="PATH", required=True, help="Where the Parquet files go, and stay: a directory or s3://.")
+def events_drain(out: str) -> None:
     """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
     from batch.drain import drain
     from batch.publish import BATCH_TIMEOUT_MS
+    from recsys.event_files import open_event_files
     from recsys.event_log import EventLog
     from recsys.store import open_store
 
     settings = Settings.from_env(os.environ)
-    told = drain(EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)), out)
+    log = EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS))
+    told = drain(log, open_event_files(out))
     click.echo(
         f"{told.events} events in {len(told.files)} files in {out}; "
         f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
@@ -327,8 +329,8 @@ def skew_command(version: str | None) -> None:
 
 @main.command("online-report")
 @click.option("--days", type=click.IntRange(1, 90), default=7, show_default=True, help="Of answers, today included.")
-@click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`, beside what waits in Redis.")
-def online_report(days: int, events: Path | None) -> None:
+@click.option("--events", metavar="PATH", help="Where `events drain` wrote to, beside what waits in Redis.")
+def online_report(days: int, events: str | None) -> None:
     """How many answers are acted on, by release, source and position, and how a canary does."""
     import time
 

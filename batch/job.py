@@ -11,7 +11,6 @@ and the hold-out as labels, once that has been reported on.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import shutil
@@ -29,10 +28,12 @@ from batch.console import Narrator
 from recsys import bundle, data, skew
 from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
+from recsys.data.staging import marks
 from recsys.errors import InvalidInput, ReleaseRefused
 from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
+from recsys.event_files import PATTERN
 from recsys.events import Events, states_at
 from recsys.index import measure
 from recsys.pipeline import Model
@@ -78,8 +79,8 @@ class Job:
     """The models' parameters where a config file changes those of the settings."""
     positive_rating: float | None = None
     """Events rated or weighted below are left out; None keeps all."""
-    events: Path | None = None
-    """Where `shortlist events drain` put what came over HTTP."""
+    events: str | None = None
+    """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
 
     @property
     def protocol(self) -> Protocol:
@@ -322,13 +323,11 @@ def _key(job: Job) -> str:
         str(job.positive_rating),
     ]
     told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    drained = None if job.events is None else str(job.events / "events-*.parquet")
-    for source in (job.interactions, job.items, job.users, drained):
+    drained = None if job.events is None else f"{job.events.rstrip('/')}/{PATTERN}"
+    sources = {"interactions": job.interactions, "items": job.items, "users": job.users, "events": drained}
+    for table, source in sources.items():
         told.append(str(source))
-        for path in () if source is None else (source, *sorted(glob.glob(source, recursive=True))):  # noqa: PTH207 - maybe absolute
-            if Path(path).is_file():
-                stat = Path(path).stat()
-                told.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
+        told += [] if source is None else marks(source, table)
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -21,6 +20,7 @@ from batch.publish import BATCH_TIMEOUT_MS
 from recsys.counts import CountLog
 from recsys.errors import CorruptArtefact, InvalidInput
 from recsys.evaluation.proportions import newcombe, wilson
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.recommendation_id import DAY_SECONDS, SOURCES, origin_of
 from recsys.settings import Settings
@@ -74,11 +74,12 @@ class Online:
     foreign: int
 
 
-def online(settings: Settings, days: int, events: Path | None, now: float) -> Online:
-    """What was shown in the last `days`, and what of it was acted on, by the stream and the drained files in `events`.
+def online(settings: Settings, days: int, events: str | None, now: float) -> Online:
+    """What was shown in the last `days`, and what of it was acted on, by the stream and the files drained to `events`.
 
     Raises:
-        InvalidInput: `events` is no directory.
+        InvalidInput: no drain has written to `events`.
+        ArtefactsUnavailable: S3 did not answer.
         StoreUnavailable: Redis did not answer.
     """
     today = int(now // DAY_SECONDS)
@@ -129,14 +130,16 @@ def waiting(log: EventLog) -> Iterator[Click]:
         after = entries[-1][0]
 
 
-def drained(directory: Path | None) -> Iterator[Click]:
+def drained(address: str | None) -> Iterator[Click]:
     """Of the events in the files of `events drain`; older files know no positions."""
-    if directory is None:
+    if address is None:
         return
-    if not directory.is_dir():
-        raise InvalidInput(f"{str(directory)!r} is no directory: give the one that `shortlist events drain --out` wrote")
-    for path in sorted(directory.glob("events-*.parquet")):
-        frame = pl.read_parquet(path, glob=False)
+    files = open_event_files(address)
+    names = files.names()
+    if not names:
+        raise InvalidInput(f"{address!r} has no events: give what `shortlist events drain --out` wrote to, or nothing")
+    for name in names:
+        frame = pl.read_parquet(files.read(name))
         if "position" not in frame.columns:
             frame = frame.with_columns(position=pl.lit(None, pl.Int64))
         yield from frame.select("recommendation_id", "position").filter(pl.col("recommendation_id").is_not_null()).iter_rows()

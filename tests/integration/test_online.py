@@ -27,6 +27,7 @@ from lambda_handler.metrics import Metrics
 from lambda_handler.tallies import Tallies
 from recsys.counts import CountLog, Hash
 from recsys.errors import CorruptArtefact, InvalidInput
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.recommendation_id import Origin, new_id, origin_of
 from recsys.wire import Canary, EventRecord, ReleasePointer, unpack_event
@@ -131,12 +132,12 @@ def test_known_traffic_gives_known_shares(client, own, counts, published, users,
     answers = [ask(client, user) for user in users]
     for at, answer in enumerate(answers[:5]):
         click(answer, 1 + at % 2)
-    drain(EventLog(own[1]), tmp_path)
+    drain(EventLog(own[1]), open_event_files(str(tmp_path)))
     for answer in answers[5:10]:
         click(answer)
     click(answers[0], 4)
     counts.send()
-    found = online(own[0], 1, tmp_path, NOW)
+    found = online(own[0], 1, str(tmp_path), NOW)
     assert set(found.groups) == {Group(published.version, "batch")}
     shown = found.groups[Group(published.version, "batch")]
     assert (totals(found, published.version, "all"), shown.answers(6), notes(found)) == ((10, 40), 0, [])
@@ -213,9 +214,9 @@ def test_impressions_that_cannot_be_read_are_an_error() -> None:
 def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
     """They have no positions."""
     pl.DataFrame({"recommendation_id": ["a", None]}).write_parquet(tmp_path / "events-1-2.parquet")
-    assert list(drained(tmp_path)) == [("a", None)]
-    with pytest.raises(InvalidInput, match="is no directory"):
-        list(drained(tmp_path / "absent"))
+    assert list(drained(str(tmp_path))) == [("a", None)]
+    with pytest.raises(InvalidInput, match="has no events"):
+        list(drained(str(tmp_path / "absent")))
 
 
 def test_the_command_prints_every_table(client, own, counts, published, users, click) -> None:
