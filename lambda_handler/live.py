@@ -30,6 +30,7 @@ from recsys.features import FEATURES
 from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommend, unobserved, unsampled
 from recsys.reasons import contributions
 from recsys.settings import Settings
+from recsys.similar import similar
 from recsys.skew import Histograms
 from recsys.store import Keys
 from recsys.wire import ItemRecord, UserRecord
@@ -113,7 +114,7 @@ class BundleLive:
         return _in_order(loaded, loaded.bundle.model.trending, k, filters)
 
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`: by the cosine of the item vectors.
+        """See `Live`, and `recsys.similar`.
 
         Raises:
             UnknownItem: the catalogue lacks the item.
@@ -124,10 +125,9 @@ class BundleLive:
             raise UnknownItem(f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
         allowed = _allowed(loaded, filters.without([item_id]))
         assert allowed is not None
-        likeness = np.matmul(loaded.unit, loaded.unit[row])
-        rows = np.flatnonzero(allowed).astype(np.int32)
-        rows = rows[np.lexsort((rows, -likeness[rows]))][:k]
-        return _ranked(loaded, rows, likeness[rows], likeness[rows], int(allowed.sum()), 0)
+        candidates = np.flatnonzero(allowed).astype(np.int32)
+        rows, likeness = similar(loaded.unit, loaded.bundle.model.table.neighbours, row, candidates)
+        return _ranked(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
     def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
         """See `Live`."""
