@@ -50,7 +50,6 @@ HEALTHY, BROKEN = 70, 90
 FIRING = 'group by (alertname) (ALERTS{alertstate="firing"})'
 SCRAPE_TIMEOUT = 5.0
 TIMEOUT_MS = 100
-BODY = b'{"user_id": "somebody"}'
 USERS = {"a": 20, "b": 10}
 """Known users who ask, by process."""
 
@@ -238,10 +237,10 @@ def a_release_that_one_does_not_see(world: World) -> None:
     world.publish("another")
 
 
-def begun(port: int) -> socket.socket:
+def begun(port: int, body: bytes) -> socket.socket:
     """A request whose answer waits for its body."""
     client = socket.create_connection(("127.0.0.1", port))
-    head = f"Host: a\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue"
+    head = f"Host: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue"
     client.sendall(f"POST /recommend HTTP/1.1\r\n{head}\r\n\r\n".encode())
     assert client.recv(100).startswith(b"HTTP/1.1 100 ")
     return client
@@ -250,7 +249,20 @@ def begun(port: int) -> socket.socket:
 def clients_that_never_finish(world: World) -> None:
     """Fifty-one of them."""
     for _ in range(51):
-        world.ends.enter_context(begun(world.processes["a"][0]))
+        world.ends.enter_context(begun(world.processes["a"][0], b"{}"))
+
+
+def more_than_it_answers(world: World) -> None:
+    """A process answers recommendations one after the other; here the one at hand waits for Redis, and all others for it."""
+    world.start("a", timeout_ms=5000)
+    (port, _), body = world.processes["a"], json.dumps({"user_id": world.users[0]}).encode()
+
+    def traffic() -> None:
+        client = world.ends.enter_context(begun(port, body))
+        world.store.redis.execute_command("CLIENT", "PAUSE", 2000, "ALL")
+        client.sendall(body)
+
+    world.monkeypatch.setattr(world, "traffic", traffic)
 
 
 CAUSES: dict[Callable[[World], None], set[str]] = {
@@ -264,6 +276,7 @@ CAUSES: dict[Callable[[World], None], set[str]] = {
     the_bundle_is_lost: {"ShortlistDegraded"},
     a_release_that_one_does_not_see: {"ShortlistMixedReleases", "ShortlistErrors", "ShortlistDegraded"},
     clients_that_never_finish: {"ShortlistStuck"},
+    more_than_it_answers: {"ShortlistBusy"},
 }
 """What may happen, and every alert that it fires."""
 
