@@ -330,17 +330,21 @@ def skew_command(version: str | None) -> None:
 @main.command("online-report")
 @click.option("--days", type=click.IntRange(1, 90), default=7, show_default=True, help="Of answers, today included.")
 @click.option("--events", metavar="PATH", help="Where `events drain` wrote to, beside what waits in Redis.")
-def online_report(days: int, events: str | None) -> None:
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
+def online_report(days: int, events: str | None, json_file: Path | None) -> None:
     """How many answers are acted on, by release, source and position, and how a canary does."""
     import time
 
     from batch.console import wide_console
-    from batch.online import notes, online, tables
+    from batch.online import notes, online, report, tables
+    from recsys.evaluation.report import write_json
 
-    found = online(Settings.from_env(os.environ), days, events, time.time())
-    for told in tables(found):
-        wide_console().print(told)
-    click.echo("\n".join(notes(found) or ["every click is of a counted answer"]))
+    told = report(online(Settings.from_env(os.environ), days, events, time.time()))
+    for table in tables(told):
+        wide_console().print(table)
+    click.echo("\n".join(notes(told) or ["every click is of a counted answer"]))
+    if json_file is not None:
+        write_json(told, json_file)
 
 
 @main.command()
