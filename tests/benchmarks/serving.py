@@ -1,8 +1,9 @@
 """Times the handler on the demo's release, each figure beside its floor in the same run: `make bench`, after `make demo`.
 
 Cached answers are set against one raw GET of the same value; live answers against the index search and the ranker alone.
-Cold starts and memory are those of fresh processes, throughput that of one uvicorn process asked by this one. Another release
-is named by its work directory: `python tests/benchmarks/serving.py WORK`.
+Cold starts and memory are those of fresh processes, throughput that of one uvicorn process asked by this one. Larger releases
+are those of made-up worlds, which are trained first, unless they are there: `make bench-large`, or
+`python tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from mangum import Mangum
 from rich.console import Console
 from rich.table import Table
 
-from batch import dataset_file, precompute, publish
+from batch import dataset_file, demo, precompute, publish
 from batch.console import Narrator
 from infra.local.runtime_api import http_event
 from infra.local.valkey import redis_url
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys import bundle
+from recsys.data.synthetic import WorldSize, world
 from recsys.events import states_at
 from recsys.features import features
 from recsys.index import search
@@ -43,7 +45,7 @@ from recsys.settings import Settings
 from recsys.store import open_store
 from recsys.towers import user_vectors
 
-WORK = Path(".demo/work")
+DEMO = Path(".demo")
 CALLS = 2000
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
@@ -102,11 +104,25 @@ def raw_get(path: str, key: str) -> Callable[[int], object]:
     return call
 
 
+def train(directory: Path, size: WorldSize) -> None:
+    """Runs the batch on a made-up world."""
+    made = world(size)
+    (directory / "data").mkdir(parents=True, exist_ok=True)
+    for name in ("interactions", "items", "users"):
+        getattr(made, name).write_parquet(directory / "data" / f"{name}.parquet")
+    with redis_url({}) as url:
+        demo.publish(directory, {}, url)
+
+
 def main() -> None:
     """Prints the table."""
-    work = Path(sys.argv[1]) if len(sys.argv) > 1 else WORK
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO
+    work = directory / "work"
     if not (work / "lists").exists():
-        raise SystemExit(f"there is no release in {work}: run `make demo` first")
+        if len(sys.argv) < 5:
+            raise SystemExit(f"there is no release in {directory}: run `make demo` first")
+        users, items, events = map(int, sys.argv[2:5])
+        train(directory, WorldSize(n_users=users, n_items=items, events_per_user=float(events)))
     dataset = dataset_file.load(work)
     table = Table(title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items")
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
