@@ -51,7 +51,7 @@ readme: install ## Writes the README's generated tables from docs/reports/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
-bench-large: install ## The same for made-up worlds of MovieLens 1M's size and of 100 000 items, after an hour of training.
+bench-large: install ## The same for made-up worlds of MovieLens 1M's size and of 100 000 items, after half an hour of training.
 	$(BIN)/python tests/benchmarks/serving.py .demo/1m 6040 3706 165
 	$(BIN)/python tests/benchmarks/serving.py .demo/100k-items 20000 100000 50
 
