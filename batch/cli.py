@@ -318,10 +318,11 @@ def rollback() -> None:
 def skew_command(version: str | None) -> None:
     """Whether the features of live answers look like those of the training; 1 where they do not."""
     from batch.console import wide_console
-    from batch.served_skew import served_skew, table
+    from batch.served_skew import served_skew, table, who_asks
 
     served = served_skew(Settings.from_env(os.environ), version)
     wide_console().print(table(served))
+    click.echo(who_asks(served))
     flagged = served.skew.flagged_features
     click.echo(f"skew in {', '.join(flagged)}" if flagged else "no skew")
     sys.exit(EXIT_FAILED if flagged else 0)

@@ -55,7 +55,7 @@ HIT_MS, LIVE_MS = 4.0, 16.0
 MEMORY_GB = 1769 / 1024
 COLD_STARTS = 0.001
 ANSWER_BYTES, LOG_BYTES = 3_500, 900
-ENDPOINTS, ALARMS, IMAGE_GB = 3, 9, 2.0
+ENDPOINTS, ALARMS, IMAGE_GB = 3, 10, 2.0
 TASKS = ((4.0, 16.0), (8.0, 32.0), (16.0, 60.0))
 """CPUs and GB of the batch's task: the template's default, and its larger values."""
 TASK_HOURS = 4.0

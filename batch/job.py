@@ -25,7 +25,7 @@ import numpy as np
 from batch import dataset_file, drift, evaluation, gate, precompute, publish
 from batch.audit import audit
 from batch.console import Narrator
-from recsys import bundle, data, skew
+from recsys import bundle, data, skew, strata
 from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.data.staging import marks
@@ -237,6 +237,7 @@ def drifted(job: Job, dataset: Dataset) -> drift.Drift:
     """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
     tables = drift.tables_of(dataset, load_fold(job, 2))
     drift.save(job.work, tables)
+    strata.save(job.work, strata.split(tables["features"]))
     with contextlib.closing(open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)) as store:
         pointer = store.release()
     if pointer is None:
@@ -365,6 +366,6 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, 2)
     directory.mkdir(parents=True, exist_ok=True)
-    for kept in (skew.FILE, publish.PAGE):
+    for kept in (skew.FILE, strata.FILE, publish.PAGE):
         shutil.copyfile(job.work / kept, directory / kept)
     bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

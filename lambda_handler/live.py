@@ -19,7 +19,7 @@ from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
 from lambda_handler.sampler import Sampler
 from lambda_handler.tallies import Tallies
-from recsys import bundle, skew
+from recsys import bundle, strata
 from recsys.artefacts import open_artefacts
 from recsys.bundle import Bundle
 from recsys.counts import Hash
@@ -31,8 +31,8 @@ from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommen
 from recsys.reasons import contributions
 from recsys.settings import Settings
 from recsys.similar import similar
-from recsys.skew import Histograms
 from recsys.store import Keys
+from recsys.strata import Stratum
 from recsys.wire import ItemRecord, UserRecord
 
 AGAIN_SECONDS = 5.0
@@ -59,7 +59,7 @@ class _Loaded:
     rows: dict[str, Int32]
     unit: Float32
     """float32[n, d]: item vectors of length one, without the bias."""
-    trained: Histograms | None
+    trained: list[Stratum]
     """Of the features in training, where the bundle has them."""
 
 
@@ -99,7 +99,7 @@ class BundleLive:
 
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Who sees the feature rows: only those as training has them, of users with a history and of all categories."""
-        if self._sampler is None or loaded.trained is None or not user.items or filters.categories:
+        if self._sampler is None or not loaded.trained or not user.items or filters.categories:
             return unsampled
         return partial(self._sampler.offer, version, loaded.trained)
 
@@ -195,8 +195,7 @@ def _load(settings: Settings, version: str) -> _Loaded:
     vectors = opened.model.towers.items[:, :-1]
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    trained = (skew.load(fetched) or {}).get("features")
-    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained)
+    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, strata.load(fetched))
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -77,6 +78,8 @@ class World:
     ends: ExitStack
     processes: dict[str, tuple[int, Callable[[], None]]] = field(default_factory=dict)
     """Port, and what ends it."""
+    said: list[str] = field(default_factory=list)
+    """The lines of the processes' logs."""
     seconds: float = 0.0
     ticks: Callable[[], float] = field(default_factory=lambda: partial(next, itertools.count(0, 1e-4)))
 
@@ -104,7 +107,7 @@ class World:
         self.ends.callback(store.close)
         tallies = Tallies(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
         live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
-        return create_app(self.settings, store, live, lambda: self.made_at + self.seconds, metrics, tallies)
+        return create_app(self.settings, store, live, lambda: self.made_at + self.seconds, metrics, tallies, self.said.append)
 
     def clock(self) -> float:
         """What the processes take the time from."""
@@ -337,3 +340,18 @@ def _minutes(key: tuple[str, tuple[tuple[str, str], ...]], before: Watched, afte
     goes_on = cumulative and after.first.get(key, 0.0) >= before.last.get(key, 0.0)
     level = start + HEALTHY * growth[0] if goes_on else after.first.get(key, 0.0) if cumulative else after.last[key]
     return f"{first} {level + growth[1]}+{growth[1]}x{BROKEN - 1}"
+
+
+def test_on_aws_fall_backs_are_counted_from_the_log(world) -> None:
+    """The field that the template's metric filter looks for is true in the lines of fall-backs, and in no others."""
+    (wanted,) = re.findall(r'FilterPattern: "\{ \$\.(\w+) IS TRUE \}"', (MONITORING.parents[1] / "template.yaml").read_text())
+
+    def share() -> float:
+        world.said.clear()
+        world.traffic()
+        lines = [json.loads(line) for line in world.said]
+        return sum(line[wanted] is True for line in lines) / len(lines)
+
+    assert share() == 0
+    redis_stops(world)
+    assert share() > 0.05
