@@ -118,6 +118,41 @@ def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published
     assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
 
 
+def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, published, narrator, monkeypatch) -> None:
+    """What it wrote of a user who was deleted at that moment is gone when it has run again."""
+    settings, store = own
+    user = published.dataset.user_ids[3]
+    honest = RedisStore.write_users
+
+    def killed(self: RedisStore, records) -> int:
+        Upkeep(store).delete_user(user, 1)
+        self.write_lists(published.version, [(user, b"list")], 600)
+        honest(self, records)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, "write_users", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.read_user(published.version, user)[0] == b"list"
+    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.read_user(published.version, user) == (None, None)
+
+
+def test_a_release_that_is_being_written_is_noted_whoever_asks(own, release, narrator, monkeypatch) -> None:
+    """`GET /v1/releases` forgets releases without items; the one that is being written stays, so that a deletion finds its lists."""
+    settings, store = own
+    honest = RedisStore.write_items
+
+    def asked(self: RedisStore, version: str, items, ttl: int) -> None:
+        Upkeep(store).releases()
+        honest(self, version, items, ttl)
+
+    monkeypatch.setattr(RedisStore, "write_items", asked)
+    publish.publish(*release("v9"), settings, narrator)
+    assert "v9" in {note.version for note in Upkeep(store).releases()}
+
+
 @pytest.fixture
 def named_tables(tables, tmp_path) -> Path:
     """The small world, one of whose users has a name that can be searched for."""
