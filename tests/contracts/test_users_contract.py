@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -140,7 +141,7 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, publi
 
 
 def test_a_release_that_is_being_written_is_noted_whoever_asks(own, release, narrator, monkeypatch) -> None:
-    """`GET /v1/releases` forgets releases without items; the one that is being written stays, so that a deletion finds its lists."""
+    """`GET /v1/releases` forgets releases without items; one that is being written stays, so that a deletion finds its lists."""
     settings, store = own
     honest = RedisStore.write_items
 
@@ -204,6 +205,29 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(
     assert holding(store, NAME) == []
     assert files_holding(NAME, work, events, tmp_path / "artefacts") == []
     assert "2" in users
+
+
+def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(
+    named_tables, tables, tmp_path, valkey_url, namespace, narrator
+) -> None:
+    """Whichever stages have read of them: no list, no history, no name in the bundle; and the next run never reads of them."""
+    environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
+    settings = Settings.from_env(environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"})
+    store = open_store(valkey_url, namespace, 1000)
+    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
+    job = Job(*paths, tmp_path / "work", settings, narrator)
+    late = {"features": NAME, "evaluate": "2", "precompute": "3"}
+    for stage in job_module.STAGES:
+        job_module.run_stage(job, stage)
+        if stage in late:
+            Upkeep(store).delete_user(late[stage], 1)
+    version = store.release().current
+    assert {user: store.read_user(version, user) for user in late.values()} == dict.fromkeys(late.values(), (None, None))
+    assert store.read_user(version, "4")[0] is not None
+    assert (holding(store, NAME), files_holding(NAME, tmp_path / "artefacts")) == ([], [])
+    job_module.run_stage(replace(job, work=tmp_path / "next"), "features")
+    users = msgpack.unpackb((tmp_path / "next" / "dataset.msgpack").read_bytes())["user_ids"]
+    assert (len(users), set(users) & set(late.values())) == (147, set())
 
 
 def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
