@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -415,21 +416,27 @@ def demo(data_set: str, directory: Path) -> None:
 @click.option("--port", default=3000, show_default=True)
 def local(data_set: str, directory: Path, package: Path | None, port: int) -> None:
     """The API as it is deployed, on this machine: HTTP events for the handler under the real Lambda runtime client."""
-    import signal
     import threading
 
     from batch.local import run
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    _end_by_signals()
     fetch_data(data_set, directory / "data", {})
 
     def until(address: str) -> None:
         click.echo(f"serving at {address}: try {address}/docs; stop with Ctrl-C")
-        stop.wait()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
     run(directory, package, port, os.environ, until)
+
+
+def _end_by_signals() -> None:
+    """SIGTERM ends the command as Ctrl-C does, in the background too, so that the servers it has started end with it."""
+    import signal
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 @main.command()
@@ -439,6 +446,7 @@ def redis(port: int, directory: Path) -> None:
     """Runs an embedded Valkey on loopback until interrupted, for a laptop without Redis."""
     from infra.local.valkey import serve_forever
 
+    _end_by_signals()
     click.echo(f"redis://localhost:{port} (data in {directory}); stop with Ctrl-C")
     serve_forever(port, directory)
 

@@ -215,7 +215,7 @@ def evaluate(job: Job) -> None:
     report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
     report["importances"] = ranker["importances"]
     report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
-    report["examples"] = evaluation.examples(dataset, model, truth)
+    report["examples"] = evaluation.examples(dataset, model, truth, named=False)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
         verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
@@ -315,6 +315,7 @@ def _mark(job: Job, name: str) -> Path:
 
 
 def _key(job: Job) -> str:
+    """What a finished stage was made from. Not the deletions: each would start a night's run anew, and `publish` heeds them."""
     told = [
         CODE_VERSION,
         repr(job.params),

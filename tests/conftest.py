@@ -124,18 +124,18 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def release(published, tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
-    """Makes the bundle and lists of a version, from those of the published release."""
+def release(published, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Makes the bundle and lists of a version, from those of the published release, or of another work directory."""
 
-    def made(version: str) -> tuple[Path, Path]:
+    def made(version: str, work: Path = published.work) -> tuple[Path, Path]:
         bundle, lists = tmp_path / version / "bundle", tmp_path / version / "lists"
-        shutil.copytree(published.work / "bundle", bundle)
+        shutil.copytree(work / "bundle", bundle)
         fields = json.loads((bundle / "manifest.json").read_text()) | {"version": version}
         fields.pop("files")
         build_manifest(bundle, **fields)
         lists.mkdir()
-        for shard in (published.work / "lists").glob("*.msgpack"):
-            shutil.copy(shard, lists / shard.name.replace(published.version, version))
+        for shard in (work / "lists").glob("*.msgpack"):
+            shutil.copy(shard, lists / f"{version}-{shard.name.rpartition('-')[2]}")
         return bundle, lists
 
     return made
