@@ -60,6 +60,8 @@ FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
 
+PUBLISH = "publish"
+
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
 
@@ -252,7 +254,7 @@ def precompute_lists(job: Job) -> None:
     if not is_done(job, ASSEMBLED):  # else an interrupted precompute goes on with the bundle that it began with
         with job.narrator.stage("assemble the bundle"):
             _save_bundle(job, dataset, directory)
-        _mark(job, ASSEMBLED).write_text(_key(job))
+        _mark(job, ASSEMBLED).write_text(_key(job, ASSEMBLED))
     settings = job.settings
     with job.narrator.stage("precompute the lists") as progress:
         if settings.engine == "local" and settings.workers == 1:
@@ -273,7 +275,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "train-ranker": train_ranker,
     "evaluate": evaluate,
     "precompute": precompute_lists,
-    "publish": publish_release,
+    PUBLISH: publish_release,
 }
 
 
@@ -296,26 +298,29 @@ def run_stage(job: Job, name: str) -> None:
     missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
     if missing:
         raise InvalidInput(f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all")
-    outdated = names[names.index(name) :] + ([] if name in ("precompute", "publish") else [ASSEMBLED])
+    outdated = names[names.index(name) :] + ([] if name in ("precompute", PUBLISH) else [ASSEMBLED])
     for later in outdated:
         _mark(job, later).unlink(missing_ok=True)
     STAGES[name](job)
     _mark(job, name).parent.mkdir(parents=True, exist_ok=True)
-    _mark(job, name).write_text(_key(job))
+    _mark(job, name).write_text(_key(job, name))
 
 
 def is_done(job: Job, name: str) -> bool:
     """Whether a stage finished on this very input and these settings."""
     mark = _mark(job, name)
-    return mark.exists() and mark.read_text() == _key(job)
+    return mark.exists() and mark.read_text() == _key(job, name)
 
 
 def _mark(job: Job, name: str) -> Path:
     return job.work / "done" / name
 
 
-def _key(job: Job) -> str:
-    """What a finished stage was made from. Not the deletions: each would start a night's run anew, and `publish` heeds them."""
+def _key(job: Job, name: str) -> str:
+    """What a finished stage was made from; for the last, where to as well, so that another Redis needs no other training.
+
+    Not the deletions: each would start a night's run anew, and `publish` heeds them.
+    """
     told = [
         CODE_VERSION,
         repr(job.params),
@@ -324,7 +329,8 @@ def _key(job: Job) -> str:
         str(job.max_reject_share),
         str(job.positive_rating),
     ]
-    told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+    if name == PUBLISH:
+        told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     drained = None if job.events is None else f"{job.events.rstrip('/')}/{PATTERN}"
     sources = {"interactions": job.interactions, "items": job.items, "users": job.users, "events": drained}
     for table, source in sources.items():
