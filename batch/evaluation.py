@@ -150,7 +150,7 @@ def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narra
     report["data"] = describe(dataset)
     report["importances"] = fitted.ranker.importances
     report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
-    report["examples"] = examples(dataset, fitted.model, truth)
+    report["examples"] = examples(dataset, fitted.model, truth, named=True)
     return report | narrator.stages.summary()
 
 
@@ -160,13 +160,16 @@ def learning_curves(rounds: Sequence[Sequence[float]], curve: Sequence[float]) -
     return {"towers": towers, "ranker": [{"tree": n + 1, "validation": score} for n, score in enumerate(curve)]}
 
 
-def examples(dataset: Dataset, model: Model, truth: Truth) -> list[dict[str, Any]]:
-    """A few users with their last items, what the two stages offer them, and what they took."""
+def examples(dataset: Dataset, model: Model, truth: Truth, *, named: bool) -> list[dict[str, Any]]:
+    """A few users with their last items, what the two stages offer them, and what they took.
+
+    named: by their ids; else by numbers from 1, for a page that outlives the users' data.
+    """
     counted = np.flatnonzero(truth.counts > 0)
     chosen = np.sort(np.random.default_rng(BOOTSTRAP_SEED).permutation(counted)[:EXAMPLES])
     titles = dataset.catalogue.titles
     out = []
-    for at in chosen.tolist():
+    for number, at in enumerate(chosen.tolist(), 1):
         one = truth.slice(at, at + 1)
         items, scores = (of[0].tolist() for of in recommender(model)(one.states, EXAMPLE_ITEMS))
         past = [row for row in one.states.items[0].tolist() if row != MISSING]
@@ -177,7 +180,7 @@ def examples(dataset: Dataset, model: Model, truth: Truth) -> list[dict[str, Any
         ]
         out.append(
             {
-                "user": dataset.user_ids[int(one.users[0])],
+                "user": dataset.user_ids[int(one.users[0])] if named else str(number),
                 "history": [titles[row] for row in past[-EXAMPLE_ITEMS:]],
                 "recommendations": offers,
                 "held_out": [titles[row] for row in one.items.tolist()[:EXAMPLE_ITEMS]],

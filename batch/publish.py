@@ -51,12 +51,12 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
             artefacts.publish(bundle)
     with narrator.stage("write the lists") as progress:
         ttl = settings.list_ttl_seconds
-        _note(store, manifest)  # first, so that deleting a user finds the lists from here on
         _write_items(store, version, bundle, ttl)
+        _note(store, manifest)  # before the lists, so that deleting a user finds them; after the items, or it would be dropped
         is_deleted = store.is_deleted()
         written = store.write_lists(version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted)), ttl)
         store.write_users((p.user_id, p.record) for p in _kept(lists, is_deleted))
-        _delete_late(store, lists, is_deleted)
+        _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with narrator.stage("verify by reading back") as progress:
         _verify_items(store, version)
@@ -102,11 +102,11 @@ def _kept(lists: Path, is_deleted: Callable[[str], bool]) -> Iterator[Precompute
     return (user for user in read_shards(lists) if not is_deleted(user.user_id))
 
 
-def _delete_late(store: RedisStore, lists: Path, was_deleted: Callable[[str], bool]) -> None:
-    """Users who were deleted while their lists were written: deleted once more."""
+def _delete_late(store: RedisStore, lists: Path) -> None:
+    """Users who were deleted since their lists were computed: deleted once more, whichever run wrote them, a killed one too."""
     is_deleted = store.is_deleted()
     for user in read_shards(lists):
-        if is_deleted(user.user_id) and not was_deleted(user.user_id):
+        if is_deleted(user.user_id):
             Upkeep(store).delete_user(user.user_id, int(time.time()))
 
 

@@ -50,7 +50,7 @@ class Settings:
     namespace: str
     """`SHORTLIST_NAMESPACE` (shortlist): what every key in Redis starts with."""
     list_length: int
-    """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000."""
+    """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000; at most `TOP_K_CANDIDATES`."""
     list_ttl_seconds: int
     """`SHORTLIST_LIST_TTL_SECONDS` (259200): how long a release's lists live; more than two refresh periods."""
     redis_timeout_ms: int
@@ -89,9 +89,10 @@ class Settings:
         """
         read = _Reader(environ)
         lists = read.integer("FAISS_N_LISTS", 100, 1, 65536)
+        candidates = read.integer("TOP_K_CANDIDATES", 500, 10, 10_000)
         return cls(
             embedding_dim=read.integer("EMBEDDING_DIM", 64, 4, 1024),
-            top_k_candidates=read.integer("TOP_K_CANDIDATES", 500, 10, 10_000),
+            top_k_candidates=candidates,
             faiss_n_lists=lists,
             faiss_n_probe=read.integer("FAISS_N_PROBE", min(10, lists), 1, lists),
             lgbm_n_estimators=read.integer("LGBM_N_ESTIMATORS", 500, 1, 10_000),
@@ -101,7 +102,7 @@ class Settings:
             redis_url=read.url("REDIS_URL", "redis://localhost:6379"),
             artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
             namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
-            list_length=read.integer("SHORTLIST_LIST_LENGTH", 100, 10, 1000),
+            list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
             list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 259_200, 60, 31_536_000),
             redis_timeout_ms=read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000),
             release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
@@ -133,6 +134,14 @@ class _Reader:
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         return int(self._within(name, default, low, high, int))
+
+    def list_length(self, name: str, default: int, candidates: int) -> int:
+        """A list holds candidates alone: the default follows their number, a stated length above it is an error."""
+        length = self.integer(name, min(default, candidates), 10, 1000)
+        if length > candidates:
+            rule = f"must be at most TOP_K_CANDIDATES, which is {candidates}; lower the one, or raise the other"
+            raise InvalidSettings(f"{name}='{length}': {rule}")
+        return length
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         return self._within(name, default, low, high, float)

@@ -98,7 +98,7 @@ class Keys:
         return f"{self.namespace}:deleted"
 
     def skew(self, version: str) -> str:
-        """A hash: `feature:cell` of the training histograms -> sampled rows of live answers in it."""
+        """A hash: `stratum:feature:cell` of the training -> sampled rows of live answers in it; `aside` -> the others."""
         return f"{self.namespace}:{version}:skew"
 
     def impressions(self, day: str) -> str:

@@ -86,8 +86,9 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
             for name, value in ({n.lower(): v for n, v in headers.items()} | {"content-length": str(len(data))}).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = answer  # noqa: N815 - as http.server calls them
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = answer  # noqa: N815 - as http.server calls them
 
     return Handler

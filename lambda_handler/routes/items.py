@@ -34,7 +34,7 @@ def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
 
     @app.get("/v1/items/{item_id}/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
     async def similar(item_id: ItemPath, query: Annotated[ListQuery, Query()], request: Request) -> Response:
-        """The items most like one, by the cosine of what the model has learnt of them."""
+        """The items most like one: near in what the model has learnt of them, and taken near it by the same users."""
         return tagged(request, list_of(await to_thread(recommender.similar, item_id, query.k, _filters(query))))
 
     @app.get("/v1/popular", response_model=ListAnswer, responses=ERRORS | UNCHANGED, tags=["items"])

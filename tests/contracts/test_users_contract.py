@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -17,6 +18,7 @@ from batch.job import Job
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys import releases
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
@@ -118,6 +120,41 @@ def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published
     assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
 
 
+def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, published, narrator, monkeypatch) -> None:
+    """What it wrote of a user who was deleted at that moment is gone when it has run again."""
+    settings, store = own
+    user = published.dataset.user_ids[3]
+    honest = RedisStore.write_users
+
+    def killed(self: RedisStore, records) -> int:
+        Upkeep(store).delete_user(user, 1)
+        self.write_lists(published.version, [(user, b"list")], 600)
+        honest(self, records)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedisStore, "write_users", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.read_user(published.version, user)[0] == b"list"
+    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    assert store.read_user(published.version, user) == (None, None)
+
+
+def test_a_release_that_is_being_written_is_noted_whoever_asks(own, release, narrator, monkeypatch) -> None:
+    """`GET /v1/releases` forgets releases without items; one that is being written stays, so that a deletion finds its lists."""
+    settings, store = own
+    honest = RedisStore.write_items
+
+    def asked(self: RedisStore, version: str, items, ttl: int) -> None:
+        Upkeep(store).releases()
+        honest(self, version, items, ttl)
+
+    monkeypatch.setattr(RedisStore, "write_items", asked)
+    publish.publish(*release("v9"), settings, narrator)
+    assert "v9" in {note.version for note in Upkeep(store).releases()}
+
+
 @pytest.fixture
 def named_tables(tables, tmp_path) -> Path:
     """The small world, one of whose users has a name that can be searched for."""
@@ -157,18 +194,41 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(
     events, work = tmp_path / "events", tmp_path / "work"
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
     EventLog(store).append([EventRecord("e1", NAME, item, 1_900_000_000), EventRecord("e2", "2", item, 1_900_000_000)])
-    drain(EventLog(store), events)
+    drain(EventLog(store), open_event_files(str(events)))
     assert len(files_holding(NAME, events)) == 1
     Upkeep(store).delete_user(NAME, 1)
     EventLog(store).append([EventRecord("e3", NAME, item, 1_900_000_001)])
-    drain(EventLog(store), events)
+    drain(EventLog(store), open_event_files(str(events)))
     paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
-    job_module.run(Job(*paths, work, settings, narrator, events=events))
+    job_module.run(Job(*paths, work, settings, narrator, events=str(events)))
     users = msgpack.unpackb((work / "dataset.msgpack").read_bytes())["user_ids"]
     assert len(users) == 149
     assert holding(store, NAME) == []
     assert files_holding(NAME, work, events, tmp_path / "artefacts") == []
     assert "2" in users
+
+
+def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(
+    named_tables, tables, tmp_path, valkey_url, namespace, narrator
+) -> None:
+    """Whichever stages have read of them: no list, no history, no name in the bundle; and the next run never reads of them."""
+    environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
+    settings = Settings.from_env(environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"})
+    store = open_store(valkey_url, namespace, 1000)
+    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
+    job = Job(*paths, tmp_path / "work", settings, narrator)
+    late = {"features": NAME, "evaluate": "2", "precompute": "3"}
+    for stage in job_module.STAGES:
+        job_module.run_stage(job, stage)
+        if stage in late:
+            Upkeep(store).delete_user(late[stage], 1)
+    version = store.release().current
+    assert {user: store.read_user(version, user) for user in late.values()} == dict.fromkeys(late.values(), (None, None))
+    assert store.read_user(version, "4")[0] is not None
+    assert (holding(store, NAME), files_holding(NAME, tmp_path / "artefacts")) == ([], [])
+    job_module.run_stage(replace(job, work=tmp_path / "next"), "features")
+    users = msgpack.unpackb((tmp_path / "next" / "dataset.msgpack").read_bytes())["user_ids"]
+    assert (len(users), set(users) & set(late.values())) == (147, set())
 
 
 def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from batch.local import serve
 from infra.local.runtime_api import LambdaService, http_event
 from infra.package import FORBIDDEN, LIMIT_MIB, Refused, build, check
 
@@ -98,6 +101,24 @@ def test_every_golden_event_is_answered(service, path) -> None:
     invoked = service.invoke(json.loads(path.read_text()))
     assert invoked.error is None
     assert invoked.payload == {"ok": True} or invoked.payload["statusCode"] == 200
+
+
+def test_the_package_is_served_over_http(built, published) -> None:
+    """What `make local` starts answers each request of the golden events."""
+    requests = [event for event in map(json.loads, map(Path.read_text, EVENTS.glob("*.json"))) if "requestContext" in event]
+    environ = os.environ | published.environ | {"SHORTLIST_ADMIN_KEY": "a-key-for-local-invokes"}
+    statuses = []
+
+    def ask(address: str) -> None:
+        for event in requests:
+            method, body = event["requestContext"]["http"]["method"], event.get("body")
+            target = f"{address}{event['rawPath']}?{event['rawQueryString']}"
+            asked = urllib.request.Request(target, body and body.encode(), event["headers"], method=method)  # noqa: S310 - loopback
+            with urllib.request.urlopen(asked, timeout=30) as answered:  # noqa: S310
+                statuses.append(answered.status)
+
+    serve(published.settings, built.root, 0, environ, ask)
+    assert statuses == [200] * len(requests)
 
 
 def test_a_full_directory_is_not_built_into(tmp_path) -> None:

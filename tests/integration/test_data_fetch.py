@@ -112,7 +112,7 @@ def tables(fetched: Fetched) -> list[pl.DataFrame]:
 
 
 def test_grouplens_then_cache(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
-    """ml-100k is downloaded, verified, normalised and cached; the second time nobody is asked."""
+    """ml-100k is downloaded, verified, normalised and cached; the second time nobody is asked, and no file is written anew."""
     url, root = grouplens
     places = Places(url, archives=archives(ml_100k=hundred_k(root / "ml-100k.zip")))
     said: list[str] = []
@@ -133,8 +133,9 @@ def test_grouplens_then_cache(tmp_path: Path, grouplens: tuple[str, Path]) -> No
     ]
     assert users.rows() == [("22", 25, "M", "writer", "02139"), ("196", 49, "F", "other", "T8H1N")]
     (root / "ml-100k.zip").unlink()
+    written = [path.stat().st_mtime_ns for path in fetched.paths]
     again = fetch("ml-100k", tmp_path / "out", cache=tmp_path / "cache", announce=said.append, places=places)
-    assert again.source == "cache"
+    assert (again.source, [path.stat().st_mtime_ns for path in again.paths]) == ("cache", written)
     assert load(*map(str, again.paths)).dataset.events.item.tolist() == [2, 1, 0]
 
 

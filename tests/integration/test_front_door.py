@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
@@ -49,6 +50,19 @@ def test_an_error_keeps_its_status(address) -> None:
     """What the handler refuses is refused to the caller."""
     status, answer = ask(address, "/recommend", {"user_id": "1", "k": 1000})
     assert (status, answer["error"]["code"]) == (422, "invalid_request")
+
+
+def test_head_is_answered_without_a_body(address) -> None:
+    """The headers of the GET, ETag and all, and the connection goes on."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+    told = {}
+    for method in ("HEAD", "GET"):
+        connection.request(method, "/v1/popular?k=1")
+        answered = connection.getresponse()
+        told[method] = (answered.status, answered.headers["etag"], bool(answered.read()))
+    connection.close()
+    status, etag, _ = told["GET"]
+    assert told == {"HEAD": (200, etag, False), "GET": (status, etag, True)}
 
 
 def test_a_handler_that_fails_is_a_500(tmp_path) -> None:

@@ -80,6 +80,14 @@ def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, mon
     assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
 
 
+def test_a_finished_job_is_published_elsewhere_without_training(small_job, monkeypatch) -> None:
+    """As where the Redis of the first publication is gone, and another took its place."""
+    job.run(small_job)
+    ran = counted(monkeypatch)
+    job.run(replace(small_job, settings=replace(small_job.settings, namespace=f"{small_job.settings.namespace}-2")))
+    assert ran == ["publish"]
+
+
 def job_time(zone):
     """A second release's moment, which must differ from the first's."""
     from datetime import datetime, timedelta
@@ -107,13 +115,13 @@ def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(published,
     for old in (work / "lists").iterdir():
         old.unlink()
     (work / "lists" / "older-000000000.msgpack").write_bytes(b"of another release")
-    precompute.write_shards_by("local", 2, work, 100, lambda _share, _note: None)
+    precompute.write_shards_by("local", 2, work, published.settings.list_length, lambda _share, _note: None)
     shards = sorted((work / "lists").iterdir())
     assert [shard.name.rpartition("-")[2] for shard in shards] == [f"{n:09d}.msgpack" for n in (0, 64, 128)]
     assert b"".join(shard.read_bytes() for shard in shards) == whole
     shards[0].write_bytes(b"kept")
     shards[1].unlink()
-    precompute.write_shards_by("local", 1, work, 100, lambda _share, _note: None)
+    precompute.write_shards_by("local", 1, work, published.settings.list_length, lambda _share, _note: None)
     assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
 
 
@@ -202,7 +210,7 @@ def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, narr
 
 
 def test_the_report_has_the_promised_shape(published) -> None:
-    """Every method, every figure with its interval, candidate recall by source, and what the data was."""
+    """Every method, every figure with its interval, candidate recall by source, what the data was, examples that name nobody."""
     report = json.loads((published.work / "metrics.json").read_text())
     assert report["protocol"] == "last-10pct"
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
@@ -210,7 +218,7 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert list(report["methods"]) == [*BASELINES, "retriever", "two_stage"]
     assert [check["outcome"] for check in report["audit"]] == ["held"] * 4
     assert set(report["learning_curves"]) == {"towers", "ranker"}
-    assert len(report["examples"]) == 10
+    assert [example["user"] for example in report["examples"]] == [str(number) for number in range(1, 11)]
     assert report["data"]["rejects"] == {}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
 

@@ -104,8 +104,9 @@ def test_empty_is_not_unset(name: str, value: str) -> None:
 @pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()])
 def test_range(name: str, low: int, high: int) -> None:
     """Both limits of a range are allowed, and one beyond either is told with variable, value and rule."""
+    room = {"TOP_K_CANDIDATES": "10000"} if name == "SHORTLIST_LIST_LENGTH" else {}
     for allowed in (low, high):
-        assert Settings.from_env({name: str(allowed)}) is not None
+        assert Settings.from_env(room | {name: str(allowed)}) is not None
     for refused in (low - 1, high + 1):
         with pytest.raises(InvalidSettings, match=f"^{name}='{refused}': must be from {low} to {high}$"):
             Settings.from_env({name: str(refused)})
@@ -158,6 +159,15 @@ def test_probes_are_bounded_by_lists() -> None:
     assert Settings.from_env({"FAISS_N_LISTS": "4", "FAISS_N_PROBE": "4"}).faiss_n_probe == 4
     with pytest.raises(InvalidSettings, match=r"^FAISS_N_PROBE='5': must be from 1 to 4$"):
         Settings.from_env({"FAISS_N_LISTS": "4", "FAISS_N_PROBE": "5"})
+
+
+def test_a_list_is_no_longer_than_its_candidates() -> None:
+    """The default follows; a stated length above is told with both values and what to do."""
+    assert Settings.from_env({"TOP_K_CANDIDATES": "60"}).list_length == 60
+    assert Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "60"}).list_length == 60
+    told = "must be at most TOP_K_CANDIDATES, which is 60; lower the one, or raise the other"
+    with pytest.raises(InvalidSettings, match=f"^SHORTLIST_LIST_LENGTH='61': {told}$"):
+        Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "61"})
 
 
 @pytest.mark.parametrize("url", ["redis://a:1", "rediss://a:1/0", "unix:///tmp/s", "redis://a:1?cluster=true"])

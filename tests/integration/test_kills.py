@@ -1,0 +1,147 @@
+"""The batch is killed at any point of a publication: readers see the old release whole, and a second run completes.
+
+Two worlds are published in turn. The catalogue of the one has an item more, which shifts the rows of all others, so that an
+answer from parts of both would show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import boto3
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from batch import releases
+from batch.job import Job
+from batch.job import run as run_job
+from batch.publish import publish
+from lambda_handler.answers import Answer, Asked
+from lambda_handler.live import BundleLive
+from lambda_handler.live_cache import LiveCache
+from lambda_handler.metrics import Metrics
+from lambda_handler.recommender import Recommender
+from lambda_handler.serving import Serving
+from recsys.artefacts import open_artefacts
+from recsys.settings import Settings
+from recsys.store import open_store
+
+HERE = Path(__file__).parent
+KILLS = 12
+"""Points between the first message and the last, one drawn from each part of the publication."""
+
+
+@pytest.fixture
+def s3(monkeypatch) -> Iterator[None]:
+    """An S3 over HTTP, with the bucket `kills`, for this process and those that it starts."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="kills")
+    client.close()
+    yield
+    server.stop()
+
+
+@pytest.fixture
+def shifted(published, tables, tmp_path, narrator) -> Path:
+    """The work directory of a batch on the same interactions, and a catalogue with one more item, the first."""
+    items = pl.read_parquet(tables / "items.parquet")
+    first = items.head(1).with_columns(pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title"))
+    pl.concat([first, items]).write_parquet(tmp_path / "items.parquet")
+    told = {"SHORTLIST_NAMESPACE": "shifted", "SHORTLIST_ARTEFACTS": str(tmp_path / "shifted"), "SHORTLIST_GATE": "off"}
+    settings = Settings.from_env(published.environ | told | {"LGBM_N_ESTIMATORS": "5"})
+    paths = (str(tables / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
+    run_job(Job(*paths, tmp_path / "work", settings, narrator))
+    return tmp_path / "work"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A service: its settings, the environment of its batch, its users, and who answers them."""
+
+    settings: Settings
+    environ: dict[str, str]
+    users: tuple[str, ...]
+    recommender: Recommender
+
+    def answers(self) -> dict[str, tuple[object, ...]]:
+        """What each user is answered, whatever the release: whence it came, and the items with their scores."""
+        return {user: _told(self.recommender.recommend(Asked(user, 10))) for user in self.users}
+
+    def serving(self) -> tuple[set[str], list[str]]:
+        """The releases that users are answered from, and those that `shortlist release list` marks."""
+        answered = {self.recommender.recommend(Asked(user, 1)).version for user in self.users}
+        return answered, [line.split()[1] for line in releases.listing(self.settings) if line.startswith("*")]
+
+    def publish(self, bundle: Path, lists: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+        """Publishes in a process of its own, which is killed at a message; 0: at none."""
+        command = [sys.executable, str(HERE / "killed_publish.py"), str(bundle), str(lists), str(kill_at)]
+        return subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False)
+
+
+def _told(answer: Answer) -> tuple[object, ...]:
+    return answer.source, answer.degraded, answer.ranked
+
+
+@pytest.fixture
+def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
+    """A service without a release yet."""
+    settings = replace(published.settings, namespace=namespace, artefacts="s3://kills/releases", bundle_dir=tmp_path)
+    environ = os.environ | published.environ
+    environ |= {"SHORTLIST_NAMESPACE": namespace, "SHORTLIST_ARTEFACTS": settings.artefacts}
+    environ |= {"PYTHONPATH": str(HERE.parents[1]), "TMPDIR": str(tmp_path)}
+    store, metrics = open_store(settings.redis_url, namespace, 5000), Metrics()
+    serving = Serving(settings, store, metrics, time.time)
+    recommender = Recommender(serving, store, BundleLive(settings), LiveCache(store, 60), metrics)
+    yield Site(settings, environ, published.dataset.user_ids, recommender)
+    store.close()
+
+
+def points(total: int) -> list[int]:
+    """The first message, the last, and one of each of KILLS equal parts between, drawn by a seed."""
+    rng = random.Random(total)  # noqa: S311 - not a secret
+    bounds = [2 + part * (total - 2) // KILLS for part in range(KILLS + 1)]
+    return [1, *(rng.randrange(low, high) for low, high in itertools.pairwise(bounds)), total]
+
+
+def test_no_reader_notices_a_publication_that_is_killed_anywhere(site, release, shifted, narrator, tmp_path) -> None:
+    """After each kill users are answered as before and every release that is seen is whole; the second run serves the new one."""
+    artefacts = open_artefacts(site.settings.artefacts)
+    work = {"plain": (), "shifted": (shifted,)}
+    answers, totals = {}, {}
+    for world, directory in work.items():
+        counted = site.publish(*release(f"{world}-00", *directory))
+        assert counted.returncode == 0, counted.stderr
+        answers[world], totals[world] = site.answers(), int(counted.stdout)
+    assert answers["plain"] != answers["shifted"]
+
+    old, serving = "shifted", "shifted-00"
+    for turn, world in zip(range(KILLS + 2), itertools.cycle(work), strict=False):
+        version = f"{world}-{turn + 1:02d}"
+        made = release(version, *work[world])
+        assert site.publish(*made, kill_at=points(totals[world])[turn]).returncode == -signal.SIGKILL
+        assert (site.serving(), site.answers()) == (({serving}, [serving]), answers[old])
+        for seen in set(artefacts.versions()) & {version}:
+            artefacts.fetch(seen, tmp_path / "seen")
+        if turn % 3 == 0:  # what `release prune` removes is no loss to the second run
+            artefacts.sweep(time.time() + 60)
+        publish(*made, site.settings, narrator)
+        assert (site.serving(), site.answers()) == (({version}, [version]), answers[world])
+        old, serving = world, version
+    assert artefacts.sweep(time.time() + 60) == 0

@@ -1,0 +1,88 @@
+"""The service on one machine, started, stopped and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from click.testing import CliRunner
+
+from batch import cli, local
+from infra.local.valkey import kept
+
+SMALL = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "20",
+    "LGBM_N_ESTIMATORS": "5",
+    "SHORTLIST_THREADS": "1",
+    "SHORTLIST_GATE": "off",
+}
+
+
+@pytest.fixture
+def keep_signals() -> Iterator[None]:
+    """Puts back what a command replaces in the process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_what_the_embedded_server_holds_is_there_the_next_time(tmp_path: Path) -> None:
+    """Lists, users and events outlive the process."""
+    counts = []
+    for _ in range(2):
+        with kept({}, tmp_path) as url, redis.Redis.from_url(url) as client:
+            counts.append(client.incr("starts"))
+    assert counts == [1, 2]
+
+
+def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd) -> None:
+    """The finished stages are done already; the release serves both times."""
+    shutil.copytree(tables, tmp_path / "data")
+    environ = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ} | SMALL
+    health = []
+
+    def ask(address: str) -> None:
+        with urllib.request.urlopen(f"{address}/health", timeout=30) as answered:  # noqa: S310 - loopback
+            health.append(json.load(answered))
+
+    local.run(tmp_path, None, 0, environ, ask)
+    assert "done already" not in capfd.readouterr().err
+    local.run(tmp_path, None, 0, environ, ask)
+    assert capfd.readouterr().err.count("done already") == 6
+    assert ([told["status"] for told in health], len({told["release"] for told in health})) == (["ok", "ok"], 1)
+
+
+class Signalled:
+    """An event for which nobody waits: SIGTERM comes instead."""
+
+    def wait(self) -> None:
+        """Does not return."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+
+@pytest.mark.usefixtures("keep_signals")
+def test_a_signal_ends_the_service(monkeypatch) -> None:
+    """While it serves, everything is stopped in order; before that, what is being computed is left."""
+    ended = []
+
+    def run(directory: Path, package: Path | None, port: int, environ: object, until) -> None:
+        until("http://127.0.0.1:1")
+        ended.append("in order")
+
+    monkeypatch.setattr(cli, "fetch_data", lambda *_: None)
+    monkeypatch.setattr(local, "run", run)
+    monkeypatch.setattr(threading, "Event", Signalled)
+    assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (0, ["in order"])
+    monkeypatch.setattr(cli, "fetch_data", lambda *_: Signalled().wait())
+    assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (1, ["in order"])
