@@ -6,11 +6,9 @@ a mark in S3 means that the files of its stage are there too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from recsys.errors import ArtefactsUnavailable, InvalidSettings
+from recsys import s3
 
 MARKS = "done"
 """The directory of marks, as `batch.job` writes them."""
@@ -25,13 +23,9 @@ class Checkpoints:
         Raises:
             InvalidSettings: the address names no bucket of S3.
         """
-        import boto3
-
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        if not uri.startswith("s3://") or not bucket:
-            raise InvalidSettings(f"SHORTLIST_CHECKPOINTS={uri!r}: must be s3://bucket/prefix, or unset for none")
-        self._client = boto3.client("s3")
-        self._bucket, self._prefix = bucket, f"{prefix.strip('/')}/{run}/".lstrip("/")
+        self._bucket, prefix = s3.bucket_and_prefix(uri, "SHORTLIST_CHECKPOINTS")
+        self._prefix = f"{prefix}/{run}/".lstrip("/")
+        self._client = s3.open_client()
         self._known: dict[str, tuple[int, int]] = {}
 
     def restore(self, work: Path) -> int:
@@ -42,7 +36,7 @@ class Checkpoints:
         """
         if (work / MARKS).exists():  # this machine's own files are at least as new
             return 0
-        with self._errors():
+        with s3.errors(self._bucket):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
             for key in keys:
@@ -59,23 +53,12 @@ class Checkpoints:
             ArtefactsUnavailable: S3 does not answer.
         """
         changed = [name for name in _files(work) if self._known.get(name) != _state(work / name)]
-        with self._errors():
+        with s3.errors(self._bucket):
             for name in changed:
                 state = _state(work / name)
                 self._client.upload_file(str(work / name), self._bucket, self._prefix + name)
                 self._known[name] = state
         return len(changed)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            message = f"checkpoints at s3://{self._bucket}/{self._prefix} cannot be used ({error}): check the bucket and the role"
-            raise ArtefactsUnavailable(message) from error
 
 
 def _files(work: Path) -> list[str]:

@@ -187,7 +187,7 @@ def _job_command(name: str) -> None:
     @_tables
     @_config
     @click.option("--work", type=click.Path(path_type=Path), default=DEFAULT_WORK, show_default=True)
-    @click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`: more interactions.")
+    @click.option("--events", metavar="PATH", help="Where `events drain` wrote to: more interactions.")
     def command(interactions: str, items: str | None, users: str | None, work: Path, **options: Any) -> None:  # noqa: ANN401
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
@@ -217,16 +217,18 @@ def events_group() -> None:
 
 
 @events_group.command("drain")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the Parquet files go, and stay.")
-def events_drain(out: Path) -> None:
+@click.option("--out", metavar="PATH", required=True, help="Where the Parquet files go, and stay: a directory or s3://.")
+def events_drain(out: str) -> None:
     """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
     from batch.drain import drain
     from batch.publish import BATCH_TIMEOUT_MS
+    from recsys.event_files import open_event_files
     from recsys.event_log import EventLog
     from recsys.store import open_store
 
     settings = Settings.from_env(os.environ)
-    told = drain(EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)), out)
+    log = EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS))
+    told = drain(log, open_event_files(out))
     click.echo(
         f"{told.events} events in {len(told.files)} files in {out}; "
         f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
@@ -317,10 +319,11 @@ def rollback() -> None:
 def skew_command(version: str | None) -> None:
     """Whether the features of live answers look like those of the training; 1 where they do not."""
     from batch.console import wide_console
-    from batch.served_skew import served_skew, table
+    from batch.served_skew import served_skew, table, who_asks
 
     served = served_skew(Settings.from_env(os.environ), version)
     wide_console().print(table(served))
+    click.echo(who_asks(served))
     flagged = served.skew.flagged_features
     click.echo(f"skew in {', '.join(flagged)}" if flagged else "no skew")
     sys.exit(EXIT_FAILED if flagged else 0)
@@ -328,18 +331,22 @@ def skew_command(version: str | None) -> None:
 
 @main.command("online-report")
 @click.option("--days", type=click.IntRange(1, 90), default=7, show_default=True, help="Of answers, today included.")
-@click.option("--events", type=click.Path(path_type=Path), help="A directory of `events drain`, beside what waits in Redis.")
-def online_report(days: int, events: Path | None) -> None:
+@click.option("--events", metavar="PATH", help="Where `events drain` wrote to, beside what waits in Redis.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report here as well.")
+def online_report(days: int, events: str | None, json_file: Path | None) -> None:
     """How many answers are acted on, by release, source and position, and how a canary does."""
     import time
 
     from batch.console import wide_console
-    from batch.online import notes, online, tables
+    from batch.online import notes, online, report, tables
+    from recsys.evaluation.report import write_json
 
-    found = online(Settings.from_env(os.environ), days, events, time.time())
-    for told in tables(found):
-        wide_console().print(told)
-    click.echo("\n".join(notes(found) or ["every click is of a counted answer"]))
+    told = report(online(Settings.from_env(os.environ), days, events, time.time()))
+    for table in tables(told):
+        wide_console().print(table)
+    click.echo("\n".join(notes(told) or ["every click is of a counted answer"]))
+    if json_file is not None:
+        write_json(told, json_file)
 
 
 @main.command()

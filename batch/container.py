@@ -16,8 +16,8 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -51,12 +51,13 @@ class Told:
     users: str | None
     work: Path
     run: str
+    events: str | None
     checkpoints: str | None
     config: Path | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Told:
-        """`SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_CHECKPOINTS` and `_CONFIG`.
+        """`SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_EVENTS`, `_CHECKPOINTS` and `_CONFIG`.
 
         Raises:
             InvalidSettings: the interactions are not named.
@@ -70,6 +71,7 @@ class Told:
             environ.get("SHORTLIST_USERS"),
             Path(environ.get("SHORTLIST_WORK", ".shortlist/work")),
             environ.get("SHORTLIST_RUN_ID", uuid.uuid4().hex[:12]),
+            environ.get("SHORTLIST_EVENTS"),
             environ.get("SHORTLIST_CHECKPOINTS"),
             None if config is None else Path(config),
         )
@@ -124,19 +126,35 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
 
 def _run(told: Told, settings: Settings, log: Log) -> None:
     from batch.config import with_config
-    from batch.job import Job, fit_params
+    from batch.job import STAGES, Job, fit_params, is_done
 
     saved = None if told.checkpoints is None else Checkpoints(told.checkpoints, told.run)
     params = None if told.config is None else with_config(fit_params(settings), told.config)
-    job = Job(told.interactions, told.items, told.users, told.work, settings, LoggingNarrator(log), config=params)
+    narrator = LoggingNarrator(log)
+    job = Job(told.interactions, told.items, told.users, told.work, settings, narrator, config=params, events=told.events)
     if saved is not None:
         log("restored", files=saved.restore(told.work))
+    if told.events is not None and not is_done(job, next(iter(STAGES))):  # a run that goes on keeps the events that it began with
+        log.stage = "drain"
+        _drain(told.events, settings, log)
     try:
         _stages(job, log, (lambda: 0) if saved is None else (lambda: saved.save(told.work)))
     except (Interrupted, Unavailable):
         if saved is not None:  # the parts of the stage that are whole
             log("saved", files=saved.save(told.work))
         raise
+
+
+def _drain(events: str, settings: Settings, log: Log) -> None:
+    from batch.drain import drain
+    from batch.publish import BATCH_TIMEOUT_MS
+    from recsys.event_files import open_event_files
+    from recsys.event_log import EventLog
+    from recsys.store import open_store
+
+    with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
+        drained = drain(EventLog(store), open_event_files(events))
+    log("finished", **(asdict(drained) | {"files": len(drained.files)}))
 
 
 def _stages(job: Job, log: Log, save: Callable[[], int]) -> None:

@@ -34,6 +34,7 @@ SPOT_SHARE = 0.35
 S3_GB = 0.023
 ENDPOINT_HOUR = 0.01
 ALARM = 0.10
+METRIC = 0.30
 DASHBOARD = 3.00
 LOGS_GB = 0.50
 IMAGES_GB = 0.10
@@ -54,8 +55,11 @@ HIT_MS, LIVE_MS = 4.0, 16.0
 """Billed, with the network to Redis."""
 MEMORY_GB = 1769 / 1024
 COLD_STARTS = 0.001
-ANSWER_BYTES, LOG_BYTES = 3_500, 900
-ENDPOINTS, ALARMS, IMAGE_GB = 3, 9, 2.0
+ANSWER_BYTES, LOG_BYTES = 3_500, 2_200
+"""Measured; most of the log is the metrics, in CloudWatch's embedded format."""
+METRICS = 33
+"""Of our own in CloudWatch, by name and dimensions: counted for recommendations from all sources, events and similar items."""
+ENDPOINTS, ALARMS, IMAGE_GB = 3, 10, 2.0
 TASKS = ((4.0, 16.0), (8.0, 32.0), (16.0, 60.0))
 """CPUs and GB of the batch's task: the template's default, and its larger values."""
 TASK_HOURS = 4.0
@@ -189,5 +193,6 @@ def _network(_: Size) -> Part:
 
 
 def _watching(size: Size) -> Part:
-    logs = size.requests * LOG_BYTES / 1e9
-    return Part("CloudWatch", f"{ALARMS} alarms, 1 dashboard, {logs:.1f} GB of logs", ALARMS * ALARM + DASHBOARD + logs * LOGS_GB)
+    logs, metrics = size.requests * LOG_BYTES / 1e9, METRICS if size.requests else 0
+    dollars = ALARMS * ALARM + DASHBOARD + metrics * METRIC + logs * LOGS_GB
+    return Part("CloudWatch", f"{ALARMS} alarms, 1 dashboard, {metrics} metrics, {logs:.1f} GB of logs", dollars)

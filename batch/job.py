@@ -11,7 +11,6 @@ and the hold-out as labels, once that has been reported on.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import shutil
@@ -26,13 +25,15 @@ import numpy as np
 from batch import dataset_file, drift, evaluation, gate, precompute, publish
 from batch.audit import audit
 from batch.console import Narrator
-from recsys import bundle, data, skew
+from recsys import bundle, data, skew, strata
 from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
+from recsys.data.staging import marks
 from recsys.errors import InvalidInput, ReleaseRefused
 from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
+from recsys.event_files import PATTERN
 from recsys.events import Events, states_at
 from recsys.index import measure
 from recsys.pipeline import Model
@@ -59,6 +60,8 @@ FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
 
+PUBLISH = "publish"
+
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
 
@@ -78,8 +81,8 @@ class Job:
     """The models' parameters where a config file changes those of the settings."""
     positive_rating: float | None = None
     """Events rated or weighted below are left out; None keeps all."""
-    events: Path | None = None
-    """Where `shortlist events drain` put what came over HTTP."""
+    events: str | None = None
+    """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
 
     @property
     def protocol(self) -> Protocol:
@@ -236,6 +239,7 @@ def drifted(job: Job, dataset: Dataset) -> drift.Drift:
     """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
     tables = drift.tables_of(dataset, load_fold(job, 2))
     drift.save(job.work, tables)
+    strata.save(job.work, strata.split(tables["features"]))
     with contextlib.closing(open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)) as store:
         pointer = store.release()
     if pointer is None:
@@ -250,7 +254,7 @@ def precompute_lists(job: Job) -> None:
     if not is_done(job, ASSEMBLED):  # else an interrupted precompute goes on with the bundle that it began with
         with job.narrator.stage("assemble the bundle"):
             _save_bundle(job, dataset, directory)
-        _mark(job, ASSEMBLED).write_text(_key(job))
+        _mark(job, ASSEMBLED).write_text(_key(job, ASSEMBLED))
     settings = job.settings
     with job.narrator.stage("precompute the lists") as progress:
         if settings.engine == "local" and settings.workers == 1:
@@ -271,7 +275,7 @@ STAGES: dict[str, Callable[[Job], None]] = {
     "train-ranker": train_ranker,
     "evaluate": evaluate,
     "precompute": precompute_lists,
-    "publish": publish_release,
+    PUBLISH: publish_release,
 }
 
 
@@ -294,26 +298,29 @@ def run_stage(job: Job, name: str) -> None:
     missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
     if missing:
         raise InvalidInput(f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all")
-    outdated = names[names.index(name) :] + ([] if name in ("precompute", "publish") else [ASSEMBLED])
+    outdated = names[names.index(name) :] + ([] if name in ("precompute", PUBLISH) else [ASSEMBLED])
     for later in outdated:
         _mark(job, later).unlink(missing_ok=True)
     STAGES[name](job)
     _mark(job, name).parent.mkdir(parents=True, exist_ok=True)
-    _mark(job, name).write_text(_key(job))
+    _mark(job, name).write_text(_key(job, name))
 
 
 def is_done(job: Job, name: str) -> bool:
     """Whether a stage finished on this very input and these settings."""
     mark = _mark(job, name)
-    return mark.exists() and mark.read_text() == _key(job)
+    return mark.exists() and mark.read_text() == _key(job, name)
 
 
 def _mark(job: Job, name: str) -> Path:
     return job.work / "done" / name
 
 
-def _key(job: Job) -> str:
-    """What a finished stage was made from. Not the deletions: each would start a night's run anew, and `publish` heeds them."""
+def _key(job: Job, name: str) -> str:
+    """What a finished stage was made from; for the last, where to as well, so that another Redis needs no other training.
+
+    Not the deletions: each would start a night's run anew, and `publish` heeds them.
+    """
     told = [
         CODE_VERSION,
         repr(job.params),
@@ -322,14 +329,13 @@ def _key(job: Job) -> str:
         str(job.max_reject_share),
         str(job.positive_rating),
     ]
-    told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    drained = None if job.events is None else str(job.events / "events-*.parquet")
-    for source in (job.interactions, job.items, job.users, drained):
+    if name == PUBLISH:
+        told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+    drained = None if job.events is None else f"{job.events.rstrip('/')}/{PATTERN}"
+    sources = {"interactions": job.interactions, "items": job.items, "users": job.users, "events": drained}
+    for table, source in sources.items():
         told.append(str(source))
-        for path in () if source is None else (source, *sorted(glob.glob(source, recursive=True))):  # noqa: PTH207 - maybe absolute
-            if Path(path).is_file():
-                stat = Path(path).stat()
-                told.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
+        told += [] if source is None else marks(source, table)
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
@@ -367,6 +373,6 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, 2)
     directory.mkdir(parents=True, exist_ok=True)
-    for kept in (skew.FILE, publish.PAGE):
+    for kept in (skew.FILE, strata.FILE, publish.PAGE):
         shutil.copyfile(job.work / kept, directory / kept)
     bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)

@@ -8,11 +8,10 @@ independent trials as far as users are: someone who comes back often counts as o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 from rich.table import Table
@@ -21,6 +20,7 @@ from batch.publish import BATCH_TIMEOUT_MS
 from recsys.counts import CountLog
 from recsys.errors import CorruptArtefact, InvalidInput
 from recsys.evaluation.proportions import newcombe, wilson
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.recommendation_id import DAY_SECONDS, SOURCES, origin_of
 from recsys.settings import Settings
@@ -74,11 +74,12 @@ class Online:
     foreign: int
 
 
-def online(settings: Settings, days: int, events: Path | None, now: float) -> Online:
-    """What was shown in the last `days`, and what of it was acted on, by the stream and the drained files in `events`.
+def online(settings: Settings, days: int, events: str | None, now: float) -> Online:
+    """What was shown in the last `days`, and what of it was acted on, by the stream and the files drained to `events`.
 
     Raises:
-        InvalidInput: `events` is no directory.
+        InvalidInput: no drain has written to `events`.
+        ArtefactsUnavailable: S3 did not answer.
         StoreUnavailable: Redis did not answer.
     """
     today = int(now // DAY_SECONDS)
@@ -129,14 +130,16 @@ def waiting(log: EventLog) -> Iterator[Click]:
         after = entries[-1][0]
 
 
-def drained(directory: Path | None) -> Iterator[Click]:
+def drained(address: str | None) -> Iterator[Click]:
     """Of the events in the files of `events drain`; older files know no positions."""
-    if directory is None:
+    if address is None:
         return
-    if not directory.is_dir():
-        raise InvalidInput(f"{str(directory)!r} is no directory: give the one that `shortlist events drain --out` wrote")
-    for path in sorted(directory.glob("events-*.parquet")):
-        frame = pl.read_parquet(path, glob=False)
+    files = open_event_files(address)
+    names = files.names()
+    if not names:
+        raise InvalidInput(f"{address!r} has no events: give what `shortlist events drain --out` wrote to, or nothing")
+    for name in names:
+        frame = pl.read_parquet(files.read(name))
         if "position" not in frame.columns:
             frame = frame.with_columns(position=pl.lit(None, pl.Int64))
         yield from frame.select("recommendation_id", "position").filter(pl.col("recommendation_id").is_not_null()).iter_rows()
@@ -159,41 +162,75 @@ def add_clicks(groups: dict[Group, Shown], clicks: Iterable[Click], first_day: i
     return foreign
 
 
-def tables(found: Online) -> list[Table]:
-    """By release and source, by position, and one release beside the other."""
-    return [_by_group(found), _by_position(found), _compared(found)]
+def report(found: Online) -> dict[str, Any]:
+    """The figures: of each release and source, by position, and of one release beside the serving one.
+
+    {"days", "serving", "other", "groups": [{"release", "source", share, "positions": [{"position", share}, …]}, …],
+    "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low", "high"}}, …], "lost", "foreign"}, where a
+    share is "answers", "acted_on", "ctr": {"value", "low", "high"}; a value is null where there was no answer.
+    """
+    return {
+        "days": found.days,
+        "serving": found.current,
+        "other": found.other,
+        "groups": [_of_group(group, shown) for group, shown in sorted(found.groups.items())],
+        "differences": [_difference(found, source) for source in ("all", *SOURCES) if _comparable(found, source)],
+        "lost": sum(shown.lost for shown in found.groups.values()),
+        "foreign": found.foreign,
+    }
 
 
-def _by_group(found: Online) -> Table:
-    out = Table("release", "source", "answers", "acted on", "CTR", "95%", title=f"answers of {found.days} days")
-    for group, shown in sorted(found.groups.items()):
-        out.add_row(*group, *_share(len(shown.clicked), shown.answers()))
-    return out
+def _of_group(group: Group, shown: Shown) -> dict[str, Any]:
+    told = {"release": group.version, "source": group.source} | _share(len(shown.clicked), shown.answers())
+    positions = range(1, min(POSITIONS, max(shown.at, default=0)) + 1)
+    return told | {"positions": [{"position": p} | _share(len(shown.at.get(p, ())), shown.answers(p)) for p in positions]}
 
 
-def _by_position(found: Online) -> Table:
-    out = Table("release", "source", "position", "answers", "acted on", "CTR", "95%", title="by position")
-    for group, shown in sorted(found.groups.items()):
-        for position in range(1, min(POSITIONS, max(shown.at, default=0)) + 1):
-            out.add_row(*group, str(position), *_share(len(shown.at.get(position, ())), shown.answers(position)))
-    return out
-
-
-def _share(hits: int, trials: int) -> tuple[str, str, str, str]:
+def _share(hits: int, trials: int) -> dict[str, Any]:
     low, high = wilson(hits, trials)
-    return str(trials), str(hits), f"{hits / trials:.4f}" if trials else "-", f"{low:.4f} to {high:.4f}"
+    return {"answers": trials, "acted_on": hits, "ctr": {"value": hits / trials if trials else None, "low": low, "high": high}}
 
 
-def _compared(found: Online) -> Table:
-    title = f"{found.other} minus {found.current}" if found.other else "one release: nothing to compare"
+def _comparable(found: Online, source: str) -> bool:
+    """Whether both releases gave answers."""
+    return all(totals(found, version, source)[1] for version in (found.other, found.current))
+
+
+def _difference(found: Online, source: str) -> dict[str, Any]:
+    (hits, trials), (base, base_trials) = (totals(found, version, source) for version in (found.other, found.current))
+    low, high = newcombe(hits, trials, base, base_trials)
+    ctr, serving = hits / trials, base / base_trials
+    difference = {"value": ctr - serving, "low": low, "high": high}
+    return {"source": source, "ctr": ctr, "serving_ctr": serving, "difference": difference}
+
+
+def tables(told: dict[str, Any]) -> list[Table]:
+    """A report for a terminal: by release and source, by position, and one release beside the other."""
+    groups = [((g["release"], g["source"]), g) for g in told["groups"]]
+    positions = [((*names, str(p["position"])), p) for names, g in groups for p in g["positions"]]
+    return [
+        _shares(f"answers of {told['days']} days", ("release", "source"), groups),
+        _shares("by position", ("release", "source", "position"), positions),
+        _compared(told),
+    ]
+
+
+def _shares(title: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], dict[str, Any]]]) -> Table:
+    out = Table(*names, "answers", "acted on", "CTR", "95%", title=title)
+    for named, share in rows:
+        value, low, high = (share["ctr"][field] for field in ("value", "low", "high"))
+        ctr = "-" if value is None else f"{value:.4f}"
+        out.add_row(*named, str(share["answers"]), str(share["acted_on"]), ctr, f"{low:.4f} to {high:.4f}")
+    return out
+
+
+def _compared(told: dict[str, Any]) -> Table:
+    title = f"{told['other']} minus {told['serving']}" if told["other"] else "one release: nothing to compare"
     out = Table("source", "CTR", "CTR of the serving one", "difference", "95%", title=title)
-    for source in ("all", *SOURCES):
-        (hits, trials), (base, base_trials) = (totals(found, version, source) for version in (found.other, found.current))
-        if trials and base_trials:
-            low, high = newcombe(hits, trials, base, base_trials)
-            shares = hits / trials, base / base_trials
-            difference = f"{shares[0] - shares[1]:+.4f}"
-            out.add_row(source, f"{shares[0]:.4f}", f"{shares[1]:.4f}", difference, f"{low:+.4f} to {high:+.4f}")
+    for row in told["differences"]:
+        value, low, high = (row["difference"][field] for field in ("value", "low", "high"))
+        shares = f"{row['ctr']:.4f}", f"{row['serving_ctr']:.4f}"
+        out.add_row(row["source"], *shares, f"{value:+.4f}", f"{low:+.4f} to {high:+.4f}")
     return out
 
 
@@ -203,8 +240,8 @@ def totals(found: Online, version: str | None, source: str) -> tuple[int, int]:
     return sum(len(shown.clicked) for shown in chosen), sum(shown.answers() for shown in chosen)
 
 
-def notes(found: Online) -> list[str]:
-    """What a reader should know of the figures."""
-    lost = sum(shown.lost for shown in found.groups.values())
+def notes(told: dict[str, Any]) -> list[str]:
+    """What a reader should know of a report's figures."""
+    lost, foreign = told["lost"], told["foreign"]
     out = [f"{lost} answers were acted on beyond those counted: counts were lost, so shares are too high"] if lost else []
-    return [*out, f"{found.foreign} events name a recommendation_id that is not ours"] if found.foreign else out
+    return [*out, f"{foreign} events name a recommendation_id that is not ours"] if foreign else out

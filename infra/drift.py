@@ -12,7 +12,17 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.skew import ALPHA, MAX_CELLS, MIN_EXPECTED, THRESHOLD, Skew, detect_training_serving_skew
+from recsys import strata
+from recsys.skew import (
+    ALPHA,
+    MAX_CELLS,
+    MIN_EXPECTED,
+    THRESHOLD,
+    Skew,
+    detect_training_serving_skew,
+    judge_strata,
+    tally,
+)
 
 ROOT = Path(__file__).parents[1]
 REPORT, PAGE, FIGURE = (ROOT / "docs" / name for name in ("reports/drift.json", "drift.md", "drift.svg"))
@@ -29,6 +39,12 @@ POWER_ROWS = (100, 1000, 10_000)
 POWER_RUNS = 200
 SHIFTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 SHARES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+ASKERS = ((1.0, 0.0), (1.5, 0.0), (2.0, 0.0), (0.67, 0.0), (0.5, 0.0), (0.33, 0.0), (0.5, 0.5), (2.0, 0.5))
+"""By what factor the histories of those who ask are longer, and by how many standard deviations one feature is spoilt."""
+
+ASKED_ROWS = 2000, 1000
+"""Of training, and live."""
+
 SEED = 20260801
 
 Column = NDArray[Any]
@@ -78,6 +94,7 @@ def measure() -> dict[str, Any]:
     return {
         "null": [false_alarms(rng, train, served, runs) for train, served, runs in sizes],
         "power": {kind: [detections(rng, kind, rows, POWER_RUNS) for rows in POWER_ROWS] for kind in SPOILT},
+        "askers": measure_askers(),
     }
 
 
@@ -108,9 +125,58 @@ def detections(rng: np.random.Generator, kind: str, rows: int, runs: int) -> dic
     return {"rows": rows, "amounts": list(amounts), "shares": shares}
 
 
+def measure_askers() -> list[dict[str, Any]]:
+    """The part about who asks, by a generator of its own."""
+    rng = np.random.default_rng(SEED)
+    return [askers(rng, factor, moved, POWER_RUNS) for factor, moved in ASKERS]
+
+
+def of_users(rng: np.random.Generator, rows: int, factor: float) -> dict[str, Column]:
+    """Ten features, which follow the logarithm of the history's length with correlations from 0 to 0.6, and that length."""
+    length = np.log1p(np.round(np.exp(rng.normal(4 + np.log(factor), 1, rows))) + 1)
+    standard = length - np.log(np.exp(4))
+    told = {f"r = {r:.2f}": r * standard + np.sqrt(1 - r * r) * rng.normal(size=rows) for r in np.linspace(0, 0.6, 10)}
+    return told | {strata.COLUMN: length}
+
+
+def askers(rng: np.random.Generator, factor: float, moved: float, runs: int) -> dict[str, Any]:
+    """How often features are flagged, with and without strata, where those who ask are not those of the training."""
+    told = {"factor": factor, "moved": moved, "runs": runs, "alone": 0, "strata": 0}
+    for _ in range(runs):
+        train, served = of_users(rng, ASKED_ROWS[0], 1.0), of_users(rng, ASKED_ROWS[1], factor)
+        served["r = 0.20"] = served["r = 0.20"] + moved
+        alone = set(detect_training_serving_skew(train, served).flagged_features) - {strata.COLUMN}
+        among = set(within(train, served).flagged_features)
+        wanted = {"r = 0.20"} if moved else set(train)
+        told |= {"alone": told["alone"] + bool(alone & wanted), "strata": told["strata"] + bool(among & wanted)}
+    return told
+
+
+def within(train: dict[str, Column], served: dict[str, Column]) -> Skew:
+    """The comparison of live users with those of the training whose histories are as long."""
+    made = strata.split(train)
+    at = strata.place(made, served[strata.COLUMN])
+    rest = {name: column for name, column in served.items() if name != strata.COLUMN}
+    pairs = [(one.trained, tally(one.trained, {n: c[at == s] for n, c in rest.items()})) for s, one in enumerate(made)]
+    return judge_strata(pairs)
+
+
 def page(report: dict[str, Any]) -> str:
     """docs/drift.md of what was measured."""
-    return "\n".join([_HEAD, *map(_null_row, report["null"]), _MIDDLE, *_power_rows(report["power"]), _TAIL])
+    measured = [
+        *map(_null_row, report["null"]),
+        _MIDDLE,
+        *_power_rows(report["power"]),
+        _ASKERS,
+        *map(_asked_row, report["askers"]),
+    ]
+    return "\n".join([_HEAD, *measured, _TAIL])
+
+
+def _asked_row(told: dict[str, Any]) -> str:
+    spoilt = f"{told['moved']:g}" if told["moved"] else "no"
+    shares = [f"{told[how] / told['runs']:.1%}" for how in ("alone", "strata")]
+    return f"| {told['factor']:g} | {spoilt} | {shares[0]} | **{shares[1]}** |"
 
 
 def _null_row(told: dict[str, Any]) -> str:
@@ -226,9 +292,37 @@ of 200 runs flag it.
 | | 100 rows | 1,000 rows | 10,000 rows |
 |---|---:|---:|---:|"""
 
-_TAIL = """
+_ASKERS = f"""
 A new category is found like any unseen value. A constant column, swapped columns and values of another type move most
 rows, and are found at 100 rows already.
+
+## Others ask than were trained on
+
+Live answers go to users who come back often, or have only begun, and nearly every feature follows from the length of their
+history: compared with all users of the training, much would be flagged although nothing is wrong. The divergence of everything
+together is that of the lengths plus the mean divergence among users of the same length (the chain rule: Cover and Thomas,
+*Elements of Information Theory*, 2.5). The first tells who asks, the second whether features are made as in training. So
+`shortlist skew` compares live rows with training rows of the same kind: up to {strata.MOST} strata of history lengths, of
+{strata.LEAST_ROWS} training rows or more. G statistics, each without the row that speaks most against it, and degrees of freedom
+add up; divergences are averaged over the live rows. The command tells how far the lengths differ, and flags no length. Rows of
+users with fewer events than any of the training have nothing to be compared with: they are counted and left out.
+
+Ten features whose correlation with the length (its logarithm, of standard deviation 1) is 0 to 0.6, {ASKED_ROWS[0]:,} rows of
+training and {ASKED_ROWS[1]:,} live ones, {POWER_RUNS} runs: the share in which any feature is flagged, or, where one was spoilt,
+that one.
+
+| live histories longer by a factor | one feature spoilt, standard deviations | flagged without strata | with strata |
+|---:|---:|---:|---:|"""
+
+_TAIL = """
+The same on MovieLens 100K, measured once by hand (943 users of 20 to 737 events, the demo's model; 15 comparisons: 300 users
+drawn by how many or how few events they have, everybody cut to 20 to 60 first or last events, everybody cut to their first 1 to
+60): without strata 1 to 14 of the 27 features are flagged, with strata none. Of four features spoilt by half a standard
+deviation in 300 rows, three times, strata find 9 of 12, the comparison with all 10.
+
+What strata cannot allow for: users of the same length whose taste is another. Where those who ask live are another
+people than those of the training, that is flagged, and it is a reason to look, not yet a bug. Below 200 training rows there is
+one stratum, and so no allowance.
 """
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class Filters:
 
     def without(self, items: Iterable[str]) -> Filters:
         """The same, and none of these items either."""
-        return replace(self, excluded=self.excluded.union(items))
+        excluded = self.excluded.union(items)
+        return self if len(excluded) == len(self.excluded) else replace(self, excluded=excluded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,11 @@ class Asked:
     session: UserRecord | None = None
     filters: Filters = field(default_factory=Filters)
     shape: Shape = PLAIN
+
+    def without(self, items: Iterable[str]) -> Asked:
+        """The same, and none of these items."""
+        filters = self.filters.without(items)
+        return self if filters is self.filters else replace(self, filters=filters)
 
 
 @dataclass(frozen=True, slots=True)

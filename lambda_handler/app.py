@@ -46,7 +46,14 @@ def create_app(
     tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
     """
     about = "Recommendations at the price of a lookup."
-    app = FastAPI(title="Shortlist", version="0.1.0", description=about, lifespan=_lifespan(tallies))
+    app = FastAPI(
+        title="Shortlist",
+        version="0.1.0",
+        description=about,
+        lifespan=_lifespan(tallies),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # we count and log ourselves
+        openapi_url=None,  # until the routes stand, so that those of the documentation are looked through last
+    )
     metrics = Metrics() if metrics is None else metrics
     seen = observed(store, metrics)
     serving = Serving(settings, seen, metrics, now)
@@ -64,6 +71,8 @@ def create_app(
     add_users(app, serving, Upkeep(store))
     add_admin(app, settings, serving, Upkeep(store))
     add_operations(app, serving, store, live, metrics)
+    app.openapi_url = "/openapi.json"
+    app.setup()
     return app
 
 

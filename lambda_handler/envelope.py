@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,18 +32,25 @@ class Json(JSONResponse):
     """JSON by pydantic's own encoder, a tenth of the standard library's time for a list of twenty items."""
 
     def render(self, content: Any) -> bytes:  # noqa: ANN401 - as the parent
-        """The bytes; what is not a number becomes null."""
-        return to_json(content, inf_nan_mode="null")
+        """See `encoded`."""
+        return encoded(content)
+
+
+def encoded(content: object) -> bytes:
+    """JSON; what is not a number becomes null."""
+    return to_json(content, inf_nan_mode="null")
 
 
 def tagged(request: Request, told: dict[str, Any]) -> Response:
     """The answer with its entity tag; 304 without a body where If-None-Match has it."""
-    body = to_json({name: value for name, value in told.items() if name not in VOLATILE})
+    body = encoded({name: value for name, value in told.items() if name not in VOLATILE})
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
-    known = {part.strip() for part in request.headers.get("if-none-match", "").split(",")}
-    if known & {tag, tag.removeprefix("W/"), "*"}:
+    known = request.headers.get("if-none-match")
+    if known is not None and not {tag, tag.removeprefix("W/"), "*"}.isdisjoint(part.strip() for part in known.split(",")):
         return Response(status_code=304, headers={"ETag": tag})
-    return Json(told, headers={"ETag": tag})
+    rest = {name: told[name] for name in VOLATILE if name in told}
+    whole = body[:-1] + b"," + encoded(rest)[1:] if rest else body
+    return Response(whole, media_type="application/json", headers={"ETag": tag})
 
 
 def add_errors(app: FastAPI, metrics: Metrics) -> None:
@@ -60,7 +67,9 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
         if error.status_code == UNREADABLE:
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        return _error(error.status_code, code, str(error.detail))
+        response = _error(error.status_code, code, str(error.detail))
+        response.headers.update(_with_head(error.headers or {}))
+        return response
 
     @app.exception_handler(Exception)
     def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
@@ -90,14 +99,19 @@ class HeadAsGet:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leaves every other method alone."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
 
         async def bodiless(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
-        else:
-            await self._app(scope, receive, send)
+        await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
+
+
+def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, whose Allow names HEAD beside GET."""
+    return {name: value.replace("GET", "GET, HEAD") if name == "Allow" else value for name, value in headers.items()}
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:

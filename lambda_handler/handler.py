@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mangum import Mangum
@@ -40,14 +41,16 @@ class LazyLive:
     def __init__(self, settings: Settings, metrics: Metrics, tallies: Tallies, keys: Keys) -> None:
         self._settings, self._metrics, self._tallies, self._keys = settings, metrics, tallies, keys
         self._opened: Live | None = None
+        self._lock = Lock()
 
     @property
     def _live(self) -> Live:
-        if self._opened is None:
-            from lambda_handler.live import open_live
+        with self._lock:
+            if self._opened is None:
+                from lambda_handler.live import open_live
 
-            self._opened = open_live(self._settings, self._metrics.step, self._tallies, self._keys)
-        return self._opened
+                self._opened = open_live(self._settings, self._metrics.step, self._tallies, self._keys)
+            return self._opened
 
     def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
         """See `Live`."""

@@ -19,7 +19,7 @@ from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
 from lambda_handler.sampler import Sampler
 from lambda_handler.tallies import Tallies
-from recsys import bundle, skew
+from recsys import bundle, strata
 from recsys.artefacts import open_artefacts
 from recsys.bundle import Bundle
 from recsys.counts import Hash
@@ -30,8 +30,9 @@ from recsys.features import FEATURES
 from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommend, unobserved, unsampled
 from recsys.reasons import contributions
 from recsys.settings import Settings
-from recsys.skew import Histograms
+from recsys.similar import similar
 from recsys.store import Keys
+from recsys.strata import Stratum
 from recsys.wire import ItemRecord, UserRecord
 
 AGAIN_SECONDS = 5.0
@@ -58,7 +59,7 @@ class _Loaded:
     rows: dict[str, Int32]
     unit: Float32
     """float32[n, d]: item vectors of length one, without the bias."""
-    trained: Histograms | None
+    trained: list[Stratum]
     """Of the features in training, where the bundle has them."""
 
 
@@ -98,7 +99,7 @@ class BundleLive:
 
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Who sees the feature rows: only those as training has them, of users with a history and of all categories."""
-        if self._sampler is None or loaded.trained is None or not user.items or filters.categories:
+        if self._sampler is None or not loaded.trained or not user.items or filters.categories:
             return unsampled
         return partial(self._sampler.offer, version, loaded.trained)
 
@@ -113,7 +114,7 @@ class BundleLive:
         return _in_order(loaded, loaded.bundle.model.trending, k, filters)
 
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`: by the cosine of the item vectors.
+        """See `Live`, and `recsys.similar`.
 
         Raises:
             UnknownItem: the catalogue lacks the item.
@@ -124,10 +125,9 @@ class BundleLive:
             raise UnknownItem(f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
         allowed = _allowed(loaded, filters.without([item_id]))
         assert allowed is not None
-        likeness = np.matmul(loaded.unit, loaded.unit[row])
-        rows = np.flatnonzero(allowed).astype(np.int32)
-        rows = rows[np.lexsort((rows, -likeness[rows]))][:k]
-        return _ranked(loaded, rows, likeness[rows], likeness[rows], int(allowed.sum()), 0)
+        candidates = np.flatnonzero(allowed).astype(np.int32)
+        rows, likeness = similar(loaded.unit, loaded.bundle.model.table.neighbours, row, candidates)
+        return _ranked(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
     def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
         """See `Live`."""
@@ -195,8 +195,7 @@ def _load(settings: Settings, version: str) -> _Loaded:
     vectors = opened.model.towers.items[:, :-1]
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    trained = (skew.load(fetched) or {}).get("features")
-    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained)
+    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, strata.load(fetched))
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:

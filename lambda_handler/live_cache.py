@@ -24,7 +24,7 @@ POLLS, POLL_SECONDS = 40, 0.005
 
 
 class LiveCache:
-    """Finds or computes live results. `wait` pauses between two looks, and the process with it: a Lambda has one request."""
+    """Finds or computes live results. `wait` pauses between two looks, and the thread with it, which must be no event loop's."""
 
     def __init__(self, store: Store, ttl: int, wait: Callable[[float], None] = time.sleep) -> None:
         self._store, self._ttl, self._wait = store, ttl, wait

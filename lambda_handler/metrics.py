@@ -137,10 +137,12 @@ class Metrics:
 
     def record(self, name: str, value: float, **labels: str) -> None:
         """Adds a value to a histogram, in its own unit."""
-        bounds = _defined(name, "histogram").buckets
         with self._lock:
-            series = self._known(name, labels)
-            histogram = self._histograms.setdefault(series, _Histogram([0] * (len(bounds) + 1)))
+            series = self._known(name, "histogram", labels)
+            bounds = METRICS[name].buckets
+            histogram = self._histograms.get(series)
+            if histogram is None:
+                histogram = self._histograms[series] = _Histogram([0] * (len(bounds) + 1))
             histogram.buckets[bisect_left(bounds, value)] += 1
             histogram.total += value
             if self._fresh is not None:
@@ -184,19 +186,23 @@ class Metrics:
             return [_ENCODE(document) for document in _documents(told, milliseconds, self._release)]
 
     def _add(self, name: str, by: float, labels: dict[str, str], kind: Kind) -> None:
-        _defined(name, kind)
         with self._lock:
-            series = self._known(name, labels)
+            series = self._known(name, kind, labels)
             self._numbers[series] = self._numbers.get(series, 0) + by
             if self._fresh is not None and kind == "counter":
                 self._fresh.counts[series] = self._fresh.counts.get(series, 0) + by
 
-    def _known(self, name: str, labels: dict[str, str]) -> Series:
+    def _known(self, name: str, kind: Kind, labels: dict[str, str]) -> Series:
         """The series of these labels, which is that of OTHER where there are too many."""
-        wanted = METRICS[name].labels
-        if labels.keys() != set(wanted):
-            raise KeyError(f"{name} with labels {sorted(labels)}: it has {sorted(wanted)}; change METRICS or the call")
-        series = (name, tuple([labels[label] for label in wanted]))
+        metric = METRICS.get(name)
+        if metric is None or metric.kind != kind:
+            raise KeyError(f"{name!r} is no {kind} of METRICS: define it there")
+        wanted = metric.labels
+        if tuple(labels) != wanted:
+            if labels.keys() != set(wanted):
+                raise KeyError(f"{name} with labels {sorted(labels)}: it has {sorted(wanted)}; change METRICS or the call")
+            labels = {label: labels[label] for label in wanted}
+        series = (name, tuple(labels.values()))
         if series in self._numbers or series in self._histograms:
             return series
         if self._series[name] >= MAX_SERIES:
@@ -216,13 +222,6 @@ class Metrics:
         for series, histogram in sorted((empty | self._histograms).items(), key=lambda pair: pair[0]):
             if series[0] == name:
                 yield from _histogram_lines(name, metric, series[1], histogram)
-
-
-def _defined(name: str, kind: Kind) -> Metric:
-    metric = METRICS.get(name)
-    if metric is None or metric.kind != kind:
-        raise KeyError(f"{name!r} is no {kind} of METRICS: define it there")
-    return metric
 
 
 def _histogram_lines(name: str, metric: Metric, values: tuple[str, ...], histogram: _Histogram) -> Iterator[str]:

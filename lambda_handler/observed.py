@@ -21,13 +21,17 @@ class _Observed:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the store has
         found = getattr(self._store, name)
-        return found if name.startswith("_") or not callable(found) else self._timed(name, found)
+        if name.startswith("_") or not callable(found):
+            return found
+        timed = self._timed(name)
+        setattr(self, name, timed)  # so that this is not asked again
+        return timed
 
-    def _timed(self, name: str, command: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, name: str) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the command
             started = time.perf_counter()
             try:
-                return command(*args, **kwargs)
+                return getattr(self._store, name)(*args, **kwargs)
             finally:
                 self._metrics.record("shortlist_store_seconds", time.perf_counter() - started, command=name)
 

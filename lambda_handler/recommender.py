@@ -6,8 +6,9 @@ Every fall-back is flagged in the answer and counted. What can be answered witho
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from lambda_handler.answers import PLAIN, Answer, Asked, Filters, Live, NothingToServe, Ranked, joined
 from lambda_handler.live_cache import LiveCache, digest_of
@@ -16,6 +17,9 @@ from lambda_handler.serving import Serving
 from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable
 from recsys.store import Store
 from recsys.wire import ShortlistRecord, UserRecord, unpack_user
+
+Rest = Callable[[], Answer]
+"""Makes an answer that the cached list does not give: by the live path, or of popular items."""
 
 
 class Recommender:
@@ -34,14 +38,22 @@ class Recommender:
         Raises:
             NothingToServe: no release can be reached.
         """
+        found = self.look_up(asked)
+        return found if isinstance(found, Answer) else found()
+
+    def look_up(self, asked: Asked) -> Answer | Rest:
+        """The answer that the cached list gives; where it gives none, what makes another, and may take its time.
+
+        Raises:
+            NothingToServe: as `recommend`.
+        """
         started = time.perf_counter()
         version = self._serving.version(asked.user)
-        asked = replace(asked, filters=asked.filters.without(self._serving.blocked()))
-        answer = self._session(version, asked) if asked.session is not None else self._known(version, asked)
-        answer = self._flagged(answer)
-        self._metrics.observe(time.perf_counter() - started)
-        self._tell(asked, answer)
-        return answer
+        asked = asked.without(self._serving.blocked())
+        found = partial(self._session, version, asked) if asked.session is not None else self._known(version, asked)
+        if isinstance(found, Answer):
+            return self._told(asked, found, started)
+        return lambda: self._told(asked, found(), started)
 
     def popular(self, k: int, filters: Filters) -> Answer:
         """The most popular items, whoever asks."""
@@ -78,20 +90,20 @@ class Recommender:
         """The answer, degraded where nobody can say now whether its release still serves."""
         return replace(answer, degraded=True) if self._serving.is_remembered else answer
 
-    def _known(self, version: str, asked: Asked) -> Answer:
+    def _known(self, version: str, asked: Asked) -> Answer | Rest:
         try:
             packed, n_events = self._store.read_user(version, asked.user)
         except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
-            return self._popular(version, asked.k, asked.filters, degraded=True)
+            return partial(self._popular, version, asked.k, asked.filters, degraded=True)
         record = self._serving.unpacked(packed)
         if record is not None and asked.use_cache and asked.shape == PLAIN and record.n_events >= (n_events or 0):
             hit = self._hit(version, record, asked)
             if hit is not None:
                 return hit
         if record is None and n_events is None:
-            return self._popular(version, asked.k, asked.filters, degraded=packed is not None)
-        return self._of_record(version, asked, record)
+            return partial(self._popular, version, asked.k, asked.filters, degraded=packed is not None)
+        return partial(self._of_record, version, asked, record)
 
     def _hit(self, version: str, record: ShortlistRecord, asked: Asked) -> Answer | None:
         """The cached list, unless too little of it is left, or its items are no longer where they were."""
@@ -194,13 +206,17 @@ class Recommender:
             self._serving.degraded(error)
             return None, True
 
-    def _tell(self, asked: Asked, answer: Answer) -> None:
+    def _told(self, asked: Asked, answer: Answer, started: float) -> Answer:
+        """The answer, flagged and counted."""
+        answer = self._flagged(answer)
+        self._metrics.observe(time.perf_counter() - started)
         self._metrics.count("shortlist_answers_total", source=answer.source)
         self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)
         if asked.use_cache and asked.session is None:
             self._metrics.count("shortlist_cache_total", result="hit" if answer.cache_hit else "miss")
         if answer.list_age_s is not None:
             self._metrics.record("shortlist_list_age_seconds", answer.list_age_s)
+        return answer
 
 
 def _followed_by(first: Ranked, second: Ranked) -> Ranked:

@@ -5,16 +5,18 @@ Rows are copied as they are and counted later, by the thread that sends the coun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 import numpy as np
 
-from recsys import skew
+from recsys import skew, strata
 from recsys.counts import Counts, Hash
 from recsys.events import Float32
 from recsys.features import FEATURES
-from recsys.skew import Histograms
+from recsys.strata import Stratum
+
+_BY = list(FEATURES).index(strata.COLUMN)
 
 MOST_WAITING = 256
 """Rows of a release that wait to be counted; while there are so many, no more are taken."""
@@ -28,9 +30,9 @@ class Sampler:
         self._share, self._key_of = share, key_of
         self._rng = np.random.default_rng() if rng is None else rng
         self._lock = Lock()
-        self._waiting: dict[str, tuple[Histograms, list[Float32]]] = {}
+        self._waiting: dict[str, tuple[Sequence[Stratum], list[Float32]]] = {}
 
-    def offer(self, version: str, trained: Histograms, rows: Float32) -> None:
+    def offer(self, version: str, trained: Sequence[Stratum], rows: Float32) -> None:
         """Keeps one of an answer's rows, float32[candidates, F], or none, as chance has it."""
         with self._lock:
             if len(rows) == 0 or self._rng.random() >= self._share:
@@ -40,12 +42,17 @@ class Sampler:
                 waiting.append(rows[self._rng.integers(len(rows))].copy())
 
     def take(self) -> Counts:
-        """Counts what waits in the cells of its release's training, as `feature:cell`."""
+        """Counts what waits in the cells of its release's training, as `stratum:feature:cell`; `aside` has none."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         return {self._key_of(version): _cells(trained, np.stack(rows)) for version, (trained, rows) in waiting.items()}
 
 
-def _cells(trained: Histograms, rows: Float32) -> dict[str, int]:
-    counts = skew.tally(trained, {name: rows[:, f] for f, name in enumerate(FEATURES)})
-    return {f"{name}:{cell}": int(cells[cell]) for name, cells in counts.items() for cell in np.flatnonzero(cells).tolist()}
+def _cells(trained: Sequence[Stratum], rows: Float32) -> dict[str, int]:
+    placed = strata.place(trained, rows[:, _BY])
+    out = {strata.ASIDE: int((placed < 0).sum())} if (placed < 0).any() else {}
+    for at in np.unique(placed[placed >= 0]).tolist():
+        columns = {name: rows[placed == at, f] for f, name in enumerate(FEATURES) if f != _BY}
+        for name, cells in skew.tally(trained[at].trained, columns).items():
+            out |= {f"{at}:{name}:{cell}": int(cells[cell]) for cell in np.flatnonzero(cells).tolist()}
+    return out

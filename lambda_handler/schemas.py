@@ -20,9 +20,10 @@ from pydantic import (
 )
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=256)]
-WholeNumber = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-Number = Annotated[StrictFloat, Field(allow_inf_nan=False)] | WholeNumber
-Id = Text | WholeNumber
+Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]  # whole ones too
+Id = Text | Annotated[StrictInt, Field(gt=-(10**19), lt=10**19)]  # bounds that the document's floating point can say
+Seconds = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Attributes = dict[Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number]
 Source = Literal["batch", "live", "session", "popular", "stale"]
 
 MAX_HISTORY = 1000
@@ -37,7 +38,7 @@ class HistoryEvent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     item_id: Id
-    timestamp: WholeNumber | None = Field(default=None, ge=0, description="Unix seconds; events without one keep their order.")
+    timestamp: Seconds | None = Field(default=None, description="Unix seconds; events without one keep their order.")
     weight: Number | None = Field(default=None, description="A rating or another strength.")
 
 
@@ -55,7 +56,7 @@ class RecommendRequest(BaseModel):
         max_length=MAX_HISTORY,
         description="What the user did, oldest first. It replaces the stored history for this answer.",
     )
-    attributes: dict[Text, Text | StrictBool | Number] | None = Field(default=None, max_length=MAX_ATTRIBUTES)
+    attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend.")
     categories: list[Text] = Field(default_factory=list, max_length=100, description="Only items of one of these.")
     diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
@@ -85,10 +86,19 @@ class UserQuery(ListQuery):
 class RankRequest(BaseModel):
     """Items to put in order for a user, by their id or by a history."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "42", "items": ["1", "50", "100"]}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"user_id": "42", "items": ["1", "50", "100"]}],
+            "anyOf": [
+                {"required": ["user_id"], "properties": {"user_id": {"type": ["string", "integer"]}}},
+                {"required": ["history"], "properties": {"history": {"type": "array"}}},
+            ],
+        },
+    )
     user_id: Id | None = None
     history: list[Id | HistoryEvent] | None = Field(default=None, max_length=MAX_HISTORY)
-    attributes: dict[Text, Text | StrictBool | Number] | None = Field(default=None, max_length=MAX_ATTRIBUTES)
+    attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     items: list[Id] = Field(min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too.")
 
     @model_validator(mode="after")
@@ -188,7 +198,7 @@ class Event(BaseModel):
     event_id: Annotated[Text, Field(description="Tells this event from every other of the user; sending it again is safe.")]
     user_id: Id
     item_id: Id
-    timestamp: WholeNumber = Field(ge=0, description="Unix seconds.")
+    timestamp: Seconds = Field(description="Unix seconds.")
     weight: Annotated[Number, Field(ge=0)] | None = Field(default=None, description="A rating or another strength.")
     recommendation_id: Text | None = Field(default=None, description="Of the answer that the user acted on.")
     position: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(default=None, description="Where in it the item stood.")
@@ -293,6 +303,7 @@ class ErrorAnswer(BaseModel):
 
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}}
+NO_RELEASE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "There is no such release."}}
 FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"model": ErrorAnswer, "description": "Without the admin key."}}
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
 ERRORS: dict[int | str, dict[str, Any]] = {

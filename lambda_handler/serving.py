@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from lambda_handler.answers import Filters, NothingToServe, Ranked
@@ -101,18 +102,13 @@ class Serving:
         """The records of these rows, up to the first that the store lacks; what was read once is remembered."""
         known = self._items.get(version)
         if known is None or len(known) > REMEMBERED_ITEMS:
-            self._items = dict([*self._items.items()][1 - KEPT :]) | {version: {}}
-            known = self._items[version]
+            known = {}
+            self._items = dict([*self._items.items()][1 - KEPT :]) | {version: known}
         lacking = [row for row in rows if row not in known]
         if lacking:
             found = self._store.items(version, lacking)
             known.update({row: item for row, item in zip(lacking, found, strict=True) if item is not None})
-        out = []
-        for row in rows:
-            if row not in known:
-                break
-            out.append(known[row])
-        return out
+        return [known[row] for row in takewhile(known.__contains__, rows)]
 
     def unpacked(self, packed: bytes | None) -> ShortlistRecord | None:
         """A stored list; None where there is none that can be read."""
@@ -127,15 +123,13 @@ class Serving:
         kept: list[tuple[ItemRecord, float, float]] = []
         for start in range(0, len(record.rows), k):
             part = slice(start, start + k)
-            items = self.records(version, record.rows[part])
-            scored = zip(items, record.scores[part], record.retrieval[part], strict=False)
+            found = self.records(version, record.rows[part])
+            scored = zip(found, record.scores[part], record.retrieval[part], strict=False)
             kept += [s for s in scored if filters.admit(s[0])]
-            if len(kept) >= k or len(items) < len(record.rows[part]):
+            if len(kept) >= k or len(found) < len(record.rows[part]):
                 break
-        kept = kept[:k]
-        return Ranked(
-            tuple(i for i, _, _ in kept), tuple(s for _, s, _ in kept), tuple(r for _, _, r in kept), record.n_candidates
-        )
+        items, scores, retrieval = zip(*kept[:k], strict=True) if kept else ((), (), ())
+        return Ranked(items, scores, retrieval, record.n_candidates)
 
     def degraded(self, error: ShortlistError) -> None:
         """Counts a fall-back, by what failed."""
@@ -143,6 +137,6 @@ class Serving:
 
 
 def _finite(record: ShortlistRecord) -> ShortlistRecord:
-    if not all(map(math.isfinite, record.scores)) or not all(map(math.isfinite, record.retrieval)):
+    if not math.isfinite(sum(record.scores) + sum(record.retrieval)):  # half-precision numbers are too small to add up to it
         raise CorruptArtefact("a list has a score that is no number: publish the release again")
     return record

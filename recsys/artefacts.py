@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, ReleaseRefused
+from recsys import s3
+from recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -56,12 +57,9 @@ class Artefacts(Protocol):
 
 def open_artefacts(uri: str) -> Artefacts:
     """The place that `uri` names: s3://bucket/prefix, or a directory."""
-    if not uri.startswith("s3://"):
+    if not uri.startswith(s3.SCHEME):
         return DirectoryArtefacts(Path(uri))
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not bucket:
-        raise InvalidSettings(f"SHORTLIST_ARTEFACTS={uri!r} names no bucket: write s3://bucket/prefix")
-    return S3Artefacts(bucket, prefix.strip("/"))
+    return S3Artefacts(*s3.bucket_and_prefix(uri, "SHORTLIST_ARTEFACTS"))
 
 
 def build_manifest(directory: Path, **fields: object) -> dict[str, Any]:
@@ -182,18 +180,14 @@ class S3Artefacts:
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:
-        import boto3
-        from botocore.config import Config
-
-        config = Config(connect_timeout=3, read_timeout=30, retries={"max_attempts": 3, "mode": "standard"})
-        self._client = boto3.client("s3", config=config)
+        self._client = s3.open_client()
         self._bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
 
     def publish(self, directory: Path) -> None:
         """See `Artefacts`: files first, each read back by size, the manifest last and only where there is none."""
         manifest = verify(directory)
         version = _version(manifest, directory)
-        with _s3_errors(self._bucket):
+        with s3.errors(self._bucket):
             for name, told in manifest["files"].items():
                 key = self._key(version, _stored_name(name, told))
                 self._client.upload_file(str(directory / name), self._bucket, key)
@@ -211,7 +205,7 @@ class S3Artefacts:
         manifest = self.manifest(version)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=into))
         try:
-            with _s3_errors(self._bucket):
+            with s3.errors(self._bucket):
                 for name, told in manifest["files"].items():
                     self._download(self._key(version, _stored_name(name, told)), draft / name)
             (draft / MANIFEST).write_text(json.dumps(manifest))
@@ -226,13 +220,13 @@ class S3Artefacts:
 
     def versions(self) -> list[str]:
         """See `Artefacts`."""
-        with _s3_errors(self._bucket):
+        with s3.errors(self._bucket):
             names = [key.removeprefix(self._prefix) for key, _ in self._listed(self._prefix)]
         return sorted(name.removesuffix(f"/{MANIFEST}") for name in names if name.endswith(f"/{MANIFEST}"))
 
     def manifest(self, version: str) -> dict[str, Any]:
         """See `Artefacts`."""
-        with _s3_errors(self._bucket):
+        with s3.errors(self._bucket):
             try:
                 body = self._client.get_object(Bucket=self._bucket, Key=self._key(version, MANIFEST))["Body"].read()
             except self._client.exceptions.ClientError as error:
@@ -249,7 +243,7 @@ class S3Artefacts:
     def remove(self, version: str) -> None:
         """See `Artefacts`."""
         self.manifest(version)
-        with _s3_errors(self._bucket):
+        with s3.errors(self._bucket):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(version, MANIFEST))
             for key, _ in self._listed(f"{self._prefix}{_plain(version)}/"):
                 self._client.delete_object(Bucket=self._bucket, Key=key)
@@ -257,7 +251,7 @@ class S3Artefacts:
     def sweep(self, before: float) -> int:
         """See `Artefacts`."""
         whole = set(self.versions())
-        with _s3_errors(self._bucket):
+        with s3.errors(self._bucket):
             stray = [
                 key
                 for key, changed in self._listed(self._prefix)
@@ -292,24 +286,6 @@ class S3Artefacts:
             if error.response["Error"]["Code"] in _TAKEN:
                 raise _already(version, f"s3://{self._bucket}/{self._prefix}") from error
             raise
-
-
-class _s3_errors:  # noqa: N801 - used as a with statement
-    """Turns what boto3 raises into ArtefactsUnavailable."""
-
-    def __init__(self, bucket: str) -> None:
-        self._bucket = bucket
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        if isinstance(error, (Boto3Error, BotoCoreError, ClientError)):
-            message = f"s3://{self._bucket} does not answer as it should ({error}): check its name, the network and permissions"
-            raise ArtefactsUnavailable(message) from error
 
 
 def _parsed(body: bytes, where: str) -> dict[str, Any]:

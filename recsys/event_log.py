@@ -140,10 +140,10 @@ class EventLog:
 
     @bounded
     def acknowledge(self, ids: Sequence[bytes]) -> None:
-        """Takes entries out of the stream for good."""
-        pipe = self.store.redis.pipeline(transaction=True)
-        pipe.xack(self.store.keys.events(), GROUP, *ids)
+        """Takes entries out of the stream for good; what is deleted and not acknowledged is taken again without its fields."""
+        pipe = self.store.redis.pipeline(transaction=False)
         pipe.xdel(self.store.keys.events(), *ids)
+        pipe.xack(self.store.keys.events(), GROUP, *ids)
         pipe.execute()
 
     @bounded

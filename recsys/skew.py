@@ -13,7 +13,7 @@ ranker's rows, take one for each user.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -152,23 +152,43 @@ def judge(trained: Histograms, served: Mapping[str, Int64], threshold: float = T
     Raises:
         InvalidData: nothing was served.
     """
-    n_serving = max((int(counts.sum()) for counts in served.values()), default=0)
-    if n_serving == 0:
+    return judge_strata([(trained, served)], threshold)
+
+
+def judge_strata(strata: Sequence[tuple[Histograms, Mapping[str, Int64]]], threshold: float = THRESHOLD) -> Skew:
+    """Compares tallies with the training histograms of their own stratum; the figures are means by served rows.
+
+    The p-value is of the strata's G statistics and degrees of freedom, added up.
+
+    Raises:
+        InvalidData: nothing was served.
+    """
+    told = [(trained, served, _rows_of(served)) for trained, served in strata if _rows_of(served)]
+    if not told:
         raise InvalidData("no served rows to compare with the training: wait for some")
-    pairs = {name: _merged(known, served[name]) for name, known in trained.features.items()}
-    kl = {name: _divergence(y, x) for name, (x, y) in pairs.items()}
-    back = {name: _divergence(x, y) for name, (x, y) in pairs.items()}
-    p_value = {name: homogeneity(x, y) for name, (x, y) in pairs.items()}
+    n_serving = sum(rows for *_, rows in told)
+    shares = [rows / n_serving for *_, rows in told]
+    pairs = {name: [_merged(trained.features[name], served[name]) for trained, served, _ in told] for name in told[0][0].features}
+
+    def mean(figure: Callable[[Int64, Int64], float]) -> dict[str, float]:
+        return {name: sum(w * figure(*pair) for w, pair in zip(shares, both, strict=True)) for name, both in pairs.items()}
+
+    kl, back = mean(lambda x, y: divergence(y, x)), mean(divergence)
+    p_value = {name: homogeneity_within(both) for name, both in pairs.items()}
     limit = ALPHA / len(pairs)
     return Skew(
         feature_kl=kl,
         psi={name: kl[name] + back[name] for name in kl},
-        ks={name: _ks(x, y) for name, (x, y) in pairs.items()},
+        ks=mean(_ks),
         p_value=p_value,
         flagged_features=tuple(name for name in kl if p_value[name] < limit and kl[name] >= threshold),
-        n_train=trained.rows,
+        n_train=sum(trained.rows for trained, _ in strata),
         n_serving=n_serving,
     )
+
+
+def _rows_of(served: Mapping[str, Int64]) -> int:
+    return max((int(counts.sum()) for counts in served.values()), default=0)
 
 
 def pack(trained: Histograms) -> bytes:
@@ -214,12 +234,26 @@ def homogeneity(x: Int64, y: Int64) -> float:
     A two-sample G-test (Sokal & Rohlf, Biometry, ch. 17): G = 2 Σ O ln(O / E) is chi-squared with (non-empty cells - 1)
     degrees of freedom.
     """
+    return homogeneity_within([(x, y)])
+
+
+def homogeneity_within(strata: Sequence[tuple[Int64, Int64]]) -> float:
+    """As `homogeneity`, of pairs each of which may have a distribution of its own: independent chi-squared add up.
+
+    Each goes without its own worst row; without only one of all, small strata would seem to differ by chance too often.
+    """
+    told = [_tested(x, y) for x, y in strata]
+    return chi_squared_tail(sum(least for least, _ in told), sum(freedom for _, freedom in told))
+
+
+def _tested(x: Int64, y: Int64) -> tuple[float, int]:
+    """The least G without a row, and the degrees of freedom."""
     table = np.stack([x, y]).astype(np.float64)
     table = table[:, table.sum(axis=0) > 0]
     side, cell = np.nonzero(table)
     without = np.repeat(table[None], len(side), axis=0)  # [variants, 2, cells]
     without[np.arange(len(side)), side, cell] -= 1
-    return chi_squared_tail(float(_g_statistic(without).min(initial=np.inf)), table.shape[1] - 1)
+    return float(_g_statistic(without).min(initial=np.inf)), table.shape[1] - 1
 
 
 def chi_squared_tail(statistic: float, freedom: int) -> float:
@@ -266,7 +300,7 @@ def _shares(counts: Int64) -> Float64:
     return (counts + SMOOTHING) / (counts.sum() + SMOOTHING * len(counts))
 
 
-def _divergence(of: Int64, from_: Int64) -> float:
+def divergence(of: Int64, from_: Int64) -> float:
     """KL(of ‖ from_) in nats, of smoothed shares."""
     p, q = _shares(of), _shares(from_)
     return max(0.0, float((p * np.log(p / q)).sum()))

@@ -98,7 +98,7 @@ class Keys:
         return f"{self.namespace}:deleted"
 
     def skew(self, version: str) -> str:
-        """A hash: `feature:cell` of the training histograms -> sampled rows of live answers in it."""
+        """A hash: `stratum:feature:cell` of the training -> sampled rows of live answers in it; `aside` -> the others."""
         return f"{self.namespace}:{version}:skew"
 
     def impressions(self, day: str) -> str:
@@ -247,11 +247,11 @@ def bounded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-        from redis.exceptions import RedisClusterException, RedisError, ResponseError  # the former is not one of the latter
-
         try:
             return command(*args, **kwargs)
-        except (RedisError, RedisClusterException, OSError) as error:
+        except _refusals() as error:
+            from redis.exceptions import ResponseError
+
             if not isinstance(error, ResponseError):
                 owner: Any = args[0]  # a RedisStore, or what works on one
                 getattr(owner, "store", owner).guard.failed()
@@ -261,6 +261,12 @@ def bounded(command: Callable[P, R]) -> Callable[P, R]:
     return bounded
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    from redis.exceptions import RedisClusterException, RedisError  # the former is not one of the latter
+
+    return RedisError, RedisClusterException, OSError
+
+
 class RedisStore:
     """The store in Redis or Valkey."""
 
@@ -268,6 +274,7 @@ class RedisStore:
         self._connect = connect
         self.guard = guard or Guard()
         self._client: Any = None
+        self._waiting: list[Any] = []
         self.keys = Keys(namespace)
 
     @property
@@ -282,7 +289,7 @@ class RedisStore:
         """Gives the connections back."""
         if self._client is not None:
             self._client.close()
-            self._client = None
+            self._client, self._waiting = None, []
 
     @bounded
     def ping(self) -> None:
@@ -303,10 +310,7 @@ class RedisStore:
     @bounded
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
         """See `Store`."""
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.get(self.keys.list(version, user))
-        pipe.hget(self.keys.user(user), "n")
-        packed, n_events = pipe.execute()
+        packed, n_events = self._replies(("GET", self.keys.list(version, user)), ("HGET", self.keys.user(user), "n"))
         if n_events is not None and not n_events.isdigit():
             raise CorruptArtefact(f"user {user!r} has {n_events[:20]!r} events, which is no number: delete the record")
         return packed, None if n_events is None else int(n_events)
@@ -432,6 +436,39 @@ class RedisStore:
         pipe.expire(self.keys.live(version, user), ttl, nx=True)  # so that nothing in it outlives its time
         pipe.delete(self.keys.claim(user))
         pipe.execute()
+
+    def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
+        """Raw replies to commands on one user's keys, in one round trip.
+
+        redis-py's pipeline, and its pool's check of each connection it gives out, take thrice as long as this. A connection
+        that broke while it waited is found by its failing, and the commands are sent again over a new one.
+        """
+        client = self.redis
+        pool = getattr(client, "connection_pool", None)
+        if pool is None:  # a cluster, whose pipeline knows the node
+            pipe = client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(pipe.execute())
+        connection = self._waiting.pop() if self._waiting else pool.get_connection()
+        try:
+            replies = connection.retry.call_with_retry(
+                lambda: _asked_over(connection, commands), lambda _: connection.disconnect()
+            )
+        except BaseException:
+            pool.release(connection)
+            raise
+        self._waiting.append(connection)
+        return replies
+
+
+def _asked_over(connection: Any, commands: Sequence[tuple[str, ...]]) -> list[Any]:  # noqa: ANN401 - redis-py's
+    connection.send_packed_command(connection.pack_commands(commands))
+    try:
+        return [connection.read_response() for _ in commands]
+    except BaseException:
+        connection.disconnect()  # which forgets the replies to the other commands
+        raise
 
 
 def _chunks(values: Iterable[R]) -> Iterator[list[R]]:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import boto3
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from moto.server import ThreadedMotoServer
 from rich.console import Console
 
 from batch import dataset_file, publish
@@ -47,6 +49,33 @@ def valkey_url() -> Iterator[str]:
     """A real Valkey server."""
     with redis_url({}) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_environ() -> Iterator[dict[str, str]]:
+    """The variables by which boto3 finds an S3 over real HTTP, on loopback."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket, where boto3 looks."""
+    for name, value in s3_environ.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=name)
+    yield name
+    client.close()
 
 
 @pytest.fixture

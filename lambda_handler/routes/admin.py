@@ -11,7 +11,7 @@ from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
 from lambda_handler.routes.items import ItemPath
-from lambda_handler.schemas import ERRORS, FORBIDDEN, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
+from lambda_handler.schemas import ERRORS, FORBIDDEN, NO_RELEASE, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
 from lambda_handler.serving import Serving
 from recsys import releases
 from recsys.artefacts import open_artefacts
@@ -42,14 +42,16 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN}
 
     @app.get("/v1/releases", response_model=ReleasesAnswer, **told)
-    async def list_releases() -> Response:
+    def list_releases() -> Response:
         """The releases that can serve, oldest first, and which one does."""
         pointer = upkeep.store.release()
         notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in upkeep.releases()]
         return JSONResponse(_pointed(pointer) | {"releases": notes})
 
-    @app.post("/v1/releases/{version}/promote", response_model=PointerAnswer, **told)
-    async def promote(version: VersionPath) -> Response:
+    @app.post(
+        "/v1/releases/{version}/promote", response_model=PointerAnswer, **told | {"responses": told["responses"] | NO_RELEASE}
+    )
+    def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
             pointer = releases.promote(upkeep.store, open_artefacts(settings.artefacts), version)
@@ -59,7 +61,7 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
         return JSONResponse(_pointed(pointer))
 
     @app.post("/v1/releases/rollback", response_model=PointerAnswer, **told)
-    async def rollback() -> Response:
+    def rollback() -> Response:
         """Makes the release before the serving one."""
         pointer = releases.rollback(upkeep.store, open_artefacts(settings.artefacts))
         serving.forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from typing import Annotated
 
 from fastapi import FastAPI, Path, Query, Request
@@ -33,18 +34,18 @@ def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
 
     @app.get("/v1/items/{item_id}/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
     async def similar(item_id: ItemPath, query: Annotated[ListQuery, Query()], request: Request) -> Response:
-        """The items most like one, by the cosine of what the model has learnt of them."""
-        return tagged(request, list_of(recommender.similar(item_id, query.k, _filters(query))))
+        """The items most like one: near in what the model has learnt of them, and taken near it by the same users."""
+        return tagged(request, list_of(await to_thread(recommender.similar, item_id, query.k, _filters(query))))
 
     @app.get("/v1/popular", response_model=ListAnswer, responses=ERRORS | UNCHANGED, tags=["items"])
     async def popular(query: Annotated[ListQuery, Query()], request: Request) -> Response:
         """The items with the most interactions."""
-        return tagged(request, list_of(recommender.popular(query.k, _filters(query))))
+        return tagged(request, list_of(await to_thread(recommender.popular, query.k, _filters(query))))
 
     @app.get("/v1/trending", response_model=ListAnswer, responses=ERRORS | UNCHANGED, tags=["items"])
     async def trending(query: Annotated[ListQuery, Query()], request: Request) -> Response:
         """The items with the most interactions of late; the popular ones, flagged, where that cannot be told."""
-        return tagged(request, list_of(recommender.trending(query.k, _filters(query))))
+        return tagged(request, list_of(await to_thread(recommender.trending, query.k, _filters(query))))
 
 
 def _filters(query: ListQuery) -> Filters:

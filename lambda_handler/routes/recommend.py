@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from asyncio import to_thread
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
 from lambda_handler.envelope import Json, tagged
 from lambda_handler.notes import answered
 from lambda_handler.recommender import Recommender
+from lambda_handler.routes.direct import body_of, direct, query_of
 from lambda_handler.schemas import (
     ERRORS,
     UNCHANGED,
@@ -29,20 +32,30 @@ from recsys.wire import UserRecord
 UserPath = Annotated[str, Path(min_length=1, max_length=256, description="The user's id.")]
 
 
+class _Path(BaseModel):
+    user_id: UserPath
+
+
+_QUERY = query_of(UserQuery)
+
+
 def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     """Adds the routes."""
+    body = body_of(RecommendRequest)
 
-    @app.post("/recommend", response_model=RecommendAnswer, responses=ERRORS, tags=["recommendations"])
-    @app.post("/v1/recommend", response_model=RecommendAnswer, responses=ERRORS, tags=["recommendations"])
+    @direct(app, "POST", "/recommend", body, response_model=RecommendAnswer, responses=ERRORS, tags=["recommendations"])
+    @direct(app, "POST", "/v1/recommend", body, response_model=RecommendAnswer, responses=ERRORS, tags=["recommendations"])
     async def recommend(request: RecommendRequest) -> Response:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
-        # Not handed to a thread: in Lambda there is one request at a time, and the hand-over costs more than the lookup.
         started = time.perf_counter()
-        answer = recommender.recommend(_asked(request))
+        answer = await _answered(recommender, _asked(request))
         return Json(_told(request.user_id, answer, started, recommender.now()))
 
-    @app.get(
+    @direct(
+        app,
+        "GET",
         "/v1/users/{user_id}/recommendations",
+        _read_user,
         response_model=RecommendAnswer,
         responses=ERRORS | UNCHANGED,
         tags=["recommendations"],
@@ -51,16 +64,27 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The same list as by POST, with an ETag that changes when what is recommended does."""
         started = time.perf_counter()
         filters = Filters(frozenset(query.exclude), frozenset(query.category))
-        answer = recommender.recommend(Asked(user_id, query.k, filters=filters))
+        answer = await _answered(recommender, Asked(user_id, query.k, filters=filters))
         return tagged(request, _told(user_id, answer, started, recommender.now()))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
         """Puts given items in the ranker's order for a user; blocked items are left out."""
         user = None if request.user_id is None else str(request.user_id)
-        answer = recommender.rank(user, _session(request), [str(item) for item in request.items])
+        items = [str(item) for item in request.items]
+        answer = await to_thread(recommender.rank, user, _session(request), items)
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
         return Json(list_of(answer, user) | told)
+
+
+async def _answered(recommender: Recommender, asked: Asked) -> Answer:
+    """Looks up at once, since handing a look-up to a thread costs as much as it does; all that may take longer has a thread."""
+    found = recommender.look_up(asked)
+    return found if isinstance(found, Answer) else await to_thread(found)
+
+
+async def _read_user(request: Request) -> tuple[str, UserQuery, Request]:
+    return _Path.model_validate(request.path_params).user_id, _QUERY(request), request
 
 
 def _asked(request: RecommendRequest) -> Asked:

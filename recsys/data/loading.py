@@ -55,16 +55,16 @@ def load(
     max_reject_share: float = 0.05,
     rejects: Path | None = None,
     positive_rating: float | None = None,
-    events: Path | None = None,
+    events: str | None = None,
     is_forgotten: Forgotten | None = None,
 ) -> Loaded:
     """Load and validate tables from paths, globs or s3:// addresses; see `schemas` for what they hold.
 
     Without an items table the items are those of the interactions. A users table may add users who have no events.
     rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating: interactions whose
-    rating (or weight, where there is one) is lower, or missing, are left out, and not counted as rejected; events: a
-    directory of drained events, which count as interactions; is_forgotten: whether a user id, as text, is one whose rows
-    are to be left out.
+    rating (or weight, where there is one) is lower, or missing, are left out, and not counted as rejected; events: where
+    drained events are (see `event_files`), which count as interactions; is_forgotten: whether a user id, as text, is one
+    whose rows are to be left out.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows; or no interaction

@@ -10,6 +10,7 @@ import glob
 import re
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,6 +21,7 @@ from recsys.errors import ArtefactsUnavailable, InvalidData
 
 _GLOB = re.compile(r"[*?\[]")
 _TIMEOUT_S = 10
+_COPIES_AT_ONCE = 8
 _DENIED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 
 
@@ -46,18 +48,37 @@ def staged(source: str, table: str) -> Iterator[list[Staged]]:
         yield _download(source, table, Path(directory))
 
 
+def marks(source: str, table: str) -> list[str]:
+    """What tells whether the files of `source` have changed: each one's name with its digest, or its size and time.
+
+    Raises:
+        InvalidData: the object or the bucket is not there, or may not be read.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    if source.startswith("s3://"):
+        with _asked(source, table) as (client, bucket, key):
+            if not _GLOB.search(key):
+                return [f"{source} {client.head_object(Bucket=bucket, Key=key)['ETag']}"]
+            return [f"s3://{bucket}/{entry['Key']} {entry['ETag']}" for entry in _objects(client, bucket, key)]
+    return [f"{path} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in _files(source)]
+
+
 def _local(source: str, table: str) -> list[Staged]:
-    path = Path(source)
-    if path.is_file():
-        return [Staged(source, path)]
-    if path.is_dir():
+    if Path(source).is_dir():
         raise InvalidData(f"{table}: {source!r} is a directory: give a file, or a glob such as '{source}/*.parquet'")
-    if not _GLOB.search(source):
+    found = _files(source)
+    if not found and not _GLOB.search(source):
         raise InvalidData(f"{table}: there is no file {source!r}: give an existing path, a glob or an s3:// address")
-    found = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if _is_data(p.name) and p.is_file())  # noqa: PTH207  the pattern may be absolute
     if not found:
         raise InvalidData(f"{table}: no file matches {source!r}: check the pattern, or give a path")
-    return [Staged(str(p), p) for p in found]
+    return [Staged(str(path), path) for path in found]
+
+
+def _files(source: str) -> list[Path]:
+    """The file `source`, or the files that match it, sorted."""
+    if Path(source).is_file():
+        return [Path(source)]
+    return sorted(p for p in map(Path, glob.glob(source, recursive=True)) if _is_data(p.name) and p.is_file())  # noqa: PTH207  the pattern may be absolute
 
 
 def _is_data(name: str) -> bool:
@@ -66,6 +87,17 @@ def _is_data(name: str) -> bool:
 
 
 def _download(source: str, table: str, directory: Path) -> list[Staged]:
+    with _asked(source, table) as (client, bucket, key):
+        keys = [entry["Key"] for entry in _objects(client, bucket, key)] if _GLOB.search(key) else [key]
+        if not keys:
+            raise InvalidData(f"{table}: no object matches {source!r}: check the bucket and the pattern")
+        with ThreadPoolExecutor(_COPIES_AT_ONCE) as pool:
+            return list(pool.map(lambda told: _copy(client, bucket, told[1], directory / str(told[0])), enumerate(keys)))
+
+
+@contextmanager
+def _asked(source: str, table: str) -> Iterator[tuple[Any, str, str]]:
+    """A client of S3, and the bucket and the key of `source`; what goes wrong with them in the body becomes ours."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
@@ -75,11 +107,7 @@ def _download(source: str, table: str, directory: Path) -> list[Staged]:
         raise InvalidData(f"{table}: {source!r} names no object: write s3://BUCKET/KEY, where KEY may be a glob")
     config = Config(connect_timeout=_TIMEOUT_S, read_timeout=6 * _TIMEOUT_S, retries={"total_max_attempts": 3})
     try:
-        client = boto3.client("s3", config=config)
-        keys = _keys(client, bucket, key) if _GLOB.search(key) else [key]
-        if not keys:
-            raise InvalidData(f"{table}: no object matches {source!r}: check the bucket and the pattern")
-        return [_copy(client, bucket, k, directory / str(i)) for i, k in enumerate(keys)]
+        yield boto3.client("s3", config=config), bucket, key
     except ClientError as error:
         raise _explained(error.response, source, table) from error
     except NoCredentialsError as error:
@@ -102,12 +130,13 @@ def _explained(response: Any, source: str, table: str) -> InvalidData | Artefact
     return InvalidData(f"{table}: S3 has no {source!r} ({code}): check the bucket and the key")
 
 
-def _keys(client: Any, bucket: str, pattern: str) -> list[str]:  # noqa: ANN401  boto3 clients have no static type
-    """The keys that match `pattern`, sorted; a star does not cross a slash."""
+def _objects(client: Any, bucket: str, pattern: str) -> list[dict[str, Any]]:  # noqa: ANN401  boto3 clients have no static type
+    """The entries of the keys that match `pattern`, sorted; a star does not cross a slash."""
     prefix = _GLOB.split(pattern, maxsplit=1)[0]
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-    return sorted(k for k in keys if _is_data(PurePosixPath(k).name) and _matches(k, pattern))
+    entries = [entry for page in pages for entry in page.get("Contents", [])]
+    kept = [e for e in entries if _is_data(PurePosixPath(e["Key"]).name) and _matches(e["Key"], pattern)]
+    return sorted(kept, key=lambda entry: str(entry["Key"]))
 
 
 def _matches(key: str, pattern: str) -> bool:

@@ -103,7 +103,8 @@ def fit_towers(
     batches = windows.batches(params.batch_windows)
     if batches == 0:
         return Trained(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
-    optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay)
+    # Fused: at 100 000 items most of a step is the optimiser's walk over the embeddings, and this walks once.
+    optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
     passes = math.ceil(params.round_steps / batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=passes * batches)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(params.averaging))  # type: ignore[no-untyped-call]

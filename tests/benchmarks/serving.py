@@ -1,8 +1,9 @@
 """Times the handler on the demo's release, each figure beside its floor in the same run: `make bench`, after `make demo`.
 
 Cached answers are set against one raw GET of the same value; live answers against the index search and the ranker alone.
-Cold starts and memory are those of fresh processes, throughput that of one uvicorn process asked by this one. Another release
-is named by its work directory: `python tests/benchmarks/serving.py WORK`.
+Cold starts and memory are those of fresh processes, throughput that of one uvicorn process asked by this one. Larger releases
+are those of made-up worlds, which are trained first, unless they are there: `make bench-large`, or
+`python tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from rich.table import Table
 
 from batch import dataset_file, precompute, publish
 from batch.console import Narrator
+from batch.job import STAGES, Job, fit_params, run_stage
 from infra.local.runtime_api import http_event
 from infra.local.valkey import redis_url
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys import bundle
+from recsys.data.synthetic import WorldSize, world
 from recsys.events import states_at
 from recsys.features import features
 from recsys.index import search
@@ -43,7 +46,8 @@ from recsys.settings import Settings
 from recsys.store import open_store
 from recsys.towers import user_vectors
 
-WORK = Path(".demo/work")
+DEMO = Path(".demo")
+ROUNDS = 2
 CALLS = 2000
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
@@ -102,11 +106,32 @@ def raw_get(path: str, key: str) -> Callable[[int], object]:
     return call
 
 
+def train(directory: Path, size: WorldSize) -> None:
+    """Runs the batch on a made-up world, up to the lists; its towers train for ROUNDS only, which no time depends on."""
+    made = world(size)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{name}.parquet" for name in ("interactions", "items", "users")]
+    for path, frame in zip(paths, (made.interactions, made.items, made.users), strict=True):
+        frame.write_parquet(path)
+    with redis_url({}) as url:
+        settings = replace(Settings.from_env({}), redis_url=url, gate=False)
+        params = fit_params(settings)
+        config = replace(params, towers=replace(params.towers, rounds=ROUNDS))
+        job = Job(*map(str, paths), directory / "work", settings, Narrator(), config=config)
+        for stage in STAGES:
+            if stage != "publish":
+                run_stage(job, stage)
+
+
 def main() -> None:
     """Prints the table."""
-    work = Path(sys.argv[1]) if len(sys.argv) > 1 else WORK
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO
+    work = directory / "work"
     if not (work / "lists").exists():
-        raise SystemExit(f"there is no release in {work}: run `make demo` first")
+        if len(sys.argv) < 5:
+            raise SystemExit(f"there is no release in {directory}: run `make demo` first")
+        users, items, events = map(int, sys.argv[2:5])
+        train(directory, WorldSize(n_users=users, n_items=items, events_per_user=float(events)))
     dataset = dataset_file.load(work)
     table = Table(title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items")
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):

@@ -212,6 +212,17 @@ def test_bad_input_is_refused_with_the_field_and_the_rule(client, body, field) -
     assert error["message"].startswith(field)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("PUT", "/v1/popular", "GET, HEAD"), ("GET", "/recommend", "POST"), ("PATCH", "/v1/users/1", "DELETE")],
+)
+def test_another_method_is_refused_with_those_that_there_are(client, method, path, allowed) -> None:
+    """405, and the header Allow."""
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert response.json()["error"]["code"] == "method_not_allowed"
+
+
 def test_an_item_is_told_and_an_unknown_one_is_404(client, published) -> None:
     """Title and genres of the catalogue; the envelope for the rest."""
     catalogue = published.dataset.catalogue

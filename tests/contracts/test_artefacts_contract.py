@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from recsys import artefacts
 from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
 from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, ReleaseRefused
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of an S3 that lives in this process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["directory", "s3"])
-def place(request, tmp_path, monkeypatch) -> Artefacts:
+def place(request, tmp_path) -> Artefacts:
     """An empty place."""
     if request.param == "directory":
         return open_artefacts(str(tmp_path / "place"))
-    address = request.getfixturevalue("s3")
-    for name, value in (
-        ("AWS_ENDPOINT_URL", address),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{abs(hash(tmp_path))}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return open_artefacts(f"s3://{bucket}/some/prefix")
+    return open_artefacts(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
 
 
 def release(directory: Path, version: str, text: str = "hello") -> Path:

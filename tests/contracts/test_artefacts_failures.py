@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
 from recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
@@ -53,11 +50,10 @@ class RawDirectory:
 class RawBucket:
     """A bucket of releases."""
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: str) -> None:
         self._client = boto3.client("s3")
-        self._bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-        self._client.create_bucket(Bucket=self._bucket)
-        self.uri = f"s3://{self._bucket}"
+        self._bucket = bucket
+        self.uri = f"s3://{bucket}"
 
     def names(self) -> list[str]:
         """See `Raw`."""
@@ -72,31 +68,12 @@ class RawBucket:
         self._client.delete_object(Bucket=self._bucket, Key=name)
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """The address of an S3 that speaks HTTP on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points boto3 there."""
-    variables = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    for name, value in (variables | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.fixture(params=["directory", "s3"])
 def raw(request: pytest.FixtureRequest, tmp_path: Path) -> Raw:
     """An empty place, as its files."""
     if request.param == "directory":
         return RawDirectory(tmp_path / "place")
-    request.getfixturevalue("aws")
-    return RawBucket()
+    return RawBucket(request.getfixturevalue("bucket"))
 
 
 @pytest.fixture
@@ -172,9 +149,9 @@ def test_refused_release_names_the_version(place: Artefacts, source: Path) -> No
         place.publish(source)
 
 
-def test_interrupted_upload_to_s3(aws: None, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_upload_to_s3(bucket: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that broke off after its files is invisible, and the next one completes it."""
-    raw = RawBucket()
+    raw = RawBucket(bucket)
     broken = open_artefacts(raw.uri)
     monkeypatch.setattr(broken, "_put_manifest", _break_off)
     with pytest.raises(KeyboardInterrupt):
@@ -203,7 +180,9 @@ def _break_off(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("command", ["publish", "fetch", "versions", "manifest"])
 @pytest.mark.parametrize("why", ["nobody listens", "no bucket"])
-def test_unreachable_s3(aws: None, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, why: str) -> None:
+def test_unreachable_s3(
+    bucket: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, why: str
+) -> None:
     """A bucket that is not there or does not answer is a place that is not available, whatever is asked of it."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     if why == "nobody listens":

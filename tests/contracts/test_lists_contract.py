@@ -15,6 +15,7 @@ from recsys import bundle
 from recsys.diversity import diversified
 from recsys.pipeline import recommend
 from recsys.reasons import contributions
+from recsys.similar import similar
 
 
 @pytest.fixture
@@ -122,14 +123,15 @@ def test_origins_are_closed_unless_opened(own) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_similar_items_are_the_nearest_vectors(client, published) -> None:
-    """By cosine, best first, without the item itself; only of the category that was asked."""
-    catalogue = published.dataset.catalogue
-    vectors = bundle.load(published.work / "bundle").model.towers.items[:, :-1]
+def test_similar_items_are_those_near_in_vectors_and_in_histories(client, published) -> None:
+    """Best first, without the item itself."""
+    catalogue, model = published.dataset.catalogue, bundle.load(published.work / "bundle").model
+    vectors = model.towers.items[:, :-1]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    expected = [row for row in np.argsort(-(unit @ unit[3]), kind="stable").tolist() if row != 3][:8]
+    others = np.delete(np.arange(len(unit), dtype=np.int32), 3)
+    expected, _ = similar(unit, model.table.neighbours, 3, others)
     answer = client.get(f"/v1/items/{catalogue.ids[3]}/similar", params={"k": 8}).json()
-    assert ids_of(answer) == [catalogue.ids[row] for row in expected]
+    assert ids_of(answer) == [catalogue.ids[row] for row in expected[:8]]
     assert [item["rank"] for item in answer["items"]] == list(range(1, 9))
     missing = client.get("/v1/items/no-such-item/similar")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")

@@ -118,6 +118,27 @@ def test_refused_command(store: RedisStore) -> None:
         store.blocked()
 
 
+def test_a_refused_half_of_a_question_leaves_nothing_behind(store: RedisStore) -> None:
+    """The reply to the other half is not taken for that to the next question."""
+    store.write_lists(VERSION, [("1", LIST), ("2", b"another list")], 60)
+    store.redis.set(store.keys.list(VERSION, "3"), LIST)
+    store.redis.set(store.keys.user("3"), "no hash")
+    store.redis.hset(store.keys.list(VERSION, "4"), "no", "string")
+    for user in ("3", "4"):
+        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+            store.read_user(VERSION, user)
+        assert [store.read_user(VERSION, known) for known in ("1", "2")] == [(LIST, None), (b"another list", None)]
+
+
+def test_a_connection_that_the_server_closed_is_made_again(store: RedisStore, valkey_url: str) -> None:
+    """As a server does with those of a function that was frozen for long."""
+    store.write_lists(VERSION, [("1", LIST)], 60)
+    assert store.read_user(VERSION, "1") == (LIST, None)
+    with redis.Redis.from_url(valkey_url) as another:
+        another.client_kill_filter(_type="normal", skipme=True)
+    assert store.read_user(VERSION, "1") == (LIST, None)
+
+
 def test_corrupt_pointer(store: RedisStore) -> None:
     """Bytes that are no pointer are corrupt, which is another matter than a server that is away."""
     store.redis.set(store.keys.release(), b"\xc1")

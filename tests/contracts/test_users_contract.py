@@ -18,6 +18,7 @@ from batch.job import Job
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys import releases
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
@@ -193,13 +194,13 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(
     events, work = tmp_path / "events", tmp_path / "work"
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
     EventLog(store).append([EventRecord("e1", NAME, item, 1_900_000_000), EventRecord("e2", "2", item, 1_900_000_000)])
-    drain(EventLog(store), events)
+    drain(EventLog(store), open_event_files(str(events)))
     assert len(files_holding(NAME, events)) == 1
     Upkeep(store).delete_user(NAME, 1)
     EventLog(store).append([EventRecord("e3", NAME, item, 1_900_000_001)])
-    drain(EventLog(store), events)
+    drain(EventLog(store), open_event_files(str(events)))
     paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
-    job_module.run(Job(*paths, work, settings, narrator, events=events))
+    job_module.run(Job(*paths, work, settings, narrator, events=str(events)))
     users = msgpack.unpackb((work / "dataset.msgpack").read_bytes())["user_ids"]
     assert len(users) == 149
     assert holding(store, NAME) == []

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,10 @@ from typing import Self
 import boto3
 import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
 
 from infra.local.cluster import cluster, server
 from infra.local.runtime_api import LambdaService, http_event
+from recsys.event_log import EventLog
 from recsys.store import RedisStore, open_store
 from recsys.wire import ReleasePointer, unpack_list
 
@@ -107,20 +108,14 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def service(tables, tmp_path_factory) -> Iterator[Service]:
+def service(tables, s3_environ, tmp_path_factory) -> Iterator[Service]:
     """S3 with two nights' tables, and an empty cluster."""
     directory = tmp_path_factory.mktemp("service")
-    moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
     with cluster(REDIS, directory) as url:
-        environ = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
+        environ = s3_environ | {
             "REDIS_URL": url,
             "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/releases",
+            "SHORTLIST_EVENTS": f"s3://{BUCKET}/events",
             "SHORTLIST_CHECKPOINTS": f"s3://{BUCKET}/runs",
             "SHORTLIST_WORK": str(directory / "work"),
             "SHORTLIST_BUNDLE_DIR": str(directory),
@@ -137,7 +132,6 @@ def service(tables, tmp_path_factory) -> Iterator[Service]:
         store = open_store(url, "e2e", 5000)
         yield Service(environ, store)
         store.close()
-    moto.stop()
 
 
 def upload(environ: dict[str, str], tables: Path, directory: Path) -> None:
@@ -176,6 +170,13 @@ def asker(running: LambdaService) -> Callable[[str], dict]:
     return ask
 
 
+def tell(running: LambdaService, user: str, item: str) -> None:
+    """Sends an event of a user's to the built handler, which takes it."""
+    event = {"event_id": "e1", "user_id": user, "item_id": item, "timestamp": int(time.time())}
+    invoked = running.invoke(http_event("POST", "/v1/events", {"events": [event]}))
+    assert (invoked.error, json.loads(invoked.payload["body"])["accepted"]) == (None, 1)
+
+
 def is_whole(store: RedisStore, answer: dict) -> bool:
     """Whether an answer is of the release that it names alone: its own list, or items that this release has."""
     version, ids = answer["model_version"], [item["item_id"] for item in answer["recommendations"]]
@@ -191,7 +192,12 @@ def test_releases_change_under_a_client_that_never_notices(service, built, table
     assert service.refresh("monday", "monday") == 0
     monday = service.pointer().current
     with built.service(service.environ) as running, Client(asker(running), users) as client:
+        ask = asker(running)
         assert {a["model_version"] for a in client.hears(20)} == {monday}
+
+        taken = ask(users[0])["recommendations"][0]["item_id"]
+        tell(running, users[0], taken)
+        assert ask(users[0])["source"] == "live"
 
         for point in PUBLISHING:
             status = service.refresh("tuesday", "tuesday", kill_after=point)
@@ -201,6 +207,10 @@ def test_releases_change_under_a_client_that_never_notices(service, built, table
         tuesday = service.pointer().current
         assert service.pointer() == ReleasePointer(tuesday, monday)
         assert {a["model_version"] for a in client.hears(20)} == {tuesday}
+
+        answer = ask(users[0])  # the refresh took the event from the stream, and the list was made knowing it
+        assert (answer["source"], EventLog(service.store).length()) == ("batch", 0)
+        assert taken not in [item["item_id"] for item in answer["recommendations"]]
 
         service.release("canary", monday, "--percent", "50")
         pointer = service.pointer()

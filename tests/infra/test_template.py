@@ -13,10 +13,14 @@ import redis
 import yaml
 
 from batch import container
+from batch.drain import drain
 from recsys.counts import CountLog, Hash
 from recsys.errors import StoreUnavailable
+from recsys.event_files import open_event_files
+from recsys.event_log import EventLog
 from recsys.store import RedisStore
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord
+from recsys.upkeep import Upkeep
+from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord
 
 ROOT = Path(__file__).parents[2]
 NAMELESS = {
@@ -292,6 +296,15 @@ def test_the_api_may_look_up_and_cache(store_of) -> None:
     store.write_live("v1", "u", "digest", b"answer", 60)
     assert store.live("v1", "u", "digest") == b"answer"
     store.write_users([("u", UserRecord(n_events=2))])
+
+
+def test_the_batch_may_drain_what_the_api_took_in(store_of, tmp_path) -> None:
+    """The API appends to the stream; the batch empties it, and leaves out whom the API deleted."""
+    api, batch = EventLog(store_of("CacheApiUser")), EventLog(store_of("CacheBatchUser"))
+    api.append([EventRecord("e1", "u", "i", 1), EventRecord("e2", "gone", "i", 1)])
+    Upkeep(api.store).delete_user("gone", 1)
+    done = drain(batch, open_event_files(str(tmp_path)))
+    assert (done.events, api.length()) == (1, 0)
 
 
 def test_the_api_may_count_and_the_batch_read_the_counts(store_of) -> None:

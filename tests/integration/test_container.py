@@ -10,43 +10,28 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-import boto3
+import msgpack
+import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
 
 from batch import container
 from batch.checkpoints import Checkpoints
 from recsys.errors import ArtefactsUnavailable, InvalidSettings
+from recsys.event_log import EventLog
+from recsys.store import open_store
+from recsys.wire import EventRecord
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["features", "train-embeddings", "build-index", "train-ranker", "evaluate", "precompute", "publish"]
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """Variables of an S3 over HTTP, with the bucket `runs`."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    told = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    client = boto3.client("s3", endpoint_url=told["AWS_ENDPOINT_URL"], aws_access_key_id="test", aws_secret_access_key="test")  # noqa: S106
-    client.create_bucket(Bucket="runs")
-    client.close()
-    yield told
-    server.stop()
-
-
 @pytest.fixture
-def environ(tables, valkey_url, namespace, tmp_path, s3) -> dict[str, str]:
+def environ(tables, valkey_url, namespace, tmp_path, s3_environ, bucket) -> dict[str, str]:
     """What the template tells the container, for a small world."""
-    return s3 | {
+    return s3_environ | {
         "REDIS_URL": valkey_url,
         "SHORTLIST_NAMESPACE": namespace,
         "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
@@ -54,7 +39,8 @@ def environ(tables, valkey_url, namespace, tmp_path, s3) -> dict[str, str]:
         "SHORTLIST_ITEMS": str(tables / "items.parquet"),
         "SHORTLIST_WORK": str(tmp_path / "work"),
         "SHORTLIST_RUN_ID": f"run-{namespace}",
-        "SHORTLIST_CHECKPOINTS": "s3://runs/checkpoints",
+        "SHORTLIST_EVENTS": f"s3://{bucket}/events",
+        "SHORTLIST_CHECKPOINTS": f"s3://{bucket}/runs",
         "SHORTLIST_GATE": "off",
         "SHORTLIST_THREADS": "1",
         "EMBEDDING_DIM": "8",
@@ -83,8 +69,35 @@ def start(environ: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | environ, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, tmp_path) -> None:
-    """SIGTERM after two stages: it leaves with 75; another machine, with the run's id alone, skips those two and publishes."""
+@pytest.fixture
+def stream(valkey_url, namespace) -> Iterator[EventLog]:
+    """The stream of events."""
+    with closing(open_store(valkey_url, namespace, 2000)) as store:
+        yield EventLog(store)
+
+
+def users_learnt_from(work: Path) -> list[str]:
+    """The users of the run's data."""
+    return list(msgpack.unpackb((work / "dataset.msgpack").read_bytes())["user_ids"])
+
+
+def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> None:
+    """The run drains the stream to S3 first; the next run, which finds nothing new in the stream, learns from the files."""
+    item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
+    stream.append([EventRecord("e1", "new-user", item, 1_900_000_000)])
+    for run in ("monday", "tuesday"):
+        work = tmp_path / run
+        process = start(environ | {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)})
+        drained = next(told for told in lines(process.communicate(timeout=120)[1]) if told["stage"] == "drain")
+        assert (process.returncode, drained["event"], drained["events"]) == (0, "finished", int(run == "monday"))
+        assert ("new-user" in users_learnt_from(work), stream.length()) == (True, 0)
+
+
+def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tmp_path) -> None:
+    """SIGTERM after two stages: it leaves with 75; another machine, with the run's id alone, skips those two and publishes.
+
+    What came over HTTP meanwhile waits for the next run.
+    """
     process = start(environ)
     for line in process.stderr:
         told = json.loads(line)
@@ -94,11 +107,13 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, tmp_path) -> None:
     rest = lines(process.communicate(timeout=60)[1])
     assert (process.returncode, rest[-1]["event"]) == (75, "interrupted")
 
+    item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
+    stream.append([EventRecord("e1", "new-user", item, 1_900_000_000)])
     again = start(environ | {"SHORTLIST_WORK": str(tmp_path / "other-machine")})
     log = lines(again.communicate(timeout=120)[1])
     assert again.returncode == 0
     skipped = [told["stage"] for told in log if told["event"] == "skipped"]
-    assert skipped[:2] == ["features", "train-embeddings"]
+    assert (skipped[:2], stream.length()) == (["features", "train-embeddings"], 1)
     assert skipped + [told["stage"] for told in log if told["event"] == "finished"] == STAGES
     assert (log[-1]["event"], {told["run"] for told in log}) == ("published", {environ["SHORTLIST_RUN_ID"]})
 
@@ -110,14 +125,15 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, tmp_path) -> None:
         ({"SHORTLIST_INTERACTIONS": ""}, 2, "SHORTLIST_INTERACTIONS is unset"),
         ({"SHORTLIST_INTERACTIONS": "/nowhere.parquet"}, 2, "/nowhere.parquet"),
         ({"EMBEDDING_DIM": "none"}, 2, "EMBEDDING_DIM"),
-        ({"SHORTLIST_CHECKPOINTS": "/a/directory"}, 2, "must be s3://bucket/prefix"),
-        ({"SHORTLIST_CHECKPOINTS": "s3://no-such-bucket/runs"}, 75, "check the bucket and the role"),
+        ({"SHORTLIST_CHECKPOINTS": "/a/directory"}, 2, "write s3://bucket/prefix"),
+        ({"SHORTLIST_EVENTS": "s3:///events"}, 2, "write s3://bucket/prefix"),
+        ({"SHORTLIST_EVENTS": "s3://no-such-bucket/events"}, 75, "check its name, the network and permissions"),
+        ({"SHORTLIST_INTERACTIONS": "s3://no-such-bucket/a.csv"}, 2, "S3 has no 's3://no-such-bucket/a.csv'"),
+        ({"SHORTLIST_CHECKPOINTS": "s3://no-such-bucket/runs"}, 75, "check its name, the network and permissions"),
     ],
 )
-def test_the_exit_status_says_what_to_do(environ, s3, monkeypatch, change, status, said) -> None:
+def test_the_exit_status_says_what_to_do(environ, change, status, said) -> None:
     """2: mend the input; 75: try again. The last line says why."""
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
     out = io.StringIO()
     assert container.main(environ | change, out) == status
     last = lines(out.getvalue())[-1]
@@ -150,11 +166,9 @@ def test_the_heart_beats_while_a_stage_runs() -> None:
 
 
 @pytest.fixture
-def checkpoints(s3, monkeypatch, namespace) -> Checkpoints:
+def checkpoints(bucket) -> Checkpoints:
     """Those of a run of this test's own."""
-    for name, value in s3.items():
-        monkeypatch.setenv(name, value)
-    return Checkpoints("s3://runs/c", namespace)
+    return Checkpoints(f"s3://{bucket}/c", "run")
 
 
 def test_only_what_changed_is_saved(checkpoints, tmp_path) -> None:
@@ -183,7 +197,7 @@ def test_marks_are_saved_last(checkpoints, tmp_path, monkeypatch) -> None:
 
 def test_checkpoints_need_s3(checkpoints, tmp_path) -> None:
     """Elsewhere they would be lost with the machine."""
-    with pytest.raises(InvalidSettings, match="must be s3://"):
+    with pytest.raises(InvalidSettings, match="write s3://"):
         Checkpoints("here", "run")
-    with pytest.raises(ArtefactsUnavailable, match="check the bucket"):
+    with pytest.raises(ArtefactsUnavailable, match="check its name"):
         Checkpoints("s3://no-such-bucket", "run").restore(tmp_path)

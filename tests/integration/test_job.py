@@ -80,6 +80,14 @@ def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, mon
     assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
 
 
+def test_a_finished_job_is_published_elsewhere_without_training(small_job, monkeypatch) -> None:
+    """As where the Redis of the first publication is gone, and another took its place."""
+    job.run(small_job)
+    ran = counted(monkeypatch)
+    job.run(replace(small_job, settings=replace(small_job.settings, namespace=f"{small_job.settings.namespace}-2")))
+    assert ran == ["publish"]
+
+
 def job_time(zone):
     """A second release's moment, which must differ from the first's."""
     from datetime import datetime, timedelta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,13 +21,15 @@ from starlette.testclient import TestClient
 
 from batch.cli import main
 from batch.drain import drain
-from batch.online import Group, Shown, add_clicks, add_impressions, drained, notes, online, tables, totals
+from batch.online import Group, Shown, add_clicks, add_impressions, drained, notes, online, report, tables, totals
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.metrics import Metrics
 from lambda_handler.tallies import Tallies
 from recsys.counts import CountLog, Hash
 from recsys.errors import CorruptArtefact, InvalidInput
+from recsys.evaluation.proportions import wilson
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.recommendation_id import Origin, new_id, origin_of
 from recsys.wire import Canary, EventRecord, ReleasePointer, unpack_event
@@ -131,15 +134,15 @@ def test_known_traffic_gives_known_shares(client, own, counts, published, users,
     answers = [ask(client, user) for user in users]
     for at, answer in enumerate(answers[:5]):
         click(answer, 1 + at % 2)
-    drain(EventLog(own[1]), tmp_path)
+    drain(EventLog(own[1]), open_event_files(str(tmp_path)))
     for answer in answers[5:10]:
         click(answer)
     click(answers[0], 4)
     counts.send()
-    found = online(own[0], 1, tmp_path, NOW)
+    found = online(own[0], 1, str(tmp_path), NOW)
     assert set(found.groups) == {Group(published.version, "batch")}
     shown = found.groups[Group(published.version, "batch")]
-    assert (totals(found, published.version, "all"), shown.answers(6), notes(found)) == ((10, 40), 0, [])
+    assert (totals(found, published.version, "all"), shown.answers(6), notes(report(found))) == ((10, 40), 0, [])
     assert {position: len(ids) for position, ids in shown.at.items()} == {1: 3, 2: 2, 4: 1}
     assert EventLog(own[1]).length() == 6
 
@@ -154,9 +157,12 @@ def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None
     CountLog(store).add({hash_today(store): groups})
     found = online(settings, 1, None, NOW)
     assert (found.current, found.other) == ("old", "new")
-    compared = tables(found)[2]
+    told = report(found)
+    compared = tables(told)[2]
     cells = [list(column.cells) for column in compared.columns]
     assert cells == [["all", "batch"], ["0.1500"] * 2, ["0.1000"] * 2, ["+0.0500"] * 2, ["+0.0210 to +0.0790"] * 2]
+    assert [row | {"source": "all"} for row in told["differences"]] == [told["differences"][0]] * 2
+    assert told["differences"][0]["difference"] == pytest.approx({"value": 0.05, "low": 0.0210, "high": 0.0790}, abs=5e-5)
 
 
 def hash_today(store) -> Hash:
@@ -213,21 +219,42 @@ def test_impressions_that_cannot_be_read_are_an_error() -> None:
 def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
     """They have no positions."""
     pl.DataFrame({"recommendation_id": ["a", None]}).write_parquet(tmp_path / "events-1-2.parquet")
-    assert list(drained(tmp_path)) == [("a", None)]
-    with pytest.raises(InvalidInput, match="is no directory"):
-        list(drained(tmp_path / "absent"))
+    assert list(drained(str(tmp_path))) == [("a", None)]
+    with pytest.raises(InvalidInput, match="has no events"):
+        list(drained(str(tmp_path / "absent")))
 
 
-def test_the_command_prints_every_table(client, own, counts, published, users, click) -> None:
-    """Release, source, position and what a reader should know."""
+def test_the_command_prints_every_table_and_writes_the_report(
+    client, own, counts, published, users, click, tmp_path, monkeypatch
+) -> None:
+    """Release, source, position and what a reader should know; the same figures as JSON."""
     settings, store = own
+    monkeypatch.setattr("time.time", lambda: NOW)
     store.set_release(replace(store.release(), previous="before"))
     click(ask(client, users[0]), 2)
     EventLog(store).append([EventRecord("f", "u", "i", 1, None, "theirs"), EventRecord("g", "u", "i", 1)])
     store.redis.xadd(store.keys.events(), {"e": b"unreadable"})
     counts.send()
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
-    done = CliRunner().invoke(main, ["online-report", "--days", "90"], env=environ)
+    file = tmp_path / "new" / "online.json"
+    done = CliRunner().invoke(main, ["online-report", "--days", "90", "--json", str(file)], env=environ)
     assert done.exit_code == 0, done.output
     assert published.version in done.output
     assert "1 events name a recommendation_id that is not ours" in done.output
+    shares = [{"answers": 1, "acted_on": hits, "ctr": {"value": float(hits)} | ends(hits)} for hits in (1, 0, 1)]
+    positions = [{"position": 1} | shares[1], {"position": 2} | shares[2]]
+    assert json.loads(file.read_text()) == {
+        "days": 90,
+        "serving": published.version,
+        "other": "before",
+        "groups": [{"release": published.version, "source": "batch"} | shares[0] | {"positions": positions}],
+        "differences": [],
+        "lost": 0,
+        "foreign": 1,
+    }
+
+
+def ends(hits: int) -> dict[str, float]:
+    """The interval of one trial."""
+    low, high = wilson(hits, 1)
+    return {"low": low, "high": high}

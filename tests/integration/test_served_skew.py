@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from batch.cli import main
-from batch.served_skew import served_skew, tallies
+from batch.served_skew import served_skew, tallies, who_asks
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.metrics import Metrics
 from lambda_handler.sampler import MOST_WAITING, Sampler
 from lambda_handler.tallies import ANSWERS, SECONDS, InBackground, Tallies
-from recsys import pipeline, skew
+from recsys import pipeline, skew, strata
 from recsys.counts import CountLog, Hash
 from recsys.errors import CorruptArtefact, InvalidData, InvalidInput
 from recsys.events import Float32, UserStates
@@ -76,8 +76,8 @@ def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve
     """One row of each of the same users, drawn anew: nothing is flagged, and all are counted."""
     serve(known(published))
     served = served_skew(own[0])
-    assert (served.version, served.skew.flagged_features) == (published.version, ())
-    assert served.skew.n_serving == len(known(published))
+    assert (served.version, served.skew.flagged_features, served.aside) == (published.version, (), 0)
+    assert (served.skew.n_serving, served.lengths) == (len(known(published)), pytest.approx(0, abs=1e-4))
 
 
 def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, monkeypatch) -> None:
@@ -96,7 +96,8 @@ def test_the_command_prints_a_table_and_ends_with_1_for_skew(own, published, ser
     serve(known(published))
     good = CliRunner().invoke(main, ["skew"], env=environ)
     assert (good.exit_code, good.output.splitlines()[-1]) == (0, "no skew")
-    assert all(name in good.output for name in FEATURES)
+    assert all(name in good.output for name in FEATURES if name != strata.COLUMN)
+    assert "who asks" in good.output
     shift(monkeypatch, "popularity")
     serve(known(published) * 2)
     bad = CliRunner().invoke(main, ["skew", "--release", published.version], env=environ)
@@ -114,10 +115,17 @@ def test_what_training_does_not_have_is_not_sampled(own, published, serve) -> No
         served_skew(own[0])
 
 
-def test_a_session_is_sampled(own, published, serve) -> None:
-    """Its history is all that there is of the user, as in training."""
-    serve(["fresh"], history=list(published.dataset.catalogue.ids[:3]))
-    assert served_skew(own[0]).skew.n_serving == 1
+def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(own, published, serve) -> None:
+    """Its history is all that there is of the user, as in training; of one event, where nobody there has so few, it is aside."""
+    items = published.dataset.catalogue.ids
+    least = int(published.dataset.events.offsets()[1:].min())
+    serve(["fresh"], history=list(items[:1]))
+    with pytest.raises(InvalidInput, match="all 1 sampled rows are of users with fewer events"):
+        served_skew(own[0])
+    serve(["older"], history=list(items[: least + 50]))
+    told = served_skew(own[0])
+    assert (told.skew.n_serving, told.aside) == (1, 1)
+    assert "1 rows of shorter histories" in who_asks(told)
 
 
 def test_no_answer_is_sampled_at_share_nought(own, published, serve) -> None:
@@ -134,29 +142,29 @@ def test_the_counts_expire_and_name_no_user(own, published, serve) -> None:
     serve(known(published)[:3])
     assert 0 < store.redis.ttl(store.keys.skew(published.version)) <= 500
     fields = {field.decode().rpartition(":")[0] for field in store.redis.hkeys(store.keys.skew(published.version))}
-    assert fields == set(FEATURES)
+    assert fields == {f"0:{name}" for name in FEATURES if name != strata.COLUMN}
 
 
 def test_no_more_rows_wait_than_the_most(own, published) -> None:
     """However many answers there are between two sendings."""
     sampler = Sampler(1.0, hash_of(own[1]))
     rows = np.zeros((4, len(FEATURES)), np.float32)
-    trained = skew.histograms({name: np.arange(40.0) for name in FEATURES})
+    trained = strata.split({name: np.arange(40.0) for name in FEATURES})
     for _ in range(MOST_WAITING + 10):
         sampler.offer("v1", trained, rows)
     sampler.offer("v1", trained, rows[:0])
     (fields,) = sampler.take().values()
-    assert sum(fields.values()) == MOST_WAITING * len(FEATURES)
+    assert sum(fields.values()) == MOST_WAITING * (len(FEATURES) - 1)
     assert sampler.take() == {}
 
 
 def test_counts_of_no_cell_are_an_error() -> None:
     """Such as those of a release that another code made under the same name."""
     trained = skew.histograms({"a": np.arange(40.0)})
-    assert tallies(trained, {"a:0": 3})["a"][0] == 3
-    for field in ("b:0", "a:99", "a:x"):
+    assert [one["a"][0] for one in tallies([trained, trained], {"1:a:0": 3})] == [0, 3]
+    for field in ("0:b:0", "0:a:99", "0:a:x", "a:0", "2:a:0", "0:a", ""):
         with pytest.raises(CorruptArtefact, match="no cell"):
-            tallies(trained, {field: 1})
+            tallies([trained, trained], {field: 1})
 
 
 def test_without_a_release_the_remedy_is_told(own, namespace) -> None:

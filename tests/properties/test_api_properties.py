@@ -1,10 +1,8 @@
-"""Whatever is sent, the API answers as its own OpenAPI document says, and never with an error of the server's."""
+"""What the OpenAPI document does not lead to: sound requests about items and users of the release, and bytes that are no JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -14,23 +12,19 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from batch import publish
-from batch.console import Narrator
 from lambda_handler import schemas
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.store import open_store
 
 ITEMS = [str(n) for n in range(1, 30)]
 TEXT = st.text(max_size=20) | st.sampled_from(["", " ", "}", "{x}", "é", "\x00", "a/b", "..", "%", "x" * 300, "\U0001f600"])
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 JUNK = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6)
-ID = st.sampled_from(ITEMS) | TEXT.filter(lambda text: 0 < len(text) <= 256) | st.integers(-(2**63), 2**63 - 1)
+ID = st.sampled_from(ITEMS) | TEXT.filter(lambda text: 0 < len(text) <= 256) | st.integers(-(10**19) + 1, 10**19 - 1)
 NUMBER = st.integers(0, 10) | st.floats(0, 5, allow_nan=False)
-HISTORY = st.lists(ID | st.fixed_dictionaries({"item_id": ID}, optional={"timestamp": st.integers(0, 2**62), "weight": NUMBER}))
+HISTORY = st.lists(ID | st.fixed_dictionaries({"item_id": ID}, optional={"timestamp": st.integers(0, 2**53), "weight": NUMBER}))
 EVENT = st.fixed_dictionaries(
-    {"event_id": TEXT, "user_id": ID, "item_id": ID, "timestamp": st.integers(0, 2**63 - 1)}, optional={"weight": NUMBER}
+    {"event_id": TEXT, "user_id": ID, "item_id": ID, "timestamp": st.integers(0, 2**53)}, optional={"weight": NUMBER}
 )
+QUERY = st.dictionaries(st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100))
 BODIES: dict[str, st.SearchStrategy[Any]] = {
     "/v1/recommend": st.fixed_dictionaries(
         {"user_id": ID},
@@ -51,7 +45,6 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
     "/v1/events": st.fixed_dictionaries({"events": st.lists(EVENT | JUNK, min_size=1, max_size=5)}),
 }
 ANSWERS: dict[str, type[BaseModel]] = {
-    "/recommend": schemas.RecommendAnswer,
     "/v1/recommend": schemas.RecommendAnswer,
     "/v1/rank": schemas.RankAnswer,
     "/v1/events": schemas.EventsAnswer,
@@ -59,25 +52,9 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/users/{user_id}": schemas.DeletedAnswer,
     "/v1/items/{item_id}": schemas.ItemAnswer,
     "/v1/items/{item_id}/similar": schemas.ListAnswer,
-    "/v1/items/{item_id}/block": schemas.BlockedAnswer,
-    "/v1/items/{item_id}/unblock": schemas.BlockedAnswer,
     "/v1/popular": schemas.ListAnswer,
-    "/v1/trending": schemas.ListAnswer,
-    "/v1/releases": schemas.ReleasesAnswer,
-    "/v1/releases/{version}/promote": schemas.PointerAnswer,
-    "/v1/releases/rollback": schemas.PointerAnswer,
 }
 many = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-
-
-@pytest.fixture(scope="module")
-def api(published, tmp_path_factory) -> Iterator[TestClient]:
-    """The API over a copy of the release, which deletions and events may change."""
-    changed = replace(published.settings, namespace="properties", admin_key="the-properties-key", release_cache_seconds=60.0)
-    publish.publish(published.work / "bundle", published.work / "lists", changed, Narrator())
-    store = open_store(changed.redis_url, changed.namespace, 2000)
-    yield TestClient(create_app(changed, store, BundleLive(changed)), raise_server_exceptions=False)
-    store.close()
 
 
 def checked(api: TestClient, method: str, route: str, path: str, **how: Any) -> int:
@@ -89,7 +66,7 @@ def checked(api: TestClient, method: str, route: str, path: str, **how: Any) -> 
         ANSWERS[route].model_validate(response.json())
     elif response.status_code != 304:
         schemas.ErrorAnswer.model_validate(response.json(), strict=True)
-        assert str(response.status_code) in {*documented, "403", "404", "405"}, (path, how, response.text)
+        assert str(response.status_code) in documented, (path, how, response.text)
     return response.status_code
 
 
@@ -107,12 +84,11 @@ def test_any_sound_body_is_answered(api, route) -> None:
 
 @pytest.mark.parametrize("route", BODIES)
 def test_any_other_body_is_refused(api, route) -> None:
-    """JSON of any shape, a sound body with one field replaced, and bytes that are no JSON."""
+    """A sound body with anything for one of its fields, and bytes that are no JSON."""
 
     @many
     @given(JUNK, BODIES[route], st.data())
     def check(junk: Any, body: dict[str, Any], data: st.DataObject) -> None:
-        checked(api, "POST", route, route, json=junk)
         field = data.draw(st.sampled_from(sorted(body)))
         checked(api, "POST", route, route, json=body | {field: junk})
         raw = data.draw(st.binary(max_size=20))
@@ -122,31 +98,17 @@ def test_any_other_body_is_refused(api, route) -> None:
 
 
 @pytest.mark.parametrize(
-    "route", ["/v1/users/{id}/recommendations", "/v1/items/{id}", "/v1/items/{id}/similar", "/v1/popular", "/v1/trending"]
+    "route", ["/v1/users/{user_id}/recommendations", "/v1/items/{item_id}", "/v1/items/{item_id}/similar", "/v1/popular"]
 )
-def test_any_path_and_query_is_answered_or_refused(api, route) -> None:
-    """Ids of any text, and parameters with any value."""
-    documented = route.replace("{id}", "{user_id}" if "users" in route else "{item_id}")
+def test_any_query_about_what_is_there_is_answered_or_refused(api, route) -> None:
+    """Users and items of the release, and parameters with any value."""
 
     @many
-    @given(ID.map(str), st.dictionaries(st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100)))
+    @given(
+        st.sampled_from(ITEMS), st.dictionaries(st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100))
+    )
     def check(identity: str, query: dict[str, Any]) -> None:
-        path = route.replace("{id}", quote(identity, safe=""))
-        if "/" not in identity and identity not in (".", ".."):
-            checked(api, "GET", documented, path, params=query)
-
-    check()
-
-
-@pytest.mark.parametrize("route", ["/v1/items/{item_id}/block", "/v1/items/{item_id}/unblock", "/v1/releases/{version}/promote"])
-def test_any_admin_path_is_answered_or_refused(api, route) -> None:
-    """Ids and versions of any text, by one who may."""
-
-    @many
-    @given(TEXT.filter(lambda text: text and "/" not in text and text not in (".", "..")))
-    def check(identity: str) -> None:
-        path = route.replace("{item_id}", quote(identity, safe="")).replace("{version}", quote(identity, safe=""))
-        checked(api, "POST", route, path, headers={"X-Shortlist-Admin-Key": "the-properties-key"})
+        checked(api, "GET", route, route.format(user_id=identity, item_id=identity), params=query)
 
     check()
 

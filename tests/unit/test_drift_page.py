@@ -24,6 +24,16 @@ def test_the_promise_was_measured_at_every_size() -> None:
     assert [told for told in REPORT["null"] if told["flagged"] > told["runs"] / 100] == []
 
 
+def test_who_asks_is_told_from_skew() -> None:
+    """At most 1% of the runs are flagged for who asks, where without strata most are; a spoilt feature nearly always is."""
+    for told in REPORT["askers"]:
+        if told["moved"]:
+            assert told["strata"] >= 0.95 * told["runs"]
+        else:
+            assert told["strata"] <= told["runs"] / 100
+            assert told["factor"] == 1.0 or told["alone"] > told["runs"] / 2
+
+
 def test_detections_rise_with_what_was_done() -> None:
     """Nothing done is almost never flagged, the most that was done almost always, where there are 1,000 rows or more."""
     for curves in REPORT["power"].values():

@@ -1,0 +1,44 @@
+"""What all who keep files in S3 share: how an address is read, a client that does not hang, and errors of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from recsys.errors import ArtefactsUnavailable, InvalidSettings
+
+SCHEME = "s3://"
+
+
+def bucket_and_prefix(uri: str, setting: str) -> tuple[str, str]:
+    """The bucket of s3://bucket/prefix, and the prefix without slashes around it.
+
+    Raises:
+        InvalidSettings: the address names no bucket of S3; `setting` is who said it.
+    """
+    bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or not bucket:
+        raise InvalidSettings(f"{setting}={uri!r} names no bucket: write s3://bucket/prefix")
+    return bucket, prefix.strip("/")
+
+
+def open_client() -> Any:  # noqa: ANN401 - boto3 clients have no static type
+    """A client of S3; credentials, region and `AWS_ENDPOINT_URL` come from where boto3 always takes them."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client("s3", config=Config(connect_timeout=3, read_timeout=30, retries={"max_attempts": 3, "mode": "standard"}))
+
+
+@contextmanager
+def errors(bucket: str) -> Iterator[None]:
+    """Turns what boto3 raises into ArtefactsUnavailable."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        message = f"s3://{bucket} does not answer as it should ({error}): check its name, the network and permissions"
+        raise ArtefactsUnavailable(message) from error

@@ -1,0 +1,29 @@
+"""An API that a property may change as it likes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from starlette.testclient import TestClient
+
+from batch import publish
+from batch.console import Narrator
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys.store import open_store
+
+ADMIN_KEY = "the-properties-key"
+
+
+@pytest.fixture(scope="module")
+def api(published) -> Iterator[TestClient]:
+    """The API over a copy of the release, which deletions and events may change."""
+    own = f"properties-{uuid.uuid4().hex[:8]}"
+    changed = replace(published.settings, namespace=own, admin_key=ADMIN_KEY, release_cache_seconds=60.0)
+    publish.publish(published.work / "bundle", published.work / "lists", changed, Narrator())
+    store = open_store(changed.redis_url, changed.namespace, 2000)
+    yield TestClient(create_app(changed, store, BundleLive(changed)), raise_server_exceptions=False)
+    store.close()

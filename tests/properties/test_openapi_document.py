@@ -1,0 +1,54 @@
+"""Whatever is asked by the OpenAPI document, or against it, the API answers as the document says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from hypothesis import settings
+from schemathesis.checks import CheckFunction
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from starlette.testclient import TestClient
+
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys.settings import Settings
+from recsys.store import open_store
+
+EXAMPLES = 50
+"""Of each operation, beside those that cover its document."""
+
+UNLESS: dict[str, list[CheckFunction]] = {
+    "POST /v1/events": [negative_data_rejection],  # a bad event is rejected by itself, with 200
+    "POST /v1/releases/rollback": [positive_data_acceptance],  # there may be no release to go back to
+}
+"""What the document cannot say of an operation."""
+
+
+def documented() -> schemathesis.BaseSchema:
+    """The document, of an app that is not asked for anything else."""
+    unasked = Settings.from_env({})
+    app = create_app(unasked, open_store(unasked.redis_url, "document", 1), BundleLive(unasked))
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+schema = documented()
+
+
+def whole(value: Any) -> Any:
+    """The value with 5 for each 5.0: to JSON Schema both are integers, and we take only the former."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [whole(inner) for inner in value]
+    return {name: whole(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES)
+def test_every_operation_answers_as_documented(case: schemathesis.Case, api: TestClient) -> None:
+    """No error of the server's, no undocumented status, header or body; what is sound is taken, and what is not refused."""
+    case.body = whole(case.body)
+    case.call_and_validate(
+        app=api.app, headers={"X-Shortlist-Admin-Key": "the-properties-key"}, excluded_checks=UNLESS.get(case.operation.label)
+    )
