@@ -12,7 +12,7 @@ FUNCTION = "Serve"
 
 
 def unserved(template: str) -> list[str]:
-    """The routes that `sam local start-api` would not bring to the function; `["no routes"]` where it finds none."""
+    """The routes that `sam local start-api` would not bring to the function, or guard; `["no routes"]` where it finds none."""
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
     from samcli.lib.providers.api_provider import ApiProvider
     from samcli.lib.providers.sam_function_provider import SamFunctionProvider
@@ -20,8 +20,9 @@ def unserved(template: str) -> list[str]:
 
     stacks, _ = SamLocalStackProvider.get_stacks(template)
     routes, functions = ApiProvider(stacks).api.routes, SamFunctionProvider(stacks)
-    found = {route.path: functions.get(route.function_name or "none") for route in routes}
-    return [path for path, function in found.items() if function is None or function.name != FUNCTION] if found else ["no routes"]
+    found = {r.path: (functions.get(r.function_name or "none"), r.authorizer_object) for r in routes}
+    lost = [path for path, (to, guard) in found.items() if to is None or to.name != FUNCTION or guard is not None]
+    return lost if found else ["no routes"]
 
 
 if __name__ == "__main__":

@@ -100,7 +100,9 @@ def _lifespan(tallies: Tallies | None) -> Callable[[FastAPI], AbstractAsyncConte
 def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
     from fastapi.middleware.cors import CORSMiddleware
 
-    methods, headers = ["GET", "HEAD", "POST"], ["content-type", "if-none-match"]
+    methods = ["GET", "HEAD", "POST"]
+    headers = ["content-type", "if-none-match", "authorization", "x-api-key"]  # the latter two for an authorizer before the API
+    headers += ["x-amz-date", "x-amz-security-token", "x-amz-content-sha256"]  # with which a signature comes
     app.add_middleware(
         CORSMiddleware, allow_origins=list(origins), allow_methods=methods, allow_headers=headers, expose_headers=["etag"]
     )

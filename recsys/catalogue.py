@@ -15,8 +15,8 @@ class Catalogue:
     """The items in row order.
 
     ids: n item ids, unique; titles: n titles, the id where there is none; categories: n tuples of category names, maybe
-    empty; category_names: the C distinct names, sorted; membership: float32[n, C], 1 where an item has a category;
-    year: float32[n], NaN where unknown.
+    empty; category_names: the C that models learn from, sorted, all unless they are too many; membership: float32[n, C], 1
+    where an item has such a category; year: float32[n], NaN where unknown.
     """
 
     ids: tuple[str, ...]

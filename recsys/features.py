@@ -156,13 +156,14 @@ def _weighted_mean(values: Float32, weights: Float32) -> Float32:
 
 def _category_columns(states: UserStates, items: Int32, table: ItemTable) -> dict[str, Float32]:
     membership = table.membership[states.items]  # [U, N, C]
-    norm = np.sqrt(np.square(table.membership).sum(axis=1))  # [n + 1]
+    offered = table.membership[items]  # [U, C, categories]
+    norm = np.sqrt(np.einsum("ucm,ucm->uc", offered, offered))
     out: dict[str, Float32] = {}
     for name, decay in (("category_recent", _RECENT), ("category_all", _ALL)):
         taste = np.matmul(decay[None, None, :], membership)  # [U, 1, C]
         length = np.sqrt(np.square(taste).sum(axis=2))  # [U, 1]
-        products = np.matmul(table.membership[items], taste.transpose(0, 2, 1))[:, :, 0]  # [U, C]
-        scale = length * norm[items]
+        products = np.matmul(offered, taste.transpose(0, 2, 1))[:, :, 0]  # [U, C]
+        scale = length * norm
         out[name] = np.where(scale > 0, products / np.where(scale > 0, scale, 1), np.nan).astype(np.float32)
     return out
 

@@ -32,6 +32,9 @@ from recsys.data.validation import (
 from recsys.errors import InvalidData, InvalidSettings
 from recsys.events import Events, Float32, Int32
 
+MOST_CELLS = 1 << 28
+"""Items times categories that models learn from: a GiB for each copy of the matrix. Of more, the commonest are taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -119,7 +122,7 @@ def _refuse_empty(checked: Checked, rejects: Path | None) -> None:
 def _dataset(found: Interactions, items: Checked | None, users: Checked | None) -> tuple[Dataset, tuple[str, ...]]:
     table = users.frame.drop(*MARKS, "user_id", strict=False) if users is not None else None
     user_ids, rows = users_union(found.user_ids, table["_id"] if table is not None else None)
-    catalogue = _catalogue(items.frame) if items is not None else _bare_catalogue(found.item_ids)
+    catalogue, left = _catalogue(items.frame) if items is not None else (_bare_catalogue(found.item_ids), ())
     events = _events(sorted_events(found), rows, len(user_ids), len(catalogue))
     attributes = pl.DataFrame({"_id": user_ids})
     if table is not None:
@@ -127,6 +130,7 @@ def _dataset(found: Interactions, items: Checked | None, users: Checked | None) 
     vocabulary, tokens, notes = tokenised(attributes.drop("_id"))
     if {"weight", "rating"} <= set(found.checked.frame.columns):
         notes = ("interactions: there is a weight beside the rating, and only the weight is used", *notes)
+    notes = (*left, *notes)
     ids = tuple(user_ids.to_list())
     print_ = _fingerprint(events, catalogue, ids, tokens, vocabulary)
     return Dataset(events, catalogue, ids, tokens, vocabulary, print_), notes
@@ -151,15 +155,17 @@ def _nan_filled(column: pl.Series) -> Float32:
     return values
 
 
-def _catalogue(frame: pl.DataFrame) -> Catalogue:
+def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
+    """The items table as a catalogue, and a note where some of its categories are not learnt from."""
     lists = frame["_categories"]
-    names = lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().unique().sort().to_list()
+    names, notes = _learnt_categories(lists)
     membership = np.zeros((frame.height, len(names)), np.float32)
     pairs = frame.select(pl.int_range(pl.len()).alias("row"), "_categories").explode("_categories").drop_nulls()
+    pairs = pairs.filter(pl.col("_categories").is_in(names))
     if names:
         columns = pairs["_categories"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
         membership[pairs["row"].to_numpy(), columns.to_numpy()] = 1.0
-    return Catalogue(
+    catalogue = Catalogue(
         tuple(frame["_id"].to_list()),
         tuple(frame["_title"].to_list()),
         tuple(tuple(c) for c in lists.to_list()),
@@ -167,6 +173,18 @@ def _catalogue(frame: pl.DataFrame) -> Catalogue:
         membership,
         _nan_filled(frame["_year"]),
     )
+    return catalogue, notes
+
+
+def _learnt_categories(lists: pl.Series) -> tuple[list[str], tuple[str, ...]]:
+    """The names of the commonest categories, sorted, as many as MOST_CELLS allows, and a note on the others."""
+    found = lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().rename("name").value_counts()
+    most = MOST_CELLS // max(1, len(lists))
+    names = found.sort(["count", "name"], descending=[True, False])["name"].head(most).sort().to_list()
+    if len(names) == found.height:
+        return names, ()
+    told = f"items: {found.height} categories of {len(lists)} items are too many, the commonest {most} are taken"
+    return names, (f"{told}: the others are shown and filtered by, but not learnt from",)
 
 
 def _bare_catalogue(ids: pl.Series) -> Catalogue:

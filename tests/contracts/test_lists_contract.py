@@ -116,6 +116,9 @@ def test_origins_are_closed_unless_opened(own) -> None:
     settings = replace(settings, cors_origins=("https://shop.example",))
     opened = TestClient(create_app(settings, store, BundleLive(settings)))
     assert opened.options("/recommend", headers=asking).headers["access-control-allow-origin"] == "https://shop.example"
+    for name in ("authorization", "x-api-key", "x-amz-date,x-amz-security-token"):  # as an authorizer needs them
+        told = opened.options("/recommend", headers=asking | {"Access-Control-Request-Headers": name})
+        assert told.status_code == 200
     other = opened.get("/v1/popular", headers=asking | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
 

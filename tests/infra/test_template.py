@@ -88,6 +88,7 @@ def test_a_role_is_assumed_by_its_own_service_alone() -> None:
         if r["Type"] == "AWS::IAM::Role"
     }
     assert trusted == {
+        "KeyCheckRole": ["lambda.amazonaws.com"],
         "ServeRole": ["lambda.amazonaws.com"],
         "BatchStartRole": ["ecs-tasks.amazonaws.com"],
         "BatchRole": ["ecs-tasks.amazonaws.com"],
@@ -118,16 +119,51 @@ def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
 
 
 def test_every_route_but_health_is_authorised() -> None:
-    """Nobody gets recommendations without a signature or a token, whichever the parameter says."""
+    """Nobody gets recommendations without a signature, a token or a key, whichever the parameter says."""
     routes = [(r["Properties"], r.get("Condition")) for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
     assert [(told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes] == [
         ("ANY /{proxy+}", "AWS_IAM", "UseIam"),
         ("ANY /{proxy+}", "JWT", "UseJwt"),
+        ("ANY /{proxy+}", "CUSTOM", "UseKey"),
+        ("OPTIONS /{proxy+}", "NONE", "HasCors"),
         ("GET /health", "NONE", None),
     ]
     allowed = TEMPLATE["Parameters"]["Authorization"]["AllowedValues"]
-    conditions = [TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt")]
-    assert (allowed, conditions) == (["AWS_IAM", "JWT"], ["AWS_IAM", "JWT"])
+    conditions = [TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt", "UseKey")]
+    assert (allowed, conditions) == (["AWS_IAM", "JWT", "API_KEY"],) * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "authorised"),
+    [("a-key-of-one-caller", True), ("another-callers-key", True), ("a-key-of-one-calle", False), ("", False), ("ключ", False)],
+)
+def test_a_key_is_compared_whole(monkeypatch, given, authorised) -> None:
+    """The authorizer's own code, as the template has it, on an event of payload version 2.0."""
+    monkeypatch.setenv("API_KEYS", "a-key-of-one-caller,another-callers-key")
+    module: dict[str, Any] = {}
+    exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], module)  # noqa: S102 - ours
+    event = {"version": "2.0", "type": "REQUEST", "identitySource": [given], "headers": {"x-api-key": given}}
+    assert module["handler"](event, None) == {"isAuthorized": authorised}
+
+
+def test_the_authorizer_is_asked_and_may_be() -> None:
+    """It is told of the header alone, answers in the simple form, and only this API may invoke it."""
+    told = RESOURCES["KeyAuthorizer"]["Properties"]
+    assert (told["IdentitySource"], told["AuthorizerPayloadFormatVersion"]) == (["$request.header.X-Api-Key"], "2.0")
+    assert (told["EnableSimpleResponses"], "${KeyCheck.Arn}/invocations" in told["AuthorizerUri"]["Fn::Sub"]) == (True, True)
+    permission = RESOURCES["ApiMayCheckKeys"]["Properties"]
+    assert (permission["FunctionName"], permission["Principal"]) == ({"Ref": "KeyCheck"}, "apigateway.amazonaws.com")
+    assert permission["SourceArn"]["Fn::Sub"].endswith(":${HttpApi}/authorizers/${KeyAuthorizer}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "taken"),
+    [("", True), ("0123456789abcdef", True), (f"{'a' * 64},{'b' * 16}", True)]
+    + [(bad, False) for bad in ("short", f"{'a' * 16},", f"{'a' * 16},short", f"{'a' * 16} {'b' * 16}", "é" * 16)],
+)
+def test_keys_that_no_header_holds_are_refused(keys, taken) -> None:
+    """CloudFormation matches the whole value with the pattern."""
+    assert bool(re.fullmatch(TEMPLATE["Parameters"]["ApiKeys"]["AllowedPattern"], keys)) == taken
 
 
 def test_the_network_has_no_way_out() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.data import Loaded, load
+from recsys.data import Loaded, load, loading
 from recsys.errors import InvalidData, InvalidSettings
 
 Frame = dict[str, list[Any]]
@@ -244,6 +244,24 @@ def test_items_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(catalogue.year, np.array([1995, np.nan, np.nan], np.float32))
     assert triples(loaded) == [("1", "10", 1), ("2", "20", 3)]
     assert loaded.dataset.events.n_items == 3
+
+
+def test_of_too_many_categories_the_commonest_are_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the bound on the matrix allows, of two as common the first by name; every item is shown with all of its own."""
+    items: Frame = {"item_id": ["1", "2", "3"], "categories": [["d", "b"], ["c", "d"], ["a", "b"]]}
+    source: Frame = {"user_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]}
+    paths = (written(tmp_path, "i.parquet", source), written(tmp_path, "items.parquet", items))
+    whole = load(*paths)
+    assert (whole.dataset.catalogue.category_names, whole.notes) == (("a", "b", "c", "d"), ())
+    monkeypatch.setattr(loading, "MOST_CELLS", 3 * 3 + 2)
+    loaded = load(*paths)
+    catalogue = loaded.dataset.catalogue
+    assert (catalogue.category_names, catalogue.categories) == (("a", "b", "d"), (("d", "b"), ("c", "d"), ("a", "b")))
+    assert catalogue.membership.tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 0]]
+    others = "the others are shown and filtered by, but not learnt from"
+    assert loaded.notes == (f"items: 4 categories of 3 items are too many, the commonest 3 are taken: {others}",)
+    monkeypatch.setattr(loading, "MOST_CELLS", 2)
+    assert load(*paths).dataset.catalogue.membership.shape == (3, 0)
 
 
 def test_items_as_csv(tmp_path: Path) -> None:
