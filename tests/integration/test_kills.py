@@ -80,14 +80,14 @@ class Site:
     users: tuple[str, ...]
     recommender: Recommender
 
-    def answers(self) -> dict[str, tuple[object, ...]]:
-        """What each user is answered, whatever the release: whence it came, and the items with their scores."""
-        return {user: _told(self.recommender.recommend(Asked(user, 10))) for user in self.users}
+    def answers(self) -> tuple[set[str], dict[str, tuple[object, ...]]]:
+        """The releases that users are answered from, and what each is told: whence it came, and the items with their scores."""
+        found = {user: self.recommender.recommend(Asked(user, 10)) for user in self.users}
+        return {answer.version for answer in found.values()}, {user: _told(answer) for user, answer in found.items()}
 
-    def serving(self) -> tuple[set[str], list[str]]:
-        """The releases that users are answered from, and those that `shortlist release list` marks."""
-        answered = {self.recommender.recommend(Asked(user, 1)).version for user in self.users}
-        return answered, [line.split()[1] for line in releases.listing(self.settings) if line.startswith("*")]
+    def marked(self) -> list[str]:
+        """The releases that `shortlist release list` calls serving."""
+        return [line.split()[1] for line in releases.listing(self.settings) if line.startswith("*")]
 
     def publish(self, bundle: Path, lists: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
         """Publishes in a process of its own, which is killed at a message; 0: at none."""
@@ -128,7 +128,7 @@ def test_no_reader_notices_a_publication_that_is_killed_anywhere(site, release, 
     for world, directory in work.items():
         counted = site.publish(*release(f"{world}-00", *directory))
         assert counted.returncode == 0, counted.stderr
-        answers[world], totals[world] = site.answers(), int(counted.stdout)
+        answers[world], totals[world] = site.answers()[1], int(counted.stdout)
     assert answers["plain"] != answers["shifted"]
 
     old, serving = "shifted", "shifted-00"
@@ -136,12 +136,13 @@ def test_no_reader_notices_a_publication_that_is_killed_anywhere(site, release, 
         version = f"{world}-{turn + 1:02d}"
         made = release(version, *work[world])
         assert site.publish(*made, kill_at=points(totals[world])[turn]).returncode == -signal.SIGKILL
-        assert (site.serving(), site.answers()) == (({serving}, [serving]), answers[old])
+        assert (site.answers(), site.marked()) == (({serving}, answers[old]), [serving])
         for seen in set(artefacts.versions()) & {version}:
             artefacts.fetch(seen, tmp_path / "seen")
         if turn % 3 == 0:  # what `release prune` removes is no loss to the second run
             artefacts.sweep(time.time() + 60)
         publish(*made, site.settings, narrator)
-        assert (site.serving(), site.answers()) == (({version}, [version]), answers[world])
+        assert (site.answers(), site.marked()) == (({version}, answers[world]), [version])
+        releases.prune(site.settings, 1, time.time())
         old, serving = world, version
     assert artefacts.sweep(time.time() + 60) == 0
