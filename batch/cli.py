@@ -220,6 +220,8 @@ def events_group() -> None:
 @click.option("--out", metavar="PATH", required=True, help="Where the Parquet files go, and stay: a directory or s3://.")
 def events_drain(out: str) -> None:
     """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    from contextlib import closing
+
     from batch.drain import drain
     from batch.publish import BATCH_TIMEOUT_MS
     from recsys.event_files import open_event_files
@@ -227,8 +229,8 @@ def events_drain(out: str) -> None:
     from recsys.store import open_store
 
     settings = Settings.from_env(os.environ)
-    log = EventLog(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS))
-    told = drain(log, open_event_files(out))
+    with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
+        told = drain(EventLog(store), open_event_files(out))
     click.echo(
         f"{told.events} events in {len(told.files)} files in {out}; "
         f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"

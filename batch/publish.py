@@ -5,6 +5,7 @@ Until the flip nobody reads the new release; a crash at any point leaves the old
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -42,9 +43,15 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
         ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written.
     """
     manifest = verify(bundle)
+    with contextlib.closing(_store(settings)) as store:
+        store.ping()
+        return _published(store, bundle, lists, settings, narrator, manifest)
+
+
+def _published(
+    store: RedisStore, bundle: Path, lists: Path, settings: Settings, narrator: Narrator, manifest: dict[str, Any]
+) -> str:
     version = str(manifest["version"])
-    store = _store(settings)
-    store.ping()
     with narrator.stage("upload the bundle"):
         artefacts = open_artefacts(settings.artefacts)
         if version not in artefacts.versions():
@@ -65,17 +72,13 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
     releases.flip(store, version)
     narrator.say(f"  release {version} is serving")
-    store.close()
     return version
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
     """Whether a user id is one of those that were deleted, whom nothing may learn from."""
-    store = _store(settings)
-    try:
+    with contextlib.closing(_store(settings)) as store:
         return store.is_deleted()
-    finally:
-        store.close()
 
 
 def promote(settings: Settings, version: str) -> ReleasePointer:

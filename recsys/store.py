@@ -450,7 +450,10 @@ class RedisStore:
             for command in commands:
                 pipe.execute_command(*command)
             return list(pipe.execute())
-        connection = self._waiting.pop() if self._waiting else pool.get_connection()
+        try:
+            connection = self._waiting.pop()
+        except IndexError:  # another thread may have taken the last one
+            connection = pool.get_connection()
         try:
             replies = connection.retry.call_with_retry(
                 lambda: _asked_over(connection, commands), lambda _: connection.disconnect()

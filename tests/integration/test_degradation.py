@@ -11,6 +11,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,8 @@ def test_a_redis_that_does_not_answer_is_left_alone_for_a_while_and_then_asked_a
     slow(world, 5000)
     ask(client, user_id=world.known)
     world.store.redis.close()
-    open_store(world.settings.redis_url, "own", 60_000).ping()  # which is answered when the time is over
+    with closing(open_store(world.settings.redis_url, "own", 60_000)) as patient:
+        patient.ping()  # which is answered when the time is over
     assert told(ask(client, user_id=world.known)) == ("popular", True, 10)
     world.seconds += 1.5
     assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
@@ -388,6 +390,7 @@ def test_a_burst_of_misses_computes_once(world) -> None:
         recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
         gate.wait()
         answers.append(recommender.recommend(Asked(world.known, 10, filters=Filters())).ranked)
+        store.close()
 
     threads = [threading.Thread(target=one) for _ in range(8)]
     for thread in threads:

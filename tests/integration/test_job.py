@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +47,12 @@ def small_job(tables, tmp_path, valkey_url, namespace, narrator) -> Job:
     return Job(*paths, tmp_path / "work", Settings.from_env(environ), narrator)
 
 
+def pointer(told: Job) -> ReleasePointer | None:
+    """What serves where a job publishes."""
+    with closing(open_store(told.settings.redis_url, told.settings.namespace, 1000)) as store:
+        return store.release()
+
+
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the stages that run from here on."""
     ran: list[str] = []
@@ -68,15 +74,15 @@ def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, mon
     job.run(small_job)
     job.run(small_job)
     assert ran == list(job.STAGES)
-    store = open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000)
-    first = store.release()
+    first = pointer(small_job)
     changed = replace(small_job, settings=replace(small_job.settings, top_k_candidates=30))
     monkeypatch.setattr(job, "datetime", type("Later", (), {"now": staticmethod(job_time)}))
     job.run(changed)
     assert ran == [*job.STAGES, *job.STAGES]
-    assert store.release() == ReleasePointer(store.release().current, first.current)
+    second = pointer(changed)
+    assert second == ReleasePointer(second.current, first.current)
     rolled = publish.rollback(changed.settings)
-    assert rolled == ReleasePointer(first.current, store.release().previous)
+    assert rolled == ReleasePointer(first.current, second.current)
     assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
 
 
@@ -143,7 +149,7 @@ def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypat
     monkeypatch.setattr(evaluation, "compare", poor)
     with pytest.raises(ReleaseRefused, match="must beat popularity"):
         job.run(small_job)
-    assert open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000).release() is None
+    assert pointer(small_job) is None
 
 
 def test_a_list_that_reads_back_otherwise_stops_the_flip(published, namespace, narrator, monkeypatch) -> None:
@@ -165,6 +171,7 @@ def test_a_list_that_reads_back_otherwise_stops_the_flip(published, namespace, n
     monkeypatch.undo()
     version = publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
     assert store.release() == ReleasePointer(version, "old")
+    store.close()
 
 
 def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) -> None:
@@ -193,7 +200,7 @@ def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path
     """No ratings, titles, categories, years or users: a report of every method, or a clear error."""
     loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
     report = None
-    with contextlib.suppress(ShortlistError):
+    with suppress(ShortlistError):
         report = evaluation.run(loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), narrator)
     if report is None:
         return
