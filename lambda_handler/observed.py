@@ -23,16 +23,17 @@ class _Observed:
         found = getattr(self._store, name)
         if name.startswith("_") or not callable(found):
             return found
-        timed = self._timed(name)
+        timed = _timed(self._store, name, self._metrics)
         setattr(self, name, timed)  # so that this is not asked again
         return timed
 
-    def _timed(self, name: str) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the command
-            started = time.perf_counter()
-            try:
-                return getattr(self._store, name)(*args, **kwargs)
-            finally:
-                self._metrics.record("shortlist_store_seconds", time.perf_counter() - started, command=name)
 
-        return timed
+def _timed(store: Store, name: str, metrics: Metrics) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the command
+        started = time.perf_counter()
+        try:
+            return getattr(store, name)(*args, **kwargs)
+        finally:
+            metrics.record("shortlist_store_seconds", time.perf_counter() - started, command=name)
+
+    return timed

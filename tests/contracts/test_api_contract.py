@@ -270,7 +270,8 @@ class Gone(RedisStore):
     def leave(self) -> None:
         """Every later command meets a server that is not there."""
         dead = open_store("unix:///nonexistent/valkey.sock", self.keys.namespace, 200)
-        self._connect, self._client = dead._connect, None
+        self.close()
+        self._connect = dead._connect
 
 
 def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published, known) -> None:
@@ -284,6 +285,7 @@ def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published,
     assert (known_answer["source"], known_answer["degraded"], len(ids_of(known_answer))) == ("popular", True, 10)
     assert (session["source"], session["degraded"], len(ids_of(session))) == ("session", True, 10)
     assert 'shortlist_degraded_total{kind="StoreUnavailable"}' in client.get("/metrics").text
+    store.close()
 
 
 def test_a_process_that_never_saw_redis_says_so(published, tmp_path) -> None:
