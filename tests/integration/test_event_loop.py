@@ -16,6 +16,7 @@ from lambda_handler.answers import PLAIN, Filters
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.live_cache import LiveCache, digest_of
+from tests.loops import run_apart
 
 SECONDS = 30
 """After so long a test fails rather than hangs."""
@@ -85,7 +86,7 @@ def test_a_cached_answer_does_not_wait_for_a_live_one(own, published, method, pa
     async def slow(client: AsyncClient) -> Response:
         return await client.request(method, path.replace("/1/", f"/{item}/"), json=told)
 
-    answers = asyncio.run(meanwhile(app, gate, slow, published.dataset.user_ids[0]))
+    answers = run_apart(meanwhile(app, gate, slow, published.dataset.user_ids[0]))
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["source"] == "batch"
 
@@ -105,5 +106,5 @@ def test_a_cached_answer_does_not_wait_for_another_process(own, published, monke
     async def slow(client: AsyncClient) -> Response:
         return await client.post("/recommend", json={"user_id": first, "k": 5})
 
-    answers = asyncio.run(meanwhile(app, gate, slow, second))
+    answers = run_apart(meanwhile(app, gate, slow, second))
     assert [answer.json()["source"] for answer in answers] == ["batch", "live"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from starlette.testclient import TestClient
 from lambda_handler.envelope import add_errors
 from lambda_handler.metrics import Metrics
 from lambda_handler.routes.direct import body_of, direct, query_of
+from tests.loops import run_apart
 
 
 class Wish(BaseModel):
@@ -133,7 +133,7 @@ def answered(messages: list[dict[str, Any]]) -> list[Any]:
 
     headers = [(b"content-type", JSON.encode())]
     scope = {"type": "http", "method": "POST", "path": "/wish", "headers": headers, "query_string": b"", "root_path": ""}
-    asyncio.run(with_routes(ours=True)(scope, receive, send))
+    run_apart(with_routes(ours=True)(scope, receive, send))
     return sent
 
 
