@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -220,8 +220,6 @@ def events_group() -> None:
 @click.option("--out", metavar="PATH", required=True, help="Where the Parquet files go, and stay: a directory or s3://.")
 def events_drain(out: str) -> None:
     """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
-    from contextlib import closing
-
     from batch.drain import drain
     from batch.publish import BATCH_TIMEOUT_MS
     from recsys.event_files import open_event_files

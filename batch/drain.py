@@ -53,7 +53,7 @@ def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
         InvalidInput: the files' place cannot be written, or another drain is at work in it.
         Unavailable: Redis or S3 does not answer; what is not in a file by then is still in the stream.
     """
-    with files.drained():
+    with files.draining():
         log.join()
         is_forgotten = log.store.is_deleted()
         told = Drained()

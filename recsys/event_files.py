@@ -25,7 +25,7 @@ class EventFiles(Protocol):
     address: str
 
     @contextmanager
-    def drained(self) -> Iterator[None]:
+    def draining(self) -> Iterator[None]:
         """Makes the place ready for a drain, which is alone in it where two would disturb each other.
 
         Raises:
@@ -63,7 +63,7 @@ class DirectoryEventFiles:
         self._directory = Path(address)
 
     @contextmanager
-    def drained(self) -> Iterator[None]:
+    def draining(self) -> Iterator[None]:
         """See `EventFiles`: the lock goes with its process, and what a drain before left half-written goes too."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class S3EventFiles:
         self._client = s3.open_client()
 
     @contextmanager
-    def drained(self) -> Iterator[None]:
+    def draining(self) -> Iterator[None]:
         """See `EventFiles`."""
         self.names()  # a bucket that cannot be used is told before anything is taken from the stream
         yield

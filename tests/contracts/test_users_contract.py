@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,14 +186,20 @@ def files_holding(text: str, *directories: Path) -> list[str]:
     return found
 
 
-def test_the_next_training_knows_nothing_of_a_deleted_user(
-    named_tables, tables, tmp_path, valkey_url, namespace, narrator
-) -> None:
-    """Neither of the old interactions nor of drained events; no key, and no file that the run leaves, has the id."""
+@pytest.fixture
+def named(named_tables, tables, tmp_path, valkey_url, namespace, narrator) -> Iterator[tuple[Job, RedisStore]]:
+    """A job on tables that name NAME, and the store that it publishes to."""
     environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
     settings = Settings.from_env(environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"})
-    store = open_store(valkey_url, namespace, 1000)
-    events, work = tmp_path / "events", tmp_path / "work"
+    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
+    with closing(open_store(valkey_url, namespace, 1000)) as store:
+        yield Job(*paths, tmp_path / "work", settings, narrator), store
+
+
+def test_the_next_training_knows_nothing_of_a_deleted_user(named, tables, tmp_path) -> None:
+    """Neither of the old interactions nor of drained events; no key, and no file that the run leaves, has the id."""
+    job, store = named
+    events = tmp_path / "events"
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
     EventLog(store).append([EventRecord("e1", NAME, item, 1_900_000_000), EventRecord("e2", "2", item, 1_900_000_000)])
     drain(EventLog(store), open_event_files(str(events)))
@@ -199,24 +207,17 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(
     Upkeep(store).delete_user(NAME, 1)
     EventLog(store).append([EventRecord("e3", NAME, item, 1_900_000_001)])
     drain(EventLog(store), open_event_files(str(events)))
-    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
-    job_module.run(Job(*paths, work, settings, narrator, events=str(events)))
-    users = msgpack.unpackb((work / "dataset.msgpack").read_bytes())["user_ids"]
+    job_module.run(replace(job, events=str(events)))
+    users = msgpack.unpackb((job.work / "dataset.msgpack").read_bytes())["user_ids"]
     assert len(users) == 149
     assert holding(store, NAME) == []
-    assert files_holding(NAME, work, events, tmp_path / "artefacts") == []
+    assert files_holding(NAME, job.work, events, tmp_path / "artefacts") == []
     assert "2" in users
 
 
-def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(
-    named_tables, tables, tmp_path, valkey_url, namespace, narrator
-) -> None:
+def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(named, tmp_path) -> None:
     """Whichever stages have read of them: no list, no history, no name in the bundle; and the next run never reads of them."""
-    environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
-    settings = Settings.from_env(environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"})
-    store = open_store(valkey_url, namespace, 1000)
-    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
-    job = Job(*paths, tmp_path / "work", settings, narrator)
+    job, store = named
     late = {"features": NAME, "evaluate": "2", "precompute": "3"}
     for stage in job_module.STAGES:
         job_module.run_stage(job, stage)

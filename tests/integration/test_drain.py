@@ -165,7 +165,7 @@ def test_an_entry_deleted_after_it_was_taken_is_passed_over(store, tmp_path) -> 
 def test_two_drains_into_one_directory_are_refused(store, tmp_path) -> None:
     """The second is told to wait."""
     files = open_event_files(str(tmp_path))
-    with files.drained(), pytest.raises(InvalidInput, match="another drain is at work"):
+    with files.draining(), pytest.raises(InvalidInput, match="another drain is at work"):
         drain(EventLog(store), files)
 
 
