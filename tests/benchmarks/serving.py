@@ -127,7 +127,7 @@ def main() -> None:
     """Prints the table."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO
     work = directory / "work"
-    if not (work / "lists").exists():
+    if not (work / "done" / "precompute").exists():
         if len(sys.argv) < 5:
             raise SystemExit(f"there is no release in {directory}: run `make demo` first")
         users, items, events = map(int, sys.argv[2:5])
