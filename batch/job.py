@@ -54,6 +54,7 @@ from recsys.training.fit import (
 from recsys.training.lambdamart import FittedRanker, Groups, RankerParams
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
+from recsys.watermark import position_at
 
 CODE_VERSION = "0.1.0"
 FOLDS = (0, 1, 2)
@@ -61,6 +62,9 @@ ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
 
 PUBLISH = "publish"
+
+WATERMARK = "watermark.txt"
+"""In the work directory: the position in the stream of events up to which the run has learnt."""
 
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
@@ -124,6 +128,8 @@ def features(job: Job) -> None:
     """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
     job.work.mkdir(parents=True, exist_ok=True)
     with job.narrator.stage("read and validate") as progress:
+        started = time.time()
+        drained = publish.drained_up_to(job.settings)  # before the files are read, or they might lack some of it
         loaded = data.load(
             job.interactions,
             job.items,
@@ -139,6 +145,9 @@ def features(job: Job) -> None:
         (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
+        # Without drained events only the table's own latest time says what it can have learnt of them.
+        in_table = position_at(min(started, int(dataset.events.time.max())))
+        (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
     for note in loaded.notes:
         job.narrator.say(f"  {note}")
     for fold in FOLDS:
@@ -362,6 +371,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(time.time()),
         "as_of": int(events.time.max()),
+        "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": CODE_VERSION,
         "data": evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),

@@ -43,7 +43,8 @@ def check(artefacts: Artefacts, store: Store, version: str, written: Iterable[Pr
     with tempfile.TemporaryDirectory() as directory:
         loaded = bundle.load(artefacts.fetch(version, Path(directory)))
         stored = store.lists(version, [p.user_id for p in sample])
-        found = [_difference(loaded, user, packed) for user, packed in zip(sample, stored, strict=True)]
+        pairs = enumerate(zip(sample, stored, strict=True), 1)
+        found = [_difference(loaded, number, user, packed) for number, (user, packed) in pairs]
     broken = [difference for difference in found if difference is not None]
     if broken:
         message = (
@@ -55,20 +56,21 @@ def check(artefacts: Artefacts, store: Store, version: str, written: Iterable[Pr
     return f"{len(sample)} lists are what the live path answers"
 
 
-def _difference(loaded: Bundle, user: Precomputed, packed: bytes | None) -> str | None:
-    """Where the list and the live answer part; None where they agree."""
+def _difference(loaded: Bundle, number: int, user: Precomputed, packed: bytes | None) -> str | None:
+    """Where the list and the live answer part; None where they agree. Users are numbers here: a log outlives them."""
+    name = f"user {number} of the sample"
     if packed is None:
-        return f"{user.user_id!r}: there is no list"
+        return f"{name}: there is no list"
     written = unpack_list(packed)
     live = live_answer(loaded, user.record, int(loaded.manifest["list_length"]))
     for place, pair in enumerate(zip(written.rows, live.rows, strict=False), 1):
         if pair[0] != pair[1]:
-            return f"{user.user_id!r}: place {place} has {_name(loaded, pair[0])}, live {_name(loaded, pair[1])}"
+            return f"{name}: place {place} has {_name(loaded, pair[0])}, live {_name(loaded, pair[1])}"
     if len(written.rows) != len(live.rows) or written.n_candidates != live.n_candidates:
         lengths = (len(written.rows), written.n_candidates), (len(live.rows), live.n_candidates)
-        return f"{user.user_id!r}: {lengths[0]} items and candidates, live {lengths[1]}"
+        return f"{name}: {lengths[0]} items and candidates, live {lengths[1]}"
     if not np.allclose(written.scores, live.scores, rtol=TOLERANCE, atol=1e-6):
-        return f"{user.user_id!r}: scores from {written.scores[0]}, live {live.scores[0]}"
+        return f"{name}: scores from {written.scores[0]}, live {live.scores[0]}"
     return None
 
 

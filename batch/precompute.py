@@ -26,6 +26,7 @@ from recsys.errors import InvalidSettings
 from recsys.events import MISSING, Float32, UserStates, states_at
 from recsys.pipeline import CHUNK, recommend
 from recsys.settings import Engine
+from recsys.watermark import BEGINNING
 from recsys.wire import UserRecord, pack_list
 
 SHARD_USERS = 2048
@@ -138,6 +139,7 @@ def _write_users(file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range,
     states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop])
     found = recommend(bundle.model, states, length)
     created_at, as_of = int(bundle.manifest["created_at"]), int(bundle.manifest["as_of"])
+    watermark = int(bundle.manifest.get("watermark", BEGINNING))
     for at, user in enumerate(users):
         kept = found.items[at] != MISSING
         packed = pack_list(
@@ -148,6 +150,7 @@ def _write_users(file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range,
             found.items[at, kept].astype("<i4").tobytes(),
             _half(found.scores[at, kept]),
             _half(found.retrieval[at, kept]),
+            watermark,
         )
         record = user_record(dataset, states, at, user)
         told = [record.items, record.times, record.weights, record.n_events, record.seen, record.attributes]

@@ -19,11 +19,13 @@ from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
 from recsys import releases
-from recsys.artefacts import open_artefacts, verify
+from recsys.artefacts import Artefacts, open_artefacts, verify
 from recsys.errors import ReleaseRefused
+from recsys.event_log import EventLog
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
+from recsys.watermark import BEGINNING
 from recsys.wire import ItemRecord, ReleasePointer, pack_list, unpack_list
 
 BATCH_TIMEOUT_MS = 30_000
@@ -56,13 +58,29 @@ def _published(
         artefacts = open_artefacts(settings.artefacts)
         if version not in artefacts.versions():
             artefacts.publish(bundle)
+    _note(store, manifest)  # first, so that deleting a user, and whoever clears up after a crash, knows of the release
+    try:
+        _write_and_verify(store, artefacts, bundle, lists, narrator, manifest)
+    except ReleaseRefused:
+        store.retire(version, settings.list_ttl_seconds)
+        raise
+    releases.flip(store, version)
+    narrator.say(f"  release {version} is serving")
+    retired = retire_superseded(store, settings.list_ttl_seconds)
+    if retired:
+        narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
+    return version
+
+
+def _write_and_verify(
+    store: RedisStore, artefacts: Artefacts, bundle: Path, lists: Path, narrator: Narrator, manifest: dict[str, Any]
+) -> None:
+    version = str(manifest["version"])
     with narrator.stage("write the lists") as progress:
-        ttl = settings.list_ttl_seconds
-        _write_items(store, version, bundle, ttl)
-        _note(store, manifest)  # before the lists, so that deleting a user finds them; after the items, or it would be dropped
+        _write_items(store, version, bundle)
         is_deleted = store.is_deleted()
-        written = store.write_lists(version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted)), ttl)
-        store.write_users((p.user_id, p.record) for p in _kept(lists, is_deleted))
+        written = store.write_lists(version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted)))
+        store.merge_users(((p.user_id, p.record) for p in _kept(lists, is_deleted)), int(manifest.get("watermark", BEGINNING)))
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with narrator.stage("verify by reading back") as progress:
@@ -70,9 +88,25 @@ def _published(
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
     with narrator.stage("compare with live answers") as progress:
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
-    releases.flip(store, version)
-    narrator.say(f"  release {version} is serving")
-    return version
+
+
+def retire_superseded(store: RedisStore, ttl: int) -> list[str]:
+    """Lets every release expire that neither serves, nor is a canary, nor would come back by a rollback; gives them.
+
+    Only here keys get a time to live: a server that is full evicts keys that have one, and a refresh may be late.
+    """
+    pointer = store.release()
+    kept = () if pointer is None else pointer.versions
+    upkeep = Upkeep(store)
+    retired: list[str] = []
+    for version in upkeep.versions():
+        if version in kept:
+            continue
+        if store.retire(version, ttl):
+            retired.append(version)
+        elif store.popular(version) is None:
+            upkeep.forget_release(version)
+    return retired
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
@@ -81,14 +115,27 @@ def deleted_users(settings: Settings) -> Callable[[str], bool]:
         return store.is_deleted()
 
 
+def drained_up_to(settings: Settings) -> int:
+    """The position in the stream of events up to which every event lies in the drain's files."""
+    with contextlib.closing(_store(settings)) as store:
+        return EventLog(store).drained_up_to()
+
+
 def promote(settings: Settings, version: str) -> ReleasePointer:
-    """See `releases.promote`, under these settings."""
-    return releases.promote(_store(settings), open_artefacts(settings.artefacts), version)
+    """See `releases.promote`, under these settings; a release that was retired is kept from expiring first."""
+    artefacts = open_artefacts(settings.artefacts)
+    with contextlib.closing(_store(settings)) as store:
+        artefacts.manifest(version)
+        store.restore(version)
+        pointer = releases.promote(store, artefacts, version)
+        retire_superseded(store, settings.list_ttl_seconds)
+        return pointer
 
 
 def rollback(settings: Settings) -> ReleasePointer:
     """See `releases.rollback`, under these settings."""
-    return releases.rollback(_store(settings), open_artefacts(settings.artefacts))
+    with contextlib.closing(_store(settings)) as store:
+        return releases.rollback(store, open_artefacts(settings.artefacts))
 
 
 def _store(settings: Settings) -> RedisStore:
@@ -113,23 +160,24 @@ def _delete_late(store: RedisStore, lists: Path) -> None:
             Upkeep(store).delete_user(user.user_id, int(time.time()))
 
 
-def _write_items(store: RedisStore, version: str, bundle: Path, ttl: int) -> None:
+def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
     catalog = msgpack.unpackb((bundle / "catalog.msgpack").read_bytes(), use_list=False)
     columns = zip(catalog["ids"], catalog["titles"], catalog["categories"], strict=True)
-    store.write_items(version, ((row, ItemRecord(*told)) for row, told in enumerate(columns)), ttl)
+    store.write_items(version, ((row, ItemRecord(*told)) for row, told in enumerate(columns)))
     popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")[:1000]
     manifest = verify(bundle)
     falling = np.linspace(1, 0, len(popular), endpoint=False).astype("<f2").tobytes()
     at = (int(manifest["created_at"]), int(manifest["as_of"]))
-    store.write_popular(version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling), ttl)
+    store.write_popular(version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling))
 
 
 def _verify_items(store: RedisStore, version: str) -> None:
-    """A hash is lost whole or not at all, so the popular items stand for all."""
+    """The whole catalogue is there, and the popular items are as they were written."""
     packed = store.popular(version)
     rows = () if packed is None else unpack_list(packed).rows
     shown = [item for item in store.items(version, rows) if item is not None]
-    if not shown or len(shown) != len(rows) or store.row_of(version, shown[0].id) != rows[0]:
+    as_written = len(shown) == len(rows) and shown and store.rows_of(version, [shown[0].id])[0] == [rows[0]]
+    if not as_written or not store.is_whole(version):
         message = (
             f"release {version}: {len(shown)} of its {len(rows)} popular items read back as written; the old release goes on "
             "serving: check Redis's memory and eviction, and publish again"
@@ -144,11 +192,11 @@ def _verify(store: RedisStore, version: str, lists: Path, written: int, is_delet
         raise ReleaseRefused(f"release {version}: {written} of {total} lists were written; the old release goes on serving")
     stored = store.lists(version, [p.user_id for p in sample])
     late = store.is_deleted()
-    broken = [p.user_id for p, found in zip(sample, stored, strict=True) if found != p.packed and not late(p.user_id)]
+    broken = [p for p, found in zip(sample, stored, strict=True) if found != p.packed and not late(p.user_id)]
     if broken:
         message = (
-            f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than written, the first of user "
-            f"{broken[0]!r}; the old release goes on serving: check Redis's memory and eviction, and publish again"
+            f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than written; the old release "
+            "goes on serving: check Redis's memory and eviction, and publish again"
         )
         raise ReleaseRefused(message)
     return len(sample)

@@ -110,8 +110,9 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
         if pointer is None or pointer.current == version:
             serving = "no release serves" if pointer is None else f"release {version} serves everybody already"
             raise InvalidInput(f"{serving}: a canary is a release beside the serving one; see `shortlist release list`")
-        if store.popular(version) is None:
-            raise InvalidInput(f"release {version} has no lists in Redis (they expired): publish it again by a batch run")
+        if not store.restore(version):  # which keeps a retired release from expiring
+            message = f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run"
+            raise InvalidInput(message)
         changed = replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
         store.set_release(changed)
     return changed

@@ -87,6 +87,9 @@ class Live(Protocol):
     def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
         """Just these items, in the ranker's order; unknown_items counts those that the catalogue lacks."""
 
+    def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
+        """What the release's own catalogue has of these items; None for those that it lacks."""
+
     def info(self, version: str) -> dict[str, object]:
         """The release's manifest."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
 from lambda_handler.answers import Live
 from lambda_handler.deadline import Deadlines
 from lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
-from lambda_handler.events import Intake
+from lambda_handler.events import Bounds, Intake
 from lambda_handler.impressions import Impressions
 from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
@@ -40,9 +41,11 @@ def create_app(
     metrics: Metrics | None = None,
     tallies: Tallies | None = None,
     say: Say | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The API over a store and a live path, which reports to the same `metrics`.
 
+    now: unix seconds; clock: seconds that never go back.
     tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
     """
     about = "Recommendations at the price of a lookup."
@@ -56,7 +59,7 @@ def create_app(
     )
     metrics = Metrics() if metrics is None else metrics
     seen = observed(store, metrics)
-    serving = Serving(settings, seen, metrics, now)
+    serving = Serving(settings, seen, live, metrics, now, clock)
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
     logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
@@ -66,7 +69,9 @@ def create_app(
     if settings.cors_origins:
         _allow_origins(app, settings.cors_origins)
     add_recommend(app, recommender)
-    add_events(app, serving, Intake(EventLog(store), now), metrics)
+    bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, settings.list_ttl_seconds)
+    intake = Intake(EventLog(store), partial(_has_items, live), bounds, now)
+    add_events(app, serving, intake, metrics)
     add_items(app, serving, recommender)
     add_users(app, serving, Upkeep(store))
     add_admin(app, settings, serving, Upkeep(store))
@@ -74,6 +79,10 @@ def create_app(
     app.openapi_url = "/openapi.json"
     app.setup()
     return app
+
+
+def _has_items(live: Live, version: str, item_ids: Sequence[str]) -> list[bool]:
+    return [item is not None for item in live.items(version, item_ids)]
 
 
 def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list[Done]:

@@ -20,7 +20,7 @@ from lambda_handler.tallies import Tallies
 from recsys.counts import CountLog
 from recsys.settings import Settings
 from recsys.store import Guard, Keys, open_store
-from recsys.wire import UserRecord
+from recsys.wire import ItemRecord, UserRecord
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -71,6 +71,10 @@ class LazyLive:
     def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
         """See `Live`."""
         return self._live.rank(version, user, items, filters)
+
+    def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
+        """See `Live`."""
+        return self._live.items(version, item_ids)
 
     def info(self, version: str) -> dict[str, object]:
         """See `Live`."""

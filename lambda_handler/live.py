@@ -146,6 +146,15 @@ class BundleLive:
         unknown = len({i for i in items if i not in row_of})
         return _ranked(loaded, found.items[0], found.scores[0], found.retrieval[0], int(found.n_candidates[0]), unknown)
 
+    def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
+        """See `Live`."""
+        catalogue = self._bundle(version).bundle.catalogue
+        rows = [catalogue.row_of.get(item_id) for item_id in item_ids]
+        return [
+            None if row is None else ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
+            for row in rows
+        ]
+
     def info(self, version: str) -> dict[str, object]:
         """See `Live`."""
         return self._bundle(version).bundle.manifest

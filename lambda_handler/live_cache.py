@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 
@@ -44,10 +45,10 @@ class LiveCache:
         found = None if packed is None else read_ranked(packed)
         return (compute(), False) if found is None else (found, True)
 
-    def put(self, version: str, user: str, digest: str, ranked: Ranked) -> StoreUnavailable | None:
-        """Keeps a result; gives what went wrong, if anything did."""
+    def put(self, version: str, user: str, digest: str, ranked: Ranked, record: bytes) -> StoreUnavailable | None:
+        """Keeps a result that was made of the user's packed `record`; gives what went wrong, if anything did."""
         try:
-            self._store.write_live(version, user, digest, pack_ranked(ranked), self._ttl)
+            self._store.write_live(version, user, digest, pack_ranked(ranked), self._ttl, record)
         except StoreUnavailable as error:
             return error
         return None
@@ -70,13 +71,51 @@ def pack_ranked(ranked: Ranked) -> bytes:
 def unpack_ranked(packed: bytes) -> Ranked:
     """Reads `pack_ranked`. Raises CorruptArtefact for anything else."""
     try:
-        layout, items, scores, retrieval, n_candidates, unknown, reasons = msgpack.unpackb(packed, use_list=False)
-        if layout == LAYOUT:
-            told = tuple(Reason(tuple(Cause(*cause) for cause in causes), features) for causes, features in reasons)
-            return Ranked(tuple(ItemRecord(*i) for i in items), scores, retrieval, n_candidates, unknown, told)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise CorruptArtefact(f"a cached answer cannot be read ({error}): it is computed again") from error
-    raise CorruptArtefact(f"a cached answer has layout {layout!r}, not {LAYOUT}: it is computed again")
+        match msgpack.unpackb(packed, use_list=False):
+            case (int(layout), tuple(items), scores, retrieval, int(candidates), int(unknown), reasons) if (
+                layout == LAYOUT and len(_numbers(scores)) == len(_numbers(retrieval)) == len(items)
+            ):
+                shown = tuple(_shown(item) for item in items)
+                return Ranked(shown, scores, retrieval, candidates, unknown, tuple(map(_reason, reasons)))
+    except (ValueError, TypeError, msgpack.UnpackException):
+        pass
+    raise CorruptArtefact("a cached answer cannot be read: it is computed again")
+
+
+def _shown(item: object) -> ItemRecord:
+    match item:
+        case (str(item_id), str(title), tuple(categories), bool(available)):
+            if all(isinstance(name, str) for name in categories):
+                return ItemRecord(item_id, title, categories, available)
+    raise TypeError
+
+
+def _reason(reason: object) -> Reason:
+    match reason:
+        case (tuple(causes), tuple(features)):
+            return Reason(tuple(map(_cause, causes)), tuple(map(_feature, features)))
+    raise TypeError
+
+
+def _cause(cause: object) -> Cause:
+    match cause:
+        case (str(item_id), str(title), float() | int() as share):
+            return Cause(item_id, title, share)
+    raise TypeError
+
+
+def _feature(feature: object) -> tuple[str, float]:
+    match feature:
+        case (str(name), float() | int() as value):
+            return name, value
+    raise TypeError
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    """The values, which must be finite numbers."""
+    if isinstance(values, tuple) and all(isinstance(v, float | int) and math.isfinite(v) for v in values):
+        return values
+    raise TypeError
 
 
 def read_ranked(packed: bytes) -> Ranked | None:

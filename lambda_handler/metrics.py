@@ -84,6 +84,7 @@ METRICS: dict[str, Metric] = {
         "counter", "Recommendation answers that showed an item, by release and source.", ("source", "version")
     ),
     "shortlist_events_total": Metric("counter", "Events by what became of them.", ("outcome",)),
+    "shortlist_events_waiting": Metric("gauge", "Events that waited for a drain when the latest ones were taken in."),
     "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES),
     "shortlist_errors_total": Metric(
         "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
@@ -130,6 +131,14 @@ class Metrics:
         """Moves a gauge."""
         self._add(name, by, labels, "gauge")
 
+    def level(self, name: str, value: float) -> None:
+        """Sets a gauge to what was just seen outside this process; CloudWatch is given it as a value."""
+        with self._lock:
+            series = self._known(name, "gauge", {})
+            self._numbers[series] = value
+            if self._fresh is not None:
+                self._fresh.values[series] = [value]
+
     def observe(self, seconds: float) -> None:
         """Records the handler time of one recommendation."""
         self.record("shortlist_recommend_seconds", seconds)
@@ -175,7 +184,7 @@ class Metrics:
     def emf_lines(self, milliseconds: int) -> list[str]:
         """What was counted and timed since the last call, as lines of CloudWatch's embedded metric format.
 
-        milliseconds: unix time. Gauges are left out, as a frozen container has none; the release is a property of each line.
+        milliseconds: unix time. Moving gauges are left out: a frozen container has none. The release is a property of each line.
         """
         with self._lock:
             fresh = self._fresh

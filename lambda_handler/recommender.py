@@ -16,6 +16,7 @@ from lambda_handler.metrics import Metrics
 from lambda_handler.serving import Serving
 from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable
 from recsys.store import Store
+from recsys.watermark import BEGINNING
 from recsys.wire import ShortlistRecord, UserRecord, unpack_user
 
 Rest = Callable[[], Answer]
@@ -92,16 +93,16 @@ class Recommender:
 
     def _known(self, version: str, asked: Asked) -> Answer | Rest:
         try:
-            packed, n_events = self._store.read_user(version, asked.user)
+            packed, latest = self._store.read_user(version, asked.user)
         except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             return partial(self._popular, version, asked.k, asked.filters, degraded=True)
         record = self._serving.unpacked(packed)
-        if record is not None and asked.use_cache and asked.shape == PLAIN and record.n_events >= (n_events or 0):
+        if record is not None and asked.use_cache and asked.shape == PLAIN and (latest or BEGINNING) <= record.watermark:
             hit = self._hit(version, record, asked)
             if hit is not None:
                 return hit
-        if record is None and n_events is None:
+        if record is None and latest is None:
             return partial(self._popular, version, asked.k, asked.filters, degraded=packed is not None)
         return partial(self._of_record, version, asked, record)
 
@@ -144,7 +145,7 @@ class Recommender:
             self._serving.degraded(error)
             ranked, hit, degraded = compute(), False, True
         if not hit:
-            failed = self._cache.put(version, asked.user, digest, ranked)
+            failed = self._cache.put(version, asked.user, digest, ranked, packed)
             if failed is not None:
                 self._serving.degraded(failed)  # the answer is there all the same
         return Answer(ranked, "live", version, cache_hit=hit, degraded=degraded)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from pathlib import Path
 
-from lambda_handler.answers import Filters, NothingToServe, Ranked
+from lambda_handler.answers import Filters, Live, NothingToServe, Ranked
 from lambda_handler.metrics import Metrics
 from recsys.errors import BrokenRelease, CorruptArtefact, ShortlistError, StoreUnavailable
 from recsys.settings import Settings
@@ -24,8 +24,18 @@ KEPT = 2
 class Serving:
     """The serving release, as far as the store tells it."""
 
-    def __init__(self, settings: Settings, store: Store, metrics: Metrics, now: Callable[[], float]) -> None:
-        self._settings, self._store, self._metrics, self.now = settings, store, metrics, now
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        live: Live,
+        metrics: Metrics,
+        now: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """now: unix seconds, for what answers say; clock: seconds that never go back, for how old a memory is."""
+        self._settings, self._store, self._live, self._metrics = settings, store, live, metrics
+        self.now, self._clock = now, clock
         self._pointer: tuple[float, ReleasePointer] | None = None
         self.is_remembered = False
         """Whether the version is what was last known, because the store does not tell it now."""
@@ -33,35 +43,39 @@ class Serving:
         self._items: dict[str, dict[int, ItemRecord]] = {}
 
     def version(self, user: str | None = None) -> str:
-        """The release that serves the user, read again every few seconds; the last one known while Redis is away.
+        """The release that serves the user. Raises NothingToServe."""
+        return self.pointer().serving(user)
+
+    def pointer(self) -> ReleasePointer:
+        """Which releases serve, read again every few seconds; the last ones known while Redis is away.
 
         Raises:
             NothingToServe: there is none, or Redis never answered.
         """
-        now = self.now()
-        if self._pointer is not None and now - self._pointer[0] < self._settings.release_cache_seconds:
-            return self._pointer[1].serving(user)
+        read_at = self._clock()
+        if self._pointer is not None and read_at - self._pointer[0] < self._settings.release_cache_seconds:
+            return self._pointer[1]
         try:
             pointer = self._store.release()
         except (StoreUnavailable, BrokenRelease) as error:
-            return self._last_known(error, user)
+            return self._last_known(error)
         if pointer is None:
-            return self._last_known(NothingToServe("no release has been published: run `shortlist batch run` first"), user)
+            return self._last_known(NothingToServe("no release has been published: run `shortlist batch run` first"))
         self.is_remembered = False
         if self._pointer is None or self._pointer[1] != pointer:
             self._remember(pointer)
-        self._pointer = (now, pointer)
+        self._pointer = (read_at, pointer)
         self._metrics.release(pointer.current)
-        return pointer.serving(user)
+        return pointer
 
-    def _last_known(self, error: ShortlistError, user: str | None) -> str:
+    def _last_known(self, error: ShortlistError) -> ReleasePointer:
         """From this process, or from the file of one that ran before it on this disk."""
         self.is_remembered = True
         self.degraded(error)
         if self._pointer is not None:
-            return self._pointer[1].serving(user)
+            return self._pointer[1]
         try:
-            return unpack_pointer(self._memory().read_bytes()).serving(user)
+            return unpack_pointer(self._memory().read_bytes())
         except (OSError, BrokenRelease):
             raise NothingToServe(f"the release pointer cannot be read: {error}") from error
 
@@ -79,10 +93,10 @@ class Serving:
 
     def blocked(self) -> frozenset[str]:
         """The items never to be shown, read again as often as the release; the last ones known while Redis is away."""
-        now = self.now()
-        if now - self._blocked[0] >= self._settings.release_cache_seconds:
+        read_at = self._clock()
+        if read_at - self._blocked[0] >= self._settings.release_cache_seconds:
             try:
-                self._blocked = (now, self._store.blocked())
+                self._blocked = (read_at, self._store.blocked())
             except StoreUnavailable as error:
                 self.degraded(error)
         return self._blocked[1]
@@ -93,22 +107,34 @@ class Serving:
         self._blocked = (float("-inf"), self._blocked[1])
 
     def item(self, item_id: str) -> ItemRecord | None:
-        """What is known of an item; None for an unknown one."""
-        version = self.version()
-        row = self._store.row_of(version, item_id)
-        return None if row is None else next(iter(self.records(version, [row])), None)
+        """What is known of an item; None for one that the catalogue lacks.
 
-    def records(self, version: str, rows: Sequence[int]) -> list[ItemRecord]:
-        """The records of these rows, up to the first that the store lacks; what was read once is remembered."""
+        Raises:
+            Unavailable: Redis has lost the catalogue, and the bundle, which has it too, cannot be read.
+        """
+        version = self.version()
+        rows, is_whole = self._store.rows_of(version, [item_id])
+        item = None if rows[0] is None else self.records(version, [rows[0]])[0]
+        if item is None and (rows[0] is not None or not is_whole):
+            item = self._live.items(version, [item_id])[0]
+        return item
+
+    def is_whole(self) -> bool:
+        """Whether Redis has the serving release: its pointer, its catalogue and its popular items."""
+        pointer = self._store.release()
+        return pointer is not None and self._store.is_whole(pointer.current)
+
+    def records(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
+        """The records of these rows, None for those that the store lacks; what was read once is remembered."""
         known = self._items.get(version)
         if known is None or len(known) > REMEMBERED_ITEMS:
             known = {}
             self._items = dict([*self._items.items()][1 - KEPT :]) | {version: known}
         lacking = [row for row in rows if row not in known]
         if lacking:
-            found = self._store.items(version, lacking)
-            known.update({row: item for row, item in zip(lacking, found, strict=True) if item is not None})
-        return [known[row] for row in takewhile(known.__contains__, rows)]
+            items = self._store.items(version, lacking)
+            known.update({row: item for row, item in zip(lacking, items, strict=True) if item is not None})
+        return [known.get(row) for row in rows]
 
     def unpacked(self, packed: bytes | None) -> ShortlistRecord | None:
         """A stored list; None where there is none that can be read."""
@@ -119,17 +145,20 @@ class Serving:
             return None
 
     def cut(self, version: str, record: ShortlistRecord, k: int, filters: Filters) -> Ranked:
-        """The best k items of a stored list that the filters admit, or as many as there are."""
+        """The best k items of a stored list that the filters admit, or as many as there are.
+
+        An item whose record is lacking or unreadable is left out by itself.
+        """
         kept: list[tuple[ItemRecord, float, float]] = []
         for start in range(0, len(record.rows), k):
             part = slice(start, start + k)
-            found = self.records(version, record.rows[part])
-            scored = zip(found, record.scores[part], record.retrieval[part], strict=False)
-            kept += [s for s in scored if filters.admit(s[0])]
-            if len(kept) >= k or len(found) < len(record.rows[part]):
+            items = self.records(version, record.rows[part])
+            scored = zip(items, record.scores[part], record.retrieval[part], strict=True)
+            kept += [(i, score, near) for i, score, near in scored if i is not None and filters.admit(i)]
+            if len(kept) >= k or not any(items):  # the rest of a catalogue that is gone is gone, too
                 break
-        items, scores, retrieval = zip(*kept[:k], strict=True) if kept else ((), (), ())
-        return Ranked(items, scores, retrieval, record.n_candidates)
+        items_, scores, retrieval = zip(*kept[:k], strict=True) if kept else ((), (), ())
+        return Ranked(items_, scores, retrieval, record.n_candidates)
 
     def degraded(self, error: ShortlistError) -> None:
         """Counts a fall-back, by what failed."""

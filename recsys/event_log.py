@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import msgpack
 
-from recsys.errors import CorruptArtefact
 from recsys.store import RedisStore, bounded
+from recsys.watermark import BEGINNING, position_in, position_of
 from recsys.wire import EventRecord, UserRecord, pack_event, pack_user
+
+DAY_SECONDS = 86_400
 
 WINDOW_SECONDS = 7 * 24 * 3600
 """An event id is known for one to two windows after it was first sent."""
@@ -28,10 +29,14 @@ MOST_MARKS = 5000
 GROUP = "batch"
 CONSUMER = "drain"
 
+# The record changes only as it was read, and a newcomer's record goes by itself unless the batch takes it over:
+# KEYS user; ARGV expected record, new record, position, marks' field, marks, seconds that a newcomer's record lives.
 _COMMIT = """
-local known = redis.call('HGET', KEYS[1], 'h')
-if (known or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'n', ARGV[2], 'h', ARGV[3], ARGV[4], ARGV[5])
+local known = redis.call('HGET', KEYS[1], 'h') or ''
+if known ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 's', ARGV[3], ARGV[4], ARGV[5])
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'h', ARGV[2]) end
+if known == '' or redis.call('TTL', KEYS[1]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 return 1
 """
 
@@ -41,10 +46,13 @@ Marks = dict[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the store has of a user: events ever, the packed record, the marks of this window and of the one before."""
+    """What the store has of a user: the packed record, the marks of this window and of the one before.
 
-    n_events: int
+    position: of their latest accepted event in the stream, 0 where there is none.
+    """
+
     packed: bytes | None
+    position: int
     marks: Marks
     earlier: Marks
     deleted: bool
@@ -52,12 +60,16 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A user's record with new events in it; it holds only while the stored one is still `expected`."""
+    """A user's record with new events in it; it holds only while the stored one is still `expected`.
+
+    position: of the latest of the events in the stream.
+    """
 
     user: str
     expected: bytes | None
     record: UserRecord
     marks: Marks
+    position: int
 
 
 def mark_of(event_id: str) -> bytes:
@@ -77,18 +89,20 @@ class EventLog:
         self.store = store
 
     @bounded
-    def known(self, users: Sequence[str], window: int) -> dict[str, Known]:
-        """What is known of each user, in one round trip."""
+    def known(self, users: Sequence[str], window: int) -> tuple[dict[str, Known], int]:
+        """What is known of each user, and how many events wait in the stream, in one round trip."""
         pipe = self.store.redis.pipeline(transaction=False)
         for user in users:
-            pipe.hmget(self.store.keys.user(user), "n", "h", _field(window), _field(window - 1))
+            pipe.hmget(self.store.keys.user(user), "h", "s", _field(window), _field(window - 1))
             pipe.hexists(self.store.keys.deleted(), self.store.keys.digest(user))
-        told = pipe.execute()
-        found = zip(users, told[::2], told[1::2], strict=True)
-        return {
-            user: Known(_count(n_events), packed, _marks(now, window), _marks(before, window - 1), bool(deleted))
-            for user, (n_events, packed, now, before), deleted in found
-        }
+        pipe.xlen(self.store.keys.events())
+        *replies, waiting = pipe.execute()
+        known: dict[str, Known] = {}
+        for user, fields, deleted in zip(users, replies[::2], replies[1::2], strict=True):
+            packed, position, now, before = fields
+            marks = _marks(now, window), _marks(before, window - 1)
+            known[user] = Known(packed, position_in(position) or BEGINNING, *marks, bool(deleted))
+        return known, int(waiting)
 
     @bounded
     def deleted_among(self, users: Sequence[str]) -> list[str]:
@@ -108,17 +122,52 @@ class EventLog:
         return list(pipe.execute())
 
     @bounded
-    def commit(self, changes: Sequence[Change], window: int) -> list[bool]:
-        """Writes each change, with its user's marks of the window, if the record is still the expected one."""
+    def withdraw(self, stream_ids: Sequence[bytes]) -> None:
+        """Takes events out of the stream that turned out to be nobody's."""
+        if stream_ids:
+            self.store.redis.xdel(self.store.keys.events(), *stream_ids)
+
+    @bounded
+    def commit(self, changes: Sequence[Change], window: int, newcomer_seconds: int) -> list[bool]:
+        """Writes each change, with its user's marks of the window, if the record is still the expected one.
+
+        A record that no batch has written lives `newcomer_seconds` after its latest event.
+        """
         pipe = self.store.redis.pipeline(transaction=False)
         for change in changes:
             record, expected = change.record, change.expected or b""
             marks = msgpack.packb([window, change.marks])
             key = self.store.keys.user(change.user)
             # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
-            told = (expected, record.n_events, pack_user(record), _field(window), marks)
-            pipe.execute_command("EVAL", _COMMIT, 1, key, *told)
+            fields = (change.position, _field(window), marks)
+            pipe.execute_command("EVAL", _COMMIT, 1, key, expected, pack_user(record), *fields, newcomer_seconds)
         return [done == 1 for done in pipe.execute()]
+
+    @bounded
+    def admit(self, newcomers: int, day: int, limit: int) -> int:
+        """How many of so many users without a record may have one on `day` (since 1970), at most `limit` in all."""
+        key = self.store.keys.newcomers(day)
+        pipe = self.store.redis.pipeline(transaction=False)
+        pipe.incrby(key, newcomers)
+        pipe.expire(key, 2 * DAY_SECONDS, nx=True)
+        total = int(pipe.execute()[0])
+        return max(0, min(newcomers, limit - (total - newcomers)))
+
+    @bounded
+    def drained_up_to(self) -> int:
+        """The position up to which every event has left the stream for the drain's files."""
+        from redis.exceptions import ResponseError
+
+        key = self.store.keys.events()
+        try:
+            groups = self.store.redis.xinfo_groups(key)
+        except ResponseError:  # no stream, so nothing was ever drained
+            return BEGINNING
+        delivered = {group["name"]: group["last-delivered-id"] for group in groups}.get(GROUP.encode())
+        if delivered is None:
+            return BEGINNING
+        taken = self.store.redis.xpending(key, GROUP)["min"]  # taken by a drain that was killed before its file stood
+        return position_of(delivered) if taken is None else position_of(taken) - 1
 
     @bounded
     def join(self) -> None:
@@ -157,18 +206,9 @@ class EventLog:
         return int(self.store.redis.xlen(self.store.keys.events()))
 
 
-def _count(told: bytes | None) -> int:
-    """A number of events; 0 for what is none."""
-    return int(told) if told is not None and told.isdigit() else 0
-
-
 def stream_ids(packed: Sequence[bytes | None]) -> list[bytes]:
     """The ids in the stream of all events that a user's fields e0 and e1 have marks of."""
-    found: list[bytes] = []
-    for told in packed:
-        with suppress(ValueError, TypeError, msgpack.UnpackException):  # what cannot be read names no event
-            found += [] if told is None else msgpack.unpackb(told, strict_map_key=False)[1].values()
-    return found
+    return [stream_id for field in packed for stream_id in _window_and_marks(field)[1].values()]
 
 
 def _field(window: int) -> str:
@@ -177,10 +217,20 @@ def _field(window: int) -> str:
 
 
 def _marks(packed: bytes | None, window: int) -> Marks:
+    of_window, marks = _window_and_marks(packed)
+    return marks if of_window == window else {}
+
+
+def _window_and_marks(packed: bytes | None) -> tuple[int | None, Marks]:
+    """A field of marks. One that cannot be read has none: its events may be taken twice, and none is refused for it."""
     if packed is None:
-        return {}
+        return None, {}
     try:
-        told_window, marks = msgpack.unpackb(packed, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise CorruptArtefact(f"a user's event marks cannot be read ({error}): delete the user's field") from error
-    return dict(marks) if told_window == window else {}
+        content = msgpack.unpackb(packed, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return None, {}
+    match content:
+        case [int(window), dict(marks)]:
+            entries = marks.items()
+            return window, {k: v for k, v in entries if isinstance(k, bytes) and isinstance(v, bytes)}
+    return None, {}

@@ -22,12 +22,14 @@ def promote(store: Store, artefacts: Artefacts, version: str) -> ReleasePointer:
     """Flips to a release that was published before; it must be whole, in the artefacts and in Redis.
 
     Raises:
-        InvalidInput: its lists are no longer in Redis.
+        InvalidInput: its lists are no longer in Redis, or are about to expire.
         CorruptArtefact: it is not among the artefacts.
     """
     artefacts.manifest(version)
-    if store.popular(version) is None:
-        raise InvalidInput(f"release {version} has no lists in Redis (they expired): publish it again by a batch run")
+    if not store.is_whole(version):
+        raise InvalidInput(f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run")
+    if store.is_retiring(version):
+        raise InvalidInput(f"release {version} is retired, its lists expire: keep it by `shortlist release promote {version}`")
     return flip(store, version)
 
 

@@ -52,7 +52,13 @@ class Settings:
     list_length: int
     """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000; at most `TOP_K_CANDIDATES`."""
     list_ttl_seconds: int
-    """`SHORTLIST_LIST_TTL_SECONDS` (259200): how long a release's lists live; more than two refresh periods."""
+    """`SHORTLIST_LIST_TTL_SECONDS` (259200): how long a superseded release's lists live, and records of users whom no batch
+    knows."""
+    max_waiting_events: int
+    """`SHORTLIST_MAX_WAITING_EVENTS` (2000000): events that may wait for a drain, 300 bytes each; then none is taken."""
+    max_newcomers: int
+    """`SHORTLIST_MAX_NEWCOMERS` (1000000): users of a day who may have a record before a batch has learnt of them; about 500
+    bytes each, for `SHORTLIST_LIST_TTL_SECONDS`. The events of the others are kept for the batch all the same."""
     redis_timeout_ms: int
     """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for Redis."""
     release_cache_seconds: float
@@ -104,6 +110,8 @@ class Settings:
             namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
             list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
             list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 259_200, 60, 31_536_000),
+            max_waiting_events=read.integer("SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000),
+            max_newcomers=read.integer("SHORTLIST_MAX_NEWCOMERS", 1_000_000, 0, 1_000_000_000),
             redis_timeout_ms=read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000),
             release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
             threads=read.integer("SHORTLIST_THREADS", 0, 0, 1024),

@@ -9,14 +9,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from recsys.errors import CorruptArtefact, InvalidSettings, StoreUnavailable
+from recsys.histories import merge
+from recsys.watermark import position_in
 from recsys.wire import (
     ItemRecord,
     ReleasePointer,
@@ -35,10 +39,30 @@ R = TypeVar("R")
 PIPELINE = 500
 """Commands sent to Redis in one go."""
 
-_KEEP_NEWER = """
-local known = redis.call('HGET', KEYS[1], 'n')
-if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'n', ARGV[1], 'h', ARGV[2])
+ATTEMPTS = 10
+"""How often a user's record that others change at the same moment is merged again."""
+
+MOST_LIVE = 32
+"""Live results kept of one user in one release; the next one starts afresh, so that odd questions fill no memory."""
+
+# A record is written only over the one it was made from; the batch's records have no time to live.
+_REPLACE = """
+if (redis.call('HGET', KEYS[1], 'h') or '') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'h', ARGV[2])
+redis.call('HSETNX', KEYS[1], 's', '0')
+redis.call('HDEL', KEYS[1], 'n')
+redis.call('PERSIST', KEYS[1])
+return 1
+"""
+
+# A live result is of a record: once that has changed, or its user was deleted, nobody may find the result.
+_WRITE_LIVE = """
+redis.call('DEL', KEYS[3])
+local known = redis.call('HGET', KEYS[2], 'h')
+if not known or redis.sha1hex(known) ~= ARGV[1] then return 0 end
+if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
 return 1
 """
 
@@ -70,12 +94,24 @@ class Keys:
         return f"{self.namespace}:{version}:popular"
 
     def user(self, user: str) -> str:
-        """A hash: n, the number of events ever; h, the packed UserRecord; e0, e1, the marks of events sent lately."""
+        """A hash of a user: s, h, e0 and e1.
+
+        s: the position of their latest accepted event in the stream, 0 where all came from the batch's table; h: the packed
+        UserRecord; e0, e1: the marks of events sent lately.
+        """
         return f"{self.namespace}:user:{{{user}}}"
 
     def live(self, version: str, user: str) -> str:
         """A hash: digest of what shaped it -> a cached live result."""
         return f"{self.namespace}:live:{version}:{{{user}}}"
+
+    def users(self) -> str:
+        """What the keys of users' records start with."""
+        return f"{self.namespace}:user:"
+
+    def of_release(self, version: str) -> str:
+        """What the keys of a release start with."""
+        return f"{self.namespace}:{version}:"
 
     def claim(self, user: str) -> str:
         """The digest of the live result that some process computes at this moment."""
@@ -88,6 +124,10 @@ class Keys:
     def events(self) -> str:
         """The stream of accepted events, each a packed EventRecord."""
         return f"{self.namespace}:events"
+
+    def newcomers(self, day: int) -> str:
+        """A number: users without a record who sent events on that day (since 1970)."""
+        return f"{self.namespace}:newcomers:{day}"
 
     def releases(self) -> str:
         """A hash: version of a release whose lists were written -> msgpack [created_at, ndcg@10]."""
@@ -111,7 +151,10 @@ class Keys:
 
 
 class Store(Protocol):
-    """What the API and the batch need of a store. Every method may raise StoreUnavailable."""
+    """What the API and the batch need of a store. Every method may raise StoreUnavailable.
+
+    Whatever belongs to a release is kept until the release is retired: no key of a serving release expires.
+    """
 
     def ping(self) -> None:
         """Answers if the store does."""
@@ -123,7 +166,10 @@ class Store(Protocol):
         """Flips the pointer."""
 
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
-        """In one round trip: the user's packed list in that release, and how many events they have; None where unknown."""
+        """In one round trip: the user's packed list in that release, and the position of their latest accepted event.
+
+        The position is 0 for a user whose events all came by the batch's table; either is None where unknown.
+        """
 
     def user_record(self, user: str) -> bytes | None:
         """The user's packed record."""
@@ -131,29 +177,38 @@ class Store(Protocol):
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
         """The packed lists of several users."""
 
-    def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]], ttl: int) -> int:
-        """Writes packed lists, to live for ttl seconds; gives their number."""
+    def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]]) -> int:
+        """Writes packed lists; gives their number."""
 
-    def write_users(self, records: Iterable[tuple[str, UserRecord]]) -> int:
-        """Writes records, except of users whose stored record knows more events; gives their number."""
+    def merge_users(self, records: Iterable[tuple[str, UserRecord]], watermark: int) -> int:
+        """Writes the batch's records, each merged with what the stored one has beyond `watermark`; gives their number."""
 
-    def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]], ttl: int) -> None:
+    def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]]) -> None:
         """Writes what answers show of items, by item row."""
 
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
-        """What answers show of these item rows; None where unknown."""
+        """What answers show of these item rows; None where unknown or unreadable."""
 
-    def row_of(self, version: str, item_id: str) -> int | None:
-        """The item's row in that release; None for an unknown item."""
+    def rows_of(self, version: str, item_ids: Sequence[str]) -> tuple[list[int | None], bool]:
+        """The rows of several items, and whether the catalogue is there whole: else an absent row proves nothing."""
 
-    def rows_of(self, version: str, item_ids: Sequence[str]) -> list[int | None]:
-        """The rows of several items."""
+    def is_whole(self, version: str) -> bool:
+        """Whether the release's items and its popular list are there."""
 
-    def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
+    def write_popular(self, version: str, packed: bytes) -> None:
         """Writes the packed list of popular items."""
 
     def popular(self, version: str) -> bytes | None:
         """The packed list of popular items."""
+
+    def retire(self, version: str, ttl: int) -> int:
+        """Lets all that belongs to a release expire in `ttl` seconds; gives the number of keys that did not expire yet."""
+
+    def restore(self, version: str) -> bool:
+        """Keeps what belongs to a release from expiring; gives whether it is whole."""
+
+    def is_retiring(self, version: str) -> bool:
+        """Whether what belongs to a release expires."""
 
     def blocked(self) -> frozenset[str]:
         """The ids of items never to be shown."""
@@ -164,8 +219,8 @@ class Store(Protocol):
     def live(self, version: str, user: str, digest: str) -> bytes | None:
         """A cached live result."""
 
-    def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
-        """Caches a live result for at most ttl seconds."""
+    def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int, record: bytes) -> bool:
+        """Caches a live result for at most ttl seconds, unless the user's packed record is no longer `record`."""
 
     def live_or_claim(self, version: str, user: str, digest: str, milliseconds: int) -> tuple[bytes | None, bool]:
         """A cached live result, and whether this caller may compute it; false while another one has claimed it."""
@@ -310,10 +365,8 @@ class RedisStore:
     @bounded
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
         """See `Store`."""
-        packed, n_events = self._replies(("GET", self.keys.list(version, user)), ("HGET", self.keys.user(user), "n"))
-        if n_events is not None and not n_events.isdigit():
-            raise CorruptArtefact(f"user {user!r} has {n_events[:20]!r} events, which is no number: delete the record")
-        return packed, None if n_events is None else int(n_events)
+        packed, latest = self._replies(("GET", self.keys.list(version, user)), ("HGET", self.keys.user(user), "s"))
+        return packed, position_in(latest)
 
     @bounded
     def user_record(self, user: str) -> bytes | None:
@@ -324,10 +377,10 @@ class RedisStore:
     def some_users(self, limit: int) -> list[UserRecord]:
         """Up to `limit` stored users, in the order of their keys' hashes, which is as good as chance."""
         found: list[UserRecord] = []
-        for key in self.redis.scan_iter(match=self.keys.user("*"), count=PIPELINE):
+        for key in self.redis.scan_iter(match=_literal(self.keys.users()) + "*", count=PIPELINE):
             packed = self.redis.hget(key, "h")
-            if packed is not None:
-                found.append(unpack_user(packed))
+            with suppress(CorruptArtefact):  # which the next refresh writes again
+                found += [] if packed is None else [unpack_user(packed)]
             if len(found) >= limit:
                 break
         return found
@@ -341,62 +394,91 @@ class RedisStore:
         return list(pipe.execute())
 
     @bounded
-    def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]], ttl: int) -> int:
+    def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]]) -> int:
         """See `Store`."""
         written = 0
         for chunk in _chunks(lists):
             pipe = self.redis.pipeline(transaction=False)
             for user, packed in chunk:
-                pipe.set(self.keys.list(version, user), packed, ex=ttl)
+                pipe.set(self.keys.list(version, user), packed)
             written += len(pipe.execute())
         return written
 
     @bounded
-    def write_users(self, records: Iterable[tuple[str, UserRecord]]) -> int:
-        """See `Store`."""
+    def merge_users(self, records: Iterable[tuple[str, UserRecord]], watermark: int) -> int:
+        """See `Store`.
+
+        Raises:
+            StoreUnavailable: a record changed ATTEMPTS times meanwhile.
+        """
         written = 0
         for chunk in _chunks(records):
-            pipe = self.redis.pipeline(transaction=False)
-            for user, record in chunk:
-                # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
-                pipe.execute_command("EVAL", _KEEP_NEWER, 1, self.keys.user(user), record.n_events, pack_user(record))
-            written += sum(pipe.execute())
+            left = dict(chunk)
+            for _ in range(ATTEMPTS):
+                changed = self._merged(left, watermark)
+                left = {user: left[user] for user in changed}
+                if not left:
+                    break
+            else:
+                raise StoreUnavailable(f"{len(left)} users' records changed {ATTEMPTS} times meanwhile: publish again")
+            written += len(chunk)
         return written
 
+    def _merged(self, records: Mapping[str, UserRecord], watermark: int) -> list[str]:
+        """One attempt; gives the users whose stored record changed between reading and writing."""
+        pipe = self.redis.pipeline(transaction=False)
+        for user in records:
+            pipe.hget(self.keys.user(user), "h")
+        stored = pipe.execute()
+        pipe = self.redis.pipeline(transaction=False)
+        for (user, record), known in zip(records.items(), stored, strict=True):
+            merged = pack_user(merge(record, _readable(known), watermark))
+            # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
+            pipe.execute_command("EVAL", _REPLACE, 1, self.keys.user(user), known or b"", merged)
+        return [user for user, done in zip(records, pipe.execute(), strict=True) if not done]
+
     @bounded
-    def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]], ttl: int) -> None:
+    def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]]) -> None:
         """See `Store`."""
         for chunk in _chunks(items):
             self.redis.hset(self.keys.items(version), mapping={row: pack_item(item) for row, item in chunk})
             self.redis.hset(self.keys.rows(version), mapping={item.id: row for row, item in chunk})
-        self.redis.expire(self.keys.items(version), ttl)
-        self.redis.expire(self.keys.rows(version), ttl)
+        self.redis.persist(self.keys.items(version))  # where a retired release is published again
+        self.redis.persist(self.keys.rows(version))
 
     @bounded
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
         """See `Store`."""
         if not rows:
             return []
-        found = self.redis.hmget(self.keys.items(version), rows)
-        return [None if packed is None else unpack_item(packed) for packed in found]
+        return [_item(packed) for packed in self.redis.hmget(self.keys.items(version), rows)]
 
     @bounded
-    def row_of(self, version: str, item_id: str) -> int | None:
-        """See `Store`."""
-        row = self.redis.hget(self.keys.rows(version), item_id)
-        return None if row is None else int(row)
-
-    @bounded
-    def rows_of(self, version: str, item_ids: Sequence[str]) -> list[int | None]:
+    def rows_of(self, version: str, item_ids: Sequence[str]) -> tuple[list[int | None], bool]:
         """See `Store`."""
         if not item_ids:
-            return []
-        return [None if row is None else int(row) for row in self.redis.hmget(self.keys.rows(version), item_ids)]
+            return [], True
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hmget(self.keys.rows(version), list(item_ids))
+        pipe.hlen(self.keys.rows(version))
+        pipe.hlen(self.keys.items(version))
+        rows, n_rows, n_items = pipe.execute()
+        return [_row(row) for row in rows], 0 < n_rows == n_items
 
     @bounded
-    def write_popular(self, version: str, packed: bytes, ttl: int) -> None:
+    def is_whole(self, version: str) -> bool:
+        """See `Store`: a hash is evicted whole or not at all, so that equal lengths show both halves of the catalogue."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hlen(self.keys.rows(version))
+        pipe.hlen(self.keys.items(version))
+        pipe.exists(self.keys.popular(version))
+        n_rows, n_items, popular = pipe.execute()
+        return bool(0 < n_rows == n_items and popular)
+
+    @bounded
+    def write_popular(self, version: str, packed: bytes) -> None:
         """See `Store`."""
-        self.redis.set(self.keys.popular(version), packed, ex=ttl)
+        self.redis.set(self.keys.popular(version), packed)
 
     @bounded
     def popular(self, version: str) -> bytes | None:
@@ -404,15 +486,43 @@ class RedisStore:
         return self.redis.get(self.keys.popular(version))
 
     @bounded
-    def blocked(self) -> frozenset[str]:
+    def retire(self, version: str, ttl: int) -> int:
+        """See `Store`: a key whose time runs already keeps its time."""
+        return sum(self._of_every_key(version, lambda pipe, key: pipe.expire(key, ttl, nx=True)))
+
+    @bounded
+    def restore(self, version: str) -> bool:
         """See `Store`."""
-        return frozenset(member.decode() for member in self.redis.smembers(self.keys.blocked()))
+        for _ in self._of_every_key(version, lambda pipe, key: pipe.persist(key)):
+            pass
+        return self.is_whole(version)
+
+    def _of_every_key(self, version: str, command: Callable[[Any, bytes], object]) -> Iterator[int]:
+        """The replies to a command for each key of a release, its tallies aside."""
+        tallies = self.keys.skew(version).encode()
+        scanned = self.redis.scan_iter(match=_literal(self.keys.of_release(version)) + "*", count=10 * PIPELINE)
+        for chunk in _chunks(key for key in scanned if key != tallies):
+            pipe = self.redis.pipeline(transaction=False)
+            for key in chunk:
+                command(pipe, key)
+            yield from pipe.execute()
+
+    @bounded
+    def is_retiring(self, version: str) -> bool:
+        """See `Store`."""
+        return int(self.redis.ttl(self.keys.popular(version))) >= 0
+
+    @bounded
+    def blocked(self) -> frozenset[str]:
+        """See `Store`: a member that is no text can be no item's id."""
+        members = self.redis.smembers(self.keys.blocked())
+        return frozenset(text for text in map(_text, members) if text is not None)
 
     @bounded
     def is_deleted(self) -> Callable[[str], bool]:
         """See `Store`."""
-        digests = {digest.decode() for digest in self.redis.hkeys(self.keys.deleted())}
-        return lambda user: self.keys.digest(user) in digests
+        digests = frozenset(self.redis.hkeys(self.keys.deleted()))
+        return lambda user: self.keys.digest(user).encode() in digests
 
     @bounded
     def live(self, version: str, user: str, digest: str) -> bytes | None:
@@ -429,13 +539,11 @@ class RedisStore:
         return packed, holder != digest.encode()
 
     @bounded
-    def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int) -> None:
+    def write_live(self, version: str, user: str, digest: str, packed: bytes, ttl: int, record: bytes) -> bool:
         """See `Store`."""
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.hset(self.keys.live(version, user), digest, packed)
-        pipe.expire(self.keys.live(version, user), ttl, nx=True)  # so that nothing in it outlives its time
-        pipe.delete(self.keys.claim(user))
-        pipe.execute()
+        keys = (self.keys.live(version, user), self.keys.user(user), self.keys.claim(user))
+        of_record = hashlib.sha1(record, usedforsecurity=False).hexdigest()
+        return bool(self.redis.eval(_WRITE_LIVE, len(keys), *keys, of_record, digest, packed, ttl, MOST_LIVE))
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
         """Raw replies to commands on one user's keys, in one round trip.
@@ -478,3 +586,37 @@ def _chunks(values: Iterable[R]) -> Iterator[list[R]]:
     iterator = iter(values)
     while chunk := list(islice(iterator, PIPELINE)):
         yield chunk
+
+
+def _readable(packed: bytes | None) -> UserRecord | None:
+    """A stored record; None for one that cannot be read, which the batch's takes the place of."""
+    try:
+        return None if packed is None else unpack_user(packed)
+    except CorruptArtefact:
+        return None
+
+
+def _item(packed: bytes | None) -> ItemRecord | None:
+    """An item's record; one that cannot be read is missing by itself, and none of its neighbours."""
+    try:
+        return None if packed is None else unpack_item(packed)
+    except CorruptArtefact:
+        return None
+
+
+def _row(digits: bytes | None) -> int | None:
+    """An item's row; None for what is no number."""
+    return int(digits) if digits is not None and digits.isdigit() and len(digits) < 10 else None  # noqa: PLR2004 - int32
+
+
+def _text(value: bytes) -> str | None:
+    """A text; None for bytes that are none."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _literal(text: str) -> str:
+    """A pattern of SCAN that matches just this text."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)

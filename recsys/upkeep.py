@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgpack
@@ -31,20 +32,34 @@ class Upkeep:
 
     @bounded
     def note_release(self, note: ReleaseNote) -> None:
-        """Remembers that a release's lists are in the store."""
+        """Remembers that something of a release may be in the store."""
         packed = msgpack.packb([note.created_at, note.ndcg])
         self.store.redis.hset(self.store.keys.releases(), note.version, packed)
 
     @bounded
     def releases(self) -> list[ReleaseNote]:
-        """The releases whose lists were written and have not expired, oldest first; expired ones are forgotten."""
-        told = self.store.redis.hgetall(self.store.keys.releases())
-        notes = [_note(version.decode(), packed) for version, packed in sorted(told.items())]
-        alive = [note for note in notes if self.store.redis.exists(self.store.keys.popular(note.version))]
-        gone = {note.version for note in notes} - {note.version for note in alive}
-        if gone:
-            self.store.redis.hdel(self.store.keys.releases(), *gone)
+        """The releases whose lists were written and have not expired, oldest first; a note that cannot be read is left out."""
+        alive: list[ReleaseNote] = []
+        for name, packed in sorted(self.store.redis.hgetall(self.store.keys.releases()).items()):
+            with suppress(CorruptArtefact, UnicodeDecodeError):
+                note = _note(name.decode(), packed)
+                alive += [note] if self.store.redis.exists(self.store.keys.popular(note.version)) else []
         return alive
+
+    @bounded
+    def forget_release(self, version: str) -> None:
+        """Drops the note on a release of which the store holds nothing any more."""
+        self.store.redis.hdel(self.store.keys.releases(), version)
+
+    @bounded
+    def versions(self) -> list[str]:
+        """Every release of which anything may be in the store, oldest first: an interrupted publication's too."""
+        pointer = self.store.release()
+        versions = set(() if pointer is None else pointer.versions)
+        for name in self.store.redis.hkeys(self.store.keys.releases()):
+            with suppress(UnicodeDecodeError):  # which is no release's version
+                versions.add(name.decode())
+        return sorted(versions)
 
     @bounded
     def delete_user(self, user: str, now: int) -> bool:
@@ -59,18 +74,12 @@ class Upkeep:
         if waiting:
             redis.xdel(keys.events(), *waiting)
         pipe = redis.pipeline(transaction=False)
-        for version in self._versions():
+        for version in self.versions():
             pipe.delete(keys.list(version, user))
             pipe.delete(keys.live(version, user))
         pipe.delete(keys.user(user))
         pipe.delete(keys.claim(user))
         return sum(pipe.execute()) > 0
-
-    def _versions(self) -> set[str]:
-        pointer = self.store.release()
-        known = () if pointer is None else (pointer.current, pointer.previous)
-        noted = {version.decode() for version in self.store.redis.hkeys(self.store.keys.releases())}
-        return noted.union(version for version in known if version is not None)
 
     @bounded
     def block(self, item_id: str) -> None:
@@ -90,8 +99,11 @@ class Upkeep:
 
 
 def _note(version: str, packed: bytes) -> ReleaseNote:
+    """Raises CorruptArtefact for what is no note."""
     try:
-        created_at, ndcg = msgpack.unpackb(packed)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise CorruptArtefact(f"the note on release {version} cannot be read ({error}): publish it again") from error
-    return ReleaseNote(version, created_at, ndcg)
+        match msgpack.unpackb(packed):
+            case [int(created_at), (float() | int() | None) as ndcg]:
+                return ReleaseNote(version, created_at, ndcg)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        pass
+    raise CorruptArtefact(f"the note on release {version} cannot be read: publish it again")

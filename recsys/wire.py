@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from types import UnionType
@@ -26,7 +27,8 @@ class ShortlistRecord:
     """A user's precomputed list, best first.
 
     created_at: unix seconds; as_of: time of the latest event it knows; n_events: events of this user it knows; n_candidates:
-    items that were ranked; rows: item rows of the release; scores, retrieval: of the same items, at half precision.
+    items that were ranked; rows: item rows of the release; scores, retrieval: of the same items, at half precision;
+    watermark: position in the stream of events up to which it has learnt (see `recsys.watermark`).
     """
 
     created_at: int
@@ -36,6 +38,7 @@ class ShortlistRecord:
     rows: tuple[int, ...]
     scores: tuple[float, ...]
     retrieval: tuple[float, ...]
+    watermark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class UserRecord:
     """A user as Redis keeps them, over all releases.
 
     items, times, weights: the latest events, oldest first; n_events: events ever; seen: item ids had before those events;
-    attributes: {column: value}.
+    attributes: {column: value}; positions: of the same events in the stream of events, 0 for those of the batch's table;
+    empty where all are of the table.
     """
 
     items: tuple[str, ...] = ()
@@ -52,6 +56,7 @@ class UserRecord:
     n_events: int = 0
     seen: tuple[str, ...] = ()
     attributes: dict[str, Any] | None = None
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,12 @@ class ReleasePointer:
     previous: str | None = None
     canary: Canary | None = None
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Every release that somebody may have been served from lately: the serving one first."""
+        canary = None if self.canary is None else self.canary.version
+        return tuple(dict.fromkeys(v for v in (self.current, canary, self.previous) if v is not None))
+
     def serving(self, user: str | None) -> str:
         """The release that serves this user (None: nobody in particular).
 
@@ -108,25 +119,57 @@ class ReleasePointer:
 
 
 def pack_list(  # the batch hands over little-endian int32 and half-precision bytes as they are
-    created_at: int, as_of: int, n_events: int, n_candidates: int, rows: bytes, scores: bytes, retrieval: bytes
+    created_at: int,
+    as_of: int,
+    n_events: int,
+    n_candidates: int,
+    rows: bytes,
+    scores: bytes,
+    retrieval: bytes,
+    watermark: int = 0,
 ) -> bytes:
-    """A ShortlistRecord as bytes."""
-    return msgpack.packb([LAYOUT, created_at, as_of, n_events, n_candidates, rows, scores, retrieval])
+    """A ShortlistRecord as bytes, with a checksum: a flipped bit would otherwise be another item."""
+    numbers = (created_at, as_of, n_events, n_candidates)
+    checksum = _checksum((*numbers, watermark), (rows, scores, retrieval))
+    return msgpack.packb([LAYOUT, *numbers, rows, scores, retrieval, watermark, checksum])
 
 
 def unpack_list(packed: bytes) -> ShortlistRecord:
     """Reads `pack_list`. Raises CorruptArtefact for anything else."""
     told = _unpack(packed, "list", 8)
+    numbers, columns = _typed("list", told[1:5], int, int, int, int), _typed("list", told[5:8], bytes, bytes, bytes)
+    watermark = 0
+    if len(told) > 9:  # noqa: PLR2004 - older writers knew neither watermark nor checksum
+        watermark, checksum = _typed("list", told[8:10], int, int)
+        if checksum != _checksum((*numbers, watermark), columns):
+            raise CorruptArtefact("a list is not what its checksum says: publish the release again")
+    count = len(columns[0]) // 4
     try:
-        count = len(told[5]) // 4
-        rows = struct.unpack(f"<{count}i", told[5])
-        scores, retrieval = (struct.unpack(f"<{count}e", part) for part in told[6:8])
-    except (struct.error, TypeError) as error:
+        rows = struct.unpack(f"<{count}i", columns[0])
+        scores, retrieval = (struct.unpack(f"<{count}e", part) for part in columns[1:])
+    except struct.error as error:
         raise CorruptArtefact(
             f"a list's columns have other lengths than its rows ({error}): publish the release again"
         ) from error
-    created_at, as_of, n_events, n_candidates = _typed("list", told[1:5], int, int, int, int)
-    return ShortlistRecord(created_at, as_of, n_events, n_candidates, rows, scores, retrieval)
+    created_at, as_of, n_events, n_candidates = numbers
+    return ShortlistRecord(created_at, as_of, n_events, n_candidates, rows, scores, retrieval, watermark)
+
+
+def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
+    """CRC-32 of a list's numbers and columns; enough against faults, no protection against forgers."""
+    checksum = zlib.crc32(repr(numbers).encode())
+    for column in columns:
+        checksum = zlib.crc32(column, checksum)
+    return checksum
+
+
+MOST_SECONDS = 1 << 53
+"""Times in records are below it, so that sums of them stay within 64 bits."""
+
+MOST_EVENTS = 1 << 31
+"""Events of one user are fewer: models count them in 32 bits."""
+
+_LARGEST_WEIGHT = 3.4028234663852886e38  # of single precision, IEEE 754
 
 
 def pack_user(record: UserRecord) -> bytes:
@@ -136,21 +179,40 @@ def pack_user(record: UserRecord) -> bytes:
     if any(w is not None for w in record.weights):
         weights = struct.pack(f"<{len(record.weights)}f", *(float("nan") if w is None else w for w in record.weights))
     told = [LAYOUT, record.items, steps, weights, record.n_events, record.seen, record.attributes or {}]
-    return msgpack.packb(told)
+    return msgpack.packb([*told, record.positions if any(record.positions) else None])
 
 
 def unpack_user(packed: bytes) -> UserRecord:
     """Reads `pack_user`. Raises CorruptArtefact for anything else."""
-    what, fields = "user record", _unpack(packed, "user record", 7)[1:7]
-    items, steps, weights, n_events, seen, attributes = _typed(what, fields, tuple, tuple, bytes | None, int, tuple, dict)
-    for values, kind in ((items, str), (seen, str), (steps, int)):
+    what, told = "user record", _unpack(packed, "user record", 7)
+    items, steps, weights, n_events, seen, attributes = _typed(what, told[1:7], tuple, tuple, bytes | None, int, tuple, dict)
+    positions = _typed(what, (*told, None)[7:8], tuple | None)[0] or ()  # older writers knew none
+    for values, kind in ((items, str), (seen, str), (steps, int), (positions, int)):
         _typed(what, values, *(kind,) * len(values))
+    times = tuple(accumulate(steps))
     if len(steps) != len(items) or (weights is not None and len(weights) != 4 * len(items)):
-        raise CorruptArtefact(f"a user record has {len(items)} items, and times or weights of another number: delete it")
+        raise _unusable(what, f"{len(items)} items, and times or weights of another number")
+    if positions and len(positions) != len(items):
+        raise _unusable(what, f"{len(items)} items, and {len(positions)} positions")
+    if not 0 <= n_events < MOST_EVENTS or any(not 0 <= time < MOST_SECONDS for time in times):
+        raise _unusable(what, "a time or a number of events beyond its range")
+    _attributes(what, attributes)
     known: tuple[float | None, ...] = (None,) * len(items)
     if weights is not None:
         known = tuple(None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights))
-    return UserRecord(items, tuple(accumulate(steps)), known, n_events, seen, attributes)
+        if any(w is not None and abs(w) > _LARGEST_WEIGHT for w in known):
+            raise _unusable(what, "a weight that is infinite")
+    return UserRecord(items, times, known, n_events, seen, attributes, positions)
+
+
+def _attributes(what: str, attributes: dict[Any, Any]) -> None:
+    """Raises CorruptArtefact unless these are names with texts, numbers or truth values."""
+    _typed(what, tuple(attributes), *(str,) * len(attributes))
+    _typed(what, tuple(attributes.values()), *(str | int | float | None,) * len(attributes))
+
+
+def _unusable(what: str, why: str) -> CorruptArtefact:
+    return CorruptArtefact(f"a {what} has {why}: delete it, and the next refresh writes it again")
 
 
 def pack_item(item: ItemRecord) -> bytes:
@@ -209,19 +271,19 @@ def _canary(told: object) -> Canary | None:
 def _unpack(packed: bytes, what: str, length: int) -> tuple[Any, ...]:
     told = _decoded(packed, what)
     if not isinstance(told, tuple) or len(told) < length or told[0] != LAYOUT:
-        raise CorruptArtefact(f"a {what} of layout {LAYOUT} was expected, not {str(told)[:60]}: publish the release again")
+        raise CorruptArtefact(f"a {what} is not of layout {LAYOUT}: publish the release again")
     return told
 
 
 def _typed(what: str, values: tuple[Any, ...], *kinds: type | UnionType) -> tuple[Any, ...]:
     for value, kind in zip(values, kinds, strict=True):
         if not isinstance(value, kind):
-            raise CorruptArtefact(f"a {what} holds {str(value)[:60]!r} where {kind} belongs: publish the release again")
+            raise CorruptArtefact(f"a {what} holds a {type(value).__name__} where {kind} belongs: publish the release again")
     return values
 
 
 def _decoded(packed: bytes, what: str) -> Any:  # noqa: ANN401 - whatever was packed
     try:
         return msgpack.unpackb(packed, use_list=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a map's key that is itself a map
         raise CorruptArtefact(f"a {what} is not msgpack ({error}): publish the release again") from error

@@ -24,6 +24,8 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
         taken = _taken(serving, intake, good)
+        if taken.waiting is not None:
+            metrics.level("shortlist_events_waiting", taken.waiting + taken.accepted)
         for outcome, count in (("accepted", taken.accepted), ("duplicate", taken.duplicates)):
             metrics.count("shortlist_events_total", count, outcome=outcome)
         rejected = sorted([*bad, *taken.rejected], key=lambda reject: reject.index)
@@ -34,7 +36,7 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
 
 
 def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
-    return intake.take(serving.version(), good) if good else Taken()
+    return intake.take(serving.pointer().versions, good) if good else Taken()
 
 
 def _record(event: Event) -> EventRecord:

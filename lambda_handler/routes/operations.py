@@ -11,6 +11,7 @@ from lambda_handler.answers import Live
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS
 from lambda_handler.serving import Serving
+from recsys.errors import StoreUnavailable
 from recsys.store import Store
 
 TOP_FEATURES = 10
@@ -41,3 +42,12 @@ def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, met
         """Whether Redis answers and a release is there."""
         store.ping()
         return {"status": "ok", "store": "ok", "release": serving.version()}
+
+    @app.get("/health/ready", responses=ERRORS, tags=["operations"])
+    @app.get("/v1/health/ready", responses=ERRORS, tags=["operations"])
+    def ready() -> dict[str, str]:
+        """Whether Redis has the whole serving release: what it lacks is served from the bundle, slower."""
+        version = serving.version()
+        if not serving.is_whole():
+            raise StoreUnavailable(f"release {version} is not whole in Redis (evicted, or Redis came back empty): run a refresh")
+        return {"status": "ok", "store": "ok", "release": version}

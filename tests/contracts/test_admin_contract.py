@@ -75,9 +75,9 @@ def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, t
     build_manifest(other, version="other")
     DirectoryArtefacts(Path(settings.artefacts)).publish(other)
     try:
-        store.write_popular("other", store.popular(published.version), 600)
-        for row, packed in store.redis.hgetall(store.keys.items(published.version)).items():
-            store.redis.hset(store.keys.items("other"), row, packed)
+        store.write_popular("other", store.popular(published.version))
+        for of in (store.keys.items, store.keys.rows):
+            store.redis.hset(of("other"), mapping=store.redis.hgetall(of(published.version)))
         assert client.post("/v1/releases/other/promote").json() == {
             "current": "other",
             "previous": published.version,
@@ -108,7 +108,7 @@ def test_a_release_whose_lists_expired_is_refused(client, own, published) -> Non
     store.redis.delete(store.keys.popular(published.version))
     response = client.post("/v1/releases/rollback")
     assert (response.status_code, store.release().current) == (422, "other")
-    assert "they expired" in response.json()["error"]["message"]
+    assert "its lists expired" in response.json()["error"]["message"]
 
 
 def test_a_blocked_item_is_gone_at_once_and_can_come_back(client, published) -> None:

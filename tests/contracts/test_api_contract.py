@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys.store import RedisStore, open_store
+from recsys.watermark import position_at
 from recsys.wire import UserRecord
 
 FIELDS = {
@@ -117,7 +118,7 @@ def test_a_user_whose_list_is_lost_is_served_live_and_then_from_the_live_cache(c
 
 
 def test_newer_events_replace_the_precomputed_list(client, store, published, known) -> None:
-    """A user whose record knows more events than their list gets a live answer without what they did since."""
+    """A user with an event beyond the list's watermark gets a live answer without what they did since."""
     cached = ask(client, user_id=known, k=10)
     key = store.keys.user(known)
     before = store.redis.hgetall(key)
@@ -126,7 +127,8 @@ def test_newer_events_replace_the_precomputed_list(client, store, published, kno
     items = [*(published.dataset.catalogue.ids[row] for row in mine[-50:]), ids_of(cached)[0]]
     record = UserRecord(tuple(items), tuple(range(len(items))), (None,) * len(items), 10_000)
     try:
-        assert store.write_users([(known, record)]) == 1
+        assert store.merge_users([(known, record)], 0) == 1
+        store.redis.hset(key, "s", position_at(4e9))
         answer = ask(client, user_id=known, k=10)
     finally:
         store.redis.hset(key, mapping=before)
@@ -303,12 +305,12 @@ def test_without_a_bundle_known_users_get_their_stale_list(published, store, kno
     lost = replace(published.settings, artefacts=str(tmp_path / "nothing"))
     client = TestClient(create_app(lost, store, BundleLive(lost)))
     key = store.keys.user(known)
-    n_events = store.redis.hget(key, "n")
-    store.redis.hset(key, "n", 10_000)
+    latest = store.redis.hget(key, "s")
+    store.redis.hset(key, "s", position_at(4e9))
     try:
         answer = ask(client, user_id=known, k=10)
     finally:
-        store.redis.hset(key, "n", n_events)
+        store.redis.hset(key, "s", latest)
     assert (answer["source"], answer["degraded"], len(ids_of(answer))) == ("stale", True, 10)
     fresh = ask(client, user_id="fresh", k=10, history=[published.dataset.catalogue.ids[0]])
     assert (fresh["source"], fresh["degraded"]) == ("popular", True)

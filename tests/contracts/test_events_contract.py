@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,15 +11,16 @@ from starlette.testclient import TestClient
 
 from lambda_handler import events as intake_module
 from lambda_handler.app import create_app
-from lambda_handler.events import Intake
+from lambda_handler.events import Bounds, Intake
 from lambda_handler.live import BundleLive
 from recsys.errors import StoreUnavailable
 from recsys.event_log import WINDOW_SECONDS, EventLog
 from recsys.events import HISTORY_LENGTH
-from recsys.histories import KEPT_EVENTS, with_events
+from recsys.histories import KEPT_EVENTS, Happened, with_events
 from recsys.wire import EventRecord, UserRecord, unpack_event, unpack_user
 
 NOW = 1_800_000_000
+BOUNDS = Bounds(waiting=1000, newcomers=1000, newcomer_seconds=600)
 
 
 @pytest.fixture
@@ -33,6 +34,11 @@ def client(own) -> TestClient:
 def items(published) -> tuple[str, ...]:
     """The ids of the catalogue."""
     return published.dataset.catalogue.ids
+
+
+def lacks_nothing(_version: str, item_ids: Sequence[str]) -> list[bool]:
+    """A catalogue that has every item."""
+    return [True] * len(item_ids)
 
 
 def event(item: str, number: int = 0, user: str = "eve", **more: object) -> dict[str, Any]:
@@ -86,9 +92,9 @@ def test_an_event_is_taken_once_however_often_it_is_sent(client, own, items) -> 
     _, store = own
     assert send(client, event(items[1]), event(items[1]), event(items[2], 1)) == {"accepted": 2, "duplicates": 1, "rejected": []}
     assert send(client, event(items[1])) == {"accepted": 0, "duplicates": 1, "rejected": []}
-    later = Intake(EventLog(store), lambda: NOW + WINDOW_SECONDS)
+    later = Intake(EventLog(store), lacks_nothing, BOUNDS, lambda: NOW + WINDOW_SECONDS)
     version = store.release().current
-    assert later.take(version, [(0, EventRecord("e0", "eve", items[1], NOW))]).duplicates == 1
+    assert later.take([version], [(0, EventRecord("e0", "eve", items[1], NOW))]).duplicates == 1
     record = unpack_user(store.user_record("eve"))
     assert (record.items, record.times, record.n_events) == ((items[1], items[2]), (NOW, NOW + 1), 2)
     assert [told.event_id for told in streamed(store)] == ["e0", "e1"]
@@ -165,7 +171,9 @@ def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
     def one(number: int) -> None:
         log = EventLog(store)
         gate.wait()
-        Intake(log, lambda: NOW).take(version, [(0, EventRecord(f"t{number}", "busy", items[number], NOW + number))])
+        Intake(log, lacks_nothing, BOUNDS, lambda: NOW).take(
+            [version], [(0, EventRecord(f"t{number}", "busy", items[number], NOW + number))]
+        )
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -178,7 +186,7 @@ def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
 
 def test_a_record_that_always_changes_is_given_up_with_a_503(client, items, monkeypatch) -> None:
     """After a few attempts, with the remedy."""
-    monkeypatch.setattr(intake_module.EventLog, "commit", lambda _self, changes, _window: [False] * len(changes))
+    monkeypatch.setattr(intake_module.EventLog, "commit", lambda _self, changes, *_: [False] * len(changes))
     response = client.post("/v1/events", json={"events": [event(items[0])]})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
     assert "send the events again" in response.json()["error"]["message"]
@@ -194,9 +202,9 @@ def test_a_week_of_one_user_is_bounded(client, items, monkeypatch) -> None:
 def test_a_record_that_cannot_be_read_begins_afresh(client, own, items) -> None:
     """Events of other users in the same request are not held up by it either."""
     _, store = own
-    store.redis.hset(store.keys.user("eve"), mapping={"h": b"\xc1", "n": 7})
+    store.redis.hset(store.keys.user("eve"), mapping={"h": b"\xc1", "e0": b"\xc1", "e1": b"\x92\x01\x02"})
     assert send(client, event(items[0]), event(items[0], user="adam"))["accepted"] == 2
-    assert unpack_user(store.user_record("eve")).n_events == 8
+    assert unpack_user(store.user_record("eve")).n_events == 1
 
 
 def test_events_are_counted(client, items) -> None:
@@ -211,13 +219,12 @@ def test_events_are_counted(client, items) -> None:
 def test_a_record_takes_events_in_order_of_time() -> None:
     """A late event goes where it belongs; one as late as another after it."""
     record = UserRecord(("a", "b"), (10, 20), (None, 1.0), 2, ("z",))
-    told = with_events(record, [("c", 20, 5.0), ("d", 15, None)])
+    told = with_events(record, [Happened("c", 20, 5.0), Happened("d", 15, None)])
     assert told == UserRecord(("a", "d", "b", "c"), (10, 15, 20, 20), (None, None, 1.0, 5.0), 4, ("z",))
 
 
 def test_a_record_keeps_as_many_events_as_the_models_look_at() -> None:
     """What falls out of the window stays among the seen."""
     assert KEPT_EVENTS == HISTORY_LENGTH
-    many: Callable[[int], list[tuple[str, int, float | None]]] = lambda n: [(f"i{at}", at, None) for at in range(n)]  # noqa: E731
-    told = with_events(UserRecord(), many(KEPT_EVENTS + 2))
+    told = with_events(UserRecord(), [Happened(f"i{at}", at, None) for at in range(KEPT_EVENTS + 2)])
     assert (len(told.items), told.items[0], told.seen, told.n_events) == (KEPT_EVENTS, "i2", ("i0", "i1"), KEPT_EVENTS + 2)

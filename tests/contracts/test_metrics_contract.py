@@ -104,6 +104,7 @@ def test_every_metric_has_data_after_traffic_and_failures(client, published, met
     fail_once(client, monkeypatch, ShortlistError("an error of ours"))
     metrics.count("shortlist_degraded_total", kind="StoreUnavailable")  # how it comes about is tested with the API
     metrics.count("shortlist_events_total", outcome="accepted")  # likewise
+    metrics.level("shortlist_events_waiting", 1)  # likewise
     metrics.count("shortlist_tally_failures_total")  # tested with `shortlist skew`
     _, samples = parse(metrics.text())
     told = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
@@ -117,7 +118,7 @@ def fail_once(client: TestClient, monkeypatch, error: Exception) -> int:
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.store.RedisStore.row_of", raises)
+        patched.setattr("recsys.store.RedisStore.rows_of", raises)
         return client.get("/v1/items/1").status_code
 
 

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from recsys.errors import StoreUnavailable
-from recsys.store import RedisStore, open_store
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_list, unpack_user
+from recsys.histories import Happened, with_events
+from recsys.store import MOST_LIVE, RedisStore, open_store
+from recsys.upkeep import Upkeep
+from recsys.watermark import position_at
+from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_list, pack_user, unpack_user
 
 RELEASE = "20260101T000000Z-abcdef01"
 
@@ -30,7 +33,7 @@ def test_a_new_store_knows_nothing(store) -> None:
     """None for what is not there, never an error."""
     assert store.release() is None
     assert store.read_user(RELEASE, "1") == (None, None)
-    assert (store.user_record("1"), store.popular(RELEASE), store.row_of(RELEASE, "a")) == (None, None, None)
+    assert (store.user_record("1"), store.popular(RELEASE), store.rows_of(RELEASE, ["a"])) == (None, None, ([None], False))
     assert (store.items(RELEASE, [1, 2]), store.items(RELEASE, []), store.blocked()) == ([None, None], [], frozenset())
 
 
@@ -41,56 +44,174 @@ def test_the_pointer_flips(store) -> None:
     assert store.release() == ReleasePointer("b", "a")
 
 
-def test_lists_are_read_back_and_expire(store) -> None:
-    """Each user's bytes as written, in pipelines of any length, with a time to live."""
+def test_lists_are_read_back_and_stay(store) -> None:
+    """Each user's bytes as written, in pipelines of any length, and without a time to live that eviction could take."""
     lists = [(f"user {n}", a_list(n % 7)) for n in range(1201)]
-    assert store.write_lists(RELEASE, lists, 600) == 1201
+    assert store.write_lists(RELEASE, lists) == 1201
     assert store.lists(RELEASE, [user for user, _ in lists]) == [packed for _, packed in lists]
-    assert 0 < store.redis.ttl(store.keys.list(RELEASE, "user 3")) <= 600
+    assert store.redis.ttl(store.keys.list(RELEASE, "user 3")) == -1
     assert store.read_user("another release", "user 3") == (None, None)
 
 
-def test_a_user_record_with_more_events_is_not_overwritten(store) -> None:
-    """What happened while the batch ran is not lost."""
-    store.write_users([("1", UserRecord(("a", "b"), (1, 2), (None, None), 2))])
-    assert store.write_users([("1", UserRecord(("a",), (1,), (None,), 1)), ("2", UserRecord())]) == 1
-    assert unpack_user(store.user_record("1")).items == ("a", "b")
-    assert store.read_user(RELEASE, "1") == (None, 2)
+def record_of(*events: Happened) -> UserRecord:
+    """A record of these events."""
+    return with_events(UserRecord(), events)
+
+
+def test_a_record_follows_the_table_and_what_came_after_it(store) -> None:
+    """A table that loses rows takes them from the record; events beyond the watermark stay, once each."""
+    store.merge_users([("1", record_of(Happened("a", 1, None), Happened("b", 2, None)))], 0)
+    stored = with_events(unpack_user(store.user_record("1")), [Happened("c", 3, 4.0, 700), Happened("d", 4, None, 900)])
+    store.redis.hset(store.keys.user("1"), "h", pack_user(stored))
+    table = record_of(Happened("b", 2, None), Happened("c", 3, 4.0))
+    assert store.merge_users([("1", table), ("2", UserRecord())], 700) == 2
+    merged = unpack_user(store.user_record("1"))
+    assert (merged.items, merged.positions, merged.n_events, merged.seen) == (("b", "c", "d"), (0, 0, 900), 3, ())
+    assert store.read_user(RELEASE, "1") == (None, 0)
+    store.merge_users([("1", record_of(Happened("c", 3, 4.0), Happened("d", 4, None)))], 800)
+    assert unpack_user(store.user_record("1")).items == ("c", "d")
+
+
+def test_a_batch_merges_with_what_comes_while_it_writes(store, monkeypatch) -> None:
+    """An event between the reading and the writing of a record is in the record."""
+    store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
+    honest = RedisStore._merged
+
+    def meanwhile(self: RedisStore, records: dict[str, UserRecord], watermark: int) -> list[str]:
+        monkeypatch.setattr(RedisStore, "_merged", honest)
+        pipeline = self.redis.pipeline
+        sent = with_events(record_of(Happened("a", 1, None)), [Happened("x", 9, None, 50)])
+
+        def second_pipeline(**options: bool) -> object:
+            self.redis.hset(self.keys.user("1"), "h", pack_user(sent))
+            return pipeline(**options)
+
+        pipelines = iter([pipeline, second_pipeline])
+
+        def next_pipeline(**options: bool) -> object:
+            return next(pipelines, pipeline)(**options)
+
+        monkeypatch.setattr(self.redis, "pipeline", next_pipeline)
+        return honest(self, records, watermark)
+
+    monkeypatch.setattr(RedisStore, "_merged", meanwhile)
+    assert store.merge_users([("1", record_of(Happened("b", 2, None)))], 0) == 1
+    assert unpack_user(store.user_record("1")).items == ("b", "x")
+
+
+def test_a_record_that_cannot_be_read_is_written_again(store) -> None:
+    """The batch's takes its place."""
+    store.redis.hset(store.keys.user("1"), "h", b"\xc1")
+    store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
+    assert unpack_user(store.user_record("1")).items == ("a",)
+
+
+def test_a_catalogue_is_whole_or_proves_nothing(store) -> None:
+    """An absent row says that an item is unknown only while both hashes are there."""
+    store.write_items(RELEASE, enumerate([ItemRecord("x", "X"), ItemRecord("y", "Y")]))
+    assert store.rows_of(RELEASE, ["y", "z"]) == ([1, None], True)
+    assert not store.is_whole(RELEASE)
+    store.write_popular(RELEASE, a_list())
+    assert store.is_whole(RELEASE)
+    store.redis.delete(store.keys.items(RELEASE))
+    assert store.rows_of(RELEASE, ["z"]) == ([None], False)
+    assert not store.is_whole(RELEASE)
+    assert store.rows_of("another", ["z"]) == ([None], False)
+
+
+def test_a_retired_release_expires_and_can_be_kept(store) -> None:
+    """Its lists, items and popular list, and nothing of another release, whose name may look like a pattern."""
+    for version in ("v1", "v*"):
+        store.write_lists(version, [("1", a_list()), ("2", a_list())])
+        store.write_items(version, [(0, ItemRecord("x", "X"))])
+        store.write_popular(version, a_list())
+    assert (store.retire("v*", 900), store.is_retiring("v*"), store.is_retiring("v1")) == (5, True, False)
+    assert store.redis.ttl(store.keys.list("v1", "1")) == -1
+    assert 0 < store.redis.ttl(store.keys.list("v*", "1")) <= 900
+    assert store.restore("v*")
+    assert (store.is_retiring("v*"), store.redis.ttl(store.keys.list("v*", "2"))) == (False, -1)
 
 
 def test_items_are_found_by_row_and_by_id(store) -> None:
     """A record for each known row, None for the others; a row for each known id."""
     items = [ItemRecord("x", "X", ("c",)), ItemRecord("y", "Y")]
-    store.write_items(RELEASE, enumerate(items), 600)
+    store.write_items(RELEASE, enumerate(items))
     assert store.items(RELEASE, [1, 5, 0]) == [items[1], None, items[0]]
-    assert (store.row_of(RELEASE, "y"), store.row_of(RELEASE, "z")) == (1, None)
+    assert store.rows_of(RELEASE, ["y", "z"])[0] == [1, None]
+
+
+def write_live(store: RedisStore, digest: str, packed: bytes = b"bytes") -> bool:
+    """Caches a result of the stored record of user 1."""
+    return store.write_live(RELEASE, "1", digest, packed, 60, store.user_record("1") or b"")
 
 
 def test_a_live_result_is_kept_under_all_that_shaped_it(store) -> None:
     """Another release, user or digest finds nothing."""
-    store.write_live(RELEASE, "1", "digest", b"bytes", 60)
+    store.merge_users([("1", UserRecord())], 0)
+    assert write_live(store, "digest")
     assert store.live(RELEASE, "1", "digest") == b"bytes"
     assert {store.live("r", "1", "digest"), store.live(RELEASE, "2", "digest"), store.live(RELEASE, "1", "d")} == {None}
+    assert 0 < store.redis.ttl(store.keys.live(RELEASE, "1")) <= 60
+
+
+def test_a_live_result_of_another_record_is_not_kept(store) -> None:
+    """A user who was deleted, or did something, while the result was computed."""
+    store.merge_users([("1", UserRecord())], 0)
+    old = store.user_record("1")
+    store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
+    assert not store.write_live(RELEASE, "1", "digest", b"bytes", 60, old)
+    old = store.user_record("1")
+    Upkeep(store).delete_user("1", 0)
+    assert not store.write_live(RELEASE, "1", "digest", b"bytes", 60, old)
+    assert store.live(RELEASE, "1", "digest") is None
+
+
+def test_live_results_of_one_user_are_bounded(store) -> None:
+    """Odd questions about one user do not fill the memory."""
+    store.merge_users([("1", UserRecord())], 0)
+    for number in range(3 * MOST_LIVE):
+        write_live(store, f"digest {number}")
+    assert 0 < store.redis.hlen(store.keys.live(RELEASE, "1")) <= MOST_LIVE
 
 
 def test_one_of_many_computes_a_live_result(store) -> None:
     """The first one claims it, another result of the same user does not wait for it, and writing it gives it free."""
+    store.merge_users([("1", UserRecord())], 0)
     assert store.live_or_claim(RELEASE, "1", "digest", 60_000) == (None, True)
     assert store.live_or_claim(RELEASE, "1", "digest", 60_000) == (None, False)
     assert store.live_or_claim(RELEASE, "1", "other", 60_000) == (None, True)
-    store.write_live(RELEASE, "1", "digest", b"bytes", 60)
+    write_live(store, "digest")
     assert store.live_or_claim(RELEASE, "1", "digest", 60_000)[0] == b"bytes"
+
+
+def test_unreadable_values_cost_themselves(store) -> None:
+    """A blocked item that is no text, an item, a row and a position: the others are read."""
+    store.redis.sadd(store.keys.blocked(), b"\xff", "a")
+    assert store.blocked() == frozenset({"a"})
+    store.write_items(RELEASE, enumerate([ItemRecord("x", "X"), ItemRecord("y", "Y")]))
+    store.redis.hset(store.keys.items(RELEASE), "0", b"\xc1")
+    store.redis.hset(store.keys.rows(RELEASE), "x", b"no number")
+    assert store.items(RELEASE, [0, 1]) == [None, ItemRecord("y", "Y")]
+    assert store.rows_of(RELEASE, ["x", "y"])[0] == [None, 1]
+    store.redis.hset(store.keys.user("1"), "s", b"\xff")
+    assert store.read_user(RELEASE, "1")[1] > position_at(4e9)
+    store.redis.hset(store.keys.deleted(), b"\xff", b"\xff")
+    assert not store.is_deleted()("1")
+    store.redis.hset(store.keys.releases(), mapping={b"\xff": b"\xc1", RELEASE: b"\xc1"})
+    store.write_popular(RELEASE, a_list())
+    assert Upkeep(store).releases() == []
+    assert Upkeep(store).versions() == [RELEASE]
 
 
 def test_every_key_starts_with_the_namespace(store, valkey_url) -> None:
     """A shared server's other keys are left alone."""
     before = set(store.redis.scan_iter("*"))
     store.set_release(ReleasePointer("a"))
-    store.write_lists(RELEASE, [("1", a_list())], 60)
-    store.write_users([("1", UserRecord())])
-    store.write_items(RELEASE, [(0, ItemRecord("x", "X"))], 60)
-    store.write_popular(RELEASE, a_list(), 60)
-    store.write_live(RELEASE, "1", "d", b"", 60)
+    store.write_lists(RELEASE, [("1", a_list())])
+    store.merge_users([("1", UserRecord())], 0)
+    store.write_items(RELEASE, [(0, ItemRecord("x", "X"))])
+    store.write_popular(RELEASE, a_list())
+    write_live(store, "d", b"")
     new = set(store.redis.scan_iter("*")) - before
     assert len(new) == 7
     assert all(key.decode().startswith(f"{store.keys.namespace}:") for key in new)
@@ -104,10 +225,10 @@ def test_a_users_keys_share_a_cluster_slot(store) -> None:
 
 
 def test_a_list_of_a_hundred_items_takes_at_most_1200_bytes_of_redis(store) -> None:
-    """All that a user's list costs: key, value, expiry and the server's own bookkeeping."""
+    """All that a user's list costs: key, value and the server's own bookkeeping."""
     base = store.redis.info("memory")["used_memory"]
     n = 2000
-    store.write_lists(RELEASE, ((f"{user}", a_list()) for user in range(n)), 600)
+    store.write_lists(RELEASE, ((f"{user}", a_list()) for user in range(n)))
     assert (store.redis.info("memory")["used_memory"] - base) / n <= 1200
 
 

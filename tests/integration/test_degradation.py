@@ -60,7 +60,7 @@ class World:
         guard = Guard(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
         live = BundleLive(used, clock=lambda: self.seconds)
-        return TestClient(create_app(used, store, live, lambda: 1_800_000_000 + self.seconds))
+        return TestClient(create_app(used, store, live, lambda: 1_800_000_000 + self.seconds, clock=lambda: self.seconds))
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_redis_that_comes_back_is_used_again(world) -> None:
     world.server.start()
     world.store.redis.restore("own:release", 0, pointer)
     world.store.redis.restore(world.store.keys.items(world.version), 0, rows)
-    world.store.write_lists(world.version, [(world.known, lists)], 600)
+    world.store.write_lists(world.version, [(world.known, lists)])
     world.seconds += 1.5
     assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
 
@@ -279,12 +279,12 @@ POISON: dict[str, Callable[[World], bytes]] = {
 @pytest.mark.parametrize("poison", POISON)
 def test_a_poisoned_list_is_answered_live(world, poison) -> None:
     """Whatever lies where a list should be."""
-    world.store.write_lists(world.version, [(world.known, POISON[poison](world))], 600)
+    world.store.write_lists(world.version, [(world.known, POISON[poison](world))])
     answer = ask(world.app(), user_id=world.known)
     assert (answer["source"], len(answer["recommendations"])) == ("live", 10)
 
 
-@pytest.mark.parametrize("field", ["h", "n"])
+@pytest.mark.parametrize("field", ["h", "s"])
 def test_a_poisoned_history_costs_the_list_and_no_more(world, field) -> None:
     """Never an error of the server's."""
     world.store.redis.hset(world.store.keys.user(world.known), field, b"\xc1" if field == "h" else b"many")
@@ -386,7 +386,7 @@ def test_a_burst_of_misses_computes_once(world) -> None:
 
     def one() -> None:
         metrics, store = Metrics(), open_store(world.settings.redis_url, "own", 2000)
-        serving = Serving(world.settings, store, metrics, lambda: 0.0)
+        serving = Serving(world.settings, store, live, metrics, lambda: 0.0)
         recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
         gate.wait()
         answers.append(recommender.recommend(Asked(world.known, 10, filters=Filters())).ranked)

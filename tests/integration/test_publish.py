@@ -51,16 +51,19 @@ def test_published(release: Release, settings: Settings, narrator: Narrator, sto
     assert all(unpack_user(store.user_record(u.user_id)).n_events == u.record.n_events for u in users)
     popular = unpack_list(store.popular("v1"))
     first = store.items("v1", popular.rows[:1])[0]
-    assert store.row_of("v1", first.id) == popular.rows[0]
+    assert store.rows_of("v1", [first.id]) == ([popular.rows[0]], True)
     assert list(popular.scores) == sorted(popular.scores, reverse=True)
 
 
-def test_only_the_pointer_and_the_users_stay(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
-    """Everything of a release expires after SHORTLIST_LIST_TTL_SECONDS, so that old releases leave by themselves."""
-    publish(*release("v1"), replace(settings, list_ttl_seconds=900), narrator)
+def test_only_what_is_superseded_expires(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+    """A release that nothing leads to expires, so that old ones leave; the serving one and the one before never do."""
+    for version in ("v1", "v2"):
+        publish(*release(version), replace(settings, list_ttl_seconds=900), narrator)
+    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {-1}
+    publish(*release("v3"), replace(settings, list_ttl_seconds=900), narrator)
     for key in store.redis.scan_iter(f"{settings.namespace}:*"):
-        of_release = key.startswith(f"{settings.namespace}:v1:".encode())
-        assert 0 < store.redis.ttl(key) <= 900 if of_release else store.redis.ttl(key) == -1
+        superseded = key.startswith(f"{settings.namespace}:v1:".encode())
+        assert 0 < store.redis.ttl(key) <= 900 if superseded else store.redis.ttl(key) == -1
 
 
 def test_second_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
@@ -86,16 +89,16 @@ def test_changed_list(
     publish(*release("v1"), settings, narrator)
     bundle, lists = release("v2")
     victim = store.keys.list("v2", next(read_shards(lists)).user_id)
-    write = RedisStore.write_users
+    write = RedisStore.merge_users
 
-    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]]) -> int:
+    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], watermark: int) -> int:
         store.redis.delete(victim)
         if change == "another value":
             store.redis.set(victim, b"another value")
-        return write(self, records)
+        return write(self, records, watermark)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RedisStore, "write_users", tampered)
+        patch.setattr(RedisStore, "merge_users", tampered)
         with pytest.raises(ReleaseRefused, match=r"release v2: 1 of 150 lists read back otherwise .* old release goes on"):
             publish(bundle, lists, settings, narrator)
     assert store.release() == ReleasePointer("v1")
@@ -114,13 +117,13 @@ def test_lost_items(
 ) -> None:
     """A release whose items or popular list did not stay is refused too: its lists could not be shown."""
     publish(*release("v1"), settings, narrator)
-    write = RedisStore.write_users
+    write = RedisStore.merge_users
 
-    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]]) -> int:
+    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], watermark: int) -> int:
         store.redis.delete(getattr(store.keys, lost)("v2"))
-        return write(self, records)
+        return write(self, records, watermark)
 
-    monkeypatch.setattr(RedisStore, "write_users", tampered)
+    monkeypatch.setattr(RedisStore, "merge_users", tampered)
     with pytest.raises(ReleaseRefused, match=r"release v2: .* old release goes on serving"):
         publish(*release("v2"), settings, narrator)
     assert store.release() == ReleasePointer("v1")
@@ -141,7 +144,7 @@ def test_redis_that_is_full(release: Release, settings: Settings, narrator: Narr
         store.close()
 
 
-@pytest.mark.parametrize("at", ["write_items", "write_lists", "write_users", "lists", "set_release"])
+@pytest.mark.parametrize("at", ["write_items", "write_lists", "merge_users", "lists", "set_release"])
 def test_crash(
     release: Release,
     settings: Settings,
@@ -214,6 +217,6 @@ def test_expired_release(release: Release, settings: Settings, narrator: Narrato
         publish(*release(version), settings, narrator)
     store.redis.delete(*store.redis.scan_iter(f"{settings.namespace}:v1:*"))
     for ask in (lambda: promote(settings, "v1"), lambda: rollback(settings)):
-        with pytest.raises(InvalidInput, match="release v1 has no lists in Redis"):
+        with pytest.raises(InvalidInput, match="release v1 is no longer whole in Redis"):
             ask()
     assert store.release() == ReleasePointer("v2", "v1")

@@ -80,7 +80,7 @@ def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     assert releases.canary(two, "v1", 50.0) == ReleasePointer("v2", "v1", Canary("v1", 50.0)) == pointer()
     store = open_store(two.redis_url, two.namespace, 1000)
     metrics = Metrics()
-    serving = Serving(two, store, metrics, time.time)
+    serving = Serving(two, store, None, metrics, time.time)
     recommender = Recommender(serving, store, None, LiveCache(store, 60), metrics)
     users = published.dataset.user_ids[:40]
     expected = [pointer().serving(user) for user in users]
@@ -103,7 +103,7 @@ def test_a_canary_must_be_another_release_that_can_serve(two) -> None:
     store = open_store(two.redis_url, two.namespace, 1000)
     store.redis.delete(store.keys.popular("v1"))
     store.close()
-    with pytest.raises(InvalidInput, match="has no lists in Redis"):
+    with pytest.raises(InvalidInput, match="is no longer whole in Redis"):
         releases.canary(two, "v1", 5.0)
     with pytest.raises(InvalidInput, match="no release serves"):
         releases.canary(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5.0)

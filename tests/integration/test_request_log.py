@@ -29,7 +29,7 @@ from recsys.store import RedisStore
 def raises(*_):
     raise RuntimeError("a bug")
 
-RedisStore.row_of = raises
+RedisStore.rows_of = raises
 handler = module.handler
 app = module.app
 """
@@ -140,7 +140,7 @@ def test_an_error_carries_the_request_id_of_its_line(client, said, monkeypatch) 
     """A bug and an unavailable store alike."""
     for error in (RuntimeError("a bug"), OSError("gone")):
         with monkeypatch.context() as patched:
-            patched.setattr("redis.Redis.hget", lambda *_, error=error: (_ for _ in ()).throw(error))
+            patched.setattr("redis.client.Pipeline.execute", lambda *_, error=error: (_ for _ in ()).throw(error))
             answer = client.get("/v1/items/1").json()
         assert json.loads(said[-1])["request_id"] == answer["error"]["request_id"]
     assert [(json.loads(line)["status"], json.loads(line)["error"]) for line in said] == [
@@ -163,7 +163,7 @@ def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch,
     tell_once()
     told, other = RuntimeError("told"), RuntimeError("other")
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.store.RedisStore.row_of", lambda *_: (_ for _ in ()).throw(told))
+        patched.setattr("recsys.store.RedisStore.rows_of", lambda *_: (_ for _ in ()).throw(told))
         client.get("/v1/items/1")
     server = logging.getLogger("uvicorn.error")
     as_new = {"handlers": [caplog.handler], "propagate": False, "level": logging.ERROR, "disabled": False, "_cache": {}}

