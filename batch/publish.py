@@ -22,6 +22,7 @@ from recsys import releases
 from recsys.artefacts import Artefacts, open_artefacts, verify
 from recsys.errors import ReleaseRefused
 from recsys.event_log import EventLog
+from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
@@ -66,6 +67,7 @@ def _published(
         raise
     releases.flip(store, version)
     narrator.say(f"  release {version} is serving")
+    store.retire_strangers(version, NEWCOMER_SECONDS)
     retired = retire_superseded(store, settings.list_ttl_seconds)
     if retired:
         narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
