@@ -47,9 +47,6 @@ LETTER_SCHEMA = {
 }
 """Columns of a file of dead letters; user_id is null where it cannot be read, body is the entry as it was."""
 
-MOST_POSITIONS = 100
-"""The largest position, as no answer is longer."""
-
 _USER = 2
 """Where the user's id stands in a packed event."""
 
@@ -196,10 +193,7 @@ def checked(event: EventRecord) -> EventRecord:
     Raises:
         InvalidInput: a field breaks its rule; the message names the field.
     """
-    at = event.position
-    if at is not None and not 1 <= at <= MOST_POSITIONS:
-        raise InvalidInput(f"position: {values.shown(at)} is refused: it must be from 1 to {MOST_POSITIONS}")
-    acted_on, weight = event.recommendation_id, event.weight
+    acted_on, weight, at = event.recommendation_id, event.weight, event.position
     return EventRecord(
         _by("event_id", values.label_of, event.event_id),
         _by("user_id", values.id_of, event.user_id),
@@ -207,7 +201,7 @@ def checked(event: EventRecord) -> EventRecord:
         _by("timestamp", values.time_of, event.timestamp),
         None if weight is None else _by("weight", values.weight_of, weight),
         None if acted_on is None else _by("recommendation_id", values.label_of, acted_on),
-        at,
+        None if at is None else _by("position", values.position_of, at),
     )
 
 
@@ -250,7 +244,7 @@ def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
     """
     broken: list[str] = []
     for name in files.names():
-        frame = _frame(files.read(name), "user_id")
+        frame = frame_of(files, name, "user_id")
         if frame is None:
             broken.append(name)
             if deletions.after(name.removeprefix(PREFIX)):
@@ -263,7 +257,7 @@ def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
 def _forget_letters(files: EventFiles, deletions: _Deletions) -> None:
     """Takes deleted users out of the dead letters, and those of unknown users that came before the last deletion."""
     for name in files.names(DEAD_LETTERS):
-        frame = _frame(files.read(name), "user_id", "stream_id")
+        frame = frame_of(files, name, "user_id", "stream_id")
         if frame is None:
             if deletions.after(name.removeprefix(DEAD_LETTERS)):
                 files.remove(name)
@@ -276,13 +270,20 @@ def _forget_letters(files: EventFiles, deletions: _Deletions) -> None:
             files.remove(name)
 
 
-def _frame(body: bytes, *columns: str) -> pl.DataFrame | None:
-    """A Parquet file's rows, None where it is none, or has no such columns of text."""
+def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None:
+    """A file's rows with `columns` as text; None where it cannot be read, or does not have them.
+
+    Raises:
+        ArtefactsUnavailable: S3 did not answer.
+    """
     try:
-        frame = pl.read_parquet(io.BytesIO(body))
+        frame = pl.read_parquet(io.BytesIO(files.read(name)))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
-    return frame if all(frame.schema.get(column) == pl.String for column in columns) else None
+    types = [frame.schema.get(column) for column in columns]
+    if not all(t is not None and (t.is_integer() or t in (pl.String, pl.Null)) for t in types):
+        return None
+    return frame.with_columns(pl.col(column).cast(pl.String) for column in columns)
 
 
 def _of_deleted(frame: pl.DataFrame, is_forgotten: Forgotten) -> pl.Series:

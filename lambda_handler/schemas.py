@@ -71,6 +71,16 @@ Weight = Annotated[
     _by(values.weight_of),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.HEAVIEST}),
 ]
+Label = Annotated[
+    str,
+    _by(values.label_of),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": values.LONGEST_ID}),
+]
+Position = Annotated[
+    int,
+    _by(values.position_of),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.LAST_POSITION}),
+]
 Attributes = dict[Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number]
 Source = Literal["batch", "live", "session", "popular", "stale"]
 
@@ -244,13 +254,13 @@ class Event(BaseModel):
             "examples": [{"event_id": "a1", "user_id": "42", "item_id": "50", "timestamp": 1785542400, "weight": 5}]
         },
     )
-    event_id: Annotated[Text, Field(description="Tells this event from every other of the user; sending it again is safe.")]
+    event_id: Label = Field(description="Tells this event from every other of the user; sending it again is safe.")
     user_id: Id
     item_id: Id
     timestamp: Seconds = Field(description="Unix seconds.")
     weight: Weight | None = Field(default=None, description="A rating or another strength.")
-    recommendation_id: Text | None = Field(default=None, description="Of the answer that the user acted on.")
-    position: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(default=None, description="Where in it the item stood.")
+    recommendation_id: Label | None = Field(default=None, description="Of the answer that the user acted on.")
+    position: Position | None = Field(default=None, description="Where in it the item stood.")
 
 
 @dataclass(frozen=True, slots=True)

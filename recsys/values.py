@@ -29,6 +29,9 @@ LATEST = 2**53
 HEAVIEST = float.fromhex("0x1.fffffep+127")
 """The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
 
+LAST_POSITION = 100
+"""The largest place of an item in an answer, since no answer is longer."""
+
 # Both regex engines that read these have ASCII classes spelt out: `\d` is any script's digits.
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 """A control character, which would break lines, headers and logs."""
@@ -148,6 +151,17 @@ def weight_of(value: object) -> float:
     return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
 
 
+def position_of(value: object) -> int:
+    """The place of an item in an answer, from 1 to LAST_POSITION.
+
+    Raises:
+        InvalidInput: it is no such whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LAST_POSITION:
+        raise _refused(value, f"a position must be a whole number from 1 to {LAST_POSITION}")
+    return value
+
+
 def shown(value: object) -> str:
     """A value for a message: short, on one line, and writable in any encoding."""
     if value is None or isinstance(value, bool):
@@ -158,7 +172,7 @@ def shown(value: object) -> str:
         return repr(value)
     if isinstance(value, str):
         return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
-    kinds = {list: "a list", dict: "an object", tuple: "a list", bytes: "bytes"}
+    kinds: dict[type, str] = {list: "a list", dict: "an object", tuple: "a list", bytes: "bytes"}
     return kinds.get(type(value), f"a value of type {type(value).__name__}")
 
 

@@ -74,7 +74,7 @@ def _read_one(file: Staged, position: int) -> Raw:
     raw = read_file(file, position, EVENTS)
     for column, wanted in _TYPES.items():
         dtype = raw.frame.schema[column]
-        same_kind = dtype == wanted or dtype == pl.Null or dtype.is_integer()
+        same_kind = dtype in (wanted, pl.Null) or dtype.is_integer()
         if not same_kind and not (wanted.is_float() and dtype.is_float()):
             raise InvalidData(f"{EVENTS.name}: column {column} of {file.name!r} has type {dtype}, it must be {wanted}")
     casts = (pl.col(column).cast(wanted, strict=False) for column, wanted in _TYPES.items())

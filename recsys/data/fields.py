@@ -5,6 +5,8 @@ Ids, times and weights follow the rules of `recsys.values`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from recsys import values
@@ -13,11 +15,14 @@ from recsys.errors import InvalidData
 IMPOSSIBLE = -1
 """Stands for a time or weight that can be read but cannot be."""
 
-_EXACT = {pl.Float16: 2.0**11, pl.Float32: 2.0**24}
+_EXACT: dict[type[pl.DataType], float] = {pl.Float16: 2.0**11, pl.Float32: 2.0**24}
 """From where on floats of fewer than 64 bits do not tell neighbouring integers apart."""
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
-_NO_TEXT = (pl.Binary, pl.Object, pl.Unknown)
+_NO_TEXT = (pl.Binary, pl.Object, pl.Unknown, pl.Duration)
+
+_YEARS_1_TO_9999 = (-62_135_596_800, 253_402_300_799)
+"""In unix seconds; Polars cannot write what lies far outside as text."""
 
 
 def text_ids(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
@@ -99,10 +104,8 @@ def seconds(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
 
 def _seconds(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     at = pl.col(column)
-    if isinstance(dtype, pl.Datetime):
-        return at.dt.epoch("s")
-    if dtype == pl.Date:
-        return at.to_physical().cast(pl.Int64) * 86_400  # microseconds would overflow
+    if dtype in (pl.Date, pl.Datetime):
+        return _since_epoch(at, dtype)
     if dtype.is_integer():
         return pl.when(at.is_not_null()).then(at.cast(pl.Int64, strict=False).fill_null(IMPOSSIBLE))
     if dtype.is_float() or dtype.is_decimal():
@@ -159,18 +162,36 @@ def text(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     """A column of any plain type as text.
 
     Raises:
-        InvalidData: the column is nested or holds bytes.
+        InvalidData: the column is nested, or holds bytes or durations.
     """
-    if dtype.is_nested() or dtype in _NO_TEXT:
+    if not has_text(dtype):
         raise _wrong_type(table, column, dtype, "text")
-    return pl.col(column).cast(pl.String, strict=False)
+    at = pl.col(column)
+    if dtype not in (pl.Date, pl.Datetime):
+        return at.cast(pl.String, strict=False)
+    possible = _since_epoch(at, dtype).is_between(*_YEARS_1_TO_9999)
+    written = pl.when(possible).then(at).cast(pl.String)
+    return pl.when(at.is_not_null()).then(written.fill_null("out of range"))
+
+
+def has_text(dtype: pl.DataType) -> bool:
+    """Whether values of a type can be said as text."""
+    return not dtype.is_nested() and dtype not in _NO_TEXT
+
+
+def _since_epoch(at: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Dates or date-times as Int64 seconds."""
+    if dtype == pl.Date:
+        return at.to_physical().cast(pl.Int64) * 86_400  # microseconds would overflow
+    return at.dt.epoch("s")
 
 
 def is_plain_list(dtype: pl.DataType) -> bool:
     """Whether a column holds lists of what can be said as text."""
     if not isinstance(dtype, (pl.List, pl.Array)):
         return False
-    return not dtype.inner.is_nested() and dtype.inner not in _NO_TEXT  # type: ignore[union-attr]
+    inner: Any = dtype.inner  # which Polars types as a class, too
+    return has_text(inner) and not inner.is_temporal()
 
 
 def names(column: str, dtype: pl.DataType, table: str) -> pl.Expr:

@@ -68,8 +68,8 @@ def load(
     Without an items table the items are those of the interactions. A users table may add users who have no events.
     rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating: interactions whose
     rating (or weight, where there is one) is lower, or missing, are left out, and not counted as rejected; events: where
-    drained events are (see `event_files`), which count as interactions, but whose rejects never stop a load; is_forgotten: whether a user id, as text, is one
-    whose rows are to be left out.
+    drained events are (see `event_files`), which count as interactions, but whose rejects never stop a load; is_forgotten:
+    whether a user id, as text, is one whose rows are to be left out.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows; or no interaction
@@ -95,7 +95,8 @@ def load(
     refuse_above(max_reject_share, checks, rejects)
     for checked in checks:
         _refuse_empty(checked, rejects)
-    left_out = (*(note for raw in (told, people) if raw is not None for note in raw.notes), *_drained_note(found.checked, rejects))
+    read_notes = [note for raw in (told, people) if raw is not None for note in raw.notes]
+    left_out = (*read_notes, *_drained_note(found.checked, rejects))
     found, liked = _positive(found, positive_rating)
     dataset, notes = _dataset(found, checked_items, checked_users)
     read_ = found.checked

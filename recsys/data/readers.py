@@ -165,6 +165,6 @@ def _as_text(frame: pl.DataFrame, column: str) -> pl.Expr:
         return pl.col(column).cast(pl.List(pl.String), strict=False).list.join("|")
     if dtype.is_float() and column in _IDS:
         return fields.float_ids(column, dtype)
-    if dtype.is_nested() or dtype == pl.Binary:
+    if not fields.has_text(dtype):
         raise InvalidData(f"column {column} has type {dtype} in one file and another in the next: use one plain type")
-    return pl.col(column).cast(pl.String, strict=False)
+    return fields.text(column, dtype, "").alias(column)

@@ -18,7 +18,8 @@ users          user_id        as above, once per user
                any other      optional attributes: text of at most 100 values, numbers, booleans
 =============  =============  =====================================================================================
 
-Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored. The fields of MovieLens `.dat` files are named by position.
+Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored. The fields of MovieLens
+`.dat` files are named by position.
 """
 
 from __future__ import annotations

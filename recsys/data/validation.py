@@ -242,9 +242,9 @@ def _jsonable(column: str, dtype: pl.DataType) -> pl.Expr:
         return pl.col(column)
     if fields.is_plain_list(dtype):
         return pl.col(column).cast(pl.List(pl.String), strict=False)
-    if dtype.is_nested() or dtype == pl.Binary:
-        return pl.lit(f"({dtype})").alias(column)
-    return pl.col(column).cast(pl.String, strict=False)
+    if fields.has_text(dtype):
+        return fields.text(column, dtype, "").alias(column)
+    return pl.lit(f"({dtype})").alias(column)
 
 
 def counts(checks: Sequence[Checked]) -> dict[str, int]:
