@@ -10,12 +10,14 @@ from fastapi import Path
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -101,6 +103,17 @@ class HistoryEvent(BaseModel):
     weight: Weight | None = Field(default=None, description="A rating or another strength.")
 
 
+def _kind(value: object) -> str:
+    """Which form an entry of a history has, so that an error is about that form."""
+    return "event" if isinstance(value, (dict, HistoryEvent)) else "item"
+
+
+HistoryEntry = Annotated[
+    Annotated[Id, Tag("item")] | Annotated[HistoryEvent, Tag("event")],
+    Discriminator(_kind),
+]
+
+
 class RecommendRequest(BaseModel):
     """Who asks, and for what."""
 
@@ -110,7 +123,7 @@ class RecommendRequest(BaseModel):
     user_id: Id
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
     use_cache: StrictBool = Field(default=True, description="false computes live, whatever is stored.")
-    history: list[Id | HistoryEvent] | None = Field(
+    history: list[HistoryEntry] | None = Field(
         default=None,
         max_length=MAX_HISTORY,
         description="What the user did, oldest first. It replaces the stored history for this answer.",
@@ -156,7 +169,7 @@ class RankRequest(BaseModel):
         },
     )
     user_id: Id | None = None
-    history: list[Id | HistoryEvent] | None = Field(default=None, max_length=MAX_HISTORY)
+    history: list[HistoryEntry] | None = Field(default=None, max_length=MAX_HISTORY)
     attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     items: list[Id] = Field(min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too.")
 
