@@ -22,12 +22,18 @@ WIDE = "\uff11\uff12\uff13"
 NAMES = [WIDE, "a}b{c", "\u2028x", "-0", "x" * values.LONGEST_ID, "{user}", "%s", "*", "\U0001f600", "a:b|c,d;e"]
 
 
+def items_at(interactions: pl.DataFrame, row: int) -> str:
+    """The item of a row."""
+    return str(interactions["item_id"][row])
+
+
 def test_a_night_with_extremes(published, tables: Path, namespace, narrator, tmp_path) -> None:
     """Odd ids of users and items, the largest weights and times: learnt from, published and recommended for."""
     interactions = pl.read_parquet(tables / "interactions.parquet")
     last = int(interactions["timestamp"].max())
-    item = str(interactions["item_id"][0])
+    item = items_at(interactions, 0)
     rows = [(name, item, last - n, w) for name in NAMES for n, w in ((2, 0.0), (1, values.HEAVIEST), (0, 1e-45))]
+    rows += [("times", item, 0, 1.0), ("times", items_at(interactions, 1), values.LATEST, 1.0)]
     weight = next(c for c in ("weight", "rating") if c in interactions.columns)
     columns = ["user_id", "item_id", "timestamp", weight]
     plain = interactions.select(pl.col("user_id", "item_id").cast(pl.String), "timestamp", pl.col(weight).cast(pl.Float64))
