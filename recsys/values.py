@@ -11,10 +11,9 @@ import re
 
 from recsys.errors import InvalidInput
 
-BLANKS = (
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005"
-    "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
+_EN_QUAD, _HAIR_SPACE = 0x2000, 0x200A
+_SPACES = "".join(map(chr, range(_EN_QUAD, _HAIR_SPACE + 1)))
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + _SPACES + "\u2028\u2029\u202f\u205f\u3000"
 """What is cut off around an id: Unicode's white space, spelt out, since libraries disagree on it."""
 
 LONGEST_ID = 256
