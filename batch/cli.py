@@ -229,10 +229,12 @@ def events_drain(out: str) -> None:
     settings = Settings.from_env(os.environ)
     with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
         told = drain(EventLog(store), open_event_files(out))
-    click.echo(
-        f"{told.events} events in {len(told.files)} files in {out}; "
-        f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
-    )
+    click.echo(f"{told.events} events in {len(told.files)} files in {out}; {told.dropped} of deleted users dropped")
+    if told.letters:
+        where = ", ".join(told.letters)
+        click.echo(f"{told.unreadable} entries unreadable and {told.invalid} against a rule, put aside in {out}: {where}")
+    if told.broken:
+        click.echo(f"files that cannot be read, and whose events are not learnt from, in {out}: {', '.join(told.broken)}")
 
 
 @main.group()

@@ -154,7 +154,7 @@ def _drain(events: str, settings: Settings, log: Log) -> None:
 
     with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
         drained = drain(EventLog(store), open_event_files(events))
-    log("finished", **(asdict(drained) | {"files": len(drained.files)}))
+    log("finished", **(asdict(drained) | {"files": len(drained.files), "place": events}))
 
 
 def _stages(job: Job, log: Log, save: Callable[[], int]) -> None:

@@ -33,7 +33,7 @@ from recsys.errors import InvalidInput, ReleaseRefused
 from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
-from recsys.event_files import PATTERN
+from recsys.event_files import pattern_of
 from recsys.events import Events, states_at
 from recsys.index import measure
 from recsys.pipeline import Model
@@ -144,7 +144,7 @@ def features(job: Job) -> None:
             is_forgotten=publish.deleted_users(job.settings),
         )
         dataset = loaded.dataset
-        progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+        progress(1.0, _read(loaded))
         (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
@@ -157,6 +157,13 @@ def features(job: Job) -> None:
         with job.narrator.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
             bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)))
+
+
+def _read(loaded: data.Loaded) -> str:
+    """What a load kept and rejected, drained events apart from the rows of the tables."""
+    drained = sum(count for reason, count in loaded.rejects.items() if reason.startswith("events: "))
+    told = f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values()) - drained} rows rejected"
+    return f"{told}; of {loaded.n_drained} drained events {drained} rejected" if loaded.n_drained else told
 
 
 def train_embeddings(job: Job) -> None:
@@ -343,7 +350,7 @@ def _key(job: Job, name: str) -> str:
     ]
     if name == PUBLISH:
         told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    drained = None if job.events is None else f"{job.events.rstrip('/')}/{PATTERN}"
+    drained = None if job.events is None else pattern_of(job.events)
     sources = {"interactions": job.interactions, "items": job.items, "users": job.users, "events": drained}
     for table, source in sources.items():
         told.append(str(source))

@@ -10,8 +10,16 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
-from lambda_handler.routes.items import ItemPath
-from lambda_handler.schemas import ERRORS, FORBIDDEN, NO_RELEASE, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
+from lambda_handler.schemas import (
+    ERRORS,
+    FORBIDDEN,
+    NO_RELEASE,
+    NOT_FOUND,
+    BlockedAnswer,
+    ItemPath,
+    PointerAnswer,
+    ReleasesAnswer,
+)
 from lambda_handler.serving import Serving
 from recsys import releases
 from recsys.artefacts import open_artefacts

@@ -5,18 +5,16 @@ from __future__ import annotations
 from asyncio import to_thread
 from typing import Annotated
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 
 from lambda_handler.answers import Filters
 from lambda_handler.envelope import tagged
 from lambda_handler.recommender import Recommender
 from lambda_handler.routes.recommend import list_of
-from lambda_handler.schemas import ERRORS, NOT_FOUND, UNCHANGED, ItemAnswer, ListAnswer, ListQuery
+from lambda_handler.schemas import ERRORS, NOT_FOUND, UNCHANGED, ItemAnswer, ItemPath, ListAnswer, ListQuery
 from lambda_handler.serving import Serving
 from recsys.errors import UnknownItem
-
-ItemPath = Annotated[str, Path(min_length=1, max_length=256, description="The item's id.")]
 
 
 def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:

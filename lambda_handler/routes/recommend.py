@@ -7,7 +7,7 @@ from asyncio import to_thread
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
@@ -24,12 +24,11 @@ from lambda_handler.schemas import (
     RankRequest,
     RecommendAnswer,
     RecommendRequest,
+    UserPath,
     UserQuery,
 )
 from recsys.recommendation_id import new_id
 from recsys.wire import UserRecord
-
-UserPath = Annotated[str, Path(min_length=1, max_length=256, description="The user's id.")]
 
 
 class _Path(BaseModel):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from lambda_handler.routes.recommend import UserPath
-from lambda_handler.schemas import ERRORS, DeletedAnswer
+from lambda_handler.schemas import ERRORS, DeletedAnswer, UserPath
 from lambda_handler.serving import Serving
 from recsys.upkeep import Upkeep
 
