@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -9,11 +10,11 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from mangum import Mangum
-
 from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
+from lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
+from lambda_handler.envelope import error_body
 from lambda_handler.metrics import Metrics
 from lambda_handler.request_log import say, tell_once
 from lambda_handler.tallies import Tallies
@@ -90,15 +91,37 @@ def build(metrics: Metrics) -> FastAPI:
 tell_once()
 _metrics = Metrics(emf="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = build(_metrics)
-_http = Mangum(app, lifespan="off")
+_http = Adapter(app)
 
 
-def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Answers HTTP API events; a schedule's warm-up event is answered by itself."""
-    if event.get("source") == "aws.events" or event.get("warmup") is True:
-        return {"ok": True}
+def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - whatever invokes the function
+    """Answers HTTP events of every kind, and warm-ups; any other event is answered with what is wrong with it.
+
+    That is an answer and no exception: an error would be tried again, and counted by alarms, to no use.
+    """
+    if not is_http(event):
+        return {"ok": True} if is_warm_up(event) else _unknown(event)
     try:
         return _http(event, context)  # type: ignore[arg-type]
+    except MalformedRequest as error:
+        return _malformed(error, context)
     finally:
         sys.stdout.writelines(f"{line}\n" for line in _metrics.emf_lines(time.time_ns() // 1_000_000))
         sys.stdout.flush()
+
+
+def _unknown(event: object) -> dict[str, Any]:
+    """The answer to an event that is neither a request nor a warm-up. It names fields alone: values may be anybody's data."""
+    has = ", ".join(sorted(str(name)[:40] for name in event)[:10]) if isinstance(event, dict) else type(event).__name__
+    rule = "this function answers HTTP events of API Gateway, a load balancer or a function URL, and schedules' warm-ups"
+    message = f"the event, of {has}, is none of these: {rule}; take it off what sends the others"
+    say(json.dumps({"level": "warning", "error": "UnknownEvent", "message": message}))
+    return {"ok": False, "error": message}
+
+
+def _malformed(error: MalformedRequest, context: object) -> dict[str, Any]:
+    request_id = getattr(context, "aws_request_id", "")
+    say(json.dumps({"level": "warning", "error": "MalformedRequest", "message": str(error), "request_id": request_id}))
+    body = error_body(400, "malformed_request", "the event has a part that no gateway makes; see the log", request_id)
+    headers = {"content-type": "application/json"}
+    return {"statusCode": 400, "headers": headers, "body": json.dumps(body), "isBase64Encoded": False}
