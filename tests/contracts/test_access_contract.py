@@ -348,13 +348,13 @@ def test_a_page_may_read_every_answer(for_pages, method, path, key, expected) ->
     assert bool(response.content) == (method != "HEAD")
 
 
-def test_a_page_may_read_a_503(for_pages, world) -> None:
-    """As when no release is there."""
-    pointer = world[1].redis.getdel(world[1].keys.release())
-    try:
-        response = for_pages.get("/health", headers={"Origin": ORIGIN})
-    finally:
-        world[1].redis.set(world[1].keys.release(), pointer)
+def test_a_page_may_read_a_503(world, tmp_path) -> None:
+    """As when Redis is away; there is nothing on its port."""
+    settings = replace(world[0], cors_origins=(ORIGIN,), bundle_dir=tmp_path)
+    away = open_store("redis://127.0.0.1:1", "away", 100)
+    client = TestClient(create_app(settings, away, BundleLive(settings)), raise_server_exceptions=False)
+    response = client.get("/health", headers={"Origin": ORIGIN})
+    away.close()
     assert (response.status_code, response.headers.get("access-control-allow-origin")) == (503, ORIGIN)
     assert "retry-after" in response.headers["access-control-expose-headers"]
 
