@@ -1,7 +1,8 @@
-"""Who calls, and what they may do: by an API key, or by what API Gateway's authorizer found out.
+"""Who calls, and what they may do: by an API key, or by what API Gateway's authorizer says.
 
-Claims are read from the event alone, where only the gateway can put them, never from a header. Each route has one scope. A
-caller who holds it may act for every user; a caller whose token names a user may read, send events and delete for that one.
+Claims are read from the event alone, where only the gateway can put them, never from a header.
+Each route has one scope. A caller who holds it may act for every user. A caller whose token names
+a user may read, send events and delete for that one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ OWN = frozenset({"read", "events", "delete"})
 """What a caller may do for the one user whom their token names."""
 
 SIGNED = frozenset(SCOPES) - {"admin"}
-"""What a caller may do whose request AWS has verified by its signature: IAM policies name methods and paths themselves."""
+"""What a caller may do whose signature AWS has verified: IAM policies name methods and paths."""
 
 OPERATOR = frozenset({"admin", "operations"})
 """What the admin key is for."""
@@ -76,7 +77,7 @@ class Caller:
 
 
 def scope_of(path: str) -> str | None:
-    """The scope that a route's template needs; None for an open one, and admin for one that nobody thought of."""
+    """The scope that a route's template needs: None for an open one, admin for one not listed."""
     if path in OPEN:
         return None
     named = (("read", READ), ("events", EVENTS), ("delete", DELETE), ("operations", OPERATIONS))
@@ -91,23 +92,31 @@ def check_user(user: str) -> None:
     """
     bound = _BOUND.get()
     if bound is not None and bound != user:
-        raise HTTPException(403, "the token names another user: act for that one, or bring a token with the scope for all")
+        remedy = "act for that one, or bring a token with the scope for all"
+        raise HTTPException(403, f"the token names another user: {remedy}")
 
 
 def is_admin_key(settings: Settings, given: str | None) -> bool:
     """Whether this is the configured admin key, compared in constant time."""
-    key = settings.admin_key
-    return key is not None and hmac.compare_digest((given or "").encode(errors="surrogatepass"), key.encode())
+    if settings.admin_key is None or given is None:
+        return False
+    sent = given.encode(errors="surrogatepass")
+    return hmac.compare_digest(sent, settings.admin_key.encode())
 
 
 def secure(app: FastAPI, settings: Settings) -> None:
-    """Guards every route of an app, which must have all of them; does nothing unless a setting asks for it."""
+    """Guards every route that the app has by now; does nothing unless a setting asks for it.
+
+    Raises:
+        TypeError: a part of the app is no route with a path, so that its scope is not known.
+    """
     if settings.jwt_user_claim is None and not settings.api_keys:
         return
     access = Access(settings)
     for route in app.routes:
-        if isinstance(route, Route):
-            route.app = access.guard(scope_of(route.path), route.app)
+        if not isinstance(route, Route):
+            raise TypeError(f"{route!r} cannot be guarded: add it as a route with a path")
+        route.app = access.guard(scope_of(route.path), route.app)
 
 
 class Access:
@@ -148,7 +157,7 @@ class Access:
         return caller
 
     def _by_key(self, given: str | None) -> Caller | None:
-        """The caller with a key; all keys are compared, so that the time does not tell which one matched."""
+        """The caller with a key. All keys are compared: the time does not tell which one matched."""
         if given is None:
             return None
         digest = digest_of(given)
@@ -167,8 +176,8 @@ class Access:
             return  # the gateway throttles the others
         wait = self._limit.seconds_to_wait(caller.key)
         if wait > 0:
-            rule = f"at most {self._settings.api_key_rate:g} requests a second"
-            raise HTTPException(429, f"too many requests by this key: {rule}", {"Retry-After": str(math.ceil(wait))})
+            message = f"more than {self._settings.api_key_rate:g} requests a second by this key: wait"
+            raise HTTPException(429, message, {"Retry-After": str(math.ceil(wait))})
 
 
 def _bound(caller: Caller, needed: str) -> str | None:
@@ -177,7 +186,8 @@ def _bound(caller: Caller, needed: str) -> str | None:
         return None
     if caller.user is not None and needed in OWN:
         return caller.user
-    raise HTTPException(403, f"the caller lacks the scope {needed!r}, in a token shortlist/{needed}")
+    remedy = f"a token gives it as shortlist/{needed}, an API key as {needed}"
+    raise HTTPException(403, f"the caller lacks the scope {needed!r}: {remedy}")
 
 
 def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
@@ -191,7 +201,7 @@ def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
 
 
 def _claims(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """A token's claims, a Lambda authorizer's context, or the identity of a Cognito identity pool's user.
+    """A token's claims, a Lambda authorizer's context, or a Cognito identity pool's user.
 
     None where there was no authorizer, or one that verifies signatures.
     """
@@ -227,9 +237,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """The scopes that claims give: `shortlist/read` or `shortlist:read`, in a text, a list, or a list as API Gateway writes it.
+    """The scopes that claims give, as `shortlist/read` or `shortlist:read`.
 
-    A bare `read` counts for nothing: providers give such scopes to end users, for other services.
+    They stand in a text, in a list, or in a list as API Gateway writes it: `[a b]`. A bare `read`
+    counts for nothing: providers give such scopes to end users, for other services.
     """
     words: list[str] = []
     for name in ("scope", "scp", "scopes"):

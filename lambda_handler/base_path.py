@@ -1,4 +1,4 @@
-"""Serves the API below a base path: the stage of an API, the mapping of a domain, or the prefix of a proxy."""
+"""Serves the API below a base path: an API's stage, a domain's mapping, or a proxy's prefix."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 class BasePath:
     """Names the base path that a request's path begins with as its root path; ASGI middleware.
 
-    The router and the links of the documentation heed the root path. A path without a base path is taken as it is, since
-    some entries take it off themselves: a REST API does so with its stage, and not with the mapping of a domain.
+    The router and the links of the documentation heed the root path. A path without a base path is
+    taken as it is, since some entries take it off themselves: a REST API does so with its stage, and
+    not with the mapping of a domain.
     """
 
     def __init__(self, app: ASGIApp, base_paths: Sequence[str]) -> None:

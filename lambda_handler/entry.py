@@ -10,12 +10,14 @@ What brings a request decides what is decoded already:
 | load balancer | `path`, as sent | parameters, as sent |
 | function URL (payload 2.0) | `rawPath`, as sent | `rawQueryString`, as sent |
 
-Mangum decodes all of these paths. Behind an HTTP API that is the second time: `a%2520b` would become the user `a b`.
+Mangum decodes all of these paths. Behind an HTTP API that is the second time: `a%2520b` would become
+the user `a b`.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -32,7 +34,10 @@ SCHEDULERS = frozenset({"aws.events", "aws.scheduler", "serverless-plugin-warmup
 """What calls itself so in the field `source` sends the function nothing to answer."""
 
 WARMERS = ("warmup", "warmer", "warm", "keepwarm")
-"""Fields by which the usual warm-up plug-ins and hand-written schedules mark their events, in lower case."""
+"""Fields by which warm-up plug-ins and hand-written schedules mark their events, in lower case."""
+
+REPLACED = "\ufffd"
+"""What a decoder puts in the place of bytes that are no text."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -52,14 +57,14 @@ def is_http(event: object) -> bool:
 
 
 def is_warm_up(event: object) -> bool:
-    """Whether an event without a request comes from a schedule, or from nobody: an empty event warms too."""
+    """Whether an event without a request comes from a schedule; an empty event warms too."""
     if not isinstance(event, Mapping):
         return False
     source, kind = str(event.get("source", "")), str(event.get("detail-type", ""))
     if source in SCHEDULERS or "schedule" in kind.lower():
         return True
-    marks = {str(name).lower().replace("_", "").replace("-", ""): value for name, value in event.items()}
-    return not event or any(marks.get(name) for name in WARMERS)
+    marks = {re.sub("[_-]", "", str(name).lower()) for name, value in event.items() if value}
+    return not event or not marks.isdisjoint(WARMERS)
 
 
 class Adapter(Mangum):
@@ -74,7 +79,7 @@ class Adapter(Mangum):
         """The entry that reads an event, which `is_http` has let pass.
 
         Raises:
-            MalformedRequest: a part of the event has another type or content than any gateway gives it.
+            MalformedRequest: a part of the event has a type or content that no gateway gives it.
         """
         entry = super().infer(event, context)
         try:
@@ -171,6 +176,8 @@ def _scope(
     ip: str | None,
 ) -> Scope:
     path.encode()  # raises for half of a surrogate pair, which is no text
+    if REPLACED in path:
+        raise ValueError("the path has bytes that are no UTF-8")  # and is many ids in one
     return {
         "type": "http",
         "http_version": "1.1",

@@ -95,9 +95,9 @@ _http = Adapter(app)
 
 
 def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - whatever invokes the function
-    """Answers HTTP events of every kind, and warm-ups; any other event is answered with what is wrong with it.
+    """Answers HTTP events of every kind, and warm-ups; any other event with what is wrong with it.
 
-    That is an answer and no exception: an error would be tried again, and counted by alarms, to no use.
+    That is no exception: an error would be tried again, and counted by alarms, to no use.
     """
     if not is_http(event):
         return {"ok": True} if is_warm_up(event) else _unknown(event)
@@ -111,17 +111,20 @@ def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - wh
 
 
 def _unknown(event: object) -> dict[str, Any]:
-    """The answer to an event that is neither a request nor a warm-up. It names fields alone: values may be anybody's data."""
-    has = ", ".join(sorted(str(name)[:40] for name in event)[:10]) if isinstance(event, dict) else type(event).__name__
-    rule = "this function answers HTTP events of API Gateway, a load balancer or a function URL, and schedules' warm-ups"
-    message = f"the event, of {has}, is none of these: {rule}; take it off what sends the others"
+    """The answer to any other event. It names fields alone: values may be anybody's data."""
+    fields = sorted(str(name)[:40] for name in event)[:10] if isinstance(event, dict) else ()
+    has = ", ".join(fields) or type(event).__name__
+    rule = "HTTP events of API Gateway, a load balancer or a function URL, and warm-ups by a schedule"
+    message = f"the event, of {has}, is none that this function answers ({rule}): stop its source"
     say(json.dumps({"level": "warning", "error": "UnknownEvent", "message": message}))
     return {"ok": False, "error": message}
 
 
 def _malformed(error: MalformedRequest, context: object) -> dict[str, Any]:
     request_id = getattr(context, "aws_request_id", "")
-    say(json.dumps({"level": "warning", "error": "MalformedRequest", "message": str(error), "request_id": request_id}))
-    body = error_body(400, "malformed_request", "the event has a part that no gateway makes; see the log", request_id)
+    line = {"level": "warning", "error": "MalformedRequest", "message": str(error)}
+    say(json.dumps(line | {"request_id": request_id}))
+    message = "the request has a part that is no text or no base64: encode its path as UTF-8"
+    body = json.dumps(error_body(400, "malformed_request", message, request_id))
     headers = {"content-type": "application/json"}
-    return {"statusCode": 400, "headers": headers, "body": json.dumps(body), "isBase64Encoded": False}
+    return {"statusCode": 400, "headers": headers, "body": body, "isBase64Encoded": False}

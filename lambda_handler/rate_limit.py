@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable
 
 BURST_SECONDS = 2.0
-"""How many seconds' worth of requests may come at once: a page that opens asks for several lists together."""
+"""How many seconds' worth may come at once: a page that opens asks for several lists together."""
 
 
 class RateLimit:
-    """Lets each caller make so many requests a second. Used on the event loop alone, so it takes no lock."""
+    """Lets each caller make so many requests a second.
+
+    It is used on the event loop alone, and so takes no lock.
+    """
 
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         """rate: requests a second, above 0; now: seconds of a clock that never goes back."""

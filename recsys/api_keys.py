@@ -16,7 +16,7 @@ _KEY = re.compile(r"[!-~]*")
 
 
 class InvalidApiKey(ValueError):
-    """An entry breaks a rule. The message has its number, never its text, which may hold the key."""
+    """An entry breaks a rule. The message has its number, and never its text with the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,12 @@ def _parsed(number: int, entry: str) -> ApiKey:
     name, scopes, key = [*entry.split(":", 2), "", ""][:3]
     names = frozenset(scopes.split("+"))
     if not _NAME.fullmatch(name):
-        raise InvalidApiKey(f"entry {number} has no name: it must be name:scope+scope:key, the name 1 to 64 of A-Z a-z 0-9 . _ -")
+        rule = "it must be name:scope+scope:key, the name 1 to 64 of A-Z a-z 0-9 . _ -"
+        raise InvalidApiKey(f"entry {number} has no name: {rule}")
     if not names <= set(SCOPES):
-        raise InvalidApiKey(f"entry {number} has an unknown scope: give one or more of {', '.join(SCOPES)}, with + between")
+        rule = f"give one or more of {', '.join(SCOPES)}, with + between"
+        raise InvalidApiKey(f"entry {number} has an unknown scope: {rule}")
     if len(key) < KEY_LENGTH or not _KEY.fullmatch(key):
-        rule = f"must be at least {KEY_LENGTH}, all ASCII, without blanks; `openssl rand -hex 32` makes one"
+        rule = f"must be at least {KEY_LENGTH}, all ASCII, no blanks; try `openssl rand -hex 32`"
         raise InvalidApiKey(f"entry {number} has a key of {len(key)} characters: {rule}")
     return ApiKey(name, names, digest_of(key))

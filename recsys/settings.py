@@ -211,12 +211,13 @@ class _Reader:
         paths = tuple(part.strip().strip("/") for part in text.split(","))
         for path in paths:
             if not _BASE_PATH.fullmatch(path) or path.partition("/")[0] in API_ROOTS:
-                rule = "must be like rec or rec/prod, of A-Z a-z 0-9 . _ ~ -, and not begin as the API's own paths do"
-                raise InvalidSettings(f"{name} has {path!r}: {rule} ({', '.join(API_ROOTS)})")
+                rule = "must be like rec or rec/prod, of A-Z a-z 0-9 . _ ~ -"
+                roots = f"and not begin as the API's own paths do ({', '.join(API_ROOTS)})"
+                raise InvalidSettings(f"{name} has {path!r}: {rule}, {roots}")
         return tuple(f"/{path}" for path in paths)
 
     def api_keys(self, name: str) -> tuple[ApiKey, ...]:
-        """Entries, or those of a file: a path holds no colon. No message holds the text, which is secret."""
+        """Entries, or those of a file, whose path has no colon. No message holds the secret text."""
         text = self.optional(name)
         if text is None:
             return ()
@@ -225,8 +226,9 @@ class _Reader:
         except InvalidApiKey as error:
             raise InvalidSettings(f"{name} {error}") from None
         except (OSError, ValueError):
-            rule = "must be name:scope+scope:key, several with commas between, or the path of a file with one on each line"
-            raise InvalidSettings(f"{name} names no file that can be read, and has no colon: {rule}") from None
+            rule = "give name:scope+scope:key, or the path of a file with one on each line"
+            message = f"{name} names no file that can be read, and has no colon: {rule}"
+            raise InvalidSettings(message) from None
 
     def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:
         text = self.text(name, str(default))

@@ -68,7 +68,7 @@ def _body(body: bytes) -> dict[str, Any]:
 
 
 def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """One value for each header; API Gateway joins the values of repeated ones with commas, and cookies with semicolons."""
+    """One value for each header: API Gateway joins those of a repeated one with commas."""
     joined: dict[str, str] = {}
     for name, value in headers:
         lowered = name.lower()

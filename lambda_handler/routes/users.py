@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from lambda_handler.access import check_user
+from lambda_handler.notes import current
 from lambda_handler.routes.recommend import UserPath
 from lambda_handler.schemas import ERRORS, DeletedAnswer, UserBody
 from lambda_handler.serving import Serving
@@ -30,5 +31,6 @@ def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep) -> None:
 
     def _deleted(user_id: str) -> Response:
         check_user(user_id)
+        current().user = user_id  # for a log that is to name users
         existed = upkeep.delete_user(user_id, int(serving.now()))
         return JSONResponse({"user_id": user_id, "existed": existed})

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from batch import publish
 from batch.console import Narrator
-from lambda_handler.access import OPEN, check_user, scope_of
+from lambda_handler.access import OPEN, check_user, scope_of, secure
 from lambda_handler.app import METHODS, create_app
 from lambda_handler.entry import Adapter
 from lambda_handler.live import BundleLive
@@ -231,10 +231,25 @@ def test_headers_prove_nothing(behind_gateway, event) -> None:
 def test_without_the_settings_nothing_is_checked(world) -> None:
     """A route's app is its own, and whose request it is costs one look at a variable."""
     settings, store = world
-    app = create_app(settings, store, BundleLive(settings))
-    wrapped = [route for route in app.routes if isinstance(route, Route) and "guard" in route.app.__qualname__]
-    assert wrapped == []
+    checked = replace(settings, jwt_user_claim="sub")
+
+    def guarded(how: Settings) -> set[str]:
+        routes = create_app(how, store, BundleLive(how)).routes
+        return {r.path for r in routes if isinstance(r, Route) and "guard" in r.app.__qualname__}
+
+    assert guarded(settings) == set()
+    assert {"/v1/recommend", "/v1/users/delete", "/docs"} <= guarded(checked)
+    assert guarded(checked).isdisjoint(OPEN)
     check_user("anybody")
+
+
+def test_what_cannot_be_guarded_is_not_served(world) -> None:
+    """A part that is mounted into the app has no route whose scope could be looked up."""
+    settings, store = world
+    app = create_app(settings, store, BundleLive(settings))
+    app.mount("/more", app)
+    with pytest.raises(TypeError, match="cannot be guarded: add it as a route with a path"):
+        secure(app, replace(settings, jwt_user_claim="sub"))
 
 
 def test_every_route_has_a_scope_of_its_own_choice(world) -> None:
@@ -363,6 +378,16 @@ def test_a_page_of_another_origin_may_not(for_pages) -> None:
     """Whatever the answer."""
     response = for_pages.get("/fails", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_form_of_another_page_deletes_nobody(world, content_type) -> None:
+    """A browser sends such a body without a preflight, so it is not taken for JSON."""
+    settings, store = world
+    store.write_users([("formed", UserRecord(("1",), (1,), (None,), 1))])
+    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    response = client.post("/v1/users/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type})
+    assert (response.status_code, store.user_record("formed") is None) == (422, False)
 
 
 def test_every_method_of_the_api_has_a_preflight(for_pages) -> None:

@@ -156,7 +156,7 @@ def test_a_foreign_event_is_answered_in_one_sentence(service) -> None:
     """No error that Lambda would count and try again, and none of the event's values."""
     invoked = service.invoke({"Records": [{"eventSource": "aws:sqs", "body": "secret-77"}]})
     assert (invoked.error, invoked.payload["ok"]) == (None, False)
-    assert invoked.payload["error"].startswith("the event, of Records, is none of these: ")
+    assert invoked.payload["error"].startswith("the event, of Records, is none that this function answers (")
     assert "secret-77" not in json.dumps(invoked.payload)
 
 

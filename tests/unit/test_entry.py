@@ -135,6 +135,13 @@ def test_a_part_that_no_gateway_makes_is_named_by_its_kind(change) -> None:
         ADAPTER.infer(http_api("GET", "/v1/users/secret-77") | change, None)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_path_that_is_no_text_is_refused(way) -> None:
+    """All such ids would be one and the same after decoding."""
+    with pytest.raises(MalformedRequest):
+        ADAPTER.infer(WAYS[way]("DELETE", "/v1/users/%FF"), None)
+
+
 @pytest.mark.parametrize("event", WARM)
 def test_a_schedule_warms(event) -> None:
     """Those of AWS, of the usual plug-ins, and an empty event."""
