@@ -155,6 +155,39 @@ class UserQuery(ListQuery):
     exclude: list[IdText] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated.")
 
 
+class OfUserQuery(UserQuery):
+    """The same, and whose list; for ids that a path cannot hold."""
+
+    user_id: IdText = Field(description="The user's id, of any characters.")
+
+
+class ItemQuery(BaseModel):
+    """Which item."""
+
+    model_config = ConfigDict(extra="forbid")
+    item_id: IdText = Field(description="The item's id, of any characters.")
+
+
+class OfItemQuery(ListQuery):
+    """How many items like which, and of which categories."""
+
+    item_id: IdText = Field(description="The item's id, of any characters.")
+
+
+class UserBody(BaseModel):
+    """Which user; for ids that a path cannot hold."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "acme/42"}]})
+    user_id: Id
+
+
+class ItemBody(BaseModel):
+    """Which item; for ids that a path cannot hold."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"item_id": "sku/7"}]})
+    item_id: Id
+
+
 class RankRequest(BaseModel):
     """Items to put in order for a user, by their id or by a history."""
 
@@ -390,9 +423,13 @@ class ErrorAnswer(BaseModel):
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}}
 NO_RELEASE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "There is no such release."}}
-FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"model": ErrorAnswer, "description": "Without the admin key."}}
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
-ERRORS: dict[int | str, dict[str, Any]] = {
+REFUSED: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "Nobody is known to call. Only where callers are checked."},
+    403: {"model": ErrorAnswer, "description": "The caller may not do this, or not for this user."},
+    429: {"model": ErrorAnswer, "description": "Too many requests by one API key; see Retry-After."},
+}
+ERRORS: dict[int | str, dict[str, Any]] = REFUSED | {
     422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},
     503: {"model": ErrorAnswer, "description": "Nothing can be answered now; see Retry-After."},
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
+from recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
 from recsys.errors import InvalidSettings
 
 Value = TypeVar("Value")
@@ -21,6 +22,9 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SECRET_LENGTH = 16
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+_BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
+API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
+"""What the API's own paths begin with, so that a base path must not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,17 @@ class Settings:
     """`SHORTLIST_CORS_ORIGINS` (none): origins whose pages may call the API, with commas between; `*` for any."""
     admin_key: str | None = field(repr=False)
     """`SHORTLIST_ADMIN_KEY` (none): what the header X-Shortlist-Admin-Key must hold, 16 characters or more; none closes them."""
+    base_paths: tuple[str, ...]
+    """`SHORTLIST_BASE_PATH` (none): the stage or mapping before the API's paths; several with commas."""
+    jwt_user_claim: str | None
+    """`SHORTLIST_JWT_USER_CLAIM` (none): the claim with the user for whom a token may act.
+
+    With it, or with API keys, only known callers are answered.
+    """
+    api_keys: tuple[ApiKey, ...] = field(repr=False)
+    """`SHORTLIST_API_KEYS` (none): `name:scope+scope:key`, several with commas, or a file of them."""
+    api_key_rate: float
+    """`SHORTLIST_API_KEY_RATE` (100): requests a second of each API key, in each process; 0 for any number."""
     bundle_dir: Path
     """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
 
@@ -124,6 +139,10 @@ class Settings:
             log_users=read.choice("SHORTLIST_LOG_USERS", "off", ("on", "off")) == "on",
             cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
             admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
+            base_paths=read.base_paths("SHORTLIST_BASE_PATH"),
+            jwt_user_claim=read.optional("SHORTLIST_JWT_USER_CLAIM"),
+            api_keys=read.api_keys("SHORTLIST_API_KEYS"),
+            api_key_rate=read.number("SHORTLIST_API_KEY_RATE", 100.0, 0.0, 1_000_000.0),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
         )
 
@@ -189,6 +208,36 @@ class _Reader:
             )
         return value
 
+    def optional(self, name: str) -> str | None:
+        value = self.text(name, "none").strip()
+        return None if value == "none" else value
+
+    def base_paths(self, name: str) -> tuple[str, ...]:
+        text = self.optional(name)
+        if text is None:
+            return ()
+        paths = tuple(part.strip().strip("/") for part in text.split(","))
+        for path in paths:
+            if not _BASE_PATH.fullmatch(path) or path.partition("/")[0] in API_ROOTS:
+                rule = "must be like rec or rec/prod, of A-Z a-z 0-9 . _ ~ -"
+                roots = f"and not begin as the API's own paths do ({', '.join(API_ROOTS)})"
+                raise InvalidSettings(f"{name} has {path!r}: {rule}, {roots}")
+        return tuple(f"/{path}" for path in paths)
+
+    def api_keys(self, name: str) -> tuple[ApiKey, ...]:
+        """Entries, or those of a file, whose path has no colon. No message holds the secret text."""
+        text = self.optional(name)
+        if text is None:
+            return ()
+        try:
+            return parse_api_keys(text.split(",") if ":" in text else _lines_of(Path(text)))
+        except InvalidApiKey as error:
+            raise InvalidSettings(f"{name} {error}") from None
+        except (OSError, ValueError):
+            rule = "give name:scope+scope:key, or the path of a file with one on each line"
+            message = f"{name} names no file that can be read, and has no colon: {rule}"
+            raise InvalidSettings(message) from None
+
     def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:
         text = self.text(name, str(default))
         try:
@@ -199,3 +248,9 @@ class _Reader:
         if not low <= value <= high:
             raise InvalidSettings(f"{name}={text!r}: must be from {low} to {high}")
         return value
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a file of secrets, without blank ones and remarks."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
+from lambda_handler.access import check_user
 from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
@@ -47,6 +48,9 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
 
         The user's very next recommendations know of them. An event that breaks a rule is rejected by itself.
         """
+        for event in request.events:
+            if isinstance(event, Event):
+                check_user(str(event.user_id))  # of all before any is taken
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
         taken = _taken(serving, intake, good)

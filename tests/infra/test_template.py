@@ -14,10 +14,12 @@ import yaml
 
 from batch import container
 from batch.drain import drain
+from recsys.api_keys import SCOPES
 from recsys.counts import CountLog, Hash
 from recsys.errors import StoreUnavailable
 from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
+from recsys.settings import Settings
 from recsys.store import RedisStore
 from recsys.upkeep import Upkeep
 from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord
@@ -143,7 +145,53 @@ def test_a_key_is_compared_whole(monkeypatch, given, authorised) -> None:
     module: dict[str, Any] = {}
     exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], module)  # noqa: S102 - ours
     event = {"version": "2.0", "type": "REQUEST", "identitySource": [given], "headers": {"x-api-key": given}}
-    assert module["handler"](event, None) == {"isAuthorized": authorised}
+    told = module["handler"](event, None)
+    assert told["isAuthorized"] == authorised
+    assert told.get("context", {}).get("scope") == (ALL if authorised else None)
+
+
+ALL = "shortlist/delete shortlist/events shortlist/operations shortlist/read"
+"""What a key alone may do."""
+
+
+@pytest.mark.parametrize(
+    ("given", "context"),
+    [
+        ("the-key-of-the-shop", {"name": "shop", "scope": "shortlist/events shortlist/read"}),
+        ("the:key:of:ops", {"name": "ops", "scope": "shortlist/admin"}),
+        ("0123:4567:89abcdef", {"name": "", "scope": ALL}),
+        ("shop:read+events:the-key-of-the-shop", None),
+        ("read+events", None),
+    ],
+)
+def test_a_key_may_have_scopes(monkeypatch, given, context) -> None:
+    """They reach the function in the authorizer's context; what only looks like an entry is a key."""
+    entries = "shop:read+events:the-key-of-the-shop,ops:admin:the:key:of:ops,0123:4567:89abcdef"
+    assert re.fullmatch(TEMPLATE["Parameters"]["ApiKeys"]["AllowedPattern"], entries)
+    monkeypatch.setenv("API_KEYS", entries)
+    module: dict[str, Any] = {}
+    exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], module)  # noqa: S102 - ours
+    told = module["handler"]({"identitySource": [given]}, None)
+    assert told == ({"isAuthorized": False} if context is None else {"isAuthorized": True, "context": context})
+
+
+def test_the_function_holds_callers_to_what_the_authorizer_says() -> None:
+    """Tokens to their user by default, keys to their scopes; the authorizer and the function know the same scopes."""
+    variables = RESOURCES["Serve"]["Properties"]["Environment"]["Variables"]
+    claim = variables["SHORTLIST_JWT_USER_CLAIM"]["Fn::If"]
+    assert claim[:2] == ["BindsTokens", {"Ref": "JwtUserClaim"}]
+    assert claim[2]["Fn::If"][:2] == ["UseKey", "user_id"]
+    assert TEMPLATE["Parameters"]["JwtUserClaim"]["Default"] == "sub"
+    code = RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"]
+    assert set(re.search(r"SCOPES = {(.*)}", code)[1].replace('"', "").split(", ")) == set(SCOPES)
+
+
+def test_a_base_path_of_the_template_is_one_of_the_setting() -> None:
+    """What CloudFormation takes as usual forms, the function does not refuse at its start."""
+    pattern = TEMPLATE["Parameters"]["BasePath"]["AllowedPattern"]
+    for text in ("rec", "rec/prod", "rec,prod"):
+        assert re.fullmatch(pattern, text)
+        assert Settings.from_env({"SHORTLIST_BASE_PATH": text}).base_paths != ()
 
 
 def test_the_authorizer_is_asked_and_may_be() -> None:
