@@ -78,7 +78,9 @@ class Settings:
     admin_key: str | None = field(repr=False)
     """`SHORTLIST_ADMIN_KEY` (none): what the header X-Shortlist-Admin-Key must hold, 16 characters or more; none closes them."""
     bundle_dir: Path
-    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
+    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a process keeps its copies of bundles from S3."""
+    bundle_max_mb: int
+    """`SHORTLIST_BUNDLE_MAX_MB` (480): MiB of disk that a process has for one bundle from S3; a larger one is not published."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -117,6 +119,8 @@ class Settings:
             cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
             admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
+            # 480 of the 512 MB that a function has without more ephemeral storage, which SnapStart excludes
+            bundle_max_mb=read.integer("SHORTLIST_BUNDLE_MAX_MB", 480, 1, 1_048_576),
         )
 
 

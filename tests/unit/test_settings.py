@@ -39,6 +39,7 @@ DEFAULTS = Settings(
     cors_origins=(),
     admin_key=None,
     bundle_dir=Path(tempfile.gettempdir()),
+    bundle_max_mb=480,
 )
 RANGES = {
     "EMBEDDING_DIM": (4, 1024),
@@ -51,6 +52,7 @@ RANGES = {
     "SHORTLIST_REDIS_TIMEOUT_MS": (1, 60_000),
     "SHORTLIST_THREADS": (0, 1024),
     "SHORTLIST_WORKERS": (1, 4096),
+    "SHORTLIST_BUNDLE_MAX_MB": (1, 1_048_576),
 }
 CHOICES = {
     "LOSS": ("sampled_softmax", "bpr"),
