@@ -25,9 +25,7 @@ IN_MEMORY = 64 << 20
 kills the process that reads it (SIGBUS), and few megabytes are not worth that."""
 
 _PREFIX = re.compile(rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(..)\x00\x00)", re.DOTALL)
-_HEADER = re.compile(
-    rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n"
-)
+_HEADER = re.compile(rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n")
 _LONGEST_HEADER = 1 << 16
 _MEMBERS = 64
 
@@ -87,9 +85,7 @@ def _described(file: BinaryIO, head: bytes, dtype: str) -> tuple[int, tuple[int,
     return start, tuple(int(n) for n in header[2].replace(b" ", b"").split(b",") if n)
 
 
-def _shaped(
-    file: BinaryIO, body: bytes | mmap.mmap, size: int, start: int, shape: tuple[int, ...], dtype: str
-) -> NDArray[Any]:
+def _shaped(file: BinaryIO, body: bytes | mmap.mmap, size: int, start: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     count = math.prod(shape)
     if size != start + count * np.dtype(dtype).itemsize:
         raise _corrupt(file, f"has {size - start} bytes for an array of shape {shape}")

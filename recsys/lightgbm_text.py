@@ -65,7 +65,7 @@ def _header(text: str, n_features: int) -> dict[str, str]:
     wanted = {**_FIXED, "max_feature_idx": str(n_features - 1)}
     other = {name: fields.get(name) for name, value in wanted.items() if fields.get(name) != value}
     if title != "tree" or len(pairs) != len(fields) or other:
-        raise _corrupt(f"has the header values {other}, not {({name: wanted[name] for name in other})}")
+        raise _corrupt(f"has the header values {other}, not { ({name: wanted[name] for name in other}) }")
     if fields.get("objective") not in OBJECTIVES:
         raise _corrupt(f"has objective {fields.get('objective')!r}, not one of {', '.join(OBJECTIVES)}")
     for name in ("feature_names", "feature_infos"):
