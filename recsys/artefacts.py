@@ -487,13 +487,13 @@ def _parsed(body: bytes, where: str) -> dict[str, Any]:
     if len(body) > MANIFEST_BYTES:
         raise CorruptArtefact(f"{where} has more than {MANIFEST_BYTES} bytes, and is no manifest: publish the release again")
     try:
-        manifest: Mapping[str, Any] = json.loads(body)
-        files = dict(manifest["files"])
+        manifest: dict[str, Any] = json.loads(body)
+        files: dict[str, Any] = manifest["files"]
         if len(files) <= FILES and _is_shallow(manifest, MANIFEST_DEPTH):
             for name, told in files.items():
                 _check_entry(name, told)
-            return dict(manifest)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return manifest
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptArtefact(f"{where} is no manifest ({error!r}): publish the release again") from error
     raise CorruptArtefact(f"{where} is no manifest (too many files, or nested too deeply): publish the release again")
 

@@ -154,7 +154,10 @@ def _tree(number: int, tree: dict[str, str]) -> str:
 
 
 def _integers(name: str, rows: Sequence[str], counts: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    return np.array(_parsed(name, rows, counts, _OF_INTEGERS, int), np.int64)
+    values = _parsed(name, rows, counts, _OF_INTEGERS, int)
+    if values and not -(2**31) <= min(values) <= max(values) < 2**31:
+        raise _corrupt(f"has a {name} that is beyond 32 bits")
+    return np.array(values, np.int64)
 
 
 def _numbers(name: str, rows: Sequence[str], counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -175,7 +178,7 @@ def _parsed(
     try:
         if not "".join(rows).encode().translate(None, characters) and max(map(len, tokens), default=0) <= _LONGEST:
             return list(map(parse, tokens))
-    except ValueError as error:
+    except ValueError as error:  # two signs, two points, or nothing between two blanks
         raise _corrupt(f"has a {name} that is no list of numbers ({error})") from error
     raise _corrupt(f"has a {name} that is no list of numbers")
 
