@@ -28,6 +28,8 @@ _PREFIX = re.compile(rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(..)\x00\x00)", r
 _HEADER = re.compile(rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n")
 _LONGEST_HEADER = 1 << 16
 _MEMBERS = 64
+_CHECKED = 4 << 20
+"""Values of a mapped array that are checked at once."""
 
 
 def read_npz(file: BinaryIO, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
@@ -50,19 +52,32 @@ def read_npz(file: BinaryIO, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any
         raise _corrupt(file, f"is no npz archive ({error!r})") from error
 
 
-def read_npy(file: BinaryIO, dtype: str) -> NDArray[Any]:
+def read_npy(file: BinaryIO, dtype: str, low: float, high: float) -> NDArray[Any]:
     """The array of an npy file, read-only; mapped where it has more than IN_MEMORY bytes.
 
     Raises:
-        CorruptArtefact: the file is not what `numpy.save` writes of such an array.
+        CorruptArtefact: the file is not what `numpy.save` writes of such an array, or a value is not
+            from low to high.
     """
     size = file.seek(0, 2)
     file.seek(0)
     if size <= IN_MEMORY:
-        return _array(file, file.read(), dtype)
+        array = _array(file, file.read(), dtype)
+        _check_range(file, array, low, high)
+        return array
     start, shape = _described(file, file.read(_LONGEST_HEADER), dtype)
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _shaped(file, mapped, size, start, shape, dtype)
+    array = _shaped(file, mapped, size, start, shape, dtype)
+    values = array.reshape(-1)
+    for at in range(0, len(values), _CHECKED):
+        _check_range(file, values[at : at + _CHECKED], low, high)
+        mapped.madvise(mmap.MADV_DONTNEED)  # else each page that was looked at counts as the process's memory
+    return array
+
+
+def _check_range(file: BinaryIO, values: NDArray[Any], low: float, high: float) -> None:
+    if values.size and not (values.min() >= low and values.max() <= high):  # NaN fails both
+        raise _corrupt(file, f"has values from {values.min()} to {values.max()}, not from {low:g} to {high:g}")
 
 
 def _array(file: BinaryIO, body: bytes, dtype: str) -> NDArray[Any]:

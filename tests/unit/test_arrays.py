@@ -27,7 +27,7 @@ def test_saved_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory:
     monkeypatch.setattr(arrays, "IN_MEMORY", in_memory)
     array = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     with saved(tmp_path / "a.npy", array).open("rb") as file:
-        found = read_npy(file, "<f4")
+        found = read_npy(file, "<f4", 0, 59)
     np.testing.assert_array_equal(found, array)
     assert (found.dtype, found.flags.writeable) == (np.float32, False)
 
@@ -67,7 +67,19 @@ def test_broken_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
     path = tmp_path / "a.npy"
     path.write_bytes(BROKEN[kind])
     with path.open("rb") as file, pytest.raises(CorruptArtefact, match=r"a\.npy .*: publish the release again"):
-        read_npy(file, "<f4")
+        read_npy(file, "<f4", -1, 1)
+
+
+@pytest.mark.parametrize("value", [-1, 60, np.nan, np.inf])
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_value_out_of_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, in_memory: int) -> None:
+    """One value is enough, wherever it is."""
+    monkeypatch.setattr(arrays, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(arrays, "_CHECKED", 7)
+    array = np.arange(60, dtype=np.float32)
+    array[41] = value
+    with saved(tmp_path / "a.npy", array).open("rb") as file, pytest.raises(CorruptArtefact, match="not from 0 to 59"):
+        read_npy(file, "<f4", 0, 59)
 
 
 WANTED = {"a": "<f4", "b": "<f8"}
