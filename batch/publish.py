@@ -19,7 +19,7 @@ from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
 from recsys import releases
-from recsys.artefacts import open_artefacts, verify
+from recsys.artefacts import ensure_fits, open_artefacts, verify
 from recsys.errors import ReleaseRefused
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
@@ -40,9 +40,11 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     """Publishes the bundle and the lists; gives the version.
 
     Raises:
-        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written.
+        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written; or whoever serves has
+            no room for the bundle.
     """
     manifest = verify(bundle)
+    ensure_fits(settings.artefacts, manifest, settings.bundle_max_mb)
     with contextlib.closing(_store(settings)) as store:
         store.ping()
         return _published(store, bundle, lists, settings, narrator, manifest)
