@@ -20,7 +20,7 @@ from batch.console import Narrator
 from batch.keeping import keep_operators_changes
 from batch.precompute import Precomputed, read_shards
 from recsys import releases
-from recsys.artefacts import Artefacts, open_artefacts, verify
+from recsys.artefacts import Artefacts, ensure_fits, open_artefacts, verify
 from recsys.errors import ReleaseRefused
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
@@ -44,9 +44,11 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     """Publishes the bundle and the lists; gives the version.
 
     Raises:
-        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written.
+        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written; or whoever serves has
+            no room for the bundle.
     """
     manifest = verify(bundle)
+    ensure_fits(settings.artefacts, manifest, settings.bundle_max_mb)
     with contextlib.closing(_store(settings)) as store:
         store.ping()
         keep_operators_changes(store, open_artefacts(settings.artefacts))

@@ -99,7 +99,9 @@ class Settings:
     api_key_rate: float
     """`SHORTLIST_API_KEY_RATE` (100): requests a second of each API key, in each process; 0 for any number."""
     bundle_dir: Path
-    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
+    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a process keeps its copies of bundles from S3."""
+    bundle_max_mb: int
+    """`SHORTLIST_BUNDLE_MAX_MB` (480): MiB of disk that a process has for one bundle from S3; a larger one is not published."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -144,6 +146,8 @@ class Settings:
             api_keys=read.api_keys("SHORTLIST_API_KEYS"),
             api_key_rate=read.number("SHORTLIST_API_KEY_RATE", 100.0, 0.0, 1_000_000.0),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
+            # 480 of the 512 MB that a function has without more ephemeral storage, which SnapStart excludes
+            bundle_max_mb=read.integer("SHORTLIST_BUNDLE_MAX_MB", 480, 1, 1_048_576),
         )
 
 

@@ -106,7 +106,7 @@ def test_a_token_acts_for_the_user_it_names(behind_gateway, operation) -> None:
 def test_a_refused_deletion_deletes_nothing(behind_gateway, world) -> None:
     """Whichever form it has."""
     store = world[1]
-    store.write_users([("victim", UserRecord(("1",), (1,), (None,), 1))])
+    store.merge_users([("victim", UserRecord(("1",), (1,), (None,), 1))], 0)
     for operation in ("delete", "delete-by-body"):
         assert status(behind_gateway, by_token(http_api(*OWN[operation]("victim")), {"sub": "attacker"})) == 403
     assert store.user_record("victim") is not None
@@ -384,7 +384,7 @@ def test_a_page_of_another_origin_may_not(for_pages) -> None:
 def test_a_form_of_another_page_deletes_nobody(world, content_type) -> None:
     """A browser sends such a body without a preflight, so it is not taken for JSON."""
     settings, store = world
-    store.write_users([("formed", UserRecord(("1",), (1,), (None,), 1))])
+    store.merge_users([("formed", UserRecord(("1",), (1,), (None,), 1))], 0)
     client = TestClient(create_app(settings, store, BundleLive(settings)))
     response = client.post("/v1/users/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type})
     assert (response.status_code, store.user_record("formed") is None) == (422, False)

@@ -58,7 +58,7 @@ def test_a_user_of_any_id_is_served_and_deleted(world, user) -> None:
     client, store = world
     known = UserRecord(("1", "2"), (1, 2), (None, None), 2)
     neighbour = f"{user}-neighbour"
-    store.write_users([(user, known), (neighbour, known)])
+    store.merge_users([(user, known), (neighbour, known)], 0)
     answers = [
         client.get("/v1/recommendations", params={"user_id": user, "k": 3}).json(),
         client.post("/v1/recommend", json={"user_id": user, "k": 3}).json(),
@@ -75,7 +75,7 @@ def test_an_item_of_any_id_is_told_and_blocked(world, published, item) -> None:
     client, store = world
     row = 1000 + IDS.index(item)
     stored = ItemRecord(item, "A title", ("A genre",), available=True)
-    store.write_items(published.version, [(row, stored)], 600)
+    store.write_items(published.version, [(row, stored)])
     fresh = {"item_id": item, "title": "A title", "genres": ["A genre"], "available": True}
     assert client.get("/v1/item", params={"item_id": item}).json() == fresh
     assert client.post("/v1/items/block", json={"item_id": item}).json() == {"item_id": item, "blocked": True}
@@ -118,7 +118,7 @@ def test_the_id_must_be_given(world, pair) -> None:
 def test_nobody_is_redirected(world, method, path) -> None:
     """404, and no word of the Host that the caller sent."""
     client, store = world
-    store.write_users([("acme", UserRecord(("1",), (1,), (None,), 1))])
+    store.merge_users([("acme", UserRecord(("1",), (1,), (None,), 1))], 0)
     response = client.request(method, path, headers={"Host": "evil.example"}, json={} if method == "POST" else None)
     assert (response.status_code, response.headers.get("location")) == (404, None)
     assert "evil.example" not in response.text

@@ -102,7 +102,7 @@ def users(store: RedisStore, *endings: str) -> list[str]:
     """Users who are known, new for each test and way, with these endings of one name."""
     name = uuid.uuid4().hex[:8]
     made = [f"{name}{ending}" for ending in endings]
-    store.write_users([(user, UserRecord(("1", "2"), (1, 2), (None, None), 2)) for user in made])
+    store.merge_users([(user, UserRecord(("1", "2"), (1, 2), (None, None), 2)) for user in made], 0)
     return made
 
 

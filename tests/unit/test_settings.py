@@ -45,6 +45,7 @@ DEFAULTS = Settings(
     api_keys=(),
     api_key_rate=100.0,
     bundle_dir=Path(tempfile.gettempdir()),
+    bundle_max_mb=480,
 )
 RANGES = {
     "EMBEDDING_DIM": (4, 1024),
@@ -59,6 +60,7 @@ RANGES = {
     "SHORTLIST_WORKERS": (1, 4096),
     "SHORTLIST_MAX_WAITING_EVENTS": (1000, 1_000_000_000),
     "SHORTLIST_MAX_NEWCOMERS": (0, 1_000_000_000),
+    "SHORTLIST_BUNDLE_MAX_MB": (1, 1_048_576),
 }
 CHOICES = {
     "LOSS": ("sampled_softmax", "bpr"),
