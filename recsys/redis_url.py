@@ -119,12 +119,14 @@ def _place(place: str) -> tuple[str, int]:
         if not bracket or (rest and not rest.startswith(":")):
             _refuse("has a broken IPv6 address: write it as [::1]:6379, and percent-encode '[' as %5B in the password")
         return _ipv6(inside), _port(rest[1:] if rest else str(DEFAULT_PORT))
+    if place.count(":") > 1:
+        _refuse("has more than one ':' in its host: write an IPv6 address as [::1]:6379, percent-encode '@' in the password")
     host, colon, port = place.partition(":")
     if not host:
         _refuse("has no host: write redis://HOST:PORT, and redis://localhost:6379 for this machine")
-    if not _HOST.fullmatch(host) or ":" in port:
+    if not _HOST.fullmatch(host):
         rule = "letters, digits, '.', '-' and '_', or an IPv6 address in brackets"
-        _refuse(f"has a host that is none: it holds {rule}; percent-encode special characters in the password")
+        _refuse(f"has a host that is no name or address: give {rule}; percent-encode special characters in the password")
     return host, _port(port if colon else str(DEFAULT_PORT))
 
 
