@@ -244,6 +244,8 @@ class TlsConnection(_Tcp, SSLConnection):  # type: ignore[misc]
 class UnixConnection(_Timed, UnixDomainSocketConnection):  # type: ignore[misc]
     """A unix socket."""
 
+    port = 0  # which redis-py counts a timeout under, and a unix socket has none
+
     def _connect(self) -> _Socket:
         self.socket_connect_timeout = _left(self._ends)
         return self._timed(super()._connect())  # type: ignore[no-untyped-call]
