@@ -96,9 +96,11 @@ class RedisLink:
             code, words = _refusal(error)
             remedy = _REMEDIES.get(code, "see the server's log")
             return StoreUnavailable(f"Redis refused `{operation}` ({code} {words}): {remedy}")
-        if not _has_changed_roles(error) and not isinstance(error, DataError):
+        if _has_changed_roles(error):
+            self.drop()
+        elif self.guard.time_left() > 0 and not isinstance(error, DataError):  # else it is no fault of the server's
             self.guard.failed()
-        self.drop()
+            self.drop()
         message = f"Redis did not answer `{operation}` ({_cause(error)}): check REDIS_URL, the server and the network"
         return StoreUnavailable(message)
 
@@ -137,13 +139,9 @@ def connector(url: str, timeout_ms: int, guard: Guard) -> Callable[[], Any]:
     """
     address = parse_redis_url(url)
     _check_files(address)
+    from recsys.redis_connections import credentials_of, open_client  # now: a Lambda's start has time for imports
 
-    def connect() -> Any:  # noqa: ANN401 - redis.Redis or redis.RedisCluster
-        from recsys.redis_connections import open_client
-
-        return open_client(address, timeout_ms / 1000, guard)
-
-    return connect
+    return functools.partial(open_client, address, credentials_of(address), timeout_ms / 1000, guard)
 
 
 def _check_files(address: RedisAddress) -> None:
@@ -203,12 +201,16 @@ def _words(text: str) -> str:
     return "" if found is None else found[0]
 
 
-def _cause(error: Exception) -> str:
-    """What the network said, in full; of any other error, which may quote a command, its first words."""
-    from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis-py's own
+def _cause(error: BaseException) -> str:
+    """What the network said, in full; of any other error, which may quote a command, its first words and its own cause."""
+    from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError  # noqa: A004 - redis-py's own
 
     text = str(error).rpartition(_ANNOTATION)[2]
-    return text if isinstance(error, (ConnectionError, TimeoutError, OSError)) else _words(text) or type(error).__name__
+    of_network = isinstance(error, (ConnectionError, TimeoutError, OSError)) and not isinstance(error, AuthenticationError)
+    if of_network or isinstance(error, StoreUnavailable):
+        return text
+    words = _words(text) or type(error).__name__
+    return words if error.__cause__ is None else f"{words}: {_cause(error.__cause__)}"
 
 
 def _has_changed_roles(error: Exception) -> bool:

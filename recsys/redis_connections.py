@@ -54,7 +54,7 @@ class RoleChanged(Exception):
 class _Socket:
     """A socket whose operations share one end in time.
 
-    redis-py's buffer calls `recv` and `settimeout`, its connection `sendall`, `shutdown` and `close`.
+    redis-py's buffer calls `recv`, or hiredis `recv_into`, and `settimeout`; its connection `sendall`, `shutdown`, `close`.
     """
 
     __slots__ = ("_polling", "_socket", "ends")
@@ -67,6 +67,12 @@ class _Socket:
         if not self._polling:
             self._socket.settimeout(_left(self.ends))
         return self._socket.recv(size)
+
+    def recv_into(self, buffer: bytearray) -> int:
+        """As `recv`, for hiredis."""
+        if not self._polling:
+            self._socket.settimeout(_left(self.ends))
+        return self._socket.recv_into(buffer)
 
     def sendall(self, data: bytes | memoryview) -> None:
         """Sends everything; a TLS socket's own sendall would begin its wait again with each record."""
@@ -343,10 +349,11 @@ class Pool(ConnectionPool):
                 connection.disconnect()
 
 
-def open_client(address: RedisAddress, seconds: float, guard: Guard) -> Any:  # noqa: ANN401 - Redis or RedisCluster
+def open_client(address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: Guard) -> Any:  # noqa: ANN401 - Redis or RedisCluster
     """A client of redis-py that has asked nothing yet, or that of a cluster, which has asked for the topology.
 
-    seconds: what one command, or one batch of pipelined ones, may take; `guard` may allow less.
+    credentials: see `credentials_of`; seconds: what one command, or one batch of pipelined ones, may take, of which `guard`
+    may allow less.
     """
     own = {"guard": guard, "seconds": seconds}
     place: dict[str, Any]
@@ -357,7 +364,7 @@ def open_client(address: RedisAddress, seconds: float, guard: Guard) -> Any:  # 
         kind, place = type(base.__name__, (base,), own), {"host": address.host, "port": address.port}
     retry = Retry(NoBackoff(), RETRIES)
     # Protocol 2 needs no greeting: a fresh connection of a user without a password costs no reply at all.
-    common = {**_credentials(address), **address.options, "connection_class": kind, "protocol": 2}
+    common = {**credentials, **address.options, "connection_class": kind, "protocol": 2}
     if not address.cluster:
         return redis.Redis.from_pool(Pool(**common, **place, db=address.database, retry=retry))
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -370,7 +377,8 @@ def open_client(address: RedisAddress, seconds: float, guard: Guard) -> Any:  # 
     )
 
 
-def _credentials(address: RedisAddress) -> dict[str, Any]:
+def credentials_of(address: RedisAddress) -> dict[str, Any]:
+    """How a connection signs in, as arguments of redis-py."""
     if address.iam_cache is None:
         return {"username": address.username, "password": address.password}
     from recsys.elasticache import IamCredentials
