@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, get_args
 
 from recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
 from recsys.errors import InvalidSettings
+from recsys.redis_url import parse_redis_url
 
 Value = TypeVar("Value")
 Loss = Literal["sampled_softmax", "bpr"]
@@ -21,7 +22,6 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SECRET_LENGTH = 16
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 _BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
 """What the API's own paths begin with, so that a base path must not."""
@@ -47,8 +47,8 @@ class Settings:
     """`LOSS` (sampled_softmax): what the towers minimise, sampled_softmax or bpr."""
     cache_ttl_seconds: int
     """`CACHE_TTL_SECONDS` (300): how long a live result is kept."""
-    redis_url: str
-    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true`, `?iam=CACHE` (see `open_store`)."""
+    redis_url: str = field(repr=False)
+    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true`, `?iam=CACHE` (see `redis_url`)."""
     artefacts: str
     """`SHORTLIST_ARTEFACTS` (./artefacts): where releases are kept, a directory or s3://bucket/prefix."""
     namespace: str
@@ -64,7 +64,7 @@ class Settings:
     """`SHORTLIST_MAX_NEWCOMERS` (1000000): users of a day who may have a record before a batch has learnt of them; about 500
     bytes each, for three days. The events of the others are kept for the batch all the same."""
     redis_timeout_ms: int
-    """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for Redis."""
+    """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for each command of Redis, and once more where it is retried."""
     release_cache_seconds: float
     """`SHORTLIST_RELEASE_CACHE_SECONDS` (5): how long a process trusts the release pointer that it read."""
     threads: int
@@ -122,7 +122,7 @@ class Settings:
             exploration_share=read.number("EXPLORATION_SHARE", 0.01, 0.0, 0.5),
             loss=read.choice("LOSS", "sampled_softmax", LOSSES),
             cache_ttl_seconds=read.integer("CACHE_TTL_SECONDS", 300, 1, 86_400),
-            redis_url=read.url("REDIS_URL", "redis://localhost:6379"),
+            redis_url=read.redis_url("REDIS_URL", "redis://localhost:6379"),
             artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
             namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
             list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
@@ -184,11 +184,9 @@ class _Reader:
             raise InvalidSettings(f"{name}={text!r}: must be one of {', '.join(map(str, choices))}")
         return found
 
-    def url(self, name: str, default: str) -> str:
+    def redis_url(self, name: str, default: str) -> str:
         value = self.text(name, default)
-        if not value.startswith(REDIS_SCHEMES):
-            scheme = value.partition("://")[0] if "://" in value else "none"  # the rest may hold a password
-            raise InvalidSettings(f"{name} has scheme {scheme!r}: must start with one of {', '.join(REDIS_SCHEMES)}")
+        parse_redis_url(value)
         return value
 
     def origins(self, name: str) -> tuple[str, ...]:
