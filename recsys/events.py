@@ -98,6 +98,19 @@ class UserStates:
             offsets - offsets[0],
         )
 
+    def take(self, mask: NDArray[np.bool_]) -> UserStates:
+        """The states where `mask` (bool[U]) holds, in their order."""
+        lengths = np.diff(self.seen_offsets)
+        return UserStates(
+            self.items[mask],
+            self.times[mask],
+            self.weights[mask],
+            self.n_events[mask],
+            self.attributes[mask],
+            self.seen_rows[np.repeat(mask, lengths)],
+            np.concatenate(([0], np.cumsum(lengths[mask]))).astype(np.int64),
+        )
+
 
 def states_at(events: Events, starts: Int64, cuts: Int64, attributes: Int32 | None = None) -> UserStates:
     """The states of users whose events are rows starts[i]:cuts[i] of `events`, as of just before row cuts[i].

@@ -239,6 +239,33 @@ def test_a_release_carries_its_report_and_its_histograms(published) -> None:
     assert "two_stage" in page
 
 
+def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) -> None:
+    """Half of the users only take again what they had; the gate compares the other half, and says how many."""
+    whole = pl.read_parquet(small_job.interactions).sort("user_id", "timestamp")
+    users = whole["user_id"].to_list()
+    last = [users[row : row + 5] != [user] * 5 for row, user in enumerate(users)]  # the last four of each user
+    first_night = whole.filter(~pl.Series(last))
+    night = tmp_path / "night.parquet"
+    first_night.write_parquet(night)
+    job.run(replace(small_job, interactions=str(night)))
+    first, end = pointer(small_job), int(whole["timestamp"].max())
+    again = first_night.group_by("user_id", maintain_order=True).first().select("user_id", pl.col("item_id").alias("had"))
+    later = whole.filter(pl.Series(last)).join(again, on="user_id", how="left", maintain_order="left")
+    repeats = pl.col("user_id").cast(pl.String).hash() % 2 == 0
+    later = later.with_columns(
+        pl.when(repeats).then("had").otherwise("item_id").alias("item_id"),
+        (end + pl.int_range(1, pl.len() + 1)).cast(whole.schema["timestamp"]).alias("timestamp"),
+    )
+    pl.concat([first_night, later.drop("had")]).write_parquet(night)
+    with suppress(ReleaseRefused):
+        job.run(replace(small_job, interactions=str(night)))
+    note = json.loads((small_job.work / "metrics.json").read_text())["gate"]
+    newly = later.filter(~repeats)["user_id"].n_unique()
+    assert 50 <= newly < 100
+    assert f"that of the serving release {first.current} " in note
+    assert f"on what {newly} users newly took to since it was made" in note
+
+
 def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
     """The second batch's events have no ratings any more: the feed is broken, the first release goes on serving."""
     job.run(small_job)
