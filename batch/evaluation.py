@@ -23,6 +23,7 @@ from recsys.pipeline import CANDIDATE_SHARES, Model, proposals, recommender
 from recsys.ranker import Ranker
 from recsys.regression import MAX_REGRESSION_ITEMS
 from recsys.settings import Protocol
+from recsys.ties import tied_share
 from recsys.towers import user_vectors
 from recsys.training.fit import FitParams, assemble, fit_two_stage, item_table_of, towers_of, without_ranker
 from recsys.training.split import before, cuts
@@ -148,6 +149,7 @@ def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narra
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, narrator, others)
     report["audit"] = checks
     report["data"] = describe(dataset)
+    report["ties"] = ties(dataset.events, cut, truth)
     report["importances"] = fitted.ranker.importances
     report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
     report["examples"] = examples(dataset, fitted.model, truth, named=True)
@@ -197,6 +199,13 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "n_items": dataset.events.n_items,
         "n_events": len(dataset.events),
     }
+
+
+def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
+    """{"tied_events": share of all events, "drawn_holdouts": users whose hold-out is drawn, as they have no order at all}."""
+    first = cut[truth.users]
+    drawn = int((events.time[first - 1] == events.time[first]).sum())
+    return {"tied_events": tied_share(events), "drawn_holdouts": drawn}
 
 
 def loaded_ranker(text: str) -> Ranker | None:

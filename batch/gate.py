@@ -82,8 +82,8 @@ def _against(
         truth = _unknown_to_both(dataset, cut, int(manifest["as_of"]))
         n_users = 0 if truth is None else len(truth)
         if truth is None or n_users < FEWEST_USERS:
-            some = f"{n_users} users took to an item that was new to them since {serving} was made"
-            return Verdict(None, f"beats popularity; not compared with the serving release: only {some}, {FEWEST_USERS} are needed")
+            few = f"only {n_users} users took to an item that was new to them since {serving} was made"
+            return Verdict(None, f"beats popularity; not compared with the serving release: {few}, and {FEWEST_USERS} are needed")
         with tempfile.TemporaryDirectory() as directory:
             old_values = _values(_lists_of(bundle.load(artefacts.fetch(serving, Path(directory))), dataset, truth.states), truth)
     except (BundleMismatch, CorruptArtefact, KeyError) as error:

@@ -215,6 +215,7 @@ def evaluate(job: Job) -> None:
     report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
     report["audit"] = checks
     report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
+    report["ties"] = evaluation.ties(dataset.events, cut, truth)
     report["importances"] = ranker["importances"]
     report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
     report["examples"] = evaluation.examples(dataset, model, truth, named=False)

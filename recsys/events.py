@@ -27,7 +27,7 @@ MISSING = -1
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Interactions in the stable order (user, time, row of the source).
+    """Interactions in the order (user, time, draw): events of one user and time have no order, see `recsys.ties`.
 
     user: int32[n] user rows, non-decreasing; item: int32[n] item rows; time: int64[n] seconds (or sequence numbers);
     weight: float32[n] ratings or weights, NaN where there is none.

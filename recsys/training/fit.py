@@ -130,13 +130,14 @@ def inner_past(past: Events, protocol: Protocol, params: FitParams) -> Events:
 
 
 def horizon_of(protocol: Protocol) -> int | None:
-    """How many events ahead the protocol asks for: the next one, or (None) all that are held out."""
+    """How many events ahead the protocol asks for: the next one and what shares its time, or (None) all that are held out."""
     return 1 if protocol == "leave-one-out" else None
 
 
 def label_cuts(events: Events, protocol: Protocol) -> Int64:
     """int64[n_users]: where the ranker's label window starts within `events`."""
-    return cuts(events, "time" if protocol == "time" else "last-10pct")
+    has_order = len(events) > 0 and events.time.min() < events.time.max()
+    return cuts(events, "time" if protocol == "time" and has_order else "last-10pct")
 
 
 def fit_two_stage(dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage) -> TwoStage:

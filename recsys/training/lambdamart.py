@@ -17,6 +17,8 @@ from recsys.events import MISSING, Events, Float32, Int32, Int64, UserStates, st
 from recsys.features import FEATURES, features
 from recsys.pipeline import Model, retrieve
 from recsys.ranker import stamp
+from recsys.ties import Steps, steps_of
+from recsys.training.split import before
 
 CHUNK = 64
 FRESH_HORIZON = 10
@@ -156,10 +158,12 @@ def ranker_groups(
 ) -> Groups:
     """Groups from the label windows first[u]:last[u] of each user; the model must know nothing at or after `first`.
 
-    horizon: how many of the following events are labels, or None for the rest of the window.
+    horizon: how many of the following events are labels (and what shares the last one's time), or None for the rest of the
+    window. No state ends, and no labels end, inside a tie.
     """
-    users, cuts = _positions(events, first, last, params, rng)
-    stops = last[users] if horizon is None else np.minimum(last[users], cuts + horizon)
+    steps = steps_of(events)
+    users, cuts = _positions(events, steps, first, last, params, rng)
+    stops = last[users] if horizon is None else _horizon(steps, cuts, last[users], horizon)
     return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
 
 
@@ -176,13 +180,22 @@ def fresh_groups(
     """Groups from the beginnings of users whom the model never saw, in their events before row last[u] (int64[n_users]).
 
     How many events are known is drawn evenly on a logarithmic scale; labels are the next `horizon` events, or FRESH_HORIZON.
+    Both end at the border of a tie.
     """
-    starts = events.offsets()[:-1]
-    users = np.repeat(users[last[users] - starts[users] > 1], params.positions)
-    known = np.floor(np.exp(rng.uniform(0, np.log((last - starts)[users])))).astype(np.int64)
-    cuts = starts[users] + known
-    stops = np.minimum(last[users], cuts + (FRESH_HORIZON if horizon is None else horizon))
+    events = before(events, last)
+    starts, ends = events.offsets()[:-1], events.offsets()[1:]
+    users = np.repeat(users[(ends - starts)[users] > 1], params.positions)
+    users = np.sort(rng.permutation(users)[: params.max_groups]) if len(users) > params.max_groups else users
+    known = np.floor(np.exp(rng.uniform(0, np.log((ends - starts)[users])))).astype(np.int64)
+    steps = steps_of(events)
+    cuts = steps.border(starts[users] + known, starts[users])
+    stops = _horizon(steps, cuts, ends[users], FRESH_HORIZON if horizon is None else horizon)
     return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
+
+
+def _horizon(steps: Steps, cuts: Int64, last: Int64, horizon: int) -> Int64:
+    """int64[m]: where labels end that start at `cuts`: after so many events, and those that share the last one's time."""
+    return np.minimum(last, steps.after[np.minimum(last, cuts + horizon) - 1])
 
 
 def _grouped(
@@ -208,10 +221,15 @@ def _grouped(
     return Groups.joined(parts)
 
 
-def _positions(events: Events, first: Int64, last: Int64, params: RankerParams, rng: np.random.Generator) -> tuple[Int64, Int64]:
+def _positions(
+    events: Events, steps: Steps, first: Int64, last: Int64, params: RankerParams, rng: np.random.Generator
+) -> tuple[Int64, Int64]:
+    """Users, and where within first[u]:last[u] their labels start: at starts of steps, of which some are drawn."""
     length = last - first
     users = np.repeat(np.arange(events.n_users), length)
     places = np.arange(len(users)) - np.repeat(np.cumsum(length) - length, length)
+    able = (places == 0) | steps.starts_at(first[users] + places)
+    users, places, length = users[able], places[able], np.bincount(users[able], minlength=events.n_users)
     draw = rng.random(len(users))
     draw[places == 0] = -1  # the start of the window is always one of them
     order = np.lexsort((draw, users))

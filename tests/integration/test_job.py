@@ -223,10 +223,11 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
     assert report["data"]["fingerprint"] == published.dataset.fingerprint
     assert list(report["methods"]) == [*BASELINES, "retriever", "two_stage"]
-    assert [check["outcome"] for check in report["audit"]] == ["held"] * 4
+    assert [check["outcome"] for check in report["audit"]] == ["held"] * 5
     assert set(report["learning_curves"]) == {"towers", "ranker"}
     assert [example["user"] for example in report["examples"]] == [str(number) for number in range(1, 11)]
     assert report["data"]["rejects"] == {}
+    assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
 
 
