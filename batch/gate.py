@@ -25,6 +25,7 @@ from recsys.catalogue import Dataset
 from recsys.errors import BundleMismatch, CorruptArtefact, InvalidData
 from recsys.evaluation.bootstrap import interval, means, resampled
 from recsys.evaluation.metrics import Float64, hit_matrix, ndcg
+from recsys.evaluation.page import OURS, strongest_baseline
 from recsys.evaluation.truth import Truth
 from recsys.events import MISSING, Int32, Int64, UserStates
 from recsys.pipeline import CHUNK, Model, recommend, recommender
@@ -47,11 +48,31 @@ class Verdict:
     note: str
 
 
-OFF = Verdict(None, "the gate is off")
-
-
 def judge(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
     """The verdict on the release whose `report` (on the events from `cut` on) and report model these are."""
+    verdict = _judged(report, model, dataset, cut, settings)
+    return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
+
+
+def off(report: Mapping[str, Any]) -> Verdict:
+    """The verdict where nothing is to be refused."""
+    return Verdict(None, f"the gate is off; {standing(report)}")
+
+
+def standing(report: Mapping[str, Any]) -> str:
+    """How the two stages stand against the retriever alone and the strongest baseline: for the record, not for the verdict."""
+    rival = strongest_baseline(report["methods"])
+    others = {"retriever": "the retriever's order", rival: f"{rival}, the strongest baseline"}
+    pairs = report["paired"][OURS]
+    said = [f"{_difference(pairs[name])} against {words}" for name, words in others.items() if name in pairs]
+    return f"NDCG@10 {', '.join(said)}"
+
+
+def _difference(pair: Mapping[str, float]) -> str:
+    return f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f})"
+
+
+def _judged(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
     ours = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
     floor = float(report["methods"]["popularity"]["ndcg@10"]["value"])
     if ours <= floor:

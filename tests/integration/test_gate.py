@@ -61,7 +61,27 @@ def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, 
 def test_the_first_release_has_only_popularity_to_beat(published, report, fold, namespace) -> None:
     """Where nothing is serving yet, the note says so."""
     verdict = judged(report, fold, published, replace(published.settings, namespace=namespace))
-    assert verdict == gate.Verdict(None, "beats popularity; no release is serving yet")
+    assert verdict == gate.Verdict(None, f"beats popularity; no release is serving yet; {gate.standing(report)}")
+
+
+def test_the_record_says_how_the_release_stands(report, fold, published) -> None:
+    """Against the retriever's order and the strongest baseline, with the report's paired intervals, whatever the verdict."""
+    rivals = report["methods"].keys() - {"retriever", "two_stage"}
+    best = max(rivals, key=lambda name: figure(report, name))
+    told = []
+    for other, words in (("retriever", "the retriever's order"), (best, f"{best}, the strongest baseline")):
+        pair = report["paired"]["two_stage"][other]
+        told.append(f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f}) against {words}")
+    for given in (report, with_figure(report, "two_stage", 0.0)):
+        assert judged(given, fold, published).note.endswith(f"; NDCG@10 {told[0]}, {told[1]}")
+    assert report["gate"].endswith(f"; NDCG@10 {told[0]}, {told[1]}")
+    manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
+    assert manifest["gate"] == report["gate"]
+    assert gate.off(report) == gate.Verdict(None, f"the gate is off; NDCG@10 {told[0]}, {told[1]}")
+
+
+def figure(report: dict[str, Any], method: str) -> float:
+    return report["methods"][method]["ndcg@10"]["value"]
 
 
 def test_popularity_has_to_be_beaten(published, report, fold) -> None:

@@ -14,12 +14,14 @@ import pytest
 
 from batch import evaluation, job, precompute, publish
 from batch.job import Job, fit_params
-from recsys import data
+from recsys import bundle, data
 from recsys.artefacts import open_artefacts
 from recsys.errors import CorruptArtefact, InvalidData, InvalidInput, ReleaseRefused, ShortlistError
 from recsys.evaluation.report import METRICS
+from recsys.ranker import Ranker
 from recsys.settings import Settings
 from recsys.store import open_store
+from recsys.training import lambdamart
 from recsys.wire import ReleasePointer
 
 BASELINES = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease"]
@@ -238,6 +240,49 @@ def test_a_release_carries_its_report_and_its_histograms(published) -> None:
     page = (published.work / "report.html").read_text()
     assert "Against the release before" in page
     assert "two_stage" in page
+
+
+def test_the_release_has_the_ranker_of_the_report(published) -> None:
+    """As many trees, from the groups of the report and those of the hold-out; report and manifest say both."""
+    report = json.loads((published.work / "metrics.json").read_text())
+    manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
+    reported, released = report["ranker"]["reported"], report["ranker"]["released"]
+    texts = [(published.work / f"fold-{fold}" / "ranker.txt").read_text() for fold in (1, 2)]
+    assert [Ranker(text).n_trees for text in texts] == [reported["trees"], released["trees"]]
+    assert reported["trees"] == released["trees"] > 0
+    assert released["n_groups"] > reported["n_groups"]
+    assert reported["used"] is released["used"] is True
+    assert reported["validation"]["difference"] > reported["validation"]["standard_error"]
+    assert manifest["ranker"] == report["ranker"]
+
+
+def test_leave_one_out_releases_the_reported_ranker_too(small_job) -> None:
+    """Its hold-out of one event a user is among the labels of the release."""
+    told = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
+    for name in list(job.STAGES)[:4]:
+        job.run_stage(told, name)
+    kept = [json.loads((told.fold(fold) / "ranker.json").read_text())["summary"] for fold in (1, 2)]
+    assert kept[0]["trees"] == kept[1]["trees"] > 0
+    assert kept[1]["n_groups"] > kept[0]["n_groups"]
+
+
+def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch) -> None:
+    """No ranker in the report or in the bundle, the same figures for both methods, and every place says so."""
+    monkeypatch.setattr(lambdamart.Validation, "shows_a_gain", property(lambda _: False))
+    job.run(small_job)
+    assert "shows no gain: lists come in the retriever's order" in small_job.narrator.console.file.getvalue().replace("\n", " ")
+    report = json.loads((small_job.work / "metrics.json").read_text())
+    assert report["methods"]["two_stage"] == report["methods"]["retriever"]
+    assert report["importances"] == {}
+    for which in ("reported", "released"):
+        assert report["ranker"][which]["used"] is False
+        assert "shows no gain: lists come in the retriever's order" in report["ranker"][which]["note"]
+    assert "+0.0000 (+0.0000 to +0.0000) against the retriever's order" in report["gate"]
+    artefacts = open_artefacts(small_job.settings.artefacts)
+    version = artefacts.versions()[-1]
+    assert artefacts.manifest(version)["ranker"]["released"]["used"] is False
+    assert bundle.load(small_job.work / "bundle").model.ranker is None
+    assert "shows no gain" in (small_job.work / "report.html").read_text()
 
 
 def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) -> None:

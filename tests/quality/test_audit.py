@@ -155,5 +155,7 @@ def test_the_gate_refuses_what_the_audit_doubts(published) -> None:
     """A release whose figures are too good to be true is not published."""
     figures = {"two_stage": {"ndcg@10": {"value": 0.9}}, "popularity": {"ndcg@10": {"value": 0.1}}}
     doubt = {"check": "c", "outcome": "suspicious", "detail": "year_gap tells most"}
-    verdict = gate.judge({"methods": figures, "audit": [doubt]}, None, published.dataset, None, published.settings)
+    pair = {"difference": 0.8, "low": 0.7, "high": 0.9}
+    told = {"methods": figures, "paired": {"two_stage": {"popularity": pair}}, "audit": [doubt]}
+    verdict = gate.judge(told, None, published.dataset, None, published.settings)
     assert verdict.refusal == "the figures are too good to be true: year_gap tells most"
