@@ -59,6 +59,9 @@ from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 
 CODE_VERSION = "0.1.0"
+RECIPE = 2
+"""Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
+
 FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
@@ -327,6 +330,7 @@ def _key(job: Job, name: str) -> str:
     """
     told = [
         CODE_VERSION,
+        str(RECIPE),
         repr(job.params),
         job.protocol,
         str(job.settings.list_length),

@@ -72,14 +72,16 @@ def _fresh_users(rows: list[dict[str, Any]], new: dict[str, Any]) -> str:
         "",
         "| events known | mean, with ties | popularity | served at once | after a retraining |",
         "|---|---|---|---|---|",
-        *(
-            f"| {row['events']} | {row['mean_events']:.1f} | {' | '.join(_cell(row[m]) for m in ('popularity', 'fresh', 'retrained'))} |"
-            for row in rows
-        ),
+        *(_fresh_row(row) for row in rows),
         "",
         _new_items(new),
     ]
     return "\n".join(lines)
+
+
+def _fresh_row(row: dict[str, Any]) -> str:
+    figures = " | ".join(_cell(row[method]) for method in ("popularity", "fresh", "retrained"))
+    return f"| {row['events']} | {row['mean_events']:.1f} | {figures} |"
 
 
 def _new_items(new: dict[str, Any]) -> str:

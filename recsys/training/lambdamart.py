@@ -172,7 +172,7 @@ def train_ranker(groups: Groups, trees: int, params: RankerParams, rng: np.rando
 
 def best_trees(curve: Sequence[float]) -> int:
     """The number of trees at which the curve (NDCG@10 after each tree), smoothed, is highest; of equals the least."""
-    return int(np.argmax(_smoothed(curve))) + 1
+    return int(np.argmax(_smoothed(curve))) + 1 if len(curve) else 0
 
 
 def _smoothed(curve: Sequence[float]) -> NDArray[np.float64]:
@@ -191,31 +191,43 @@ def _cross_validated(
     Each fold of users is judged by a ranker that learnt from the other folds. All grow tree by tree together, until the
     smoothed mean curve has not risen for `patience` trees.
     """
-    import lightgbm
-
     users = np.unique(judged.users)
-    fold_of = np.full(int(max(groups.users.max(initial=0), users.max())) + 1, MISSING)
+    fold_of = np.full(int(max(groups.users.max(initial=0), users.max())) + 1, MISSING)  # whom nobody judges, all learn from
     fold_of[users] = rng.permutation(len(users)) % FOLDS
-    boosters = []
-    for fold in range(FOLDS):
-        learnt = _dataset(groups, fold_of[groups.users] != fold)
-        train = lightgbm.Dataset(**learnt)
-        options = _options(params, len(learnt["data"]), threads, int(rng.integers(2**31)))
-        booster = lightgbm.Booster(options, train)
-        booster.add_valid(lightgbm.Dataset(**_dataset(judged, fold_of[judged.users] == fold), reference=train), "judged")
-        boosters.append(booster)
+    boosters = [_judged_booster(groups, judged, fold_of, fold, params, rng, threads) for fold in range(FOLDS)]
     sizes = np.bincount(fold_of[judged.users], minlength=FOLDS)
     curve: list[float] = []
-    while len(curve) < params.estimators and len(curve) - (best_trees(curve) if curve else 0) < params.patience:
-        if all([booster.update() for booster in boosters]):  # noqa: C419 - each of them has to grow
+    while len(curve) < params.estimators and len(curve) - best_trees(curve) < params.patience:
+        finished = [booster.update() for booster in boosters]
+        if all(finished):  # nothing is left to split
             break
         curve.append(float(np.average([booster.eval_valid()[0][2] for booster in boosters], weights=sizes)))
     trees = best_trees(curve)
-    score = np.empty(len(judged.rows))
-    for fold, booster in enumerate(boosters):
+    score = np.zeros(len(judged.rows))
+    for fold, booster in enumerate(boosters if trees else []):
         rows = np.repeat(fold_of[judged.users] == fold, judged.sizes)
         score[rows] = booster.predict(judged.rows[rows], num_iteration=trees, num_threads=threads)
     return tuple(curve), _validation(judged, score)
+
+
+def _judged_booster(
+    groups: Groups,
+    judged: Groups,
+    fold_of: Int64,
+    fold: int,
+    params: RankerParams,
+    rng: np.random.Generator,
+    threads: int,
+) -> Any:  # noqa: ANN401 - a Booster of LightGBM, which has no types
+    """A booster without trees that will learn from the users of all folds but this one, and be judged by the others."""
+    import lightgbm
+
+    learnt = _dataset(groups, fold_of[groups.users] != fold)
+    options = _options(params, len(learnt["data"]), threads, int(rng.integers(2**31)))
+    train = lightgbm.Dataset(**learnt)
+    booster = lightgbm.Booster(options, train)
+    held = lightgbm.Dataset(**_dataset(judged, fold_of[judged.users] == fold), reference=train)
+    return booster.add_valid(held, "judged")
 
 
 def _validation(judged: Groups, score: NDArray[np.float64]) -> Validation:

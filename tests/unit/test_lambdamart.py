@@ -64,6 +64,16 @@ def test_too_few_users_cannot_show_a_gain(n_users) -> None:
     assert ranker.note.startswith(f"only {n_users} users have a label among their candidates")
 
 
+def test_rows_that_cannot_be_split_make_no_ranker() -> None:
+    """All features are alike: no tree grows, and the retriever's order is as good."""
+    groups = groups_of(40, 4, "next_1")
+    alike = Groups(np.zeros_like(groups.rows), groups.labels, groups.sizes, groups.users)
+    ranker = fitted(alike, alike)
+    assert ranker.text == ""
+    assert ranker.validation is not None
+    assert ranker.validation.difference == 0
+
+
 def test_a_gain_is_more_than_its_standard_error() -> None:
     """At the error itself the simpler model is taken."""
     assert not lambdamart.Validation(0.3, 0.2, 0.1, 0.1, 50).shows_a_gain
