@@ -4,8 +4,9 @@ Stages meet only in the work directory. A stage that finished is not run again w
 have changed, so a job that was interrupted resumes at the first stage that is missing.
 
 Three folds keep it point in time. Fold 0 ends where the ranker's labels for the report start, fold 1 where the reported
-hold-out starts, fold 2 holds everything and is what serves. The report is on fold 1; the released ranker learns from fold 1
-and the hold-out as labels, once that has been reported on.
+hold-out starts, fold 2 holds everything and is what serves. The report is on fold 1 with a ranker that learnt on fold 0. The
+released ranker has as many trees, and learns from the same groups and those of fold 1 with the hold-out as labels. Where
+validation shows no gain of the ranker, both are served in the retriever's order.
 """
 
 from __future__ import annotations
@@ -44,19 +45,24 @@ from recsys.training.fit import (
     FitParams,
     assemble,
     groups_after,
-    groups_of_fresh,
+    groups_inside,
+    horizon_of,
     inner_past,
     item_table_of,
-    ranker_inside,
+    judged_inside,
+    ranker_again,
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import FittedRanker, Groups, RankerParams
+from recsys.training.lambdamart import FittedRanker, RankerParams
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 from recsys.watermark import position_at
 
 CODE_VERSION = "0.1.0"
+RECIPE = 2
+"""Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
+
 FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
@@ -195,21 +201,20 @@ def build_index(job: Job) -> None:
 
 
 def train_ranker(job: Job) -> None:
-    """Trains the ranker to report on and the one to release."""
+    """Trains the ranker to report on, and again for the release: as many trees, from the reported hold-out's labels too."""
     dataset = dataset_file.load(job.work)
     with job.narrator.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, 1)
         behind = load_fold(job, 0)
-        reported = ranker_inside(behind, dataset, past, job.protocol, job.params)
+        groups = groups_inside(behind, dataset, past, job.protocol, job.params)
+        judged = judged_inside(behind, dataset, past, job.protocol, job.params)
+        reported = ranker_of(groups, judged, job.params)
         _save_ranker(job.fold(1), reported)
         progress(1.0, reported.note)
     with job.narrator.stage("train the ranker to release") as progress:
-        released = reported
-        if job.protocol != "leave-one-out":  # which holds out one label a user: too few, and the window before has ten
-            first = cuts(dataset.events, job.protocol)
-            after = groups_after(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
-            fresh = groups_of_fresh(behind, dataset, past, job.protocol, job.params)
-            released = ranker_of(Groups.joined([after, fresh]), job.params)
+        first, horizon = cuts(dataset.events, job.protocol), horizon_of(job.protocol)
+        later = groups_after(load_fold(job, 1), dataset, dataset.events, first, horizon, job.params)
+        released = ranker_again(reported, [groups, later], job.params)
         _save_ranker(job.fold(2), released)
         progress(1.0, released.note)
 
@@ -228,18 +233,20 @@ def evaluate(job: Job) -> None:
     trained, rounds = (
         json.loads((job.fold(fold) / "towers.json").read_text())[told] for fold, told in ((1, "events"), (0, "rounds"))
     )
-    ranker = json.loads((job.fold(1) / "ranker.json").read_text())
+    ranker, released = (json.loads((job.fold(fold) / "ranker.json").read_text()) for fold in (1, 2))
     with job.narrator.stage("leak audit"):
         checks = audit(dataset, cut, past, model, truth, {"towers": trained})
     report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
     report["audit"] = checks
     report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
+    report["ties"] = evaluation.ties(dataset.events, cut, truth)
     report["importances"] = ranker["importances"]
+    report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
     report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
     report["examples"] = evaluation.examples(dataset, model, truth, named=False)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
-        verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
+        verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.off(report)
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     with job.narrator.stage("drift since the serving release") as progress:
@@ -342,6 +349,7 @@ def _key(job: Job, name: str) -> str:
     """
     told = [
         CODE_VERSION,
+        str(RECIPE),
         repr(job.params),
         job.protocol,
         str(job.settings.list_length),
@@ -369,7 +377,8 @@ def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
     (directory / "ranker.txt").write_text(ranker.text)
-    (directory / "ranker.json").write_text(json.dumps({"importances": ranker.importances, "curve": ranker.curve}))
+    told = {"importances": ranker.importances, "curve": ranker.curve, "summary": evaluation.summary(ranker)}
+    (directory / "ranker.json").write_text(json.dumps(told))
 
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
@@ -388,6 +397,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],
         "metrics": report["methods"],
         "gate": report["gate"],
+        "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
     }

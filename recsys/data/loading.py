@@ -31,6 +31,7 @@ from recsys.data.validation import (
 )
 from recsys.errors import InvalidData, InvalidSettings
 from recsys.events import Events, Float32, Int32
+from recsys.ties import tied_share
 
 MOST_CELLS = 1 << 28
 """Items times categories that models learn from: a GiB for each copy of the matrix. Of more, the commonest are taken."""
@@ -145,10 +146,19 @@ def _dataset(found: Interactions, items: Checked | None, users: Checked | None) 
     vocabulary, tokens, notes = tokenised(attributes.drop("_id"))
     if {"weight", "rating"} <= set(found.checked.frame.columns):
         notes = ("interactions: there is a weight beside the rating, and only the weight is used", *notes)
-    notes = (*left, *notes)
+    notes = (*left, *_on_ties(events), *notes)
     ids = tuple(user_ids.to_list())
     print_ = _fingerprint(events, catalogue, ids, tokens, vocabulary)
     return Dataset(events, catalogue, ids, tokens, vocabulary, print_), notes
+
+
+def _on_ties(events: Events) -> tuple[str, ...]:
+    """A note where events of a user share a time."""
+    share = tied_share(events)
+    if share == 0:
+        return ()
+    tied = f"interactions: {share:.1%} of the events share their time with another event of their user"
+    return (f"{tied}: among these there is no order, so it is drawn, and no hold-out or label window parts them",)
 
 
 def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Events:

@@ -19,6 +19,7 @@ from recsys import values
 from recsys.data import fields
 from recsys.data.readers import Raw
 from recsys.data.schemas import EVENTS, FILE, INTERACTIONS, ITEMS, MALFORMED, MARKS, ROW, USERS, TableSchema
+from recsys.data.tie_order import draws
 from recsys.errors import InvalidData
 from recsys.events import Int32
 
@@ -293,8 +294,12 @@ def refuse_above(share: float, checks: Sequence[Checked], path: Path | None) -> 
 
 
 def sorted_events(interactions: Interactions) -> pl.DataFrame:
-    """_user, _item, _time and _weight in the stable order (user, time, row of the source)."""
-    return interactions.checked.frame.select(_KEYS).sort("_user", "_time", maintain_order=True)
+    """_user, _item, _time and _weight in the order (user, time, draw), which does not depend on the order of the rows."""
+    frame = interactions.checked.frame.select(_KEYS)
+    user, item, time = (frame[name].to_numpy() for name in ("_user", "_item", "_time"))
+    weight = frame["_weight"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    draw = draws(interactions.user_ids, interactions.item_ids, user, item, time, weight)
+    return frame.with_columns(pl.Series("_draw", draw)).sort("_user", "_time", "_draw").drop("_draw")
 
 
 def users_union(event_users: pl.Series, table_users: pl.Series | None) -> tuple[pl.Series, Int32]:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from recsys.data import Loaded, load, loading
+from recsys.data.tie_order import draws
 from recsys.errors import InvalidData, InvalidSettings
 
 Frame = dict[str, list[Any]]
@@ -68,15 +69,45 @@ def test_order_of_users(tmp_path: Path) -> None:
     assert loaded.dataset.user_ids == ("9", "010", "10", "a", "b")
 
 
-def test_ties_keep_the_order_of_the_source(tmp_path: Path) -> None:
-    """Events of one second stay in the order of their rows, across the files of a glob too."""
-    first = {"user_id": [2, 1, 1, 1], "item_id": [9, 3, 1, 2], "timestamp": [5, 5, 5, 4]}
-    second = {"user_id": [1, 1], "item_id": [0, 7], "timestamp": [5, 5]}
-    written(tmp_path, "part-0.parquet", first)
-    written(tmp_path, "part-1.parquet", second)
-    (tmp_path / "_SUCCESS").touch()
-    loaded = load(str(tmp_path / "*"))
-    assert [item for user, item, _ in triples(loaded) if user == "1"] == ["2", "3", "1", "0", "7"]
+def test_the_order_of_rows_says_nothing_of_ties(tmp_path: Path) -> None:
+    """Rows sorted by item and shuffled, in one file and in two, give the same arrays, the same print, and the same note."""
+    rng = np.random.default_rng(3)
+    rows = [(u, i, t, w) for u in range(20) for i in range(15) for t, w in [(i // 5, 1.0), (i // 5, 2.0)]]
+
+    def loaded(order: list[int], parts: int) -> Loaded:
+        directory = tmp_path / f"{order[0]}-{parts}"
+        directory.mkdir()
+        for part in range(parts):
+            own = [rows[n] for n in order[part::parts]]
+            columns = zip(("user_id", "item_id", "timestamp", "rating"), zip(*own, strict=True), strict=True)
+            written(directory, f"part-{part}.parquet", {name: list(values) for name, values in columns})
+        return load(str(directory / "*.parquet"))
+
+    shuffled = rng.permutation(len(rows)).tolist()
+    one = loaded(list(range(len(rows))), 1)
+    for other in (loaded(shuffled, 1), loaded(shuffled[::-1], 2)):
+        assert other.dataset.fingerprint == one.dataset.fingerprint
+        assert triples(other) == triples(one)
+        assert other.notes == one.notes
+    assert "interactions: 100.0% of the events share their time with another event of their user" in one.notes[0]
+    items = np.array([int(item) for _, item, _ in triples(one)])
+    steps = np.diff(items.reshape(-1, 10), axis=1)  # ten events a tie, each item twice
+    assert 0.4 < (steps > 0).sum() / (steps != 0).sum() < 0.6
+
+
+def test_events_without_ties_are_in_the_order_of_time(tmp_path: Path) -> None:
+    """Where times are positions nothing is drawn, and nothing is said."""
+    rows = {"user_id": [1, 1, 1, 2, 2], "item_id": [3, 1, 2, 9, 8], "timestamp": [2, 0, 1, 0, 1]}
+    loaded = load(written(tmp_path, "i.parquet", rows))
+    assert [item for _, item, _ in triples(loaded)] == ["1", "2", "3", "9", "8"]
+    assert loaded.notes == ()
+
+
+def test_the_draw_does_not_change_between_versions() -> None:
+    """Fingerprints, and so all figures, rest on it."""
+    user, item, time = np.array([0, 1], np.int32), np.array([1, 0], np.int32), np.array([0, 1_700_000_000])
+    drawn = draws(["a", "b"], ["x", "y"], user, item, time, np.array([np.nan, 4.5], np.float32))
+    assert drawn.tolist() == [3787525705868846226, 133802136450157911]
 
 
 @pytest.mark.parametrize(
