@@ -18,9 +18,11 @@ import numpy as np
 from batch import parity
 from batch.console import Narrator
 from batch.precompute import Precomputed, read_shards
+from batch.workplace import leased, local_run
 from recsys import releases
 from recsys.artefacts import open_artefacts, verify
 from recsys.errors import ReleaseRefused
+from recsys.lease import Lease
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
@@ -36,19 +38,36 @@ VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more."""
 
 
-def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -> str:
+def publish(
+    bundle: Path,
+    lists: Path,
+    settings: Settings,
+    narrator: Narrator,
+    lease: Lease | None = None,
+    replaces: object = releases.ANY,
+) -> str:
     """Publishes the bundle and the lists; gives the version.
 
+    lease: of the run; None takes one for this publication. replaces: see `releases.flip`.
+
     Raises:
-        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written.
+        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written; or another release
+            has been made to serve meanwhile.
+        LeaseHeld: another batch is at work.
     """
     manifest = verify(bundle)
-    with contextlib.closing(_store(settings)) as store:
+    with contextlib.closing(_store(settings)) as store, contextlib.ExitStack() as stack:
         store.ping()
-        return _published(store, bundle, lists, settings, narrator, manifest)
+        if lease is None:
+            lease = stack.enter_context(leased(settings, local_run(bundle)))
+        lease.confirm()
+        version = _written(store, bundle, lists, settings, narrator, manifest)
+        releases.flip(store, version, lease, replaces)
+    narrator.say(f"  release {version} is serving")
+    return version
 
 
-def _published(
+def _written(
     store: RedisStore, bundle: Path, lists: Path, settings: Settings, narrator: Narrator, manifest: dict[str, Any]
 ) -> str:
     version = str(manifest["version"])
@@ -70,9 +89,14 @@ def _published(
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
     with narrator.stage("compare with live answers") as progress:
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
-    releases.flip(store, version)
-    narrator.say(f"  release {version} is serving")
     return version
+
+
+def serving(settings: Settings) -> str | None:
+    """The release that serves at this moment, or None."""
+    with contextlib.closing(_store(settings)) as store:
+        pointer = store.release()
+    return None if pointer is None else pointer.current
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:

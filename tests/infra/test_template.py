@@ -12,7 +12,7 @@ import pytest
 import redis
 import yaml
 
-from batch import container
+from batch import exits
 from batch.drain import drain
 from recsys.counts import CountLog, Hash
 from recsys.errors import StoreUnavailable
@@ -368,14 +368,14 @@ def test_every_parameter_and_every_output_is_in_the_guide() -> None:
 def test_the_guide_explains_every_exit_of_the_batch() -> None:
     """The statuses that Step Functions acts on are those of the container."""
     guide = (ROOT / "docs" / "deploy.md").read_text()
-    assert all(f"| {status}" in guide for status in (container.DONE, container.FAILED, container.INVALID, container.AGAIN))
+    assert all(f"| {status}" in guide for status in (exits.DONE, exits.FAILED, exits.INVALID, exits.AGAIN))
     retried = [
         c["NumericEquals"]
         for choice in states()["Does another attempt help?"]["Choices"]
         for c in choice.get("And", [])
         if "NumericEquals" in c
     ]
-    assert retried == [container.AGAIN]
+    assert retried == [exits.AGAIN]
 
 
 def test_the_tasks_variables_are_read() -> None:
