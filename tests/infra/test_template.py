@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-import yaml
 
 from batch import exits
 from batch.drain import drain
@@ -18,9 +16,9 @@ from recsys.counts import CountLog, Hash
 from recsys.errors import StoreUnavailable
 from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
-from recsys.store import RedisStore
 from recsys.upkeep import Upkeep
 from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord
+from tests.template import RESOURCES, TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 NAMELESS = {
@@ -35,24 +33,6 @@ NAMELESS = {
 NAMES = re.compile(
     r"^(Name|Family|\w*(Function|Topic|Queue|Cluster|Repository|LogGroup|Cache|Dashboard|Alarm|Role)Name|User(Group)?Id)$"
 )
-
-
-class Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms as their long ones."""
-
-
-def _long_form(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
-    if isinstance(node, yaml.ScalarNode):
-        return {name: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {name: loader.construct_sequence(node, deep=True)}
-    return {name: loader.construct_mapping(node, deep=True)}
-
-
-Loader.add_multi_constructor("!", _long_form)
-TEMPLATE = yaml.load((ROOT / "template.yaml").read_text(), Loader)  # noqa: S506 - a SafeLoader
-RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 
 
 def statements() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -237,35 +217,6 @@ def test_the_dashboard_is_json() -> None:
     assert len(json.loads(re.sub(r"\$\{\w+\}", "x", body))["widgets"]) == 6
 
 
-def access(user: str, namespace: str, *, admin: bool = False) -> list[str]:
-    """The rules of a cache user, on keys of `namespace`; of the API with an admin key where `admin`."""
-    told = RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]
-    if isinstance(told, list):
-        told, (condition, given, otherwise) = told[0], told[1]["Pointer"]["Fn::If"]
-        assert condition == "HasAdmin"
-        told = told.replace("${Pointer}", (given if admin else otherwise)["Fn::Sub"])
-    told = told.replace("shortlist-${Stage}", namespace)
-    return re.findall(r"\([^)]*\)|\S+", told)
-
-
-@pytest.fixture
-def store_of(valkey_url, namespace):
-    """Stores that a real server lets in under the template's access strings."""
-    admin, opened = redis.Redis.from_url(valkey_url), []
-
-    def open_as(user: str, *, with_admin: bool = False) -> RedisStore:
-        admin.execute_command("ACL", "SETUSER", user, "reset", *access(user, namespace, admin=with_admin), ">secret")
-        client = redis.Redis.from_url(valkey_url, username=user, password="secret")  # noqa: S106 - of this test
-        opened.append((user, client))
-        return RedisStore(lambda: client, namespace)
-
-    yield open_as
-    for user, client in opened:
-        client.close()
-        admin.execute_command("ACL", "DELUSER", user)
-    admin.close()
-
-
 def test_the_batch_may_publish(store_of) -> None:
     """Everything that a release needs is written and read back under the batch's access string."""
     store = store_of("CacheBatchUser")
@@ -281,7 +232,7 @@ def test_the_batch_may_publish(store_of) -> None:
 
 def test_the_batch_may_not_read_what_users_were_answered_live(store_of) -> None:
     """Live results are between the API and its caller."""
-    with pytest.raises(StoreUnavailable, match="No permissions"):
+    with pytest.raises(StoreUnavailable, match=r"[Nn]o permissions"):
         store_of("CacheBatchUser").live("v1", "u", "digest")
 
 
@@ -315,7 +266,7 @@ def test_the_api_may_count_and_the_batch_read_the_counts(store_of) -> None:
     for counted in hashes:
         api.add({counted: {"field": 2}})
         assert batch.read(counted.key) == {"field": 2}
-        with pytest.raises(StoreUnavailable, match="No permissions"):
+        with pytest.raises(StoreUnavailable, match=r"[Nn]o permissions"):
             batch.add({counted: {"field": 1}})
 
 
@@ -337,7 +288,7 @@ def test_the_api_may_not_write_a_release(store_of, write) -> None:
         "popular": lambda: store.write_popular("v1", b"forged", 60),
         "release": lambda: store.set_release(ReleasePointer("forged")),
     }
-    with pytest.raises(StoreUnavailable, match="No permissions"):
+    with pytest.raises(StoreUnavailable, match=r"[Nn]o permissions"):
         writes[write]()
 
 
@@ -346,16 +297,8 @@ def test_with_an_admin_key_the_api_may_flip_the_pointer(store_of) -> None:
     store = store_of("CacheApiUser", with_admin=True)
     store.set_release(ReleasePointer("v1"))
     assert store.release() == ReleasePointer("v1")
-    with pytest.raises(StoreUnavailable, match="No permissions"):
+    with pytest.raises(StoreUnavailable, match=r"[Nn]o permissions"):
         store.write_lists("v1", [("u", b"forged")], 60)
-
-
-@pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])
-@pytest.mark.parametrize("command", [("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("GET", "another:key")])
-def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
-    """Neither user sees or harms what is not Shortlist's."""
-    with pytest.raises(redis.exceptions.NoPermissionError):
-        store_of(user).redis.execute_command(*command)
 
 
 def test_every_parameter_and_every_output_is_in_the_guide() -> None:
