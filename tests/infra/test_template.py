@@ -163,6 +163,66 @@ def test_a_stale_release_rings() -> None:
     )
 
 
+def test_no_log_names_a_user() -> None:
+    """Paths name users; the gateway logs routes, Step Functions logs no data, and no log keeps its lines for ever."""
+    formats = [
+        r["Properties"]["AccessLogSettings"]["Format"] for r in RESOURCES.values() if "AccessLogSettings" in r["Properties"]
+    ]
+    named = {name for text in formats for name in re.findall(r"\$context\.([\w.]+)", text)}
+    assert len(formats) == 1
+    assert named == {
+        "requestId",
+        "requestTime",
+        "httpMethod",
+        "routeKey",
+        "status",
+        "responseLatency",
+        "integrationLatency",
+        "identity.sourceIp",
+        "integrationErrorMessage",
+    }
+    assert all("$request" not in text for text in formats)
+    assert RESOURCES["Refresh"]["Properties"]["Logging"]["IncludeExecutionData"] is False
+    groups = [r["Properties"] for r in RESOURCES.values() if r["Type"] == "AWS::Logs::LogGroup"]
+    assert {told["RetentionInDays"] for told in groups} == {30}
+
+
+def test_what_comes_by_the_clock_comes_from_the_scheduler() -> None:
+    """No rules of EventBridge; the warm-up is an event that the handler answers by itself, and may not be retried late."""
+    assert {r["Type"] for r in RESOURCES.values()} & {"AWS::Events::Rule"} == set()
+    told = RESOURCES["KeepWarm"]
+    target = told["Properties"]["Target"]
+    assert (told["Type"], told["Condition"]) == ("AWS::Scheduler::Schedule", "HasWarmUp")
+    assert (target["Arn"], json.loads(target["Input"])) == (
+        {"Ref": "Serve.Alias"},
+        {"source": "aws.scheduler", "warmup": True},
+    )
+    invoke = next(s for name, s in statements() if (name, s["Sid"]) == ("ScheduleRole", "Warm"))
+    assert invoke["Resource"]["Fn::Sub"].endswith("function:shortlist-${Stage}-serve:live")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "taken"),
+    [("", True), ("rate(5 minutes)", True), ("cron(0/5 6-22 * * ? *)", True), ("5 minutes", False), ("rate()", False)],
+)
+def test_a_warm_up_is_an_expression_or_none(schedule, taken) -> None:
+    """CloudFormation matches the whole value with the pattern."""
+    assert bool(re.fullmatch(TEMPLATE["Parameters"]["WarmUp"]["AllowedPattern"], schedule)) == taken
+
+
+def test_a_stream_that_fills_rings() -> None:
+    """Half-way to the bound beyond which events are refused, from what the function logs of each request of events."""
+    counted = RESOURCES["WaitingEvents"]["Properties"]
+    [told] = counted["MetricTransformations"]
+    assert (counted["FilterPattern"], told["MetricValue"]) == (
+        "{ $.shortlist_events_waiting >= 0 }",
+        "$.shortlist_events_waiting",
+    )
+    alarm = RESOURCES["StreamFilling"]["Properties"]
+    assert (alarm["MetricName"], alarm["Namespace"]) == (told["MetricName"], told["MetricNamespace"])
+    assert (alarm["Statistic"], alarm["Threshold"]) == ("Maximum", 1_000_000)
+
+
 def test_every_alarm_tells_somebody() -> None:
     """No alarm rings unheard."""
     alarms = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
