@@ -217,3 +217,16 @@ def test_a_key_is_long_and_never_shown() -> None:
         with pytest.raises(InvalidSettings, match="must be at least 16") as told:
             Settings.from_env({"SHORTLIST_ADMIN_KEY": bad})
         assert bad not in str(told.value)
+
+
+@pytest.mark.parametrize("namespace", ["a b", "a{b", "a}b", "{a}", "a\n", "x" * 101, "a\x00b"])
+def test_a_namespace_that_moves_keys_to_other_slots_is_refused(namespace) -> None:
+    """The lease must lie in the pointer's slot, whose tag is the pointer's whole key."""
+    with pytest.raises(InvalidSettings, match=r"SHORTLIST_NAMESPACE=.*without braces and blanks"):
+        Settings.from_env({"SHORTLIST_NAMESPACE": namespace})
+
+
+@pytest.mark.parametrize("namespace", ["shop", "shop:de", "shop/de-1.2_x", "лавка"])
+def test_other_namespaces_are_taken(namespace) -> None:
+    """Letters of any script, digits and signs."""
+    assert Settings.from_env({"SHORTLIST_NAMESPACE": namespace}).namespace == namespace
