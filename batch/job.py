@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,8 @@ import numpy as np
 from batch import dataset_file, drift, evaluation, gate, precompute, publish
 from batch.audit import audit
 from batch.console import Narrator
-from recsys import bundle, data, skew, strata
+from batch.workplace import alone_in, leased, local_run
+from recsys import bundle, data, releases, skew, strata
 from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.data.staging import marks
@@ -37,6 +38,7 @@ from recsys.evaluation.report import write_json
 from recsys.event_files import pattern_of
 from recsys.events import Events, states_at
 from recsys.index import measure
+from recsys.lease import Lease
 from recsys.pipeline import Model
 from recsys.settings import Protocol, Settings
 from recsys.store import open_store
@@ -75,6 +77,9 @@ WATERMARK = "watermark.txt"
 TABLE_LAG_SECONDS = 86_400
 """How late a table may have what came over HTTP, where events are not drained: until then they count as newer than it."""
 
+SERVED = "served.json"
+"""Which release served when the run began."""
+
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
 
@@ -96,6 +101,8 @@ class Job:
     """Events rated or weighted below are left out; None keeps all."""
     events: str | None = None
     """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
+    lease: Lease | None = None
+    """Of the run; None takes one for the publication alone."""
 
     @property
     def protocol(self) -> Protocol:
@@ -136,6 +143,7 @@ def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) 
 def features(job: Job) -> None:
     """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
     job.work.mkdir(parents=True, exist_ok=True)
+    _note_serving(job)
     with job.narrator.stage("read and validate") as progress:
         started = time.time()
         drained = publish.drained_up_to(job.settings)  # before the files are read, or they might lack some of it
@@ -291,7 +299,28 @@ def precompute_lists(job: Job) -> None:
 
 def publish_release(job: Job) -> None:
     """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
-    publish.publish(job.work / "bundle", job.work / "lists", job.settings, job.narrator)
+    replaces = _served_before(job)
+    publish.publish(job.work / "bundle", job.work / "lists", job.settings, job.narrator, job.lease, replaces)
+
+
+def _note_serving(job: Job) -> None:
+    """Notes which release this run sets out to replace, before it reads anything."""
+    noted = {"target": _target(job), "release": publish.serving(job.settings)}
+    (job.work / SERVED).write_text(json.dumps(noted))
+
+
+def _served_before(job: Job) -> object:
+    """The release that served when this run read its data; any one where that was of another Redis."""
+    path = job.work / SERVED
+    if not path.exists():  # a work directory that an earlier version of this code began
+        return releases.ANY
+    noted = json.loads(path.read_text())
+    return noted["release"] if noted["target"] == _target(job) else releases.ANY
+
+
+def _target(job: Job) -> str:
+    """Stands for the Redis and the namespace: the URL may hold a password."""
+    return hashlib.sha256(f"{job.settings.redis_url}\n{job.settings.namespace}".encode()).hexdigest()
 
 
 STAGES: dict[str, Callable[[Job], None]] = {
@@ -306,11 +335,20 @@ STAGES: dict[str, Callable[[Job], None]] = {
 
 
 def run(job: Job) -> None:
-    """Runs every stage that has not finished on this input and these settings."""
-    for name in STAGES:
-        if is_done(job, name):
-            job.narrator.say(f"  {name}: done already")
-        else:
+    """Runs every stage that has not finished on this input and these settings, under the lease of the namespace.
+
+    Raises:
+        LeaseHeld: another batch is at work, here or elsewhere.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone_in(job.work))
+        for name in STAGES:
+            if is_done(job, name):
+                job.narrator.say(f"  {name}: done already")
+                continue
+            lease = job.lease or stack.enter_context(leased(job.settings, local_run(job.work)))
+            lease.check()
+            job = replace(job, lease=lease)
             run_stage(job, name)
 
 

@@ -89,7 +89,8 @@ def save(
     table = model.table
     save_towers(directory, model.towers)
     save_table(directory, table)
-    faiss.write_index(model.index, str(directory / "index.faiss"))
+    # Not faiss.write_index, which says nothing where the disk is full and the last block does not fit.
+    (directory / "index.faiss").write_bytes(faiss.serialize_index(model.index).tobytes())
     (directory / "ranker.txt").write_text(ranker_text)
     catalog: dict[str, Any] = {"ids": catalogue.ids, "titles": catalogue.titles, "categories": catalogue.categories}
     catalog["attributes"] = asdict(vocabulary)

@@ -25,6 +25,7 @@ _ORIGIN = re.compile(r"https?://[^/\s*]+")
 _BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
 """What the API's own paths begin with, so that a base path must not."""
+_NAMESPACE = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Settings:
     artefacts: str
     """`SHORTLIST_ARTEFACTS` (./artefacts): where releases are kept, a directory or s3://bucket/prefix."""
     namespace: str
-    """`SHORTLIST_NAMESPACE` (shortlist): what every key in Redis starts with."""
+    """`SHORTLIST_NAMESPACE` (shortlist): what keys in Redis start with; no braces and no blanks."""
     list_length: int
     """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000; at most `TOP_K_CANDIDATES`."""
     list_ttl_seconds: int
@@ -124,7 +125,7 @@ class Settings:
             cache_ttl_seconds=read.integer("CACHE_TTL_SECONDS", 300, 1, 86_400),
             redis_url=read.redis_url("REDIS_URL", "redis://localhost:6379"),
             artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
-            namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
+            namespace=read.namespace("SHORTLIST_NAMESPACE", "shortlist"),
             list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
             list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 86_400, 60, 31_536_000),
             max_waiting_events=read.integer("SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000),
@@ -161,6 +162,13 @@ class _Reader:
         value = self._environ.get(name, default)
         if not value.strip():
             raise InvalidSettings(f"{name} is empty: give a value, or unset it for the default {default!r}")
+        return value
+
+    def namespace(self, name: str, default: str) -> str:
+        """Braces are a cluster's hash tags, which say where keys lie."""
+        value = self.text(name, default)
+        if not _NAMESPACE.fullmatch(value):
+            raise InvalidSettings(f"{name}={value!r}: must be 1 to 100 printable characters, without braces and blanks")
         return value
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:

@@ -6,6 +6,7 @@ so they lie in one slot and are read in one round trip.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -65,6 +66,56 @@ if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[4]) en
 return 1
 """
 
+_FLIP = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[3] == 'new' then
+  local token = (tonumber(redis.call('GET', KEYS[2])) or 0) + 1
+  redis.call('SET', KEYS[2], string.format('%d', token))
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+_FLIP_UNDER_LEASE = """
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+if redis.call('GET', KEYS[2]) ~= ARGV[4] then return -2 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseProof:
+    """What shows that a batch holds the lease: its entry in Redis, and its fencing token."""
+
+    holder: bytes
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlipIf:
+    """On what condition the pointer is set.
+
+    expected: the stored bytes that it replaces, None for none; lease: held by the batch that flips, its token the newest;
+    new_token: draws the next fencing token, so that no batch that runs at this moment may flip the pointer afterwards.
+    """
+
+    expected: bytes | None
+    lease: LeaseProof | None = None
+    new_token: bool = False
+
+
+class Flip(enum.Enum):
+    """How a change of the pointer ended."""
+
+    DONE = 1
+    CHANGED = 0
+    """The pointer was no longer the expected one."""
+    LEASE_LOST = -1
+    OVERTAKEN = -2
+    """Somebody has drawn a newer fencing token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -75,6 +126,14 @@ class Keys:
     def release(self) -> str:
         """Msgpack {current, previous, canary?: {version, percent}}."""
         return f"{self.namespace}:release"
+
+    def lease(self) -> str:
+        """Who runs a batch at this moment; lives for a minute. In the pointer's slot, as the tag is the pointer's key."""
+        return f"{{{self.release()}}}:lease"
+
+    def fence(self) -> str:
+        """The newest fencing token, a whole number; in the pointer's slot."""
+        return f"{{{self.release()}}}:fence"
 
     def list(self, version: str, user: str) -> str:
         """A packed ShortlistRecord."""
@@ -161,8 +220,11 @@ class Store(Protocol):
     def release(self) -> ReleasePointer | None:
         """Which release serves, or None before the first."""
 
-    def set_release(self, pointer: ReleasePointer) -> None:
-        """Flips the pointer."""
+    def set_release(self, pointer: ReleasePointer, condition: FlipIf | None = None) -> Flip:
+        """Flips the pointer, always or on a condition; gives whether it did."""
+
+    def packed_release(self) -> bytes | None:
+        """The pointer as it is stored, readable or not."""
 
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
         """In one round trip: the user's packed list in that release, and the position of their latest accepted event.
@@ -259,9 +321,24 @@ class RedisStore(RedisLink):
         return None if packed is None else unpack_pointer(packed)
 
     @bounded
-    def set_release(self, pointer: ReleasePointer) -> None:
+    def set_release(self, pointer: ReleasePointer, condition: FlipIf | None = None) -> Flip:
         """See `Store`."""
-        self.redis.set(self.keys.release(), pack_pointer(pointer))
+        packed = pack_pointer(pointer)
+        if condition is None:
+            self.redis.set(self.keys.release(), packed)
+            return Flip.DONE
+        expected, keys = condition.expected or b"", [self.keys.release(), self.keys.fence()]
+        if condition.lease is None:
+            token = "new" if condition.new_token else ""
+            return Flip(self.redis.eval(_FLIP, 2, *keys, expected, packed, token))
+        proof = condition.lease
+        keys.append(self.keys.lease())
+        return Flip(self.redis.eval(_FLIP_UNDER_LEASE, 3, *keys, expected, packed, proof.holder, proof.token))
+
+    @bounded
+    def packed_release(self) -> bytes | None:
+        """See `Store`."""
+        return self.redis.get(self.keys.release())
 
     @bounded
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:

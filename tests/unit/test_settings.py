@@ -257,3 +257,16 @@ def test_a_claim_is_a_name() -> None:
     """Taken as it is, with what providers put before it."""
     for claim in ("sub", "custom:user_id", "https://shop.example/user"):
         assert Settings.from_env({"SHORTLIST_JWT_USER_CLAIM": claim}).jwt_user_claim == claim
+
+
+@pytest.mark.parametrize("namespace", ["a b", "a{b", "a}b", "{a}", "a\n", "x" * 101, "a\x00b"])
+def test_a_namespace_that_moves_keys_to_other_slots_is_refused(namespace) -> None:
+    """The lease must lie in the pointer's slot, whose tag is the pointer's whole key."""
+    with pytest.raises(InvalidSettings, match=r"SHORTLIST_NAMESPACE=.*without braces and blanks"):
+        Settings.from_env({"SHORTLIST_NAMESPACE": namespace})
+
+
+@pytest.mark.parametrize("namespace", ["shop", "shop:de", "shop/de-1.2_x", "лавка"])
+def test_other_namespaces_are_taken(namespace) -> None:
+    """Letters of any script, digits and signs."""
+    assert Settings.from_env({"SHORTLIST_NAMESPACE": namespace}).namespace == namespace
