@@ -85,7 +85,7 @@ def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, guarded: list[
         """Keeps an item out of every answer, in this process at once and everywhere within seconds."""
         return _blocked(item_id)
 
-    @app.post("/v1/items/block", response_model=BlockedAnswer, **told)
+    @app.post("/v1/item/block", response_model=BlockedAnswer, **told)
     async def block_by_body(request: ItemBody) -> Response:
         """The same, for an id of any characters."""
         return _blocked(str(request.item_id))
@@ -95,7 +95,7 @@ def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, guarded: list[
         """Lets an item be shown again."""
         return _unblocked(item_id)
 
-    @app.post("/v1/items/unblock", response_model=BlockedAnswer, **told)
+    @app.post("/v1/item/unblock", response_model=BlockedAnswer, **told)
     async def unblock_by_body(request: ItemBody) -> Response:
         """The same, for an id of any characters."""
         return _unblocked(str(request.item_id))

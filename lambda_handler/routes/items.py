@@ -45,7 +45,7 @@ def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
         """The items most like one: near in what the model has learnt of them, and taken near it by the same users."""
         return tagged(request, list_of(await to_thread(recommender.similar, item_id, query.k, _filters(query))))
 
-    @app.get("/v1/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
+    @app.get("/v1/item/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
     async def similar_by_query(query: Annotated[OfItemQuery, Query()], request: Request) -> Response:
         """The same, for an id of any characters."""
         found = await to_thread(recommender.similar, query.item_id, query.k, _filters(query))

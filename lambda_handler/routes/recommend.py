@@ -70,7 +70,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     @direct(
         app,
         "GET",
-        "/v1/recommendations",
+        "/v1/user/recommendations",
         _read_query,
         response_model=RecommendAnswer,
         responses=ERRORS | UNCHANGED,

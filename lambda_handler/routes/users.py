@@ -23,7 +23,7 @@ def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep) -> None:
         """
         return _deleted(user_id)
 
-    @app.post("/v1/users/delete", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
+    @app.post("/v1/user/delete", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
     async def delete_by_body(request: UserBody) -> Response:
         """The same, for an id of any characters: one with a slash, or of dots alone, is not safe in a path."""
         return _deleted(str(request.user_id))
