@@ -88,8 +88,8 @@ def _refuse_eviction(store: RedisStore) -> None:
     policy = server_policy(store)
     if policy is not None and policy.evicts_any_key:
         message = (
-            f"Redis evicts any key when it holds {policy.maxmemory} bytes (maxmemory-policy {policy.maxmemory_policy}), the serving release "
-            "too: set noeviction, or a volatile one, which takes live results first"
+            f"Redis has maxmemory-policy {policy.maxmemory_policy} and evicts any key beyond {policy.maxmemory} bytes, the "
+            "serving release too: set noeviction, or a volatile policy, which takes live results first"
         )
         raise ReleaseRefused(message)
 
