@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
@@ -40,9 +40,7 @@ class _LenientRoute(APIRoute):
 
 def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics) -> None:
     """Adds the route."""
-    router = APIRouter(route_class=_LenientRoute)
 
-    @router.post("/v1/events", response_model=EventsAnswer, responses=ERRORS, tags=["events"])
     async def events(request: EventsRequest) -> Response:
         """Takes events. Sending one again, by the same user and event_id, is safe for a week at least.
 
@@ -64,7 +62,15 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
         told = [{"index": r.index, "code": r.code, "message": r.message} for r in rejected]
         return JSONResponse({"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told})
 
-    app.include_router(router)
+    app.router.add_api_route(
+        "/v1/events",
+        events,
+        methods=["POST"],
+        route_class_override=_LenientRoute,
+        response_model=EventsAnswer,
+        responses=ERRORS,
+        tags=["events"],
+    )
 
 
 def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
