@@ -7,7 +7,9 @@ ShortlistError
 │   └── InvalidData       an interactions, items or users table breaks its schema
 ├── Unavailable           a part outside this process did not answer: try again, or fall back
 │   ├── StoreUnavailable      Redis
-│   └── ArtefactsUnavailable  S3 or the artefact directory
+│   ├── ArtefactsUnavailable  S3 or the artefact directory
+│   ├── DeadlineExceeded      the request's time ended before its work did
+│   └── Overloaded            more work waits than can be done in time: try again, later
 ├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores): a bug of ours
 │   └── KnowsTheFuture    an evaluation in which something depends on what came after the cut
 └── BrokenRelease         what was read is not what was published: rebuild, or activate another release
@@ -47,6 +49,14 @@ class StoreUnavailable(Unavailable):
 
 class ArtefactsUnavailable(Unavailable):
     """S3 or the artefact directory could not be read or written."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The request's time ended before what it waited for; the work may still be carried out."""
+
+
+class Overloaded(Unavailable):
+    """More work waits already than can be done within a request's time."""
 
 
 class BrokenMethod(ShortlistError):

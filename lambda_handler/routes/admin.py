@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from lambda_handler.routes.items import ItemPath
 from lambda_handler.schemas import ERRORS, FORBIDDEN, NO_RELEASE, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys import releases
-from recsys.artefacts import open_artefacts
+from recsys.artefacts import Artefacts, open_artefacts
 from recsys.errors import BrokenRelease, UnknownItem
 from recsys.settings import Settings
 from recsys.upkeep import Upkeep
@@ -24,66 +25,76 @@ HEADER = APIKeyHeader(name="X-Shortlist-Admin-Key", auto_error=False)
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="See GET /v1/releases.")]
 
 
-def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep) -> None:
+def add_admin(
+    app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work
+) -> None:
     """Adds the routes."""
 
-    def check(key: Annotated[str | None, Security(HEADER)]) -> None:
+    async def check(key: Annotated[str | None, Security(HEADER)]) -> None:
         if settings.admin_key is None:
             raise HTTPException(403, "the admin routes are closed: set SHORTLIST_ADMIN_KEY to open them")
         if not hmac.compare_digest((key or "").encode(), settings.admin_key.encode()):
             raise HTTPException(403, "X-Shortlist-Admin-Key is missing or is not the configured one: send the right one")
 
     guarded = [Depends(check)]
-    _add_releases(app, settings, serving, upkeep, guarded)
-    _add_blocking(app, serving, upkeep, guarded)
+    _add_releases(app, settings, serving, upkeep, work, guarded)
+    _add_blocking(app, serving, upkeep, work, guarded)
 
 
-def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, guarded: list[Any]) -> None:
+def _add_releases(
+    app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]
+) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN}
 
+    def artefacts() -> Artefacts:
+        return open_artefacts(settings.artefacts)
+
     @app.get("/v1/releases", response_model=ReleasesAnswer, **told)
-    def list_releases() -> Response:
+    async def list_releases() -> Response:
         """The releases that can serve, oldest first, and which one does."""
-        pointer = upkeep.store.release()
-        notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in upkeep.releases()]
+        pointer = await work.run("admin", upkeep.store.release)
+        known = await work.run("admin", upkeep.releases)
+        notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in known]
         return JSONResponse(_pointed(pointer) | {"releases": notes})
 
     @app.post(
         "/v1/releases/{version}/promote", response_model=PointerAnswer, **told | {"responses": told["responses"] | NO_RELEASE}
     )
-    def promote(version: VersionPath) -> Response:
+    async def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
-            pointer = releases.promote(upkeep.store, open_artefacts(settings.artefacts), version)
+            pointer = await work.run("admin", lambda: releases.promote(upkeep.store, artefacts(), version))
         except BrokenRelease as error:
             raise HTTPException(404, str(error)) from error
         serving.forget()
         return JSONResponse(_pointed(pointer))
 
     @app.post("/v1/releases/rollback", response_model=PointerAnswer, **told)
-    def rollback() -> Response:
+    async def rollback() -> Response:
         """Makes the release before the serving one."""
-        pointer = releases.rollback(upkeep.store, open_artefacts(settings.artefacts))
+        pointer = await work.run("admin", lambda: releases.rollback(upkeep.store, artefacts()))
         serving.forget()
         return JSONResponse(_pointed(pointer))
 
 
-def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, guarded: list[Any]) -> None:
+def _add_blocking(
+    app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]
+) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN | NOT_FOUND}
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **told)
     async def block(item_id: ItemPath) -> Response:
         """Keeps an item out of every answer, in this process at once and everywhere within seconds."""
-        if serving.item(item_id) is None:
+        if await work.run("lookup", serving.item, item_id) is None:
             raise UnknownItem(f"item {item_id!r} is not in the catalogue, so that there is nothing to block")
-        upkeep.block(item_id)
+        await work.run("lookup", upkeep.block, item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": True})
 
     @app.post("/v1/items/{item_id}/unblock", response_model=BlockedAnswer, **told)
     async def unblock(item_id: ItemPath) -> Response:
         """Lets an item be shown again."""
-        upkeep.unblock(item_id)
+        await work.run("lookup", upkeep.unblock, item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": False})
 

@@ -9,10 +9,11 @@ from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys.wire import EventRecord
 
 
-def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics) -> None:
+def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics, work: Work) -> None:
     """Adds the route."""
 
     @app.post("/v1/events", response_model=EventsAnswer, responses=ERRORS, tags=["events"])
@@ -23,7 +24,7 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
         """
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
-        taken = _taken(serving, intake, good)
+        taken = await work.run("lookup", _taken, serving, intake, good)
         for outcome, count in (("accepted", taken.accepted), ("duplicate", taken.duplicates)):
             metrics.count("shortlist_events_total", count, outcome=outcome)
         rejected = sorted([*bad, *taken.rejected], key=lambda reject: reject.index)

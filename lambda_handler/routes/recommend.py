@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from asyncio import to_thread
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ from lambda_handler.schemas import (
     RecommendRequest,
     UserQuery,
 )
+from lambda_handler.work import Work
 from recsys.recommendation_id import new_id
 from recsys.wire import UserRecord
 
@@ -39,7 +39,7 @@ class _Path(BaseModel):
 _QUERY = query_of(UserQuery)
 
 
-def add_recommend(app: FastAPI, recommender: Recommender) -> None:
+def add_recommend(app: FastAPI, recommender: Recommender, work: Work) -> None:
     """Adds the routes."""
     body = body_of(RecommendRequest)
 
@@ -48,7 +48,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     async def recommend(request: RecommendRequest) -> Response:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         started = time.perf_counter()
-        answer = await _answered(recommender, _asked(request))
+        answer = await _answered(recommender, work, _asked(request))
         return Json(_told(request.user_id, answer, started, recommender.now()))
 
     @direct(
@@ -64,7 +64,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The same list as by POST, with an ETag that changes when what is recommended does."""
         started = time.perf_counter()
         filters = Filters(frozenset(query.exclude), frozenset(query.category))
-        answer = await _answered(recommender, Asked(user_id, query.k, filters=filters))
+        answer = await _answered(recommender, work, Asked(user_id, query.k, filters=filters))
         return tagged(request, _told(user_id, answer, started, recommender.now()))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
@@ -72,15 +72,15 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """Puts given items in the ranker's order for a user; blocked items are left out."""
         user = None if request.user_id is None else str(request.user_id)
         items = [str(item) for item in request.items]
-        answer = await to_thread(recommender.rank, user, _session(request), items)
+        answer = await work.run("live", recommender.rank, user, _session(request), items)
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
         return Json(list_of(answer, user) | told)
 
 
-async def _answered(recommender: Recommender, asked: Asked) -> Answer:
-    """Looks up at once, since handing a look-up to a thread costs as much as it does; all that may take longer has a thread."""
-    found = recommender.look_up(asked)
-    return found if isinstance(found, Answer) else await to_thread(found)
+async def _answered(recommender: Recommender, work: Work, asked: Asked) -> Answer:
+    """Looks up first; what the list does not give may take long, and is no look-up's business."""
+    found = await work.run("lookup", recommender.look_up, asked)
+    return found if isinstance(found, Answer) else await work.run("live", found)
 
 
 async def _read_user(request: Request) -> tuple[str, UserQuery, Request]:

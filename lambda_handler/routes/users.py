@@ -8,10 +8,11 @@ from fastapi.responses import JSONResponse, Response
 from lambda_handler.routes.recommend import UserPath
 from lambda_handler.schemas import ERRORS, DeletedAnswer
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys.upkeep import Upkeep
 
 
-def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep) -> None:
+def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work) -> None:
     """Adds the route."""
 
     @app.delete("/v1/users/{user_id}", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
@@ -20,5 +21,5 @@ def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep) -> None:
 
         Events that are sent for a deleted user are rejected.
         """
-        existed = upkeep.delete_user(user_id, int(serving.now()))
+        existed = await work.run("lookup", upkeep.delete_user, user_id, int(serving.now()))
         return JSONResponse({"user_id": user_id, "existed": existed})

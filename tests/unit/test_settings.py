@@ -27,6 +27,7 @@ DEFAULTS = Settings(
     list_length=100,
     list_ttl_seconds=259_200,
     redis_timeout_ms=500,
+    request_timeout_ms=2000,
     release_cache_seconds=5.0,
     threads=0,
     workers=1,
@@ -49,6 +50,7 @@ RANGES = {
     "SHORTLIST_LIST_LENGTH": (10, 1000),
     "SHORTLIST_LIST_TTL_SECONDS": (60, 31_536_000),
     "SHORTLIST_REDIS_TIMEOUT_MS": (1, 60_000),
+    "SHORTLIST_REQUEST_TIMEOUT_MS": (10, 300_000),
     "SHORTLIST_THREADS": (0, 1024),
     "SHORTLIST_WORKERS": (1, 4096),
 }
@@ -104,7 +106,10 @@ def test_empty_is_not_unset(name: str, value: str) -> None:
 @pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()])
 def test_range(name: str, low: int, high: int) -> None:
     """Both limits of a range are allowed, and one beyond either is told with variable, value and rule."""
-    room = {"TOP_K_CANDIDATES": "10000"} if name == "SHORTLIST_LIST_LENGTH" else {}
+    room = {
+        "SHORTLIST_LIST_LENGTH": {"TOP_K_CANDIDATES": "10000"},
+        "SHORTLIST_REQUEST_TIMEOUT_MS": {"SHORTLIST_REDIS_TIMEOUT_MS": "1"},
+    }.get(name, {})
     for allowed in (low, high):
         assert Settings.from_env(room | {name: str(allowed)}) is not None
     for refused in (low - 1, high + 1):
@@ -217,3 +222,13 @@ def test_a_key_is_long_and_never_shown() -> None:
         with pytest.raises(InvalidSettings, match="must be at least 16") as told:
             Settings.from_env({"SHORTLIST_ADMIN_KEY": bad})
         assert bad not in str(told.value)
+
+
+def test_a_request_outlasts_its_waiting_for_redis() -> None:
+    """The default follows Redis's timeout, and a request that could not wait for it is refused."""
+    environ = {"SHORTLIST_REDIS_TIMEOUT_MS": "800"}
+    assert Settings.from_env(environ).request_timeout_ms == 3200
+    assert Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1601"}).request_timeout_ms == 1601
+    rule = "must be more than 2 times SHORTLIST_REDIS_TIMEOUT_MS, which is 800; raise the one, or lower the other"
+    with pytest.raises(InvalidSettings, match=f"^SHORTLIST_REQUEST_TIMEOUT_MS='1600': {rule}$"):
+        Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1600"})
