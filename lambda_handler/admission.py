@@ -6,13 +6,13 @@ It stands before everything that costs something: what is refused here was neith
 from __future__ import annotations
 
 import asyncio
-import math
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lambda_handler.envelope import refusal
+from lambda_handler.envelope import SOON_SECONDS, refusal
 from lambda_handler.metrics import Metrics
+from lambda_handler.work import Seats
 
 MEBIBYTE = 1 << 20
 
@@ -25,10 +25,10 @@ HELD_BYTES = 64 * MEBIBYTE
 BODY_SECONDS = 10.0
 """From a request's head to the end of its body."""
 
-ALWAYS = frozenset(
-    f"{prefix}{path}" for prefix in ("", "/v1") for path in ("/health", "/health/ready", "/metrics")
-)
+ALWAYS = frozenset(f"{prefix}{path}" for prefix in ("", "/v1") for path in ("/health", "/health/ready", "/metrics"))
 """What operators must see of a server that has too much to do."""
+
+BUSY = "as many requests are being answered as can be at once: try again later"
 
 
 class _Refused(Exception):
@@ -45,13 +45,12 @@ class Admission:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        in_flight: float = math.inf,
+        seats: Seats,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
-        """in_flight: most requests at once; infinity where the caller sees to it, as Lambda does."""
-        self._app, self._metrics = app, metrics
-        self._most, self._body_seconds = in_flight, body_seconds
-        self._inside = self._held = 0
+        """seats: of the requests that are answered at once; as many as there are where Lambda sees to it."""
+        self._app, self._metrics, self._seats = app, metrics, seats
+        self._body_seconds, self._held = body_seconds, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers what it refuses in the app's place: 413, 408 or 503."""
@@ -68,11 +67,11 @@ class Admission:
         except _Refused as refused:
             await refused.response(scope, receive, send)
             return
-        self._inside += 1
+        self._seats.taken += 1
         try:
             await self._app(scope, _beginning_with(message, receive), send)
         finally:
-            self._inside -= 1
+            self._seats.taken -= 1
 
     def _check_head(self, scope: Scope) -> None:
         self._check_room(scope)
@@ -81,9 +80,8 @@ class Admission:
                 self._check_size(int(value) if value.isdigit() else 0)
 
     def _check_room(self, scope: Scope) -> None:
-        if self._inside >= self._most and scope["path"] not in ALWAYS:
-            message = f"{self._most:g} requests are being answered, the most at once: try again later"
-            raise self._refused("busy", refusal(503, "overloaded", message, retry_after="1"))
+        if self._seats.full() and scope["path"] not in ALWAYS:
+            raise self._refused("busy", refusal(503, "overloaded", BUSY, retry_after=SOON_SECONDS))
 
     def _check_size(self, size: int) -> None:
         if size > BODY_BYTES:
@@ -121,7 +119,7 @@ class Admission:
     def _check_memory(self) -> None:
         if self._held > HELD_BYTES:
             message = "too many bodies are arriving at once: try again later"
-            response = refusal(503, "overloaded", message, retry_after="1", close=True)
+            response = refusal(503, "overloaded", message, retry_after=SOON_SECONDS, close=True)
             raise self._refused("memory", response)
 
     def _refused(self, reason: str, response: Response) -> _Refused:

@@ -74,7 +74,7 @@ def create_app(
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
     app.add_middleware(Deadlines, seconds=work.seconds)  # of the time after the body is there
-    app.add_middleware(Admission, metrics=metrics, in_flight=work.in_flight)
+    app.add_middleware(Admission, metrics=metrics, seats=work.seats)
     logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
     add_counting(app, metrics, *logged, *_after(metrics, tallies, store))
     app.add_middleware(HeadAsGet)

@@ -142,9 +142,7 @@ def _error(status: int, code: str, message: str) -> JSONResponse:
     return JSONResponse(body, status_code=status)
 
 
-def refusal(
-    status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False
-) -> Response:
+def refusal(status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False) -> Response:
     """An error in the envelope, as an ASGI app. close: whether the connection ends, as the rest of a body is not read."""
     response = _error(status, code, message)
     if retry_after is not None:

@@ -198,9 +198,7 @@ class Recommender:
             return Answer(ranked, "popular", version, degraded=degraded)
         return lambda: self._popular_of_bundle(version, k, filters, ranked, degraded=degraded)
 
-    def _popular_of_bundle(
-        self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool
-    ) -> Answer:
+    def _popular_of_bundle(self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool) -> Answer:
         """few: what the store has, which is answered where the bundle cannot be read."""
         try:
             ranked = self._live.popular(version, k, filters)

@@ -12,6 +12,7 @@ import resource
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, Full, Queue
@@ -22,8 +23,10 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lambda_handler.admission import ALWAYS, BUSY
+from lambda_handler.envelope import SOON_SECONDS
 from lambda_handler.metrics import Metrics
-from lambda_handler.work import InPools
+from lambda_handler.work import InPools, Seats
 from recsys.errors import InvalidSettings
 from recsys.settings import Settings
 
@@ -57,6 +60,12 @@ STOP_SECONDS = 9.0
 LINES = 10_000
 """Of the log, that wait for whoever reads standard output; beyond them lines are lost, and counted."""
 
+BACKLOG = 2048
+"""Connections that wait for the event loop to take them."""
+
+SWITCH_SECONDS = 0.001
+"""After which a thread that computes lets the event loop on; Python's own 5 ms would let it wait for each of them."""
+
 MOST_PORTS = 65_535
 
 
@@ -70,17 +79,19 @@ def run(host: str, port: int) -> None:
     listener = listening(host, port)
     from lambda_handler.handler import build  # which reads the environment, once it is known to be right
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     metrics = Metrics()
     log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
-    app = build(metrics, InPools(metrics, settings.request_timeout_ms / 1000), log.say)
-    Server(configured(app, metrics)).run([listener])
+    work = InPools(metrics, settings.request_timeout_ms / 1000)
+    app = build(metrics, work, log.say)
+    Server(configured(app, metrics, work.seats)).run([listener])
     log.close()
     os._exit(0)  # without waiting for threads whose server does not answer
 
 
-def configured(app: Any, metrics: Metrics, most: int = CONNECTIONS) -> uvicorn.Config:  # noqa: ANN401 - an ASGI app
-    """How uvicorn runs the app. most: connections at once."""
-    protocol = cast("type[asyncio.Protocol]", partial(Connection, metrics, _within_files(most)))
+def configured(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS) -> uvicorn.Config:  # noqa: ANN401 - an ASGI app
+    """How uvicorn runs the app. seats: those that the app itself keeps; most: connections at once."""
+    protocol = cast("type[asyncio.Protocol]", partial(Connection, metrics, seats, _within_files(most)))
     return uvicorn.Config(
         app,
         http=protocol,
@@ -103,12 +114,24 @@ def listening(host: str, port: int) -> socket.socket:
     if not 0 <= port <= MOST_PORTS:
         raise InvalidSettings(f"port {port}: must be from 0 to {MOST_PORTS}, where 0 takes a free one")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        return _bound(host, port)
     except OSError as error:
         reason = error.strerror or error
         raise InvalidSettings(f"cannot listen on {host} port {port} ({reason}): choose another, or stop what has it") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)  # asyncio sends at once where the protocol is TCP, and says so
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _within_files(connections: int) -> int:
@@ -143,12 +166,25 @@ def _end_after(seconds: float) -> None:
     timer.start()
 
 
+_REFUSAL = b'{"error":{"type":"server_error","code":"overloaded","message":"%b","request_id":"%%b"}}' % BUSY.encode()
+_REFUSAL_HEAD = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %b\r\ncontent-length: %%d\r\n\r\n"
+    % SOON_SECONDS.encode()
+)
+_UNPLAIN = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers of requests that take the long way: the answer depends on them."""
+
+WORDS = 3
+"""Of a request line."""
+
+
 class Connection(H11Protocol):
     """A connection that ends where its caller neither finishes a request nor reads an answer."""
 
-    def __init__(self, metrics: Metrics, most: int, **uvicorns: Any) -> None:  # noqa: ANN401 - see H11Protocol
+    def __init__(self, metrics: Metrics, seats: Seats, most: int, **uvicorns: Any) -> None:  # noqa: ANN401 - see H11Protocol
         super().__init__(**uvicorns)
-        self._metrics, self._most = metrics, most
+        self._metrics, self._seats, self._most = metrics, seats, most
+        self._has_part = False
         self._since = self.loop.time()
         self._unread = 0
         self._head: asyncio.TimerHandle | None = None
@@ -169,18 +205,40 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on, but no body that nobody wants any longer."""
+        if self.transport.lingering:  # type: ignore[attr-defined]
+            return
         if self._owes_only_body():
             self._unread += len(data)
             if self._unread > UNREAD_BYTES:
                 self.transport.close()
-        if self.transport.lingering:  # type: ignore[attr-defined]
+                return
+        if self._seats.full() and self._refuse(data):
             return
         super().data_received(data)
-        if self.is_waiting():
+        self._has_part = self.is_waiting()
+        if self._has_part:
             self._await_head()
         else:
             self._unread = 0
             self._stop_head()
+
+    def _refuse(self, data: bytes) -> bool:
+        """Turns a request away before it is parsed, as a busy server has no time for more; false for one that is not plain.
+
+        It costs a tenth of what the same answer by the app costs, so that what is left is spent on the others.
+        """
+        is_new = not self._has_part and self.is_waiting() and self.conn.their_state is h11.IDLE
+        if not is_new or not _is_plain(data):
+            return False
+        self._stop_head()
+        self._unset_keepalive_if_required()
+        self._since = self.loop.time()
+        self._metrics.count("shortlist_refused_total", reason="busy")
+        self._metrics.count("shortlist_requests_total", route="unmatched", status="503")
+        body = _REFUSAL % uuid.uuid4().hex.encode()
+        self.transport.write(_REFUSAL_HEAD % len(body) + body)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        return True
 
     def on_response_complete(self) -> None:
         """Waits for the next request from now on."""
@@ -231,6 +289,25 @@ class Connection(H11Protocol):
         self._metrics.count("shortlist_refused_total", reason=reason)
         self.connections.discard(self)  # now, and not when the transport tells
         self.transport.abort()
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether this is one whole request over HTTP/1.1 with a body of a stated length, or without one.
+
+    Not a browser's, whose answer needs more headers, and not an operator's.
+    """
+    head, ended, body = data.partition(b"\r\n\r\n")
+    line, _, headers = head.partition(b"\r\n")
+    words = line.split(b" ")
+    if not ended or len(words) != WORDS or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"POST", b"DELETE"):
+        return False
+    fields = dict(field.partition(b":")[::2] for field in headers.lower().split(b"\r\n"))
+    if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].decode("latin-1") in ALWAYS:
+        return False
+    if fields.get(b"connection", b"keep-alive").strip() != b"keep-alive":
+        return False
+    length = fields.get(b"content-length", b"0").strip()
+    return length.isdigit() and int(length) == len(body)
 
 
 class _Lingering:

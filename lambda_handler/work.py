@@ -30,11 +30,23 @@ Kind = Literal["lookup", "live", "health", "admin"]
 THREADS: dict[Kind, int] = {"lookup": 16, "live": 4, "health": 2, "admin": 2}
 """Look-ups wait for Redis most of their time, live answers compute: more threads of these would only share the cores."""
 
-IN_FLIGHT = 100
+IN_FLIGHT = 64
 """Requests that a server answers at once: a tenth of a second of its work, and enough to keep every pool busy."""
 
 SMOOTHING = 0.1
 """Weight of the latest time in the mean time of a pool's work: the last ten or twenty of them count."""
+
+
+@dataclass(slots=True)
+class Seats:
+    """How many requests are being answered, and how many may be at once; infinity for any number."""
+
+    most: float = math.inf
+    taken: int = 0
+
+    def full(self) -> bool:
+        """Whether no further request may be let in."""
+        return self.taken >= self.most
 
 
 class Work(Protocol):
@@ -42,8 +54,8 @@ class Work(Protocol):
 
     seconds: float
     """What a request may take where no Lambda tells its remaining time; infinity for no limit."""
-    in_flight: float
-    """Most requests at once; infinity for no limit."""
+    seats: Seats
+    """For the requests that are answered at once."""
 
     async def run(self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What the function gives.
@@ -60,7 +72,10 @@ class Work(Protocol):
 class OnTheSpot:
     """Look-ups on the event loop, and in a thread what may take longer; for one request at a time."""
 
-    seconds = in_flight = math.inf
+    seconds = math.inf
+
+    def __init__(self) -> None:
+        self.seats = Seats()
 
     async def run(self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Work`. A look-up is bounded by the store's own limits alone."""
@@ -86,11 +101,11 @@ class InPools:
         self,
         metrics: Metrics,
         seconds: float,
-        in_flight: float = IN_FLIGHT,
+        seats: Seats | None = None,
         threads: dict[Kind, int] = THREADS,
     ) -> None:
-        """seconds: for each request; in_flight: most requests at once."""
-        self.seconds, self.in_flight = seconds, in_flight
+        """seconds: for each request; seats: IN_FLIGHT of them, unless others are given."""
+        self.seconds, self.seats = seconds, Seats(IN_FLIGHT) if seats is None else seats
         self._pools = {kind: Pool(kind, number, metrics) for kind, number in threads.items()}
 
     async def run(self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -25,9 +25,7 @@ HEADER = APIKeyHeader(name="X-Shortlist-Admin-Key", auto_error=False)
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="See GET /v1/releases.")]
 
 
-def add_admin(
-    app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work
-) -> None:
+def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work) -> None:
     """Adds the routes."""
 
     async def check(key: Annotated[str | None, Security(HEADER)]) -> None:
@@ -41,9 +39,7 @@ def add_admin(
     _add_blocking(app, serving, upkeep, work, guarded)
 
 
-def _add_releases(
-    app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]
-) -> None:
+def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN}
 
     def artefacts() -> Artefacts:
@@ -77,9 +73,7 @@ def _add_releases(
         return JSONResponse(_pointed(pointer))
 
 
-def _add_blocking(
-    app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]
-) -> None:
+def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN | NOT_FOUND}
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **told)

@@ -17,9 +17,7 @@ from recsys.store import Store
 TOP_FEATURES = 10
 
 
-def add_operations(
-    app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics, work: Work
-) -> None:
+def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics, work: Work) -> None:
     """Adds the routes."""
 
     @app.get("/model/info", responses=ERRORS, tags=["operations"])
