@@ -1,4 +1,4 @@
-"""Loads `shortlist serve` beyond what it can answer: `python tests/benchmarks/load.py [SECONDS]`, after `make demo`.
+"""Loads `shortlist serve` beyond what it can answer: `make bench-load`, after `make demo`.
 
 A real server process over a real Valkey is asked by this process, on bare sockets: 80% cached answers, 10% live ones, 10%
 events. Its capacity is what it answers to 32 callers who each wait for their answer. Then requests come at 40, 70 and 130% of
