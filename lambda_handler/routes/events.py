@@ -15,6 +15,7 @@ from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys.wire import EventRecord
 
 MOST_DIGITS = 300
@@ -38,7 +39,7 @@ class _LenientRoute(APIRoute):
         return handle
 
 
-def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics) -> None:
+def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics, work: Work) -> None:
     """Adds the route."""
 
     async def events(request: EventsRequest) -> Response:
@@ -51,7 +52,7 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
                 check_user(str(event.user_id))  # of all before any is taken
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
-        taken = _taken(serving, intake, good)
+        taken = await work.run("lookup", _taken, serving, intake, good)
         if taken.waiting is not None:
             metrics.level("shortlist_events_waiting", taken.waiting + taken.accepted)
         for outcome, count in (("accepted", taken.accepted), ("duplicate", taken.duplicates)):
