@@ -107,8 +107,9 @@ def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
     environ |= {"SHORTLIST_NAMESPACE": namespace, "SHORTLIST_ARTEFACTS": settings.artefacts}
     environ |= {"PYTHONPATH": str(HERE.parents[1]), "TMPDIR": str(tmp_path)}
     store, metrics = open_store(settings.redis_url, namespace, 5000), Metrics()
-    serving = Serving(settings, store, metrics, time.time)
-    recommender = Recommender(serving, store, BundleLive(settings), LiveCache(store, 60), metrics)
+    live = BundleLive(settings)
+    serving = Serving(settings, store, live, metrics, time.time)
+    recommender = Recommender(serving, store, live, LiveCache(store, 60), metrics)
     yield Site(settings, environ, published.dataset.user_ids, recommender)
     store.close()
 
