@@ -192,11 +192,12 @@ def _top(curve: Sequence[float]) -> int:
 
 
 def _smoothed(curve: Sequence[float]) -> NDArray[np.float64]:
-    """The mean over SMOOTHING trees around each, over fewer towards both ends: always as many before as after it."""
+    """The mean over SMOOTHING trees around each, of those there are; over fewer where the curve is short."""
     at, n = np.arange(len(curve)), len(curve)
-    half = np.minimum(SMOOTHING // 2, np.minimum(at, n - 1 - at))
+    half = min(SMOOTHING // 2, (n - 1) // 4)
+    first, after = np.maximum(0, at - half), np.minimum(n, at + half + 1)
     total = np.concatenate(([0.0], np.cumsum(curve)))
-    return (total[at + half + 1] - total[at - half]) / (2 * half + 1)
+    return (total[after] - total[first]) / (after - first)
 
 
 def _cross_validated(
