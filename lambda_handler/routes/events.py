@@ -16,6 +16,7 @@ from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
 from lambda_handler.serving import Serving
 from lambda_handler.work import Work
+from recsys.errors import StoreUnavailable
 from recsys.wire import EventRecord
 
 MOST_DIGITS = 300
@@ -75,7 +76,12 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics,
 
 
 def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
-    return intake.take(serving.pointer().versions, good) if good else Taken()
+    if not good:
+        return Taken()
+    versions = serving.pointer().versions
+    if serving.is_remembered:  # with the release Redis has lost who was deleted: what is taken now might be theirs
+        raise StoreUnavailable("Redis has no release: nobody knows what it has lost; run a refresh, and send the events again")
+    return intake.take(versions, good)
 
 
 def _record(event: Event) -> EventRecord:

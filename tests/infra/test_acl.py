@@ -205,7 +205,7 @@ def write_release(batch: RedisStore) -> None:
         lease.confirm()
     assert len(batch.some_users(5)) == 2
     assert (batch.retire("v1", 60), batch.is_retiring("v1"), batch.restore("v1")) == (5, True, True)
-    assert batch.retire_strangers("v1", 60) == 1
+    assert batch.retire_strangers(["v1"], 60) == 1
     Upkeep(batch).add_deletions({b"digest": b"1"})
     Upkeep(batch).block("kept")
 
