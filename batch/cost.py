@@ -77,7 +77,7 @@ class Size:
     requests: int
     events_per_user: float = 100.0
     refreshes_a_day: float = 1.0
-    list_days: float = 3.0
+    list_days: float = 1.0
     live_share: float = 0.1
     spot: bool = True
 
@@ -115,8 +115,11 @@ def estimate(size: Size, region: str = REGIONS[0]) -> list[Part]:
 
 
 def cache_gb(size: Size) -> float:
-    """Gigabytes in Redis at their most: while a refresh writes, lists of all releases within their time to live, and users."""
-    releases = size.list_days * size.refreshes_a_day + 1
+    """Gigabytes in Redis at their most: while a refresh writes.
+
+    Lists are there of its release, of the serving one, of the one before, and of superseded ones for their time to live.
+    """
+    releases = size.list_days * size.refreshes_a_day + 3
     return (size.users * (LIST_BYTES * releases + USER_BYTES) + size.items * ITEM_BYTES * releases) / 1e9
 
 

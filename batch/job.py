@@ -66,6 +66,9 @@ PUBLISH = "publish"
 WATERMARK = "watermark.txt"
 """In the work directory: the position in the stream of events up to which the run has learnt."""
 
+TABLE_LAG_SECONDS = 86_400
+"""How late a table may have what came over HTTP, where events are not drained: until then they count as newer than it."""
+
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
 
@@ -145,8 +148,8 @@ def features(job: Job) -> None:
         (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
-        # Without drained events only the table's own latest time says what it can have learnt of them.
-        in_table = position_at(min(started, int(dataset.events.time.max())))
+        # Without drained events only the table's own latest time says what it can have of them, and it may be late.
+        in_table = position_at(min(started, int(dataset.events.time.max())) - TABLE_LAG_SECONDS)
         (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
     for note in loaded.notes:
         job.narrator.say(f"  {note}")

@@ -17,11 +17,13 @@ import numpy as np
 
 from batch import parity
 from batch.console import Narrator
+from batch.keeping import keep_operators_changes
 from batch.precompute import Precomputed, read_shards
 from recsys import releases
 from recsys.artefacts import Artefacts, open_artefacts, verify
 from recsys.errors import ReleaseRefused
 from recsys.event_log import EventLog
+from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
@@ -47,6 +49,7 @@ def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -
     manifest = verify(bundle)
     with contextlib.closing(_store(settings)) as store:
         store.ping()
+        keep_operators_changes(store, open_artefacts(settings.artefacts))
         return _published(store, bundle, lists, settings, narrator, manifest)
 
 
@@ -66,6 +69,7 @@ def _published(
         raise
     releases.flip(store, version)
     narrator.say(f"  release {version} is serving")
+    store.retire_strangers(version, NEWCOMER_SECONDS)
     retired = retire_superseded(store, settings.list_ttl_seconds)
     if retired:
         narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
@@ -112,6 +116,7 @@ def retire_superseded(store: RedisStore, ttl: int) -> list[str]:
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
     """Whether a user id is one of those that were deleted, whom nothing may learn from."""
     with contextlib.closing(_store(settings)) as store:
+        keep_operators_changes(store, open_artefacts(settings.artefacts))
         return store.is_deleted()
 
 

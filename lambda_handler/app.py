@@ -28,6 +28,7 @@ from lambda_handler.routes.users import add_users
 from lambda_handler.serving import Serving
 from lambda_handler.tallies import Tallies
 from recsys.event_log import EventLog
+from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore
 from recsys.upkeep import Upkeep
@@ -69,7 +70,7 @@ def create_app(
     if settings.cors_origins:
         _allow_origins(app, settings.cors_origins)
     add_recommend(app, recommender)
-    bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, settings.list_ttl_seconds)
+    bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, NEWCOMER_SECONDS)
     intake = Intake(EventLog(store), partial(_has_items, live), bounds, now)
     add_events(app, serving, intake, metrics)
     add_items(app, serving, recommender)

@@ -19,6 +19,9 @@ from recsys import s3
 from recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
 
 MANIFEST = "manifest.json"
+NOTES = "notes"
+"""The directory of small files beside the releases."""
+
 _BLOCK = 1 << 20
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
@@ -53,6 +56,12 @@ class Artefacts(Protocol):
 
     def sweep(self, before: float) -> int:
         """Removes what uploads left that stopped before this unix time without a manifest; gives the number of files."""
+
+    def read_note(self, name: str) -> bytes | None:
+        """A small file beside the releases; None where there is none."""
+
+    def write_note(self, name: str, body: bytes) -> None:
+        """Writes a small file beside the releases, whole, in place of one of that name."""
 
 
 def open_artefacts(uri: str) -> Artefacts:
@@ -171,6 +180,27 @@ class DirectoryArtefacts:
                 shutil.rmtree(draft)
         return len(files)
 
+    def read_note(self, name: str) -> bytes | None:
+        """See `Artefacts`."""
+        try:
+            return (self._root / NOTES / _plain(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ArtefactsUnavailable(f"{self._root / NOTES / name} cannot be read ({error}): mend it") from error
+
+    def write_note(self, name: str, body: bytes) -> None:
+        """See `Artefacts`: written beside its place, then renamed."""
+        draft = self._draft()
+        try:
+            (draft / name).write_bytes(body)
+            (self._root / NOTES).mkdir(exist_ok=True)
+            (draft / name).rename(self._root / NOTES / _plain(name))
+        except OSError as error:
+            raise ArtefactsUnavailable(f"{self._root / NOTES} cannot be written ({error}): mend it") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
 
 class S3Artefacts:
     """Releases as prefixes of an S3 bucket.
@@ -250,7 +280,7 @@ class S3Artefacts:
 
     def sweep(self, before: float) -> int:
         """See `Artefacts`."""
-        whole = set(self.versions())
+        whole = {*self.versions(), NOTES}
         with s3.errors(self._bucket):
             stray = [
                 key
@@ -268,6 +298,21 @@ class S3Artefacts:
 
     def _key(self, version: str, name: str) -> str:
         return f"{self._prefix}{version}/{name}"
+
+    def read_note(self, name: str) -> bytes | None:
+        """See `Artefacts`."""
+        with s3.errors(self._bucket):
+            try:
+                return bytes(self._client.get_object(Bucket=self._bucket, Key=self._key(NOTES, name))["Body"].read())
+            except self._client.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] in _NOT_FOUND:
+                    return None
+                raise
+
+    def write_note(self, name: str, body: bytes) -> None:
+        """See `Artefacts`."""
+        with s3.errors(self._bucket):
+            self._client.put_object(Bucket=self._bucket, Key=self._key(NOTES, _plain(name)), Body=body)
 
     def _download(self, key: str, path: Path) -> None:
         try:

@@ -12,6 +12,9 @@ from recsys.wire import UserRecord
 KEPT_EVENTS = 100
 """Events that a record keeps with time and weight: as many as the models look at."""
 
+NEWCOMER_SECONDS = 3 * 86_400
+"""How long the record of a user whom no batch knows lives after their latest event: refreshes of three nights may fail."""
+
 MOST_SEEN = 20_000
 """Seen items that events over HTTP may leave in a record; beyond it the oldest give way, so that no record
 grows without end. The batch's own records are as long as its table says."""

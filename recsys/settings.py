@@ -52,13 +52,13 @@ class Settings:
     list_length: int
     """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000; at most `TOP_K_CANDIDATES`."""
     list_ttl_seconds: int
-    """`SHORTLIST_LIST_TTL_SECONDS` (259200): how long a superseded release's lists live, and records of users whom no batch
-    knows."""
+    """`SHORTLIST_LIST_TTL_SECONDS` (86400): how long the lists of a superseded release live; those of the serving release, and
+    of the one before it, stay."""
     max_waiting_events: int
     """`SHORTLIST_MAX_WAITING_EVENTS` (2000000): events that may wait for a drain, 300 bytes each; then none is taken."""
     max_newcomers: int
     """`SHORTLIST_MAX_NEWCOMERS` (1000000): users of a day who may have a record before a batch has learnt of them; about 500
-    bytes each, for `SHORTLIST_LIST_TTL_SECONDS`. The events of the others are kept for the batch all the same."""
+    bytes each, for three days. The events of the others are kept for the batch all the same."""
     redis_timeout_ms: int
     """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for Redis."""
     release_cache_seconds: float
@@ -109,7 +109,7 @@ class Settings:
             artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
             namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
             list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
-            list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 259_200, 60, 31_536_000),
+            list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 86_400, 60, 31_536_000),
             max_waiting_events=read.integer("SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000),
             max_newcomers=read.integer("SHORTLIST_MAX_NEWCOMERS", 1_000_000, 0, 1_000_000_000),
             redis_timeout_ms=read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000),

@@ -210,6 +210,9 @@ class Store(Protocol):
     def is_retiring(self, version: str) -> bool:
         """Whether what belongs to a release expires."""
 
+    def retire_strangers(self, version: str, ttl: int) -> int:
+        """Lets the records of users expire who have no list in this release; gives their number."""
+
     def blocked(self) -> frozenset[str]:
         """The ids of items never to be shown."""
 
@@ -511,6 +514,23 @@ class RedisStore:
     def is_retiring(self, version: str) -> bool:
         """See `Store`."""
         return int(self.redis.ttl(self.keys.popular(version))) >= 0
+
+    @bounded
+    def retire_strangers(self, version: str, ttl: int) -> int:
+        """See `Store`: a table that forgets a user is followed, and a record whose time runs already keeps its time."""
+        prefix = self.keys.users()
+        number = 0
+        for chunk in _chunks(self.redis.scan_iter(match=_literal(prefix) + "*", count=10 * PIPELINE)):
+            users = [text[len(prefix) + 1 : -1] for text in map(_text, chunk) if text is not None]
+            pipe = self.redis.pipeline(transaction=False)
+            for user in users:
+                pipe.exists(self.keys.list(version, user))
+            strangers = [user for user, has_list in zip(users, pipe.execute(), strict=True) if not has_list]
+            pipe = self.redis.pipeline(transaction=False)
+            for user in strangers:
+                pipe.expire(self.keys.user(user), ttl, nx=True)
+            number += sum(pipe.execute())
+        return number
 
     @bounded
     def blocked(self) -> frozenset[str]:

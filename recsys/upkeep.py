@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -80,6 +81,19 @@ class Upkeep:
         pipe.delete(keys.user(user))
         pipe.delete(keys.claim(user))
         return sum(pipe.execute()) > 0
+
+    @bounded
+    def deletions(self) -> dict[bytes, bytes]:
+        """The digest of each deleted user's id -> when that was, as decimal unix seconds."""
+        return dict(self.store.redis.hgetall(self.store.keys.deleted()))
+
+    @bounded
+    def add_deletions(self, deletions: Mapping[bytes, bytes]) -> None:
+        """Adds deletions that are not known; the first time of each holds."""
+        pipe = self.store.redis.pipeline(transaction=False)
+        for digest, when in deletions.items():
+            pipe.hsetnx(self.store.keys.deleted(), digest, when)
+        pipe.execute()
 
     @bounded
     def block(self, item_id: str) -> None:

@@ -158,3 +158,13 @@ def test_what_a_crashed_upload_left_is_swept_once_it_is_old(place, tmp_path, mon
 
 def _crash(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_note_stays_beside_the_releases(place, tmp_path) -> None:
+    """It is read as written last, is no release, and no sweep takes it."""
+    assert place.read_note("n.msgpack") is None
+    for body in (b"one", b"two"):
+        place.write_note("n.msgpack", body)
+    place.publish(release(tmp_path / "source", "v1"))
+    assert place.sweep(time.time() + 10) == 0
+    assert (place.read_note("n.msgpack"), place.versions()) == (b"two", ["v1"])

@@ -243,3 +243,24 @@ def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
     releases.flip(store, "before")
     assert store.read_user("before", user) == (None, None)
     assert settings.namespace == store.keys.namespace
+
+
+def test_deletions_and_blocks_outlive_an_emptied_redis(own, published, narrator) -> None:
+    """The next refresh brings both back, and no id is kept for it; an item that was unblocked stays so."""
+    settings, store = own
+    user, items = published.dataset.user_ids[0], published.dataset.catalogue.ids
+    Upkeep(store).delete_user(user, 1)
+    for item in items[:2]:
+        Upkeep(store).block(item)
+    made = (published.work / "bundle", published.work / "lists", settings, narrator)
+    publish.publish(*made)
+    Upkeep(store).unblock(items[1])
+    publish.publish(*made)
+    assert store.blocked() == {items[0]}
+    store.redis.delete(*store.redis.scan_iter(f"{settings.namespace}:*"))
+    assert not store.is_deleted()(user)
+    publish.publish(*made)
+    assert (store.is_deleted()(user), store.blocked()) == (True, {items[0]})
+    assert store.read_user(published.version, user) == (None, None)
+    note = msgpack.unpackb((Path(settings.artefacts) / "notes" / f"{settings.namespace}.msgpack").read_bytes())
+    assert note == [[[store.keys.digest(user).encode(), b"1"]], [items[0]]]

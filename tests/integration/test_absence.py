@@ -20,6 +20,7 @@ from batch import publish
 from lambda_handler.answers import PLAIN, Filters, Ranked, Shape
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
+from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import Upkeep
@@ -174,7 +175,7 @@ def test_newcomers_and_the_stream_are_bounded(world, published) -> None:
     for user in ("a", "b", "c"):
         assert client.post("/v1/events", json={"events": [event(item, user=user)]}).json()["accepted"] == 1
     kept = [store.redis.ttl(store.keys.user(user)) for user in ("a", "b", "c")]
-    assert [0 < ttl <= settings.list_ttl_seconds for ttl in kept] == [True, True, False]
+    assert [0 < ttl <= NEWCOMER_SECONDS for ttl in kept] == [True, True, False]
     assert client.post("/recommend", json={"user_id": "a"}).json()["source"] == "live"
     assert client.post("/recommend", json={"user_id": "c"}).json()["source"] == "popular"
     known = published.dataset.user_ids[0]

@@ -17,11 +17,12 @@ from starlette.testclient import TestClient
 
 from batch import publish
 from batch.drain import drain
-from batch.job import STAGES, Job, run, run_stage
+from batch.job import STAGES, Job, fit_params, run, run_stage
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
+from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.wire import UserRecord, unpack_user
@@ -50,7 +51,9 @@ class Site:
         interactions.write_parquet(work / "interactions.parquet")
         events = str(self.directory / "events") if drained else None
         tables = (str(work / "interactions.parquet"), str(self.items), None)
-        return Job(*tables, work / "work", self.settings, self.narrator, events=events)
+        params = fit_params(self.settings)
+        quick = replace(params, towers=replace(params.towers, rounds=1, round_steps=1))
+        return Job(*tables, work / "work", self.settings, self.narrator, config=quick, events=events)
 
     def night(self, interactions: pl.DataFrame, *, drained: bool = True) -> None:
         """Drains and refreshes."""
@@ -124,6 +127,19 @@ def test_a_table_that_shrinks_leaves_lists_fresh(site, table) -> None:
     assert site.record(user).n_events == window.filter(pl.col("user_id") == user).height
     site.send(user, site.ask(user)["recommendations"][0]["item_id"])
     assert site.source(user) == "live"
+
+
+def test_a_user_who_leaves_the_table_is_forgotten_in_time(site, table) -> None:
+    """Their record expires unless they come back; those in the table keep theirs."""
+    site.night(table)
+    user, other = users_of(table)[:2]
+    rest = table.filter(pl.col("user_id") != user)
+    site.night(rest)
+    keys = site.store.keys
+    assert 0 < site.store.redis.ttl(keys.user(user)) <= NEWCOMER_SECONDS
+    assert site.store.redis.ttl(keys.user(other)) == -1
+    site.night(table)
+    assert site.store.redis.ttl(keys.user(user)) == -1
 
 
 def test_an_item_that_is_delisted_leaves_lists_fresh(site, table) -> None:
