@@ -350,7 +350,7 @@ class Life:
 
     def break_something(self) -> None:
         """A fault begins; the one before it ends."""
-        self._mend()
+        self.mended()
         self.harm = self.rng.choice(list(HARMS))
         self.counts[f"fault: {self.harm}"] += 1
         self._note(self.harm)
@@ -364,13 +364,14 @@ class Life:
         """The fault ends, and everything is right again without a restart."""
         if self.harm is not None:
             forgets = HARMS[self.harm].redis_forgets
-            self._mend()
+            self.mended()
             if forgets or not self.has_release:
                 self.ledger.floor = None
                 self._night(killed=False)
             self._healed()
 
-    def _mend(self) -> None:
+    def mended(self) -> None:
+        """Whatever lasts is over."""
         if self.harm is not None:
             HARMS[self.harm].mend(self.site)
             self.ledger.redis_evicts(evicts=False)
@@ -402,7 +403,7 @@ class Life:
     def _settle(self) -> None:
         """Everything is mended, what failed is sent again, a last night runs: then all promises are held against the ledger."""
         self.trace.append("the end")
-        self._mend()
+        self.mended()
         self.site.clocks.wall_ahead = 0.0
         if not self.has_release:
             self.ledger.floor = None
