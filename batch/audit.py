@@ -2,7 +2,8 @@
 
 What is as of a cut must not move when the events after it do: that is proof, and a difference stops the evaluation. Knowledge
 that came from elsewhere (a column of the items table that was filled in afterwards) does not move either; it shows by a
-feature that tells held-out items from the other candidates almost without error, which no honest one does.
+feature that tells held-out items from the other candidates almost without error, which no honest one does. Nor does an order
+of rows that was taken for time: it shows in ties, where there is no order, and rows follow one another by chance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from recsys.events import MISSING, Events, Float32, Int64, states_at
 from recsys.features import FEATURES, ItemTable, features
 from recsys.neighbours import Neighbours
 from recsys.pipeline import Model, retrieve
+from recsys.ties import ties_with_previous
 from recsys.training.fit import item_table_of
 from recsys.training.split import before
 
@@ -32,6 +34,9 @@ SUSPICIOUS = 0.98
 
 FEWEST_HITS = 50
 """Held-out items among the candidates, below which a perfect feature may be chance."""
+
+MOST_DEVIATIONS = 5.0
+"""Standard deviations from one half, beyond which the order within ties is no draw: chance does that once in two million."""
 
 HELD = "held"
 
@@ -52,6 +57,7 @@ def audit(
         _past_ends(past, known),
         *(_same_events(part, told, known) for part, told in (learnt_from or {}).items()),
         _another_future(dataset, cut, model, truth),
+        _tie_order(dataset.events),
         _telling_features(model, truth),
     ]
 
@@ -87,6 +93,23 @@ def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) ->
         raise KnowsTheFuture("feature rows changed with what came after the cut: states and features must be as of it")
     detail = f"{int(after.sum())} events replaced; item table and {len(rows[0])} feature rows as before"
     return _check("Another future changes nothing", detail)
+
+
+def _tie_order(events: Events) -> Check:
+    """Looks whether neighbours within ties ascend half of the time, by item row and by weight."""
+    what = "Ties are in no order"
+    second = np.flatnonzero(ties_with_previous(events))
+    details = []
+    for name, values in (("item", events.item), ("weight", events.weight)):
+        one, two = values[second - 1], values[second]
+        n_pairs, n_ascending = int((one != two).sum() - np.isnan(one - two).sum()), int((one < two).sum())
+        if n_pairs == 0:
+            continue
+        details.append(f"by {name} {n_ascending / n_pairs:.1%} of {n_pairs} neighbours within ties ascend")
+        if abs(2 * n_ascending - n_pairs) > MOST_DEVIATIONS * np.sqrt(n_pairs):
+            said = f"{details[-1]}, where one half would: their order is that of a file, not of time; load them by `recsys.data`"
+            return _check(what, said, "suspicious")
+    return _check(what, "; ".join(details) or "no two events of a user share a time")
 
 
 def _telling_features(model: Model, truth: Truth) -> Check:

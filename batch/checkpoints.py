@@ -39,12 +39,13 @@ class Checkpoints:
         with s3.errors(self._bucket):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-            for key in keys:
-                name = key.removeprefix(self._prefix)
+            names = sorted((key.removeprefix(self._prefix) for key in keys), key=_marks_last)
+            for name in names:
+                key = self._prefix + name
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
                 self._client.download_file(self._bucket, key, str(work / name))
                 self._known[name] = _state(work / name)
-        return len(keys)
+        return len(names)
 
     def save(self, work: Path) -> int:
         """Uploads what is new or has changed; gives the number of files.
@@ -65,7 +66,12 @@ def _files(work: Path) -> list[str]:
     """The finished files of the work directory, marks last; drafts are left out."""
     files = (path.relative_to(work) for path in work.rglob("*") if path.is_file())
     kept = [path for path in files if not path.name.startswith(".") and path.suffix != ".draft"]
-    return [path.as_posix() for path in sorted(kept, key=lambda path: (path.parts[0] == MARKS, path))]
+    return sorted((path.as_posix() for path in kept), key=_marks_last)
+
+
+def _marks_last(name: str) -> tuple[bool, str]:
+    """Sorts the marks behind the files that they vouch for, so that an interruption leaves no mark without its files."""
+    return name.startswith(f"{MARKS}/"), name
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -6,13 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from recsys.errors import InvalidInput, ShortlistError
+from batch.exits import outcome
 from recsys.settings import PROTOCOLS, Settings
 
 # torch, FAISS and LightGBM each bring an OpenMP pool, whose idle threads would spin on the cores that the next one needs.
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from recsys.training.fit import FitParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-EXIT_INVALID = 2
 EXIT_FAILED = 1
 DEFAULT_WORK = Path(".shortlist/work")
 STAGE_NAMES = ("features", "train-embeddings", "build-index", "train-ranker", "evaluate", "precompute", "publish")
@@ -32,12 +31,17 @@ class Shown(click.Group):
     """A group whose errors are a sentence and an exit status, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
-        """Runs a command; 2 for input that breaks a rule, 1 for what failed."""
+        """Runs a command; ends with the status and the sentence of `batch.exits` where it fails."""
         try:
             return super().invoke(ctx)
-        except ShortlistError as error:
-            click.echo(f"shortlist: {type(error).__name__}: {error}", err=True)
-            sys.exit(EXIT_INVALID if isinstance(error, InvalidInput) else EXIT_FAILED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            ended = outcome(error)
+            if ended is None:  # a bug, whose traceback is wanted
+                raise
+            click.echo(f"shortlist: {type(error).__name__}: {ended[1]}", err=True)
+            sys.exit(ended[0])
 
 
 @click.group(cls=Shown)
@@ -191,12 +195,18 @@ def _job_command(name: str) -> None:
     def command(interactions: str, items: str | None, users: str | None, work: Path, **options: Any) -> None:  # noqa: ANN401
         from batch.console import Narrator
         from batch.job import Job, run, run_stage
+        from batch.workplace import alone_in, usable
 
         settings = Settings.from_env(os.environ)
         params = _params(settings, options["config"])
         told = (options["max_reject_share"], params, options["positive_rating"], options["events"])
         job = Job(interactions, items, users, work, settings, Narrator(), *told)
-        run(job) if name == "run" else run_stage(job, name)
+        with usable(work):
+            if name == "run":
+                run(job)
+                return
+            with alone_in(work):
+                run_stage(job, name)
 
 
 for _name in ("run", *STAGE_NAMES):
@@ -220,19 +230,28 @@ def events_group() -> None:
 @click.option("--out", metavar="PATH", required=True, help="Where the Parquet files go, and stay: a directory or s3://.")
 def events_drain(out: str) -> None:
     """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    from uuid import uuid4
+
     from batch.drain import drain
     from batch.publish import BATCH_TIMEOUT_MS
-    from recsys.event_files import open_event_files
+    from batch.workplace import leased
+    from recsys.event_files import S3EventFiles, open_event_files
     from recsys.event_log import EventLog
     from recsys.store import open_store
 
     settings = Settings.from_env(os.environ)
-    with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
-        told = drain(EventLog(store), open_event_files(out))
-    click.echo(
-        f"{told.events} events in {len(told.files)} files in {out}; "
-        f"{told.dropped} of deleted users dropped, {told.unreadable} unreadable put aside"
-    )
+    files = open_event_files(out)
+    with ExitStack() as stack:
+        if isinstance(files, S3EventFiles):  # a directory has a lock of its own
+            stack.enter_context(leased(settings, f"drain-{uuid4().hex[:12]}"))
+        store = stack.enter_context(closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)))
+        told = drain(EventLog(store), files)
+    click.echo(f"{told.events} events in {len(told.files)} files in {out}; {told.dropped} of deleted users dropped")
+    if told.letters:
+        where = ", ".join(told.letters)
+        click.echo(f"{told.unreadable} entries unreadable and {told.invalid} against a rule, put aside in {out}: {where}")
+    if told.broken:
+        click.echo(f"files that cannot be read, and whose events are not learnt from, in {out}: {', '.join(told.broken)}")
 
 
 @main.group()

@@ -26,11 +26,13 @@ from recsys.evaluation.truth import Truth, truth_between
 from recsys.events import Events, Float32, Int32, Int64, Recommend, UserStates, states_at
 from recsys.pipeline import Model, recommend, recommender
 from recsys.settings import Protocol
+from recsys.ties import steps_of
 from recsys.training.fit import FitParams, Stage, assemble, fit_two_stage, item_table_of, towers_of
 from recsys.training.item_table import content_matrix
+from recsys.training.split import before
 
 KNOWN = (1, 3, 5, 10)
-"""How many events of a fresh user are known."""
+"""How many events of a fresh user are known, where no tie ends there more or fewer."""
 
 JUDGED = 10
 """How many of the following events judge a list."""
@@ -55,7 +57,10 @@ def cold_start(dataset: Dataset, protocol: Protocol, params: FitParams, narrator
 
 
 def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage) -> list[dict[str, Any]]:
-    """NDCG@10 for each of KNOWN: {"events", "n_users", "popularity", "fresh", "retrained"}; empty with too few users."""
+    """NDCG@10 for each of KNOWN: {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}.
+
+    mean_events is how many events were really known, which ties make differ. Empty with too few users.
+    """
     events = dataset.events
     held = _drawn(np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1]), min(USERS, int(events.n_users * SHARE)))
     if len(held) < FEWEST:
@@ -65,7 +70,8 @@ def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: 
     rows = []
     for known in KNOWN:
         with stage(f"fresh users of {known} events") as progress:
-            past = _with_first(events, held, known)
+            cut = _cuts_after(events, held, known)
+            past = before(events, cut)
             towers = towers_of(dataset, past, params, progress, fitted.epochs).towers
             retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
@@ -73,9 +79,10 @@ def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: 
                 "fresh": recommender(fitted.model),
                 "retrained": recommender(retrained),
             }
-            report = _report(dataset, methods, _after_first(dataset, held, known), others, protocol)
+            report = _report(dataset, methods, _after_first(dataset, held, cut), others, protocol)
         figures = {name: row["ndcg@10"] for name, row in report["methods"].items()}
-        rows.append({"events": known, "n_users": report["methods"]["fresh"]["n_users"], **figures})
+        n_known = float(np.mean((cut - events.offsets()[:-1])[held]))
+        rows.append({"events": known, "mean_events": n_known, "n_users": report["methods"]["fresh"]["n_users"], **figures})
     return rows
 
 
@@ -101,18 +108,23 @@ def _drawn(able: Int64, wanted: int) -> Int64:
     return np.sort(np.random.default_rng(SEED).permutation(able)[:wanted])
 
 
-def _with_first(events: Events, held: Int64, known: int) -> Events:
-    """The others' events and the first `known` of each held user, in their order."""
-    place = np.arange(len(events)) - events.offsets()[:-1][events.user]
-    return events.take(~np.isin(events.user, held) | (place < known))
+def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
+    """int64[n_users]: the cut after the first `known` events of the held users, moved to the border of a tie.
+
+    Where a tie holds the first and the following event, all of that tie is known. The cuts of others are at their end.
+    """
+    offsets = events.offsets()
+    cut = offsets[1:].copy()
+    cut[held] = steps_of(events).border(offsets[:-1][held] + known, offsets[:-1][held])
+    return cut
 
 
-def _after_first(dataset: Dataset, held: Int64, known: int) -> Truth:
-    """The JUDGED events of the held users after the first `known`."""
+def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
+    """The JUDGED events of the held users after their cut, and what shares the last one's time."""
     events = dataset.events
-    starts, ends = events.offsets()[:-1][held], events.offsets()[1:][held]
-    states = states_at(events, starts, starts + known, dataset.attributes[held])
-    return truth_between(events, held, states, starts + known, np.minimum(ends, starts + known + JUDGED))
+    starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
+    stops = steps_of(events).after[np.minimum(ends, first + JUDGED) - 1]
+    return truth_between(events, held, states_at(events, starts, first, dataset.attributes[held]), first, stops)
 
 
 def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:

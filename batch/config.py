@@ -23,7 +23,6 @@ SHARES = (
     "attribute_dropout",
     "feature_share",
     "row_share",
-    "validation_share",
     "averaging",
 )
 """Parameters that lie between 0 and 1."""

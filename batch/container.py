@@ -1,7 +1,8 @@
 """The batch as a container runs it: told by the environment, telling by JSON lines, and leaving by an exit status.
 
 0: the release serves. 1: it was refused, or something is broken: look at it. 2: a setting or a table breaks a rule: mend it.
-75: a part did not answer, or the container was told to stop: start it again with the same run id, and it resumes.
+75: a part did not answer, another batch is at work, the disk is full, or the container was told to stop: start it again with
+the same run id, and it resumes.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from rich.console import Console
 
 from batch.checkpoints import Checkpoints
 from batch.console import Narrator
-from recsys.errors import InvalidInput, InvalidSettings, ShortlistError, Unavailable
+from batch.exits import AGAIN, DONE, is_disk_full, outcome
+from batch.workplace import alone_in, leased, usable
+from recsys.errors import InvalidSettings, LeaseHeld, Unavailable
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from batch.job import Job
-
-DONE, FAILED, INVALID, AGAIN = 0, 1, 2, 75
-"""Exit statuses; 75 is sysexits' EX_TEMPFAIL."""
+    from recsys.lease import Lease
 
 HEARTBEAT_SECONDS = 60.0
 
@@ -114,12 +115,15 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
         log = Log(told.run, out)
         with heartbeat(log):
             _run(told, Settings.from_env(environ), log)
-    except ShortlistError as error:
-        log("failed", error=type(error).__name__, message=str(error))
-        return INVALID if isinstance(error, InvalidInput) else AGAIN if isinstance(error, Unavailable) else FAILED
     except Interrupted:
         log("interrupted", message="told to stop: start again with the same run id, and it resumes")
         return AGAIN
+    except Exception as error:
+        ended = outcome(error)
+        if ended is None:  # a bug, for the hook
+            raise
+        log("failed", error=type(error).__name__, message=ended[1])
+        return ended[0]
     log("published")
     return DONE
 
@@ -131,18 +135,36 @@ def _run(told: Told, settings: Settings, log: Log) -> None:
     saved = None if told.checkpoints is None else Checkpoints(told.checkpoints, told.run)
     params = None if told.config is None else with_config(fit_params(settings), told.config)
     narrator = LoggingNarrator(log)
-    job = Job(told.interactions, told.items, told.users, told.work, settings, narrator, config=params, events=told.events)
-    if saved is not None:
-        log("restored", files=saved.restore(told.work))
-    if told.events is not None and not is_done(job, next(iter(STAGES))):  # a run that goes on keeps the events that it began with
-        log.stage = "drain"
-        _drain(told.events, settings, log)
-    try:
-        _stages(job, log, (lambda: 0) if saved is None else (lambda: saved.save(told.work)))
-    except (Interrupted, Unavailable):
-        if saved is not None:  # the parts of the stage that are whole
-            log("saved", files=saved.save(told.work))
-        raise
+    with usable(told.work), alone_in(told.work), leased(settings, told.run) as lease:
+        job = Job(
+            told.interactions,
+            told.items,
+            told.users,
+            told.work,
+            settings,
+            narrator,
+            config=params,
+            events=told.events,
+            lease=lease,
+        )
+        if saved is not None:
+            log("restored", files=saved.restore(told.work))
+        if told.events is not None and not is_done(job, next(iter(STAGES))):  # a run that goes on keeps its events
+            log.stage = "drain"
+            _drain(told.events, settings, log)
+        try:
+            _stages(job, lease, log, (lambda: 0) if saved is None else (lambda: saved.save(told.work)))
+        except BaseException as error:
+            if saved is not None and _worth_saving(error):  # the parts of the stage that are whole
+                log("saved", files=saved.save(told.work))
+            raise
+
+
+def _worth_saving(error: BaseException) -> bool:
+    """Whether another attempt goes on from here; one that has lost its lease leaves the copies to the new holder."""
+    if isinstance(error, LeaseHeld):
+        return False
+    return isinstance(error, Interrupted | Unavailable) or is_disk_full(error)
 
 
 def _drain(events: str, settings: Settings, log: Log) -> None:
@@ -154,10 +176,10 @@ def _drain(events: str, settings: Settings, log: Log) -> None:
 
     with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
         drained = drain(EventLog(store), open_event_files(events))
-    log("finished", **(asdict(drained) | {"files": len(drained.files)}))
+    log("finished", **(asdict(drained) | {"files": len(drained.files), "place": events}))
 
 
-def _stages(job: Job, log: Log, save: Callable[[], int]) -> None:
+def _stages(job: Job, lease: Lease, log: Log, save: Callable[[], int]) -> None:
     from batch.job import STAGES, is_done, run_stage
 
     for name in STAGES:
@@ -166,8 +188,10 @@ def _stages(job: Job, log: Log, save: Callable[[], int]) -> None:
             log("skipped", message="done already")
             continue
         started = time.monotonic()
+        lease.check()
         log("started")
         run_stage(job, name)
+        lease.check()
         log("finished", seconds=round(time.monotonic() - started, 1), files=save())
     log.stage = None
 

@@ -3,19 +3,27 @@
 Entries leave the stream only once their file is there for good. Whoever is killed before that finds the same entries
 again; whoever is killed after it but before the acknowledgement writes them once more, and the reader of the files takes
 each (user, event id) once.
+
+Each event is checked by the rules of `recsys.values`, since an entry may be older than a rule. What cannot be read or breaks
+a rule becomes a dead letter: a row of a Parquet file that lies next to the files of events, and stops nothing.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any
 
+import msgpack
 import polars as pl
 
-from recsys.errors import CorruptArtefact
-from recsys.event_files import PREFIX, SUFFIX, EventFiles
+from recsys import values
+from recsys.errors import CorruptArtefact, InvalidInput
+from recsys.event_files import DEAD_LETTERS, PREFIX, SUFFIX, UNREADABLE, EventFiles
 from recsys.event_log import EventLog
+from recsys.store import RedisStore, bounded
 from recsys.wire import EventRecord, unpack_event
 
 CHUNK = 10_000
@@ -31,19 +39,63 @@ SCHEMA = {
     "position": pl.Int64,
 }
 
+LETTER_SCHEMA = {
+    "stream_id": pl.String,
+    "reason": pl.String,
+    "user_id": pl.String,
+    "body": pl.Binary,
+}
+"""Columns of a file of dead letters; user_id is null where it cannot be read, body is the entry as it was."""
+
+_USER = 2
+"""Where the user's id stands in a packed event."""
+
 Entry = tuple[bytes, Mapping[bytes, bytes] | None]
 Forgotten = Callable[[str], bool]
 """Whether a user was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """An entry that is no event: `unreadable`, or else one that breaks a rule; user: as it stands there, if it does."""
+
+    stream_id: str
+    reason: str
+    user: str | None
+    body: bytes
+    unreadable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
-    """events: how many were written; files: their names; unreadable: entries that were put aside; dropped: of deleted users."""
+    """What a drain did.
+
+    events: how many were written; files: their names; unreadable: entries that could not be read; dropped: of deleted users;
+    invalid: entries that break a rule; letters: the files of dead letters, where both kinds lie; broken: files of earlier
+    drains that cannot be read.
+    """
 
     events: int = 0
     files: tuple[str, ...] = ()
     unreadable: int = 0
     dropped: int = 0
+    invalid: int = 0
+    letters: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Deletions:
+    """Who was deleted, and when the last of them was, in unix seconds; -inf where nobody was."""
+
+    covers: Forgotten
+    latest: float
+
+    def after(self, stream_id: str) -> bool:
+        """Whether somebody was deleted after this entry came, or in the same second."""
+        milliseconds, _, _ = stream_id.partition("-")
+        came = int(milliseconds) // 1000 if milliseconds.isascii() and milliseconds.isdigit() else -inf
+        return self.latest > -inf and came <= self.latest
 
 
 def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
@@ -55,13 +107,21 @@ def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
     """
     with files.draining():
         log.join()
-        is_forgotten = log.store.is_deleted()
-        told = Drained()
+        deletions = _Deletions(log.store.is_deleted(), _latest_deletion(log.store))
+        done = Drained()
         for entries in _chunks(log, chunk):
-            told = _kept(entries, files, is_forgotten, told)
+            done = _kept(entries, files, deletions.covers, done)
             log.acknowledge([entry_id for entry_id, _ in entries])
-        _forget(files, is_forgotten)
-        return told
+        broken = _forget(files, deletions)
+        _forget_letters(files, deletions)
+        return replace(done, broken=broken)
+
+
+@bounded
+def _latest_deletion(store: RedisStore) -> float:
+    """When the last user was deleted; a time that cannot be read counts as now, so that nobody stays by it."""
+    times = store.redis.hvals(store.keys.deleted())
+    return max((float(t) if t.isdigit() else inf for t in times), default=-inf)
 
 
 def _chunks(log: EventLog, chunk: int) -> Iterator[list[Entry]]:
@@ -71,50 +131,176 @@ def _chunks(log: EventLog, chunk: int) -> Iterator[list[Entry]]:
             yield entries
 
 
-def _kept(entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, told: Drained) -> Drained:
-    """Writes the entries; gives `told` with them."""
-    events, unreadable = _unpacked(entries)
-    kept = [event for event in events if not is_forgotten(event.user_id)]
+def _kept(entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, done: Drained) -> Drained:
+    """Writes the entries; gives `done` with them."""
+    events, letters, dropped = _sorted_out(entries, is_forgotten)
     first, last = (entries[at][0].decode() for at in (0, -1))
     name = f"{PREFIX}{first}-{last}{SUFFIX}"
-    if kept:
-        files.write(name, _parquet(pl.DataFrame([asdict(event) for event in kept], schema=SCHEMA)))
-    for entry_id, body in unreadable:
-        files.write(f"unreadable-{entry_id.decode()}.bin", body)
+    letters_name = f"{DEAD_LETTERS}{first}-{last}{SUFFIX}"
+    if letters:
+        files.write(letters_name, _parquet(_letters_frame(letters)))
+    if events:
+        files.write(name, _parquet(pl.DataFrame([asdict(event) for event in events], schema=SCHEMA)))
+    unreadable = sum(letter.unreadable for letter in letters)
     return Drained(
-        told.events + len(kept),
-        (*told.files, name) if kept else told.files,
-        told.unreadable + len(unreadable),
-        told.dropped + len(events) - len(kept),
+        done.events + len(events),
+        (*done.files, name) if events else done.files,
+        done.unreadable + unreadable,
+        done.dropped + dropped,
+        done.invalid + len(letters) - unreadable,
+        (*done.letters, letters_name) if letters else done.letters,
     )
 
 
-def _unpacked(entries: list[Entry]) -> tuple[list[EventRecord], list[tuple[bytes, bytes]]]:
+def _sorted_out(entries: list[Entry], is_forgotten: Forgotten) -> tuple[list[EventRecord], list[Letter], int]:
+    """The events and the dead letters among entries, and how many were of deleted users."""
     events: list[EventRecord] = []
-    unreadable: list[tuple[bytes, bytes]] = []
+    letters: list[Letter] = []
+    dropped = 0
     for entry_id, fields in entries:
         if not fields:
             continue  # deleted from the stream after it was taken
-        body = fields.get(b"e", b"")
-        try:
-            events.append(unpack_event(body))
-        except CorruptArtefact:
-            unreadable.append((entry_id, body))
-    return events, unreadable
-
-
-def _forget(files: EventFiles, is_forgotten: Forgotten) -> None:
-    """Takes deleted users out of the files of earlier drains."""
-    for name in files.names():
-        frame = pl.read_parquet(files.read(name))
-        gone = [user for user in frame["user_id"].unique() if is_forgotten(user)]
-        if not gone:
-            continue
-        left = frame.filter(~pl.col("user_id").is_in(gone))
-        if left.is_empty():
-            files.remove(name)
+        read = _read(entry_id.decode(), fields)
+        user = read.user if isinstance(read, Letter) else read[0]
+        if user is not None and _is_gone(user, is_forgotten):
+            dropped += 1
+        elif isinstance(read, Letter):
+            letters.append(read)
         else:
-            files.write(name, _parquet(left))
+            events.append(read[1])
+    return events, letters, dropped
+
+
+def _read(stream_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, EventRecord] | Letter:
+    """The user as the entry names them and the event by the rules, or why there is none."""
+    body = fields.get(b"e")
+    if body is None:
+        whole = msgpack.packb(dict(fields))
+        return Letter(stream_id, "the entry has no field e", None, whole, unreadable=True)
+    try:
+        event = unpack_event(body)
+    except CorruptArtefact as error:
+        return Letter(stream_id, str(error), _user_in(body), body, unreadable=True)
+    try:
+        return event.user_id, checked(event)
+    except InvalidInput as error:
+        return Letter(stream_id, str(error), event.user_id, body, unreadable=False)
+
+
+def checked(event: EventRecord) -> EventRecord:
+    """The event with its ids, time and weight as the rules read them.
+
+    Raises:
+        InvalidInput: a field breaks its rule; the message names the field.
+    """
+    acted_on, weight, at = event.recommendation_id, event.weight, event.position
+    return EventRecord(
+        _by("event_id", values.label_of, event.event_id),
+        _by("user_id", values.id_of, event.user_id),
+        _by("item_id", values.id_of, event.item_id),
+        _by("timestamp", values.time_of, event.timestamp),
+        None if weight is None else _by("weight", values.weight_of, weight),
+        None if acted_on is None else _by("recommendation_id", values.label_of, acted_on),
+        None if at is None else _by("position", values.position_of, at),
+    )
+
+
+def _by(field: str, rule: Callable[[object], Any], value: object) -> Any:  # noqa: ANN401 - what the rule gives
+    try:
+        return rule(value)
+    except InvalidInput as error:
+        raise InvalidInput(f"{field}: {error}") from error
+
+
+def _user_in(body: bytes) -> str | None:
+    """The user of a packed event that is damaged elsewhere; None where it cannot be read."""
+    try:
+        fields = msgpack.unpackb(body)
+        user = fields[_USER]
+    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException):
+        return None
+    return user if isinstance(user, str) else None
+
+
+def _is_gone(user: str, is_forgotten: Forgotten) -> bool:
+    """Whether the user was deleted, by the id as it is spelt here or as the rules read it."""
+    if is_forgotten(user):
+        return True
+    try:
+        return is_forgotten(values.id_of(user))
+    except InvalidInput:
+        return False
+
+
+def _letters_frame(letters: Sequence[Letter]) -> pl.DataFrame:
+    rows = [(letter.stream_id, letter.reason, letter.user, letter.body) for letter in letters]
+    return pl.DataFrame(rows, schema=LETTER_SCHEMA, orient="row")
+
+
+def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
+    """Takes deleted users out of the files of earlier drains; gives the files that cannot be read.
+
+    Of such a file nobody knows whom it holds: it goes with the first deletion that is later than its events.
+    """
+    broken: list[str] = []
+    for name in files.names():
+        frame = frame_of(files, name, "user_id")
+        if frame is None:
+            broken.append(name)
+            if deletions.after(name.removeprefix(PREFIX)):
+                files.remove(name)
+            continue
+        _rewrite(files, name, frame, _of_deleted(frame, deletions.covers))
+    return tuple(broken)
+
+
+def _forget_letters(files: EventFiles, deletions: _Deletions) -> None:
+    """Takes deleted users out of the dead letters, and those of unknown users that came before the last deletion."""
+    for name in files.names(DEAD_LETTERS):
+        frame = frame_of(files, name, "user_id", "stream_id")
+        if frame is None:
+            if deletions.after(name.removeprefix(DEAD_LETTERS)):
+                files.remove(name)
+            continue
+        older = pl.Series([deletions.after(str(stream_id)) for stream_id in frame["stream_id"]], dtype=pl.Boolean)
+        nobody = frame["user_id"].is_null() & older
+        _rewrite(files, name, frame, nobody | _of_deleted(frame, deletions.covers))
+    for name in files.names(UNREADABLE):
+        if deletions.after(name.removeprefix(UNREADABLE)):
+            files.remove(name)
+
+
+def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None:
+    """A file's rows with `columns` as text; None where it cannot be read, or does not have them.
+
+    Raises:
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    try:
+        frame = pl.read_parquet(io.BytesIO(files.read(name)))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return None
+    types = [frame.schema.get(column) for column in columns]
+    if not all(t is not None and (t.is_integer() or t in (pl.String, pl.Null)) for t in types):
+        return None
+    return frame.with_columns(pl.col(column).cast(pl.String) for column in columns)
+
+
+def _of_deleted(frame: pl.DataFrame, is_forgotten: Forgotten) -> pl.Series:
+    """bool[rows]: whether a row is of a deleted user."""
+    gone = [user for user in frame["user_id"].unique() if user is not None and _is_gone(user, is_forgotten)]
+    return frame["user_id"].is_in(gone).fill_null(value=False)
+
+
+def _rewrite(files: EventFiles, name: str, frame: pl.DataFrame, gone: pl.Series) -> None:
+    """Writes a file without the rows that are gone; removes one of which nothing is left."""
+    if not gone.any():
+        return
+    left = frame.filter(~gone)
+    if left.is_empty():
+        files.remove(name)
+    else:
+        files.write(name, _parquet(left))
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

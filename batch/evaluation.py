@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from recsys.pipeline import CANDIDATE_SHARES, Model, proposals, recommender
 from recsys.ranker import Ranker
 from recsys.regression import MAX_REGRESSION_ITEMS
 from recsys.settings import Protocol
+from recsys.ties import tied_share
 from recsys.towers import user_vectors
 from recsys.training.fit import FitParams, assemble, fit_two_stage, item_table_of, towers_of, without_ranker
+from recsys.training.lambdamart import FittedRanker
 from recsys.training.split import before, cuts
 
 BOOTSTRAP_SEED = 20260801
@@ -148,7 +150,9 @@ def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narra
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, narrator, others)
     report["audit"] = checks
     report["data"] = describe(dataset)
+    report["ties"] = ties(dataset.events, cut, truth)
     report["importances"] = fitted.ranker.importances
+    report["ranker"] = {"reported": summary(fitted.ranker)}
     report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
     report["examples"] = examples(dataset, fitted.model, truth, named=True)
     return report | narrator.stages.summary()
@@ -158,6 +162,17 @@ def learning_curves(rounds: Sequence[Sequence[float]], curve: Sequence[float]) -
     """The towers' loss and validation by round, the ranker's validation by tree; rounds are (loss, validation)."""
     towers = [{"round": n + 1, "loss": loss, "validation": score} for n, (loss, score) in enumerate(rounds)]
     return {"towers": towers, "ranker": [{"tree": n + 1, "validation": score} for n, score in enumerate(curve)]}
+
+
+def summary(ranker: FittedRanker) -> dict[str, Any]:
+    """Whether lists are ranked, by how many trees from how many groups, and the validation that decided it, in figures."""
+    return {
+        "used": bool(ranker.text),
+        "trees": ranker.trees,
+        "n_groups": ranker.n_groups,
+        "validation": None if ranker.validation is None else asdict(ranker.validation),
+        "note": ranker.note,
+    }
 
 
 def examples(dataset: Dataset, model: Model, truth: Truth, *, named: bool) -> list[dict[str, Any]]:
@@ -197,6 +212,13 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "n_items": dataset.events.n_items,
         "n_events": len(dataset.events),
     }
+
+
+def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
+    """{"tied_events": share of all events, "drawn_holdouts": users whose hold-out is drawn, as they have no order at all}."""
+    first = cut[truth.users]
+    drawn = int((events.time[first - 1] == events.time[first]).sum())
+    return {"tied_events": tied_share(events), "drawn_holdouts": drawn}
 
 
 def loaded_ranker(text: str) -> Ranker | None:

@@ -25,9 +25,10 @@ from recsys.catalogue import Dataset
 from recsys.errors import BundleMismatch, CorruptArtefact, InvalidData
 from recsys.evaluation.bootstrap import interval, means, resampled
 from recsys.evaluation.metrics import Float64, hit_matrix, ndcg
+from recsys.evaluation.page import OURS, strongest_baseline
 from recsys.evaluation.truth import Truth
 from recsys.events import MISSING, Int32, Int64, UserStates
-from recsys.pipeline import Model, recommender
+from recsys.pipeline import CHUNK, Model, recommend, recommender
 from recsys.settings import Protocol, Settings
 from recsys.store import open_store
 
@@ -47,11 +48,31 @@ class Verdict:
     note: str
 
 
-OFF = Verdict(None, "the gate is off")
-
-
 def judge(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
     """The verdict on the release whose `report` (on the events from `cut` on) and report model these are."""
+    verdict = _judged(report, model, dataset, cut, settings)
+    return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
+
+
+def off(report: Mapping[str, Any]) -> Verdict:
+    """The verdict where nothing is to be refused."""
+    return Verdict(None, f"the gate is off; {standing(report)}")
+
+
+def standing(report: Mapping[str, Any]) -> str:
+    """How the two stages stand against the retriever alone and the strongest baseline: for the record, not for the verdict."""
+    rival = strongest_baseline(report["methods"])
+    others = {"retriever": "the retriever's order", rival: f"{rival}, the strongest baseline"}
+    pairs = report["paired"][OURS]
+    said = [f"{_difference(pairs[name])} against {words}" for name, words in others.items() if name in pairs]
+    return f"NDCG@10 {', '.join(said)}"
+
+
+def _difference(pair: Mapping[str, float]) -> str:
+    return f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f})"
+
+
+def _judged(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
     ours = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
     floor = float(report["methods"]["popularity"]["ndcg@10"]["value"])
     if ours <= floor:
@@ -80,8 +101,10 @@ def _against(
             new = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
             return _verdict(serving, new, old, margin, "on the same hold-out of the same data", certain=True)
         truth = _unknown_to_both(dataset, cut, int(manifest["as_of"]))
-        if truth is None:
-            return Verdict(None, f"beats popularity; fewer than {FEWEST_USERS} users did something since {serving} was made")
+        n_users = 0 if truth is None else len(truth)
+        if truth is None or n_users < FEWEST_USERS:
+            few = f"only {n_users} users took to an item that was new to them since {serving} was made"
+            return Verdict(None, f"beats popularity; not compared with the serving release: {few}, and {FEWEST_USERS} are needed")
         with tempfile.TemporaryDirectory() as directory:
             old_values = _values(_lists_of(bundle.load(artefacts.fetch(serving, Path(directory))), dataset, truth.states), truth)
     except (BundleMismatch, CorruptArtefact, KeyError) as error:
@@ -89,7 +112,7 @@ def _against(
     new_values = _values(recommender(model)(truth.states, DEPTH)[0], truth)
     drawn = resampled(means((new_values - old_values)[:, None]), len(truth), np.random.default_rng(SEED))
     certain = bool(interval(drawn)[1][0] < 0)
-    window = f"on what {len(truth)} users did since it was made"
+    window = f"on what {n_users} users newly took to since it was made"
     return _verdict(serving, float(new_values.mean()), float(old_values.mean()), margin, window, certain=certain)
 
 
@@ -106,33 +129,43 @@ def _verdict(serving: str, new: float, old: float, margin: float, window: str, *
 
 
 def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
-    """What users did from their cut on and after `as_of`, from the states just before; None where they are too few."""
+    """What users newly took to from their cut on and after `as_of`, from the states just before; None where nobody did.
+
+    Users whose new events are all repeats are not among them: no list could have offered what they took.
+    """
     events = dataset.events
     known = np.bincount(events.user[events.time <= as_of], minlength=events.n_users)
     later = np.maximum(cut, events.offsets()[:-1] + known)  # events are in time order within a user
     try:
-        truth = truth_after(dataset, later)
+        return truth_after(dataset, later).counted()
     except InvalidData:
         return None
-    return None if int((truth.counts > 0).sum()) < FEWEST_USERS else truth
 
 
 def _values(items: Int32, truth: Truth) -> Float64:
-    """float64[counted users]: NDCG@10; users whose new events are all repeats are not counted."""
+    """float64[U]: NDCG@10 of lists int32[U, K]; every user of `truth` has a held-out item."""
     n_items = max(int(items.max(initial=0)), int(truth.items.max(initial=0)), int(truth.states.items.max(initial=0))) + 1
-    return ndcg(hit_matrix(items, truth, n_items), truth.counts, DEPTH)[truth.counts > 0]
+    return ndcg(hit_matrix(items, truth, n_items), truth.counts, DEPTH)
 
 
 def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
-    """int32[U, DEPTH]: what a bundle recommends in these states, in the rows of `dataset`."""
+    """int32[U, DEPTH]: what a bundle recommends in these states, in the rows of `dataset`.
+
+    Items that `dataset` has lost take no place: nobody can take them any more.
+    """
     to_old = np.array([*(old.catalogue.row_of.get(i, MISSING) for i in dataset.catalogue.ids), MISSING], np.int32)
     to_new = np.full(len(old.catalogue.ids) + 1, MISSING, np.int32)
     both = np.flatnonzero(to_old[:-1] != MISSING)
     to_new[to_old[both]] = both
     encoded = [old.vocabulary.encode(dict(dataset.vocabulary.decode(tokens))) for tokens in states.attributes]
     attributes = np.stack(encoded) if encoded else np.empty((0, len(old.vocabulary.columns)), np.int32)
-    items, _ = recommender(replace(old.model, exploration_share=0.0))(_translated(states, to_old, attributes), DEPTH)
-    return to_new[items]
+    model, allowed = replace(old.model, exploration_share=0.0), to_new[:-1] != MISSING
+    translated = _translated(states, to_old, attributes)
+    parts = [np.empty((0, DEPTH), np.int32)]
+    for start in range(0, len(states), CHUNK):
+        part = translated.slice(start, min(start + CHUNK, len(states)))
+        parts.append(recommend(model, part, DEPTH, allowed=allowed).items)
+    return to_new[np.concatenate(parts)]
 
 
 def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserStates:

@@ -4,8 +4,9 @@ Stages meet only in the work directory. A stage that finished is not run again w
 have changed, so a job that was interrupted resumes at the first stage that is missing.
 
 Three folds keep it point in time. Fold 0 ends where the ranker's labels for the report start, fold 1 where the reported
-hold-out starts, fold 2 holds everything and is what serves. The report is on fold 1; the released ranker learns from fold 1
-and the hold-out as labels, once that has been reported on.
+hold-out starts, fold 2 holds everything and is what serves. The report is on fold 1 with a ranker that learnt on fold 0. The
+released ranker has as many trees, and learns from the same groups and those of fold 1 with the hold-out as labels. Where
+validation shows no gain of the ranker, both are served in the retriever's order.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,8 @@ import numpy as np
 from batch import dataset_file, drift, evaluation, gate, precompute, publish
 from batch.audit import audit
 from batch.console import Narrator
-from recsys import bundle, data, skew, strata
+from batch.workplace import alone_in, leased, local_run
+from recsys import bundle, data, releases, skew, strata
 from recsys.artefacts import open_artefacts
 from recsys.catalogue import Dataset
 from recsys.data.staging import marks
@@ -33,9 +35,10 @@ from recsys.errors import InvalidInput, ReleaseRefused
 from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
-from recsys.event_files import PATTERN
+from recsys.event_files import pattern_of
 from recsys.events import Events, states_at
 from recsys.index import measure
+from recsys.lease import Lease
 from recsys.pipeline import Model
 from recsys.settings import Protocol, Settings
 from recsys.store import open_store
@@ -44,19 +47,24 @@ from recsys.training.fit import (
     FitParams,
     assemble,
     groups_after,
-    groups_of_fresh,
+    groups_inside,
+    horizon_of,
     inner_past,
     item_table_of,
-    ranker_inside,
+    judged_inside,
+    ranker_again,
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import FittedRanker, Groups, RankerParams
+from recsys.training.lambdamart import FittedRanker, RankerParams
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams
 from recsys.watermark import position_at
 
 CODE_VERSION = "0.1.0"
+RECIPE = 2
+"""Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
+
 FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
@@ -68,6 +76,9 @@ WATERMARK = "watermark.txt"
 
 TABLE_LAG_SECONDS = 86_400
 """How late a table may have what came over HTTP, where events are not drained: until then they count as newer than it."""
+
+SERVED = "served.json"
+"""Which release served when the run began."""
 
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
@@ -90,6 +101,8 @@ class Job:
     """Events rated or weighted below are left out; None keeps all."""
     events: str | None = None
     """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
+    lease: Lease | None = None
+    """Of the run; None takes one for the publication alone."""
 
     @property
     def protocol(self) -> Protocol:
@@ -130,6 +143,7 @@ def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) 
 def features(job: Job) -> None:
     """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
     job.work.mkdir(parents=True, exist_ok=True)
+    _note_serving(job)
     with job.narrator.stage("read and validate") as progress:
         started = time.time()
         drained = publish.drained_up_to(job.settings)  # before the files are read, or they might lack some of it
@@ -144,7 +158,7 @@ def features(job: Job) -> None:
             is_forgotten=publish.deleted_users(job.settings),
         )
         dataset = loaded.dataset
-        progress(1.0, f"{len(dataset.events)} events kept, {sum(loaded.rejects.values())} rejected")
+        progress(1.0, _read(loaded))
         (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
@@ -157,6 +171,13 @@ def features(job: Job) -> None:
         with job.narrator.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
             bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)))
+
+
+def _read(loaded: data.Loaded) -> str:
+    """What a load kept and rejected, drained events apart from the rows of the tables."""
+    drained = sum(count for reason, count in loaded.rejects.items() if reason.startswith("events: "))
+    told = f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values()) - drained} rows rejected"
+    return f"{told}; of {loaded.n_drained} drained events {drained} rejected" if loaded.n_drained else told
 
 
 def train_embeddings(job: Job) -> None:
@@ -188,21 +209,20 @@ def build_index(job: Job) -> None:
 
 
 def train_ranker(job: Job) -> None:
-    """Trains the ranker to report on and the one to release."""
+    """Trains the ranker to report on, and again for the release: as many trees, from the reported hold-out's labels too."""
     dataset = dataset_file.load(job.work)
     with job.narrator.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, 1)
         behind = load_fold(job, 0)
-        reported = ranker_inside(behind, dataset, past, job.protocol, job.params)
+        groups = groups_inside(behind, dataset, past, job.protocol, job.params)
+        judged = judged_inside(behind, dataset, past, job.protocol, job.params)
+        reported = ranker_of(groups, judged, job.params)
         _save_ranker(job.fold(1), reported)
         progress(1.0, reported.note)
     with job.narrator.stage("train the ranker to release") as progress:
-        released = reported
-        if job.protocol != "leave-one-out":  # which holds out one label a user: too few, and the window before has ten
-            first = cuts(dataset.events, job.protocol)
-            after = groups_after(load_fold(job, 1), dataset, dataset.events, first, None, job.params)
-            fresh = groups_of_fresh(behind, dataset, past, job.protocol, job.params)
-            released = ranker_of(Groups.joined([after, fresh]), job.params)
+        first, horizon = cuts(dataset.events, job.protocol), horizon_of(job.protocol)
+        later = groups_after(load_fold(job, 1), dataset, dataset.events, first, horizon, job.params)
+        released = ranker_again(reported, [groups, later], job.params)
         _save_ranker(job.fold(2), released)
         progress(1.0, released.note)
 
@@ -221,18 +241,20 @@ def evaluate(job: Job) -> None:
     trained, rounds = (
         json.loads((job.fold(fold) / "towers.json").read_text())[told] for fold, told in ((1, "events"), (0, "rounds"))
     )
-    ranker = json.loads((job.fold(1) / "ranker.json").read_text())
+    ranker, released = (json.loads((job.fold(fold) / "ranker.json").read_text()) for fold in (1, 2))
     with job.narrator.stage("leak audit"):
         checks = audit(dataset, cut, past, model, truth, {"towers": trained})
     report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
     report["audit"] = checks
     report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
+    report["ties"] = evaluation.ties(dataset.events, cut, truth)
     report["importances"] = ranker["importances"]
+    report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
     report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
     report["examples"] = evaluation.examples(dataset, model, truth, named=False)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
-        verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.OFF
+        verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.off(report)
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     with job.narrator.stage("drift since the serving release") as progress:
@@ -277,7 +299,28 @@ def precompute_lists(job: Job) -> None:
 
 def publish_release(job: Job) -> None:
     """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
-    publish.publish(job.work / "bundle", job.work / "lists", job.settings, job.narrator)
+    replaces = _served_before(job)
+    publish.publish(job.work / "bundle", job.work / "lists", job.settings, job.narrator, job.lease, replaces)
+
+
+def _note_serving(job: Job) -> None:
+    """Notes which release this run sets out to replace, before it reads anything."""
+    noted = {"target": _target(job), "release": publish.serving(job.settings)}
+    (job.work / SERVED).write_text(json.dumps(noted))
+
+
+def _served_before(job: Job) -> object:
+    """The release that served when this run read its data; any one where that was of another Redis."""
+    path = job.work / SERVED
+    if not path.exists():  # a work directory that an earlier version of this code began
+        return releases.ANY
+    noted = json.loads(path.read_text())
+    return noted["release"] if noted["target"] == _target(job) else releases.ANY
+
+
+def _target(job: Job) -> str:
+    """Stands for the Redis and the namespace: the URL may hold a password."""
+    return hashlib.sha256(f"{job.settings.redis_url}\n{job.settings.namespace}".encode()).hexdigest()
 
 
 STAGES: dict[str, Callable[[Job], None]] = {
@@ -292,11 +335,20 @@ STAGES: dict[str, Callable[[Job], None]] = {
 
 
 def run(job: Job) -> None:
-    """Runs every stage that has not finished on this input and these settings."""
-    for name in STAGES:
-        if is_done(job, name):
-            job.narrator.say(f"  {name}: done already")
-        else:
+    """Runs every stage that has not finished on this input and these settings, under the lease of the namespace.
+
+    Raises:
+        LeaseHeld: another batch is at work, here or elsewhere.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone_in(job.work))
+        for name in STAGES:
+            if is_done(job, name):
+                job.narrator.say(f"  {name}: done already")
+                continue
+            lease = job.lease or stack.enter_context(leased(job.settings, local_run(job.work)))
+            lease.check()
+            job = replace(job, lease=lease)
             run_stage(job, name)
 
 
@@ -335,6 +387,7 @@ def _key(job: Job, name: str) -> str:
     """
     told = [
         CODE_VERSION,
+        str(RECIPE),
         repr(job.params),
         job.protocol,
         str(job.settings.list_length),
@@ -343,7 +396,7 @@ def _key(job: Job, name: str) -> str:
     ]
     if name == PUBLISH:
         told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    drained = None if job.events is None else f"{job.events.rstrip('/')}/{PATTERN}"
+    drained = None if job.events is None else pattern_of(job.events)
     sources = {"interactions": job.interactions, "items": job.items, "users": job.users, "events": drained}
     for table, source in sources.items():
         told.append(str(source))
@@ -362,7 +415,8 @@ def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
     (directory / "ranker.txt").write_text(ranker.text)
-    (directory / "ranker.json").write_text(json.dumps({"importances": ranker.importances, "curve": ranker.curve}))
+    told = {"importances": ranker.importances, "curve": ranker.curve, "summary": evaluation.summary(ranker)}
+    (directory / "ranker.json").write_text(json.dumps(told))
 
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
@@ -381,6 +435,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],
         "metrics": report["methods"],
         "gate": report["gate"],
+        "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
     }

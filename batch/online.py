@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.table import Table
 
+from batch.drain import frame_of
 from batch.publish import BATCH_TIMEOUT_MS
 from recsys.counts import CountLog
 from recsys.errors import CorruptArtefact, InvalidInput
@@ -65,13 +66,17 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """days: how many, today included; groups: what was shown; current, other: releases to compare; foreign: ids not ours."""
+    """days: how many, today included; groups: what was shown; current, other: releases to compare; foreign: ids not ours.
+
+    broken: files of drained events that cannot be read.
+    """
 
     days: int
     groups: dict[Group, Shown]
     current: str | None
     other: str | None
     foreign: int
+    broken: tuple[str, ...] = ()
 
 
 def online(settings: Settings, days: int, events: str | None, now: float) -> Online:
@@ -89,15 +94,16 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
         groups: dict[Group, Shown] = {}
         for day in range(today - days + 1, today + 1):
             add_impressions(groups, log.read(store.keys.impressions(_name(day))))
-        clicks = [*waiting(EventLog(store)), *drained(events)]
+        broken: list[str] = []
+        clicks = [*waiting(EventLog(store)), *drained(events, broken)]
         pointer = store.release()
     finally:
         store.close()
     foreign = add_clicks(groups, clicks, today - days + 1)
     if pointer is None:
-        return Online(days, groups, None, None, foreign)
+        return Online(days, groups, None, None, foreign, tuple(broken))
     other = pointer.previous if pointer.canary is None else pointer.canary.version
-    return Online(days, groups, pointer.current, other, foreign)
+    return Online(days, groups, pointer.current, other, foreign, tuple(broken))
 
 
 def _name(day: int) -> str:
@@ -130,8 +136,11 @@ def waiting(log: EventLog) -> Iterator[Click]:
         after = entries[-1][0]
 
 
-def drained(address: str | None) -> Iterator[Click]:
-    """Of the events in the files of `events drain`; older files know no positions."""
+def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Click]:
+    """Of the events in the files of `events drain`; older files know no positions.
+
+    broken: takes the names of files that cannot be read.
+    """
     if address is None:
         return
     files = open_event_files(address)
@@ -139,8 +148,12 @@ def drained(address: str | None) -> Iterator[Click]:
     if not names:
         raise InvalidInput(f"{address!r} has no events: give what `shortlist events drain --out` wrote to, or nothing")
     for name in names:
-        frame = pl.read_parquet(files.read(name))
-        if "position" not in frame.columns:
+        frame = frame_of(files, name, "recommendation_id")
+        if frame is None:
+            if broken is not None:
+                broken.append(name)
+            continue
+        if frame.schema.get("position") != pl.Int64:
             frame = frame.with_columns(position=pl.lit(None, pl.Int64))
         yield from frame.select("recommendation_id", "position").filter(pl.col("recommendation_id").is_not_null()).iter_rows()
 
@@ -166,8 +179,9 @@ def report(found: Online) -> dict[str, Any]:
     """The figures: of each release and source, by position, and of one release beside the serving one.
 
     {"days", "serving", "other", "groups": [{"release", "source", share, "positions": [{"position", share}, …]}, …],
-    "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low", "high"}}, …], "lost", "foreign"}, where a
-    share is "answers", "acted_on", "ctr": {"value", "low", "high"}; a value is null where there was no answer.
+    "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low", "high"}}, …], "lost", "foreign",
+    "broken"}, where a share is "answers", "acted_on", "ctr": {"value", "low", "high"}; a value is null where there was no
+    answer.
     """
     return {
         "days": found.days,
@@ -177,6 +191,7 @@ def report(found: Online) -> dict[str, Any]:
         "differences": [_difference(found, source) for source in ("all", *SOURCES) if _comparable(found, source)],
         "lost": sum(shown.lost for shown in found.groups.values()),
         "foreign": found.foreign,
+        "broken": list(found.broken),
     }
 
 
@@ -244,4 +259,5 @@ def notes(told: dict[str, Any]) -> list[str]:
     """What a reader should know of a report's figures."""
     lost, foreign = told["lost"], told["foreign"]
     out = [f"{lost} answers were acted on beyond those counted: counts were lost, so shares are too high"] if lost else []
-    return [*out, f"{foreign} events name a recommendation_id that is not ours"] if foreign else out
+    out += [f"{foreign} events name a recommendation_id that is not ours"] if foreign else []
+    return [*out, *(f"{name} cannot be read, and its clicks are not counted: mend or remove it" for name in told["broken"])]

@@ -19,11 +19,13 @@ from batch import parity
 from batch.console import Narrator
 from batch.keeping import keep_operators_changes
 from batch.precompute import Precomputed, read_shards
+from batch.workplace import leased, local_run
 from recsys import releases
-from recsys.artefacts import Artefacts, open_artefacts, verify
+from recsys.artefacts import Artefacts, ensure_fits, open_artefacts, verify
 from recsys.errors import ReleaseRefused
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
+from recsys.lease import Lease
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
@@ -40,20 +42,46 @@ VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more."""
 
 
-def publish(bundle: Path, lists: Path, settings: Settings, narrator: Narrator) -> str:
+def publish(
+    bundle: Path,
+    lists: Path,
+    settings: Settings,
+    narrator: Narrator,
+    lease: Lease | None = None,
+    replaces: object = releases.ANY,
+) -> str:
     """Publishes the bundle and the lists; gives the version.
 
+    lease: of the run; None takes one for this publication. replaces: see `releases.flip`.
+
     Raises:
-        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written.
+        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written; whoever serves has no
+            room for the bundle; or another release has been made to serve meanwhile.
+        LeaseHeld: another batch is at work.
     """
     manifest = verify(bundle)
-    with contextlib.closing(_store(settings)) as store:
+    ensure_fits(settings.artefacts, manifest, settings.bundle_max_mb)
+    with contextlib.closing(_store(settings)) as store, contextlib.ExitStack() as stack:
         store.ping()
+        if lease is None:
+            lease = stack.enter_context(leased(settings, local_run(bundle)))
+        lease.confirm()
         keep_operators_changes(store, open_artefacts(settings.artefacts))
-        return _published(store, bundle, lists, settings, narrator, manifest)
+        version = _written(store, bundle, lists, settings, narrator, manifest)
+        try:
+            releases.flip(store, version, lease, replaces)
+        except ReleaseRefused:
+            store.retire(version, settings.list_ttl_seconds)
+            raise
+        narrator.say(f"  release {version} is serving")
+        store.retire_strangers(version, NEWCOMER_SECONDS)
+        retired = retire_superseded(store, settings.list_ttl_seconds)
+        if retired:
+            narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
+    return version
 
 
-def _published(
+def _written(
     store: RedisStore, bundle: Path, lists: Path, settings: Settings, narrator: Narrator, manifest: dict[str, Any]
 ) -> str:
     version = str(manifest["version"])
@@ -67,12 +95,6 @@ def _published(
     except ReleaseRefused:
         store.retire(version, settings.list_ttl_seconds)
         raise
-    releases.flip(store, version)
-    narrator.say(f"  release {version} is serving")
-    store.retire_strangers(version, NEWCOMER_SECONDS)
-    retired = retire_superseded(store, settings.list_ttl_seconds)
-    if retired:
-        narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
     return version
 
 
@@ -97,7 +119,8 @@ def _write_and_verify(
 def retire_superseded(store: RedisStore, ttl: int) -> list[str]:
     """Lets every release expire that neither serves, nor is a canary, nor would come back by a rollback; gives them.
 
-    Only here keys get a time to live: a server that is full evicts keys that have one, and a refresh may be late.
+    Only here keys get a time to live: a server that is full evicts keys that have one, and a refresh may be late. Only under
+    a lease: the release that another batch is writing would be taken for one that was left behind.
     """
     pointer = store.release()
     kept = () if pointer is None else pointer.versions
@@ -111,6 +134,13 @@ def retire_superseded(store: RedisStore, ttl: int) -> list[str]:
         elif store.popular(version) is None:
             upkeep.forget_release(version)
     return retired
+
+
+def serving(settings: Settings) -> str | None:
+    """The release that serves at this moment, or None."""
+    with contextlib.closing(_store(settings)) as store:
+        pointer = store.release()
+    return None if pointer is None else pointer.current
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
@@ -132,9 +162,7 @@ def promote(settings: Settings, version: str) -> ReleasePointer:
     with contextlib.closing(_store(settings)) as store:
         artefacts.manifest(version)
         store.restore(version)
-        pointer = releases.promote(store, artefacts, version)
-        retire_superseded(store, settings.list_ttl_seconds)
-        return pointer
+        return releases.promote(store, artefacts, version)
 
 
 def rollback(settings: Settings) -> ReleasePointer:

@@ -20,6 +20,7 @@ from recsys.bundle import Bundle
 from recsys.errors import InvalidInput
 from recsys.events import MISSING
 from recsys.pipeline import recommend
+from recsys.releases import change
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.wire import Canary, ReleasePointer, UserRecord
@@ -105,17 +106,19 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
         CorruptArtefact: it is not among the artefacts.
     """
     open_artefacts(settings.artefacts).manifest(version)
-    with _store(settings) as store:
-        pointer = store.release()
+
+    def changed(pointer: ReleasePointer | None) -> ReleasePointer:
         if pointer is None or pointer.current == version:
             serving = "no release serves" if pointer is None else f"release {version} serves everybody already"
             raise InvalidInput(f"{serving}: a canary is a release beside the serving one; see `shortlist release list`")
+        return replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
+
+    with _store(settings) as store:
+        changed(store.release())  # the first thing to say, if it is so
         if not store.restore(version):  # which keeps a retired release from expiring
             message = f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run"
             raise InvalidInput(message)
-        changed = replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
-        store.set_release(changed)
-    return changed
+        return change(store, changed)
 
 
 def prune(settings: Settings, keep: int, now: float) -> list[str]:

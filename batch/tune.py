@@ -27,16 +27,14 @@ from recsys.settings import Protocol
 from recsys.training.fit import (
     FitParams,
     assemble,
-    groups_after,
-    groups_of_fresh,
-    horizon_of,
+    groups_inside,
     inner_past,
     item_table_of,
+    judged_inside,
     label_cuts,
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import Groups
 from recsys.training.split import before, cuts
 
 VALIDATION_USERS = 2000
@@ -83,12 +81,12 @@ def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float
         before_labels = towers_of(known, earlier, best, _quiet)
         behind = assemble(before_labels.towers, item_table_of(known, earlier), best)
         model = assemble(towers_of(known, inner, best, _quiet, before_labels.epochs).towers, table, best)
-        after = groups_after(behind, known, inner, label_cuts(inner, protocol), horizon_of(protocol), best)
-        groups = Groups.joined([after, groups_of_fresh(behind, known, inner, protocol, best)])
+        groups = groups_inside(behind, known, inner, protocol, best)
+        judged = judged_inside(behind, known, inner, protocol, best)
 
     def ranker(trial: Any) -> float:  # noqa: ANN401 - likewise
         chosen = replace(best.ranker, **_space(trial, _RANKER))
-        text = ranker_of(groups, replace(best, ranker=chosen)).text
+        text = ranker_of(groups, judged, replace(best, ranker=chosen)).text
         return _score(recommender(_with(model, text)), truth, past.n_items)
 
     changes, ranked, n_ranker = study.search(

@@ -1,7 +1,8 @@
 """Builds the Lambda's package: what serving needs and no more, its bytecode, and a bound on its size.
 
-Lambda takes 250 MB unpacked, and a cold start reads what is there. pip resolves the `serving` extra for the Lambda's own
-platform, so neither Docker nor that platform is needed. Only LightGBM's shared library is kept of its package, which would
+Lambda takes 250 MB unpacked, and a cold start reads what is there. pip fetches the Lambda's own wheels, so neither Docker nor
+that platform is needed: those of infra/locked/serving.txt, each with the hash that stands there. What was installed is listed
+in sbom.cdx.json. Only LightGBM's shared library is kept of its package, which would
 bring scipy; the OpenMP runtime it needs, and Lambda lacks, is the one that FAISS brings.
 """
 
@@ -11,10 +12,17 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+if __name__ == "__main__":  # as a script, where the project is not installed
+    sys.path.insert(0, str(ROOT))
+
+from infra import sbom  # noqa: E402 - once it can be found
+
+LOCKED = ROOT / "infra" / "locked" / "serving.txt"
 OURS = ("recsys", "lambda_handler")
 NOT_SERVED = ("recsys/training", "recsys/evaluation", "recsys/data")
 """Of our own packages, what only the batch imports."""
@@ -58,12 +66,11 @@ def build(out: Path, machine: str, python: str) -> float:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
         raise Refused(f"{out} is not empty: give a directory that is, or remove it")
-    plain, bare = requirements()
-    _install(out, machine, python, plain)
-    _install(out, machine, python, bare, "--no-deps")
+    installed = install(out, machine, python, LOCKED)
     _copy_ours(out)
     trim(out)
     _give_openmp(out)
+    sbom.write(out, installed)
     _compile(out, python)
     return check(out)
 
@@ -111,23 +118,28 @@ def size_mib(path: Path) -> float:
     return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
 
 
-def _install(out: Path, machine: str, python: str, needed: list[str], *options: str) -> None:
-    platforms = [f"manylinux_2_{minor}_{MACHINES[machine]}" for minor in GLIBC] + [f"manylinux2014_{MACHINES[machine]}"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-compile",
-        "--target",
-        str(out),
-    ]
-    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", "--upgrade", *options]
-    command += [f"--platform={platform}" for platform in platforms] + ["--constraint", str(ROOT / "constraints.txt"), *needed]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603 - pip, with our own arguments
-        raise Refused(f"pip could not install {', '.join(needed)} for {machine} and Python {python}: its message is above")
+def platforms(machine: str) -> list[str]:
+    """The options of pip for the wheels that run on the Lambda of a machine."""
+    named = [f"manylinux_2_{minor}_{MACHINES[machine]}" for minor in GLIBC] + [f"manylinux2014_{MACHINES[machine]}"]
+    return [f"--platform={platform}" for platform in named]
+
+
+def install(out: Path, machine: str, python: str, locked: Path) -> list[sbom.Installed]:
+    """Installs the packages of a lock, and no others, each from a file with one of its hashes; gives what it installed.
+
+    Raises:
+        Refused: pip failed, or an index offered another file.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "report.json"
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        command += ["--target", str(out), "--report", str(report), "--upgrade"]
+        command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms(machine)]
+        command += ["--require-hashes", "--no-deps", "--requirement", str(locked)]
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - pip, with our own arguments
+            message = f"pip could not install what {locked.name} lists for {machine} and Python {python}: its message is above"
+            raise Refused(f"{message}; `python -m infra.lock` writes the list again")
+        return sbom.read_report(report)
 
 
 def _copy_ours(out: Path) -> None:

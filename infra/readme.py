@@ -70,13 +70,18 @@ def _fresh_users(rows: list[dict[str, Any]], new: dict[str, Any]) -> str:
     lines = [
         f"**Fresh users**: {rows[0]['n_users']} users kept out of training, the next ten events after the first few, NDCG@10:",
         "",
-        "| events known | popularity | served at once | after a retraining |",
-        "|---|---|---|---|",
-        *(f"| {row['events']} | {' | '.join(_cell(row[m]) for m in ('popularity', 'fresh', 'retrained'))} |" for row in rows),
+        "| events known | mean, with ties | popularity | served at once | after a retraining |",
+        "|---|---|---|---|---|",
+        *(_fresh_row(row) for row in rows),
         "",
         _new_items(new),
     ]
     return "\n".join(lines)
+
+
+def _fresh_row(row: dict[str, Any]) -> str:
+    figures = " | ".join(_cell(row[method]) for method in ("popularity", "fresh", "retrained"))
+    return f"| {row['events']} | {row['mean_events']:.1f} | {figures} |"
 
 
 def _new_items(new: dict[str, Any]) -> str:

@@ -8,8 +8,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from lambda_handler.access import ADMIN_HEADER, KEY_HEADER, secure
 from lambda_handler.answers import Live
+from lambda_handler.base_path import BasePath
 from lambda_handler.deadline import Deadlines
 from lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
 from lambda_handler.events import Bounds, Intake
@@ -50,12 +53,13 @@ def create_app(
     tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
     """
     about = "Recommendations at the price of a lookup."
-    app = FastAPI(
+    app = _Api(
         title="Shortlist",
         version="0.1.0",
         description=about,
         lifespan=_lifespan(tallies),
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we count and log ourselves
+        redirect_slashes=False,  # another path is another id: nobody is sent from one user to another
         openapi_url=None,  # until the routes stand, so that those of the documentation are looked through last
     )
     metrics = Metrics() if metrics is None else metrics
@@ -65,10 +69,8 @@ def create_app(
     add_errors(app, metrics)
     logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
     add_counting(app, metrics, *logged, *_after(metrics, tallies, store))
-    app.add_middleware(HeadAsGet)
     app.add_middleware(Deadlines)
-    if settings.cors_origins:
-        _allow_origins(app, settings.cors_origins)
+    app.outermost(settings.cors_origins, settings.base_paths)
     add_recommend(app, recommender)
     bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, NEWCOMER_SECONDS)
     intake = Intake(EventLog(store), partial(_has_items, live), bounds, now)
@@ -79,11 +81,30 @@ def create_app(
     add_operations(app, serving, store, live, metrics)
     app.openapi_url = "/openapi.json"
     app.setup()
+    secure(app, settings)
     return app
 
 
 def _has_items(live: Live, version: str, item_ids: Sequence[str]) -> list[bool]:
     return [item is not None for item in live.items(version, item_ids)]
+
+
+class _Api(FastAPI):
+    """FastAPI, with what must stand outside its own handling of errors, so that it holds for a 500 as well."""
+
+    _origins: Sequence[str] = ()
+    _base_paths: Sequence[str] = ()
+
+    def outermost(self, origins: Sequence[str], base_paths: Sequence[str]) -> None:
+        """Serves pages of these origins, and below these base paths."""
+        self._origins, self._base_paths = origins, base_paths
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """See FastAPI."""
+        stack: ASGIApp = HeadAsGet(super().build_middleware_stack())
+        if self._base_paths:
+            stack = BasePath(stack, self._base_paths)
+        return _with_cors(stack, self._origins) if self._origins else stack
 
 
 def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list[Done]:
@@ -107,12 +128,28 @@ def _lifespan(tallies: Tallies | None) -> Callable[[FastAPI], AbstractAsyncConte
     return until_the_end
 
 
-def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+METHODS = ("GET", "HEAD", "POST", "DELETE")
+"""Every method that a route has."""
+
+HEADERS = (
+    "content-type",
+    "if-none-match",
+    "authorization",  # this and the next for whoever checks callers, here or before the API
+    KEY_HEADER.lower(),
+    ADMIN_HEADER.lower(),
+    "x-amz-date",  # these with a signature
+    "x-amz-security-token",
+    "x-amz-content-sha256",
+)
+
+
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     from fastapi.middleware.cors import CORSMiddleware
 
-    methods = ["GET", "HEAD", "POST"]
-    headers = ["content-type", "if-none-match", "authorization", "x-api-key"]  # the latter two for an authorizer before the API
-    headers += ["x-amz-date", "x-amz-security-token", "x-amz-content-sha256"]  # with which a signature comes
-    app.add_middleware(
-        CORSMiddleware, allow_origins=list(origins), allow_methods=methods, allow_headers=headers, expose_headers=["etag"]
+    return CORSMiddleware(
+        app,
+        allow_origins=list(origins),
+        allow_methods=list(METHODS),
+        allow_headers=list(HEADERS),
+        expose_headers=["etag", "retry-after", "www-authenticate"],
     )

@@ -24,6 +24,15 @@ UNREADABLE = 400
 """What FastAPI answers where a body cannot even be decoded."""
 
 
+CODES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    429: "too_many_requests",
+}
+"""Of refusals; each other status is `refused`."""
+
 VOLATILE = ("latency_ms", "list_age_s", "recommendation_id", "cache_hit")
 """What differs from one answer to the next without a difference in what is recommended."""
 
@@ -66,7 +75,7 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
     def refused(_request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == UNREADABLE:
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
-        code = {403: "forbidden", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+        code = CODES.get(error.status_code, "refused")
         response = _error(error.status_code, code, str(error.detail))
         response.headers.update(_with_head(error.headers or {}))
         return response
@@ -115,9 +124,13 @@ def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse(error_body(status, code, message, current().request_id), status_code=status)
+
+
+def error_body(status: int, code: str, message: str, request_id: str) -> dict[str, Any]:
+    """The one envelope of every error."""
     kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - HTTP's border
-    body = {"error": {"type": kind, "code": code, "message": message, "request_id": current().request_id}}
-    return JSONResponse(body, status_code=status)
+    return {"error": {"type": kind, "code": code, "message": message, "request_id": request_id}}
 
 
 Done = Callable[[Note, Scope, int, float], None]

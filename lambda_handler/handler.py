@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -9,11 +10,11 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from mangum import Mangum
-
 from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
 from lambda_handler.app import create_app
+from lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
+from lambda_handler.envelope import error_body
 from lambda_handler.metrics import Metrics
 from lambda_handler.request_log import say, tell_once
 from lambda_handler.tallies import Tallies
@@ -94,15 +95,40 @@ def build(metrics: Metrics) -> FastAPI:
 tell_once()
 _metrics = Metrics(emf="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = build(_metrics)
-_http = Mangum(app, lifespan="off")
+_http = Adapter(app)
 
 
-def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Answers HTTP API events; a schedule's warm-up event is answered by itself."""
-    if event.get("source") == "aws.events" or event.get("warmup") is True:
-        return {"ok": True}
+def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - whatever invokes the function
+    """Answers HTTP events of every kind, and warm-ups; any other event with what is wrong with it.
+
+    That is no exception: an error would be tried again, and counted by alarms, to no use.
+    """
+    if not is_http(event):
+        return {"ok": True} if is_warm_up(event) else _unknown(event)
     try:
         return _http(event, context)  # type: ignore[arg-type]
+    except MalformedRequest as error:
+        return _malformed(error, context)
     finally:
         sys.stdout.writelines(f"{line}\n" for line in _metrics.emf_lines(time.time_ns() // 1_000_000))
         sys.stdout.flush()
+
+
+def _unknown(event: object) -> dict[str, Any]:
+    """The answer to any other event. It names fields alone: values may be anybody's data."""
+    fields = sorted(str(name)[:40] for name in event)[:10] if isinstance(event, dict) else ()
+    has = ", ".join(fields) or type(event).__name__
+    rule = "HTTP events of API Gateway, a load balancer or a function URL, and warm-ups by a schedule"
+    message = f"the event, of {has}, is none that this function answers ({rule}): stop its source"
+    say(json.dumps({"level": "warning", "error": "UnknownEvent", "message": message}))
+    return {"ok": False, "error": message}
+
+
+def _malformed(error: MalformedRequest, context: object) -> dict[str, Any]:
+    request_id = getattr(context, "aws_request_id", "")
+    line = {"level": "warning", "error": "MalformedRequest", "message": str(error)}
+    say(json.dumps(line | {"request_id": request_id}))
+    message = "the request has a part that is no text or no base64: encode its path as UTF-8"
+    body = json.dumps(error_body(400, "malformed_request", message, request_id))
+    headers = {"content-type": "application/json"}
+    return {"statusCode": 400, "headers": headers, "body": body, "isBase64Encoded": False}

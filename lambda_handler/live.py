@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,12 @@ from lambda_handler import deadline
 from lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
 from lambda_handler.sampler import Sampler
 from lambda_handler.tallies import Tallies
-from recsys import bundle, strata
+from recsys import bundle, copies, strata
 from recsys.artefacts import open_artefacts
 from recsys.bundle import Bundle
 from recsys.counts import Hash
 from recsys.diversity import diversified
-from recsys.errors import ArtefactsUnavailable, ShortlistError, UnknownItem
+from recsys.errors import ArtefactsUnavailable, BrokenRelease, LoadFailed, NoRoom, Unavailable, UnknownItem
 from recsys.events import MISSING, Float32, Int32, UserStates
 from recsys.features import FEATURES, Candidates
 from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommend, unobserved, unsampled
@@ -35,10 +35,11 @@ from recsys.strata import Stratum
 from recsys.wire import ItemRecord, UserRecord
 
 AGAIN_SECONDS = 5.0
-"""After a bundle could not be loaded, it is tried again no sooner than this."""
+"""After a bundle could not be loaded, it is tried again no sooner than this; after the first failure of this machine (a file
+that could not be read, memory that was short) at the next request, for such a cause is often gone and costs little to ask."""
 
-KEPT_BUNDLES = 2
-"""Of a canary and of the release beside it; after a flip, of the release that a rollback would bring back."""
+REMEMBERED_FAILURES = 8
+"""Releases of which the last failure is kept; a pointer names three at most."""
 
 RESERVE = 3
 """How many of Redis's timeouts a request keeps back while it waits for a bundle."""
@@ -62,8 +63,20 @@ class _Loaded:
     """Of the features in training, where the bundle has them."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a bundle could not be loaded, how often in a row, and when (monotonic seconds) it is tried again."""
+
+    error: Unavailable | BrokenRelease
+    times: int
+    until: float
+
+
 class BundleLive:
-    """Answers from a release's bundle, which is fetched, verified and loaded once."""
+    """Answers from a release's bundle, which is fetched, verified and loaded once.
+
+    clock: seconds that never run backwards.
+    """
 
     def __init__(
         self,
@@ -75,9 +88,10 @@ class BundleLive:
         self._settings, self._observe, self._clock, self._sampler = settings, observe, clock, sampler
         self._lock = Lock()
         self._loaded: dict[str, _Loaded] = {}
-        self._loading: tuple[str, Future[_Loaded]] | None = None
-        self._failed: tuple[str, float, ShortlistError] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="bundle")
+        """By version, the most recently used last."""
+        self._loading: dict[str, Future[_Loaded]] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._one_at_a_time = Lock()
 
     def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
         """See `Live`."""
@@ -156,40 +170,103 @@ class BundleLive:
         ]
 
     def info(self, version: str) -> dict[str, object]:
-        """See `Live`."""
-        return self._bundle(version).bundle.manifest
+        """See `Live`; a figure that is no number is None, as JSON has it."""
+        return {name: _as_json(value) for name, value in self._bundle(version).bundle.manifest.items()}
 
     def _bundle(self, version: str) -> _Loaded:
         """The bundle of `version`; loaded in a thread of its own, so that a request can leave when its time is up.
 
         Raises:
             ArtefactsUnavailable: it is not there yet; the loading goes on.
+            Unavailable, BrokenRelease: it could not be loaded, now or a moment ago.
         """
         with self._lock:
-            if version in self._loaded:
-                return self._loaded[version]
-            if self._failed is not None and self._failed[0] == version and self._clock() < self._failed[1] + AGAIN_SECONDS:
-                raise self._failed[2]
-            if self._loading is None or self._loading[0] != version:
-                self._loading = version, self._pool.submit(_load, self._settings, version)
-            loading = self._loading[1]
+            loaded = self._loaded.pop(version, None)
+            if loaded is not None:
+                self._loaded[version] = loaded  # the last in order is the last used
+                return loaded
+            failure = self._failures.get(version)
+            if failure is not None and self._clock() < failure.until:
+                raise _again(failure.error)
+            loading = self._loading.get(version)
+            if loading is None:
+                loading = self._loading[version] = self._started(version)
         return self._awaited(version, loading)
+
+    def _started(self, version: str) -> Future[_Loaded]:
+        """Loads in a daemon thread: a process that is told to end does not wait for a download."""
+        future: Future[_Loaded] = Future()
+        try:
+            Thread(target=self._load, args=(version, future), name="bundle", daemon=True).start()
+        except RuntimeError as error:  # no more threads: nothing has begun that could fail later
+            raise LoadFailed(f"the bundle of {version} cannot be loaded ({error}): it is tried again") from error
+        return future
 
     def _awaited(self, version: str, loading: Future[_Loaded]) -> _Loaded:
         seconds = deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000  # for popular items from Redis instead
         try:
-            loaded = loading.result(None if seconds == math.inf else max(0.0, seconds))
+            return loading.result(None if seconds == math.inf else max(0.0, seconds))
         except Late as error:
             message = f"the bundle of {version} is not loaded before the request's deadline: it will be for a later one"
             raise ArtefactsUnavailable(message) from error
-        except ShortlistError as error:
+        except (Unavailable, BrokenRelease) as error:
+            raise _again(error) from error
+
+    def _load(self, version: str, future: Future[_Loaded]) -> None:
+        """Loads a bundle, and notes the outcome, whatever it is, before anybody learns of it."""
+        with self._one_at_a_time:
+            try:
+                loaded = self._tried(version)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, the process goes on serving, and tries again
+                failure = _explained(version, error)
+                with self._lock:
+                    self._note_failure(version, failure)
+                    self._loading.pop(version, None)
+                future.set_exception(failure)
+                return
             with self._lock:
-                self._failed, self._loading = (version, self._clock(), error), None
-            raise
+                self._loaded[version] = loaded
+                self._failures.pop(version, None)
+                self._loading.pop(version, None)
+        future.set_result(loaded)
+
+    def _tried(self, version: str) -> _Loaded:
+        """The bundle; where the disk or the memory is too small for another one, without those that are loaded."""
         with self._lock:
-            latest = list(self._loaded.items())[1 - KEPT_BUNDLES :]
-            self._loaded, self._loading, self._failed = {**dict(latest), version: loaded}, None, None
-        return loaded
+            for old in list(self._loaded)[: -(copies.KEPT - 1)]:
+                del self._loaded[old]
+            kept = list(self._loaded)
+        copies.note_use(_directory(self._settings), kept)
+        try:
+            return _load(self._settings, version)
+        except (NoRoom, MemoryError):
+            if not kept:
+                raise
+        with self._lock:
+            self._loaded.clear()  # a mapped file keeps its room on the disk until it is let go of
+        return _load(self._settings, version)
+
+    def _note_failure(self, version: str, error: Unavailable | BrokenRelease) -> None:
+        before = self._failures.pop(version, None)
+        times = 1 if before is None else before.times + 1
+        wait = 0.0 if isinstance(error, LoadFailed) and times == 1 else AGAIN_SECONDS
+        kept = list(self._failures.items())[1 - REMEMBERED_FAILURES :]
+        self._failures = {**dict(kept), version: _Failure(_again(error), times, self._clock() + wait)}
+
+
+def _explained(version: str, error: BaseException) -> Unavailable | BrokenRelease:
+    """The error as one that every caller has an answer to."""
+    if isinstance(error, (Unavailable, BrokenRelease)):
+        return error
+    what = f"{type(error).__name__}: {error}"
+    failure = LoadFailed(f"the bundle of {version} could not be loaded ({what}): mend the cause; it is tried again by itself")
+    failure.__cause__ = error
+    return failure
+
+
+def _again(error: Unavailable | BrokenRelease) -> Unavailable | BrokenRelease:
+    """The same error for another request: one object raised many times would gather the frames of all of them."""
+    return type(error)(*error.args)
 
 
 def open_live(settings: Settings, observe: Observe, tallies: Tallies, keys: Keys) -> BundleLive:
@@ -199,10 +276,13 @@ def open_live(settings: Settings, observe: Observe, tallies: Tallies, keys: Keys
     return BundleLive(settings, observe, sampler=sampler)
 
 
+def _directory(settings: Settings) -> Path:
+    return Path(settings.bundle_dir) / "shortlist"
+
+
 def _load(settings: Settings, version: str) -> _Loaded:
-    directory = Path(settings.bundle_dir) / "shortlist"
-    fetched = open_artefacts(settings.artefacts).fetch(version, directory)
-    opened = bundle.load(fetched)
+    with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
+        opened, trained = bundle.read(release), strata.read(release)
     rows: dict[str, list[int]] = {}
     for row, names in enumerate(opened.catalogue.categories):
         for name in names:
@@ -210,7 +290,7 @@ def _load(settings: Settings, version: str) -> _Loaded:
     vectors = opened.model.towers.items[:, :-1]
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, strata.load(fetched))
+    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained)
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
@@ -281,3 +361,12 @@ def _ranked(loaded: _Loaded, rows: Int32, scores: Float32, retrieval: Float32, n
         n_candidates,
         unknown,
     )
+
+
+def _as_json(value: object) -> object:
+    """A manifest's value without NaN and infinity, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

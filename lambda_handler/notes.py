@@ -13,7 +13,10 @@ from lambda_handler.answers import Answer
 
 @dataclass(slots=True)
 class Note:
-    """Of one request. shown: items of its recommendation answer; at: unix seconds; head: whether no body is sent."""
+    """Of one request. shown: items of its recommendation answer; at: unix seconds; head: whether no body is sent.
+
+    caller: the name of the API key by which the request came.
+    """
 
     request_id: str
     head: bool = False
@@ -24,6 +27,7 @@ class Note:
     shown: int = 0
     at: float = 0.0
     error: Exception | None = None
+    caller: str | None = None
 
 
 _NOTE: ContextVar[Note | None] = ContextVar("note", default=None)

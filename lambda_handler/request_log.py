@@ -51,6 +51,8 @@ class RequestLog:
             "ms": round(seconds * 1000, 3),
             "degraded": note.degraded,
         }
+        if note.caller is not None:
+            told["caller"] = note.caller
         if self._users:
             told["user"] = note.user or scope.get("path_params", {}).get("user_id")
         if note.error is not None:

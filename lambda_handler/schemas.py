@@ -2,27 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
+from fastapi import Path
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    PlainValidator,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-Text = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+from recsys import values
+from recsys.errors import InvalidInput
+
+
+def _by(rule: Callable[[object], object]) -> PlainValidator:
+    """Validates by a rule of `recsys.values`, whose message reaches the caller as it is."""
+
+    def check(value: object) -> object:
+        try:
+            return rule(value)
+        except InvalidInput as error:
+            raise PydanticCustomError("value", "{message}", {"message": str(error)}) from None
+
+    return PlainValidator(check)
+
+
+def _id(value: object) -> str | int:
+    """The id by the one reading; an integer stays one, so that an answer gives it back as it came."""
+    read = values.id_of(value)
+    return read if isinstance(value, str) else int(read)
+
+
+ID_TEXT: dict[str, Any] = {"type": "string", "pattern": values.ID_PATTERN}
+ID_SHOWN: dict[str, Any] = {
+    "anyOf": [ID_TEXT, {"type": "integer"}],
+    "description": f"Text of 1 to {values.LONGEST_ID} characters or a whole number; 42, 42.0, ' 42 ' and '42.0' are '42'.",
+}
+Text = Annotated[StrictStr, Field(min_length=1, max_length=values.LONGEST_ID)]
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]  # whole ones too
-Id = Text | Annotated[StrictInt, Field(gt=-(10**19), lt=10**19)]  # bounds that the document's floating point can say
-Seconds = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Id = Annotated[str | int, _by(_id), WithJsonSchema(ID_SHOWN)]
+"""An id in a body."""
+
+IdText = Annotated[str, _by(values.id_of), WithJsonSchema(ID_TEXT)]
+"""An id in a path or a query, which are text."""
+
+UserPath = Annotated[IdText, Path(description="The user's id.")]
+ItemPath = Annotated[IdText, Path(description="The item's id.")]
+Seconds = Annotated[
+    int,
+    _by(values.time_of),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.LATEST}),
+]
+Weight = Annotated[
+    float,
+    _by(values.weight_of),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.HEAVIEST}),
+]
+Label = Annotated[
+    str,
+    _by(values.label_of),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": values.LONGEST_ID}),
+]
+Position = Annotated[
+    int,
+    _by(values.position_of),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.LAST_POSITION}),
+]
 Attributes = dict[Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number]
 Source = Literal["batch", "live", "session", "popular", "stale"]
 
@@ -31,6 +91,7 @@ MAX_EXCLUDED = 1000
 MAX_EVENTS = 500
 MAX_RANKED = 500
 MAX_ATTRIBUTES = 100
+_FIELD_SHOWN = 60
 
 
 class HistoryEvent(BaseModel):
@@ -39,7 +100,18 @@ class HistoryEvent(BaseModel):
     model_config = ConfigDict(extra="forbid")
     item_id: Id
     timestamp: Seconds | None = Field(default=None, description="Unix seconds; events without one keep their order.")
-    weight: Number | None = Field(default=None, description="A rating or another strength.")
+    weight: Weight | None = Field(default=None, description="A rating or another strength.")
+
+
+def _kind(value: object) -> str:
+    """Which form an entry of a history has, so that an error is about that form."""
+    return "event" if isinstance(value, (dict, HistoryEvent)) else "item"
+
+
+HistoryEntry = Annotated[
+    Annotated[Id, Tag("item")] | Annotated[HistoryEvent, Tag("event")],
+    Discriminator(_kind),
+]
 
 
 class RecommendRequest(BaseModel):
@@ -51,7 +123,7 @@ class RecommendRequest(BaseModel):
     user_id: Id
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
     use_cache: StrictBool = Field(default=True, description="false computes live, whatever is stored.")
-    history: list[Id | HistoryEvent] | None = Field(
+    history: list[HistoryEntry] | None = Field(
         default=None,
         max_length=MAX_HISTORY,
         description="What the user did, oldest first. It replaces the stored history for this answer.",
@@ -80,7 +152,40 @@ class ListQuery(BaseModel):
 class UserQuery(ListQuery):
     """The same, and which items not."""
 
-    exclude: list[Text] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated.")
+    exclude: list[IdText] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated.")
+
+
+class OfUserQuery(UserQuery):
+    """The same, and whose list; for ids that a path cannot hold."""
+
+    user_id: IdText = Field(description="The user's id, of any characters.")
+
+
+class ItemQuery(BaseModel):
+    """Which item."""
+
+    model_config = ConfigDict(extra="forbid")
+    item_id: IdText = Field(description="The item's id, of any characters.")
+
+
+class OfItemQuery(ListQuery):
+    """How many items like which, and of which categories."""
+
+    item_id: IdText = Field(description="The item's id, of any characters.")
+
+
+class UserBody(BaseModel):
+    """Which user; for ids that a path cannot hold."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "acme/42"}]})
+    user_id: Id
+
+
+class ItemBody(BaseModel):
+    """Which item; for ids that a path cannot hold."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"item_id": "sku/7"}]})
+    item_id: Id
 
 
 class RankRequest(BaseModel):
@@ -97,7 +202,7 @@ class RankRequest(BaseModel):
         },
     )
     user_id: Id | None = None
-    history: list[Id | HistoryEvent] | None = Field(default=None, max_length=MAX_HISTORY)
+    history: list[HistoryEntry] | None = Field(default=None, max_length=MAX_HISTORY)
     attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     items: list[Id] = Field(min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too.")
 
@@ -195,13 +300,13 @@ class Event(BaseModel):
             "examples": [{"event_id": "a1", "user_id": "42", "item_id": "50", "timestamp": 1785542400, "weight": 5}]
         },
     )
-    event_id: Annotated[Text, Field(description="Tells this event from every other of the user; sending it again is safe.")]
+    event_id: Label = Field(description="Tells this event from every other of the user; sending it again is safe.")
     user_id: Id
     item_id: Id
     timestamp: Seconds = Field(description="Unix seconds.")
-    weight: Annotated[Number, Field(ge=0)] | None = Field(default=None, description="A rating or another strength.")
-    recommendation_id: Text | None = Field(default=None, description="Of the answer that the user acted on.")
-    position: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(default=None, description="Where in it the item stood.")
+    weight: Weight | None = Field(default=None, description="A rating or another strength.")
+    recommendation_id: Label | None = Field(default=None, description="Of the answer that the user acted on.")
+    position: Position | None = Field(default=None, description="Where in it the item stood.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +321,23 @@ def _or_invalid(value: object, check: ValidatorFunctionWrapHandler) -> Event | I
     try:
         event: Event = check(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        return Invalid(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))))
+        return Invalid(_explained(error.errors()[0]))
     return event
+
+
+def _explained(error: ErrorDetails) -> str:
+    """An event's first error: its field, the value, the rule and the remedy."""
+    field = ascii(".".join(map(str, error["loc"][:1])))[1:-1][:_FIELD_SHOWN]
+    kind, given = error["type"], values.shown(error["input"])
+    if kind == "value":
+        return f"{field}: {error['msg']}"
+    if kind == "missing":
+        return f"{field}: it is missing: every event has event_id, user_id, item_id and timestamp"
+    if kind == "extra_forbidden":
+        return f"{field}: an event has no such field: leave it out"
+    if not field:
+        return f"{given} is no event: send an object with event_id, user_id, item_id and timestamp"
+    return f"{field}: {given} is refused: {error['msg']}"
 
 
 class EventsRequest(BaseModel):
@@ -304,9 +423,13 @@ class ErrorAnswer(BaseModel):
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}}
 NO_RELEASE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "There is no such release."}}
-FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"model": ErrorAnswer, "description": "Without the admin key."}}
 UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
-ERRORS: dict[int | str, dict[str, Any]] = {
+REFUSED: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "Nobody is known to call. Only where callers are checked."},
+    403: {"model": ErrorAnswer, "description": "The caller may not do this, or not for this user."},
+    429: {"model": ErrorAnswer, "description": "Too many requests by one API key; see Retry-After."},
+}
+ERRORS: dict[int | str, dict[str, Any]] = REFUSED | {
     422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},
     503: {"model": ErrorAnswer, "description": "Nothing can be answered now; see Retry-After."},
 }

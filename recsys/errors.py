@@ -7,7 +7,10 @@ ShortlistError
 │   └── InvalidData       an interactions, items or users table breaks its schema
 ├── Unavailable           a part outside this process did not answer: try again, or fall back
 │   ├── StoreUnavailable      Redis
-│   └── ArtefactsUnavailable  S3 or the artefact directory
+│   ├── ArtefactsUnavailable  S3 or the artefact directory
+│   │   └── LoadFailed        a release is there, and this process could not load it: disk, permissions, memory
+│   │       └── NoRoom        the disk is too small for it
+│   └── LeaseHeld             another batch is at work
 ├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores): a bug of ours
 │   └── KnowsTheFuture    an evaluation in which something depends on what came after the cut
 └── BrokenRelease         what was read is not what was published: rebuild, or activate another release
@@ -47,6 +50,18 @@ class StoreUnavailable(Unavailable):
 
 class ArtefactsUnavailable(Unavailable):
     """S3 or the artefact directory could not be read or written."""
+
+
+class LoadFailed(ArtefactsUnavailable):
+    """A release is there, but this process could not load it: its disk, permissions or memory refused."""
+
+
+class NoRoom(LoadFailed):
+    """The local disk has too little room for a release."""
+
+
+class LeaseHeld(Unavailable):
+    """Another batch holds the lease, or has taken it over."""
 
 
 class BrokenMethod(ShortlistError):

@@ -6,6 +6,7 @@ A file appears whole or not at all, and when `write` returns it outlives a power
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,17 @@ from recsys.errors import InvalidInput
 
 PREFIX, SUFFIX = "events-", ".parquet"
 PATTERN = f"{PREFIX}*{SUFFIX}"
+
+DEAD_LETTERS = "dead-letters-"
+"""Files, as Parquet too, of entries that could not be drained as events."""
+
+UNREADABLE = "unreadable-"
+"""Files of one such entry each, which earlier releases wrote."""
+
+
+def pattern_of(address: str) -> str:
+    """The pattern that all files of events at `address` match, whatever characters the address has."""
+    return f"{glob.escape(address.rstrip('/'))}/{PATTERN}"
 
 
 class EventFiles(Protocol):
@@ -33,8 +45,8 @@ class EventFiles(Protocol):
             ArtefactsUnavailable: S3 does not answer, here and in every method.
         """
 
-    def names(self) -> list[str]:
-        """The names of the files of events, sorted."""
+    def names(self, prefix: str = PREFIX) -> list[str]:
+        """The names of the files of events, or of those with another prefix, sorted."""
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
@@ -51,8 +63,9 @@ def open_event_files(address: str) -> EventFiles:
     return S3EventFiles(address) if address.startswith(s3.SCHEME) else DirectoryEventFiles(address)
 
 
-def _is_events(name: str) -> bool:
-    return name.startswith(PREFIX) and name.endswith(SUFFIX) and "/" not in name
+def _is_one_of(name: str, prefix: str) -> bool:
+    suffix = ".bin" if prefix == UNREADABLE else SUFFIX
+    return name.startswith(prefix) and name.endswith(suffix) and "/" not in name
 
 
 class DirectoryEventFiles:
@@ -77,9 +90,9 @@ class DirectoryEventFiles:
         except OSError as error:
             raise InvalidInput(f"events cannot be written to {self.address!r} ({error}): free or mend the disk") from error
 
-    def names(self) -> list[str]:
+    def names(self, prefix: str = PREFIX) -> list[str]:
         """See `EventFiles`."""
-        return sorted(path.name for path in self._directory.glob(PATTERN))
+        return sorted(path.name for path in self._directory.glob(f"{prefix}*") if _is_one_of(path.name, prefix))
 
     def read(self, name: str) -> bytes:
         """See `EventFiles`."""
@@ -122,12 +135,12 @@ class S3EventFiles:
         self.names()  # a bucket that cannot be used is told before anything is taken from the stream
         yield
 
-    def names(self) -> list[str]:
+    def names(self, prefix: str = PREFIX) -> list[str]:
         """See `EventFiles`."""
         with s3.errors(self._bucket):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + PREFIX)
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
             found = [entry["Key"].removeprefix(self._prefix) for page in pages for entry in page.get("Contents", ())]
-        return sorted(filter(_is_events, found))
+        return sorted(name for name in found if _is_one_of(name, prefix))
 
     def read(self, name: str) -> bytes:
         """See `EventFiles`."""

@@ -27,7 +27,7 @@ MISSING = -1
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Interactions in the stable order (user, time, row of the source).
+    """Interactions in the order (user, time, draw): events of one user and time have no order, see `recsys.ties`.
 
     user: int32[n] user rows, non-decreasing; item: int32[n] item rows; time: int64[n] seconds (or sequence numbers);
     weight: float32[n] ratings or weights, NaN where there is none.
@@ -96,6 +96,19 @@ class UserStates:
             self.attributes[start:stop],
             self.seen_rows[offsets[0] : offsets[-1]],
             offsets - offsets[0],
+        )
+
+    def take(self, mask: NDArray[np.bool_]) -> UserStates:
+        """The states where `mask` (bool[U]) holds, in their order."""
+        lengths = np.diff(self.seen_offsets)
+        return UserStates(
+            self.items[mask],
+            self.times[mask],
+            self.weights[mask],
+            self.n_events[mask],
+            self.attributes[mask],
+            self.seen_rows[np.repeat(mask, lengths)],
+            np.concatenate(([0], np.cumsum(lengths[mask]))).astype(np.int64),
         )
 
 

@@ -61,6 +61,9 @@ _SUMS: tuple[tuple[str, int, float], ...] = (
 _SUM_DECAYS = decays(tuple(half_life for _, _, half_life in _SUMS))
 _RECENT, _ALL = decays((5.0, 60.0))
 
+MOST_DEVIATIONS = 1e4
+"""Where standardised weights are cut off: no honest weight lies there, and sums of larger ones would overflow 32 bits."""
+
 
 def feature_hash() -> str:
     """Sixteen hex digits that change with the features' names, order or defaults."""
@@ -134,7 +137,7 @@ def _history_columns(states: UserStates, items: Int32, table: ItemTable) -> dict
 
     popularity = recent(table.popularity)
     year_gap = table.year[items] - recent(table.year)
-    weights = (states.weights - np.float32(table.weight_mean)) / np.float32(table.weight_scale)
+    weights = _standardised(states.weights, table)
     return {
         "year_gap": year_gap,
         "year_distance": np.abs(year_gap),
@@ -144,6 +147,12 @@ def _history_columns(states: UserStates, items: Int32, table: ItemTable) -> dict
         "history_weight": _weighted_mean(weights, _ALL)[:, None],
         "history_popularity": popularity,
     }
+
+
+def _standardised(weights: Float32, table: ItemTable) -> Float32:
+    """float32[U, N]: weights as deviations from the mean, at most MOST_DEVIATIONS; NaN where there is none."""
+    bound = np.float32(min(MOST_DEVIATIONS * table.weight_scale, float(np.finfo(np.float32).max)))
+    return np.clip(weights - np.float32(table.weight_mean), -bound, bound) / np.float32(table.weight_scale)
 
 
 def _weighted_mean(values: Float32, weights: Float32) -> Float32:
@@ -172,7 +181,7 @@ def _neighbour_sums(states: UserStates, items: Int32, table: ItemTable) -> dict[
     out = {name: np.zeros(items.shape, np.float32) for name, _, _ in _SUMS}
     out["near_liked"] = np.zeros(items.shape, np.float32)
     place = np.full(len(table.popularity), items.shape[1], np.int64)  # where an item stands among a user's candidates
-    weights = (states.weights - np.float32(table.weight_mean)) / np.float32(table.weight_scale)
+    weights = _standardised(states.weights, table)
     weights = np.where(np.isfinite(weights), weights, 0)
     for user, row in enumerate(items):
         count = int((row != MISSING).sum())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recsys.errors import BundleMismatch, CorruptArtefact
 from recsys.events import Float32
 from recsys.features import FEATURES, feature_hash
+from recsys.lightgbm_text import checked
 
 _FLOAT32 = 0
 _ROW_MAJOR = 1
@@ -39,7 +40,7 @@ class Ranker:
 
         Raises:
             BundleMismatch: the model was trained on other features than this code's.
-            CorruptArtefact: LightGBM cannot read the text.
+            CorruptArtefact: the text is none that training writes; LightGBM, which could end the process, does not see it.
         """
         found = text.rpartition(_STAMP)[2].strip()
         if found != feature_hash():
@@ -47,12 +48,11 @@ class Ranker:
                 f"the ranker has features {found[:16]!r}, this code {feature_hash()}: rebuild it, or activate an older release"
             )
             raise BundleMismatch(message)
+        model = checked(text.rpartition(_STAMP)[0], len(FEATURES)).encode()
         self._library = _library()
         self._handle = ctypes.c_void_p()
         trees = ctypes.c_int()
-        code = self._library.LGBM_BoosterLoadModelFromString(
-            text.rpartition(_STAMP)[0].encode(), ctypes.byref(trees), ctypes.byref(self._handle)
-        )
+        code = self._library.LGBM_BoosterLoadModelFromString(model, ctypes.byref(trees), ctypes.byref(self._handle))
         if code:
             raise CorruptArtefact(f"LightGBM cannot read the ranker ({self._error()}): publish the release again")
         self.n_trees = trees.value

@@ -33,12 +33,14 @@ def open_client() -> Any:  # noqa: ANN401 - boto3 clients have no static type
 
 @contextmanager
 def errors(bucket: str) -> Iterator[None]:
-    """Turns what boto3 raises into ArtefactsUnavailable."""
+    """Turns what boto3 raises into ArtefactsUnavailable, also where the answer is none of S3's (a proxy's page)."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (Boto3Error, BotoCoreError, ClientError) as error:
+    except (Boto3Error, BotoCoreError, ClientError, ResponseParserError, HTTPError) as error:
         message = f"s3://{bucket} does not answer as it should ({error}): check its name, the network and permissions"
         raise ArtefactsUnavailable(message) from error

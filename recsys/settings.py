@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
+from recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
 from recsys.errors import InvalidSettings
+from recsys.redis_url import parse_redis_url
 
 Value = TypeVar("Value")
 Loss = Literal["sampled_softmax", "bpr"]
@@ -20,7 +22,10 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SECRET_LENGTH = 16
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+_BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
+API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
+"""What the API's own paths begin with, so that a base path must not."""
+_NAMESPACE = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,12 @@ class Settings:
     """`LOSS` (sampled_softmax): what the towers minimise, sampled_softmax or bpr."""
     cache_ttl_seconds: int
     """`CACHE_TTL_SECONDS` (300): how long a live result is kept."""
-    redis_url: str
-    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true`, `?iam=CACHE` (see `open_store`)."""
+    redis_url: str = field(repr=False)
+    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true`, `?iam=CACHE` (see `redis_url`)."""
     artefacts: str
     """`SHORTLIST_ARTEFACTS` (./artefacts): where releases are kept, a directory or s3://bucket/prefix."""
     namespace: str
-    """`SHORTLIST_NAMESPACE` (shortlist): what every key in Redis starts with."""
+    """`SHORTLIST_NAMESPACE` (shortlist): what keys in Redis start with; no braces and no blanks."""
     list_length: int
     """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000; at most `TOP_K_CANDIDATES`."""
     list_ttl_seconds: int
@@ -60,7 +65,7 @@ class Settings:
     """`SHORTLIST_MAX_NEWCOMERS` (1000000): users of a day who may have a record before a batch has learnt of them; about 500
     bytes each, for three days. The events of the others are kept for the batch all the same."""
     redis_timeout_ms: int
-    """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for Redis."""
+    """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for each command of Redis, and once more where it is retried."""
     release_cache_seconds: float
     """`SHORTLIST_RELEASE_CACHE_SECONDS` (5): how long a process trusts the release pointer that it read."""
     threads: int
@@ -83,8 +88,21 @@ class Settings:
     """`SHORTLIST_CORS_ORIGINS` (none): origins whose pages may call the API, with commas between; `*` for any."""
     admin_key: str | None = field(repr=False)
     """`SHORTLIST_ADMIN_KEY` (none): what the header X-Shortlist-Admin-Key must hold, 16 characters or more; none closes them."""
+    base_paths: tuple[str, ...]
+    """`SHORTLIST_BASE_PATH` (none): the stage or mapping before the API's paths; several with commas."""
+    jwt_user_claim: str | None
+    """`SHORTLIST_JWT_USER_CLAIM` (none): the claim with the user for whom a token may act.
+
+    With it, or with API keys, only known callers are answered.
+    """
+    api_keys: tuple[ApiKey, ...] = field(repr=False)
+    """`SHORTLIST_API_KEYS` (none): `name:scope+scope:key`, several with commas, or a file of them."""
+    api_key_rate: float
+    """`SHORTLIST_API_KEY_RATE` (100): requests a second of each API key, in each process; 0 for any number."""
     bundle_dir: Path
-    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a Lambda unpacks the bundle."""
+    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a process keeps its copies of bundles from S3."""
+    bundle_max_mb: int
+    """`SHORTLIST_BUNDLE_MAX_MB` (480): MiB of disk that a process has for one bundle from S3; a larger one is not published."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -105,9 +123,9 @@ class Settings:
             exploration_share=read.number("EXPLORATION_SHARE", 0.01, 0.0, 0.5),
             loss=read.choice("LOSS", "sampled_softmax", LOSSES),
             cache_ttl_seconds=read.integer("CACHE_TTL_SECONDS", 300, 1, 86_400),
-            redis_url=read.url("REDIS_URL", "redis://localhost:6379"),
+            redis_url=read.redis_url("REDIS_URL", "redis://localhost:6379"),
             artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
-            namespace=read.text("SHORTLIST_NAMESPACE", "shortlist"),
+            namespace=read.namespace("SHORTLIST_NAMESPACE", "shortlist"),
             list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
             list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 86_400, 60, 31_536_000),
             max_waiting_events=read.integer("SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000),
@@ -124,7 +142,13 @@ class Settings:
             log_users=read.choice("SHORTLIST_LOG_USERS", "off", ("on", "off")) == "on",
             cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
             admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
+            base_paths=read.base_paths("SHORTLIST_BASE_PATH"),
+            jwt_user_claim=read.optional("SHORTLIST_JWT_USER_CLAIM"),
+            api_keys=read.api_keys("SHORTLIST_API_KEYS"),
+            api_key_rate=read.number("SHORTLIST_API_KEY_RATE", 100.0, 0.0, 1_000_000.0),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
+            # 480 of the 512 MB that a function has without more ephemeral storage, which SnapStart excludes
+            bundle_max_mb=read.integer("SHORTLIST_BUNDLE_MAX_MB", 480, 1, 1_048_576),
         )
 
 
@@ -138,6 +162,13 @@ class _Reader:
         value = self._environ.get(name, default)
         if not value.strip():
             raise InvalidSettings(f"{name} is empty: give a value, or unset it for the default {default!r}")
+        return value
+
+    def namespace(self, name: str, default: str) -> str:
+        """Braces are a cluster's hash tags, which say where keys lie."""
+        value = self.text(name, default)
+        if not _NAMESPACE.fullmatch(value):
+            raise InvalidSettings(f"{name}={value!r}: must be 1 to 100 printable characters, without braces and blanks")
         return value
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
@@ -161,11 +192,9 @@ class _Reader:
             raise InvalidSettings(f"{name}={text!r}: must be one of {', '.join(map(str, choices))}")
         return found
 
-    def url(self, name: str, default: str) -> str:
+    def redis_url(self, name: str, default: str) -> str:
         value = self.text(name, default)
-        if not value.startswith(REDIS_SCHEMES):
-            scheme = value.partition("://")[0] if "://" in value else "none"  # the rest may hold a password
-            raise InvalidSettings(f"{name} has scheme {scheme!r}: must start with one of {', '.join(REDIS_SCHEMES)}")
+        parse_redis_url(value)
         return value
 
     def origins(self, name: str) -> tuple[str, ...]:
@@ -189,6 +218,36 @@ class _Reader:
             )
         return value
 
+    def optional(self, name: str) -> str | None:
+        value = self.text(name, "none").strip()
+        return None if value == "none" else value
+
+    def base_paths(self, name: str) -> tuple[str, ...]:
+        text = self.optional(name)
+        if text is None:
+            return ()
+        paths = tuple(part.strip().strip("/") for part in text.split(","))
+        for path in paths:
+            if not _BASE_PATH.fullmatch(path) or path.partition("/")[0] in API_ROOTS:
+                rule = "must be like rec or rec/prod, of A-Z a-z 0-9 . _ ~ -"
+                roots = f"and not begin as the API's own paths do ({', '.join(API_ROOTS)})"
+                raise InvalidSettings(f"{name} has {path!r}: {rule}, {roots}")
+        return tuple(f"/{path}" for path in paths)
+
+    def api_keys(self, name: str) -> tuple[ApiKey, ...]:
+        """Entries, or those of a file, whose path has no colon. No message holds the secret text."""
+        text = self.optional(name)
+        if text is None:
+            return ()
+        try:
+            return parse_api_keys(text.split(",") if ":" in text else _lines_of(Path(text)))
+        except InvalidApiKey as error:
+            raise InvalidSettings(f"{name} {error}") from None
+        except (OSError, ValueError):
+            rule = "give name:scope+scope:key, or the path of a file with one on each line"
+            message = f"{name} names no file that can be read, and has no colon: {rule}"
+            raise InvalidSettings(message) from None
+
     def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:
         text = self.text(name, str(default))
         try:
@@ -199,3 +258,9 @@ class _Reader:
         if not low <= value <= high:
             raise InvalidSettings(f"{name}={text!r}: must be from {low} to {high}")
         return value
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a file of secrets, without blank ones and remarks."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

@@ -206,10 +206,39 @@ def unpack(packed: bytes) -> Histograms:
     try:
         layout, rows, told = msgpack.unpackb(packed, use_list=False)
         if layout == LAYOUT:
-            return Histograms(rows, {name: Histogram(*parts) for name, *parts in told})
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+            found = Histograms(rows, {name: Histogram(*parts) for name, *parts in told})
+            if _is_sound(found):
+                return found
+            raise CorruptArtefact("the training histograms have cells that none can have: publish the release again")
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise CorruptArtefact(f"the training histograms cannot be read ({error}): publish the release again") from error
     raise CorruptArtefact(f"the training histograms have layout {layout!r}, not {LAYOUT}: publish a release with this code")
+
+
+def _is_sound(found: Histograms) -> bool:
+    """Whether these can be histograms: names, counts for each cell, and bounds that can be searched."""
+    if not _are_counts((found.rows,)) or not all(isinstance(name, str) for name in found.features):
+        return False
+    return all(_is_histogram(each) for each in found.features.values())
+
+
+def _is_histogram(found: Histogram) -> bool:
+    if not all(isinstance(part, tuple) for part in (found.bounds, found.design, found.counts)):
+        return False
+    if len(found.bounds) > MAX_CELLS + 1:
+        return False
+    cells = len(found.bounds) + 2
+    if len(found.design) != cells or len(found.counts) != cells or not _are_counts(found.design + found.counts):
+        return False
+    numbers = all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in found.bounds)
+    if found.ordered is True:
+        return numbers and len(found.bounds) > 0 and sorted(found.bounds) == list(found.bounds)
+    return found.ordered is False and (numbers or all(isinstance(bound, str) for bound in found.bounds))
+
+
+def _are_counts(values: Sequence[object]) -> bool:
+    """Whole numbers whose sums stay within int64."""
+    return all(type(value) is int and 0 <= value < 2**50 for value in values)
 
 
 def load(directory: Path) -> dict[str, Histograms] | None:
@@ -224,7 +253,7 @@ def load(directory: Path) -> dict[str, Histograms] | None:
     try:
         told = msgpack.unpackb(path.read_bytes())
         return {str(name): unpack(packed) for name, packed in told.items()}
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, msgpack.UnpackException) as error:
         raise CorruptArtefact(f"{path} cannot be read ({error}): publish the release again") from error
 
 

@@ -6,20 +6,19 @@ so they lie in one slot and are read in one round trip.
 
 from __future__ import annotations
 
-import functools
+import enum
 import hashlib
-import math
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ParamSpec, Protocol, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any, Protocol, TypeVar
 
-from recsys.errors import CorruptArtefact, InvalidSettings, StoreUnavailable
+from recsys.circuit import Guard
+from recsys.errors import CorruptArtefact, StoreUnavailable
 from recsys.histories import merge
+from recsys.redis_client import RedisLink, bounded, connector
 from recsys.watermark import position_in
 from recsys.wire import (
     ItemRecord,
@@ -33,7 +32,8 @@ from recsys.wire import (
     unpack_user,
 )
 
-P = ParamSpec("P")
+__all__ = ["PIPELINE", "Guard", "Keys", "RedisStore", "Store", "bounded", "open_store"]
+
 R = TypeVar("R")
 
 PIPELINE = 500
@@ -66,6 +66,56 @@ if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[4]) en
 return 1
 """
 
+_FLIP = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[3] == 'new' then
+  local token = (tonumber(redis.call('GET', KEYS[2])) or 0) + 1
+  redis.call('SET', KEYS[2], string.format('%d', token))
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+_FLIP_UNDER_LEASE = """
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+if redis.call('GET', KEYS[2]) ~= ARGV[4] then return -2 end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseProof:
+    """What shows that a batch holds the lease: its entry in Redis, and its fencing token."""
+
+    holder: bytes
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlipIf:
+    """On what condition the pointer is set.
+
+    expected: the stored bytes that it replaces, None for none; lease: held by the batch that flips, its token the newest;
+    new_token: draws the next fencing token, so that no batch that runs at this moment may flip the pointer afterwards.
+    """
+
+    expected: bytes | None
+    lease: LeaseProof | None = None
+    new_token: bool = False
+
+
+class Flip(enum.Enum):
+    """How a change of the pointer ended."""
+
+    DONE = 1
+    CHANGED = 0
+    """The pointer was no longer the expected one."""
+    LEASE_LOST = -1
+    OVERTAKEN = -2
+    """Somebody has drawn a newer fencing token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -76,6 +126,14 @@ class Keys:
     def release(self) -> str:
         """Msgpack {current, previous, canary?: {version, percent}}."""
         return f"{self.namespace}:release"
+
+    def lease(self) -> str:
+        """Who runs a batch at this moment; lives for a minute. In the pointer's slot, as the tag is the pointer's key."""
+        return f"{{{self.release()}}}:lease"
+
+    def fence(self) -> str:
+        """The newest fencing token, a whole number; in the pointer's slot."""
+        return f"{{{self.release()}}}:fence"
 
     def list(self, version: str, user: str) -> str:
         """A packed ShortlistRecord."""
@@ -162,8 +220,11 @@ class Store(Protocol):
     def release(self) -> ReleasePointer | None:
         """Which release serves, or None before the first."""
 
-    def set_release(self, pointer: ReleasePointer) -> None:
-        """Flips the pointer."""
+    def set_release(self, pointer: ReleasePointer, condition: FlipIf | None = None) -> Flip:
+        """Flips the pointer, always or on a condition; gives whether it did."""
+
+    def packed_release(self) -> bytes | None:
+        """The pointer as it is stored, readable or not."""
 
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
         """In one round trip: the user's packed list in that release, and the position of their latest accepted event.
@@ -229,125 +290,24 @@ class Store(Protocol):
         """A cached live result, and whether this caller may compute it; false while another one has claimed it."""
 
 
-class Guard:
-    """Whether a command may be sent: not while Redis rests after it failed to answer, nor with too little time to wait for it.
-
-    One request in `rest_seconds` pays for a server that does not answer, and the others fall back at once. time_left: seconds
-    that the caller still has; needed: how many of them a command may take.
-    """
-
-    def __init__(
-        self,
-        rest_seconds: float = 0.0,
-        time_left: Callable[[], float] = lambda: math.inf,
-        needed: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._rest, self._left, self._needed, self._clock = rest_seconds, time_left, needed, clock
-        self._until = -math.inf
-
-    def check(self) -> None:
-        """Raises StoreUnavailable where no command may be sent."""
-        rests = self._until - self._clock()
-        if rests > 0:
-            raise StoreUnavailable(f"Redis did not answer a moment ago: it is asked again in {rests:.1f} s")
-        left = self._left()
-        if left < self._needed:
-            message = f"the request has {left:.2f} s left, and Redis may take {self._needed:.2f} s: give the function more time"
-            raise StoreUnavailable(message)
-
-    def failed(self) -> None:
-        """Notes that Redis did not answer."""
-        self._until = self._clock() + self._rest
-
-
 def open_store(url: str, namespace: str, timeout_ms: int, guard: Guard | None = None) -> RedisStore:
-    """The store at `url`; connects at the first command.
+    """The store at `url`; connects at the first command, of which each may take timeout_ms, twice where it is tried again.
 
     `?cluster=true` for a cluster; `?iam=CACHE` to sign in to that ElastiCache serverless cache as the URL's user, by the role.
+
+    Raises:
+        InvalidSettings: the URL breaks a rule, see `recsys.redis_url`.
     """
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    timeout = timeout_ms / 1000
-    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 1)}
-    plain, cluster, iam = _asked(url)
-    if iam is not None:
-        from recsys.elasticache import IamCredentials
-
-        options["credential_provider"] = IamCredentials(*iam)
-    if cluster:
-        return RedisStore(lambda: redis.RedisCluster.from_url(plain, **options), namespace, guard)
-    return RedisStore(lambda: redis.Redis.from_url(plain, **options), namespace, guard)
+    guard = guard or Guard()
+    return RedisStore(connector(url, timeout_ms, guard), namespace, guard)
 
 
-def _asked(url: str) -> tuple[str, bool, tuple[str, str] | None]:
-    """The URL for redis-py, whether it names a cluster, and the user and cache where one signs in by IAM."""
-    parts = urlsplit(url)
-    asked = parse_qsl(parts.query)
-    cache = next((value for name, value in asked if name == "iam"), None)
-    ours = [pair for pair in asked if pair == ("cluster", "true") or pair[0] == "iam"]
-    if not ours:
-        return url, False, None
-    query = urlencode([pair for pair in asked if pair not in ours])
-    if cache is None:
-        return urlunsplit(parts._replace(query=query)), True, None
-    if not parts.username or parts.password or parts.scheme != "rediss":
-        message = "REDIS_URL asks for iam: it must be rediss://USER@HOST:PORT?iam=CACHE, with a user and without a password"
-        raise InvalidSettings(message)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query=query)), ("cluster", "true") in asked, (parts.username, cache)
-
-
-def bounded(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a method: every error of redis-py becomes StoreUnavailable."""
-
-    @functools.wraps(command)
-    def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except _refusals() as error:
-            from redis.exceptions import ResponseError
-
-            if not isinstance(error, ResponseError):
-                owner: Any = args[0]  # a RedisStore, or what works on one
-                getattr(owner, "store", owner).guard.failed()
-            message = f"Redis did not answer `{command.__name__}` ({error}): check REDIS_URL, the server and the network"
-            raise StoreUnavailable(message) from error
-
-    return bounded
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    from redis.exceptions import RedisClusterException, RedisError  # the former is not one of the latter
-
-    return RedisError, RedisClusterException, OSError
-
-
-class RedisStore:
+class RedisStore(RedisLink):
     """The store in Redis or Valkey."""
 
     def __init__(self, connect: Callable[[], Any], namespace: str, guard: Guard | None = None) -> None:
-        self._connect = connect
-        self.guard = guard or Guard()
-        self._client: Any = None
-        self._waiting: list[Any] = []
+        super().__init__(connect, guard)
         self.keys = Keys(namespace)
-
-    @property
-    def redis(self) -> Any:  # noqa: ANN401 - redis.Redis or redis.RedisCluster
-        """The client, connected at its first use. Raises StoreUnavailable while no command may be sent."""
-        self.guard.check()
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
-
-    def close(self) -> None:
-        """Gives the connections back."""
-        if self._client is not None:
-            self._client.close()
-            self._client, self._waiting = None, []
 
     @bounded
     def ping(self) -> None:
@@ -361,9 +321,24 @@ class RedisStore:
         return None if packed is None else unpack_pointer(packed)
 
     @bounded
-    def set_release(self, pointer: ReleasePointer) -> None:
+    def set_release(self, pointer: ReleasePointer, condition: FlipIf | None = None) -> Flip:
         """See `Store`."""
-        self.redis.set(self.keys.release(), pack_pointer(pointer))
+        packed = pack_pointer(pointer)
+        if condition is None:
+            self.redis.set(self.keys.release(), packed)
+            return Flip.DONE
+        expected, keys = condition.expected or b"", [self.keys.release(), self.keys.fence()]
+        if condition.lease is None:
+            token = "new" if condition.new_token else ""
+            return Flip(self.redis.eval(_FLIP, 2, *keys, expected, packed, token))
+        proof = condition.lease
+        keys.append(self.keys.lease())
+        return Flip(self.redis.eval(_FLIP_UNDER_LEASE, 3, *keys, expected, packed, proof.holder, proof.token))
+
+    @bounded
+    def packed_release(self) -> bytes | None:
+        """See `Store`."""
+        return self.redis.get(self.keys.release())
 
     @bounded
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
@@ -564,42 +539,6 @@ class RedisStore:
         keys = (self.keys.live(version, user), self.keys.user(user), self.keys.claim(user))
         of_record = hashlib.sha1(record, usedforsecurity=False).hexdigest()
         return bool(self.redis.eval(_WRITE_LIVE, len(keys), *keys, of_record, digest, packed, ttl, MOST_LIVE))
-
-    def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys, in one round trip.
-
-        redis-py's pipeline, and its pool's check of each connection it gives out, take thrice as long as this. A connection
-        that broke while it waited is found by its failing, and the commands are sent again over a new one.
-        """
-        client = self.redis
-        pool = getattr(client, "connection_pool", None)
-        if pool is None:  # a cluster, whose pipeline knows the node
-            pipe = client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            return list(pipe.execute())
-        try:
-            connection = self._waiting.pop()
-        except IndexError:  # another thread may have taken the last one
-            connection = pool.get_connection()
-        try:
-            replies = connection.retry.call_with_retry(
-                lambda: _asked_over(connection, commands), lambda _: connection.disconnect()
-            )
-        except BaseException:
-            pool.release(connection)
-            raise
-        self._waiting.append(connection)
-        return replies
-
-
-def _asked_over(connection: Any, commands: Sequence[tuple[str, ...]]) -> list[Any]:  # noqa: ANN401 - redis-py's
-    connection.send_packed_command(connection.pack_commands(commands))
-    try:
-        return [connection.read_response() for _ in commands]
-    except BaseException:
-        connection.disconnect()  # which forgets the replies to the other commands
-        raise
 
 
 def _chunks(values: Iterable[R]) -> Iterator[list[R]]:

@@ -7,6 +7,7 @@ which tells who asks, and that of the features among users of the same length, w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import skew
+from recsys.artefacts import Release
 from recsys.errors import CorruptArtefact
 from recsys.events import Int64
+from recsys.features import FEATURES
 from recsys.skew import Histograms
 
 COLUMN = "history_length"
@@ -33,6 +36,9 @@ ASIDE = "aside"
 
 FILE = "strata.msgpack"
 """In a bundle."""
+
+MOST_BYTES = 16 << 20
+"""The largest file that is read; a real one has some 10 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +97,26 @@ def load(directory: Path) -> list[Stratum]:
         CorruptArtefact: the file is not what `save` wrote.
     """
     path = directory / FILE
-    if not path.exists():
+    return _unpacked(path.read_bytes(), path) if path.exists() else []
+
+
+def read(release: Release) -> list[Stratum]:
+    """As `load`, of a verified release: a file that its manifest does not name is none of it."""
+    if FILE not in release.files:
         return []
+    found = _unpacked(release.read(FILE, MOST_BYTES), release.directory / FILE)
+    wanted = FEATURES.keys() - {COLUMN}
+    if any(stratum.trained.features.keys() != wanted for stratum in found):
+        raise CorruptArtefact(f"{release.directory / FILE} is of other features: publish the release again")
+    return found
+
+
+def _unpacked(body: bytes, path: Path) -> list[Stratum]:
     try:
-        return [Stratum(float(low), float(high), skew.unpack(packed)) for low, high, packed in msgpack.unpackb(path.read_bytes())]
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        found = [Stratum(float(low), float(high), skew.unpack(packed)) for low, high, packed in msgpack.unpackb(body)]
+    except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException) as error:
         raise CorruptArtefact(f"{path} cannot be read ({error}): publish the release again") from error
+    bounds = [bound for stratum in found for bound in (stratum.low, stratum.high)]
+    if len(found) > MOST or not all(map(math.isfinite, bounds)) or sorted(bounds) != bounds:
+        raise CorruptArtefact(f"{path} has strata {bounds}, which do not follow each other: publish the release again")
+    return found

@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 
 from recsys.errors import CorruptArtefact
+from recsys.values import HEAVIEST, LATEST
 
 LAYOUT = 1
 
@@ -163,13 +164,8 @@ def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
     return checksum
 
 
-MOST_SECONDS = 1 << 53
-"""Times in records are below it, so that sums of them stay within 64 bits."""
-
 MOST_EVENTS = 1 << 31
 """Events of one user are fewer: models count them in 32 bits."""
-
-_LARGEST_WEIGHT = 3.4028234663852886e38  # of single precision, IEEE 754
 
 
 def pack_user(record: UserRecord) -> bytes:
@@ -194,13 +190,13 @@ def unpack_user(packed: bytes) -> UserRecord:
         raise _unusable(what, f"{len(items)} items, and times or weights of another number")
     if positions and len(positions) != len(items):
         raise _unusable(what, f"{len(items)} items, and {len(positions)} positions")
-    if not 0 <= n_events < MOST_EVENTS or any(not 0 <= time < MOST_SECONDS for time in times):
+    if not 0 <= n_events < MOST_EVENTS or any(not 0 <= time <= LATEST for time in times):
         raise _unusable(what, "a time or a number of events beyond its range")
     _attributes(what, attributes)
     known: tuple[float | None, ...] = (None,) * len(items)
     if weights is not None:
         known = tuple(None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights))
-        if any(w is not None and abs(w) > _LARGEST_WEIGHT for w in known):
+        if any(w is not None and abs(w) > HEAVIEST for w in known):
             raise _unusable(what, "a weight that is infinite")
     return UserRecord(items, times, known, n_events, seen, attributes, positions)
 

@@ -8,26 +8,26 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl
 
 from infra.local.runtime_api import LambdaService, http_event
 
 
 def event_of(method: str, target: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     """The event of payload version 2.0 that API Gateway makes of a request."""
-    parts = urlsplit(target)
-    event = http_event(method, unquote(parts.path), query=parts.query)
+    path, _, raw_query = target.partition("?")  # no more: `//x` is a path here, and no host
+    event = http_event(method, path, query=raw_query)
     lowered = {name.lower(): value for name, value in headers.items()}
     cookies = lowered.pop("cookie", None)
     event["headers"] = lowered
     if cookies is not None:
         event["cookies"] = [cookie.strip() for cookie in cookies.split(";")]
     query: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(raw_query, keep_blank_values=True):
         query[name] = f"{query[name]},{value}" if name in query else value
     if query:
         event["queryStringParameters"] = query
@@ -67,6 +67,16 @@ def _body(body: bytes) -> dict[str, Any]:
         return {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
 
 
+def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One value for each header: API Gateway joins those of a repeated one with commas."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        lowered = name.lower()
+        between = "; " if lowered == "cookie" else ","
+        joined[lowered] = f"{joined[lowered]}{between}{value}" if lowered in joined else value
+    return joined
+
+
 def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -75,7 +85,7 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            invoked = service.invoke(event_of(self.command, self.path, dict(self.headers.items()), body))
+            invoked = service.invoke(event_of(self.command, self.path, _joined(self.headers.items()), body))
             failed = {
                 "statusCode": 500,
                 "headers": {"content-type": "application/json"},

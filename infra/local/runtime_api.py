@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 PREFIX = "/2018-06-01/runtime/"
 STDERR = 2
@@ -208,7 +209,11 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
 
 
 def http_event(method: str, path: str, body: object = None, query: str = "") -> dict[str, Any]:
-    """An API Gateway HTTP API event of payload version 2.0; body is sent as JSON."""
+    """An API Gateway HTTP API event of payload version 2.0; body is sent as JSON.
+
+    path: as the request line has it. API Gateway decodes it once, and then cuts it at a question mark.
+    """
+    path = unquote(path).partition("?")[0]
     http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "shortlist"}
     event: dict[str, Any] = {
         "version": "2.0",

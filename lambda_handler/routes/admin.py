@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Security
+from fastapi import Depends, FastAPI, Path, Request, Security
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
-from lambda_handler.routes.items import ItemPath
-from lambda_handler.schemas import ERRORS, FORBIDDEN, NO_RELEASE, NOT_FOUND, BlockedAnswer, PointerAnswer, ReleasesAnswer
+from lambda_handler.access import ADMIN_HEADER, CALLER, is_admin_key
+from lambda_handler.schemas import (
+    ERRORS,
+    NO_RELEASE,
+    NOT_FOUND,
+    BlockedAnswer,
+    ItemBody,
+    ItemPath,
+    PointerAnswer,
+    ReleasesAnswer,
+)
 from lambda_handler.serving import Serving
 from recsys import releases
 from recsys.artefacts import open_artefacts
@@ -20,18 +28,19 @@ from recsys.settings import Settings
 from recsys.upkeep import Upkeep
 from recsys.wire import ReleasePointer
 
-HEADER = APIKeyHeader(name="X-Shortlist-Admin-Key", auto_error=False)
+HEADER = APIKeyHeader(name=ADMIN_HEADER, auto_error=False)
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="See GET /v1/releases.")]
 
 
 def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep) -> None:
     """Adds the routes."""
 
-    def check(key: Annotated[str | None, Security(HEADER)]) -> None:
+    def check(request: Request, key: Annotated[str | None, Security(HEADER)]) -> None:
+        if CALLER in request.scope or is_admin_key(settings, key):
+            return  # where callers are checked, this one has the scope
         if settings.admin_key is None:
             raise HTTPException(403, "the admin routes are closed: set SHORTLIST_ADMIN_KEY to open them")
-        if not hmac.compare_digest((key or "").encode(), settings.admin_key.encode()):
-            raise HTTPException(403, "X-Shortlist-Admin-Key is missing or is not the configured one: send the right one")
+        raise HTTPException(403, f"{ADMIN_HEADER} is missing or is not the configured one: send the right one")
 
     guarded = [Depends(check)]
     _add_releases(app, settings, serving, upkeep, guarded)
@@ -39,7 +48,7 @@ def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep
 
 
 def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, guarded: list[Any]) -> None:
-    told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN}
+    told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS}
 
     @app.get("/v1/releases", response_model=ReleasesAnswer, **told)
     def list_releases() -> Response:
@@ -69,20 +78,36 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
 
 
 def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, guarded: list[Any]) -> None:
-    told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | FORBIDDEN | NOT_FOUND}
+    told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | NOT_FOUND}
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **told)
     async def block(item_id: ItemPath) -> Response:
         """Keeps an item out of every answer, in this process at once and everywhere within seconds."""
+        return _blocked(item_id)
+
+    @app.post("/v1/items/block", response_model=BlockedAnswer, **told)
+    async def block_by_body(request: ItemBody) -> Response:
+        """The same, for an id of any characters."""
+        return _blocked(str(request.item_id))
+
+    @app.post("/v1/items/{item_id}/unblock", response_model=BlockedAnswer, **told)
+    async def unblock(item_id: ItemPath) -> Response:
+        """Lets an item be shown again."""
+        return _unblocked(item_id)
+
+    @app.post("/v1/items/unblock", response_model=BlockedAnswer, **told)
+    async def unblock_by_body(request: ItemBody) -> Response:
+        """The same, for an id of any characters."""
+        return _unblocked(str(request.item_id))
+
+    def _blocked(item_id: str) -> Response:
         if serving.item(item_id) is None:
             raise UnknownItem(f"item {item_id!r} is not in the catalogue, so that there is nothing to block")
         upkeep.block(item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": True})
 
-    @app.post("/v1/items/{item_id}/unblock", response_model=BlockedAnswer, **told)
-    async def unblock(item_id: ItemPath) -> Response:
-        """Lets an item be shown again."""
+    def _unblocked(item_id: str) -> Response:
         upkeep.unblock(item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": False})

@@ -85,11 +85,12 @@ def _is_json(content_type: str) -> bool:
 def query_of(model: type[M]) -> Callable[[Request], M]:
     """Reads a query string: the last value of a parameter, or all of them where the model takes a list."""
     lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
-    nothing = model()
+    needs = any(field.is_required() for field in model.model_fields.values())
+    nothing = None if needs else model()
 
     def read(request: Request) -> M:
         query: bytes = request.scope["query_string"]
-        if not query:
+        if not query and nothing is not None:
             return nothing
         values: dict[str, list[str]] = {}
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):

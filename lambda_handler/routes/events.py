@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+
+from lambda_handler.access import check_user
 from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
 from lambda_handler.serving import Serving
 from recsys.wire import EventRecord
 
+MOST_DIGITS = 300
+"""Digits of an integer that are read: more than any field may have, and fewer than Python refuses to convert."""
+
+
+class _LenientRequest(Request):
+    """A request whose JSON may have integers of any length, which then cost their event and not the request."""
+
+    async def json(self) -> Any:  # noqa: ANN401 - as the parent
+        return json.loads(await self.body(), parse_int=lambda digits: int(digits[:MOST_DIGITS]))
+
+
+class _LenientRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await inner(_LenientRequest(request.scope, request.receive))
+
+        return handle
+
 
 def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics) -> None:
     """Adds the route."""
+    router = APIRouter(route_class=_LenientRoute)
 
-    @app.post("/v1/events", response_model=EventsAnswer, responses=ERRORS, tags=["events"])
+    @router.post("/v1/events", response_model=EventsAnswer, responses=ERRORS, tags=["events"])
     async def events(request: EventsRequest) -> Response:
         """Takes events. Sending one again, by the same user and event_id, is safe for a week at least.
 
         The user's very next recommendations know of them. An event that breaks a rule is rejected by itself.
         """
+        for event in request.events:
+            if isinstance(event, Event):
+                check_user(str(event.user_id))  # of all before any is taken
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
         taken = _taken(serving, intake, good)
@@ -33,6 +63,8 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
             metrics.count("shortlist_events_total", outcome=reject.code)
         told = [{"index": r.index, "code": r.code, "message": r.message} for r in rejected]
         return JSONResponse({"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told})
+
+    app.include_router(router)
 
 
 def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:

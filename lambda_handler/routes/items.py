@@ -5,18 +5,26 @@ from __future__ import annotations
 from asyncio import to_thread
 from typing import Annotated
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 
 from lambda_handler.answers import Filters
 from lambda_handler.envelope import tagged
 from lambda_handler.recommender import Recommender
 from lambda_handler.routes.recommend import list_of
-from lambda_handler.schemas import ERRORS, NOT_FOUND, UNCHANGED, ItemAnswer, ListAnswer, ListQuery
+from lambda_handler.schemas import (
+    ERRORS,
+    NOT_FOUND,
+    UNCHANGED,
+    ItemAnswer,
+    ItemPath,
+    ItemQuery,
+    ListAnswer,
+    ListQuery,
+    OfItemQuery,
+)
 from lambda_handler.serving import Serving
 from recsys.errors import UnknownItem
-
-ItemPath = Annotated[str, Path(min_length=1, max_length=256, description="The item's id.")]
 
 
 def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
@@ -24,18 +32,24 @@ def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
 
     @app.get("/v1/items/{item_id}", response_model=ItemAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
     async def item(item_id: ItemPath, request: Request) -> Response:
-        """An item's title and genres, and whether it may be shown."""
-        found = serving.item(item_id)
-        if found is None:
-            raise UnknownItem(f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
-        available = found.available and found.id not in serving.blocked()
-        told = {"item_id": found.id, "title": found.title, "genres": list(found.categories), "available": available}
-        return tagged(request, told)
+        """An item's title and genres, and whether it may be shown. /v1/item takes ids that a path cannot hold."""
+        return tagged(request, _item(serving, item_id))
+
+    @app.get("/v1/item", response_model=ItemAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
+    async def item_by_query(query: Annotated[ItemQuery, Query()], request: Request) -> Response:
+        """The same, for an id of any characters."""
+        return tagged(request, _item(serving, query.item_id))
 
     @app.get("/v1/items/{item_id}/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
     async def similar(item_id: ItemPath, query: Annotated[ListQuery, Query()], request: Request) -> Response:
         """The items most like one: near in what the model has learnt of them, and taken near it by the same users."""
         return tagged(request, list_of(await to_thread(recommender.similar, item_id, query.k, _filters(query))))
+
+    @app.get("/v1/similar", response_model=ListAnswer, responses=ERRORS | NOT_FOUND | UNCHANGED, tags=["items"])
+    async def similar_by_query(query: Annotated[OfItemQuery, Query()], request: Request) -> Response:
+        """The same, for an id of any characters."""
+        found = await to_thread(recommender.similar, query.item_id, query.k, _filters(query))
+        return tagged(request, list_of(found))
 
     @app.get("/v1/popular", response_model=ListAnswer, responses=ERRORS | UNCHANGED, tags=["items"])
     async def popular(query: Annotated[ListQuery, Query()], request: Request) -> Response:
@@ -46,6 +60,14 @@ def add_items(app: FastAPI, serving: Serving, recommender: Recommender) -> None:
     async def trending(query: Annotated[ListQuery, Query()], request: Request) -> Response:
         """The items with the most interactions of late; the popular ones, flagged, where that cannot be told."""
         return tagged(request, list_of(await to_thread(recommender.trending, query.k, _filters(query))))
+
+
+def _item(serving: Serving, item_id: str) -> dict[str, object]:
+    item = serving.item(item_id)
+    if item is None:
+        raise UnknownItem(f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
+    available = item.available and item.id not in serving.blocked()
+    return {"item_id": item.id, "title": item.title, "genres": list(item.categories), "available": available}
 
 
 def _filters(query: ListQuery) -> Filters:

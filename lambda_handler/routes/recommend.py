@@ -7,10 +7,11 @@ from asyncio import to_thread
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from lambda_handler.access import check_user
 from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
 from lambda_handler.envelope import Json, tagged
 from lambda_handler.notes import answered
@@ -20,16 +21,16 @@ from lambda_handler.schemas import (
     ERRORS,
     UNCHANGED,
     HistoryEvent,
+    OfUserQuery,
     RankAnswer,
     RankRequest,
     RecommendAnswer,
     RecommendRequest,
+    UserPath,
     UserQuery,
 )
 from recsys.recommendation_id import new_id
 from recsys.wire import UserRecord
-
-UserPath = Annotated[str, Path(min_length=1, max_length=256, description="The user's id.")]
 
 
 class _Path(BaseModel):
@@ -37,6 +38,7 @@ class _Path(BaseModel):
 
 
 _QUERY = query_of(UserQuery)
+_OF_USER = query_of(OfUserQuery)
 
 
 def add_recommend(app: FastAPI, recommender: Recommender) -> None:
@@ -48,6 +50,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     async def recommend(request: RecommendRequest) -> Response:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         started = time.perf_counter()
+        check_user(str(request.user_id))
         answer = await _answered(recommender, _asked(request))
         return Json(_told(request.user_id, answer, started, recommender.now()))
 
@@ -62,15 +65,27 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     )
     async def recommendations(user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request) -> Response:
         """The same list as by POST, with an ETag that changes when what is recommended does."""
-        started = time.perf_counter()
-        filters = Filters(frozenset(query.exclude), frozenset(query.category))
-        answer = await _answered(recommender, Asked(user_id, query.k, filters=filters))
-        return tagged(request, _told(user_id, answer, started, recommender.now()))
+        return tagged(request, await _listed(recommender, user_id, query))
+
+    @direct(
+        app,
+        "GET",
+        "/v1/recommendations",
+        _read_query,
+        response_model=RecommendAnswer,
+        responses=ERRORS | UNCHANGED,
+        tags=["recommendations"],
+    )
+    async def by_query(query: Annotated[OfUserQuery, Query()], request: Request) -> Response:
+        """The same list, for a user with an id of any characters."""
+        return tagged(request, await _listed(recommender, query.user_id, query))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
         """Puts given items in the ranker's order for a user; blocked items are left out."""
         user = None if request.user_id is None else str(request.user_id)
+        if user is not None:
+            check_user(user)
         items = [str(item) for item in request.items]
         answer = await to_thread(recommender.rank, user, _session(request), items)
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
@@ -81,6 +96,18 @@ async def _answered(recommender: Recommender, asked: Asked) -> Answer:
     """Looks up at once, since handing a look-up to a thread costs as much as it does; all that may take longer has a thread."""
     found = recommender.look_up(asked)
     return found if isinstance(found, Answer) else await to_thread(found)
+
+
+async def _listed(recommender: Recommender, user_id: str, query: UserQuery) -> dict[str, Any]:
+    started = time.perf_counter()
+    check_user(user_id)
+    filters = Filters(frozenset(query.exclude), frozenset(query.category))
+    answer = await _answered(recommender, Asked(user_id, query.k, filters=filters))
+    return _told(user_id, answer, started, recommender.now())
+
+
+async def _read_query(request: Request) -> tuple[OfUserQuery, Request]:
+    return _OF_USER(request), request
 
 
 async def _read_user(request: Request) -> tuple[str, UserQuery, Request]:

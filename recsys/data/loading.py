@@ -16,7 +16,7 @@ from recsys.catalogue import AttributeVocabulary, Catalogue, Dataset
 from recsys.data.attributes import tokenised
 from recsys.data.drained import Forgotten, joined, without
 from recsys.data.readers import read
-from recsys.data.schemas import INTERACTIONS, ITEMS, MARKS, USERS
+from recsys.data.schemas import EVENTS, INTERACTIONS, ITEMS, MARKS, USERS
 from recsys.data.validation import (
     Checked,
     Interactions,
@@ -31,6 +31,7 @@ from recsys.data.validation import (
 )
 from recsys.errors import InvalidData, InvalidSettings
 from recsys.events import Events, Float32, Int32
+from recsys.ties import tied_share
 
 MOST_CELLS = 1 << 28
 """Items times categories that models learn from: a GiB for each copy of the matrix. Of more, the commonest are taken."""
@@ -40,14 +41,16 @@ MOST_CELLS = 1 << 28
 class Loaded:
     """What a load gave.
 
-    rejects: reason -> rows rejected, over all tables; n_read: interactions read, rejected ones too; notes: sentences on
-    what was left out on purpose.
+    rejects: reason -> rows rejected, over all tables, with those of drained events under `events: `; n_read: rows of the
+    interactions table read, rejected ones too; notes: sentences on what was left out; n_drained: drained events read beside
+    the table, rejected ones too.
     """
 
     dataset: Dataset
     rejects: dict[str, int]
     n_read: int
     notes: tuple[str, ...] = ()
+    n_drained: int = 0
 
 
 def load(
@@ -66,8 +69,8 @@ def load(
     Without an items table the items are those of the interactions. A users table may add users who have no events.
     rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating: interactions whose
     rating (or weight, where there is one) is lower, or missing, are left out, and not counted as rejected; events: where
-    drained events are (see `event_files`), which count as interactions; is_forgotten: whether a user id, as text, is one
-    whose rows are to be left out.
+    drained events are (see `event_files`), which count as interactions, but whose rejects never stop a load; is_forgotten:
+    whether a user id, as text, is one whose rows are to be left out.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows; or no interaction
@@ -93,9 +96,22 @@ def load(
     refuse_above(max_reject_share, checks, rejects)
     for checked in checks:
         _refuse_empty(checked, rejects)
+    read_notes = [note for raw in (told, people) if raw is not None for note in raw.notes]
+    left_out = (*read_notes, *_drained_note(found.checked, rejects))
     found, liked = _positive(found, positive_rating)
     dataset, notes = _dataset(found, checked_items, checked_users)
-    return Loaded(dataset, counts(checks), found.checked.n_read, (*liked, *notes))
+    read_ = found.checked
+    return Loaded(dataset, counts(checks), read_.n_read, (*left_out, *liked, *notes), read_.n_drained)
+
+
+def _drained_note(checked: Checked, rejects: Path | None) -> tuple[str, ...]:
+    """A note on drained events that were rejected: they never stop a load, so they must be told."""
+    bad = checked.rejected.filter(pl.col("table") == EVENTS.name)
+    if bad.is_empty():
+        return ()
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in bad["reason"].value_counts(sort=True).sort("reason").rows())
+    where = f"they are in {str(rejects)!r}" if rejects is not None else "name a rejects file to see them"
+    return (f"events: {bad.height} of {checked.n_drained} drained events are left out ({reasons}): {where}",)
 
 
 def _positive(found: Interactions, least: float | None) -> tuple[Interactions, tuple[str, ...]]:
@@ -130,10 +146,19 @@ def _dataset(found: Interactions, items: Checked | None, users: Checked | None) 
     vocabulary, tokens, notes = tokenised(attributes.drop("_id"))
     if {"weight", "rating"} <= set(found.checked.frame.columns):
         notes = ("interactions: there is a weight beside the rating, and only the weight is used", *notes)
-    notes = (*left, *notes)
+    notes = (*left, *_on_ties(events), *notes)
     ids = tuple(user_ids.to_list())
     print_ = _fingerprint(events, catalogue, ids, tokens, vocabulary)
     return Dataset(events, catalogue, ids, tokens, vocabulary, print_), notes
+
+
+def _on_ties(events: Events) -> tuple[str, ...]:
+    """A note where events of a user share a time."""
+    share = tied_share(events)
+    if share == 0:
+        return ()
+    tied = f"interactions: {share:.1%} of the events share their time with another event of their user"
+    return (f"{tied}: among these there is no order, so it is drawn, and no hold-out or label window parts them",)
 
 
 def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Events:

@@ -24,7 +24,7 @@ GENRES_100K = (
 
 _ITEM_100K = ("item_id", "title", "release_date", "video_release_date", "url", *GENRES_100K)
 _NOT_A_GENRE = ("unknown", "(no genres listed)", "")
-_YEAR_IN_TITLE = r"^.*\((\d{4})(?:[-\x{2013}]\d{0,4})?\)"
+_YEAR_IN_TITLE = r"^.*\(([0-9]{4})(?:[-\x{2013}][0-9]{0,4})?\)"
 _ONE_FIELD = "\x1f"
 
 
@@ -74,7 +74,7 @@ def from_100k_frames(data: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     flags = [pl.when(pl.col(g).cast(pl.Int64) == 1).then(pl.lit(g)) for g in GENRES_100K if g != "unknown"]
     items = items.with_columns(
         pl.concat_list(flags).list.drop_nulls().alias("categories"),
-        pl.col("release_date").cast(pl.String).str.extract(r"(\d{4})$").cast(pl.Int32).alias("released"),
+        pl.col("release_date").cast(pl.String).str.extract(r"([0-9]{4})$").cast(pl.Int32).alias("released"),
     )
     age = pl.col("age").cast(pl.Int64)
     users = users.select(_id("user_id"), age, *(_clean(c) for c in ("gender", "occupation", "zip_code")))

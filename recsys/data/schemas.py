@@ -3,11 +3,11 @@
 =============  =============  =====================================================================================
 table          column         content
 =============  =============  =====================================================================================
-interactions   user_id        text or a whole number; 42, "42" and 42.0 are the same id
+interactions   user_id        text of 1 to 256 characters or a whole number; 42, " 42 ", "42.0" and 42.0 are the same id
                item_id        likewise
                timestamp      unix seconds or a sequence number, a date-time, a date, or ISO 8601 text (UTC unless it
                               says otherwise); fractions of a second are cut off
-               rating         optional, 0 or more; null where there is none
+               rating         optional, from 0 to the largest 32-bit float; null or NaN where there is none
                weight         optional, another name for rating; where a table has both, weight counts
                event_type     optional text; only tells apart events that are otherwise alike
 items          item_id        as above, once per item; the order of this table is the order of the catalogue
@@ -18,7 +18,8 @@ users          user_id        as above, once per user
                any other      optional attributes: text of at most 100 values, numbers, booleans
 =============  =============  =====================================================================================
 
-Other columns of interactions and items are ignored. The fields of MovieLens `.dat` files are named by position.
+Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored. The fields of MovieLens
+`.dat` files are named by position.
 """
 
 from __future__ import annotations
@@ -80,3 +81,6 @@ MALFORMED = "_malformed"
 """Column of a table as read: whether the row had more fields than the header."""
 
 MARKS = (FILE, ROW, MALFORMED)
+
+RESERVED = (*MARKS, "_id", "_fault", "_reason")
+"""Names that reading and validation add, so that a table's own columns of these names are left out."""

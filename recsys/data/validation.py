@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 import polars as pl
 
+from recsys import values
 from recsys.data import fields
 from recsys.data.readers import Raw
-from recsys.data.schemas import FILE, INTERACTIONS, ITEMS, MALFORMED, MARKS, ROW, USERS, TableSchema
+from recsys.data.schemas import EVENTS, FILE, INTERACTIONS, ITEMS, MALFORMED, MARKS, ROW, USERS, TableSchema
+from recsys.data.tie_order import draws
 from recsys.errors import InvalidData
 from recsys.events import Int32
 
@@ -29,13 +31,16 @@ _KEYS = ("_user", "_item", "_time", "_weight")
 class Checked:
     """The rows of a table that hold, with columns of the validation's own, and those that do not, with their reason.
 
-    rejected: columns table, source (file), row (in its file, from 1, a header not counted), reason, record (JSON text).
+    rejected: columns table, source (file), row (in its file, from 1, a header not counted), reason, record (JSON text);
+    n_read: rows of the table itself; n_drained: drained events that were read with it, whose rejects are of the table
+    `events`.
     """
 
     frame: pl.DataFrame
     rejected: pl.DataFrame
     n_read: int
     schema: TableSchema
+    n_drained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,11 @@ class Interactions:
 def check_items(raw: Raw) -> Checked:
     """The items table with _id, _title, _categories and _year, in its own order; of each id the first row holds."""
     types = raw.frame.schema
-    derived = [fields.text_ids("item_id", types["item_id"], ITEMS.name).alias("_id")]
+    derived = _ids("item_id", types, ITEMS)
     if "year" in types:
         derived.append(fields.numbers("year", types["year"], ITEMS.name).fill_nan(None).alias("_year"))
     frame = raw.frame.with_columns(derived)
-    reasons = [_malformed(), ("null item_id", pl.col("_id").is_null())]
+    reasons = [_malformed(), *_id_reasons("item_id", "_id", "_fault")]
     if "year" in types:
         was_given = ~fields.absent("year", types["year"])
         if types["year"].is_float():
@@ -63,7 +68,7 @@ def check_items(raw: Raw) -> Checked:
         reasons.append(("impossible year", ~pl.col("_year").is_between(0, 9999)))
     reasons.append(("duplicate item_id", pl.col("_id").is_first_distinct().not_()))
     checked = _split(raw, frame, reasons, ITEMS)
-    return Checked(_described(checked.frame), checked.rejected, checked.n_read, ITEMS)
+    return replace(checked, frame=_described(checked.frame))
 
 
 def _described(frame: pl.DataFrame) -> pl.DataFrame:
@@ -77,22 +82,32 @@ def _described(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _title(dtype: pl.DataType) -> pl.Expr:
-    if dtype.is_nested():
-        raise InvalidData(f"items: column title has type {dtype}: it must hold text; convert it")
-    text = pl.col("title").cast(pl.String).str.strip_chars()
+    text = fields.text("title", dtype, ITEMS.name).str.strip_chars()
     return pl.when(text != "").then(text).otherwise(pl.col("_id"))
 
 
 def check_users(raw: Raw) -> Checked:
     """The users table with _id beside its own columns; of each id the first row holds."""
-    ids = fields.text_ids("user_id", raw.frame.schema["user_id"], USERS.name)
-    frame = raw.frame.with_columns(ids.alias("_id"))
+    frame = raw.frame.with_columns(_ids("user_id", raw.frame.schema, USERS))
     reasons = [
         _malformed(),
-        ("null user_id", pl.col("_id").is_null()),
+        *_id_reasons("user_id", "_id", "_fault"),
         ("duplicate user_id", pl.col("_id").is_first_distinct().not_()),
     ]
-    return _split(raw, frame, reasons, USERS)
+    checked = _split(raw, frame, reasons, USERS)
+    return replace(checked, frame=checked.frame.drop("_fault"))
+
+
+def _ids(column: str, types: pl.Schema, schema: TableSchema) -> list[pl.Expr]:
+    """_id, the text of the column's ids, and _fault, what is wrong with them."""
+    told = column, types[column], schema.name
+    return [fields.text_ids(*told).alias("_id"), fields.id_faults(*told).alias("_fault")]
+
+
+def _id_reasons(column: str, code: str, fault: str) -> list[tuple[str, pl.Expr]]:
+    """Why an id is refused, where `code` is null for one that cannot be read."""
+    faults = [(f"{column}: {rule}", pl.col(fault) == i) for i, rule in enumerate(values.ID_FAULTS)]
+    return [*faults, (f"null {column}", pl.col(code).is_null())]
 
 
 def check_interactions(raw: Raw, item_ids: pl.Series | None) -> Interactions:
@@ -104,15 +119,19 @@ def check_interactions(raw: Raw, item_ids: pl.Series | None) -> Interactions:
     frame, users = _coded(raw.frame, "user_id", "_user", None)
     frame, items = _coded(frame, "item_id", "_item", item_ids)
     weight = weight_column(raw.frame)
-    number = pl.lit(None, pl.Float32) if weight is None else _number(weight, types[weight])
+    number = pl.lit(None, pl.Float64) if weight is None else fields.numbers(weight, types[weight], INTERACTIONS.name)
     time = fields.seconds("timestamp", types["timestamp"], INTERACTIONS.name)
-    frame = frame.with_columns(time.alias("_time"), number.alias("_weight"))
+    derived = [time.alias("_time"), number.alias("_weight")]
+    if "event_type" in types:
+        derived.append(fields.text("event_type", types["event_type"], INTERACTIONS.name).alias("_type"))
+    frame = frame.with_columns(derived)
     checked = _split(raw, frame, _interaction_reasons(types, weight), INTERACTIONS)
-    checked = _without_duplicates(raw, checked)
+    single = pl.col("_weight").fill_nan(None).cast(pl.Float32) + 0.0  # -0.0 is 0.0
+    checked = _without_duplicates(raw, replace(checked, frame=checked.frame.with_columns(single)))
     frame, users = _dense(checked.frame, "_user", users)
     if item_ids is None:
         frame, items = _dense(frame, "_item", items)
-    return Interactions(Checked(frame, checked.rejected, checked.n_read, INTERACTIONS), users, items)
+    return Interactions(replace(checked, frame=frame), users, items)
 
 
 def weight_column(frame: pl.DataFrame) -> str | None:
@@ -120,16 +139,12 @@ def weight_column(frame: pl.DataFrame) -> str | None:
     return next((c for c in ("weight", "rating") if c in frame.columns), None)
 
 
-def _number(column: str, dtype: pl.DataType) -> pl.Expr:
-    return fields.numbers(column, dtype, INTERACTIONS.name).cast(pl.Float32) + 0.0  # -0.0 is 0.0
-
-
 def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str, pl.Expr]]:
     time, value = pl.col("_time"), pl.col("_weight")
     reasons = [
         _malformed(),
-        ("null user_id", pl.col("_user").is_null()),
-        ("null item_id", pl.col("_item").is_null()),
+        *_id_reasons("user_id", "_user", "_user_fault"),
+        *_id_reasons("item_id", "_item", "_item_fault"),
         ("null timestamp", fields.absent("timestamp", types["timestamp"])),
         ("unparsable timestamp", time.is_null()),
         ("impossible timestamp", time < 0),
@@ -137,7 +152,8 @@ def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str
     if weight is not None:
         unparsable = value.is_null() & ~fields.absent(weight, types[weight])
         reasons.append((f"unparsable {weight}", unparsable))
-        reasons.append((f"impossible {weight}", value.is_not_null() & ~(value.is_finite() & (value >= 0))))
+        possible = value.is_nan() | value.is_between(0, values.HEAVIEST)  # NaN is a missing weight
+        reasons.append((f"impossible {weight}", ~possible))
     return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN)]
 
 
@@ -148,21 +164,24 @@ def _malformed() -> tuple[str, pl.Expr]:
 def _coded(frame: pl.DataFrame, column: str, name: str, known: pl.Series | None) -> tuple[pl.DataFrame, pl.Series]:
     """Adds `name`: the Int32 position of `column`'s id in `known`, or else in its own ids in order; and those ids.
 
-    An id that `known` lacks is _UNKNOWN. Only distinct values are rendered as text, so many rows stay cheap.
+    An id that `known` lacks is _UNKNOWN, one that breaks a rule null, with the rule in `{name}_fault`. Only distinct values
+    are rendered as text, so many rows stay cheap.
     """
-    values = frame.select(pl.col(column).unique())
-    values = values.with_columns(fields.text_ids(column, values.schema[column], INTERACTIONS.name).alias("_text"))
-    ids = in_order(values["_text"]) if known is None else known
+    distinct = frame.select(pl.col(column).unique())
+    text, fault = _ids(column, distinct.schema, INTERACTIONS)
+    distinct = distinct.with_columns(text.alias("_text"), fault.alias(f"{name}_fault"))
+    ids = in_order(distinct["_text"]) if known is None else known
     index = pl.DataFrame({"_text": ids}).with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias(name))
-    codes = values.join(index, on="_text", how="left")
+    codes = distinct.join(index, on="_text", how="left")
     unknown = pl.col(name).is_null() & pl.col("_text").is_not_null()
-    codes = codes.select(column, pl.when(unknown).then(pl.lit(_UNKNOWN, pl.Int32)).otherwise(name).alias(name))
+    code = pl.when(unknown).then(pl.lit(_UNKNOWN, pl.Int32)).otherwise(name)
+    codes = codes.select(column, code.alias(name), f"{name}_fault")
     return frame.join(codes, on=column, how="left", nulls_equal=True, maintain_order="left"), ids
 
 
 def in_order(ids: pl.Series) -> pl.Series:
     """The distinct ids: those of digits only by their number, then the others as text."""
-    number = pl.col("id").str.extract(r"^(\d{1,18})$").cast(pl.Int64)
+    number = pl.col("id").str.extract(r"^([0-9]{1,18})$").cast(pl.Int64)
     frame = pl.DataFrame({"id": ids.drop_nulls().unique().cast(pl.String)})
     return frame.sort(number, "id", nulls_last=True)["id"]
 
@@ -183,12 +202,13 @@ def _split(raw: Raw, frame: pl.DataFrame, reasons: Sequence[tuple[str, pl.Expr]]
     texts = pl.col("_reason").replace_strict(list(range(len(reasons))), [r for r, _ in reasons], return_dtype=pl.String)
     rejected = _rejected(raw, bad.with_columns(texts), schema)
     good = frame.filter(pl.col("_reason").is_null()) if bad.height else frame
-    return Checked(good.drop("_reason"), rejected, raw.frame.height, schema)
+    n_drained = 0 if raw.drained is None else int((raw.frame[FILE] >= raw.drained).sum())
+    return Checked(good.drop("_reason"), rejected, raw.frame.height - n_drained, schema, n_drained)
 
 
 def _without_duplicates(raw: Raw, checked: Checked) -> Checked:
     """Of rows alike in user, item, time, weight and event type, only the first holds."""
-    keys = [*_KEYS, *(c for c in ("event_type",) if c in checked.frame.columns)]
+    keys = [*_KEYS, *(c for c in ("_type",) if c in checked.frame.columns)]
     pair = pl.col("_user").cast(pl.Int64) * 2**31 + pl.col("_item")
     again = checked.frame.select(pair.is_duplicated()).to_series().arg_true()  # cheap, and often rules out nearly all
     if again.is_empty():
@@ -200,13 +220,16 @@ def _without_duplicates(raw: Raw, checked: Checked) -> Checked:
     first = pl.repeat(value=True, n=checked.frame.height, eager=True).scatter(late, values=False)
     bad = checked.frame.filter(~first).with_columns(pl.lit("duplicate row").alias("_reason"))
     rejected = pl.concat([checked.rejected, _rejected(raw, bad, checked.schema)])
-    return Checked(checked.frame.filter(first), rejected, checked.n_read, checked.schema)
+    return replace(checked, frame=checked.frame.filter(first), rejected=rejected)
 
 
 def _rejected(raw: Raw, bad: pl.DataFrame, schema: TableSchema) -> pl.DataFrame:
     own = [c for c in raw.frame.columns if c not in MARKS]
+    name = pl.lit(schema.name)
+    if raw.drained is not None:
+        name = pl.when(pl.col(FILE) >= raw.drained).then(pl.lit(EVENTS.name)).otherwise(name)
     return bad.select(
-        pl.lit(schema.name).alias("table"),
+        name.alias("table"),
         pl.lit(pl.Series(raw.files, dtype=pl.String)).gather(pl.col(FILE)).alias("source"),
         pl.col(ROW).cast(pl.Int64).alias("row"),
         pl.col("_reason").cast(pl.String).alias("reason"),
@@ -215,10 +238,14 @@ def _rejected(raw: Raw, bad: pl.DataFrame, schema: TableSchema) -> pl.DataFrame:
 
 
 def _jsonable(column: str, dtype: pl.DataType) -> pl.Expr:
-    """The field as JSON can say it: infinities, dates and bytes become text."""
-    if dtype.is_nested() or dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Null):
+    """The field as JSON can say it: infinities and dates become text, of bytes and nested types only the type is told."""
+    if dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Null):
         return pl.col(column)
-    return pl.col(column).cast(pl.String, strict=False)
+    if fields.is_plain_list(dtype):
+        return pl.col(column).cast(pl.List(pl.String), strict=False)
+    if fields.has_text(dtype):
+        return fields.text(column, dtype, "").alias(column)
+    return pl.lit(f"({dtype})").alias(column)
 
 
 def counts(checks: Sequence[Checked]) -> dict[str, int]:
@@ -248,15 +275,16 @@ def write_rejects(checks: Sequence[Checked], path: Path) -> None:
 
 
 def refuse_above(share: float, checks: Sequence[Checked], path: Path | None) -> None:
-    """Stops the load where a table lost more than `share` of its rows.
+    """Stops the load where a table lost more than `share` of its rows; drained events are no rows of a table.
 
     Raises:
         InvalidData: a table did; the message tells the reasons, where the rows are, and how to go on.
     """
     for checked in checks:
-        n = checked.rejected.height
+        own = replace(checked, rejected=checked.rejected.filter(pl.col("table") == checked.schema.name))
+        n = own.rejected.height
         if n > share * checked.n_read:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([own]).items())
             where = f"they are in {str(path)!r}" if path else "name a rejects file to see them"
             raise InvalidData(
                 f"{checked.schema.name}: {n} of {checked.n_read} rows ({n / checked.n_read:.1%}) break the schema, "
@@ -266,8 +294,12 @@ def refuse_above(share: float, checks: Sequence[Checked], path: Path | None) -> 
 
 
 def sorted_events(interactions: Interactions) -> pl.DataFrame:
-    """_user, _item, _time and _weight in the stable order (user, time, row of the source)."""
-    return interactions.checked.frame.select(_KEYS).sort("_user", "_time", maintain_order=True)
+    """_user, _item, _time and _weight in the order (user, time, draw), which does not depend on the order of the rows."""
+    frame = interactions.checked.frame.select(_KEYS)
+    user, item, time = (frame[name].to_numpy() for name in ("_user", "_item", "_time"))
+    weight = frame["_weight"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    draw = draws(interactions.user_ids, interactions.item_ids, user, item, time, weight)
+    return frame.with_columns(pl.Series("_draw", draw)).sort("_user", "_time", "_draw").drop("_draw")
 
 
 def users_union(event_users: pl.Series, table_users: pl.Series | None) -> tuple[pl.Series, Int32]:

@@ -28,8 +28,9 @@ MAIN = "ndcg@10"
 OURS, RETRIEVER, POPULAR = "two_stage", "retriever", "popularity"
 
 PROTOCOLS = {
-    "last-10pct": "The last tenth of each user's events, at least one, is held out; everything before it is learnt from.",
-    "leave-one-out": "The last event of each user is held out; everything before it is learnt from.",
+    "last-10pct": "The last tenth of each user's events, at least one, is held out with what shares their time; "
+    "everything before them is learnt from.",
+    "leave-one-out": "The last event of each user is held out with what shares its time; everything before is learnt from.",
     "time": "All events of the last tenth of the time are held out; everything older is learnt from.",
 }
 

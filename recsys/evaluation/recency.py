@@ -18,6 +18,7 @@ from recsys.evaluation.metrics import hit_matrix, ndcg
 from recsys.evaluation.truth import Truth, truth_between
 from recsys.events import MISSING, Events, Int64, Recommend, UserStates, states_at
 from recsys.regression import MAX_REGRESSION_ITEMS
+from recsys.ties import cuts_before_last
 
 HALF_LIVES = (3.0, 10.0, 30.0, 100.0)
 """Half-lives tried, in events: from a session to the whole window."""
@@ -62,14 +63,17 @@ def recent(weights: ItemWeights, half_life: float) -> Recommend:
 def best_half_life(events: Events, fit: FitWeights, rng: np.random.Generator) -> float:
     """Of HALF_LIVES, the one with the greatest NDCG@10 of users' last events, by weights fitted to the events before.
 
-    At most VALIDATION_USERS are drawn from those whose last event was new to them. A catalogue above LARGE_CATALOGUE
+    What shares its time with a last event is held out as well. At most VALIDATION_USERS are drawn from those who took
+    something new there. A catalogue above LARGE_CATALOGUE
     would take a second fit of many minutes (an EASE of 10 000 items inverts 0.8 GB), and is not searched.
     """
-    last = _new_last_events(events)
-    if events.n_items > LARGE_CATALOGUE or len(last) == 0:
+    if events.n_items > LARGE_CATALOGUE:
         return UNTRIED
-    weights = fit(_without_last(events))
-    truth = _truth(events, np.sort(rng.permutation(last)[:VALIDATION_USERS]))
+    cut = cuts_before_last(events, 1)
+    truth = _truth(events, cut, rng)
+    if len(truth) == 0:
+        return UNTRIED
+    weights = fit(events.take(np.arange(len(events)) < cut[events.user]))
 
     def quality(half_life: float) -> float:
         items, _ = recent(weights, half_life)(truth.states, DEPTH)
@@ -88,27 +92,12 @@ def decayed_rows(states: UserStates, n_items: int, half_life: float) -> Csr:
     return sparse.csr_matrix((weight, (users[latest], cells[latest] % max(n_items, 1))), shape=(len(states), n_items))
 
 
-def _last_events(events: Events) -> Int64:
-    """int64[V]: the row of the last event of each user of two and more."""
+def _truth(events: Events, cut: Int64, rng: np.random.Generator) -> Truth:
+    """The hold-outs of at most VALIDATION_USERS users, drawn from those who took something new at or after their cut."""
     offsets = events.offsets()
-    return offsets[1:][np.diff(offsets) > 1] - 1
-
-
-def _without_last(events: Events) -> Events:
-    kept = np.ones(len(events), bool)
-    kept[_last_events(events)] = False
-    return events.take(kept)
-
-
-def _new_last_events(events: Events) -> Int64:
-    """The `_last_events` whose item the user did not have before: a seen item can never be recommended."""
     cells = events.user.astype(np.int64) * events.n_items + events.item
     firsts = np.unique(cells, return_index=True)[1]
-    return np.intersect1d(_last_events(events), firsts)
-
-
-def _truth(events: Events, last: Int64) -> Truth:
-    """Each of the event rows `last` as its user's only hold-out."""
-    users = events.user[last].astype(np.int64)
-    states = states_at(events, events.offsets()[users], last)
-    return truth_between(events, users, states, last, last + 1)
+    able = np.unique(events.user[firsts[firsts >= cut[events.user[firsts]]]])
+    users = np.sort(rng.permutation(able)[:VALIDATION_USERS]).astype(np.int64)
+    states = states_at(events, offsets[:-1][users], cut[users])
+    return truth_between(events, users, states, cut[users], offsets[1:][users])

@@ -37,6 +37,12 @@ class Truth:
         items = self.items[offsets[0] : offsets[-1]]
         return Truth(self.users[start:stop], self.states.slice(start, stop), offsets - offsets[0], items)
 
+    def counted(self) -> Truth:
+        """The users with a held-out item: those whom a metric can judge."""
+        judged = self.counts > 0
+        offsets = np.concatenate((self.offsets[:1], self.offsets[1:][judged]))
+        return Truth(self.users[judged], self.states.take(judged), offsets, self.items)
+
 
 def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_items: int) -> Truth:
     """The truth in raw hold-outs: repeats, and items that the user had before, are left out; the order is kept.

@@ -6,7 +6,7 @@ trained on a fold and the labels after its moment, and then serves with a later 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +21,16 @@ from recsys.ranker import Ranker
 from recsys.settings import Protocol
 from recsys.towers import Towers
 from recsys.training.item_table import content_matrix, fit_item_table
-from recsys.training.lambdamart import FittedRanker, Groups, RankerParams, fit_ranker, fresh_groups, ranker_groups
+from recsys.training.lambdamart import (
+    JUDGED_USERS,
+    FittedRanker,
+    Groups,
+    RankerParams,
+    fit_ranker,
+    fresh_groups,
+    ranker_groups,
+    train_ranker,
+)
 from recsys.training.neighbours import fit_neighbours
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
@@ -92,9 +101,18 @@ def assemble(towers: Towers, table: ItemTable, params: FitParams, ranker: Ranker
     return Model(towers, index, table, ranker, params.n_candidates, by_trend(table), params.exploration_share, new_items(table))
 
 
-def ranker_of(groups: Groups, params: FitParams) -> FittedRanker:
-    """The ranker that learns from these groups."""
-    return fit_ranker(groups, params.ranker, np.random.default_rng(params.seed + 1), params.threads)
+def ranker_of(groups: Groups, judged: Groups, params: FitParams) -> FittedRanker:
+    """The ranker that learns from these groups, or none where the judged users do not show a gain."""
+    return fit_ranker(groups, judged, params.ranker, np.random.default_rng(params.seed + 1), params.threads)
+
+
+def ranker_again(reported: FittedRanker, groups: Sequence[Groups], params: FitParams) -> FittedRanker:
+    """What was reported on, trained again on more groups: a ranker of as many trees, or none where there was none."""
+    if not reported.text:
+        return reported
+    rng = np.random.default_rng(params.seed + 1)
+    joined = Groups.joined(groups).some(params.ranker.max_groups, rng)
+    return train_ranker(joined, reported.trees, params.ranker, rng, params.threads)
 
 
 def groups_after(model: Model, dataset: Dataset, events: Events, first: Int64, horizon: int | None, params: FitParams) -> Groups:
@@ -110,10 +128,23 @@ def groups_of_fresh(model: Model, dataset: Dataset, past: Events, protocol: Prot
     return fresh_groups(model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng)
 
 
-def ranker_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> FittedRanker:
-    """A ranker from `past` alone, on a model that knows its `inner_past`."""
+def groups_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> Groups:
+    """The groups that a ranker from `past` alone learns from, on a model that knows its `inner_past`."""
     after = groups_after(model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), params)
-    return ranker_of(Groups.joined([after, groups_of_fresh(model, dataset, past, protocol, params)]), params)
+    return Groups.joined([after, groups_of_fresh(model, dataset, past, protocol, params)])
+
+
+def judged_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> Groups:
+    """Groups that judge such a ranker: all candidates of some users, as of the start of their labels."""
+    wanted = replace(params.ranker, positions=1, max_groups=JUDGED_USERS, negatives=params.n_candidates)
+    whole = replace(params, ranker=wanted)
+    return groups_after(model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), whole)
+
+
+def ranker_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> FittedRanker:
+    """A ranker from `past` alone, on a model that knows its `inner_past`; none where it would add nothing."""
+    judged = judged_inside(model, dataset, past, protocol, params)
+    return ranker_of(groups_inside(model, dataset, past, protocol, params), judged, params)
 
 
 def fresh_cohort(events: Events, params: FitParams) -> Int64:
@@ -130,13 +161,14 @@ def inner_past(past: Events, protocol: Protocol, params: FitParams) -> Events:
 
 
 def horizon_of(protocol: Protocol) -> int | None:
-    """How many events ahead the protocol asks for: the next one, or (None) all that are held out."""
+    """How many events ahead the protocol asks for: the next one and what shares its time, or (None) all that are held out."""
     return 1 if protocol == "leave-one-out" else None
 
 
 def label_cuts(events: Events, protocol: Protocol) -> Int64:
     """int64[n_users]: where the ranker's label window starts within `events`."""
-    return cuts(events, "time" if protocol == "time" else "last-10pct")
+    has_order = len(events) > 0 and events.time.min() < events.time.max()
+    return cuts(events, "time" if protocol == "time" and has_order else "last-10pct")
 
 
 def fit_two_stage(dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage) -> TwoStage:

@@ -1,16 +1,18 @@
 """Where the past ends: every protocol becomes one cut a user, a row of the time-ordered events.
 
-Events are sorted by (user, time, row), so "as of a user's cut" is the rows before it. Splits nest: the training rows of one
-split are events again, and can be split once more for the ranker's labels.
+Events are sorted by (user, time), so "as of a user's cut" is the rows before it. No cut lies inside a tie (see
+`recsys.ties`). Splits nest: the training rows of one split are events again, and can be split once more for the ranker's
+labels.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from recsys.errors import InvalidInput
+from recsys.errors import InvalidData, InvalidInput
 from recsys.events import Events, Int64
 from recsys.settings import PROTOCOLS, Protocol
+from recsys.ties import cuts_before_last
 
 HELD_OUT_SHARE = 0.1
 
@@ -18,27 +20,41 @@ HELD_OUT_SHARE = 0.1
 def cuts(events: Events, protocol: Protocol) -> Int64:
     """int64[n_users]: for each user, the row of `events` at which the held-out part starts.
 
-    `last-10pct` holds out the last tenth of each user's events, at least one; `leave-one-out` the last one; both leave
-    a user of a single event alone. `time` holds out whatever is not older than the 90% quantile of all times.
+    `last-10pct` holds out the last tenth of each user's events, at least one; `leave-one-out` the last one; both hold out
+    what shares its time with these as well, and leave a user of a single event alone. Where nothing would be left to learn
+    from, what comes after the user's first time is held out; where a user's events all share one time, that many of them
+    as they were drawn. `time` holds out whatever is not older than the 90% quantile of all times, or what is younger than
+    the first time, where that is later.
 
     Raises:
         InvalidInput: the protocol is none of PROTOCOLS.
+        InvalidData: the protocol is `time`, and all events share one time.
     """
-    offsets = events.offsets()
-    starts, ends = offsets[:-1], offsets[1:]
-    lengths = ends - starts
     if protocol == "leave-one-out":
-        return ends - (lengths >= 2)  # noqa: PLR2004 - one event to learn from, one to hold out
+        return cuts_before_last(events, 1)
     if protocol == "last-10pct":
-        held = np.maximum(1, np.floor(lengths * HELD_OUT_SHARE)).astype(np.int64)
-        return np.where(lengths >= 2, ends - held, ends)  # noqa: PLR2004 - likewise
+        tenth = np.floor(np.diff(events.offsets()) * HELD_OUT_SHARE).astype(np.int64)
+        return cuts_before_last(events, np.maximum(1, tenth))
     if protocol == "time":
-        if len(events) == 0:
-            return ends
-        moment = np.quantile(events.time, 1 - HELD_OUT_SHARE, method="nearest")
-        past = np.bincount(events.user[events.time < moment], minlength=events.n_users)
-        return starts + past
+        return _at_one_moment(events)
     raise InvalidInput(f"protocol {protocol!r} is unknown: use one of {', '.join(PROTOCOLS)}")
+
+
+def _at_one_moment(events: Events) -> Int64:
+    """The same moment for all users."""
+    starts = events.offsets()[:-1]
+    if len(events) == 0:
+        return starts
+    earliest = events.time.min()
+    if earliest == events.time.max():
+        raise InvalidData(
+            f"all {len(events)} events share one time ({earliest}), so there is no moment to cut at: the protocol time needs "
+            "at least two; give timestamps, or use leave-one-out or last-10pct, which draw the hold-out where there is no order"
+        )
+    moment = np.quantile(events.time, 1 - HELD_OUT_SHARE, method="nearest")
+    if moment == earliest:  # which would leave nothing before it
+        moment = events.time[events.time > earliest].min()
+    return starts + np.bincount(events.user[events.time < moment], minlength=events.n_users)
 
 
 def before(events: Events, cut: Int64) -> Events:

@@ -22,13 +22,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recsys.events import HISTORY_LENGTH, MISSING, Events, Float32, Int32, Int64, UserStates, states_at
 from recsys.settings import Loss
+from recsys.ties import steps_of
 from recsys.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
+from recsys.training.split import before
 
 Progress = Callable[[float, str], None]
 """Called with the share done and a short note."""
 
-FEWEST_EVENTS = 3
-"""Events of a user whose last one may be held back: two are left to learn from."""
+FEWEST_LEFT = 2
+"""Events of a user that are left to learn from where the last ones are held back."""
 
 UNVALIDATED_ROUNDS = 8
 """Rounds where no user has enough events to validate on."""
@@ -160,7 +162,7 @@ def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:
 class _Validation:
     """The last events of some users, which decide when training stops.
 
-    states: as of just before; targets: int32[V] item rows, none of which the state has seen.
+    states: as of just before these and what shares their time; targets: int32[V] item rows, none of which the state has seen.
     """
 
     states: UserStates
@@ -181,15 +183,21 @@ class _Validation:
 
 
 def _hold_back(events: Events, attributes: Int32, wanted: int, rng: np.random.Generator) -> tuple[_Validation, Events]:
-    """The last event of at most so many users, where it is new to them, and the events without these."""
+    """The last event of at most so many users, where it is new to them, and the events without these.
+
+    What shares its time with a last event is held back as well, but no target.
+    """
     offsets = events.offsets()
-    able = np.diff(offsets) >= FEWEST_EVENTS
-    able[able] = _first_times(events)[offsets[1:][able] - 1]
+    cut, last = offsets[1:].copy(), offsets[1:] - 1
+    some = np.diff(offsets) > FEWEST_LEFT
+    cut[some] = steps_of(events).first[last[some]]
+    able = some & (cut - offsets[:-1] >= FEWEST_LEFT)
+    able[able] = _first_times(events)[last[able]]
     users = np.sort(rng.permutation(np.flatnonzero(able))[:wanted])
-    last = offsets[1:][users] - 1
-    kept = np.ones(len(events), np.bool_)
-    kept[last] = False
-    return _Validation(states_at(events, offsets[:-1][users], last, attributes[users]), events.item[last]), events.take(kept)
+    ends = offsets[1:].copy()
+    ends[users] = cut[users]
+    states = states_at(events, offsets[:-1][users], cut[users], attributes[users])
+    return _Validation(states, events.item[last[users]]), before(events, ends)
 
 
 @dataclass(frozen=True, slots=True)

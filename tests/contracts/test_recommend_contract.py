@@ -21,7 +21,7 @@ from recsys.pipeline import recommender
 from recsys.ranker import Ranker
 from recsys.training.fit import FitParams, assemble, pinned_torch
 from recsys.training.item_table import fit_item_table
-from recsys.training.lambdamart import RankerParams, fit_ranker, ranker_groups
+from recsys.training.lambdamart import RankerParams, ranker_groups, train_ranker
 from recsys.training.neighbours import fit_neighbours
 from recsys.training.split import before, cuts
 from recsys.training.two_tower import TowerParams, fit_towers
@@ -58,7 +58,7 @@ def pipeline(events: Events, *, ranked: bool) -> Recommend:
         return recommender(models[1])
     small = RankerParams(estimators=10)
     groups = ranker_groups(models[0], events, nobody, first, events.offsets()[1:], None, small, rng)
-    return recommender(replace(models[1], ranker=Ranker(fit_ranker(groups, small, rng, 1).text)))
+    return recommender(replace(models[1], ranker=Ranker(train_ranker(groups, 10, small, rng, 1).text)))
 
 
 def joined(parts: Sequence[UserStates]) -> UserStates:

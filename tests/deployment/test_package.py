@@ -14,7 +14,8 @@ import pytest
 
 from batch.local import serve
 from infra.local.runtime_api import LambdaService, http_event
-from infra.package import FORBIDDEN, LIMIT_MIB, Refused, build, check
+from infra.package import FORBIDDEN, LIMIT_MIB, LOCKED, Refused, build, check
+from infra.sbom import FILE
 
 EVENTS = Path(__file__).parents[2] / "infra" / "events"
 LOADED = """
@@ -57,6 +58,17 @@ def test_of_lightgbm_only_the_library_is_there(built) -> None:
     """Its Python would import scipy."""
     files = [p.relative_to(built.root / "lightgbm").as_posix() for p in (built.root / "lightgbm").rglob("*") if p.is_file()]
     assert files == ["lib/lib_lightgbm.so"]
+
+
+def test_the_bill_lists_what_is_there(built) -> None:
+    """Each installed distribution with its version, its wheel one of those in the lock; and the library that was copied."""
+    told = json.loads((built.root / FILE).read_text())
+    libraries = {(c["name"].lower().replace("_", "-"), c["version"]): c for c in told["components"] if c["type"] == "library"}
+    installed = {d.name.removesuffix(".dist-info").partition("-")[::2] for d in built.root.glob("*.dist-info")}
+    assert set(libraries) == {(name.lower().replace("_", "-"), version) for name, version in installed}
+    lock = LOCKED.read_text()
+    assert [name for name, c in libraries.items() if f"--hash=sha256:{c['hashes'][0]['content']}" not in lock] == []
+    assert [c["name"] for c in told["components"] if c["type"] == "file"] == ["lib/libgomp.so.1"]
 
 
 def test_every_module_has_bytecode_that_is_trusted(built) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
 import click
+import pytest
 
 from batch.cli import main
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "infra" / "batch" / "Dockerfile").read_text().replace("\\\n", "")
+RAW = (ROOT / "infra" / "batch" / "Dockerfile").read_text()
+TEXT = RAW.replace("\\\n", "")
+GUIDE = (ROOT / "docs" / "deploy.md").read_text()
 STEPS = [line.partition(" ")[::2] for line in TEXT.splitlines() if line and not line.startswith("#")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -35,13 +41,11 @@ def test_what_is_copied_is_there() -> None:
 
 
 def test_all_that_the_installation_reads_is_copied() -> None:
-    """Each package of the project, its readme, its licence, and the constraints, which name one torch."""
+    """Each package of the project, its readme, its licence, and the locks."""
     packages = [pattern.removesuffix("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
     project = PROJECT["project"]
-    needed = {*packages, project["readme"], *project["license-files"], "pyproject.toml", "constraints.txt"}
+    needed = {*packages, project["readme"], *project["license-files"], "pyproject.toml", "infra/locked"}
     assert set(copied()) == needed
-    constraints = (ROOT / "constraints.txt").read_text().splitlines()
-    assert len([line for line in constraints if line.startswith("torch==")]) == 1
 
 
 def test_what_is_started_is_a_command() -> None:
@@ -60,7 +64,51 @@ def test_it_runs_as_a_user_who_may_write_where_it_works() -> None:
     assert told("USER") == ["shortlist"]
     work = told("WORKDIR")[0]
     assert (f"SHORTLIST_WORK={work}" in told("ENV")[0].split(), f"chown shortlist {work}" in told("RUN")[-1]) == (True, True)
-    assert len({line.split()[0] for line in told("FROM")}) == 1
+    assert [line.split()[0] for line in told("FROM")] == ["${BASE}"] * 2
+
+
+def test_the_base_is_a_version_and_a_digest_where_one_is_given() -> None:
+    """A digest is whole; the guide's command writes one."""
+    [base] = [argument.removeprefix("BASE=") for argument in told("ARG") if argument.startswith("BASE=")]
+    assert re.fullmatch(r"python:3\.13-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
+    command = re.search(r"sed -i \"(s\|\^ARG BASE=.*?)\" infra/batch/Dockerfile", GUIDE)
+    assert command is not None
+    digest = f"python:3.13-slim-bookworm@sha256:{'0' * 64}"
+    script = command[1].replace("$BASE", digest)
+    done = subprocess.run(["sed", script], input=RAW, capture_output=True, text=True, check=True)  # noqa: S607
+    assert f"\nARG BASE={digest}\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("index", "digest", "expected"),
+    [
+        ("https://an.index/cpu", "", "torch==VERSION\n"),
+        ("https://an.index/cpu", "sha256:ab", "torch==VERSION --hash=sha256:ab\n"),
+        ("", "", "LOCK"),
+    ],
+)
+def test_torch_is_bound_by_its_hash_where_that_is_known(tmp_path, index, digest, expected) -> None:
+    """PyPI's by the lock; one of PyTorch's index by the build argument. The step runs here, without pip."""
+    lock = (ROOT / "infra" / "locked" / "torch.txt").read_text()
+    version = re.search(r"^torch==(\S+)", lock, re.MULTILINE)
+    assert version is not None
+    step = next(line for line in told("RUN") if "torch.txt" in line)
+    part = step[step.index("if [") : step.index("; fi") + 4].replace("/src", str(tmp_path))
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "torch.txt").write_text(lock)
+    environ = {"TORCH_INDEX": index, "TORCH_HASH": digest, "PATH": os.environ["PATH"]}
+    subprocess.run(["/bin/sh", "-c", part], env=environ, check=True)
+    wanted = lock if expected == "LOCK" else expected.replace("VERSION", version[1])
+    assert (tmp_path / "torch.txt").read_text() == wanted
+
+
+def test_everything_else_is_bound_by_its_hash() -> None:
+    """Pip may neither take another file, nor build one, nor fetch what builds the project."""
+    commands = " && ".join(told("RUN")).split(" && ")
+    installs = [command.strip() for command in commands if "pip install" in command]
+    assert len(installs) == 3
+    assert all(option in installs[1] for option in ("--require-hashes", "--only-binary=:all:", "/src/locked/batch.txt"))
+    assert all(option in installs[2] for option in ("--no-index", "--no-build-isolation", "--no-deps"))
 
 
 def test_the_platforms_agree() -> None:

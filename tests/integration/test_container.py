@@ -84,13 +84,15 @@ def users_learnt_from(work: Path) -> list[str]:
 def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> None:
     """The run drains the stream to S3 first; the next run, which finds nothing new in the stream, learns from the files."""
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
-    stream.append([EventRecord("e1", "new-user", item, 1_900_000_000)])
+    stream.append([EventRecord("e1", "new-user", item, 1_900_000_000), EventRecord("e2", " ", item, 5)])
     for run in ("monday", "tuesday"):
         work = tmp_path / run
         process = start(environ | {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)})
         drained = next(told for told in lines(process.communicate(timeout=120)[1]) if told["stage"] == "drain")
         assert (process.returncode, drained["event"], drained["events"]) == (0, "finished", int(run == "monday"))
         assert ("new-user" in users_learnt_from(work), stream.length()) == (True, 0)
+        assert (drained["invalid"], len(drained["letters"])) == (int(run == "monday"),) * 2
+        assert drained["place"] == environ["SHORTLIST_EVENTS"]
 
 
 def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tmp_path) -> None:

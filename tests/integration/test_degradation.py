@@ -34,6 +34,7 @@ from lambda_handler.metrics import Metrics
 from lambda_handler.recommender import Recommender
 from lambda_handler.serving import Serving
 from recsys.artefacts import build_manifest, verify
+from recsys.circuit import MOST_FAILURES
 from recsys.errors import ArtefactsUnavailable, StoreUnavailable
 from recsys.settings import Settings
 from recsys.store import Guard, RedisStore, open_store
@@ -415,7 +416,8 @@ def test_a_guard_says_why_it_does_not_ask() -> None:
     seconds = 0.0
     guard = Guard(2.0, lambda: 1.0, 0.5, lambda: seconds)
     guard.check()
-    guard.failed()
+    for _ in range(MOST_FAILURES):
+        guard.failed()
     with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):
         guard.check()
     seconds = 2.5

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -17,11 +21,11 @@ from batch import drain as drain_module
 from batch.cli import main
 from batch.drain import drain
 from recsys import data
-from recsys.errors import ArtefactsUnavailable, InvalidInput
-from recsys.event_files import open_event_files
+from recsys.errors import ArtefactsUnavailable, InvalidData, InvalidInput
+from recsys.event_files import DEAD_LETTERS, PREFIX, UNREADABLE, EventFiles, open_event_files
 from recsys.event_log import EventLog
 from recsys.store import RedisStore, open_store
-from recsys.wire import EventRecord
+from recsys.wire import EventRecord, pack_event, unpack_event
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -46,6 +50,15 @@ def dies(*args, **kwargs):
 setattr(owner, where, dies)
 module.drain(EventLog(open_store(url, namespace, 2000)), files, chunk=3)
 """
+BAD = {
+    "user_id": EventRecord("b", " ", "1", 5),
+    "item_id": EventRecord("b", "1", "x" * 257, 5),
+    "timestamp": EventRecord("b", "1", "1", -1),
+    "weight": EventRecord("b", "1", "1", 5, 1e39),
+    "event_id": EventRecord("", "1", "1", 5),
+    "position": EventRecord("b", "1", "1", 5, None, "r", 2**63),
+    "recommendation_id": EventRecord("b", "1", "1", 5, None, "r" * 257),
+}
 STEPS = {
     "directory": ("take", "write", "fsync", "rename", "acknowledge", "_forget"),
     "s3": ("take", "write", "acknowledge", "_forget"),
@@ -104,7 +117,7 @@ def test_events_become_files_and_leave_the_stream(store, address) -> None:
 def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(store, tmp_path, address, where, when) -> None:
     """The next drain completes it: a training reads each event once, and the stream is empty."""
     log = EventLog(store)
-    log.append([told(number) for number in range(7)])
+    *_, bad = log.append([*(told(number) for number in range(7)), BAD["timestamp"]])
     url = store.redis.connection_pool.connection_kwargs["path"]
     command = [sys.executable, "-c", KILLED, f"unix://{url}", store.keys.namespace, address, where, when]
     killed = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
@@ -114,6 +127,7 @@ def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(store, tmp_path, a
     assert read(address, tmp_path) == [("0", "0"), *(("1", str(number)) for number in range(8))]
     assert log.length() == 0
     assert list(tmp_path.rglob(".*.draft")) == []
+    assert {letter["stream_id"] for letter in letters(open_event_files(address))} == {bad.decode()}
 
 
 def test_a_deleted_users_events_are_dropped_and_taken_out_of_earlier_files(store, address) -> None:
@@ -149,7 +163,190 @@ def test_an_entry_that_cannot_be_read_is_put_aside(store, address) -> None:
     files = open_event_files(address)
     done = drain(EventLog(store), files)
     assert (done.events, done.unreadable, len(files.names())) == (1, 1, 1)
-    assert files.read(f"unreadable-{'-'.join(done.files[0].split('-')[1:3])}.bin") == b"\xc1nonsense"
+    (letter,) = letters(files)
+    assert (letter["user_id"], letter["body"]) == (None, b"\xc1nonsense")
+    assert letter["stream_id"] in done.files[0]
+    assert "not msgpack" in letter["reason"]
+
+
+def letters(files: EventFiles) -> list[dict[str, Any]]:
+    """All dead letters."""
+    return [row for name in files.names(DEAD_LETTERS) for row in pl.read_parquet(files.read(name)).to_dicts()]
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_an_entry_that_breaks_a_rule_becomes_a_dead_letter(store, address, field) -> None:
+    """With its id in the stream, the rule, the user and the bytes; the events around it are drained."""
+    log, files = EventLog(store), open_event_files(address)
+    _, at, _ = log.append([told(1), BAD[field], told(2)])
+    done = drain(log, files)
+    assert (done.events, done.invalid, done.unreadable, log.length()) == (2, 1, 0, 0)
+    assert list(done.letters) == files.names(DEAD_LETTERS)
+    (letter,) = letters(files)
+    assert (letter["stream_id"], letter["user_id"]) == (at.decode(), BAD[field].user_id)
+    assert letter["reason"].startswith(f"{field}: ")
+    assert unpack_event(letter["body"]) == BAD[field]
+
+
+def test_a_chunk_of_bad_entries_only_writes_no_events(store, tmp_path) -> None:
+    """And the stream is empty all the same; a foreign entry keeps its bytes."""
+    log, files = EventLog(store), open_event_files(str(tmp_path))
+    log.append([BAD["timestamp"]])
+    store.redis.xadd(store.keys.events(), {"other": b"\xff"})
+    done = drain(log, files, chunk=1)
+    assert (done.events, done.files, files.names(), log.length()) == (0, (), [], 0)
+    assert (done.invalid, done.unreadable, len(done.letters)) == (1, 1, 2)
+    assert letters(files)[1]["body"] == msgpack.packb({b"other": b"\xff"})
+
+
+def test_old_entries_are_read_by_the_rules(store, tmp_path) -> None:
+    """What was accepted in another spelling is the same user and item afterwards."""
+    log, files = EventLog(store), open_event_files(str(tmp_path))
+    log.append([EventRecord("e", " 42 ", "7.0", 5, 3)])
+    drain(log, files)
+    frame = pl.read_parquet(files.read(files.names()[0]))
+    assert frame.select("user_id", "item_id", "weight").row(0) == ("42", "7", 3.0)
+
+
+@pytest.mark.parametrize("spelt", [" 42 ", "42.0", "42"])
+def test_a_deleted_user_is_dropped_in_every_spelling(store, tmp_path, spelt) -> None:
+    """From new entries, and from files that an earlier release wrote."""
+    log, files = EventLog(store), open_event_files(str(tmp_path))
+    old = pl.DataFrame([asdict(EventRecord("a", spelt, "1", 5)), asdict(told(1))], schema=drain_module.SCHEMA)
+    old.write_parquet(tmp_path / "events-1-0-2-0.parquet")
+    store.redis.hset(store.keys.deleted(), store.keys.digest("42"), 1)
+    log.append([EventRecord("b", spelt, "1", 5), EventRecord("", spelt, "1", 5)])
+    assert drain(log, files).dropped == 2
+    assert pl.read_parquet(tmp_path / "events-1-0-2-0.parquet")["user_id"].to_list() == ["1"]
+    assert (files.names(), letters(files)) == (["events-1-0-2-0.parquet"], [])
+
+
+def test_dead_letters_of_a_deleted_user_go(store, address) -> None:
+    """Those of others stay, those whose user cannot be read go with the first deletion that is later than they are."""
+    log, files = EventLog(store), open_event_files(address)
+    damaged = msgpack.packb([1, "e", "2", "1", "soon", None, None])
+    for body in (pack_event(BAD["timestamp"]), damaged, b"\xc1"):
+        store.redis.xadd(store.keys.events(), {"e": body})
+    drain(log, files)
+    assert sorted(letter["user_id"] or "" for letter in letters(files)) == ["", "1", "2"]
+    store.redis.hset(store.keys.deleted(), store.keys.digest("9"), 1)  # long before they came
+    drain(log, files)
+    assert len(letters(files)) == 3
+    store.redis.hset(store.keys.deleted(), store.keys.digest("2"), 2**40)
+    drain(log, files)
+    assert [letter["user_id"] for letter in letters(files)] == ["1"]
+    store.redis.hset(store.keys.deleted(), store.keys.digest("1"), 2**40)
+    drain(log, files)
+    assert files.names(DEAD_LETTERS) == []
+
+
+def test_a_deletion_whose_time_cannot_be_read_counts_as_later(store, tmp_path) -> None:
+    """No dead letter of an unknown user outlives it."""
+    files = open_event_files(str(tmp_path))
+    store.redis.xadd(store.keys.events(), {"e": b"\xc1"})
+    store.redis.hset(store.keys.deleted(), store.keys.digest("9"), "soon")
+    drain(EventLog(store), files)
+    assert files.names(DEAD_LETTERS) == []
+
+
+def test_what_earlier_releases_put_aside_goes_as_dead_letters_do(store, address) -> None:
+    """`unreadable-*.bin`, files of events and of dead letters that cannot be read: none outlives a later deletion."""
+    log, files = EventLog(store), open_event_files(address)
+    names = ["unreadable-5000-0.bin", "events-5000-0-9000-0.parquet", "dead-letters-5000-0-9000-0.parquet", "unreadable-x.bin"]
+    drain(log, files)
+    for name in names:
+        files.write(name, b"broken")
+    prefixes = (PREFIX, DEAD_LETTERS, UNREADABLE)
+    assert drain(log, files).broken == (names[1],)
+    assert sorted(name for prefix in prefixes for name in files.names(prefix)) == sorted(names)
+    store.redis.hset(store.keys.deleted(), store.keys.digest("9"), 4)
+    drain(log, files)
+    assert sorted(name for prefix in prefixes for name in files.names(prefix)) == sorted(names[:3])
+    store.redis.hset(store.keys.deleted(), store.keys.digest("9"), 5)
+    assert drain(log, files).broken == (names[1],)
+    assert [name for prefix in prefixes for name in files.names(prefix)] == []
+
+
+def table(directory: Path, rows: int = 1) -> str:
+    """A sound interactions table."""
+    path = directory / "interactions.parquet"
+    pl.DataFrame({"user_id": ["0"] * rows, "item_id": ["0"] * rows, "timestamp": range(rows)}).write_parquet(path)
+    return str(path)
+
+
+def test_bad_drained_rows_never_stop_a_load(tmp_path) -> None:
+    """Whatever their share: each is rejected by itself, under its file, and counted apart from the table's rows."""
+    events = tmp_path / "events"
+    events.mkdir()
+    records = [BAD["user_id"], BAD["item_id"], BAD["timestamp"], BAD["weight"], told(1)]
+    frame = pl.DataFrame([asdict(r) for r in records], schema=drain_module.SCHEMA)
+    frame = frame.with_columns(event_id=pl.Series(["a", "b", "c", "d", "e"]))
+    frame.write_parquet(events / "events-1-0-2-0.parquet")
+    rejects = tmp_path / "rejects.parquet"
+    loaded = data.load(table(tmp_path), events=str(events), rejects=rejects)
+    assert (loaded.n_read, loaded.n_drained, len(loaded.dataset.events)) == (1, 5, 2)
+    assert loaded.rejects == {
+        "events: impossible timestamp": 1,
+        "events: impossible weight": 1,
+        "events: item_id: at most 256 characters are allowed, use a shorter id": 1,
+        "events: null user_id": 1,
+    }
+    assert pl.read_parquet(rejects)["table"].unique().to_list() == ["events"]
+    (note,) = loaded.notes
+    assert note.startswith("events: 4 of 5 drained events are left out (")
+    assert repr(str(rejects)) in note
+
+
+def test_bad_rows_of_the_table_count_by_themselves(tmp_path) -> None:
+    """Many good drained events do not hide that a table is broken."""
+    events = tmp_path / "events"
+    events.mkdir()
+    frame = pl.DataFrame([asdict(told(n)) for n in range(100)], schema=drain_module.SCHEMA)
+    frame.write_parquet(events / "events-1-0-2-0.parquet")
+    path = tmp_path / "i.parquet"
+    pl.DataFrame({"user_id": ["1", None], "item_id": ["1", "1"], "timestamp": [1, 2]}).write_parquet(path)
+    with pytest.raises(InvalidData, match=r"interactions: 1 of 2 rows \(50\.0%\) break the schema"):
+        data.load(str(path), events=str(events))
+
+
+def test_a_drained_file_that_cannot_be_read_costs_itself(store, address, tmp_path) -> None:
+    """A note names it; the events of the others are learnt from."""
+    log, files = EventLog(store), open_event_files(address)
+    log.append([told(1)])
+    drain(log, files)
+    files.write("events-0-0-0-1.parquet", b"PAR1 cut short")
+    other = io.BytesIO()
+    pl.DataFrame({"event_id": ["x"]}).write_parquet(other)
+    files.write("events-0-0-0-2.parquet", other.getvalue())
+    loaded = data.load(table(tmp_path), events=address)
+    assert (len(loaded.dataset.events), loaded.n_drained) == (2, 1)
+    assert ["events-0-0-0-1.parquet" in loaded.notes[0], "events-0-0-0-2.parquet" in loaded.notes[1]] == [True, True]
+    assert all("left out" in note for note in loaded.notes)
+
+
+def test_s3_that_does_not_answer_stops_a_load(bucket, tmp_path, monkeypatch) -> None:
+    """A night without its events would be a silent loss."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(ArtefactsUnavailable):
+        data.load(table(tmp_path), events=f"s3://{bucket}/events")
+
+
+def test_a_place_may_have_any_name(store, tmp_path) -> None:
+    """Also one that a glob would read otherwise."""
+    place = str(tmp_path / "a[b]*" / "events")
+    EventLog(store).append([told(1)])
+    drain(EventLog(store), open_event_files(place))
+    assert data.load(table(tmp_path), events=place).n_drained == 1
+
+
+def test_a_user_of_other_digits_stops_no_night(store, tmp_path) -> None:
+    """Digits that are not ASCII: drained, read and learnt from as they are spelt."""
+    wide = "\uff11\uff12\uff13"
+    EventLog(store).append([EventRecord("e", wide, wide, 5)])
+    events = str(tmp_path / "events")
+    drain(EventLog(store), open_event_files(events))
+    assert data.load(table(tmp_path), events=events).dataset.user_ids == ("0", wide)
 
 
 def test_an_entry_deleted_after_it_was_taken_is_passed_over(store, tmp_path) -> None:
@@ -229,3 +426,14 @@ def test_the_command_says_what_it_did(store, valkey_url, tmp_path) -> None:
     environ = {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": store.keys.namespace}
     done = CliRunner().invoke(main, ["events", "drain", "--out", str(tmp_path / "out")], env=environ)
     assert (done.exit_code, done.output.split(" in ")[:2]) == (0, ["1 events", "1 files"])
+    assert "put aside" not in done.output
+
+
+def test_the_command_says_where_the_dead_letters_lie(store, valkey_url, tmp_path) -> None:
+    """How many of each kind, and in which file."""
+    EventLog(store).append([BAD["weight"]])
+    store.redis.xadd(store.keys.events(), {"e": b"\xc1"})
+    environ = {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": store.keys.namespace}
+    done = CliRunner().invoke(main, ["events", "drain", "--out", str(tmp_path)], env=environ)
+    (name,) = open_event_files(str(tmp_path)).names(DEAD_LETTERS)
+    assert f"1 entries unreadable and 1 against a rule, put aside in {tmp_path}: {name}" in done.output

@@ -83,6 +83,38 @@ def test_what_a_request_says_is_in_its_event() -> None:
     assert (event["body"], event["isBase64Encoded"]) == ("text", False)
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/v1/users/a%2520b", "/v1/users/a%20b", ""),
+        ("/v1/users/a+b%2B?x=%2B", "/v1/users/a+b+", "x=%2B"),
+        ("/v1/users/a%3Fb?k=1", "/v1/users/a", "k=1"),
+        ("//v1/users/1", "//v1/users/1", ""),
+        ("//[v1/users/1", "//[v1/users/1", ""),
+        ("/v1/users/a?b?c#d", "/v1/users/a", "b?c#d"),
+    ],
+)
+def test_a_path_is_decoded_as_api_gateway_does(target, path, query) -> None:
+    """Once, and cut at a question mark that was encoded; the query stays as it was sent."""
+    event = event_of("GET", target, {}, b"")
+    assert (event["rawPath"], event["requestContext"]["http"]["path"]) == (path, path)
+    assert event["rawQueryString"] == query
+
+
+def test_repeated_headers_are_one(address) -> None:
+    """Their values come with commas between, so that each of two tags counts."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+    connection.request("GET", "/v1/popular?k=1")
+    tag = connection.getresponse().headers["etag"]
+    connection.close()
+    connection.putrequest("GET", "/v1/popular?k=1")
+    for value in (tag, '"another"'):
+        connection.putheader("If-None-Match", value)
+    connection.endheaders()
+    assert connection.getresponse().status == 304
+    connection.close()
+
+
 def test_bytes_travel_as_base64() -> None:
     """Both ways."""
     event = event_of("POST", "/", {}, b"\xff\xfe")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from batch import gate
+from batch.evaluation import truth_after
 from batch.job import Job, load_fold
 from recsys.artefacts import Artefacts, open_artefacts
 from recsys.catalogue import Dataset
@@ -60,7 +61,27 @@ def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, 
 def test_the_first_release_has_only_popularity_to_beat(published, report, fold, namespace) -> None:
     """Where nothing is serving yet, the note says so."""
     verdict = judged(report, fold, published, replace(published.settings, namespace=namespace))
-    assert verdict == gate.Verdict(None, "beats popularity; no release is serving yet")
+    assert verdict == gate.Verdict(None, f"beats popularity; no release is serving yet; {gate.standing(report)}")
+
+
+def test_the_record_says_how_the_release_stands(report, fold, published) -> None:
+    """Against the retriever's order and the strongest baseline, with the report's paired intervals, whatever the verdict."""
+    rivals = report["methods"].keys() - {"retriever", "two_stage"}
+    best = max(rivals, key=lambda name: figure(report, name))
+    told = []
+    for other, words in (("retriever", "the retriever's order"), (best, f"{best}, the strongest baseline")):
+        pair = report["paired"]["two_stage"][other]
+        told.append(f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f}) against {words}")
+    for given in (report, with_figure(report, "two_stage", 0.0)):
+        assert judged(given, fold, published).note.endswith(f"; NDCG@10 {told[0]}, {told[1]}")
+    assert report["gate"].endswith(f"; NDCG@10 {told[0]}, {told[1]}")
+    manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
+    assert manifest["gate"] == report["gate"]
+    assert gate.off(report) == gate.Verdict(None, f"the gate is off; NDCG@10 {told[0]}, {told[1]}")
+
+
+def figure(report: dict[str, Any], method: str) -> float:
+    return report["methods"][method]["ndcg@10"]["value"]
 
 
 def test_popularity_has_to_be_beaten(published, report, fold) -> None:
@@ -93,21 +114,83 @@ def test_on_newer_events_a_worse_model_is_refused(published, report, fold) -> No
     """A model whose item vectors were shuffled loses against the serving one; that one's own report model does not."""
     dataset = published.dataset
     as_of = int(np.quantile(dataset.events.time, 0.5))
-    assert "users did since it was made" in compared(published, report, fold, dataset, as_of).note
+    assert "users newly took to since it was made" in compared(published, report, fold, dataset, as_of).note
     shuffled = np.random.default_rng(0).permutation(fold.towers.items)
     index = type(fold.index)(shuffled.shape[1])
     index.add(shuffled)
     broken = replace(fold, towers=replace(fold.towers, items=shuffled), index=index, ranker=None)
     refusal = compared(published, report, broken, dataset, as_of).refusal
     assert refusal is not None
-    assert "users did since it was made: a release may not fall more than 5% below" in refusal
+    assert "users newly took to since it was made: a release may not fall more than 5% below" in refusal
 
 
 def test_without_newer_events_there_is_nothing_to_compare(published, report, fold) -> None:
-    """The note says that too few users did something."""
+    """The note says that nobody did anything."""
     verdict = compared(published, report, fold, published.dataset, int(published.dataset.events.time.max()))
     assert verdict.refusal is None
-    assert "fewer than 50 users did something since" in verdict.note
+    assert "only 0 users took to an item that was new to them since" in verdict.note
+
+
+def with_repeats(dataset: Dataset, users: np.ndarray) -> Dataset:
+    """The data, in which these users did nothing in their hold-out but take their first item again."""
+    events = dataset.events
+    held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
+    first = events.item[np.minimum(events.offsets()[:-1], len(events) - 1)]
+    repeats = held & np.isin(events.user, users)
+    return replace(dataset, events=replace(events, item=np.where(repeats, first[events.user], events.item)))
+
+
+def n_newly(dataset: Dataset, as_of: int) -> int:
+    """How many users took to an item that was new to them in their hold-out and after `as_of`."""
+    events = dataset.events
+    held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
+    newly = 0
+    for user in range(events.n_users):
+        own = events.user == user
+        later = own & held & (events.time > as_of)
+        newly += bool(set(events.item[later].tolist()) - set(events.item[own & ~later].tolist()))
+    return newly
+
+
+def test_users_who_only_repeat_themselves_are_not_compared(published, report, fold) -> None:
+    """A third of the users took nothing new, a third did nothing at all: the others are compared, and counted."""
+    whole = published.dataset
+    some = with_repeats(whole, np.arange(0, whole.events.n_users, 3))
+    held = np.arange(len(some.events)) >= cuts(some.events, "last-10pct")[some.events.user]
+    idle = held & (some.events.user % 3 == 1)
+    dataset = replace(some, events=some.events.take(~idle))
+    as_of = int(dataset.events.time.min())
+    note = compared(published, report, fold, dataset, as_of).note
+    assert n_newly(dataset, as_of) >= gate.FEWEST_USERS
+    assert f"on what {n_newly(dataset, as_of)} users newly took to since it was made" in note
+
+
+def test_where_all_only_repeat_themselves_nothing_is_compared(published, report, fold) -> None:
+    """Too few users are left, and none: the note counts those who took something new."""
+    dataset, as_of = published.dataset, int(published.dataset.events.time.min())
+    for spared in (10, 0):
+        repeating = with_repeats(dataset, np.arange(spared, dataset.events.n_users))
+        newly = n_newly(repeating, as_of)
+        verdict = compared(published, report, fold, repeating, as_of)
+        assert newly <= spared
+        assert verdict.refusal is None
+        assert f"only {newly} users took to an item that was new to them since" in verdict.note
+
+
+def test_items_that_are_gone_take_no_place_in_the_old_lists(published) -> None:
+    """The old bundle's lists are full of items that the data still has."""
+    from recsys import bundle
+    from recsys.events import MISSING
+
+    old, dataset = bundle.load(published.work / "bundle"), published.dataset
+    n_kept = dataset.events.n_items - 15
+    kept = dataset.events.take(dataset.events.item < n_kept)
+    fewer = replace(dataset, events=replace(kept, n_items=n_kept))
+    fewer = replace(fewer, catalogue=replace(dataset.catalogue, ids=dataset.catalogue.ids[:n_kept]))
+    truth = truth_after(fewer, cuts(fewer.events, "last-10pct"))
+    found = gate._lists_of(old, fewer, truth.states)
+    assert found.max() < n_kept
+    assert (found != MISSING).all()
 
 
 def test_a_catalogue_that_moved_is_translated(published) -> None:

@@ -14,12 +14,14 @@ import pytest
 
 from batch import evaluation, job, precompute, publish
 from batch.job import Job, fit_params
-from recsys import data
+from recsys import bundle, data
 from recsys.artefacts import open_artefacts
 from recsys.errors import CorruptArtefact, InvalidData, InvalidInput, ReleaseRefused, ShortlistError
 from recsys.evaluation.report import METRICS
+from recsys.ranker import Ranker
 from recsys.settings import Settings
 from recsys.store import open_store
+from recsys.training import lambdamart
 from recsys.wire import ReleasePointer
 
 BASELINES = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease"]
@@ -223,10 +225,11 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
     assert report["data"]["fingerprint"] == published.dataset.fingerprint
     assert list(report["methods"]) == [*BASELINES, "retriever", "two_stage"]
-    assert [check["outcome"] for check in report["audit"]] == ["held"] * 4
+    assert [check["outcome"] for check in report["audit"]] == ["held"] * 5
     assert set(report["learning_curves"]) == {"towers", "ranker"}
     assert [example["user"] for example in report["examples"]] == [str(number) for number in range(1, 11)]
     assert report["data"]["rejects"] == {}
+    assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
 
 
@@ -237,6 +240,76 @@ def test_a_release_carries_its_report_and_its_histograms(published) -> None:
     page = (published.work / "report.html").read_text()
     assert "Against the release before" in page
     assert "two_stage" in page
+
+
+def test_the_release_has_the_ranker_of_the_report(published) -> None:
+    """As many trees, from the groups of the report and those of the hold-out; report and manifest say both."""
+    report = json.loads((published.work / "metrics.json").read_text())
+    manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
+    reported, released = report["ranker"]["reported"], report["ranker"]["released"]
+    texts = [(published.work / f"fold-{fold}" / "ranker.txt").read_text() for fold in (1, 2)]
+    assert [Ranker(text).n_trees for text in texts] == [reported["trees"], released["trees"]]
+    assert reported["trees"] == released["trees"] > 0
+    assert released["n_groups"] > reported["n_groups"]
+    assert reported["used"] is released["used"] is True
+    assert reported["validation"]["difference"] > reported["validation"]["standard_error"]
+    assert manifest["ranker"] == report["ranker"]
+
+
+def test_leave_one_out_releases_the_reported_ranker_too(small_job) -> None:
+    """Its hold-out of one event a user is among the labels of the release."""
+    told = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
+    for name in list(job.STAGES)[:4]:
+        job.run_stage(told, name)
+    kept = [json.loads((told.fold(fold) / "ranker.json").read_text())["summary"] for fold in (1, 2)]
+    assert kept[0]["trees"] == kept[1]["trees"] > 0
+    assert kept[1]["n_groups"] > kept[0]["n_groups"]
+
+
+def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch) -> None:
+    """No ranker in the report or in the bundle, the same figures for both methods, and every place says so."""
+    monkeypatch.setattr(lambdamart.Validation, "shows_a_gain", property(lambda _: False))
+    job.run(small_job)
+    assert "shows no gain: lists come in the retriever's order" in small_job.narrator.console.file.getvalue().replace("\n", " ")
+    report = json.loads((small_job.work / "metrics.json").read_text())
+    assert report["methods"]["two_stage"] == report["methods"]["retriever"]
+    assert report["importances"] == {}
+    for which in ("reported", "released"):
+        assert report["ranker"][which]["used"] is False
+        assert "shows no gain: lists come in the retriever's order" in report["ranker"][which]["note"]
+    assert "+0.0000 (+0.0000 to +0.0000) against the retriever's order" in report["gate"]
+    artefacts = open_artefacts(small_job.settings.artefacts)
+    version = artefacts.versions()[-1]
+    assert artefacts.manifest(version)["ranker"]["released"]["used"] is False
+    assert bundle.load(small_job.work / "bundle").model.ranker is None
+    assert "shows no gain" in (small_job.work / "report.html").read_text()
+
+
+def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) -> None:
+    """Half of the users only take again what they had; the gate compares the other half, and says how many."""
+    whole = pl.read_parquet(small_job.interactions).sort("user_id", "timestamp")
+    users = whole["user_id"].to_list()
+    last = [users[row : row + 5] != [user] * 5 for row, user in enumerate(users)]  # the last four of each user
+    first_night = whole.filter(~pl.Series(last))
+    night = tmp_path / "night.parquet"
+    first_night.write_parquet(night)
+    job.run(replace(small_job, interactions=str(night)))
+    first, end = pointer(small_job), int(whole["timestamp"].max())
+    again = first_night.group_by("user_id", maintain_order=True).first().select("user_id", pl.col("item_id").alias("had"))
+    later = whole.filter(pl.Series(last)).join(again, on="user_id", how="left", maintain_order="left")
+    repeats = pl.col("user_id").cast(pl.String).hash() % 2 == 0
+    later = later.with_columns(
+        pl.when(repeats).then("had").otherwise("item_id").alias("item_id"),
+        (end + pl.int_range(1, pl.len() + 1)).cast(whole.schema["timestamp"]).alias("timestamp"),
+    )
+    pl.concat([first_night, later.drop("had")]).write_parquet(night)
+    with suppress(ReleaseRefused):
+        job.run(replace(small_job, interactions=str(night)))
+    note = json.loads((small_job.work / "metrics.json").read_text())["gate"]
+    newly = later.filter(~repeats)["user_id"].n_unique()
+    assert 50 <= newly < 100
+    assert f"that of the serving release {first.current} " in note
+    assert f"on what {newly} users newly took to since it was made" in note
 
 
 def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:

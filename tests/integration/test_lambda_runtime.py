@@ -95,6 +95,14 @@ def test_every_route_of_the_document_is_answered(service, published) -> None:
         "recommend": {"user_id": "1"},
         "rank": {"user_id": "1", "items": list(published.dataset.catalogue.ids[:3])},
         "events": {"events": [{"event_id": "r1", "user_id": "2", "item_id": "no-such-item", "timestamp": 1}]},
+        "delete": {"user_id": "a user/ü"},
+        "block": {"item_id": published.dataset.catalogue.ids[3]},
+        "unblock": {"item_id": published.dataset.catalogue.ids[3]},
+    }
+    queries = {
+        "/v1/recommendations": "user_id=a%20user%2F%C3%BC",
+        "/v1/item": f"item_id={published.dataset.catalogue.ids[3]}",
+        "/v1/similar": f"item_id={published.dataset.catalogue.ids[3]}",
     }
     statuses = {}
     for route, operations in document["paths"].items():
@@ -102,7 +110,8 @@ def test_every_route_of_the_document_is_answered(service, published) -> None:
         for name, value in parts.items():
             path = path.replace(name, quote(value.replace("/", "-"), safe=""))
         for method in operations:
-            event = http_event(method.upper(), path, bodies.get(route.rpartition("/")[2]))
+            body = bodies.get(route.rpartition("/")[2])
+            event = http_event(method.upper(), path, body, queries.get(route, ""))
             event["headers"]["x-shortlist-admin-key"] = KEY
             statuses[f"{method.upper()} {route}"] = service.invoke(event).payload["statusCode"]
     expected = dict.fromkeys(statuses, 200) | {"POST /v1/releases/rollback": 422}

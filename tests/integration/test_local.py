@@ -16,7 +16,12 @@ import redis
 from click.testing import CliRunner
 
 from batch import cli, local
+from infra.local import valkey
 from infra.local.valkey import kept
+from recsys.event_log import Change, EventLog
+from recsys.store import RedisStore, open_store
+from recsys.upkeep import Upkeep
+from recsys.wire import EventRecord, UserRecord
 
 SMALL = {
     "EMBEDDING_DIM": "8",
@@ -43,6 +48,66 @@ def test_what_the_embedded_server_holds_is_there_the_next_time(tmp_path: Path) -
         with kept({}, tmp_path) as url, redis.Redis.from_url(url) as client:
             counts.append(client.incr("starts"))
     assert counts == [1, 2]
+
+
+NAME = b"a-user-who-left-7f3a"
+
+
+def fill(url: str) -> RedisStore:
+    """A store with two users, their events between each other's in the stream."""
+    store = open_store(url, "local", 5000)
+    log = EventLog(store)
+    for user in ("stays", NAME.decode(), "stays"):
+        store.write_users([(user, UserRecord(("i",), (1,), (None,), 1, (), {}))])
+        marks = {user.encode(): log.append([EventRecord(f"e-{user}", user, "i", 1)])[0]}
+        record = UserRecord(("i", "i"), (1, 1), (None, None), 2, (), {})
+        log.commit([Change(user, store.user_record(user), record, marks)], 1)
+    return store
+
+
+def holding(directory: Path) -> list[str]:
+    """The files that hold the user's id."""
+    return [path.name for path in directory.rglob("*") if path.is_file() and NAME in path.read_bytes()]
+
+
+@pytest.mark.parametrize("when", ["at its stop", "at its next start", "while it runs"])
+def test_a_deleted_user_leaves_the_embedded_servers_files(tmp_path, monkeypatch, when) -> None:
+    """Records, events, and the commands that deleted them; the others stay."""
+    if when == "at its next start":  # the process was killed
+        monkeypatch.setattr(valkey, "rewrite", lambda _: None)
+    with kept({}, tmp_path) as url:
+        store = fill(url)
+        assert holding(tmp_path)
+        Upkeep(store).delete_user(NAME.decode(), 1)
+        assert holding(tmp_path)
+        if when == "while it runs":
+            valkey.rewrite(store.redis)
+            assert holding(tmp_path) == []
+        store.close()
+    monkeypatch.undo()
+    if when == "at its next start":
+        assert holding(tmp_path)
+    with kept({}, tmp_path) as url:
+        assert when == "at its next start" or holding(tmp_path) == []
+        store = open_store(url, "local", 5000)
+        assert (store.user_record(NAME.decode()), EventLog(store).length()) == (None, 2)
+        assert store.user_record("stays") is not None
+        store.close()
+    assert holding(tmp_path) == []
+
+
+def test_the_append_only_file_is_rewritten_again_and_again(tmp_path, monkeypatch) -> None:
+    """At the start, then each hour; here, without a pause."""
+    times, rewritten = threading.Semaphore(0), valkey.rewrite
+
+    def rewrite(client: redis.Redis) -> None:
+        rewritten(client)
+        times.release()
+
+    monkeypatch.setattr(valkey, "REWRITE_SECONDS", 0.0)
+    monkeypatch.setattr(valkey, "rewrite", rewrite)
+    with kept({}, tmp_path):
+        assert [times.acquire(timeout=30) for _ in range(3)] == [True] * 3
 
 
 def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd) -> None:

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from batch.cli import main
 from batch.drain import drain
-from batch.online import Group, Shown, add_clicks, add_impressions, drained, notes, online, report, tables, totals
+from batch.online import Group, Online, Shown, add_clicks, add_impressions, drained, notes, online, report, tables, totals
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.metrics import Metrics
@@ -224,6 +224,16 @@ def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
         list(drained(str(tmp_path / "absent")))
 
 
+def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+    """The report names it, and counts the clicks of the others."""
+    pl.DataFrame({"recommendation_id": ["a"], "position": [2]}).write_parquet(tmp_path / "events-1-2.parquet")
+    (tmp_path / "events-0-1.parquet").write_bytes(b"PAR1")
+    broken: list[str] = []
+    assert list(drained(str(tmp_path), broken)) == [("a", 2)]
+    told = report(Online(1, {}, None, None, 0, tuple(broken)))
+    assert notes(told) == ["events-0-1.parquet cannot be read, and its clicks are not counted: mend or remove it"]
+
+
 def test_the_command_prints_every_table_and_writes_the_report(
     client, own, counts, published, users, click, tmp_path, monkeypatch
 ) -> None:
@@ -251,6 +261,7 @@ def test_the_command_prints_every_table_and_writes_the_report(
         "differences": [],
         "lost": 0,
         "foreign": 1,
+        "broken": [],
     }
 
 

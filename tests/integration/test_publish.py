@@ -13,7 +13,7 @@ from batch.console import Narrator
 from batch.precompute import read_shards
 from batch.publish import promote, publish, rollback
 from infra.local.valkey import redis_url
-from recsys.artefacts import open_artefacts
+from recsys.artefacts import build_manifest, open_artefacts, verify
 from recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
@@ -53,6 +53,20 @@ def test_published(release: Release, settings: Settings, narrator: Narrator, sto
     first = store.items("v1", popular.rows[:1])[0]
     assert store.rows_of("v1", [first.id]) == ([popular.rows[0]], True)
     assert list(popular.scores) == sorted(popular.scores, reverse=True)
+
+
+def test_larger_than_a_function_holds(
+    published, release: Release, settings: Settings, narrator: Narrator, store: RedisStore, bucket: str
+) -> None:
+    """A bundle that a function's disk has no room for is refused before anything is uploaded or written."""
+    bundle, lists = release("v1")
+    (bundle / "report.html").write_bytes(b" " * (3 << 20))
+    fields = {name: value for name, value in verify(published.work / "bundle").items() if name != "files"}
+    build_manifest(bundle, **fields | {"version": "v1"})
+    small = replace(settings, artefacts=f"s3://{bucket}/releases", bundle_max_mb=2)
+    with pytest.raises(ReleaseRefused, match="SHORTLIST_BUNDLE_MAX_MB"):
+        publish(bundle, lists, small, narrator)
+    assert (open_artefacts(small.artefacts).versions(), store.release()) == ([], None)
 
 
 def test_only_what_is_superseded_expires(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:

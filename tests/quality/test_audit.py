@@ -12,6 +12,7 @@ from batch import gate
 from batch.audit import audit, most_telling
 from batch.evaluation import truth_after
 from recsys import bundle
+from recsys.catalogue import Dataset
 from recsys.errors import KnowsTheFuture
 from recsys.features import FEATURES, features
 from recsys.ranker import Ranker
@@ -31,10 +32,10 @@ def world(published):
 
 
 def test_an_honest_model_passes(world) -> None:
-    """All four checks hold on what the batch made."""
+    """All five checks hold on what the batch made."""
     dataset, cut, past, model, truth = world
     checks = audit(dataset, cut, past, model, truth, {"towers": past.digest()})
-    assert [check["outcome"] for check in checks] == ["held"] * 4
+    assert [check["outcome"] for check in checks] == ["held"] * 5
 
 
 def test_a_past_with_one_later_event_is_stopped(world) -> None:
@@ -96,6 +97,43 @@ def _held(truth, user: int) -> np.ndarray:
     return truth.items[truth.offsets[user] : truth.offsets[user + 1]]
 
 
+def tied(dataset, order: str) -> Dataset:
+    """The data with dates of a week in place of times, and ties in the order of the items or of the ratings."""
+    events = dataset.events
+    time = events.time // (7 * 86_400)
+    rows = np.lexsort((getattr(events, order), time, events.user))
+    return replace(dataset, events=replace(events, item=events.item[rows], time=time[rows], weight=events.weight[rows]))
+
+
+@pytest.mark.parametrize("order", ["item", "weight"])
+def test_an_order_of_rows_in_place_of_time_is_suspicious(world, order) -> None:
+    """Ties that are sorted by item, or by rating, are no draw."""
+    check = audits._tie_order(tied(world[0], order).events)
+    assert check["outcome"] == "suspicious"
+    assert f"by {order} 100.0% of" in check["detail"]
+
+
+def test_the_whole_audit_holds_sorted_ties_for_suspicious(world) -> None:
+    """Nothing else in it moves."""
+    dataset = tied(world[0], "item")
+    cut = cuts(dataset.events, "last-10pct")
+    past = before(dataset.events, cut)
+    model = replace(world[3], table=item_table_of(dataset, past))
+    checks = audit(dataset, cut, past, model, truth_after(dataset, cut))
+    assert [check["check"] for check in checks if check["outcome"] != "held"] == ["Ties are in no order"]
+
+
+def test_drawn_ties_are_not_suspicious(world) -> None:
+    """In an order that is drawn, and where nothing is tied."""
+    dataset = tied(world[0], "item")
+    events = dataset.events
+    rows = np.lexsort((np.random.default_rng(0).random(len(events)), events.time, events.user))
+    drawn = replace(events, item=events.item[rows], weight=events.weight[rows])
+    assert audits._tie_order(drawn)["outcome"] == "held"
+    alone = audits._tie_order(replace(events, time=np.arange(len(events))))
+    assert (alone["outcome"], alone["detail"]) == ("held", "no two events of a user share a time")
+
+
 def test_a_feature_that_knows_the_hold_out_is_suspicious(world, told) -> None:
     """It does not move with the events, for it came from elsewhere; but no honest feature is without error."""
     dataset, cut, past, model, truth = world
@@ -117,5 +155,7 @@ def test_the_gate_refuses_what_the_audit_doubts(published) -> None:
     """A release whose figures are too good to be true is not published."""
     figures = {"two_stage": {"ndcg@10": {"value": 0.9}}, "popularity": {"ndcg@10": {"value": 0.1}}}
     doubt = {"check": "c", "outcome": "suspicious", "detail": "year_gap tells most"}
-    verdict = gate.judge({"methods": figures, "audit": [doubt]}, None, published.dataset, None, published.settings)
+    pair = {"difference": 0.8, "low": 0.7, "high": 0.9}
+    told = {"methods": figures, "paired": {"two_stage": {"popularity": pair}}, "audit": [doubt]}
+    verdict = gate.judge(told, None, published.dataset, None, published.settings)
     assert verdict.refusal == "the figures are too good to be true: year_gap tells most"

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from recsys.data import Loaded, load, loading
+from recsys.data.tie_order import draws
 from recsys.errors import InvalidData, InvalidSettings
 
 Frame = dict[str, list[Any]]
@@ -68,15 +69,45 @@ def test_order_of_users(tmp_path: Path) -> None:
     assert loaded.dataset.user_ids == ("9", "010", "10", "a", "b")
 
 
-def test_ties_keep_the_order_of_the_source(tmp_path: Path) -> None:
-    """Events of one second stay in the order of their rows, across the files of a glob too."""
-    first = {"user_id": [2, 1, 1, 1], "item_id": [9, 3, 1, 2], "timestamp": [5, 5, 5, 4]}
-    second = {"user_id": [1, 1], "item_id": [0, 7], "timestamp": [5, 5]}
-    written(tmp_path, "part-0.parquet", first)
-    written(tmp_path, "part-1.parquet", second)
-    (tmp_path / "_SUCCESS").touch()
-    loaded = load(str(tmp_path / "*"))
-    assert [item for user, item, _ in triples(loaded) if user == "1"] == ["2", "3", "1", "0", "7"]
+def test_the_order_of_rows_says_nothing_of_ties(tmp_path: Path) -> None:
+    """Rows sorted by item and shuffled, in one file and in two, give the same arrays, the same print, and the same note."""
+    rng = np.random.default_rng(3)
+    rows = [(u, i, t, w) for u in range(20) for i in range(15) for t, w in [(i // 5, 1.0), (i // 5, 2.0)]]
+
+    def loaded(order: list[int], parts: int) -> Loaded:
+        directory = tmp_path / f"{order[0]}-{parts}"
+        directory.mkdir()
+        for part in range(parts):
+            own = [rows[n] for n in order[part::parts]]
+            columns = zip(("user_id", "item_id", "timestamp", "rating"), zip(*own, strict=True), strict=True)
+            written(directory, f"part-{part}.parquet", {name: list(values) for name, values in columns})
+        return load(str(directory / "*.parquet"))
+
+    shuffled = rng.permutation(len(rows)).tolist()
+    one = loaded(list(range(len(rows))), 1)
+    for other in (loaded(shuffled, 1), loaded(shuffled[::-1], 2)):
+        assert other.dataset.fingerprint == one.dataset.fingerprint
+        assert triples(other) == triples(one)
+        assert other.notes == one.notes
+    assert "interactions: 100.0% of the events share their time with another event of their user" in one.notes[0]
+    items = np.array([int(item) for _, item, _ in triples(one)])
+    steps = np.diff(items.reshape(-1, 10), axis=1)  # ten events a tie, each item twice
+    assert 0.4 < (steps > 0).sum() / (steps != 0).sum() < 0.6
+
+
+def test_events_without_ties_are_in_the_order_of_time(tmp_path: Path) -> None:
+    """Where times are positions nothing is drawn, and nothing is said."""
+    rows = {"user_id": [1, 1, 1, 2, 2], "item_id": [3, 1, 2, 9, 8], "timestamp": [2, 0, 1, 0, 1]}
+    loaded = load(written(tmp_path, "i.parquet", rows))
+    assert [item for _, item, _ in triples(loaded)] == ["1", "2", "3", "9", "8"]
+    assert loaded.notes == ()
+
+
+def test_the_draw_does_not_change_between_versions() -> None:
+    """Fingerprints, and so all figures, rest on it."""
+    user, item, time = np.array([0, 1], np.int32), np.array([1, 0], np.int32), np.array([0, 1_700_000_000])
+    drawn = draws(["a", "b"], ["x", "y"], user, item, time, np.array([np.nan, 4.5], np.float32))
+    assert drawn.tolist() == [3787525705868846226, 133802136450157911]
 
 
 @pytest.mark.parametrize(
@@ -122,9 +153,15 @@ def test_dates_are_midnights(tmp_path: Path) -> None:
         ("1,2,99999999999999999999,4", "impossible timestamp"),
         ("1,2,3,good", "unparsable rating"),
         ("1,2,3,-1", "impossible rating"),
-        ("1,2,3,nan", "impossible rating"),
         ("1,2,3,inf", "impossible rating"),
         ("1,2,3,1e300", "impossible rating"),
+        ("1,2,3,3.5e38", "impossible rating"),
+        ("1,2,9007199254740993,4", "impossible timestamp"),
+        ("6.35E+17,2,3,4", "user_id: a float beyond 2^53 has lost digits, give text or int64"),
+        ("1,635284328055690100.0,3,4", "item_id: a float beyond 2^53 has lost digits, give text or int64"),
+        ("a\x07b,2,3,4", "user_id: control characters are not allowed, remove them"),
+        ("1," + "x" * 257 + ",3,4", "item_id: at most 256 characters are allowed, use a shorter id"),
+        ("\u3000,2,3,4", "null user_id"),
         ("1,2,3,4,5", "too many fields"),
         ("1,2", "null timestamp"),
         ("9,8,7,6", "duplicate row"),
@@ -153,6 +190,10 @@ def test_reasons(tmp_path: Path, row: str, reason: str) -> None:
         ("item_id", ["a", None, "b"], "null item_id"),
         ("weight", [1.0, float("-inf"), None], "impossible weight"),
         ("weight", [1.0, -0.5, 2.0], "impossible weight"),
+        ("weight", [1.0, 1e39, 2.0], "impossible weight"),
+        ("user_id", [1.0, 6.352843280556901e17, 2.0], "user_id: a float beyond 2^53 has lost digits, give text or int64"),
+        ("user_id", [1.0, 1.5, 2.0], "user_id: a float beyond 2^53 has lost digits, give text or int64"),
+        ("item_id", ["a", "x" * 257, "b"], "item_id: at most 256 characters are allowed, use a shorter id"),
     ],
 )
 def test_reasons_in_typed_columns(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:
@@ -161,15 +202,60 @@ def test_reasons_in_typed_columns(tmp_path: Path, column: str, values: list[Any]
     assert (loaded.rejects, len(loaded.dataset.events)) == ({reason: 1}, 2)
 
 
+@pytest.mark.parametrize("weights", [[1.0, float("nan"), None], ["1", "NaN", " "], ["1.0", "nan", None]])
+def test_a_weight_that_is_no_number_is_missing(tmp_path: Path, weights: list[Any]) -> None:
+    """As null is."""
+    loaded = load(written(tmp_path, "i.parquet", {**GOOD, "rating": weights}))
+    assert loaded.rejects == {}
+    np.testing.assert_array_equal(loaded.dataset.events.weight, np.array([1, np.nan, np.nan], np.float32))
+
+
+@pytest.mark.parametrize("bits", [pl.Float32, pl.Float64])
+def test_floats_that_lost_digits_are_no_ids(tmp_path: Path, bits: Any) -> None:
+    """Neither where the column is a float in one file and text in the next."""
+    edge = 2.0 ** (24 if bits == pl.Float32 else 53)
+    floats = pl.DataFrame({**GOOD, "user_id": pl.Series([edge - 1, edge, None], dtype=bits)})
+    source = written(tmp_path, "a.parquet", floats)
+    rule = "user_id: a float beyond 2^53 has lost digits, give text or int64"
+    for path in (source, str(tmp_path / "*.parquet")):
+        loaded = load(path, max_reject_share=1)
+        assert loaded.rejects == {rule: 1, "null user_id": 1}
+        assert f"{edge - 1:.0f}" in loaded.dataset.user_ids
+        written(tmp_path, "b.parquet", {**GOOD, "user_id": ["x", "y", "z"]})
+
+
+def test_ids_of_other_scripts_are_text(tmp_path: Path) -> None:
+    """Digits that are not ASCII are kept as they are spelt, in every table."""
+    wide = "\uff11\uff12\uff13"
+    interactions = written(tmp_path, "i.parquet", {**GOOD, "user_id": [wide, "7", "b"], "item_id": [wide, "x", "x"]})
+    items = written(tmp_path, "items.parquet", {"item_id": ["x", wide]})
+    users = written(tmp_path, "users.parquet", {"user_id": [wide, "7"], "group": ["p", "q"]})
+    loaded = load(interactions, items, users)
+    assert (loaded.dataset.user_ids, loaded.dataset.catalogue.ids, loaded.rejects) == (("7", "b", wide), ("x", wide), {})
+
+
+def test_a_long_or_rounded_id_is_rejected_in_every_table(tmp_path: Path) -> None:
+    """With its rule, whichever table has it."""
+    bad = ["x" * 257, "6.35E+17"]
+    items = written(tmp_path, "items.parquet", {"item_id": ["10", "20", *bad]})
+    users = written(tmp_path, "users.parquet", {"user_id": [1.0, 2.0**60], "group": ["p", "q"]})
+    loaded = load(written(tmp_path, "i.parquet", GOOD), items, users, max_reject_share=0.5)
+    assert loaded.rejects == {
+        "items: item_id: a float beyond 2^53 has lost digits, give text or int64": 1,
+        "items: item_id: at most 256 characters are allowed, use a shorter id": 1,
+        "users: user_id: a float beyond 2^53 has lost digits, give text or int64": 1,
+    }
+
+
 def test_rejects_of_parquet_are_readable(tmp_path: Path) -> None:
     """The rejects file tells each row's own fields as JSON, also where JSON has no such value."""
     path = tmp_path / "rejects.parquet"
     times = [datetime(1960, 1, 1, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC), datetime(1991, 1, 1, tzinfo=UTC)]
-    data: Frame = {**GOOD, "timestamp": times, "rating": [1.0, float("nan"), 3.0]}
+    data: Frame = {**GOOD, "timestamp": times, "rating": [1.0, float("-inf"), 3.0]}
     load(written(tmp_path, "i.parquet", data), max_reject_share=1, rejects=path)
     assert pl.read_parquet(path)["record"].to_list() == [
         '{"user_id":1,"item_id":10,"timestamp":"1960-01-01 00:00:00.000000+00:00","rating":"1.0"}',
-        '{"user_id":1,"item_id":20,"timestamp":"1990-01-01 00:00:00.000000+00:00","rating":"NaN"}',
+        '{"user_id":1,"item_id":20,"timestamp":"1990-01-01 00:00:00.000000+00:00","rating":"-inf"}',
     ]
 
 

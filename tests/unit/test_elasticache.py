@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,6 +12,7 @@ from botocore.exceptions import CredentialRetrievalError
 from recsys import store
 from recsys.elasticache import IamCredentials
 from recsys.errors import InvalidSettings, StoreUnavailable
+from recsys.redis_connections import TlsConnection
 
 URL = "rediss://shortlist-dev-api@cache.example:6379?cluster=true&iam=shortlist-dev"
 
@@ -65,18 +68,39 @@ def test_a_role_that_gives_no_credentials_is_told(monkeypatch) -> None:
         provider.get_credentials()
 
 
-@pytest.mark.parametrize(
-    ("url", "asked"),
-    [
-        ("redis://h:1", ("redis://h:1", False, None)),
-        ("redis://:p@h:1/2?cluster=true", ("redis://:p@h:1/2", True, None)),
-        (URL, ("rediss://cache.example:6379", True, ("shortlist-dev-api", "shortlist-dev"))),
-        ("rediss://u@h:1?iam=c&ssl_cert_reqs=none", ("rediss://h:1?ssl_cert_reqs=none", False, ("u", "c"))),
-    ],
-)
-def test_what_the_url_asks_for(url, asked) -> None:
-    """Our own parameters are taken out, the others are redis-py's."""
-    assert store._asked(url) == asked
+@pytest.mark.usefixtures("role")
+@pytest.mark.parametrize("query", ["iam=shortlist-dev", "cluster=true&iam=shortlist-dev"])
+def test_each_connection_signs_in_with_a_token(monkeypatch, query) -> None:
+    """A token in place of the password that the URL does not have, on one node and on a cluster's."""
+    signed: list[tuple[str, str]] = []
+    honest = IamCredentials.get_credentials
+
+    def noting(self: IamCredentials) -> tuple[str, str]:
+        signed.append(honest(self))
+        return signed[-1]
+
+    monkeypatch.setattr(IamCredentials, "get_credentials", noting)
+    monkeypatch.setattr(TlsConnection, "_wrap_socket_with_ssl", lambda _self, plain: plain)  # no server here speaks it
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        opened = store.open_store(f"rediss://app@127.0.0.1:{server.server_address[1]}?{query}", "n", 2000)
+        with pytest.raises(StoreUnavailable, match=r"WRONGPASS|cannot be connected"):
+            opened.ping()
+        opened.close()
+        server.shutdown()
+        thread.join()
+    assert {user for user, _ in signed} == {"app"}
+    assert all(token.startswith("shortlist-dev/?Action=connect&User=app&") for _, token in signed)
+
+
+class Refusing(socketserver.StreamRequestHandler):
+    """Lets nobody in."""
+
+    def handle(self) -> None:
+        """Whatever is said."""
+        if self.request.recv(65_536):
+            self.wfile.write(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
 
 
 @pytest.mark.parametrize("url", ["redis://u@h:1?iam=c", "rediss://h:1?iam=c", "rediss://u:p@h:1?iam=c"])

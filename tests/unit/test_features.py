@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,16 @@ def test_the_hash_changes_with_names_order_and_defaults(monkeypatch) -> None:
         monkeypatch.setattr(module, "FEATURES", changed)
         hashes.add(feature_hash())
     assert len(hashes) == 4
+
+
+@pytest.mark.parametrize("weight", [0.0, np.finfo(np.float32).max])
+def test_the_largest_weight_overflows_nothing(weight) -> None:
+    """Of a user whose every event has it, where the others' weights hardly differ."""
+    weights = np.where(EVENTS.user == 0, np.float32(weight), np.float32(3)).astype(np.float32)
+    usual = replace(EVENTS, weight=np.linspace(3, 3.001, 8, dtype=np.float32))
+    table = fit_item_table(usual, CATALOGUE, fit_neighbours(usual))
+    offsets = EVENTS.offsets()
+    states = states_at(replace(EVENTS, weight=weights), offsets[:1], offsets[1:2])
+    rows = features(states, Candidates(np.array([[3, 4]], np.int32), np.zeros((1, 2), np.float32)), table)
+    assert np.isfinite(rows).all()
+    assert abs(column("history_weight", rows)[0]) == pytest.approx(module.MOST_DEVIATIONS, rel=0.8)

@@ -28,6 +28,7 @@ from recsys.evaluation.recency import (
     recent,
 )
 from recsys.events import Events, Float32, Int32, Recommend, UserStates, states_at
+from recsys.ties import cuts_before_last
 
 N = 40
 Fit = Callable[[Events, np.random.Generator], Recommend]
@@ -160,10 +161,9 @@ def test_no_more_users_than_stated_judge_the_half_life(monkeypatch: pytest.Monke
     """The users are drawn by the generator that is passed, and the same one gives the same method."""
     monkeypatch.setattr(recency, "VALIDATION_USERS", 20)
     events = moving(np.random.default_rng(0))
-    truths = [
-        recency._truth(events, np.sort(np.random.default_rng(s).permutation(recency._new_last_events(events))[:20]))
-        for s in (1, 1)
-    ]
+    cut = cuts_before_last(events, 1)
+    truths = [recency._truth(events, cut, np.random.default_rng(1)) for _ in range(2)]
+    assert len(truths[0]) == 20
     assert truths[0].users.tolist() == truths[1].users.tolist()
     once, again = (fit_recent_item_knn(events, np.random.default_rng(1))(whole_states(events), 10) for _ in range(2))
     assert [a.tobytes() for a in once] == [a.tobytes() for a in again]

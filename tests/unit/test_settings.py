@@ -40,7 +40,12 @@ DEFAULTS = Settings(
     log_users=False,
     cors_origins=(),
     admin_key=None,
+    base_paths=(),
+    jwt_user_claim=None,
+    api_keys=(),
+    api_key_rate=100.0,
     bundle_dir=Path(tempfile.gettempdir()),
+    bundle_max_mb=480,
 )
 RANGES = {
     "EMBEDDING_DIM": (4, 1024),
@@ -55,6 +60,7 @@ RANGES = {
     "SHORTLIST_WORKERS": (1, 4096),
     "SHORTLIST_MAX_WAITING_EVENTS": (1000, 1_000_000_000),
     "SHORTLIST_MAX_NEWCOMERS": (0, 1_000_000_000),
+    "SHORTLIST_BUNDLE_MAX_MB": (1, 1_048_576),
 }
 CHOICES = {
     "LOSS": ("sampled_softmax", "bpr"),
@@ -64,13 +70,20 @@ CHOICES = {
     "SHORTLIST_LOG_USERS": ("on", "off"),
 }
 OTHERS = ("FAISS_N_PROBE", "REDIS_URL", "SHORTLIST_ARTEFACTS", "SHORTLIST_NAMESPACE", "SHORTLIST_BUNDLE_DIR")
-OPEN_ENDED = ("SHORTLIST_CORS_ORIGINS", "SHORTLIST_ADMIN_KEY")
+OPEN_ENDED = (
+    "SHORTLIST_CORS_ORIGINS",
+    "SHORTLIST_ADMIN_KEY",
+    "SHORTLIST_BASE_PATH",
+    "SHORTLIST_JWT_USER_CLAIM",
+    "SHORTLIST_API_KEYS",
+)
 NUMBERS = (
     *RANGES,
     "EXPLORATION_SHARE",
     "SHORTLIST_GATE_MARGIN",
     "SHORTLIST_SKEW_SHARE",
     "SHORTLIST_RELEASE_CACHE_SECONDS",
+    "SHORTLIST_API_KEY_RATE",
     "FAISS_N_PROBE",
 )
 VARIABLES = (
@@ -82,6 +95,7 @@ VARIABLES = (
     "EXPLORATION_SHARE",
     "SHORTLIST_GATE_MARGIN",
     "SHORTLIST_SKEW_SHARE",
+    "SHORTLIST_API_KEY_RATE",
 )
 
 
@@ -221,3 +235,38 @@ def test_a_key_is_long_and_never_shown() -> None:
         with pytest.raises(InvalidSettings, match="must be at least 16") as told:
             Settings.from_env({"SHORTLIST_ADMIN_KEY": bad})
         assert bad not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [("rec", ("/rec",)), ("/rec/", ("/rec",)), ("prod, rec/prod/", ("/prod", "/rec/prod")), ("none", ())],
+)
+def test_base_paths(text: str, paths: tuple[str, ...]) -> None:
+    """With slashes around them or without, one or several."""
+    assert Settings.from_env({"SHORTLIST_BASE_PATH": text}).base_paths == paths
+
+
+@pytest.mark.parametrize("path", ["v1", "/v1/rec", "health", "recommend", "", "rec//prod", "a b", "a%20b", "../x?", "réc"])
+def test_no_base_path(path: str) -> None:
+    """One that the API's own paths begin with, or that a gateway would write in several ways, is refused."""
+    with pytest.raises(InvalidSettings, match=r"^SHORTLIST_BASE_PATH has '.*': must be like rec or rec/prod"):
+        Settings.from_env({"SHORTLIST_BASE_PATH": f"ok,{path}"})
+
+
+def test_a_claim_is_a_name() -> None:
+    """Taken as it is, with what providers put before it."""
+    for claim in ("sub", "custom:user_id", "https://shop.example/user"):
+        assert Settings.from_env({"SHORTLIST_JWT_USER_CLAIM": claim}).jwt_user_claim == claim
+
+
+@pytest.mark.parametrize("namespace", ["a b", "a{b", "a}b", "{a}", "a\n", "x" * 101, "a\x00b"])
+def test_a_namespace_that_moves_keys_to_other_slots_is_refused(namespace) -> None:
+    """The lease must lie in the pointer's slot, whose tag is the pointer's whole key."""
+    with pytest.raises(InvalidSettings, match=r"SHORTLIST_NAMESPACE=.*without braces and blanks"):
+        Settings.from_env({"SHORTLIST_NAMESPACE": namespace})
+
+
+@pytest.mark.parametrize("namespace", ["shop", "shop:de", "shop/de-1.2_x", "лавка"])
+def test_other_namespaces_are_taken(namespace) -> None:
+    """Letters of any script, digits and signs."""
+    assert Settings.from_env({"SHORTLIST_NAMESPACE": namespace}).namespace == namespace

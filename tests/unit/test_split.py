@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.errors import InvalidInput
+from batch import cold_start
+from recsys.errors import InvalidData, InvalidInput
 from recsys.events import Events, states_at
+from recsys.ties import is_drawn, steps_of, tied_share
+from recsys.training import lambdamart, two_tower
+from recsys.training.fit import label_cuts
 from recsys.training.split import before, cuts
 
 
@@ -54,3 +58,132 @@ def test_a_state_holds_what_is_before_its_cut_and_nothing_else() -> None:
     assert states.n_events.tolist() == [120, 2]
     one = states.slice(1, 2)
     assert (one.items[0].tolist(), one.seen(0).tolist()) == (states.items[1].tolist(), [0, 1])
+
+
+TIED = events_of([6, 4, 3, 5], [1, 2, 2, 3, 3, 3, 7, 7, 7, 7, 1, 1, 2, 1, 1, 1, 1, 9])
+"""A user with ties, one whose whole history is a tie, one who begins with a tie, one with a single event after a tie."""
+
+
+def test_leave_one_out_holds_out_what_shares_the_last_time() -> None:
+    """The whole last tie; one event, as drawn, where all share one time."""
+    assert cuts(TIED, "leave-one-out").tolist() == [3, 9, 12, 17]
+
+
+def test_the_last_tenth_ends_at_the_border_of_a_tie() -> None:
+    """At least a tenth is held out; after the first tie there is a border even where that leaves less than a tenth."""
+    times = [*range(18), 18, 18, *[5] * 19, 6, *[5] * 20]
+    events = events_of([20, 20, 20], times)
+    held = events.offsets()[1:] - cuts(events, "last-10pct")
+    assert held.tolist() == [2, 1, 2]
+    assert steps_of(events).starts_at(cuts(events, "last-10pct")).all()
+
+
+def test_all_events_of_one_time_have_no_moment_to_cut_at() -> None:
+    """The error names the time, the rule and what to use."""
+    events = events_of([3, 2], [7] * 5)
+    with pytest.raises(InvalidData, match=r"all 5 events share one time \(7\).*use leave-one-out or last-10pct"):
+        cuts(events, "time")
+
+
+def test_the_time_cut_leaves_a_past() -> None:
+    """Where nine tenths share the first time, what is younger is held out."""
+    events = events_of([12, 12], [4] * 11 + [5] + [4] * 11 + [6])
+    assert cuts(events, "time").tolist() == [11, 23]
+
+
+def test_labels_of_a_past_with_one_time_are_drawn() -> None:
+    """Two days of data, cut between them by time: the first day has no order, and its labels are drawn from it."""
+    past = events_of([20, 10], [3] * 30)
+    assert label_cuts(past, "time").tolist() == [18, 29]
+
+
+def test_steps_are_ties_or_drawn_events() -> None:
+    """Each with its first row, and the row after it."""
+    steps = steps_of(TIED)
+    assert steps.first.tolist() == [0, 1, 1, 3, 3, 3, 6, 7, 8, 9, 10, 10, 12, 13, 13, 13, 13, 17]
+    assert steps.after.tolist() == [1, 3, 3, 6, 6, 6, 7, 8, 9, 10, 12, 12, 13, 17, 17, 17, 17, 18]
+    assert is_drawn(TIED).tolist() == [False, True, False, False]
+    assert tied_share(TIED) == pytest.approx(15 / 18)
+    assert tied_share(events_of([3])) == 0
+    assert len(steps_of(events_of([0, 2]).take(np.zeros(2, bool))).first) == 0
+
+
+@pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
+def test_times_that_are_positions_are_cut_as_ever(protocol) -> None:
+    """Without ties each event is a step of its own."""
+    events = events_of([25, 10, 2, 1, 0], [*range(25), *range(10), 0, 1, 0])
+    held = [2, 1, 1, 0, 0] if protocol == "last-10pct" else [1, 1, 1, 0, 0]
+    assert (events.offsets()[1:] - cuts(events, protocol)).tolist() == held
+
+
+def spied(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The windows that the ranker's groups are asked for, in place of the groups."""
+    windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    monkeypatch.setattr(lambdamart, "_grouped", lambda _m, _e, _a, found, _p, _r: windows.append(found))
+    return windows
+
+
+def dates(seed: int) -> Events:
+    """Users whose events lie on a few days, and some who have but one day."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 30, 40).tolist()
+    days = [np.sort(rng.integers(0, 6 if n % 4 else 1, length)) for n, length in enumerate(lengths)]
+    return events_of(lengths, np.concatenate(days).tolist())
+
+
+@pytest.mark.parametrize("horizon", [1, None, 4])
+def test_neither_states_nor_labels_of_the_ranker_split_a_tie(horizon, monkeypatch) -> None:
+    """At every position of every label window; one event at a time where a user's order is drawn."""
+    windows, events = spied(monkeypatch), dates(1)
+    rng, params = np.random.default_rng(2), lambdamart.RankerParams()
+    first, last = cuts(events, "last-10pct"), events.offsets()[1:]
+    lambdamart.ranker_groups(None, events, None, first, last, horizon, params, rng)
+    users, cut, stop = windows[0]
+    day = events.time
+    inside = ~is_drawn(events)[users]
+    assert 0 < inside.sum() < len(users)
+    assert (day[cut[inside] - 1] < day[cut[inside]]).all()
+    ends = inside & (stop < last[users])
+    assert (day[stop[ends] - 1] < day[stop[ends]]).all()
+    if horizon == 1:
+        assert (day[cut] == day[stop - 1]).all()
+        assert (stop[~inside] - cut[~inside] == 1).all()
+
+
+def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
+    """What lies before their last cut has borders of its own, and is drawn where it is one tie."""
+    windows, events = spied(monkeypatch), dates(3)
+    last = cuts(events, "last-10pct")
+    known = before(events, last)
+    lambdamart.fresh_groups(None, events, None, np.arange(40), last, 1, lambdamart.RankerParams(), np.random.default_rng(4))
+    users, cut, stop = windows[0]
+    starts, ends = known.offsets()[:-1], known.offsets()[1:]
+    assert ((cut > starts[users]) & (cut < ends[users]) & (stop > cut) & (stop <= ends[users])).all()
+    inside = ~is_drawn(known)[users]
+    assert (known.time[cut[inside] - 1] < known.time[cut[inside]]).all()
+
+
+def test_what_the_towers_hold_back_is_a_whole_tie() -> None:
+    """No state of the validation, and nothing learnt, knows an event of the target's time, unless all times are one."""
+    events = dates(5)
+    validation, learnt = two_tower._hold_back(events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0))
+    assert len(validation.states) > 20
+    cut = learnt.offsets()[1:]
+    kept = np.diff(learnt.offsets())
+    assert (kept >= 2).all() or (np.diff(events.offsets())[kept < 2] < 3).all()
+    whole = events.offsets()[:-1] + kept
+    shorter = (whole < events.offsets()[1:]) & ~is_drawn(events)
+    assert shorter.any()
+    assert (learnt.time[cut[shorter] - 1] < events.time[whole[shorter]]).all()
+
+
+def test_fresh_users_are_known_up_to_a_border() -> None:
+    """Their first events end with a tie, and so do those that judge the lists."""
+    events = dates(6)
+    held = np.flatnonzero(np.diff(events.offsets()) > 5)
+    cut = cold_start._cuts_after(events, held, 3)
+    starts, ends = events.offsets()[:-1][held], events.offsets()[1:][held]
+    assert ((cut[held] > starts) & (cut[held] < ends)).all()
+    inside = ~is_drawn(events)[held]
+    assert (events.time[cut[held][inside] - 1] < events.time[cut[held][inside]]).all()
+    assert (cut[held][~inside] == starts[~inside] + 3).all()

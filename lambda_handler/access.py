@@ -1,0 +1,260 @@
+"""Who calls, and what they may do: by an API key, or by what API Gateway's authorizer says.
+
+Claims are read from the event alone, where only the gateway can put them, never from a header.
+Each route has one scope. A caller who holds it may act for every user. A caller whose token names
+a user may read, send events and delete for that one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lambda_handler.notes import current
+from lambda_handler.rate_limit import RateLimit
+from recsys.api_keys import SCOPES, digest_of
+from recsys.errors import InvalidInput
+from recsys.settings import Settings
+from recsys.values import id_of
+
+ADMIN_HEADER = "X-Shortlist-Admin-Key"
+KEY_HEADER = "X-Api-Key"
+CALLER = "shortlist.caller"
+"""Where the ASGI scope of an admitted request names its caller."""
+
+OPEN = frozenset({"/health", "/v1/health", "/health/ready", "/v1/health/ready"})
+"""What a load balancer asks, which has no credentials."""
+
+READ = frozenset(
+    {
+        "/recommend",
+        "/v1/recommend",
+        "/v1/recommendations",
+        "/v1/users/{user_id}/recommendations",
+        "/v1/rank",
+        "/v1/items/{item_id}",
+        "/v1/item",
+        "/v1/items/{item_id}/similar",
+        "/v1/similar",
+        "/v1/popular",
+        "/v1/trending",
+    }
+)
+EVENTS = frozenset({"/v1/events"})
+DELETE = frozenset({"/v1/users/{user_id}", "/v1/users/delete"})
+OPERATIONS = frozenset({"/metrics", "/v1/metrics", "/model/info", "/v1/model/info"})
+OPERATIONS |= {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+OWN = frozenset({"read", "events", "delete"})
+"""What a caller may do for the one user whom their token names."""
+
+SIGNED = frozenset(SCOPES) - {"admin"}
+"""What a caller may do whose signature AWS has verified: IAM policies name methods and paths."""
+
+OPERATOR = frozenset({"admin", "operations"})
+"""What the admin key is for."""
+
+CHALLENGE = {"WWW-Authenticate": f'ApiKey header="{KEY_HEADER}", Bearer'}
+
+_BOUND: ContextVar[str | None] = ContextVar("bound", default=None)
+"""The only user whom the request at hand may concern; None for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. user: whom their token names; key: the name of their API key."""
+
+    scopes: frozenset[str]
+    user: str | None = None
+    key: str | None = None
+
+
+def scope_of(path: str) -> str | None:
+    """The scope that a route's template needs: None for an open one, admin for one not listed."""
+    if path in OPEN:
+        return None
+    named = (("read", READ), ("events", EVENTS), ("delete", DELETE), ("operations", OPERATIONS))
+    return next((scope for scope, paths in named if path in paths), "admin")
+
+
+def check_user(user: str) -> None:
+    """Lets the request at hand concern a user.
+
+    Raises:
+        HTTPException: 403; the caller may act for another user alone.
+    """
+    bound = _BOUND.get()
+    if bound is not None and bound != user:
+        remedy = "act for that one, or bring a token with the scope for all"
+        raise HTTPException(403, f"the token names another user: {remedy}")
+
+
+def is_admin_key(settings: Settings, given: str | None) -> bool:
+    """Whether this is the configured admin key, compared in constant time."""
+    if settings.admin_key is None or given is None:
+        return False
+    sent = given.encode(errors="surrogatepass")
+    return hmac.compare_digest(sent, settings.admin_key.encode())
+
+
+def secure(app: FastAPI, settings: Settings) -> None:
+    """Guards every route that the app has by now; does nothing unless a setting asks for it.
+
+    Raises:
+        TypeError: a part of the app is no route with a path, so that its scope is not known.
+    """
+    if settings.jwt_user_claim is None and not settings.api_keys:
+        return
+    access = Access(settings)
+    for route in app.routes:
+        if not isinstance(route, Route):
+            raise TypeError(f"{route!r} cannot be guarded: add it as a route with a path")
+        route.app = access.guard(scope_of(route.path), route.app)
+
+
+class Access:
+    """Finds out who calls, and holds them to their scopes and to their rate."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        rate = settings.api_key_rate
+        self._limit = RateLimit(rate) if rate > 0 else None
+
+    def guard(self, needed: str | None, app: ASGIApp) -> ASGIApp:
+        """The same app, for callers with the scope, or for those who act for themselves."""
+        if needed is None:
+            return app
+
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            caller = self._caller(scope)
+            self._hold_to_rate(caller)
+            bound = _BOUND.set(_bound(caller, needed))
+            scope[CALLER] = caller
+            current().caller = caller.key
+            try:
+                await app(scope, receive, send)
+            finally:
+                _BOUND.reset(bound)
+
+        return guarded
+
+    def _caller(self, scope: Scope) -> Caller:
+        headers = Headers(scope=scope)
+        caller = self._by_key(headers.get(KEY_HEADER)) or self._by_gateway(scope.get("aws.event"))
+        if is_admin_key(self._settings, headers.get(ADMIN_HEADER)):
+            known = caller or Caller(frozenset(), key="admin")
+            caller = replace(known, scopes=known.scopes | OPERATOR)
+        if caller is None:
+            remedy = f"send {KEY_HEADER} with a known key, or a token that the API's authorizer takes"
+            raise HTTPException(401, f"the caller is unknown: {remedy}", CHALLENGE)
+        return caller
+
+    def _by_key(self, given: str | None) -> Caller | None:
+        """The caller with a key. All keys are compared: the time does not tell which one matched."""
+        if given is None:
+            return None
+        digest = digest_of(given)
+        same = [key for key in self._settings.api_keys if hmac.compare_digest(digest, key.digest)]
+        return Caller(same[0].scopes, key=same[0].name) if same else None
+
+    def _by_gateway(self, event: Mapping[str, Any] | None) -> Caller | None:
+        """The caller whom API Gateway has verified; under a server of our own there is no event."""
+        claim = self._settings.jwt_user_claim
+        if claim is None or event is None:
+            return None
+        return _verified(event["requestContext"], claim)
+
+    def _hold_to_rate(self, caller: Caller) -> None:
+        if caller.key is None or self._limit is None:
+            return  # the gateway throttles the others
+        wait = self._limit.seconds_to_wait(caller.key)
+        if wait > 0:
+            message = f"more than {self._settings.api_key_rate:g} requests a second by this key: wait"
+            raise HTTPException(429, message, {"Retry-After": str(math.ceil(wait))})
+
+
+def _bound(caller: Caller, needed: str) -> str | None:
+    """Whom a caller may act for: None for any user."""
+    if needed in caller.scopes:
+        return None
+    if caller.user is not None and needed in OWN:
+        return caller.user
+    remedy = f"a token gives it as shortlist/{needed}, an API key as {needed}"
+    raise HTTPException(403, f"the caller lacks the scope {needed!r}: {remedy}")
+
+
+def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
+    """The caller in an event's request context; None where the gateway has verified nobody."""
+    claims = _claims(context)
+    if claims is None:
+        return Caller(SIGNED) if _signature(context).get("userArn") else None
+    return Caller(_scopes(claims), _user_id(claims.get(user_claim)))
+
+
+def _user_id(claim: object) -> str | None:
+    """The user whom a claim names, by the one reading of ids; None where it names none."""
+    try:
+        return id_of(claim)
+    except InvalidInput:
+        return None
+
+
+def _claims(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A token's claims, a Lambda authorizer's context, or a Cognito identity pool's user.
+
+    None where there was no authorizer, or one that verifies signatures.
+    """
+    pool_user = _pool_user(context)
+    if pool_user is not None:
+        return {"identityId": pool_user}
+    authorizer = _mapping(context.get("authorizer"))
+    if not authorizer or "iam" in authorizer:
+        return None
+    if "jwt" in authorizer:
+        return _mapping(_mapping(authorizer["jwt"]).get("claims"))
+    for kind in ("lambda", "claims"):
+        if kind in authorizer:
+            return _mapping(authorizer[kind])
+    return authorizer  # a Lambda authorizer's context stands here itself in payload 1.0
+
+
+def _signature(context: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Who signed the request, as AWS has verified it."""
+    iam = _mapping(_mapping(context.get("authorizer")).get("iam"))
+    return iam or _mapping(context.get("identity"))
+
+
+def _pool_user(context: Mapping[str, Any]) -> str | None:
+    """An identity pool signs for its end users, who are not to be taken for servers."""
+    signature = _signature(context)
+    identity = _mapping(signature.get("cognitoIdentity")).get("identityId")
+    return identity or signature.get("cognitoIdentityId")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    """The scopes that claims give, as `shortlist/read` or `shortlist:read`.
+
+    They stand in a text, in a list, or in a list as API Gateway writes it: `[a b]`. A bare `read`
+    counts for nothing: providers give such scopes to end users, for other services.
+    """
+    words: list[str] = []
+    for name in ("scope", "scp", "scopes"):
+        value = claims.get(name)
+        if isinstance(value, str):
+            words += value.strip("[]").replace(",", " ").split()
+        elif isinstance(value, list):
+            words += map(str, value)
+    return frozenset(scope for scope in SCOPES for mark in "/:" if f"shortlist{mark}{scope}" in words)

@@ -1,0 +1,179 @@
+"""The rules for ids, times and weights, with the one reading of each.
+
+The API, the drain and the table reader share them: `recsys.data.fields` says the same in Polars
+expressions, and a property test holds both readings equal. Standard library only, because the hit
+path imports it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from recsys.errors import InvalidInput
+
+_EN_QUAD, _HAIR_SPACE = 0x2000, 0x200A
+_SPACES = "".join(map(chr, range(_EN_QUAD, _HAIR_SPACE + 1)))
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + _SPACES + "\u2028\u2029\u202f\u205f\u3000"
+"""What is cut off around an id: Unicode's white space, spelt out, since libraries disagree on it."""
+
+LONGEST_ID = 256
+"""Characters (code points) of an id after it was read."""
+
+EXACT = 2**53
+"""From here on a 64-bit float no longer tells neighbouring integers apart."""
+
+LATEST = 2**53
+"""The largest time: what every JSON reader and a 64-bit float can say exactly."""
+
+HEAVIEST = float.fromhex("0x1.fffffep+127")
+"""The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
+
+LAST_POSITION = 100
+"""The largest place of an item in an answer, since no answer is longer."""
+
+# Both regex engines that read these have ASCII classes spelt out: `\d` is any script's digits.
+CONTROL = r"[\x00-\x1f\x7f-\x9f]"
+"""A control character, which would break lines, headers and logs."""
+
+WHOLE = r"(-?[0-9]+)\.0+"
+"""Text of a whole number with a fraction of zeros, which is read as the integer."""
+
+ROUNDED = r"[+-]?[0-9]+(?:[.,][0-9]*[eE][+-]?|[eE]\+)[0-9]+"
+"""Text of a float in exponent form, as spreadsheets and data frames write large ids."""
+
+FLOAT_RULE = "a float beyond 2^53 has lost digits, give text or int64"
+CONTROL_RULE = "control characters are not allowed, remove them"
+LENGTH_RULE = f"at most {LONGEST_ID} characters are allowed, use a shorter id"
+ID_FAULTS = (FLOAT_RULE, CONTROL_RULE, LENGTH_RULE)
+"""Why a given id is refused, in the order in which the rules are tried."""
+
+TIME_RULE = f"a time must be unix seconds, a whole number from 0 to {LATEST}"
+WEIGHT_RULE = f"a weight must be a finite number from 0 to {HEAVIEST!r}"
+
+ID_PATTERN = (
+    f"^[{BLANKS}]*"
+    rf"(?!{ROUNDED}[{BLANKS}]*$)"
+    rf"[^{BLANKS}\x00-\x1f\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f]{{0,{LONGEST_ID - 2}}}"
+    rf"[^{BLANKS}\x00-\x1f\x7f-\x9f])?"
+    f"[{BLANKS}]*$"
+)
+"""Text that may be an id, for documents. It does not say that `N.0` must lie below 2^53."""
+
+_CONTROL = re.compile(CONTROL)
+_WHOLE = re.compile(WHOLE)
+_ROUNDED = re.compile(ROUNDED)
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_SHOWN = 60
+_LARGEST_SHOWN = 10**30
+_TOO_LONG = 10**LONGEST_ID
+
+
+def id_of(value: object) -> str:
+    """An id as text: without outer blanks; 42, 42.0, "42.0" and " 42 " are all "42".
+
+    Raises:
+        InvalidInput: it is blank, too long, has control characters, or is no text or whole number.
+    """
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else _id_of_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= _TOO_LONG:  # before its digits are written, which takes long
+            raise _refused(value, LENGTH_RULE)
+        return _short(str(value), value)
+    if isinstance(value, float):
+        if not (value.is_integer() and abs(value) < EXACT):
+            raise _refused(value, FLOAT_RULE)
+        return str(int(value))
+    raise _refused(value, "an id must be text or a whole number")
+
+
+def _id_of_text(text: str) -> str:
+    stripped = text.strip(BLANKS)
+    if not stripped:
+        raise _refused(text, "an id must not be blank")
+    whole = _WHOLE.fullmatch(stripped)
+    if _ROUNDED.fullmatch(stripped) or (whole and abs(float(whole[1])) >= EXACT):
+        raise _refused(text, FLOAT_RULE)
+    if _CONTROL.search(stripped):
+        raise _refused(text, CONTROL_RULE)
+    return _utf8(_short(whole[1] if whole else stripped, text))
+
+
+def _short(text: str, value: object) -> str:
+    if len(text) > LONGEST_ID:
+        raise _refused(value, LENGTH_RULE)
+    return text
+
+
+def _utf8(text: str) -> str:
+    """The text, if it can be stored: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _refused(text, "it cannot be written as UTF-8, send whole characters") from error
+    return text
+
+
+def label_of(value: object) -> str:
+    """Text that stands for something without being an id, such as an event id: kept as it is.
+
+    Raises:
+        InvalidInput: it is not text of 1 to LONGEST_ID characters that can be written as UTF-8.
+    """
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID:
+        raise _refused(value, f"it must be text of 1 to {LONGEST_ID} characters")
+    return _utf8(value)
+
+
+def time_of(value: object) -> int:
+    """Unix seconds from 0 to LATEST; 42.0 is 42.
+
+    Raises:
+        InvalidInput: it is no such whole number.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LATEST:
+        raise _refused(value, TIME_RULE)
+    return value
+
+
+def weight_of(value: object) -> float:
+    """A weight from 0 to HEAVIEST.
+
+    Raises:
+        InvalidInput: it is no such number, or not finite.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= HEAVIEST:  # type: ignore[operator]
+        raise _refused(value, WEIGHT_RULE)
+    return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
+
+
+def position_of(value: object) -> int:
+    """The place of an item in an answer, from 1 to LAST_POSITION.
+
+    Raises:
+        InvalidInput: it is no such whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LAST_POSITION:
+        raise _refused(value, f"a position must be a whole number from 1 to {LAST_POSITION}")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, on one line, and writable in any encoding."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) >= _LARGEST_SHOWN:
+        return "an integer of more than 30 digits"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
+    kinds: dict[type, str] = {list: "a list", dict: "an object", tuple: "a list", bytes: "bytes"}
+    return kinds.get(type(value), f"a value of type {type(value).__name__}")
+
+
+def _refused(value: object, rule: str) -> InvalidInput:
+    return InvalidInput(f"{shown(value)} is refused: {rule}")

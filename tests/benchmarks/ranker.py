@@ -1,0 +1,86 @@
+"""How steady the number of trees is: over ten seeds, by cross-validation as trained, and by one split of the users.
+
+Run after `make evaluate`, which fetches MovieLens 100K: `python tests/benchmarks/ranker.py [protocol]`. Everything is inside
+the past of the protocol's split: the hold-out decides nothing here. The figures are in docs/quality.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import lightgbm
+import numpy as np
+
+from batch.console import Narrator
+from recsys import data
+from recsys.settings import Protocol
+from recsys.training import lambdamart
+from recsys.training.fit import (
+    FitParams,
+    assemble,
+    groups_inside,
+    inner_past,
+    item_table_of,
+    judged_inside,
+    ranker_of,
+    towers_of,
+)
+from recsys.training.lambdamart import Groups
+from recsys.training.split import before, cuts
+
+MOVIELENS = Path(__file__).parents[2] / ".demo" / "data"
+SEEDS = range(10)
+
+SPLIT_SHARE = 0.15
+"""Share of the users that a single split holds out."""
+
+
+def trees_of_one_split(groups: Groups, params: FitParams) -> int:
+    """Where early stopping on some of the users ends."""
+    rng = np.random.default_rng(params.seed + 1)
+    users = np.unique(groups.users)
+    held = np.isin(groups.users, rng.permutation(users)[: int(len(users) * SPLIT_SHARE)])
+    train = lightgbm.Dataset(**lambdamart._dataset(groups, ~held))
+    valid = lightgbm.Dataset(**lambdamart._dataset(groups, held), reference=train)
+    stopping = lightgbm.early_stopping(params.ranker.patience, first_metric_only=True, verbose=False)
+    options = lambdamart._options(params.ranker, len(groups.rows), params.threads, int(rng.integers(2**31)))
+    booster = lightgbm.train(options, train, params.ranker.estimators, valid_sets=[valid], callbacks=[stopping])
+    return int(booster.best_iteration)
+
+
+def described(name: str, trees: list[int], seconds: float) -> str:
+    """The numbers, their range and their spread."""
+    spread = np.std(trees) / np.mean(trees)
+    listed = " ".join(map(str, sorted(trees)))
+    return f"{name}: {listed}; standard deviation {spread:.0%} of the mean {np.mean(trees):.0f}; {seconds:.1f} s a training"
+
+
+def main(protocol: Protocol) -> None:
+    """Prints the numbers of trees."""
+    narrator, params = Narrator(), FitParams()
+    dataset = data.load(*(str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users"))).dataset
+    past = before(dataset.events, cuts(dataset.events, protocol))
+    with narrator.stage("towers before the labels") as progress:
+        inner = inner_past(past, protocol, params)
+        towers = towers_of(dataset, inner, params, progress).towers
+    model = assemble(towers, item_table_of(dataset, inner), params)
+    groups = groups_inside(model, dataset, past, protocol, params)
+    judged = judged_inside(model, dataset, past, protocol, params)
+    rules = {
+        "cross-validated": lambda seeded: ranker_of(groups, judged, seeded).trees,
+        "one split": lambda seeded: trees_of_one_split(groups, seeded),
+    }
+    for name, rule in rules.items():
+        started = time.perf_counter()
+        trees = [rule(replace(params, seed=params.seed + 100 * seed)) for seed in SEEDS]
+        narrator.say(described(f"{protocol}, {name}", trees, (time.perf_counter() - started) / len(SEEDS)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "last-10pct")  # type: ignore[arg-type]

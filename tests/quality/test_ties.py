@@ -1,0 +1,93 @@
+"""Ties are no order: whatever the order of the rows, the figures are the same, and items drawn at random are not foreseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from batch import evaluation
+from recsys import data
+from recsys.evaluation.report import write_json
+from recsys.training.fit import FitParams
+from recsys.training.lambdamart import RankerParams
+from recsys.training.two_tower import TowerParams
+
+N_USERS, N_ITEMS, N_EVENTS = 200, 90, 20
+DAY = 86_400
+PARAMS = FitParams(
+    TowerParams(dimension=16, hidden=16, rounds=5, round_steps=30),
+    RankerParams(estimators=20, positions=2),
+    n_candidates=40,
+    threads=1,
+)
+MEASURED = ("seconds", "seconds_total", "peak_memory_bytes")
+
+
+def at_random(times: str) -> pl.DataFrame:
+    """Users with items drawn at random: all at one time, on a few days, or at one time and every third item twice."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for user in range(N_USERS):
+        items = rng.permutation(N_ITEMS)[:N_EVENTS].tolist()
+        if times == "one time, with repeats":
+            items += items[::3]
+        days = np.sort(rng.integers(0, 5, len(items))) if times == "days" else np.zeros(len(items), int)
+        ratings = [1.0] * N_EVENTS + [2.0] * (len(items) - N_EVENTS)
+        rows += zip([user] * len(items), items, (days * DAY).tolist(), ratings, strict=True)
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
+
+
+def with_taste() -> pl.DataFrame:
+    """Users who go through one quarter of the items in steps, a few a day: what comes on the next day can be learnt."""
+    rng = np.random.default_rng(6)
+    rows = []
+    for user in range(N_USERS):
+        start = int(rng.integers(0, N_ITEMS))
+        rows += [(user, (start + n) % N_ITEMS, n // 4 * DAY, 1.0) for n in range(N_EVENTS)]
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
+
+
+def report_of(frame: pl.DataFrame, path: Path, narrator, protocol="last-10pct") -> dict[str, Any]:
+    """All that `shortlist evaluate` finds, but for the time that it took."""
+    frame.write_parquet(path)
+    report = evaluation.run(data.load(str(path)).dataset, protocol, PARAMS, narrator)
+    write_json(report, path.with_suffix(".json"))
+    written = json.loads(path.with_suffix(".json").read_text())
+    return {name: section for name, section in written.items() if name not in MEASURED}
+
+
+def ndcg(report: dict[str, Any], method: str) -> float:
+    return report["methods"][method]["ndcg@10"]["value"]
+
+
+@pytest.mark.parametrize("times", ["one time", "days", "one time, with repeats"])
+def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, narrator) -> None:
+    """Rows sorted by item, and shuffled: the same report, in which nothing is better than chance."""
+    frame = at_random(times)
+    by_item = frame.sort("user_id", "timestamp", "item_id", "rating")
+    report = report_of(by_item, tmp_path / "sorted.parquet", narrator)
+    shuffled = report_of(frame.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / "shuffled.parquet", narrator)
+    assert report == shuffled
+    chance = 4.5436 * 2 / (N_ITEMS - N_EVENTS + 2) / 1.6309  # two held out: discounts of ten ranks, times the share of hits
+    for method in ("retriever", "two_stage"):
+        assert ndcg(report, method) == pytest.approx(chance, abs=0.04)
+    assert all(check["outcome"] == "held" for check in report["audit"])
+    assert report["ties"]["tied_events"] > 0.9
+    assert report["ties"]["drawn_holdouts"] == (0 if times == "days" else N_USERS)
+
+
+def test_taste_in_dates_of_a_day_is_found_from_either_file(tmp_path, narrator) -> None:
+    """With dates of a day and a real taste the retriever is far better than chance, by the same figure."""
+    frame = with_taste()
+    reports = [
+        report_of(order, tmp_path / f"{n}.parquet", narrator, "leave-one-out")
+        for n, order in enumerate((frame.reverse(), frame.sample(fraction=1.0, shuffle=True, seed=2)))
+    ]
+    assert reports[0] == reports[1]
+    assert ndcg(reports[0], "retriever") > 2 * ndcg(reports[0], "popularity")
+    assert reports[0]["ties"] == {"tied_events": 1.0, "drawn_holdouts": 0}

@@ -1,0 +1,135 @@
+"""The circuit in front of Redis, by a clock that only the test moves."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+
+from recsys.circuit import MOST_FAILURES, MOST_TIMEOUTS, WINDOW_SECONDS, CircuitBreaker, Guard
+from recsys.errors import StoreUnavailable
+
+
+class Clock:
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def circuit(clock) -> CircuitBreaker:
+    return CircuitBreaker(2.0, clock)
+
+
+def elsewhere(circuit: CircuitBreaker) -> float:
+    """What another thread is told to wait."""
+    told: list[float] = []
+    thread = threading.Thread(target=lambda: told.append(circuit.wait()))
+    thread.start()
+    thread.join()
+    return told[0]
+
+
+def opened(circuit: CircuitBreaker) -> CircuitBreaker:
+    for _ in range(MOST_FAILURES):
+        circuit.failed()
+    return circuit
+
+
+def test_single_failures_leave_it_closed(circuit) -> None:
+    """However many there are, with a success between them."""
+    for _ in range(10):
+        circuit.failed()
+        circuit.failed(timed_out=True)
+        assert circuit.wait() == 0.0
+        circuit.succeeded()
+
+
+def test_failures_in_a_row_open_it(circuit) -> None:
+    """For the rest that was given, and for every thread."""
+    for _ in range(MOST_FAILURES - 1):
+        circuit.failed()
+    assert circuit.wait() == 0.0
+    circuit.failed()
+    assert (circuit.wait(), elsewhere(circuit)) == (2.0, 2.0)
+
+
+def test_waits_in_vain_open_it_sooner(circuit) -> None:
+    """Since each costs a timeout."""
+    assert MOST_TIMEOUTS < MOST_FAILURES
+    for _ in range(MOST_TIMEOUTS):
+        circuit.failed(timed_out=True)
+    assert circuit.wait() == 2.0
+
+
+def test_failures_far_apart_are_not_in_a_row(circuit, clock) -> None:
+    """An hour-old one says nothing of now."""
+    for _ in range(3 * MOST_FAILURES):
+        circuit.failed()
+        clock.now += WINDOW_SECONDS + 1
+        assert circuit.wait() == 0.0
+
+
+def test_after_the_rest_one_thread_tries(circuit, clock) -> None:
+    """The others are refused until it has its answer, which closes the circuit for all."""
+    opened(circuit)
+    clock.now += 2.0
+    assert (circuit.wait(), elsewhere(circuit), circuit.wait()) == (0.0, 2.0, 0.0)
+    circuit.succeeded()
+    assert elsewhere(circuit) == 0.0
+
+
+def test_a_trial_that_fails_opens_it_again(circuit, clock) -> None:
+    """At its first failure, for a whole rest."""
+    opened(circuit)
+    clock.now += 2.0
+    assert circuit.wait() == 0.0
+    circuit.failed()
+    assert (circuit.wait(), elsewhere(circuit)) == (2.0, 2.0)
+
+
+def test_a_trial_that_never_ends_gives_way(circuit, clock) -> None:
+    """To another thread, after a further rest."""
+    opened(circuit)
+    clock.now += 2.0
+    assert circuit.wait() == 0.0
+    clock.now += 2.0
+    assert (elsewhere(circuit), circuit.wait()) == (0.0, 2.0)
+
+
+def test_without_a_rest_nobody_waits(clock) -> None:
+    """As in a batch, which has nothing to fall back on."""
+    assert opened(CircuitBreaker(0.0, clock)).wait() == 0.0
+
+
+def test_what_the_requests_end_cut_off_says_nothing_of_redis() -> None:
+    """A request that came with no time to spare does not close Redis to the others."""
+    left = 0.0
+    guard = Guard(2.0, lambda: left)
+    for _ in range(10):
+        guard.failed(timed_out=True)
+    left = math.inf
+    guard.check()
+
+
+def test_an_allowance_is_what_is_left() -> None:
+    """Of the command's own time and of the request's, and none while the circuit is open."""
+    left = 0.3
+    guard = Guard(2.0, lambda: left)
+    assert (guard.allowance(0.1), guard.allowance(0.5)) == (0.1, 0.3)
+    for _ in range(MOST_TIMEOUTS):
+        guard.failed(timed_out=True)
+    assert guard.allowance(0.1) == 0.0
+    with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):
+        guard.check()

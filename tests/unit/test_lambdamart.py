@@ -1,0 +1,151 @@
+"""How many trees the ranker has, and whether there is one, is decided by users from whom the judged rankers did not learn."""
+
+from __future__ import annotations
+
+import lightgbm
+import numpy as np
+import pytest
+
+from recsys.evaluation.metrics import ndcg
+from recsys.features import FEATURES
+from recsys.ranker import Ranker
+from recsys.training import lambdamart
+from recsys.training.lambdamart import Groups, RankerParams, best_trees, fit_ranker, train_ranker
+
+PARAMS = RankerParams(estimators=60, min_rows_per_leaf=20, patience=20)
+N_ROWS = 25
+
+
+def groups_of(n_users: int, seed: int, told_by: str) -> Groups:
+    """A group a user: the label lies with the highest value of a feature, or (`nothing`) with the first row."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n_users, N_ROWS, len(FEATURES))).astype(np.float32)
+    rows[:, :, 0] = -np.arange(N_ROWS)  # the retrieval score, by which the rows are sorted
+    labels = np.zeros((n_users, N_ROWS), np.float32)
+    best = np.zeros(n_users, int) if told_by == "nothing" else rows[:, :, list(FEATURES).index(told_by)].argmax(axis=1)
+    labels[np.arange(n_users), best] = 1
+    flat = rows.reshape(-1, len(FEATURES))
+    return Groups(flat, labels.ravel(), np.full(n_users, N_ROWS, np.int64), np.arange(n_users, dtype=np.int64))
+
+
+def fitted(groups: Groups, judged: Groups, seed: int = 1) -> lambdamart.FittedRanker:
+    return fit_ranker(groups, judged, PARAMS, np.random.default_rng(seed), 1)
+
+
+def test_a_ranker_that_adds_to_the_retriever_is_taken() -> None:
+    """Its trees, its groups and the validation that decided are told, and the text has as many trees."""
+    groups = groups_of(120, 2, "next_1")
+    ranker = fitted(groups, groups)
+    assert ranker.validation is not None
+    assert ranker.validation.ranker > ranker.validation.retriever + 0.3
+    assert ranker.validation.n_users == 120
+    assert (Ranker(ranker.text).n_trees, ranker.n_groups) == (ranker.trees, 120)
+    assert ranker.trees == best_trees(ranker.curve)
+    assert max(ranker.importances, key=ranker.importances.__getitem__) == "next_1"
+    assert ranker.note.startswith(f"{ranker.trees} trees from 120 groups; validation NDCG@10 of 120 users")
+
+
+def test_where_validation_shows_no_gain_there_is_no_ranker() -> None:
+    """The retriever's order is perfect: nothing can be added, and the note says so."""
+    groups = groups_of(120, 3, "nothing")
+    ranker = fitted(groups, groups)
+    assert (ranker.text, ranker.trees, ranker.importances) == ("", 0, {})
+    assert ranker.validation is not None
+    assert ranker.validation.retriever == 1
+    assert ranker.note.endswith("shows no gain: lists come in the retriever's order")
+
+
+@pytest.mark.parametrize("n_users", [0, 1, lambdamart.FEWEST_JUDGED - 1])
+def test_too_few_users_cannot_show_a_gain(n_users) -> None:
+    """However well the ranker would do."""
+    groups = groups_of(n_users, 4, "next_1")
+    ranker = fitted(groups, groups)
+    assert ranker.text == ""
+    assert ranker.note.startswith(f"only {n_users} users have a label among their candidates")
+
+
+def test_rows_that_cannot_be_split_make_no_ranker() -> None:
+    """All features are alike: no tree grows, and the retriever's order is as good."""
+    groups = groups_of(40, 4, "next_1")
+    alike = Groups(np.zeros_like(groups.rows), groups.labels, groups.sizes, groups.users)
+    ranker = fitted(alike, alike)
+    assert ranker.text == ""
+    assert ranker.validation is not None
+    assert ranker.validation.difference == 0
+
+
+def test_a_gain_is_more_than_its_standard_error() -> None:
+    """At the error itself the simpler model is taken."""
+    assert not lambdamart.Validation(0.3, 0.2, 0.1, 0.1, 50).shows_a_gain
+    assert lambdamart.Validation(0.3, 0.2, 0.1, 0.09, 50).shows_a_gain
+    assert not lambdamart.Validation(0.2, 0.3, -0.1, 0.01, 50).shows_a_gain
+
+
+def test_nobody_is_judged_by_a_ranker_that_learnt_from_them(monkeypatch) -> None:
+    """In each fold the users of the training groups and of the judged groups are distinct, and each user is judged once."""
+    groups = Groups.joined([groups_of(80, 5, "next_1"), groups_of(120, 6, "next_1")])
+    judged = groups_of(80, 7, "next_1")
+    pairs: list[set[int]] = []
+    honest = lambdamart._dataset
+
+    def noted(given: Groups, chosen: np.ndarray) -> dict:
+        pairs.append(set(given.users[chosen].tolist()))
+        return honest(given, chosen)
+
+    monkeypatch.setattr(lambdamart, "_dataset", noted)
+    fitted(groups, judged)
+    learnt, held = pairs[0 : 2 * lambdamart.FOLDS : 2], pairs[1 : 2 * lambdamart.FOLDS : 2]
+    assert not any(one & other for one, other in zip(learnt, held, strict=True))
+    assert sorted(user for fold in held for user in fold) == list(range(80))
+    assert all(learning >= set(range(80, 120)) for learning in learnt)  # whom nobody judges, all learn from
+    assert pairs[-1] == set(range(120))
+
+
+def test_the_figures_are_those_of_the_report_and_of_lightgbm() -> None:
+    """NDCG@10 by another way: by the evaluation's own, and by LightGBM's metric of a model's scores."""
+    rng = np.random.default_rng(8)
+    groups = groups_of(40, 9, "next_1")
+    labels = (rng.random(groups.labels.shape) < 0.2).astype(np.float32)
+    labels[::N_ROWS] = 1
+    groups = Groups(groups.rows, labels, groups.sizes, groups.users)
+    score = rng.normal(size=len(groups.rows))
+    order = np.argsort(-score.reshape(40, N_ROWS), axis=1)
+    hits = np.take_along_axis(labels.reshape(40, N_ROWS) > 0, order, axis=1)
+    expected = ndcg(hits, (labels.reshape(40, N_ROWS) > 0).sum(axis=1), 10)
+    np.testing.assert_allclose(lambdamart._ndcg(groups, score), expected, atol=1e-12)
+    data = lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)))
+    booster = lightgbm.Booster(lambdamart._options(PARAMS, len(labels), 1, 1), data)
+    booster.add_valid(lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data), "judged")
+    for _ in range(30):
+        booster.update()
+    own = lambdamart._ndcg(groups, booster.predict(groups.rows)).mean()
+    assert booster.eval_valid()[0][2] == pytest.approx(own, abs=0.01)  # rows of one score may stand in another order
+
+
+def test_the_curve_is_smoothed_before_its_top_is_taken() -> None:
+    """A single high tree is no top, a plateau has its first place, and a curve that rises to its end has its end."""
+    rising = np.minimum(np.arange(1, 101), 60) / 60
+    spiked = rising.copy()
+    spiked[25] = 1.5
+    assert 60 <= best_trees(spiked) <= 75
+    assert [best_trees([0.3]), best_trees([0.3, 0.3, 0.3]), best_trees([0.1, 0.2, 0.3, 0.4])] == [1, 1, 4]
+    smooth = lambdamart._smoothed(rising)
+    assert smooth[50] == pytest.approx(rising[40:61].mean())
+    assert smooth[2] == pytest.approx(rising[:5].mean())
+    assert (smooth[0], smooth[-1]) == pytest.approx((rising[0], rising[-1]))
+
+
+def test_training_again_takes_as_many_trees() -> None:
+    """On other groups, and no validation decides."""
+    again = train_ranker(groups_of(50, 10, "next_3"), 17, PARAMS, np.random.default_rng(1), 1)
+    assert (Ranker(again.text).n_trees, again.trees, again.n_groups) == (17, 17, 50)
+
+
+def test_some_groups_are_whole_groups() -> None:
+    """Rows, labels and users stay together; no more than there are."""
+    groups = groups_of(30, 11, "next_1")
+    some = groups.some(7, np.random.default_rng(1))
+    assert (len(some.sizes), len(some.rows), some.labels.sum()) == (7, 7 * N_ROWS, 7)
+    for n, user in enumerate(some.users):
+        np.testing.assert_array_equal(some.rows[n * N_ROWS : (n + 1) * N_ROWS], groups.rows[user * N_ROWS : (user + 1) * N_ROWS])
+    assert groups.some(30, np.random.default_rng(1)) is groups

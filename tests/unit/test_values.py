@@ -1,0 +1,142 @@
+"""The rules for ids, times and weights: what is read as what, and what is refused with which sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from recsys import values
+from recsys.errors import InvalidInput
+
+HUGE = pytest.param(10**5000, id="huge")
+WIDE = "\uff11\uff12\uff13"
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("42", "42"),
+        (" 42 ", "42"),
+        ("\u3000\xa042\t\n", "42"),
+        ("42.0", "42"),
+        ("-42.000", "-42"),
+        ("007.0", "007"),
+        (42, "42"),
+        (42.0, "42"),
+        (-0.0, "0"),
+        (2**64, "18446744073709551616"),
+        (float(2**53 - 1), "9007199254740991"),
+        ("9007199254740991.0", "9007199254740991"),
+        (WIDE, WIDE),
+        (f"{WIDE}.0", f"{WIDE}.0"),
+        ("1.5", "1.5"),
+        ("12e4567", "12e4567"),
+        ("a/b c", "a/b c"),
+        ("x" * 256, "x" * 256),
+        (f" {'x' * 256} ", "x" * 256),
+        (10**255, "1" + "0" * 255),
+    ],
+)
+def test_an_id_has_one_reading(value: object, read: str) -> None:
+    """Whatever form it comes in; reading what was read changes nothing."""
+    assert values.id_of(value) == read
+    assert values.id_of(read) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("", "must not be blank"),
+        (" \u2003\x85", "must not be blank"),
+        ("6.35E+17", values.FLOAT_RULE),
+        ("6,35E+17", values.FLOAT_RULE),
+        ("6E+17", values.FLOAT_RULE),
+        (" 6.352843280556901e17 ", values.FLOAT_RULE),
+        ("9007199254740992.0", values.FLOAT_RULE),
+        ("9" * 400 + ".0", values.FLOAT_RULE),
+        (float(2**53), values.FLOAT_RULE),
+        (1.5, values.FLOAT_RULE),
+        (float("nan"), values.FLOAT_RULE),
+        (float("-inf"), values.FLOAT_RULE),
+        ("a\0b", values.CONTROL_RULE),
+        ("a\nb", values.CONTROL_RULE),
+        ("\x1c1", values.CONTROL_RULE),
+        ("x" * 257, values.LENGTH_RULE),
+        pytest.param(10**256, values.LENGTH_RULE, id="digits"),
+        pytest.param(10**5000, values.LENGTH_RULE, id="huge"),
+        ("\ud800", "cannot be written as UTF-8"),
+        (True, "text or a whole number"),
+        (None, "text or a whole number"),
+        (["1"], "text or a whole number"),
+        (b"1", "text or a whole number"),
+    ],
+)
+def test_what_is_no_id_is_refused_with_its_rule(value: object, rule: str) -> None:
+    """In one short sentence that any log can hold."""
+    with pytest.raises(InvalidInput) as caught:
+        values.id_of(value)
+    said = str(caught.value)
+    assert rule in said
+    assert len(said.encode()) < 200
+
+
+@pytest.mark.parametrize(("value", "read"), [(0, 0), (2**53, 2**53), (42.0, 42)])
+def test_times(value: object, read: int) -> None:
+    """Whole numbers from 0 to the largest that a 64-bit float says exactly."""
+    assert values.time_of(value) == read
+
+
+@pytest.mark.parametrize("value", [-1, 2**53 + 1, 1.5, float("inf"), float("nan"), "1", True, None, HUGE])
+def test_what_is_no_time(value: object) -> None:
+    """Is refused with the range."""
+    with pytest.raises(InvalidInput, match="from 0 to 9007199254740992"):
+        values.time_of(value)
+
+
+@pytest.mark.parametrize(("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.HEAVIEST, values.HEAVIEST)])
+def test_weights(value: object, read: float) -> None:
+    """From zero to the largest 32-bit float."""
+    assert str(values.weight_of(value)) == str(read)
+
+
+@pytest.mark.parametrize("value", [-1, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None])
+def test_what_is_no_weight(value: object) -> None:
+    """Is refused with the largest weight."""
+    with pytest.raises(InvalidInput, match=r"from 0 to 3\.4028234663852886e\+38"):
+        values.weight_of(value)
+
+
+@pytest.mark.parametrize("value", ["", "x" * 257, "\ud800", 1, None])
+def test_what_is_no_label(value: object) -> None:
+    """An event id is text of bounded length, kept as it is."""
+    assert values.label_of(" a\0 ") == " a\0 "
+    with pytest.raises(InvalidInput):
+        values.label_of(value)
+
+
+@pytest.mark.parametrize("value", [0, 101, True, 1.0, "1", HUGE])
+def test_what_is_no_position(value: object) -> None:
+    """From 1 to the length of the longest answer."""
+    assert (values.position_of(1), values.position_of(100)) == (1, 100)
+    with pytest.raises(InvalidInput, match="from 1 to 100"):
+        values.position_of(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (1.5, "1.5"),
+        (10**30, "an integer of more than 30 digits"),
+        ({"a": 1}, "an object"),
+        ([1], "a list"),
+        ("\ud800\n", "'\\ud800\\n'"),
+        ("x" * 100, f"'{'x' * 60}…'"),
+        (object, "a value of type type"),
+    ],
+)
+def test_a_value_in_a_message_is_short(value: Any, said: str) -> None:
+    """And on one line."""
+    assert values.shown(value) == said
