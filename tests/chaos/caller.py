@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
-from infra.local.runtime_api import http_event
-from mangum import Mangum
 from starlette.types import ASGIApp, Message
+
+from lambda_handler.entry import Adapter, MalformedRequest
+from lambda_handler.handler import _malformed
 
 SLACK_SECONDS = 5.0
 """By how much a busy machine may be late without anything being wrong."""
@@ -58,18 +60,14 @@ class Context:
         return max(0, int((self._ends - time.monotonic()) * 1000))
 
 
-Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
-
-
 class Caller:
     """Sends one request after the other to an app."""
 
-    def __init__(self, app: ASGIApp, handler: Handler | None = None) -> None:
-        """handler: the Lambda's; without one, the app's own under Mangum."""
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(self._loop))
-        self._handler = handler or self._pool.submit(Mangum, app, lifespan="off").result()
+        self._adapter = self._pool.submit(Adapter, app).result()
 
     def __enter__(self) -> Self:
         return self
@@ -101,10 +99,14 @@ class Caller:
 
     def _invoke(self, event: dict[str, Any], seconds: float) -> Reply:
         started = time.perf_counter()
-        told = self._handler(event, Context(seconds))
+        context: Any = Context(seconds)
+        try:
+            told: dict[str, Any] = self._adapter(event, context)
+        except MalformedRequest as error:  # as the handler answers it
+            told = _malformed(error, context)
         body = told.get("body") or ""
-        headers = {name.lower(): value for name, value in (told.get("headers") or {}).items()}
-        return Reply(told["statusCode"], headers, body.encode(), time.perf_counter() - started)
+        raw = base64.b64decode(body) if told.get("isBase64Encoded") else body.encode()
+        return Reply(told["statusCode"], _headers(told), raw, time.perf_counter() - started)
 
     def _ended(self, future: Future[Reply], limit: float) -> Reply:
         if not wait([future], limit + SLACK_SECONDS).done:
@@ -112,10 +114,19 @@ class Caller:
         return future.result()
 
 
-def event_of(method: str, target: str, body: object = None) -> dict[str, Any]:
-    """An HTTP API's event; target: a path that needs no decoding, and a query."""
-    path, _, query = target.partition("?")
-    return http_event(method, path, body, query)
+def _headers(told: dict[str, Any]) -> dict[str, str]:
+    """A response's headers, of which load balancers want several values each."""
+    several = {name: values[0] for name, values in (told.get("multiValueHeaders") or {}).items()}
+    return {name.lower(): value for name, value in ((told.get("headers") or {}) | several).items()}
+
+
+def with_headers(event: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+    """The event with these headers, where its kind has them."""
+    if "headers" in event:
+        event["headers"] |= headers
+    if "multiValueHeaders" in event:
+        event["multiValueHeaders"] |= {name: [value] for name, value in headers.items()}
+    return event
 
 
 def _scope(method: str, target: str | bytes, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -69,8 +69,16 @@ class Task:
     count: int
 
     def name(self, at: int) -> str:
-        """By which a case is called again."""
-        return f"{self.kind}:{self.seed}:{self.start}:{at - self.start + 1}"
+        """By which a case is called again, after those before it; a run of a service stands by itself."""
+        start = at if self.kind == "faults" else self.start
+        return f"{self.kind}:{self.seed}:{start}:{at - start + 1}"
+
+    @classmethod
+    def named(cls, name: str) -> Task:
+        """The task that ends with the case of this name."""
+        kind, *numbers = name.split(":")
+        seed, start, count = map(int, numbers)
+        return cls(kind, seed, start, count)
 
 
 def run(task: Task, ground: Ground) -> Outcome:
@@ -271,6 +279,7 @@ class _Worker:
 def _work(pipe: Connection, directory: Path) -> None:
     warnings.simplefilter("error")
     directory.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"RUST_BACKTRACE": "0", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     log = (directory / "log").open("a")
     sys.stdout = sys.stderr = log
     os.dup2(log.fileno(), 1)

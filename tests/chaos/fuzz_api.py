@@ -6,14 +6,16 @@ that says why.
 
 from __future__ import annotations
 
+import base64
 import random
 from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
 from tests.chaos import invariants, nasty
-from tests.chaos.caller import Caller, Reply
+from tests.chaos.caller import Caller, Reply, with_headers
 from tests.chaos.service import ADMIN_KEY, Site
+from tests.ways_in import WAYS
 
 CLIENT_ERROR = 400
 WILD = (0.0, 0.02, 0.1, 0.4)
@@ -64,12 +66,23 @@ class ApiFuzz:
         body = self._body(operation, rng, wild) if "requestBody" in operation or rng.random() < 0.05 else b""
         headers = _headers(rng, wild)
         try:
-            reply = self._process.served(method, target, body, headers, SECONDS)
+            reply = self._sent(method, target, body, headers, rng)
         except Exception as error:  # noqa: BLE001 - any exception here is what is looked for
             return f"{type(error).__name__}: {error} at {method} {target!r} {headers} {body[:500]!r}"
         self.counts[f"api: {reply.status}"] += 1
         wrong = _wrong(reply, method)
         return f"{wrong}: {reply} at {method} {target!r} {headers} {body[:500]!r}" if wrong else ""
+
+    def _sent(self, method: str, target: bytes, body: bytes, headers: dict[str, str], rng: random.Random) -> Reply:
+        """By a server, or by one of the ways into a Lambda."""
+        way = rng.choice((None, None, None, *WAYS.values()))
+        if way is None:
+            return self._process.served(method, target, body, headers, SECONDS)
+        event = way(method, target.decode("utf-8", "replace"))
+        encoded = rng.random() < 0.5
+        event["body"] = base64.b64encode(body).decode() if encoded else body.decode("utf-8", "replace")
+        event["isBase64Encoded"] = encoded
+        return self._process.invoked(with_headers(event, headers), SECONDS)
 
     def _target(self, path: str, operation: dict[str, Any], rng: random.Random, wild: float) -> bytes:
         parts = []

@@ -16,10 +16,11 @@ import polars as pl
 
 from recsys.errors import ShortlistError
 from tests.chaos import invariants, nights
-from tests.chaos.caller import Overdue, Reply, event_of
+from tests.chaos.caller import Overdue, Reply, with_headers
 from tests.chaos.faults import HARMS
 from tests.chaos.ledger import Ledger, Sent
 from tests.chaos.service import ADMIN_KEY, Site
+from tests.ways_in import WAYS, http_api
 
 STEPS = 24
 PROCESSES = 2
@@ -90,9 +91,8 @@ class Life:
                 raw = b"" if body is None else json.dumps(body).encode()
                 reply = process.served(method, target, raw, headers, LAMBDA_SECONDS)
             else:
-                event = event_of(method, target, body)
-                event["headers"] |= headers
-                reply = process.invoked(event, LAMBDA_SECONDS)
+                event = self.rng.choice(list(WAYS.values()))(method, target, body)
+                reply = process.invoked(with_headers(event, headers), LAMBDA_SECONDS)
         except Overdue as error:
             self._violation(f"{method} {target}: {error}")
             self.site.harmless()
@@ -191,7 +191,7 @@ class Life:
         users = self._users(2)
         batches = [[self._event(user) for user in users for _ in range(2)] for _ in range(PROCESSES)]
         batches[1] += batches[0][:1]
-        requests = [event_of("POST", "/v1/events", {"events": [e.body() for e in events]}) for events in batches]
+        requests = [http_api("POST", "/v1/events", {"events": [e.body() for e in events]}) for events in batches]
         with ThreadPoolExecutor(PROCESSES) as pool:
             pairs = list(zip(self.site.processes, requests, strict=True))
             list(pool.map(lambda pair: _quietly(pair[0].invoked, pair[1], LAMBDA_SECONDS), pairs))
@@ -267,8 +267,10 @@ class Life:
         world = self.site.worlds.by_name[self.rng.choice(list(self.site.worlds.by_name))]
         kill_at = self.rng.randrange(1, MOST_EFFECTS) if killed else 0
         self.ledger.learns_from(self.site.table)
-        made = self.site.night(world, kill_at=kill_at, file_limit=file_limit)
         hindered = self.harm is not None or killed or bool(file_limit)
+        if not hindered:
+            self.site.store.redis.delete(self.site.store.keys.lease())  # a killed batch's has lapsed, a minute later
+        made = self.site.night(world, kill_at=kill_at, file_limit=file_limit)
         return self._ended([made], hindered=hindered)
 
     def two_nights(self) -> None:
