@@ -263,7 +263,7 @@ class Life:
         """A refresh whose files may not grow beyond some size."""
         self._night(killed=False, file_limit=self.rng.choice([1, 200, 2000, 8000]))
 
-    def _night(self, *, killed: bool, file_limit: int = 0) -> bool:
+    def _night(self, *, killed: bool, file_limit: int = 0, quiet: bool = False) -> bool:
         world = self.site.worlds.by_name[self.rng.choice(list(self.site.worlds.by_name))]
         kill_at = self.rng.randrange(1, MOST_EFFECTS) if killed else 0
         self.ledger.learns_from(self.site.table)
@@ -271,7 +271,7 @@ class Life:
         if not hindered:
             self.site.store.redis.delete(self.site.store.keys.lease())  # a killed batch's has lapsed, a minute later
         made = self.site.night(world, kill_at=kill_at, file_limit=file_limit)
-        return self._ended([made], hindered=hindered)
+        return self._ended([made], hindered=hindered, quiet=quiet)
 
     def two_nights(self) -> None:
         """Two refreshes at once."""
@@ -285,12 +285,12 @@ class Life:
         kills = [self.rng.choice([0, self.rng.randrange(1, 25)]) for _ in range(self.rng.choice([1, 2]))]
         self._ended([self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True)
 
-    def _ended(self, made: Sequence[nights.Night], *, hindered: bool) -> bool:
+    def _ended(self, made: Sequence[nights.Night], *, hindered: bool, quiet: bool = False) -> bool:
         """Waits for processes of the batch; gives whether all did their work."""
         patience = HARMS[self.harm].patience if self.harm else NIGHT_SECONDS
         started = [nights.start(each) for each in made]
         try:
-            if len(started) == 1 and not hindered:
+            if len(started) == 1 and not hindered and not quiet:
                 self._meanwhile()
         finally:
             codes = [nights.ended(process, patience) for process in started]
@@ -421,8 +421,9 @@ class Life:
             self._violation("events cannot be sent, although everything is mended")
         if self.violations:
             return
-        self.ledger.floor = None
-        if self._night(killed=False):
+        if self._night(killed=False, quiet=True):
+            self.ledger.floor = None  # from now on all know that night's table
+            self.ledger.learns_from(self.site.table)
             self._violations(invariants.of_events(self.site, self.ledger))
             self._violations(invariants.of_deleted(self.site, self.ledger))
             self._everybody_is_served()
