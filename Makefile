@@ -8,7 +8,7 @@ ASL := .cache/asl
 MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo test check tests evaluate worlds readme bench bench-large drift local package infra-check build-Serve clean
+.PHONY: help install demo test check tests evaluate worlds readme bench bench-large bench-load drift local package infra-check build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ bench: install ## The benchmarks' table.
 bench-large: install ## The same for made-up worlds of MovieLens 1M's size and of 100 000 items, after half an hour of training.
 	$(BIN)/python tests/benchmarks/serving.py .demo/1m 6040 3706 165
 	$(BIN)/python tests/benchmarks/serving.py .demo/100k-items 20000 100000 50
+
+bench-load: install ## `shortlist serve` at 40, 70 and 130% of its capacity, after `make demo`.
+	$(BIN)/python tests/benchmarks/load.py
 
 local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
 	rm -rf build/local

@@ -392,10 +392,9 @@ def cost(region: str, on_demand: bool, **size: Any) -> None:  # noqa: ANN401, FB
 @click.option("--port", default=8000, show_default=True)
 def serve(host: str, port: int) -> None:
     """Serves the API under uvicorn; the documentation is at /docs."""
-    import uvicorn
+    from importlib import import_module
 
-    Settings.from_env(os.environ)  # so that a bad setting is told here
-    uvicorn.run("lambda_handler.handler:app", host=host, port=port, log_level="info", access_log=False)  # the app logs
+    import_module("lambda_handler.server").run(host, port)  # by its name: the batch does not know the API
 
 
 @main.command()

@@ -26,6 +26,7 @@ from recsys.errors import ReleaseRefused
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
 from recsys.lease import Lease
+from recsys.redis_client import server_policy
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
@@ -66,6 +67,7 @@ def publish(
         if lease is None:
             lease = stack.enter_context(leased(settings, local_run(bundle)))
         lease.confirm()
+        _refuse_eviction(store)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         version = _written(store, bundle, lists, settings, narrator, manifest)
         try:
@@ -79,6 +81,17 @@ def publish(
         if retired:
             narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
     return version
+
+
+def _refuse_eviction(store: RedisStore) -> None:
+    """Raises ReleaseRefused where a server that is full would throw out the serving release."""
+    policy = server_policy(store)
+    if policy is not None and policy.evicts_any_key:
+        message = (
+            f"Redis has maxmemory-policy {policy.maxmemory_policy} and evicts any key beyond {policy.maxmemory} bytes, the "
+            "serving release too: set noeviction, or a volatile policy, which takes live results first"
+        )
+        raise ReleaseRefused(message)
 
 
 def _written(

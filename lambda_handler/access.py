@@ -39,19 +39,19 @@ READ = frozenset(
     {
         "/recommend",
         "/v1/recommend",
-        "/v1/recommendations",
+        "/v1/user/recommendations",
         "/v1/users/{user_id}/recommendations",
         "/v1/rank",
         "/v1/items/{item_id}",
         "/v1/item",
         "/v1/items/{item_id}/similar",
-        "/v1/similar",
+        "/v1/item/similar",
         "/v1/popular",
         "/v1/trending",
     }
 )
 EVENTS = frozenset({"/v1/events"})
-DELETE = frozenset({"/v1/users/{user_id}", "/v1/users/delete"})
+DELETE = frozenset({"/v1/users/{user_id}", "/v1/user/delete"})
 OPERATIONS = frozenset({"/metrics", "/v1/metrics", "/model/info", "/v1/model/info"})
 OPERATIONS |= {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 OWN = frozenset({"read", "events", "delete"})

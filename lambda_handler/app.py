@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from lambda_handler import deadline
 from lambda_handler.access import ADMIN_HEADER, KEY_HEADER, secure
+from lambda_handler.admission import Admission
 from lambda_handler.answers import Live
 from lambda_handler.base_path import BasePath
 from lambda_handler.deadline import Deadlines
@@ -30,11 +33,19 @@ from lambda_handler.routes.recommend import add_recommend
 from lambda_handler.routes.users import add_users
 from lambda_handler.serving import Serving
 from lambda_handler.tallies import Tallies
+from lambda_handler.work import OnTheSpot, Pool, Work
+from recsys.errors import DeadlineExceeded, ShortlistError
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore
 from recsys.upkeep import Upkeep
+
+WARM_SECONDS = 5.0
+"""For which a server waits for the serving bundle before its first request."""
+
+LAST_SECONDS = 2.0
+"""For which a server waits for Redis to take its last counts."""
 
 
 def create_app(
@@ -46,39 +57,43 @@ def create_app(
     tallies: Tallies | None = None,
     say: Say | None = None,
     clock: Callable[[], float] = time.monotonic,
+    work: Work | None = None,
 ) -> FastAPI:
     """The API over a store and a live path, which reports to the same `metrics`.
 
     now: unix seconds; clock: seconds that never go back.
     tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
+    work: where look-ups and live answers run; without it as in a Lambda, one request at a time and without a limit of its own.
     """
+    metrics = Metrics() if metrics is None else metrics
+    work = OnTheSpot() if work is None else work
+    seen = observed(store, metrics)
+    serving = Serving(settings, seen, live, metrics, now, clock)
     about = "Recommendations at the price of a lookup."
     app = _Api(
         title="Shortlist",
         version="0.1.0",
         description=about,
-        lifespan=_lifespan(tallies),
+        lifespan=_lifespan(work, lambda: live.info(serving.version()), metrics, tallies),
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we count and log ourselves
         redirect_slashes=False,  # another path is another id: nobody is sent from one user to another
         openapi_url=None,  # until the routes stand, so that those of the documentation are looked through last
     )
-    metrics = Metrics() if metrics is None else metrics
-    seen = observed(store, metrics)
-    serving = Serving(settings, seen, live, metrics, now, clock)
     recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
     add_errors(app, metrics)
+    app.add_middleware(Deadlines, seconds=work.seconds)  # of the time after the body is there
+    app.add_middleware(Admission, metrics=metrics, seats=work.seats)
     logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
     add_counting(app, metrics, *logged, *_after(metrics, tallies, store))
-    app.add_middleware(Deadlines)
     app.outermost(settings.cors_origins, settings.base_paths)
-    add_recommend(app, recommender)
+    add_recommend(app, recommender, work)
     bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, NEWCOMER_SECONDS)
     intake = Intake(EventLog(store), partial(_has_items, live), bounds, now)
-    add_events(app, serving, intake, metrics)
-    add_items(app, serving, recommender)
-    add_users(app, serving, Upkeep(store))
-    add_admin(app, settings, serving, Upkeep(store))
-    add_operations(app, serving, store, live, metrics)
+    add_events(app, serving, intake, metrics, work)
+    add_items(app, serving, recommender, work)
+    add_users(app, serving, Upkeep(store), work)
+    add_admin(app, settings, serving, Upkeep(store), work)
+    add_operations(app, serving, store, live, metrics, work)
     app.openapi_url = "/openapi.json"
     app.setup()
     secure(app, settings)
@@ -116,14 +131,23 @@ def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list
     return done
 
 
-def _lifespan(tallies: Tallies | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What a server does at its end: the last counts are sent. In Lambda there is no such moment, and nothing starts here."""
+def _lifespan(
+    work: Work, warm: Callable[[], object], metrics: Metrics, tallies: Tallies | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What a server does at its beginning and its end. In Lambda there are no such moments."""
 
     @asynccontextmanager
     async def until_the_end(_app: FastAPI) -> AsyncIterator[None]:
+        if work.seconds < math.inf:
+            with suppress(ShortlistError, OSError), deadline.within(WARM_SECONDS):
+                await work.run("live", warm)  # without it the first live answers would be popular items
         yield
         if tallies is not None:
-            tallies.send()
+            sender = Pool("counts", 1, metrics)
+            with suppress(DeadlineExceeded), deadline.within(LAST_SECONDS):
+                await sender.run(tallies.send)
+            sender.close()
+        work.close()
 
     return until_the_end
 

@@ -1,9 +1,11 @@
-"""How long the request at hand may still take, from the Lambda's context; without one, as long as it likes."""
+"""How long the request at hand may still take: from the Lambda's context, or from the server's own limit."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,18 +21,25 @@ def left() -> float:
     return _ENDS.get() - time.monotonic()
 
 
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Sets a deadline for what runs inside, and for the threads that it starts from there."""
+    token = _ENDS.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
+
+
 class Deadlines:
     """Notes each request's deadline; ASGI middleware."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, seconds: float = math.inf) -> None:
+        """seconds: of a request where no Lambda tells its remaining time."""
+        self._app, self._seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the deadline for whatever the request calls."""
         remaining = getattr(scope.get("aws.context"), "get_remaining_time_in_millis", None)
-        ends = math.inf if remaining is None else time.monotonic() + remaining() / 1000 - MARGIN_SECONDS
-        token = _ENDS.set(ends)
-        try:
+        with within(self._seconds if remaining is None else remaining() / 1000 - MARGIN_SECONDS):
             await self._app(scope, receive, send)
-        finally:
-            _ENDS.reset(token)

@@ -16,9 +16,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lambda_handler.metrics import Metrics
 from lambda_handler.notes import Note, begin, current
-from recsys.errors import BrokenRelease, InvalidInput, ShortlistError, Unavailable, UnknownItem
+from recsys.errors import (
+    BrokenRelease,
+    DeadlineExceeded,
+    InvalidInput,
+    Overloaded,
+    ShortlistError,
+    Unavailable,
+    UnknownItem,
+)
 
 RETRY_AFTER_SECONDS = "5"
+
+SOON_SECONDS = "1"
+"""When to come back to a server that has too much to do: its queues hold no more than its deadline."""
 
 UNREADABLE = 400
 """What FastAPI answers where a body cannot even be decoded."""
@@ -63,16 +74,16 @@ def tagged(request: Request, told: dict[str, Any]) -> Response:
 
 
 def add_errors(app: FastAPI, metrics: Metrics) -> None:
-    """Every error in the one envelope."""
+    """Every error in the one envelope. The handlers are coroutines: others would need one of anyio's threads to be free."""
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "body"
         return _error(422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == UNREADABLE:
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = CODES.get(error.status_code, "refused")
@@ -81,17 +92,28 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
         return response
 
     @app.exception_handler(Exception)
-    def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
+    async def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
         metrics.count("shortlist_errors_total", kind="unexpected")
         return _error(500, "internal", "an unexpected error, which is in the log under this request's id")
 
     @app.exception_handler(InvalidInput)
-    def mistaken(_request: Request, error: InvalidInput) -> JSONResponse:
+    async def mistaken(_request: Request, error: InvalidInput) -> JSONResponse:
         status, code = (404, "not_found") if isinstance(error, UnknownItem) else (422, "invalid_request")
         return _error(status, code, str(error))
 
+    @app.exception_handler(Overloaded)
+    async def overloaded(_request: Request, error: Overloaded) -> Response:
+        metrics.count("shortlist_errors_total", kind="Overloaded")  # and no traceback in the log: there are many
+        return refusal(503, "overloaded", str(error), retry_after=SOON_SECONDS)
+
+    @app.exception_handler(DeadlineExceeded)
+    async def late(_request: Request, error: DeadlineExceeded) -> Response:
+        metrics.count("shortlist_errors_total", kind="DeadlineExceeded")
+        current().error = error
+        return refusal(503, "deadline", str(error), retry_after=RETRY_AFTER_SECONDS)
+
     @app.exception_handler(ShortlistError)
-    def unavailable(_request: Request, error: ShortlistError) -> JSONResponse:
+    async def unavailable(_request: Request, error: ShortlistError) -> JSONResponse:
         metrics.count("shortlist_errors_total", kind=type(error).__name__)
         current().error = error
         code = "unavailable" if isinstance(error, (Unavailable, BrokenRelease)) else "internal"
@@ -131,6 +153,16 @@ def error_body(status: int, code: str, message: str, request_id: str) -> dict[st
     """The one envelope of every error."""
     kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - HTTP's border
     return {"error": {"type": kind, "code": code, "message": message, "request_id": request_id}}
+
+
+def refusal(status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False) -> Response:
+    """An error in the envelope, as an ASGI app. close: whether the connection ends, as the rest of a body is not read."""
+    response = _error(status, code, message)
+    if retry_after is not None:
+        response.headers["Retry-After"] = retry_after
+    if close:
+        response.headers["Connection"] = "close"
+    return response
 
 
 Done = Callable[[Note, Scope, int, float], None]

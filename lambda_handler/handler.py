@@ -16,8 +16,9 @@ from lambda_handler.app import create_app
 from lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
 from lambda_handler.envelope import error_body
 from lambda_handler.metrics import Metrics
-from lambda_handler.request_log import say, tell_once
+from lambda_handler.request_log import Say, say, tell_once
 from lambda_handler.tallies import Tallies
+from lambda_handler.work import Work
 from recsys.counts import CountLog
 from recsys.settings import Settings
 from recsys.store import Guard, Keys, open_store
@@ -82,14 +83,14 @@ class LazyLive:
         return self._live.info(version)
 
 
-def build(metrics: Metrics) -> FastAPI:
-    """The app under the environment's settings."""
+def build(metrics: Metrics, work: Work | None = None, say: Say = say) -> FastAPI:
+    """The app under the environment's settings. work: where look-ups and live answers run; see `create_app`."""
     settings = Settings.from_env(os.environ)
     guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * settings.redis_timeout_ms / 1000)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, guard)
     tallies = Tallies(CountLog(store), metrics)
     live = LazyLive(settings, metrics, tallies, store.keys)
-    return create_app(settings, store, live, metrics=metrics, tallies=tallies, say=say)
+    return create_app(settings, store, live, metrics=metrics, tallies=tallies, say=say, work=work)
 
 
 tell_once()

@@ -26,7 +26,9 @@ _AGES = tuple(hours * _HOUR for hours in (1, 6, 12, 24, 30, 36, 48, 72, 168))
 _RESULTS = ("hit", "miss")
 _SOURCES = ("batch", "live", "session", "popular", "stale")
 _FAILURES = ("StoreUnavailable", "ArtefactsUnavailable", "BundleMismatch", "CorruptArtefact")
-_ERRORS = (*_FAILURES, "NothingToServe", "unexpected")
+_ERRORS = (*_FAILURES, "NothingToServe", "DeadlineExceeded", "Overloaded", "unexpected")
+_REFUSED = ("busy", "queue", "memory", "large_body", "slow_body", "slow_head", "unread_answer", "connections")
+_POOLS = ("lookup", "live", "health", "admin", "counts")
 
 REMEMBERED = 1000
 """Latest latencies that percentiles are taken from."""
@@ -71,6 +73,10 @@ METRICS: dict[str, Metric] = {
     "shortlist_requests_total": Metric("counter", "Answers by route template and status.", ("route", "status")),
     "shortlist_request_seconds": _latency("Time from a request to the end of its answer, by route template.", "route"),
     "shortlist_requests_in_flight": Metric("gauge", "Requests that are being answered."),
+    "shortlist_refused_total": Metric(
+        "counter", "Requests, bodies and connections that were turned away, by why.", ("reason",), starts=_REFUSED
+    ),
+    "shortlist_waiting": Metric("gauge", "Work that waits for a thread, by pool.", ("pool",), starts=_POOLS),
     "shortlist_recommend_seconds": _latency("Handler time of recommendations."),
     "shortlist_store_seconds": _latency("Time of the store's commands, failed ones too.", "command"),
     "shortlist_retrieval_seconds": _latency("Retrieval of the candidates in live answers."),
@@ -90,6 +96,7 @@ METRICS: dict[str, Metric] = {
         "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
     ),
     "shortlist_tally_failures_total": Metric("counter", "Times that counts could not be made or sent to Redis; they wait."),
+    "shortlist_log_lines_lost_total": Metric("counter", "Lines of a server's log that nobody took in time."),
     "shortlist_candidates": Metric("histogram", "Candidates that a recommendation was chosen from.", (), _CANDIDATES),
     "shortlist_list_age_seconds": Metric("histogram", "Age of the precomputed lists served.", (), _AGES, "Seconds"),
     "shortlist_release_info": Metric("gauge", "1 for the release that serves.", ("version",)),

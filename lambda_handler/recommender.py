@@ -56,10 +56,11 @@ class Recommender:
             return self._told(asked, found, started)
         return lambda: self._told(asked, found(), started)
 
-    def popular(self, k: int, filters: Filters) -> Answer:
-        """The most popular items, whoever asks."""
+    def popular(self, k: int, filters: Filters) -> Answer | Rest:
+        """The most popular items, whoever asks; where Redis has too few of them, what asks the bundle for them."""
         version = self._serving.version()
-        return self._flagged(self._popular(version, k, filters.without(self._serving.blocked())))
+        found = self._popular_or_rest(version, k, filters.without(self._serving.blocked()))
+        return self._flagged(found) if isinstance(found, Answer) else lambda: self._flagged(found())
 
     def trending(self, k: int, filters: Filters) -> Answer:
         """The items of the most recent interest; popular ones where the bundle cannot be read."""
@@ -96,14 +97,14 @@ class Recommender:
             packed, latest = self._store.read_user(version, asked.user)
         except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
-            return partial(self._popular, version, asked.k, asked.filters, degraded=True)
+            return self._popular_or_rest(version, asked.k, asked.filters, degraded=True)
         record = self._serving.unpacked(packed)
         if record is not None and asked.use_cache and asked.shape == PLAIN and (latest or BEGINNING) <= record.watermark:
             hit = self._hit(version, record, asked)
             if hit is not None:
                 return hit
         if record is None and latest is None:
-            return partial(self._popular, version, asked.k, asked.filters, degraded=packed is not None)
+            return self._popular_or_rest(version, asked.k, asked.filters, degraded=packed is not None)
         return partial(self._of_record, version, asked, record)
 
     def _hit(self, version: str, record: ShortlistRecord, asked: Asked) -> Answer | None:
@@ -187,16 +188,27 @@ class Recommender:
             return None, True
 
     def _popular(self, version: str, k: int, filters: Filters, *, degraded: bool = False) -> Answer:
+        found = self._popular_or_rest(version, k, filters, degraded=degraded)
+        return found if isinstance(found, Answer) else found()
+
+    def _popular_or_rest(self, version: str, k: int, filters: Filters, *, degraded: bool = False) -> Answer | Rest:
+        """Popular items from the store; where it has too few, what asks the bundle, and may take its time."""
         ranked, failed = self._popular_list(version, k, filters)
-        if ranked is None or len(ranked.items) < k:
-            try:
-                ranked = self._live.popular(version, k, filters)
-            except (Unavailable, BrokenRelease) as error:
-                self._serving.degraded(error)
-                failed = True
-                if ranked is None:
-                    raise NothingToServe(f"neither Redis nor the bundle can be reached ({error})") from error
-        return Answer(ranked, "popular", version, degraded=degraded or failed)
+        degraded = degraded or failed
+        if ranked is not None and len(ranked.items) >= k:
+            return Answer(ranked, "popular", version, degraded=degraded)
+        return lambda: self._popular_of_bundle(version, k, filters, ranked, degraded=degraded)
+
+    def _popular_of_bundle(self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool) -> Answer:
+        """few: what the store has, which is answered where the bundle cannot be read."""
+        try:
+            ranked = self._live.popular(version, k, filters)
+        except (Unavailable, BrokenRelease) as error:
+            self._serving.degraded(error)
+            if few is None:
+                raise NothingToServe(f"neither Redis nor the bundle can be reached ({error})") from error
+            ranked, degraded = few, True
+        return Answer(ranked, "popular", version, degraded=degraded)
 
     def _popular_list(self, version: str, k: int, filters: Filters) -> tuple[Ranked | None, bool]:
         """From the store, None where it has none; and whether that failed."""

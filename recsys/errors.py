@@ -10,7 +10,9 @@ ShortlistError
 │   ├── ArtefactsUnavailable  S3 or the artefact directory
 │   │   └── LoadFailed        a release is there, and this process could not load it: disk, permissions, memory
 │   │       └── NoRoom        the disk is too small for it
-│   └── LeaseHeld             another batch is at work
+│   ├── LeaseHeld             another batch is at work
+│   ├── DeadlineExceeded      the request's time ended before its work did
+│   └── Overloaded            more work waits than can be done in time: try again, later
 ├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores): a bug of ours
 │   └── KnowsTheFuture    an evaluation in which something depends on what came after the cut
 └── BrokenRelease         what was read is not what was published: rebuild, or activate another release
@@ -62,6 +64,14 @@ class NoRoom(LoadFailed):
 
 class LeaseHeld(Unavailable):
     """Another batch holds the lease, or has taken it over."""
+
+
+class DeadlineExceeded(Unavailable):
+    """The request's time ended before what it waited for; the work may still be carried out."""
+
+
+class Overloaded(Unavailable):
+    """More work waits already than can be done within a request's time."""
 
 
 class BrokenMethod(ShortlistError):

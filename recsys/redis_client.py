@@ -231,7 +231,7 @@ class ServerPolicy:
     @property
     def evicts_any_key(self) -> bool:
         """Whether keys go that have no time to live, as the serving release's, when the memory is full."""
-        return self.maxmemory_policy.startswith("allkeys-")
+        return self.maxmemory > 0 and self.maxmemory_policy.startswith("allkeys-")
 
 
 @bounded

@@ -21,6 +21,8 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 SECRET_LENGTH = 16
+REDIS_ATTEMPTS = 2
+"""How often the API waits for Redis's timeout before it gives up."""
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 _BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
@@ -66,6 +68,8 @@ class Settings:
     bytes each, for three days. The events of the others are kept for the batch all the same."""
     redis_timeout_ms: int
     """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for each command of Redis, and once more where it is retried."""
+    request_timeout_ms: int
+    """`SHORTLIST_REQUEST_TIMEOUT_MS` (2000): how long `shortlist serve` takes for a request; Lambda has a timeout of its own."""
     release_cache_seconds: float
     """`SHORTLIST_RELEASE_CACHE_SECONDS` (5): how long a process trusts the release pointer that it read."""
     threads: int
@@ -114,6 +118,7 @@ class Settings:
         read = _Reader(environ)
         lists = read.integer("FAISS_N_LISTS", 100, 1, 65536)
         candidates = read.integer("TOP_K_CANDIDATES", 500, 10, 10_000)
+        redis_timeout_ms = read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000)
         return cls(
             embedding_dim=read.integer("EMBEDDING_DIM", 64, 4, 1024),
             top_k_candidates=candidates,
@@ -130,7 +135,8 @@ class Settings:
             list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 86_400, 60, 31_536_000),
             max_waiting_events=read.integer("SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000),
             max_newcomers=read.integer("SHORTLIST_MAX_NEWCOMERS", 1_000_000, 0, 1_000_000_000),
-            redis_timeout_ms=read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000),
+            redis_timeout_ms=redis_timeout_ms,
+            request_timeout_ms=read.request_timeout("SHORTLIST_REQUEST_TIMEOUT_MS", 2000, redis_timeout_ms),
             release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
             threads=read.integer("SHORTLIST_THREADS", 0, 0, 1024),
             workers=read.integer("SHORTLIST_WORKERS", 1, 1, 4096),
@@ -181,6 +187,15 @@ class _Reader:
             rule = f"must be at most TOP_K_CANDIDATES, which is {candidates}; lower the one, or raise the other"
             raise InvalidSettings(f"{name}='{length}': {rule}")
         return length
+
+    def request_timeout(self, name: str, default: int, redis_timeout: int) -> int:
+        """A request may wait for Redis twice, and then falls back: the default follows, a shorter one is an error."""
+        least = REDIS_ATTEMPTS * redis_timeout
+        milliseconds = self.integer(name, max(default, 2 * least), 10, 300_000)
+        if milliseconds <= least:
+            rule = f"must be more than {REDIS_ATTEMPTS} times SHORTLIST_REDIS_TIMEOUT_MS, which is {redis_timeout}"
+            raise InvalidSettings(f"{name}='{milliseconds}': {rule}; raise the one, or lower the other")
+        return milliseconds
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
         return self._within(name, default, low, high, float)

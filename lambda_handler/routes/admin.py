@@ -21,8 +21,9 @@ from lambda_handler.schemas import (
     ReleasesAnswer,
 )
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys import releases
-from recsys.artefacts import open_artefacts
+from recsys.artefacts import Artefacts, open_artefacts
 from recsys.errors import BrokenRelease, UnknownItem
 from recsys.settings import Settings
 from recsys.upkeep import Upkeep
@@ -32,10 +33,10 @@ HEADER = APIKeyHeader(name=ADMIN_HEADER, auto_error=False)
 VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="See GET /v1/releases.")]
 
 
-def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep) -> None:
+def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work) -> None:
     """Adds the routes."""
 
-    def check(request: Request, key: Annotated[str | None, Security(HEADER)]) -> None:
+    async def check(request: Request, key: Annotated[str | None, Security(HEADER)]) -> None:
         if CALLER in request.scope or is_admin_key(settings, key):
             return  # where callers are checked, this one has the scope
         if settings.admin_key is None:
@@ -43,72 +44,76 @@ def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep
         raise HTTPException(403, f"{ADMIN_HEADER} is missing or is not the configured one: send the right one")
 
     guarded = [Depends(check)]
-    _add_releases(app, settings, serving, upkeep, guarded)
-    _add_blocking(app, serving, upkeep, guarded)
+    _add_releases(app, settings, serving, upkeep, work, guarded)
+    _add_blocking(app, serving, upkeep, work, guarded)
 
 
-def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, guarded: list[Any]) -> None:
+def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS}
 
+    def artefacts() -> Artefacts:
+        return open_artefacts(settings.artefacts)
+
     @app.get("/v1/releases", response_model=ReleasesAnswer, **told)
-    def list_releases() -> Response:
+    async def list_releases() -> Response:
         """The releases that can serve, oldest first, and which one does."""
-        pointer = upkeep.store.release()
-        notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in upkeep.releases()]
+        pointer = await work.run("admin", upkeep.store.release)
+        known = await work.run("admin", upkeep.releases)
+        notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in known]
         return JSONResponse(_pointed(pointer) | {"releases": notes})
 
     @app.post(
         "/v1/releases/{version}/promote", response_model=PointerAnswer, **told | {"responses": told["responses"] | NO_RELEASE}
     )
-    def promote(version: VersionPath) -> Response:
+    async def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
-            pointer = releases.promote(upkeep.store, open_artefacts(settings.artefacts), version)
+            pointer = await work.run("admin", lambda: releases.promote(upkeep.store, artefacts(), version))
         except BrokenRelease as error:
             raise HTTPException(404, str(error)) from error
         serving.forget()
         return JSONResponse(_pointed(pointer))
 
     @app.post("/v1/releases/rollback", response_model=PointerAnswer, **told)
-    def rollback() -> Response:
+    async def rollback() -> Response:
         """Makes the release before the serving one."""
-        pointer = releases.rollback(upkeep.store, open_artefacts(settings.artefacts))
+        pointer = await work.run("admin", lambda: releases.rollback(upkeep.store, artefacts()))
         serving.forget()
         return JSONResponse(_pointed(pointer))
 
 
-def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, guarded: list[Any]) -> None:
+def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | NOT_FOUND}
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **told)
     async def block(item_id: ItemPath) -> Response:
         """Keeps an item out of every answer, in this process at once and everywhere within seconds."""
-        return _blocked(item_id)
+        return await _blocked(item_id)
 
-    @app.post("/v1/items/block", response_model=BlockedAnswer, **told)
+    @app.post("/v1/item/block", response_model=BlockedAnswer, **told)
     async def block_by_body(request: ItemBody) -> Response:
         """The same, for an id of any characters."""
-        return _blocked(str(request.item_id))
+        return await _blocked(str(request.item_id))
 
     @app.post("/v1/items/{item_id}/unblock", response_model=BlockedAnswer, **told)
     async def unblock(item_id: ItemPath) -> Response:
         """Lets an item be shown again."""
-        return _unblocked(item_id)
+        return await _unblocked(item_id)
 
-    @app.post("/v1/items/unblock", response_model=BlockedAnswer, **told)
+    @app.post("/v1/item/unblock", response_model=BlockedAnswer, **told)
     async def unblock_by_body(request: ItemBody) -> Response:
         """The same, for an id of any characters."""
-        return _unblocked(str(request.item_id))
+        return await _unblocked(str(request.item_id))
 
-    def _blocked(item_id: str) -> Response:
-        if serving.item(item_id) is None:
+    async def _blocked(item_id: str) -> Response:
+        if await work.run("lookup", serving.item, item_id) is None:
             raise UnknownItem(f"item {item_id!r} is not in the catalogue, so that there is nothing to block")
-        upkeep.block(item_id)
+        await work.run("lookup", upkeep.block, item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": True})
 
-    def _unblocked(item_id: str) -> Response:
-        upkeep.unblock(item_id)
+    async def _unblocked(item_id: str) -> Response:
+        await work.run("lookup", upkeep.unblock, item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": False})
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
@@ -15,6 +15,7 @@ from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys.wire import EventRecord
 
 MOST_DIGITS = 300
@@ -38,11 +39,9 @@ class _LenientRoute(APIRoute):
         return handle
 
 
-def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics) -> None:
+def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics, work: Work) -> None:
     """Adds the route."""
-    router = APIRouter(route_class=_LenientRoute)
 
-    @router.post("/v1/events", response_model=EventsAnswer, responses=ERRORS, tags=["events"])
     async def events(request: EventsRequest) -> Response:
         """Takes events. Sending one again, by the same user and event_id, is safe for a week at least.
 
@@ -53,7 +52,7 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
                 check_user(str(event.user_id))  # of all before any is taken
         good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
         bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
-        taken = _taken(serving, intake, good)
+        taken = await work.run("lookup", _taken, serving, intake, good)
         if taken.waiting is not None:
             metrics.level("shortlist_events_waiting", taken.waiting + taken.accepted)
         for outcome, count in (("accepted", taken.accepted), ("duplicate", taken.duplicates)):
@@ -64,7 +63,15 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics)
         told = [{"index": r.index, "code": r.code, "message": r.message} for r in rejected]
         return JSONResponse({"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told})
 
-    app.include_router(router)
+    app.router.add_api_route(
+        "/v1/events",
+        events,
+        methods=["POST"],
+        route_class_override=_LenientRoute,
+        response_model=EventsAnswer,
+        responses=ERRORS,
+        tags=["events"],
+    )
 
 
 def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:

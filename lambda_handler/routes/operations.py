@@ -11,20 +11,21 @@ from lambda_handler.answers import Live
 from lambda_handler.metrics import Metrics
 from lambda_handler.schemas import ERRORS
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys.errors import StoreUnavailable
 from recsys.store import Store
 
 TOP_FEATURES = 10
 
 
-def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics) -> None:
+def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics, work: Work) -> None:
     """Adds the routes."""
 
     @app.get("/model/info", responses=ERRORS, tags=["operations"])
     @app.get("/v1/model/info", responses=ERRORS, tags=["operations"])
-    def model_info() -> dict[str, Any]:
+    async def model_info() -> dict[str, Any]:
         """The serving release: versions, index, most important features, offline figures, latencies of this process."""
-        manifest = live.info(serving.version())
+        manifest = await work.run("live", lambda: live.info(serving.version()))
         shares = dict(manifest.get("importances") or {})  # type: ignore[call-overload]
         top = sorted(shares.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
         kept = ("version", "created_at", "as_of", "code_version", "feature_hash", "index", "data", "protocol", "metrics")
@@ -32,22 +33,34 @@ def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, met
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
     @app.get("/v1/metrics", response_class=PlainTextResponse, tags=["operations"])
-    def prometheus() -> PlainTextResponse:
+    async def prometheus() -> PlainTextResponse:
         """Counters and latencies of this process, for Prometheus."""
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/health", responses=ERRORS, tags=["operations"])
     @app.get("/v1/health", responses=ERRORS, tags=["operations"])
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         """Whether Redis answers and a release is there."""
-        store.ping()
-        return {"status": "ok", "store": "ok", "release": serving.version()}
+        release = await work.run("health", _checked, store, serving)
+        return {"status": "ok", "store": "ok", "release": release}
 
     @app.get("/health/ready", responses=ERRORS, tags=["operations"])
     @app.get("/v1/health/ready", responses=ERRORS, tags=["operations"])
-    def ready() -> dict[str, str]:
+    async def ready() -> dict[str, str]:
         """Whether Redis has the whole serving release: what it lacks is served from the bundle, slower."""
-        version = serving.version()
-        if not serving.is_whole():
-            raise StoreUnavailable(f"release {version} is not whole in Redis (evicted, or Redis came back empty): run a refresh")
-        return {"status": "ok", "store": "ok", "release": version}
+        release = await work.run("health", _whole, serving)
+        return {"status": "ok", "store": "ok", "release": release}
+
+
+def _checked(store: Store, serving: Serving) -> str:
+    """The serving release, if Redis answers."""
+    store.ping()
+    return serving.version()
+
+
+def _whole(serving: Serving) -> str:
+    """The serving release, if Redis has all of it."""
+    release = serving.version()
+    if not serving.is_whole():
+        raise StoreUnavailable(f"release {release} is not whole in Redis (evicted, or Redis came back empty): run a refresh")
+    return release

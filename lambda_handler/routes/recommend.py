@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from asyncio import to_thread
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -29,6 +28,7 @@ from lambda_handler.schemas import (
     UserPath,
     UserQuery,
 )
+from lambda_handler.work import Work
 from recsys.recommendation_id import new_id
 from recsys.wire import UserRecord
 
@@ -41,7 +41,7 @@ _QUERY = query_of(UserQuery)
 _OF_USER = query_of(OfUserQuery)
 
 
-def add_recommend(app: FastAPI, recommender: Recommender) -> None:
+def add_recommend(app: FastAPI, recommender: Recommender, work: Work) -> None:
     """Adds the routes."""
     body = body_of(RecommendRequest)
 
@@ -51,7 +51,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         started = time.perf_counter()
         check_user(str(request.user_id))
-        answer = await _answered(recommender, _asked(request))
+        answer = await _answered(recommender, work, _asked(request))
         return Json(_told(request.user_id, answer, started, recommender.now()))
 
     @direct(
@@ -65,12 +65,12 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     )
     async def recommendations(user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request) -> Response:
         """The same list as by POST, with an ETag that changes when what is recommended does."""
-        return tagged(request, await _listed(recommender, user_id, query))
+        return tagged(request, await _listed(recommender, work, user_id, query))
 
     @direct(
         app,
         "GET",
-        "/v1/recommendations",
+        "/v1/user/recommendations",
         _read_query,
         response_model=RecommendAnswer,
         responses=ERRORS | UNCHANGED,
@@ -78,7 +78,7 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
     )
     async def by_query(query: Annotated[OfUserQuery, Query()], request: Request) -> Response:
         """The same list, for a user with an id of any characters."""
-        return tagged(request, await _listed(recommender, query.user_id, query))
+        return tagged(request, await _listed(recommender, work, query.user_id, query))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
@@ -87,22 +87,22 @@ def add_recommend(app: FastAPI, recommender: Recommender) -> None:
         if user is not None:
             check_user(user)
         items = [str(item) for item in request.items]
-        answer = await to_thread(recommender.rank, user, _session(request), items)
+        answer = await work.run("live", recommender.rank, user, _session(request), items)
         told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
         return Json(list_of(answer, user) | told)
 
 
-async def _answered(recommender: Recommender, asked: Asked) -> Answer:
-    """Looks up at once, since handing a look-up to a thread costs as much as it does; all that may take longer has a thread."""
-    found = recommender.look_up(asked)
-    return found if isinstance(found, Answer) else await to_thread(found)
+async def _answered(recommender: Recommender, work: Work, asked: Asked) -> Answer:
+    """Looks up first; what the list does not give may take long, and is no look-up's business."""
+    found = await work.run("lookup", recommender.look_up, asked)
+    return found if isinstance(found, Answer) else await work.run("live", found)
 
 
-async def _listed(recommender: Recommender, user_id: str, query: UserQuery) -> dict[str, Any]:
+async def _listed(recommender: Recommender, work: Work, user_id: str, query: UserQuery) -> dict[str, Any]:
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category))
-    answer = await _answered(recommender, Asked(user_id, query.k, filters=filters))
+    answer = await _answered(recommender, work, Asked(user_id, query.k, filters=filters))
     return _told(user_id, answer, started, recommender.now())
 
 

@@ -9,10 +9,11 @@ from lambda_handler.access import check_user
 from lambda_handler.notes import current
 from lambda_handler.schemas import ERRORS, DeletedAnswer, UserBody, UserPath
 from lambda_handler.serving import Serving
+from lambda_handler.work import Work
 from recsys.upkeep import Upkeep
 
 
-def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep) -> None:
+def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work) -> None:
     """Adds the routes."""
 
     @app.delete("/v1/users/{user_id}", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
@@ -21,15 +22,15 @@ def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep) -> None:
 
         Events that are sent for a deleted user are rejected.
         """
-        return _deleted(user_id)
+        return await _deleted(user_id)
 
-    @app.post("/v1/users/delete", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
+    @app.post("/v1/user/delete", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
     async def delete_by_body(request: UserBody) -> Response:
         """The same, for an id of any characters: one with a slash, or of dots alone, is not safe in a path."""
-        return _deleted(str(request.user_id))
+        return await _deleted(str(request.user_id))
 
-    def _deleted(user_id: str) -> Response:
+    async def _deleted(user_id: str) -> Response:
         check_user(user_id)
         current().user = user_id  # for a log that is to name users
-        existed = upkeep.delete_user(user_id, int(serving.now()))
+        existed = await work.run("lookup", upkeep.delete_user, user_id, int(serving.now()))
         return JSONResponse({"user_id": user_id, "existed": existed})

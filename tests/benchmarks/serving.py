@@ -234,9 +234,7 @@ def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
 
 def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
     """Cached answers over loopback HTTP from one uvicorn process, at several numbers of connections."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "lambda_handler.handler:app", "--port", str(port), "--log-level", "error"]
     server = subprocess.Popen(command, env=environ_of(settings), stdout=subprocess.DEVNULL)
     try:
@@ -248,6 +246,13 @@ def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None
     finally:
         server.terminate()
         server.wait()
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def until_ready(port: int) -> None:

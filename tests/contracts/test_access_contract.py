@@ -35,11 +35,11 @@ OWN: dict[str, Callable[[str], Line]] = {
     "recommend": lambda user: ("POST", "/recommend", {"user_id": user, "k": 1}),
     "recommend-v1": lambda user: ("POST", "/v1/recommend", {"user_id": user, "k": 1}),
     "recommendations": lambda user: ("GET", f"/v1/users/{user}/recommendations?k=1", None),
-    "by-query": lambda user: ("GET", f"/v1/recommendations?user_id={user}&k=1", None),
+    "by-query": lambda user: ("GET", f"/v1/user/recommendations?user_id={user}&k=1", None),
     "rank": lambda user: ("POST", "/v1/rank", {"user_id": user, "items": ["1", "2"]}),
     "events": lambda user: ("POST", "/v1/events", {"events": [EVENT | {"user_id": user}]}),
     "delete": lambda user: ("DELETE", f"/v1/users/{user}", None),
-    "delete-by-body": lambda user: ("POST", "/v1/users/delete", {"user_id": user}),
+    "delete-by-body": lambda user: ("POST", "/v1/user/delete", {"user_id": user}),
 }
 """Every operation that concerns a user."""
 
@@ -238,7 +238,7 @@ def test_without_the_settings_nothing_is_checked(world) -> None:
         return {r.path for r in routes if isinstance(r, Route) and "guard" in r.app.__qualname__}
 
     assert guarded(settings) == set()
-    assert {"/v1/recommend", "/v1/users/delete", "/docs"} <= guarded(checked)
+    assert {"/v1/recommend", "/v1/user/delete", "/docs"} <= guarded(checked)
     assert guarded(checked).isdisjoint(OPEN)
     check_user("anybody")
 
@@ -386,7 +386,7 @@ def test_a_form_of_another_page_deletes_nobody(world, content_type) -> None:
     settings, store = world
     store.merge_users([("formed", UserRecord(("1",), (1,), (None,), 1))], 0)
     client = TestClient(create_app(settings, store, BundleLive(settings)))
-    response = client.post("/v1/users/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type})
+    response = client.post("/v1/user/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type})
     assert (response.status_code, store.user_record("formed") is None) == (422, False)
 
 

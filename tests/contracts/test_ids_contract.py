@@ -19,12 +19,12 @@ KEY = "a-key-of-the-tests-own"
 IDS = ["acme/42", "acme/", "/acme", "a?b=c&d", "a#b", "100%", "a%2Fb", "a%252Fb", ".", "..", "../x"]
 IDS += ["a b", "a+b", "ü", "delete", "block"]
 PAIRS = {
-    "GET /v1/users/{user_id}/recommendations": "GET /v1/recommendations",
-    "DELETE /v1/users/{user_id}": "POST /v1/users/delete",
+    "GET /v1/users/{user_id}/recommendations": "GET /v1/user/recommendations",
+    "DELETE /v1/users/{user_id}": "POST /v1/user/delete",
     "GET /v1/items/{item_id}": "GET /v1/item",
-    "GET /v1/items/{item_id}/similar": "GET /v1/similar",
-    "POST /v1/items/{item_id}/block": "POST /v1/items/block",
-    "POST /v1/items/{item_id}/unblock": "POST /v1/items/unblock",
+    "GET /v1/items/{item_id}/similar": "GET /v1/item/similar",
+    "POST /v1/items/{item_id}/block": "POST /v1/item/block",
+    "POST /v1/items/{item_id}/unblock": "POST /v1/item/unblock",
 }
 
 
@@ -60,11 +60,11 @@ def test_a_user_of_any_id_is_served_and_deleted(world, user) -> None:
     neighbour = f"{user}-neighbour"
     store.merge_users([(user, known), (neighbour, known)], 0)
     answers = [
-        client.get("/v1/recommendations", params={"user_id": user, "k": 3}).json(),
+        client.get("/v1/user/recommendations", params={"user_id": user, "k": 3}).json(),
         client.post("/v1/recommend", json={"user_id": user, "k": 3}).json(),
     ]
     assert [(a["user_id"], a["source"], len(a["recommendations"])) for a in answers] == [(user, "live", 3)] * 2
-    assert client.post("/v1/users/delete", json={"user_id": user}).json() == {"user_id": user, "existed": True}
+    assert client.post("/v1/user/delete", json={"user_id": user}).json() == {"user_id": user, "existed": True}
     assert store.user_record(user) is None
     assert store.user_record(neighbour) is not None
 
@@ -78,9 +78,9 @@ def test_an_item_of_any_id_is_told_and_blocked(world, published, item) -> None:
     store.write_items(published.version, [(row, stored)])
     fresh = {"item_id": item, "title": "A title", "genres": ["A genre"], "available": True}
     assert client.get("/v1/item", params={"item_id": item}).json() == fresh
-    assert client.post("/v1/items/block", json={"item_id": item}).json() == {"item_id": item, "blocked": True}
+    assert client.post("/v1/item/block", json={"item_id": item}).json() == {"item_id": item, "blocked": True}
     assert client.get("/v1/item", params={"item_id": item}).json() == fresh | {"available": False}
-    assert client.post("/v1/items/unblock", json={"item_id": item}).json() == {"item_id": item, "blocked": False}
+    assert client.post("/v1/item/unblock", json={"item_id": item}).json() == {"item_id": item, "blocked": False}
 
 
 def test_what_is_like_an_item_is_the_same_by_either_form(world, published) -> None:
@@ -88,8 +88,8 @@ def test_what_is_like_an_item_is_the_same_by_either_form(world, published) -> No
     client, _ = world
     item = published.dataset.catalogue.ids[3]
     by_path = client.get(f"/v1/items/{item}/similar", params={"k": 5}).json()
-    assert client.get("/v1/similar", params={"item_id": item, "k": 5}).json() == by_path
-    unknown = client.get("/v1/similar", params={"item_id": "no/such"})
+    assert client.get("/v1/item/similar", params={"item_id": item, "k": 5}).json() == by_path
+    unknown = client.get("/v1/item/similar", params={"item_id": "no/such"})
     assert (unknown.status_code, "no/such" in unknown.json()["error"]["message"]) == (404, True)
 
 

@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from infra.local.runtime_api import LambdaService, http_event
+from lambda_handler.admission import BODY_BYTES
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.metrics import METRICS, Metrics
@@ -106,6 +107,9 @@ def test_every_metric_has_data_after_traffic_and_failures(client, published, met
     metrics.count("shortlist_events_total", outcome="accepted")  # likewise
     metrics.level("shortlist_events_waiting", 1)  # likewise
     metrics.count("shortlist_tally_failures_total")  # tested with `shortlist skew`
+    metrics.count("shortlist_log_lines_lost_total")  # tested with the server, which alone has these two
+    metrics.move("shortlist_waiting", 1, pool="live")
+    assert client.post("/recommend", content=b"x" * (BODY_BYTES + 1)).status_code == 413
     _, samples = parse(metrics.text())
     told = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
     assert set(METRICS) - told == {"shortlist_requests_in_flight"}

@@ -21,6 +21,7 @@ from recsys.errors import StoreUnavailable
 from recsys.event_files import open_event_files
 from recsys.event_log import Change, EventLog
 from recsys.lease import Leases, held
+from recsys.redis_client import server_policy
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import ReleaseNote, Upkeep
 from recsys.wire import EventRecord, ItemRecord, UserRecord
@@ -32,7 +33,7 @@ FREE = {"auth", "hello", "quit", "reset"}
 """What any connection may send, signed in or not."""
 
 SOURCES = [path for part in ("recsys", "batch", "lambda_handler") for path in (ROOT / part).rglob("*.py")]
-METHODS = {"delete": "del", "scan_iter": "scan", "xgroup_create": "xgroup|create", "eval": "eval"}
+METHODS = {"delete": "del", "scan_iter": "scan", "xgroup_create": "xgroup|create", "xinfo_groups": "xinfo|groups", "eval": "eval"}
 """Methods of redis-py that are not spelt as their commands."""
 
 NOT_COMMANDS = {"pipeline", "execute", "execute_command", "close", "exceptions", "from_url", "connection_pool"}
@@ -192,36 +193,43 @@ def test_each_user_may_do_all_that_is_theirs(signed_in, tmp_path) -> None:
 def write_release(batch: RedisStore) -> None:
     """What a publication sends."""
     batch.ping()
-    batch.write_items("v1", [(0, ItemRecord("i", "Title"))], 60)
-    batch.write_lists("v1", [("u", b"list"), ("gone", b"list")], 60)
-    batch.write_users([("u", UserRecord(n_events=1))])
-    batch.write_popular("v1", b"popular", 60)
+    batch.write_items("v1", [(0, ItemRecord("i", "Title"))])
+    batch.write_lists("v1", [("u", b"list"), ("gone", b"list")])
+    batch.merge_users([("u", UserRecord(n_events=1)), ("left", UserRecord())], 0)
+    batch.write_popular("v1", b"popular")
+    assert server_policy(batch) is not None
     Upkeep(batch).note_release(ReleaseNote("v1", 1, 0.1))
-    assert (batch.lists("v1", ["u"]), batch.row_of("v1", "i"), batch.is_deleted()("u")) == ([b"list"], 0, False)
+    assert (batch.lists("v1", ["u"]), batch.rows_of("v1", ["i"]), batch.is_deleted()("u")) == ([b"list"], ([0], True), False)
     with held(Leases(batch), "run") as lease:
         releases.flip(batch, "v1", lease)
         lease.confirm()
-    assert len(batch.some_users(5)) == 1
+    assert len(batch.some_users(5)) == 2
+    assert (batch.retire("v1", 60), batch.is_retiring("v1"), batch.restore("v1")) == (5, True, True)
+    assert batch.retire_strangers("v1", 60) == 1
+    Upkeep(batch).add_deletions({b"digest": b"1"})
+    Upkeep(batch).block("kept")
 
 
 def answer(api: RedisStore) -> None:
     """What the function sends."""
     log, upkeep, counts = EventLog(api), Upkeep(api), CountLog(api)
     assert api.release() is not None
-    assert api.read_user("v1", "u") == (b"list", 1)
-    assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (b"popular", [0], 1)
+    assert api.read_user("v1", "u") == (b"list", 0)
+    assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (b"popular", ([0], True), 1)
     assert api.live_or_claim("v1", "u", "digest", 2000) == (None, True)
-    api.write_live("v1", "u", "digest", b"answer", 60)
+    assert api.is_whole("v1")
+    assert api.write_live("v1", "u", "digest", b"answer", 60, api.user_record("u") or b"")
     assert api.live("v1", "u", "digest") == b"answer"
-    assert log.known(["u", "new"], 1)["new"].n_events == 0
+    assert log.known(["u", "new"], 1)[0]["new"].position == 0
+    assert log.admit(1, 1, 10) == 1
     assert log.deleted_among(["u"]) == []
     marks = {b"m": log.append([EventRecord("e", "new", "i", 1)])[0]}
-    assert log.commit([Change("new", None, UserRecord(n_events=1), marks)], 1) == [True]
+    assert log.commit([Change("new", None, UserRecord(n_events=1), marks, 1)], 1, 60) == [True]
     log.append([EventRecord("f", "u", "i", 1)])
     assert log.length() == 2
     counts.add({Hash(api.keys.impressions("2026-08-01"), 60): {"field": 1}})
     upkeep.block("i")
-    assert api.blocked() == {"i"}
+    assert api.blocked() == {"i", "kept"}
     upkeep.unblock("i")
     assert [note.version for note in upkeep.releases()] == ["v1"]
 
@@ -229,17 +237,20 @@ def answer(api: RedisStore) -> None:
 def finish(api: RedisStore, batch: RedisStore, directory: Path) -> None:
     """Deletion by either, the drain, the reports, a release that expired, and an operator's flip."""
     assert Upkeep(api).delete_user("gone", 1)
-    batch.write_lists("v1", [("late", b"list")], 60)
-    api.write_live("v1", "late", "digest", b"answer", 60)
+    batch.write_lists("v1", [("late", b"list")])
+    batch.merge_users([("late", UserRecord())], 0)
+    assert api.write_live("v1", "late", "digest", b"answer", 60, api.user_record("late") or b"")
     assert Upkeep(batch).delete_user("late", 1)
     assert api.live("v1", "late", "digest") is None
     log = EventLog(batch)
     assert len(log.waiting(b"0", 10)) == 2
     assert drain(log, open_event_files(str(directory))).events == 2
+    assert log.drained_up_to() > 0
     assert CountLog(batch).read(batch.keys.impressions("2026-08-01")) == {"field": 1}
     Upkeep(batch).note_release(ReleaseNote("expired", 1, None))
     for store in (api, batch):
         assert len(Upkeep(store).releases()) == 1
+    Upkeep(batch).forget_release("expired")
     releases.flip(api, "v0")
     releases.flip(api, "v1")
 

@@ -350,7 +350,9 @@ def test_the_batch_may_not_read_what_users_were_answered_live(store_of) -> None:
 
 def test_the_api_may_look_up_and_cache(store_of) -> None:
     """All reads of the handler, and the writes that are its own."""
-    store_of("CacheBatchUser").set_release(ReleasePointer("v1"))
+    batch = store_of("CacheBatchUser")
+    batch.set_release(ReleasePointer("v1"))
+    batch.merge_users([("u", UserRecord(n_events=2))], 0)
     store = store_of("CacheApiUser")
     assert store.release() == ReleasePointer("v1")
     store.read_user("v1", "u")
@@ -358,7 +360,6 @@ def test_the_api_may_look_up_and_cache(store_of) -> None:
     assert store.blocked() == frozenset()
     store.write_live("v1", "u", "digest", b"answer", 60, store.user_record("u"))
     assert store.live("v1", "u", "digest") == b"answer"
-    store.merge_users([("u", UserRecord(n_events=2))], 0)
 
 
 def test_the_batch_may_drain_what_the_api_took_in(store_of, tmp_path) -> None:

@@ -38,6 +38,7 @@ from lambda_handler.handler import ATTEMPTS, REST_SECONDS
 from lambda_handler.live import BundleLive
 from lambda_handler.metrics import Metrics
 from lambda_handler.tallies import SECONDS, Tallies
+from lambda_handler.work import InPools, Seats
 from recsys.counts import CountLog
 from recsys.settings import Settings
 from recsys.store import Guard, RedisStore, open_store
@@ -83,12 +84,12 @@ class World:
     seconds: float = 0.0
     ticks: Callable[[], float] = field(default_factory=lambda: partial(next, itertools.count(0, 1e-4)))
 
-    def start(self, name: str, timeout_ms: int = TIMEOUT_MS) -> None:
+    def start(self, name: str, timeout_ms: int = TIMEOUT_MS, seats: Seats | None = None) -> None:
         """A process of that name, in place of the one that there is; it signs in to Redis by its name."""
         if name in self.processes:
             self.processes[name][1]()
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(self._app(name, timeout_ms), log_level="critical", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(self._app(name, timeout_ms, seats), log_level="critical", ws="none"))
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
 
@@ -99,24 +100,17 @@ class World:
         self.ends.callback(end)
         self.processes[name] = listener.getsockname()[1], end
 
-    def _app(self, name: str, timeout_ms: int) -> Any:
+    def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
+        work = None if seats is None else InPools(metrics, 60.0, seats)
         guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds)
         url = self.settings.redis_url.replace("unix://", f"unix://{name}:secret@")
         store = open_store(url, self.settings.namespace, timeout_ms, guard)
         self.ends.callback(store.close)
         tallies = Tallies(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
         live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
-        return create_app(
-            self.settings,
-            store,
-            live,
-            lambda: self.made_at + self.seconds,
-            metrics,
-            tallies,
-            self.said.append,
-            lambda: self.seconds,
-        )
+        now, say = lambda: self.made_at + self.seconds, self.said.append
+        return create_app(self.settings, store, live, now, metrics, tallies, say, lambda: self.seconds, work)
 
     def clock(self) -> float:
         """What the processes take the time from."""
@@ -151,13 +145,12 @@ def ask(port: int, path: str, body: dict[str, Any] | None = None) -> None:
 
 def scrape(port: int) -> Samples:
     """The metrics, and what Prometheus adds to them; of a process that is away, that it is."""
-    started = time.perf_counter()
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SCRAPE_TIMEOUT) as response:
             samples = parse(response.read().decode())[1]
     except OSError:
         return {("up", ()): 0.0}
-    return samples | {("up", ()): 1.0, ("scrape_duration_seconds", ()): time.perf_counter() - started}
+    return samples | {("up", ()): 1.0}
 
 
 @pytest.fixture
@@ -270,14 +263,16 @@ def clients_that_never_finish(world: World) -> None:
 
 
 def more_than_it_answers(world: World) -> None:
-    """A process answers recommendations one after the other; here the one at hand waits for Redis, and all others for it."""
-    world.start("a", timeout_ms=5000)
+    """A process with one seat, whose request waits for Redis, turns the others away."""
+    world.start("a", timeout_ms=5000, seats=Seats(1))
     (port, _), body = world.processes["a"], json.dumps({"user_id": world.users[0]}).encode()
 
     def traffic() -> None:
         client = world.ends.enter_context(begun(port, body))
         world.store.redis.execute_command("CLIENT", "PAUSE", 2000, "ALL")
         client.sendall(body)
+        for _ in range(20):
+            ask(port, "/v1/popular")
 
     world.monkeypatch.setattr(world, "traffic", traffic)
 
@@ -294,7 +289,7 @@ CAUSES: dict[Callable[[World], None], set[str]] = {
     the_bundle_is_lost: {"Degraded"},
     a_release_that_one_does_not_see: {"MixedReleases", "Errors", "Degraded", "TallyFailures"},
     clients_that_never_finish: {"Stuck"},
-    more_than_it_answers: {"Busy"},
+    more_than_it_answers: {"Errors", "Refusing"},
 }
 """What may happen, and every alert that it fires."""
 

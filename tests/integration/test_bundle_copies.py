@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +258,34 @@ def test_drafts_of_killed_downloads(place: S3Artefacts, copy: Path, into: Path) 
     (into / f"{copies.DRAFT}killed").mkdir()
     (into / f"{copies.DRAFT}killed" / "a.bin").write_bytes(b"half")
     place.fetch("v1", into)
+    assert [path.name for path in into.iterdir()] == ["v1"]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from recsys import copies
+with copies.exclusive(Path(sys.argv[1])):
+    (copies.draft(Path(sys.argv[1])) / "a.bin").write_bytes(b"half")
+    print("holds", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_process_killed_while_it_downloads(place: S3Artefacts, into: Path, tmp_path: Path) -> None:
+    """Others wait for it while it lives; its lock and its draft go with it."""
+    place.publish(made(tmp_path / "source", "v1"))
+    environ = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(into)], stdout=subprocess.PIPE, env=environ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"holds\n"
+        waiting = threading.Thread(target=place.fetch, args=("v1", into))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        assert len(list(into.glob(f"{copies.DRAFT}*"))) == 1
+        holder.kill()
+        waiting.join()
     assert [path.name for path in into.iterdir()] == ["v1"]
 
 

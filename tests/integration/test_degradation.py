@@ -10,6 +10,7 @@ import math
 import shutil
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from recsys.errors import ArtefactsUnavailable, StoreUnavailable
 from recsys.settings import Settings
 from recsys.store import Guard, RedisStore, open_store
 from recsys.wire import ReleasePointer, pack_list
+from tests.wires import Wire
 
 TIMEOUT_MS = 100
 
@@ -351,6 +353,22 @@ def test_with_little_time_left_redis_is_not_waited_for(world) -> None:
     assert (status, *told(answer)) == (200, "popular", True, 10)
     status, answer = invoke(client, 30_000, user_id=world.known)
     assert (status, *told(answer)) == (200, "batch", False, 10)
+
+
+def test_a_dripping_redis_does_not_outlast_the_requests_deadline(world, tmp_path) -> None:
+    """Popular items before the time is up, although each byte of a reply comes in time; the list once replies are whole."""
+    with Wire(world.settings.redis_url.removeprefix("unix://"), tmp_path / "wire") as wire:
+        client = world.app(replace(world.settings, redis_url=wire.url))
+        assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
+        ask(client, user_id="new", history=[world.item])
+        wire.drip = 0.05
+        began = time.monotonic()
+        status, answer = invoke(client, 3000, user_id=world.known)
+        assert time.monotonic() - began < 3.0
+        assert (status, *told(answer)) == (200, "popular", True, 10)
+        wire.drip = None
+        world.seconds += 1.5
+        assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
 
 
 def test_a_bundle_that_takes_too_long_is_left_to_a_later_request(world, monkeypatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
 
 from lambda_handler import app as app_module
-from lambda_handler.answers import PLAIN, Filters
+from lambda_handler import deadline
+from lambda_handler.answers import PLAIN, Filters, Ranked
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from lambda_handler.live_cache import LiveCache, digest_of
@@ -108,3 +109,15 @@ def test_a_cached_answer_does_not_wait_for_another_process(own, published, monke
 
     answers = run_apart(meanwhile(app, gate, slow, second))
     assert [answer.json()["source"] for answer in answers] == ["batch", "live"]
+
+
+def test_nobody_waits_for_another_process_beyond_the_deadline(own, published) -> None:
+    """Without time left the result is computed at once, whoever has claimed it."""
+    _, store = own
+    store.live_or_claim(published.version, "user", "digest", 60_000)
+    waits: list[float] = []
+    cache = LiveCache(store, 60, wait=waits.append)
+    made = Ranked((), (), (), 0)
+    with deadline.within(0.0):
+        assert cache.get(published.version, "user", "digest", lambda: made) == (made, False)
+    assert waits == []

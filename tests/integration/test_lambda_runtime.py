@@ -100,9 +100,9 @@ def test_every_route_of_the_document_is_answered(service, published) -> None:
         "unblock": {"item_id": published.dataset.catalogue.ids[3]},
     }
     queries = {
-        "/v1/recommendations": "user_id=a%20user%2F%C3%BC",
+        "/v1/user/recommendations": "user_id=a%20user%2F%C3%BC",
         "/v1/item": f"item_id={published.dataset.catalogue.ids[3]}",
-        "/v1/similar": f"item_id={published.dataset.catalogue.ids[3]}",
+        "/v1/item/similar": f"item_id={published.dataset.catalogue.ids[3]}",
     }
     statuses = {}
     for route, operations in document["paths"].items():

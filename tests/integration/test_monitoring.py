@@ -156,8 +156,8 @@ def api(published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     dockerfile = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]["api"]["build"]["dockerfile_inline"]
     told = json.loads(dockerfile.rpartition("CMD ")[2])
-    assert told[-5:-1] == ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - of a container
-    command = [sys.executable, "-m", *told, "--host", "127.0.0.1", "--port", str(port)]
+    assert told[3:] == ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - of a container
+    command = [sys.executable, *told[1:], "--host", "127.0.0.1", "--port", str(port)]
     environ = {"PATH": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | published.environ
     with running(command, tmp_path_factory.mktemp("api") / "log", environ) as process:
         url = f"http://127.0.0.1:{port}"

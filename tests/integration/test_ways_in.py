@@ -123,7 +123,7 @@ def test_the_same_user_is_read_below_each_base_path(ask) -> None:
     """A stage, a mapping, both, and neither; by path and by query."""
     escaped = "a%20b"
     in_path = f"/v1/users/{quote(escaped, safe='')}/recommendations?k=3"
-    in_query = f"/v1/recommendations?user_id={quote(escaped, safe='')}&k=3"
+    in_query = f"/v1/user/recommendations?user_id={quote(escaped, safe='')}&k=3"
     answers = [ask("GET", f"{base}{line}") for base in ("", "/rec", "/rec/prod") for line in (in_path, in_query)]
     assert [(status, answer["user_id"]) for status, answer in answers] == [(200, escaped)] * 6
     assert ask("GET", f"/other{in_query}")[0] == 404
@@ -135,17 +135,17 @@ def test_an_id_with_a_slash_is_reached_in_body_and_query(ask, world) -> None:
     slashed, plain, ended = three = users(world[1], "acme/42", "acme", "acme/")
     for target in (quote(slashed, safe=""), quote(ended, safe=""), ended):
         assert ask("DELETE", f"/v1/users/{target}")[0] == 404
-    assert ask("GET", f"/v1/recommendations?user_id={quote(slashed, safe='')}")[1]["user_id"] == slashed
+    assert ask("GET", f"/v1/user/recommendations?user_id={quote(slashed, safe='')}")[1]["user_id"] == slashed
     deleted = {"user_id": slashed, "existed": True}
-    assert ask("POST", "/v1/users/delete", {"user_id": slashed}) == (200, deleted)
+    assert ask("POST", "/v1/user/delete", {"user_id": slashed}) == (200, deleted)
     assert left(world[1], three) == [plain, ended]
 
 
 def test_repeated_parameters_all_count(service) -> None:
     """Each excluded item is, by the ways that can say so: a plain load balancer hands on the last one."""
-    first = _invoked(service, http_api("GET", "/v1/recommendations?user_id=nobody&k=3"))[1]
+    first = _invoked(service, http_api("GET", "/v1/user/recommendations?user_id=nobody&k=3"))[1]
     shown = [item["item_id"] for item in first["recommendations"]]
-    target = "/v1/recommendations?user_id=nobody&k=3&" + "&".join(f"exclude={item}" for item in shown)
+    target = "/v1/user/recommendations?user_id=nobody&k=3&" + "&".join(f"exclude={item}" for item in shown)
     for name, event_of in WAYS.items():
         again = _invoked(service, event_of("GET", target))[1]["recommendations"]
         kept = {item["item_id"] for item in again} & set(shown)

@@ -29,6 +29,7 @@ DEFAULTS = Settings(
     max_waiting_events=2_000_000,
     max_newcomers=1_000_000,
     redis_timeout_ms=500,
+    request_timeout_ms=2000,
     release_cache_seconds=5.0,
     threads=0,
     workers=1,
@@ -56,6 +57,7 @@ RANGES = {
     "SHORTLIST_LIST_LENGTH": (10, 1000),
     "SHORTLIST_LIST_TTL_SECONDS": (60, 31_536_000),
     "SHORTLIST_REDIS_TIMEOUT_MS": (1, 60_000),
+    "SHORTLIST_REQUEST_TIMEOUT_MS": (10, 300_000),
     "SHORTLIST_THREADS": (0, 1024),
     "SHORTLIST_WORKERS": (1, 4096),
     "SHORTLIST_MAX_WAITING_EVENTS": (1000, 1_000_000_000),
@@ -122,7 +124,10 @@ def test_empty_is_not_unset(name: str, value: str) -> None:
 @pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()])
 def test_range(name: str, low: int, high: int) -> None:
     """Both limits of a range are allowed, and one beyond either is told with variable, value and rule."""
-    room = {"TOP_K_CANDIDATES": "10000"} if name == "SHORTLIST_LIST_LENGTH" else {}
+    room = {
+        "SHORTLIST_LIST_LENGTH": {"TOP_K_CANDIDATES": "10000"},
+        "SHORTLIST_REQUEST_TIMEOUT_MS": {"SHORTLIST_REDIS_TIMEOUT_MS": "1"},
+    }.get(name, {})
     for allowed in (low, high):
         assert Settings.from_env(room | {name: str(allowed)}) is not None
     for refused in (low - 1, high + 1):
@@ -270,3 +275,13 @@ def test_a_namespace_that_moves_keys_to_other_slots_is_refused(namespace) -> Non
 def test_other_namespaces_are_taken(namespace) -> None:
     """Letters of any script, digits and signs."""
     assert Settings.from_env({"SHORTLIST_NAMESPACE": namespace}).namespace == namespace
+
+
+def test_a_request_outlasts_its_waiting_for_redis() -> None:
+    """The default follows Redis's timeout, and a request that could not wait for it is refused."""
+    environ = {"SHORTLIST_REDIS_TIMEOUT_MS": "800"}
+    assert Settings.from_env(environ).request_timeout_ms == 3200
+    assert Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1601"}).request_timeout_ms == 1601
+    rule = "must be more than 2 times SHORTLIST_REDIS_TIMEOUT_MS, which is 800; raise the one, or lower the other"
+    with pytest.raises(InvalidSettings, match=f"^SHORTLIST_REQUEST_TIMEOUT_MS='1600': {rule}$"):
+        Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1600"})

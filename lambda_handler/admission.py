@@ -1,0 +1,141 @@
+"""Which requests are let in: bodies of a bounded size that arrive in time, and no more at once than can be answered.
+
+It stands before everything that costs something: what is refused here was neither parsed nor looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lambda_handler.envelope import SOON_SECONDS, refusal
+from lambda_handler.metrics import Metrics
+from lambda_handler.work import Seats
+
+MEBIBYTE = 1 << 20
+
+BODY_BYTES = MEBIBYTE
+"""Of one request: 500 events with the longest ids in plain letters need three quarters of it."""
+
+HELD_BYTES = 64 * MEBIBYTE
+"""Of all bodies that are still arriving, so that slow callers cannot fill the memory."""
+
+BODY_SECONDS = 10.0
+"""From a request's head to the end of its body."""
+
+ALWAYS = frozenset(f"{prefix}{path}" for prefix in ("", "/v1") for path in ("/health", "/health/ready", "/metrics"))
+"""What operators must see of a server that has too much to do."""
+
+BUSY = "as many requests are being answered as can be at once: try again later"
+
+
+class _Refused(Exception):
+    """A request is not let in; the response says why."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+class Admission:
+    """Reads each body whole and lets its request in, or refuses it; ASGI middleware."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        seats: Seats,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        """seats: of the requests that are answered at once; as many as there are where Lambda sees to it."""
+        self._app, self._metrics, self._seats = app, metrics, seats
+        self._body_seconds, self._held = body_seconds, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers what it refuses in the app's place: 413, 408 or 503."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check_head(scope)
+            message = await receive()
+            if message.get("more_body", False):
+                message = await self._in_time(message, receive)
+                self._check_room(scope)
+            self._check_size(len(message.get("body", b"")))
+        except _Refused as refused:
+            await refused.response(scope, receive, send)
+            return
+        self._seats.taken += 1
+        try:
+            await self._app(scope, _beginning_with(message, receive), send)
+        finally:
+            self._seats.taken -= 1
+
+    def _check_head(self, scope: Scope) -> None:
+        self._check_room(scope)
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self._check_size(int(value) if value.isdigit() else 0)
+
+    def _check_room(self, scope: Scope) -> None:
+        if self._seats.full() and scope["path"] not in ALWAYS:
+            raise self._refused("busy", refusal(503, "overloaded", BUSY, retry_after=SOON_SECONDS))
+
+    def _check_size(self, size: int) -> None:
+        if size > BODY_BYTES:
+            message = f"body: it may have {BODY_BYTES // MEBIBYTE} MiB at most: send it in parts"
+            raise self._refused("large_body", refusal(413, "body_too_large", message, close=True))
+
+    async def _in_time(self, first: Message, receive: Receive) -> Message:
+        """The message with the whole body, of which the first part is there."""
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await self._whole(first, receive)
+        except TimeoutError as error:
+            message = f"the body did not arrive within {self._body_seconds:g} s: send it again"
+            response = refusal(408, "request_timeout", message, close=True)
+            raise self._refused("slow_body", response) from error
+
+    async def _whole(self, message: Message, receive: Receive) -> Message:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while message["type"] == "http.request":
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self._held += len(part)
+                self._check_size(size)
+                self._check_memory()
+                if not message.get("more_body", False):
+                    return {"type": "http.request", "body": b"".join(parts)}
+                message = await receive()
+            return message  # the caller has gone
+        finally:
+            self._held -= size
+
+    def _check_memory(self) -> None:
+        if self._held > HELD_BYTES:
+            message = "too many bodies are arriving at once: try again later"
+            response = refusal(503, "overloaded", message, retry_after=SOON_SECONDS, close=True)
+            raise self._refused("memory", response)
+
+    def _refused(self, reason: str, response: Response) -> _Refused:
+        self._metrics.count("shortlist_refused_total", reason=reason)
+        return _Refused(response)
+
+
+def _beginning_with(message: Message, receive: Receive) -> Receive:
+    """What gives the message that was read already, and then what comes after it."""
+    read = False
+
+    async def given() -> Message:
+        nonlocal read
+        if read:
+            return await receive()
+        read = True
+        return message
+
+    return given

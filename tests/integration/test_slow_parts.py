@@ -1,0 +1,149 @@
+"""`shortlist serve` over parts that are slow: every request ends by its deadline, and those that need no slow part are quick."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.servers import SECONDS, SlowRedis, as_process
+
+DEADLINE = 1.5
+ENDS = 8.0
+"""Before it, on a machine that has much else to do: what these parts did without a deadline took a minute."""
+
+
+@dataclass
+class World:
+    """A server and the Redis before it, with a known user and an item."""
+
+    port: int
+    redis: SlowRedis
+    user: str
+    item: str
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any], float]:
+        """Status, body and seconds of an answer."""
+        started = time.monotonic()
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answered:  # noqa: S310 - loopback
+                status, raw = answered.status, answered.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, raw = error.code, error.read()
+        told = json.loads(raw) if raw.startswith(b"{") else {"text": raw.decode()}
+        return status, told, time.monotonic() - started
+
+
+@pytest.fixture(scope="module")
+def world(published) -> Iterator[World]:
+    """One server for all tests, over a Redis that each of them makes slow."""
+    redis = SlowRedis(published.environ["REDIS_URL"].removeprefix("unix://"))
+    own = {
+        "REDIS_URL": redis.url,
+        "SHORTLIST_REQUEST_TIMEOUT_MS": str(int(DEADLINE * 1000)),
+        "SHORTLIST_RELEASE_CACHE_SECONDS": "1",
+    }
+    with contextlib.closing(redis), as_process(published.environ | own) as (_, port):
+        ids = published.dataset
+        yield World(port, redis, ids.user_ids[0], ids.catalogue.ids[3])
+
+
+@pytest.fixture
+def slow(world) -> Iterator[World]:
+    """The same, which is mended at the end, and healthy again."""
+    yield world
+    world.redis.mend()
+    ends = time.monotonic() + SECONDS
+    while world.ask("/recommend", {"user_id": world.user})[1].get("source") != "batch":
+        assert time.monotonic() < ends, "it does not recover"
+
+
+def crowd(world: World, number: int) -> list[tuple[int, dict[str, Any], float]]:
+    """What so many callers get at the same time, for each kind of request that waits for Redis; and what others get meanwhile."""
+    event = {"event_id": "e", "user_id": "clicker", "item_id": world.item, "timestamp": 1}
+    kinds: list[tuple[str, dict[str, Any] | None]] = [
+        ("/recommend", {"user_id": world.user}),
+        ("/v1/events", {"events": [event]}),
+        (f"/v1/items/{world.item}", None),
+        ("/v1/popular", None),
+        ("/v1/rank", {"user_id": world.user, "items": [world.item]}),
+        ("/health", None),
+    ]
+    with ThreadPoolExecutor(number) as pool:
+        asked = [pool.submit(world.ask, *kinds[at % len(kinds)]) for at in range(number)]
+        status, told, _ = world.ask("/metrics")
+        assert (status, "shortlist_requests_in_flight" in told["text"]) == (200, True)
+        return [future.result() for future in asked]
+
+
+def checked(answers: list[tuple[int, dict[str, Any], float]]) -> None:
+    """Each is an answer or a 503 in the envelope, in time."""
+    for status, told, seconds in answers:
+        assert status in (200, 503), told
+        assert seconds < ENDS
+        assert status == 200 or told["error"]["code"] in ("deadline", "unavailable", "overloaded")
+
+
+def test_a_redis_that_is_late_freezes_nobody(slow) -> None:
+    """Three tenths of a second for each reply: eight callers are answered, in time."""
+    slow.redis.delay = 0.3
+    answers = crowd(slow, 8)
+    checked(answers)
+    assert 200 in [status for status, _, _ in answers]
+
+
+def test_a_redis_that_drips_freezes_nobody(slow) -> None:
+    """A reply that comes byte by byte outlasts every timeout of a socket; a request leaves at its deadline."""
+    slow.redis.drips = True
+    checked(crowd(slow, 24))
+
+
+def test_an_s3_that_does_not_answer_holds_up_live_answers_alone(published) -> None:
+    """Cached and popular answers are what they were; live ones are popular items, flagged, or 503 in time."""
+    with socket.create_server(("127.0.0.1", 0)) as s3:
+        threading.Thread(target=held, args=(s3,), daemon=True).start()
+        own = {
+            "SHORTLIST_ARTEFACTS": "s3://bucket/releases",
+            "SHORTLIST_BUNDLE_DIR": str(published.work / "none"),
+            "SHORTLIST_REQUEST_TIMEOUT_MS": str(int(DEADLINE * 1000)),
+            "SHORTLIST_REDIS_TIMEOUT_MS": "200",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        with as_process(published.environ | own) as (process, port):
+            world = World(port, None, published.dataset.user_ids[0], published.dataset.catalogue.ids[3])  # type: ignore[arg-type]
+            live = {"user_id": "new", "history": [world.item]}
+            with ThreadPoolExecutor(12) as pool:
+                waiting = [pool.submit(world.ask, "/recommend", live) for _ in range(12)]
+                cached = [world.ask("/recommend", {"user_id": world.user}) for _ in range(3)]
+                popular = [world.ask("/v1/popular") for _ in range(3)]
+                answers = [future.result() for future in waiting]
+            checked(answers)
+            assert {told["source"] for status, told, _ in answers if status == 200} == {"popular"}
+            assert [(status, told["source"]) for status, told, _ in cached] == [(200, "batch")] * 3
+            assert [(status, told["degraded"]) for status, told, _ in popular] == [(200, False)] * 3
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+
+
+def held(s3: socket.socket) -> None:
+    """Takes connections and says nothing on them."""
+    kept = []
+    with contextlib.suppress(OSError):
+        while True:
+            kept.append(s3.accept())

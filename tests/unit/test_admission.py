@@ -1,0 +1,115 @@
+"""Which requests are let in: 413 for large bodies, 408 for those that do not arrive, 503 where all seats are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from lambda_handler import admission
+from lambda_handler.admission import BODY_BYTES, Admission
+from lambda_handler.metrics import Metrics
+from lambda_handler.work import Seats
+from tests.exposition import parse
+from tests.loops import run_apart
+
+
+async def echo(_scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the length of the body."""
+    message = await receive()
+    assert not message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(len(message["body"])).encode()})
+
+
+def asked(
+    chunks: Sequence[bytes], *, seats: Seats | None = None, path: str = "/", length: int | None = None, ends: bool = True
+) -> tuple[int, dict[bytes, bytes], bytes, int, Metrics]:
+    """Status, headers and body of the answer, how many chunks were read for it, and the metrics."""
+    metrics, sent, read = Metrics(), [], 0
+    headers = [] if length is None else [(b"content-length", str(length).encode())]
+
+    async def receive() -> dict[str, Any]:
+        nonlocal read
+        if read == len(chunks):
+            await asyncio.Event().wait()
+        read += 1
+        return {"type": "http.request", "body": chunks[read - 1], "more_body": not ends or read < len(chunks)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    app = Admission(echo, metrics, seats or Seats(), body_seconds=0.05)
+    run_apart(app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send))
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), body, read, metrics
+
+
+def refused(metrics: Metrics) -> dict[str, float]:
+    """What was refused, by why."""
+    _, samples = parse(metrics.text())
+    found = {dict(labels)["reason"]: number for (name, labels), number in samples.items() if name == "shortlist_refused_total"}
+    return {reason: number for reason, number in found.items() if number}
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * BODY_BYTES], [b"x" * (BODY_BYTES - 1), b"x"], [b""]])
+def test_a_body_within_the_limit_arrives_whole(chunks) -> None:
+    """In one piece, whatever pieces it came in."""
+    status, _, body, _, metrics = asked(chunks)
+    assert (status, int(body), refused(metrics)) == (200, sum(map(len, chunks)), {})
+
+
+@pytest.mark.parametrize(
+    ("chunks", "length", "read"),
+    [
+        ([b"x"], BODY_BYTES + 1, 0),  # by what it states, before anything is read
+        ([b"x" * (BODY_BYTES + 1)], None, 1),
+        ([b"x" * 300_000] * 100, None, 4),  # of a stream without a length no more than needed
+    ],
+)
+def test_a_body_beyond_the_limit_is_413_and_not_read_on(chunks, length, read) -> None:
+    """In the envelope, with the limit and the remedy; the connection ends."""
+    status, headers, body, was_read, metrics = asked(chunks, length=length)
+    assert (status, was_read, refused(metrics)) == (413, read, {"large_body": 1})
+    error = json.loads(body)["error"]
+    assert (error["code"], error["message"]) == ("body_too_large", "body: it may have 1 MiB at most: send it in parts")
+    assert headers[b"connection"] == b"close"
+
+
+def test_a_body_that_does_not_arrive_is_408() -> None:
+    """And its connection ends."""
+    status, headers, body, _, metrics = asked([b"{"], ends=False)
+    assert (status, headers[b"connection"], refused(metrics)) == (408, b"close", {"slow_body": 1})
+    assert json.loads(body)["error"]["code"] == "request_timeout"
+
+
+def test_without_a_seat_a_request_is_refused_unread() -> None:
+    """503 with Retry-After; the seats are what they were."""
+    seats = Seats(2, 2)
+    status, headers, body, read, metrics = asked([b"{}"], seats=seats)
+    assert (status, headers[b"retry-after"], read, seats.taken) == (503, b"1", 0, 2)
+    assert json.loads(body)["error"]["code"] == "overloaded"
+    assert refused(metrics) == {"busy": 1}
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health", "/health/ready", "/v1/health/ready", "/metrics", "/v1/metrics"])
+def test_operators_are_let_in_always(path) -> None:
+    """Without a seat as well."""
+    assert asked([b""], seats=Seats(0), path=path)[0] == 200
+
+
+def test_a_seat_is_given_back() -> None:
+    """After the answer."""
+    seats = Seats(1)
+    assert asked([b"{}"], seats=seats)[0] == 200
+    assert seats.taken == 0
+
+
+def test_bodies_on_their_way_have_a_bound_together(monkeypatch) -> None:
+    """Beyond it they are refused, and what was held is given back."""
+    monkeypatch.setattr(admission, "HELD_BYTES", 1000)
+    status, _, _, _, metrics = asked([b"x" * 600, b"x" * 600])
+    assert (status, refused(metrics)) == (503, {"memory": 1})

@@ -1,0 +1,149 @@
+"""Where work runs: bounded pools that refuse what they cannot begin in time, and requests that leave at their deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from lambda_handler import deadline
+from lambda_handler.metrics import Metrics
+from lambda_handler.work import InPools, OnTheSpot, Pool
+from recsys.errors import DeadlineExceeded, Overloaded
+from tests.exposition import parse, value
+from tests.loops import run_apart
+
+SECONDS = 30
+
+
+@pytest.fixture
+def gate():
+    """What holds work up until the test lets it go, and at its end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Of one process."""
+    return Metrics()
+
+
+def test_a_pool_has_so_many_threads_and_no_more(metrics, gate) -> None:
+    """Two of three run; the third begins when one of them is done."""
+    pool, at_work = Pool("live", 2, metrics), threading.Semaphore(0)
+
+    def work() -> str:
+        at_work.release()
+        assert gate.wait(SECONDS)
+        return threading.current_thread().name
+
+    async def three() -> list[str]:
+        tasks = [asyncio.ensure_future(pool.run(work)) for _ in range(3)]
+        for _ in range(2):
+            assert await asyncio.to_thread(at_work.acquire, timeout=SECONDS)
+        assert not at_work.acquire(blocking=False)
+        _, samples = parse(metrics.text())
+        assert value(samples, "shortlist_waiting", pool="live") == 1
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    assert len(set(run_apart(three()))) == 2
+    pool.close()
+
+
+def test_a_result_an_error_and_the_context_pass(metrics) -> None:
+    """As if the function were called on the spot."""
+    pool, variable = Pool("live", 1, metrics), ContextVar("variable", default="")
+
+    async def calls() -> list[object]:
+        variable.set("seen")
+        found = [await pool.run(variable.get), await pool.run(int, "7", base=8)]
+        with pytest.raises(ValueError, match="invalid literal"):
+            await pool.run(int, "x")
+        return found
+
+    assert run_apart(calls()) == ["seen", 7]
+    pool.close()
+
+
+@pytest.mark.parametrize("kind", ["lookup", "live", "health", "admin"])
+def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(metrics, gate, kind) -> None:
+    """The loop goes on meanwhile, and so do the other pools."""
+    work = InPools(metrics, 0.05)
+    other = "live" if kind != "live" else "lookup"
+
+    async def late() -> str:
+        with deadline.within(0.05), pytest.raises(DeadlineExceeded):
+            await work.run(kind, gate.wait, SECONDS)
+        return await work.run(other, lambda: "done")
+
+    assert run_apart(late()) == "done"
+    work.close()
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(metrics, gate) -> None:
+    """The work of a request whose deadline passed in the queue."""
+    pool, begun = Pool("live", 1, metrics), []
+
+    async def calls() -> None:
+        first = asyncio.ensure_future(pool.run(gate.wait, SECONDS))
+        await asyncio.sleep(0)
+        with deadline.within(0.05), pytest.raises(DeadlineExceeded):
+            await pool.run(begun.append, "late")
+        gate.set()
+        assert await first
+        await pool.run(begun.append, "next")
+
+    run_apart(calls())
+    assert begun == ["next"]
+    pool.close()
+
+
+def test_what_could_not_begin_in_time_is_refused_at_once(metrics, gate) -> None:
+    """By the time that work took lately and by the age of what runs, and counted; without a queue nothing is."""
+    now = [0.0]
+    pool = Pool("live", 1, metrics, lambda: now[0])
+    begun = threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert gate.wait(SECONDS)
+
+    async def calls() -> None:
+        tasks = [asyncio.ensure_future(pool.run(work))]
+        assert await asyncio.to_thread(begun.wait, SECONDS)
+        tasks.append(asyncio.ensure_future(pool.run(int)))
+        await asyncio.sleep(0)
+        assert pool.expected_wait() == 0.0
+        now[0] = 3.0  # the one thread has been at work for three seconds
+        assert pool.expected_wait() == 3.0
+        with deadline.within(2.0), pytest.raises(Overloaded, match="of work wait already"):
+            await pool.run(int)
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert pool.expected_wait() == 0.0
+
+    run_apart(calls())
+    _, samples = parse(metrics.text())
+    assert value(samples, "shortlist_refused_total", reason="queue") == 1
+    pool.close()
+
+
+def test_in_a_lambda_a_look_up_is_on_the_spot_and_the_rest_ends_in_time(gate) -> None:
+    """A look-up costs no thread; a live answer leaves before the function's own end."""
+    work = OnTheSpot()
+
+    async def calls() -> bool:
+        own = await work.run("lookup", threading.current_thread)
+        try:
+            with deadline.within(0.05), pytest.raises(DeadlineExceeded):
+                await work.run("live", gate.wait, SECONDS)
+        finally:
+            gate.set()  # as asyncio waits for its threads at the end
+        return own is threading.current_thread()
+
+    assert run_apart(calls())
