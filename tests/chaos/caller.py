@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
@@ -63,8 +63,9 @@ class Context:
 class Caller:
     """Sends one request after the other to an app."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, ended: Callable[[], None] = lambda: None) -> None:
+        """ended: called when the caller is closed."""
+        self._app, self._closed = app, ended
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(self._loop))
         self._adapter = self._pool.submit(Adapter, app).result()
@@ -80,6 +81,7 @@ class Caller:
         self._pool.submit(lambda: self._loop.run_until_complete(self._loop.shutdown_default_executor())).result()
         self._pool.shutdown()
         self._loop.close()
+        self._closed()
 
     def served(
         self, method: str, target: str | bytes, body: bytes = b"", headers: Mapping[str, str] | None = None, limit: float = NEVER_SECONDS

@@ -24,6 +24,8 @@ from lambda_handler import deadline
 from lambda_handler.app import create_app
 from lambda_handler.handler import ATTEMPTS, REST_SECONDS
 from lambda_handler.live import BundleLive
+from lambda_handler.metrics import Metrics
+from lambda_handler.work import InPools, OnTheSpot
 from recsys.artefacts import Artefacts, open_artefacts
 from recsys.settings import Settings
 from recsys.store import Guard, RedisStore, open_store
@@ -36,6 +38,12 @@ from tests.chaos.worlds import ENVIRON, World, Worlds, prepare
 BUCKET = "chaos"
 ADMIN_KEY = "0123456789abcdef"
 REDIS_TIMEOUT_MS = 150
+SERVER = 1
+"""The number of the process that has pools and a deadline of its own."""
+
+REQUEST_SECONDS = 2.0
+"""That deadline."""
+
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -123,12 +131,18 @@ class Site:
         return self.directory / "events"
 
     def start_process(self, number: int, settings: Settings | None = None) -> None:
-        """Starts a process of the API in place of the one of that number; it knows nothing."""
+        """Starts a process of the API in place of the one of that number; it knows nothing.
+
+        SERVER works as `shortlist serve` does, the others as in a Lambda.
+        """
         settings = settings or self.settings
         guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * REDIS_TIMEOUT_MS / 1000, self.clocks.ticks)
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, guard)
         live = BundleLive(settings, clock=self.clocks.ticks)
-        started = Caller(create_app(settings, store, live, self.clocks.wall, clock=self.clocks.ticks))
+        metrics = Metrics()
+        work = InPools(metrics, REQUEST_SECONDS) if number == SERVER else OnTheSpot()
+        app = create_app(settings, store, live, self.clocks.wall, metrics, clock=self.clocks.ticks, work=work)
+        started = Caller(app, lambda: (work.close(), store.close()) and None)
         if number < len(self.processes):
             self.processes[number].close()
             self.processes[number] = started
