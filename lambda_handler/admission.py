@@ -63,7 +63,8 @@ class Admission:
             if message.get("more_body", False):
                 message = await self._in_time(message, receive)
                 self._check_room(scope)
-            self._check_size(len(message.get("body", b"")))
+            elif len(message.get("body", b"")) > BODY_BYTES:
+                self._check_size(len(message["body"]))
         except _Refused as refused:
             await refused.response(scope, receive, send)
             return
@@ -74,10 +75,11 @@ class Admission:
             self._seats.taken -= 1
 
     def _check_head(self, scope: Scope) -> None:
-        self._check_room(scope)
+        if self._seats.full():
+            self._check_room(scope)
         for name, value in scope["headers"]:
-            if name == b"content-length":
-                self._check_size(int(value) if value.isdigit() else 0)
+            if name == b"content-length" and value.isdigit():
+                self._check_size(int(value))
 
     def _check_room(self, scope: Scope) -> None:
         if self._seats.full() and scope["path"] not in ALWAYS:

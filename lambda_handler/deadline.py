@@ -41,5 +41,9 @@ class Deadlines:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the deadline for whatever the request calls."""
         remaining = getattr(scope.get("aws.context"), "get_remaining_time_in_millis", None)
-        with within(self._seconds if remaining is None else remaining() / 1000 - MARGIN_SECONDS):
+        seconds = self._seconds if remaining is None else remaining() / 1000 - MARGIN_SECONDS
+        token = _ENDS.set(time.monotonic() + seconds)
+        try:
             await self._app(scope, receive, send)
+        finally:
+            _ENDS.reset(token)

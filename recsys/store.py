@@ -56,13 +56,17 @@ return 1
 """
 
 # A live result is of a record: once that has changed, or its user was deleted, nobody may find the result.
+# The claim goes last: a script that has written may write on in a server that is full.
 _WRITE_LIVE = """
-redis.call('DEL', KEYS[3])
 local known = redis.call('HGET', KEYS[2], 'h')
-if not known or redis.sha1hex(known) ~= ARGV[1] then return 0 end
+if not known or redis.sha1hex(known) ~= ARGV[1] then
+  redis.call('DEL', KEYS[3])
+  return 0
+end
 if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
+redis.call('DEL', KEYS[3])
 return 1
 """
 

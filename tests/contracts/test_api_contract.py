@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from mangum import Mangum
 from starlette.testclient import TestClient
 
+from infra.local.runtime_api import http_event
 from lambda_handler.app import create_app
 from lambda_handler.live import BundleLive
 from recsys.store import RedisStore, open_store
@@ -325,3 +327,15 @@ def test_a_poisoned_list_is_not_served(client, store, published, known) -> None:
         assert ask(client, user_id=known, k=5)["source"] == "live"
     finally:
         store.redis.set(key, packed)
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/v1/rank", "/v1/events"])
+def test_in_a_lambda_a_body_of_more_than_a_mebibyte_is_413(published, path) -> None:
+    """In the envelope, before it is parsed; API Gateway would take ten times as much."""
+    store = open_store(published.settings.redis_url, "published", 500)
+    handler = Mangum(create_app(published.settings, store, BundleLive(published.settings)), lifespan="off")
+    event = http_event("POST", path, {"user_id": "x" * 1_048_576})
+    answer = handler(event, None)  # type: ignore[arg-type]
+    told = json.loads(answer["body"])["error"]
+    assert (answer["statusCode"], told["code"]) == (413, "body_too_large")
+    store.close()

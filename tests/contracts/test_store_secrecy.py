@@ -23,19 +23,20 @@ from recsys.redis_client import ServerPolicy, server_policy
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
 from recsys.upkeep import Upkeep
-from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord
+from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord, pack_user, unpack_user
 from tests.wires import Wire, free_port
 
 USER = "alice-4711"
 ITEM = "item-0815"
 PASSWORD = "word-of-the-test"  # noqa: S105 - no one's
+RECORD = pack_user(UserRecord())
 WRITES: dict[str, Callable[[RedisStore], object]] = {
-    "write_lists": lambda s: s.write_lists("v", [("another", b"l"), (USER, b"l")], 60),
-    "write_users": lambda s: s.write_users([(USER, UserRecord(n_events=1))]),
-    "write_live": lambda s: s.write_live("v", USER, "d", b"x", 60),
+    "write_lists": lambda s: s.write_lists("v", [("another", b"l"), (USER, b"l")]),
+    "merge_users": lambda s: s.merge_users([(USER, UserRecord(n_events=1))], 0),
+    "write_live": lambda s: s.write_live("v", USER, "d", b"x", 60, RECORD),
     "live_or_claim": lambda s: s.live_or_claim("v", USER, "d", 2000),
-    "write_items": lambda s: s.write_items("v", [(0, ItemRecord(ITEM, USER))], 60),
-    "commit": lambda s: EventLog(s).commit([Change(USER, None, UserRecord(n_events=1), {b"m": b"1-1"})], 0),
+    "write_items": lambda s: s.write_items("v", [(0, ItemRecord(ITEM, USER))]),
+    "commit": lambda s: EventLog(s).commit([Change(USER, RECORD, UserRecord(n_events=2), {b"m": b"1-1"}, 1)], 0, 60),
     "append": lambda s: EventLog(s).append([EventRecord("e", USER, ITEM, 1)]),
     "delete_user": lambda s: Upkeep(s).delete_user(USER, 1),
     "add": lambda s: CountLog(s).add({Hash(f"counts:{USER}", 60): {USER: 1}}),
@@ -119,7 +120,7 @@ def secretive(error: StoreUnavailable) -> str:
 def test_writes_that_a_full_server_refuses(server) -> None:
     """By the operation and the server's own code and words."""
     with closing(opened(server)) as store:
-        store.ping()
+        store.merge_users([(USER, unpack_user(RECORD))], 0)
         code = full(server)
         for name, write in WRITES.items():
             with pytest.raises(StoreUnavailable, match=rf"^Redis refused `{name}` \({code} [a-z -]+\): ") as refused:
@@ -130,7 +131,7 @@ def test_writes_that_a_full_server_refuses(server) -> None:
 def test_writes_that_a_replica_refuses(single) -> None:
     """After the retry over a fresh connection."""
     with closing(opened(single)) as store:
-        store.ping()
+        store.merge_users([(USER, unpack_user(RECORD))], 0)
         code = demoted(single)
         for name, write in WRITES.items():
             said = rf"^Redis did not answer `{name}` \(the server answered {code}\)"
@@ -178,7 +179,7 @@ def test_a_server_that_went_away(server) -> None:
 def test_a_command_that_the_server_does_not_have(single) -> None:
     """Its reply repeats the arguments, of which nothing is kept."""
     with closing(opened(single)) as store:
-        for name in ("rows_of", "user_record"):
+        for name in ("items", "user_record"):
             with pytest.raises(StoreUnavailable) as refused:
                 _without(store, name)
             assert secretive(refused.value).startswith(f"Redis refused `{name}` (ERR unknown command)")
@@ -190,7 +191,7 @@ def _without(store: RedisStore, name: str) -> None:
     honest = client.execute_command
     client.execute_command = lambda command, *rest, **named: honest(f"NO{command}", *rest, **named)
     try:
-        _ = store.rows_of("v", [ITEM]) if name == "rows_of" else store.user_record(USER)
+        _ = store.items("v", [1]) if name == "items" else store.user_record(USER)
     finally:
         client.execute_command = honest
 
@@ -201,7 +202,7 @@ def test_a_request_that_redis_refuses_names_nobody(single, own, caplog) -> None:
     assert settings.log_users is False
     store = open_store(single.url(), "secret", 2000)
     store.set_release(ReleasePointer("v"))
-    store.write_items("v", [(0, ItemRecord(ITEM, "Title"))], 600)
+    store.write_items("v", [(0, ItemRecord(ITEM, "Title"))])
     said: list[str] = []
     app = create_app(settings, store, BundleLive(settings), lambda: 1_800_000_000.0, say=said.append)
     event = {"event_id": "e1", "user_id": USER, "item_id": ITEM, "timestamp": 1_799_999_999}

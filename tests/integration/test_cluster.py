@@ -101,7 +101,7 @@ def test_three_nodes_with_tls(tmp_path, namespace) -> None:
         pytest.skip("redis-server is not installed")
     with local_cluster(executable, tmp_path) as url, closing(open_store(url, namespace, 5000)) as store:
         users = [str(user) for user in range(50)]
-        store.write_lists("v1", ((user, user.encode()) for user in users), 600)
+        store.write_lists("v1", ((user, user.encode()) for user in users))
         for node in store.redis.get_nodes():
             node.redis_connection.client_kill_filter(_type="normal", skipme=True)
         assert store.lists("v1", users) == [user.encode() for user in users]

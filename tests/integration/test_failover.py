@@ -97,8 +97,8 @@ def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
     wire.target = new.place
     store.set_release(NEW)
     EventLog(store).append([EVENT])
-    assert store.write_users([("u", UserRecord(n_events=3))]) == 1
-    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (NEW, (None, 3), 1)
+    assert store.merge_users([("u", UserRecord(n_events=3))], 0) == 1
+    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (NEW, (None, 0), 1)
 
 
 def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack) -> None:
@@ -223,7 +223,7 @@ def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(st
             while b"cluster_state:ok" not in raw(client, "CLUSTER", "INFO"):
                 client.ping()
     store = opened(stack, wire.url + ("?cluster=true" if cluster else ""), guard=rested([0.0]))
-    store.write_lists("v", [("u", b"list")], 600)
+    store.write_lists("v", [("u", b"list")])
     wire.resets = 0.05
     failures = 0
     for at in range(1000):
@@ -261,7 +261,7 @@ def test_a_connection_that_broke_while_it_waited_is_no_failure(stack) -> None:
         try:
             for _ in range(30):
                 together.wait()
-                store.write_lists("v", [(str(number), b"%d" % number)], 600)
+                store.write_lists("v", [(str(number), b"%d" % number)])
                 if store.read_user("v", str(number)) != (b"%d" % number, None):
                     wrong.append(number)
                 if together.wait() == 0:

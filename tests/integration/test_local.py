@@ -58,7 +58,7 @@ def fill(url: str) -> RedisStore:
     store = open_store(url, "local", 5000)
     log = EventLog(store)
     for user in ("stays", NAME.decode(), "stays"):
-        store.write_users([(user, UserRecord(("i",), (1,), (None,), 1, (), {}))])
+        store.merge_users([(user, UserRecord(("i",), (1,), (None,), 1, (), {}))], 0)
         marks = {user.encode(): log.append([EventRecord(f"e-{user}", user, "i", 1)])[0]}
         record = UserRecord(("i", "i"), (1, 1), (None, None), 2, (), {})
         log.commit([Change(user, store.user_record(user), record, marks)], 1)

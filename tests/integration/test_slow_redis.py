@@ -101,8 +101,8 @@ def test_a_dripping_reply_does_not_outlast_the_commands_time(stack, tmp_path, ki
     """Each byte comes in time, and the whole does not: a command, a pipeline and the raw replies alike."""
     wire, url = kind(stack, tmp_path)
     store = opened(stack, url)
-    store.write_popular("v", LONG, 600)
-    store.write_lists("v", [("u", LONG)], 600)
+    store.write_popular("v", LONG)
+    store.write_lists("v", [("u", LONG)])
     assert store.read_user("v", "u") == (LONG, None)
     wire.drip = 0.1
     for ask in (lambda: store.popular("v"), lambda: store.lists("v", ["u"]), lambda: store.read_user("v", "u")):
@@ -144,7 +144,7 @@ def test_the_requests_own_deadline_holds(stack, tmp_path, kind: Kind) -> None:
     ends = [float("inf")]
     guard = Guard(3600.0, lambda: ends[0] - time.monotonic())
     store = opened(stack, url, guard, milliseconds=60_000)
-    store.write_popular("v", LONG, 600)
+    store.write_popular("v", LONG)
     wire.drip = 0.1
     for _ in range(3):
         ends[0] = time.monotonic() + 0.4
@@ -160,8 +160,8 @@ def test_a_batch_of_many_replies_has_its_time_as_a_whole(stack, tmp_path) -> Non
     wire, url = tcp(stack, tmp_path)
     store = opened(stack, url, milliseconds=30_000)
     wire.drip = 0.0005
-    assert store.write_lists("v", ((str(user), LONG) for user in range(200)), 600) == 200
-    assert store.write_users([]) == 0
+    assert store.write_lists("v", ((str(user), LONG) for user in range(200))) == 200
+    assert store.merge_users([], 0) == 0
     wire.drip = None
     assert store.lists("v", [str(user) for user in range(200)]) == [LONG] * 200
 
