@@ -43,7 +43,7 @@ class Reply:
             return None
 
 
-class Overdue(Exception):  # noqa: N818 - as the project names errors
+class Overdue(Exception):
     """A request had not ended when its time, and some more, was over."""
 
 
@@ -84,7 +84,12 @@ class Caller:
         self._closed()
 
     def served(
-        self, method: str, target: str | bytes, body: bytes = b"", headers: Mapping[str, str] | None = None, limit: float = NEVER_SECONDS
+        self,
+        method: str,
+        target: str | bytes,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        limit: float = NEVER_SECONDS,
     ) -> Reply:
         """As a server would: target: path and query as they stand in the request line.
 

@@ -33,6 +33,7 @@ from tests.chaos.fuzz_tables import TableFuzz
 from tests.chaos.life import STEPS, Life
 from tests.chaos.service import Ground, Site, ground, site
 
+
 class Fuzzer(Protocol):
     """What does the cases of one kind."""
 

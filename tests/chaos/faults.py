@@ -49,7 +49,11 @@ def _s3(fault: Fault, patience: float = 60.0) -> Harm:
 
 
 def _configured(**options: str) -> Act:
-    return lambda site: [site.store.redis.config_set(name.replace("_", "-"), value) for name, value in options.items()] and None
+    def begin(site: Site) -> None:
+        for name, value in options.items():
+            site.store.redis.config_set(name.replace("_", "-"), value)
+
+    return begin
 
 
 def _replica(serves: str) -> Act:
@@ -103,7 +107,11 @@ def _cut_bundles(site: Site) -> None:
 def _forged_bundles(site: Site) -> None:
     """Local copies are replaced by others that are whole, with other titles."""
     for path in site.settings.bundle_dir.glob("shortlist/*"):
-        other = "shifted" if (path / "catalog.msgpack").exists() and b"plain: " in (path / "catalog.msgpack").read_bytes() else "plain"
+        other = (
+            "shifted"
+            if (path / "catalog.msgpack").exists() and b"plain: " in (path / "catalog.msgpack").read_bytes()
+            else "plain"
+        )
         if (path / "manifest.json").exists():
             shutil.rmtree(path)
             shutil.copytree(site.worlds.by_name[other].work / "bundle", path)
@@ -115,24 +123,26 @@ def _nothing(site: Site) -> None:
 
 HARMS: dict[str, Harm] = {
     "Redis is away": _redis(Fault(refuse=True)),
-    "Redis is silent": _redis(Fault(silent_after=0), patience=3.0),
-    "Redis goes silent within a reply": _redis(Fault(silent_after=40), patience=3.0),
-    "Redis is slow": _redis(Fault(delay=0.1), patience=10.0),
-    "Redis drips": _redis(Fault(drip=0.05), patience=3.0),
+    "Redis is silent": _redis(Fault(silent_after=0), patience=1.5),
+    "Redis goes silent within a reply": _redis(Fault(silent_after=40), patience=1.5),
+    "Redis is slow": _redis(Fault(delay=0.1), patience=4.0),
+    "Redis drips": _redis(Fault(drip=0.05), patience=1.5),
     "a fifth of the connections to Redis are reset": _redis(Fault(reset_after=0, share=0.2)),
     "Redis resets connections within a reply": _redis(Fault(reset_after=30, share=0.5)),
     "Redis cuts replies short": _redis(Fault(cut_after=25, share=0.5)),
     "Redis is a read-only replica": Harm(_replica("yes"), _primary),
     "Redis is a replica without its primary": Harm(_replica("no"), _primary),
     "Redis is full": Harm(_configured(maxmemory_policy="noeviction", maxmemory="1"), _configured(maxmemory="0")),
-    "Redis evicts what has a time to live": Harm(_evicting, _configured(maxmemory="0", maxmemory_policy="noeviction"), redis_evicts=True),
+    "Redis evicts what has a time to live": Harm(
+        _evicting, _configured(maxmemory="0", maxmemory_policy="noeviction"), redis_evicts=True
+    ),
     "Redis came back empty": Harm(_emptied, _nothing, redis_forgets=True),
-    "S3 is away": _s3(Fault(refuse=True)),
-    "S3 answers 503": _s3(Fault(reply=SLOW_DOWN)),
-    "S3 is silent": _s3(Fault(silent_after=0), patience=3.0),
-    "S3 is slow": _s3(Fault(delay=0.3)),
-    "S3 resets connections": _s3(Fault(reset_after=500, share=0.5)),
-    "S3 cuts bodies short": _s3(Fault(cut_after=1500, share=0.5)),
+    "S3 is away": _s3(Fault(refuse=True), patience=5.0),
+    "S3 answers 503": _s3(Fault(reply=SLOW_DOWN), patience=5.0),
+    "S3 is silent": _s3(Fault(silent_after=0), patience=1.5),
+    "S3 is slow": _s3(Fault(delay=0.3), patience=5.0),
+    "S3 resets connections": _s3(Fault(reset_after=500, share=0.5), patience=5.0),
+    "S3 cuts bodies short": _s3(Fault(cut_after=1500, share=0.5), patience=5.0),
     "the disk of the API cannot be written": Harm(_no_directory, _directory_again),
     "local bundles are cut short": Harm(_cut_bundles, _nothing),
     "local bundles are forged": Harm(_forged_bundles, _nothing),

@@ -95,8 +95,8 @@ class ApiFuzz:
         for name, schema in pairs:
             if rng.random() < 0.5:
                 content = nasty.of_schema(schema, self._known, rng, wild)
-                for each in content if isinstance(content, list) else [content]:
-                    query.append(f"{name}={quote(str(each).encode('utf-8', 'replace'))}".encode())
+                values = content if isinstance(content, list) else [content]
+                query += [f"{name}={quote(str(value).encode('utf-8', 'replace'))}".encode() for value in values]
         if rng.random() < wild:
             query.append(nasty.segment(nasty.text(rng), rng) + b"=" + nasty.segment(nasty.text(rng), rng))
         return b"/".join(parts) + (b"?" + b"&".join(query) if query else b"")

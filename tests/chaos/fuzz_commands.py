@@ -20,7 +20,23 @@ ENDLESS = ("serve", "redis", "local", "demo", "invoke", "data fetch")
 """Commands that would serve or download if they were called well; here something is always wrong with the call."""
 
 WRONG = (["--no-such-option"], ["--port", "x"], ["--port"], ["extra", "arguments", "here"], ["--help"])
-WORDS = ("--", "-", "-1", "0", "1", "99999", "x", "nan", "1e400", "/", "/dev/null", "/nonexistent/x", "s3://", "s3://no-bucket/x", "*")
+WORDS = (
+    "--",
+    "-",
+    "-1",
+    "0",
+    "1",
+    "99999",
+    "x",
+    "nan",
+    "1e400",
+    "/",
+    "/dev/null",
+    "/nonexistent/x",
+    "s3://",
+    "s3://no-bucket/x",
+    "*",
+)
 
 
 class CommandFuzz:
@@ -42,14 +58,14 @@ class CommandFuzz:
         environ = dict(self._environ)
         for name in rng.sample(sorted(environ), rng.choice((0, 0, 0, 1))):
             environ[name] = nasty.text(rng).encode("utf-8", "replace").decode().replace("\x00", "")
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(self._directory)  # where defaults would write
         try:
             result = CliRunner(env=environ).invoke(main, argv)
         finally:
             os.chdir(here)
         self.counts[f"commands: {result.exit_code}"] += 1
-        told = f"{argv} under {({n: v for n, v in environ.items() if self._environ[n] != v})}"
+        told = f"{argv} under { ({n: v for n, v in environ.items() if self._environ[n] != v}) }"
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             return f"{''.join(traceback.format_exception(result.exception))[-1500:]} at {told}"
         if result.exit_code not in STATUSES:

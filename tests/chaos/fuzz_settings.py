@@ -15,15 +15,58 @@ PASSWORD = "s3cr3t-Pa55"  # noqa: S105 - it is looked for
 """Part of every password here; no message may have it."""
 
 URLS = (
-    *("redis://localhost:6379", "redis://localhost:6379/0", "rediss://h:1/1", "unix:///tmp/s", "redis://[::1]:6379", "redis://h"),
+    *(
+        "redis://localhost:6379",
+        "redis://localhost:6379/0",
+        "rediss://h:1/1",
+        "unix:///nonexistent/s",
+        "redis://[::1]:6379",
+        "redis://h",
+    ),
     *("redis://:{p}@h:6379", "rediss://u:{p}@h", "redis://u:{p}#x@h", "redis://u:{p}/y@h", "redis://u:{p}?z@h", "redis://{p}@h"),
-    *("redis://u:{p}@h:99999", "redis://u:{p}@h:port", "redis://u:{p}@h/abc", "redis://u:{p}@h?cluster=True", "redis://u:{p}@[::1"),
-    *("rediss://u@h?iam=c", "rediss://u:{p}@h?iam=c", "redis://h?cluster=true", "redis://h/3?cluster=true", "redis://u:{p}@h?x=y"),
+    *(
+        "redis://u:{p}@h:99999",
+        "redis://u:{p}@h:port",
+        "redis://u:{p}@h/abc",
+        "redis://u:{p}@h?cluster=True",
+        "redis://u:{p}@[::1",
+    ),
+    *(
+        "rediss://u@h?iam=c",
+        "rediss://u:{p}@h?iam=c",
+        "redis://h?cluster=true",
+        "redis://h/3?cluster=true",
+        "redis://u:{p}@h?x=y",
+    ),
     *("http://u:{p}@h", "redis:/u:{p}@h", "redis//:{p}@h", "redis://u:{p}@h:6379:6380", "redis://u:%zz{p}@h", "redis://u:{p}@"),
-    *("redis://u:{p}@h?password={p}", "redis://h?socket_timeout={p}", "redis://u:{p}@h?ssl_cert_reqs=x", "{p}", "redis://u:{p}\n@h"),
+    *(
+        "redis://u:{p}@h?password={p}",
+        "redis://h?socket_timeout={p}",
+        "redis://u:{p}@h?ssl_cert_reqs=x",
+        "{p}",
+        "redis://u:{p}\n@h",
+    ),
 )
 SECRETS = ("SHORTLIST_ADMIN_KEY", "SHORTLIST_API_KEYS")
-PLAIN = ("on", "off", "none", "local", "ray", "bpr", "*", "https://a.b", "0", "1", "10", "100", "0.5", "s3://b/p", "s3://", "/tmp", "1e3")
+PLAIN = (
+    "on",
+    "off",
+    "none",
+    "local",
+    "ray",
+    "bpr",
+    "*",
+    "https://a.b",
+    "0",
+    "1",
+    "10",
+    "100",
+    "0.5",
+    "s3://b/p",
+    "s3://",
+    "/tmp",
+    "1e3",
+)
 
 
 class _Recording(Mapping[str, str]):

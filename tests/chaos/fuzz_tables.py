@@ -31,7 +31,22 @@ CASTS = (
     *(pl.String, pl.Int8, pl.Int64, pl.UInt64, pl.Float32, pl.Float64, pl.Boolean, pl.Binary, pl.Categorical, pl.Date),
     *(pl.Datetime("ns"), pl.Datetime("ms", "Europe/Berlin"), pl.Duration("us"), pl.Decimal(38, 2), pl.List(pl.String), pl.Null),
 )
-NAMES = ("_file", "_row", "_malformed", "_id", "_weight", "_extra", "user_id", "item_id", "timestamp", "weight", "rating", "", "a b", "İ")
+NAMES = (
+    "_file",
+    "_row",
+    "_malformed",
+    "_id",
+    "_weight",
+    "_extra",
+    "user_id",
+    "item_id",
+    "timestamp",
+    "weight",
+    "rating",
+    "",
+    "a b",
+    "İ",
+)
 
 
 class TableFuzz:
@@ -47,7 +62,11 @@ class TableFuzz:
         wild = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
         paths = [
             self._written(name, _mutated(made, rng), rng)
-            for name, made in (("interactions", _interactions(rng, wild)), ("items", _items(rng, wild)), ("users", _users(rng, wild)))
+            for name, made in (
+                ("interactions", _interactions(rng, wild)),
+                ("items", _items(rng, wild)),
+                ("users", _users(rng, wild)),
+            )
         ]
         interactions, *others = paths
         items, users = (path if rng.random() < 0.7 else None for path in others)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -154,7 +155,9 @@ class Life:
                 self._check_list(reply, reply.body["items"], set(), set())
         self._call("GET", f"/v1/items/{item}")
         self._call("GET", "/health/ready")
-        reply = self._call("POST", "/v1/rank", {"user_id": self._users(1)[0], "items": self.rng.sample(self.site.worlds.items, 5)})
+        reply = self._call(
+            "POST", "/v1/rank", {"user_id": self._users(1)[0], "items": self.rng.sample(self.site.worlds.items, 5)}
+        )
         if reply is not None and reply.status == 200:
             self._check_list(reply, reply.body["items"], set(), set())
 
@@ -475,10 +478,8 @@ def _told(reply: Reply | None) -> str:
 
 
 def _quietly(call: Callable[..., Reply], *arguments: Any) -> None:
-    try:
+    with suppress(Overdue):
         call(*arguments)
-    except Overdue:
-        pass
 
 
 STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {

@@ -10,7 +10,25 @@ from typing import Any
 from urllib.parse import quote
 
 TEXTS = (
-    *("", " ", "\t", "\x00", "\x1f", "\x7f", "\u00a0", "\u200b", "\ufeff", "\u202e", "é", "e\u0301", "ß", "İ", "１２３", "٣", "²"),
+    *(
+        "",
+        " ",
+        "\t",
+        "\x00",
+        "\x1f",
+        "\x7f",
+        "\u00a0",
+        "\u200b",
+        "\ufeff",
+        "\u202e",
+        "é",
+        "e\u0301",
+        "ß",
+        "İ",
+        "１２３",
+        "٣",
+        "²",
+    ),
     *("42", "42.0", " 42 ", "042", "+42", "-0", "4_2", "1e3", "0x2a", "NaN", "inf", "null", "None", "true", "[]", "{}", "{x}"),
     *("a/b", "a/", "/a", "..", "../..", "a b", "a%20b", "a%2520b", "a+b", "a?b", "a#b", "a;b", "a&b=c", "a:b", "a{b}c", "*", "?"),
     *("'", '"', "\\", "`", "\n", "\r\nX-Header: 1", "<script>", "${jndi:ldap://x}", "{{7*7}}", "%s%n", "'; DROP TABLE users; --"),
@@ -21,7 +39,21 @@ NUMBERS: tuple[float | int, ...] = (
     *(0, -0.0, 1, -1, 2, 100, 101, 255, 2**31 - 1, 2**31, -(2**31), 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64),
     *(10**19 - 1, 10**19, 10**30, 10**400, 0.1, 1.5, 1e-320, 1e38, 3.5e38, 1e39, 1e308, -1e308, 1e-7),
 )
-LITERALS = ("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" * 5000, "0" * 50 + "1", "1.", ".5", "01", "0x10", "'a'", "undefined")
+LITERALS = (
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e400",
+    "-1e400",
+    "1" * 5000,
+    "0" * 50 + "1",
+    "1.",
+    ".5",
+    "01",
+    "0x10",
+    "'a'",
+    "undefined",
+)
 TYPES = (
     *("application/json", "application/json; charset=utf-8", "application/json;charset=utf-16", "APPLICATION/JSON", "text/plain"),
     *("application/vnd.api+json", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=x"),
@@ -144,4 +176,6 @@ def segment(content: str, rng: random.Random) -> bytes:
         return b"".join(b"%%%02x" % byte for byte in raw)
     if kind < 0.92:
         return raw.replace(b"?", b"%3f").replace(b"#", b"%23")
-    return quote(raw, safe="").encode() + rng.choice((b"%", b"%2", b"%zz", b"%ff", b"%00", b"%c0%af", b"%2F", b"%2e%2e", b"//", b";x"))
+    return quote(raw, safe="").encode() + rng.choice(
+        (b"%", b"%2", b"%zz", b"%ff", b"%00", b"%c0%af", b"%2F", b"%2e%2e", b"//", b";x")
+    )

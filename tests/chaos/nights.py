@@ -130,10 +130,10 @@ def _not_trained(directory: str, names: list[str]) -> set[str]:
 
 def _copy_new(source: str, target: str) -> None:
     """What the night's own stages wrote stays."""
-    if not os.path.exists(target):
-        draft = f"{target}.copying"
+    if not Path(target).exists():
+        draft = Path(f"{target}.copying")
         shutil.copyfile(source, draft)
-        os.replace(draft, target)
+        draft.replace(target)
 
 
 def _arm(kill_at: int) -> None:

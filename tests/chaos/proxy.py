@@ -59,6 +59,7 @@ class Proxy:
         self._connect, self._rng = connect, rng
         self._fault = NONE
         self._turn = 0
+        self._open: set[asyncio.Task[None] | None] = set()  # asyncio itself would let go of a task that waits
         self.port = 0
         self.connections = 0
 
@@ -88,6 +89,7 @@ class Proxy:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._open.add(asyncio.current_task())
         try:
             if self._fault.refuse and self._is_harmed():
                 _reset(writer)
@@ -101,6 +103,7 @@ class Proxy:
             pass  # either side has gone
         finally:
             writer.close()
+            self._open.discard(asyncio.current_task())
 
     async def _both_ways(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await self._connect()

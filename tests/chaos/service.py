@@ -142,7 +142,12 @@ class Site:
         metrics = Metrics()
         work = InPools(metrics, REQUEST_SECONDS) if number == SERVER else OnTheSpot()
         app = create_app(settings, store, live, self.clocks.wall, metrics, clock=self.clocks.ticks, work=work)
-        started = Caller(app, lambda: (work.close(), store.close()) and None)
+
+        def end() -> None:
+            work.close()
+            store.close()
+
+        started = Caller(app, end)
         if number < len(self.processes):
             self.processes[number].close()
             self.processes[number] = started
@@ -188,16 +193,21 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
     directory.mkdir(parents=True)
     url = f"redis://127.0.0.1:{ground.redis.port}/0"
     endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ground.s3.port}"}
-    environ = ENVIRON | CREDENTIALS | endpoint | {
-        "REDIS_URL": url,
-        "SHORTLIST_NAMESPACE": namespace,
-        "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/{namespace}" if in_s3 else str(directory / "artefacts"),
-        "SHORTLIST_BUNDLE_DIR": str(directory / "unpacked"),
-        "SHORTLIST_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
-        "SHORTLIST_RELEASE_CACHE_SECONDS": "5" if remembers else "0",
-        "SHORTLIST_ADMIN_KEY": ADMIN_KEY,
-        "TMPDIR": str(directory),
-    }
+    environ = (
+        ENVIRON
+        | CREDENTIALS
+        | endpoint
+        | {
+            "REDIS_URL": url,
+            "SHORTLIST_NAMESPACE": namespace,
+            "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/{namespace}" if in_s3 else str(directory / "artefacts"),
+            "SHORTLIST_BUNDLE_DIR": str(directory / "unpacked"),
+            "SHORTLIST_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
+            "SHORTLIST_RELEASE_CACHE_SECONDS": "5" if remembers else "0",
+            "SHORTLIST_ADMIN_KEY": ADMIN_KEY,
+            "TMPDIR": str(directory),
+        }
+    )
     os.environ.update(endpoint)
     store = open_store(f"unix://{ground.redis_path}", namespace, 10_000)
     made = Site(ground, directory, Settings.from_env(environ), environ, store, ground.worlds.interactions)
