@@ -115,15 +115,15 @@ def live(ground: Ground, seed: str, steps: int = STEPS) -> Life:
     """One run of a service under faults."""
     rng = random.Random(f"life {seed}")
     options = {"in_s3": rng.random() < 0.5, "remembers": rng.random() < 0.5}
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
-        with site(ground, Path(directory) / "run", f"chaos-{seed.replace(' ', '-')}", **options) as made:
-            life = Life(made, rng)
-            try:
-                life.run(steps)
-            except Exception:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
-                life.violations.append(traceback.format_exc())
-            finally:
-                life.mended()
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        name = f"chaos-{seed.replace(' ', '-')}"
+        life = Life(stack.enter_context(site(ground, home / "run", name, **options)), rng)
+        stack.callback(life.mended)  # whatever happened, the next run begins with sound servers
+        try:
+            life.run(steps)
+        except Exception:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
+            life.violations.append(traceback.format_exc())
     return life
 
 
@@ -140,19 +140,16 @@ def _bundles(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
 @contextmanager
 def published(ground: Ground, name: str) -> Iterator[Site]:
     """A service with the first world's release, and one process of the API."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
-        with site(ground, Path(directory) / "run", f"fuzz-{name}", in_s3=False, remembers=False) as made:
-            work = ground.worlds.by_name["plain"].work
-            # Cases are many, and a busy machine is not what they look for.
-            made.settings = replace(made.settings, redis_url=f"unix://{ground.redis_path}", redis_timeout_ms=5000)
-            made.environ["REDIS_URL"] = made.settings.redis_url
-            publish.publish(work / "bundle", work / "lists", made.settings, Narrator(Console(file=io.StringIO())))
-            made.start_process(0)
-            try:
-                yield made
-            finally:
-                for key in made.store.redis.scan_iter(f"fuzz-{name}:*"):
-                    made.store.redis.delete(key)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        made = stack.enter_context(site(ground, home / "run", f"fuzz-{name}", in_s3=False, remembers=False))
+        work = ground.worlds.by_name["plain"].work
+        # Cases are many, and a busy machine is not what they look for.
+        made.settings = replace(made.settings, redis_url=f"unix://{ground.redis_path}", redis_timeout_ms=5000)
+        made.environ["REDIS_URL"] = made.settings.redis_url
+        publish.publish(work / "bundle", work / "lists", made.settings, Narrator(Console(file=io.StringIO())))
+        made.start_process(0)
+        yield made
 
 
 @contextmanager
@@ -209,7 +206,7 @@ def campaign(todo: Sequence[Task], jobs: int, directory: Path, seconds: float, s
     ends = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")
     waiting, outcomes = iter(todo), []
-    workers = [_Worker(context, directory / str(number)) for number in range(jobs)]
+    workers = [Worker(context, directory / str(number)) for number in range(jobs)]
     busy = [worker for worker in workers if worker.take(next(waiting, None))]
     while busy:
         ready = wait([worker.pipe for worker in busy], timeout=5)
@@ -228,7 +225,7 @@ def campaign(todo: Sequence[Task], jobs: int, directory: Path, seconds: float, s
     return outcomes
 
 
-class _Worker:
+class Worker:
     """A process with servers of its own, that does one task after the other; another one takes its place when it dies."""
 
     def __init__(self, context: Any, directory: Path) -> None:
@@ -263,18 +260,23 @@ class _Worker:
                 pass
             else:
                 return told
-        self._process.kill()
-        self._process.join()
+        self.kill()
         code = self._process.exitcode
+        self.pipe.close()
         self._start()
         return Outcome(self.task.kind, 0, Counter(), [f"{self.task}: the process died or hung ({code})"])
 
-    def stop(self) -> None:
-        """Ends it."""
-        self.pipe.send(None)
-        self._process.join(60)
+    def kill(self) -> None:
+        """Ends it at once."""
         self._process.kill()
         self._process.join()
+
+    def stop(self) -> None:
+        """Lets it end its servers, and ends it."""
+        self.pipe.send(None)
+        self._process.join(60)
+        self.kill()
+        self.pipe.close()
 
 
 def _work(pipe: Connection, directory: Path) -> None:
@@ -285,13 +287,17 @@ def _work(pipe: Connection, directory: Path) -> None:
     sys.stdout = sys.stderr = log
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
+    task = pipe.recv()
+    if task is None:
+        return
     with ground(directory) as shared:
-        for task in iter(pipe.recv, None):
+        while task is not None:
             try:
                 outcome = run(task, shared)
             except Exception:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
                 outcome = Outcome(task.kind, 0, Counter(), [f"{task}: {traceback.format_exc()}"])
             pipe.send(outcome)
+            task = pipe.recv()
 
 
 def total(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:

@@ -18,7 +18,8 @@ Act = Callable[[Site], None]
 class Harm:
     """How a fault is set and mended.
 
-    redis_forgets: whether Redis loses what it holds; redis_evicts: whether it throws out what has a time to live; patience: seconds after which a batch that runs into it is killed.
+    redis_forgets: whether Redis loses what it holds; redis_evicts: whether it throws out what has a
+    time to live; patience: seconds after which a batch that runs into it is killed.
     """
 
     begin: Act

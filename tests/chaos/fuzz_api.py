@@ -49,7 +49,8 @@ class ApiFuzz:
         self.counts: Counter[str] = Counter()
         document = process.served("GET", "/openapi.json").body
         assert document is not None
-        self._known = {"schemas": document["components"]["schemas"], "texts": [*site.worlds.users, *site.worlds.items]}
+        self._components = document["components"]["schemas"]
+        self._texts = [*site.worlds.users, *site.worlds.items]
         self._routes = [
             (path, method.upper(), operation)
             for path, methods in document["paths"].items()
@@ -88,22 +89,25 @@ class ApiFuzz:
         parts = []
         for part in path.split("/"):
             named = part.startswith("{")
-            plain = rng.choice(self._known["texts"]) if named and rng.random() > wild else nasty.text(rng)
+            plain = rng.choice(self._texts) if named and rng.random() > wild else nasty.text(rng)
             parts.append(nasty.segment(plain, rng) if named or rng.random() < wild / 4 else part.encode())
         pairs = [(p["name"], p["schema"]) for p in operation.get("parameters", ()) if p["in"] == "query"]
         query = []
         for name, schema in pairs:
             if rng.random() < 0.5:
-                content = nasty.of_schema(schema, self._known, rng, wild)
+                content = self._schemas(rng, wild).value(schema)
                 values = content if isinstance(content, list) else [content]
                 query += [f"{name}={quote(str(value).encode('utf-8', 'replace'))}".encode() for value in values]
         if rng.random() < wild:
             query.append(nasty.segment(nasty.text(rng), rng) + b"=" + nasty.segment(nasty.text(rng), rng))
         return b"/".join(parts) + (b"?" + b"&".join(query) if query else b"")
 
+    def _schemas(self, rng: random.Random, wild: float) -> nasty.Schemas:
+        return nasty.Schemas(self._components, self._texts, rng, wild)
+
     def _body(self, operation: dict[str, Any], rng: random.Random, wild: float) -> bytes:
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-        made = nasty.of_schema(content.get("schema", {}), self._known, rng, wild)
+        made = self._schemas(rng, wild).value(content.get("schema", {}))
         return nasty.body(made, rng) if rng.random() < wild * 2 else nasty.json.dumps(made).encode()
 
 

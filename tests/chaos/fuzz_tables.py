@@ -9,6 +9,7 @@ import csv
 import io
 import random
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -151,30 +152,36 @@ def _users(rng: random.Random, wild: float) -> pl.DataFrame:
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 
-def _mutated(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
-    """Another shape: a column missing, cast, renamed, doubled or added; no row, or one."""
-    kind = rng.randrange(24)
-    name = rng.choice(frame.columns)
-    match kind:
-        case 0:
-            return frame.drop(name)
-        case 1:
-            with suppress(pl.exceptions.PolarsError):  # what cannot be cast stays
-                return frame.with_columns(pl.col(name).cast(rng.choice(CASTS), strict=False))
-        case 2:
-            other = rng.choice(NAMES)
-            return frame if other in frame.columns else frame.rename({name: other})
-        case 3:
-            return frame.with_columns(pl.lit(rng.choice(WEIGHTS)).alias(rng.choice(NAMES)))
-        case 4:
-            return frame.head(rng.randrange(2))
-        case 5:
-            return pl.concat([frame, frame])
-        case 6:
-            return frame.with_columns(pl.struct(name, pl.lit(1).alias("one")).alias(name))
-        case 7:
-            return frame.select(pl.all().shuffle(seed=rng.randrange(100)))
+def _cast(frame: pl.DataFrame, name: str, rng: random.Random) -> pl.DataFrame:
+    """What cannot be cast stays."""
+    with suppress(pl.exceptions.PolarsError):
+        return frame.with_columns(pl.col(name).cast(rng.choice(CASTS), strict=False))
     return frame
+
+
+def _renamed(frame: pl.DataFrame, name: str, rng: random.Random) -> pl.DataFrame:
+    other = rng.choice(NAMES)
+    return frame if other in frame.columns else frame.rename({name: other})
+
+
+SHAPES: tuple[Callable[[pl.DataFrame, str, random.Random], pl.DataFrame], ...] = (
+    lambda frame, name, _: frame.drop(name),
+    _cast,
+    _renamed,
+    lambda frame, _, rng: frame.with_columns(pl.lit(rng.choice(WEIGHTS)).alias(rng.choice(NAMES))),
+    lambda frame, _, rng: frame.head(rng.randrange(2)),
+    lambda frame, _name, _rng: pl.concat([frame, frame]),
+    lambda frame, name, _: frame.with_columns(pl.struct(name, pl.lit(1).alias("one")).alias(name)),
+    lambda frame, _, rng: frame.select(pl.all().shuffle(seed=rng.randrange(100))),
+)
+"""Other shapes of a table: without a column, cast, renamed, doubled, with one more; of no row, or one."""
+
+
+def _mutated(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
+    """The table in another shape, or as it is."""
+    if rng.random() < 2 / 3:
+        return frame
+    return rng.choice(SHAPES)(frame, rng.choice(frame.columns), rng)
 
 
 def _csv(frame: pl.DataFrame, rng: random.Random) -> bytes:

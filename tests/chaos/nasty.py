@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import random
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -61,6 +62,10 @@ TYPES = (
 )
 
 
+DEEPEST = 8
+"""Levels of a schema that is nested in itself."""
+
+
 def text(rng: random.Random) -> str:
     """A text; now and then a lone surrogate, which no encoding has."""
     kind = rng.random()
@@ -87,55 +92,68 @@ def value(rng: random.Random, depth: int = 0) -> Any:
     return {text(rng): value(rng, depth + 1) for _ in range(rng.randrange(4))}
 
 
-def of_schema(schema: dict[str, Any], known: dict[str, Any], rng: random.Random, wild: float, depth: int = 0) -> Any:
-    """A value that a schema admits, each part of which is replaced by any other with the probability `wild`.
+@dataclass(frozen=True)
+class Schemas:
+    """Values that schemas admit, each part of which is replaced by any other with the probability `wild`.
 
-    known: the document's components; texts are drawn from `known["texts"]` as well.
+    components: what `$ref` leads to, by its last part; texts: plain ones, which are drawn more often than others.
     """
-    if rng.random() < wild or depth > 8:
-        return value(rng)
-    if "$ref" in schema:
-        return of_schema(known["schemas"][schema["$ref"].rpartition("/")[2]], known, rng, wild, depth)
-    for several in ("anyOf", "oneOf"):
-        if several in schema and "properties" not in schema:
-            return of_schema(rng.choice(schema[several]), known, rng, wild, depth + 1)
-    if "const" in schema or "enum" in schema:
-        return rng.choice([schema["const"]] if "const" in schema else schema["enum"])
-    match schema.get("type"):
-        case "object":
-            return _object(schema, known, rng, wild, depth)
-        case "array":
-            least = schema.get("minItems", 0)
-            size = rng.choice((least, least + 1, least + 2, least + 5, rng.randrange(40) if depth < 3 else least))
-            return [of_schema(schema.get("items", {}), known, rng, wild, depth + 1) for _ in range(size)]
-        case "integer" | "number":
-            return _number(schema, rng)
-        case "boolean":
-            return rng.random() < 0.5
-        case "null":
-            return None
-    return rng.choice(known["texts"]) if rng.random() < 0.7 else text(rng)
 
+    components: dict[str, Any]
+    texts: list[str]
+    rng: random.Random
+    wild: float
 
-def _object(schema: dict[str, Any], known: dict[str, Any], rng: random.Random, wild: float, depth: int) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, inner in schema.get("properties", {}).items():
-        if rng.random() < (1 - wild if name in schema.get("required", ()) else 0.3):
-            out[name] = of_schema(inner, known, rng, wild, depth + 1)
-    if isinstance(schema.get("additionalProperties"), dict):
-        for _ in range(rng.randrange(3)):
-            out[text(rng)] = of_schema(schema["additionalProperties"], known, rng, wild, depth + 1)
-    if rng.random() < wild:
-        out[text(rng)] = value(rng)
-    return out
+    def value(self, schema: dict[str, Any], depth: int = 0) -> Any:
+        """A value of a schema."""
+        if self.rng.random() < self.wild or depth > DEEPEST:
+            return value(self.rng)
+        several = schema.get("anyOf") or schema.get("oneOf")
+        if "$ref" in schema:
+            return self.value(self.components[schema["$ref"].rpartition("/")[2]], depth)
+        if several and "properties" not in schema:
+            return self.value(self.rng.choice(several), depth + 1)
+        if "const" in schema or "enum" in schema:
+            return self.rng.choice(schema.get("enum") or [schema["const"]])
+        return self._typed(schema, depth)
 
+    def _typed(self, schema: dict[str, Any], depth: int) -> Any:
+        match schema.get("type"):
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return [self.value(schema.get("items", {}), depth + 1) for _ in range(self._size(schema, depth))]
+            case "integer" | "number":
+                return self._number(schema)
+            case "boolean":
+                return self.rng.random() < 0.5
+            case "null":
+                return None
+        return self.rng.choice(self.texts) if self.rng.random() < 0.7 else text(self.rng)
 
-def _number(schema: dict[str, Any], rng: random.Random) -> float | int:
-    low = schema.get("minimum", schema.get("exclusiveMinimum", -5))
-    high = schema.get("maximum", schema.get("exclusiveMaximum", 10**9))
-    if schema["type"] == "integer":
-        return rng.choice((int(low), int(high), rng.randrange(int(low), int(high) + 1), int(low) - 1, int(high) + 1))
-    return rng.choice((low, high, rng.uniform(low, high), 1, 2.5))
+    def _size(self, schema: dict[str, Any], depth: int) -> int:
+        least = schema.get("minItems", 0)
+        return self.rng.choice((least, least + 1, least + 2, least + 5, self.rng.randrange(40) if depth < 3 else least))
+
+    def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, inner in schema.get("properties", {}).items():
+            if self.rng.random() < (1 - self.wild if name in schema.get("required", ()) else 0.3):
+                out[name] = self.value(inner, depth + 1)
+        if isinstance(schema.get("additionalProperties"), dict):
+            for _ in range(self.rng.randrange(3)):
+                out[text(self.rng)] = self.value(schema["additionalProperties"], depth + 1)
+        if self.rng.random() < self.wild:
+            out[text(self.rng)] = value(self.rng)
+        return out
+
+    def _number(self, schema: dict[str, Any]) -> float | int:
+        low = schema.get("minimum", schema.get("exclusiveMinimum", -5))
+        high = schema.get("maximum", schema.get("exclusiveMaximum", 10**9))
+        if schema["type"] == "integer":
+            within = self.rng.randrange(int(low), int(high) + 1)
+            return self.rng.choice((int(low), int(high), within, int(low) - 1, int(high) + 1))
+        return self.rng.choice((low, high, self.rng.uniform(low, high), 1, 2.5))
 
 
 def body(content: Any, rng: random.Random) -> bytes:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,8 @@ class Site:
         self.harmless()
         for process in self.processes:
             process.close()
+        for key in self.store.redis.scan_iter(f"{self.settings.namespace}:*", count=1000):
+            self.store.redis.delete(key)
         self.store.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -215,8 +217,6 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
         yield made
     finally:
         made.close()
-        with suppress(OSError):
-            store.close()
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from recsys.artefacts import open_artefacts
 from recsys.event_log import EventLog
 from recsys.upkeep import Upkeep
 from recsys.wire import EventRecord, ReleasePointer
-from tests.chaos import campaign, invariants
+from tests.chaos import caller, campaign, invariants
+from tests.chaos import life as life_module
 from tests.chaos.campaign import Task, live, tasks
 from tests.chaos.ledger import Ledger, Sent
 from tests.chaos.life import Life
@@ -134,7 +136,7 @@ def life(site) -> Life:
 
 def show_everything(patch: pytest.MonkeyPatch) -> None:
     """Filters admit every item."""
-    patch.setattr(Filters, "admit", lambda self, item: True)
+    patch.setattr(Filters, "admit", lambda _filters, _item: True)
 
 
 def forget_the_title(patch: pytest.MonkeyPatch) -> None:
@@ -162,24 +164,19 @@ def test_a_bug_in_an_answer_is_found(life, monkeypatch, bug: Callable[[pytest.Mo
 
 def test_a_request_that_never_ends_is_found(life, monkeypatch) -> None:
     """And given up, so that the campaign goes on."""
-    from tests.chaos import caller
-    from tests.chaos import life as module
-    from tests.chaos.proxy import Fault
-
+    released = threading.Event()
     monkeypatch.setattr(caller, "SLACK_SECONDS", 0.0)
-    monkeypatch.setattr(module, "LAMBDA_SECONDS", 0.3)
-    life.site.settings = replace(life.site.settings, redis_url=life.site.environ["REDIS_URL"])
-    del Fault
-    original = Serving.pointer
+    monkeypatch.setattr(life_module, "LAMBDA_SECONDS", 0.1)
+    monkeypatch.setattr(life_module, "REQUEST_SECONDS", 0.1)
+    pointer = Serving.pointer
 
-    def slow(self: Serving) -> Any:
-        import time
+    def waiting(self: Serving) -> ReleasePointer:
+        released.wait(10.0)
+        return pointer(self)
 
-        time.sleep(1.0)
-        return original(self)
-
-    monkeypatch.setattr(Serving, "pointer", slow)
+    monkeypatch.setattr(Serving, "pointer", waiting)
     life.ask()
+    released.set()
     assert "no answer after" in life.violations[0]
 
 
@@ -200,8 +197,16 @@ def test_a_name_calls_a_case_again() -> None:
     assert Task.named(Task("faults", 3, 4, 4).name(6)) == Task("faults", 3, 6, 1)
 
 
-def test_a_worker_that_dies_is_a_finding(tmp_path: Path, monkeypatch) -> None:
-    """Whatever killed it: the campaign goes on with another one."""
-    made = campaign.campaign([Task("no such kind", 1, 0, 1)], 1, tmp_path, 60, lambda _: None)
-    assert len(made) == 1
-    assert "KeyError" in made[0].findings[0]
+def test_a_worker_that_dies_is_a_finding(tmp_path: Path) -> None:
+    """Whatever killed it; another one takes its place."""
+    worker = campaign.Worker(multiprocessing.get_context("spawn"), tmp_path)
+    try:
+        assert worker.take(Task("api", 1, 0, 10))
+        worker.kill()
+        assert worker.is_lost()
+        outcome = worker.outcome()
+        assert outcome.cases == 0
+        assert outcome.findings == ["Task(kind='api', seed=1, start=0, count=10): the process died or hung (-9)"]
+        assert not worker.is_lost()
+    finally:
+        worker.stop()
