@@ -256,7 +256,7 @@ class Worker:
         if self.pipe.poll():
             try:
                 told: Outcome = self.pipe.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):
                 pass
             else:
                 return told
