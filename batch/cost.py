@@ -59,7 +59,7 @@ ANSWER_BYTES, LOG_BYTES = 3_500, 2_200
 """Measured; most of the log is the metrics, in CloudWatch's embedded format."""
 METRICS = 33
 """Of our own in CloudWatch, by name and dimensions: counted for recommendations from all sources, events and similar items."""
-ENDPOINTS, ALARMS, IMAGE_GB = 3, 10, 2.0
+ENDPOINTS, ALARMS, IMAGE_GB = 3, 11, 2.0
 TASKS = ((4.0, 16.0), (8.0, 32.0), (16.0, 60.0))
 """CPUs and GB of the batch's task: the template's default, and its larger values."""
 TASK_HOURS = 4.0

@@ -115,9 +115,10 @@ class RedisLink:
             return list(pipe.execute())
         connection = pool.get_connection()
         try:
-            return connection.retry.call_with_retry(
-                lambda: _replies_over(connection, commands), lambda _: connection.disconnect()
-            )
+            return _replies_over(connection, commands)
+        except _broken():
+            connection.disconnect()
+            return _replies_over(connection, commands)  # over a fresh one
         finally:
             pool.release(connection)
 
@@ -180,6 +181,12 @@ def _errors() -> tuple[type[Exception], ...]:
     return RedisError, RedisClusterException, OSError
 
 
+def _broken() -> tuple[type[Exception], ...]:
+    from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis-py's own
+
+    return ConnectionError, TimeoutError
+
+
 def _refusal(error: Exception) -> tuple[str, str]:
     """The code of a server's refusal, and its first words: redis-py takes some codes off the message."""
     text = str(error).rpartition(_ANNOTATION)[2]
@@ -203,10 +210,10 @@ def _words(text: str) -> str:
 
 def _cause(error: BaseException) -> str:
     """What the network said, in full; of any other error, which may quote a command, its first words and its own cause."""
-    from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError  # noqa: A004 - redis-py's own
+    from redis.exceptions import AuthenticationError
 
     text = str(error).rpartition(_ANNOTATION)[2]
-    of_network = isinstance(error, (ConnectionError, TimeoutError, OSError)) and not isinstance(error, AuthenticationError)
+    of_network = isinstance(error, (*_broken(), OSError)) and not isinstance(error, AuthenticationError)
     if of_network or isinstance(error, StoreUnavailable):
         return text
     words = _words(text) or type(error).__name__

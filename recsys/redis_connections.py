@@ -8,6 +8,7 @@ as after a fail-over, is treated as a broken connection: the configured name is 
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import re
@@ -43,6 +44,9 @@ _ROLE_OF: tuple[tuple[type[Exception], str], ...] = (
     (ClusterDownError, "CLUSTERDOWN"),
 )
 
+_POLLING = math.inf
+_TOLERANCE = 0.001
+
 Addresses = list[tuple[Any, ...]]
 """What getaddrinfo gives."""
 
@@ -57,36 +61,43 @@ class _Socket:
     redis-py's buffer calls `recv`, or hiredis `recv_into`, and `settimeout`; its connection `sendall`, `shutdown`, `close`.
     """
 
-    __slots__ = ("_polling", "_socket", "ends")
+    __slots__ = ("_set", "_socket", "ends")
 
     def __init__(self, connected: socket.socket, ends: float) -> None:
-        self._socket, self.ends, self._polling = connected, ends, False
+        self._socket, self.ends, self._set = connected, ends, -1.0
 
     def recv(self, size: int) -> bytes:
         """Bytes that have come, at the latest when the time is over."""
-        if not self._polling:
-            self._socket.settimeout(_left(self.ends))
+        self._limit()
         return self._socket.recv(size)
 
     def recv_into(self, buffer: bytearray) -> int:
         """As `recv`, for hiredis."""
-        if not self._polling:
-            self._socket.settimeout(_left(self.ends))
+        self._limit()
         return self._socket.recv_into(buffer)
 
     def sendall(self, data: bytes | memoryview) -> None:
         """Sends everything; a TLS socket's own sendall would begin its wait again with each record."""
-        self._socket.settimeout(_left(self.ends))
+        self._limit()
         sent = self._socket.send(data)
         while sent < len(data):
-            self._socket.settimeout(_left(self.ends))
+            self._limit()
             sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
         """Of the reader: 0 looks whether anything has come; any other time is this class's own matter."""
-        self._polling = seconds == 0
-        if self._polling:
+        self._set = _POLLING if seconds == 0 else -1.0
+        if seconds == 0:
             self._socket.settimeout(0)
+
+    def _limit(self) -> None:
+        """Lets the next operation wait for what is left; a millisecond more or less is not worth a system call."""
+        if self._set == _POLLING:
+            return
+        left = _left(self.ends)
+        if not -_TOLERANCE < left - self._set < _TOLERANCE:
+            self._socket.settimeout(left)
+            self._set = left
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the socket has
         return getattr(self._socket, name)

@@ -1,4 +1,6 @@
-"""Publishes a release in a process that is killed in the middle of its Nth message to S3 or Redis; else says how many there are.
+"""Publishes a release in a process that is killed in the middle of its Nth message to S3 or Redis.
+
+One that is not killed says how many messages there are, and which of them flips the pointer.
 
 A message is what is given to a socket in one go. Half of the Nth leaves: S3 drops a request that is cut short, and Redis runs
 those commands of a pipeline that have arrived.
@@ -20,16 +22,21 @@ from rich.console import Console
 
 from batch.console import Narrator
 from batch.publish import publish
+from recsys import store
 from recsys.settings import Settings
 
 BUNDLE, LISTS, LAST = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-sent = itertools.count(1)
+FLIP = store._FLIP_UNDER_LEASE.encode()
+sent, flips = itertools.count(1), []
 whole = socket.socket.sendall
 
 
 def sendall(self: socket.socket, data: bytes) -> None:
     """Counts the message, and sends it, or half of it and no more."""
-    if next(sent) == LAST:
+    number = next(sent)
+    if FLIP in bytes(data):
+        flips.append(number)
+    if number == LAST:
         whole(self, memoryview(data)[: len(data) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     whole(self, data)
@@ -37,4 +44,4 @@ def sendall(self: socket.socket, data: bytes) -> None:
 
 socket.socket.sendall = sendall  # type: ignore[method-assign]
 publish(BUNDLE, LISTS, Settings.from_env(os.environ), Narrator(Console(file=io.StringIO())))
-sys.stdout.write(f"{next(sent) - 1}\n")
+sys.stdout.write(f"{next(sent) - 1} {flips[-1]}\n")

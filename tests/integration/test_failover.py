@@ -241,8 +241,9 @@ def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> No
     wire = stack.enter_context(Wire(settings.redis_url.removeprefix("unix://")))
     store = stack.enter_context(closing(open_store(wire.url, settings.namespace, 2000, rested([0.0]))))
     metrics = Metrics()
-    serving = Serving(settings, store, metrics, lambda: 0.0)
-    recommender = Recommender(serving, store, BundleLive(settings), LiveCache(store, 300), metrics)
+    live = BundleLive(settings)
+    serving = Serving(settings, store, live, metrics, lambda: 0.0)
+    recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
     user = next(u for u in ("1", "2", "3", *map(str, range(200))) if inner.read_user(serving.version(), u)[0] is not None)
     wire.resets = 0.05
     answers = [recommender.recommend(Asked(user, 10, filters=Filters())) for _ in range(400)]
