@@ -17,10 +17,10 @@ from tests.chaos.service import ground
 
 WHOLE = {
     "faults": 500,
-    "api": 150_000,
-    "stored values": 20_000,
+    "api": 170_000,
+    "stored values": 10_000,
     "bundles": 2000,
-    "tables": 10_000,
+    "tables": 8000,
     "settings": 30_000,
     "commands": 5000,
 }

@@ -156,6 +156,12 @@ def of_deleted(site: Site, ledger: Ledger) -> list[str]:
     return wrong + [f"{user} was deleted, and is in the next training" for user in names if user in learnt]
 
 
+def of_nobody(site: Site, user: str) -> list[str]:
+    """Whether Redis has nothing under the name of a user who was deleted."""
+    keys = site.store.redis.scan_iter(f"{site.settings.namespace}:*", count=1000)
+    return [f"{user} was deleted, and there is {key!r}" for key in keys if f"{{{user}}}".encode() in key]
+
+
 def _stored(site: Site) -> Iterator[tuple[str, bytes]]:
     """Every key of the namespace with all that it holds, and every other file beside the events."""
     client = site.store.redis

@@ -217,6 +217,29 @@ class Life:
         self.ledger.was_deleted(user, surely=True)
         return True
 
+    def delete_meanwhile(self) -> None:
+        """A user leaves while they are answered, and while an event of theirs is on its way."""
+        user = self.rng.choice([u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"])
+        event = self._event(user)
+        self.ledger.was_deleted(user, surely=False)
+        calls = [
+            http_api("POST", "/recommend", {"user_id": user, "use_cache": False}),
+            http_api("POST", "/v1/events", {"events": [event.body()]}),
+            http_api("POST", "/recommend", {"user_id": user, "diversity": 0.2}),
+        ]
+        answering, deleting = self.rng.sample(self.site.processes, 2)
+        with ThreadPoolExecutor(2) as pool:
+            answers = pool.submit(lambda: [_quietly(answering.invoked, each, LAMBDA_SECONDS) for each in calls])
+            deleted = pool.submit(_quietly, deleting.invoked, http_api("DELETE", f"/v1/users/{user}"), LAMBDA_SECONDS)
+            answers.result()
+        reply = deleted.result()
+        self.ledger.accepted([event])
+        self._note(f"{user} -> {_told(reply)}")
+        if reply is not None and reply.status == 200:
+            self.ledger.was_deleted(user, surely=True)
+            if self.harm is None:
+                self._violations(invariants.of_nobody(self.site, user))
+
     def block(self) -> None:
         """An item may not be shown any more, or may be again."""
         if self.ledger.blocked and self.rng.random() < 0.5:
@@ -477,9 +500,10 @@ def _told(reply: Reply | None) -> str:
     return " ".join(str(body.get(name)) for name in ("source", "degraded", "model_version") if name in body) or "200"
 
 
-def _quietly(call: Callable[..., Reply], *arguments: Any) -> None:
+def _quietly(call: Callable[..., Reply], *arguments: Any) -> Reply | None:
     with suppress(Overdue):
-        call(*arguments)
+        return call(*arguments)
+    return None
 
 
 STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {
@@ -488,6 +512,7 @@ STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {
     "send": (7, Life.send),
     "crowd": (1.5, Life.crowd),
     "delete": (1, Life.delete),
+    "delete meanwhile": (0.7, Life.delete_meanwhile),
     "block": (1, Life.block),
     "grow": (0.7, Life.grow),
     "shrink": (0.7, Life.shrink),
