@@ -91,8 +91,8 @@ $(ASL)/.installed: # Step Functions' language is checked by a Node program, wher
 	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
 	touch $@
 
-chaos: install ## Attacks the whole service, most of an hour long: docs/reliability.md.
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos run --write
+chaos: install ## Attacks the whole service, for most of an hour: docs/reliability.md; with the load test after `make demo`.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos run --write $(if $(wildcard .demo/data),--load)
 
 drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,7 @@ def _say(text: str) -> None:
 
 def _load() -> str:
     command = [sys.executable, str(LOAD)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "120"}).stdout
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import sys
 import traceback
 from collections import Counter
 from pathlib import Path
@@ -58,12 +60,14 @@ class CommandFuzz:
         environ = dict(self._environ)
         for name in rng.sample(sorted(environ), rng.choice((0, 0, 0, 1))):
             environ[name] = nasty.text(rng).encode("utf-8", "replace").decode().replace("\x00", "")
-        here = Path.cwd()
+        here, hook, handler = Path.cwd(), sys.excepthook, signal.getsignal(signal.SIGTERM)
         os.chdir(self._directory)  # where defaults would write
         try:
             result = CliRunner(env=environ).invoke(main, argv)
-        finally:
+        finally:  # a command may do as it likes with a process that is its own
             os.chdir(here)
+            sys.excepthook = hook
+            signal.signal(signal.SIGTERM, handler)
         self.counts[f"commands: {result.exit_code}"] += 1
         told = f"{argv} under { ({n: v for n, v in environ.items() if self._environ[n] != v}) }"
         if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -99,6 +99,7 @@ class Life:
             self._violation(f"{method} {target}: {error}")
             self.site.harmless()
             return None
+        self.counts["refusals"] += reply.status in invariants.REFUSALS
         wrong = invariants.of_any(reply)
         if wrong:
             self._violation(f"{method} {target} {body}: {wrong}: {reply}")
@@ -125,6 +126,7 @@ class Life:
         if wrong:
             self._violation(f"{body}: {wrong}: {reply.raw.decode()}")
         self.counts[f"answers: {reply.body['source']}"] += 1
+        self.counts["degraded answers"] += reply.body["degraded"]
         return reply
 
     def _check_list(self, reply: Reply, items: Sequence[dict[str, Any]], hidden: set[str], seen: set[str]) -> None:

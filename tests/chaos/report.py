@@ -59,7 +59,9 @@ A small campaign of every kind runs with the tests (`tests/chaos`).
 
 
 def save(outcomes: Mapping[str, Outcome], command: str, load: str) -> None:
-    """Keeps the counts, and writes the page."""
+    """Keeps the counts, and writes the page; without a new table of loads the last one stays."""
+    if not load and COUNTS.exists():
+        load = json.loads(COUNTS.read_text())["load"]
     told: dict[str, Any] = {
         "command": command,
         "load": load,
@@ -93,7 +95,7 @@ def page(told: Mapping[str, Any]) -> str:
 
 
 def _faults(counts: Counter[str]) -> list[str]:
-    did = ("requests", "events accepted", "nights", "kills")
+    did = ("requests", "refusals", "degraded answers", "events accepted", "nights", "kills")
     lines = ["## The runs", "", "| in all runs | number |", "|---|--:|"]
     lines += [f"| {name} | {counts[name]:,} |" for name in did]
     lines += [f"| {name} | {number:,} |" for name, number in sorted(counts.items()) if name.startswith("answers")]

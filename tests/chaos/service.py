@@ -77,8 +77,8 @@ def ground(directory: Path) -> Iterator[Ground]:
         port = moto.get_host_and_port()[1]
         redis_proxy = stack.enter_context(proxy.before_socket(str(path)))
         s3_proxy = stack.enter_context(proxy.before_port(port))
-        os.environ.update(CREDENTIALS)
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}")
+        stack.enter_context(_environment(CREDENTIALS | _endpoint(s3_proxy.port)))
+        client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         client.close()
         worlds = prepare(directory / "worlds", f"unix://{path}")
@@ -171,7 +171,7 @@ class Site:
 
     def artefacts(self) -> Artefacts:
         """The releases, past the proxy."""
-        with _endpoint(self.ground.s3_port):
+        with _environment(_endpoint(self.ground.s3_port)):
             return open_artefacts(self.settings.artefacts)
 
     def harmless(self) -> None:
@@ -194,11 +194,10 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
     """A service without a release. remembers: whether processes trust the pointer for five seconds, or never."""
     directory.mkdir(parents=True)
     url = f"redis://127.0.0.1:{ground.redis.port}/0"
-    endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ground.s3.port}"}
     environ = (
         ENVIRON
         | CREDENTIALS
-        | endpoint
+        | _endpoint(ground.s3.port)
         | {
             "REDIS_URL": url,
             "SHORTLIST_NAMESPACE": namespace,
@@ -210,7 +209,6 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
             "TMPDIR": str(directory),
         }
     )
-    os.environ.update(endpoint)
     store = open_store(f"unix://{ground.redis_path}", namespace, 10_000)
     made = Site(ground, directory, Settings.from_env(environ), environ, store, ground.worlds.interactions)
     try:
@@ -220,14 +218,19 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
 
 
 @contextmanager
-def _endpoint(port: int) -> Iterator[None]:
-    """boto3 reads its address from the environment when a client is made."""
-    before = os.environ.get("AWS_ENDPOINT_URL")
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """These variables, by which boto3 finds its credentials and its server when a client is made."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["AWS_ENDPOINT_URL"]
-        else:
-            os.environ["AWS_ENDPOINT_URL"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _endpoint(port: int) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
