@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ REFUSALS = (429, 503)
 """Statuses that say: not now. They come with Retry-After, and a reason."""
 
 BLUNDERS = 500
+NAMED = re.compile(r"\b(user|new)-\d{3}\b")
+"""Every user's id here."""
+
 OWN = ("batch", "live", "stale")
 """Sources of answers that are made from what is known of the user."""
 
@@ -39,6 +43,16 @@ def of_any(reply: Reply) -> str:
     if "json" in reply.headers.get("content-type", "") and reply.raw and not _is_json(reply.raw):
         return "a body that is no JSON"
     return ""
+
+
+def of_refusal(reply: Reply) -> str:
+    """Whether a failure names a user, which it may not do: it ends in logs."""
+    return "a refusal names a user" if reply.status in REFUSALS and NAMED.search(reply.raw.decode("utf-8", "replace")) else ""
+
+
+def of_log(lines: Sequence[str]) -> list[str]:
+    """Whether the log names a user, although it is told not to."""
+    return [f"the log names a user: {line}" for line in lines if NAMED.search(line)]
 
 
 def _is_json(raw: bytes) -> bool:

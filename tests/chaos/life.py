@@ -100,7 +100,7 @@ class Life:
             self.site.harmless()
             return None
         self.counts["refusals"] += reply.status in invariants.REFUSALS
-        wrong = invariants.of_any(reply)
+        wrong = invariants.of_any(reply) or invariants.of_refusal(reply)
         if wrong:
             self._violation(f"{method} {target} {body}: {wrong}: {reply}")
         return reply
@@ -456,6 +456,7 @@ class Life:
             self.ledger.learns_from(self.site.table)
             self._violations(invariants.of_events(self.site, self.ledger))
             self._violations(invariants.of_deleted(self.site, self.ledger))
+            self._violations(invariants.of_log(self.site.log))
             self._everybody_is_served()
 
     def _everybody_is_served(self) -> None:

@@ -106,7 +106,8 @@ class Site:
     """One service: a namespace of the Redis, a prefix of the S3, a directory.
 
     settings: as the API's processes have them, through the proxies; store: straight to Redis, for those who check;
-    table: the interactions of the next night; versions: the world of each release that was looked at.
+    table: the interactions of the next night; versions: the world of each release that was looked at;
+    log: what the API's processes wrote.
     """
 
     ground: Ground
@@ -119,6 +120,7 @@ class Site:
     processes: list[Caller] = field(default_factory=list)
     nights: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
 
     @property
     def worlds(self) -> Worlds:
@@ -141,7 +143,8 @@ class Site:
         live = BundleLive(settings, clock=self.clocks.ticks)
         metrics = Metrics()
         work = InPools(metrics, REQUEST_SECONDS) if number == SERVER else OnTheSpot()
-        app = create_app(settings, store, live, self.clocks.wall, metrics, clock=self.clocks.ticks, work=work)
+        clocks: dict[str, Any] = {"now": self.clocks.wall, "clock": self.clocks.ticks}
+        app = create_app(settings, store, live, metrics=metrics, say=self.log.append, work=work, **clocks)
 
         def end() -> None:
             work.close()

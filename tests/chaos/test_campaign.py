@@ -19,6 +19,7 @@ from recsys.upkeep import Upkeep
 from recsys.wire import EventRecord, ReleasePointer
 from tests.chaos import caller, campaign, invariants
 from tests.chaos import life as life_module
+from tests.chaos.caller import Reply
 from tests.chaos.campaign import Task, live, tasks
 from tests.chaos.ledger import Ledger, Sent
 from tests.chaos.life import Life
@@ -88,6 +89,13 @@ def test_a_trace_of_a_deleted_user_is_found(site) -> None:
     assert invariants.of_deleted(site, ledger) == []
     site.store.redis.sadd(site.store.keys.blocked(), "a note on user-001")
     assert len(invariants.of_deleted(site, ledger)) == 1
+
+
+def test_a_user_in_a_log_or_a_refusal_is_found() -> None:
+    """Item ids are nobody's."""
+    assert len(invariants.of_log(['{"path": "/v1/users/user-001"}', "item-001", "new-003"])) == 2
+    assert invariants.of_refusal(Reply(503, {}, b"user-001 cannot be read", 0.1)) == "a refusal names a user"
+    assert invariants.of_refusal(Reply(200, {}, b"user-001", 0.1)) == ""
 
 
 def remove_list(site: Site) -> None:
