@@ -294,7 +294,7 @@ def _work(pipe: Connection, directory: Path) -> None:
         while task is not None:
             try:
                 outcome = run(task, shared)
-            except Exception:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
+            except BaseException:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
                 outcome = Outcome(task.kind, 0, Counter(), [f"{task}: {traceback.format_exc()}"])
             pipe.send(outcome)
             task = pipe.recv()
