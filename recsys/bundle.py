@@ -30,6 +30,7 @@ from recsys.neighbours import NEIGHBOURS, RELATIONS, Neighbours
 from recsys.pipeline import Model, by_trend, new_items
 from recsys.ranker import Ranker
 from recsys.towers import HALF_LIVES, Towers
+from recsys.values import HEAVIEST
 
 LAYOUT = 2
 """Changes when older code could no longer read the files."""
@@ -42,7 +43,7 @@ LARGEST_WEIGHT = 1e4
 LARGEST_SHARE = 1e6
 """Of memberships and neighbours' weights, which are multiplied with each other: real ones are about 1 at most."""
 
-LARGEST_VALUE = 1e30
+LARGEST_VALUE = HEAVIEST
 """Of the item table's other columns, of which differences and means are taken; a year may be any number that a shop gives."""
 
 MOST_CANDIDATES = 10_000

@@ -42,6 +42,9 @@ JUDGED_USERS = 2000
 FEWEST_JUDGED = 30
 """Users with a label among their candidates, below which no validation could show a gain."""
 
+ENOUGH = 0.9
+"""Share of the most that trees add to the retriever, for which the fewest trees are taken."""
+
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one tree moves it up and down by more than ten do on the whole."""
 
@@ -148,11 +151,11 @@ def fit_ranker(groups: Groups, judged: Groups, params: RankerParams, rng: np.ran
     if n_judged < FEWEST_JUDGED:
         few = f"only {n_judged} users have a label among their candidates, and {FEWEST_JUDGED} are needed to validate a ranker"
         return FittedRanker("", {}, f"{few}: lists come in the retriever's order")
-    curve, validation = _cross_validated(groups, judged, params, rng, threads)
+    curve, trees, validation = _cross_validated(groups, judged, params, rng, threads)
     if not validation.shows_a_gain:
         note = f"{validation.note()} shows no gain: lists come in the retriever's order"
         return FittedRanker("", {}, note, curve, validation=validation)
-    fitted = train_ranker(groups, best_trees(curve), params, rng, threads)
+    fitted = train_ranker(groups, trees, params, rng, threads)
     return replace(fitted, note=f"{fitted.note}; {validation.note()}", curve=curve, validation=validation)
 
 
@@ -170,23 +173,37 @@ def train_ranker(groups: Groups, trees: int, params: RankerParams, rng: np.rando
     return FittedRanker(stamp(booster.model_to_string()), importances, note, (), trees, len(groups.sizes))
 
 
-def best_trees(curve: Sequence[float]) -> int:
-    """The number of trees at which the curve (NDCG@10 after each tree), smoothed, is highest; of equals the least."""
-    return int(np.argmax(_smoothed(curve))) + 1 if len(curve) else 0
+def enough_trees(curve: Sequence[float], without: float) -> int:
+    """The fewest trees that give ENOUGH of the most that any number of them adds to `without`, the NDCG@10 of none.
+
+    curve: NDCG@10 after each tree, which is smoothed. The curve soon becomes flat, and where on that its top lies is chance;
+    where it stops to rise is not.
+    """
+    if len(curve) == 0:
+        return 0
+    smooth = _smoothed(curve)
+    most = smooth.max()
+    return int(np.argmax(smooth >= most - (1 - ENOUGH) * max(0.0, most - without))) + 1
+
+
+def _top(curve: Sequence[float]) -> int:
+    """The number of trees at which the smoothed curve is highest, 0 for an empty one."""
+    return int(np.argmax(_smoothed(curve))) + 1 if curve else 0
 
 
 def _smoothed(curve: Sequence[float]) -> NDArray[np.float64]:
-    """The mean over SMOOTHING trees around each, over fewer towards both ends: always as many before as after it."""
+    """The mean over SMOOTHING trees around each, of those there are; over fewer where the curve is short."""
     at, n = np.arange(len(curve)), len(curve)
-    half = np.minimum(SMOOTHING // 2, np.minimum(at, n - 1 - at))
+    half = min(SMOOTHING // 2, (n - 1) // 4)
+    first, after = np.maximum(0, at - half), np.minimum(n, at + half + 1)
     total = np.concatenate(([0.0], np.cumsum(curve)))
-    return (total[at + half + 1] - total[at - half]) / (2 * half + 1)
+    return (total[after] - total[first]) / (after - first)
 
 
 def _cross_validated(
     groups: Groups, judged: Groups, params: RankerParams, rng: np.random.Generator, threads: int
-) -> tuple[tuple[float, ...], Validation]:
-    """The mean NDCG@10 after each tree, and the figures at the best number of trees.
+) -> tuple[tuple[float, ...], int, Validation]:
+    """The mean NDCG@10 after each tree, how many trees are enough, and the figures of so many.
 
     Each fold of users is judged by a ranker that learnt from the other folds. All grow tree by tree together, until the
     smoothed mean curve has not risen for `patience` trees.
@@ -197,17 +214,18 @@ def _cross_validated(
     boosters = [_judged_booster(groups, judged, fold_of, fold, params, rng, threads) for fold in range(FOLDS)]
     sizes = np.bincount(fold_of[judged.users], minlength=FOLDS)
     curve: list[float] = []
-    while len(curve) < params.estimators and len(curve) - best_trees(curve) < params.patience:
+    while len(curve) < params.estimators and len(curve) - _top(curve) < params.patience:
         finished = [booster.update() for booster in boosters]
         if all(finished):  # nothing is left to split
             break
         curve.append(float(np.average([booster.eval_valid()[0][2] for booster in boosters], weights=sizes)))
-    trees = best_trees(curve)
+    in_order = -np.arange(len(judged.rows), dtype=np.float64)  # rows are in the retriever's order
+    trees = enough_trees(curve, float(_ndcg(judged, in_order).mean()))
     score = np.zeros(len(judged.rows))
     for fold, booster in enumerate(boosters if trees else []):
         rows = np.repeat(fold_of[judged.users] == fold, judged.sizes)
         score[rows] = booster.predict(judged.rows[rows], num_iteration=trees, num_threads=threads)
-    return tuple(curve), _validation(judged, score)
+    return tuple(curve), trees, _validation(judged, score, in_order)
 
 
 def _judged_booster(
@@ -230,9 +248,8 @@ def _judged_booster(
     return booster.add_valid(held, "judged")
 
 
-def _validation(judged: Groups, score: NDArray[np.float64]) -> Validation:
-    """The figures of these scores, float64[m], a user's groups averaged."""
-    in_order = -np.arange(len(judged.rows), dtype=np.float64)  # rows are in the retriever's order
+def _validation(judged: Groups, score: NDArray[np.float64], in_order: NDArray[np.float64]) -> Validation:
+    """The figures of the ranker's and the retriever's scores, both float64[m]; a user's groups are averaged."""
     users, of = np.unique(judged.users, return_inverse=True)
     by_user = np.stack([np.bincount(of, _ndcg(judged, by)) / np.bincount(of) for by in (score, in_order)])
     gain = by_user[0] - by_user[1]

@@ -161,8 +161,8 @@ def test_a_list_that_reads_back_otherwise_stops_the_flip(published, namespace, n
     store.set_release(ReleasePointer("old"))
     honest = publish.RedisStore.write_lists
 
-    def losing(self, version, lists, ttl) -> int:
-        written = honest(self, version, lists, ttl)
+    def losing(self, version, lists) -> int:
+        written = honest(self, version, lists)
         self.redis.set(self.keys.list(version, published.dataset.user_ids[0]), b"something else")
         return written
 
@@ -183,7 +183,7 @@ def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) ->
         publish.rollback(settings)
     with pytest.raises(CorruptArtefact, match="shortlist release list"):
         publish.promote(settings, "20200101T000000Z-00000000")
-    with pytest.raises(InvalidInput, match="no lists in Redis"):
+    with pytest.raises(InvalidInput, match="no longer whole in Redis"):
         publish.promote(settings, published.version)
 
 

@@ -284,11 +284,11 @@ def test_of_two_publications_at_once_one_is_sent_away(settings, store, release, 
     first, second = release("v1"), release("v2")
     inner = RedisStore.write_lists
 
-    def write_lists(self: RedisStore, version: str, lists, ttl: int) -> int:
+    def write_lists(self: RedisStore, version: str, lists) -> int:
         monkeypatch.setattr(RedisStore, "write_lists", inner)
         with pytest.raises(LeaseHeld):
             publish(*second, settings, narrator)
-        return inner(self, version, lists, ttl)
+        return inner(self, version, lists)
 
     monkeypatch.setattr(RedisStore, "write_lists", write_lists)
     assert publish(*first, settings, narrator) == "v1"

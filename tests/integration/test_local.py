@@ -61,7 +61,7 @@ def fill(url: str) -> RedisStore:
         store.merge_users([(user, UserRecord(("i",), (1,), (None,), 1, (), {}))], 0)
         marks = {user.encode(): log.append([EventRecord(f"e-{user}", user, "i", 1)])[0]}
         record = UserRecord(("i", "i"), (1, 1), (None, None), 2, (), {})
-        log.commit([Change(user, store.user_record(user), record, marks)], 1)
+        log.commit([Change(user, store.user_record(user), record, marks, 1)], 1, 600)
     return store
 
 

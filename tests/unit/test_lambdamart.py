@@ -10,7 +10,7 @@ from recsys.evaluation.metrics import ndcg
 from recsys.features import FEATURES
 from recsys.ranker import Ranker
 from recsys.training import lambdamart
-from recsys.training.lambdamart import Groups, RankerParams, best_trees, fit_ranker, train_ranker
+from recsys.training.lambdamart import Groups, RankerParams, enough_trees, fit_ranker, train_ranker
 
 PARAMS = RankerParams(estimators=60, min_rows_per_leaf=20, patience=20)
 N_ROWS = 25
@@ -40,7 +40,7 @@ def test_a_ranker_that_adds_to_the_retriever_is_taken() -> None:
     assert ranker.validation.ranker > ranker.validation.retriever + 0.3
     assert ranker.validation.n_users == 120
     assert (Ranker(ranker.text).n_trees, ranker.n_groups) == (ranker.trees, 120)
-    assert ranker.trees == best_trees(ranker.curve)
+    assert ranker.trees == enough_trees(ranker.curve, ranker.validation.retriever)
     assert max(ranker.importances, key=ranker.importances.__getitem__) == "next_1"
     assert ranker.note.startswith(f"{ranker.trees} trees from 120 groups; validation NDCG@10 of 120 users")
 
@@ -122,17 +122,32 @@ def test_the_figures_are_those_of_the_report_and_of_lightgbm() -> None:
     assert booster.eval_valid()[0][2] == pytest.approx(own, abs=0.01)  # rows of one score may stand in another order
 
 
-def test_the_curve_is_smoothed_before_its_top_is_taken() -> None:
-    """A single high tree is no top, a plateau has its first place, and a curve that rises to its end has its end."""
-    rising = np.minimum(np.arange(1, 101), 60) / 60
+def test_trees_are_enough_where_the_curve_becomes_flat() -> None:
+    """Nine tenths of the gain over none; a single high tree is no top; chance on the flat part does not matter."""
+    rising = 0.1 + 0.1 * np.minimum(np.arange(1, 151), 60) / 60
+    assert abs(enough_trees(rising, 0.1) - 54) <= 2
+    assert enough_trees(rising, 0.15) > enough_trees(rising, 0.1)
     spiked = rising.copy()
-    spiked[25] = 1.5
-    assert 60 <= best_trees(spiked) <= 75
-    assert [best_trees([0.3]), best_trees([0.3, 0.3, 0.3]), best_trees([0.1, 0.2, 0.3, 0.4])] == [1, 1, 4]
+    spiked[25] = 0.5
+    assert abs(enough_trees(spiked, 0.1) - 54) <= 6
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 0.003, len(rising))
+        assert abs(enough_trees(rising + noise, 0.1) - 54) <= 5
+
+
+def test_short_and_falling_curves_have_their_best_tree() -> None:
+    """A curve that rises to its end needs nearly all; where trees only take away, the best place is told."""
+    assert [enough_trees(curve, 0.0) for curve in ([], [0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4])] == [0, 1, 1, 4]
+    assert enough_trees([0.3, 0.2, 0.1], 0.5) == 1
+
+
+def test_the_curve_is_smoothed_by_its_neighbours() -> None:
+    """Ten on each side where there are as many; a short curve by fewer."""
+    rising = np.minimum(np.arange(1, 101), 60) / 60
     smooth = lambdamart._smoothed(rising)
     assert smooth[50] == pytest.approx(rising[40:61].mean())
-    assert smooth[2] == pytest.approx(rising[:5].mean())
-    assert (smooth[0], smooth[-1]) == pytest.approx((rising[0], rising[-1]))
+    assert (smooth[0], smooth[-1]) == pytest.approx((rising[:11].mean(), rising[-11:].mean()))
+    assert lambdamart._smoothed([0.1, 0.2, 0.6]).tolist() == pytest.approx([0.1, 0.2, 0.6])
 
 
 def test_training_again_takes_as_many_trees() -> None:
