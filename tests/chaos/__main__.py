@@ -52,8 +52,8 @@ def run_all(seed: int, share: float, only: tuple[str, ...], minutes: float, jobs
         click.echo(f"{kind}: {outcome.cases} cases, {len(outcome.findings)} findings")
     table = _load() if load else ""
     if write:
-        command = "make chaos" if share == 1 and not only else f"python -m tests.chaos run --seed {seed} --share {share:g}"
-        report.save(outcomes, command, table)
+        told = f"python -m tests.chaos run --seed {seed} --share {share:g} --minutes {minutes:g} --jobs {jobs} --write"
+        report.save(outcomes, told, table)
     sys.exit(any(outcome.findings for outcome in outcomes.values()))
 
 
