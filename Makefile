@@ -8,7 +8,7 @@ ASL := .cache/asl
 MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo test check tests evaluate worlds readme bench bench-large bench-load drift local package infra-check build-Serve clean
+.PHONY: help install demo test check tests evaluate worlds readme bench bench-large bench-load drift local package chaos infra-check build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -90,6 +90,9 @@ $(ASL)/.installed: # Step Functions' language is checked by a Node program, wher
 	mkdir -p $(ASL)
 	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
 	touch $@
+
+chaos: install ## Attacks the whole service, for most of an hour: docs/reliability.md; with the load test after `make demo`.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos run --write $(if $(wildcard .demo/data),--load)
 
 drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift

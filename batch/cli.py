@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch.exits import outcome
+from batch.exits import INVALID, misplaced, outcome
 from recsys.settings import PROTOCOLS, Settings
 
 # torch, FAISS and LightGBM each bring an OpenMP pool, whose idle threads would spin on the cores that the next one needs.
@@ -38,6 +38,9 @@ class Shown(click.Group):
             raise
         except Exception as error:
             ended = outcome(error)
+            place = misplaced(error)
+            if ended is None and place is not None:
+                ended = INVALID, place
             if ended is None:  # a bug, whose traceback is wanted
                 raise
             click.echo(f"shortlist: {type(error).__name__}: {ended[1]}", err=True)

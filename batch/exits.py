@@ -23,6 +23,25 @@ _FULL_IN_WORDS = re.compile(
 )
 """How polars, DuckDB, FAISS and numpy say it, whose errors carry no number."""
 
+_MISPLACED = frozenset(
+    {
+        errno.EACCES,
+        errno.EBUSY,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""What is wrong with the name of a place, or with who may use it, rather than with its disk."""
+
+_LONGEST_PLACE = 200
+"""Characters of a place's name that a message shows."""
+
 
 def outcome(error: BaseException) -> tuple[int, str] | None:
     """The exit status and the sentence for an error; None for what is a bug, whose traceback is wanted."""
@@ -31,6 +50,15 @@ def outcome(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, ShortlistError):
         return _status(error), str(error)
     return None
+
+
+def misplaced(error: BaseException) -> str | None:
+    """The sentence for a place on the command line that cannot be read or written; None for anything else."""
+    if not isinstance(error, OSError) or error.errno not in _MISPLACED or error.filename is None:
+        return None
+    place = str(error.filename if error.filename2 is None else error.filename2)
+    shown = place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…"
+    return f"{shown!r} cannot be used ({error.strerror}): name a place that can be read and written"
 
 
 def is_disk_full(error: BaseException) -> bool:

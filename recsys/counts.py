@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from recsys.store import RedisStore, bounded
+
+_UNCOUNTABLE = ("WRONGTYPE", "hash value is not an integer", "increment or decrement would overflow")
+"""How the server says that a field holds no count, or that a key is no hash."""
 
 
 class Hash(NamedTuple):
@@ -27,15 +31,25 @@ class CountLog:
 
     @bounded
     def add(self, counts: Counts) -> None:
-        """Adds to hashes, in one round trip."""
+        """Adds to hashes, in one round trip.
+
+        A count whose field holds something else is dropped by itself: kept for the next time, it would
+        fail for ever, and have the others, which were added, added again and again.
+        """
         pipe = self.store.redis.pipeline(transaction=False)
         for (key, ttl), fields in counts.items():
             for field, number in fields.items():
                 pipe.hincrby(key, field, number)
             pipe.expire(key, ttl, nx=True)
-        pipe.execute()
+        for reply in pipe.execute(raise_on_error=False):
+            if isinstance(reply, Exception) and not any(words in str(reply) for words in _UNCOUNTABLE):
+                raise reply
 
     @bounded
     def read(self, key: str) -> dict[str, int]:
-        """The counts of a hash; none where it is not there."""
-        return {field.decode(): int(number) for field, number in self.store.redis.hgetall(key).items()}
+        """The counts of a hash, without those that cannot be read; none where it is not there."""
+        counts: dict[str, int] = {}
+        for field, number in self.store.redis.hgetall(key).items():
+            with suppress(ValueError):  # which UnicodeDecodeError is as well
+                counts[field.decode()] = int(number)
+        return counts

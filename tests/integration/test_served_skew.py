@@ -200,6 +200,33 @@ def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None
     assert failures(metrics).endswith(" 1")
 
 
+@pytest.mark.parametrize("junk", [b"", b"1.5", b"x", b"9223372036854775807", b"\xff" * 30])
+def test_a_count_that_is_none_costs_itself(own, junk) -> None:
+    """The others are added once, read, and not kept for another time."""
+    key = own[1].keys.skew("v1")
+    own[1].redis.hset(key, mapping={"a:0": junk, b"\xff:1": 7})
+    metrics = Metrics()
+    counts = Tallies(CountLog(own[1]), metrics)
+    for _ in range(2):
+        counts.add(Hash(key, TTL), "a:0")
+        counts.add(Hash(key, TTL), "b:0")
+        counts.send()
+    assert CountLog(own[1]).read(key).get("b:0") == 2
+    assert own[1].redis.hget(key, "a:0") == junk
+    assert failures(metrics).endswith(" 0")
+
+
+def test_a_key_that_is_no_hash_costs_itself(own) -> None:
+    """As a field does."""
+    own[1].redis.set(own[1].keys.skew("v1"), b"x")
+    counts = Tallies(CountLog(own[1]), Metrics())
+    counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
+    counts.add(Hash(own[1].keys.skew("v2"), TTL), "a:0")
+    for _ in range(2):
+        counts.send()
+    assert CountLog(own[1]).read(own[1].keys.skew("v2")) == {"a:0": 1}
+
+
 def test_counts_are_sent_after_the_first_answer_and_then_now_and_then(own) -> None:
     """Not before SECONDS have passed or ANSWERS were given."""
     now, sent = [0.0], []

@@ -1,0 +1,134 @@
+"""Environments as nobody should set them: each gives settings, or one sentence, and never a password."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from recsys.errors import InvalidInput
+from recsys.settings import Settings
+from recsys.store import open_store
+from tests.chaos import nasty
+
+PASSWORD = "s3cr3t-Pa55"  # noqa: S105 - it is looked for
+"""Part of every password here; no message may have it."""
+
+URLS = (
+    *(
+        "redis://localhost:6379",
+        "redis://localhost:6379/0",
+        "rediss://h:1/1",
+        "unix:///nonexistent/s",
+        "redis://[::1]:6379",
+        "redis://h",
+    ),
+    *("redis://:{p}@h:6379", "rediss://u:{p}@h", "redis://u:{p}#x@h", "redis://u:{p}/y@h", "redis://u:{p}?z@h", "redis://{p}@h"),
+    *(
+        "redis://u:{p}@h:99999",
+        "redis://u:{p}@h:port",
+        "redis://u:{p}@h/abc",
+        "redis://u:{p}@h?cluster=True",
+        "redis://u:{p}@[::1",
+    ),
+    *(
+        "rediss://u@h?iam=c",
+        "rediss://u:{p}@h?iam=c",
+        "redis://h?cluster=true",
+        "redis://h/3?cluster=true",
+        "redis://u:{p}@h?x=y",
+    ),
+    *("http://u:{p}@h", "redis:/u:{p}@h", "redis//:{p}@h", "redis://u:{p}@h:6379:6380", "redis://u:%zz{p}@h", "redis://u:{p}@"),
+    *(
+        "redis://u:{p}@h?password={p}",
+        "redis://h?socket_timeout={p}",
+        "redis://u:{p}@h?ssl_cert_reqs=x",
+        "{p}",
+        "redis://u:{p}\n@h",
+    ),
+)
+SECRETS = ("SHORTLIST_ADMIN_KEY", "SHORTLIST_API_KEYS")
+PLAIN = (
+    "on",
+    "off",
+    "none",
+    "local",
+    "ray",
+    "bpr",
+    "*",
+    "https://a.b",
+    "0",
+    "1",
+    "10",
+    "100",
+    "0.5",
+    "s3://b/p",
+    "s3://",
+    "/",
+    "1e3",
+)
+
+
+class _Recording(Mapping[str, str]):
+    """An environment that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __getitem__(self, name: str) -> str:
+        self.names.append(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def variables() -> list[str]:
+    """Every variable that the settings read."""
+    environ = _Recording()
+    Settings.from_env(environ)
+    return sorted(set(environ.names))
+
+
+class SettingsFuzz:
+    """Reads settings from generated environments."""
+
+    def __init__(self) -> None:
+        self._names = variables()
+        self.counts: Counter[str] = Counter()
+
+    def case(self, rng: random.Random) -> str:
+        """Reads one environment; gives what is wrong with the outcome."""
+        environ = {name: _value(name, rng) for name in rng.sample(self._names, rng.choice((1, 1, 2, 5, len(self._names))))}
+        try:
+            settings = Settings.from_env(environ)
+            shown = repr(settings)
+            if "cluster=" not in settings.redis_url:  # which would connect
+                store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
+                shown += repr(store.redis)
+                store.close()
+        except InvalidInput as error:
+            self.counts["settings: refused"] += 1
+            return f"the password is in {error}" if PASSWORD in str(error) else ""
+        except Exception as error:  # noqa: BLE001 - any exception here is what is looked for
+            return f"{type(error).__name__}: {error} of {environ}"
+        self.counts["settings: read"] += 1
+        return f"the password is in {shown}" if PASSWORD in shown else ""
+
+
+def _value(name: str, rng: random.Random) -> str:
+    if name == "REDIS_URL":
+        return rng.choice(URLS).format(p=PASSWORD)
+    if name in SECRETS and rng.random() < 0.5:
+        return PASSWORD + rng.choice(("", "x" * 20, "é" * 20, " " * 20, "x" * 5000))
+    kind = rng.random()
+    if kind < 0.4:
+        return rng.choice(PLAIN)
+    if kind < 0.7:
+        return str(rng.choice((*nasty.NUMBERS[:-1], float("nan"), float("inf"), rng.randrange(-10, 2000), rng.random())))
+    if kind < 0.75:
+        return "9" * rng.choice((20, 400, 5000))
+    return nasty.text(rng).encode("utf-8", "replace").decode()

@@ -1,0 +1,533 @@
+"""One run: a service lives through steps and faults drawn from a seed, and every answer is held against the ledger."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+from recsys.errors import ShortlistError
+from tests.chaos import invariants, nights
+from tests.chaos.caller import Overdue, Reply, with_headers
+from tests.chaos.faults import HARMS
+from tests.chaos.ledger import Ledger, Sent
+from tests.chaos.service import ADMIN_KEY, REQUEST_SECONDS, SERVER, Site
+from tests.ways_in import WAYS, http_api
+
+STEPS = 24
+PROCESSES = 2
+LAMBDA_SECONDS = 3.0
+"""Time that Lambda gives a request."""
+
+NIGHT_SECONDS = 120.0
+"""After which a night that no fault hinders counts as hung."""
+
+HEALING_SECONDS = 10.0
+"""Within which everything must be right again, without a restart, once the faults are over."""
+
+BEGINNING = 1_600_000_000
+"""Unix second after which all events here lie; the table's lie before."""
+
+MOST_EFFECTS = 160
+"""Effects of a whole night, about; a kill falls on one of them."""
+
+ADMIN = {"x-shortlist-admin-key": ADMIN_KEY, "content-type": "application/json"}
+
+
+@dataclass
+class Life:
+    """A service, its ledger, and what has happened so far."""
+
+    site: Site
+    rng: random.Random
+    ledger: Ledger = field(default_factory=Ledger)
+    trace: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    harm: str | None = None
+    has_release: bool = False
+    sent: int = 0
+
+    def run(self, steps: int = STEPS) -> None:
+        """Lives; stops at the first violation."""
+        for number in range(PROCESSES):
+            self.site.start_process(number)
+        self.trace.append("the first night")
+        self._night(killed=False)
+        for _ in range(steps):
+            if self.violations:
+                return
+            self._step()
+        self._settle()
+
+    def _step(self) -> None:
+        name = self.rng.choices(list(STEPS_BY_NAME), [weight for weight, _ in STEPS_BY_NAME.values()])[0]
+        self.trace.append(f"{len(self.trace):3} {name}" + (f" [{self.harm}]" if self.harm else ""))
+        STEPS_BY_NAME[name][1](self)
+
+    def _note(self, text: str) -> None:
+        self.trace[-1] += f"; {text}"
+
+    def _violation(self, text: str) -> None:
+        self.violations.append(text)
+
+    # Requests
+
+    def _call(self, method: str, target: str, body: object = None, number: int | None = None) -> Reply | None:
+        """A request to one of the processes, checked for what every answer must be; None where it never came."""
+        number = self.rng.randrange(PROCESSES) if number is None else number
+        process = self.site.processes[number]
+        headers = ADMIN
+        self.counts["requests"] += 1
+        try:
+            if number == SERVER:
+                raw = b"" if body is None else json.dumps(body).encode()
+                reply = process.served(method, target, raw, headers, REQUEST_SECONDS)
+            else:
+                event = self.rng.choice(list(WAYS.values()))(method, target, body)
+                reply = process.invoked(with_headers(event, headers), LAMBDA_SECONDS)
+        except Overdue as error:
+            self._violation(f"{method} {target}: {error}")
+            self.site.harmless()
+            return None
+        self.counts["refusals"] += reply.status in invariants.REFUSALS
+        wrong = invariants.of_any(reply) or invariants.of_refusal(reply)
+        if wrong:
+            self._violation(f"{method} {target} {body}: {wrong}: {reply}")
+        return reply
+
+    def _recommended(self, user: str, number: int | None = None) -> Reply | None:
+        """An answer for a user, checked."""
+        k = self.rng.choice([1, 5, 10, 40])
+        excluded = self.rng.sample(self.site.worlds.items, self.rng.choice([0, 0, 3]))
+        body: dict[str, Any] = {"user_id": user, "k": k, "exclude": excluded}
+        if self.rng.random() < 0.3:
+            body |= {"diversity": 0.4, "explain": self.rng.random() < 0.5}
+        if self.rng.random() < 0.2:
+            body["history"] = self.rng.sample(self.site.worlds.items, 3)
+        if self.rng.random() < 0.1:
+            body["use_cache"] = False
+        before = self.ledger.seen(user)
+        reply = self._call("POST", "/recommend", body, number)
+        if reply is None or reply.status != 200:
+            return reply
+        hidden = {*excluded, *body.get("history", ())}
+        self._check_list(reply, reply.body["recommendations"], hidden, before)
+        wrong = invariants.of_source(self.ledger, user, reply.body)
+        if wrong:
+            self._violation(f"{body}: {wrong}: {reply.raw.decode()}")
+        self.counts[f"answers: {reply.body['source']}"] += 1
+        self.counts["degraded answers"] += reply.body["degraded"]
+        return reply
+
+    def _check_list(self, reply: Reply, items: Sequence[dict[str, Any]], hidden: set[str], seen: set[str]) -> None:
+        told = reply.body
+        wrong = invariants.of_items(self.site, told["model_version"], items)
+        shown = {item["item_id"] for item in items}
+        if shown & (hidden | (self.ledger.blocked if not told["degraded"] else set())):
+            wrong = f"shows what is excluded or blocked: {shown & (hidden | self.ledger.blocked)}"
+        if shown & seen and not told["degraded"]:
+            wrong = f"shows what the user had: {shown & seen}"
+        if wrong:
+            self._violation(f"{wrong}: {reply.raw.decode()}")
+
+    # Steps
+
+    def ask(self) -> None:
+        """Some users ask."""
+        for user in self._users(3):
+            reply = self._recommended(user)
+            self._note(f"{user} -> {_told(reply)}")
+
+    def ask_for_lists(self) -> None:
+        """The lists that are the same for everybody, and one about an item."""
+        item = self.rng.choice(self.site.worlds.items)
+        for target in ("/v1/popular?k=20", "/v1/trending?k=10", f"/v1/items/{item}/similar?k=10"):
+            reply = self._call("GET", target)
+            if reply is not None and reply.status == 200:
+                self._check_list(reply, reply.body["items"], set(), set())
+        self._call("GET", f"/v1/items/{item}")
+        self._call("GET", "/health/ready")
+        reply = self._call(
+            "POST", "/v1/rank", {"user_id": self._users(1)[0], "items": self.rng.sample(self.site.worlds.items, 5)}
+        )
+        if reply is not None and reply.status == 200:
+            self._check_list(reply, reply.body["items"], set(), set())
+
+    def send(self) -> None:
+        """Events, some of them twice, in any order."""
+        events = self._events(self.rng.choice([1, 2, 6]))
+        if self.rng.random() < 0.3 and self.ledger.owed:
+            events += self.rng.sample(list(self.ledger.owed.values()), min(2, len(self.ledger.owed)))
+        if self.rng.random() < 0.3:
+            events += self.rng.sample(events, 1)
+        self.rng.shuffle(events)
+        self._send(events)
+
+    def _send(self, events: list[Sent], number: int | None = None) -> bool:
+        """Sends events, and gives whether the service has said that it has them."""
+        reply = self._call("POST", "/v1/events", {"events": [event.body() for event in events]}, number)
+        if reply is None or reply.status != 200:
+            self.ledger.failed(events)
+            self._note(f"{len(events)} -> {_told(reply)}")
+            return False
+        told = reply.body
+        rejected = {at["index"]: at["code"] for at in told["rejected"]}
+        for at, code in rejected.items():
+            if code != "deleted_user" or events[at].user not in self.ledger.deleted | self.ledger.unsure_deleted:
+                self._violation(f"a sound event was refused: {events[at]}: {told}")
+        if told["accepted"] + told["duplicates"] + len(rejected) != len(events):
+            self._violation(f"{len(events)} events, and the answer {told}")
+        self.ledger.accepted(event for at, event in enumerate(events) if at not in rejected)
+        self.counts["events accepted"] += told["accepted"]
+        self._note(f"{[e.key for e in events]} -> {told['accepted']} and {told['duplicates']} duplicates")
+        return True
+
+    def crowd(self) -> None:
+        """Both processes at once: events of the same users, and answers for them."""
+        users = self._users(2)
+        batches = [[self._event(user) for user in users for _ in range(2)] for _ in range(PROCESSES)]
+        batches[1] += batches[0][:1]
+        requests = [http_api("POST", "/v1/events", {"events": [e.body() for e in events]}) for events in batches]
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            pairs = list(zip(self.site.processes, requests, strict=True))
+            list(pool.map(lambda pair: _quietly(pair[0].invoked, pair[1], LAMBDA_SECONDS), pairs))
+        for number, events in enumerate(batches):  # what each was told does not matter: all of it is sent again
+            self.ledger.failed(events)
+            self._send(events, number)
+
+    def delete(self) -> None:
+        """A user leaves for good."""
+        user = self.rng.choice([u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"])
+        self._delete(user)
+
+    def _delete(self, user: str) -> bool:
+        self.ledger.was_deleted(user, surely=False)
+        reply = self._call("DELETE", f"/v1/users/{quote(user)}")
+        self._note(f"{user} -> {_told(reply)}")
+        if reply is None or reply.status != 200:
+            return False
+        self.ledger.was_deleted(user, surely=True)
+        return True
+
+    def delete_meanwhile(self) -> None:
+        """A user leaves while they are answered, and while an event of theirs is on its way."""
+        user = self.rng.choice([u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"])
+        event = self._event(user)
+        self.ledger.was_deleted(user, surely=False)
+        calls = [
+            http_api("POST", "/recommend", {"user_id": user, "use_cache": False}),
+            http_api("POST", "/v1/events", {"events": [event.body()]}),
+            http_api("POST", "/recommend", {"user_id": user, "diversity": 0.2}),
+        ]
+        answering, deleting = self.rng.sample(self.site.processes, 2)
+        with ThreadPoolExecutor(2) as pool:
+            answers = pool.submit(lambda: [_quietly(answering.invoked, each, LAMBDA_SECONDS) for each in calls])
+            deleted = pool.submit(_quietly, deleting.invoked, http_api("DELETE", f"/v1/users/{user}"), LAMBDA_SECONDS)
+            answers.result()
+        reply = deleted.result()
+        self.ledger.accepted([event])
+        self._note(f"{user} -> {_told(reply)}")
+        if reply is not None and reply.status == 200:
+            self.ledger.was_deleted(user, surely=True)
+            if self.harm is None:
+                self._violations(invariants.of_nobody(self.site, user))
+
+    def block(self) -> None:
+        """An item may not be shown any more, or may be again."""
+        if self.ledger.blocked and self.rng.random() < 0.5:
+            self._set_blocked(self.rng.choice(sorted(self.ledger.blocked)), wanted=False)
+        else:
+            self._set_blocked(self.rng.choice(self.site.worlds.items), wanted=True)
+
+    def _set_blocked(self, item: str, *, wanted: bool) -> bool:
+        reply = self._call("POST", f"/v1/items/{item}/{'block' if wanted else 'unblock'}")
+        self._note(f"{item}: {wanted} -> {_told(reply)}")
+        self.ledger.blocked.discard(item)
+        done = reply is not None and reply.status == 200
+        (self.ledger.unsure_blocked.discard if done else self.ledger.unsure_blocked.add)(item)
+        if done and wanted:
+            self.ledger.blocked.add(item)
+        self.site.clocks.ticks_ahead += 6  # until every process has read it
+        return done
+
+    def grow(self) -> None:
+        """The table of the next night has more rows, some of them events that the API took as well."""
+        events = [self._event(user) for user in self._users(3) if user.startswith("user-")]
+        kept = list(self.ledger.owed.values())
+        events += self.rng.sample(kept, min(len(kept), 3))
+        rows = [{"user_id": e.user, "item_id": e.item, "timestamp": e.time} for e in events]
+        if rows:
+            schema = {name: self.site.table.schema[name] for name in ("user_id", "item_id", "timestamp")}
+            self.site.table = pl.concat([self.site.table, pl.DataFrame(rows, schema=schema)], how="diagonal")
+
+    def shrink(self) -> None:
+        """The table loses old rows, or an item."""
+        table = self.site.table
+        if self.rng.random() < 0.5:
+            place = pl.int_range(pl.len()).over("user_id")
+            self.site.table = table.sort("user_id", "timestamp").filter(place >= pl.len().over("user_id") // 6)
+        else:
+            item = self.rng.choice(self.site.worlds.items)
+            self.site.table = table.filter(pl.col("item_id") != item)
+
+    def night(self) -> None:
+        """A refresh."""
+        self._night(killed=False)
+
+    def killed_night(self) -> None:
+        """A refresh that is killed somewhere."""
+        self._night(killed=True)
+
+    def full_disk(self) -> None:
+        """A refresh whose files may not grow beyond some size."""
+        self._night(killed=False, file_limit=self.rng.choice([1, 200, 2000, 8000]))
+
+    def _night(self, *, killed: bool, file_limit: int = 0, quiet: bool = False) -> bool:
+        world = self.site.worlds.by_name[self.rng.choice(list(self.site.worlds.by_name))]
+        kill_at = self.rng.randrange(1, MOST_EFFECTS) if killed else 0
+        self.ledger.learns_from(self.site.table)
+        hindered = self.harm is not None or killed or bool(file_limit)
+        if not hindered:
+            self.site.store.redis.delete(self.site.store.keys.lease())  # a killed batch's has lapsed, a minute later
+        made = self.site.night(world, kill_at=kill_at, file_limit=file_limit)
+        return self._ended([made], hindered=hindered, quiet=quiet)
+
+    def two_nights(self) -> None:
+        """Two refreshes at once."""
+        worlds = list(self.site.worlds.by_name.values())
+        self.ledger.learns_from(self.site.table)
+        self._ended([self.site.night(world) for world in worlds], hindered=True)
+
+    def drain(self) -> None:
+        """Events go into files, by a process that may be killed, or by two at once."""
+        world = self.site.worlds.by_name["plain"]
+        kills = [self.rng.choice([0, self.rng.randrange(1, 25)]) for _ in range(self.rng.choice([1, 2]))]
+        self._ended([self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True)
+
+    def _ended(self, made: Sequence[nights.Night], *, hindered: bool, quiet: bool = False) -> bool:
+        """Waits for processes of the batch; gives whether all did their work."""
+        patience = HARMS[self.harm].patience if self.harm else NIGHT_SECONDS
+        started = [nights.start(each) for each in made]
+        try:
+            if len(started) == 1 and not hindered and not quiet:
+                self._meanwhile()
+        finally:
+            codes = [nights.ended(process, patience) for process in started]
+        self.counts["nights"] += len(codes)
+        self.counts["kills"] += codes.count(nights.TIMED_OUT)
+        self._note(f"{codes}")
+        for each, code in zip(made, codes, strict=True):
+            log = each.log.read_text()[-2000:] if each.log.exists() else "no log"
+            if code not in nights.SANE or "Traceback" in log:
+                self._violation(f"the batch ended with {code}: {log}")
+            if code != 0 and not hindered:
+                self._violation(f"nothing hindered the batch, and it ended with {code}: {log}")
+        done = all(code == 0 for code in codes)
+        if done and not any(each.drain_only for each in made):
+            self.has_release = True
+        self._violations(invariants.of_release(self.site, must=self.has_release, users=self._known()))
+        return done
+
+    def _meanwhile(self) -> None:
+        """What users do while a batch runs."""
+        for _ in range(3):
+            self._send(self._events(2))
+            self._recommended(self._users(1)[0])
+
+    def change_release(self) -> None:
+        """An operator rolls back, promotes a release, or starts or ends a canary."""
+        try:
+            self._note(self._operate())
+        except ShortlistError as error:
+            self._note(type(error).__name__)
+        self.site.clocks.ticks_ahead += 6
+        self._violations(invariants.of_release(self.site, must=self.has_release, users=self._known()))
+
+    def _operate(self) -> str:
+        from batch import releases
+
+        pointer = self.site.store.release()
+        what = self.rng.choice(["rollback", "promote", "canary", "no canary"])
+        if what == "rollback":
+            return f"rollback -> {_told(self._call('POST', '/v1/releases/rollback'))}"
+        if pointer is None:
+            return "no release"
+        version = self.rng.choice(pointer.versions)
+        if what == "promote":
+            return f"promote {version} -> {_told(self._call('POST', f'/v1/releases/{version}/promote'))}"
+        if self.harm is not None:
+            return "not now"
+        changed = releases.canary(self.site.settings, pointer.previous or version, 0.0 if what == "no canary" else 50.0)
+        return f"{what} -> {changed}"
+
+    def jump(self) -> None:
+        """The clock of the wall is set, by up to three days; the other one goes on."""
+        self.site.clocks.wall_ahead = self.rng.uniform(-3, 3) * 86_400
+        self.site.clocks.ticks_ahead += self.rng.uniform(0, 20)
+
+    def restart(self) -> None:
+        """A process of the API ends, and another one starts in its place."""
+        self.site.start_process(self.rng.randrange(PROCESSES))
+
+    def break_something(self) -> None:
+        """A fault begins; the one before it ends."""
+        self.mended()
+        self.harm = self.rng.choice(list(HARMS))
+        self.counts[f"fault: {self.harm}"] += 1
+        self._note(self.harm)
+        HARMS[self.harm].begin(self.site)
+        self.ledger.redis_evicts(evicts=HARMS[self.harm].redis_evicts)
+        if HARMS[self.harm].redis_forgets:
+            self.ledger.redis_forgot()
+            self.has_release = False
+
+    def mend(self) -> None:
+        """The fault ends, and everything is right again without a restart."""
+        if self.harm is not None:
+            forgets = HARMS[self.harm].redis_forgets
+            self.mended()
+            if forgets or not self.has_release:
+                self.ledger.floor = None
+                self._night(killed=False)
+            self._healed()
+
+    def mended(self) -> None:
+        """Whatever lasts is over."""
+        if self.harm is not None:
+            HARMS[self.harm].mend(self.site)
+            self.ledger.redis_evicts(evicts=False)
+            self.harm = None
+        self.site.clocks.ticks_ahead += 30
+
+    def _healed(self) -> None:
+        """Every process answers well again, within a bound."""
+        user = next((u for u in self.site.worlds.users if self.ledger.is_known(u)), None)
+        for number in range(PROCESSES):
+            ends = time.monotonic() + HEALING_SECONDS
+            while (wrong := self._ill(user, number)) and time.monotonic() < ends and not self.violations:
+                self.site.clocks.ticks_ahead += 1
+                time.sleep(0.05)
+            if wrong:
+                self._violation(f"process {number} has not healed after {HEALING_SECONDS} s: {wrong}")
+
+    def _ill(self, user: str | None, number: int) -> str:
+        bodies = [{"user_id": user, "k": 3}, {"user_id": user, "k": 3, "use_cache": False}] if user else []
+        calls = [("GET", "/health", None), *(("POST", "/recommend", body) for body in bodies)]
+        for method, target, body in calls:
+            reply = self._call(method, target, body, number)
+            if reply is None or reply.status != 200 or reply.body.get("degraded"):
+                return f"{method} {target} {body} -> {reply}"
+        return ""
+
+    # The end
+
+    def _settle(self) -> None:
+        """Everything is mended, what failed is sent again, a last night runs: then all promises are held against the ledger."""
+        self.trace.append("the end")
+        self.mended()
+        self.site.clocks.wall_ahead = 0.0
+        if not self.has_release:
+            self.ledger.floor = None
+            self._night(killed=False)
+        self._healed()
+        for user in sorted(self.ledger.unsure_deleted):
+            if not self._delete(user):
+                self._violation(f"{user} cannot be deleted, although everything is mended")
+        for item in sorted(self.ledger.unsure_blocked):
+            self._set_blocked(item, wanted=False)
+        again = [*self.ledger.unsure.values(), *self.ledger.perhaps.values()]
+        if again and not self._send(again):
+            self._violation("events cannot be sent, although everything is mended")
+        if self.violations:
+            return
+        if self._night(killed=False, quiet=True):
+            self.site.clocks.ticks_ahead += 6  # until every process has read the pointer
+            self.ledger.floor = None  # from now on all know that night's table
+            self.ledger.learns_from(self.site.table)
+            self._violations(invariants.of_events(self.site, self.ledger))
+            self._violations(invariants.of_deleted(self.site, self.ledger))
+            self._violations(invariants.of_log(self.site.log))
+            self._everybody_is_served()
+
+    def _everybody_is_served(self) -> None:
+        for user in self._everybody():
+            reply = self._recommended(user)
+            known = user in set(self.site.table["user_id"]) and user not in self.ledger.deleted
+            shaped = reply is not None and reply.status == 200 and reply.body["source"] in ("live", "session")
+            if known and not shaped and (reply is None or reply.status != 200 or reply.body["source"] != "batch"):
+                self._violation(f"{user} is not served from the list after a refresh: {reply}")
+            if reply is not None and reply.status == 200 and reply.body["degraded"]:
+                self._violation(f"{user}: degraded, although everything is mended: {reply}")
+
+    # What steps draw
+
+    def _everybody(self) -> list[str]:
+        return [*self.site.worlds.users, *(f"new-{number:03}" for number in range(5))]
+
+    def _known(self) -> list[str]:
+        return [user for user in self.site.worlds.users if self.ledger.is_known(user)]
+
+    def _users(self, count: int) -> list[str]:
+        return self.rng.sample(self._everybody(), count)
+
+    def _events(self, count: int) -> list[Sent]:
+        return [self._event(user) for user in self._users(count)]
+
+    def _event(self, user: str) -> Sent:
+        """An event at a time of its own, not in the order in which events are sent."""
+        self.sent += 1
+        when = BEGINNING + (self.sent * 7_919) % 1_000_003
+        return Sent(user, f"event-{self.sent}", self.rng.choice(self.site.worlds.items), when)
+
+    def _violations(self, found: Sequence[str]) -> None:
+        self.violations += found
+
+
+def _told(reply: Reply | None) -> str:
+    """An answer in a few words."""
+    if reply is None:
+        return "never"
+    body = reply.body
+    if reply.status != 200 or not isinstance(body, dict):
+        return str(reply.status)
+    return " ".join(str(body.get(name)) for name in ("source", "degraded", "model_version") if name in body) or "200"
+
+
+def _quietly(call: Callable[..., Reply], *arguments: Any) -> Reply | None:
+    with suppress(Overdue):
+        return call(*arguments)
+    return None
+
+
+STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {
+    "ask": (6, Life.ask),
+    "ask for lists": (2, Life.ask_for_lists),
+    "send": (7, Life.send),
+    "crowd": (1.5, Life.crowd),
+    "delete": (1, Life.delete),
+    "delete meanwhile": (0.7, Life.delete_meanwhile),
+    "block": (1, Life.block),
+    "grow": (0.7, Life.grow),
+    "shrink": (0.7, Life.shrink),
+    "night": (0.8, Life.night),
+    "killed night": (1.2, Life.killed_night),
+    "full disk": (0.4, Life.full_disk),
+    "two nights": (0.4, Life.two_nights),
+    "drain": (1, Life.drain),
+    "change release": (1, Life.change_release),
+    "jump": (1, Life.jump),
+    "restart": (0.7, Life.restart),
+    "break": (4, Life.break_something),
+    "mend": (2, Life.mend),
+}
+"""What may happen next, and how often."""

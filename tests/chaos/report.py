@@ -1,0 +1,110 @@
+"""docs/reliability.md, made from what a campaign counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.campaign import Outcome
+from tests.chaos.faults import HARMS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+COUNTS = ROOT / "docs" / "reports" / "reliability.json"
+
+ATTACKS = {
+    "faults": ("runs of a whole service under faults", "an invariant is broken"),
+    "api": ("requests, by every way in", "a 5xx but a reasoned 503, a traceback, no JSON, no envelope"),
+    "stored values": ("values in Redis that are not what they should be", "the same; another user is affected"),
+    "bundles": ("damaged bundles whose sums agree", "an abort, an exception but a refusal, an unsound answer"),
+    "tables": ("tables of interactions, items and users", "anything but a data set or one refusal in words"),
+    "settings": ("environments", "anything but settings or one refusal in words; a password in either"),
+    "commands": ("command lines", "a traceback, or an exit status but 0, 1, 2, 75 and 130"),
+}
+"""What each kind's cases are, and what would be a violation."""
+
+HEAD = """# Reliability: what an attack on the whole service finds
+
+Written by `{command}`. Do not edit: run it again.
+
+The campaign lets a whole service live through faults, and holds every answer against what its callers were promised. Then it
+sends requests, values, files, tables, settings and commands that nobody should send. All of it is drawn from a seed, and all
+parts are real: Valkey, S3 by moto, the API in its own process or behind the Lambda adapter, the batch in processes that are
+killed. Only the API's clocks are the campaign's own.
+
+| | |
+|---|---|
+| the whole campaign, most of an hour on two cores | `make chaos` |
+| with other numbers, or a bound on its time | `python -m tests.chaos run --seed 2 --share 0.1 --minutes 20` |
+| one kind | `python -m tests.chaos run --only tables` |
+| a finding, by the name that it is printed with | `python -m tests.chaos again faults:1:17:1` |
+
+A small campaign of every kind runs with the tests (`tests/chaos`).
+
+## What is promised, whatever happens
+
+- **No accepted event is lost or doubled.** Each is in the files of the drain, in its user's record and in the next training
+  once, unless its user was deleted. What Redis itself forgets before a drain, nobody can promise.
+- **No answer mixes releases.** Two catalogues take turns whose rows differ, and every title is that of its release.
+- **Nothing blocked, excluded or seen is shown.** An answer made without the user's record says that it is degraded.
+- **The pointer leads to a whole release**, in Redis and among the artefacts, after every kill, flip and refusal.
+- **No request outlasts its deadline**, whatever it waits for.
+- **It heals without a restart** once a fault is over, and then answers from the lists again.
+- **A deleted user is nowhere**: in no key, no value, no file and no training.
+- **An error says why**: 503 with `Retry-After` and a reason; the batch ends with 0, 1, 2 or 75 and a sentence.
+"""
+
+
+def save(outcomes: Mapping[str, Outcome], command: str, load: str) -> None:
+    """Keeps the counts, and writes the page; without a new table of loads the last one stays."""
+    if not load and COUNTS.exists():
+        load = json.loads(COUNTS.read_text())["load"]
+    told: dict[str, Any] = {
+        "command": command,
+        "load": load,
+        "kinds": {
+            kind: {"cases": o.cases, "violations": len(o.findings), "counts": dict(sorted(o.counts.items()))}
+            for kind, o in outcomes.items()
+        },
+    }
+    COUNTS.write_text(json.dumps(told, indent=2) + "\n")
+    PAGE.write_text(page(told))
+
+
+def page(told: Mapping[str, Any]) -> str:
+    """The page of these counts."""
+    kinds = told["kinds"]
+    lines = [HEAD.format(command=told["command"]), "## Counts", ""]
+    lines += ["| what | cases | violations | a violation is |", "|---|--:|--:|---|"]
+    for kind, (what, violation) in ATTACKS.items():
+        if kind in kinds:
+            lines.append(f"| {what} | {kinds[kind]['cases']:,} | {kinds[kind]['violations']} | {violation} |")
+    fuzzed = sum(kinds[kind]["cases"] for kind in ATTACKS if kind != "faults" and kind in kinds)
+    lines += ["", f"{fuzzed:,} cases besides the runs.", ""]
+    if "faults" in kinds:
+        lines += _faults(Counter(kinds["faults"]["counts"]))
+    lines += ["## What became of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
+    for kind in ATTACKS:
+        for name, number in kinds.get(kind, {}).get("counts", {}).items():
+            if kind != "faults":
+                lines.append(f"| {kind} | {name.partition(': ')[2]} | {number:,} |")
+    return "\n".join([*lines, "", *_load(told["load"])])
+
+
+def _faults(counts: Counter[str]) -> list[str]:
+    did = ("requests", "refusals", "degraded answers", "events accepted", "nights", "kills")
+    lines = ["## The runs", "", "| in all runs | number |", "|---|--:|"]
+    lines += [f"| {name} | {counts[name]:,} |" for name in did]
+    lines += [f"| {name} | {number:,} |" for name, number in sorted(counts.items()) if name.startswith("answers")]
+    lines += ["", "| fault | times |", "|---|--:|"]
+    return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in HARMS), ""]
+
+
+def _load(table: str) -> list[str]:
+    if not table:
+        return []
+    about = "Under load, by `tests/benchmarks/load.py`: requests come at a share of the capacity, whether or not those before"
+    return ["## Load", "", f"{about} were answered.", "", "```", table.strip("\n"), "```", ""]

@@ -1,0 +1,220 @@
+"""A small campaign of every kind, and proof that each of its judges can find something."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lambda_handler.answers import Filters
+from lambda_handler.serving import Serving
+from recsys.artefacts import open_artefacts
+from recsys.event_log import EventLog
+from recsys.upkeep import Upkeep
+from recsys.wire import EventRecord, ReleasePointer
+from tests.chaos import caller, campaign, invariants
+from tests.chaos import life as life_module
+from tests.chaos.caller import Reply
+from tests.chaos.campaign import Task, live, tasks
+from tests.chaos.ledger import Ledger, Sent
+from tests.chaos.life import Life
+from tests.chaos.service import Ground, Site, ground
+
+RUNS = 3
+CASES = {"api": 600, "stored values": 50, "tables": 60, "settings": 500, "commands": 60}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The servers and the trained worlds."""
+    with ground(tmp_path_factory.mktemp("chaos")) as made:
+        yield made
+
+
+@pytest.fixture
+def site(shared, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A service with a release."""
+    with campaign.published(shared, request.node.name.replace("[", "-").rstrip("]")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_faults(shared, seed: int) -> None:
+    """A service lives through its faults, and keeps every promise."""
+    life = live(shared, f"tests {seed}", steps=12)
+    assert life.violations == [], "\n".join(life.trace)
+    assert life.counts["requests"] > 20
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_cases(shared, kind: str) -> None:
+    """Nothing of what nobody should send does harm."""
+    outcome = campaign.run(Task(kind, 1, 0, CASES[kind]), shared)
+    assert (outcome.findings, outcome.cases) == ([], CASES[kind])
+
+
+def test_a_lost_event_is_found(site) -> None:
+    """What was promised, and is in no file, no record and no training."""
+    ledger = Ledger()
+    ledger.accepted([Sent("user-001", "e", "item-001", 1_650_000_000)])
+    found = invariants.of_events(site, ledger)
+    assert [text.partition(":")[0] for text in found[:1]] == ["events that were accepted are in no file"]
+    assert any("0 times" in text and "training" in text for text in found)
+    assert any("the record of user-001" in text for text in found)
+
+
+def test_an_event_that_nobody_sent_is_found(site) -> None:
+    """It waits in the stream, and then lies in a file."""
+    EventLog(site.store).append([EventRecord("e", "user-001", "item-001", 1_650_000_000)])
+    assert invariants.of_events(site, Ledger()) == ["events still wait in the stream"]
+    from batch.drain import drain
+    from recsys.event_files import open_event_files
+
+    drain(EventLog(site.store), open_event_files(str(site.events)))
+    assert invariants.of_events(site, Ledger()) == ["events in the files that nobody was promised: [('user-001', 'e')]"]
+
+
+def test_a_trace_of_a_deleted_user_is_found(site) -> None:
+    """In a key's name, in a value, in the next training."""
+    ledger = Ledger(deleted={"user-001"})
+    found = " ".join(invariants.of_deleted(site, ledger))
+    assert "user:{user-001}" in found
+    assert "next training" in found
+    Upkeep(site.store).delete_user("user-001", 0)
+    assert invariants.of_deleted(site, ledger) == []
+    site.store.redis.sadd(site.store.keys.blocked(), "a note on user-001")
+    assert len(invariants.of_deleted(site, ledger)) == 1
+
+
+def test_a_user_in_a_log_or_a_refusal_is_found() -> None:
+    """Item ids are nobody's."""
+    assert len(invariants.of_log(['{"path": "/v1/users/user-001"}', "item-001", "new-003"])) == 2
+    assert invariants.of_refusal(Reply(503, {}, b"user-001 cannot be read", 0.1)) == "a refusal names a user"
+    assert invariants.of_refusal(Reply(200, {}, b"user-001", 0.1)) == ""
+
+
+def remove_list(site: Site) -> None:
+    """A list is not there."""
+    site.store.redis.delete(site.store.keys.list(site.store.release().current, "user-002"))
+
+
+def remove_rows(site: Site) -> None:
+    """Half the catalogue is not there."""
+    site.store.redis.delete(site.store.keys.rows(site.store.release().current))
+
+
+def remove_artefacts(site: Site) -> None:
+    """The bundle is not there."""
+    open_artefacts(site.settings.artefacts).remove(site.store.release().current)
+
+
+def remove_pointer(site: Site) -> None:
+    """Nothing serves."""
+    site.store.redis.delete(site.store.keys.release())
+
+
+def point_elsewhere(site: Site) -> None:
+    """What serves was never published."""
+    site.store.set_release(ReleasePointer("never"))
+
+
+@pytest.mark.parametrize("harm", [remove_list, remove_rows, remove_artefacts, remove_pointer, point_elsewhere])
+def test_a_release_that_is_not_whole_is_found(site, harm: Callable[[Site], None]) -> None:
+    """Whatever of it is missing."""
+    users = ["user-001", "user-002"]
+    assert invariants.of_release(site, must=True, users=users) == []
+    harm(site)
+    assert len(invariants.of_release(site, must=True, users=users)) >= 1
+
+
+@pytest.fixture
+def life(site) -> Life:
+    """A life whose ledger knows the table."""
+    made = Life(site, random.Random(1))
+    made.trace.append("a step")
+    made.site.start_process(1)
+    made.ledger.learns_from(site.table)
+    return made
+
+
+def show_everything(patch: pytest.MonkeyPatch) -> None:
+    """Filters admit every item."""
+    patch.setattr(Filters, "admit", lambda _filters, _item: True)
+
+
+def forget_the_title(patch: pytest.MonkeyPatch) -> None:
+    """Items are shown under the titles of another release."""
+    records = Serving.records
+    patch.setattr(
+        Serving, "records", lambda self, version, rows: [i and replace(i, title="other") for i in records(self, version, rows)]
+    )
+
+
+@pytest.mark.parametrize("bug", [show_everything, forget_the_title])
+def test_a_bug_in_an_answer_is_found(life, monkeypatch, bug: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """By some of the requests that a life makes."""
+    life.block()
+    for _ in range(5):
+        life.ask()
+        life.ask_for_lists()
+    assert life.violations == []
+    bug(monkeypatch)
+    for _ in range(20):
+        life.ask()
+        life.ask_for_lists()
+    assert life.violations
+
+
+def test_a_request_that_never_ends_is_found(life, monkeypatch) -> None:
+    """And given up, so that the campaign goes on."""
+    released = threading.Event()
+    monkeypatch.setattr(caller, "SLACK_SECONDS", 0.0)
+    monkeypatch.setattr(life_module, "LAMBDA_SECONDS", 0.1)
+    monkeypatch.setattr(life_module, "REQUEST_SECONDS", 0.1)
+    pointer = Serving.pointer
+
+    def waiting(self: Serving) -> ReleasePointer:
+        released.wait(10.0)
+        return pointer(self)
+
+    monkeypatch.setattr(Serving, "pointer", waiting)
+    life.ask()
+    released.set()
+    assert "no answer after" in life.violations[0]
+
+
+def test_a_plan_has_every_kind_from_the_beginning() -> None:
+    """So that a campaign that is cut short has some of each, and all cases are planned once."""
+    plan = {"api": 5000, "tables": 900, "faults": 9}
+    made = tasks(plan, 1)
+    assert {task.kind for task in made[:3]} == set(plan)
+    for kind, count in plan.items():
+        at = sorted((task.start, task.count) for task in made if task.kind == kind)
+        assert sum(size for _, size in at) == count
+        assert [start for start, _ in at] == [sum(size for _, size in at[:n]) for n in range(len(at))]
+
+
+def test_a_name_calls_a_case_again() -> None:
+    """With those before it in its task; a run of a service by itself."""
+    assert Task.named(Task("api", 3, 2000, 100).name(2005)) == Task("api", 3, 2000, 6)
+    assert Task.named(Task("faults", 3, 4, 4).name(6)) == Task("faults", 3, 6, 1)
+
+
+def test_a_worker_that_dies_is_a_finding(tmp_path: Path) -> None:
+    """Whatever killed it; another one takes its place."""
+    worker = campaign.Worker(multiprocessing.get_context("spawn"), tmp_path)
+    try:
+        assert worker.take(Task("api", 1, 0, 10))
+        worker.kill()
+        assert worker.is_lost()
+        outcome = worker.outcome()
+        assert outcome.cases == 0
+        assert outcome.findings == ["Task(kind='api', seed=1, start=0, count=10): the process died or hung (-9)"]
+        assert not worker.is_lost()
+    finally:
+        worker.stop()

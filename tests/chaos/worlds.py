@@ -1,0 +1,104 @@
+"""Two small worlds on the same interactions, whose catalogues differ by one item, and a trained model of each.
+
+The second world has an item more, the first of all, which shifts the rows of the others, and other
+titles: an answer from parts of both releases would show. Training is the one stage of the batch that
+an attack does not repeat: a night takes what was trained here and does all the rest by itself.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from batch.console import Narrator
+from batch.job import Job
+from batch.job import run as run_job
+from recsys.data.synthetic import WorldSize, world
+from recsys.settings import Settings
+
+NAMES = ("plain", "shifted")
+
+ENVIRON = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "30",
+    "LGBM_N_ESTIMATORS": "5",
+    "SHORTLIST_THREADS": "1",
+    "SHORTLIST_GATE": "off",
+}
+"""Settings of every batch here; the smallest models that there are."""
+
+SIZE = WorldSize(n_users=36, n_items=60, events_per_user=14.0, seed=7)
+
+
+@dataclass(frozen=True)
+class World:
+    """A catalogue, and where the work directory of a batch on it lies."""
+
+    name: str
+    items: Path
+    work: Path
+    titles: dict[str, str]
+    """By item id."""
+    categories: dict[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Worlds:
+    """Both worlds; interactions: the table that they share, sorted by time."""
+
+    by_name: dict[str, World]
+    interactions: pl.DataFrame
+
+    @property
+    def users(self) -> list[str]:
+        """Everybody who has interactions, in the order of their ids."""
+        return sorted(self.interactions["user_id"].unique())
+
+    @property
+    def items(self) -> list[str]:
+        """The items of both catalogues."""
+        return sorted(set.intersection(*(set(each.titles) for each in self.by_name.values())))
+
+
+def prepare(directory: Path, redis_url: str) -> Worlds:
+    """Makes and trains the worlds below `directory`; what is there already is used."""
+    interactions, items = _tables()
+    directory.mkdir(parents=True, exist_ok=True)
+    interactions.write_parquet(directory / "interactions.parquet")
+    first = items.head(1).with_columns(pl.lit("item-000-new").alias("item_id"))
+    tables = {"plain": items, "shifted": pl.concat([first, items])}
+    made = {name: _world(directory / name, name, tables[name], redis_url) for name in NAMES}
+    return Worlds(made, interactions)
+
+
+def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Interactions and items, whose ids nothing else in a store could hold by chance."""
+    made = world(SIZE)
+    user = pl.format("user-{}", pl.col("user_id").cast(pl.String).str.zfill(3)).alias("user_id")
+    item = pl.format("item-{}", pl.col("item_id").cast(pl.String).str.zfill(3)).alias("item_id")
+    interactions = made.interactions.with_columns(user, item).sort("timestamp", "user_id", "item_id")
+    return interactions, made.items.with_columns(item).sort("item_id")
+
+
+def _world(directory: Path, name: str, items: pl.DataFrame, redis_url: str) -> World:
+    directory.mkdir(exist_ok=True)
+    items = items.with_columns(pl.format(name + ": {}", pl.col("item_id")).alias("title"))
+    items.write_parquet(directory / "items.parquet")
+    told = {"REDIS_URL": redis_url, "SHORTLIST_NAMESPACE": f"trained-{name}"}
+    told |= {"SHORTLIST_ARTEFACTS": str(directory / "artefacts")}
+    tables = (str(directory.parent / "interactions.parquet"), str(directory / "items.parquet"), None)
+    narrator = Narrator(Console(file=io.StringIO()))
+    run_job(Job(*tables, directory / "work", Settings.from_env(ENVIRON | told), narrator))
+    rows = items.select("item_id", "title").rows()
+    names = _categories(items)
+    return World(name, directory / "items.parquet", directory / "work", dict(rows), names)
+
+
+def _categories(items: pl.DataFrame) -> dict[str, frozenset[str]]:
+    column = items["categories"]
+    values = column.to_list() if column.dtype == pl.List else [str(v).split("|") for v in column]
+    return {item: frozenset(v or ()) for item, v in zip(items["item_id"], values, strict=True)}
