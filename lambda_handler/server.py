@@ -173,6 +173,8 @@ _REFUSAL_HEAD = (
 )
 _UNPLAIN = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that take the long way: the answer depends on them."""
+_ALWAYS = tuple(path.encode() for path in ALWAYS)
+"""Ends of paths that the app itself looks at, as it knows which base path may stand before them."""
 
 WORDS = 3
 """Of a request line."""
@@ -302,7 +304,7 @@ def _is_plain(data: bytes) -> bool:
     if not ended or len(words) != WORDS or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"POST", b"DELETE"):
         return False
     fields = dict(field.partition(b":")[::2] for field in headers.lower().split(b"\r\n"))
-    if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].decode("latin-1") in ALWAYS:
+    if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].endswith(_ALWAYS):
         return False
     if fields.get(b"connection", b"keep-alive").strip() != b"keep-alive":
         return False

@@ -203,6 +203,8 @@ def test_a_busy_server_refuses_before_it_parses(running) -> None:
             status, headers, told = asks(client, request)
             assert (status, headers["retry-after"], told["error"]["code"]) == (503, "1", "overloaded")
             assert set(told["error"]) == {"type", "code", "message", "request_id"}
+        for path in (b"/health", b"/rec/health?a=b", b"/rec/v1/metrics"):
+            assert server._is_plain(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) is False
         assert asks(client, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")[0] == 200
         process.seats.taken = 0
         assert asks(client, GOOD)[0] == 200
