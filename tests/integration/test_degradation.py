@@ -177,12 +177,13 @@ def test_a_redis_that_comes_back_is_used_again(world) -> None:
     client = world.app()
     ask(client, user_id=world.known)
     lists = world.store.read_user(world.version, world.known)[0]
-    pointer, rows = world.store.redis.dump("own:release"), world.store.redis.dump(world.store.keys.items(world.version))
+    keys = ("own:release", world.store.keys.items(world.version), world.store.keys.user(world.known))
+    dumped = [world.store.redis.dump(key) for key in keys]
     world.server.stop()
     assert ask(client, user_id=world.known)["degraded"] is True
     world.server.start()
-    world.store.redis.restore("own:release", 0, pointer)
-    world.store.redis.restore(world.store.keys.items(world.version), 0, rows)
+    for key, content in zip(keys, dumped, strict=True):
+        world.store.redis.restore(key, 0, content)
     world.store.write_lists(world.version, [(world.known, lists)])
     world.seconds += 1.5
     assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
