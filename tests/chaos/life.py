@@ -321,7 +321,7 @@ class Life:
     def drain(self) -> None:
         """Events go into files, by a process that may be killed, or by two at once."""
         world = self.site.worlds.by_name["plain"]
-        kills = [self.rng.choice([0, self.rng.randrange(1, DRAIN_EFFECTS + 1)]) for _ in range(self.rng.choice([1, 2]))]
+        kills = [self.rng.choice([0, *([self.rng.randrange(1, DRAIN_EFFECTS + 1)] * 3)]) for _ in range(self.rng.choice([1, 2]))]
         self._ended([self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True)
 
     def _ended(self, made: Sequence[nights.Night], *, hindered: bool, quiet: bool = False) -> bool:
@@ -545,7 +545,7 @@ STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {
     "killed night": (1.2, Life.killed_night),
     "full disk": (0.4, Life.full_disk),
     "two nights": (0.4, Life.two_nights),
-    "drain": (1, Life.drain),
+    "drain": (2, Life.drain),
     "change release": (1, Life.change_release),
     "jump": (1, Life.jump),
     "restart": (0.7, Life.restart),
