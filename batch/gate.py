@@ -36,6 +36,9 @@ TIMEOUT_MS = 30_000
 DEPTH = 10
 SEED = 20260801
 
+LATEST = 1 << 53
+"""Unix seconds, the largest that a manifest may have: every integer up to it is a float as well."""
+
 FEWEST_USERS = 50
 """Users with new events, below which a comparison would say nothing."""
 
@@ -75,7 +78,7 @@ def _difference(pair: Mapping[str, float]) -> str:
 def _judged(report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings) -> Verdict:
     ours = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
     floor = float(report["methods"]["popularity"]["ndcg@10"]["value"])
-    if ours <= floor:
+    if not ours > floor:  # NaN is no better either
         refusal = f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data"
         return Verdict(refusal, "does not beat popularity")
     doubts = [check["detail"] for check in report["audit"] if check["outcome"] != HELD]
@@ -97,10 +100,10 @@ def _against(
     try:
         manifest = artefacts.manifest(serving)
         if same_window(manifest, dataset, report["protocol"]):
-            old = float(manifest["metrics"]["two_stage"]["ndcg@10"]["value"])
+            old = _number(manifest, 0, 1, "metrics", "two_stage", "ndcg@10", "value")
             new = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
             return _verdict(serving, new, old, margin, "on the same hold-out of the same data", certain=True)
-        truth = _unknown_to_both(dataset, cut, int(manifest["as_of"]))
+        truth = _unknown_to_both(dataset, cut, int(_number(manifest, -LATEST, LATEST, "as_of")))
         n_users = 0 if truth is None else len(truth)
         if truth is None or n_users < FEWEST_USERS:
             few = f"only {n_users} users took to an item that was new to them since {serving} was made"
@@ -118,7 +121,25 @@ def _against(
 
 def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: Protocol) -> bool:
     """Whether a release's report is about the hold-out of this very data."""
-    return bool(manifest["data"]["fingerprint"] == dataset.fingerprint and manifest["protocol"] == protocol)
+    same_data = _part(manifest, "data", "fingerprint") == dataset.fingerprint
+    return bool(same_data and _part(manifest, "protocol") == protocol)
+
+
+def _part(manifest: Mapping[str, Any], *names: str) -> object:
+    """What lies in a manifest below these names, each inside the one before; None where nothing does."""
+    value: object = manifest
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _number(manifest: Mapping[str, Any], low: float, high: float, *names: str) -> float:
+    """A number of a manifest. Raises CorruptArtefact where it is none, or is not from low to high."""
+    value = _part(manifest, *names)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    shown, where = repr(value)[:40], ".".join(names)
+    raise CorruptArtefact(f"its manifest has {shown} for {where}, not a number from {low:g} to {high:g}")
 
 
 def _verdict(serving: str, new: float, old: float, margin: float, window: str, *, certain: bool) -> Verdict:

@@ -36,7 +36,7 @@ from recsys.evaluation.page import write_page
 from recsys.evaluation.report import table as report_table
 from recsys.evaluation.report import write_json
 from recsys.event_files import pattern_of
-from recsys.events import Events, states_at
+from recsys.events import Events, Int64, states_at
 from recsys.index import measure
 from recsys.lease import Lease
 from recsys.pipeline import Model
@@ -73,6 +73,9 @@ PUBLISH = "publish"
 
 WATERMARK = "watermark.txt"
 """In the work directory: the position in the stream of events up to which the run has learnt."""
+
+FIRST_CLOCK_TIME = 100_000_000
+"""1973: times below are taken for sequence numbers."""
 
 TABLE_LAG_SECONDS = 86_400
 """How late a table may have what came over HTTP, where events are not drained: until then they count as newer than it."""
@@ -140,6 +143,16 @@ def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) 
     return reported if fold == 1 else inner_past(reported, protocol, params)
 
 
+def latest_known(times: Int64, started: float) -> float:
+    """Until when a table can have what came over HTTP: its own latest time that is not in the future.
+
+    times: int64[n] of the table; started: unix seconds at which it was read, which stands in where the times are no clock's.
+    """
+    past = times[times <= started]
+    latest = int(past.max()) if len(past) else 0
+    return latest if latest >= FIRST_CLOCK_TIME else started
+
+
 def features(job: Job) -> None:
     """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
     job.work.mkdir(parents=True, exist_ok=True)
@@ -162,8 +175,7 @@ def features(job: Job) -> None:
         (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
         evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
-        # Without drained events only the table's own latest time says what it can have of them, and it may be late.
-        in_table = position_at(min(started, int(dataset.events.time.max())) - TABLE_LAG_SECONDS)
+        in_table = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
         (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
     for note in loaded.notes:
         job.narrator.say(f"  {note}")
@@ -373,7 +385,9 @@ def run_stage(job: Job, name: str) -> None:
 def is_done(job: Job, name: str) -> bool:
     """Whether a stage finished on this very input and these settings."""
     mark = _mark(job, name)
-    return mark.exists() and mark.read_text() == _key(job, name)
+    if not mark.exists() or mark.read_text() != _key(job, name):
+        return False
+    return name != PUBLISH or publish.is_there(job.settings, job.work / "bundle")
 
 
 def _mark(job: Job, name: str) -> Path:

@@ -21,8 +21,8 @@ from batch.keeping import keep_operators_changes
 from batch.precompute import Precomputed, read_shards
 from batch.workplace import leased, local_run
 from recsys import releases
-from recsys.artefacts import Artefacts, ensure_fits, open_artefacts, verify
-from recsys.errors import ReleaseRefused
+from recsys.artefacts import Artefacts, ensure_fits, manifest_in, open_artefacts, verify
+from recsys.errors import CorruptArtefact, ReleaseRefused
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
 from recsys.lease import Lease
@@ -68,19 +68,30 @@ def publish(
             lease = stack.enter_context(leased(settings, local_run(bundle)))
         lease.confirm()
         _refuse_eviction(store)
+        releases.check_replaces(_readable_release(store), str(manifest["version"]), replaces)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         version = _written(store, bundle, lists, settings, narrator, manifest)
         try:
             releases.flip(store, version, lease, replaces)
         except ReleaseRefused:
-            store.retire(version, settings.list_ttl_seconds)
+            _retire_refused(store, version, settings.list_ttl_seconds)
             raise
         narrator.say(f"  release {version} is serving")
-        store.retire_strangers(version, NEWCOMER_SECONDS)
-        retired = retire_superseded(store, settings.list_ttl_seconds)
+        if store.is_retiring(version):  # by a batch that was overtaken and did not know of it
+            store.restore(version)
+        lease.confirm()
+        store.retire_strangers(_alive(store), NEWCOMER_SECONDS)
+        retired = retire_superseded(store, settings.list_ttl_seconds, lease.confirm)
         if retired:
             narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
     return version
+
+
+def _readable_release(store: RedisStore) -> ReleasePointer | None:
+    """The pointer; None for one that cannot be read, which the flip mends."""
+    with contextlib.suppress(CorruptArtefact):
+        return store.release()
+    return None
 
 
 def _refuse_eviction(store: RedisStore) -> None:
@@ -106,9 +117,15 @@ def _written(
     try:
         _write_and_verify(store, artefacts, bundle, lists, narrator, manifest)
     except ReleaseRefused:
-        store.retire(version, settings.list_ttl_seconds)
+        _retire_refused(store, version, settings.list_ttl_seconds)
         raise
     return version
+
+
+def _retire_refused(store: RedisStore, version: str, ttl: int) -> None:
+    """Lets what was written expire, unless it is of a release that serves and was being published again."""
+    if version not in _alive(store):
+        store.retire(version, ttl)
 
 
 def _write_and_verify(
@@ -129,24 +146,30 @@ def _write_and_verify(
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
 
 
-def retire_superseded(store: RedisStore, ttl: int) -> list[str]:
+def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]) -> list[str]:
     """Lets every release expire that neither serves, nor is a canary, nor would come back by a rollback; gives them.
 
     Only here keys get a time to live: a server that is full evicts keys that have one, and a refresh may be late. Only under
     a lease: the release that another batch is writing would be taken for one that was left behind.
     """
-    pointer = store.release()
-    kept = () if pointer is None else pointer.versions
     upkeep = Upkeep(store)
     retired: list[str] = []
     for version in upkeep.versions():
-        if version in kept:
+        confirm()  # else another batch may be writing this very release
+        if version in _alive(store):
             continue
         if store.retire(version, ttl):
             retired.append(version)
         elif store.popular(version) is None:
             upkeep.forget_release(version)
+        if version in _alive(store):  # an operator has promoted it meanwhile
+            store.restore(version)
     return retired
+
+
+def _alive(store: RedisStore) -> tuple[str, ...]:
+    pointer = _readable_release(store)
+    return () if pointer is None else pointer.versions
 
 
 def serving(settings: Settings) -> str | None:
@@ -154,6 +177,14 @@ def serving(settings: Settings) -> str | None:
     with contextlib.closing(_store(settings)) as store:
         pointer = store.release()
     return None if pointer is None else pointer.current
+
+
+def is_there(settings: Settings, bundle: Path) -> bool:
+    """Whether a release that was published is in Redis still, as far as it is anybody's: one that was superseded need not be."""
+    version = str(manifest_in(bundle)["version"])
+    with contextlib.closing(_store(settings)) as store:
+        pointer = store.release()
+        return pointer is not None and (version not in pointer.versions or store.is_whole(version))
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:

@@ -31,6 +31,8 @@ class Command:
 CONNECTION = (
     Command("ping", BOTH, "health; before a publication"),
     Command("client|setinfo", BOTH, "redis-py names itself on each new connection"),
+    Command("client|setname", BOTH, "redis-py, where the URL has `client_name`"),
+    Command("select", BOTH, "redis-py, where the URL names a database other than 0"),
     Command("cluster|slots", BOTH, "redis-py's cluster client reads the topology"),
     Command("command", BOTH, "redis-py's cluster client reads where a command's keys stand"),
     Command("asking", BOTH, "redis-py's cluster client follows a slot that moves"),

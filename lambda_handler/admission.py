@@ -82,7 +82,8 @@ class Admission:
                 self._check_size(int(value))
 
     def _check_room(self, scope: Scope) -> None:
-        if self._seats.full() and scope["path"] not in ALWAYS:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if self._seats.full() and path not in ALWAYS:
             raise self._refused("busy", refusal(503, "overloaded", BUSY, retry_after=SOON_SECONDS))
 
     def _check_size(self, size: int) -> None:

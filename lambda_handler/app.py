@@ -34,7 +34,7 @@ from lambda_handler.routes.users import add_users
 from lambda_handler.serving import Serving
 from lambda_handler.tallies import Tallies
 from lambda_handler.work import OnTheSpot, Pool, Work
-from recsys.errors import DeadlineExceeded, ShortlistError
+from recsys.errors import DeadlineExceeded, Overloaded, ShortlistError
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
@@ -144,7 +144,7 @@ def _lifespan(
         yield
         if tallies is not None:
             sender = Pool("counts", 1, metrics)
-            with suppress(DeadlineExceeded), deadline.within(LAST_SECONDS):
+            with suppress(DeadlineExceeded, Overloaded), deadline.within(LAST_SECONDS):
                 await sender.run(tallies.send)
             sender.close()
         work.close()

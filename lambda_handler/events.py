@@ -121,6 +121,15 @@ class Intake:
             if not left:
                 break
             left = [item for item, known in zip(left, self._catalogue(version, left), strict=True) if not known]
+        return self._unknown_anywhere(set(versions), left) if left else set()
+
+    def _unknown_anywhere(self, asked: set[str], items: list[str]) -> set[str]:
+        """The items that no other release in Redis has: one flipped a moment ago, or a canary that has just ended."""
+        left = items
+        for version in Upkeep(self._log.store).versions():
+            if left and version not in asked:
+                rows, _ = self._log.store.rows_of(version, left)
+                left = [item for item, row in zip(left, rows, strict=True) if row is None]
         return set(left)
 
     def _round(self, mail: dict[str, _Mail], rejects: list[Reject]) -> Taken:
@@ -135,6 +144,8 @@ class Intake:
         for user in list(mail):
             if known[user].deleted:
                 self._log.withdraw(list(mail[user].stream.values()))
+                if known[user].packed is not None:  # of an event whose process died before it could know of the deletion
+                    Upkeep(self._log.store).delete_user(user, int(self._now()))
             new, refused = _sorted_out(mail[user].events, known[user])
             rejects += refused
             duplicates += len(mail[user].events) - len(new) - len(refused)

@@ -20,6 +20,7 @@ from lambda_handler.request_log import Say, say, tell_once
 from lambda_handler.tallies import Tallies
 from lambda_handler.work import Work
 from recsys.counts import CountLog
+from recsys.errors import LoadFailed
 from recsys.settings import Settings
 from recsys.store import Guard, Keys, open_store
 from recsys.wire import ItemRecord, UserRecord
@@ -47,11 +48,16 @@ class LazyLive:
 
     @property
     def _live(self) -> Live:
+        """Raises LoadFailed where the heavy path cannot be imported or opened; the next use tries again."""
         with self._lock:
             if self._opened is None:
-                from lambda_handler.live import open_live
+                try:
+                    from lambda_handler.live import open_live
 
-                self._opened = open_live(self._settings, self._metrics.step, self._tallies, self._keys)
+                    self._opened = open_live(self._settings, self._metrics.step, self._tallies, self._keys)
+                except (ImportError, OSError) as error:  # a library that is missing, or that the disk does not give
+                    why = f"the live path cannot be opened ({type(error).__name__}: {error})"
+                    raise LoadFailed(f"{why}: mend the disk, or deploy the package again") from error
             return self._opened
 
     def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:

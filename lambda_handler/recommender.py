@@ -14,7 +14,7 @@ from lambda_handler.answers import PLAIN, Answer, Asked, Filters, Live, NothingT
 from lambda_handler.live_cache import LiveCache, digest_of
 from lambda_handler.metrics import Metrics
 from lambda_handler.serving import Serving
-from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable
+from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable, UnknownItem
 from recsys.store import Store
 from recsys.watermark import BEGINNING
 from recsys.wire import ShortlistRecord, UserRecord, unpack_user
@@ -74,8 +74,15 @@ class Recommender:
 
     def similar(self, item_id: str, k: int, filters: Filters) -> Answer:
         """The items most like one. Raises UnknownItem, and what the live path raises: there is no other source."""
-        version = self._serving.version()
-        ranked = self._live.similar(version, item_id, k, filters.without(self._serving.blocked()))
+        pointer = self._serving.pointer()
+        filters = filters.without(self._serving.blocked())
+        try:
+            version, ranked = pointer.current, self._live.similar(pointer.current, item_id, k, filters)
+        except UnknownItem:
+            if pointer.canary is None:
+                raise
+            version = pointer.canary.version  # whose items its users are shown
+            ranked = self._live.similar(version, item_id, k, filters)
         return self._flagged(Answer(ranked, "live", version))
 
     def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
@@ -99,7 +106,7 @@ class Recommender:
             self._serving.degraded(error)
             return self._popular_or_rest(version, asked.k, asked.filters, degraded=True)
         record = self._serving.unpacked(packed)
-        if record is not None and asked.use_cache and asked.shape == PLAIN and (latest or BEGINNING) <= record.watermark:
+        if record is not None and asked.use_cache and asked.shape == PLAIN and _is_fresh(record, latest):
             hit = self._hit(version, record, asked)
             if hit is not None:
                 return hit
@@ -239,3 +246,14 @@ def _followed_by(first: Ranked, second: Ranked) -> Ranked:
         scores=first.scores + second.scores,
         retrieval=first.retrieval + second.retrieval,
     )
+
+
+def _is_fresh(listed: ShortlistRecord, latest: int | None) -> bool:
+    """Whether the list has learnt from the user's latest accepted event.
+
+    A user whose record is gone has none that is known, which proves nothing; lists of older batches, which name no
+    watermark, are from before records named positions.
+    """
+    if latest is None:
+        return listed.watermark == BEGINNING
+    return latest <= listed.watermark

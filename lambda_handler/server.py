@@ -23,7 +23,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lambda_handler.admission import ALWAYS, BUSY
+from lambda_handler.admission import ALWAYS, BODY_BYTES, BUSY, MEBIBYTE
 from lambda_handler.envelope import SOON_SECONDS
 from lambda_handler.metrics import Metrics
 from lambda_handler.work import InPools, Seats
@@ -47,6 +47,13 @@ SPARE_FILES = 100
 
 UNREAD_BYTES = 1 << 18
 """Of a body that is thrown away after its request was answered; a longer one costs the connection."""
+
+RAW_BYTES = 2 * BODY_BYTES + (1 << 16)
+"""Of a request as it is sent, with its head, and the sizes and extensions of chunks around its body."""
+
+RAW_LINES = 10_000
+"""Line ends in a request as it is sent. Each chunk has two, and costs the event loop as much as a kilobyte: a mebibyte that
+came byte by byte would hold it up for seconds. 500 events with a line for each field have half as many."""
 
 LINGER_SECONDS = 1.0
 """For how long a refused body is thrown away, so that its sender comes to read why."""
@@ -171,8 +178,17 @@ _REFUSAL_HEAD = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %b\r\ncontent-length: %%d\r\n\r\n"
     % SOON_SECONDS.encode()
 )
+_SPLIT = (
+    b'{"error":{"type":"invalid_request_error","code":"body_too_large","message":"body: it may take %d MiB and %d lines and '
+    b'chunks at most as it is sent: send it in larger chunks, or in parts","request_id":"%%b"}}'
+) % (RAW_BYTES // MEBIBYTE, RAW_LINES // 2)
+_SPLIT_HEAD = (
+    b"HTTP/1.1 413 Content Too Large\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+)
 _UNPLAIN = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that take the long way: the answer depends on them."""
+_ALWAYS = tuple(path.encode() for path in ALWAYS)
+"""Ends of paths that the app itself looks at, as it knows which base path may stand before them."""
 
 WORDS = 3
 """Of a request line."""
@@ -186,7 +202,7 @@ class Connection(H11Protocol):
         self._metrics, self._seats, self._most = metrics, seats, most
         self._has_part = False
         self._since = self.loop.time()
-        self._unread = 0
+        self._unread = self._raw = self._lines = 0
         self._head: asyncio.TimerHandle | None = None
         self._write: asyncio.TimerHandle | None = None
 
@@ -214,6 +230,11 @@ class Connection(H11Protocol):
                 return
         if self._seats.full() and self._refuse(data):
             return
+        self._raw += len(data)
+        self._lines += data.count(b"\n")
+        if self._raw > RAW_BYTES or self._lines > RAW_LINES:
+            self._refuse_rest()
+            return
         super().data_received(data)
         self._has_part = self.is_waiting()
         if self._has_part:
@@ -240,9 +261,25 @@ class Connection(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         return True
 
+    def _refuse_rest(self) -> None:
+        """Ends a request that is sent in too many pieces before these are parsed; with 413, unless its answer has begun."""
+        cycle = None if self.is_waiting() else self.cycle
+        if self._owes_only_body() or (cycle is not None and cycle.response_started):
+            self._drop("split_body")
+            return
+        self._stop_head()
+        self._metrics.count("shortlist_refused_total", reason="split_body")
+        body = _SPLIT % uuid.uuid4().hex.encode()
+        self.transport.write(_SPLIT_HEAD % len(body) + body)
+        if cycle is not None:  # the app gives up, and writes nothing more
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.linger()  # type: ignore[attr-defined]
+
     def on_response_complete(self) -> None:
         """Waits for the next request from now on."""
         self._since = self.loop.time()
+        self._raw = self._lines = 0
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -302,7 +339,7 @@ def _is_plain(data: bytes) -> bool:
     if not ended or len(words) != WORDS or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"POST", b"DELETE"):
         return False
     fields = dict(field.partition(b":")[::2] for field in headers.lower().split(b"\r\n"))
-    if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].decode("latin-1") in ALWAYS:
+    if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].endswith(_ALWAYS):
         return False
     if fields.get(b"connection", b"keep-alive").strip() != b"keep-alive":
         return False
@@ -330,6 +367,10 @@ class _Lingering:
         if self.lingering or not self._connection.owes_data() or not self._transport.can_write_eof():
             self._transport.close()
             return
+        self.linger()
+
+    def linger(self) -> None:
+        """Closes for writing, and a little later for reading; what comes meanwhile is thrown away."""
         self.lingering = True
         self._transport.write_eof()
         self._connection.flow.resume_reading()

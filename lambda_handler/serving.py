@@ -92,9 +92,12 @@ class Serving:
         return Path(self._settings.bundle_dir) / "shortlist" / f"{self._settings.namespace.replace('/', '_')}.release"
 
     def blocked(self) -> frozenset[str]:
-        """The items never to be shown, read again as often as the release; the last ones known while Redis is away."""
+        """The items never to be shown, read again as often as the release; the last ones known while Redis is away.
+
+        A Redis that has lost the release has lost these, too.
+        """
         read_at = self._clock()
-        if read_at - self._blocked[0] >= self._settings.release_cache_seconds:
+        if read_at - self._blocked[0] >= self._settings.release_cache_seconds and not self.is_remembered:
             try:
                 self._blocked = (read_at, self._store.blocked())
             except StoreUnavailable as error:
@@ -112,7 +115,11 @@ class Serving:
         Raises:
             Unavailable: Redis has lost the catalogue, and the bundle, which has it too, cannot be read.
         """
-        version = self.version()
+        pointer = self.pointer()
+        shown = (pointer.current,) if pointer.canary is None else (pointer.current, pointer.canary.version)
+        return next((item for version in shown if (item := self._item(version, item_id)) is not None), None)
+
+    def _item(self, version: str, item_id: str) -> ItemRecord | None:
         rows, is_whole = self._store.rows_of(version, [item_id])
         item = None if rows[0] is None else self.records(version, [rows[0]])[0]
         if item is None and (rows[0] is not None or not is_whole):

@@ -187,16 +187,26 @@ class Pool:
         return self._clock() - max(begun) if len(begun) >= self._threads else 0.0
 
     def _put(self, job: _Job) -> None:
-        self._metrics.move("shortlist_waiting", 1, pool=self._name)
         if self._started < self._threads and len(self._running) + self._queue.qsize() >= self._started:
             self._start()
+        self._metrics.move("shortlist_waiting", 1, pool=self._name)
         self._queue.put(job)
 
     def _start(self) -> None:
+        """Adds a thread where there may be one more; raises Overloaded where there is none and none can begin."""
         with self._lock:
-            if self._started < self._threads:
-                self._started += 1
-                Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+            if self._started >= self._threads:
+                return
+            name = f"{self._name}-{self._started + 1}"
+            try:
+                Thread(target=self._work, name=name, daemon=True).start()
+            except (RuntimeError, MemoryError) as error:  # no thread or no memory is left
+                if self._started == 0:
+                    self._metrics.count("shortlist_refused_total", reason="queue")
+                    message = f"no thread can begin ({error}): send it again later"
+                    raise Overloaded(message) from error
+                return  # the threads that there are will come to it
+            self._started += 1  # counted only now: one that never began would never take work
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:

@@ -104,7 +104,10 @@ def _shaped(file: BinaryIO, body: bytes | mmap.mmap, size: int, start: int, shap
     count = math.prod(shape)
     if size != start + count * np.dtype(dtype).itemsize:
         raise _corrupt(file, f"has {size - start} bytes for an array of shape {shape}")
-    return np.frombuffer(body, dtype, count, start).reshape(shape)
+    try:
+        return np.frombuffer(body, dtype, count, start).reshape(shape)
+    except ValueError as error:  # of no bytes, and with more values along its other axes than numpy counts
+        raise _corrupt(file, f"has the shape {shape}") from error
 
 
 def finite_within(values: NDArray[Any], largest: float, *, unknown: bool = False) -> bool:

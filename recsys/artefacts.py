@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,9 @@ FILES = 64
 
 PART_BYTES, STREAMS = 8 << 20, 8
 """A release is downloaded in parts of this size, so many at a time: one stream of S3 gives less than a function takes."""
+
+MANIFEST_SECONDS = 30.0
+"""Longest download of a manifest or a note."""
 
 DOWNLOAD_SECONDS = 300.0
 """Longest download of a release: 480 MiB at 1.6 MiB a second. A reply that drips does not hold up others for ever."""
@@ -412,7 +416,7 @@ class S3Artefacts:
         where, (start, stop) = f"s3://{self._bucket}/{key}", span
         with s3.errors(self._bucket):
             answer = self._part(key, start, stop)
-        with contextlib.closing(answer["Body"]) as body, path.open("r+b") as file:
+        with contextlib.closing(_arriving(answer)) as body, path.open("r+b") as file:
             if answer["ContentLength"] != stop - start:
                 raise CorruptArtefact(f"{where} has another size than its manifest says: activate another release")
             file.seek(start)
@@ -420,8 +424,7 @@ class S3Artefacts:
                 with s3.errors(self._bucket):
                     block = body.read(min(_BLOCK, stop - file.tell()))
                 if not block or time.monotonic() > ends:
-                    why = f"took more than {DOWNLOAD_SECONDS:.0f} s" if block else "broke off"
-                    raise ArtefactsUnavailable(f"the download of {where} {why}: check the network; it is tried again")
+                    raise _interrupted(where, f"took more than {DOWNLOAD_SECONDS:.0f} s" if block else "broke off")
                 file.write(block)
 
     def _part(self, key: str, start: int, stop: int) -> Mapping[str, Any]:
@@ -450,12 +453,22 @@ class S3Artefacts:
         key = self._key(_plain(version), MANIFEST)
         with s3.errors(self._bucket):
             try:
-                body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read(MANIFEST_BYTES + 1)
+                return self._whole(key, MANIFEST_BYTES + 1)
             except self._client.exceptions.ClientError as error:
                 if error.response["Error"]["Code"] in _NOT_FOUND:
                     raise _missing(version, f"s3://{self._bucket}/{self._prefix}") from error
                 raise
-        return body
+
+    def _whole(self, key: str, most: int) -> bytes:
+        """An object's bytes, up to `most` of them. Raises ArtefactsUnavailable where they do not come in time."""
+        ends, found = time.monotonic() + MANIFEST_SECONDS, bytearray()
+        with contextlib.closing(_arriving(self._client.get_object(Bucket=self._bucket, Key=key))) as body:
+            while len(found) < most and (block := body.read(min(_BLOCK, most - len(found)))):
+                if time.monotonic() > ends:
+                    where = f"s3://{self._bucket}/{key}"
+                    raise _interrupted(where, f"took more than {MANIFEST_SECONDS:.0f} s")
+                found += block
+        return bytes(found)
 
     def address(self, version: str, name: str) -> str:
         """See `Artefacts`."""
@@ -495,7 +508,7 @@ class S3Artefacts:
         """See `Artefacts`."""
         with s3.errors(self._bucket):
             try:
-                return bytes(self._client.get_object(Bucket=self._bucket, Key=self._key(NOTES, name))["Body"].read())
+                return self._whole(self._key(NOTES, name), sys.maxsize)
             except self._client.exceptions.ClientError as error:
                 if error.response["Error"]["Code"] in _NOT_FOUND:
                     return None
@@ -514,6 +527,34 @@ class S3Artefacts:
             if error.response["Error"]["Code"] in _TAKEN:
                 raise _already(version, f"s3://{self._bucket}/{self._prefix}") from error
             raise
+
+
+class _Arriving:
+    """A stream whose `read` gives what has arrived, where urllib3's waits until it has all that was asked for.
+
+    So whoever reads may look at the clock after each wait for the network, however slowly bytes come.
+    """
+
+    def __init__(self, raw: Any) -> None:  # noqa: ANN401 - urllib3's response
+        self._raw = raw
+
+    def read(self, amt: int | None = None) -> bytes:
+        """At least one byte and at most `amt`; none at the end."""
+        return bytes(self._raw.read1(amt))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the stream has
+        return getattr(self._raw, name)
+
+
+def _arriving(answer: Mapping[str, Any]) -> Any:  # noqa: ANN401 - botocore's streaming body
+    """The body of an answer, whose `read` does not wait for more than has arrived; lengths and checksums are still checked."""
+    body = answer["Body"]
+    body._raw_stream = _Arriving(body._raw_stream)  # noqa: SLF001 - botocore offers no such read
+    return body
+
+
+def _interrupted(where: str, why: str) -> ArtefactsUnavailable:
+    return ArtefactsUnavailable(f"the download of {where} {why}: check the network; it is tried again")
 
 
 def _copy(directory: Path, manifest: dict[str, Any], body: bytes) -> Release | None:

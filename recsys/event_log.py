@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import msgpack
 
-from recsys.store import RedisStore, bounded
-from recsys.watermark import BEGINNING, position_in, position_of
+from recsys.store import RedisStore, bounded, replies_or_none
+from recsys.watermark import BEGINNING, position_of, readable_position
 from recsys.wire import EventRecord, UserRecord, pack_event, pack_user
 
 DAY_SECONDS = 86_400
@@ -96,12 +96,13 @@ class EventLog:
             pipe.hmget(self.store.keys.user(user), "h", "s", _field(window), _field(window - 1))
             pipe.hexists(self.store.keys.deleted(), self.store.keys.digest(user))
         pipe.xlen(self.store.keys.events())
-        *replies, waiting = pipe.execute()
+        keys = [key for user in users for key in (self.store.keys.user(user), None)]
+        *replies, waiting = replies_or_none(self.store, pipe, [*keys, None])
         known: dict[str, Known] = {}
         for user, fields, deleted in zip(users, replies[::2], replies[1::2], strict=True):
-            packed, position, now, before = fields
+            packed, position, now, before = fields or (None,) * 4
             marks = _marks(now, window), _marks(before, window - 1)
-            known[user] = Known(packed, position_in(position) or BEGINNING, *marks, bool(deleted))
+            known[user] = Known(packed, readable_position(position), *marks, bool(deleted))
         return known, int(waiting)
 
     @bounded

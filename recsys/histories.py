@@ -50,6 +50,7 @@ def with_events(record: UserRecord, events: Sequence[Happened]) -> UserRecord:
         n_events=record.n_events + len(events),
         seen=seen,
         positions=tuple(event.position for event in kept) if any(event.position for event in kept) else (),
+        spilled=max([record.spilled, *(event.position for event in past)]),
     )
 
 
@@ -66,7 +67,8 @@ def merge(learnt: UserRecord, stored: UserRecord | None, watermark: int) -> User
     newer = [event for event in events_of(stored) if event.position > watermark]
     fresh = [event for event in newer if (event.item, event.time) not in known]
     merged = with_events(learnt, fresh)
-    if len(newer) < KEPT_EVENTS:
+    if stored.spilled <= watermark:
         return merged
-    # So many are new that some have left the window: which of the seen items were theirs, nobody knows.
-    return replace(merged, seen=tuple(dict.fromkeys((*stored.seen, *merged.seen))))
+    # A newer event has left the window for the seen items: which of those is its item, nobody knows any more.
+    seen = tuple(dict.fromkeys((*stored.seen, *merged.seen)))
+    return replace(merged, seen=seen, spilled=max(merged.spilled, stored.spilled))

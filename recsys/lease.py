@@ -29,9 +29,13 @@ LEASE_SECONDS = 60.0
 RENEWALS = 4
 """Renewals in the life of a lease, so that three may fail before it lapses."""
 
+# A lease without an end, as a restored dump may have it, begins its life when it is first met: nobody would renew or end it.
 _TAKE = """
 local holder = redis.call('GET', KEYS[1]) or ''
-if holder ~= ARGV[1] then return {0, holder} end
+if holder ~= ARGV[1] then
+  if redis.call('TTL', KEYS[1]) == -1 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+  return {0, holder}
+end
 local token = (tonumber(redis.call('GET', KEYS[2])) or 0) + 1
 redis.call('SET', KEYS[2], string.format('%d', token))
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])

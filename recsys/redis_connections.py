@@ -33,7 +33,7 @@ RETRIES = 1
 MOST_CONNECTIONS = 10_000
 """No limit of its own: a thread takes one connection at a time, and the server's threads are bounded."""
 
-_ROLES = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED")
+_ROLES = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED")
 """Replies of a server that cannot serve for now, or no longer: another one may have taken its place behind the name."""
 
 _ROLE = re.compile(rf"(?:^|-)({'|'.join(_ROLES)})\b")

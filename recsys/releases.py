@@ -39,14 +39,19 @@ def flip(store: Store, version: str, lease: Lease | None = None, replaces: objec
     def changed(old: ReleasePointer | None) -> ReleasePointer:
         if old is not None and old.current == version:
             return old
-        if old is not None and replaces is not ANY and old.current != replaces:
-            raise overtaken(version)
+        check_replaces(old, version, replaces)
         return ReleasePointer(version, None if old is None else old.current)
 
     if lease is None:
         return change(store, changed, new_token=True)
     lease.confirm()  # a lease that lapsed while Redis was away is taken again, if nobody else had it
     return change(store, changed, lease.proof)
+
+
+def check_replaces(old: ReleasePointer | None, version: str, replaces: object) -> None:
+    """Raises ReleaseRefused where `version` may not take the place of what serves; see `flip`."""
+    if old is not None and old.current != version and replaces is not ANY and old.current != replaces:
+        raise overtaken(version)
 
 
 def change(store: Store, changed: Changed, lease: LeaseProof | None = None, *, new_token: bool = False) -> ReleasePointer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from recsys.errors import ArtefactsUnavailable, InvalidSettings
 
 SCHEME = "s3://"
+
+_SIGN_IN = re.compile(r"://.*@", re.DOTALL)
 
 
 def bucket_and_prefix(uri: str, setting: str) -> tuple[str, str]:
@@ -31,6 +34,11 @@ def open_client() -> Any:  # noqa: ANN401 - boto3 clients have no static type
     return boto3.client("s3", config=Config(connect_timeout=3, read_timeout=30, retries={"max_attempts": 3, "mode": "standard"}))
 
 
+def without_secrets(error: BaseException) -> str:
+    """The text of an error, whose address of an endpoint may have a user and a password."""
+    return _SIGN_IN.sub("://…@", str(error))
+
+
 @contextmanager
 def errors(bucket: str) -> Iterator[None]:
     """Turns what boto3 raises into ArtefactsUnavailable, also where the answer is none of S3's (a proxy's page)."""
@@ -42,5 +50,6 @@ def errors(bucket: str) -> Iterator[None]:
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError, ResponseParserError, HTTPError) as error:
-        message = f"s3://{bucket} does not answer as it should ({error}): check its name, the network and permissions"
+        why = without_secrets(error)
+        message = f"s3://{bucket} does not answer as it should ({why}): check its name, the network and permissions"
         raise ArtefactsUnavailable(message) from error

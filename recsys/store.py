@@ -39,17 +39,25 @@ R = TypeVar("R")
 PIPELINE = 500
 """Commands sent to Redis in one go."""
 
+WHOLE = ""
+"""The field of a catalogue's rows that says how many there are: no item has an empty id."""
+
 ATTEMPTS = 10
 """How often a user's record that others change at the same moment is merged again."""
 
 MOST_LIVE = 32
 """Live results kept of one user in one release; the next one starts afresh, so that odd questions fill no memory."""
 
-# A record is written only over the one it was made from; the batch's records have no time to live.
+# A record is written only over the one it was made from, and never by a batch that has learnt less than the one before it: a run
+# that was overtaken may still be writing. The batch's records have no time to live. A position that cannot be read is mended.
+# KEYS user; ARGV expected record, new record, its latest position, the batch's watermark. Positions exceed Lua's exact numbers.
 _REPLACE = """
+local function below(a, b) return #a < #b or (#a == #b and a < b) end
 if (redis.call('HGET', KEYS[1], 'h') or '') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'h', ARGV[2])
-redis.call('HSETNX', KEYS[1], 's', '0')
+if below(ARGV[4], redis.call('HGET', KEYS[1], 'w') or '0') then return 1 end
+redis.call('HSET', KEYS[1], 'h', ARGV[2], 'w', ARGV[4])
+local latest = redis.call('HGET', KEYS[1], 's')
+if not latest or #latest > 19 or not string.match(latest, '^%d+$') then redis.call('HSET', KEYS[1], 's', ARGV[3]) end
 redis.call('HDEL', KEYS[1], 'n')
 redis.call('PERSIST', KEYS[1])
 return 1
@@ -148,7 +156,7 @@ class Keys:
         return f"{self.namespace}:{version}:items"
 
     def rows(self, version: str) -> str:
-        """A hash: item id -> item row."""
+        """A hash: item id -> item row; "" -> the number of items, which is there once all are."""
         return f"{self.namespace}:{version}:rows"
 
     def popular(self, version: str) -> str:
@@ -156,10 +164,10 @@ class Keys:
         return f"{self.namespace}:{version}:popular"
 
     def user(self, user: str) -> str:
-        """A hash of a user: s, h, e0 and e1.
+        """A hash of a user: s, h, w, e0 and e1.
 
         s: the position of their latest accepted event in the stream, 0 where all came from the batch's table; h: the packed
-        UserRecord; e0, e1: the marks of events sent lately.
+        UserRecord; w: the watermark of the batch that wrote it last; e0, e1: the marks of events sent lately.
         """
         return f"{self.namespace}:user:{{{user}}}"
 
@@ -275,8 +283,8 @@ class Store(Protocol):
     def is_retiring(self, version: str) -> bool:
         """Whether what belongs to a release expires."""
 
-    def retire_strangers(self, version: str, ttl: int) -> int:
-        """Lets the records of users expire who have no list in this release; gives their number."""
+    def retire_strangers(self, versions: Sequence[str], ttl: int) -> int:
+        """Lets the records of users expire who have no list in any of these releases; gives their number."""
 
     def blocked(self) -> frozenset[str]:
         """The ids of items never to be shown."""
@@ -411,20 +419,26 @@ class RedisStore(RedisLink):
         pipe = self.redis.pipeline(transaction=False)
         for user in records:
             pipe.hget(self.keys.user(user), "h")
-        stored = pipe.execute()
+        stored = replies_or_none(self, pipe, [self.keys.user(user) for user in records])
         pipe = self.redis.pipeline(transaction=False)
         for (user, record), known in zip(records.items(), stored, strict=True):
-            merged = pack_user(merge(record, _readable(known), watermark))
+            merged = merge(record, _readable(known), watermark)
+            latest = max([merged.spilled, *merged.positions])
+            arguments = (known or b"", pack_user(merged), latest, watermark)
             # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
-            pipe.execute_command("EVAL", _REPLACE, 1, self.keys.user(user), known or b"", merged)
+            pipe.execute_command("EVAL", _REPLACE, 1, self.keys.user(user), *arguments)
         return [user for user, done in zip(records, pipe.execute(), strict=True) if not done]
 
     @bounded
     def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]]) -> None:
         """See `Store`."""
+        self.redis.hdel(self.keys.rows(version), WHOLE)  # half a catalogue proves nothing
+        number = 0
         for chunk in _chunks(items):
             self.redis.hset(self.keys.items(version), mapping={row: pack_item(item) for row, item in chunk})
             self.redis.hset(self.keys.rows(version), mapping={item.id: row for row, item in chunk})
+            number += len(chunk)
+        self.redis.hset(self.keys.rows(version), WHOLE, number)
         self.redis.persist(self.keys.items(version))  # where a retired release is published again
         self.redis.persist(self.keys.rows(version))
 
@@ -438,24 +452,21 @@ class RedisStore(RedisLink):
     @bounded
     def rows_of(self, version: str, item_ids: Sequence[str]) -> tuple[list[int | None], bool]:
         """See `Store`."""
-        if not item_ids:
-            return [], True
+        return self._rows_of(version, item_ids) if item_ids else ([], True)
+
+    def _rows_of(self, version: str, item_ids: Sequence[str]) -> tuple[list[int | None], bool]:
         pipe = self.redis.pipeline(transaction=False)
-        pipe.hmget(self.keys.rows(version), list(item_ids))
+        pipe.hmget(self.keys.rows(version), [*item_ids, WHOLE])
         pipe.hlen(self.keys.rows(version))
         pipe.hlen(self.keys.items(version))
-        rows, n_rows, n_items = pipe.execute()
-        return [_row(row) for row in rows], 0 < n_rows == n_items
+        found, n_rows, n_items = pipe.execute()
+        *rows, number = map(_row, found)
+        return rows, number is not None and number == n_rows - 1 == n_items
 
     @bounded
     def is_whole(self, version: str) -> bool:
-        """See `Store`: a hash is evicted whole or not at all, so that equal lengths show both halves of the catalogue."""
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.hlen(self.keys.rows(version))
-        pipe.hlen(self.keys.items(version))
-        pipe.exists(self.keys.popular(version))
-        n_rows, n_items, popular = pipe.execute()
-        return bool(0 < n_rows == n_items and popular)
+        """See `Store`: a hash is evicted whole or not at all, and its number of items is written last."""
+        return self._rows_of(version, [WHOLE])[1] and bool(self.redis.exists(self.keys.popular(version)))
 
     @bounded
     def write_popular(self, version: str, packed: bytes) -> None:
@@ -469,8 +480,9 @@ class RedisStore(RedisLink):
 
     @bounded
     def retire(self, version: str, ttl: int) -> int:
-        """See `Store`: a key whose time runs already keeps its time."""
-        return sum(self._of_every_key(version, lambda pipe, key: pipe.expire(key, ttl, nx=True)))
+        """See `Store`: a key whose time runs already keeps its time. The popular list goes first, as `is_retiring` asks it."""
+        first = int(self.redis.expire(self.keys.popular(version), ttl, nx=True))
+        return first + sum(self._of_every_key(version, lambda pipe, key: pipe.expire(key, ttl, nx=True)))
 
     @bounded
     def restore(self, version: str) -> bool:
@@ -495,19 +507,25 @@ class RedisStore(RedisLink):
         return int(self.redis.ttl(self.keys.popular(version))) >= 0
 
     @bounded
-    def retire_strangers(self, version: str, ttl: int) -> int:
+    def retire_strangers(self, versions: Sequence[str], ttl: int) -> int:
         """See `Store`: a table that forgets a user is followed, and a record whose time runs already keeps its time."""
+        is_deleted = self._is_deleted()
         prefix = self.keys.users()
         number = 0
         for chunk in _chunks(self.redis.scan_iter(match=_literal(prefix) + "*", count=10 * PIPELINE)):
             users = [text[len(prefix) + 1 : -1] for text in map(_text, chunk) if text is not None]
             pipe = self.redis.pipeline(transaction=False)
             for user in users:
-                pipe.exists(self.keys.list(version, user))
-            strangers = [user for user, has_list in zip(users, pipe.execute(), strict=True) if not has_list]
+                for version in versions:
+                    pipe.exists(self.keys.list(version, user))
+            listed = iter(pipe.execute())
+            has_list = {user: any([next(listed) for _ in versions]) for user in users}  # noqa: C419 - all are to be drawn
             pipe = self.redis.pipeline(transaction=False)
-            for user in strangers:
-                pipe.expire(self.keys.user(user), ttl, nx=True)
+            for user in users:
+                if is_deleted(user):  # written while they were deleted, by a run that ended before it could know
+                    pipe.delete(self.keys.user(user))
+                elif not has_list[user]:
+                    pipe.expire(self.keys.user(user), ttl, nx=True)
             number += sum(pipe.execute())
         return number
 
@@ -520,6 +538,9 @@ class RedisStore(RedisLink):
     @bounded
     def is_deleted(self) -> Callable[[str], bool]:
         """See `Store`."""
+        return self._is_deleted()
+
+    def _is_deleted(self) -> Callable[[str], bool]:
         digests = frozenset(self.redis.hkeys(self.keys.deleted()))
         return lambda user: self.keys.digest(user).encode() in digests
 
@@ -543,6 +564,25 @@ class RedisStore(RedisLink):
         keys = (self.keys.live(version, user), self.keys.user(user), self.keys.claim(user))
         of_record = hashlib.sha1(record, usedforsecurity=False).hexdigest()
         return bool(self.redis.eval(_WRITE_LIVE, len(keys), *keys, of_record, digest, packed, ttl, MOST_LIVE))
+
+
+def replies_or_none(store: RedisStore, pipe: Any, keys: Sequence[str | None]) -> list[Any]:  # noqa: ANN401 - redis-py's
+    """The replies to one command for each of `keys`; None for a user's key of another type, which is removed.
+
+    Such a key is nobody's record, and must not cost the users of the same round trip theirs. What a command for None is
+    refused for is raised.
+    """
+    from redis.exceptions import ResponseError
+
+    replies = pipe.execute(raise_on_error=False)
+    for at, reply in enumerate(replies):
+        key = keys[at]
+        if key is not None and isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
+            store.redis.delete(key)
+            replies[at] = None
+        elif isinstance(reply, Exception):
+            raise reply
+    return list(replies)
 
 
 def _chunks(values: Iterable[R]) -> Iterator[list[R]]:

@@ -10,7 +10,7 @@ import msgpack
 
 from recsys.errors import CorruptArtefact, InvalidInput
 from recsys.event_log import stream_ids
-from recsys.store import RedisStore, bounded
+from recsys.store import RedisStore, bounded, replies_or_none
 
 MOST_BLOCKED = 10_000
 """Blocked items, which every process keeps in memory."""
@@ -55,8 +55,10 @@ class Upkeep:
     @bounded
     def versions(self) -> list[str]:
         """Every release of which anything may be in the store, oldest first: an interrupted publication's too."""
-        pointer = self.store.release()
-        versions = set(() if pointer is None else pointer.versions)
+        versions: set[str] = set()
+        with suppress(CorruptArtefact):  # a pointer that cannot be read leads to none; the notes are there all the same
+            pointer = self.store.release()
+            versions.update(() if pointer is None else pointer.versions)
         for name in self.store.redis.hkeys(self.store.keys.releases()):
             with suppress(UnicodeDecodeError):  # which is no release's version
                 versions.add(name.decode())
@@ -71,7 +73,9 @@ class Upkeep:
         """
         redis, keys = self.store.redis, self.store.keys
         redis.hsetnx(keys.deleted(), keys.digest(user), now)
-        waiting = stream_ids(redis.hmget(keys.user(user), "e0", "e1"))
+        pipe = redis.pipeline(transaction=False)
+        pipe.hmget(keys.user(user), "e0", "e1")
+        waiting = stream_ids(replies_or_none(self.store, pipe, [keys.user(user)])[0] or ())
         if waiting:
             redis.xdel(keys.events(), *waiting)
         pipe = redis.pipeline(transaction=False)

@@ -32,8 +32,13 @@ LAST_POSITION = 100
 """The largest place of an item in an answer, since no answer is longer."""
 
 # Both regex engines that read these have ASCII classes spelt out: `\d` is any script's digits.
-CONTROL = r"[\x00-\x1f\x7f-\x9f]"
-"""A control character, which would break lines, headers and logs."""
+_REPLACED = "\ufffd"
+_NO_TEXT = rf"\x00-\x1f\x7f-\x9f{_REPLACED}"
+CONTROL = f"[{_NO_TEXT}]"
+"""A control character, which would break lines, headers and logs; or U+FFFD, which stands for bytes that were no text.
+
+Servers decode paths and queries with it: many requests would be about one id.
+"""
 
 WHOLE = r"(-?[0-9]+)\.0+"
 """Text of a whole number with a fraction of zeros, which is read as the integer."""
@@ -42,7 +47,7 @@ ROUNDED = r"[+-]?[0-9]+(?:[.,][0-9]*[eE][+-]?|[eE]\+)[0-9]+"
 """Text of a float in exponent form, as spreadsheets and data frames write large ids."""
 
 FLOAT_RULE = "a float beyond 2^53 has lost digits, give text or int64"
-CONTROL_RULE = "control characters are not allowed, remove them"
+CONTROL_RULE = "control characters and U+FFFD are not allowed, remove them"
 LENGTH_RULE = f"at most {LONGEST_ID} characters are allowed, use a shorter id"
 ID_FAULTS = (FLOAT_RULE, CONTROL_RULE, LENGTH_RULE)
 """Why a given id is refused, in the order in which the rules are tried."""
@@ -53,8 +58,8 @@ WEIGHT_RULE = f"a weight must be a finite number from 0 to {HEAVIEST!r}"
 ID_PATTERN = (
     f"^[{BLANKS}]*"
     rf"(?!{ROUNDED}[{BLANKS}]*$)"
-    rf"[^{BLANKS}\x00-\x1f\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f]{{0,{LONGEST_ID - 2}}}"
-    rf"[^{BLANKS}\x00-\x1f\x7f-\x9f])?"
+    rf"[^{BLANKS}{_NO_TEXT}](?:[^{_NO_TEXT}]{{0,{LONGEST_ID - 2}}}"
+    rf"[^{BLANKS}{_NO_TEXT}])?"
     f"[{BLANKS}]*$"
 )
 """Text that may be an id, for documents. It does not say that `N.0` must lie below 2^53."""

@@ -13,6 +13,8 @@ SEQUENCE_BITS = 20
 
 _LAST = (1 << SEQUENCE_BITS) - 1
 
+_UNREADABLE = 1 << 62
+
 BEGINNING = 0
 """Before every event."""
 
@@ -30,11 +32,17 @@ def position_at(seconds: float) -> int:
     return BEGINNING if milliseconds <= 0 else (milliseconds << SEQUENCE_BITS) | _LAST
 
 
+def readable_position(field: bytes | None) -> int:
+    """A position stored as decimal digits; BEGINNING for anything else, so that the next one takes its place."""
+    position = position_in(field)
+    return BEGINNING if position is None or position >= _UNREADABLE else position
+
+
 def position_in(field: bytes | None) -> int | None:
     """A position stored as decimal digits; None where there is none, a position beyond all for anything else.
 
-    What cannot be read may be newer than any list: the user is answered live, which writes it again.
+    What cannot be read may be newer than any list: the user is answered live until an event or a refresh writes it again.
     """
     if field is None:
         return None
-    return int(field) if field.isdigit() and len(field) < 20 else 1 << 62  # noqa: PLR2004 - 64 bits
+    return int(field) if field.isdigit() and len(field) < 20 else _UNREADABLE  # noqa: PLR2004 - 64 bits

@@ -48,7 +48,7 @@ class UserRecord:
 
     items, times, weights: the latest events, oldest first; n_events: events ever; seen: item ids had before those events;
     attributes: {column: value}; positions: of the same events in the stream of events, 0 for those of the batch's table;
-    empty where all are of the table.
+    empty where all are of the table; spilled: the greatest position among events that have left for `seen`.
     """
 
     items: tuple[str, ...] = ()
@@ -58,6 +58,7 @@ class UserRecord:
     seen: tuple[str, ...] = ()
     attributes: dict[str, Any] | None = None
     positions: tuple[int, ...] = ()
+    spilled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +176,15 @@ def pack_user(record: UserRecord) -> bytes:
     if any(w is not None for w in record.weights):
         weights = struct.pack(f"<{len(record.weights)}f", *(float("nan") if w is None else w for w in record.weights))
     told = [LAYOUT, record.items, steps, weights, record.n_events, record.seen, record.attributes or {}]
-    return msgpack.packb([*told, record.positions if any(record.positions) else None])
+    return msgpack.packb([*told, record.positions if any(record.positions) else None, record.spilled])
 
 
 def unpack_user(packed: bytes) -> UserRecord:
     """Reads `pack_user`. Raises CorruptArtefact for anything else."""
     what, told = "user record", _unpack(packed, "user record", 7)
     items, steps, weights, n_events, seen, attributes = _typed(what, told[1:7], tuple, tuple, bytes | None, int, tuple, dict)
-    positions = _typed(what, (*told, None)[7:8], tuple | None)[0] or ()  # older writers knew none
+    kept, spilled = _typed(what, told[7:9], tuple | None, int) if len(told) > 8 else (None, 0)  # noqa: PLR2004 - older ones
+    positions = kept or ()
     for values, kind in ((items, str), (seen, str), (steps, int), (positions, int)):
         _typed(what, values, *(kind,) * len(values))
     times = tuple(accumulate(steps))
@@ -198,7 +200,7 @@ def unpack_user(packed: bytes) -> UserRecord:
         known = tuple(None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights))
         if any(w is not None and abs(w) > HEAVIEST for w in known):
             raise _unusable(what, "a weight that is infinite")
-    return UserRecord(items, times, known, n_events, seen, attributes, positions)
+    return UserRecord(items, times, known, n_events, seen, attributes, positions, spilled)
 
 
 def _attributes(what: str, attributes: dict[Any, Any]) -> None:

@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, AnyStr
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
 from lambda_handler.access import check_user
 from lambda_handler.events import Indexed, Intake, Reject, Taken
 from lambda_handler.metrics import Metrics
-from lambda_handler.schemas import ERRORS, Event, EventsAnswer, EventsRequest, Invalid
+from lambda_handler.schemas import ERRORS, MAX_EVENTS, Event, EventsAnswer, EventsRequest, Invalid
 from lambda_handler.serving import Serving
 from lambda_handler.work import Work
+from recsys.errors import StoreUnavailable
 from recsys.wire import EventRecord
 
 MOST_DIGITS = 300
 """Digits of an integer that are read: more than any field may have, and fewer than Python refuses to convert."""
+
+MOST_VALUES = 50_000
+"""Commas and opening brackets outside the strings of a body. 500 events have some 4,000; a mebibyte of brackets would take
+hundreds of megabytes as Python's lists, and hold up the event loop while these are made."""
+
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
+"""A string of JSON, or its beginning where it does not end: each part of a body is looked at once, whatever it has."""
 
 
 class _LenientRequest(Request):
     """A request whose JSON may have integers of any length, which then cost their event and not the request."""
 
     async def json(self) -> Any:  # noqa: ANN401 - as the parent
-        return json.loads(await self.body(), parse_int=lambda digits: int(digits[:MOST_DIGITS]))
+        body = await self.body()
+        _check_values(body)
+        return json.loads(body, parse_int=lambda digits: int(digits[:MOST_DIGITS]))
+
+
+def _check_values(body: bytes) -> None:
+    """Refuses a body of too many values before it is parsed; strings are left out only where it matters."""
+    if _marks(body, b",[{") <= MOST_VALUES:
+        return
+    text = body.decode(json.detect_encoding(body), "surrogatepass")
+    found = _marks(_STRING.sub("", text), ",[{")
+    if found > MOST_VALUES:
+        message = f"body: it has some {found} values, at most {MOST_VALUES} are read: send at most {MAX_EVENTS} plain events"
+        raise HTTPException(422, message)
+
+
+def _marks(text: AnyStr, marks: AnyStr) -> int:
+    return sum(text.count(marks[at : at + 1]) for at in range(len(marks)))
 
 
 class _LenientRoute(APIRoute):
@@ -75,7 +101,12 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics,
 
 
 def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
-    return intake.take(serving.pointer().versions, good) if good else Taken()
+    if not good:
+        return Taken()
+    versions = serving.pointer().versions
+    if serving.is_remembered:  # with the release Redis has lost who was deleted: what is taken now might be theirs
+        raise StoreUnavailable("Redis has no release: nobody knows what it has lost; run a refresh, and send the events again")
+    return intake.take(versions, good)
 
 
 def _record(event: Event) -> EventRecord:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from recsys.errors import ArtefactsUnavailable, InvalidData
+from recsys.s3 import without_secrets
 
 _GLOB = re.compile(r"[*?\[]")
 _TIMEOUT_S = 10
@@ -113,10 +114,11 @@ def _asked(source: str, table: str) -> Iterator[tuple[Any, str, str]]:
     except NoCredentialsError as error:
         raise InvalidData(f"{table}: no AWS credentials to read {source!r}: set AWS_PROFILE or a key pair") from error
     except (ParamValidationError, ValueError) as error:
-        said = str(error).replace("\n", " ")
+        said = without_secrets(error).replace("\n", " ")
         raise InvalidData(f"{table}: {source!r} cannot be asked of S3 ({said}): check it and AWS_ENDPOINT_URL") from error
     except BotoCoreError as error:
-        raise ArtefactsUnavailable(f"{table}: S3 did not answer for {source!r} ({error}): check the endpoint") from error
+        said = without_secrets(error)
+        raise ArtefactsUnavailable(f"{table}: S3 did not answer for {source!r} ({said}): check the endpoint") from error
 
 
 def _explained(response: Any, source: str, table: str) -> InvalidData | ArtefactsUnavailable:  # noqa: ANN401  boto3 is untyped

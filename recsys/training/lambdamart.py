@@ -58,8 +58,9 @@ class RankerParams:
     learning_rate: float = 0.05
     leaves: int = 15
     min_rows_per_leaf: int = 50
-    feature_share: float = 0.6
-    row_share: float = 0.8
+    feature_share: float = 1.0
+    row_share: float = 1.0
+    """Shares that each tree sees. Less than all of both made the ranker, and the number of its trees, a matter of luck."""
     l2: float = 5.0
     truncation: int = 20
     patience: int = 40

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
 
+from recsys import artefacts
 from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
 from recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
+from tests.wires import Wire
+
+SECONDS = 30
 
 
 class Raw(Protocol):
@@ -197,3 +204,33 @@ def test_directory_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactsUnavailable, match="cannot be written"):
         open_artefacts(str(tmp_path / "file" / "place")).publish(source)
+
+
+@pytest.mark.parametrize("command", ["manifest", "open"])
+def test_a_reply_that_drips_does_not_outlast_the_limit(bucket, source, tmp_path, monkeypatch, command) -> None:
+    """Neither a manifest's nor a file's: the clock is looked at after each piece that arrives."""
+    (source / "b.bin").write_bytes(bytes(1 << 20))
+    build_manifest(source, version="v1")
+    open_artefacts(f"s3://{bucket}").publish(source)
+    endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
+    failed: list[ArtefactsUnavailable] = []
+
+    def ask() -> None:
+        with pytest.raises(ArtefactsUnavailable, match=r"the download of s3://.* took more than 0 s") as caught:
+            getattr(place, command)("v1", *([tmp_path / "into"] if command == "open" else ()))
+        failed.append(caught.value)
+
+    limit = "MANIFEST_SECONDS" if command == "manifest" else "DOWNLOAD_SECONDS"
+    with Wire((endpoint.hostname, endpoint.port)) as wire:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{wire.place[1]}")
+        monkeypatch.setattr(artefacts, limit, 0.2)
+        wire.drip = 0.0005
+        place = open_artefacts(f"s3://{bucket}")
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(SECONDS)
+        waits = thread.is_alive()
+    thread.join(SECONDS)
+    assert failed
+    assert not waits
+    assert not (tmp_path / "into" / "v1").exists()

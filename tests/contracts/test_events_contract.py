@@ -140,6 +140,34 @@ def test_a_request_of_another_shape_is_refused(client, body) -> None:
     assert client.post("/v1/events", json=body).status_code == 422
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "events",
+    [
+        "[" * 400_000,
+        ",".join(["[]"] * 60_000),
+        ",".join(["0"] * 60_000) + '"' * 300_001,
+        ",".join(['"a"'] * 60_000),
+        ",".join(["{}"] * 30_000),
+    ],
+)
+def test_a_body_of_very_many_values_is_not_parsed(client, events, encoding) -> None:
+    """422 with the rule and the remedy, in every encoding that JSON may have."""
+    body = f'{{"events": [{events}]}}'.encode(encoding)[: 1 << 20]
+    response = client.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
+    told = response.json()["error"]
+    assert (response.status_code, told["code"]) == (422, "invalid_request")
+    assert "at most 50000 are read: send at most 500 plain events" in told["message"]
+
+
+def test_commas_in_ids_are_no_values(client, items) -> None:
+    """As many events as a request may have, whose ids are full of them."""
+    sound = [event(items[0], user="eve,[{" * 20) | {"event_id": f'{number}"\\' + ",[{" * 30} for number in range(500)]
+    told = send(client, *sound)
+    assert told["accepted"] + len(told["rejected"]) == 500
+    assert not [each for each in told["rejected"] if each["code"] == "invalid_event"]
+
+
 def test_what_the_stream_holds_is_the_event_as_it_was_sent(client, own, items) -> None:
     """Every field, so that training can use it."""
     send(client, event(items[0], weight=4, recommendation_id="r1"))

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from recsys.errors import StoreUnavailable
-from recsys.histories import Happened, with_events
+from recsys.event_log import EventLog
+from recsys.histories import KEPT_EVENTS, Happened, with_events
 from recsys.store import MOST_LIVE, RedisStore, open_store
 from recsys.upkeep import Upkeep
 from recsys.watermark import position_at
@@ -117,6 +118,70 @@ def test_a_catalogue_is_whole_or_proves_nothing(store) -> None:
     assert store.rows_of(RELEASE, ["z"]) == ([None], False)
     assert not store.is_whole(RELEASE)
     assert store.rows_of("another", ["z"]) == ([None], False)
+
+
+def test_half_a_catalogue_proves_nothing(store) -> None:
+    """While it is written again, too: the number of its items comes last."""
+    items = [(row, ItemRecord(f"i{row}", "Title")) for row in range(3)]
+    store.write_items(RELEASE, items)
+    store.write_popular(RELEASE, a_list())
+
+    def interrupted() -> Iterator[tuple[int, ItemRecord]]:
+        yield from items[:1]
+        assert not store.is_whole(RELEASE)
+        assert store.rows_of(RELEASE, ["i2", "z"]) == ([2, None], False)
+        yield from items[1:]
+
+    store.write_items(RELEASE, interrupted())
+    assert store.is_whole(RELEASE)
+
+
+def test_a_batch_that_was_overtaken_writes_no_record(store) -> None:
+    """One that has learnt less than the batch before it, however late it comes."""
+    store.merge_users([("1", record_of(Happened("new", 2, None)))], 900)
+    store.merge_users([("1", record_of(Happened("old", 1, None)))], 800)
+    assert unpack_user(store.user_record("1")).items == ("new",)
+
+
+def test_what_left_the_window_stays_seen(store) -> None:
+    """A newer event with an old time goes straight to the seen items; no publication loses it."""
+    many = record_of(*(Happened(f"i{n}", 1000 + n, None) for n in range(KEPT_EVENTS)))
+    store.merge_users([("1", many)], 0)
+    sent = with_events(unpack_user(store.user_record("1")), [Happened("late", 5, None, 700)])
+    assert "late" not in sent.items
+    store.redis.hset(store.keys.user("1"), "h", pack_user(sent))
+    store.merge_users([("1", many)], 600)
+    assert "late" in unpack_user(store.user_record("1")).seen
+    store.merge_users([("1", many)], 700)
+    assert unpack_user(store.user_record("1")).seen == ()
+
+
+def test_a_position_that_cannot_be_read_is_mended(store) -> None:
+    """By the next refresh, or the next event."""
+    store.redis.hset(store.keys.user("1"), "s", b"\xff")
+    assert EventLog(store).known(["1"], 1)[0]["1"].position == 0
+    store.merge_users([("1", record_of(Happened("a", 1, None)))], 900)
+    assert store.read_user(RELEASE, "1")[1] == 0
+
+
+def test_a_users_key_of_another_type_costs_itself(store) -> None:
+    """The others of the round trip are read and written, the user can be deleted, and a refresh writes the record again."""
+    for remove in (lambda: EventLog(store).known(["1", "2"], 1), lambda: Upkeep(store).delete_user("1", 0)):
+        store.redis.set(store.keys.user("1"), "text")
+        remove()
+    store.redis.set(store.keys.user("1"), "text")
+    assert store.merge_users([("1", record_of(Happened("a", 1, None))), ("2", UserRecord())], 0) == 2
+    assert unpack_user(store.user_record("1")).items == ("a",)
+
+
+def test_a_stranger_has_no_list_in_any_release_that_counts(store) -> None:
+    """A rollback must not find the records of its users gone; those of deleted users go at once."""
+    store.write_lists("before", [("1", a_list())])
+    store.merge_users([(user, UserRecord()) for user in ("1", "2", "3")], 0)
+    store.redis.hset(store.keys.deleted(), store.keys.digest("3"), 1)
+    assert store.retire_strangers(["now", "before"], 600) == 2
+    assert (store.redis.ttl(store.keys.user("1")), store.user_record("3")) == (-1, None)
+    assert 0 < store.redis.ttl(store.keys.user("2")) <= 600
 
 
 def test_a_retired_release_expires_and_can_be_kept(store) -> None:

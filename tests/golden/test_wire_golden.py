@@ -53,7 +53,7 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
     "user with events over HTTP": (
         pack_user,
         unpack_user,
-        UserRecord(("50", "1"), (100, 200), (None, None), 2, (), {}, (0, 1873476493639681)),
+        UserRecord(("50", "1"), (100, 200), (None, None), 2, (), {}, (0, 1873476493639681), 1873476493639680),
     ),
     "item": (pack_item, unpack_item, ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))),
     "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),

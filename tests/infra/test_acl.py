@@ -137,6 +137,15 @@ def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
         store_of(user).redis.execute_command(*command)
 
 
+@pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])
+def test_a_url_with_a_database_and_a_name_signs_in(store_of, valkey_url, user) -> None:
+    """What redis-py then sends on each new connection is allowed."""
+    store_of(user)
+    url = f"{valkey_url}{'&' if '?' in valkey_url else '?'}db=1&client_name=shortlist"
+    with redis.Redis.from_url(url, username=user, password="secret") as client:  # noqa: S106 - of this test
+        assert client.ping()
+
+
 def test_the_api_may_not_look_through_the_keys(store_of) -> None:
     """SCAN shows every user's id, and what is not Shortlist's."""
     with pytest.raises(redis.exceptions.NoPermissionError):
@@ -205,7 +214,7 @@ def write_release(batch: RedisStore) -> None:
         lease.confirm()
     assert len(batch.some_users(5)) == 2
     assert (batch.retire("v1", 60), batch.is_retiring("v1"), batch.restore("v1")) == (5, True, True)
-    assert batch.retire_strangers("v1", 60) == 1
+    assert batch.retire_strangers(["v1"], 60) == 1
     Upkeep(batch).add_deletions({b"digest": b"1"})
     Upkeep(batch).block("kept")
 

@@ -23,7 +23,7 @@ from lambda_handler.live import BundleLive
 from recsys.histories import NEWCOMER_SECONDS
 from recsys.settings import Settings
 from recsys.store import RedisStore, open_store
-from recsys.upkeep import Upkeep
+from recsys.upkeep import ReleaseNote, Upkeep
 from recsys.wire import Canary, ItemRecord, ReleasePointer, UserRecord
 
 NOW = 1_900_000_000
@@ -80,7 +80,7 @@ def restarted_empty(store: RedisStore, version: str) -> None:
     store.redis.flushdb()  # the test's own server
 
 
-@pytest.mark.parametrize("loss", [evicted, half_evicted, restarted_empty])
+@pytest.mark.parametrize("loss", [evicted, half_evicted])
 def test_a_catalogue_that_redis_lost_is_asked_of_the_bundle(world, published, loss) -> None:
     """Known items' events are taken and their pages shown; unknown ones are refused; the service is not ready, and says so."""
     client = client_of(world)
@@ -94,6 +94,22 @@ def test_a_catalogue_that_redis_lost_is_asked_of_the_bundle(world, published, lo
     assert client.post(f"/v1/items/{item}/block").json()["blocked"] is True
     ready = client.get("/health/ready")
     assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
+
+
+def test_a_redis_that_came_back_empty_takes_no_event(world, published) -> None:
+    """Nobody knows then who was deleted. Blocked items stay hidden, items are shown from the bundle, and it is not ready."""
+    client = client_of(world)
+    item = published.dataset.catalogue.ids[3]
+    assert client.post(f"/v1/items/{item}/block").json()["blocked"] is True
+    assert client.get(f"/v1/items/{item}").json()["available"] is False
+    restarted_empty(world[1], published.version)
+    refused = client.post("/v1/events", json={"events": [event(item)]})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert client.get(f"/v1/items/{item}").json() | {"title": ""} == {"item_id": item, "title": "", "available": False} | {
+        "genres": list(published.dataset.catalogue.categories[3])
+    }
+    assert item not in [i["item_id"] for i in client.get("/v1/popular", params={"k": 100}).json()["items"]]
+    assert client.get("/health/ready").status_code == 503
 
 
 @pytest.mark.parametrize("loss", [evicted, half_evicted, restarted_empty])
@@ -147,6 +163,30 @@ def test_an_item_of_any_release_that_is_alive_is_known(world, published, role) -
     assert (answer["accepted"], [r["index"] for r in answer["rejected"]]) == (2, [2])
     store.redis.delete(store.keys.rows(other))  # and it has no bundle: what is in none of the others cannot be judged
     assert client_of(world).post("/v1/events", json={"events": events[2:]}).status_code == 503
+
+
+def test_an_item_of_a_canary_can_be_looked_at_and_blocked(world, published) -> None:
+    """Whoever was shown it may ask for it, and an operator may take it away."""
+    store = world[1]
+    store.write_items("other", [(0, ItemRecord("only there", "Only there"))])
+    store.set_release(ReleasePointer(published.version, None, Canary("other", 5.0)))
+    client = client_of(world)
+    assert client.get("/v1/items/only there").json()["title"] == "Only there"
+    assert client.post("/v1/items/only there/block").json()["blocked"] is True
+    store.set_release(ReleasePointer(published.version))
+    Upkeep(store).note_release(ReleaseNote("other", 1, None))
+    assert client.post("/v1/events", json={"events": [event("only there")]}).json()["accepted"] == 1
+
+
+def test_a_process_that_knows_an_older_pointer_judges_by_the_newer_release(world, published) -> None:
+    """For the seconds in which it trusts what it has read."""
+    settings, store = world
+    client = client_of((replace(settings, release_cache_seconds=3600.0), store))
+    assert client.get("/v1/popular").status_code == 200
+    store.write_items("newer", [(0, ItemRecord("new there", "New"))])
+    Upkeep(store).note_release(ReleaseNote("newer", 1, None))
+    store.set_release(ReleasePointer("newer", published.version))
+    assert client.post("/v1/events", json={"events": [event("new there")]}).json()["accepted"] == 1
 
 
 def test_a_live_answer_does_not_survive_its_user(world, published) -> None:

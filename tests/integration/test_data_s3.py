@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from recsys import s3
 from recsys.data import load
 from recsys.data.staging import marks
 from recsys.errors import ArtefactsUnavailable, InvalidData
@@ -71,6 +73,20 @@ def test_s3_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(ArtefactsUnavailable, match="S3 did not answer"):
         load("s3://bucket/a.csv")
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize("endpoint", ["http://minio:s3cr/e@t@127.0.0.1:9", "http://minio:s3cret@no_such host"])
+def test_an_endpoints_password_is_in_no_message(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Neither of the tables' errors nor of the artefacts'."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises((ArtefactsUnavailable, InvalidData)) as caught:
+        load("s3://bucket/a.csv")
+    assert "s3cr" not in str(caught.value)
+    with pytest.raises(ArtefactsUnavailable, match="does not answer as it should") as caught, s3.errors("bucket"):
+        raise EndpointConnectionError(endpoint_url=endpoint)
+    assert "s3cr" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("bucket")

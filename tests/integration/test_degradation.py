@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,15 +29,17 @@ from lambda_handler import deadline
 from lambda_handler import live as live_module
 from lambda_handler.answers import Asked, Filters
 from lambda_handler.app import create_app
-from lambda_handler.handler import ATTEMPTS
+from lambda_handler.handler import ATTEMPTS, LazyLive
 from lambda_handler.live import BundleLive
 from lambda_handler.live_cache import LiveCache
 from lambda_handler.metrics import Metrics
 from lambda_handler.recommender import Recommender
 from lambda_handler.serving import Serving
+from lambda_handler.tallies import Tallies
 from recsys.artefacts import build_manifest, verify
 from recsys.circuit import MOST_FAILURES
-from recsys.errors import ArtefactsUnavailable, StoreUnavailable
+from recsys.counts import CountLog
+from recsys.errors import ArtefactsUnavailable, LoadFailed, StoreUnavailable
 from recsys.settings import Settings
 from recsys.store import Guard, RedisStore, open_store
 from recsys.wire import ReleasePointer, pack_list
@@ -177,12 +180,13 @@ def test_a_redis_that_comes_back_is_used_again(world) -> None:
     client = world.app()
     ask(client, user_id=world.known)
     lists = world.store.read_user(world.version, world.known)[0]
-    pointer, rows = world.store.redis.dump("own:release"), world.store.redis.dump(world.store.keys.items(world.version))
+    keys = ("own:release", world.store.keys.items(world.version), world.store.keys.user(world.known))
+    dumped = [world.store.redis.dump(key) for key in keys]
     world.server.stop()
     assert ask(client, user_id=world.known)["degraded"] is True
     world.server.start()
-    world.store.redis.restore("own:release", 0, pointer)
-    world.store.redis.restore(world.store.keys.items(world.version), 0, rows)
+    for key, content in zip(keys, dumped, strict=True):
+        world.store.redis.restore(key, 0, content)
     world.store.write_lists(world.version, [(world.known, lists)])
     world.seconds += 1.5
     assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
@@ -460,3 +464,19 @@ def test_a_bundle_that_failed_is_not_tried_at_every_request(world, monkeypatch) 
     world.seconds += 6
     ask(client, user_id="new", history=[world.item])
     assert len(tries) == 2
+
+
+def test_a_library_that_cannot_be_imported_is_a_part_that_is_missing(own, monkeypatch) -> None:
+    """The answer is degraded, as with any bundle that cannot be loaded, and the next request tries again."""
+    settings, store = own
+    metrics = Metrics()
+    live = LazyLive(settings, metrics, Tallies(CountLog(store), metrics), store.keys)
+    client = TestClient(create_app(settings, store, live, metrics=metrics))
+    body = {"user_id": "a-newcomer", "k": 3}
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "lambda_handler.live", None)
+        with pytest.raises(LoadFailed, match="the live path cannot be opened"):
+            live.info("v")
+        told = client.post("/recommend", json=body)
+        assert told.status_code == 200, told.text
+    assert live._live is not None

@@ -147,7 +147,7 @@ class Saying(socketserver.StreamRequestHandler):
             self.wfile.write(self.server.says)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("role", ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED"])
+@pytest.mark.parametrize("role", ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED"])
 def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role) -> None:
     """The command itself is sent again to whoever is there now."""
     server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying))

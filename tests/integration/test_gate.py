@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -230,3 +231,40 @@ def test_the_margin_is_a_setting(published, report, fold) -> None:
     poorer = with_figure(report, "two_stage", report["methods"]["two_stage"]["ndcg@10"]["value"] * 0.67)
     assert judged(poorer, fold, published).refusal is not None
     assert judged(poorer, fold, published, replace(published.settings, gate_margin=0.5)).refusal is None
+
+
+class Stated:
+    """Artefacts whose one manifest is given."""
+
+    def __init__(self, **manifest: Any) -> None:
+        self._manifest = manifest
+
+    def manifest(self, _version: str) -> dict[str, Any]:
+        """As given."""
+        return self._manifest
+
+
+@pytest.mark.parametrize("value", [None, "0.3x", float("nan"), float("inf"), 10**400, -1, True, []])
+def test_a_manifest_without_a_usable_figure_cannot_be_compared(value) -> None:
+    """The note names the field, be it the report's figure or the time of the release."""
+    same = {"data": {"fingerprint": "f"}, "protocol": "p"}
+    figures = Stated(**same, metrics={"two_stage": {"ndcg@10": {"value": value}}})
+    missing = Stated(**same, metrics=value)
+    other = Stated(data=value, protocol="p", as_of=-(2**60) if value == -1 else value)
+    places = ((figures, "ndcg@10"), (missing, "ndcg@10"), (other, "as_of"))
+    report = {"protocol": "p", "methods": {"two_stage": {"ndcg@10": {"value": 0.2}}}}
+    data = SimpleNamespace(fingerprint="f")
+    for artefacts, name in places:
+        verdict = gate._against(artefacts, "v1", report, None, data, None, 0.05)  # type: ignore[arg-type]
+        assert verdict.refusal is None
+        assert "v1 cannot be compared: its manifest has" in verdict.note
+        assert name in verdict.note
+
+
+@pytest.mark.parametrize(("ours", "floor"), [(float("nan"), 0.1), (0.1, float("nan"))])
+def test_a_figure_that_is_no_number_beats_nothing(ours, floor) -> None:
+    """Whichever of the two it is."""
+    report = {"methods": {"two_stage": {"ndcg@10": {"value": ours}}, "popularity": {"ndcg@10": {"value": floor}}}}
+    verdict = gate._judged(report | {"audit": []}, None, None, None, None)  # type: ignore[arg-type]
+    assert verdict.refusal is not None
+    assert "a release must beat popularity" in verdict.refusal

@@ -70,6 +70,26 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
+def test_a_finished_job_is_published_again_to_a_redis_that_came_back_empty(small_job, monkeypatch) -> None:
+    """Nothing is trained for it; the release is whole again."""
+    job.run(small_job)
+    serving = pointer(small_job)
+    with closing(open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000)) as store:
+        store.redis.delete(*store.redis.scan_iter(f"*{small_job.settings.namespace}*"))
+        ran = counted(monkeypatch)
+        job.run(small_job)
+        assert (ran, pointer(small_job), store.is_whole(serving.current)) == (["publish"], serving, True)
+
+
+@pytest.mark.parametrize(
+    ("times", "latest"),
+    [([5, 900_000_000], 900_000_000), ([1, 2, 3], 1e9), ([900_000_000, 4_000_000_000], 900_000_000), ([2**40], 1e9)],
+)
+def test_until_when_a_table_knows(times, latest) -> None:
+    """Its latest time; sequence numbers are no times, and one row from the future proves nothing."""
+    assert job.latest_known(np.array(times, np.int64), 1e9) == latest
+
+
 def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, monkeypatch) -> None:
     """Stages are skipped while input and settings are the same, and redone when they are not; each run flips the pointer."""
     ran = counted(monkeypatch)

@@ -55,6 +55,17 @@ def taken(leases: Leases, run: str) -> Lease:
     return Lease(leases, leases.take(Holder(run, "here", 1_800_000_000, os.urandom(4).hex())))
 
 
+def test_a_lease_without_an_end_lapses_after_its_life(store) -> None:
+    """Whoever meets it is refused, and gives it the end that it lacks."""
+    leases = Leases(store)
+    taken(leases, "monday")
+    key = store.keys.lease()
+    assert store.redis.persist(key)
+    with pytest.raises(LeaseHeld, match="lapses within 60 s"):
+        taken(leases, "tuesday")
+    assert 0 < store.redis.pttl(key) <= 60_000
+
+
 def test_a_second_run_is_refused_and_told_who_works(store) -> None:
     """By run, host and time; once the first has ended, it goes on."""
     said = r"run 'monday' on '.+' since 20\d\d-.+ UTC.*lapses within 60 s"

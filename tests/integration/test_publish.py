@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from batch import parity
 from batch.console import Narrator
 from batch.precompute import read_shards
 from batch.publish import promote, publish, rollback
 from infra.local.valkey import redis_url
+from recsys import releases
 from recsys.artefacts import build_manifest, open_artefacts, verify
 from recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
 from recsys.settings import Settings
@@ -234,3 +236,42 @@ def test_expired_release(release: Release, settings: Settings, narrator: Narrato
         with pytest.raises(InvalidInput, match="release v1 is no longer whole in Redis"):
             ask()
     assert store.release() == ReleasePointer("v2", "v1")
+
+
+def test_a_release_that_serves_is_never_retired(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where its own second publication is refused, nor where an operator promotes it while it is being retired."""
+    for version in ("v1", "v2"):
+        publish(*release(version), settings, narrator)
+    again = Path(settings.artefacts).parent / "v2"
+
+    def refuses(*_: object) -> str:
+        raise ReleaseRefused("another answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parity, "check", refuses)
+        with pytest.raises(ReleaseRefused):
+            publish(again / "bundle", again / "lists", settings, narrator)
+    assert not store.is_retiring("v2")
+    honest = RedisStore.retire
+
+    def promoted_meanwhile(self: RedisStore, version: str, ttl: int) -> int:
+        releases.flip(self, version)
+        return honest(self, version, ttl)
+
+    monkeypatch.setattr(RedisStore, "retire", promoted_meanwhile)
+    publish(*release("v3"), settings, narrator)
+    serving = store.release()
+    assert serving.current == "v1"
+    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:v1:*")} == {-1}
+
+
+def test_a_batch_that_was_overtaken_writes_nothing(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
+    """It is refused before its lists and records, as another release serves than when it read its data."""
+    publish(*release("v1"), settings, narrator)
+    with pytest.raises(ReleaseRefused, match="v2"):
+        publish(*release("v2"), settings, narrator, replaces="v0")
+    assert store.popular("v2") is None

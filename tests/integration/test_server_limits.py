@@ -111,6 +111,34 @@ def test_a_large_body_is_413_and_is_not_kept(running, chunked) -> None:
         assert ends(client)
 
 
+SMALL = b"1\r\n \r\n"
+
+
+@pytest.mark.parametrize("chunks", [SMALL * 200_000, (b"1;a=%b\r\n \r\n" % (b"b" * 2000)) * 1500])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_body_in_very_many_pieces_is_413(running, chunks, at_once) -> None:
+    """Before they are parsed, as is one whose chunks are mostly extensions."""
+    process = running()
+    head = b"POST /v1/events HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    with opened(process.port) as client:
+        if not at_once:
+            client.sendall(head + SMALL)
+        status, headers, told = asks(client, chunks if not at_once else head + chunks)
+        assert (status, told["error"]["code"], headers["connection"]) == (413, "body_too_large", "close")
+        assert ends(client)
+    assert process.refused("split_body") == 1
+
+
+def test_small_chunks_are_counted_by_request(running, monkeypatch) -> None:
+    """Some are sound, in each of several requests on a connection."""
+    monkeypatch.setattr(server, "RAW_LINES", 100)
+    with opened(running().port) as client:
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"user_id": "nobody", "k": 3}')
+        for _ in range(3):
+            head = b"POST /recommend HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+            assert asks(client, head + chunks + b"0\r\n\r\n")[0] == 200
+
+
 def test_who_waits_for_leave_to_send_is_refused_before(running) -> None:
     """The answer to `Expect: 100-continue` is 413 at once."""
     with opened(running().port) as client:
@@ -203,6 +231,8 @@ def test_a_busy_server_refuses_before_it_parses(running) -> None:
             status, headers, told = asks(client, request)
             assert (status, headers["retry-after"], told["error"]["code"]) == (503, "1", "overloaded")
             assert set(told["error"]) == {"type", "code", "message", "request_id"}
+        for path in (b"/health", b"/rec/health?a=b", b"/rec/v1/metrics"):
+            assert server._is_plain(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) is False
         assert asks(client, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")[0] == 200
         process.seats.taken = 0
         assert asks(client, GOOD)[0] == 200

@@ -60,7 +60,7 @@ def _users(draw: st.DrawFn) -> Case:
     weights = tuple(draw(st.lists(WEIGHTS, min_size=len(items), max_size=len(items))))
     positions = draw(st.just(()) | st.tuples(*(st.integers(1, 2**61) for _ in items)))
     seen = tuple(draw(st.lists(TEXT, max_size=9)))
-    record = UserRecord(items, times, weights, draw(COUNTS), seen, draw(ATTRIBUTES), positions)
+    record = UserRecord(items, times, weights, draw(COUNTS), seen, draw(ATTRIBUTES), positions, draw(MOMENTS))
     return unpack_user, pack_user(record), record
 
 

@@ -26,7 +26,13 @@ async def echo(_scope: Any, receive: Any, send: Any) -> None:
 
 
 def asked(
-    chunks: Sequence[bytes], *, seats: Seats | None = None, path: str = "/", length: int | None = None, ends: bool = True
+    chunks: Sequence[bytes],
+    *,
+    seats: Seats | None = None,
+    path: str = "/",
+    root_path: str = "",
+    length: int | None = None,
+    ends: bool = True,
 ) -> tuple[int, dict[bytes, bytes], bytes, int, Metrics]:
     """Status, headers and body of the answer, how many chunks were read for it, and the metrics."""
     metrics, sent, read = Metrics(), [], 0
@@ -43,7 +49,8 @@ def asked(
         sent.append(message)
 
     app = Admission(echo, metrics, seats or Seats(), body_seconds=0.05)
-    run_apart(app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send))
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": root_path, "headers": headers}
+    run_apart(app(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], dict(sent[0]["headers"]), body, read, metrics
 
@@ -99,6 +106,8 @@ def test_without_a_seat_a_request_is_refused_unread() -> None:
 def test_operators_are_let_in_always(path) -> None:
     """Without a seat as well."""
     assert asked([b""], seats=Seats(0), path=path)[0] == 200
+    assert asked([b""], seats=Seats(0), path=f"/rec{path}", root_path="/rec")[0] == 200
+    assert asked([b""], seats=Seats(0), path=f"/rec{path}")[0] == 503
 
 
 def test_a_seat_is_given_back() -> None:

@@ -51,6 +51,7 @@ BROKEN = {
     "a record": header(descr="[('a', '<f4')]"),
     "columns first": header(order="True"),
     "huge": header(shape="(1000000000, 1000000000, 1000000000)"),
+    "huge, and empty": header(shape="(0, 999999999999, 999999999999)", data=b""),
     "negative": header(shape="(-2, -3)"),
     "not a number": header(shape="(2, x)"),
     "a call": header(shape="(__import__('os').getpid(), 3)"),

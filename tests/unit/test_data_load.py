@@ -159,7 +159,7 @@ def test_dates_are_midnights(tmp_path: Path) -> None:
         ("1,2,9007199254740993,4", "impossible timestamp"),
         ("6.35E+17,2,3,4", "user_id: a float beyond 2^53 has lost digits, give text or int64"),
         ("1,635284328055690100.0,3,4", "item_id: a float beyond 2^53 has lost digits, give text or int64"),
-        ("a\x07b,2,3,4", "user_id: control characters are not allowed, remove them"),
+        ("a\x07b,2,3,4", "user_id: control characters and U+FFFD are not allowed, remove them"),
         ("1," + "x" * 257 + ",3,4", "item_id: at most 256 characters are allowed, use a shorter id"),
         ("\u3000,2,3,4", "null user_id"),
         ("1,2,3,4,5", "too many fields"),

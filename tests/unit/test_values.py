@@ -61,6 +61,7 @@ def test_an_id_has_one_reading(value: object, read: str) -> None:
         (float("-inf"), values.FLOAT_RULE),
         ("a\0b", values.CONTROL_RULE),
         ("a\nb", values.CONTROL_RULE),
+        ("a\ufffdb", values.CONTROL_RULE),
         ("\x1c1", values.CONTROL_RULE),
         ("x" * 257, values.LENGTH_RULE),
         pytest.param(10**256, values.LENGTH_RULE, id="digits"),

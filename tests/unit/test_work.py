@@ -147,3 +147,34 @@ def test_in_a_lambda_a_look_up_is_on_the_spot_and_the_rest_ends_in_time(gate) ->
         return own is threading.current_thread()
 
     assert run_apart(calls())
+
+
+def test_a_thread_that_cannot_begin_does_not_end_its_pool(metrics, gate, monkeypatch) -> None:
+    """Without any thread work is refused; with some it waits for them; later threads begin as ever."""
+    pool, left = Pool("live", 2, metrics), [0]
+
+    class Scarce(threading.Thread):
+        def start(self) -> None:
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+            super().start()
+
+    monkeypatch.setattr("lambda_handler.work.Thread", Scarce)
+
+    async def calls() -> None:
+        with pytest.raises(Overloaded, match="no thread can begin"):
+            await pool.run(int)
+        _, samples = parse(metrics.text())
+        assert value(samples, "shortlist_waiting", pool="live") == 0
+        left[0] = 1
+        first = asyncio.ensure_future(pool.run(gate.wait, SECONDS))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(pool.run(int, "7"))  # the second thread cannot begin
+        await asyncio.sleep(0)
+        gate.set()
+        assert await asyncio.wait_for(first, SECONDS)
+        assert await asyncio.wait_for(second, SECONDS) == 7
+
+    run_apart(calls())
+    pool.close()
