@@ -181,7 +181,7 @@ class StoreFuzz:
             lambda: drain(EventLog(self._site.store), open_event_files(str(self._site.events))),
             lambda: list(releases.listing(settings)),
             lambda: releases.shadow(settings, self._site.store.release().current, 20, 5),
-            lambda: retire_superseded(self._site.store, 1000),
+            lambda: retire_superseded(self._site.store, 1000, lambda: None),
             lambda: served_skew(settings),
             lambda: online.report(online.online(settings, 7, str(self._site.events), float(NOW))),
         ]

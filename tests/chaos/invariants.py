@@ -128,8 +128,12 @@ def of_events(site: Site, ledger: Ledger) -> list[str]:
         times = learnt[sent.user, sent.item, sent.time]
         if times != 1:
             wrong.append(f"{sent} is in the next training {times} times")
-        wrong += _of_record(site, sent.user, sent.item, sent.time)
-    return wrong
+    return wrong + of_records(site, ledger)
+
+
+def of_records(site: Site, ledger: Ledger) -> list[str]:
+    """After a night: each event that was accepted is in its user's record, be it from before the drain or after it."""
+    return [wrong for sent in ledger.owed.values() for wrong in _of_record(site, sent.user, sent.item, sent.time)]
 
 
 def _of_record(site: Site, user: str, item: str, when: int) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 from urllib.parse import quote
 
@@ -34,11 +35,20 @@ NIGHT_SECONDS = 120.0
 HEALING_SECONDS = 10.0
 """Within which everything must be right again, without a restart, once the faults are over."""
 
+TRIES = 5
+"""Requests for one answer when all is well."""
+
 BEGINNING = 1_600_000_000
 """Unix second after which all events here lie; the table's lie before."""
 
-MOST_EFFECTS = 160
+MOST_EFFECTS = 225
 """Effects of a whole night, about; a kill falls on one of them."""
+
+DRAIN_EFFECTS = 7
+"""Effects of a drain alone."""
+
+MEANWHILE, MEANWHILE_SECONDS = 40, 0.05
+"""How often users do something while a batch runs, and how long they rest in between."""
 
 ADMIN = {"x-shortlist-admin-key": ADMIN_KEY, "content-type": "application/json"}
 
@@ -311,7 +321,7 @@ class Life:
     def drain(self) -> None:
         """Events go into files, by a process that may be killed, or by two at once."""
         world = self.site.worlds.by_name["plain"]
-        kills = [self.rng.choice([0, self.rng.randrange(1, 25)]) for _ in range(self.rng.choice([1, 2]))]
+        kills = [self.rng.choice([0, *([self.rng.randrange(1, DRAIN_EFFECTS + 1)] * 3)]) for _ in range(self.rng.choice([1, 2]))]
         self._ended([self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True)
 
     def _ended(self, made: Sequence[nights.Night], *, hindered: bool, quiet: bool = False) -> bool:
@@ -320,7 +330,7 @@ class Life:
         started = [nights.start(each) for each in made]
         try:
             if len(started) == 1 and not hindered and not quiet:
-                self._meanwhile()
+                self._meanwhile(started[0])
         finally:
             codes = [nights.ended(process, patience) for process in started]
         self.counts["nights"] += len(codes)
@@ -335,14 +345,18 @@ class Life:
         done = all(code == 0 for code in codes)
         if done and not any(each.drain_only for each in made):
             self.has_release = True
+            self._violations(invariants.of_records(self.site, self.ledger) if self.harm is None else [])
         self._violations(invariants.of_release(self.site, must=self.has_release, users=self._known()))
         return done
 
-    def _meanwhile(self) -> None:
-        """What users do while a batch runs."""
-        for _ in range(3):
-            self._send(self._events(2))
+    def _meanwhile(self, process: ForkServerProcess) -> None:
+        """What users do while a batch runs: before its drain, after it, and while it publishes."""
+        for _ in range(MEANWHILE):
+            self._send(self._events(1))
             self._recommended(self._users(1)[0])
+            process.join(MEANWHILE_SECONDS)
+            if not process.is_alive():
+                return
 
     def change_release(self) -> None:
         """An operator rolls back, promotes a release, or starts or ends a canary."""
@@ -459,9 +473,17 @@ class Life:
             self._violations(invariants.of_log(self.site.log))
             self._everybody_is_served()
 
+    def _answered(self, user: str) -> Reply | None:
+        """An answer; a busy machine may be late now and then, and that is refused, but not again and again."""
+        for _ in range(TRIES):
+            reply = self._recommended(user)
+            if reply is None or reply.status not in invariants.REFUSALS:
+                break
+        return reply
+
     def _everybody_is_served(self) -> None:
         for user in self._everybody():
-            reply = self._recommended(user)
+            reply = self._answered(user)
             known = user in set(self.site.table["user_id"]) and user not in self.ledger.deleted
             shaped = reply is not None and reply.status == 200 and reply.body["source"] in ("live", "session")
             if known and not shaped and (reply is None or reply.status != 200 or reply.body["source"] != "batch"):
@@ -523,7 +545,7 @@ STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {
     "killed night": (1.2, Life.killed_night),
     "full disk": (0.4, Life.full_disk),
     "two nights": (0.4, Life.two_nights),
-    "drain": (1, Life.drain),
+    "drain": (2, Life.drain),
     "change release": (1, Life.change_release),
     "jump": (1, Life.jump),
     "restart": (0.7, Life.restart),
