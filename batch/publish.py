@@ -70,7 +70,7 @@ def publish(
         _refuse_eviction(store)
         releases.check_replaces(_readable_release(store), str(manifest["version"]), replaces)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
-        version = _written(store, bundle, lists, settings, narrator, manifest)
+        version = _written(store, bundle, lists, settings, narrator, manifest, lease.proof.token)
         try:
             releases.flip(store, version, lease, replaces)
         except ReleaseRefused:
@@ -106,7 +106,7 @@ def _refuse_eviction(store: RedisStore) -> None:
 
 
 def _written(
-    store: RedisStore, bundle: Path, lists: Path, settings: Settings, narrator: Narrator, manifest: dict[str, Any]
+    store: RedisStore, bundle: Path, lists: Path, settings: Settings, narrator: Narrator, manifest: dict[str, Any], token: int
 ) -> str:
     version = str(manifest["version"])
     with narrator.stage("upload the bundle"):
@@ -115,7 +115,7 @@ def _written(
             artefacts.publish(bundle)
     _note(store, manifest)  # first, so that deleting a user, and whoever clears up after a crash, knows of the release
     try:
-        _write_and_verify(store, artefacts, bundle, lists, narrator, manifest)
+        _write_and_verify(store, artefacts, bundle, lists, narrator, manifest, token)
     except ReleaseRefused:
         _retire_refused(store, version, settings.list_ttl_seconds)
         raise
@@ -129,14 +129,21 @@ def _retire_refused(store: RedisStore, version: str, ttl: int) -> None:
 
 
 def _write_and_verify(
-    store: RedisStore, artefacts: Artefacts, bundle: Path, lists: Path, narrator: Narrator, manifest: dict[str, Any]
+    store: RedisStore,
+    artefacts: Artefacts,
+    bundle: Path,
+    lists: Path,
+    narrator: Narrator,
+    manifest: dict[str, Any],
+    token: int,
 ) -> None:
     version = str(manifest["version"])
     with narrator.stage("write the lists") as progress:
         _write_items(store, version, bundle)
         is_deleted = store.is_deleted()
         written = store.write_lists(version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted)))
-        store.merge_users(((p.user_id, p.record) for p in _kept(lists, is_deleted)), int(manifest.get("watermark", BEGINNING)))
+        watermark = int(manifest.get("watermark", BEGINNING))
+        store.merge_users(((p.user_id, p.record) for p in _kept(lists, is_deleted)), watermark, token)
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with narrator.stage("verify by reading back") as progress:

@@ -48,14 +48,13 @@ ATTEMPTS = 10
 MOST_LIVE = 32
 """Live results kept of one user in one release; the next one starts afresh, so that odd questions fill no memory."""
 
-# A record is written only over the one it was made from, and never by a batch that has learnt less than the one before it: a run
+# A record is written only over the one it was made from, and never by a batch with an older lease than the one before it: a run
 # that was overtaken may still be writing. The batch's records have no time to live. A position that cannot be read is mended.
-# KEYS user; ARGV expected record, new record, its latest position, the batch's watermark. Positions exceed Lua's exact numbers.
+# KEYS user; ARGV expected record, new record, its latest position, the token of the batch's lease.
 _REPLACE = """
-local function below(a, b) return #a < #b or (#a == #b and a < b) end
 if (redis.call('HGET', KEYS[1], 'h') or '') ~= ARGV[1] then return 0 end
-if below(ARGV[4], redis.call('HGET', KEYS[1], 'w') or '0') then return 1 end
-redis.call('HSET', KEYS[1], 'h', ARGV[2], 'w', ARGV[4])
+if (tonumber(redis.call('HGET', KEYS[1], 'b') or '') or 0) > tonumber(ARGV[4]) then return 1 end
+redis.call('HSET', KEYS[1], 'h', ARGV[2], 'b', ARGV[4])
 local latest = redis.call('HGET', KEYS[1], 's')
 if not latest or #latest > 19 or not string.match(latest, '^%d+$') then redis.call('HSET', KEYS[1], 's', ARGV[3]) end
 redis.call('HDEL', KEYS[1], 'n')
@@ -164,10 +163,10 @@ class Keys:
         return f"{self.namespace}:{version}:popular"
 
     def user(self, user: str) -> str:
-        """A hash of a user: s, h, w, e0 and e1.
+        """A hash of a user: s, h, b, e0 and e1.
 
         s: the position of their latest accepted event in the stream, 0 where all came from the batch's table; h: the packed
-        UserRecord; w: the watermark of the batch that wrote it last; e0, e1: the marks of events sent lately.
+        UserRecord; b: the token of the lease under which a batch wrote it last; e0, e1: the marks of events sent lately.
         """
         return f"{self.namespace}:user:{{{user}}}"
 
@@ -253,8 +252,11 @@ class Store(Protocol):
     def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]]) -> int:
         """Writes packed lists; gives their number."""
 
-    def merge_users(self, records: Iterable[tuple[str, UserRecord]], watermark: int) -> int:
-        """Writes the batch's records, each merged with what the stored one has beyond `watermark`; gives their number."""
+    def merge_users(self, records: Iterable[tuple[str, UserRecord]], watermark: int, token: int = 0) -> int:
+        """Writes the batch's records, each merged with what the stored one has beyond `watermark`; gives their number.
+
+        token: of the batch's lease; what was written under a later one stays.
+        """
 
     def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]]) -> None:
         """Writes what answers show of items, by item row."""
@@ -395,7 +397,7 @@ class RedisStore(RedisLink):
         return written
 
     @bounded
-    def merge_users(self, records: Iterable[tuple[str, UserRecord]], watermark: int) -> int:
+    def merge_users(self, records: Iterable[tuple[str, UserRecord]], watermark: int, token: int = 0) -> int:
         """See `Store`.
 
         Raises:
@@ -405,7 +407,7 @@ class RedisStore(RedisLink):
         for chunk in _chunks(records):
             left = dict(chunk)
             for _ in range(ATTEMPTS):
-                changed = self._merged(left, watermark)
+                changed = self._merged(left, watermark, token)
                 left = {user: left[user] for user in changed}
                 if not left:
                     break
@@ -414,7 +416,7 @@ class RedisStore(RedisLink):
             written += len(chunk)
         return written
 
-    def _merged(self, records: Mapping[str, UserRecord], watermark: int) -> list[str]:
+    def _merged(self, records: Mapping[str, UserRecord], watermark: int, token: int) -> list[str]:
         """One attempt; gives the users whose stored record changed between reading and writing."""
         pipe = self.redis.pipeline(transaction=False)
         for user in records:
@@ -424,7 +426,7 @@ class RedisStore(RedisLink):
         for (user, record), known in zip(records.items(), stored, strict=True):
             merged = merge(record, _readable(known), watermark)
             latest = max([merged.spilled, *merged.positions])
-            arguments = (known or b"", pack_user(merged), latest, watermark)
+            arguments = (known or b"", pack_user(merged), latest, token)
             # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the node.
             pipe.execute_command("EVAL", _REPLACE, 1, self.keys.user(user), *arguments)
         return [user for user, done in zip(records, pipe.execute(), strict=True) if not done]

@@ -78,7 +78,7 @@ def test_a_batch_merges_with_what_comes_while_it_writes(store, monkeypatch) -> N
     store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
     honest = RedisStore._merged
 
-    def meanwhile(self: RedisStore, records: dict[str, UserRecord], watermark: int) -> list[str]:
+    def meanwhile(self: RedisStore, records: dict[str, UserRecord], *more: int) -> list[str]:
         monkeypatch.setattr(RedisStore, "_merged", honest)
         pipeline = self.redis.pipeline
         sent = with_events(record_of(Happened("a", 1, None)), [Happened("x", 9, None, 50)])
@@ -93,7 +93,7 @@ def test_a_batch_merges_with_what_comes_while_it_writes(store, monkeypatch) -> N
             return next(pipelines, pipeline)(**options)
 
         monkeypatch.setattr(self.redis, "pipeline", next_pipeline)
-        return honest(self, records, watermark)
+        return honest(self, records, *more)
 
     monkeypatch.setattr(RedisStore, "_merged", meanwhile)
     assert store.merge_users([("1", record_of(Happened("b", 2, None)))], 0) == 1
@@ -137,9 +137,9 @@ def test_half_a_catalogue_proves_nothing(store) -> None:
 
 
 def test_a_batch_that_was_overtaken_writes_no_record(store) -> None:
-    """One that has learnt less than the batch before it, however late it comes."""
-    store.merge_users([("1", record_of(Happened("new", 2, None)))], 900)
-    store.merge_users([("1", record_of(Happened("old", 1, None)))], 800)
+    """One whose lease is older than that of the batch before it, however late it comes."""
+    store.merge_users([("1", record_of(Happened("new", 2, None)))], 900, 12)
+    store.merge_users([("1", record_of(Happened("old", 1, None)))], 900, 9)
     assert unpack_user(store.user_record("1")).items == ("new",)
 
 

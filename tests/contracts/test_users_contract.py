@@ -109,10 +109,10 @@ def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published
         Upkeep(store).delete_user(user, 1)
     honest = RedisStore.merge_users
 
-    def late(self: RedisStore, records, watermark: int) -> int:
-        written = honest(self, records, watermark)
+    def late(self: RedisStore, records, *more: int) -> int:
+        written = honest(self, records, *more)
         Upkeep(store).delete_user(user, 1)
-        honest(self, [(user, UserRecord())], watermark)
+        honest(self, [(user, UserRecord())], *more)
         return written
 
     if when == "while they are written":
@@ -128,10 +128,10 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, publi
     user = published.dataset.user_ids[3]
     honest = RedisStore.merge_users
 
-    def killed(self: RedisStore, records, watermark: int) -> int:
+    def killed(self: RedisStore, records, *more: int) -> int:
         Upkeep(store).delete_user(user, 1)
         self.write_lists(published.version, [(user, b"list")])
-        honest(self, records, watermark)
+        honest(self, records, *more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

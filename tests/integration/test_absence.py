@@ -128,6 +128,18 @@ def test_without_the_bundle_too_nothing_is_refused(world, published, loss) -> No
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
 
 
+def test_no_live_result_is_kept_under_a_release_that_redis_has_lost(world, published) -> None:
+    """A deletion goes by the releases that Redis knows, and would not find it."""
+    settings, store = world
+    client = client_of(world)
+    user = published.dataset.user_ids[0]
+    assert client.post("/recommend", json={"user_id": user}).json()["source"] == "batch"
+    store.redis.delete(store.keys.release())
+    assert client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"] == "live"
+    assert store.redis.exists(store.keys.live(published.version, user)) == 0
+    assert settings.namespace == "own"
+
+
 def test_eviction_takes_live_results_before_the_release(world, published) -> None:
     """At the memory's limit, with the policy of a managed cache: every list and item of the serving release stays."""
     settings, store = world

@@ -107,11 +107,11 @@ def test_changed_list(
     victim = store.keys.list("v2", next(read_shards(lists)).user_id)
     write = RedisStore.merge_users
 
-    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], watermark: int) -> int:
+    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], *more: int) -> int:
         store.redis.delete(victim)
         if change == "another value":
             store.redis.set(victim, b"another value")
-        return write(self, records, watermark)
+        return write(self, records, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, "merge_users", tampered)
@@ -135,9 +135,9 @@ def test_lost_items(
     publish(*release("v1"), settings, narrator)
     write = RedisStore.merge_users
 
-    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], watermark: int) -> int:
+    def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], *more: int) -> int:
         store.redis.delete(getattr(store.keys, lost)("v2"))
-        return write(self, records, watermark)
+        return write(self, records, *more)
 
     monkeypatch.setattr(RedisStore, "merge_users", tampered)
     with pytest.raises(ReleaseRefused, match=r"release v2: .* old release goes on serving"):
