@@ -53,7 +53,7 @@ def run_all(seed: int, share: float, only: tuple[str, ...], minutes: float, jobs
     table = _load() if load else ""
     if write:
         told = f"python -m tests.chaos run --seed {seed} --share {share:g} --minutes {minutes:g} --jobs {jobs} --write"
-        report.save(outcomes, told, table)
+        report.save(outcomes, plan, told, table)
     sys.exit(any(outcome.findings for outcome in outcomes.values()))
 
 

@@ -58,15 +58,23 @@ A small campaign of every kind runs with the tests (`tests/chaos`).
 """
 
 
-def save(outcomes: Mapping[str, Outcome], command: str, load: str) -> None:
-    """Keeps the counts, and writes the page; without a new table of loads the last one stays."""
+def save(outcomes: Mapping[str, Outcome], plan: Mapping[str, int], command: str, load: str) -> None:
+    """Keeps the counts, and writes the page; without a new table of loads the last one stays.
+
+    plan: how many cases of each kind were to be run, had there been time.
+    """
     if not load and COUNTS.exists():
         load = json.loads(COUNTS.read_text())["load"]
     told: dict[str, Any] = {
         "command": command,
         "load": load,
         "kinds": {
-            kind: {"cases": o.cases, "violations": len(o.findings), "counts": dict(sorted(o.counts.items()))}
+            kind: {
+                "cases": o.cases,
+                "planned": plan[kind],
+                "violations": len(o.findings),
+                "counts": dict(sorted(o.counts.items())),
+            }
             for kind, o in outcomes.items()
         },
     }
@@ -81,7 +89,7 @@ def page(told: Mapping[str, Any]) -> str:
     lines += ["| what | cases | violations | a violation is |", "|---|--:|--:|---|"]
     for kind, (what, violation) in ATTACKS.items():
         if kind in kinds:
-            lines.append(f"| {what} | {kinds[kind]['cases']:,} | {kinds[kind]['violations']} | {violation} |")
+            lines.append(f"| {what} | {_of_planned(kinds[kind])} | {kinds[kind]['violations']} | {violation} |")
     fuzzed = sum(kinds[kind]["cases"] for kind in ATTACKS if kind != "faults" and kind in kinds)
     lines += ["", f"{fuzzed:,} cases besides the runs.", ""]
     if "faults" in kinds:
@@ -92,6 +100,12 @@ def page(told: Mapping[str, Any]) -> str:
             if kind != "faults":
                 lines.append(f"| {kind} | {name.partition(': ')[2]} | {number:,} |")
     return "\n".join([*lines, "", *_load(told["load"])])
+
+
+def _of_planned(told: Mapping[str, Any]) -> str:
+    """How many cases there were, and how many there should have been where the time was too short."""
+    cases, planned = told["cases"], told["planned"]
+    return f"{cases:,}" if cases >= planned else f"{cases:,} of {planned:,}: the time was over"
 
 
 def _faults(counts: Counter[str]) -> list[str]:

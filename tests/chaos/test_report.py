@@ -37,13 +37,13 @@ def test_violations_and_loads_are_shown() -> None:
         "command": "make chaos",
         "load": "40%  ok",
         "kinds": {
-            "faults": {"cases": 5, "violations": 1, "counts": counts},
-            "api": {"cases": 1200, "violations": 2, "counts": {"api: 200": 1200}},
+            "faults": {"cases": 5, "planned": 5, "violations": 1, "counts": counts},
+            "api": {"cases": 1200, "planned": 2000, "violations": 2, "counts": {"api: 200": 1200}},
         },
     }
     text = report.page(told)
     assert "| runs of a whole service under faults | 5 | 1 |" in text
-    assert "| 1,200 | 2 |" in text
+    assert "| 1,200 of 2,000: the time was over | 2 |" in text
     assert "| Redis is away | 3 |" in text
     assert "| api | 200 | 1,200 |" in text
     assert "```\n40%  ok\n```" in text
