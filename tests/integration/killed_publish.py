@@ -28,20 +28,32 @@ from recsys.settings import Settings
 BUNDLE, LISTS, LAST = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 FLIP = store._FLIP_UNDER_LEASE.encode()
 sent, flips = itertools.count(1), []
-whole = socket.socket.sendall
+whole, some = socket.socket.sendall, socket.socket.send
 
 
-def sendall(self: socket.socket, data: bytes) -> None:
-    """Counts the message, and sends it, or half of it and no more."""
+def count(self: socket.socket, data: bytes) -> None:
+    """Counts the message; of the last one half is sent and no more."""
     number = next(sent)
     if FLIP in bytes(data):
         flips.append(number)
     if number == LAST:
         whole(self, memoryview(data)[: len(data) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sendall(self: socket.socket, data: bytes) -> None:
+    """As the socket's own, which S3's client calls."""
+    count(self, data)
     whole(self, data)
 
 
+def send(self: socket.socket, data: bytes, *flags: int) -> int:
+    """As the socket's own, which Redis's client calls."""
+    count(self, data)
+    return some(self, data, *flags)
+
+
 socket.socket.sendall = sendall  # type: ignore[method-assign]
+socket.socket.send = send  # type: ignore[method-assign]
 publish(BUNDLE, LISTS, Settings.from_env(os.environ), Narrator(Console(file=io.StringIO())))
 sys.stdout.write(f"{next(sent) - 1} {flips[-1]}\n")
