@@ -31,6 +31,9 @@ FIELDS = {
     "recommendation_id",
 }
 
+LATER = 1_000_000
+"""The token of a lease after that of the release."""
+
 
 @pytest.fixture
 def store(published) -> Iterator[RedisStore]:
@@ -129,7 +132,7 @@ def test_newer_events_replace_the_precomputed_list(client, store, published, kno
     items = [*(published.dataset.catalogue.ids[row] for row in mine[-50:]), ids_of(cached)[0]]
     record = UserRecord(tuple(items), tuple(range(len(items))), (None,) * len(items), 10_000)
     try:
-        assert store.merge_users([(known, record)], 0) == 1
+        assert store.merge_users([(known, record)], 0, LATER) == 1
         store.redis.hset(key, "s", position_at(4e9))
         answer = ask(client, user_id=known, k=10)
     finally:

@@ -28,8 +28,8 @@ def test_the_parts_add_up_to_what_a_hand_would_reckon() -> None:
     assert parts["HTTP API"] == pytest.approx(1.00 + 3.5 * 0.09)
     assert parts["Lambda"] == pytest.approx(0.20 + 1_000_000 * 0.0052 * 1769 / 1024 * 0.0000133334)
     assert parts["Interface endpoints"] == pytest.approx(21.90)
-    assert parts["CloudWatch"] == pytest.approx(10 * 0.10 + 3.00 + 33 * 0.30 + 2.2 * 0.50)
-    assert dollars(Size(10_000, 5_000, 0))["CloudWatch"] == pytest.approx(10 * 0.10 + 3.00)
+    assert parts["CloudWatch"] == pytest.approx(11 * 0.10 + 3.00 + 33 * 0.30 + 2.2 * 0.50)
+    assert dollars(Size(10_000, 5_000, 0))["CloudWatch"] == pytest.approx(11 * 0.10 + 3.00)
 
 
 def test_a_small_cache_costs_its_least() -> None:
