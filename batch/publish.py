@@ -22,7 +22,7 @@ from batch.precompute import Precomputed, read_shards
 from batch.workplace import leased, local_run
 from recsys import releases
 from recsys.artefacts import Artefacts, ensure_fits, manifest_in, open_artefacts, verify
-from recsys.errors import CorruptArtefact, ReleaseRefused
+from recsys.errors import CorruptArtefact, LeaseHeld, ReleaseRefused
 from recsys.event_log import EventLog
 from recsys.histories import NEWCOMER_SECONDS
 from recsys.lease import Lease
@@ -79,12 +79,21 @@ def publish(
         narrator.say(f"  release {version} is serving")
         if store.is_retiring(version):  # by a batch that was overtaken and did not know of it
             store.restore(version)
-        lease.confirm()
-        store.retire_strangers(_alive(store), NEWCOMER_SECONDS)
-        retired = retire_superseded(store, settings.list_ttl_seconds, lease.confirm)
-        if retired:
-            narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
+        with contextlib.suppress(LeaseHeld):  # the release serves; whoever holds the lease by now clears up
+            _clear_up(store, settings, narrator, lease)
     return version
+
+
+def _clear_up(store: RedisStore, settings: Settings, narrator: Narrator, lease: Lease) -> None:
+    """Lets what nothing leads to expire. Raises LeaseHeld where another batch has taken over."""
+    lease.confirm()
+    alive = _alive(store)
+    if not alive:
+        return
+    store.retire_strangers(alive, NEWCOMER_SECONDS)
+    retired = retire_superseded(store, settings.list_ttl_seconds, lease.confirm)
+    if retired:
+        narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
 
 
 def _readable_release(store: RedisStore) -> ReleasePointer | None:
@@ -124,7 +133,8 @@ def _written(
 
 def _retire_refused(store: RedisStore, version: str, ttl: int) -> None:
     """Lets what was written expire, unless it is of a release that serves and was being published again."""
-    if version not in _alive(store):
+    alive = _alive(store)
+    if alive and version not in alive:
         store.retire(version, ttl)
 
 
@@ -163,7 +173,8 @@ def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]
     retired: list[str] = []
     for version in upkeep.versions():
         confirm()  # else another batch may be writing this very release
-        if version in _alive(store):
+        alive = _alive(store)
+        if not alive or version in alive:
             continue
         if store.retire(version, ttl):
             retired.append(version)
@@ -175,6 +186,7 @@ def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]
 
 
 def _alive(store: RedisStore) -> tuple[str, ...]:
+    """The releases that may serve; none where the pointer is lost or cannot be read, and nothing may be retired."""
     pointer = _readable_release(store)
     return () if pointer is None else pointer.versions
 

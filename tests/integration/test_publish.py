@@ -12,7 +12,7 @@ import redis
 from batch import parity
 from batch.console import Narrator
 from batch.precompute import read_shards
-from batch.publish import promote, publish, rollback
+from batch.publish import promote, publish, retire_superseded, rollback
 from infra.local.valkey import redis_url
 from recsys import releases
 from recsys.artefacts import build_manifest, open_artefacts, verify
@@ -266,6 +266,18 @@ def test_a_release_that_serves_is_never_retired(
     serving = store.release()
     assert serving.current == "v1"
     assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:v1:*")} == {-1}
+
+
+def test_without_a_readable_pointer_nothing_is_retired(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
+    """Nobody knows then what serves."""
+    for version in ("v1", "v2"):
+        publish(*release(version), settings, narrator)
+    for value in (b"\xc1", None):
+        store.redis.delete(store.keys.release()) if value is None else store.redis.set(store.keys.release(), value)
+        assert retire_superseded(store, 60, lambda: None) == []
+    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {-1}
 
 
 def test_a_batch_that_was_overtaken_writes_nothing(
