@@ -32,8 +32,8 @@ check: install ## Lint, types and import contracts.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-tests: install ## The test suite.
-	$(BIN)/python -m pytest
+tests: install ## The test suite, a file at a time on each core.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 evaluate: install ## Both reports on MovieLens 100K, as JSON in docs/reports/.
 	$(BIN)/shortlist data fetch ml-100k --out .demo/data
