@@ -147,7 +147,7 @@ def test_what_is_told_of_releases(two) -> None:
     releases.canary(two, "v1", 12.5)
     assert [line[:4] for line in releases.listing(two)] == ["  v1", "* v2"]
     assert [line.split("  ")[-1] for line in releases.listing(two)] == ["canary, 12.5% of the users", "serving"]
-    console = Console(record=True, width=120)
+    console = Console(record=True, width=1000)
     with console.capture() as captured:
         console.print(releases.show(two, "v1"))
     assert all(word in captured.get() for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct", "report.html"))
