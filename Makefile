@@ -46,7 +46,7 @@ worlds: install ## The same defaults on data of other kinds, as JSON in docs/rep
 	$(BIN)/python tests/benchmarks/quality.py
 
 readme: install ## Writes the README's generated tables from docs/reports/.
-	$(BIN)/python -m infra.readme
+	$(BIN)/python -m shortlist.infra.tools.readme
 
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
@@ -60,24 +60,24 @@ bench-load: install ## `shortlist serve` at 40, 70 and 130% of its capacity, aft
 
 local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
 	rm -rf build/local
-	$(BIN)/python infra/package.py --out build/local --machine $(MACHINE) --python $(HERE)
+	$(BIN)/python infra/tools/package.py --out build/local --machine $(MACHINE) --python $(HERE)
 	$(BIN)/shortlist local --package build/local
 
 package: install ## The Lambda's package for deployment, in build/lambda.
 	rm -rf build/lambda
-	$(BIN)/python infra/package.py --out build/lambda
+	$(BIN)/python infra/tools/package.py --out build/lambda
 
 build-Serve: # Called by `sam build`, which names the directory.
-	$(PYTHON) infra/package.py --out "$(ARTIFACTS_DIR)"
+	$(PYTHON) infra/tools/package.py --out "$(ARTIFACTS_DIR)"
 
 infra-check: install $(SAM)/.installed $(ASL)/.installed ## Everything about the deployment that needs no account.
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1
 	$(SAM)/bin/cfn-lint template.yaml
 	mkdir -p build
-	$(SAM)/bin/python infra/expand.py template.yaml > build/expanded.json
+	$(SAM)/bin/python infra/tools/expand.py template.yaml > build/expanded.json
 	$(SAM)/bin/cfn-lint --ignore-checks W1033 W2001 -- build/expanded.json
 	if [ -d $(ASL)/node_modules ]; then $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
-	$(SAM)/bin/python infra/sam_local.py template.yaml
+	$(SAM)/bin/python infra/tools/sam_local.py template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam build --region us-east-1
 	$(BIN)/python -m pytest tests/deployment
 
@@ -95,7 +95,7 @@ chaos: install ## Attacks the whole service, for most of an hour: docs/reliabili
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos run --write $(if $(wildcard .demo/data),--load)
 
 drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
-	OMP_NUM_THREADS=1 $(BIN)/python -m infra.drift
+	OMP_NUM_THREADS=1 $(BIN)/python -m shortlist.infra.tools.skew_study
 
 clean: ## Removes what the recipes made, but not .venv.
 	rm -rf .aws-sam .demo .shortlist artefacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

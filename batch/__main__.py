@@ -1,6 +1,6 @@
-"""`python -m batch`: the whole job, or one of its stages, under the environment's settings."""
+"""`python -m shortlist.batch`: the whole job, or one of its stages, under the environment's settings."""
 
-from batch.cli import batch_group
+from shortlist.batch.cli import batch_group
 
 if __name__ == "__main__":
-    batch_group(prog_name="python -m batch")
+    batch_group(prog_name="python -m shortlist.batch")

@@ -1,9 +1,11 @@
 """Asks of every evaluation whether anything in it knew the future: by giving it another one, and by looking at its features.
 
-What is as of a cut must not move when the events after it do: that is proof, and a difference stops the evaluation. Knowledge
-that came from elsewhere (a column of the items table that was filled in afterwards) does not move either; it shows by a
-feature that tells held-out items from the other candidates almost without error, which no honest one does. Nor does an order
-of rows that was taken for time: it shows in ties, where there is no order, and rows follow one another by chance.
+What is as of a cut must not move when the events after it do: that is proof, and a difference stops
+the evaluation. Knowledge that came from elsewhere (a column of the items table that was filled in
+afterwards) does not move either; it shows by a feature that tells held-out items from the other
+candidates almost without error, which no honest one does. Nor does an order
+of rows that was taken for time: it shows in ties, where there is no order, and rows follow one
+another by chance.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from recsys.catalogue import Dataset
-from recsys.errors import KnowsTheFuture
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Events, Float32, Int64, states_at
-from recsys.features import FEATURES, ItemTable, features
-from recsys.neighbours import Neighbours
-from recsys.pipeline import Model, retrieve
-from recsys.ties import ties_with_previous
-from recsys.training.fit import item_table_of
-from recsys.training.split import before
+from shortlist.recsys.errors import KnowsTheFuture
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.features import FEATURES, ItemTable, features
+from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int64, states_at
+from shortlist.recsys.models.neighbours import Neighbours
+from shortlist.recsys.models.pipeline import Model, retrieve
+from shortlist.recsys.models.ties import ties_with_previous
+from shortlist.recsys.training.fit import item_table_of
+from shortlist.recsys.training.split import before
 
 USERS = 500
 """Users whose feature rows are looked at."""
@@ -45,12 +47,18 @@ Check = dict[str, str]
 
 
 def audit(
-    dataset: Dataset, cut: Int64, past: Events, model: Model, truth: Truth, learnt_from: Mapping[str, str] | None = None
+    dataset: Dataset,
+    cut: Int64,
+    past: Events,
+    model: Model,
+    truth: Truth,
+    learnt_from: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """What was checked, and how it came out; `learnt_from` tells by `Events.digest` what each part was trained on.
 
     Raises:
-        KnowsTheFuture: the past, a part's training events, the item table or feature rows depend on what came after the cut.
+        KnowsTheFuture: the past, a part's training events, the item table or feature rows depend on
+            what came after the cut.
     """
     known = before(dataset.events, cut)
     return [
@@ -72,8 +80,12 @@ def _past_ends(past: Events, known: Events) -> Check:
 
 def _same_events(part: str, told: str, known: Events) -> Check:
     if told != known.digest():
-        raise KnowsTheFuture(f"the {part} learnt from other events than those before the cuts: train them again")
-    return _check(f"The {part} learnt from the past alone", "their training events are those before the cuts")
+        raise KnowsTheFuture(
+            f"the {part} learnt from other events than those before the cuts: train them again"
+        )
+    return _check(
+        f"The {part} learnt from the past alone", "their training events are those before the cuts"
+    )
 
 
 def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) -> Check:
@@ -83,15 +95,31 @@ def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) ->
     drawn = np.random.default_rng(0).integers(0, events.n_items, len(events)).astype(np.int32)
     other = replace(dataset, events=replace(events, item=np.where(after, drawn, events.item)))
     table = item_table_of(other, before(other.events, cut))
-    moved = [name for name, one in _arrays(model.table).items() if not _alike(one, _arrays(table)[name])]
+    moved = [
+        name for name, one in _arrays(model.table).items() if not _alike(one, _arrays(table)[name])
+    ]
     if moved:
-        raise KnowsTheFuture(f"the item table's {', '.join(moved)} changed with what came after the cut: compute them before it")
+        raise KnowsTheFuture(
+            f"the item table's {', '.join(moved)} changed with what came after the cut: compute them before it"
+        )
     users = truth.users[: min(len(truth), USERS)]
-    states = states_at(other.events, other.events.offsets()[:-1][users], cut[users], dataset.attributes[users])
-    rows = [_rows(m, s) for m, s in ((model, truth.states.slice(0, len(users))), (replace(model, table=table), states))]
+    states = states_at(
+        other.events, other.events.offsets()[:-1][users], cut[users], dataset.attributes[users]
+    )
+    rows = [
+        _rows(m, s)
+        for m, s in (
+            (model, truth.states.slice(0, len(users))),
+            (replace(model, table=table), states),
+        )
+    ]
     if rows[0].shape != rows[1].shape or not _alike(*rows):
-        raise KnowsTheFuture("feature rows changed with what came after the cut: states and features must be as of it")
-    detail = f"{int(after.sum())} events replaced; item table and {len(rows[0])} feature rows as before"
+        raise KnowsTheFuture(
+            "feature rows changed with what came after the cut: states and features must be as of it"
+        )
+    detail = (
+        f"{int(after.sum())} events replaced; item table and {len(rows[0])} feature rows as before"
+    )
     return _check("Another future changes nothing", detail)
 
 
@@ -102,10 +130,15 @@ def _tie_order(events: Events) -> Check:
     details = []
     for name, values in (("item", events.item), ("weight", events.weight)):
         one, two = values[second - 1], values[second]
-        n_pairs, n_ascending = int((one != two).sum() - np.isnan(one - two).sum()), int((one < two).sum())
+        n_pairs, n_ascending = (
+            int((one != two).sum() - np.isnan(one - two).sum()),
+            int((one < two).sum()),
+        )
         if n_pairs == 0:
             continue
-        details.append(f"by {name} {n_ascending / n_pairs:.1%} of {n_pairs} neighbours within ties ascend")
+        details.append(
+            f"by {name} {n_ascending / n_pairs:.1%} of {n_pairs} neighbours within ties ascend"
+        )
         if abs(2 * n_ascending - n_pairs) > MOST_DEVIATIONS * np.sqrt(n_pairs):
             said = f"{details[-1]}, where one half would: their order is that of a file, not of time; load them by `recsys.data`"
             return _check(what, said, "suspicious")
@@ -115,7 +148,9 @@ def _tie_order(events: Events) -> Check:
 def _telling_features(model: Model, truth: Truth) -> Check:
     name, area, hits = most_telling(model, truth.slice(0, min(len(truth), USERS)))
     what = "No feature knows the hold-out by itself"
-    detail = f"{name} tells most: it puts a held-out item above another candidate in {area:.1%} of pairs"
+    detail = (
+        f"{name} tells most: it puts a held-out item above another candidate in {area:.1%} of pairs"
+    )
     if hits < FEWEST_HITS:
         return _check(what, f"not decided: only {hits} held-out items among the candidates")
     if area < SUSPICIOUS:
@@ -156,13 +191,20 @@ def _rows(model: Model, states: Any) -> Float32:  # noqa: ANN401 - states of any
 
 def _arrays(table: ItemTable) -> dict[str, np.ndarray]:
     told = {f.name: getattr(table, f.name) for f in fields(table)}
-    own = {name: np.asarray(value) for name, value in told.items() if not isinstance(value, Neighbours)}
-    return own | {"neighbours": table.neighbours.rows, "neighbours' weights": table.neighbours.weights}
+    own = {
+        name: np.asarray(value) for name, value in told.items() if not isinstance(value, Neighbours)
+    }
+    return own | {
+        "neighbours": table.neighbours.rows,
+        "neighbours' weights": table.neighbours.weights,
+    }
 
 
 def _alike(one: np.ndarray, two: np.ndarray) -> bool:
     """Equal but for the last digits, which another machine's arithmetic may move."""
-    return one.shape == two.shape and bool(np.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True))
+    return one.shape == two.shape and bool(
+        np.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True)
+    )
 
 
 def _check(what: str, detail: str, outcome: str = HELD) -> Check:

@@ -1,14 +1,14 @@
 """Copies of the work directory in S3, from which a refresh goes on when Spot has taken its machine.
 
-What a stage left is uploaded when it has finished, the marks of finished stages last: whatever moment the machine stops at,
-a mark in S3 means that the files of its stage are there too.
+What a stage left is uploaded when it has finished, the marks of finished stages last: whatever
+moment the machine stops at, a mark in S3 means that the files of its stage are there too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from recsys import s3
+from shortlist.recsys.store import s3
 
 MARKS = "done"
 """The directory of marks, as `batch.job` writes them."""
@@ -37,7 +37,9 @@ class Checkpoints:
         if (work / MARKS).exists():  # this machine's own files are at least as new
             return 0
         with s3.errors(self._bucket):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
             names = sorted((key.removeprefix(self._prefix) for key in keys), key=_marks_last)
             for name in names:

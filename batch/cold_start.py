@@ -1,11 +1,12 @@
 """What the model is worth to users, and for items, that training has never seen.
 
-Fresh users: some users are kept out of training altogether; from their first events the model foretells what they did next.
-They are served as they are (nothing is retrained), and beside that by towers, neighbours and an item table that have learnt
-from those first events, which is all that waiting for the next batch could give.
+Fresh users: some users are kept out of training altogether; from their first events the model
+foretells what they did next. They are served as they are (nothing is retrained), and beside that by
+towers, neighbours and an item table that have learnt from those first events, which is all that
+waiting for the next batch could give.
 
-New items: some items are taken out of all events; each user who had any of them is offered those items alone, from the
-history without them, by what is known of their content.
+New items: some items are taken out of all events; each user who had any of them is offered those
+items alone, from the history without them, by what is known of their content.
 """
 
 from __future__ import annotations
@@ -17,19 +18,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batch.console import Narrator
-from recsys.catalogue import Dataset
-from recsys.evaluation.baselines import fit_popularity
-from recsys.evaluation.metrics import facts_of
-from recsys.evaluation.report import Report, evaluate
-from recsys.evaluation.truth import Truth, truth_between
-from recsys.events import Events, Float32, Int32, Int64, Recommend, UserStates, states_at
-from recsys.pipeline import Model, recommend, recommender
-from recsys.settings import Protocol
-from recsys.ties import steps_of
-from recsys.training.fit import FitParams, Stage, assemble, fit_two_stage, item_table_of, towers_of
-from recsys.training.item_table import content_matrix
-from recsys.training.split import before
+from shortlist.batch.progress import Narrator
+from shortlist.recsys.evaluation.baselines import fit_popularity
+from shortlist.recsys.evaluation.ranking_metrics import facts_of
+from shortlist.recsys.evaluation.report import Report, evaluate
+from shortlist.recsys.evaluation.truth import Truth, truth_between
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.interactions import (
+    Events,
+    Float32,
+    Int32,
+    Int64,
+    Recommend,
+    UserStates,
+    states_at,
+)
+from shortlist.recsys.models.pipeline import Model, recommend, recommender
+from shortlist.recsys.models.ties import steps_of
+from shortlist.recsys.settings import Protocol
+from shortlist.recsys.training.fit import (
+    FitParams,
+    Stage,
+    assemble,
+    fit_two_stage,
+    item_table_of,
+    towers_of,
+)
+from shortlist.recsys.training.item_table import content_matrix
+from shortlist.recsys.training.split import before
 
 KNOWN = (1, 3, 5, 10)
 """How many events of a fresh user are known, where no tie ends there more or fewer."""
@@ -47,7 +63,9 @@ FEWEST = 30
 SEED = 20260801
 
 
-def cold_start(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narrator) -> dict[str, Any]:
+def cold_start(
+    dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narrator
+) -> dict[str, Any]:
     """The report's sections "fresh_users" and "new_items", either left out where the data has too few of them."""
     sections = {
         "fresh_users": fresh_users(dataset, protocol, params, narrator.stage),
@@ -56,17 +74,25 @@ def cold_start(dataset: Dataset, protocol: Protocol, params: FitParams, narrator
     return {name: section for name, section in sections.items() if section}
 
 
-def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage) -> list[dict[str, Any]]:
+def fresh_users(
+    dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage
+) -> list[dict[str, Any]]:
     """NDCG@10 for each of KNOWN: {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}.
 
-    mean_events is how many events were really known, which ties make differ. Empty with too few users.
+    mean_events is how many events were really known, which ties make differ. Empty with too few
+    users.
     """
     events = dataset.events
-    held = _drawn(np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1]), min(USERS, int(events.n_users * SHARE)))
+    held = _drawn(
+        np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1]),
+        min(USERS, int(events.n_users * SHARE)),
+    )
     if len(held) < FEWEST:
         return []
     others = events.take(~np.isin(events.user, held))
-    fitted = fit_two_stage(dataset, others, protocol, params, lambda name: stage(f"without some users: {name}"))
+    fitted = fit_two_stage(
+        dataset, others, protocol, params, lambda name: stage(f"without some users: {name}")
+    )
     rows = []
     for known in KNOWN:
         with stage(f"fresh users of {known} events") as progress:
@@ -82,11 +108,20 @@ def fresh_users(dataset: Dataset, protocol: Protocol, params: FitParams, stage: 
             report = _report(dataset, methods, _after_first(dataset, held, cut), others, protocol)
         figures = {name: row["ndcg@10"] for name, row in report["methods"].items()}
         n_known = float(np.mean((cut - events.offsets()[:-1])[held]))
-        rows.append({"events": known, "mean_events": n_known, "n_users": report["methods"]["fresh"]["n_users"], **figures})
+        rows.append(
+            {
+                "events": known,
+                "mean_events": n_known,
+                "n_users": report["methods"]["fresh"]["n_users"],
+                **figures,
+            }
+        )
     return rows
 
 
-def new_items(dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage) -> dict[str, Any]:
+def new_items(
+    dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage
+) -> dict[str, Any]:
     """Recall@20 among items that were kept out: {"n_items", "n_users", "recall@20", "random"}; empty without content."""
     events = dataset.events
     popular = np.bincount(events.item, minlength=events.n_items)
@@ -96,12 +131,19 @@ def new_items(dataset: Dataset, protocol: Protocol, params: FitParams, stage: St
     new = np.isin(np.arange(events.n_items), held)
     past = events.take(~new[events.item])
     truth = _later(events, past, new)
-    model = fit_two_stage(dataset, past, protocol, params, lambda name: stage(f"without some items: {name}")).model
+    model = fit_two_stage(
+        dataset, past, protocol, params, lambda name: stage(f"without some items: {name}")
+    ).model
     with stage("new items"):
         report = _report(dataset, {"model": _among(model, new)}, truth, past, protocol)
     row = report["methods"]["model"]
     chance = min(1.0, 20 / len(held))
-    return {"n_items": len(held), "n_users": row["n_users"], "recall@20": row["recall@20"], "random": chance}
+    return {
+        "n_items": len(held),
+        "n_users": row["n_users"],
+        "recall@20": row["recall@20"],
+        "random": chance,
+    }
 
 
 def _drawn(able: Int64, wanted: int) -> Int64:
@@ -111,7 +153,8 @@ def _drawn(able: Int64, wanted: int) -> Int64:
 def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
     """int64[n_users]: the cut after the first `known` events of the held users, moved to the border of a tie.
 
-    Where a tie holds the first and the following event, all of that tie is known. The cuts of others are at their end.
+    Where a tie holds the first and the following event, all of that tie is known. The cuts of
+    others are at their end.
     """
     offsets = events.offsets()
     cut = offsets[1:].copy()
@@ -124,7 +167,9 @@ def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
     stops = steps_of(events).after[np.minimum(ends, first + JUDGED) - 1]
-    return truth_between(events, held, states_at(events, starts, first, dataset.attributes[held]), first, stops)
+    return truth_between(
+        events, held, states_at(events, starts, first, dataset.attributes[held]), first, stops
+    )
 
 
 def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
@@ -146,7 +191,15 @@ def _among(model: Model, allowed: NDArray[np.bool_]) -> Recommend:
     return method
 
 
-def _report(dataset: Dataset, methods: Mapping[str, Recommend], truth: Truth, past: Events, protocol: Protocol) -> Report:
+def _report(
+    dataset: Dataset,
+    methods: Mapping[str, Recommend],
+    truth: Truth,
+    past: Events,
+    protocol: Protocol,
+) -> Report:
     names = dataset.catalogue.category_names
     facts = facts_of(past, dataset.catalogue.membership)
-    return evaluate(methods, truth, facts, np.random.default_rng(SEED), protocol=protocol, category_names=names)
+    return evaluate(
+        methods, truth, facts, np.random.default_rng(SEED), protocol=protocol, category_names=names
+    )

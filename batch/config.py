@@ -9,10 +9,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recsys.errors import InvalidSettings
-from recsys.training.fit import FitParams
-from recsys.training.lambdamart import RankerParams
-from recsys.training.two_tower import TowerParams
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.lambdamart import RankerParams
+from shortlist.recsys.training.two_tower import TowerParams
 
 Params = TypeVar("Params", TowerParams, RankerParams)
 
@@ -35,15 +35,20 @@ def with_config(params: FitParams, path: Path) -> FitParams:
     """`params` with what the file says of its sections `towers` and `ranker`.
 
     Raises:
-        InvalidSettings: the file cannot be read, or has a section, a name or a value that breaks a rule.
+        InvalidSettings: the file cannot be read, or has a section, a name or a value that breaks a
+            rule.
     """
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSettings(f"config {path}: {error}; give a TOML file, such as `shortlist tune` writes") from error
+        raise InvalidSettings(
+            f"config {path}: {error}; give a TOML file, such as `shortlist tune` writes"
+        ) from error
     unknown = sorted(set(told) - {"towers", "ranker"})
     if unknown:
-        raise InvalidSettings(f"config {path} has {unknown[0]!r}: only the sections towers and ranker are known; remove it")
+        raise InvalidSettings(
+            f"config {path} has {unknown[0]!r}: only the sections towers and ranker are known; remove it"
+        )
     towers = _changed(params.towers, told.get("towers", {}), f"{path} [towers]")
     ranker = _changed(params.ranker, told.get("ranker", {}), f"{path} [ranker]")
     return replace(params, towers=towers, ranker=ranker)
@@ -52,7 +57,9 @@ def with_config(params: FitParams, path: Path) -> FitParams:
 def changes(before: FitParams, after: FitParams) -> tuple[dict[str, Any], dict[str, Any]]:
     """What differs in the towers, and in the ranker: what a config file has to say to make `after` of `before`."""
 
-    def differing(old: TowerParams | RankerParams, new: TowerParams | RankerParams) -> dict[str, Any]:
+    def differing(
+        old: TowerParams | RankerParams, new: TowerParams | RankerParams
+    ) -> dict[str, Any]:
         known = asdict(old)
         return {name: value for name, value in asdict(new).items() if value != known[name]}
 
@@ -64,7 +71,11 @@ def write(path: Path, towers: Mapping[str, Any], ranker: Mapping[str, Any], comm
     lines = [*(f"# {line}" for line in comment.splitlines())]
     for name, section in (("towers", towers), ("ranker", ranker)):
         if section:
-            lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in sorted(section.items()))]
+            lines += [
+                "",
+                f"[{name}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in sorted(section.items())),
+            ]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -77,7 +88,9 @@ def _changed(params: Params, told: object, where: str) -> Params:
     known = asdict(params)
     for name, value in told.items():
         if name not in known:
-            raise InvalidSettings(f"config {where} has {name!r}: must be one of {', '.join(f.name for f in fields(params))}")
+            raise InvalidSettings(
+                f"config {where} has {name!r}: must be one of {', '.join(f.name for f in fields(params))}"
+            )
         _check(name, value, known[name], where)
     return replace(params, **{name: type(known[name])(value) for name, value in told.items()})
 
@@ -86,10 +99,16 @@ def _check(name: str, value: object, default: object, where: str) -> None:
     rule = _rule(name, default)
     if isinstance(default, str):
         broken = value not in ("sampled_softmax", "bpr")
-    elif isinstance(value, bool) or not isinstance(value, int if isinstance(default, int) else (int, float)):
+    elif isinstance(value, bool) or not isinstance(
+        value, int if isinstance(default, int) else (int, float)
+    ):
         broken = True
     else:
-        broken = not value >= 0 or (value == 0 and name not in MAY_BE_ZERO) or (value > 1 and name in SHARES)
+        broken = (
+            not value >= 0
+            or (value == 0 and name not in MAY_BE_ZERO)
+            or (value > 1 and name in SHARES)
+        )
     if broken:
         raise InvalidSettings(f"config {where} has {name} = {value!r}: must be {rule}; correct it")
 

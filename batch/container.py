@@ -1,8 +1,9 @@
 """The batch as a container runs it: told by the environment, telling by JSON lines, and leaving by an exit status.
 
-0: the release serves. 1: it was refused, or something is broken: look at it. 2: a setting or a table breaks a rule: mend it.
-75: a part did not answer, another batch is at work, the disk is full, or the container was told to stop: start it again with
-the same run id, and it resumes.
+0: the release serves. 1: it was refused, or something is broken: look at it. 2: a setting or a
+table breaks a rule: mend it.
+75: a part did not answer, another batch is at work, the disk is full, or the container was told to
+stop: start it again with the same run id, and it resumes.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
-from batch.checkpoints import Checkpoints
-from batch.console import Narrator
-from batch.exits import AGAIN, DONE, is_disk_full, outcome
-from batch.workplace import alone_in, leased, usable
-from recsys.errors import InvalidSettings, LeaseHeld, Unavailable
-from recsys.settings import Settings
+from shortlist.batch.checkpoints import Checkpoints
+from shortlist.batch.exit_status import AGAIN, DONE, is_disk_full, outcome
+from shortlist.batch.progress import Narrator
+from shortlist.batch.workspace import alone_in, leased, usable
+from shortlist.recsys.errors import InvalidSettings, LeaseHeld, Unavailable
+from shortlist.recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from batch.job import Job
-    from recsys.lease import Lease
+    from shortlist.batch.job import Job
+    from shortlist.recsys.store.lease import Lease
 
 HEARTBEAT_SECONDS = 60.0
 
@@ -64,7 +65,9 @@ class Told:
             InvalidSettings: the interactions are not named.
         """
         if not environ.get("SHORTLIST_INTERACTIONS"):
-            raise InvalidSettings("SHORTLIST_INTERACTIONS is unset: give a path, a glob or an s3:// address")
+            raise InvalidSettings(
+                "SHORTLIST_INTERACTIONS is unset: give a path, a glob or an s3:// address"
+            )
         config = environ.get("SHORTLIST_CONFIG")
         return cls(
             environ["SHORTLIST_INTERACTIONS"],
@@ -88,7 +91,13 @@ class Log:
 
     def __call__(self, event: str, **fields: object) -> None:
         """Writes a line."""
-        told = {"time": round(time.time(), 3), "run": self._run, "stage": self.stage, "event": event, **fields}
+        told = {
+            "time": round(time.time(), 3),
+            "run": self._run,
+            "stage": self.stage,
+            "event": event,
+            **fields,
+        }
         with self._lock:
             print(json.dumps(told, default=str), file=self._out, flush=True)
 
@@ -129,8 +138,8 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
 
 
 def _run(told: Told, settings: Settings, log: Log) -> None:
-    from batch.config import with_config
-    from batch.job import STAGES, Job, fit_params, is_done
+    from shortlist.batch.config import with_config
+    from shortlist.batch.job import STAGES, Job, fit_params, is_done
 
     saved = None if told.checkpoints is None else Checkpoints(told.checkpoints, told.run)
     params = None if told.config is None else with_config(fit_params(settings), told.config)
@@ -149,11 +158,15 @@ def _run(told: Told, settings: Settings, log: Log) -> None:
         )
         if saved is not None:
             log("restored", files=saved.restore(told.work))
-        if told.events is not None and not is_done(job, next(iter(STAGES))):  # a run that goes on keeps its events
+        if told.events is not None and not is_done(
+            job, next(iter(STAGES))
+        ):  # a run that goes on keeps its events
             log.stage = "drain"
             _drain(told.events, settings, log)
         try:
-            _stages(job, lease, log, (lambda: 0) if saved is None else (lambda: saved.save(told.work)))
+            _stages(
+                job, lease, log, (lambda: 0) if saved is None else (lambda: saved.save(told.work))
+            )
         except BaseException as error:
             if saved is not None and _worth_saving(error):  # the parts of the stage that are whole
                 log("saved", files=saved.save(told.work))
@@ -168,11 +181,11 @@ def _worth_saving(error: BaseException) -> bool:
 
 
 def _drain(events: str, settings: Settings, log: Log) -> None:
-    from batch.drain import drain
-    from batch.publish import BATCH_TIMEOUT_MS
-    from recsys.event_files import open_event_files
-    from recsys.event_log import EventLog
-    from recsys.store import open_store
+    from shortlist.batch.drain import drain
+    from shortlist.batch.publish import BATCH_TIMEOUT_MS
+    from shortlist.recsys.store.event_files import open_event_files
+    from shortlist.recsys.store.event_log import EventLog
+    from shortlist.recsys.store.redis import open_store
 
     with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
         drained = drain(EventLog(store), open_event_files(events))
@@ -180,7 +193,7 @@ def _drain(events: str, settings: Settings, log: Log) -> None:
 
 
 def _stages(job: Job, lease: Lease, log: Log, save: Callable[[], int]) -> None:
-    from batch.job import STAGES, is_done, run_stage
+    from shortlist.batch.job import STAGES, is_done, run_stage
 
     for name in STAGES:
         log.stage = name
@@ -221,9 +234,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _logs_uncaught(log: Log) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+def _logs_uncaught(
+    log: Log,
+) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        log("broken", error=kind.__name__, message=str(error), trace="".join(traceback.format_exception(kind, error, trace)))
+        log(
+            "broken",
+            error=kind.__name__,
+            message=str(error),
+            trace="".join(traceback.format_exception(kind, error, trace)),
+        )
 
     return hook
 

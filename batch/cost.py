@@ -1,7 +1,8 @@
 """What the deployed service costs a month, by component: list prices, and what the template and the code are known to use.
 
-An estimate: free tiers, taxes and discounts are left out. The prices were entered by hand as known at `PRICES_OF`, one table for
-three regions of the United States, and were not compared with AWS's price pages since: do that before you rely on a figure.
+An estimate: free tiers, taxes and discounts are left out. The prices were entered by hand as known
+at `PRICES_OF`, one table for three regions of the United States, and were not compared with AWS's
+price pages since: do that before you rely on a figure.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from recsys.errors import InvalidInput
+from shortlist.recsys.errors import InvalidInput
 
 PRICES_OF = "November 2025"
 REGIONS = ("us-east-1", "us-east-2", "us-west-2")
@@ -117,10 +118,13 @@ def estimate(size: Size, region: str = REGIONS[0]) -> list[Part]:
 def cache_gb(size: Size) -> float:
     """Gigabytes in Redis at their most: while a refresh writes.
 
-    Lists are there of its release, of the serving one, of the one before, and of superseded ones for their time to live.
+    Lists are there of its release, of the serving one, of the one before, and of superseded ones
+    for their time to live.
     """
     releases = size.list_days * size.refreshes_a_day + 3
-    return (size.users * (LIST_BYTES * releases + USER_BYTES) + size.items * ITEM_BYTES * releases) / 1e9
+    return (
+        size.users * (LIST_BYTES * releases + USER_BYTES) + size.items * ITEM_BYTES * releases
+    ) / 1e9
 
 
 def refresh_hours(size: Size, cpus: float) -> float:
@@ -148,13 +152,19 @@ def table(size: Size, region: str = REGIONS[0]) -> Table:
         shown.add_row(part.name, part.uses, f"{part.dollars:.2f}")
     shown.add_section()
     total = sum(part.dollars for part in parts)
-    shown.add_row("total", f"$ {total / max(size.requests, 1) * 1e6:.2f} a million requests", f"{total:.2f}")
+    shown.add_row(
+        "total", f"$ {total / max(size.requests, 1) * 1e6:.2f} a million requests", f"{total:.2f}"
+    )
     return shown
 
 
 def _api(size: Size) -> Part:
     millions, gigabytes = size.requests / 1e6, size.requests * ANSWER_BYTES / 1e9
-    return Part("HTTP API", f"{millions:g} M requests, {gigabytes:.1f} GB out", millions * API_MILLION + gigabytes * TRAFFIC_GB)
+    return Part(
+        "HTTP API",
+        f"{millions:g} M requests, {gigabytes:.1f} GB out",
+        millions * API_MILLION + gigabytes * TRAFFIC_GB,
+    )
 
 
 def _function(size: Size) -> Part:
@@ -167,12 +177,17 @@ def _function(size: Size) -> Part:
 def _snapshot(size: Size) -> Part:
     kept = MEMORY_GB * HOURS * 3600 * SNAPSHOT_GB_SECOND
     restores = size.requests * COLD_STARTS
-    return Part("SnapStart", f"1 version, {restores:.0f} starts", kept + restores * MEMORY_GB * RESTORED_GB)
+    return Part(
+        "SnapStart", f"1 version, {restores:.0f} starts", kept + restores * MEMORY_GB * RESTORED_GB
+    )
 
 
 def _cache(size: Size) -> Part:
     gigabytes = cache_gb(size)
-    units = size.requests * UNITS_A_REQUEST + size.users * UNITS_A_USER * size.refreshes_a_day * HOURS / 24
+    units = (
+        size.requests * UNITS_A_REQUEST
+        + size.users * UNITS_A_USER * size.refreshes_a_day * HOURS / 24
+    )
     dollars = max(gigabytes, 0.1) * CACHE_GB_HOUR * HOURS + units / 1e6 * CACHE_MILLION_UNITS
     return Part("ElastiCache", f"{gigabytes:.2f} GB at most, {units / 1e6:.1f} M units", dollars)
 
@@ -181,21 +196,41 @@ def _batch(size: Size) -> Part:
     cpus, gigabytes = task_for(size)
     hours = refresh_hours(size, cpus) * size.refreshes_a_day * HOURS / 24
     rate = cpus * FARGATE_CPU_HOUR + gigabytes * FARGATE_GB_HOUR
-    dollars = hours * (rate * (SPOT_SHARE if size.spot else 1.0) + BATCH_DISK_GB * FARGATE_DISK_GB_HOUR)
-    slow = "" if refresh_hours(size, cpus) < TASK_HOURS else f"; beyond {TASK_HOURS:g} h a refresh, raise the limit"
-    return Part("Fargate" + (" Spot" if size.spot else ""), f"{hours:.1f} h of {cpus:g} CPUs{slow}", dollars)
+    dollars = hours * (
+        rate * (SPOT_SHARE if size.spot else 1.0) + BATCH_DISK_GB * FARGATE_DISK_GB_HOUR
+    )
+    slow = (
+        ""
+        if refresh_hours(size, cpus) < TASK_HOURS
+        else f"; beyond {TASK_HOURS:g} h a refresh, raise the limit"
+    )
+    return Part(
+        "Fargate" + (" Spot" if size.spot else ""), f"{hours:.1f} h of {cpus:g} CPUs{slow}", dollars
+    )
 
 
 def _storage(size: Size) -> Part:
-    gigabytes = (size.items * BUNDLE_ITEM_BYTES * RELEASES_KEPT + size.users * size.events_per_user * 24) / 1e9
-    return Part("S3 and images", f"{gigabytes:.1f} GB and {IMAGE_GB:g} GB", gigabytes * S3_GB + IMAGE_GB * IMAGES_GB)
+    gigabytes = (
+        size.items * BUNDLE_ITEM_BYTES * RELEASES_KEPT + size.users * size.events_per_user * 24
+    ) / 1e9
+    return Part(
+        "S3 and images",
+        f"{gigabytes:.1f} GB and {IMAGE_GB:g} GB",
+        gigabytes * S3_GB + IMAGE_GB * IMAGES_GB,
+    )
 
 
 def _network(_: Size) -> Part:
-    return Part("Interface endpoints", f"{ENDPOINTS} in one zone", ENDPOINTS * HOURS * ENDPOINT_HOUR)
+    return Part(
+        "Interface endpoints", f"{ENDPOINTS} in one zone", ENDPOINTS * HOURS * ENDPOINT_HOUR
+    )
 
 
 def _watching(size: Size) -> Part:
     logs, metrics = size.requests * LOG_BYTES / 1e9, METRICS if size.requests else 0
     dollars = ALARMS * ALARM + DASHBOARD + metrics * METRIC + logs * LOGS_GB
-    return Part("CloudWatch", f"{ALARMS} alarms, 1 dashboard, {metrics} metrics, {logs:.1f} GB of logs", dollars)
+    return Part(
+        "CloudWatch",
+        f"{ALARMS} alarms, 1 dashboard, {metrics} metrics, {logs:.1f} GB of logs",
+        dollars,
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from recsys.catalogue import AttributeVocabulary, Catalogue, Dataset
-from recsys.events import Events
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
+from shortlist.recsys.models.interactions import Events
 
 
 def save(directory: Path, dataset: Dataset) -> None:
@@ -41,9 +41,23 @@ def load(directory: Path) -> Dataset:
     """Reads what `save` wrote."""
     told = msgpack.unpackb((directory / "dataset.msgpack").read_bytes(), use_list=False)
     with np.load(directory / "dataset.npz", allow_pickle=False) as a:
-        events = Events(a["user"], a["item"], a["time"], a["weight"], len(told["user_ids"]), len(told["ids"]))
-        catalogue = Catalogue(told["ids"], told["titles"], told["categories"], told["category_names"], a["membership"], a["year"])
+        events = Events(
+            a["user"], a["item"], a["time"], a["weight"], len(told["user_ids"]), len(told["ids"])
+        )
+        catalogue = Catalogue(
+            told["ids"],
+            told["titles"],
+            told["categories"],
+            told["category_names"],
+            a["membership"],
+            a["year"],
+        )
         attributes = a["attributes"]
     return Dataset(
-        events, catalogue, told["user_ids"], attributes, AttributeVocabulary(**told["vocabulary"]), told["fingerprint"]
+        events,
+        catalogue,
+        told["user_ids"],
+        attributes,
+        AttributeVocabulary(**told["vocabulary"]),
+        told["fingerprint"],
     )

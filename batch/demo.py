@@ -10,14 +10,14 @@ from typing import Any
 
 from rich.table import Table
 
-from batch import dataset_file
-from batch.console import Narrator, wide_console
-from batch.job import Job
-from batch.job import run as run_job
-from infra.local.runtime_api import LambdaService, http_event
-from infra.local.valkey import redis_url
-from recsys.catalogue import Dataset
-from recsys.settings import Settings
+from shortlist.batch import dataset_file
+from shortlist.batch.job import Job
+from shortlist.batch.job import run as run_job
+from shortlist.batch.progress import Narrator, wide_console
+from shortlist.infra.local.runtime_api import LambdaService, http_event
+from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.settings import Settings
 
 SHOWN = 8
 """Items shown of each answer."""
@@ -38,7 +38,9 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     settings = replace(Settings.from_env(environ), redis_url=url)
     if "SHORTLIST_ARTEFACTS" not in environ:
         settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
-    interactions, items, users = (str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users"))
+    interactions, items, users = (
+        str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users")
+    )
     job = Job(interactions, items, users, directory / "work", settings, Narrator())
     # The embedded Redis may be new: what was published to the one before has gone with it.
     (job.work / "done" / "publish").unlink(missing_ok=True)
@@ -64,13 +66,18 @@ def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: 
         (f"a new user who has seen {titles}", {"user_id": "somebody-new", "history": seen}),
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     console.print(f"\nthe function's log is in {log}\n", highlight=False)
-    handler = "lambda_handler.handler.handler"
-    with log.open("wb") as file, LambdaService(handler, root, variables, log=file.fileno()) as service:
+    handler = "shortlist.lambda_handler.handler.handler"
+    with (
+        log.open("wb") as file,
+        LambdaService(handler, root, variables, log=file.fileno()) as service,
+    ):
         for caption, body in requests:
             invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
-            answer = json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload
+            answer = (
+                json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload
+            )
             console.print(_table(caption, answer, invoked.milliseconds))
 
 
@@ -90,7 +97,11 @@ def _table(caption: str, answer: dict[str, Any], milliseconds: float) -> Table:
     told = f"source {answer['source']} · {answer['latency_ms']:.1f} ms in the handler, {milliseconds:.0f} ms with the runtime"
     table = Table(title=f"{caption}\n{told}", title_justify="left", width=100)
     for column, width in (("#", 3), ("title", 48), ("genres", 30), ("score", 8)):
-        table.add_column(column, width=width, no_wrap=True, justify="right" if column in "#score" else "left")
+        table.add_column(
+            column, width=width, no_wrap=True, justify="right" if column in "#score" else "left"
+        )
     for item in answer["recommendations"][:SHOWN]:
-        table.add_row(str(item["rank"]), item["title"], ", ".join(item["genres"]), f"{item['score']:.3f}")
+        table.add_row(
+            str(item["rank"]), item["title"], ", ".join(item["genres"]), f"{item['score']:.3f}"
+        )
     return table

@@ -1,11 +1,13 @@
 """Moves events from the stream in Redis to Parquet files, from which the next training learns.
 
-Entries leave the stream only once their file is there for good. Whoever is killed before that finds the same entries
-again; whoever is killed after it but before the acknowledgement writes them once more, and the reader of the files takes
-each (user, event id) once.
+Entries leave the stream only once their file is there for good. Whoever is killed before that finds
+the same entries again; whoever is killed after it but before the acknowledgement writes them once
+more, and the reader of the files takes each (user, event id) once.
 
-Each event is checked by the rules of `recsys.values`, since an entry may be older than a rule. What cannot be read or breaks
-a rule becomes a dead letter: a row of a Parquet file that lies next to the files of events, and stops nothing.
+Each event is checked by the rules of `recsys.values`, since an entry may be older than a rule. What
+cannot be read or breaks
+a rule becomes a dead letter: a row of a Parquet file that lies next to the files of events, and
+stops nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from typing import Any
 import msgpack
 import polars as pl
 
-from recsys import values
-from recsys.errors import CorruptArtefact, InvalidInput
-from recsys.event_files import DEAD_LETTERS, PREFIX, SUFFIX, UNREADABLE, EventFiles
-from recsys.event_log import EventLog
-from recsys.store import RedisStore, bounded
-from recsys.wire import EventRecord, unpack_event
+from shortlist.recsys import values
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.store.event_files import DEAD_LETTERS, PREFIX, SUFFIX, UNREADABLE, EventFiles
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord, unpack_event
+from shortlist.recsys.store.redis import RedisStore, bounded
 
 CHUNK = 10_000
 """Events in one file, at most."""
@@ -70,9 +72,10 @@ class Letter:
 class Drained:
     """What a drain did.
 
-    events: how many were written; files: their names; unreadable: entries that could not be read; dropped: of deleted users;
-    invalid: entries that break a rule; letters: the files of dead letters, where both kinds lie; broken: files of earlier
-    drains that cannot be read.
+    events: how many were written; files: their names; unreadable: entries that could not be read;
+    dropped: of deleted users;
+    invalid: entries that break a rule; letters: the files of dead letters, where both kinds lie;
+    broken: files of earlier drains that cannot be read.
     """
 
     events: int = 0
@@ -94,7 +97,9 @@ class _Deletions:
     def after(self, stream_id: str) -> bool:
         """Whether somebody was deleted after this entry came, or in the same second."""
         milliseconds, _, _ = stream_id.partition("-")
-        came = int(milliseconds) // 1000 if milliseconds.isascii() and milliseconds.isdigit() else -inf
+        came = (
+            int(milliseconds) // 1000 if milliseconds.isascii() and milliseconds.isdigit() else -inf
+        )
         return self.latest > -inf and came <= self.latest
 
 
@@ -103,7 +108,8 @@ def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
 
     Raises:
         InvalidInput: the files' place cannot be written, or another drain is at work in it.
-        Unavailable: Redis or S3 does not answer; what is not in a file by then is still in the stream.
+        Unavailable: Redis or S3 does not answer; what is not in a file by then is still in the
+            stream.
     """
     with files.draining():
         log.join()
@@ -131,7 +137,9 @@ def _chunks(log: EventLog, chunk: int) -> Iterator[list[Entry]]:
             yield entries
 
 
-def _kept(entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, done: Drained) -> Drained:
+def _kept(
+    entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, done: Drained
+) -> Drained:
     """Writes the entries; gives `done` with them."""
     events, letters, dropped = _sorted_out(entries, is_forgotten)
     first, last = (entries[at][0].decode() for at in (0, -1))
@@ -140,7 +148,9 @@ def _kept(entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, done
     if letters:
         files.write(letters_name, _parquet(_letters_frame(letters)))
     if events:
-        files.write(name, _parquet(pl.DataFrame([asdict(event) for event in events], schema=SCHEMA)))
+        files.write(
+            name, _parquet(pl.DataFrame([asdict(event) for event in events], schema=SCHEMA))
+        )
     unreadable = sum(letter.unreadable for letter in letters)
     return Drained(
         done.events + len(events),
@@ -152,7 +162,9 @@ def _kept(entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, done
     )
 
 
-def _sorted_out(entries: list[Entry], is_forgotten: Forgotten) -> tuple[list[EventRecord], list[Letter], int]:
+def _sorted_out(
+    entries: list[Entry], is_forgotten: Forgotten
+) -> tuple[list[EventRecord], list[Letter], int]:
     """The events and the dead letters among entries, and how many were of deleted users."""
     events: list[EventRecord] = []
     letters: list[Letter] = []
@@ -240,7 +252,8 @@ def _letters_frame(letters: Sequence[Letter]) -> pl.DataFrame:
 def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
     """Takes deleted users out of the files of earlier drains; gives the files that cannot be read.
 
-    Of such a file nobody knows whom it holds: it goes with the first deletion that is later than its events.
+    Of such a file nobody knows whom it holds: it goes with the first deletion that is later than
+    its events.
     """
     broken: list[str] = []
     for name in files.names():
@@ -262,7 +275,9 @@ def _forget_letters(files: EventFiles, deletions: _Deletions) -> None:
             if deletions.after(name.removeprefix(DEAD_LETTERS)):
                 files.remove(name)
             continue
-        older = pl.Series([deletions.after(str(stream_id)) for stream_id in frame["stream_id"]], dtype=pl.Boolean)
+        older = pl.Series(
+            [deletions.after(str(stream_id)) for stream_id in frame["stream_id"]], dtype=pl.Boolean
+        )
         nobody = frame["user_id"].is_null() & older
         _rewrite(files, name, frame, nobody | _of_deleted(frame, deletions.covers))
     for name in files.names(UNREADABLE):
@@ -288,7 +303,11 @@ def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None
 
 def _of_deleted(frame: pl.DataFrame, is_forgotten: Forgotten) -> pl.Series:
     """bool[rows]: whether a row is of a deleted user."""
-    gone = [user for user in frame["user_id"].unique() if user is not None and _is_gone(user, is_forgotten)]
+    gone = [
+        user
+        for user in frame["user_id"].unique()
+        if user is not None and _is_gone(user, is_forgotten)
+    ]
     return frame["user_id"].is_in(gone).fill_null(value=False)
 
 

@@ -1,12 +1,14 @@
 """The scheduled job as a recipe: what each stage reads, what it writes, and in which order they run.
 
-Stages meet only in the work directory. A stage that finished is not run again while neither its input nor its settings
-have changed, so a job that was interrupted resumes at the first stage that is missing.
+Stages meet only in the work directory. A stage that finished is not run again while neither its
+input nor its settings have changed, so a job that was interrupted resumes at the first stage that
+is missing.
 
-Three folds keep it point in time. Fold 0 ends where the ranker's labels for the report start, fold 1 where the reported
-hold-out starts, fold 2 holds everything and is what serves. The report is on fold 1 with a ranker that learnt on fold 0. The
-released ranker has as many trees, and learns from the same groups and those of fold 1 with the hold-out as labels. Where
-validation shows no gain of the ranker, both are served in the retriever's order.
+Three folds keep it point in time. Fold 0 ends where the ranker's labels for the report start, fold
+1 where the reported hold-out starts, fold 2 holds everything and is what serves. The report is on
+fold 1 with a ranker that learnt on fold 0. The released ranker has as many trees, and learns from
+the same groups and those of fold 1 with the hold-out as labels. Where validation shows no gain of
+the ranker, both are served in the retriever's order.
 """
 
 from __future__ import annotations
@@ -23,27 +25,38 @@ from pathlib import Path
 
 import numpy as np
 
-from batch import dataset_file, drift, evaluation, gate, precompute, publish
-from batch.audit import audit
-from batch.console import Narrator
-from batch.workplace import alone_in, leased, local_run
-from recsys import bundle, data, releases, skew, strata
-from recsys.artefacts import open_artefacts
-from recsys.catalogue import Dataset
-from recsys.data.staging import marks
-from recsys.errors import InvalidInput, ReleaseRefused
-from recsys.evaluation.page import write_page
-from recsys.evaluation.report import table as report_table
-from recsys.evaluation.report import write_json
-from recsys.event_files import pattern_of
-from recsys.events import Events, Int64, states_at
-from recsys.index import measure
-from recsys.lease import Lease
-from recsys.pipeline import Model
-from recsys.settings import Protocol, Settings
-from recsys.store import open_store
-from recsys.towers import user_vectors
-from recsys.training.fit import (
+from shortlist.batch import (
+    dataset_file,
+    gate,
+    offline_evaluation,
+    precompute,
+    publish,
+    release_drift,
+)
+from shortlist.batch.audit import audit
+from shortlist.batch.progress import Narrator
+from shortlist.batch.workspace import alone_in, leased, local_run
+from shortlist.recsys import data
+from shortlist.recsys.data.staging import marks
+from shortlist.recsys.errors import InvalidInput, ReleaseRefused
+from shortlist.recsys.evaluation.page import write_page
+from shortlist.recsys.evaluation.report import table as report_table
+from shortlist.recsys.evaluation.report import write_json
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.index import measure
+from shortlist.recsys.models.interactions import Events, Int64, states_at
+from shortlist.recsys.models.pipeline import Model
+from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.monitoring import skew, strata
+from shortlist.recsys.settings import Protocol, Settings
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.event_files import pattern_of
+from shortlist.recsys.store.lease import Lease
+from shortlist.recsys.store.redis import open_store
+from shortlist.recsys.store.watermark import position_at
+from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     groups_after,
@@ -56,10 +69,9 @@ from recsys.training.fit import (
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import FittedRanker, RankerParams
-from recsys.training.split import before, cuts
-from recsys.training.two_tower import TowerParams
-from recsys.watermark import position_at
+from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
+from shortlist.recsys.training.split import before, cuts
+from shortlist.recsys.training.two_tower import TowerParams
 
 CODE_VERSION = "0.1.0"
 RECIPE = 2
@@ -146,7 +158,8 @@ def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) 
 def latest_known(times: Int64, started: float) -> float:
     """Until when a table can have what came over HTTP: its own latest time that is not in the future.
 
-    times: int64[n] of the table; started: unix seconds at which it was read, which stands in where the times are no clock's.
+    times: int64[n] of the table; started: unix seconds at which it was read, which stands in where
+    the times are no clock's.
     """
     past = times[times <= started]
     latest = int(past.max()) if len(past) else 0
@@ -159,7 +172,9 @@ def features(job: Job) -> None:
     _note_serving(job)
     with job.narrator.stage("read and validate") as progress:
         started = time.time()
-        drained = publish.drained_up_to(job.settings)  # before the files are read, or they might lack some of it
+        drained = publish.drained_up_to(
+            job.settings
+        )  # before the files are read, or they might lack some of it
         loaded = data.load(
             job.interactions,
             job.items,
@@ -173,7 +188,9 @@ def features(job: Job) -> None:
         dataset = loaded.dataset
         progress(1.0, _read(loaded))
         (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
-        evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))  # nothing to learn from is told at once
+        offline_evaluation.truth_after(
+            dataset, cuts(dataset.events, job.protocol)
+        )  # nothing to learn from is told at once
         dataset_file.save(job.work, dataset)
         in_table = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
         (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
@@ -182,14 +199,23 @@ def features(job: Job) -> None:
     for fold in FOLDS:
         with job.narrator.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
-            bundle.save_table(job.fold(fold), item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)))
+            bundle.save_table(
+                job.fold(fold),
+                item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)),
+            )
 
 
 def _read(loaded: data.Loaded) -> str:
     """What a load kept and rejected, drained events apart from the rows of the tables."""
-    drained = sum(count for reason, count in loaded.rejects.items() if reason.startswith("events: "))
+    drained = sum(
+        count for reason, count in loaded.rejects.items() if reason.startswith("events: ")
+    )
     told = f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values()) - drained} rows rejected"
-    return f"{told}; of {loaded.n_drained} drained events {drained} rejected" if loaded.n_drained else told
+    return (
+        f"{told}; of {loaded.n_drained} drained events {drained} rejected"
+        if loaded.n_drained
+        else told
+    )
 
 
 def train_embeddings(job: Job) -> None:
@@ -202,7 +228,9 @@ def train_embeddings(job: Job) -> None:
             trained = towers_of(dataset, past, job.params, progress, epochs)
             epochs = trained.epochs
             bundle.save_towers(job.fold(fold), trained.towers)
-            (job.fold(fold) / "towers.json").write_text(json.dumps({"events": trained.learnt_from, "rounds": trained.rounds}))
+            (job.fold(fold) / "towers.json").write_text(
+                json.dumps({"events": trained.learnt_from, "rounds": trained.rounds})
+            )
 
 
 def build_index(job: Job) -> None:
@@ -212,10 +240,17 @@ def build_index(job: Job) -> None:
         model = load_fold(job, 2)
         offsets = dataset.events.offsets()
         chosen = np.random.default_rng(0).permutation(dataset.events.n_users)[:INDEX_QUERIES]
-        states = states_at(dataset.events, offsets[:-1][chosen], offsets[1:][chosen], dataset.attributes[chosen])
+        states = states_at(
+            dataset.events, offsets[:-1][chosen], offsets[1:][chosen], dataset.attributes[chosen]
+        )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
-        told = {"kind": stats.kind, "n_items": stats.n_items, "recall": stats.recall, "recall_at": stats.recall_at}
+        told = {
+            "kind": stats.kind,
+            "n_items": stats.n_items,
+            "recall": stats.recall,
+            "recall_at": stats.recall_at,
+        }
         (job.work / "index.json").write_text(json.dumps(told))
         progress(1.0, f"{stats.kind}, recall@{stats.recall_at} {stats.recall:.4f}")
 
@@ -243,76 +278,100 @@ def evaluate(job: Job) -> None:
     """Reports on fold 1, and refuses a release that is no better than popularity, or worse than the serving one.
 
     Raises:
-        ReleaseRefused: the two stages do not beat popularity, or fall too far below the serving release.
+        ReleaseRefused: the two stages do not beat popularity, or fall too far below the serving
+            release.
     """
     dataset = dataset_file.load(job.work)
     model = load_fold(job, 1, ranked=True)
     cut = cuts(dataset.events, job.protocol)
-    truth = evaluation.truth_after(dataset, cut)
+    truth = offline_evaluation.truth_after(dataset, cut)
     past = past_of(dataset, job.protocol, job.params, 1)
     trained, rounds = (
-        json.loads((job.fold(fold) / "towers.json").read_text())[told] for fold, told in ((1, "events"), (0, "rounds"))
+        json.loads((job.fold(fold) / "towers.json").read_text())[told]
+        for fold, told in ((1, "events"), (0, "rounds"))
     )
     ranker, released = (json.loads((job.fold(fold) / "ranker.json").read_text()) for fold in (1, 2))
     with job.narrator.stage("leak audit"):
         checks = audit(dataset, cut, past, model, truth, {"towers": trained})
-    report = evaluation.compare(model, past, truth, dataset.catalogue, job.protocol, job.narrator)
+    report = offline_evaluation.compare(
+        model, past, truth, dataset.catalogue, job.protocol, job.narrator
+    )
     report["audit"] = checks
-    report["data"] = evaluation.describe(dataset) | {"rejects": json.loads((job.work / "rejects.json").read_text())}
-    report["ties"] = evaluation.ties(dataset.events, cut, truth)
+    report["data"] = offline_evaluation.describe(dataset) | {
+        "rejects": json.loads((job.work / "rejects.json").read_text())
+    }
+    report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
     report["importances"] = ranker["importances"]
     report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
-    report["learning_curves"] = evaluation.learning_curves(rounds, ranker["curve"])
-    report["examples"] = evaluation.examples(dataset, model, truth, named=False)
+    report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
+    report["examples"] = offline_evaluation.examples(dataset, model, truth, named=False)
     job.narrator.console.print(report_table(report))
     with job.narrator.stage("gate") as progress:
-        verdict = gate.judge(report, model, dataset, cut, job.settings) if job.settings.gate else gate.off(report)
+        verdict = (
+            gate.judge(report, model, dataset, cut, job.settings)
+            if job.settings.gate
+            else gate.off(report)
+        )
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     with job.narrator.stage("drift since the serving release") as progress:
         moved = drifted(job, dataset)
         progress(1.0, moved.verdict.note)
-    report["drift"] = drift.told(moved)
+    report["drift"] = release_drift.told(moved)
     report |= job.narrator.stages.summary()
     write_json(report, job.work / "metrics.json")
     write_page(report, job.work / publish.PAGE)
     refusals = [told for told in (verdict.refusal, moved.verdict.refusal) if told is not None]
     if refusals and job.settings.gate:
-        raise ReleaseRefused(f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same")
+        raise ReleaseRefused(
+            f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same"
+        )
 
 
-def drifted(job: Job, dataset: Dataset) -> drift.Drift:
+def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
     """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
-    tables = drift.tables_of(dataset, load_fold(job, 2))
-    drift.save(job.work, tables)
+    tables = release_drift.tables_of(dataset, load_fold(job, 2))
+    release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
-    with contextlib.closing(open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)) as store:
+    with contextlib.closing(
+        open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)
+    ) as store:
         pointer = store.release()
     if pointer is None:
-        return drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
-    return drift.against_release(open_artefacts(job.settings.artefacts), pointer.current, tables)
+        return release_drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
+    return release_drift.against_release(
+        open_artefacts(job.settings.artefacts), pointer.current, tables
+    )
 
 
 def precompute_lists(job: Job) -> None:
     """Assembles the bundle, and computes the list of every user from it."""
     dataset = dataset_file.load(job.work)
     directory = job.work / "bundle"
-    if not is_done(job, ASSEMBLED):  # else an interrupted precompute goes on with the bundle that it began with
+    if not is_done(
+        job, ASSEMBLED
+    ):  # else an interrupted precompute goes on with the bundle that it began with
         with job.narrator.stage("assemble the bundle"):
             _save_bundle(job, dataset, directory)
         _mark(job, ASSEMBLED).write_text(_key(job, ASSEMBLED))
     settings = job.settings
     with job.narrator.stage("precompute the lists") as progress:
         if settings.engine == "local" and settings.workers == 1:
-            precompute.write_shards(bundle.load(directory), dataset, job.work / "lists", settings.list_length, progress)
+            precompute.write_shards(
+                bundle.load(directory), dataset, job.work / "lists", settings.list_length, progress
+            )
         else:
-            precompute.write_shards_by(settings.engine, settings.workers, job.work, settings.list_length, progress)
+            precompute.write_shards_by(
+                settings.engine, settings.workers, job.work, settings.list_length, progress
+            )
 
 
 def publish_release(job: Job) -> None:
     """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
     replaces = _served_before(job)
-    publish.publish(job.work / "bundle", job.work / "lists", job.settings, job.narrator, job.lease, replaces)
+    publish.publish(
+        job.work / "bundle", job.work / "lists", job.settings, job.narrator, job.lease, replaces
+    )
 
 
 def _note_serving(job: Job) -> None:
@@ -332,7 +391,9 @@ def _served_before(job: Job) -> object:
 
 def _target(job: Job) -> str:
     """Stands for the Redis and the namespace: the URL may hold a password."""
-    return hashlib.sha256(f"{job.settings.redis_url}\n{job.settings.namespace}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{job.settings.redis_url}\n{job.settings.namespace}".encode()
+    ).hexdigest()
 
 
 STAGES: dict[str, Callable[[Job], None]] = {
@@ -373,7 +434,9 @@ def run_stage(job: Job, name: str) -> None:
     names = list(STAGES)
     missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
     if missing:
-        raise InvalidInput(f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all")
+        raise InvalidInput(
+            f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all"
+        )
     outdated = names[names.index(name) :] + ([] if name in ("precompute", PUBLISH) else [ASSEMBLED])
     for later in outdated:
         _mark(job, later).unlink(missing_ok=True)
@@ -411,7 +474,12 @@ def _key(job: Job, name: str) -> str:
     if name == PUBLISH:
         told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     drained = None if job.events is None else pattern_of(job.events)
-    sources = {"interactions": job.interactions, "items": job.items, "users": job.users, "events": drained}
+    sources = {
+        "interactions": job.interactions,
+        "items": job.items,
+        "users": job.users,
+        "events": drained,
+    }
     for table, source in sources.items():
         told.append(str(source))
         told += [] if source is None else marks(source, table)
@@ -423,13 +491,17 @@ def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
     directory = job.fold(number)
     ranker = None
     if ranked:
-        ranker = evaluation.loaded_ranker((directory / "ranker.txt").read_text())
+        ranker = offline_evaluation.loaded_ranker((directory / "ranker.txt").read_text())
     return assemble(bundle.load_towers(directory), bundle.load_table(directory), job.params, ranker)
 
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
     (directory / "ranker.txt").write_text(ranker.text)
-    told = {"importances": ranker.importances, "curve": ranker.curve, "summary": evaluation.summary(ranker)}
+    told = {
+        "importances": ranker.importances,
+        "curve": ranker.curve,
+        "summary": offline_evaluation.summary(ranker),
+    }
     (directory / "ranker.json").write_text(json.dumps(told))
 
 
@@ -444,7 +516,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "as_of": int(events.time.max()),
         "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": CODE_VERSION,
-        "data": evaluation.describe(dataset),
+        "data": offline_evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),
         "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],
         "metrics": report["methods"],

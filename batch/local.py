@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from batch.demo import publish
-from infra.local.front_door import front_door
-from infra.local.runtime_api import LambdaService
-from infra.local.valkey import kept
-from recsys.settings import Settings
+from shortlist.batch.demo import publish
+from shortlist.infra.local.front_door import front_door
+from shortlist.infra.local.runtime_api import LambdaService
+from shortlist.infra.local.valkey import kept
+from shortlist.recsys.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
-def run(directory: Path, package: Path | None, port: int, environ: Mapping[str, str], until: Callable[[str], object]) -> None:
+def run(
+    directory: Path,
+    package: Path | None,
+    port: int,
+    environ: Mapping[str, str],
+    until: Callable[[str], object],
+) -> None:
     """Publishes the tables in `directory`/data, as far as that is not done, and serves."""
     with kept(environ, directory / "valkey") as url:
         serve(publish(directory, environ, url).settings, package, port, environ, until)
 
 
 def serve(
-    settings: Settings, package: Path | None, port: int, environ: Mapping[str, str], until: Callable[[str], object]
+    settings: Settings,
+    package: Path | None,
+    port: int,
+    environ: Mapping[str, str],
+    until: Callable[[str], object],
 ) -> None:
     """Serves what is published while `until` runs, which is given the address.
 
@@ -34,5 +44,8 @@ def serve(
     }
     variables.pop("PYTHONPATH", None)  # else the handler would not be the package's
     root = str((ROOT if package is None else package).resolve())
-    with LambdaService("lambda_handler.handler.handler", root, variables) as service, front_door(service, port) as address:
+    with (
+        LambdaService("shortlist.lambda_handler.handler.handler", root, variables) as service,
+        front_door(service, port) as address,
+    ):
         until(address)

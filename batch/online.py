@@ -1,7 +1,8 @@
 """How good the recommendations are to those who get them: answers shown and acted on, by release, source and position.
 
-Every answer's id tells its release, its source and its day. The API counts the answers by these, and by how many items they
-showed; the events that name an id are the clicks. A share is of answers acted on at least once, so that it is a share of
+Every answer's id tells its release, its source and its day. The API counts the answers by these,
+and by how many items they showed; the events that name an id are the clicks. A share is of answers
+acted on at least once, so that it is a share of
 independent trials as far as users are: someone who comes back often counts as often.
 """
 
@@ -16,17 +17,17 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.table import Table
 
-from batch.drain import frame_of
-from batch.publish import BATCH_TIMEOUT_MS
-from recsys.counts import CountLog
-from recsys.errors import CorruptArtefact, InvalidInput
-from recsys.evaluation.proportions import newcombe, wilson
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.recommendation_id import DAY_SECONDS, SOURCES, origin_of
-from recsys.settings import Settings
-from recsys.store import open_store
-from recsys.wire import unpack_event
+from shortlist.batch.drain import frame_of
+from shortlist.batch.publish import BATCH_TIMEOUT_MS
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.evaluation.proportions import newcombe, wilson
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.counts import CountLog
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.recommendation_id import DAY_SECONDS, SOURCES, origin_of
+from shortlist.recsys.store.records import unpack_event
+from shortlist.recsys.store.redis import open_store
 
 CHUNK = 1000
 """Waiting events read at once."""
@@ -119,7 +120,9 @@ def add_impressions(groups: dict[Group, Shown], counts: Mapping[str, int]) -> No
     for name, number in counts.items():
         source, length, version = (*name.split(":", 2), "", "")[:3]
         if source not in SOURCES or not length.isdecimal() or not version:
-            raise CorruptArtefact(f"the impressions have {name!r}, not source:length:version: delete that day's hash")
+            raise CorruptArtefact(
+                f"the impressions have {name!r}, not source:length:version: delete that day's hash"
+            )
         groups.setdefault(Group(version, source), Shown()).lengths[int(length)] += number
 
 
@@ -146,7 +149,9 @@ def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Cl
     files = open_event_files(address)
     names = files.names()
     if not names:
-        raise InvalidInput(f"{address!r} has no events: give what `shortlist events drain --out` wrote to, or nothing")
+        raise InvalidInput(
+            f"{address!r} has no events: give what `shortlist events drain --out` wrote to, or nothing"
+        )
     for name in names:
         frame = frame_of(files, name, "recommendation_id")
         if frame is None:
@@ -155,7 +160,11 @@ def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Cl
             continue
         if frame.schema.get("position") != pl.Int64:
             frame = frame.with_columns(position=pl.lit(None, pl.Int64))
-        yield from frame.select("recommendation_id", "position").filter(pl.col("recommendation_id").is_not_null()).iter_rows()
+        yield from (
+            frame.select("recommendation_id", "position")
+            .filter(pl.col("recommendation_id").is_not_null())
+            .iter_rows()
+        )
 
 
 def add_clicks(groups: dict[Group, Shown], clicks: Iterable[Click], first_day: int) -> int:
@@ -178,17 +187,19 @@ def add_clicks(groups: dict[Group, Shown], clicks: Iterable[Click], first_day: i
 def report(found: Online) -> dict[str, Any]:
     """The figures: of each release and source, by position, and of one release beside the serving one.
 
-    {"days", "serving", "other", "groups": [{"release", "source", share, "positions": [{"position", share}, …]}, …],
-    "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low", "high"}}, …], "lost", "foreign",
-    "broken"}, where a share is "answers", "acted_on", "ctr": {"value", "low", "high"}; a value is null where there was no
-    answer.
+    {"days", "serving", "other", "groups": [{"release", "source", share, "positions": [{"position",
+    share}, …]}, …], "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low",
+    "high"}}, …], "lost", "foreign", "broken"}, where a share is "answers", "acted_on", "ctr":
+    {"value", "low", "high"}; a value is null where there was no answer.
     """
     return {
         "days": found.days,
         "serving": found.current,
         "other": found.other,
         "groups": [_of_group(group, shown) for group, shown in sorted(found.groups.items())],
-        "differences": [_difference(found, source) for source in ("all", *SOURCES) if _comparable(found, source)],
+        "differences": [
+            _difference(found, source) for source in ("all", *SOURCES) if _comparable(found, source)
+        ],
         "lost": sum(shown.lost for shown in found.groups.values()),
         "foreign": found.foreign,
         "broken": list(found.broken),
@@ -196,14 +207,24 @@ def report(found: Online) -> dict[str, Any]:
 
 
 def _of_group(group: Group, shown: Shown) -> dict[str, Any]:
-    told = {"release": group.version, "source": group.source} | _share(len(shown.clicked), shown.answers())
+    told = {"release": group.version, "source": group.source} | _share(
+        len(shown.clicked), shown.answers()
+    )
     positions = range(1, min(POSITIONS, max(shown.at, default=0)) + 1)
-    return told | {"positions": [{"position": p} | _share(len(shown.at.get(p, ())), shown.answers(p)) for p in positions]}
+    return told | {
+        "positions": [
+            {"position": p} | _share(len(shown.at.get(p, ())), shown.answers(p)) for p in positions
+        ]
+    }
 
 
 def _share(hits: int, trials: int) -> dict[str, Any]:
     low, high = wilson(hits, trials)
-    return {"answers": trials, "acted_on": hits, "ctr": {"value": hits / trials if trials else None, "low": low, "high": high}}
+    return {
+        "answers": trials,
+        "acted_on": hits,
+        "ctr": {"value": hits / trials if trials else None, "low": low, "high": high},
+    }
 
 
 def _comparable(found: Online, source: str) -> bool:
@@ -212,7 +233,9 @@ def _comparable(found: Online, source: str) -> bool:
 
 
 def _difference(found: Online, source: str) -> dict[str, Any]:
-    (hits, trials), (base, base_trials) = (totals(found, version, source) for version in (found.other, found.current))
+    (hits, trials), (base, base_trials) = (
+        totals(found, version, source) for version in (found.other, found.current)
+    )
     low, high = newcombe(hits, trials, base, base_trials)
     ctr, serving = hits / trials, base / base_trials
     difference = {"value": ctr - serving, "low": low, "high": high}
@@ -230,17 +253,25 @@ def tables(told: dict[str, Any]) -> list[Table]:
     ]
 
 
-def _shares(title: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], dict[str, Any]]]) -> Table:
+def _shares(
+    title: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], dict[str, Any]]]
+) -> Table:
     out = Table(*names, "answers", "acted on", "CTR", "95%", title=title)
     for named, share in rows:
         value, low, high = (share["ctr"][field] for field in ("value", "low", "high"))
         ctr = "-" if value is None else f"{value:.4f}"
-        out.add_row(*named, str(share["answers"]), str(share["acted_on"]), ctr, f"{low:.4f} to {high:.4f}")
+        out.add_row(
+            *named, str(share["answers"]), str(share["acted_on"]), ctr, f"{low:.4f} to {high:.4f}"
+        )
     return out
 
 
 def _compared(told: dict[str, Any]) -> Table:
-    title = f"{told['other']} minus {told['serving']}" if told["other"] else "one release: nothing to compare"
+    title = (
+        f"{told['other']} minus {told['serving']}"
+        if told["other"]
+        else "one release: nothing to compare"
+    )
     out = Table("source", "CTR", "CTR of the serving one", "difference", "95%", title=title)
     for row in told["differences"]:
         value, low, high = (row["difference"][field] for field in ("value", "low", "high"))
@@ -251,13 +282,27 @@ def _compared(told: dict[str, Any]) -> Table:
 
 def totals(found: Online, version: str | None, source: str) -> tuple[int, int]:
     """Answers acted on, and answers, of a release and a source, or "all" sources."""
-    chosen = [s for g, s in found.groups.items() if g.version == version and source in ("all", g.source)]
+    chosen = [
+        s for g, s in found.groups.items() if g.version == version and source in ("all", g.source)
+    ]
     return sum(len(shown.clicked) for shown in chosen), sum(shown.answers() for shown in chosen)
 
 
 def notes(told: dict[str, Any]) -> list[str]:
     """What a reader should know of a report's figures."""
     lost, foreign = told["lost"], told["foreign"]
-    out = [f"{lost} answers were acted on beyond those counted: counts were lost, so shares are too high"] if lost else []
+    out = (
+        [
+            f"{lost} answers were acted on beyond those counted: counts were lost, so shares are too high"
+        ]
+        if lost
+        else []
+    )
     out += [f"{foreign} events name a recommendation_id that is not ours"] if foreign else []
-    return [*out, *(f"{name} cannot be read, and its clicks are not counted: mend or remove it" for name in told["broken"])]
+    return [
+        *out,
+        *(
+            f"{name} cannot be read, and its clicks are not counted: mend or remove it"
+            for name in told["broken"]
+        ),
+    ]

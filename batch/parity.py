@@ -1,7 +1,8 @@
 """The self-check before a release serves: what was written for a user is what the live path answers from the uploaded bundle.
 
-Statistics cannot tell that two paths agree; asking both can. The bundle is fetched as a Lambda fetches it, the user's record
-and list are those that were written, and the answer is made from them alone.
+Statistics cannot tell that two paths agree; asking both can. The bundle is fetched as a Lambda
+fetches it, the user's record and list are those that were written, and the answer is made from them
+alone.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from batch.precompute import Precomputed
-from recsys import bundle
-from recsys.artefacts import Artefacts
-from recsys.bundle import Bundle
-from recsys.errors import ReleaseRefused
-from recsys.events import MISSING
-from recsys.pipeline import recommend
-from recsys.store import Store
-from recsys.wire import ShortlistRecord, UserRecord, unpack_list
+from shortlist.batch.precompute import Precomputed
+from shortlist.recsys.errors import ReleaseRefused
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.interactions import MISSING
+from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.store.artefacts import Artefacts
+from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_list
+from shortlist.recsys.store.redis import Store
 
 USERS = 200
 """Users who are asked about; all of them where there are no more."""
@@ -31,10 +32,17 @@ TOLERANCE = 2.0**-9
 """Relative difference that two scores may have: the two half-precision numbers next to each other."""
 
 
-def check(artefacts: Artefacts, store: Store, version: str, written: Iterable[Precomputed], users: int = USERS) -> str:
+def check(
+    artefacts: Artefacts,
+    store: Store,
+    version: str,
+    written: Iterable[Precomputed],
+    users: int = USERS,
+) -> str:
     """Compares the stored lists of a sample of users with the live path's answers; gives a note of what was compared.
 
-    written: the users who have a list, with their records; the same of them are drawn each time for a version.
+    written: the users who have a list, with their records; the same of them are drawn each time for
+    a version.
 
     Raises:
         ReleaseRefused: a user's list is not what the live path answers.
@@ -65,7 +73,9 @@ def _difference(loaded: Bundle, number: int, user: Precomputed, packed: bytes | 
     live = live_answer(loaded, user.record, int(loaded.manifest["list_length"]))
     for place, pair in enumerate(zip(written.rows, live.rows, strict=False), 1):
         if pair[0] != pair[1]:
-            return f"{name}: place {place} has {_name(loaded, pair[0])}, live {_name(loaded, pair[1])}"
+            return (
+                f"{name}: place {place} has {_name(loaded, pair[0])}, live {_name(loaded, pair[1])}"
+            )
     if len(written.rows) != len(live.rows) or written.n_candidates != live.n_candidates:
         lengths = (len(written.rows), written.n_candidates), (len(live.rows), live.n_candidates)
         return f"{name}: {lengths[0]} items and candidates, live {lengths[1]}"
@@ -76,14 +86,26 @@ def _difference(loaded: Bundle, number: int, user: Precomputed, packed: bytes | 
 
 def live_answer(loaded: Bundle, record: UserRecord, k: int) -> ShortlistRecord:
     """What the live path answers a user of this record, as a list would hold it; scores at full precision, within its range."""
-    told = (record.items, record.times, record.weights, record.n_events, record.seen, record.attributes or {})
+    told = (
+        record.items,
+        record.times,
+        record.weights,
+        record.n_events,
+        record.seen,
+        record.attributes or {},
+    )
     found = recommend(loaded.model, bundle.state_from(loaded, *told)[0], k)
     kept = found.items[0] != MISSING
     largest = np.finfo(np.float16).max
-    scores, retrieval = (np.clip(column[0, kept], -largest, largest).tolist() for column in (found.scores, found.retrieval))
+    scores, retrieval = (
+        np.clip(column[0, kept], -largest, largest).tolist()
+        for column in (found.scores, found.retrieval)
+    )
     at = int(loaded.manifest["created_at"]), int(loaded.manifest["as_of"])
     rows = tuple(found.items[0, kept].tolist())
-    return ShortlistRecord(*at, record.n_events, int(found.n_candidates[0]), rows, tuple(scores), tuple(retrieval))
+    return ShortlistRecord(
+        *at, record.n_events, int(found.n_candidates[0]), rows, tuple(scores), tuple(retrieval)
+    )
 
 
 def _name(loaded: Bundle, row: int) -> str:

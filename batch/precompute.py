@@ -17,17 +17,17 @@ from typing import BinaryIO
 import msgpack
 import numpy as np
 
-from batch import dataset_file
-from recsys.artefacts import verify
-from recsys.bundle import Bundle
-from recsys.bundle import load as load_bundle
-from recsys.catalogue import Dataset
-from recsys.errors import InvalidSettings
-from recsys.events import MISSING, Float32, UserStates, states_at
-from recsys.pipeline import CHUNK, recommend
-from recsys.settings import Engine
-from recsys.watermark import BEGINNING
-from recsys.wire import UserRecord, pack_list
+from shortlist.batch import dataset_file
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.bundle import load as load_bundle
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
+from shortlist.recsys.models.pipeline import CHUNK, recommend
+from shortlist.recsys.settings import Engine
+from shortlist.recsys.store.artefacts import verify
+from shortlist.recsys.store.records import UserRecord, pack_list
+from shortlist.recsys.store.watermark import BEGINNING
 
 SHARD_USERS = 2048
 
@@ -45,7 +45,9 @@ class Precomputed:
     record: UserRecord
 
 
-def write_shards(bundle: Bundle, dataset: Dataset, directory: Path, length: int, progress: Progress) -> None:
+def write_shards(
+    bundle: Bundle, dataset: Dataset, directory: Path, length: int, progress: Progress
+) -> None:
     """Writes the shards that `directory` lacks of this bundle's lists of `length` items, in this process."""
     version, n_users = str(bundle.manifest["version"]), dataset.events.n_users
     for users in missing_shards(directory, version, n_users):
@@ -53,13 +55,21 @@ def write_shards(bundle: Bundle, dataset: Dataset, directory: Path, length: int,
         progress(users.stop / n_users, f"{users.stop} of {n_users} users")
 
 
-def write_shards_by(engine: Engine, workers: int, work: Path, length: int, progress: Progress) -> None:
+def write_shards_by(
+    engine: Engine, workers: int, work: Path, length: int, progress: Progress
+) -> None:
     """The same by several processes of this machine, or on Ray, from what lies in the work directory.
 
     On a Ray cluster the work directory must be one that every node sees.
     """
-    version, n_users = str(verify(work / "bundle")["version"]), dataset_file.load(work).events.n_users
-    tasks = [(str(work.resolve()), users, length) for users in missing_shards(work / "lists", version, n_users)]
+    version, n_users = (
+        str(verify(work / "bundle")["version"]),
+        dataset_file.load(work).events.n_users,
+    )
+    tasks = [
+        (str(work.resolve()), users, length)
+        for users in missing_shards(work / "lists", version, n_users)
+    ]
     for done, _ in enumerate(_ENGINES[engine](tasks, workers), 1):
         progress(done / len(tasks), f"{done} of {len(tasks)} shards")
 
@@ -70,17 +80,23 @@ def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
     for stale in directory.glob("*.msgpack"):
         if not stale.name.startswith(f"{version}-"):
             stale.unlink()
-    shards = (range(start, min(start + SHARD_USERS, n_users)) for start in range(0, n_users, SHARD_USERS))
+    shards = (
+        range(start, min(start + SHARD_USERS, n_users)) for start in range(0, n_users, SHARD_USERS)
+    )
     return [users for users in shards if not _shard_path(directory, version, users).exists()]
 
 
-def write_shard(bundle: Bundle, dataset: Dataset, directory: Path, users: range, length: int) -> None:
+def write_shard(
+    bundle: Bundle, dataset: Dataset, directory: Path, users: range, length: int
+) -> None:
     """Writes the lists of these user rows, whole or not at all."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
     draft = path.with_suffix(".draft")
     with draft.open("wb") as file:
         for start in range(users.start, users.stop, CHUNK):
-            _write_users(file, bundle, dataset, range(start, min(start + CHUNK, users.stop)), length)
+            _write_users(
+                file, bundle, dataset, range(start, min(start + CHUNK, users.stop)), length
+            )
     draft.rename(path)
 
 
@@ -102,7 +118,10 @@ def _loaded(work: str) -> tuple[Bundle, Dataset]:
 def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
     """Spawned, not forked: a fork after an OpenMP region hangs."""
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from (done.result() for done in as_completed([pool.submit(_run_task, *task) for task in tasks]))
+        yield from (
+            done.result()
+            for done in as_completed([pool.submit(_run_task, *task) for task in tasks])
+        )
 
 
 def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
@@ -110,8 +129,12 @@ def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
     try:
         import ray
     except ImportError as error:
-        raise InvalidSettings("SHORTLIST_ENGINE=ray, but Ray is not installed: install the `scale` extra") from error
-    ray.init(**({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}), ignore_reinit_error=True)
+        raise InvalidSettings(
+            "SHORTLIST_ENGINE=ray, but Ray is not installed: install the `scale` extra"
+        ) from error
+    ray.init(
+        **({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}), ignore_reinit_error=True
+    )
     try:
         run = ray.remote(_run_task)
         waiting = [run.remote(*task) for task in tasks]
@@ -122,7 +145,10 @@ def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
         ray.shutdown()
 
 
-_ENGINES: dict[Engine, Callable[[list[Task], int], Iterator[int]]] = {"local": _by_processes, "ray": _by_ray}
+_ENGINES: dict[Engine, Callable[[list[Task], int], Iterator[int]]] = {
+    "local": _by_processes,
+    "ray": _by_ray,
+}
 
 
 def read_shards(directory: Path) -> Iterator[Precomputed]:
@@ -133,10 +159,14 @@ def read_shards(directory: Path) -> Iterator[Precomputed]:
                 yield Precomputed(user_id, packed, UserRecord(*told))
 
 
-def _write_users(file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range, length: int) -> None:
+def _write_users(
+    file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range, length: int
+) -> None:
     events = dataset.events
     offsets = events.offsets()[users.start : users.stop + 1]
-    states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop])
+    states = states_at(
+        events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop]
+    )
     found = recommend(bundle.model, states, length)
     created_at, as_of = int(bundle.manifest["created_at"]), int(bundle.manifest["as_of"])
     watermark = int(bundle.manifest.get("watermark", BEGINNING))
@@ -153,7 +183,14 @@ def _write_users(file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range,
             watermark,
         )
         record = user_record(dataset, states, at, user)
-        told = [record.items, record.times, record.weights, record.n_events, record.seen, record.attributes]
+        told = [
+            record.items,
+            record.times,
+            record.weights,
+            record.n_events,
+            record.seen,
+            record.attributes,
+        ]
         file.write(msgpack.packb([dataset.user_ids[user], packed, told]))
 
 

@@ -1,6 +1,7 @@
 """Publishes a release: the bundle, then the lists, then proof that both are there, then one flip of the pointer.
 
-Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a second run completes.
+Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a
+second run completes.
 """
 
 from __future__ import annotations
@@ -15,23 +16,29 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from batch import parity
-from batch.console import Narrator
-from batch.keeping import keep_operators_changes
-from batch.precompute import Precomputed, read_shards
-from batch.workplace import leased, local_run
-from recsys import releases
-from recsys.artefacts import Artefacts, ensure_fits, manifest_in, open_artefacts, verify
-from recsys.errors import CorruptArtefact, LeaseHeld, ReleaseRefused
-from recsys.event_log import EventLog
-from recsys.histories import NEWCOMER_SECONDS
-from recsys.lease import Lease
-from recsys.redis_client import server_policy
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import ReleaseNote, Upkeep
-from recsys.watermark import BEGINNING
-from recsys.wire import ItemRecord, ReleasePointer, pack_list, unpack_list
+from shortlist.batch import parity
+from shortlist.batch.operator_notes import keep_operators_changes
+from shortlist.batch.precompute import Precomputed, read_shards
+from shortlist.batch.progress import Narrator
+from shortlist.batch.workspace import leased, local_run
+from shortlist.recsys.errors import CorruptArtefact, LeaseHeld, ReleaseRefused
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.artefacts import (
+    Artefacts,
+    ensure_fits,
+    manifest_in,
+    open_artefacts,
+    verify,
+)
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.histories import NEWCOMER_SECONDS
+from shortlist.recsys.store.lease import Lease
+from shortlist.recsys.store.records import ItemRecord, ReleasePointer, pack_list, unpack_list
+from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.redis_client import server_policy
+from shortlist.recsys.store.watermark import BEGINNING
 
 BATCH_TIMEOUT_MS = 30_000
 """The batch waits longer for Redis than a request may."""
@@ -56,8 +63,9 @@ def publish(
     lease: of the run; None takes one for this publication. replaces: see `releases.flip`.
 
     Raises:
-        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was written; whoever serves has no
-            room for the bundle; or another release has been made to serve meanwhile.
+        ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was
+            written; whoever serves has no room for the bundle; or another release has been made to
+            serve meanwhile.
         LeaseHeld: another batch is at work.
     """
     manifest = verify(bundle)
@@ -79,7 +87,9 @@ def publish(
         narrator.say(f"  release {version} is serving")
         if store.is_retiring(version):  # by a batch that was overtaken and did not know of it
             store.restore(version)
-        with contextlib.suppress(LeaseHeld):  # the release serves; whoever holds the lease by now clears up
+        with contextlib.suppress(
+            LeaseHeld
+        ):  # the release serves; whoever holds the lease by now clears up
             _clear_up(store, settings, narrator, lease)
     return version
 
@@ -93,7 +103,9 @@ def _clear_up(store: RedisStore, settings: Settings, narrator: Narrator, lease: 
     store.retire_strangers(alive, NEWCOMER_SECONDS)
     retired = retire_superseded(store, settings.list_ttl_seconds, lease.confirm)
     if retired:
-        narrator.say(f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s")
+        narrator.say(
+            f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s"
+        )
 
 
 def _readable_release(store: RedisStore) -> ReleasePointer | None:
@@ -115,14 +127,22 @@ def _refuse_eviction(store: RedisStore) -> None:
 
 
 def _written(
-    store: RedisStore, bundle: Path, lists: Path, settings: Settings, narrator: Narrator, manifest: dict[str, Any], token: int
+    store: RedisStore,
+    bundle: Path,
+    lists: Path,
+    settings: Settings,
+    narrator: Narrator,
+    manifest: dict[str, Any],
+    token: int,
 ) -> str:
     version = str(manifest["version"])
     with narrator.stage("upload the bundle"):
         artefacts = open_artefacts(settings.artefacts)
         if version not in artefacts.versions():
             artefacts.publish(bundle)
-    _note(store, manifest)  # first, so that deleting a user, and whoever clears up after a crash, knows of the release
+    _note(
+        store, manifest
+    )  # first, so that deleting a user, and whoever clears up after a crash, knows of the release
     try:
         _write_and_verify(store, artefacts, bundle, lists, narrator, manifest, token)
     except ReleaseRefused:
@@ -151,9 +171,13 @@ def _write_and_verify(
     with narrator.stage("write the lists") as progress:
         _write_items(store, version, bundle)
         is_deleted = store.is_deleted()
-        written = store.write_lists(version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted)))
+        written = store.write_lists(
+            version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted))
+        )
         watermark = int(manifest.get("watermark", BEGINNING))
-        store.merge_users(((p.user_id, p.record) for p in _kept(lists, is_deleted)), watermark, token)
+        store.merge_users(
+            ((p.user_id, p.record) for p in _kept(lists, is_deleted)), watermark, token
+        )
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with narrator.stage("verify by reading back") as progress:
@@ -166,7 +190,8 @@ def _write_and_verify(
 def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]) -> list[str]:
     """Lets every release expire that neither serves, nor is a canary, nor would come back by a rollback; gives them.
 
-    Only here keys get a time to live: a server that is full evicts keys that have one, and a refresh may be late. Only under
+    Only here keys get a time to live: a server that is full evicts keys that have one, and a
+    refresh may be late. Only under
     a lease: the release that another batch is writing would be taken for one that was left behind.
     """
     upkeep = Upkeep(store)
@@ -240,7 +265,9 @@ def _store(settings: Settings) -> RedisStore:
 
 def _note(store: RedisStore, manifest: dict[str, Any]) -> None:
     ndcg = manifest.get("metrics", {}).get("two_stage", {}).get("ndcg@10", {}).get("value")
-    Upkeep(store).note_release(ReleaseNote(str(manifest["version"]), int(manifest["created_at"]), ndcg))
+    Upkeep(store).note_release(
+        ReleaseNote(str(manifest["version"]), int(manifest["created_at"]), ndcg)
+    )
 
 
 def _kept(lists: Path, is_deleted: Callable[[str], bool]) -> Iterator[Precomputed]:
@@ -260,11 +287,15 @@ def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
     catalog = msgpack.unpackb((bundle / "catalog.msgpack").read_bytes(), use_list=False)
     columns = zip(catalog["ids"], catalog["titles"], catalog["categories"], strict=True)
     store.write_items(version, ((row, ItemRecord(*told)) for row, told in enumerate(columns)))
-    popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")[:1000]
+    popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")[
+        :1000
+    ]
     manifest = verify(bundle)
     falling = np.linspace(1, 0, len(popular), endpoint=False).astype("<f2").tobytes()
     at = (int(manifest["created_at"]), int(manifest["as_of"]))
-    store.write_popular(version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling))
+    store.write_popular(
+        version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling)
+    )
 
 
 def _verify_items(store: RedisStore, version: str) -> None:
@@ -272,7 +303,9 @@ def _verify_items(store: RedisStore, version: str) -> None:
     packed = store.popular(version)
     rows = () if packed is None else unpack_list(packed).rows
     shown = [item for item in store.items(version, rows) if item is not None]
-    as_written = len(shown) == len(rows) and shown and store.rows_of(version, [shown[0].id])[0] == [rows[0]]
+    as_written = (
+        len(shown) == len(rows) and shown and store.rows_of(version, [shown[0].id])[0] == [rows[0]]
+    )
     if not as_written or not store.is_whole(version):
         message = (
             f"release {version}: {len(shown)} of its {len(rows)} popular items read back as written; the old release goes on "
@@ -281,14 +314,22 @@ def _verify_items(store: RedisStore, version: str) -> None:
         raise ReleaseRefused(message)
 
 
-def _verify(store: RedisStore, version: str, lists: Path, written: int, is_deleted: Callable[[str], bool]) -> int:
+def _verify(
+    store: RedisStore, version: str, lists: Path, written: int, is_deleted: Callable[[str], bool]
+) -> int:
     sample = _sample(_kept(lists, is_deleted), random.Random(version))  # noqa: S311 - a sample, not a secret
     total = sum(1 for _ in _kept(lists, is_deleted))
     if written != total:
-        raise ReleaseRefused(f"release {version}: {written} of {total} lists were written; the old release goes on serving")
+        raise ReleaseRefused(
+            f"release {version}: {written} of {total} lists were written; the old release goes on serving"
+        )
     stored = store.lists(version, [p.user_id for p in sample])
     late = store.is_deleted()
-    broken = [p for p, found in zip(sample, stored, strict=True) if found != p.packed and not late(p.user_id)]
+    broken = [
+        p
+        for p, found in zip(sample, stored, strict=True)
+        if found != p.packed and not late(p.user_id)
+    ]
     if broken:
         message = (
             f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than written; the old release "

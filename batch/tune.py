@@ -1,8 +1,8 @@
 """Searches the parameters that matter, by Optuna, on a validation window inside training: the reported hold-out is not read.
 
-First the towers, by the retriever's NDCG@10 alone; then the ranker, on the best towers. The first trial of each is what the
-settings say, so the outcome is never worse on that window. Every trial is in a journal: a later call with the same data
-goes on where the last one stopped.
+First the towers, by the retriever's NDCG@10 alone; then the ranker, on the best towers. The first
+trial of each is what the settings say, so the outcome is never worse on that window. Every trial is
+in a journal: a later call with the same data goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from batch.console import Narrator
-from batch.evaluation import truth_after
-from recsys.catalogue import Dataset
-from recsys.evaluation.metrics import hit_matrix, mean_over_users, ndcg
-from recsys.evaluation.truth import Truth
-from recsys.events import Int64, Recommend
-from recsys.pipeline import Model, recommender
-from recsys.ranker import Ranker
-from recsys.settings import Protocol
-from recsys.training.fit import (
+from shortlist.batch.offline_evaluation import truth_after
+from shortlist.batch.progress import Narrator
+from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, mean_over_users, ndcg
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.interactions import Int64, Recommend
+from shortlist.recsys.models.pipeline import Model, recommender
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.settings import Protocol
+from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     groups_inside,
@@ -35,7 +35,7 @@ from recsys.training.fit import (
     ranker_of,
     towers_of,
 )
-from recsys.training.split import before, cuts
+from shortlist.recsys.training.split import before, cuts
 
 VALIDATION_USERS = 2000
 """Users whose validation decides; more would cost more than they tell."""
@@ -58,7 +58,14 @@ class Tuned:
     trials: dict[str, int]
 
 
-def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float, work: Path, narrator: Narrator) -> Tuned:
+def tune(
+    dataset: Dataset,
+    protocol: Protocol,
+    params: FitParams,
+    minutes: float,
+    work: Path,
+    narrator: Narrator,
+) -> Tuned:
     """The best parameters that `minutes` of search find; the trials are kept in `work`/tune.journal."""
     past = before(dataset.events, cuts(dataset.events, protocol))
     known = replace(dataset, events=past)
@@ -71,7 +78,11 @@ def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float
 
     def towers(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
         chosen = replace(params, towers=replace(params.towers, **_space(trial, _TOWERS)))
-        return _score(recommender(assemble(towers_of(known, inner, chosen, _quiet).towers, table, chosen)), truth, past.n_items)
+        return _score(
+            recommender(assemble(towers_of(known, inner, chosen, _quiet).towers, table, chosen)),
+            truth,
+            past.n_items,
+        )
 
     defaults = _chosen(asdict(params.towers), _TOWERS)
     found, scores, n_towers = study.search("towers", towers, defaults, minutes * TOWERS_SHARE)
@@ -80,7 +91,9 @@ def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float
         earlier = inner_past(inner, protocol, best)
         before_labels = towers_of(known, earlier, best, _quiet)
         behind = assemble(before_labels.towers, item_table_of(known, earlier), best)
-        model = assemble(towers_of(known, inner, best, _quiet, before_labels.epochs).towers, table, best)
+        model = assemble(
+            towers_of(known, inner, best, _quiet, before_labels.epochs).towers, table, best
+        )
         groups = groups_inside(behind, known, inner, protocol, best)
         judged = judged_inside(behind, known, inner, protocol, best)
 
@@ -90,7 +103,11 @@ def tune(dataset: Dataset, protocol: Protocol, params: FitParams, minutes: float
         return _score(recommender(_with(model, text)), truth, past.n_items)
 
     changes, ranked, n_ranker = study.search(
-        "ranker", ranker, _chosen(asdict(params.ranker), _RANKER), minutes * (1 - TOWERS_SHARE), key=repr(best.towers)
+        "ranker",
+        ranker,
+        _chosen(asdict(params.ranker), _RANKER),
+        minutes * (1 - TOWERS_SHARE),
+        key=repr(best.towers),
     )
     return Tuned(
         replace(best, ranker=replace(best.ranker, **changes)),
@@ -113,7 +130,12 @@ class _Studies:
         self._name, self._narrator = name, narrator
 
     def search(
-        self, what: str, objective: Objective, defaults: dict[str, Any], minutes: float, key: str = ""
+        self,
+        what: str,
+        objective: Objective,
+        defaults: dict[str, Any],
+        minutes: float,
+        key: str = "",
     ) -> tuple[dict[str, Any], tuple[float, float], int]:
         """The best parameters, the NDCG@10 of `defaults` and of the best, and the number of finished trials."""
         import optuna
@@ -134,7 +156,10 @@ class _Studies:
 
             def told(study: Any, trial: Any) -> None:  # noqa: ANN401 - Optuna's own
                 share = min(1.0, (time.monotonic() - started) / max(1e-9, minutes * 60))
-                progress(share, f"trial {trial.number + 1}: {trial.value:.4f}, best {study.best_value:.4f}")
+                progress(
+                    share,
+                    f"trial {trial.number + 1}: {trial.value:.4f}, best {study.best_value:.4f}",
+                )
 
             study.optimize(objective, timeout=minutes * 60, callbacks=[told])
         finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
@@ -163,7 +188,11 @@ _RANKER: dict[str, tuple[float, float, bool]] = {
 def _space(trial: Any, space: dict[str, tuple[float, float, bool]]) -> dict[str, Any]:  # noqa: ANN401 - Optuna's own
     chosen: dict[str, Any] = {}
     for name, (low, high, log) in space.items():
-        suggest = trial.suggest_int if isinstance(low, int) and isinstance(high, int) else trial.suggest_float
+        suggest = (
+            trial.suggest_int
+            if isinstance(low, int) and isinstance(high, int)
+            else trial.suggest_float
+        )
         chosen[name] = suggest(name, low, high, log=log)
     return chosen
 

@@ -20,12 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lambda_handler.notes import current
-from lambda_handler.rate_limit import RateLimit
-from recsys.api_keys import SCOPES, digest_of
-from recsys.errors import InvalidInput
-from recsys.settings import Settings
-from recsys.values import id_of
+from shortlist.lambda_handler.rate_limit import RateLimit
+from shortlist.lambda_handler.request_context import current
+from shortlist.recsys.api_keys import SCOPES, digest_of
+from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.values import id_of
 
 ADMIN_HEADER = "X-Shortlist-Admin-Key"
 KEY_HEADER = "X-Api-Key"
@@ -154,7 +154,9 @@ class Access:
             known = caller or Caller(frozenset(), key="admin")
             caller = replace(known, scopes=known.scopes | OPERATOR)
         if caller is None:
-            remedy = f"send {KEY_HEADER} with a known key, or a token that the API's authorizer takes"
+            remedy = (
+                f"send {KEY_HEADER} with a known key, or a token that the API's authorizer takes"
+            )
             raise HTTPException(401, f"the caller is unknown: {remedy}", CHALLENGE)
         return caller
 
@@ -178,7 +180,9 @@ class Access:
             return  # the gateway throttles the others
         wait = self._limit.seconds_to_wait(caller.key)
         if wait > 0:
-            message = f"more than {self._settings.api_key_rate:g} requests a second by this key: wait"
+            message = (
+                f"more than {self._settings.api_key_rate:g} requests a second by this key: wait"
+            )
             raise HTTPException(429, message, {"Retry-After": str(math.ceil(wait))})
 
 
@@ -257,4 +261,6 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
             words += value.strip("[]").replace(",", " ").split()
         elif isinstance(value, list):
             words += map(str, value)
-    return frozenset(scope for scope in SCOPES for mark in "/:" if f"shortlist{mark}{scope}" in words)
+    return frozenset(
+        scope for scope in SCOPES for mark in "/:" if f"shortlist{mark}{scope}" in words
+    )

@@ -1,6 +1,7 @@
 """Which requests are let in: bodies of a bounded size that arrive in time, and no more at once than can be answered.
 
-It stands before everything that costs something: what is refused here was neither parsed nor looked up.
+It stands before everything that costs something: what is refused here was neither parsed nor looked
+up.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lambda_handler.envelope import SOON_SECONDS, refusal
-from lambda_handler.metrics import Metrics
-from lambda_handler.work import Seats
+from shortlist.lambda_handler.envelope import SOON_SECONDS, refusal
+from shortlist.lambda_handler.executors import Seats
+from shortlist.lambda_handler.metrics import Metrics
 
 MEBIBYTE = 1 << 20
 
@@ -25,7 +26,9 @@ HELD_BYTES = 64 * MEBIBYTE
 BODY_SECONDS = 10.0
 """From a request's head to the end of its body."""
 
-ALWAYS = frozenset(f"{prefix}{path}" for prefix in ("", "/v1") for path in ("/health", "/health/ready", "/metrics"))
+ALWAYS = frozenset(
+    f"{prefix}{path}" for prefix in ("", "/v1") for path in ("/health", "/health/ready", "/metrics")
+)
 """What operators must see of a server that has too much to do."""
 
 BUSY = "as many requests are being answered as can be at once: try again later"

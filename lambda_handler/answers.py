@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from recsys.errors import Unavailable
-from recsys.wire import ItemRecord, UserRecord
+from shortlist.recsys.errors import Unavailable
+from shortlist.recsys.store.records import ItemRecord, UserRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,9 @@ class Ranked:
 class Live(Protocol):
     """The heavy path, loaded when first needed. Every method may raise Unavailable or BrokenRelease."""
 
-    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
+    def recommend(
+        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+    ) -> Ranked:
         """The two stages for one user."""
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
@@ -84,7 +86,9 @@ class Live(Protocol):
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
         """The items that are most like one of the catalogue."""
 
-    def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
+    def rank(
+        self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
+    ) -> Ranked:
         """Just these items, in the ranker's order; unknown_items counts those that the catalogue lacks."""
 
     def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
@@ -127,7 +131,9 @@ class NothingToServe(Unavailable):
     """There is no release, or no part of it can be reached."""
 
 
-def session_of(events: Iterable[tuple[str, int | None, float | None]], attributes: dict[str, object] | None) -> UserRecord:
+def session_of(
+    events: Iterable[tuple[str, int | None, float | None]], attributes: dict[str, object] | None
+) -> UserRecord:
     """A request's history as a record; an event without a time takes the one before it."""
     items, times, weights = [], [], []
     last = 0

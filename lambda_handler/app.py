@@ -11,35 +11,35 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from lambda_handler import deadline
-from lambda_handler.access import ADMIN_HEADER, KEY_HEADER, secure
-from lambda_handler.admission import Admission
-from lambda_handler.answers import Live
-from lambda_handler.base_path import BasePath
-from lambda_handler.deadline import Deadlines
-from lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
-from lambda_handler.events import Bounds, Intake
-from lambda_handler.impressions import Impressions
-from lambda_handler.live_cache import LiveCache
-from lambda_handler.metrics import Metrics
-from lambda_handler.observed import observed
-from lambda_handler.recommender import Recommender
-from lambda_handler.request_log import RequestLog, Say
-from lambda_handler.routes.admin import add_admin
-from lambda_handler.routes.events import add_events
-from lambda_handler.routes.items import add_items
-from lambda_handler.routes.operations import add_operations
-from lambda_handler.routes.recommend import add_recommend
-from lambda_handler.routes.users import add_users
-from lambda_handler.serving import Serving
-from lambda_handler.tallies import Tallies
-from lambda_handler.work import OnTheSpot, Pool, Work
-from recsys.errors import DeadlineExceeded, Overloaded, ShortlistError
-from recsys.event_log import EventLog
-from recsys.histories import NEWCOMER_SECONDS
-from recsys.settings import Settings
-from recsys.store import RedisStore
-from recsys.upkeep import Upkeep
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.access import ADMIN_HEADER, KEY_HEADER, secure
+from shortlist.lambda_handler.admission import Admission
+from shortlist.lambda_handler.answers import Live
+from shortlist.lambda_handler.base_path import BasePath
+from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.deadline import Deadlines
+from shortlist.lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
+from shortlist.lambda_handler.executors import OnTheSpot, Pool, Work
+from shortlist.lambda_handler.impressions import Impressions
+from shortlist.lambda_handler.ingest import Bounds, Intake
+from shortlist.lambda_handler.live_cache import LiveCache
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.request_log import RequestLog, Say
+from shortlist.lambda_handler.routes.admin import add_admin
+from shortlist.lambda_handler.routes.events import add_events
+from shortlist.lambda_handler.routes.items import add_items
+from shortlist.lambda_handler.routes.operations import add_operations
+from shortlist.lambda_handler.routes.recommend import add_recommend
+from shortlist.lambda_handler.routes.users import add_users
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.timed_store import observed
+from shortlist.recsys.errors import DeadlineExceeded, Overloaded, ShortlistError
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.histories import NEWCOMER_SECONDS
+from shortlist.recsys.store.redis import RedisStore
 
 WARM_SECONDS = 5.0
 """For which a server waits for the serving bundle before its first request."""
@@ -62,8 +62,10 @@ def create_app(
     """The API over a store and a live path, which reports to the same `metrics`.
 
     now: unix seconds; clock: seconds that never go back.
-    tallies: what sends counts to Redis, and say: what writes a line for each request; without them neither is done.
-    work: where look-ups and live answers run; without it as in a Lambda, one request at a time and without a limit of its own.
+    tallies: what sends counts to Redis, and say: what writes a line for each request; without them
+    neither is done.
+    work: where look-ups and live answers run; without it as in a Lambda, one request at a time and
+    without a limit of its own.
     """
     metrics = Metrics() if metrics is None else metrics
     work = OnTheSpot() if work is None else work
@@ -79,7 +81,9 @@ def create_app(
         redirect_slashes=False,  # another path is another id: nobody is sent from one user to another
         openapi_url=None,  # until the routes stand, so that those of the documentation are looked through last
     )
-    recommender = Recommender(serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics)
+    recommender = Recommender(
+        serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics
+    )
     add_errors(app, metrics)
     app.add_middleware(Deadlines, seconds=work.seconds)  # of the time after the body is there
     app.add_middleware(Admission, metrics=metrics, seats=work.seats)
@@ -140,7 +144,9 @@ def _lifespan(
     async def until_the_end(_app: FastAPI) -> AsyncIterator[None]:
         if work.seconds < math.inf:
             with suppress(ShortlistError, OSError), deadline.within(WARM_SECONDS):
-                await work.run("live", warm)  # without it the first live answers would be popular items
+                await work.run(
+                    "live", warm
+                )  # without it the first live answers would be popular items
         yield
         if tallies is not None:
             sender = Pool("counts", 1, metrics)

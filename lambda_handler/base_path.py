@@ -11,8 +11,8 @@ class BasePath:
     """Names the base path that a request's path begins with as its root path; ASGI middleware.
 
     The router and the links of the documentation heed the root path. A path without a base path is
-    taken as it is, since some entries take it off themselves: a REST API does so with its stage, and
-    not with the mapping of a domain.
+    taken as it is, since some entries take it off themselves: a REST API does so with its stage,
+    and not with the mapping of a domain.
     """
 
     def __init__(self, app: ASGIApp, base_paths: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ What brings a request decides what is decoded already:
 | load balancer | `path`, as sent | parameters, as sent |
 | function URL (payload 2.0) | `rawPath`, as sent | `rawQueryString`, as sent |
 
-Mangum decodes all of these paths. Behind an HTTP API that is the second time: `a%2520b` would become
-the user `a b`.
+Mangum decodes all of these paths. Behind an HTTP API that is the second time: `a%2520b` would
+become the user `a b`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class Adapter(Mangum):
             _ = entry.scope, entry.body
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             kind = type(error).__name__  # its message may hold the request's ids
-            raise MalformedRequest(f"the event is no HTTP request as AWS makes them: {kind}") from error
+            raise MalformedRequest(
+                f"the event is no HTTP request as AWS makes them: {kind}"
+            ) from error
         return entry
 
 

@@ -14,9 +14,9 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lambda_handler.metrics import Metrics
-from lambda_handler.notes import Note, begin, current
-from recsys.errors import (
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.request_context import Note, begin, current
+from shortlist.recsys.errors import (
     BrokenRelease,
     DeadlineExceeded,
     InvalidInput,
@@ -67,7 +67,9 @@ def tagged(request: Request, told: dict[str, Any]) -> Response:
     body = encoded({name: value for name, value in told.items() if name not in VOLATILE})
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
     known = request.headers.get("if-none-match")
-    if known is not None and not {tag, tag.removeprefix("W/"), "*"}.isdisjoint(part.strip() for part in known.split(",")):
+    if known is not None and not {tag, tag.removeprefix("W/"), "*"}.isdisjoint(
+        part.strip() for part in known.split(",")
+    ):
         return Response(status_code=304, headers={"ETag": tag})
     rest = {name: told[name] for name in VOLATILE if name in told}
     whole = body[:-1] + b"," + encoded(rest)[1:] if rest else body
@@ -80,7 +82,10 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "body"
+        field = (
+            ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+            or "body"
+        )
         return _error(422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
@@ -95,16 +100,22 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(Exception)
     async def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
         metrics.count("shortlist_errors_total", kind="unexpected")
-        return _error(500, "internal", "an unexpected error, which is in the log under this request's id")
+        return _error(
+            500, "internal", "an unexpected error, which is in the log under this request's id"
+        )
 
     @app.exception_handler(InvalidInput)
     async def mistaken(_request: Request, error: InvalidInput) -> JSONResponse:
-        status, code = (404, "not_found") if isinstance(error, UnknownItem) else (422, "invalid_request")
+        status, code = (
+            (404, "not_found") if isinstance(error, UnknownItem) else (422, "invalid_request")
+        )
         return _error(status, code, str(error))
 
     @app.exception_handler(Overloaded)
     async def overloaded(_request: Request, error: Overloaded) -> Response:
-        metrics.count("shortlist_errors_total", kind="Overloaded")  # and no traceback in the log: there are many
+        metrics.count(
+            "shortlist_errors_total", kind="Overloaded"
+        )  # and no traceback in the log: there are many
         return refusal(503, "overloaded", str(error), retry_after=SOON_SECONDS)
 
     @app.exception_handler(DeadlineExceeded)
@@ -136,14 +147,19 @@ class HeadAsGet:
             return
 
         async def bodiless(message: Message) -> None:
-            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+            await send(
+                {**message, "body": b""} if message["type"] == "http.response.body" else message
+            )
 
         await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
 
 
 def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers, whose Allow names HEAD beside GET."""
-    return {name: value.replace("GET", "GET, HEAD") if name == "Allow" else value for name, value in headers.items()}
+    return {
+        name: value.replace("GET", "GET, HEAD") if name == "Allow" else value
+        for name, value in headers.items()
+    }
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:
@@ -156,7 +172,9 @@ def error_body(status: int, code: str, message: str, request_id: str) -> dict[st
     return {"error": {"type": kind, "code": code, "message": message, "request_id": request_id}}
 
 
-def refusal(status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False) -> Response:
+def refusal(
+    status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False
+) -> Response:
     """An error in the envelope, as an ASGI app. close: whether the connection ends, as the rest of a body is not read."""
     response = _error(status, code, message)
     if retry_after is not None:

@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from lambda_handler import deadline
-from lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
-from lambda_handler.app import create_app
-from lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
-from lambda_handler.envelope import error_body
-from lambda_handler.metrics import Metrics
-from lambda_handler.request_log import Say, say, tell_once
-from lambda_handler.tallies import Tallies
-from lambda_handler.work import Work
-from recsys.counts import CountLog
-from recsys.errors import LoadFailed
-from recsys.settings import Settings
-from recsys.store import Guard, Keys, open_store
-from recsys.wire import ItemRecord, UserRecord
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
+from shortlist.lambda_handler.envelope import error_body
+from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.request_log import Say, say, tell_once
+from shortlist.recsys.errors import LoadFailed
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.counts import CountLog
+from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.redis import Guard, Keys, open_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,7 +35,9 @@ ATTEMPTS = 2
 """How often the store waits for its timeout before it gives up."""
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")  # one request at a time, and numpy, FAISS and LightGBM each bring a pool
+    os.environ.setdefault(
+        _variable, "1"
+    )  # one request at a time, and numpy, FAISS and LightGBM each bring a pool
 
 
 class LazyLive:
@@ -52,15 +54,24 @@ class LazyLive:
         with self._lock:
             if self._opened is None:
                 try:
-                    from lambda_handler.live import open_live
+                    from shortlist.lambda_handler.live import open_live
 
-                    self._opened = open_live(self._settings, self._metrics.step, self._tallies, self._keys)
-                except (ImportError, OSError) as error:  # a library that is missing, or that the disk does not give
+                    self._opened = open_live(
+                        self._settings, self._metrics.step, self._tallies, self._keys
+                    )
+                except (
+                    ImportError,
+                    OSError,
+                ) as error:  # a library that is missing, or that the disk does not give
                     why = f"the live path cannot be opened ({type(error).__name__}: {error})"
-                    raise LoadFailed(f"{why}: mend the disk, or deploy the package again") from error
+                    raise LoadFailed(
+                        f"{why}: mend the disk, or deploy the package again"
+                    ) from error
             return self._opened
 
-    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
+    def recommend(
+        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+    ) -> Ranked:
         """See `Live`."""
         return self._live.recommend(version, user, k, filters, shape)
 
@@ -76,7 +87,9 @@ class LazyLive:
         """See `Live`."""
         return self._live.similar(version, item_id, k, filters)
 
-    def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
+    def rank(
+        self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
+    ) -> Ranked:
         """See `Live`."""
         return self._live.rank(version, user, items, filters)
 
@@ -117,7 +130,9 @@ def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - wh
     except MalformedRequest as error:
         return _malformed(error, context)
     finally:
-        sys.stdout.writelines(f"{line}\n" for line in _metrics.emf_lines(time.time_ns() // 1_000_000))
+        sys.stdout.writelines(
+            f"{line}\n" for line in _metrics.emf_lines(time.time_ns() // 1_000_000)
+        )
         sys.stdout.flush()
 
 
@@ -125,7 +140,9 @@ def _unknown(event: object) -> dict[str, Any]:
     """The answer to any other event. It names fields alone: values may be anybody's data."""
     fields = sorted(str(name)[:40] for name in event)[:10] if isinstance(event, dict) else ()
     has = ", ".join(fields) or type(event).__name__
-    rule = "HTTP events of API Gateway, a load balancer or a function URL, and warm-ups by a schedule"
+    rule = (
+        "HTTP events of API Gateway, a load balancer or a function URL, and warm-ups by a schedule"
+    )
     message = f"the event, of {has}, is none that this function answers ({rule}): stop its source"
     say(json.dumps({"level": "warning", "error": "UnknownEvent", "message": message}))
     return {"ok": False, "error": message}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from lambda_handler.metrics import Metrics
-from lambda_handler.notes import Note
-from lambda_handler.tallies import Tallies
-from recsys.counts import Hash
-from recsys.store import Keys
+from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.request_context import Note
+from shortlist.recsys.store.counts import Hash
+from shortlist.recsys.store.redis import Keys
 
 RETENTION_SECONDS = 90 * 86_400
 """How long the counts of a day are kept."""
@@ -24,7 +24,13 @@ class Impressions:
 
     def count(self, note: Note, status: int) -> None:
         """Counts the answer if it showed a recommendation: not one without a body or without an item."""
-        if status != OK or note.head or not note.shown or note.version is None or note.source is None:
+        if (
+            status != OK
+            or note.head
+            or not note.shown
+            or note.version is None
+            or note.source is None
+        ):
             return
         self._metrics.count("shortlist_impressions_total", version=note.version, source=note.source)
         if self._tallies is not None:

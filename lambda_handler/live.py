@@ -14,29 +14,47 @@ from threading import Lock, Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from lambda_handler import deadline
-from lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
-from lambda_handler.sampler import Sampler
-from lambda_handler.tallies import Tallies
-from recsys import bundle, copies, strata
-from recsys.artefacts import open_artefacts
-from recsys.bundle import Bundle
-from recsys.counts import Hash
-from recsys.diversity import diversified
-from recsys.errors import ArtefactsUnavailable, BrokenRelease, LoadFailed, NoRoom, Unavailable, UnknownItem
-from recsys.events import MISSING, Float32, Int32, UserStates
-from recsys.features import FEATURES, Candidates
-from recsys.pipeline import Observe, Recommended, Sample, ranked_among, recommend, unobserved, unsampled
-from recsys.reasons import RankedRows, contributions
-from recsys.settings import Settings
-from recsys.similar import similar
-from recsys.store import Keys
-from recsys.strata import Stratum
-from recsys.wire import ItemRecord, UserRecord
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
+from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.sampler import Sampler
+from shortlist.recsys.errors import (
+    ArtefactsUnavailable,
+    BrokenRelease,
+    LoadFailed,
+    NoRoom,
+    Unavailable,
+    UnknownItem,
+)
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.diversity import diversified
+from shortlist.recsys.models.features import FEATURES, Candidates
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.pipeline import (
+    Observe,
+    Recommended,
+    Sample,
+    ranked_among,
+    recommend,
+    unobserved,
+    unsampled,
+)
+from shortlist.recsys.models.reasons import RankedRows, contributions
+from shortlist.recsys.models.similar import similar
+from shortlist.recsys.monitoring import strata
+from shortlist.recsys.monitoring.strata import Stratum
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import local_copies
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.counts import Hash
+from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.redis import Keys
 
 AGAIN_SECONDS = 5.0
 """After a bundle could not be loaded, it is tried again no sooner than this; after the first failure of this machine (a file
-that could not be read, memory that was short) at the next request, for such a cause is often gone and costs little to ask."""
+that could not be read, memory that was short) at the next request, for such a cause is often gone
+and costs little to ask."""
 
 REMEMBERED_FAILURES = 8
 """Releases of which the last failure is kept; a pointer names three at most."""
@@ -85,7 +103,12 @@ class BundleLive:
         clock: Callable[[], float] = time.monotonic,
         sampler: Sampler | None = None,
     ) -> None:
-        self._settings, self._observe, self._clock, self._sampler = settings, observe, clock, sampler
+        self._settings, self._observe, self._clock, self._sampler = (
+            settings,
+            observe,
+            clock,
+            sampler,
+        )
         self._lock = Lock()
         self._loaded: dict[str, _Loaded] = {}
         """By version, the most recently used last."""
@@ -93,13 +116,17 @@ class BundleLive:
         self._failures: dict[str, _Failure] = {}
         self._one_at_a_time = Lock()
 
-    def recommend(self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
+    def recommend(
+        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+    ) -> Ranked:
         """See `Live`."""
         loaded = self._bundle(version)
         state, unknown = _state(loaded, user)
         allowed = _allowed(loaded, filters)
         wanted = k if shape.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
-        model = replace(loaded.bundle.model, n_candidates=max(loaded.bundle.model.n_candidates, wanted))
+        model = replace(
+            loaded.bundle.model, n_candidates=max(loaded.bundle.model.n_candidates, wanted)
+        )
         sample = self._sample(version, loaded, user, filters)
         seen: list[RankedRows] = []
 
@@ -134,7 +161,7 @@ class BundleLive:
         return _in_order(loaded, loaded.bundle.model.trending, k, filters)
 
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`, and `recsys.similar`.
+        """See `Live`, and `recsys.models.similar`.
 
         Raises:
             UnknownItem: the catalogue lacks the item.
@@ -142,36 +169,53 @@ class BundleLive:
         loaded = self._bundle(version)
         row = loaded.bundle.catalogue.row_of.get(item_id)
         if row is None:
-            raise UnknownItem(f"item {item_id!r} is not in the catalogue: see the items of a recommendation")
+            raise UnknownItem(
+                f"item {item_id!r} is not in the catalogue: see the items of a recommendation"
+            )
         allowed = _allowed(loaded, filters.without([item_id]))
         assert allowed is not None
         candidates = np.flatnonzero(allowed).astype(np.int32)
         rows, likeness = similar(loaded.unit, loaded.bundle.model.table.neighbours, row, candidates)
         return _ranked(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
-    def rank(self, version: str, user: UserRecord, items: Sequence[str], filters: Filters) -> Ranked:
+    def rank(
+        self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
+    ) -> Ranked:
         """See `Live`."""
         loaded = self._bundle(version)
         state, _ = _state(loaded, user)
         row_of = loaded.bundle.catalogue.row_of
         asked = np.array(sorted({row_of[i] for i in items if i in row_of}), np.int32)
         allowed = _allowed(loaded, filters)
-        found = ranked_among(loaded.bundle.model, state, asked if allowed is None else asked[allowed[asked]])
+        found = ranked_among(
+            loaded.bundle.model, state, asked if allowed is None else asked[allowed[asked]]
+        )
         unknown = len({i for i in items if i not in row_of})
-        return _ranked(loaded, found.items[0], found.scores[0], found.retrieval[0], int(found.n_candidates[0]), unknown)
+        return _ranked(
+            loaded,
+            found.items[0],
+            found.scores[0],
+            found.retrieval[0],
+            int(found.n_candidates[0]),
+            unknown,
+        )
 
     def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
         """See `Live`."""
         catalogue = self._bundle(version).bundle.catalogue
         rows = [catalogue.row_of.get(item_id) for item_id in item_ids]
         return [
-            None if row is None else ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
+            None
+            if row is None
+            else ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
             for row in rows
         ]
 
     def info(self, version: str) -> dict[str, object]:
         """See `Live`; a figure that is no number is None, as JSON has it."""
-        return {name: _as_json(value) for name, value in self._bundle(version).bundle.manifest.items()}
+        return {
+            name: _as_json(value) for name, value in self._bundle(version).bundle.manifest.items()
+        }
 
     def _bundle(self, version: str) -> _Loaded:
         """The bundle of `version`; loaded in a thread of its own, so that a request can leave when its time is up.
@@ -199,11 +243,15 @@ class BundleLive:
         try:
             Thread(target=self._load, args=(version, future), name="bundle", daemon=True).start()
         except RuntimeError as error:  # no more threads: nothing has begun that could fail later
-            raise LoadFailed(f"the bundle of {version} cannot be loaded ({error}): it is tried again") from error
+            raise LoadFailed(
+                f"the bundle of {version} cannot be loaded ({error}): it is tried again"
+            ) from error
         return future
 
     def _awaited(self, version: str, loading: Future[_Loaded]) -> _Loaded:
-        seconds = deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000  # for popular items from Redis instead
+        seconds = (
+            deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000
+        )  # for popular items from Redis instead
         try:
             return loading.result(None if seconds == math.inf else max(0.0, seconds))
         except Late as error:
@@ -233,10 +281,10 @@ class BundleLive:
     def _tried(self, version: str) -> _Loaded:
         """The bundle; where the disk or the memory is too small for another one, without those that are loaded."""
         with self._lock:
-            for old in list(self._loaded)[: -(copies.KEPT - 1)]:
+            for old in list(self._loaded)[: -(local_copies.KEPT - 1)]:
                 del self._loaded[old]
             kept = list(self._loaded)
-        copies.note_use(_directory(self._settings), kept)
+        local_copies.note_use(_directory(self._settings), kept)
         try:
             return _load(self._settings, version)
         except (NoRoom, MemoryError):
@@ -251,7 +299,10 @@ class BundleLive:
         times = 1 if before is None else before.times + 1
         wait = 0.0 if isinstance(error, LoadFailed) and times == 1 else AGAIN_SECONDS
         kept = list(self._failures.items())[1 - REMEMBERED_FAILURES :]
-        self._failures = {**dict(kept), version: _Failure(_again(error), times, self._clock() + wait)}
+        self._failures = {
+            **dict(kept),
+            version: _Failure(_again(error), times, self._clock() + wait),
+        }
 
 
 def _explained(version: str, error: BaseException) -> Unavailable | BrokenRelease:
@@ -259,7 +310,9 @@ def _explained(version: str, error: BaseException) -> Unavailable | BrokenReleas
     if isinstance(error, (Unavailable, BrokenRelease)):
         return error
     what = f"{type(error).__name__}: {error}"
-    failure = LoadFailed(f"the bundle of {version} could not be loaded ({what}): mend the cause; it is tried again by itself")
+    failure = LoadFailed(
+        f"the bundle of {version} could not be loaded ({what}): mend the cause; it is tried again by itself"
+    )
     failure.__cause__ = error
     return failure
 
@@ -271,7 +324,9 @@ def _again(error: Unavailable | BrokenRelease) -> Unavailable | BrokenRelease:
 
 def open_live(settings: Settings, observe: Observe, tallies: Tallies, keys: Keys) -> BundleLive:
     """The live path that samples its feature rows for `tallies`."""
-    sampler = Sampler(settings.skew_share, lambda version: Hash(keys.skew(version), settings.list_ttl_seconds))
+    sampler = Sampler(
+        settings.skew_share, lambda version: Hash(keys.skew(version), settings.list_ttl_seconds)
+    )
     tallies.draw_from(sampler.take)
     return BundleLive(settings, observe, sampler=sampler)
 
@@ -290,12 +345,16 @@ def _load(settings: Settings, version: str) -> _Loaded:
     vectors = opened.model.towers.items[:, :-1]
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-    return _Loaded(opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained)
+    return _Loaded(
+        opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained
+    )
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
     history = (user.items, user.times, user.weights)
-    return bundle.state_from(loaded.bundle, *history, user.n_events, user.seen, user.attributes or {})
+    return bundle.state_from(
+        loaded.bundle, *history, user.n_events, user.seen, user.attributes or {}
+    )
 
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
@@ -321,10 +380,14 @@ def _order(loaded: _Loaded, found: Recommended, k: int, diversity: float) -> NDA
     places = np.flatnonzero(found.items[0] != MISSING)
     if diversity == 0:
         return places[:k]
-    return places[diversified(loaded.unit[found.items[0, places]], found.scores[0, places], k, diversity)]
+    return places[
+        diversified(loaded.unit[found.items[0, places]], found.scores[0, places], k, diversity)
+    ]
 
 
-def _reasons(loaded: _Loaded, state: UserStates, rows: Int32, ranked: RankedRows | None) -> tuple[Reason, ...]:
+def _reasons(
+    loaded: _Loaded, state: UserStates, rows: Int32, ranked: RankedRows | None
+) -> tuple[Reason, ...]:
     told = contributions(loaded.bundle.model, state, rows, ranked)
     names, history = [*FEATURES, "base"], state.items[0].tolist()
     return tuple(
@@ -351,11 +414,21 @@ def _strongest(names: Sequence[str], values: Float32) -> tuple[tuple[str, float]
     return tuple((names[at], round(float(values[at]), 6)) for at in best if values[at] != 0)
 
 
-def _ranked(loaded: _Loaded, rows: Int32, scores: Float32, retrieval: Float32, n_candidates: int, unknown: int) -> Ranked:
+def _ranked(
+    loaded: _Loaded,
+    rows: Int32,
+    scores: Float32,
+    retrieval: Float32,
+    n_candidates: int,
+    unknown: int,
+) -> Ranked:
     kept = rows != MISSING
     items = loaded.bundle.catalogue
     return Ranked(
-        tuple(ItemRecord(items.ids[r], items.titles[r], items.categories[r]) for r in rows[kept].tolist()),
+        tuple(
+            ItemRecord(items.ids[r], items.titles[r], items.categories[r])
+            for r in rows[kept].tolist()
+        ),
         tuple(scores[kept].tolist()),
         tuple(retrieval[kept].tolist()),
         n_candidates,

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import msgpack
 
-from lambda_handler import deadline
-from lambda_handler.answers import Cause, Filters, Ranked, Reason, Shape
-from recsys.errors import CorruptArtefact, StoreUnavailable
-from recsys.store import Store
-from recsys.wire import ItemRecord
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.answers import Cause, Filters, Ranked, Reason, Shape
+from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
+from shortlist.recsys.store.records import ItemRecord
+from shortlist.recsys.store.redis import Store
 
 LAYOUT = 2
 """Of a cached live answer."""
@@ -31,7 +31,9 @@ class LiveCache:
     def __init__(self, store: Store, ttl: int, wait: Callable[[float], None] = time.sleep) -> None:
         self._store, self._ttl, self._wait = store, ttl, wait
 
-    def get(self, version: str, user: str, digest: str, compute: Callable[[], Ranked]) -> tuple[Ranked, bool]:
+    def get(
+        self, version: str, user: str, digest: str, compute: Callable[[], Ranked]
+    ) -> tuple[Ranked, bool]:
         """The result, and whether it was there.
 
         Raises:
@@ -40,14 +42,18 @@ class LiveCache:
         packed, is_mine = self._store.live_or_claim(version, user, digest, CLAIM_MS)
         ends = time.monotonic() + min(POLLS * POLL_SECONDS, deadline.left())
         for _ in range(0 if is_mine else POLLS):
-            if packed is not None or time.monotonic() >= ends:  # a slow store makes each look a long one
+            if (
+                packed is not None or time.monotonic() >= ends
+            ):  # a slow store makes each look a long one
                 break
             self._wait(POLL_SECONDS)
             packed = self._store.live(version, user, digest)
         found = None if packed is None else read_ranked(packed)
         return (compute(), False) if found is None else (found, True)
 
-    def put(self, version: str, user: str, digest: str, ranked: Ranked, record: bytes) -> StoreUnavailable | None:
+    def put(
+        self, version: str, user: str, digest: str, ranked: Ranked, record: bytes
+    ) -> StoreUnavailable | None:
         """Keeps a result that was made of the user's packed `record`; gives what went wrong, if anything did."""
         try:
             self._store.write_live(version, user, digest, pack_ranked(ranked), self._ttl, record)
@@ -58,15 +64,34 @@ class LiveCache:
 
 def digest_of(k: int, filters: Filters, shape: Shape, record: bytes) -> str:
     """What shaped a live result: k, the filters, the shape, and the user's whole record."""
-    told = msgpack.packb([k, sorted(filters.excluded), sorted(filters.categories), float(shape.diversity), shape.explain, record])
+    told = msgpack.packb(
+        [
+            k,
+            sorted(filters.excluded),
+            sorted(filters.categories),
+            float(shape.diversity),
+            shape.explain,
+            record,
+        ]
+    )
     return hashlib.sha256(told).hexdigest()[:16]
 
 
 def pack_ranked(ranked: Ranked) -> bytes:
     """A live result as bytes."""
     items = [[i.id, i.title, i.categories, i.available] for i in ranked.items]
-    reasons = [[[[c.item_id, c.title, c.share] for c in r.causes], r.features] for r in ranked.reasons]
-    told = [LAYOUT, items, ranked.scores, ranked.retrieval, ranked.n_candidates, ranked.unknown_items, reasons]
+    reasons = [
+        [[[c.item_id, c.title, c.share] for c in r.causes], r.features] for r in ranked.reasons
+    ]
+    told = [
+        LAYOUT,
+        items,
+        ranked.scores,
+        ranked.retrieval,
+        ranked.n_candidates,
+        ranked.unknown_items,
+        reasons,
+    ]
     return msgpack.packb(told)
 
 
@@ -74,11 +99,21 @@ def unpack_ranked(packed: bytes) -> Ranked:
     """Reads `pack_ranked`. Raises CorruptArtefact for anything else."""
     try:
         match msgpack.unpackb(packed, use_list=False):
-            case (int(layout), tuple(items), scores, retrieval, int(candidates), int(unknown), reasons) if (
-                layout == LAYOUT and len(_numbers(scores)) == len(_numbers(retrieval)) == len(items)
+            case (
+                int(layout),
+                tuple(items),
+                scores,
+                retrieval,
+                int(candidates),
+                int(unknown),
+                reasons,
+            ) if layout == LAYOUT and len(_numbers(scores)) == len(_numbers(retrieval)) == len(
+                items
             ):
                 shown = tuple(_shown(item) for item in items)
-                return Ranked(shown, scores, retrieval, candidates, unknown, tuple(map(_reason, reasons)))
+                return Ranked(
+                    shown, scores, retrieval, candidates, unknown, tuple(map(_reason, reasons))
+                )
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
     raise CorruptArtefact("a cached answer cannot be read: it is computed again")
@@ -115,7 +150,9 @@ def _feature(feature: object) -> tuple[str, float]:
 
 def _numbers(values: object) -> tuple[float, ...]:
     """The values, which must be finite numbers."""
-    if isinstance(values, tuple) and all(isinstance(v, float | int) and math.isfinite(v) for v in values):
+    if isinstance(values, tuple) and all(
+        isinstance(v, float | int) and math.isfinite(v) for v in values
+    ):
         return values
     raise TypeError
 

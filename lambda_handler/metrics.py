@@ -1,8 +1,9 @@
 """What the service counts and times: one definition, rendered as Prometheus text and as CloudWatch's embedded metric format.
 
-Standard library only, because every cached answer passes here. A metric that is not in METRICS, or labels that are not its
-own, raise: what is on a dashboard cannot be misspelt. Labels take few values (route templates, never paths or ids), and a
-metric that has MAX_SERIES of them counts the rest under "other".
+Standard library only, because every cached answer passes here. A metric that is not in METRICS, or
+labels that are not its
+own, raise: what is on a dashboard cannot be misspelt. Labels take few values (route templates,
+never paths or ids), and a metric that has MAX_SERIES of them counts the rest under "other".
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ _RESULTS = ("hit", "miss")
 _SOURCES = ("batch", "live", "session", "popular", "stale")
 _FAILURES = ("StoreUnavailable", "ArtefactsUnavailable", "BundleMismatch", "CorruptArtefact")
 _ERRORS = (*_FAILURES, "NothingToServe", "DeadlineExceeded", "Overloaded", "unexpected")
-_REFUSED = ("busy", "queue", "memory", "large_body", "slow_body", "slow_head", "unread_answer", "connections")
+_REFUSED = (
+    "busy",
+    "queue",
+    "memory",
+    "large_body",
+    "slow_body",
+    "slow_head",
+    "unread_answer",
+    "connections",
+)
 _POOLS = ("lookup", "live", "health", "admin", "counts")
 
 REMEMBERED = 1000
@@ -54,7 +64,8 @@ Series = tuple[str, tuple[str, ...]]
 class Metric:
     """kind; help: a sentence; labels: their names; buckets: upper bounds of a histogram; unit: CloudWatch's.
 
-    starts: values of the only label that are told as 0 from the beginning, as Prometheus sees no rise in what was not there.
+    starts: values of the only label that are told as 0 from the beginning, as Prometheus sees no
+    rise in what was not there.
     """
 
     kind: Kind
@@ -70,35 +81,68 @@ def _latency(told: str, *labels: str) -> Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "shortlist_requests_total": Metric("counter", "Answers by route template and status.", ("route", "status")),
-    "shortlist_request_seconds": _latency("Time from a request to the end of its answer, by route template.", "route"),
+    "shortlist_requests_total": Metric(
+        "counter", "Answers by route template and status.", ("route", "status")
+    ),
+    "shortlist_request_seconds": _latency(
+        "Time from a request to the end of its answer, by route template.", "route"
+    ),
     "shortlist_requests_in_flight": Metric("gauge", "Requests that are being answered."),
     "shortlist_refused_total": Metric(
-        "counter", "Requests, bodies and connections that were turned away, by why.", ("reason",), starts=_REFUSED
+        "counter",
+        "Requests, bodies and connections that were turned away, by why.",
+        ("reason",),
+        starts=_REFUSED,
     ),
-    "shortlist_waiting": Metric("gauge", "Work that waits for a thread, by pool.", ("pool",), starts=_POOLS),
+    "shortlist_waiting": Metric(
+        "gauge", "Work that waits for a thread, by pool.", ("pool",), starts=_POOLS
+    ),
     "shortlist_recommend_seconds": _latency("Handler time of recommendations."),
-    "shortlist_store_seconds": _latency("Time of the store's commands, failed ones too.", "command"),
+    "shortlist_store_seconds": _latency(
+        "Time of the store's commands, failed ones too.", "command"
+    ),
     "shortlist_retrieval_seconds": _latency("Retrieval of the candidates in live answers."),
     "shortlist_features_seconds": _latency("The candidates' features in live answers."),
     "shortlist_ranking_seconds": _latency("Ranking of the candidates in live answers."),
     "shortlist_cache_total": Metric(
-        "counter", "Look-ups of a cached list or result, by whether one was served.", ("result",), starts=_RESULTS
+        "counter",
+        "Look-ups of a cached list or result, by whether one was served.",
+        ("result",),
+        starts=_RESULTS,
     ),
-    "shortlist_answers_total": Metric("counter", "Recommendation answers by source.", ("source",), starts=_SOURCES),
+    "shortlist_answers_total": Metric(
+        "counter", "Recommendation answers by source.", ("source",), starts=_SOURCES
+    ),
     "shortlist_impressions_total": Metric(
-        "counter", "Recommendation answers that showed an item, by release and source.", ("source", "version")
+        "counter",
+        "Recommendation answers that showed an item, by release and source.",
+        ("source", "version"),
     ),
     "shortlist_events_total": Metric("counter", "Events by what became of them.", ("outcome",)),
-    "shortlist_events_waiting": Metric("gauge", "Events that waited for a drain when the latest ones were taken in."),
-    "shortlist_degraded_total": Metric("counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES),
-    "shortlist_errors_total": Metric(
-        "counter", "Requests that ended in an error of ours, by its kind.", ("kind",), starts=_ERRORS
+    "shortlist_events_waiting": Metric(
+        "gauge", "Events that waited for a drain when the latest ones were taken in."
     ),
-    "shortlist_tally_failures_total": Metric("counter", "Times that counts could not be made or sent to Redis; they wait."),
-    "shortlist_log_lines_lost_total": Metric("counter", "Lines of a server's log that nobody took in time."),
-    "shortlist_candidates": Metric("histogram", "Candidates that a recommendation was chosen from.", (), _CANDIDATES),
-    "shortlist_list_age_seconds": Metric("histogram", "Age of the precomputed lists served.", (), _AGES, "Seconds"),
+    "shortlist_degraded_total": Metric(
+        "counter", "Answers that fell back, by what failed.", ("kind",), starts=_FAILURES
+    ),
+    "shortlist_errors_total": Metric(
+        "counter",
+        "Requests that ended in an error of ours, by its kind.",
+        ("kind",),
+        starts=_ERRORS,
+    ),
+    "shortlist_tally_failures_total": Metric(
+        "counter", "Times that counts could not be made or sent to Redis; they wait."
+    ),
+    "shortlist_log_lines_lost_total": Metric(
+        "counter", "Lines of a server's log that nobody took in time."
+    ),
+    "shortlist_candidates": Metric(
+        "histogram", "Candidates that a recommendation was chosen from.", (), _CANDIDATES
+    ),
+    "shortlist_list_age_seconds": Metric(
+        "histogram", "Age of the precomputed lists served.", (), _AGES, "Seconds"
+    ),
     "shortlist_release_info": Metric("gauge", "1 for the release that serves.", ("version",)),
 }
 """Every metric by its name."""
@@ -123,7 +167,9 @@ class Metrics:
 
     def __init__(self, *, emf: bool = False) -> None:
         self._lock = Lock()
-        self._numbers: dict[Series, float] = {(name, (v,)): 0 for name, metric in METRICS.items() for v in metric.starts}
+        self._numbers: dict[Series, float] = {
+            (name, (v,)): 0 for name, metric in METRICS.items() for v in metric.starts
+        }
         self._histograms: dict[Series, _Histogram] = {}
         self._series = {name: len(metric.starts) for name, metric in METRICS.items()}
         self._latest: deque[float] = deque(maxlen=REMEMBERED)
@@ -180,25 +226,35 @@ class Metrics:
         ordered = sorted(self._latest.copy())
         if not ordered:
             return {"p50_ms": None, "p99_ms": None}
-        at = {name: ordered[min(len(ordered) - 1, int(len(ordered) * share))] for name, share in (("p50", 0.5), ("p99", 0.99))}
+        at = {
+            name: ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+            for name, share in (("p50", 0.5), ("p99", 0.99))
+        }
         return {f"{name}_ms": round(seconds * 1000, 3) for name, seconds in at.items()}
 
     def text(self) -> str:
         """Everything since the process started, in the Prometheus text format (version 0.0.4)."""
         with self._lock:
-            return "".join(f"{line}\n" for name, metric in METRICS.items() for line in self._lines(name, metric))
+            return "".join(
+                f"{line}\n"
+                for name, metric in METRICS.items()
+                for line in self._lines(name, metric)
+            )
 
     def emf_lines(self, milliseconds: int) -> list[str]:
         """What was counted and timed since the last call, as lines of CloudWatch's embedded metric format.
 
-        milliseconds: unix time. Moving gauges are left out: a frozen container has none. The release is a property of each line.
+        milliseconds: unix time. Moving gauges are left out: a frozen container has none. The
+        release is a property of each line.
         """
         with self._lock:
             fresh = self._fresh
             if fresh is None:
                 return []
             self._fresh = _Fresh()
-            told = [(series, [number]) for series, number in fresh.counts.items()] + list(fresh.values.items())
+            told = [(series, [number]) for series, number in fresh.counts.items()] + list(
+                fresh.values.items()
+            )
             return [_ENCODE(document) for document in _documents(told, milliseconds, self._release)]
 
     def _add(self, name: str, by: float, labels: dict[str, str], kind: Kind) -> None:
@@ -216,7 +272,9 @@ class Metrics:
         wanted = metric.labels
         if tuple(labels) != wanted:
             if labels.keys() != set(wanted):
-                raise KeyError(f"{name} with labels {sorted(labels)}: it has {sorted(wanted)}; change METRICS or the call")
+                raise KeyError(
+                    f"{name} with labels {sorted(labels)}: it has {sorted(wanted)}; change METRICS or the call"
+                )
             labels = {label: labels[label] for label in wanted}
         series = (name, tuple(labels.values()))
         if series in self._numbers or series in self._histograms:
@@ -234,13 +292,21 @@ class Metrics:
                 yield f"{name}{_braced(zip(metric.labels, series[1], strict=True))} {_number(number)}"
         if not metric.labels and metric.kind != "histogram" and (name, ()) not in self._numbers:
             yield f"{name} 0"
-        empty = {(name, ()): _Histogram([0] * (len(metric.buckets) + 1))} if metric.buckets and not metric.labels else {}
-        for series, histogram in sorted((empty | self._histograms).items(), key=lambda pair: pair[0]):
+        empty = (
+            {(name, ()): _Histogram([0] * (len(metric.buckets) + 1))}
+            if metric.buckets and not metric.labels
+            else {}
+        )
+        for series, histogram in sorted(
+            (empty | self._histograms).items(), key=lambda pair: pair[0]
+        ):
             if series[0] == name:
                 yield from _histogram_lines(name, metric, series[1], histogram)
 
 
-def _histogram_lines(name: str, metric: Metric, values: tuple[str, ...], histogram: _Histogram) -> Iterator[str]:
+def _histogram_lines(
+    name: str, metric: Metric, values: tuple[str, ...], histogram: _Histogram
+) -> Iterator[str]:
     labels = list(zip(metric.labels, values, strict=True))
     bounds = (*map(_number, metric.buckets), "+Inf")
     running = list(accumulate(histogram.buckets))
@@ -263,15 +329,29 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def _documents(told: Iterable[tuple[Series, list[float]]], milliseconds: int, release: str | None) -> list[dict[str, Any]]:
+def _documents(
+    told: Iterable[tuple[Series, list[float]]], milliseconds: int, release: str | None
+) -> list[dict[str, Any]]:
     """As few documents as hold all series: within one, a dimension has one value and a metric stands once."""
     documents: list[dict[str, Any]] = []
     for (name, values), numbers in told:
         labels = dict(zip(METRICS[name].labels, values, strict=True))
-        for few in (numbers[start : start + EMF_VALUES] for start in range(0, len(numbers), EMF_VALUES)):
-            home = next((d for d in documents if name not in d and all(d.get(k, v) == v for k, v in labels.items())), None)
+        for few in (
+            numbers[start : start + EMF_VALUES] for start in range(0, len(numbers), EMF_VALUES)
+        ):
+            home = next(
+                (
+                    d
+                    for d in documents
+                    if name not in d and all(d.get(k, v) == v for k, v in labels.items())
+                ),
+                None,
+            )
             if home is None:
-                home = {"_aws": {"Timestamp": milliseconds, "CloudWatchMetrics": []}, "release": release}
+                home = {
+                    "_aws": {"Timestamp": milliseconds, "CloudWatchMetrics": []},
+                    "release": release,
+                }
                 documents.append(home)
             _declare(home["_aws"]["CloudWatchMetrics"], name, list(labels))
             home.update(labels, **{name: few[0] if len(few) == 1 else few})

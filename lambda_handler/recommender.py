@@ -10,14 +10,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from lambda_handler.answers import PLAIN, Answer, Asked, Filters, Live, NothingToServe, Ranked, joined
-from lambda_handler.live_cache import LiveCache, digest_of
-from lambda_handler.metrics import Metrics
-from lambda_handler.serving import Serving
-from recsys.errors import BrokenRelease, ShortlistError, StoreUnavailable, Unavailable, UnknownItem
-from recsys.store import Store
-from recsys.watermark import BEGINNING
-from recsys.wire import ShortlistRecord, UserRecord, unpack_user
+from shortlist.lambda_handler.answers import (
+    PLAIN,
+    Answer,
+    Asked,
+    Filters,
+    Live,
+    NothingToServe,
+    Ranked,
+    joined,
+)
+from shortlist.lambda_handler.live_cache import LiveCache, digest_of
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import (
+    BrokenRelease,
+    ShortlistError,
+    StoreUnavailable,
+    Unavailable,
+    UnknownItem,
+)
+from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_user
+from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.watermark import BEGINNING
 
 Rest = Callable[[], Answer]
 """Makes an answer that the cached list does not give: by the live path, or of popular items."""
@@ -26,8 +41,16 @@ Rest = Callable[[], Answer]
 class Recommender:
     """Answers requests for recommendations from a store and a live path."""
 
-    def __init__(self, serving: Serving, store: Store, live: Live, cache: LiveCache, metrics: Metrics) -> None:
-        self._serving, self._store, self._live, self._cache, self._metrics = serving, store, live, cache, metrics
+    def __init__(
+        self, serving: Serving, store: Store, live: Live, cache: LiveCache, metrics: Metrics
+    ) -> None:
+        self._serving, self._store, self._live, self._cache, self._metrics = (
+            serving,
+            store,
+            live,
+            cache,
+            metrics,
+        )
 
     def now(self) -> float:
         """Unix seconds."""
@@ -51,7 +74,11 @@ class Recommender:
         started = time.perf_counter()
         version = self._serving.version(asked.user)
         asked = asked.without(self._serving.blocked())
-        found = partial(self._session, version, asked) if asked.session is not None else self._known(version, asked)
+        found = (
+            partial(self._session, version, asked)
+            if asked.session is not None
+            else self._known(version, asked)
+        )
         if isinstance(found, Answer):
             return self._told(asked, found, started)
         return lambda: self._told(asked, found(), started)
@@ -77,7 +104,10 @@ class Recommender:
         pointer = self._serving.pointer()
         filters = filters.without(self._serving.blocked())
         try:
-            version, ranked = pointer.current, self._live.similar(pointer.current, item_id, k, filters)
+            version, ranked = (
+                pointer.current,
+                self._live.similar(pointer.current, item_id, k, filters),
+            )
         except UnknownItem:
             if pointer.canary is None:
                 raise
@@ -93,7 +123,11 @@ class Recommender:
         filters = Filters().without(self._serving.blocked())
         told = joined(session, stored) if session is not None else stored or UserRecord()
         source = "popular" if known is None else "live" if session is None else "session"
-        return self._flagged(Answer(self._live.rank(version, told, items, filters), source, version, degraded=degraded))
+        return self._flagged(
+            Answer(
+                self._live.rank(version, told, items, filters), source, version, degraded=degraded
+            )
+        )
 
     def _flagged(self, answer: Answer) -> Answer:
         """The answer, degraded where nobody can say now whether its release still serves."""
@@ -106,12 +140,19 @@ class Recommender:
             self._serving.degraded(error)
             return self._popular_or_rest(version, asked.k, asked.filters, degraded=True)
         record = self._serving.unpacked(packed)
-        if record is not None and asked.use_cache and asked.shape == PLAIN and _is_fresh(record, latest):
+        if (
+            record is not None
+            and asked.use_cache
+            and asked.shape == PLAIN
+            and _is_fresh(record, latest)
+        ):
             hit = self._hit(version, record, asked)
             if hit is not None:
                 return hit
         if record is None and latest is None:
-            return self._popular_or_rest(version, asked.k, asked.filters, degraded=packed is not None)
+            return self._popular_or_rest(
+                version, asked.k, asked.filters, degraded=packed is not None
+            )
         return partial(self._of_record, version, asked, record)
 
     def _hit(self, version: str, record: ShortlistRecord, asked: Asked) -> Answer | None:
@@ -145,12 +186,18 @@ class Recommender:
         def compute() -> Ranked:
             return self._live.recommend(version, stored, asked.k, asked.filters, asked.shape)
 
-        if self._serving.is_remembered:  # under a release that Redis has lost nobody would find it to delete it
+        if (
+            self._serving.is_remembered
+        ):  # under a release that Redis has lost nobody would find it to delete it
             return Answer(compute(), "live", version)
         digest = digest_of(asked.k, asked.filters, asked.shape, packed)
         degraded = False
         try:
-            ranked, hit = self._cache.get(version, asked.user, digest, compute) if asked.use_cache else (compute(), False)
+            ranked, hit = (
+                self._cache.get(version, asked.user, digest, compute)
+                if asked.use_cache
+                else (compute(), False)
+            )
         except StoreUnavailable as error:
             self._serving.degraded(error)
             ranked, hit, degraded = compute(), False, True
@@ -184,7 +231,9 @@ class Recommender:
             ranked = self._live.recommend(version, user, asked.k, asked.filters, asked.shape)
         except (Unavailable, BrokenRelease) as error:
             self._serving.degraded(error)
-            return self._popular(version, asked.k, asked.filters.without((*user.seen, *user.items)), degraded=True)
+            return self._popular(
+                version, asked.k, asked.filters.without((*user.seen, *user.items)), degraded=True
+            )
         return Answer(ranked, "session", version, degraded=degraded)
 
     def _stored(self, user: str) -> tuple[UserRecord | None, bool]:
@@ -200,7 +249,9 @@ class Recommender:
         found = self._popular_or_rest(version, k, filters, degraded=degraded)
         return found if isinstance(found, Answer) else found()
 
-    def _popular_or_rest(self, version: str, k: int, filters: Filters, *, degraded: bool = False) -> Answer | Rest:
+    def _popular_or_rest(
+        self, version: str, k: int, filters: Filters, *, degraded: bool = False
+    ) -> Answer | Rest:
         """Popular items from the store; where it has too few, what asks the bundle, and may take its time."""
         ranked, failed = self._popular_list(version, k, filters)
         degraded = degraded or failed
@@ -208,14 +259,18 @@ class Recommender:
             return Answer(ranked, "popular", version, degraded=degraded)
         return lambda: self._popular_of_bundle(version, k, filters, ranked, degraded=degraded)
 
-    def _popular_of_bundle(self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool) -> Answer:
+    def _popular_of_bundle(
+        self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool
+    ) -> Answer:
         """few: what the store has, which is answered where the bundle cannot be read."""
         try:
             ranked = self._live.popular(version, k, filters)
         except (Unavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             if few is None:
-                raise NothingToServe(f"neither Redis nor the bundle can be reached ({error})") from error
+                raise NothingToServe(
+                    f"neither Redis nor the bundle can be reached ({error})"
+                ) from error
             ranked, degraded = few, True
         return Answer(ranked, "popular", version, degraded=degraded)
 
@@ -223,7 +278,11 @@ class Recommender:
         """From the store, None where it has none; and whether that failed."""
         try:
             record = self._serving.unpacked(self._store.popular(version))
-            return (None, True) if record is None else (self._serving.cut(version, record, k, filters), False)
+            return (
+                (None, True)
+                if record is None
+                else (self._serving.cut(version, record, k, filters), False)
+            )
         except (StoreUnavailable, BrokenRelease) as error:
             self._serving.degraded(error)
             return None, True
@@ -235,7 +294,9 @@ class Recommender:
         self._metrics.count("shortlist_answers_total", source=answer.source)
         self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)
         if asked.use_cache and asked.session is None:
-            self._metrics.count("shortlist_cache_total", result="hit" if answer.cache_hit else "miss")
+            self._metrics.count(
+                "shortlist_cache_total", result="hit" if answer.cache_hit else "miss"
+            )
         if answer.list_age_s is not None:
             self._metrics.record("shortlist_list_age_seconds", answer.list_age_s)
         return answer
@@ -253,8 +314,8 @@ def _followed_by(first: Ranked, second: Ranked) -> Ranked:
 def _is_fresh(listed: ShortlistRecord, latest: int | None) -> bool:
     """Whether the list has learnt from the user's latest accepted event.
 
-    A user whose record is gone has none that is known, which proves nothing; lists of older batches, which name no
-    watermark, are from before records named positions.
+    A user whose record is gone has none that is known, which proves nothing; lists of older
+    batches, which name no watermark, are from before records named positions.
     """
     if latest is None:
         return listed.watermark == BEGINNING

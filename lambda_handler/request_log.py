@@ -1,6 +1,7 @@
 """One line of JSON for each request: what was asked, by its route's template, how it ended, where the answer came from.
 
-An error of ours comes with its traceback, in the same line. Users' ids stay out unless they were asked for.
+An error of ours comes with its traceback, in the same line. Users' ids stay out unless they were
+asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 from starlette.types import Scope
 
-from lambda_handler.envelope import route_of
-from lambda_handler.notes import Note
+from shortlist.lambda_handler.envelope import route_of
+from shortlist.lambda_handler.request_context import Note
 
 Say = Callable[[str], None]
 """Writes a line."""

@@ -1,6 +1,7 @@
 """Which feature rows of live answers are kept, to be compared with the training: one candidate's row of a share of the answers.
 
-Rows are copied as they are and counted later, by the thread that sends the counts; no user's id comes near them.
+Rows are copied as they are and counted later, by the thread that sends the counts; no user's id
+comes near them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from threading import Lock
 
 import numpy as np
 
-from recsys import skew, strata
-from recsys.counts import Counts, Hash
-from recsys.events import Float32
-from recsys.features import FEATURES
-from recsys.strata import Stratum
+from shortlist.recsys.models.features import FEATURES
+from shortlist.recsys.models.interactions import Float32
+from shortlist.recsys.monitoring import skew, strata
+from shortlist.recsys.monitoring.strata import Stratum
+from shortlist.recsys.store.counts import Counts, Hash
 
 _BY = list(FEATURES).index(strata.COLUMN)
 
@@ -25,7 +26,9 @@ MOST_WAITING = 256
 class Sampler:
     """The rows that this process sampled and has not counted yet."""
 
-    def __init__(self, share: float, key_of: Callable[[str], Hash], rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, share: float, key_of: Callable[[str], Hash], rng: np.random.Generator | None = None
+    ) -> None:
         """share: of the live answers, 0 to 1; key_of: where the counts of a release go."""
         self._share, self._key_of = share, key_of
         self._rng = np.random.default_rng() if rng is None else rng
@@ -45,7 +48,10 @@ class Sampler:
         """Counts what waits in the cells of its release's training, as `stratum:feature:cell`; `aside` has none."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
-        return {self._key_of(version): _cells(trained, np.stack(rows)) for version, (trained, rows) in waiting.items()}
+        return {
+            self._key_of(version): _cells(trained, np.stack(rows))
+            for version, (trained, rows) in waiting.items()
+        }
 
 
 def _cells(trained: Sequence[Stratum], rows: Float32) -> dict[str, int]:
@@ -54,5 +60,7 @@ def _cells(trained: Sequence[Stratum], rows: Float32) -> dict[str, int]:
     for at in np.unique(placed[placed >= 0]).tolist():
         columns = {name: rows[placed == at, f] for f, name in enumerate(FEATURES) if f != _BY}
         for name, cells in skew.tally(trained[at].trained, columns).items():
-            out |= {f"{at}:{name}:{cell}": int(cells[cell]) for cell in np.flatnonzero(cells).tolist()}
+            out |= {
+                f"{at}:{name}:{cell}": int(cells[cell]) for cell in np.flatnonzero(cells).tolist()
+            }
     return out

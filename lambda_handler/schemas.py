@@ -26,8 +26,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from recsys import values
-from recsys.errors import InvalidInput
+from shortlist.recsys import values
+from shortlist.recsys.errors import InvalidInput
 
 
 def _by(rule: Callable[[object], object]) -> PlainValidator:
@@ -83,7 +83,9 @@ Position = Annotated[
     _by(values.position_of),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.LAST_POSITION}),
 ]
-Attributes = dict[Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number]
+Attributes = dict[
+    Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number
+]
 Source = Literal["batch", "live", "session", "popular", "stale"]
 
 MAX_HISTORY = 1000
@@ -99,7 +101,9 @@ class HistoryEvent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     item_id: Id
-    timestamp: Seconds | None = Field(default=None, description="Unix seconds; events without one keep their order.")
+    timestamp: Seconds | None = Field(
+        default=None, description="Unix seconds; events without one keep their order."
+    )
     weight: Weight | None = Field(default=None, description="A rating or another strength.")
 
 
@@ -118,27 +122,41 @@ class RecommendRequest(BaseModel):
     """Who asks, and for what."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"user_id": "42", "k": 10}, {"user_id": "new", "history": ["1", "50"]}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"user_id": "42", "k": 10}, {"user_id": "new", "history": ["1", "50"]}]
+        },
     )
     user_id: Id
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
-    use_cache: StrictBool = Field(default=True, description="false computes live, whatever is stored.")
+    use_cache: StrictBool = Field(
+        default=True, description="false computes live, whatever is stored."
+    )
     history: list[HistoryEntry] | None = Field(
         default=None,
         max_length=MAX_HISTORY,
         description="What the user did, oldest first. It replaces the stored history for this answer.",
     )
     attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
-    exclude: list[Id] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend.")
-    categories: list[Text] = Field(default_factory=list, max_length=100, description="Only items of one of these.")
-    diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
-        default=0, description="0 ranks by score alone; towards 1 items unlike those above them come first. Computed live."
+    exclude: list[Id] = Field(
+        default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend."
     )
-    explain: StrictBool = Field(default=False, description="Gives the reason of each item. Computed live.")
+    categories: list[Text] = Field(
+        default_factory=list, max_length=100, description="Only items of one of these."
+    )
+    diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=0,
+        description="0 ranks by score alone; towards 1 items unlike those above them come first. Computed live.",
+    )
+    explain: StrictBool = Field(
+        default=False, description="Gives the reason of each item. Computed live."
+    )
 
 
 Wanted = Annotated[int, Field(ge=1, le=100, description="How many items.")]
-Categories = Annotated[list[Text], Field(max_length=100, description="Only items of one of these; may be repeated.")]
+Categories = Annotated[
+    list[Text], Field(max_length=100, description="Only items of one of these; may be repeated.")
+]
 
 
 class ListQuery(BaseModel):
@@ -152,7 +170,9 @@ class ListQuery(BaseModel):
 class UserQuery(ListQuery):
     """The same, and which items not."""
 
-    exclude: list[IdText] = Field(default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated.")
+    exclude: list[IdText] = Field(
+        default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated."
+    )
 
 
 class OfUserQuery(UserQuery):
@@ -177,14 +197,18 @@ class OfItemQuery(ListQuery):
 class UserBody(BaseModel):
     """Which user; for ids that a path cannot hold."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "acme/42"}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_id": "acme/42"}]}
+    )
     user_id: Id
 
 
 class ItemBody(BaseModel):
     """Which item; for ids that a path cannot hold."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"item_id": "sku/7"}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"item_id": "sku/7"}]}
+    )
     item_id: Id
 
 
@@ -196,7 +220,10 @@ class RankRequest(BaseModel):
         json_schema_extra={
             "examples": [{"user_id": "42", "items": ["1", "50", "100"]}],
             "anyOf": [
-                {"required": ["user_id"], "properties": {"user_id": {"type": ["string", "integer"]}}},
+                {
+                    "required": ["user_id"],
+                    "properties": {"user_id": {"type": ["string", "integer"]}},
+                },
                 {"required": ["history"], "properties": {"history": {"type": "array"}}},
             ],
         },
@@ -204,7 +231,9 @@ class RankRequest(BaseModel):
     user_id: Id | None = None
     history: list[HistoryEntry] | None = Field(default=None, max_length=MAX_HISTORY)
     attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
-    items: list[Id] = Field(min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too.")
+    items: list[Id] = Field(
+        min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too."
+    )
 
     @model_validator(mode="after")
     def _of_someone(self) -> Self:
@@ -226,7 +255,9 @@ class ReasonAnswer(BaseModel):
 
     text: str
     because: list[CauseAnswer]
-    features: dict[str, float] = Field(description="What the features that matter most add to the ranker's score.")
+    features: dict[str, float] = Field(
+        description="What the features that matter most add to the ranker's score."
+    )
 
 
 class Recommendation(BaseModel):
@@ -251,9 +282,13 @@ class RecommendAnswer(BaseModel):
     n_candidates: int
     source: Source
     model_version: str
-    list_age_s: int | None = Field(description="Seconds since the list was computed; null for a live answer.")
+    list_age_s: int | None = Field(
+        description="Seconds since the list was computed; null for a live answer."
+    )
     degraded: bool = Field(description="Whether something failed and this is a fall-back.")
-    unknown_items: int = Field(description="Items of the request's history that the catalogue lacks, and that were ignored.")
+    unknown_items: int = Field(
+        description="Items of the request's history that the catalogue lacks, and that were ignored."
+    )
     recommendation_id: str
 
 
@@ -279,7 +314,9 @@ class RankAnswer(ListAnswer):
     """The items that were asked about, best first."""
 
     source: Source
-    unknown_items: int = Field(description="Asked items that the catalogue lacks, and that are not in the answer.")
+    unknown_items: int = Field(
+        description="Asked items that the catalogue lacks, and that are not in the answer."
+    )
 
 
 class ItemAnswer(BaseModel):
@@ -297,15 +334,27 @@ class Event(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"event_id": "a1", "user_id": "42", "item_id": "50", "timestamp": 1785542400, "weight": 5}]
+            "examples": [
+                {
+                    "event_id": "a1",
+                    "user_id": "42",
+                    "item_id": "50",
+                    "timestamp": 1785542400,
+                    "weight": 5,
+                }
+            ]
         },
     )
-    event_id: Label = Field(description="Tells this event from every other of the user; sending it again is safe.")
+    event_id: Label = Field(
+        description="Tells this event from every other of the user; sending it again is safe."
+    )
     user_id: Id
     item_id: Id
     timestamp: Seconds = Field(description="Unix seconds.")
     weight: Weight | None = Field(default=None, description="A rating or another strength.")
-    recommendation_id: Label | None = Field(default=None, description="Of the answer that the user acted on.")
+    recommendation_id: Label | None = Field(
+        default=None, description="Of the answer that the user acted on."
+    )
     position: Position | None = Field(default=None, description="Where in it the item stood.")
 
 
@@ -344,7 +393,9 @@ class EventsRequest(BaseModel):
     """Events of any users, in any order."""
 
     model_config = ConfigDict(extra="forbid")
-    events: list[Annotated[Event, WrapValidator(_or_invalid)]] = Field(min_length=1, max_length=MAX_EVENTS)
+    events: list[Annotated[Event, WrapValidator(_or_invalid)]] = Field(
+        min_length=1, max_length=MAX_EVENTS
+    )
 
 
 class RejectedEvent(BaseModel):
@@ -421,13 +472,25 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}}
-NO_RELEASE: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "There is no such release."}}
-UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is still the answer."}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}
+}
+NO_RELEASE: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorAnswer, "description": "There is no such release."}
+}
+UNCHANGED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "What If-None-Match names is still the answer."}
+}
 REFUSED: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorAnswer, "description": "Nobody is known to call. Only where callers are checked."},
+    401: {
+        "model": ErrorAnswer,
+        "description": "Nobody is known to call. Only where callers are checked.",
+    },
     403: {"model": ErrorAnswer, "description": "The caller may not do this, or not for this user."},
-    429: {"model": ErrorAnswer, "description": "Too many requests by one API key; see Retry-After."},
+    429: {
+        "model": ErrorAnswer,
+        "description": "Too many requests by one API key; see Retry-After.",
+    },
 }
 ERRORS: dict[int | str, dict[str, Any]] = REFUSED | {
     422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},

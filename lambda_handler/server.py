@@ -1,6 +1,7 @@
 """The API as a process of its own: uvicorn, with a bound on whatever a caller, Redis or S3 could make it wait for.
 
-What bounds what is in one table in docs/operations.md. Lambda needs none of this: it reads whole requests, one at a time.
+What bounds what is in one table in docs/operations.md. Lambda needs none of this: it reads whole
+requests, one at a time.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lambda_handler.admission import ALWAYS, BODY_BYTES, BUSY, MEBIBYTE
-from lambda_handler.envelope import SOON_SECONDS
-from lambda_handler.metrics import Metrics
-from lambda_handler.work import InPools, Seats
-from recsys.errors import InvalidSettings
-from recsys.settings import Settings
+from shortlist.lambda_handler.admission import ALWAYS, BODY_BYTES, BUSY, MEBIBYTE
+from shortlist.lambda_handler.envelope import SOON_SECONDS
+from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.settings import Settings
 
 HEAD_SECONDS = 10.0
 """From a connection's beginning, or a later request's first byte, to the end of the request's head."""
@@ -53,7 +54,8 @@ RAW_BYTES = 2 * BODY_BYTES + (1 << 16)
 
 RAW_LINES = 10_000
 """Line ends in a request as it is sent. Each chunk has two, and costs the event loop as much as a kilobyte: a mebibyte that
-came byte by byte would hold it up for seconds. 500 events with a line for each field have half as many."""
+came byte by byte would hold it up for seconds. 500 events with a line for each field have half as
+many."""
 
 LINGER_SECONDS = 1.0
 """For how long a refused body is thrown away, so that its sender comes to read why."""
@@ -84,7 +86,9 @@ def run(host: str, port: int) -> None:
     """
     settings = Settings.from_env(os.environ)
     listener = listening(host, port)
-    from lambda_handler.handler import build  # which reads the environment, once it is known to be right
+    from shortlist.lambda_handler.handler import (
+        build,
+    )  # which reads the environment, once it is known to be right
 
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = Metrics()
@@ -98,7 +102,9 @@ def run(host: str, port: int) -> None:
 
 def configured(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS) -> uvicorn.Config:  # noqa: ANN401 - an ASGI app
     """How uvicorn runs the app. seats: those that the app itself keeps; most: connections at once."""
-    protocol = cast("type[asyncio.Protocol]", partial(Connection, metrics, seats, _within_files(most)))
+    protocol = cast(
+        "type[asyncio.Protocol]", partial(Connection, metrics, seats, _within_files(most))
+    )
     return uvicorn.Config(
         app,
         http=protocol,
@@ -119,18 +125,24 @@ def listening(host: str, port: int) -> socket.socket:
         InvalidSettings: there is no such port or host, or it is taken.
     """
     if not 0 <= port <= MOST_PORTS:
-        raise InvalidSettings(f"port {port}: must be from 0 to {MOST_PORTS}, where 0 takes a free one")
+        raise InvalidSettings(
+            f"port {port}: must be from 0 to {MOST_PORTS}, where 0 takes a free one"
+        )
     try:
         return _bound(host, port)
     except OSError as error:
         reason = error.strerror or error
-        raise InvalidSettings(f"cannot listen on {host} port {port} ({reason}): choose another, or stop what has it") from error
+        raise InvalidSettings(
+            f"cannot listen on {host} port {port} ({reason}): choose another, or stop what has it"
+        ) from error
 
 
 def _bound(host: str, port: int) -> socket.socket:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)  # asyncio sends at once where the protocol is TCP, and says so
+    listener = socket.socket(
+        family, kind, protocol
+    )  # asyncio sends at once where the protocol is TCP, and says so
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -144,7 +156,11 @@ def _bound(host: str, port: int) -> socket.socket:
 def _within_files(connections: int) -> int:
     """As many connections as the limit of open files admits."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return connections if files == resource.RLIM_INFINITY else max(1, min(connections, files - SPARE_FILES))
+    return (
+        connections
+        if files == resource.RLIM_INFINITY
+        else max(1, min(connections, files - SPARE_FILES))
+    )
 
 
 class Server(uvicorn.Server):
@@ -156,7 +172,9 @@ class Server(uvicorn.Server):
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            uvicorn.server.logger.info("Uvicorn running on http://%s:%d (Press CTRL+C to quit)", shown, port)
+            uvicorn.server.logger.info(
+                "Uvicorn running on http://%s:%d (Press CTRL+C to quit)", shown, port
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins the end. The signal is not raised again afterwards, as uvicorn's own is: the log is written yet."""
@@ -173,7 +191,10 @@ def _end_after(seconds: float) -> None:
     timer.start()
 
 
-_REFUSAL = b'{"error":{"type":"server_error","code":"overloaded","message":"%b","request_id":"%%b"}}' % BUSY.encode()
+_REFUSAL = (
+    b'{"error":{"type":"server_error","code":"overloaded","message":"%b","request_id":"%%b"}}'
+    % BUSY.encode()
+)
 _REFUSAL_HEAD = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %b\r\ncontent-length: %%d\r\n\r\n"
     % SOON_SECONDS.encode()
@@ -182,9 +203,7 @@ _SPLIT = (
     b'{"error":{"type":"invalid_request_error","code":"body_too_large","message":"body: it may take %d MiB and %d lines and '
     b'chunks at most as it is sent: send it in larger chunks, or in parts","request_id":"%%b"}}'
 ) % (RAW_BYTES // MEBIBYTE, RAW_LINES // 2)
-_SPLIT_HEAD = (
-    b"HTTP/1.1 413 Content Too Large\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-)
+_SPLIT_HEAD = b"HTTP/1.1 413 Content Too Large\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 _UNPLAIN = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
 """Headers of requests that take the long way: the answer depends on them."""
 _ALWAYS = tuple(path.encode() for path in ALWAYS)
@@ -246,7 +265,8 @@ class Connection(H11Protocol):
     def _refuse(self, data: bytes) -> bool:
         """Turns a request away before it is parsed, as a busy server has no time for more; false for one that is not plain.
 
-        It costs a tenth of what the same answer by the app costs, so that what is left is spent on the others.
+        It costs a tenth of what the same answer by the app costs, so that what is left is spent on
+        the others.
         """
         is_new = not self._has_part and self.is_waiting() and self.conn.their_state is h11.IDLE
         if not is_new or not _is_plain(data):
@@ -258,7 +278,9 @@ class Connection(H11Protocol):
         self._metrics.count("shortlist_requests_total", route="unmatched", status="503")
         body = _REFUSAL % uuid.uuid4().hex.encode()
         self.transport.write(_REFUSAL_HEAD % len(body) + body)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
         return True
 
     def _refuse_rest(self) -> None:
@@ -320,7 +342,11 @@ class Connection(H11Protocol):
         oldest._drop("connections")  # noqa: SLF001 - likewise
 
     def _others(self) -> list[Connection]:
-        return [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        return [
+            other
+            for other in self.connections
+            if isinstance(other, Connection) and other is not self
+        ]
 
     def _drop(self, reason: str) -> None:
         self._metrics.count("shortlist_refused_total", reason=reason)
@@ -336,7 +362,12 @@ def _is_plain(data: bytes) -> bool:
     head, ended, body = data.partition(b"\r\n\r\n")
     line, _, headers = head.partition(b"\r\n")
     words = line.split(b" ")
-    if not ended or len(words) != WORDS or words[2] != b"HTTP/1.1" or words[0] not in (b"GET", b"POST", b"DELETE"):
+    if (
+        not ended
+        or len(words) != WORDS
+        or words[2] != b"HTTP/1.1"
+        or words[0] not in (b"GET", b"POST", b"DELETE")
+    ):
         return False
     fields = dict(field.partition(b":")[::2] for field in headers.lower().split(b"\r\n"))
     if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].endswith(_ALWAYS):
@@ -364,7 +395,11 @@ class _Lingering:
 
     def close(self) -> None:
         """Closes; a second call does at once."""
-        if self.lingering or not self._connection.owes_data() or not self._transport.can_write_eof():
+        if (
+            self.lingering
+            or not self._connection.owes_data()
+            or not self._transport.can_write_eof()
+        ):
             self._transport.close()
             return
         self.linger()
@@ -380,7 +415,9 @@ class _Lingering:
 class LogWriter:
     """Writes lines in a thread of its own, so that no request waits for whoever reads the log."""
 
-    def __init__(self, write: Callable[[str], object], flush: Callable[[], object], metrics: Metrics) -> None:
+    def __init__(
+        self, write: Callable[[str], object], flush: Callable[[], object], metrics: Metrics
+    ) -> None:
         self._write, self._flush, self._metrics = write, flush, metrics
         self._lines: Queue[str | None] = Queue(LINES)
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
@@ -428,7 +465,9 @@ class LogWriter:
 
 def main() -> None:
     """Serves, as `shortlist serve` does, where the command line is not installed."""
-    parser = argparse.ArgumentParser(prog="python -m lambda_handler.server", description="Serves the API.")
+    parser = argparse.ArgumentParser(
+        prog="python -m shortlist.lambda_handler.server", description="Serves the API."
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", default=8000, type=int)
     told = parser.parse_args()

@@ -8,14 +8,15 @@ ShortlistError
 ├── Unavailable           a part outside this process did not answer: try again, or fall back
 │   ├── StoreUnavailable      Redis
 │   ├── ArtefactsUnavailable  S3 or the artefact directory
-│   │   └── LoadFailed        a release is there, and this process could not load it: disk, permissions, memory
-│   │       └── NoRoom        the disk is too small for it
+│   │   └── LoadFailed        a release is there, and this process could not load it: disk,
+permissions, memory │   │       └── NoRoom        the disk is too small for it
 │   ├── LeaseHeld             another batch is at work
 │   ├── DeadlineExceeded      the request's time ended before its work did
 │   └── Overloaded            more work waits than can be done in time: try again, later
-├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores): a bug of ours
-│   └── KnowsTheFuture    an evaluation in which something depends on what came after the cut
-└── BrokenRelease         what was read is not what was published: rebuild, or activate another release
+├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores):
+a bug of ours │   └── KnowsTheFuture    an evaluation in which something depends on what came after
+the cut └── BrokenRelease         what was read is not what was published: rebuild, or activate
+another release
     ├── BundleMismatch    the bundle was built by other features or another layout
     ├── CorruptArtefact   a file's sha256 is not the one in its manifest
     └── ReleaseRefused    a release did not pass a check, and was not published

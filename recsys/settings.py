@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
-from recsys.errors import InvalidSettings
-from recsys.redis_url import parse_redis_url
+from shortlist.recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.store.redis_url import parse_redis_url
 
 Value = TypeVar("Value")
 Loss = Literal["sampled_softmax", "bpr"]
@@ -113,7 +113,8 @@ class Settings:
         """The settings that `environ` states, and the defaults of the rest.
 
         Raises:
-            InvalidSettings: a variable breaks its rule; the message names it, its value and the rule.
+            InvalidSettings: a variable breaks its rule; the message names it, its value and the
+                rule.
         """
         read = _Reader(environ)
         lists = read.integer("FAISS_N_LISTS", 100, 1, 65536)
@@ -133,10 +134,14 @@ class Settings:
             namespace=read.namespace("SHORTLIST_NAMESPACE", "shortlist"),
             list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
             list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 86_400, 60, 31_536_000),
-            max_waiting_events=read.integer("SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000),
+            max_waiting_events=read.integer(
+                "SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000
+            ),
             max_newcomers=read.integer("SHORTLIST_MAX_NEWCOMERS", 1_000_000, 0, 1_000_000_000),
             redis_timeout_ms=redis_timeout_ms,
-            request_timeout_ms=read.request_timeout("SHORTLIST_REQUEST_TIMEOUT_MS", 2000, redis_timeout_ms),
+            request_timeout_ms=read.request_timeout(
+                "SHORTLIST_REQUEST_TIMEOUT_MS", 2000, redis_timeout_ms
+            ),
             release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
             threads=read.integer("SHORTLIST_THREADS", 0, 0, 1024),
             workers=read.integer("SHORTLIST_WORKERS", 1, 1, 4096),
@@ -153,7 +158,8 @@ class Settings:
             api_keys=read.api_keys("SHORTLIST_API_KEYS"),
             api_key_rate=read.number("SHORTLIST_API_KEY_RATE", 100.0, 0.0, 1_000_000.0),
             bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
-            # 480 of the 512 MB that a function has without more ephemeral storage, which SnapStart excludes
+            # 480 of the 512 MB that a function has without more ephemeral storage, which SnapStart
+            # excludes
             bundle_max_mb=read.integer("SHORTLIST_BUNDLE_MAX_MB", 480, 1, 1_048_576),
         )
 
@@ -167,14 +173,18 @@ class _Reader:
     def text(self, name: str, default: str) -> str:
         value = self._environ.get(name, default)
         if not value.strip():
-            raise InvalidSettings(f"{name} is empty: give a value, or unset it for the default {default!r}")
+            raise InvalidSettings(
+                f"{name} is empty: give a value, or unset it for the default {default!r}"
+            )
         return value
 
     def namespace(self, name: str, default: str) -> str:
         """Braces are a cluster's hash tags, which say where keys lie."""
         value = self.text(name, default)
         if not _NAMESPACE.fullmatch(value):
-            raise InvalidSettings(f"{name}={value!r}: must be 1 to 100 printable characters, without braces and blanks")
+            raise InvalidSettings(
+                f"{name}={value!r}: must be 1 to 100 printable characters, without braces and blanks"
+            )
         return value
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
@@ -194,7 +204,9 @@ class _Reader:
         milliseconds = self.integer(name, max(default, 2 * least), 10, 300_000)
         if milliseconds <= least:
             rule = f"must be more than {REDIS_ATTEMPTS} times SHORTLIST_REDIS_TIMEOUT_MS, which is {redis_timeout}"
-            raise InvalidSettings(f"{name}='{milliseconds}': {rule}; raise the one, or lower the other")
+            raise InvalidSettings(
+                f"{name}='{milliseconds}': {rule}; raise the one, or lower the other"
+            )
         return milliseconds
 
     def number(self, name: str, default: float, low: float, high: float) -> float:
@@ -219,7 +231,9 @@ class _Reader:
         found = tuple(part.strip() for part in text.split(","))
         for origin in found:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise InvalidSettings(f"{name} has {origin!r}: must be * or scheme://host, with a port where it needs one")
+                raise InvalidSettings(
+                    f"{name} has {origin!r}: must be * or scheme://host, with a port where it needs one"
+                )
         return found
 
     def secret(self, name: str) -> str | None:
@@ -263,13 +277,17 @@ class _Reader:
             message = f"{name} names no file that can be read, and has no colon: {rule}"
             raise InvalidSettings(message) from None
 
-    def _within(self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]) -> float:
+    def _within(
+        self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]
+    ) -> float:
         text = self.text(name, str(default))
         try:
             value = parse(text)
         except ValueError as error:
             kind = "whole number" if parse is int else "number"
-            raise InvalidSettings(f"{name}={text!r}: must be a {kind} from {low} to {high}") from error
+            raise InvalidSettings(
+                f"{name}={text!r}: must be a {kind} from {low} to {high}"
+            ) from error
         if not low <= value <= high:
             raise InvalidSettings(f"{name}={text!r}: must be from {low} to {high}")
         return value

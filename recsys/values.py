@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from recsys.errors import InvalidInput
+from shortlist.recsys.errors import InvalidInput
 
 _EN_QUAD, _HAIR_SPACE = 0x2000, 0x200A
 _SPACES = "".join(map(chr, range(_EN_QUAD, _HAIR_SPACE + 1)))

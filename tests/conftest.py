@@ -17,19 +17,21 @@ from hypothesis import settings as hypothesis_settings
 from moto.server import ThreadedMotoServer
 from rich.console import Console
 
-from batch import dataset_file, publish
-from batch.console import Narrator
-from batch.job import Job
-from batch.job import run as run_job
-from infra.local.valkey import redis_url
-from recsys.artefacts import build_manifest, open_artefacts
-from recsys.catalogue import Dataset
-from recsys.data.synthetic import WorldSize, world
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
+from shortlist.batch import dataset_file, publish
+from shortlist.batch.job import Job
+from shortlist.batch.job import run as run_job
+from shortlist.batch.progress import Narrator
+from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.data.synthetic import WorldSize, world
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import build_manifest, open_artefacts
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 # The same examples everywhere, and no verdict on how fast the machine is.
-hypothesis_settings.register_profile("shortlist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile(
+    "shortlist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis_settings.load_profile("shortlist")
 
 
@@ -120,7 +122,13 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
     run_job(Job(*paths, directory / "work", settings, Narrator(Console(file=io.StringIO()))))
     dataset = dataset_file.load(directory / "work")
-    return Published(settings, environ, dataset, directory / "work", open_artefacts(settings.artefacts).versions()[-1])
+    return Published(
+        settings,
+        environ,
+        dataset,
+        directory / "work",
+        open_artefacts(settings.artefacts).versions()[-1],
+    )
 
 
 @pytest.fixture
@@ -142,7 +150,9 @@ def release(published, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 
 @pytest.fixture
-def own(published: Published, namespace: str, narrator: Narrator) -> Iterator[tuple[Settings, RedisStore]]:
+def own(
+    published: Published, namespace: str, narrator: Narrator
+) -> Iterator[tuple[Settings, RedisStore]]:
     """The published release in a namespace of the test's own, which the test may change as it likes."""
     settings = replace(published.settings, namespace=namespace)
     publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)

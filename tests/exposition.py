@@ -44,7 +44,10 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 def _sample(line: str) -> tuple[str, tuple[tuple[str, str], ...], float]:
     found = SAMPLE.match(line)
     assert found is not None, line
-    labels = [(key, re.sub(r"\\.", lambda m: ESCAPES[m[0]], quoted)) for key, quoted in LABEL.findall(found[2] or "")]
+    labels = [
+        (key, re.sub(r"\\.", lambda m: ESCAPES[m[0]], quoted))
+        for key, quoted in LABEL.findall(found[2] or "")
+    ]
     assert len(dict(labels)) == len(labels), line
     return found[1], tuple(sorted(labels)), float(found[3])
 
@@ -60,8 +63,11 @@ def _check_histogram(name: str, samples: Samples) -> None:
             buckets = [
                 (float(dict(own)["le"]), running)
                 for (bucket, own), running in samples.items()
-                if bucket == f"{name}_bucket" and tuple(pair for pair in own if pair[0] != "le") == labels
+                if bucket == f"{name}_bucket"
+                and tuple(pair for pair in own if pair[0] != "le") == labels
             ]
             assert buckets == sorted(buckets), name
-            assert [running for _, running in buckets] == sorted(running for _, running in buckets), name
+            assert [running for _, running in buckets] == sorted(
+                running for _, running in buckets
+            ), name
             assert buckets[-1] == (float("inf"), count), name

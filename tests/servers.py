@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lambda_handler.metrics import Metrics
-from lambda_handler.server import CONNECTIONS, Server, configured, listening
-from lambda_handler.work import Seats
+from shortlist.lambda_handler.executors import Seats
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.server import CONNECTIONS, Server, configured, listening
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30.0
@@ -39,7 +39,7 @@ def in_thread(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS)
 @contextlib.contextmanager
 def as_process(environ: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A `shortlist serve`, once it listens, and its port; killed at the end if it still runs."""
-    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
     told = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environ
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env=told, **pipes) as process:
@@ -94,7 +94,9 @@ class SlowRedis:
                 redis.connect(self._path)
                 self._open += [caller, redis]
                 for source, target, is_reply in ((caller, redis, False), (redis, caller, True)):
-                    threading.Thread(target=self._pump, args=(source, target, is_reply), daemon=True).start()
+                    threading.Thread(
+                        target=self._pump, args=(source, target, is_reply), daemon=True
+                    ).start()
 
     def _pump(self, source: socket.socket, target: socket.socket, is_reply: bool) -> None:  # noqa: FBT001 - a thread's
         with contextlib.suppress(OSError), source, target:

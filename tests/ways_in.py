@@ -1,8 +1,9 @@
 """Events as AWS makes them of one request line, for each way by which a request reaches the function.
 
-What is decoded where was captured on AWS by others: HTTP APIs decode the path (in both payload versions) and cut it at a
-question mark that was encoded; REST APIs, load balancers and function URLs leave it as it was sent. Parameters are decoded
-for REST APIs and in payload 1.0, and left as sent by load balancers.
+What is decoded where was captured on AWS by others: HTTP APIs decode the path (in both payload
+versions) and cut it at a question mark that was encoded; REST APIs, load balancers and function
+URLs leave it as it was sent. Parameters are decoded for REST APIs and in payload 1.0, and left as
+sent by load balancers.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def _payload_2(method: str, path: str, query: str, domain: str, body: object) ->
             "domainName": domain,
             "requestId": "request",
             "stage": "$default",
-            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "192.0.2.1",
+            },
         },
         "isBase64Encoded": False,
     }
@@ -68,7 +74,11 @@ def _payload_1(method: str, path: str, query: str, body: object) -> Event:
         "multiValueHeaders": {"content-type": ["application/json"], "Host": [HOST]},
         "queryStringParameters": {name: values[-1] for name, values in many.items()} or None,
         "multiValueQueryStringParameters": many or None,
-        "requestContext": {"requestId": "request", "stage": "prod", "identity": {"sourceIp": "192.0.2.1"}},
+        "requestContext": {
+            "requestId": "request",
+            "stage": "prod",
+            "identity": {"sourceIp": "192.0.2.1"},
+        },
         "body": None if body is None else base64.b64encode(json.dumps(body).encode()).decode(),
         "isBase64Encoded": body is not None,
     }
@@ -87,7 +97,9 @@ def http_api_1(method: str, target: str, body: object = None) -> Event:
 
 def _load_balanced(method: str, target: str, body: object) -> Event:
     return {
-        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/a/b"}},
+        "requestContext": {
+            "elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/a/b"}
+        },
         "httpMethod": method,
         "path": _split(target)[0],
         "body": "" if body is None else json.dumps(body),
@@ -98,8 +110,15 @@ def _load_balanced(method: str, target: str, body: object) -> Event:
 def load_balancer(method: str, target: str, body: object = None) -> Event:
     """A load balancer; of a repeated parameter it hands on the last value."""
     query = dict(part.partition("=")[::2] for part in _split(target)[1].split("&") if part)
-    headers = {"content-type": "application/json", "host": "lb.example", "x-forwarded-for": "192.0.2.1"}
-    return _load_balanced(method, target, body) | {"headers": headers, "queryStringParameters": query}
+    headers = {
+        "content-type": "application/json",
+        "host": "lb.example",
+        "x-forwarded-for": "192.0.2.1",
+    }
+    return _load_balanced(method, target, body) | {
+        "headers": headers,
+        "queryStringParameters": query,
+    }
 
 
 def load_balancer_many(method: str, target: str, body: object = None) -> Event:
@@ -109,8 +128,15 @@ def load_balancer_many(method: str, target: str, body: object = None) -> Event:
         name, _, value = part.partition("=")
         if name:
             many.setdefault(name, []).append(value)
-    headers = {"content-type": ["application/json"], "host": ["lb.example"], "x-forwarded-for": ["192.0.2.1"]}
-    return _load_balanced(method, target, body) | {"multiValueHeaders": headers, "multiValueQueryStringParameters": many}
+    headers = {
+        "content-type": ["application/json"],
+        "host": ["lb.example"],
+        "x-forwarded-for": ["192.0.2.1"],
+    }
+    return _load_balanced(method, target, body) | {
+        "multiValueHeaders": headers,
+        "multiValueQueryStringParameters": many,
+    }
 
 
 WAYS: dict[str, Callable[..., Event]] = {

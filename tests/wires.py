@@ -42,13 +42,22 @@ class Wire:
     @property
     def url(self) -> str:
         """A plain Redis URL of this end."""
-        return f"unix://{self.place}" if isinstance(self.place, str) else f"redis://{self.place[0]}:{self.place[1]}"
+        return (
+            f"unix://{self.place}"
+            if isinstance(self.place, str)
+            else f"redis://{self.place[0]}:{self.place[1]}"
+        )
 
     def __enter__(self) -> Self:
         self._run(self._accept)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ended.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

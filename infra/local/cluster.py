@@ -41,13 +41,19 @@ def certificate(directory: Path) -> tuple[Path, Path]:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+        )
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     plain = serialization.NoEncryption()
-    (directory / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
     (directory / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     return directory / "certificate.pem", directory / "key.pem"
 
@@ -58,7 +64,10 @@ def cluster(executable: str, directory: Path) -> Iterator[str]:
     made, key = certificate(directory)
     ports = _free_ports(2 * NODES)
     ports, buses = ports[:NODES], ports[NODES:]
-    processes = [_node(executable, directory / str(port), (port, bus), made, key) for port, bus in zip(ports, buses, strict=True)]
+    processes = [
+        _node(executable, directory / str(port), (port, bus), made, key)
+        for port, bus in zip(ports, buses, strict=True)
+    ]
     try:
         _join(ports, buses, made)
         yield f"rediss://127.0.0.1:{ports[0]}?cluster=true&ssl_ca_certs={made}"
@@ -76,7 +85,9 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def _node(executable: str, directory: Path, ports: tuple[int, int], made: Path, key: Path) -> subprocess.Popen[bytes]:
+def _node(
+    executable: str, directory: Path, ports: tuple[int, int], made: Path, key: Path
+) -> subprocess.Popen[bytes]:
     directory.mkdir()
     options = {
         "port": 0,
@@ -105,7 +116,10 @@ def _node(executable: str, directory: Path, ports: tuple[int, int], made: Path, 
 
 def _join(ports: list[int], buses: list[int], made: Path) -> None:
     """Gives each node its share of the slots, acquaints them, and waits until each says that the cluster is whole."""
-    nodes: list[Any] = [redis.Redis("127.0.0.1", port, ssl=True, ssl_ca_certs=str(made), decode_responses=True) for port in ports]
+    nodes: list[Any] = [
+        redis.Redis("127.0.0.1", port, ssl=True, ssl_ca_certs=str(made), decode_responses=True)
+        for port in ports
+    ]
     for number, node in enumerate(nodes):
         first, behind = number * SLOTS // NODES, (number + 1) * SLOTS // NODES
         node.execute_command("CLUSTER ADDSLOTSRANGE", first, behind - 1)

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
 
-from infra.local.runtime_api import LambdaService, http_event
+from shortlist.infra.local.runtime_api import LambdaService, http_event
 
 
 def event_of(method: str, target: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -85,15 +85,21 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            invoked = service.invoke(event_of(self.command, self.path, _joined(self.headers.items()), body))
+            invoked = service.invoke(
+                event_of(self.command, self.path, _joined(self.headers.items()), body)
+            )
             failed = {
                 "statusCode": 500,
                 "headers": {"content-type": "application/json"},
                 "body": '{"message":"Internal Server Error"}',
             }
-            status, headers, data = response_of(invoked.payload if invoked.error is None else failed)
+            status, headers, data = response_of(
+                invoked.payload if invoked.error is None else failed
+            )
             self.send_response(status)
-            for name, value in ({n.lower(): v for n, v in headers.items()} | {"content-length": str(len(data))}).items():
+            for name, value in (
+                {n.lower(): v for n, v in headers.items()} | {"content-length": str(len(data))}
+            ).items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":

@@ -1,8 +1,9 @@
 """The Lambda service's side of the Runtime API, so that the real runtime client runs a handler on this machine.
 
-One environment at a time, as in Lambda: a process of `awslambdaric` polls for the next event over loopback HTTP, and posts
-its answer. A handler that fails, exits or takes too long is answered as Lambda answers it. The protocol is documented under
-"Using the Lambda runtime API for custom runtimes" in the AWS Lambda developer guide.
+One environment at a time, as in Lambda: a process of `awslambdaric` polls for the next event over
+loopback HTTP, and posts its answer. A handler that fails, exits or takes too long is answered as
+Lambda answers it. The protocol is documented under "Using the Lambda runtime API for custom
+runtimes" in the AWS Lambda developer guide.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ class LambdaService:
     ) -> None:
         """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds.
 
-        python: how the interpreter is called, for one that sees no installed packages. log: the file descriptor to which
-        the function's standard output goes, as Lambda's goes to CloudWatch.
+        python: how the interpreter is called, for one that sees no installed packages. log: the
+        file descriptor to which the function's standard output goes, as Lambda's goes to
+        CloudWatch.
         """
         self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
         self._python, self._log = tuple(python), log
@@ -79,7 +81,12 @@ class LambdaService:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop()
         self._server.shutdown()
         self._server.server_close()
@@ -91,7 +98,9 @@ class LambdaService:
                 self._start()
             started = time.perf_counter()
             request = str(uuid.uuid4())
-            self._events.put((request, json.dumps(event).encode(), int((time.time() + self._timeout) * 1000)))
+            self._events.put(
+                (request, json.dumps(event).encode(), int((time.time() + self._timeout) * 1000))
+            )
             outcome = self._outcome(request)
             return self._told(request, outcome, (time.perf_counter() - started) * 1000)
 
@@ -111,8 +120,14 @@ class LambdaService:
     def _told(self, request: str, outcome: _Outcome | None, milliseconds: float) -> Invoked:
         if outcome is None:
             self._stop()
-            message = f"RequestId: {request} Error: Task timed out after {self._timeout:.2f} seconds"
-            return Invoked({"errorType": "Sandbox.Timedout", "errorMessage": message}, "Unhandled", milliseconds)
+            message = (
+                f"RequestId: {request} Error: Task timed out after {self._timeout:.2f} seconds"
+            )
+            return Invoked(
+                {"errorType": "Sandbox.Timedout", "errorMessage": message},
+                "Unhandled",
+                milliseconds,
+            )
         if outcome.kind == "response":
             return Invoked(json.loads(outcome.body) if outcome.body else None, None, milliseconds)
         if outcome.kind != "error":
@@ -122,7 +137,11 @@ class LambdaService:
     def _start(self) -> None:
         self._polled.clear()
         self._events, self._outcomes = queue.Queue(), queue.Queue()
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        inherited = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR")
+            if name in os.environ
+        }
         environ = inherited | {
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
             "AWS_REGION": "us-east-1",
@@ -141,12 +160,26 @@ class LambdaService:
         command = [*self._python, "-m", "awslambdaric", self._handler]
         environ |= self._environ
         self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
-        threading.Thread(target=self._watch, args=(self._process, self._outcomes), daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=(self._process, self._outcomes), daemon=True
+        ).start()
 
-    def _watch(self, process: subprocess.Popen[bytes], outcomes: queue.Queue[tuple[str, _Outcome]]) -> None:
+    def _watch(
+        self, process: subprocess.Popen[bytes], outcomes: queue.Queue[tuple[str, _Outcome]]
+    ) -> None:
         code = process.wait()
         message = f"Runtime exited with exit status {code}"
-        outcomes.put(("", _Outcome("exit", json.dumps({"errorType": "Runtime.ExitError", "errorMessage": message}).encode())))
+        outcomes.put(
+            (
+                "",
+                _Outcome(
+                    "exit",
+                    json.dumps(
+                        {"errorType": "Runtime.ExitError", "errorMessage": message}
+                    ).encode(),
+                ),
+            )
+        )
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -167,7 +200,9 @@ class LambdaService:
 def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # and one write an answer: else delayed acknowledgements cost 40 ms a hop
+        disable_nagle_algorithm = (
+            True  # and one write an answer: else delayed acknowledgements cost 40 ms a hop
+        )
         wbufsize = -1
 
         def log_message(self, *args: object) -> None:
@@ -197,7 +232,11 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
         def _reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
             try:
                 self.send_response(status)
-                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+                for name, value in {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(body)),
+                    **headers,
+                }.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -211,10 +250,17 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
 def http_event(method: str, path: str, body: object = None, query: str = "") -> dict[str, Any]:
     """An API Gateway HTTP API event of payload version 2.0; body is sent as JSON.
 
-    path: as the request line has it. API Gateway decodes it once, and then cuts it at a question mark.
+    path: as the request line has it. API Gateway decodes it once, and then cuts it at a question
+    mark.
     """
     path = unquote(path).partition("?")[0]
-    http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "shortlist"}
+    http = {
+        "method": method,
+        "path": path,
+        "protocol": "HTTP/1.1",
+        "sourceIp": "127.0.0.1",
+        "userAgent": "shortlist",
+    }
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": "$default",

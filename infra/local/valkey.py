@@ -1,7 +1,8 @@
 """A real Valkey server in this process's care, for demos, tests and laptops.
 
-One that keeps its data writes an append-only file, in which a deleted user's commands would stay. It is rewritten from what
-the server holds when the server starts, every hour, and when it stops: so long may a deletion wait to leave the disk.
+One that keeps its data writes an append-only file, in which a deleted user's commands would stay.
+It is rewritten from what the server holds when the server starts, every hour, and when it stops: so
+long may a deletion wait to leave the disk.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def kept(environ: Mapping[str, str], directory: Path) -> Iterator[str]:
         return
     directory.mkdir(parents=True, exist_ok=True)
     socket = (directory / "valkey.sock").resolve()
-    with ValkeyServer(port=0, data_dir=directory, unix_socket_path=socket, persist=True, config=KEEPING):
+    with ValkeyServer(
+        port=0, data_dir=directory, unix_socket_path=socket, persist=True, config=KEEPING
+    ):
         url = f"unix://{socket}"
         with _forgetting(url):
             yield url
@@ -66,7 +69,9 @@ def _forgetting(url: str) -> Iterator[None]:
     """Keeps what was deleted out of the append-only file, as far as the server answers."""
     ended = threading.Event()
     with redis.Redis.from_url(url) as client:
-        thread = threading.Thread(target=_rewrite_until, args=(client, ended), name="rewrite", daemon=True)
+        thread = threading.Thread(
+            target=_rewrite_until, args=(client, ended), name="rewrite", daemon=True
+        )
         thread.start()
         try:
             yield

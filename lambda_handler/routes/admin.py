@@ -9,8 +9,9 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
-from lambda_handler.access import ADMIN_HEADER, CALLER, is_admin_key
-from lambda_handler.schemas import (
+from shortlist.lambda_handler.access import ADMIN_HEADER, CALLER, is_admin_key
+from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.schemas import (
     ERRORS,
     NO_RELEASE,
     NOT_FOUND,
@@ -20,35 +21,49 @@ from lambda_handler.schemas import (
     PointerAnswer,
     ReleasesAnswer,
 )
-from lambda_handler.serving import Serving
-from lambda_handler.work import Work
-from recsys import releases
-from recsys.artefacts import Artefacts, open_artefacts
-from recsys.errors import BrokenRelease, UnknownItem
-from recsys.settings import Settings
-from recsys.upkeep import Upkeep
-from recsys.wire import ReleasePointer
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import BrokenRelease, UnknownItem
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.store.records import ReleasePointer
 
 HEADER = APIKeyHeader(name=ADMIN_HEADER, auto_error=False)
-VersionPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="See GET /v1/releases.")]
+VersionPath = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="See GET /v1/releases.")
+]
 
 
-def add_admin(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work) -> None:
+def add_admin(
+    app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work
+) -> None:
     """Adds the routes."""
 
     async def check(request: Request, key: Annotated[str | None, Security(HEADER)]) -> None:
         if CALLER in request.scope or is_admin_key(settings, key):
             return  # where callers are checked, this one has the scope
         if settings.admin_key is None:
-            raise HTTPException(403, "the admin routes are closed: set SHORTLIST_ADMIN_KEY to open them")
-        raise HTTPException(403, f"{ADMIN_HEADER} is missing or is not the configured one: send the right one")
+            raise HTTPException(
+                403, "the admin routes are closed: set SHORTLIST_ADMIN_KEY to open them"
+            )
+        raise HTTPException(
+            403, f"{ADMIN_HEADER} is missing or is not the configured one: send the right one"
+        )
 
     guarded = [Depends(check)]
     _add_releases(app, settings, serving, upkeep, work, guarded)
     _add_blocking(app, serving, upkeep, work, guarded)
 
 
-def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]) -> None:
+def _add_releases(
+    app: FastAPI,
+    settings: Settings,
+    serving: Serving,
+    upkeep: Upkeep,
+    work: Work,
+    guarded: list[Any],
+) -> None:
     told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS}
 
     def artefacts() -> Artefacts:
@@ -59,16 +74,22 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
         """The releases that can serve, oldest first, and which one does."""
         pointer = await work.run("admin", upkeep.store.release)
         known = await work.run("admin", upkeep.releases)
-        notes = [{"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in known]
+        notes = [
+            {"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in known
+        ]
         return JSONResponse(_pointed(pointer) | {"releases": notes})
 
     @app.post(
-        "/v1/releases/{version}/promote", response_model=PointerAnswer, **told | {"responses": told["responses"] | NO_RELEASE}
+        "/v1/releases/{version}/promote",
+        response_model=PointerAnswer,
+        **told | {"responses": told["responses"] | NO_RELEASE},
     )
     async def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
-            pointer = await work.run("admin", lambda: releases.promote(upkeep.store, artefacts(), version))
+            pointer = await work.run(
+                "admin", lambda: releases.promote(upkeep.store, artefacts(), version)
+            )
         except BrokenRelease as error:
             raise HTTPException(404, str(error)) from error
         serving.forget()
@@ -82,8 +103,14 @@ def _add_releases(app: FastAPI, settings: Settings, serving: Serving, upkeep: Up
         return JSONResponse(_pointed(pointer))
 
 
-def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]) -> None:
-    told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS | NOT_FOUND}
+def _add_blocking(
+    app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]
+) -> None:
+    told: dict[str, Any] = {
+        "dependencies": guarded,
+        "tags": ["admin"],
+        "responses": ERRORS | NOT_FOUND,
+    }
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **told)
     async def block(item_id: ItemPath) -> Response:
@@ -107,7 +134,9 @@ def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, gu
 
     async def _blocked(item_id: str) -> Response:
         if await work.run("lookup", serving.item, item_id) is None:
-            raise UnknownItem(f"item {item_id!r} is not in the catalogue, so that there is nothing to block")
+            raise UnknownItem(
+                f"item {item_id!r} is not in the catalogue, so that there is nothing to block"
+            )
         await work.run("lookup", upkeep.block, item_id)
         serving.forget()
         return JSONResponse({"item_id": item_id, "blocked": True})
@@ -121,5 +150,9 @@ def _add_blocking(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, gu
 def _pointed(pointer: ReleasePointer | None) -> dict[str, Any]:
     if pointer is None:
         return {"current": None, "previous": None, "canary": None}
-    canary = None if pointer.canary is None else {"version": pointer.canary.version, "percent": pointer.canary.percent}
+    canary = (
+        None
+        if pointer.canary is None
+        else {"version": pointer.canary.version, "percent": pointer.canary.percent}
+    )
     return {"current": pointer.current, "previous": pointer.previous, "canary": canary}

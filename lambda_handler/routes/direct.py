@@ -1,7 +1,8 @@
 """Routes that FastAPI finds and documents, but that are called with no more than what they read of the request.
 
-Between a route and its function FastAPI keeps exit stacks, parses the body before pydantic sees it, and solves dependencies.
-That is worth its time where there are dependencies; a cached answer, which has none, would take a quarter longer by it.
+Between a route and its function FastAPI keeps exit stacks, parses the body before pydantic sees it,
+and solves dependencies. That is worth its time where there are dependencies; a cached answer, which
+has none, would take a quarter longer by it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ Endpoint = Callable[..., Awaitable[Response]]
 M = TypeVar("M", bound=BaseModel)
 E = TypeVar("E", bound=Endpoint)
 
-NOT_JSON = [{"type": "json_type", "loc": ("body",), "msg": "its Content-Type must be application/json, and it JSON in UTF-8"}]
+NOT_JSON = [
+    {
+        "type": "json_type",
+        "loc": ("body",),
+        "msg": "its Content-Type must be application/json, and it JSON in UTF-8",
+    }
+]
 
 
 def direct(app: FastAPI, method: str, path: str, read: Read, **told: Any) -> Callable[[E], E]:  # noqa: ANN401 - as FastAPI's
@@ -47,7 +54,9 @@ def direct(app: FastAPI, method: str, path: str, read: Read, **told: Any) -> Cal
             self.app = answer
 
     def added(endpoint: E) -> E:
-        app.router.add_api_route(path, endpoint, methods=[method], route_class_override=Direct, **told)
+        app.router.add_api_route(
+            path, endpoint, methods=[method], route_class_override=Direct, **told
+        )
         return endpoint
 
     return added
@@ -79,12 +88,16 @@ async def _body(request: Request) -> bytes:
 
 def _is_json(content_type: str) -> bool:
     kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
 
 
 def query_of(model: type[M]) -> Callable[[Request], M]:
     """Reads a query string: the last value of a parameter, or all of them where the model takes a list."""
-    lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+    lists = {
+        name for name, field in model.model_fields.items() if get_origin(field.annotation) is list
+    }
     needs = any(field.is_required() for field in model.model_fields.values())
     nothing = None if needs else model()
 
@@ -95,6 +108,8 @@ def query_of(model: type[M]) -> Callable[[Request], M]:
         values: dict[str, list[str]] = {}
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
             values.setdefault(name, []).append(value)
-        return model.model_validate({name: all_ if name in lists else all_[-1] for name, all_ in values.items()})
+        return model.model_validate(
+            {name: all_ if name in lists else all_[-1] for name, all_ in values.items()}
+        )
 
     return read

@@ -11,14 +11,21 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
-from lambda_handler.access import check_user
-from lambda_handler.events import Indexed, Intake, Reject, Taken
-from lambda_handler.metrics import Metrics
-from lambda_handler.schemas import ERRORS, MAX_EVENTS, Event, EventsAnswer, EventsRequest, Invalid
-from lambda_handler.serving import Serving
-from lambda_handler.work import Work
-from recsys.errors import StoreUnavailable
-from recsys.wire import EventRecord
+from shortlist.lambda_handler.access import check_user
+from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.ingest import Indexed, Intake, Reject, Taken
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.schemas import (
+    ERRORS,
+    MAX_EVENTS,
+    Event,
+    EventsAnswer,
+    EventsRequest,
+    Invalid,
+)
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store.records import EventRecord
 
 MOST_DIGITS = 300
 """Digits of an integer that are read: more than any field may have, and fewer than Python refuses to convert."""
@@ -65,19 +72,30 @@ class _LenientRoute(APIRoute):
         return handle
 
 
-def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics, work: Work) -> None:
+def add_events(
+    app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics, work: Work
+) -> None:
     """Adds the route."""
 
     async def events(request: EventsRequest) -> Response:
         """Takes events. Sending one again, by the same user and event_id, is safe for a week at least.
 
-        The user's very next recommendations know of them. An event that breaks a rule is rejected by itself.
+        The user's very next recommendations know of them. An event that breaks a rule is rejected
+        by itself.
         """
         for event in request.events:
             if isinstance(event, Event):
                 check_user(str(event.user_id))  # of all before any is taken
-        good = [(at, _record(event)) for at, event in enumerate(request.events) if isinstance(event, Event)]
-        bad = [Reject(at, "invalid_event", e.message) for at, e in enumerate(request.events) if isinstance(e, Invalid)]
+        good = [
+            (at, _record(event))
+            for at, event in enumerate(request.events)
+            if isinstance(event, Event)
+        ]
+        bad = [
+            Reject(at, "invalid_event", e.message)
+            for at, e in enumerate(request.events)
+            if isinstance(e, Invalid)
+        ]
         taken = await work.run("lookup", _taken, serving, intake, good)
         if taken.waiting is not None:
             metrics.level("shortlist_events_waiting", taken.waiting + taken.accepted)
@@ -87,7 +105,9 @@ def add_events(app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics,
         for reject in rejected:
             metrics.count("shortlist_events_total", outcome=reject.code)
         told = [{"index": r.index, "code": r.code, "message": r.message} for r in rejected]
-        return JSONResponse({"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told})
+        return JSONResponse(
+            {"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told}
+        )
 
     app.router.add_api_route(
         "/v1/events",
@@ -104,12 +124,18 @@ def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
     if not good:
         return Taken()
     versions = serving.pointer().versions
-    if serving.is_remembered:  # with the release Redis has lost who was deleted: what is taken now might be theirs
-        raise StoreUnavailable("Redis has no release: nobody knows what it has lost; run a refresh, and send the events again")
+    if (
+        serving.is_remembered
+    ):  # with the release Redis has lost who was deleted: what is taken now might be theirs
+        raise StoreUnavailable(
+            "Redis has no release: nobody knows what it has lost; run a refresh, and send the events again"
+        )
     return intake.take(versions, good)
 
 
 def _record(event: Event) -> EventRecord:
     weight = None if event.weight is None else float(event.weight)
     acted_on = (event.recommendation_id, event.position)
-    return EventRecord(event.event_id, str(event.user_id), str(event.item_id), event.timestamp, weight, *acted_on)
+    return EventRecord(
+        event.event_id, str(event.user_id), str(event.item_id), event.timestamp, weight, *acted_on
+    )

@@ -7,18 +7,20 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from lambda_handler.answers import Live
-from lambda_handler.metrics import Metrics
-from lambda_handler.schemas import ERRORS
-from lambda_handler.serving import Serving
-from lambda_handler.work import Work
-from recsys.errors import StoreUnavailable
-from recsys.store import Store
+from shortlist.lambda_handler.answers import Live
+from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.schemas import ERRORS
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store.redis import Store
 
 TOP_FEATURES = 10
 
 
-def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics, work: Work) -> None:
+def add_operations(
+    app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics, work: Work
+) -> None:
     """Adds the routes."""
 
     @app.get("/model/info", responses=ERRORS, tags=["operations"])
@@ -28,8 +30,21 @@ def add_operations(app: FastAPI, serving: Serving, store: Store, live: Live, met
         manifest = await work.run("live", lambda: live.info(serving.version()))
         shares = dict(manifest.get("importances") or {})  # type: ignore[call-overload]
         top = sorted(shares.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
-        kept = ("version", "created_at", "as_of", "code_version", "feature_hash", "index", "data", "protocol", "metrics")
-        return {name: manifest.get(name) for name in kept} | {"importances": dict(top), "latency": metrics.percentiles()}
+        kept = (
+            "version",
+            "created_at",
+            "as_of",
+            "code_version",
+            "feature_hash",
+            "index",
+            "data",
+            "protocol",
+            "metrics",
+        )
+        return {name: manifest.get(name) for name in kept} | {
+            "importances": dict(top),
+            "latency": metrics.percentiles(),
+        }
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
     @app.get("/v1/metrics", response_class=PlainTextResponse, tags=["operations"])
@@ -62,5 +77,7 @@ def _whole(serving: Serving) -> str:
     """The serving release, if Redis has all of it."""
     release = serving.version()
     if not serving.is_whole():
-        raise StoreUnavailable(f"release {release} is not whole in Redis (evicted, or Redis came back empty): run a refresh")
+        raise StoreUnavailable(
+            f"release {release} is not whole in Redis (evicted, or Redis came back empty): run a refresh"
+        )
     return release

@@ -10,13 +10,22 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from lambda_handler.access import check_user
-from lambda_handler.answers import Answer, Asked, Filters, Ranked, Reason, Shape, session_of
-from lambda_handler.envelope import Json, tagged
-from lambda_handler.notes import answered
-from lambda_handler.recommender import Recommender
-from lambda_handler.routes.direct import body_of, direct, query_of
-from lambda_handler.schemas import (
+from shortlist.lambda_handler.access import check_user
+from shortlist.lambda_handler.answers import (
+    Answer,
+    Asked,
+    Filters,
+    Ranked,
+    Reason,
+    Shape,
+    session_of,
+)
+from shortlist.lambda_handler.envelope import Json, tagged
+from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.request_context import answered
+from shortlist.lambda_handler.routes.direct import body_of, direct, query_of
+from shortlist.lambda_handler.schemas import (
     ERRORS,
     UNCHANGED,
     HistoryEvent,
@@ -28,9 +37,8 @@ from lambda_handler.schemas import (
     UserPath,
     UserQuery,
 )
-from lambda_handler.work import Work
-from recsys.recommendation_id import new_id
-from recsys.wire import UserRecord
+from shortlist.recsys.store.recommendation_id import new_id
+from shortlist.recsys.store.records import UserRecord
 
 
 class _Path(BaseModel):
@@ -45,8 +53,24 @@ def add_recommend(app: FastAPI, recommender: Recommender, work: Work) -> None:
     """Adds the routes."""
     body = body_of(RecommendRequest)
 
-    @direct(app, "POST", "/recommend", body, response_model=RecommendAnswer, responses=ERRORS, tags=["recommendations"])
-    @direct(app, "POST", "/v1/recommend", body, response_model=RecommendAnswer, responses=ERRORS, tags=["recommendations"])
+    @direct(
+        app,
+        "POST",
+        "/recommend",
+        body,
+        response_model=RecommendAnswer,
+        responses=ERRORS,
+        tags=["recommendations"],
+    )
+    @direct(
+        app,
+        "POST",
+        "/v1/recommend",
+        body,
+        response_model=RecommendAnswer,
+        responses=ERRORS,
+        tags=["recommendations"],
+    )
     async def recommend(request: RecommendRequest) -> Response:
         """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
         started = time.perf_counter()
@@ -63,7 +87,9 @@ def add_recommend(app: FastAPI, recommender: Recommender, work: Work) -> None:
         responses=ERRORS | UNCHANGED,
         tags=["recommendations"],
     )
-    async def recommendations(user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request) -> Response:
+    async def recommendations(
+        user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request
+    ) -> Response:
         """The same list as by POST, with an ETag that changes when what is recommended does."""
         return tagged(request, await _listed(recommender, work, user_id, query))
 
@@ -98,7 +124,9 @@ async def _answered(recommender: Recommender, work: Work, asked: Asked) -> Answe
     return found if isinstance(found, Answer) else await work.run("live", found)
 
 
-async def _listed(recommender: Recommender, work: Work, user_id: str, query: UserQuery) -> dict[str, Any]:
+async def _listed(
+    recommender: Recommender, work: Work, user_id: str, query: UserQuery
+) -> dict[str, Any]:
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category))
@@ -117,7 +145,9 @@ async def _read_user(request: Request) -> tuple[str, UserQuery, Request]:
 def _asked(request: RecommendRequest) -> Asked:
     filters = Filters(frozenset(map(str, request.exclude)), frozenset(request.categories))
     shape = Shape(float(request.diversity), request.explain)
-    return Asked(str(request.user_id), request.k, request.use_cache, _session(request), filters, shape)
+    return Asked(
+        str(request.user_id), request.k, request.use_cache, _session(request), filters, shape
+    )
 
 
 def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
@@ -129,7 +159,11 @@ def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
 
 def _event(event: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
     if isinstance(event, HistoryEvent):
-        return str(event.item_id), event.timestamp, None if event.weight is None else float(event.weight)
+        return (
+            str(event.item_id),
+            event.timestamp,
+            None if event.weight is None else float(event.weight),
+        )
     return str(event), None, None
 
 
@@ -162,7 +196,9 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
             "retrieval_score": retrieval,
             "genres": list(item.categories),
         }
-        for rank, (item, score, retrieval) in enumerate(zip(ranked.items, ranked.scores, ranked.retrieval, strict=True), 1)
+        for rank, (item, score, retrieval) in enumerate(
+            zip(ranked.items, ranked.scores, ranked.retrieval, strict=True), 1
+        )
     ]
     for row, reason in zip(rows, ranked.reasons, strict=False):
         row["reason"] = _reason(reason)
@@ -173,7 +209,9 @@ def _reason(reason: Reason) -> dict[str, Any]:
     titles = " and ".join(cause.title for cause in reason.causes[:2])
     return {
         "text": f"because of {titles}" if titles else "because it is popular, or new",
-        "because": [{"item_id": c.item_id, "title": c.title, "share": c.share} for c in reason.causes],
+        "because": [
+            {"item_id": c.item_id, "title": c.title, "share": c.share} for c in reason.causes
+        ],
         "features": dict(reason.features),
     }
 
@@ -183,7 +221,13 @@ def list_of(answer: Answer, user: str | None = None) -> dict[str, Any]:
     answered(answer, user)
     ranked = answer.ranked
     items = [
-        {"item_id": item.id, "title": item.title, "score": score, "rank": rank, "genres": list(item.categories)}
+        {
+            "item_id": item.id,
+            "title": item.title,
+            "score": score,
+            "rank": rank,
+            "genres": list(item.categories),
+        }
         for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
     ]
     return {"items": items, "model_version": answer.version, "degraded": answer.degraded}

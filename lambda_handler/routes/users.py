@@ -5,18 +5,20 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
-from lambda_handler.access import check_user
-from lambda_handler.notes import current
-from lambda_handler.schemas import ERRORS, DeletedAnswer, UserBody, UserPath
-from lambda_handler.serving import Serving
-from lambda_handler.work import Work
-from recsys.upkeep import Upkeep
+from shortlist.lambda_handler.access import check_user
+from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.request_context import current
+from shortlist.lambda_handler.schemas import ERRORS, DeletedAnswer, UserBody, UserPath
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.store.admin import Upkeep
 
 
 def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work) -> None:
     """Adds the routes."""
 
-    @app.delete("/v1/users/{user_id}", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
+    @app.delete(
+        "/v1/users/{user_id}", response_model=DeletedAnswer, responses=ERRORS, tags=["users"]
+    )
     async def delete(user_id: UserPath) -> Response:
         """Deletes history, lists and live results, and keeps the user out of the next training. Safe to repeat.
 

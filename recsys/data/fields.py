@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from recsys import values
-from recsys.errors import InvalidData
+from shortlist.recsys import values
+from shortlist.recsys.errors import InvalidData
 
 IMPOSSIBLE = -1
 """Stands for a time or weight that can be read but cannot be."""
@@ -114,7 +114,9 @@ def _seconds(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
         text = at.cast(pl.String).str.strip_chars(values.BLANKS)
         whole = text.cast(pl.Int64, strict=False)
         return pl.coalesce(whole, _floored(text.cast(pl.Float64, strict=False)), _iso(text))
-    raise _wrong_type(table, column, dtype, "seconds, sequence numbers, date-times or ISO 8601 text")
+    raise _wrong_type(
+        table, column, dtype, "seconds, sequence numbers, date-times or ISO 8601 text"
+    )
 
 
 def _floored(number: pl.Expr) -> pl.Expr:
@@ -133,7 +135,9 @@ def _iso(text: pl.Expr) -> pl.Expr:
         .str.replace(r"(T[0-9]{2}:[0-9]{2})((?:[+-][0-9]{2}:[0-9]{2})?)$", "${1}:00${2}")
         .str.replace(r"(T[0-9:.]+)$", "${1}+00:00")
     )
-    return full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.epoch("s")
+    return full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.epoch(
+        "s"
+    )
 
 
 def numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
@@ -212,4 +216,6 @@ def names(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
 
 
 def _wrong_type(table: str, column: str, dtype: pl.DataType, rule: str) -> InvalidData:
-    return InvalidData(f"{table}: column {column} has type {dtype}: it must hold {rule}; convert it")
+    return InvalidData(
+        f"{table}: column {column} has type {dtype}: it must hold {rule}; convert it"
+    )

@@ -12,12 +12,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.catalogue import AttributeVocabulary, Catalogue, Dataset
-from recsys.data.attributes import tokenised
-from recsys.data.drained import Forgotten, joined, without
-from recsys.data.readers import read
-from recsys.data.schemas import EVENTS, INTERACTIONS, ITEMS, MARKS, USERS
-from recsys.data.validation import (
+from shortlist.recsys.data.attributes import tokenised
+from shortlist.recsys.data.drained import Forgotten, joined, without
+from shortlist.recsys.data.input_schema import EVENTS, INTERACTIONS, ITEMS, MARKS, USERS
+from shortlist.recsys.data.readers import read
+from shortlist.recsys.data.validation import (
     Checked,
     Interactions,
     check_interactions,
@@ -29,9 +28,10 @@ from recsys.data.validation import (
     users_union,
     write_rejects,
 )
-from recsys.errors import InvalidData, InvalidSettings
-from recsys.events import Events, Float32, Int32
-from recsys.ties import tied_share
+from shortlist.recsys.errors import InvalidData, InvalidSettings
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
+from shortlist.recsys.models.interactions import Events, Float32, Int32
+from shortlist.recsys.models.ties import tied_share
 
 MOST_CELLS = 1 << 28
 """Items times categories that models learn from: a GiB for each copy of the matrix. Of more, the commonest are taken."""
@@ -41,9 +41,9 @@ MOST_CELLS = 1 << 28
 class Loaded:
     """What a load gave.
 
-    rejects: reason -> rows rejected, over all tables, with those of drained events under `events: `; n_read: rows of the
-    interactions table read, rejected ones too; notes: sentences on what was left out; n_drained: drained events read beside
-    the table, rejected ones too.
+    rejects: reason -> rows rejected, over all tables, with those of drained events under `events:
+    `; n_read: rows of the interactions table read, rejected ones too; notes: sentences on what was
+    left out; n_drained: drained events read beside the table, rejected ones too.
     """
 
     dataset: Dataset
@@ -66,20 +66,24 @@ def load(
 ) -> Loaded:
     """Load and validate tables from paths, globs or s3:// addresses; see `schemas` for what they hold.
 
-    Without an items table the items are those of the interactions. A users table may add users who have no events.
-    rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating: interactions whose
-    rating (or weight, where there is one) is lower, or missing, are left out, and not counted as rejected; events: where
-    drained events are (see `event_files`), which count as interactions, but whose rejects never stop a load; is_forgotten:
-    whether a user id, as text, is one whose rows are to be left out.
+    Without an items table the items are those of the interactions. A users table may add users who
+    have no events.
+    rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating:
+    interactions whose rating (or weight, where there is one) is lower, or missing, are left out,
+    and not counted as rejected; events: where drained events are (see `event_files`), which count
+    as interactions, but whose rejects never stop a load; is_forgotten: whether a user id, as text,
+    is one whose rows are to be left out.
 
     Raises:
-        InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many rows; or no interaction
-            reaches positive_rating.
+        InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
+            rows; or no interaction reaches positive_rating.
         InvalidSettings: max_reject_share is not a share.
         ArtefactsUnavailable: S3 did not answer.
     """
     if not 0 <= max_reject_share <= 1:
-        raise InvalidSettings(f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default")
+        raise InvalidSettings(
+            f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default"
+        )
     checked_items = check_items(read(items, ITEMS)) if items is not None else None
     told = read(interactions, INTERACTIONS)
     told = told if events is None else joined(told, events)
@@ -101,7 +105,9 @@ def load(
     found, liked = _positive(found, positive_rating)
     dataset, notes = _dataset(found, checked_items, checked_users)
     read_ = found.checked
-    return Loaded(dataset, counts(checks), read_.n_read, (*left_out, *liked, *notes), read_.n_drained)
+    return Loaded(
+        dataset, counts(checks), read_.n_read, (*left_out, *liked, *notes), read_.n_drained
+    )
 
 
 def _drained_note(checked: Checked, rejects: Path | None) -> tuple[str, ...]:
@@ -109,9 +115,18 @@ def _drained_note(checked: Checked, rejects: Path | None) -> tuple[str, ...]:
     bad = checked.rejected.filter(pl.col("table") == EVENTS.name)
     if bad.is_empty():
         return ()
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in bad["reason"].value_counts(sort=True).sort("reason").rows())
-    where = f"they are in {str(rejects)!r}" if rejects is not None else "name a rejects file to see them"
-    return (f"events: {bad.height} of {checked.n_drained} drained events are left out ({reasons}): {where}",)
+    reasons = ", ".join(
+        f"{reason}: {n}"
+        for reason, n in bad["reason"].value_counts(sort=True).sort("reason").rows()
+    )
+    where = (
+        f"they are in {str(rejects)!r}"
+        if rejects is not None
+        else "name a rejects file to see them"
+    )
+    return (
+        f"events: {bad.height} of {checked.n_drained} drained events are left out ({reasons}): {where}",
+    )
 
 
 def _positive(found: Interactions, least: float | None) -> tuple[Interactions, tuple[str, ...]]:
@@ -123,7 +138,9 @@ def _positive(found: Interactions, least: float | None) -> tuple[Interactions, t
     if kept.is_empty():
         best = frame["_weight"].max()
         told = "there is no rating at all" if best is None else f"the best is {best!r}"
-        raise InvalidData(f"interactions: none of {frame.height} is rated {least} or better ({told}): lower --positive-rating")
+        raise InvalidData(
+            f"interactions: none of {frame.height} is rated {least} or better ({told}): lower --positive-rating"
+        )
     note = f"interactions: {frame.height - kept.height} of {frame.height} are rated below {least}, and left out"
     return replace(found, checked=replace(found.checked, frame=kept)), (note,)
 
@@ -132,20 +149,29 @@ def _refuse_empty(checked: Checked, rejects: Path | None) -> None:
     if checked.frame.is_empty():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
         where = f"; they are in {str(rejects)!r}" if rejects is not None else ""
-        raise InvalidData(f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): mend the table{where}")
+        raise InvalidData(
+            f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): mend the table{where}"
+        )
 
 
-def _dataset(found: Interactions, items: Checked | None, users: Checked | None) -> tuple[Dataset, tuple[str, ...]]:
+def _dataset(
+    found: Interactions, items: Checked | None, users: Checked | None
+) -> tuple[Dataset, tuple[str, ...]]:
     table = users.frame.drop(*MARKS, "user_id", strict=False) if users is not None else None
     user_ids, rows = users_union(found.user_ids, table["_id"] if table is not None else None)
-    catalogue, left = _catalogue(items.frame) if items is not None else (_bare_catalogue(found.item_ids), ())
+    catalogue, left = (
+        _catalogue(items.frame) if items is not None else (_bare_catalogue(found.item_ids), ())
+    )
     events = _events(sorted_events(found), rows, len(user_ids), len(catalogue))
     attributes = pl.DataFrame({"_id": user_ids})
     if table is not None:
         attributes = attributes.join(table, on="_id", how="left", maintain_order="left")
     vocabulary, tokens, notes = tokenised(attributes.drop("_id"))
     if {"weight", "rating"} <= set(found.checked.frame.columns):
-        notes = ("interactions: there is a weight beside the rating, and only the weight is used", *notes)
+        notes = (
+            "interactions: there is a weight beside the rating, and only the weight is used",
+            *notes,
+        )
     notes = (*left, *_on_ties(events), *notes)
     ids = tuple(user_ids.to_list())
     print_ = _fingerprint(events, catalogue, ids, tokens, vocabulary)
@@ -157,8 +183,12 @@ def _on_ties(events: Events) -> tuple[str, ...]:
     share = tied_share(events)
     if share == 0:
         return ()
-    tied = f"interactions: {share:.1%} of the events share their time with another event of their user"
-    return (f"{tied}: among these there is no order, so it is drawn, and no hold-out or label window parts them",)
+    tied = (
+        f"interactions: {share:.1%} of the events share their time with another event of their user"
+    )
+    return (
+        f"{tied}: among these there is no order, so it is drawn, and no hold-out or label window parts them",
+    )
 
 
 def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Events:
@@ -175,7 +205,12 @@ def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Eve
 
 def _nan_filled(column: pl.Series) -> Float32:
     """Numbers with the one NaN in place of nulls."""
-    values = column.cast(pl.Float32).fill_null(float("nan")).to_numpy(writable=True).astype(np.float32, copy=False)
+    values = (
+        column.cast(pl.Float32)
+        .fill_null(float("nan"))
+        .to_numpy(writable=True)
+        .astype(np.float32, copy=False)
+    )
     values[np.isnan(values)] = np.float32(np.nan)
     return values
 
@@ -185,10 +220,16 @@ def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
     lists = frame["_categories"]
     names, notes = _learnt_categories(lists)
     membership = np.zeros((frame.height, len(names)), np.float32)
-    pairs = frame.select(pl.int_range(pl.len()).alias("row"), "_categories").explode("_categories").drop_nulls()
+    pairs = (
+        frame.select(pl.int_range(pl.len()).alias("row"), "_categories")
+        .explode("_categories")
+        .drop_nulls()
+    )
     pairs = pairs.filter(pl.col("_categories").is_in(names))
     if names:
-        columns = pairs["_categories"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
+        columns = pairs["_categories"].replace_strict(
+            names, list(range(len(names))), return_dtype=pl.Int64
+        )
         membership[pairs["row"].to_numpy(), columns.to_numpy()] = 1.0
     catalogue = Catalogue(
         tuple(frame["_id"].to_list()),
@@ -203,9 +244,16 @@ def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
 
 def _learnt_categories(lists: pl.Series) -> tuple[list[str], tuple[str, ...]]:
     """The names of the commonest categories, sorted, as many as MOST_CELLS allows, and a note on the others."""
-    found = lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().rename("name").value_counts()
+    found = (
+        lists.explode(empty_as_null=True, keep_nulls=True)
+        .drop_nulls()
+        .rename("name")
+        .value_counts()
+    )
     most = MOST_CELLS // max(1, len(lists))
-    names = found.sort(["count", "name"], descending=[True, False])["name"].head(most).sort().to_list()
+    names = (
+        found.sort(["count", "name"], descending=[True, False])["name"].head(most).sort().to_list()
+    )
     if len(names) == found.height:
         return names, ()
     told = f"items: {found.height} categories of {len(lists)} items are too many, the commonest {most} are taken"
@@ -215,11 +263,17 @@ def _learnt_categories(lists: pl.Series) -> tuple[list[str], tuple[str, ...]]:
 def _bare_catalogue(ids: pl.Series) -> Catalogue:
     """A catalogue of which nothing is known but the ids."""
     texts, n = tuple(ids.to_list()), len(ids)
-    return Catalogue(texts, texts, ((),) * n, (), np.zeros((n, 0), np.float32), np.full(n, np.nan, np.float32))
+    return Catalogue(
+        texts, texts, ((),) * n, (), np.zeros((n, 0), np.float32), np.full(n, np.nan, np.float32)
+    )
 
 
 def _fingerprint(
-    events: Events, catalogue: Catalogue, user_ids: Sequence[str], attributes: Int32, vocabulary: AttributeVocabulary
+    events: Events,
+    catalogue: Catalogue,
+    user_ids: Sequence[str],
+    attributes: Int32,
+    vocabulary: AttributeVocabulary,
 ) -> str:
     """Hex sha256 of the validated content: the same on every machine, whatever files and types it came from."""
     digest = hashlib.sha256()

@@ -1,7 +1,8 @@
 """The forms in which MovieLens is handed out, each turned into the schema of `schemas`.
 
-ml-100k is `u.data`, `u.item` and `u.user`; ml-1m is `ratings.dat`, `movies.dat` and `users.dat`; later ones are
-`ratings.csv` and `movies.csv`. All keep the order of their rows, which decides between events of the same second.
+ml-100k is `u.data`, `u.item` and `u.user`; ml-1m is `ratings.dat`, `movies.dat` and `users.dat`;
+later ones are `ratings.csv` and `movies.csv`. All keep the order of their rows, which decides
+between events of the same second.
 """
 
 from __future__ import annotations
@@ -55,9 +56,13 @@ def read_dat(path: Path, fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.Seri
         glob=False,
         truncate_ragged_lines=True,
     )
-    parts = lines.select(parts=pl.col("line").str.strip_chars_end("\r").str.splitn("::", len(fields) + 1))
+    parts = lines.select(
+        parts=pl.col("line").str.strip_chars_end("\r").str.splitn("::", len(fields) + 1)
+    )
     table = parts.unnest("parts")
-    return table.select(pl.nth(i).alias(field) for i, field in enumerate(fields)), table.to_series(-1).is_not_null()
+    return table.select(pl.nth(i).alias(field) for i, field in enumerate(fields)), table.to_series(
+        -1
+    ).is_not_null()
 
 
 def from_100k_files(directory: Path) -> Tables:
@@ -71,13 +76,23 @@ def from_100k_frames(data: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
     """The schema's tables from the columns of u.data, u.item and u.user, under whatever names, typed or text."""
     data = data.rename({"movie_id": "item_id"}, strict=False)
     items = items.rename({"movie_id": "item_id", "movie_title": "title"}, strict=False)
-    flags = [pl.when(pl.col(g).cast(pl.Int64) == 1).then(pl.lit(g)) for g in GENRES_100K if g != "unknown"]
+    flags = [
+        pl.when(pl.col(g).cast(pl.Int64) == 1).then(pl.lit(g))
+        for g in GENRES_100K
+        if g != "unknown"
+    ]
     items = items.with_columns(
         pl.concat_list(flags).list.drop_nulls().alias("categories"),
-        pl.col("release_date").cast(pl.String).str.extract(r"([0-9]{4})$").cast(pl.Int32).alias("released"),
+        pl.col("release_date")
+        .cast(pl.String)
+        .str.extract(r"([0-9]{4})$")
+        .cast(pl.Int32)
+        .alias("released"),
     )
     age = pl.col("age").cast(pl.Int64)
-    users = users.select(_id("user_id"), age, *(_clean(c) for c in ("gender", "occupation", "zip_code")))
+    users = users.select(
+        _id("user_id"), age, *(_clean(c) for c in ("gender", "occupation", "zip_code"))
+    )
     return Tables(_interactions(data), _items(items, pl.col("released")), users)
 
 
@@ -85,8 +100,14 @@ def from_dat_files(directory: Path) -> Tables:
     """The schema's tables from ml-1m's ratings.dat, movies.dat and users.dat; occupations stay the codes they are."""
     ratings, _ = read_dat(directory / "ratings.dat", ("user_id", "item_id", "rating", "timestamp"))
     movies, _ = read_dat(directory / "movies.dat", ("item_id", "title", "genres"))
-    users, _ = read_dat(directory / "users.dat", ("user_id", "gender", "age", "occupation", "zip_code"))
-    users = users.select(_id("user_id"), pl.col("age").cast(pl.Int64), *(_clean(c) for c in ("gender", "occupation", "zip_code")))
+    users, _ = read_dat(
+        directory / "users.dat", ("user_id", "gender", "age", "occupation", "zip_code")
+    )
+    users = users.select(
+        _id("user_id"),
+        pl.col("age").cast(pl.Int64),
+        *(_clean(c) for c in ("gender", "occupation", "zip_code")),
+    )
     return Tables(_interactions(ratings), _items(_genres(movies)), users)
 
 
@@ -95,7 +116,9 @@ def from_csv_files(directory: Path) -> Tables:
     types = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float32, "timestamp": pl.Int64}
     ratings = pl.read_csv(directory / "ratings.csv", schema_overrides=types)
     ratings = ratings.rename({"userId": "user_id", "movieId": "item_id"})
-    movies = pl.read_csv(directory / "movies.csv", infer_schema=False).rename({"movieId": "item_id"})
+    movies = pl.read_csv(directory / "movies.csv", infer_schema=False).rename(
+        {"movieId": "item_id"}
+    )
     users = ratings.select(pl.col("user_id").unique().sort()).select(_id("user_id"))
     return Tables(_interactions(ratings), _items(_genres(movies)), users)
 
@@ -123,7 +146,12 @@ def _clean(column: str) -> pl.Expr:
 
 
 def _interactions(data: pl.DataFrame) -> pl.DataFrame:
-    return data.select(_id("user_id"), _id("item_id"), pl.col("timestamp").cast(pl.Int64), pl.col("rating").cast(pl.Float32))
+    return data.select(
+        _id("user_id"),
+        _id("item_id"),
+        pl.col("timestamp").cast(pl.Int64),
+        pl.col("rating").cast(pl.Float32),
+    )
 
 
 def _genres(movies: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """Tables from files, as they stand there: the right columns, whatever their types, and each row's place in its file.
 
-CSV and `.dat` are read as text, so that a bad field costs its row and not the file; `validation` does the rest.
+CSV and `.dat` are read as text, so that a bad field costs its row and not the file; `validation`
+does the rest.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.data import fields
-from recsys.data.movielens import read_dat, year_in
-from recsys.data.schemas import FILE, MALFORMED, RESERVED, ROW, TableSchema
-from recsys.data.staging import Staged, staged
-from recsys.errors import InvalidData
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.input_schema import FILE, MALFORMED, RESERVED, ROW, TableSchema
+from shortlist.recsys.data.movielens import read_dat, year_in
+from shortlist.recsys.data.staging import Staged, staged
+from shortlist.recsys.errors import InvalidData
 
 _IDS = ("user_id", "item_id")
 
@@ -24,8 +25,8 @@ _IDS = ("user_id", "item_id")
 class Raw:
     """A table as read: its own columns and `schemas.MARKS`; `files` names the files that FILE counts.
 
-    drained: the position in `files` of the first file of drained events, None where there are none; notes: sentences on
-    what was left out.
+    drained: the position in `files` of the first file of drained events, None where there are none;
+    notes: sentences on what was left out.
     """
 
     frame: pl.DataFrame
@@ -38,7 +39,8 @@ def read(source: str, schema: TableSchema) -> Raw:
     """Read the table `schema` from a path, a glob or an s3:// address, files in the order of their names.
 
     Raises:
-        InvalidData: no file, no rows, an unknown extension, a file that is not what its name says, or missing columns.
+        InvalidData: no file, no rows, an unknown extension, a file that is not what its name says,
+            or missing columns.
         ArtefactsUnavailable: S3 did not answer.
     """
     with staged(source, schema.name) as files:
@@ -56,14 +58,27 @@ def read_file(file: Staged, position: int, schema: TableSchema) -> Raw:
     try:
         frame, malformed = reader(file.path, schema)
     except pl.exceptions.NoDataError as error:
-        raise InvalidData(f"{schema.name}: {file.name!r} is empty: it needs a header row and data") from error
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, UnicodeDecodeError, OSError) as error:
+        raise InvalidData(
+            f"{schema.name}: {file.name!r} is empty: it needs a header row and data"
+        ) from error
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        UnicodeDecodeError,
+        OSError,
+    ) as error:
         said = str(error).strip().split("\n")[0]
         rule = "CSV must be UTF-8 with closed quotes, Parquet whole"
-        raise InvalidData(f"{schema.name}: cannot read {file.name!r} ({said}): {rule}; mend the file") from error
+        raise InvalidData(
+            f"{schema.name}: cannot read {file.name!r} ({said}): {rule}; mend the file"
+        ) from error
     _check_columns(frame, file, schema)
     taken = [c for c in frame.columns if c in RESERVED] if schema.is_open else []
-    kept = [c for c in frame.columns if c not in taken] if schema.is_open else [c for c in frame.columns if c in schema.columns]
+    kept = (
+        [c for c in frame.columns if c not in taken]
+        if schema.is_open
+        else [c for c in frame.columns if c in schema.columns]
+    )
     marks = (
         pl.lit(position, pl.UInt32).alias(FILE),
         pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(ROW),
@@ -85,7 +100,9 @@ def _reader(file: Staged, schema: TableSchema) -> Callable[[Path, TableSchema], 
         if name.endswith(extension):
             return reader
     known = ", ".join(readers)
-    raise InvalidData(f"{schema.name}: cannot tell the format of {file.name!r}: the name must end in {known}")
+    raise InvalidData(
+        f"{schema.name}: cannot tell the format of {file.name!r}: the name must end in {known}"
+    )
 
 
 def _check_columns(frame: pl.DataFrame, file: Staged, schema: TableSchema) -> None:
@@ -108,7 +125,9 @@ def _parquet(path: Path, schema: TableSchema) -> Read:
 
 def _csv(path: Path, schema: TableSchema) -> Read:
     """CSV with a header, all columns as text; a row of too many fields is marked, one of too few padded with nulls."""
-    header = pl.read_csv(path, n_rows=0, infer_schema=False, glob=False, truncate_ragged_lines=True).columns
+    header = pl.read_csv(
+        path, n_rows=0, infer_schema=False, glob=False, truncate_ragged_lines=True
+    ).columns
     extra = "extra"
     while extra in header:
         extra += "_"
@@ -135,7 +154,10 @@ def _numbers(frame: pl.DataFrame, schema: TableSchema) -> list[pl.Series]:
             continue
         texts = frame[name].str.strip_chars()
         numbers = texts.cast(pl.Float64, strict=False)
-        if numbers.null_count() == texts.null_count() < len(texts) and not texts.str.contains(r"^0[0-9]").any():
+        if (
+            numbers.null_count() == texts.null_count() < len(texts)
+            and not texts.str.contains(r"^0[0-9]").any()
+        ):
             out.append(numbers)
     return out
 
@@ -166,5 +188,7 @@ def _as_text(frame: pl.DataFrame, column: str) -> pl.Expr:
     if dtype.is_float() and column in _IDS:
         return fields.float_ids(column, dtype)
     if not fields.has_text(dtype):
-        raise InvalidData(f"column {column} has type {dtype} in one file and another in the next: use one plain type")
+        raise InvalidData(
+            f"column {column} has type {dtype} in one file and another in the next: use one plain type"
+        )
     return fields.text(column, dtype, "").alias(column)

@@ -1,8 +1,9 @@
 """A made-up world of any size whose structure is known, so that a model can be asked whether it found it.
 
-What there is to find: items and users belong to groups of taste; a user's taste drifts from one group to another over
-their history; popularity has a long tail; items come in short series which tend to be followed in order; cold items
-were never taken but say by their categories and year where they belong; cold users did nothing yet, but have attributes.
+What there is to find: items and users belong to groups of taste; a user's taste drifts from one
+group to another over their history; popularity has a long tail; items come in short series which
+tend to be followed in order; cold items were never taken but say by their categories and year where
+they belong; cold users did nothing yet, but have attributes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.errors import InvalidSettings
-from recsys.events import Float32, Int32, Int64
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.models.interactions import Float32, Int32, Int64
 
 _DRAWS_PER_CHUNK = 2_000_000
 _OVERSAMPLING = 3
@@ -31,10 +32,11 @@ _REGION_TELLS = 0.8
 class WorldSize:
     """How large a world is and how it behaves; the defaults have the size of MovieLens 100K.
 
-    Users take about `events_per_user` items each, log-normally spread by `events_spread`, never one twice. An event is
-    the next item of the series just taken with probability `follow`; else it is of the user's taste with probability
-    `loyalty`, or of any group. Taste moves to the user's second group with a probability that grows to `drift` at the
-    end of the history. Popularity falls as rank ** -tail.
+    Users take about `events_per_user` items each, log-normally spread by `events_spread`, never one
+    twice. An event is the next item of the series just taken with probability `follow`; else it is
+    of the user's taste with probability `loyalty`, or of any group. Taste moves to the user's
+    second group with a probability that grows to `drift` at the end of the history. Popularity
+    falls as rank ** -tail.
     """
 
     n_users: int = 943
@@ -54,22 +56,33 @@ class WorldSize:
 
     def __post_init__(self) -> None:
         """Refuses what no world can be."""
-        for name, least in (("n_users", 1), ("n_items", 1), ("n_groups", 1), ("series_length", 1), ("seed", 0)):
+        for name, least in (
+            ("n_users", 1),
+            ("n_items", 1),
+            ("n_groups", 1),
+            ("series_length", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
-                raise InvalidSettings(f"{name} is {getattr(self, name)}: it must be at least {least}")
+                raise InvalidSettings(
+                    f"{name} is {getattr(self, name)}: it must be at least {least}"
+                )
         for name in ("loyalty", "drift", "follow", "cold_items", "cold_users"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidSettings(f"{name} is {getattr(self, name)}: it must be from 0 to 1")
         if self.events_per_user < 1 or self.events_spread < 0 or self.tail < 0:
-            raise InvalidSettings("events_per_user must be at least 1, events_spread and tail at least 0")
+            raise InvalidSettings(
+                "events_per_user must be at least 1, events_spread and tail at least 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """Tables in the schema, and the truth behind them.
 
-    item_group: int32[n_items]; next_item: int32[n_items], the item that follows in its series, itself for a series of
-    one; user_groups: int32[n_users, 2], first and second taste; cold_items, cold_users: bool masks. Id = position + 1.
+    item_group: int32[n_items]; next_item: int32[n_items], the item that follows in its series,
+    itself for a series of one; user_groups: int32[n_users, 2], first and second taste; cold_items,
+    cold_users: bool masks. Id = position + 1.
     """
 
     interactions: pl.DataFrame
@@ -86,8 +99,8 @@ class World:
 class _Items:
     """The items as the drawing sees them.
 
-    by_group holds the warm items by group, then popularity, and `cumulated` sums their popularity; group g's are
-    starts[g]:starts[g + 1].
+    by_group holds the warm items by group, then popularity, and `cumulated` sums their popularity;
+    group g's are starts[g]:starts[g + 1].
     """
 
     group: Int32
@@ -110,7 +123,12 @@ def world(size: WorldSize) -> World:
     wanted[cold_users] = 0
     parts = [
         _histories(
-            size, items, groups[start:stop], wanted[start:stop], first=start, chance=np.random.default_rng([size.seed, 1, i])
+            size,
+            items,
+            groups[start:stop],
+            wanted[start:stop],
+            first=start,
+            chance=np.random.default_rng([size.seed, 1, i]),
         )
         for i, (start, stop) in enumerate(_chunks(wanted))
     ]
@@ -135,7 +153,9 @@ def _items(size: WorldSize, chance: np.random.Generator) -> _Items:
     by_group = warm[np.lexsort((-popularity[warm], group[warm]))].astype(np.int32)
     starts = np.searchsorted(group[by_group], np.arange(size.n_groups + 1)).astype(np.int64)
     following, part, series = _series(size, by_group, starts, n)
-    return _Items(group, cold, following, part, series, by_group, starts, np.cumsum(popularity[by_group]))
+    return _Items(
+        group, cold, following, part, series, by_group, starts, np.cumsum(popularity[by_group])
+    )
 
 
 def _series(size: WorldSize, by_group: Int32, starts: Int64, n: int) -> tuple[Int32, Int32, Int32]:
@@ -180,11 +200,19 @@ def _chunks(wanted: Int64) -> list[tuple[int, int]]:
 
 
 def _histories(
-    size: WorldSize, items: _Items, groups: Int32, wanted: Int64, *, first: int, chance: np.random.Generator
+    size: WorldSize,
+    items: _Items,
+    groups: Int32,
+    wanted: Int64,
+    *,
+    first: int,
+    chance: np.random.Generator,
 ) -> pl.DataFrame:
     """The interactions of users first:first + len(wanted), each user's in the order of time."""
     user = np.repeat(np.arange(len(wanted)), wanted * _OVERSAMPLING)
-    slot = np.arange(len(user)) - np.repeat(np.cumsum(wanted * _OVERSAMPLING) - wanted * _OVERSAMPLING, wanted * _OVERSAMPLING)
+    slot = np.arange(len(user)) - np.repeat(
+        np.cumsum(wanted * _OVERSAMPLING) - wanted * _OVERSAMPLING, wanted * _OVERSAMPLING
+    )
     taste = _tastes(size, groups, user, np.minimum(slot / wanted[user], 1.0), chance)
     drawn = _follow(size, items, _draw(items, taste, chance), slot, chance)
     _, kept = np.unique(user * np.int64(size.n_items) + drawn, return_index=True)
@@ -202,7 +230,13 @@ def _histories(
     return pl.DataFrame(columns)
 
 
-def _tastes(size: WorldSize, groups: Int32, user: Int64, progress: NDArray[np.float64], chance: np.random.Generator) -> Int64:
+def _tastes(
+    size: WorldSize,
+    groups: Int32,
+    user: Int64,
+    progress: NDArray[np.float64],
+    chance: np.random.Generator,
+) -> Int64:
     """The group that each draw is from, or -1 for any."""
     drifted = chance.random(len(user)) < size.drift * progress
     loyal = chance.random(len(user)) < size.loyalty
@@ -216,12 +250,16 @@ def _draw(items: _Items, taste: Int64, chance: np.random.Generator) -> Int32:
     any_group = (taste < 0) | (below == above)
     low = np.where(any_group, 0.0, total[below])
     high = np.where(any_group, total[-1], total[above])
-    at = np.searchsorted(items.cumulated, low + chance.random(len(taste)) * (high - low), side="right")
+    at = np.searchsorted(
+        items.cumulated, low + chance.random(len(taste)) * (high - low), side="right"
+    )
     drawn: Int32 = items.by_group[np.minimum(at, len(items.by_group) - 1)]
     return drawn
 
 
-def _follow(size: WorldSize, items: _Items, drawn: Int32, slot: Int64, chance: np.random.Generator) -> Int32:
+def _follow(
+    size: WorldSize, items: _Items, drawn: Int32, slot: Int64, chance: np.random.Generator
+) -> Int32:
     """Some draws replaced by the item that follows the one before; a run of them walks once around a series."""
     at = np.arange(len(slot))
     starts_run = (slot == 0) | (chance.random(len(slot)) >= size.follow)
@@ -236,13 +274,17 @@ def _times(user: Int64, n_users: int, chance: np.random.Generator) -> Int64:
     """Seconds, never decreasing within a user: each user is active for a span of the three years."""
     begins = chance.random(n_users) * 0.6
     spans = 0.05 + chance.random(n_users) * (0.95 - begins)
-    order = np.sort(user + chance.random(len(user)))  # a user's own draws stay within user and user + 1
+    order = np.sort(
+        user + chance.random(len(user))
+    )  # a user's own draws stay within user and user + 1
     return (_START + (begins[user] + (order - user) * spans[user]) * _HORIZON_S).astype(np.int64)
 
 
 def _ratings(group: Int32, tastes: Int32, chance: np.random.Generator) -> Float32:
     liked = (group[:, None] == tastes).any(axis=1)
-    ratings: Float32 = np.clip(np.rint(3.0 + 0.9 * liked + chance.normal(0.0, 0.9, len(group))), 1, 5).astype(np.float32)
+    ratings: Float32 = np.clip(
+        np.rint(3.0 + 0.9 * liked + chance.normal(0.0, 0.9, len(group))), 1, 5
+    ).astype(np.float32)
     return ratings
 
 
@@ -252,9 +294,21 @@ def _item_table(size: WorldSize, items: _Items, chance: np.random.Generator) -> 
     width = len(str(size.n_groups - 1))
     centre = 1960 + 50 * (items.group + 1) / (size.n_groups + 1)
     year = np.clip(np.rint(centre + chance.normal(0, 6, n)), 1930, 2025).astype(np.int32)
-    other = np.where(chance.random(n) < _SECOND_CATEGORY, chance.integers(size.n_groups, size=n), items.group)
-    frame = pl.DataFrame({"item": np.arange(1, n + 1), "year": year, "part": items.part + 1, "series": items.series + 1})
-    names = [pl.format("group-{}", pl.Series(g).cast(pl.String).str.zfill(width)) for g in (items.group, other)]
+    other = np.where(
+        chance.random(n) < _SECOND_CATEGORY, chance.integers(size.n_groups, size=n), items.group
+    )
+    frame = pl.DataFrame(
+        {
+            "item": np.arange(1, n + 1),
+            "year": year,
+            "part": items.part + 1,
+            "series": items.series + 1,
+        }
+    )
+    names = [
+        pl.format("group-{}", pl.Series(g).cast(pl.String).str.zfill(width))
+        for g in (items.group, other)
+    ]
     return frame.select(
         pl.col("item").cast(pl.String).alias("item_id"),
         pl.format("Series {}, part {} ({})", "series", "part", "year").alias("title"),
@@ -266,7 +320,9 @@ def _item_table(size: WorldSize, items: _Items, chance: np.random.Generator) -> 
 def _user_table(size: WorldSize, groups: Int32, chance: np.random.Generator) -> pl.DataFrame:
     """Ages, and regions that mostly tell the first taste."""
     n = size.n_users
-    region = np.where(chance.random(n) < _REGION_TELLS, groups[:, 0], chance.integers(size.n_groups, size=n))
+    region = np.where(
+        chance.random(n) < _REGION_TELLS, groups[:, 0], chance.integers(size.n_groups, size=n)
+    )
     ids = pl.Series("user_id", np.arange(1, n + 1)).cast(pl.String)
     regions = pl.Series(region).cast(pl.String)
     return pl.DataFrame([ids, pl.Series("age", chance.integers(*_AGES, size=n))]).with_columns(

@@ -1,7 +1,8 @@
 """The order within ties: drawn from what the events are, so that it does not depend on the order of rows in a file.
 
-Events of one user at one time have no order of their own. Taking that of the rows for one would let a file that is sorted
-by item, by rating or by popularity pass for a history. The draw is a hash, so it is the same on every machine.
+Events of one user at one time have no order of their own. Taking that of the rows for one would let
+a file that is sorted by item, by rating or by popularity pass for a history. The draw is a hash, so
+it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -12,20 +13,30 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.events import Float32, Int32, Int64
+from shortlist.recsys.models.interactions import Float32, Int32, Int64
 
 UInt64 = NDArray[np.uint64]
 
 
-def draws(user_ids: Iterable[str], item_ids: Iterable[str], user: Int32, item: Int32, time: Int64, weight: Float32) -> UInt64:
+def draws(
+    user_ids: Iterable[str],
+    item_ids: Iterable[str],
+    user: Int32,
+    item: Int32,
+    time: Int64,
+    weight: Float32,
+) -> UInt64:
     """uint64[n]: a number for each event, by which events of one user and time are sorted.
 
-    user, item: int32[n] positions in the ids; time: int64[n]; weight: float32[n], NaN where there is none. Events that
-    differ in anything have different numbers, but for chance: one pair in 2^64.
+    user, item: int32[n] positions in the ids; time: int64[n]; weight: float32[n], NaN where there
+    is none. Events that differ in anything have different numbers, but for chance: one pair in
+    2^64.
     """
     drawn = _mixed(_hashes(user_ids)[user]) ^ _hashes(item_ids)[item]
     drawn = _mixed(drawn) ^ time.astype(np.uint64)
-    bits = np.where(np.isnan(weight), np.float32(np.nan), weight).view(np.uint32)  # one NaN in place of many
+    bits = np.where(np.isnan(weight), np.float32(np.nan), weight).view(
+        np.uint32
+    )  # one NaN in place of many
     return _mixed(_mixed(drawn) ^ bits.astype(np.uint64))
 
 

@@ -1,6 +1,7 @@
 """Rows that break the schema are set aside with a reason; the rest become numbered users, items, seconds and weights.
 
-A row has one reason, the first that holds in the order of `_INTERACTION_REASONS`. Users, and items where no items table
+A row has one reason, the first that holds in the order of `_INTERACTION_REASONS`. Users, and items
+where no items table
 is given, are numbered by id: ids of digits only by their number, then the others as text.
 """
 
@@ -15,13 +16,23 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 
-from recsys import values
-from recsys.data import fields
-from recsys.data.readers import Raw
-from recsys.data.schemas import EVENTS, FILE, INTERACTIONS, ITEMS, MALFORMED, MARKS, ROW, USERS, TableSchema
-from recsys.data.tie_order import draws
-from recsys.errors import InvalidData
-from recsys.events import Int32
+from shortlist.recsys import values
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.input_schema import (
+    EVENTS,
+    FILE,
+    INTERACTIONS,
+    ITEMS,
+    MALFORMED,
+    MARKS,
+    ROW,
+    USERS,
+    TableSchema,
+)
+from shortlist.recsys.data.readers import Raw
+from shortlist.recsys.data.tie_order import draws
+from shortlist.recsys.errors import InvalidData
+from shortlist.recsys.models.interactions import Int32
 
 _UNKNOWN = -1
 _KEYS = ("_user", "_item", "_time", "_weight")
@@ -31,9 +42,10 @@ _KEYS = ("_user", "_item", "_time", "_weight")
 class Checked:
     """The rows of a table that hold, with columns of the validation's own, and those that do not, with their reason.
 
-    rejected: columns table, source (file), row (in its file, from 1, a header not counted), reason, record (JSON text);
-    n_read: rows of the table itself; n_drained: drained events that were read with it, whose rejects are of the table
-    `events`.
+    rejected: columns table, source (file), row (in its file, from 1, a header not counted), reason,
+    record (JSON text);
+    n_read: rows of the table itself; n_drained: drained events that were read with it, whose
+    rejects are of the table `events`.
     """
 
     frame: pl.DataFrame
@@ -57,7 +69,9 @@ def check_items(raw: Raw) -> Checked:
     types = raw.frame.schema
     derived = _ids("item_id", types, ITEMS)
     if "year" in types:
-        derived.append(fields.numbers("year", types["year"], ITEMS.name).fill_nan(None).alias("_year"))
+        derived.append(
+            fields.numbers("year", types["year"], ITEMS.name).fill_nan(None).alias("_year")
+        )
     frame = raw.frame.with_columns(derived)
     reasons = [_malformed(), *_id_reasons("item_id", "_id", "_fault")]
     if "year" in types:
@@ -76,9 +90,18 @@ def _described(frame: pl.DataFrame) -> pl.DataFrame:
     types = frame.schema
     title = _title(types["title"]) if "title" in types else pl.col("_id")
     empty = pl.lit([], dtype=pl.List(pl.String))
-    names = fields.names("categories", types["categories"], ITEMS.name) if "categories" in types else empty
+    names = (
+        fields.names("categories", types["categories"], ITEMS.name)
+        if "categories" in types
+        else empty
+    )
     year = pl.col("_year") if "_year" in types else pl.lit(None, pl.Float64)
-    return frame.select("_id", title.alias("_title"), names.alias("_categories"), year.cast(pl.Float32).alias("_year"))
+    return frame.select(
+        "_id",
+        title.alias("_title"),
+        names.alias("_categories"),
+        year.cast(pl.Float32).alias("_year"),
+    )
 
 
 def _title(dtype: pl.DataType) -> pl.Expr:
@@ -113,17 +136,24 @@ def _id_reasons(column: str, code: str, fault: str) -> list[tuple[str, pl.Expr]]
 def check_interactions(raw: Raw, item_ids: pl.Series | None) -> Interactions:
     """Interactions as positions, seconds and weights; rows keep their order.
 
-    item_ids: the ids of the items table, whose other items are unknown; None derives the items from the interactions.
+    item_ids: the ids of the items table, whose other items are unknown; None derives the items from
+    the interactions.
     """
     types = raw.frame.schema
     frame, users = _coded(raw.frame, "user_id", "_user", None)
     frame, items = _coded(frame, "item_id", "_item", item_ids)
     weight = weight_column(raw.frame)
-    number = pl.lit(None, pl.Float64) if weight is None else fields.numbers(weight, types[weight], INTERACTIONS.name)
+    number = (
+        pl.lit(None, pl.Float64)
+        if weight is None
+        else fields.numbers(weight, types[weight], INTERACTIONS.name)
+    )
     time = fields.seconds("timestamp", types["timestamp"], INTERACTIONS.name)
     derived = [time.alias("_time"), number.alias("_weight")]
     if "event_type" in types:
-        derived.append(fields.text("event_type", types["event_type"], INTERACTIONS.name).alias("_type"))
+        derived.append(
+            fields.text("event_type", types["event_type"], INTERACTIONS.name).alias("_type")
+        )
     frame = frame.with_columns(derived)
     checked = _split(raw, frame, _interaction_reasons(types, weight), INTERACTIONS)
     single = pl.col("_weight").fill_nan(None).cast(pl.Float32) + 0.0  # -0.0 is 0.0
@@ -161,17 +191,21 @@ def _malformed() -> tuple[str, pl.Expr]:
     return "too many fields", pl.col(MALFORMED).fill_null(value=False)
 
 
-def _coded(frame: pl.DataFrame, column: str, name: str, known: pl.Series | None) -> tuple[pl.DataFrame, pl.Series]:
+def _coded(
+    frame: pl.DataFrame, column: str, name: str, known: pl.Series | None
+) -> tuple[pl.DataFrame, pl.Series]:
     """Adds `name`: the Int32 position of `column`'s id in `known`, or else in its own ids in order; and those ids.
 
-    An id that `known` lacks is _UNKNOWN, one that breaks a rule null, with the rule in `{name}_fault`. Only distinct values
-    are rendered as text, so many rows stay cheap.
+    An id that `known` lacks is _UNKNOWN, one that breaks a rule null, with the rule in
+    `{name}_fault`. Only distinct values are rendered as text, so many rows stay cheap.
     """
     distinct = frame.select(pl.col(column).unique())
     text, fault = _ids(column, distinct.schema, INTERACTIONS)
     distinct = distinct.with_columns(text.alias("_text"), fault.alias(f"{name}_fault"))
     ids = in_order(distinct["_text"]) if known is None else known
-    index = pl.DataFrame({"_text": ids}).with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias(name))
+    index = pl.DataFrame({"_text": ids}).with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int32).alias(name)
+    )
     codes = distinct.join(index, on="_text", how="left")
     unknown = pl.col(name).is_null() & pl.col("_text").is_not_null()
     code = pl.when(unknown).then(pl.lit(_UNKNOWN, pl.Int32)).otherwise(name)
@@ -194,12 +228,18 @@ def _dense(frame: pl.DataFrame, column: str, ids: pl.Series) -> tuple[pl.DataFra
     return frame.with_columns(pl.Series(column, positions[codes])), ids.filter(pl.Series(present))
 
 
-def _split(raw: Raw, frame: pl.DataFrame, reasons: Sequence[tuple[str, pl.Expr]], schema: TableSchema) -> Checked:
+def _split(
+    raw: Raw, frame: pl.DataFrame, reasons: Sequence[tuple[str, pl.Expr]], schema: TableSchema
+) -> Checked:
     """Parts the rows for which some reason holds from those for which none does."""
-    why = pl.coalesce(pl.when(holds).then(pl.lit(i, pl.UInt8)) for i, (_, holds) in enumerate(reasons))
+    why = pl.coalesce(
+        pl.when(holds).then(pl.lit(i, pl.UInt8)) for i, (_, holds) in enumerate(reasons)
+    )
     frame = frame.with_columns(why.alias("_reason"))
     bad = frame.filter(pl.col("_reason").is_not_null())
-    texts = pl.col("_reason").replace_strict(list(range(len(reasons))), [r for r, _ in reasons], return_dtype=pl.String)
+    texts = pl.col("_reason").replace_strict(
+        list(range(len(reasons))), [r for r, _ in reasons], return_dtype=pl.String
+    )
     rejected = _rejected(raw, bad.with_columns(texts), schema)
     good = frame.filter(pl.col("_reason").is_null()) if bad.height else frame
     n_drained = 0 if raw.drained is None else int((raw.frame[FILE] >= raw.drained).sum())
@@ -210,7 +250,9 @@ def _without_duplicates(raw: Raw, checked: Checked) -> Checked:
     """Of rows alike in user, item, time, weight and event type, only the first holds."""
     keys = [*_KEYS, *(c for c in ("_type",) if c in checked.frame.columns)]
     pair = pl.col("_user").cast(pl.Int64) * 2**31 + pl.col("_item")
-    again = checked.frame.select(pair.is_duplicated()).to_series().arg_true()  # cheap, and often rules out nearly all
+    again = (
+        checked.frame.select(pair.is_duplicated()).to_series().arg_true()
+    )  # cheap, and often rules out nearly all
     if again.is_empty():
         return checked
     suspects = checked.frame.select(keys)[again]
@@ -251,7 +293,11 @@ def _jsonable(column: str, dtype: pl.DataType) -> pl.Expr:
 def counts(checks: Sequence[Checked]) -> dict[str, int]:
     """How many rows each reason rejected, most first; reasons of items and users start with the table's name."""
     rejected = pl.concat([c.rejected for c in checks])
-    prefix = pl.when(pl.col("table") != INTERACTIONS.name).then(pl.col("table") + ": ").otherwise(pl.lit(""))
+    prefix = (
+        pl.when(pl.col("table") != INTERACTIONS.name)
+        .then(pl.col("table") + ": ")
+        .otherwise(pl.lit(""))
+    )
     grouped = rejected.group_by((prefix + pl.col("reason")).alias("reason")).len("n")
     ordered = grouped.sort("n", "reason", descending=[True, False])
     return dict(zip(ordered["reason"].to_list(), ordered["n"].to_list(), strict=True))
@@ -271,17 +317,22 @@ def write_rejects(checks: Sequence[Checked], path: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink()
-        raise InvalidData(f"cannot write the rejected rows to {str(path)!r} ({error}): give a writable path") from error
+        raise InvalidData(
+            f"cannot write the rejected rows to {str(path)!r} ({error}): give a writable path"
+        ) from error
 
 
 def refuse_above(share: float, checks: Sequence[Checked], path: Path | None) -> None:
     """Stops the load where a table lost more than `share` of its rows; drained events are no rows of a table.
 
     Raises:
-        InvalidData: a table did; the message tells the reasons, where the rows are, and how to go on.
+        InvalidData: a table did; the message tells the reasons, where the rows are, and how to go
+            on.
     """
     for checked in checks:
-        own = replace(checked, rejected=checked.rejected.filter(pl.col("table") == checked.schema.name))
+        own = replace(
+            checked, rejected=checked.rejected.filter(pl.col("table") == checked.schema.name)
+        )
         n = own.rejected.height
         if n > share * checked.n_read:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([own]).items())
@@ -299,12 +350,18 @@ def sorted_events(interactions: Interactions) -> pl.DataFrame:
     user, item, time = (frame[name].to_numpy() for name in ("_user", "_item", "_time"))
     weight = frame["_weight"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
     draw = draws(interactions.user_ids, interactions.item_ids, user, item, time, weight)
-    return frame.with_columns(pl.Series("_draw", draw)).sort("_user", "_time", "_draw").drop("_draw")
+    return (
+        frame.with_columns(pl.Series("_draw", draw)).sort("_user", "_time", "_draw").drop("_draw")
+    )
 
 
 def users_union(event_users: pl.Series, table_users: pl.Series | None) -> tuple[pl.Series, Int32]:
     """All user ids in order, and int32[n] the row of each of `event_users` in them; a users table adds users."""
     ids = event_users if table_users is None else in_order(pl.concat([event_users, table_users]))
-    index = pl.DataFrame({"id": ids}).with_columns(pl.int_range(pl.len(), dtype=pl.Int32).alias("row"))
-    rows = pl.DataFrame({"id": event_users}).join(index, on="id", how="left", maintain_order="left")["row"]
+    index = pl.DataFrame({"id": ids}).with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int32).alias("row")
+    )
+    rows = pl.DataFrame({"id": event_users}).join(
+        index, on="id", how="left", maintain_order="left"
+    )["row"]
     return ids, rows.to_numpy()

@@ -1,7 +1,7 @@
 """Matrix factorisation for implicit feedback, the classic that every study compares with, by the `implicit` library.
 
-Only the item factors are kept. Every user, also one of training, is folded in from all they have seen, so fresh users are
-served alike; somebody who has seen nothing is scored by popularity.
+Only the item factors are kept. Every user, also one of training, is folded in from all they have
+seen, so fresh users are served alike; somebody who has seen nothing is scored by popularity.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from recsys.errors import InvalidSettings
-from recsys.evaluation.baselines import Csr, by_scores, fit_popularity
-from recsys.regression import interaction_matrix
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.evaluation.baselines import Csr, by_scores, fit_popularity
+from shortlist.recsys.models.regression import interaction_matrix
 
 if TYPE_CHECKING:
     from implicit.cpu.als import AlternatingLeastSquares
 
-    from recsys.events import Events, Float32, Recommend
+    from shortlist.recsys.models.interactions import Events, Float32, Recommend
 
 FACTORS = 64
 """The width of our towers; the library's default is 100, and Hu et al. tried 10 to 200."""
@@ -43,8 +43,9 @@ def fit_als(
 ) -> Recommend:
     """Items by the product of user and item factors: implicit-feedback ALS (Hu, Koren and Volinsky 2008).
 
-    The factors minimise sum c (p - x·y)² + regularization (sum |x|² + sum |y|²) over all users and items, with p = 1 and
-    c = `alpha` where the user had the item, p = 0 and c = 1 elsewhere. One thread, so that a seed gives one result.
+    The factors minimise sum c (p - x·y)² + regularization (sum |x|² + sum |y|²) over all users and
+    items, with p = 1 and c = `alpha` where the user had the item, p = 0 and c = 1 elsewhere. One
+    thread, so that a seed gives one result.
 
     Raises:
         InvalidSettings: a setting is out of range.
@@ -60,8 +61,11 @@ def fit_als(
     counts = np.bincount(matrix.indices, minlength=events.n_items).astype(np.float32)
 
     def score(seen: Csr) -> Float32:
-        # As in EASE, a sparse row times a dense matrix does not depend on the other rows; a dense product would.
-        scores: Float32 = sparse.csr_matrix(model.recalculate_user(np.arange(seen.shape[0]), seen)) @ by_factor
+        # As in EASE, a sparse row times a dense matrix does not depend on the other rows; a dense
+        # product would.
+        scores: Float32 = (
+            sparse.csr_matrix(model.recalculate_user(np.arange(seen.shape[0]), seen)) @ by_factor
+        )
         scores[np.diff(seen.indptr) == 0] = counts
         return scores
 

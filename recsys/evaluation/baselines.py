@@ -1,10 +1,11 @@
 """The methods that a recommender has to beat: popularity, item-based neighbours, and EASE.
 
-Each `fit_…` returns a `Recommend` that scores from everything the user has seen (not only the window of the last
-events), so a user who was not in training is served like one who was. A repeated (user, item) counts once. The settings
-are those of the literature and the same for all data: a baseline tuned on the hold-out would be no yardstick. Users are
-scored in chunks, each by arithmetic that does not look at the other users of its chunk, so that one user's list is the
-same bit for bit however users are grouped.
+Each `fit_…` returns a `Recommend` that scores from everything the user has seen (not only the
+window of the last events), so a user who was not in training is served like one who was. A repeated
+(user, item) counts once. The settings are those of the literature and the same for all data: a
+baseline tuned on the hold-out would be no yardstick. Users are scored in chunks, each by arithmetic
+that does not look at the other users of its chunk, so that one user's list is the same bit for bit
+however users are grouped.
 """
 
 from __future__ import annotations
@@ -17,9 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.errors import BrokenMethod, InvalidSettings
-from recsys.events import MISSING, Events, Float32, Int32, Int64, Recommend, UserStates
-from recsys.regression import MAX_REGRESSION_ITEMS, interaction_matrix, item_regression
+from shortlist.recsys.errors import BrokenMethod, InvalidSettings
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Float32,
+    Int32,
+    Int64,
+    Recommend,
+    UserStates,
+)
+from shortlist.recsys.models.regression import (
+    MAX_REGRESSION_ITEMS,
+    interaction_matrix,
+    item_regression,
+)
 
 Float64 = NDArray[np.float64]
 Csr = Any  # scipy.sparse carries no types
@@ -54,7 +67,9 @@ def plain(weights: ItemWeights) -> Recommend:
 
 def fit_popularity(events: Events) -> Recommend:
     """Items by how many distinct users had them."""
-    counts = _user_counts(interaction_matrix(events.user, events.item, (events.n_users, events.n_items)))
+    counts = _user_counts(
+        interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
+    )
     return by_scores(events.n_items, lambda seen: np.broadcast_to(counts, seen.shape))
 
 
@@ -62,22 +77,31 @@ def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.
     """Items most similar to those the user has seen; items that have no such neighbour follow, by popularity.
 
     score(u, j) = sum over seen i among the `n_neighbours` nearest of j of sim(i, j), and
-    sim(i, j) = users of both / (sqrt(users of i * users of j) + shrinkage), the shrunk cosine (Deshpande and Karypis
-    2004, with the shrinkage of Ferrari Dacrema et al. 2019). Shrinkage takes the weight off similarities that rest on a
-    few users: at 10, that of two items of ten users each is halved. 100 neighbours lies well within the range searched
-    there (5 to 1000).
+    sim(i, j) = users of both / (sqrt(users of i * users of j) + shrinkage), the shrunk cosine
+    (Deshpande and Karypis 2004, with the shrinkage of Ferrari Dacrema et al. 2019). Shrinkage takes
+    the weight off similarities that rest on a
+    few users: at 10, that of two items of ten users each is halved. 100 neighbours lies well within
+    the range searched there (5 to 1000).
     """
     return plain(item_knn_weights(events, n_neighbours, shrinkage))
 
 
-def item_knn_weights(events: Events, n_neighbours: int = 100, shrinkage: float = 10.0) -> ItemWeights:
+def item_knn_weights(
+    events: Events, n_neighbours: int = 100, shrinkage: float = 10.0
+) -> ItemWeights:
     """The similarities of `fit_item_knn`, with its settings."""
     if n_neighbours < 1 or shrinkage < 0:
-        raise InvalidSettings(f"n_neighbours {n_neighbours}, shrinkage {shrinkage}: must be >= 1 and >= 0; correct them")
+        raise InvalidSettings(
+            f"n_neighbours {n_neighbours}, shrinkage {shrinkage}: must be >= 1 and >= 0; correct them"
+        )
     matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
-    similar = _similarities(matrix, n_neighbours, shrinkage).T.tocsr()  # row i, had, and column j, scored
+    similar = _similarities(
+        matrix, n_neighbours, shrinkage
+    ).T.tocsr()  # row i, had, and column j, scored
     counts = _user_counts(matrix)
-    last = counts / (counts.max(initial=0.0) + 1.0) - 1.0  # [-1, 0): below every sum of similarities
+    last = (
+        counts / (counts.max(initial=0.0) + 1.0) - 1.0
+    )  # [-1, 0): below every sum of similarities
 
     def score(had: Csr) -> Float32:
         sums: Float32 = (had @ similar).toarray()
@@ -86,12 +110,15 @@ def item_knn_weights(events: Events, n_neighbours: int = 100, shrinkage: float =
     return ItemWeights(score, events.n_items)
 
 
-def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_ITEMS) -> Recommend | None:
+def fit_ease(
+    events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_ITEMS
+) -> Recommend | None:
     """EASE, the closed-form linear autoencoder with a zero diagonal; None where the catalogue exceeds `max_items`.
 
-    B = I - P / diag(P) with P = (XᵀX + l2 I)⁻¹, score = x B (Steck 2019, "Embarrassingly Shallow Autoencoders for
-    Sparse Data"). There the best l2 lay between 200 and 1000 according to the data; 250 is also the usual default of
-    evaluation libraries. A user who has seen nothing is scored by popularity.
+    B = I - P / diag(P) with P = (XᵀX + l2 I)⁻¹, score = x B (Steck 2019, "Embarrassingly Shallow
+    Autoencoders for Sparse Data"). There the best l2 lay between 200 and 1000 according to the
+    data; 250 is also the usual default of evaluation libraries. A user who has seen nothing is
+    scored by popularity.
     """
     return None if events.n_items > max_items else plain(ease_weights(events, l2))
 
@@ -99,12 +126,15 @@ def fit_ease(events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_
 def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
     """The weights B of `fit_ease`: one solve, of the cost in time and memory that `MAX_REGRESSION_ITEMS` states."""
     if l2 <= 0:
-        raise InvalidSettings(f"l2 {l2}: must be positive, or the matrix may have no inverse; 250 is the default")
+        raise InvalidSettings(
+            f"l2 {l2}: must be positive, or the matrix may have no inverse; 250 is the default"
+        )
     matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
     weights, counts = item_regression(matrix, l2), _user_counts(matrix)
 
     def score(had: Csr) -> Float32:
-        # A sparse row times a dense matrix adds in the row's own order; a dense product would depend on the chunk.
+        # A sparse row times a dense matrix adds in the row's own order; a dense product would
+        # depend on the chunk.
         scores: Float32 = had @ weights
         scores[np.diff(had.indptr) == 0] = counts
         return scores
@@ -114,7 +144,11 @@ def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
 
 def fit_recent_popularity(events: Events) -> Recommend:
     """Items by how many distinct users had them in the latest tenth of the time-ordered events, then by popularity."""
-    late = events.time >= np.quantile(events.time, 1 - RECENT_SHARE, method="nearest") if len(events) else np.empty(0, bool)
+    late = (
+        events.time >= np.quantile(events.time, 1 - RECENT_SHARE, method="nearest")
+        if len(events)
+        else np.empty(0, bool)
+    )
     shape = (events.n_users, events.n_items)
     overall = _user_counts(interaction_matrix(events.user, events.item, shape))
     recent = _user_counts(interaction_matrix(events.user[late], events.item[late], shape))
@@ -139,7 +173,9 @@ def by_scores(n_items: int, score: Score, rows: Rows = seen_rows) -> Recommend:
         for start in range(0, len(states), chunk):
             part = states.slice(start, min(start + chunk, len(states)))
             stop = start + len(part)
-            items[start:stop], scores[start:stop] = top_k_unseen(score(rows(part, n_items)), part, k)
+            items[start:stop], scores[start:stop] = top_k_unseen(
+                score(rows(part, n_items)), part, k
+            )
         return items, scores
 
     return recommend
@@ -148,13 +184,16 @@ def by_scores(n_items: int, score: Score, rows: Rows = seen_rows) -> Recommend:
 def top_k_unseen(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Float32]:
     """The k best items of each user that are not in the user's seen, best first; equal scores by item row.
 
-    scores: float32[U, n_items], not changed; an item at -inf is never recommended. Returns items int32[U, k], padded
-    with MISSING, and scores float32[U, k], padded with -inf. Takes some four times the memory of `scores`.
+    scores: float32[U, n_items], not changed; an item at -inf is never recommended. Returns items
+    int32[U, k], padded with MISSING, and scores float32[U, k], padded with -inf. Takes some four
+    times the memory of `scores`.
     """
     loss = -scores
     if np.isnan(loss).any():
         row, item = (int(i) for i in np.argwhere(np.isnan(loss))[0])
-        raise BrokenMethod(f"the score of item row {item} for the user at {row} is NaN: mend the method's scores")
+        raise BrokenMethod(
+            f"the score of item row {item} for the user at {row} is NaN: mend the method's scores"
+        )
     loss[np.repeat(np.arange(len(states)), np.diff(states.seen_offsets)), states.seen_rows] = np.inf
     items = np.full((len(scores), k), MISSING, np.int32)
     best = np.full((len(scores), k), -np.inf, np.float32)
@@ -203,7 +242,9 @@ def _similarities(matrix: Csr, n_neighbours: int, shrinkage: float) -> Csr:
     for start in range(0, n_items, step):
         stop = min(start + step, n_items)
         both = (transposed[start:stop] @ matrix).toarray()  # [block, n_items] users of both items
-        np.divide(both, norms[start:stop, None] * norms + np.float32(shrinkage), out=both, where=both > 0)
+        np.divide(
+            both, norms[start:stop, None] * norms + np.float32(shrinkage), out=both, where=both > 0
+        )
         both[np.arange(stop - start), np.arange(start, stop)] = 0.0
         columns = _least(-both, min(n_neighbours, n_items))
         rows = np.repeat(np.arange(stop - start), columns.shape[1])

@@ -1,9 +1,10 @@
 """How sure a figure is: percentile bootstrap intervals, and a randomisation test of differences, over users.
 
-An interval tells how far a figure would move with other users of the same kind. A resample draws as many users as there
-are, with replacement (Efron and Tibshirani 1993, chapter 13). Users are what is drawn because the events of one user are
-not independent of each other. A resample is held as counts per user, so that a mean over it is a matrix product, and
-resamples are made in chunks, so that memory stays bounded.
+An interval tells how far a figure would move with other users of the same kind. A resample draws as
+many users as there are, with replacement (Efron and Tibshirani 1993, chapter 13). Users are what is
+drawn because the events of one user are not independent of each other. A resample is held as counts
+per user, so that a mean over it is a matrix product, and resamples are made in chunks, so that
+memory stays bounded.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import sparse
 
-from recsys.evaluation.metrics import COVERAGE_DEPTH, Float64
-from recsys.events import MISSING, Int32, Int64
+from shortlist.recsys.evaluation.ranking_metrics import COVERAGE_DEPTH, Float64
+from shortlist.recsys.models.interactions import MISSING, Int32, Int64
 
 Statistic = Callable[[Int64], Float64]
 """counts int64[c, U] of c resamples -> float64[c, M]: M statistics of each."""
@@ -32,7 +33,9 @@ ALMOST = 1 - 1e-9
 """Sums of the same numbers in another order are held equal."""
 
 
-def resampled(statistic: Statistic, n_users: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> Float64:
+def resampled(
+    statistic: Statistic, n_users: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
+) -> Float64:
     """float64[n_resamples, M]: the statistics of resamples of `n_users` (at least one) users."""
     return np.concatenate([statistic(counts) for counts in _counts(n_users, rng, n_resamples)])
 
@@ -64,7 +67,8 @@ def means(values: Float64) -> Statistic:
 def means_within(values: Float64, segment: Int64, n_segments: int) -> Statistic:
     """The statistic, n_segments * M: `means` of float64[U, M] over the drawn users of each segment, segment by segment.
 
-    segment: int64[U], each in 0 … n_segments - 1. The draws are those of all users, so that the segments' sizes vary.
+    segment: int64[U], each in 0 … n_segments - 1. The draws are those of all users, so that the
+    segments' sizes vary.
     """
     members = [np.flatnonzero(segment == s) for s in range(n_segments)]
     parts = [(at, means(values[at])) for at in members]
@@ -74,7 +78,8 @@ def means_within(values: Float64, segment: Int64, n_segments: int) -> Statistic:
 def coverages(ranked: Int32, n_items: int) -> Statistic:
     """The statistic, M = 1: share of the catalogue in the first `COVERAGE_DEPTH` ranks of int32[U, K] of drawn users.
 
-    A resample has only some 63% of the users, thus reaches fewer items, and its coverage lies below the value that it
+    A resample has only some 63% of the users, thus reaches fewer items, and its coverage lies below
+    the value that it
     should surround: pass the replicates through `recentred` before taking an interval.
     """
     top = ranked[:, :COVERAGE_DEPTH]
@@ -96,12 +101,15 @@ def recentred(replicates: Float64, value: Float64) -> Float64:
     return moved
 
 
-def sign_flip_p_values(differences: Float64, rng: np.random.Generator, n_flips: int = N_FLIPS) -> Float64:
+def sign_flip_p_values(
+    differences: Float64, rng: np.random.Generator, n_flips: int = N_FLIPS
+) -> Float64:
     """float64[M]: two-sided p-values of differences float64[U, M] (U >= 1) between two methods, user by user.
 
-    Where the methods do not differ, each user's difference could as well have had the other sign. The p-value is (1 + how
-    often the sum under random signs is as far from 0 as the observed one) / (1 + n_flips) (Fisher's randomisation test,
-    as in Smucker, Allan and Carterette 2007; the ones: Davison and Hinkley 1997, section 4.3).
+    Where the methods do not differ, each user's difference could as well have had the other sign.
+    The p-value is (1 + how often the sum under random signs is as far from 0 as the observed one) /
+    (1 + n_flips) (Fisher's randomisation test, as in Smucker, Allan and Carterette 2007; the ones:
+    Davison and Hinkley 1997, section 4.3).
     """
     observed = np.abs(differences.sum(axis=0)) * ALMOST
     extreme = np.zeros(differences.shape[1], np.int64)

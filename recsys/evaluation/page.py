@@ -1,7 +1,8 @@
 """The report as one HTML page for a person: the finding in words, plots as inline SVG, every figure in a table.
 
-The page asks for nothing from elsewhere and needs no script, so it can be mailed, archived and opened years later. Equal
-reports give equal bytes. A section that the report lacks is left out, and a figure that is not known is a dash.
+The page asks for nothing from elsewhere and needs no script, so it can be mailed, archived and
+opened years later. Equal reports give equal bytes. A section that the report lacks is left out, and
+a figure that is not known is a dash.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from recsys.evaluation.report import Report, write_whole
+from shortlist.recsys.evaluation.report import Report, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,10 @@ METRICS = {
     "recall@20": ("Recall@20", "share of a user's held-out items among the first twenty"),
     "mrr": ("MRR", "one over the rank of the first held-out item"),
     "map@10": ("MAP@10", "precision at each held-out item among the first ten, averaged"),
-    "hit_rate@10": ("Hit rate@10", "share of users with at least one held-out item among the first ten"),
+    "hit_rate@10": (
+        "Hit rate@10",
+        "share of users with at least one held-out item among the first ten",
+    ),
     "stratified_recall@20": ("Stratified recall@20", "recall in which rare items weigh more"),
     "novelty@10": ("Novelty@10", "how little known the first ten are"),
     "diversity@10": ("Diversity@10", "how unlike each other the first ten are"),
@@ -89,7 +93,9 @@ def write_page(report: Report, path: Path) -> None:
 
 def render(report: Report) -> str:
     """The page's text. Names and titles in the report are untrusted and come out escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {
         "number": number,
         "share": share,
@@ -99,9 +105,13 @@ def render(report: Report) -> str:
         "size": size,
         "known": known,
     }
-    template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    )
     methods, paired = report["methods"], report.get("paired") or {}
-    metrics = {m: words for m, words in METRICS.items() if any(m in row for row in methods.values())}
+    metrics = {
+        m: words for m, words in METRICS.items() if any(m in row for row in methods.values())
+    }
     return template.render(
         report={name: section for name, section in report.items() if section not in (None, {}, [])},
         protocol=PROTOCOLS.get(report.get("protocol", ""), ""),
@@ -176,7 +186,11 @@ def size(n_bytes: object) -> str:
 
 def strongest_baseline(methods: Mapping[str, Any], *, but: Iterable[str] = ()) -> str | None:
     """The best of the methods that are not ours by NDCG@10, leaving out those named."""
-    left = {name: known(row.get(MAIN)).value for name, row in methods.items() if name not in {OURS, RETRIEVER, *but}}
+    left = {
+        name: known(row.get(MAIN)).value
+        for name, row in methods.items()
+        if name not in {OURS, RETRIEVER, *but}
+    }
     left = {name: value for name, value in left.items() if math.isfinite(value)}
     return max(left, key=left.__getitem__, default=None)
 
@@ -230,11 +244,20 @@ def plots(report: Report) -> dict[str, Any]:
     by_value = sorted(methods, key=lambda name: -_nan_last(known(methods[name].get(MAIN)).value))
     return {
         "methods": dots_plot(
-            "NDCG@10 by method, with 95% intervals", by_value, [Dots("", [known(methods[n].get(MAIN)) for n in by_value])], MAIN
+            "NDCG@10 by method, with 95% intervals",
+            by_value,
+            [Dots("", [known(methods[n].get(MAIN)) for n in by_value])],
+            MAIN,
         ),
-        "segments": {kind: _segments_plot(kind, rows, shown) for kind, rows in (report.get("segments") or {}).items()},
+        "segments": {
+            kind: _segments_plot(kind, rows, shown)
+            for kind, rows in (report.get("segments") or {}).items()
+        },
         "importances": bars_plot("Share of gain by feature", top_importances(report)),
-        "curves": {stage: curves_plot(stage, rows) for stage, rows in (report.get("learning_curves") or {}).items()},
+        "curves": {
+            stage: curves_plot(stage, rows)
+            for stage, rows in (report.get("learning_curves") or {}).items()
+        },
         "fresh_users": _fresh_plot(report.get("fresh_users") or []),
     }
 
@@ -254,19 +277,34 @@ def dots_plot(label: str, rows: Sequence[str], series: Sequence[Dots], axis: str
     def draw(axes: Axes) -> None:
         for number_, one in enumerate(series):
             colour, marker = SERIES[number_ % len(SERIES)], MARKERS[number_ % len(MARKERS)]
-            shift = (number_ - (len(series) - 1) / 2) * 0.8 / len(series) if len(series) > 1 else 0.0
+            shift = (
+                (number_ - (len(series) - 1) / 2) * 0.8 / len(series) if len(series) > 1 else 0.0
+            )
             for row, figure in enumerate(one.figures):
                 if math.isfinite(figure.low) and math.isfinite(figure.high):
-                    axes.plot([figure.low, figure.high], [row + shift] * 2, color=colour, linewidth=1.6)
-            places = [(f.value, row + shift) for row, f in enumerate(one.figures) if math.isfinite(f.value)]
+                    axes.plot(
+                        [figure.low, figure.high], [row + shift] * 2, color=colour, linewidth=1.6
+                    )
+            places = [
+                (f.value, row + shift)
+                for row, f in enumerate(one.figures)
+                if math.isfinite(f.value)
+            ]
             if places:
-                axes.plot(*zip(*places, strict=True), marker, color=colour, markersize=5, label=one.name)
+                axes.plot(
+                    *zip(*places, strict=True), marker, color=colour, markersize=5, label=one.name
+                )
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(METRICS.get(axis, (axis,))[0])
         axes.grid(axis="x")
 
-    return _svg(label, 0.75 + (0.35 if len(series) > 1 else 0) + step * len(rows), [draw], legend=len(series) > 1)
+    return _svg(
+        label,
+        0.75 + (0.35 if len(series) > 1 else 0) + step * len(rows),
+        [draw],
+        legend=len(series) > 1,
+    )
 
 
 def bars_plot(label: str, bars: Sequence[tuple[str, float]]) -> Markup:
@@ -292,14 +330,23 @@ def curves_plot(stage: str, rows: Sequence[Mapping[str, Any]]) -> Markup:
         points = [(row[over], row[field]) for row in rows if math.isfinite(_float(row.get(field)))]
         if points:
             panels.append(_line(points, over, field, SERIES[place % len(SERIES)]))
-    return _svg(f"Learning curves of {stage}: {' and '.join(measured)} by {over}", 2.4, panels) if panels else Markup()
+    return (
+        _svg(f"Learning curves of {stage}: {' and '.join(measured)} by {over}", 2.4, panels)
+        if panels
+        else Markup()
+    )
 
 
 def _line(points: Sequence[tuple[float, float]], over: str, field: str, colour: str) -> Draw:
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes) -> None:
-        axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3 if len(points) <= 30 else 0)  # noqa: PLR2004 - fits
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            marker="o",
+            markersize=3 if len(points) <= 30 else 0,  # noqa: PLR2004 - fits
+        )
         axes.set_title(field, loc="left")
         axes.set_xlabel(over)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -315,9 +362,14 @@ def _segments_plot(kind: str, rows: Sequence[Mapping[str, Any]], shown: Sequence
 
 
 def _fresh_plot(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    series = [Dots(name, [known(row.get(name)) for row in rows]) for name in (POPULAR, "fresh", "retrained")]
+    series = [
+        Dots(name, [known(row.get(name)) for row in rows])
+        for name in (POPULAR, "fresh", "retrained")
+    ]
     names = [f"{row['events']} event{'' if row['events'] == 1 else 's'}" for row in rows]
-    return dots_plot("NDCG@10 of fresh users by their number of events, with 95% intervals", names, series, MAIN)
+    return dots_plot(
+        "NDCG@10 of fresh users by their number of events, with 95% intervals", names, series, MAIN
+    )
 
 
 def _svg(label: str, height: float, panels: Sequence[Draw], *, legend: bool = False) -> Markup:
@@ -334,7 +386,9 @@ def _svg(label: str, height: float, panels: Sequence[Draw], *, legend: bool = Fa
         "font.family": "sans-serif",
         "font.size": 10,
         "axes.titlesize": 10,
-        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+        **dict.fromkeys(
+            ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK
+        ),
         **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT),
         "grid.color": LINE,
         "axes.axisbelow": True,
@@ -344,10 +398,19 @@ def _svg(label: str, height: float, panels: Sequence[Draw], *, legend: bool = Fa
     out = io.StringIO()
     with rc_context(style):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for axes, draw in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
             draw(axes)
         if legend:
-            figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.2, columnspacing=1.2, fontsize=9)
+            figure.legend(
+                loc="outside upper left",
+                ncols=4,
+                frameon=False,
+                handletextpad=0.2,
+                columnspacing=1.2,
+                fontsize=9,
+            )
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return _inline(out.getvalue(), label)
 

@@ -21,8 +21,8 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 def newcombe(hits: int, trials: int, other_hits: int, other_trials: int) -> tuple[float, float]:
     """The 95% interval of hits / trials - other_hits / other_trials, both with a trial.
 
-    Newcombe's hybrid score interval, method 10 of "Interval estimation for the difference between independent proportions"
-    (Statistics in Medicine 17, 1998).
+    Newcombe's hybrid score interval, method 10 of "Interval estimation for the difference between
+    independent proportions" (Statistics in Medicine 17, 1998).
     """
     share, other = hits / trials, other_hits / other_trials
     (low, high), (other_low, other_high) = wilson(hits, trials), wilson(other_hits, other_trials)

@@ -1,6 +1,7 @@
 """The comparison of methods on one hold-out, as JSON and as a table.
 
-It has figures with intervals, the differences of methods, and where these figures come from: kinds of users and of items.
+It has figures with intervals, the differences of methods, and where these figures come from: kinds
+of users and of items.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recsys.errors import InvalidInput
-from recsys.evaluation.bootstrap import (
+from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.evaluation.bootstrap import (
     N_RESAMPLES,
     coverages,
     interval,
@@ -27,7 +28,7 @@ from recsys.evaluation.bootstrap import (
     resampled,
     sign_flip_p_values,
 )
-from recsys.evaluation.metrics import (
+from shortlist.recsys.evaluation.ranking_metrics import (
     COVERAGE_DEPTH,
     DEPTH,
     PER_USER,
@@ -38,7 +39,7 @@ from recsys.evaluation.metrics import (
     mean_over_users,
     per_user,
 )
-from recsys.evaluation.segments import (
+from shortlist.recsys.evaluation.segments import (
     THIRDS,
     Segments,
     by_favourite_category,
@@ -48,8 +49,8 @@ from recsys.evaluation.segments import (
     held_by_third,
     popularity_thirds,
 )
-from recsys.evaluation.truth import Truth, pair_keys
-from recsys.events import MISSING, Int32, Int64, Recommend
+from shortlist.recsys.evaluation.truth import Truth, pair_keys
+from shortlist.recsys.models.interactions import MISSING, Int32, Int64, Recommend
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,7 +78,8 @@ Progress = Callable[[str, int, int], None]
 class Measured(NamedTuple):
     """One method's figures of the counted users.
 
-    values: float64[C, 9] (`PER_USER`); top: int32[C, COVERAGE_DEPTH]; found: int64[3] held-out items of each of `THIRDS`.
+    values: float64[C, 9] (`PER_USER`); top: int32[C, COVERAGE_DEPTH]; found: int64[3] held-out
+    items of each of `THIRDS`.
     """
 
     values: Float64
@@ -101,12 +103,13 @@ def evaluate(
 
     Returns "protocol", "k", "n_items" (those of `facts`) and
     "methods": {name: {metric: {"value", "low", "high"}, …, "n_users": int}};
-    "paired": {a: {b: {"difference", "low", "high", "p_value"}}} of ndcg@10, a minus b, for every a and every other b;
-    "segments": {"history length" or "favourite category": [{"segment", "n_users", "methods": {name: {"value", "low",
-    "high"}}}]} of ndcg@10, where the categories (C names) are left out if there are none;
-    "popularity": {"head", "middle" or "tail": {name: recall@20 over all held-out items of that third}}.
-    All methods are resampled by the same draws of users. Users without a held-out item are not counted; where none is
-    left, figures are NaN and a warning says so. Raises `BrokenMethod` where a method breaks its promises.
+    "paired": {a: {b: {"difference", "low", "high", "p_value"}}} of ndcg@10, a minus b, for every a
+    and every other b; "segments": {"history length" or "favourite category": [{"segment",
+    "n_users", "methods": {name: {"value", "low", "high"}}}]} of ndcg@10, where the categories (C
+    names) are left out if there are none; "popularity": {"head", "middle" or "tail": {name:
+    recall@20 over all held-out items of that third}}. All methods are resampled by the same draws
+    of users. Users without a held-out item are not counted; where none is left, figures are NaN and
+    a warning says so. Raises `BrokenMethod` where a method breaks its promises.
     """
     _assert_usable(k, facts, category_names)
     seed, flip_seed = (int(n) for n in rng.integers(2**63, size=2))
@@ -114,7 +117,10 @@ def evaluate(
     for name, method in methods.items():
         advance = None if progress is None else partial(progress, name)
         measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
-    figures = {name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples) for name, m in measured.items()}
+    figures = {
+        name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples)
+        for name, m in measured.items()
+    }
     compared = {name: m.values[:, PER_USER.index(COMPARED)] for name, m in measured.items()}
     segments = _segments(truth, facts, category_names)
     return {
@@ -123,7 +129,9 @@ def evaluate(
         "n_items": len(facts),
         "methods": figures,
         "paired": _paired(compared, seed, flip_seed, n_resamples),
-        "segments": {kind: _by_segment(compared, s, seed, n_resamples) for kind, s in segments.items()},
+        "segments": {
+            kind: _by_segment(compared, s, seed, n_resamples) for kind, s in segments.items()
+        },
         "popularity": _by_popularity(measured, truth, facts),
     }
 
@@ -133,18 +141,25 @@ def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -
 
     It bounds what any ranker of those candidates can reach. NaN where nothing is held out.
     """
-    return {name: _candidate_recall(candidates, truth, n_items) for name, candidates in sources.items()}
+    return {
+        name: _candidate_recall(candidates, truth, n_items) for name, candidates in sources.items()
+    }
 
 
 def table(report: Report) -> Table:
     """The report for a terminal: a row per method, the metrics `TABLE` above the ends of their intervals, the best bold."""
     from rich.table import Table
 
-    out = Table(title=f"{report['protocol']} · all {report['n_items']} items ranked · 95% intervals")
+    out = Table(
+        title=f"{report['protocol']} · all {report['n_items']} items ranked · 95% intervals"
+    )
     for column in ("method", *TABLE, "users"):
         out.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     rows = report["methods"]
-    best = {m: max((r[m]["value"] for r in rows.values() if _known(r[m]["value"])), default=None) for m in TABLE}
+    best = {
+        m: max((r[m]["value"] for r in rows.values() if _known(r[m]["value"])), default=None)
+        for m in TABLE
+    }
     for name, row in rows.items():
         cells = (_cell(row[m], bold=row[m]["value"] == best[m]) for m in TABLE)
         out.add_row(name, *cells, str(row["n_users"]))
@@ -153,7 +168,9 @@ def table(report: Report) -> Table:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report whole or not at all; a figure that is not a number is written as null."""
-    write_whole(json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_whole(
+        json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path
+    )
 
 
 def write_whole(text: str, path: Path) -> None:
@@ -174,7 +191,9 @@ def write_whole(text: str, path: Path) -> None:
 
 def _assert_usable(k: int, facts: ItemFacts, category_names: Sequence[str]) -> None:
     if k < MIN_DEPTH:
-        raise InvalidInput(f"k {k}: recall@{MIN_DEPTH} needs lists of at least {MIN_DEPTH}; raise k")
+        raise InvalidInput(
+            f"k {k}: recall@{MIN_DEPTH} needs lists of at least {MIN_DEPTH}; raise k"
+        )
     if facts.membership.shape != (len(facts), len(category_names)):
         raise InvalidInput(
             f"membership {facts.membership.shape} for {len(facts)} items and {len(category_names)} category names: it must"
@@ -208,13 +227,17 @@ def _measure(
     return Measured(np.concatenate(values), np.concatenate(tops), found)
 
 
-def _figures(measured: Measured, n_items: int, rng: np.random.Generator, n_resamples: int) -> dict[str, Any]:
+def _figures(
+    measured: Measured, n_items: int, rng: np.random.Generator, n_resamples: int
+) -> dict[str, Any]:
     n_users = len(measured.values)
     values = np.append(mean_over_users(measured.values), coverage(measured.top, n_items))
     low, high = np.full((2, len(values)), np.nan)
     if n_users:
         statistics = (means(measured.values), coverages(measured.top, n_items))
-        drawn = resampled(lambda counts: np.hstack([s(counts) for s in statistics]), n_users, rng, n_resamples)
+        drawn = resampled(
+            lambda counts: np.hstack([s(counts) for s in statistics]), n_users, rng, n_resamples
+        )
         drawn[:, -1] = np.clip(recentred(drawn[:, -1:], values[-1:])[:, 0], 0.0, 1.0)
         low, high = interval(drawn)
     return _named(METRICS, values, low, high) | {"n_users": n_users}
@@ -225,7 +248,9 @@ def _named(names: Sequence[str], values: Float64, low: Float64, high: Float64) -
     return {name: {"value": v, "low": a, "high": b} for name, v, a, b in numbers}
 
 
-def _paired(compared: Mapping[str, Float64], seed: int, flip_seed: int, n_resamples: int) -> dict[str, Any]:
+def _paired(
+    compared: Mapping[str, Float64], seed: int, flip_seed: int, n_resamples: int
+) -> dict[str, Any]:
     """{a: {b: the difference a - b}} of each two methods; compared: float64[C] by method."""
     pairs = [(a, b) for a in compared for b in compared if a != b]
     out: dict[str, Any] = {name: {} for name in compared}
@@ -234,7 +259,9 @@ def _paired(compared: Mapping[str, Float64], seed: int, flip_seed: int, n_resamp
     differences = np.stack([compared[a] - compared[b] for a, b in pairs], axis=1)  # [C, P]
     figures = np.full((4, len(pairs)), np.nan)
     if len(differences):
-        drawn = resampled(means(differences), len(differences), np.random.default_rng(seed), n_resamples)
+        drawn = resampled(
+            means(differences), len(differences), np.random.default_rng(seed), n_resamples
+        )
         p_values = sign_flip_p_values(differences, np.random.default_rng(flip_seed))
         figures = np.stack((mean_over_users(differences), *interval(drawn), p_values))
     for (a, b), numbers in zip(pairs, figures.T.tolist(), strict=True):
@@ -263,7 +290,9 @@ def _by_segment(
     if not labels or not compared:
         return []
     values = np.stack(list(compared.values()), axis=1)  # [C, M]
-    drawn = resampled(means_within(values, of, len(labels)), len(values), np.random.default_rng(seed), n_resamples)
+    drawn = resampled(
+        means_within(values, of, len(labels)), len(values), np.random.default_rng(seed), n_resamples
+    )
     low, high = (ends.reshape(len(labels), -1) for ends in interval(drawn))
     return [
         {
@@ -275,9 +304,13 @@ def _by_segment(
     ]
 
 
-def _by_popularity(measured: Mapping[str, Measured], truth: Truth, facts: ItemFacts) -> dict[str, dict[str, float]]:
+def _by_popularity(
+    measured: Mapping[str, Measured], truth: Truth, facts: ItemFacts
+) -> dict[str, dict[str, float]]:
     held = held_by_third(truth, popularity_thirds(facts.users))
-    shares = {name: (m.found / np.where(held > 0, held, np.nan)).tolist() for name, m in measured.items()}
+    shares = {
+        name: (m.found / np.where(held > 0, held, np.nan)).tolist() for name, m in measured.items()
+    }
     return {third: {name: of[t] for name, of in shares.items()} for t, third in enumerate(THIRDS)}
 
 
@@ -299,7 +332,9 @@ def _known(value: float | None) -> bool:
 
 
 def _cell(figure: dict[str, float | None], *, bold: bool) -> str:
-    value, low, high = (f"{n:.4f}" if n is not None and _known(n) else "none" for n in figure.values())
+    value, low, high = (
+        f"{n:.4f}" if n is not None and _known(n) else "none" for n in figure.values()
+    )
     return f"{f'[bold]{value}[/bold]' if bold else value}\n[dim]{low} {high}[/dim]"
 
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 class Stages:
     """Records the seconds of named stages; a name used again adds to its seconds.
 
-    `seconds` maps a stage's name to its seconds, in the order in which they ended; a stage that fails is recorded too.
+    `seconds` maps a stage's name to its seconds, in the order in which they ended; a stage that
+    fails is recorded too.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -40,8 +41,8 @@ class Stages:
 def peak_memory() -> dict[str, int]:
     """The greatest resident size so far, in bytes: of this process, and of the largest child that has ended.
 
-    Together they bound the peak from above while one child runs at a time. From getrusage, which counts kibibytes on
-    Linux and bytes on macOS.
+    Together they bound the peak from above while one child runs at a time. From getrusage, which
+    counts kibibytes on Linux and bytes on macOS.
     """
     unit = 1 if sys.platform == "darwin" else 1024
     return {

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.evaluation.metrics import ItemFacts, hit_matrix
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Float32, Int32, Int64, UserStates
+from shortlist.recsys.evaluation.ranking_metrics import ItemFacts, hit_matrix
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Int64, UserStates
 
 THIRDS = ("head", "middle", "tail")
 """The classes of `popularity_thirds`, most popular first."""
@@ -46,12 +46,14 @@ def by_history_length(n_events: Int32) -> Segments:
 def favourite_categories(states: UserStates, membership: Float32) -> Int64:
     """int64[U]: the category with the greatest summed membership in the users' windows; MISSING where all sums are 0.
 
-    A window is a user's last `HISTORY_LENGTH` events. Of categories with the same sum the first is taken. membership:
-    float32[n_items, C] with C >= 1.
+    A window is a user's last `HISTORY_LENGTH` events. Of categories with the same sum the first is
+    taken. membership: float32[n_items, C] with C >= 1.
     """
     users, ranks = np.nonzero(states.items != MISSING)
     ones = np.ones(len(users), np.float32)
-    had = sparse.csr_matrix((ones, (users, states.items[users, ranks])), shape=(len(states), len(membership)))
+    had = sparse.csr_matrix(
+        (ones, (users, states.items[users, ranks])), shape=(len(states), len(membership))
+    )
     sums = had @ membership  # [U, C]
     return np.where(sums.max(axis=1) > 0, sums.argmax(axis=1), MISSING)
 
@@ -62,8 +64,12 @@ def by_favourite_category(favourites: Int64, names: Sequence[str]) -> Segments:
     Users without a favourite (MISSING) are of the rest. names: C category names.
     """
     frequency = np.bincount(favourites[favourites != MISSING], minlength=len(names))
-    frequent = [c for c in np.argsort(-frequency, kind="stable")[:MOST_FREQUENT].tolist() if frequency[c]]
-    position = np.full(len(names) + 1, len(frequent))  # its last entry, which is that of MISSING, stays "other"
+    frequent = [
+        c for c in np.argsort(-frequency, kind="stable")[:MOST_FREQUENT].tolist() if frequency[c]
+    ]
+    position = np.full(
+        len(names) + 1, len(frequent)
+    )  # its last entry, which is that of MISSING, stays "other"
     position[frequent] = np.arange(len(frequent))
     of = position[favourites]
     rest = ("other",) if (of == len(frequent)).any() else ()
@@ -73,8 +79,9 @@ def by_favourite_category(favourites: Int64, names: Sequence[str]) -> Segments:
 def popularity_thirds(users: Int64) -> NDArray[np.int64]:
     """int64[n_items]: the position in `THIRDS` of each item, given its number of distinct past users (int64[n_items]).
 
-    From the most popular item down (of equals, from the lowest row), items are of the head until these hold a third of
-    all (user, item) pairs, then of the middle until they hold two thirds. An item without users is of the tail.
+    From the most popular item down (of equals, from the lowest row), items are of the head until
+    these hold a third of all (user, item) pairs, then of the middle until they hold two thirds. An
+    item without users is of the tail.
     """
     order = np.argsort(-users, kind="stable")
     before = np.cumsum(users[order]) - users[order]  # pairs of the more popular items

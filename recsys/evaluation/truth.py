@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.events import Events, Int32, Int64, UserStates
+from shortlist.recsys.models.interactions import Events, Int32, Int64, UserStates
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
     """Held-out items beside the states from which they have to be foretold.
 
-    users: int32[U] user rows; states: the U users as of just before their hold-out; offsets: int64[U + 1], whose slices
-    of items: int32[offsets[-1]] give each user's held-out item rows, without duplicates and without any item that is in
-    the state's seen. A user may be left with none, and is then not counted. `truth_of` makes one from raw hold-outs.
+    users: int32[U] user rows; states: the U users as of just before their hold-out; offsets:
+    int64[U + 1], whose slices
+    of items: int32[offsets[-1]] give each user's held-out item rows, without duplicates and without
+    any item that is in the state's seen. A user may be left with none, and is then not counted.
+    `truth_of` makes one from raw hold-outs.
     """
 
     users: Int32
@@ -35,7 +37,9 @@ class Truth:
         """The users at positions start:stop."""
         offsets = self.offsets[start : stop + 1]
         items = self.items[offsets[0] : offsets[-1]]
-        return Truth(self.users[start:stop], self.states.slice(start, stop), offsets - offsets[0], items)
+        return Truth(
+            self.users[start:stop], self.states.slice(start, stop), offsets - offsets[0], items
+        )
 
     def counted(self) -> Truth:
         """The users with a held-out item: those whom a metric can judge."""
@@ -57,7 +61,9 @@ def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_i
     return Truth(users, states, kept[offsets].astype(np.int64), items[keep])
 
 
-def truth_between(events: Events, users: Int64, states: UserStates, first: Int64, last: Int64) -> Truth:
+def truth_between(
+    events: Events, users: Int64, states: UserStates, first: Int64, last: Int64
+) -> Truth:
     """The truth whose raw hold-outs are the rows first[i]:last[i] of `events`, all int64[U], for users in these states."""
     lengths = last - first
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)

@@ -1,7 +1,8 @@
 """Fits the two stages in their point-in-time order.
 
-A *fold* is everything learnt from the events before some moment: neighbours, item table, towers, index. A ranker is
-trained on a fold and the labels after its moment, and then serves with a later fold, whose moment is the labels' end.
+A *fold* is everything learnt from the events before some moment: neighbours, item table, towers,
+index. A ranker is trained on a fold and the labels after its moment, and then serves with a later
+fold, whose moment is the labels' end.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from recsys.catalogue import Dataset
-from recsys.events import Events, Int64
-from recsys.features import ItemTable
-from recsys.index import build_index
-from recsys.pipeline import Model, by_trend, new_items
-from recsys.ranker import Ranker
-from recsys.settings import Protocol
-from recsys.towers import Towers
-from recsys.training.item_table import content_matrix, fit_item_table
-from recsys.training.lambdamart import (
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.features import ItemTable
+from shortlist.recsys.models.index import build_index
+from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.pipeline import Model, by_trend, new_items
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.towers import Towers
+from shortlist.recsys.settings import Protocol
+from shortlist.recsys.training.covisitation import fit_neighbours
+from shortlist.recsys.training.item_table import content_matrix, fit_item_table
+from shortlist.recsys.training.lambdamart import (
     JUDGED_USERS,
     FittedRanker,
     Groups,
@@ -31,9 +33,8 @@ from recsys.training.lambdamart import (
     ranker_groups,
     train_ranker,
 )
-from recsys.training.neighbours import fit_neighbours
-from recsys.training.split import before, cuts
-from recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
+from shortlist.recsys.training.split import before, cuts
+from shortlist.recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
 
 FEWEST_USERS = 100
 """Users below which none is spared for the fresh cohort."""
@@ -63,9 +64,9 @@ class FitParams:
 class TwoStage:
     """What `fit_two_stage` gave.
 
-    model: what serves; ranker: how its ranker was trained; rounds: how the towers before the labels were; epochs: how many
-    of those led to the best towers, for as many of which the model's own were trained; learnt_from: the digest of the events
-    that these own towers were given.
+    model: what serves; ranker: how its ranker was trained; rounds: how the towers before the labels
+    were; epochs: how many of those led to the best towers, for as many of which the model's own
+    were trained; learnt_from: the digest of the events that these own towers were given.
     """
 
     model: Model
@@ -80,7 +81,9 @@ def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
-def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progress, epochs: int | None = None) -> Trained:
+def towers_of(
+    dataset: Dataset, past: Events, params: FitParams, progress: Progress, epochs: int | None = None
+) -> Trained:
     """Towers trained on `past`: for so many epochs, or until held-back events are foretold no better."""
     with pinned_torch(params.threads):
         return fit_towers(
@@ -95,18 +98,33 @@ def towers_of(dataset: Dataset, past: Events, params: FitParams, progress: Progr
         )
 
 
-def assemble(towers: Towers, table: ItemTable, params: FitParams, ranker: Ranker | None = None) -> Model:
+def assemble(
+    towers: Towers, table: ItemTable, params: FitParams, ranker: Ranker | None = None
+) -> Model:
     """The model of a fold."""
     index = build_index(towers.items, params.n_lists, params.n_probe)
-    return Model(towers, index, table, ranker, params.n_candidates, by_trend(table), params.exploration_share, new_items(table))
+    return Model(
+        towers,
+        index,
+        table,
+        ranker,
+        params.n_candidates,
+        by_trend(table),
+        params.exploration_share,
+        new_items(table),
+    )
 
 
 def ranker_of(groups: Groups, judged: Groups, params: FitParams) -> FittedRanker:
     """The ranker that learns from these groups, or none where the judged users do not show a gain."""
-    return fit_ranker(groups, judged, params.ranker, np.random.default_rng(params.seed + 1), params.threads)
+    return fit_ranker(
+        groups, judged, params.ranker, np.random.default_rng(params.seed + 1), params.threads
+    )
 
 
-def ranker_again(reported: FittedRanker, groups: Sequence[Groups], params: FitParams) -> FittedRanker:
+def ranker_again(
+    reported: FittedRanker, groups: Sequence[Groups], params: FitParams
+) -> FittedRanker:
     """What was reported on, trained again on more groups: a ranker of as many trees, or none where there was none."""
     if not reported.text:
         return reported
@@ -115,33 +133,58 @@ def ranker_again(reported: FittedRanker, groups: Sequence[Groups], params: FitPa
     return train_ranker(joined, reported.trees, params.ranker, rng, params.threads)
 
 
-def groups_after(model: Model, dataset: Dataset, events: Events, first: Int64, horizon: int | None, params: FitParams) -> Groups:
+def groups_after(
+    model: Model,
+    dataset: Dataset,
+    events: Events,
+    first: Int64,
+    horizon: int | None,
+    params: FitParams,
+) -> Groups:
     """Groups whose labels are the events at or after `first`, of a model that knows only the events before."""
     last, rng = events.offsets()[1:], np.random.default_rng(params.seed + 2)
-    return ranker_groups(model, events, dataset.attributes, first, last, horizon, params.ranker, rng)
+    return ranker_groups(
+        model, events, dataset.attributes, first, last, horizon, params.ranker, rng
+    )
 
 
-def groups_of_fresh(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> Groups:
+def groups_of_fresh(
+    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+) -> Groups:
     """Groups from the beginnings of the users that `inner_past` keeps from the model."""
     users, last = fresh_cohort(past, params), label_cuts(past, protocol)
     rng = np.random.default_rng(params.seed + 3)
-    return fresh_groups(model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng)
+    return fresh_groups(
+        model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng
+    )
 
 
-def groups_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> Groups:
+def groups_inside(
+    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+) -> Groups:
     """The groups that a ranker from `past` alone learns from, on a model that knows its `inner_past`."""
-    after = groups_after(model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), params)
+    after = groups_after(
+        model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), params
+    )
     return Groups.joined([after, groups_of_fresh(model, dataset, past, protocol, params)])
 
 
-def judged_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> Groups:
+def judged_inside(
+    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+) -> Groups:
     """Groups that judge such a ranker: all candidates of some users, as of the start of their labels."""
-    wanted = replace(params.ranker, positions=1, max_groups=JUDGED_USERS, negatives=params.n_candidates)
+    wanted = replace(
+        params.ranker, positions=1, max_groups=JUDGED_USERS, negatives=params.n_candidates
+    )
     whole = replace(params, ranker=wanted)
-    return groups_after(model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), whole)
+    return groups_after(
+        model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), whole
+    )
 
 
-def ranker_inside(model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams) -> FittedRanker:
+def ranker_inside(
+    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+) -> FittedRanker:
     """A ranker from `past` alone, on a model that knows its `inner_past`; none where it would add nothing."""
     judged = judged_inside(model, dataset, past, protocol, params)
     return ranker_of(groups_inside(model, dataset, past, protocol, params), judged, params)
@@ -151,7 +194,9 @@ def fresh_cohort(events: Events, params: FitParams) -> Int64:
     """int64[m]: the users that the towers before the labels never see, so that the ranker learns what fresh users do."""
     if events.n_users < FEWEST_USERS:
         return np.empty(0, np.int64)
-    return np.flatnonzero(np.random.default_rng(params.seed + 4).random(events.n_users) < params.fresh_share)
+    return np.flatnonzero(
+        np.random.default_rng(params.seed + 4).random(events.n_users) < params.fresh_share
+    )
 
 
 def inner_past(past: Events, protocol: Protocol, params: FitParams) -> Events:
@@ -171,10 +216,13 @@ def label_cuts(events: Events, protocol: Protocol) -> Int64:
     return cuts(events, "time" if protocol == "time" and has_order else "last-10pct")
 
 
-def fit_two_stage(dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage) -> TwoStage:
+def fit_two_stage(
+    dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage
+) -> TwoStage:
     """A two-stage model from `past` alone: a ranker trained on an inner fold, and a fold of all of `past` to serve with.
 
-    The inner towers also tell how long to train: those of the outer fold learn from everything, for as many epochs.
+    The inner towers also tell how long to train: those of the outer fold learn from everything, for
+    as many epochs.
     """
     inner = inner_past(past, protocol, params)
     with stage("features before the labels"):
@@ -205,7 +253,9 @@ def pinned_torch(threads: int) -> Iterator[None]:
 
     old = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads if threads > 0 else _cores())
-    torch.use_deterministic_algorithms(mode=True)  # else threads add up gradients in the order in which they come
+    torch.use_deterministic_algorithms(
+        mode=True
+    )  # else threads add up gradients in the order in which they come
     try:
         yield
     finally:

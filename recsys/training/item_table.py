@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.catalogue import Catalogue
-from recsys.events import Events, Float32
-from recsys.features import ItemTable
-from recsys.neighbours import Neighbours
+from shortlist.recsys.models.catalogue import Catalogue
+from shortlist.recsys.models.features import ItemTable
+from shortlist.recsys.models.interactions import Events, Float32
+from shortlist.recsys.models.neighbours import Neighbours
 
 RECENT_SHARE = 0.1
 """Share of the latest events that count as recent."""
@@ -34,7 +34,9 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
         age=_padded(_age(events)),
         weight=_padded(_mean_weight(events, mean, scale)),
         year=_padded(catalogue.year),
-        membership=np.concatenate((catalogue.membership, np.zeros((1, catalogue.membership.shape[1])))).astype(np.float32),
+        membership=np.concatenate(
+            (catalogue.membership, np.zeros((1, catalogue.membership.shape[1])))
+        ).astype(np.float32),
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,

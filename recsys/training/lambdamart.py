@@ -1,10 +1,13 @@
 """Trains the ranker: LambdaMART (Burges, 2010) by LightGBM, on the retriever's own candidates, point in time.
 
-Towers, neighbours and the item table know only the events before each user's first cut; the labels are the events after
-it. Several positions of that window become one ranking group each: the state is everything before the position.
+Towers, neighbours and the item table know only the events before each user's first cut; the labels
+are the events after it. Several positions of that window become one ranking group each: the state
+is everything before the position.
 
-How many trees, and whether there is a ranker at all, is decided by users whom the judged rankers did not learn from, on all
-of their candidates: on some of them only, a difference that matters at rank 30 would count as one at rank 10.
+How many trees, and whether there is a ranker at all, is decided by users whom the judged rankers
+did not learn from, on all
+of their candidates: on some of them only, a difference that matters at rank 30 would count as one
+at rank 10.
 """
 
 from __future__ import annotations
@@ -16,12 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.events import MISSING, Events, Float32, Int32, Int64, UserStates, states_at
-from recsys.features import FEATURES, features
-from recsys.pipeline import Model, retrieve
-from recsys.ranker import stamp
-from recsys.ties import Steps, steps_of
-from recsys.training.split import before
+from shortlist.recsys.models.features import FEATURES, features
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Float32,
+    Int32,
+    Int64,
+    UserStates,
+    states_at,
+)
+from shortlist.recsys.models.pipeline import Model, retrieve
+from shortlist.recsys.models.ranker import stamp
+from shortlist.recsys.models.ties import Steps, steps_of
+from shortlist.recsys.training.split import before
 
 CHUNK = 64
 FRESH_HORIZON = 10
@@ -87,7 +98,9 @@ class Groups:
     @staticmethod
     def joined(parts: Sequence[Groups]) -> Groups:
         """The groups of all parts, in their order."""
-        return Groups(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Groups)))
+        return Groups(
+            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Groups))
+        )
 
     def some(self, wanted: int, rng: np.random.Generator) -> Groups:
         """At most so many groups, drawn at random, in their order."""
@@ -103,7 +116,8 @@ class Groups:
 class Validation:
     """NDCG@10 of users whom the judged rankers had not learnt from, by the ranker and in the retriever's own order.
 
-    ranker, retriever: means over the `n_users` with a label among their candidates; difference: ranker - retriever, and
+    ranker, retriever: means over the `n_users` with a label among their candidates; difference:
+    ranker - retriever, and
     standard_error: of that difference, user by user.
     """
 
@@ -128,9 +142,10 @@ class Validation:
 class FittedRanker:
     """What training gave.
 
-    text: the stamped LightGBM model, empty where lists are to come in the retriever's order; importances: share of the
-    total gain by feature; note: what was decided, and why; curve: the cross-validated NDCG@10 after each tree, empty where
-    nothing could be validated; trees, n_groups: how many it has, and learnt from; validation: what decided.
+    text: the stamped LightGBM model, empty where lists are to come in the retriever's order;
+    importances: share of the total gain by feature; note: what was decided, and why; curve: the
+    cross-validated NDCG@10 after each tree, empty where nothing could be validated; trees,
+    n_groups: how many it has, and learnt from; validation: what decided.
     """
 
     text: str
@@ -142,11 +157,14 @@ class FittedRanker:
     validation: Validation | None = None
 
 
-def fit_ranker(groups: Groups, judged: Groups, params: RankerParams, rng: np.random.Generator, threads: int) -> FittedRanker:
+def fit_ranker(
+    groups: Groups, judged: Groups, params: RankerParams, rng: np.random.Generator, threads: int
+) -> FittedRanker:
     """The ranker that learns from `groups`, or none where validation shows no gain over the retriever's order.
 
-    judged: groups with all candidates, in the retriever's order; the users are those of `groups`, or some of them. How many
-    trees to train is cross-validated over users; the ranker then learns from all of them.
+    judged: groups with all candidates, in the retriever's order; the users are those of `groups`,
+    or some of them. How many trees to train is cross-validated over users; the ranker then learns
+    from all of them.
     """
     n_judged = len(np.unique(judged.users))
     if n_judged < FEWEST_JUDGED:
@@ -157,28 +175,36 @@ def fit_ranker(groups: Groups, judged: Groups, params: RankerParams, rng: np.ran
         note = f"{validation.note()} shows no gain: lists come in the retriever's order"
         return FittedRanker("", {}, note, curve, validation=validation)
     fitted = train_ranker(groups, trees, params, rng, threads)
-    return replace(fitted, note=f"{fitted.note}; {validation.note()}", curve=curve, validation=validation)
+    return replace(
+        fitted, note=f"{fitted.note}; {validation.note()}", curve=curve, validation=validation
+    )
 
 
-def train_ranker(groups: Groups, trees: int, params: RankerParams, rng: np.random.Generator, threads: int) -> FittedRanker:
+def train_ranker(
+    groups: Groups, trees: int, params: RankerParams, rng: np.random.Generator, threads: int
+) -> FittedRanker:
     """The ranker of so many trees that learns from all `groups`."""
     import lightgbm
 
     options = _options(params, len(groups.rows), threads, int(rng.integers(2**31)))
     everything = np.ones(len(groups.sizes), np.bool_)
-    booster = lightgbm.train(options, lightgbm.Dataset(**_dataset(groups, everything)), num_boost_round=trees)
+    booster = lightgbm.train(
+        options, lightgbm.Dataset(**_dataset(groups, everything)), num_boost_round=trees
+    )
     gain = booster.feature_importance("gain")
     shares = (gain / max(gain.sum(), np.finfo(float).tiny)).tolist()
     note = f"{booster.num_trees()} trees from {len(groups.sizes)} groups"
     importances = dict(zip(FEATURES, shares, strict=True))
-    return FittedRanker(stamp(booster.model_to_string()), importances, note, (), trees, len(groups.sizes))
+    return FittedRanker(
+        stamp(booster.model_to_string()), importances, note, (), trees, len(groups.sizes)
+    )
 
 
 def enough_trees(curve: Sequence[float], without: float) -> int:
     """The fewest trees that give ENOUGH of the most that any number of them adds to `without`, the NDCG@10 of none.
 
-    curve: NDCG@10 after each tree, which is smoothed. The curve soon becomes flat, and where on that its top lies is chance;
-    where it stops to rise is not.
+    curve: NDCG@10 after each tree, which is smoothed. The curve soon becomes flat, and where on
+    that its top lies is chance; where it stops to rise is not.
     """
     if len(curve) == 0:
         return 0
@@ -206,20 +232,27 @@ def _cross_validated(
 ) -> tuple[tuple[float, ...], int, Validation]:
     """The mean NDCG@10 after each tree, how many trees are enough, and the figures of so many.
 
-    Each fold of users is judged by a ranker that learnt from the other folds. All grow tree by tree together, until the
-    smoothed mean curve has not risen for `patience` trees.
+    Each fold of users is judged by a ranker that learnt from the other folds. All grow tree by tree
+    together, until the smoothed mean curve has not risen for `patience` trees.
     """
     users = np.unique(judged.users)
-    fold_of = np.full(int(max(groups.users.max(initial=0), users.max())) + 1, MISSING)  # whom nobody judges, all learn from
+    fold_of = np.full(
+        int(max(groups.users.max(initial=0), users.max())) + 1, MISSING
+    )  # whom nobody judges, all learn from
     fold_of[users] = rng.permutation(len(users)) % FOLDS
-    boosters = [_judged_booster(groups, judged, fold_of, fold, params, rng, threads) for fold in range(FOLDS)]
+    boosters = [
+        _judged_booster(groups, judged, fold_of, fold, params, rng, threads)
+        for fold in range(FOLDS)
+    ]
     sizes = np.bincount(fold_of[judged.users], minlength=FOLDS)
     curve: list[float] = []
     while len(curve) < params.estimators and len(curve) - _top(curve) < params.patience:
         finished = [booster.update() for booster in boosters]
         if all(finished):  # nothing is left to split
             break
-        curve.append(float(np.average([booster.eval_valid()[0][2] for booster in boosters], weights=sizes)))
+        curve.append(
+            float(np.average([booster.eval_valid()[0][2] for booster in boosters], weights=sizes))
+        )
     in_order = -np.arange(len(judged.rows), dtype=np.float64)  # rows are in the retriever's order
     trees = enough_trees(curve, float(_ndcg(judged, in_order).mean()))
     score = np.zeros(len(judged.rows))
@@ -249,10 +282,14 @@ def _judged_booster(
     return booster.add_valid(held, "judged")
 
 
-def _validation(judged: Groups, score: NDArray[np.float64], in_order: NDArray[np.float64]) -> Validation:
+def _validation(
+    judged: Groups, score: NDArray[np.float64], in_order: NDArray[np.float64]
+) -> Validation:
     """The figures of the ranker's and the retriever's scores, both float64[m]; a user's groups are averaged."""
     users, of = np.unique(judged.users, return_inverse=True)
-    by_user = np.stack([np.bincount(of, _ndcg(judged, by)) / np.bincount(of) for by in (score, in_order)])
+    by_user = np.stack(
+        [np.bincount(of, _ndcg(judged, by)) / np.bincount(of) for by in (score, in_order)]
+    )
     gain = by_user[0] - by_user[1]
     ranker, retriever = by_user.mean(axis=1).tolist()
     error = float(gain.std(ddof=1) / np.sqrt(len(users)))
@@ -313,8 +350,8 @@ def ranker_groups(
 ) -> Groups:
     """Groups from the label windows first[u]:last[u] of each user; the model must know nothing at or after `first`.
 
-    horizon: how many of the following events are labels (and what shares the last one's time), or None for the rest of the
-    window. No state ends, and no labels end, inside a tie.
+    horizon: how many of the following events are labels (and what shares the last one's time), or
+    None for the rest of the window. No state ends, and no labels end, inside a tie.
     """
     steps = steps_of(events)
     users, cuts = _positions(events, steps, first, last, params, rng)
@@ -334,13 +371,17 @@ def fresh_groups(
 ) -> Groups:
     """Groups from the beginnings of users whom the model never saw, in their events before row last[u] (int64[n_users]).
 
-    How many events are known is drawn evenly on a logarithmic scale; labels are the next `horizon` events, or FRESH_HORIZON.
-    Both end at the border of a tie.
+    How many events are known is drawn evenly on a logarithmic scale; labels are the next `horizon`
+    events, or FRESH_HORIZON. Both end at the border of a tie.
     """
     events = before(events, last)
     starts, ends = events.offsets()[:-1], events.offsets()[1:]
     users = np.repeat(users[(ends - starts)[users] > 1], params.positions)
-    users = np.sort(rng.permutation(users)[: params.max_groups]) if len(users) > params.max_groups else users
+    users = (
+        np.sort(rng.permutation(users)[: params.max_groups])
+        if len(users) > params.max_groups
+        else users
+    )
     known = np.floor(np.exp(rng.uniform(0, np.log((ends - starts)[users])))).astype(np.int64)
     steps = steps_of(events)
     cuts = steps.border(starts[users] + known, starts[users])
@@ -365,7 +406,10 @@ def _grouped(
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
     empty = Groups(
-        np.empty((0, len(FEATURES)), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
+        np.empty((0, len(FEATURES)), np.float32),
+        np.empty(0, np.float32),
+        np.empty(0, np.int64),
+        np.empty(0, np.int64),
     )
     parts = [empty]
     for s in range(0, len(users), CHUNK):
@@ -377,14 +421,23 @@ def _grouped(
 
 
 def _positions(
-    events: Events, steps: Steps, first: Int64, last: Int64, params: RankerParams, rng: np.random.Generator
+    events: Events,
+    steps: Steps,
+    first: Int64,
+    last: Int64,
+    params: RankerParams,
+    rng: np.random.Generator,
 ) -> tuple[Int64, Int64]:
     """Users, and where within first[u]:last[u] their labels start: at starts of steps, of which some are drawn."""
     length = last - first
     users = np.repeat(np.arange(events.n_users), length)
     places = np.arange(len(users)) - np.repeat(np.cumsum(length) - length, length)
     able = (places == 0) | steps.starts_at(first[users] + places)
-    users, places, length = users[able], places[able], np.bincount(users[able], minlength=events.n_users)
+    users, places, length = (
+        users[able],
+        places[able],
+        np.bincount(users[able], minlength=events.n_users),
+    )
     draw = rng.random(len(users))
     draw[places == 0] = -1  # the start of the window is always one of them
     order = np.lexsort((draw, users))
@@ -398,15 +451,27 @@ def _positions(
 
 
 def _groups(
-    model: Model, states: UserStates, users: Int64, labels: list[Int32], params: RankerParams, rng: np.random.Generator
+    model: Model,
+    states: UserStates,
+    users: Int64,
+    labels: list[Int32],
+    params: RankerParams,
+    rng: np.random.Generator,
 ) -> Groups:
     candidates = retrieve(model, states)
-    hit = np.stack([np.isin(row, label) for row, label in zip(candidates.items, labels, strict=True)])
+    hit = np.stack(
+        [np.isin(row, label) for row, label in zip(candidates.items, labels, strict=True)]
+    )
     present = candidates.items != MISSING
     draw = np.where(hit, -1, rng.random(hit.shape))
     draw[~present] = 2
-    kept = np.argsort(np.argsort(draw, axis=1), axis=1) < hit.sum(axis=1, keepdims=True) + params.negatives
+    kept = (
+        np.argsort(np.argsort(draw, axis=1), axis=1)
+        < hit.sum(axis=1, keepdims=True) + params.negatives
+    )
     kept &= present & hit.any(axis=1, keepdims=True)
     rows = features(states, candidates, model.table)[kept[present]]
     sizes = kept.sum(axis=1)
-    return Groups(rows, hit[kept].astype(np.float32), sizes[sizes > 0].astype(np.int64), users[sizes > 0])
+    return Groups(
+        rows, hit[kept].astype(np.float32), sizes[sizes > 0].astype(np.int64), users[sizes > 0]
+    )

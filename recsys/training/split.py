@@ -1,18 +1,18 @@
 """Where the past ends: every protocol becomes one cut a user, a row of the time-ordered events.
 
-Events are sorted by (user, time), so "as of a user's cut" is the rows before it. No cut lies inside a tie (see
-`recsys.ties`). Splits nest: the training rows of one split are events again, and can be split once more for the ranker's
-labels.
+Events are sorted by (user, time), so "as of a user's cut" is the rows before it. No cut lies inside
+a tie (see `recsys.models.ties`). Splits nest: the training rows of one split are events again, and
+can be split once more for the ranker's labels.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from recsys.errors import InvalidData, InvalidInput
-from recsys.events import Events, Int64
-from recsys.settings import PROTOCOLS, Protocol
-from recsys.ties import cuts_before_last
+from shortlist.recsys.errors import InvalidData, InvalidInput
+from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.ties import cuts_before_last
+from shortlist.recsys.settings import PROTOCOLS, Protocol
 
 HELD_OUT_SHARE = 0.1
 
@@ -20,11 +20,12 @@ HELD_OUT_SHARE = 0.1
 def cuts(events: Events, protocol: Protocol) -> Int64:
     """int64[n_users]: for each user, the row of `events` at which the held-out part starts.
 
-    `last-10pct` holds out the last tenth of each user's events, at least one; `leave-one-out` the last one; both hold out
-    what shares its time with these as well, and leave a user of a single event alone. Where nothing would be left to learn
-    from, what comes after the user's first time is held out; where a user's events all share one time, that many of them
-    as they were drawn. `time` holds out whatever is not older than the 90% quantile of all times, or what is younger than
-    the first time, where that is later.
+    `last-10pct` holds out the last tenth of each user's events, at least one; `leave-one-out` the
+    last one; both hold out what shares its time with these as well, and leave a user of a single
+    event alone. Where nothing would be left to learn from, what comes after the user's first time
+    is held out; where a user's events all share one time, that many of them as they were drawn.
+    `time` holds out whatever is not older than the 90% quantile of all times, or what is younger
+    than the first time, where that is later.
 
     Raises:
         InvalidInput: the protocol is none of PROTOCOLS.

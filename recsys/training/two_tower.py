@@ -1,8 +1,9 @@
 """Trains the two towers with torch, and hands back arrays.
 
-Every position of every window of a user's events predicts the next one (sampled softmax with shared uniform negatives and
-the log-correction of Bengio and Senecal, 2008; the whole catalogue where it is no larger than the sample), or, with
-`bpr`, ranks it above the other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). A next item that the
+Every position of every window of a user's events predicts the next one (sampled softmax with shared
+uniform negatives and the log-correction of Bengio and Senecal, 2008; the whole catalogue where it
+is no larger than the sample), or, with `bpr`, ranks it above the other targets of its batch (Rendle
+et al., 2009, on L2-normalised vectors). A next item that the
 user has already had is no target: seen items are never recommended.
 """
 
@@ -20,11 +21,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from recsys.events import HISTORY_LENGTH, MISSING, Events, Float32, Int32, Int64, UserStates, states_at
-from recsys.settings import Loss
-from recsys.ties import steps_of
-from recsys.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
-from recsys.training.split import before
+from shortlist.recsys.models.interactions import (
+    HISTORY_LENGTH,
+    MISSING,
+    Events,
+    Float32,
+    Int32,
+    Int64,
+    UserStates,
+    states_at,
+)
+from shortlist.recsys.models.ties import steps_of
+from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
+from shortlist.recsys.settings import Loss
+from shortlist.recsys.training.split import before
 
 Progress = Callable[[float, str], None]
 """Called with the share done and a short note."""
@@ -93,20 +103,26 @@ def fit_towers(
 ) -> Trained:
     """Trained towers, and how each round went.
 
-    events: what may be learnt from, nothing later; content: float32[n_items, M]; attributes: int32[n_users, A] tokens
-    below n_tokens, or MISSING. The weights are running averages over the steps (Izmailov et al., 2018). Without `epochs`
-    some last events are held back, and the weights that foretold them best are kept (Prechelt, 1998, on stopping); with
-    them everything is learnt from, for as many passes.
+    events: what may be learnt from, nothing later; content: float32[n_items, M]; attributes:
+    int32[n_users, A] tokens below n_tokens, or MISSING. The weights are running averages over the
+    steps (Izmailov et al., 2018). Without `epochs` some last events are held back, and the weights
+    that foretold them best are kept (Prechelt, 1998, on stopping); with them everything is learnt
+    from, for as many passes.
     """
     torch.manual_seed(int(rng.integers(2**31)))
-    validation, learnt = _hold_back(events, attributes, params.validation_users if epochs is None else 0, rng)
+    validation, learnt = _hold_back(
+        events, attributes, params.validation_users if epochs is None else 0, rng
+    )
     net = _Net(np.bincount(learnt.item, minlength=events.n_items), content, n_tokens, params)
     windows = _Windows(learnt, attributes)
     batches = windows.batches(params.batch_windows)
     if batches == 0:
         return Trained(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
-    # Fused: at 100 000 items most of a step is the optimiser's walk over the embeddings, and this walks once.
-    optimiser = torch.optim.AdamW(net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
+    # Fused: at 100 000 items most of a step is the optimiser's walk over the embeddings, and this
+    # walks once.
+    optimiser = torch.optim.AdamW(
+        net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
+    )
     passes = math.ceil(params.round_steps / batches)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=passes * batches)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(params.averaging))  # type: ignore[no-untyped-call]
@@ -120,10 +136,14 @@ def fit_towers(
             losses.append(_step(net, batch, optimiser, schedule, params, rng))
             averaged.update_parameters(net)
         towers = cast("_Net", averaged.module).export()
-        history.append(Round(float(np.mean(losses)) if losses else math.nan, validation.score(towers)))
+        history.append(
+            Round(float(np.mean(losses)) if losses else math.nan, validation.score(towers))
+        )
         if progress is not None:
             progress((number + 1) / most, history[-1].note())
-        if number == 0 or not history[-1].validation <= history[best_round].validation:  # NaN: the last is the best
+        if (
+            number == 0 or not history[-1].validation <= history[best_round].validation
+        ):  # NaN: the last is the best
             best, best_round = towers, number
         if number - best_round >= params.patience:
             break
@@ -133,8 +153,10 @@ def fit_towers(
 class Trained(NamedTuple):
     """What training gave.
 
-    towers: the weights kept; rounds: how each round went; epochs: how many passes over the data such towers take;
-    learnt_from: the digest of all events that training was given, by which an evaluation knows that none was of its hold-out.
+    towers: the weights kept; rounds: how each round went; epochs: how many passes over the data
+    such towers take;
+    learnt_from: the digest of all events that training was given, by which an evaluation knows that
+    none was of its hold-out.
     """
 
     towers: Towers
@@ -151,7 +173,9 @@ class Round(NamedTuple):
 
     def note(self) -> str:
         """For the narrator."""
-        return f"loss {self.loss:.3f}" + ("" if math.isnan(self.validation) else f", validation {self.validation:.3f}")
+        return f"loss {self.loss:.3f}" + (
+            "" if math.isnan(self.validation) else f", validation {self.validation:.3f}"
+        )
 
 
 def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:
@@ -162,7 +186,8 @@ def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:
 class _Validation:
     """The last events of some users, which decide when training stops.
 
-    states: as of just before these and what shares their time; targets: int32[V] item rows, none of which the state has seen.
+    states: as of just before these and what shares their time; targets: int32[V] item rows, none of
+    which the state has seen.
     """
 
     states: UserStates
@@ -182,7 +207,9 @@ class _Validation:
         return float(np.concatenate(gains).mean()) if len(self.states) else math.nan
 
 
-def _hold_back(events: Events, attributes: Int32, wanted: int, rng: np.random.Generator) -> tuple[_Validation, Events]:
+def _hold_back(
+    events: Events, attributes: Int32, wanted: int, rng: np.random.Generator
+) -> tuple[_Validation, Events]:
     """The last event of at most so many users, where it is new to them, and the events without these.
 
     What shares its time with a last event is held back as well, but no target.
@@ -233,7 +260,11 @@ class _Windows:
         order = np.lexsort((rng.random(len(starts)), (stops - starts) // 10))
         groups = np.array_split(order, self.batches(size))
         for g in rng.permutation(len(groups)):
-            batch = self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]]) if len(groups[g]) else None
+            batch = (
+                self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]])
+                if len(groups[g])
+                else None
+            )
             if batch is not None and (batch.targets != MISSING).any():  # there may be repeats alone
                 yield batch
 
@@ -254,7 +285,9 @@ class _Windows:
         inside = rows < stops[:, None]
         rows = np.where(inside, rows, 0)
         inputs = np.where(inside, self.events.item[rows], self.events.n_items).astype(np.int64)
-        targets = np.where(inside, self.targets[np.minimum(rows + 1, len(self.targets) - 1)], MISSING)
+        targets = np.where(
+            inside, self.targets[np.minimum(rows + 1, len(self.targets) - 1)], MISSING
+        )
         return _Batch(inputs, targets, self.attributes[users].astype(np.int64))
 
 
@@ -267,9 +300,10 @@ def _first_times(events: Events) -> NDArray[np.bool_]:
 
 
 class _Net(nn.Module):
-    """The torch twin of `recsys.towers`, plus the item tower, which is exported as finished vectors.
+    """The torch twin of `recsys.models.towers`, plus the item tower, which is exported as finished vectors.
 
-    An item that nobody has had yet (not `warm`, bool[n_items]) is no negative, for it could not be taken, and nothing is
+    An item that nobody has had yet (not `warm`, bool[n_items]) is no negative, for it could not be
+    taken, and nothing is
     learnt of its free embedding: its vector is made of its content alone.
     """
 
@@ -299,14 +333,19 @@ class _Net(nn.Module):
         self.register_buffer("warm", torch.from_numpy(warm.astype(np.float32)))
         self.register_buffer("warm_rows", torch.from_numpy(np.flatnonzero(warm)))
         self.register_buffer("decay", _causal_means())
-        self.register_buffer("log_counts", torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32)))
+        self.register_buffer(
+            "log_counts", torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))
+        )
         with torch.no_grad():
             self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
 
     def groups(self) -> list[dict[str, object]]:
         """Parameters for the optimiser: biases and norms do not decay."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
-        return [{"params": decayed}, {"params": [p for p in self.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+        return [
+            {"params": decayed},
+            {"params": [p for p in self.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ]
 
     def users(self, batch: _Batch) -> Tensor:
         """[B, L, d]: the user vector after each position of the windows."""
@@ -317,7 +356,9 @@ class _Net(nn.Module):
         length = embeddings.shape[1]
         decay = self.decay[:, :length, :length].reshape(-1, length)  # [S * L, L]
         means = torch.matmul(decay, embeddings)  # [B, S * L, d]
-        means = means.view(len(embeddings), len(HALF_LIVES), length, -1).transpose(1, 2).flatten(2)  # [B, L, S * d]
+        means = (
+            means.view(len(embeddings), len(HALF_LIVES), length, -1).transpose(1, 2).flatten(2)
+        )  # [B, L, S * d]
         told = self._attributes(batch)[:, None, :].expand(-1, length, -1)
         normal = self.norm(torch.cat((means, told), dim=2))
         hidden = functional.gelu(self.hidden(normal), approximate="tanh")
@@ -327,11 +368,15 @@ class _Net(nn.Module):
 
     def past_table(self) -> Tensor:
         """[n_items + 1, d]: the embeddings of items as history, the last row zero."""
-        return functional.pad(self.history * self.warm[:, None] + self.content @ self.content_history, (0, 0, 0, 1))
+        return functional.pad(
+            self.history * self.warm[:, None] + self.content @ self.content_history, (0, 0, 0, 1)
+        )
 
     def _attributes(self, batch: _Batch) -> Tensor:
         table = functional.pad(self.attributes, (0, 0, 0, 1))
-        tokens = torch.from_numpy(np.where(batch.attributes == MISSING, len(self.attributes), batch.attributes))
+        tokens = torch.from_numpy(
+            np.where(batch.attributes == MISSING, len(self.attributes), batch.attributes)
+        )
         told = table[tokens].sum(dim=1)
         if self.training:
             told = told * (torch.rand(len(told), 1) >= self.params.attribute_dropout)
@@ -352,10 +397,15 @@ class _Net(nn.Module):
         self.eval()
         vectors, bias = self.items(torch.arange(len(self.free)))
         if self.params.loss == "bpr":
-            vectors, bias = functional.normalize(vectors, dim=1) / self.params.temperature, torch.zeros_like(bias)
+            vectors, bias = (
+                functional.normalize(vectors, dim=1) / self.params.temperature,
+                torch.zeros_like(bias),
+            )
         unknown = (self.warm == 0) & (self.content.abs().sum(dim=1) == 0)
         if len(self.warm_rows):
-            bias[unknown] = bias[self.warm_rows].min()  # of such an item nothing is known: it comes last
+            bias[unknown] = bias[
+                self.warm_rows
+            ].min()  # of such an item nothing is known: it comes last
         return Towers(
             history=_array(self.past_table()),
             items=_array(torch.cat((vectors, bias[:, None]), dim=1)),
@@ -378,7 +428,10 @@ def _causal_means() -> Tensor:
     """[S, N, N]: row t of each half-life averages positions 0..t."""
     age = torch.arange(HISTORY_LENGTH)[:, None] - torch.arange(HISTORY_LENGTH)[None, :]
     past = (age >= 0).double()
-    rows = [(age == 0).double() if h == 0 else past * 0.5 ** (age.clamp(min=0).double() / h) for h in HALF_LIVES]
+    rows = [
+        (age == 0).double() if h == 0 else past * 0.5 ** (age.clamp(min=0).double() / h)
+        for h in HALF_LIVES
+    ]
     weights = torch.stack(rows)
     return (weights / weights.sum(dim=2, keepdim=True)).float()
 
@@ -402,14 +455,20 @@ def _step(
     return float(loss.detach())
 
 
-def _softmax_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
+def _softmax_loss(
+    net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
+) -> Tensor:
     n = len(net.warm_rows)
     if n <= params.full_softmax_items:
         vectors, bias = net.items(net.warm_rows)
-        return functional.cross_entropy(users @ vectors.T + bias, torch.searchsorted(net.warm_rows, targets))
+        return functional.cross_entropy(
+            users @ vectors.T + bias, torch.searchsorted(net.warm_rows, targets)
+        )
     sample = net.warm_rows[torch.from_numpy(rng.integers(0, n, params.negatives))]
     vectors, bias = net.items(sample)
-    negative = users @ vectors.T + bias + math.log(n / params.negatives)  # each stands for n / m items
+    negative = (
+        users @ vectors.T + bias + math.log(n / params.negatives)
+    )  # each stands for n / m items
     negative = negative.masked_fill(sample[None, :] == targets[:, None], -math.inf)
     own, own_bias = net.items(targets)
     positive = (users * own).sum(dim=1) + own_bias
@@ -417,7 +476,9 @@ def _softmax_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
 
 
-def _bpr_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator) -> Tensor:
+def _bpr_loss(
+    net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
+) -> Tensor:
     """Each target against other targets of the batch, which are drawn by popularity and corrected by its logarithm."""
     sample = torch.from_numpy(rng.integers(0, len(targets), params.negatives))
     users = functional.normalize(users, dim=1) / params.temperature
@@ -425,7 +486,9 @@ def _bpr_loss(net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rn
     own = (users * vectors).sum(dim=1) - net.log_counts[targets]
     others = users @ vectors[sample].T - net.log_counts[targets[sample]]  # [m, negatives]
     distinct = (targets[:, None] != targets[sample][None, :]).float()
-    return -(functional.logsigmoid(own[:, None] - others) * distinct).sum() / distinct.sum().clamp(min=1)
+    return -(functional.logsigmoid(own[:, None] - others) * distinct).sum() / distinct.sum().clamp(
+        min=1
+    )
 
 
 _LOSSES = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}

@@ -12,11 +12,21 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parents[2]
 HIT_MAY_NOT = {"numpy", "torch", "faiss", "lightgbm", "duckdb", "polars", "pandas", "scipy"}
-LIVE_MAY_NOT = {"torch", "polars", "duckdb", "pandas", "sklearn", "scipy", "lightgbm", "click", "rich"}
+LIVE_MAY_NOT = {
+    "torch",
+    "polars",
+    "duckdb",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "lightgbm",
+    "click",
+    "rich",
+}
 SERVE = """
 import json, sys
-from infra.local.runtime_api import http_event
-from lambda_handler.handler import handler
+from shortlist.infra.local.runtime_api import http_event
+from shortlist.lambda_handler.handler import handler
 
 class Context:
     aws_request_id = "test"
@@ -31,8 +41,12 @@ def served(published, body: dict) -> tuple[str, set[str]]:
     """The source of the answer, and every top-level module that was imported for it."""
     command = [sys.executable, "-c", SERVE, json.dumps(body)]
     environ = os.environ | published.environ
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
-    source, modules = json.loads(done.stdout.splitlines()[-1])  # the line of the request comes first
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    source, modules = json.loads(
+        done.stdout.splitlines()[-1]
+    )  # the line of the request comes first
     return source, set(modules)
 
 
@@ -46,7 +60,9 @@ def test_the_hit_path_imports_no_heavy_module(published) -> None:
 
 def test_the_live_path_imports_no_training_library(published) -> None:
     """The two stages run without torch, scipy and the lightgbm package."""
-    source, modules = served(published, {"user_id": "fresh", "history": [published.dataset.catalogue.ids[0]]})
+    source, modules = served(
+        published, {"user_id": "fresh", "history": [published.dataset.catalogue.ids[0]]}
+    )
     assert source == "session"
     assert {"numpy", "faiss"} <= modules
     assert modules & LIVE_MAY_NOT == set()

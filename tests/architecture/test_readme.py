@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from batch.cli import main
-from infra.readme import quality, with_tables
-from recsys import settings
+from shortlist.batch.cli import main
+from shortlist.infra.tools.readme import quality, with_tables
+from shortlist.recsys import settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -19,7 +19,11 @@ def commands(group: click.Group, path: str) -> list[str]:
     """Every command of the command line, in full."""
     out = []
     for name, command in group.commands.items():
-        out += commands(command, f"{path} {name}") if isinstance(command, click.Group) else [f"{path} {name}"]
+        out += (
+            commands(command, f"{path} {name}")
+            if isinstance(command, click.Group)
+            else [f"{path} {name}"]
+        )
     return out
 
 

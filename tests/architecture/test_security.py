@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMED = sorted(set(re.findall(r"`([a-z]+/test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs" / "security.md").read_text())))
+NAMED = sorted(
+    set(
+        re.findall(
+            r"`([a-z]+/test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs" / "security.md").read_text()
+        )
+    )
+)
 
 
 def test_there_are_many() -> None:

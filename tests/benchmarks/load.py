@@ -1,10 +1,11 @@
 """Loads `shortlist serve` beyond what it can answer: `make bench-load`, after `make demo`.
 
-A real server process over a real Valkey is asked by this process, on bare sockets: 80% cached answers, 10% live ones, 10%
-events. Its capacity is what it answers to 32 callers who each wait for their answer. Then requests come at 40, 70 or 130% of
-that, whether or not the ones before were answered, as a crowd of callers sends them; five times in turns. Goodput is what is
-answered with 200 within the deadline; recovery is the longest time from the last request of a load to the first of five in a
-row that are answered as fast as without load.
+A real server process over a real Valkey is asked by this process, on bare sockets: 80% cached
+answers, 10% live ones, 10% events. Its capacity is what it answers to 32 callers who each wait for
+their answer. Then requests come at 40, 70 or 130% of that, whether or not the ones before were
+answered, as a crowd of callers sends them; five times in turns. Goodput is what is answered with
+200 within the deadline; recovery is the longest time from the last request of a load to the first
+of five in a row that are answered as fast as without load.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 from serving import DEMO, environ_of, free_port, until_ready
 
-from batch import dataset_file, publish
-from batch.console import Narrator
-from infra.local.valkey import redis_url
-from recsys.settings import Settings
+from shortlist.batch import dataset_file, publish
+from shortlist.batch.progress import Narrator
+from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.settings import Settings
 
 CALLERS = 32
 SHARES = (0.4, 0.7, 1.3)
@@ -72,7 +73,9 @@ class Told:
 
     def good(self, deadline: float) -> int:
         """How many were answered with 200 in time."""
-        return sum(s == 200 and took <= deadline for s, took in zip(self.status, self.seconds, strict=True))
+        return sum(
+            s == 200 and took <= deadline for s, took in zip(self.status, self.seconds, strict=True)
+        )
 
 
 class Caller(asyncio.Protocol):
@@ -155,7 +158,9 @@ class Crowd:
             return None
         self._open += 1
         try:
-            _, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", self._port)
+            _, caller = await asyncio.get_running_loop().create_connection(
+                Caller, "127.0.0.1", self._port
+            )
         except OSError:
             self._open -= 1
             return None
@@ -215,7 +220,11 @@ def mixed(users: tuple[str, ...], items: tuple[str, ...]) -> Iterator[bytes]:
         elif kind < 0.9:
             yield request("/recommend", {"user_id": rng.choice(users), "use_cache": False})
         else:
-            event = {"event_id": f"e{number}", "user_id": f"clicker-{number % 1000}", "item_id": rng.choice(items)}
+            event = {
+                "event_id": f"e{number}",
+                "user_id": f"clicker-{number % 1000}",
+                "item_id": rng.choice(items),
+            }
             yield request("/v1/events", {"events": [event | {"timestamp": int(time.time())}]})
 
 
@@ -230,8 +239,10 @@ def request(path: str, body: object) -> bytes:
 def served(settings: Settings) -> Iterator[tuple[int, int]]:
     """The port and the process of a `shortlist serve`."""
     port = free_port()
-    command = [sys.executable, "-m", "batch.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, env=environ_of(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", str(port)]
+    with subprocess.Popen(
+        command, env=environ_of(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
         try:
             until_ready(port)
             yield port, server.pid
@@ -239,7 +250,9 @@ def served(settings: Settings) -> Iterator[tuple[int, int]]:
             server.terminate()
 
 
-async def measured(port: int, pid: int, seconds: float, deadline: float, requests: Iterator[bytes]) -> Table:
+async def measured(
+    port: int, pid: int, seconds: float, deadline: float, requests: Iterator[bytes]
+) -> Table:
     """A row for each load and one for the capacity beside it, in turns: a machine that others use is not the same for long."""
     table = Table(title=f"{seconds:g} s each, deadline {deadline:g} s")
     for column in COLUMNS:
@@ -266,12 +279,18 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def add(table: Table, load: str, told: Told, seconds: float, deadline: float, most: Told | None) -> None:
+def add(
+    table: Table, load: str, told: Told, seconds: float, deadline: float, most: Told | None
+) -> None:
     """One row; most: what was answered at capacity in the same time."""
     status, took = np.array(told.status), np.array(told.seconds)
     good, refused = told.good(deadline), status == 503
     counts = [f"{len(status) / seconds:.0f}", f"{good / seconds:.0f}"]
-    counts += ["" if most is None else f"{good / most.good(deadline):.0%}", str(refused.sum()), str((status == 0).sum())]
+    counts += [
+        "" if most is None else f"{good / most.good(deadline):.0%}",
+        str(refused.sum()),
+        str((status == 0).sum()),
+    ]
     counts += [f"{good / told.cpu:.0f}"]
     counts += [f"{value * 1000:.1f}" for value in np.percentile(took[status == 200], (50, 99))]
     counts += [f"{np.percentile(took[refused], 99) * 1000:.1f}" if refused.any() else ""]

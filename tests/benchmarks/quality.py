@@ -1,7 +1,8 @@
 """The same defaults on data of other kinds: made-up worlds, and MovieLens 100K without ratings, titles or attributes.
 
-Run by `make worlds` after `make evaluate`, which fetches MovieLens. Each is evaluated as by `shortlist evaluate` with the
-protocol `last-10pct`; the figures go to docs/reports/worlds.json, from which the README's table is made.
+Run by `make worlds` after `make evaluate`, which fetches MovieLens. Each is evaluated as by
+`shortlist evaluate` with the protocol `last-10pct`; the figures go to docs/reports/worlds.json,
+from which the README's table is made.
 """
 
 from __future__ import annotations
@@ -16,23 +17,27 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 
-from batch import evaluation
-from batch.console import Narrator
-from recsys import data
-from recsys.catalogue import Dataset
-from recsys.data.synthetic import WorldSize, world
-from recsys.evaluation.page import strongest_baseline
-from recsys.evaluation.report import table, write_whole
-from recsys.training.fit import FitParams
+from shortlist.batch import offline_evaluation
+from shortlist.batch.progress import Narrator
+from shortlist.recsys import data
+from shortlist.recsys.data.synthetic import WorldSize, world
+from shortlist.recsys.evaluation.page import strongest_baseline
+from shortlist.recsys.evaluation.report import table, write_whole
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.training.fit import FitParams
 
 ROOT = Path(__file__).parents[2]
 MOVIELENS = ROOT / ".demo" / "data" / "interactions.parquet"
 REPORT = ROOT / "docs" / "reports" / "worlds.json"
 
 WORLDS = {
-    "short histories": WorldSize(n_users=6000, n_items=2000, events_per_user=9.0, events_spread=0.6, seed=11),
+    "short histories": WorldSize(
+        n_users=6000, n_items=2000, events_per_user=9.0, events_spread=0.6, seed=11
+    ),
     "long histories": WorldSize(n_users=350, n_items=2500, events_per_user=280.0, seed=12),
-    "strong drift": WorldSize(n_users=1000, n_items=1700, events_per_user=90.0, drift=1.0, loyalty=0.9, seed=13),
+    "strong drift": WorldSize(
+        n_users=1000, n_items=1700, events_per_user=90.0, drift=1.0, loyalty=0.9, seed=13
+    ),
     "huge tail": WorldSize(n_users=2500, n_items=8000, events_per_user=30.0, tail=0.7, seed=14),
 }
 
@@ -61,15 +66,25 @@ def row_of(name: str, dataset: Dataset) -> dict[str, Any]:
     """What the README tells of one data set."""
     narrator = Narrator()
     narrator.say(name)
-    report = evaluation.run(dataset, "last-10pct", FitParams(), narrator)
+    report = offline_evaluation.run(dataset, "last-10pct", FitParams(), narrator)
     narrator.console.print(table(report))
     methods = report["methods"]
     rival = strongest_baseline(methods)
     assert rival is not None
-    told = {method: methods[method]["ndcg@10"] for method in ("popularity", rival, "retriever", "two_stage")}
+    told = {
+        method: methods[method]["ndcg@10"]
+        for method in ("popularity", rival, "retriever", "two_stage")
+    }
     size = {key: report["data"][key] for key in ("n_users", "n_items", "n_events")}
     difference = report["paired"]["two_stage"][rival]
-    return {"world": name, **size, "rival": rival, "ndcg@10": told, "difference": difference, "seconds": report["seconds_total"]}
+    return {
+        "world": name,
+        **size,
+        "rival": rival,
+        "ndcg@10": told,
+        "difference": difference,
+        "seconds": report["seconds_total"],
+    }
 
 
 def main() -> None:
@@ -79,7 +94,9 @@ def main() -> None:
     write_whole(json.dumps(rows, indent=2) + "\n", REPORT)
     for row in rows:
         ours, theirs = row["ndcg@10"]["two_stage"]["value"], row["ndcg@10"][row["rival"]]["value"]
-        Narrator().say(f"{row['world']:<24} two_stage {ours:.4f}  {row['rival']} {theirs:.4f}  {ours / theirs - 1:+.1%}")
+        Narrator().say(
+            f"{row['world']:<24} two_stage {ours:.4f}  {row['rival']} {theirs:.4f}  {ours / theirs - 1:+.1%}"
+        )
     assert np.isfinite([row["difference"]["low"] for row in rows]).all()
 
 

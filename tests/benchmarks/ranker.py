@@ -1,7 +1,8 @@
 """How steady the number of trees is: over six seeds, by cross-validation as trained, and by one split of the users.
 
-Run after `make evaluate`, which fetches MovieLens 100K: `python tests/benchmarks/ranker.py [protocol]`. Everything is inside
-the past of the protocol's split: the hold-out decides nothing here. The figures are in docs/quality.md.
+Run after `make evaluate`, which fetches MovieLens 100K: `python tests/benchmarks/ranker.py
+[protocol]`. Everything is inside the past of the protocol's split: the hold-out decides nothing
+here. The figures are in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import lightgbm
 import numpy as np
 
-from batch.console import Narrator
-from recsys import data
-from recsys.settings import Protocol
-from recsys.training import lambdamart
-from recsys.training.fit import (
+from shortlist.batch.progress import Narrator
+from shortlist.recsys import data
+from shortlist.recsys.settings import Protocol
+from shortlist.recsys.training import lambdamart
+from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     groups_inside,
@@ -31,8 +32,8 @@ from recsys.training.fit import (
     ranker_of,
     towers_of,
 )
-from recsys.training.lambdamart import Groups
-from recsys.training.split import before, cuts
+from shortlist.recsys.training.lambdamart import Groups
+from shortlist.recsys.training.split import before, cuts
 
 MOVIELENS = Path(__file__).parents[2] / ".demo" / "data"
 SEEDS = range(6)
@@ -51,7 +52,9 @@ def trees_of_one_split(groups: Groups, params: FitParams) -> int:
     valid = lightgbm.Dataset(**lambdamart._dataset(groups, held), reference=train)
     stopping = lightgbm.early_stopping(drawn.patience, first_metric_only=True, verbose=False)
     options = lambdamart._options(drawn, len(groups.rows), params.threads, int(rng.integers(2**31)))
-    booster = lightgbm.train(options, train, drawn.estimators, valid_sets=[valid], callbacks=[stopping])
+    booster = lightgbm.train(
+        options, train, drawn.estimators, valid_sets=[valid], callbacks=[stopping]
+    )
     return int(booster.best_iteration)
 
 
@@ -65,7 +68,9 @@ def described(name: str, trees: list[int], seconds: float) -> str:
 def main(protocol: Protocol) -> None:
     """Prints the numbers of trees."""
     narrator, params = Narrator(), FitParams()
-    dataset = data.load(*(str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users"))).dataset
+    dataset = data.load(
+        *(str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users"))
+    ).dataset
     past = before(dataset.events, cuts(dataset.events, protocol))
     with narrator.stage("towers before the labels") as progress:
         inner = inner_past(past, protocol, params)
@@ -80,7 +85,9 @@ def main(protocol: Protocol) -> None:
     for name, rule in rules.items():
         started = time.perf_counter()
         trees = [rule(replace(params, seed=params.seed + 100 * seed)) for seed in SEEDS]
-        narrator.say(described(f"{protocol}, {name}", trees, (time.perf_counter() - started) / len(SEEDS)))
+        narrator.say(
+            described(f"{protocol}, {name}", trees, (time.perf_counter() - started) / len(SEEDS))
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Times the handler on the demo's release, each figure beside its floor in the same run: `make bench`, after `make demo`.
 
-Cached answers are set against one raw GET of the same value; live answers against the index search and the ranker alone.
-Cold starts and memory are those of fresh processes, throughput that of one uvicorn process asked by this one. Larger releases
-are those of made-up worlds, which are trained first, unless they are there: `make bench-large`, or
-`python tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
+Cached answers are set against one raw GET of the same value; live answers against the index search
+and the ranker alone. Cold starts and memory are those of fresh processes, throughput that of one
+uvicorn process asked by this one. Larger releases are those of made-up worlds, which are trained
+first, unless they are there: `make bench-large`, or `python tests/benchmarks/serving.py DIRECTORY
+USERS ITEMS EVENTS_PER_USER`.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from mangum import Mangum
 from rich.console import Console
 from rich.table import Table
 
-from batch import dataset_file, precompute, publish
-from batch.console import Narrator
-from batch.job import STAGES, Job, fit_params, run_stage
-from infra.local.runtime_api import http_event
-from infra.local.valkey import redis_url
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys import bundle
-from recsys.data.synthetic import WorldSize, world
-from recsys.events import states_at
-from recsys.features import features
-from recsys.index import search
-from recsys.pipeline import retrieve
-from recsys.settings import Settings
-from recsys.store import open_store
-from recsys.towers import user_vectors
+from shortlist.batch import dataset_file, precompute, publish
+from shortlist.batch.job import STAGES, Job, fit_params, run_stage
+from shortlist.batch.progress import Narrator
+from shortlist.infra.local.runtime_api import http_event
+from shortlist.infra.local.valkey import redis_url
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.data.synthetic import WorldSize, world
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.features import features
+from shortlist.recsys.models.index import search
+from shortlist.recsys.models.interactions import states_at
+from shortlist.recsys.models.pipeline import retrieve
+from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.redis import open_store
 
 DEMO = Path(".demo")
 ROUNDS = 2
@@ -55,7 +56,7 @@ CONCURRENCY = (1, 8, 32)
 COLD = """
 import json, pathlib, re, sys, time
 started = time.perf_counter()
-from lambda_handler.handler import handler
+from shortlist.lambda_handler.handler import handler
 class Context:
     aws_request_id = "benchmark"
     get_remaining_time_in_millis = staticmethod(lambda: 60_000)
@@ -133,11 +134,17 @@ def main() -> None:
         users, items, events = map(int, sys.argv[2:5])
         train(directory, WorldSize(n_users=users, n_items=items, events_per_user=float(events)))
     dataset = dataset_file.load(work)
-    table = Table(title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items")
+    table = Table(
+        title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items"
+    )
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with redis_url({}) as url, tempfile.TemporaryDirectory() as directory:
-        own = {"artefacts": f"{directory}/artefacts", "bundle_dir": Path(directory), "release_cache_seconds": 3600.0}
+        own = {
+            "artefacts": f"{directory}/artefacts",
+            "bundle_dir": Path(directory),
+            "release_cache_seconds": 3600.0,
+        }
         settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
         version = publish.publish(work / "bundle", work / "lists", settings, Narrator())
         loaded = bundle.load(work / "bundle")
@@ -149,7 +156,9 @@ def main() -> None:
     Console(width=110).print(table)
 
 
-def cached(table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str) -> None:
+def cached(
+    table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str
+) -> None:
     """Cached answers: the app behind Mangum, above the store alone, above a raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
@@ -162,9 +171,19 @@ def cached(table: Table, settings: Settings, version: str, users: tuple[str, ...
         timed(lambda i: store.read_user(version, users[i % len(users)])),
         floor,
     )
-    add(table, "cached answer, whole handler", timed(lambda i: handler(events[i % len(events)], Context())), floor)
+    add(
+        table,
+        "cached answer, whole handler",
+        timed(lambda i: handler(events[i % len(events)], Context())),
+        floor,
+    )
     gets = [http_event("GET", f"/v1/users/{u}/recommendations") for u in users]
-    add(table, "the same by GET, with its ETag", timed(lambda i: handler(gets[i % len(gets)], Context())), floor)
+    add(
+        table,
+        "the same by GET, with its ETag",
+        timed(lambda i: handler(gets[i % len(gets)], Context())),
+        floor,
+    )
 
 
 def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
@@ -176,7 +195,9 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
     rows = []
     for user in range(64):
         one = states.slice(user, user + 1)
-        rows.append((user_vectors(model.towers, one)[0], features(one, retrieve(model, one), model.table)))
+        rows.append(
+            (user_vectors(model.towers, one)[0], features(one, retrieve(model, one), model.table))
+        )
 
     def floor(i: int) -> None:
         vector, matrix = rows[i % len(rows)]
@@ -186,15 +207,28 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     base = timed(floor, CALLS // 4)
-    add(table, f"index search and {model.ranker.n_trees} trees on {model.n_candidates} rows", base, base)  # type: ignore[union-attr]
+    add(
+        table,
+        f"index search and {model.ranker.n_trees} trees on {model.n_candidates} rows",
+        base,
+        base,
+    )  # type: ignore[union-attr]
     shapes = {
         "live answer, whole handler": {},
         "the same with diversity": {"diversity": 0.5},
         "the same with explain": {"explain": True},
     }
     for what, more in shapes.items():
-        asked = [http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more}) for u in ids]
-        add(table, what, timed(lambda i, asked=asked: handler(asked[i % len(asked)], Context()), CALLS // 4), base)  # type: ignore[misc]
+        asked = [
+            http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more})
+            for u in ids
+        ]
+        add(
+            table,
+            what,
+            timed(lambda i, asked=asked: handler(asked[i % len(asked)], Context()), CALLS // 4),
+            base,
+        )  # type: ignore[misc]
 
 
 def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
@@ -206,7 +240,13 @@ def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
     for start in range(0, len(users), precompute.CHUNK):
         part = users[start : start + precompute.CHUNK]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
-    table.add_row(f"precompute: {len(users) / (time.perf_counter() - started):.0f} users a second on one core", "", "", "", "")
+    table.add_row(
+        f"precompute: {len(users) / (time.perf_counter() - started):.0f} users a second on one core",
+        "",
+        "",
+        "",
+        "",
+    )
 
 
 def add(table: Table, what: str, times: np.ndarray, floor: np.ndarray) -> None:
@@ -218,31 +258,61 @@ def add(table: Table, what: str, times: np.ndarray, floor: np.ndarray) -> None:
 def environ_of(settings: Settings) -> dict[str, str]:
     """The environment under which another process serves the same release."""
     told = {"REDIS_URL": settings.redis_url, "SHORTLIST_ARTEFACTS": settings.artefacts}
-    return os.environ | told | {"SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir), "PYTHONPATH": str(Path.cwd())}
+    return (
+        os.environ
+        | told
+        | {"SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir), "PYTHONPATH": str(Path.cwd())}
+    )
 
 
 def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
     """What a fresh process takes to its first answer, and to hold once it is warm."""
     for what, more in (("cached", {}), ("live", {"use_cache": False})):
-        events = [http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more}) for i in range(WARM_CALLS)]
-        told = {"input": json.dumps(events).encode(), "env": environ_of(settings), "capture_output": True}
+        events = [
+            http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more})
+            for i in range(WARM_CALLS)
+        ]
+        told = {
+            "input": json.dumps(events).encode(),
+            "env": environ_of(settings),
+            "capture_output": True,
+        }
         done = subprocess.run([sys.executable, "-c", COLD], check=True, **told)  # type: ignore[call-overload]
         seconds, cpu, mib = json.loads(done.stderr.splitlines()[-1])
-        table.add_row(f"cold start to the first {what} answer: {seconds:.2f} s, {cpu:.2f} s of CPU", "", "", "", "")
-        table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB", "", "", "", "")
+        table.add_row(
+            f"cold start to the first {what} answer: {seconds:.2f} s, {cpu:.2f} s of CPU",
+            "",
+            "",
+            "",
+            "",
+        )
+        table.add_row(
+            f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB", "", "", "", ""
+        )
 
 
 def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
     """Cached answers over loopback HTTP from one uvicorn process, at several numbers of connections."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "lambda_handler.handler:app", "--port", str(port), "--log-level", "error"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "shortlist.lambda_handler.handler:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
     server = subprocess.Popen(command, env=environ_of(settings), stdout=subprocess.DEVNULL)
     try:
         until_ready(port)
         for connections in CONCURRENCY:
             times, seconds = asked(port, users, connections)
             per_second = f"HTTP, {connections} connections: {len(times) / seconds:.0f} cached answers a second"
-            table.add_row(per_second, *(f"{v:.3f}" for v in np.percentile(times, (50, 99, 99.9))), "")
+            table.add_row(
+                per_second, *(f"{v:.3f}" for v in np.percentile(times, (50, 99, 99.9))), ""
+            )
     finally:
         server.terminate()
         server.wait()

@@ -39,13 +39,27 @@ def main() -> None:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--share", default=1.0, show_default=True, help="Of the whole campaign's cases.")
 @click.option("--only", type=click.Choice(list(SIZES)), multiple=True, help="These kinds alone.")
-@click.option("--minutes", default=120.0, show_default=True, help="After which no more tasks begin.")
+@click.option(
+    "--minutes", default=120.0, show_default=True, help="After which no more tasks begin."
+)
 @click.option("--jobs", default=2, show_default=True, help="Processes.")
 @click.option("--load/--no-load", default=False, help="Also the load test, after `make demo`.")
 @click.option("--write", is_flag=True, help="Write docs/reliability.md.")
-def run_all(seed: int, share: float, only: tuple[str, ...], minutes: float, jobs: int, load: bool, write: bool) -> None:  # noqa: FBT001 - click's own
+def run_all(
+    seed: int,
+    share: float,
+    only: tuple[str, ...],
+    minutes: float,
+    jobs: int,
+    load: bool,  # noqa: FBT001 - click's own
+    write: bool,  # noqa: FBT001 - click's own
+) -> None:
     """Runs a campaign; 1 where it finds something."""
-    plan = {kind: max(1, round(share * count)) for kind, count in WHOLE.items() if not only or kind in only}
+    plan = {
+        kind: max(1, round(share * count))
+        for kind, count in WHOLE.items()
+        if not only or kind in only
+    }
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         outcomes = total(campaign(tasks(plan, seed), jobs, Path(directory), minutes * 60, _say))
     for kind, outcome in outcomes.items():
@@ -62,7 +76,10 @@ def run_all(seed: int, share: float, only: tuple[str, ...], minutes: float, jobs
 def again(name: str) -> None:
     """Runs the case of a finding again, after those before it in its task; 1 where it finds something."""
     warnings.simplefilter("error")
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, ground(Path(directory)) as shared:
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as directory,
+        ground(Path(directory)) as shared,
+    ):
         outcome = run(Task.named(name), shared)
     click.echo("\n".join(outcome.findings) or f"{outcome.cases} cases, no findings")
     sys.exit(bool(outcome.findings))
@@ -74,7 +91,9 @@ def _say(text: str) -> None:
 
 def _load() -> str:
     command = [sys.executable, str(LOAD)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "120"}).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "120"}
+    ).stdout
 
 
 if __name__ == "__main__":

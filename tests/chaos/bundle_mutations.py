@@ -32,11 +32,44 @@ MEMORY_BYTES = 3 << 30
 PATIENCE_SECONDS = 120
 """For one case: loading takes less than a second, but the machine may be busy."""
 
-NUMBERS = (b"0", b"-1", b"1", b"2147483647", b"-2147483648", b"99999999999999999999", b"1e308", b"nan", b"1e-320", b"")
-WORDS = (b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f", b"\x01\x00\x00\x00")
+NUMBERS = (
+    b"0",
+    b"-1",
+    b"1",
+    b"2147483647",
+    b"-2147483648",
+    b"99999999999999999999",
+    b"1e308",
+    b"nan",
+    b"1e-320",
+    b"",
+)
+WORDS = (
+    b"\x00" * 4,
+    b"\xff" * 4,
+    b"\xff\xff\xff\x7f",
+    b"\x00\x00\x80\x7f",
+    b"\x00\x00\xc0\x7f",
+    b"\x01\x00\x00\x00",
+)
 """Among them the float32 infinity and NaN, and the largest int32."""
 
-VALUES: tuple[Any, ...] = (None, True, -1, 0, 10**9, 10**400, 1e308, float("nan"), "", "x" * 1000, [], {}, [[]], {"a": {}})
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    10**9,
+    10**400,
+    1e308,
+    float("nan"),
+    "",
+    "x" * 1000,
+    [],
+    {},
+    [[]],
+    {"a": {}},
+)
 
 
 def flip_bits(body: bytes, rng: random.Random) -> bytes:
@@ -88,7 +121,11 @@ def set_word(body: bytes, rng: random.Random) -> bytes:
 
 def set_number(body: bytes, rng: random.Random) -> bytes:
     """A decimal number is another, as in a text or in an npy header."""
-    found = list(re.finditer(rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", body[: 1 << 16] if rng.random() < 0.5 else body))
+    found = list(
+        re.finditer(
+            rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", body[: 1 << 16] if rng.random() < 0.5 else body
+        )
+    )
     if not found:
         return flip_bits(body, rng)
     chosen = rng.choice(found)
@@ -106,7 +143,15 @@ def set_line(body: bytes, rng: random.Random) -> bytes:
 
 def grow_header(body: bytes, rng: random.Random) -> bytes:
     """A msgpack, FAISS or npy length says that much more follows."""
-    size = rng.choice((b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xff" * 8, b"\xdc\xff\xff"))
+    size = rng.choice(
+        (
+            b"\xdd\xff\xff\xff\xff",
+            b"\xdf\x7f\xff\xff\xff",
+            b"\xc6\xff\xff\xff\xff",
+            b"\xff" * 8,
+            b"\xdc\xff\xff",
+        )
+    )
     at = rng.choice((0, rng.randrange(min(len(body), 200) + 1)))
     return body[:at] + size * rng.choice((1, 1, 100)) + body[at + len(size) :]
 
@@ -125,7 +170,9 @@ def set_values(body: bytes, rng: random.Random) -> bytes:
     if kind == 0 and array.size:
         flat = array.reshape(-1)
         with np.errstate(all="ignore"):
-            flat[rng.randrange(len(flat))] = rng.choice((math.nan, math.inf, -math.inf, 1e38, -1e38, 9e3, -1.0, 0.0))
+            flat[rng.randrange(len(flat))] = rng.choice(
+                (math.nan, math.inf, -math.inf, 1e38, -1e38, 9e3, -1.0, 0.0)
+            )
     elif kind == 1:
         with np.errstate(all="ignore"):
             array = array.astype(rng.choice(("<f8", "<i4", "<f2", ">f4", "<c8", "U3")))
@@ -150,7 +197,9 @@ def set_in_tree(body: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(parts))
     lines = parts[at].split(b"\n")
     chosen = rng.randrange(min(len(lines), 20))
-    lines[chosen] = rng.choice((set_number, set_number, set_number, flip_bits, cut))(lines[chosen], rng)
+    lines[chosen] = rng.choice((set_number, set_number, set_number, flip_bits, cut))(
+        lines[chosen], rng
+    )
     parts[at] = b"\n".join(lines)
     sizes = b" ".join(str(len(part)).encode() for part in parts)
     head = re.sub(rb"tree_sizes=[\d ]*", b"tree_sizes=" + sizes, head)
@@ -190,7 +239,9 @@ def mutate_manifest(manifest: dict[str, Any], rng: random.Random) -> dict[str, A
     if kind < 0.2:
         del target[name]
     elif kind < 0.3:
-        target[rng.choice(("../x", "", "a\x00b", "x" * 500, "manifest.json", ".hidden"))] = target[name]
+        target[rng.choice(("../x", "", "a\x00b", "x" * 500, "manifest.json", ".hidden"))] = target[
+            name
+        ]
     else:
         target[name] = rng.choice(VALUES)
     return out
@@ -221,7 +272,7 @@ def mutate(directory: Path, seed: str) -> Case:
         body = how(body, rng)
     (directory / name).write_bytes(body)
     if name != "manifest.json":
-        from recsys.artefacts import sha256_of
+        from shortlist.recsys.store.artefacts import sha256_of
 
         manifest["files"][name] = {"size": len(body), "sha256": sha256_of(directory / name)}
         path.write_text(json.dumps(manifest))
@@ -230,7 +281,7 @@ def mutate(directory: Path, seed: str) -> Case:
 
 def attempt(directory: Path) -> str:
     """Loads a bundle as a process that serves does, and asks it; "refused", or "answered" by a sound list."""
-    from recsys.errors import BrokenRelease
+    from shortlist.recsys.errors import BrokenRelease
 
     try:
         served = _served(directory)
@@ -243,23 +294,31 @@ def _served(directory: Path) -> bool:
     """Whether known, fresh and explained answers are lists of different items with finite, falling scores."""
     from dataclasses import replace
 
-    from lambda_handler import live
-    from lambda_handler.answers import Filters, Shape
-    from recsys.settings import Settings
-    from recsys.wire import UserRecord
+    from shortlist.lambda_handler import live
+    from shortlist.lambda_handler.answers import Filters, Shape
+    from shortlist.recsys.settings import Settings
+    from shortlist.recsys.store.records import UserRecord
 
     settings = replace(Settings.from_env({}), artefacts=str(directory.parent))
     path = live.BundleLive(settings)
     loaded = path._bundle(directory.name)
     ids = loaded.bundle.catalogue.ids
-    known = UserRecord(tuple(ids[:5]), (1, 2, 3, 4, 5), (1.0, None, 5.0, 2.0, 3.0), 5, (), {"age": 30})
+    known = UserRecord(
+        tuple(ids[:5]), (1, 2, 3, 4, 5), (1.0, None, 5.0, 2.0, 3.0), 5, (), {"age": 30}
+    )
     answers = [
         path.recommend(directory.name, user, 10, Filters(), shape)
         for user in (known, UserRecord())
         for shape in (Shape(), Shape(diversity=0.5, explain=True))
     ]
-    answers += [path.popular(directory.name, 10, Filters()), path.trending(directory.name, 10, Filters())]
-    answers += [path.similar(directory.name, ids[0], 10, Filters()), path.rank(directory.name, known, ids[:8], Filters())]
+    answers += [
+        path.popular(directory.name, 10, Filters()),
+        path.trending(directory.name, 10, Filters()),
+    ]
+    answers += [
+        path.similar(directory.name, ids[0], 10, Filters()),
+        path.rank(directory.name, known, ids[:8], Filters()),
+    ]
     json.dumps(path.info(directory.name), allow_nan=False)
     return all(
         len({item.id for item in answer.items}) == len(answer.items) > 0
@@ -292,10 +351,16 @@ class _Worker:
     """A process that loads one directory again and again, with a bound on its memory."""
 
     def __init__(self, directory: Path) -> None:
-        environ = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+        environ = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path.cwd()),
+        }
         command = [sys.executable, __file__, "--worker", str(directory)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environ)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environ
+        )
 
     def outcome(self) -> str:
         """What the process says of the directory as it is now; or how it died."""
@@ -334,7 +399,10 @@ def work(directory: Path) -> None:
 def _where(error: BaseException) -> str:
     trace, at = error.__traceback__, ""
     while trace is not None:
-        at, trace = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
+        at, trace = (
+            f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}",
+            trace.tb_next,
+        )
     return at
 
 

@@ -15,8 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message
 
-from lambda_handler.entry import Adapter, MalformedRequest
-from lambda_handler.handler import _malformed
+from shortlist.lambda_handler.entry import Adapter, MalformedRequest
+from shortlist.lambda_handler.handler import _malformed
 
 SLACK_SECONDS = 5.0
 """By how much a busy machine may be late without anything being wrong."""
@@ -73,12 +73,19 @@ class Caller:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """Ends the thread."""
-        self._pool.submit(lambda: self._loop.run_until_complete(self._loop.shutdown_default_executor())).result()
+        self._pool.submit(
+            lambda: self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        ).result()
         self._pool.shutdown()
         self._loop.close()
         self._closed()
@@ -98,7 +105,12 @@ class Caller:
             Exception: whatever the app did not catch.
         """
         scope = _scope(method, target, headers or {"content-type": "application/json"})
-        return self._ended(self._pool.submit(lambda: self._loop.run_until_complete(_exchange(self._app, scope, body))), limit)
+        return self._ended(
+            self._pool.submit(
+                lambda: self._loop.run_until_complete(_exchange(self._app, scope, body))
+            ),
+            limit,
+        )
 
     def invoked(self, event: dict[str, Any], seconds: float) -> Reply:
         """As Lambda would, with so many seconds until the function is ended. Raises as `served`."""
@@ -149,7 +161,10 @@ def _scope(method: str, target: str | bytes, headers: Mapping[str, str]) -> dict
         "raw_path": path,
         "query_string": query,
         "root_path": "",
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in headers.items()
+        ],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
         "state": {},
@@ -169,7 +184,10 @@ async def _exchange(app: ASGIApp, scope: dict[str, Any], body: bytes) -> Reply:
         nonlocal status, headers
         if message["type"] == "http.response.start":
             status = message["status"]
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in message["headers"]}
+            headers = {
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in message["headers"]
+            }
         else:
             parts.append(message.get("body", b""))
 

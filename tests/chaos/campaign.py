@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from batch import publish
-from batch.console import Narrator
+from shortlist.batch import publish
+from shortlist.batch.progress import Narrator
 from tests.chaos import bundle_mutations
 from tests.chaos.fuzz_api import ApiFuzz
 from tests.chaos.fuzz_commands import CommandFuzz
@@ -107,7 +107,10 @@ def _lives(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
         life = live(ground, f"{task.seed} {at}")
         outcome.cases += 1
         outcome.counts += life.counts
-        outcome.findings += [f"{task.name(at)}  {wrong}\n    " + "\n    ".join(life.trace) for wrong in life.violations[:1]]
+        outcome.findings += [
+            f"{task.name(at)}  {wrong}\n    " + "\n    ".join(life.trace)
+            for wrong in life.violations[:1]
+        ]
     return outcome
 
 
@@ -129,7 +132,9 @@ def live(ground: Ground, seed: str, steps: int = STEPS) -> Life:
 
 def _bundles(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
     bundle = ground.worlds.by_name["plain"].work / "bundle"
-    for number, (case, told) in enumerate(bundle_mutations.campaign(bundle, task.seed + task.start, task.count)):
+    for number, (case, told) in enumerate(
+        bundle_mutations.campaign(bundle, task.seed + task.start, task.count)
+    ):
         outcome.cases += 1
         outcome.counts[f"bundles: {told if told in ('refused', 'answered') else 'wrong'}"] += 1
         if told not in ("refused", "answered"):
@@ -142,12 +147,18 @@ def published(ground: Ground, name: str) -> Iterator[Site]:
     """A service with the first world's release, and one process of the API."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        made = stack.enter_context(site(ground, home / "run", f"fuzz-{name}", in_s3=False, remembers=False))
+        made = stack.enter_context(
+            site(ground, home / "run", f"fuzz-{name}", in_s3=False, remembers=False)
+        )
         work = ground.worlds.by_name["plain"].work
         # Cases are many, and a busy machine is not what they look for.
-        made.settings = replace(made.settings, redis_url=f"unix://{ground.redis_path}", redis_timeout_ms=5000)
+        made.settings = replace(
+            made.settings, redis_url=f"unix://{ground.redis_path}", redis_timeout_ms=5000
+        )
         made.environ["REDIS_URL"] = made.settings.redis_url
-        publish.publish(work / "bundle", work / "lists", made.settings, Narrator(Console(file=io.StringIO())))
+        publish.publish(
+            work / "bundle", work / "lists", made.settings, Narrator(Console(file=io.StringIO()))
+        )
         made.start_process(0)
         yield made
 
@@ -183,10 +194,24 @@ def _settings(ground: Ground, name: str) -> Iterator[Fuzzer]:
     yield SettingsFuzz()
 
 
-FUZZERS = {"api": _api, "stored values": _store, "tables": _tables, "settings": _settings, "commands": _commands}
+FUZZERS = {
+    "api": _api,
+    "stored values": _store,
+    "tables": _tables,
+    "settings": _settings,
+    "commands": _commands,
+}
 """Makes what does the cases of a kind."""
 
-SIZES = {"faults": 4, "api": 2000, "stored values": 400, "bundles": 100, "tables": 400, "settings": 10_000, "commands": 250}
+SIZES = {
+    "faults": 4,
+    "api": 2000,
+    "stored values": 400,
+    "bundles": 100,
+    "tables": 400,
+    "settings": 10_000,
+    "commands": 250,
+}
 """Cases of one task, which share a service."""
 
 
@@ -201,7 +226,9 @@ def tasks(plan: dict[str, int], seed: int) -> list[Task]:
     return [task for _, task in sorted(spread, key=lambda pair: pair[0])]
 
 
-def campaign(todo: Sequence[Task], jobs: int, directory: Path, seconds: float, say: Callable[[str], None]) -> list[Outcome]:
+def campaign(
+    todo: Sequence[Task], jobs: int, directory: Path, seconds: float, say: Callable[[str], None]
+) -> list[Outcome]:
     """Runs the tasks in `jobs` processes, until `seconds` are over; gives what came of those that were begun."""
     ends = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")
@@ -264,7 +291,9 @@ class Worker:
         code = self._process.exitcode
         self.pipe.close()
         self._start()
-        return Outcome(self.task.kind, 0, Counter(), [f"{self.task}: the process died or hung ({code})"])
+        return Outcome(
+            self.task.kind, 0, Counter(), [f"{self.task}: the process died or hung ({code})"]
+        )
 
     def kill(self) -> None:
         """Ends it at once."""
@@ -303,7 +332,9 @@ def _work(pipe: Connection, directory: Path) -> None:
 def total(outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
     """The outcomes by kind."""
     out: dict[str, Outcome] = {}
-    for kind, group in itertools.groupby(sorted(outcomes, key=lambda each: each.kind), key=lambda each: each.kind):
+    for kind, group in itertools.groupby(
+        sorted(outcomes, key=lambda each: each.kind), key=lambda each: each.kind
+    ):
         out[kind] = Outcome(kind)
         for each in group:
             out[kind].cases += each.cases

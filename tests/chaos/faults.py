@@ -110,7 +110,8 @@ def _forged_bundles(site: Site) -> None:
     for path in site.settings.bundle_dir.glob("shortlist/*"):
         other = (
             "shifted"
-            if (path / "catalog.msgpack").exists() and b"plain: " in (path / "catalog.msgpack").read_bytes()
+            if (path / "catalog.msgpack").exists()
+            and b"plain: " in (path / "catalog.msgpack").read_bytes()
             else "plain"
         )
         if (path / "manifest.json").exists():
@@ -133,7 +134,9 @@ HARMS: dict[str, Harm] = {
     "Redis cuts replies short": _redis(Fault(cut_after=25, share=0.5)),
     "Redis is a read-only replica": Harm(_replica("yes"), _primary),
     "Redis is a replica without its primary": Harm(_replica("no"), _primary),
-    "Redis is full": Harm(_configured(maxmemory_policy="noeviction", maxmemory="1"), _configured(maxmemory="0")),
+    "Redis is full": Harm(
+        _configured(maxmemory_policy="noeviction", maxmemory="1"), _configured(maxmemory="0")
+    ),
     "Redis evicts what has a time to live": Harm(
         _evicting, _configured(maxmemory="0", maxmemory_policy="noeviction"), redis_evicts=True
     ),

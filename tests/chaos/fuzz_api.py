@@ -1,7 +1,7 @@
 """Requests that the document describes, and others: by each way in, to each route, with values that break things.
 
-Whatever comes is answered, by an error in the envelope where it must be; never by a traceback, nor by another 5xx than a 503
-that says why.
+Whatever comes is answered, by an error in the envelope where it must be; never by a traceback, nor
+by another 5xx than a 503 that says why.
 """
 
 from __future__ import annotations
@@ -63,43 +63,78 @@ class ApiFuzz:
         wild = rng.choice(WILD)
         target = self._target(path, operation, rng, wild)
         if rng.random() < 0.05:
-            method = rng.choice(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY", "get", "X" * 50))
-        body = self._body(operation, rng, wild) if "requestBody" in operation or rng.random() < 0.05 else b""
+            method = rng.choice(
+                (
+                    "GET",
+                    "HEAD",
+                    "POST",
+                    "PUT",
+                    "PATCH",
+                    "DELETE",
+                    "OPTIONS",
+                    "TRACE",
+                    "QUERY",
+                    "get",
+                    "X" * 50,
+                )
+            )
+        body = (
+            self._body(operation, rng, wild)
+            if "requestBody" in operation or rng.random() < 0.05
+            else b""
+        )
         headers = _headers(rng, wild)
         try:
             reply = self._sent(method, target, body, headers, rng)
         except Exception as error:  # noqa: BLE001 - any exception here is what is looked for
-            return f"{type(error).__name__}: {error} at {method} {target!r} {headers} {body[:500]!r}"
+            return (
+                f"{type(error).__name__}: {error} at {method} {target!r} {headers} {body[:500]!r}"
+            )
         self.counts[f"api: {reply.status}"] += 1
         wrong = _wrong(reply, method)
         return f"{wrong}: {reply} at {method} {target!r} {headers} {body[:500]!r}" if wrong else ""
 
-    def _sent(self, method: str, target: bytes, body: bytes, headers: dict[str, str], rng: random.Random) -> Reply:
+    def _sent(
+        self, method: str, target: bytes, body: bytes, headers: dict[str, str], rng: random.Random
+    ) -> Reply:
         """By a server, or by one of the ways into a Lambda."""
         way = rng.choice((None, None, None, *WAYS.values()))
         if way is None:
             return self._process.served(method, target, body, headers, SECONDS)
         event = way(method, target.decode("utf-8", "replace"))
         encoded = rng.random() < 0.5
-        event["body"] = base64.b64encode(body).decode() if encoded else body.decode("utf-8", "replace")
+        event["body"] = (
+            base64.b64encode(body).decode() if encoded else body.decode("utf-8", "replace")
+        )
         event["isBase64Encoded"] = encoded
         return self._process.invoked(with_headers(event, headers), SECONDS)
 
-    def _target(self, path: str, operation: dict[str, Any], rng: random.Random, wild: float) -> bytes:
+    def _target(
+        self, path: str, operation: dict[str, Any], rng: random.Random, wild: float
+    ) -> bytes:
         parts = []
         for part in path.split("/"):
             named = part.startswith("{")
             plain = rng.choice(self._texts) if named and rng.random() > wild else nasty.text(rng)
-            parts.append(nasty.segment(plain, rng) if named or rng.random() < wild / 4 else part.encode())
-        pairs = [(p["name"], p["schema"]) for p in operation.get("parameters", ()) if p["in"] == "query"]
+            parts.append(
+                nasty.segment(plain, rng) if named or rng.random() < wild / 4 else part.encode()
+            )
+        pairs = [
+            (p["name"], p["schema"]) for p in operation.get("parameters", ()) if p["in"] == "query"
+        ]
         query = []
         for name, schema in pairs:
             if rng.random() < 0.5:
                 content = self._schemas(rng, wild).value(schema)
                 values = content if isinstance(content, list) else [content]
-                query += [f"{name}={quote(str(value).encode('utf-8', 'replace'))}".encode() for value in values]
+                query += [
+                    f"{name}={quote(str(value).encode('utf-8', 'replace'))}".encode()
+                    for value in values
+                ]
         if rng.random() < wild:
-            query.append(nasty.segment(nasty.text(rng), rng) + b"=" + nasty.segment(nasty.text(rng), rng))
+            query.append(
+                nasty.segment(nasty.text(rng), rng) + b"=" + nasty.segment(nasty.text(rng), rng)
+            )
         return b"/".join(parts) + (b"?" + b"&".join(query) if query else b"")
 
     def _schemas(self, rng: random.Random, wild: float) -> nasty.Schemas:
@@ -117,7 +152,9 @@ def _headers(rng: random.Random, wild: float) -> dict[str, str]:
     for name, values in HEADERS.items():
         if rng.random() < wild / 3:
             headers[name] = rng.choice(values)
-    return {name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()}
+    return {
+        name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()
+    }
 
 
 def _wrong(reply: Reply, method: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from batch.cli import main
+from shortlist.batch.cli import main
 from tests.chaos import nasty
 from tests.chaos.service import Site
 
@@ -21,7 +21,13 @@ STATUSES = (0, 1, 2, 75, 130)
 ENDLESS = ("serve", "redis", "local", "demo", "invoke", "data fetch")
 """Commands that would serve or download if they were called well; here something is always wrong with the call."""
 
-WRONG = (["--no-such-option"], ["--port", "x"], ["--port"], ["extra", "arguments", "here"], ["--help"])
+WRONG = (
+    ["--no-such-option"],
+    ["--port", "x"],
+    ["--port"],
+    ["extra", "arguments", "here"],
+    ["--help"],
+)
 WORDS = (
     "--",
     "-",
@@ -49,7 +55,11 @@ class CommandFuzz:
         self._environ = site.environ
         self.counts: Counter[str] = Counter()
         # None of them is a table of interactions, so that nothing is trained.
-        self._tables = [str(site.worlds.by_name["plain"].items), str(directory), str(directory / "none.csv")]
+        self._tables = [
+            str(site.worlds.by_name["plain"].items),
+            str(directory),
+            str(directory / "none.csv"),
+        ]
         self._versions = [site.store.release().current]
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +115,13 @@ class CommandFuzz:
         return [value] if isinstance(parameter, click.Argument) else [parameter.opts[0], value]
 
 
-def _leaves(command: click.Command, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], click.Command]]:
+def _leaves(
+    command: click.Command, path: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], click.Command]]:
     if not isinstance(command, click.Group):
         return [(path, command)]
-    return [leaf for name in sorted(command.commands) for leaf in _leaves(command.commands[name], (*path, name))]
+    return [
+        leaf
+        for name in sorted(command.commands)
+        for leaf in _leaves(command.commands[name], (*path, name))
+    ]

@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from recsys.errors import InvalidInput
-from recsys.settings import Settings
-from recsys.store import open_store
+from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.redis import open_store
 from tests.chaos import nasty
 
 PASSWORD = "s3cr3t-Pa55"  # noqa: S105 - it is looked for
@@ -23,7 +23,14 @@ URLS = (
         "redis://[::1]:6379",
         "redis://h",
     ),
-    *("redis://:{p}@h:6379", "rediss://u:{p}@h", "redis://u:{p}#x@h", "redis://u:{p}/y@h", "redis://u:{p}?z@h", "redis://{p}@h"),
+    *(
+        "redis://:{p}@h:6379",
+        "rediss://u:{p}@h",
+        "redis://u:{p}#x@h",
+        "redis://u:{p}/y@h",
+        "redis://u:{p}?z@h",
+        "redis://{p}@h",
+    ),
     *(
         "redis://u:{p}@h:99999",
         "redis://u:{p}@h:port",
@@ -38,7 +45,14 @@ URLS = (
         "redis://h/3?cluster=true",
         "redis://u:{p}@h?x=y",
     ),
-    *("http://u:{p}@h", "redis:/u:{p}@h", "redis//:{p}@h", "redis://u:{p}@h:6379:6380", "redis://u:%zz{p}@h", "redis://u:{p}@"),
+    *(
+        "http://u:{p}@h",
+        "redis:/u:{p}@h",
+        "redis//:{p}@h",
+        "redis://u:{p}@h:6379:6380",
+        "redis://u:%zz{p}@h",
+        "redis://u:{p}@",
+    ),
     *(
         "redis://u:{p}@h?password={p}",
         "redis://h?socket_timeout={p}",
@@ -102,12 +116,17 @@ class SettingsFuzz:
 
     def case(self, rng: random.Random) -> str:
         """Reads one environment; gives what is wrong with the outcome."""
-        environ = {name: _value(name, rng) for name in rng.sample(self._names, rng.choice((1, 1, 2, 5, len(self._names))))}
+        environ = {
+            name: _value(name, rng)
+            for name in rng.sample(self._names, rng.choice((1, 1, 2, 5, len(self._names))))
+        }
         try:
             settings = Settings.from_env(environ)
             shown = repr(settings)
             if "cluster=" not in settings.redis_url:  # which would connect
-                store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
+                store = open_store(
+                    settings.redis_url, settings.namespace, settings.redis_timeout_ms
+                )
                 shown += repr(store.redis)
                 store.close()
         except InvalidInput as error:
@@ -128,7 +147,17 @@ def _value(name: str, rng: random.Random) -> str:
     if kind < 0.4:
         return rng.choice(PLAIN)
     if kind < 0.7:
-        return str(rng.choice((*nasty.NUMBERS[:-1], float("nan"), float("inf"), rng.randrange(-10, 2000), rng.random())))
+        return str(
+            rng.choice(
+                (
+                    *nasty.NUMBERS[:-1],
+                    float("nan"),
+                    float("inf"),
+                    rng.randrange(-10, 2000),
+                    rng.random(),
+                )
+            )
+        )
     if kind < 0.75:
         return "9" * rng.choice((20, 400, 5000))
     return nasty.text(rng).encode("utf-8", "replace").decode()

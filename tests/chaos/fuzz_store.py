@@ -1,7 +1,7 @@
 """Values in Redis that are not what they should be: one at a time, of every key that the service has.
 
-A value that cannot be read costs itself. Nobody gets a 5xx but a 503 that says why, and users whom it does not concern get
-what they got before.
+A value that cannot be read costs itself. Nobody gets a 5xx but a 503 that says why, and users whom
+it does not concern get what they got before.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 import msgpack
 
-from batch import online, releases
-from batch.drain import drain
-from batch.publish import retire_superseded
-from batch.served_skew import served_skew
-from recsys.errors import ShortlistError
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
+from shortlist.batch import online, release_admin
+from shortlist.batch.drain import drain
+from shortlist.batch.publish import retire_superseded
+from shortlist.batch.served_skew import served_skew
+from shortlist.recsys.errors import ShortlistError
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
 from tests.chaos import invariants, nasty
 from tests.chaos.bundle_mutations import MUTATIONS
 from tests.chaos.caller import Reply
@@ -52,7 +52,14 @@ class StoreFuzz:
     def _prepare(self) -> None:
         """Something of every kind: events, marks, live results, a blocked item, tallies, a canary's and a lease's place."""
         for number, user in enumerate(self._users[:12]):
-            events = [{"event_id": f"e{number}", "user_id": user, "item_id": self._items[number], "timestamp": NOW + number}]
+            events = [
+                {
+                    "event_id": f"e{number}",
+                    "user_id": user,
+                    "item_id": self._items[number],
+                    "timestamp": NOW + number,
+                }
+            ]
             self._call("POST", "/v1/events", {"events": events})
             self._call("POST", "/recommend", {"user_id": user, "diversity": 0.3})
         self._call("POST", f"/v1/items/{self._items[-1]}/block")
@@ -99,7 +106,11 @@ class StoreFuzz:
                 return f"set to {value[:200]!r}"
             case "hash":
                 fields = sorted(self._redis.hkeys(key))
-                field = rng.choice(fields) if rng.random() < 0.9 else nasty.text(rng).encode("utf-8", "replace")
+                field = (
+                    rng.choice(fields)
+                    if rng.random() < 0.9
+                    else nasty.text(rng).encode("utf-8", "replace")
+                )
                 value = _junk(self._redis.hget(key, field) or b"", rng)
                 self._redis.hset(key, field, value)
                 if rng.random() < 0.1:
@@ -126,10 +137,19 @@ class StoreFuzz:
         victim = named[1].decode() if named else rng.choice(self._users)
         other = rng.choice([user for user in self._users[:-1] if user != victim])
         item = rng.choice(self._items)
-        event = {"event_id": nasty.text(rng)[:200] or "e", "user_id": victim, "item_id": item, "timestamp": NOW}
+        event = {
+            "event_id": nasty.text(rng)[:200] or "e",
+            "user_id": victim,
+            "item_id": item,
+            "timestamp": NOW,
+        }
         calls: list[tuple[str, str, Any]] = [
             ("POST", "/recommend", {"user_id": victim, "k": rng.choice((1, 10, 100))}),
-            ("POST", "/recommend", {"user_id": victim, "k": 5, "use_cache": False, "explain": True}),
+            (
+                "POST",
+                "/recommend",
+                {"user_id": victim, "k": 5, "use_cache": False, "explain": True},
+            ),
             ("POST", "/recommend", {"user_id": victim, "diversity": 0.3}),
             ("POST", "/v1/events", {"events": [event]}),
             *rng.sample(
@@ -164,7 +184,11 @@ class StoreFuzz:
         reply = self._call("POST", "/recommend", {"user_id": user, "k": 5})
         if isinstance(reply, str):
             return reply
-        sound = reply.status == 200 and not reply.body["degraded"] and reply.body["source"] in ("batch", "live")
+        sound = (
+            reply.status == 200
+            and not reply.body["degraded"]
+            and reply.body["source"] in ("batch", "live")
+        )
         return "" if sound else f"another user, {user}, is affected: {reply}"
 
     def _call(self, method: str, target: str, body: Any = None) -> Reply | str:
@@ -179,8 +203,8 @@ class StoreFuzz:
         settings = self._site.settings
         readers: list[Callable[[], object]] = [
             lambda: drain(EventLog(self._site.store), open_event_files(str(self._site.events))),
-            lambda: list(releases.listing(settings)),
-            lambda: releases.shadow(settings, self._site.store.release().current, 20, 5),
+            lambda: list(release_admin.listing(settings)),
+            lambda: release_admin.shadow(settings, self._site.store.release().current, 20, 5),
             lambda: retire_superseded(self._site.store, 1000, lambda: None),
             lambda: served_skew(settings),
             lambda: online.report(online.online(settings, 7, str(self._site.events), float(NOW))),
@@ -209,7 +233,9 @@ def _junk(value: bytes, rng: random.Random) -> bytes:
     if kind < 0.7 and value:
         return _retyped(value, rng)
     if kind < 0.8:
-        return rng.choice((b"", b"0", b"-1", b"9" * 30, b"\xff" * 20, b"\xc1", b"\x00" * 100, b"1.5", b"nan"))
+        return rng.choice(
+            (b"", b"0", b"-1", b"9" * 30, b"\xff" * 20, b"\xc1", b"\x00" * 100, b"1.5", b"nan")
+        )
     return msgpack.packb(_packable(nasty.value(rng)), use_bin_type=True)
 
 

@@ -16,21 +16,73 @@ from typing import Any
 
 import polars as pl
 
-from recsys import data
-from recsys.errors import InvalidInput
+from shortlist.recsys import data
+from shortlist.recsys.errors import InvalidInput
 from tests.chaos import nasty
 from tests.chaos.bundle_mutations import MUTATIONS
 
 ROWS = 24
 TIMES = (
-    *(0, -1, 1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 20240102154356, 2**31, 2**53, 2**63 - 1, 0.5, float("nan")),
-    *("2024-01-02", "2024-01-02T03:04:05Z", "2023-11-14 22:15:01+00", "14/11/2023", "now", "1700000000", "Tue, 14 Nov 2023", ""),
+    *(
+        0,
+        -1,
+        1_700_000_000,
+        1_700_000_000_000,
+        1_700_000_000_000_000,
+        20240102154356,
+        2**31,
+        2**53,
+        2**63 - 1,
+        0.5,
+        float("nan"),
+    ),
+    *(
+        "2024-01-02",
+        "2024-01-02T03:04:05Z",
+        "2023-11-14 22:15:01+00",
+        "14/11/2023",
+        "now",
+        "1700000000",
+        "Tue, 14 Nov 2023",
+        "",
+    ),
 )
 WEIGHTS = (0, 1, 5, -1, 1e38, 1e39, float("nan"), float("inf"), "5", "five", "", None, True)
-CATEGORIES = (["a", "b"], [], None, "a|b", "['a', 'b']", [["a"]], [None], "", "|", b"a", {"a": 1}, ["a" * 5000])
+CATEGORIES = (
+    ["a", "b"],
+    [],
+    None,
+    "a|b",
+    "['a', 'b']",
+    [["a"]],
+    [None],
+    "",
+    "|",
+    b"a",
+    {"a": 1},
+    ["a" * 5000],
+)
 CASTS = (
-    *(pl.String, pl.Int8, pl.Int64, pl.UInt64, pl.Float32, pl.Float64, pl.Boolean, pl.Binary, pl.Categorical, pl.Date),
-    *(pl.Datetime("ns"), pl.Datetime("ms", "Europe/Berlin"), pl.Duration("us"), pl.Decimal(38, 2), pl.List(pl.String), pl.Null),
+    *(
+        pl.String,
+        pl.Int8,
+        pl.Int64,
+        pl.UInt64,
+        pl.Float32,
+        pl.Float64,
+        pl.Boolean,
+        pl.Binary,
+        pl.Categorical,
+        pl.Date,
+    ),
+    *(
+        pl.Datetime("ns"),
+        pl.Datetime("ms", "Europe/Berlin"),
+        pl.Duration("us"),
+        pl.Decimal(38, 2),
+        pl.List(pl.String),
+        pl.Null,
+    ),
 )
 NAMES = (
     "_file",
@@ -75,7 +127,9 @@ class TableFuzz:
         if rng.random() < 0.2:
             options["positive_rating"] = rng.choice((0.0, 3.0, -1.0, 1e39, float("nan")))
         try:
-            loaded = data.load(interactions, items, users, rejects=self._directory / "rejects.parquet", **options)
+            loaded = data.load(
+                interactions, items, users, rejects=self._directory / "rejects.parquet", **options
+            )
         except InvalidInput as error:
             self.counts["tables: refused"] += 1
             return "" if str(error).strip() else f"a refusal without a word: {paths}"
@@ -107,14 +161,27 @@ def _ids(prefix: str, rng: random.Random, wild: float) -> list[Any]:
 
 
 def _scalar(rng: random.Random) -> Any:
-    value = rng.choice((nasty.text(rng), rng.choice(nasty.NUMBERS), None, True, float("nan"), b"\xff", 6.352843280556901e17))
+    value = rng.choice(
+        (
+            nasty.text(rng),
+            rng.choice(nasty.NUMBERS),
+            None,
+            True,
+            float("nan"),
+            b"\xff",
+            6.352843280556901e17,
+        )
+    )
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _column(values: list[Any]) -> pl.Series:
     """A column of one type, which Polars is helped to find."""
     numbers = all(isinstance(value, int | float | None) for value in values)
-    for read in ((lambda value: value), *([lambda value: None if value is None else float(value)] if numbers else [])):
+    for read in (
+        (lambda value: value),
+        *([lambda value: None if value is None else float(value)] if numbers else []),
+    ):
         try:
             return pl.Series([read(value) for value in values], strict=True)
         except (TypeError, OverflowError, ValueError, pl.exceptions.PolarsError):
@@ -124,13 +191,20 @@ def _column(values: list[Any]) -> pl.Series:
 
 def _drawn(values: tuple[Any, ...], plain: Any, rng: random.Random, wild: float) -> list[Any]:
     chosen = rng.choice(values)
-    return [rng.choice(values) if rng.random() < wild / 2 else (chosen if wild > 0.3 else plain) for _ in range(ROWS)]
+    return [
+        rng.choice(values) if rng.random() < wild / 2 else (chosen if wild > 0.3 else plain)
+        for _ in range(ROWS)
+    ]
 
 
 def _interactions(rng: random.Random, wild: float) -> pl.DataFrame:
     times = [1_700_000_000 + number for number in range(ROWS)]
     times = [rng.choice(TIMES) if rng.random() < wild / 2 else when for when in times]
-    columns: dict[str, list[Any]] = {"user_id": _ids("u", rng, wild), "item_id": _ids("i", rng, wild), "timestamp": times}
+    columns: dict[str, list[Any]] = {
+        "user_id": _ids("u", rng, wild),
+        "item_id": _ids("i", rng, wild),
+        "timestamp": times,
+    }
     for name in ("rating", "weight", "event_type"):
         if rng.random() < 0.3:
             columns[name] = _drawn(WEIGHTS, 3.0, rng, wild)
@@ -139,7 +213,11 @@ def _interactions(rng: random.Random, wild: float) -> pl.DataFrame:
 
 def _items(rng: random.Random, wild: float) -> pl.DataFrame:
     columns: dict[str, list[Any]] = {"item_id": _ids("i", rng, wild)}
-    for name, values, plain in (("title", nasty.TEXTS, "A title"), ("categories", CATEGORIES, "a|b"), ("year", TIMES, 1999)):
+    for name, values, plain in (
+        ("title", nasty.TEXTS, "A title"),
+        ("categories", CATEGORIES, "a|b"),
+        ("year", TIMES, 1999),
+    ):
         if rng.random() < 0.7:
             columns[name] = _drawn(values, plain, rng, wild)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})

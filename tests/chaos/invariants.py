@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from recsys import data
-from recsys.errors import ShortlistError, StoreUnavailable
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.wire import UserRecord, unpack_user
+from shortlist.recsys import data
+from shortlist.recsys.errors import ShortlistError, StoreUnavailable
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import UserRecord, unpack_user
 from tests.chaos.caller import Reply
 from tests.chaos.ledger import Ledger
 from tests.chaos.service import Site
@@ -47,7 +47,11 @@ def of_any(reply: Reply) -> str:
 
 def of_refusal(reply: Reply) -> str:
     """Whether a failure names a user, which it may not do: it ends in logs."""
-    return "a refusal names a user" if reply.status in REFUSALS and NAMED.search(reply.raw.decode("utf-8", "replace")) else ""
+    return (
+        "a refusal names a user"
+        if reply.status in REFUSALS and NAMED.search(reply.raw.decode("utf-8", "replace"))
+        else ""
+    )
 
 
 def of_log(lines: Sequence[str]) -> list[str]:
@@ -76,7 +80,11 @@ def of_items(site: Site, version: str, items: Sequence[dict[str, Any]]) -> str:
     ids = [item["item_id"] for item in items]
     if len(set(ids)) != len(ids):
         return "an item twice"
-    return "" if [item["rank"] for item in items] == list(range(1, len(items) + 1)) else "ranks that are no order"
+    return (
+        ""
+        if [item["rank"] for item in items] == list(range(1, len(items) + 1))
+        else "ranks that are no order"
+    )
 
 
 def _world_of(site: Site, version: str) -> Any:
@@ -86,7 +94,9 @@ def _world_of(site: Site, version: str) -> Any:
             count = site.artefacts().manifest(version)["data"]["n_items"]
         except ShortlistError:
             return None
-        site.versions[version] = next(w.name for w in site.worlds.by_name.values() if len(w.titles) == count)
+        site.versions[version] = next(
+            w.name for w in site.worlds.by_name.values() if len(w.titles) == count
+        )
     return site.worlds.by_name[site.versions[version]]
 
 
@@ -96,7 +106,11 @@ def of_source(ledger: Ledger, user: str, told: dict[str, Any]) -> str:
         return "an answer from what is known of a deleted user"
     if ledger.is_known(user) and told["source"] == "popular" and not told["degraded"]:
         return "a known user is taken for a stranger, without a flag"
-    return "a stale answer without a flag" if told["source"] == "stale" and not told["degraded"] else ""
+    return (
+        "a stale answer without a flag"
+        if told["source"] == "stale" and not told["degraded"]
+        else ""
+    )
 
 
 def of_release(site: Site, *, must: bool, users: Sequence[str] = ()) -> list[str]:
@@ -106,18 +120,33 @@ def of_release(site: Site, *, must: bool, users: Sequence[str] = ()) -> list[str
         if pointer is None:
             return ["the pointer to the serving release is gone"] if must else []
         whole = site.store.is_whole(pointer.current)
-        lacking = [u for u, packed in zip(users, site.store.lists(pointer.current, users), strict=True) if packed is None]
+        lacking = [
+            u
+            for u, packed in zip(users, site.store.lists(pointer.current, users), strict=True)
+            if packed is None
+        ]
     except StoreUnavailable:  # a fault lasts: it is looked at when that is over
         return []
     if pointer.current not in site.artefacts().versions():
         return [f"the pointer leads to {pointer.current}, which is not among the artefacts"]
     wrong = [] if whole else [f"release {pointer.current} serves, and is not whole in Redis"]
-    return [*wrong, *([f"release {pointer.current} serves, and lacks the lists of {lacking}"] if lacking else [])]
+    return [
+        *wrong,
+        *(
+            [f"release {pointer.current} serves, and lacks the lists of {lacking}"]
+            if lacking
+            else []
+        ),
+    ]
 
 
 def of_events(site: Site, ledger: Ledger) -> list[str]:
     """After the last night: each event that was accepted is in the next training once, and in its user's record."""
-    drained = Counter(row for frame in _drained(site) for row in frame.select("user_id", "event_id").unique().rows())
+    drained = Counter(
+        row
+        for frame in _drained(site)
+        for row in frame.select("user_id", "event_id").unique().rows()
+    )
     lost = sorted(set(ledger.owed) - set(drained))
     strange = sorted(set(drained) - set(ledger.owed) - set(ledger.perhaps))
     wrong = [f"events that were accepted are in no file: {lost}"] if lost else []
@@ -133,7 +162,11 @@ def of_events(site: Site, ledger: Ledger) -> list[str]:
 
 def of_records(site: Site, ledger: Ledger) -> list[str]:
     """After a night: each event that was accepted is in its user's record, be it from before the drain or after it."""
-    return [wrong for sent in ledger.owed.values() for wrong in _of_record(site, sent.user, sent.item, sent.time)]
+    return [
+        wrong
+        for sent in ledger.owed.values()
+        for wrong in _of_record(site, sent.user, sent.item, sent.time)
+    ]
 
 
 def _of_record(site: Site, user: str, item: str, when: int) -> list[str]:
@@ -156,10 +189,14 @@ def _learnt(site: Site) -> Counter[tuple[str, str, int]]:
     table = site.directory / "now.parquet"
     site.table.write_parquet(table)
     items = site.worlds.by_name["plain"].items
-    loaded = data.load(str(table), str(items), events=str(site.events), is_forgotten=site.store.is_deleted()).dataset
+    loaded = data.load(
+        str(table), str(items), events=str(site.events), is_forgotten=site.store.is_deleted()
+    ).dataset
     events, ids = loaded.events, loaded.catalogue.ids
     columns = (events.user.tolist(), events.item.tolist(), events.time.tolist())
-    return Counter((loaded.user_ids[user], ids[item], when) for user, item, when in zip(*columns, strict=True))
+    return Counter(
+        (loaded.user_ids[user], ids[item], when) for user, item, when in zip(*columns, strict=True)
+    )
 
 
 def of_deleted(site: Site, ledger: Ledger) -> list[str]:
@@ -167,17 +204,29 @@ def of_deleted(site: Site, ledger: Ledger) -> list[str]:
     names = {user: user.encode() for user in ledger.deleted}
     wrong = []
     for place, content in _stored(site):
-        wrong += [f"{user} was deleted, and is in {place}" for user, name in names.items() if name in content]
+        wrong += [
+            f"{user} was deleted, and is in {place}"
+            for user, name in names.items()
+            if name in content
+        ]
     for frame in _drained(site):
-        wrong += [f"{user} was deleted, and is in a file of events" for user in names if user in set(frame["user_id"])]
+        wrong += [
+            f"{user} was deleted, and is in a file of events"
+            for user in names
+            if user in set(frame["user_id"])
+        ]
     learnt = {user for user, _, _ in _learnt(site)}
-    return wrong + [f"{user} was deleted, and is in the next training" for user in names if user in learnt]
+    return wrong + [
+        f"{user} was deleted, and is in the next training" for user in names if user in learnt
+    ]
 
 
 def of_nobody(site: Site, user: str) -> list[str]:
     """Whether Redis has nothing under the name of a user who was deleted."""
     keys = site.store.redis.scan_iter(f"{site.settings.namespace}:*", count=1000)
-    return [f"{user} was deleted, and there is {key!r}" for key in keys if f"{{{user}}}".encode() in key]
+    return [
+        f"{user} was deleted, and there is {key!r}" for key in keys if f"{{{user}}}".encode() in key
+    ]
 
 
 def _stored(site: Site) -> Iterator[tuple[str, bytes]]:
@@ -199,5 +248,7 @@ def _content(client: Any, key: bytes) -> bytes:
         case b"set":
             return b"\n".join(client.smembers(key))
         case b"stream":
-            return b"\n".join(value for _, fields in client.xrange(key) for value in fields.values())
+            return b"\n".join(
+                value for _, fields in client.xrange(key) for value in fields.values()
+            )
     return b""

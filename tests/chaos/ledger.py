@@ -27,15 +27,22 @@ class Sent:
 
     def body(self) -> dict[str, object]:
         """As it is sent."""
-        return {"event_id": self.event_id, "user_id": self.user, "item_id": self.item, "timestamp": self.time}
+        return {
+            "event_id": self.event_id,
+            "user_id": self.user,
+            "item_id": self.item,
+            "timestamp": self.time,
+        }
 
 
 @dataclass
 class Ledger:
     """What the service owes.
 
-    owed: events that it accepted, and must neither lose nor double; unsure: events whose sending failed, to be sent again;
-    perhaps: events of which nobody can say more (Redis forgot them, or their user's deletion failed half-way).
+    owed: events that it accepted, and must neither lose nor double; unsure: events whose sending
+    failed, to be sent again;
+    perhaps: events of which nobody can say more (Redis forgot them, or their user's deletion failed
+    half-way).
     deleted, unsure_deleted: users likewise. blocked, unsure_blocked: items likewise.
     had: items of events that the service knows of, by user.
     """
@@ -103,7 +110,11 @@ class Ledger:
         """A batch has begun to learn from a table: from now on answers may be by it or by those before."""
         rows = table.group_by("user_id").agg("item_id").rows()
         items = {user: set(found) for user, found in rows}
-        self.floor = items if self.floor is None else {u: kept & items.get(u, set()) for u, kept in self.floor.items()}
+        self.floor = (
+            items
+            if self.floor is None
+            else {u: kept & items.get(u, set()) for u, kept in self.floor.items()}
+        )
 
     def seen(self, user: str) -> set[str]:
         """Items that an answer for the user may not have."""

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from recsys.errors import ShortlistError
+from shortlist.recsys.errors import ShortlistError
 from tests.chaos import invariants, nights
 from tests.chaos.caller import Overdue, Reply, with_headers
 from tests.chaos.faults import HARMS
@@ -80,7 +80,9 @@ class Life:
         self._settle()
 
     def _step(self) -> None:
-        name = self.rng.choices(list(STEPS_BY_NAME), [weight for weight, _ in STEPS_BY_NAME.values()])[0]
+        name = self.rng.choices(
+            list(STEPS_BY_NAME), [weight for weight, _ in STEPS_BY_NAME.values()]
+        )[0]
         self.trace.append(f"{len(self.trace):3} {name}" + (f" [{self.harm}]" if self.harm else ""))
         STEPS_BY_NAME[name][1](self)
 
@@ -92,7 +94,9 @@ class Life:
 
     # Requests
 
-    def _call(self, method: str, target: str, body: object = None, number: int | None = None) -> Reply | None:
+    def _call(
+        self, method: str, target: str, body: object = None, number: int | None = None
+    ) -> Reply | None:
         """A request to one of the processes, checked for what every answer must be; None where it never came."""
         number = self.rng.randrange(PROCESSES) if number is None else number
         process = self.site.processes[number]
@@ -139,7 +143,9 @@ class Life:
         self.counts["degraded answers"] += reply.body["degraded"]
         return reply
 
-    def _check_list(self, reply: Reply, items: Sequence[dict[str, Any]], hidden: set[str], seen: set[str]) -> None:
+    def _check_list(
+        self, reply: Reply, items: Sequence[dict[str, Any]], hidden: set[str], seen: set[str]
+    ) -> None:
         told = reply.body
         wrong = invariants.of_items(self.site, told["model_version"], items)
         shown = {item["item_id"] for item in items}
@@ -168,7 +174,9 @@ class Life:
         self._call("GET", f"/v1/items/{item}")
         self._call("GET", "/health/ready")
         reply = self._call(
-            "POST", "/v1/rank", {"user_id": self._users(1)[0], "items": self.rng.sample(self.site.worlds.items, 5)}
+            "POST",
+            "/v1/rank",
+            {"user_id": self._users(1)[0], "items": self.rng.sample(self.site.worlds.items, 5)},
         )
         if reply is not None and reply.status == 200:
             self._check_list(reply, reply.body["items"], set(), set())
@@ -177,7 +185,9 @@ class Life:
         """Events, some of them twice, in any order."""
         events = self._events(self.rng.choice([1, 2, 6]))
         if self.rng.random() < 0.3 and self.ledger.owed:
-            events += self.rng.sample(list(self.ledger.owed.values()), min(2, len(self.ledger.owed)))
+            events += self.rng.sample(
+                list(self.ledger.owed.values()), min(2, len(self.ledger.owed))
+            )
         if self.rng.random() < 0.3:
             events += self.rng.sample(events, 1)
         self.rng.shuffle(events)
@@ -185,7 +195,9 @@ class Life:
 
     def _send(self, events: list[Sent], number: int | None = None) -> bool:
         """Sends events, and gives whether the service has said that it has them."""
-        reply = self._call("POST", "/v1/events", {"events": [event.body() for event in events]}, number)
+        reply = self._call(
+            "POST", "/v1/events", {"events": [event.body() for event in events]}, number
+        )
         if reply is None or reply.status != 200:
             self.ledger.failed(events)
             self._note(f"{len(events)} -> {_told(reply)}")
@@ -193,31 +205,45 @@ class Life:
         told = reply.body
         rejected = {at["index"]: at["code"] for at in told["rejected"]}
         for at, code in rejected.items():
-            if code != "deleted_user" or events[at].user not in self.ledger.deleted | self.ledger.unsure_deleted:
+            if (
+                code != "deleted_user"
+                or events[at].user not in self.ledger.deleted | self.ledger.unsure_deleted
+            ):
                 self._violation(f"a sound event was refused: {events[at]}: {told}")
         if told["accepted"] + told["duplicates"] + len(rejected) != len(events):
             self._violation(f"{len(events)} events, and the answer {told}")
         self.ledger.accepted(event for at, event in enumerate(events) if at not in rejected)
         self.counts["events accepted"] += told["accepted"]
-        self._note(f"{[e.key for e in events]} -> {told['accepted']} and {told['duplicates']} duplicates")
+        self._note(
+            f"{[e.key for e in events]} -> {told['accepted']} and {told['duplicates']} duplicates"
+        )
         return True
 
     def crowd(self) -> None:
         """Both processes at once: events of the same users, and answers for them."""
         users = self._users(2)
-        batches = [[self._event(user) for user in users for _ in range(2)] for _ in range(PROCESSES)]
+        batches = [
+            [self._event(user) for user in users for _ in range(2)] for _ in range(PROCESSES)
+        ]
         batches[1] += batches[0][:1]
-        requests = [http_api("POST", "/v1/events", {"events": [e.body() for e in events]}) for events in batches]
+        requests = [
+            http_api("POST", "/v1/events", {"events": [e.body() for e in events]})
+            for events in batches
+        ]
         with ThreadPoolExecutor(PROCESSES) as pool:
             pairs = list(zip(self.site.processes, requests, strict=True))
             list(pool.map(lambda pair: _quietly(pair[0].invoked, pair[1], LAMBDA_SECONDS), pairs))
-        for number, events in enumerate(batches):  # what each was told does not matter: all of it is sent again
+        for number, events in enumerate(
+            batches
+        ):  # what each was told does not matter: all of it is sent again
             self.ledger.failed(events)
             self._send(events, number)
 
     def delete(self) -> None:
         """A user leaves for good."""
-        user = self.rng.choice([u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"])
+        user = self.rng.choice(
+            [u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"]
+        )
         self._delete(user)
 
     def _delete(self, user: str) -> bool:
@@ -231,7 +257,9 @@ class Life:
 
     def delete_meanwhile(self) -> None:
         """A user leaves while they are answered, and while an event of theirs is on its way."""
-        user = self.rng.choice([u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"])
+        user = self.rng.choice(
+            [u for u in self._everybody() if u not in self.ledger.deleted] or ["nobody"]
+        )
         event = self._event(user)
         self.ledger.was_deleted(user, surely=False)
         calls = [
@@ -241,8 +269,12 @@ class Life:
         ]
         answering, deleting = self.rng.sample(self.site.processes, 2)
         with ThreadPoolExecutor(2) as pool:
-            answers = pool.submit(lambda: [_quietly(answering.invoked, each, LAMBDA_SECONDS) for each in calls])
-            deleted = pool.submit(_quietly, deleting.invoked, http_api("DELETE", f"/v1/users/{user}"), LAMBDA_SECONDS)
+            answers = pool.submit(
+                lambda: [_quietly(answering.invoked, each, LAMBDA_SECONDS) for each in calls]
+            )
+            deleted = pool.submit(
+                _quietly, deleting.invoked, http_api("DELETE", f"/v1/users/{user}"), LAMBDA_SECONDS
+            )
             answers.result()
         reply = deleted.result()
         self.ledger.accepted([event])
@@ -277,15 +309,21 @@ class Life:
         events += self.rng.sample(kept, min(len(kept), 3))
         rows = [{"user_id": e.user, "item_id": e.item, "timestamp": e.time} for e in events]
         if rows:
-            schema = {name: self.site.table.schema[name] for name in ("user_id", "item_id", "timestamp")}
-            self.site.table = pl.concat([self.site.table, pl.DataFrame(rows, schema=schema)], how="diagonal")
+            schema = {
+                name: self.site.table.schema[name] for name in ("user_id", "item_id", "timestamp")
+            }
+            self.site.table = pl.concat(
+                [self.site.table, pl.DataFrame(rows, schema=schema)], how="diagonal"
+            )
 
     def shrink(self) -> None:
         """The table loses old rows, or an item."""
         table = self.site.table
         if self.rng.random() < 0.5:
             place = pl.int_range(pl.len()).over("user_id")
-            self.site.table = table.sort("user_id", "timestamp").filter(place >= pl.len().over("user_id") // 6)
+            self.site.table = table.sort("user_id", "timestamp").filter(
+                place >= pl.len().over("user_id") // 6
+            )
         else:
             item = self.rng.choice(self.site.worlds.items)
             self.site.table = table.filter(pl.col("item_id") != item)
@@ -308,7 +346,9 @@ class Life:
         self.ledger.learns_from(self.site.table)
         hindered = self.harm is not None or killed or bool(file_limit)
         if not hindered:
-            self.site.store.redis.delete(self.site.store.keys.lease())  # a killed batch's has lapsed, a minute later
+            self.site.store.redis.delete(
+                self.site.store.keys.lease()
+            )  # a killed batch's has lapsed, a minute later
         made = self.site.night(world, kill_at=kill_at, file_limit=file_limit)
         return self._ended([made], hindered=hindered, quiet=quiet)
 
@@ -321,8 +361,13 @@ class Life:
     def drain(self) -> None:
         """Events go into files, by a process that may be killed, or by two at once."""
         world = self.site.worlds.by_name["plain"]
-        kills = [self.rng.choice([0, *([self.rng.randrange(1, DRAIN_EFFECTS + 1)] * 3)]) for _ in range(self.rng.choice([1, 2]))]
-        self._ended([self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True)
+        kills = [
+            self.rng.choice([0, *([self.rng.randrange(1, DRAIN_EFFECTS + 1)] * 3)])
+            for _ in range(self.rng.choice([1, 2]))
+        ]
+        self._ended(
+            [self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True
+        )
 
     def _ended(self, made: Sequence[nights.Night], *, hindered: bool, quiet: bool = False) -> bool:
         """Waits for processes of the batch; gives whether all did their work."""
@@ -345,8 +390,12 @@ class Life:
         done = all(code == 0 for code in codes)
         if done and not any(each.drain_only for each in made):
             self.has_release = True
-            self._violations(invariants.of_records(self.site, self.ledger) if self.harm is None else [])
-        self._violations(invariants.of_release(self.site, must=self.has_release, users=self._known()))
+            self._violations(
+                invariants.of_records(self.site, self.ledger) if self.harm is None else []
+            )
+        self._violations(
+            invariants.of_release(self.site, must=self.has_release, users=self._known())
+        )
         return done
 
     def _meanwhile(self, process: ForkServerProcess) -> None:
@@ -365,10 +414,12 @@ class Life:
         except ShortlistError as error:
             self._note(type(error).__name__)
         self.site.clocks.ticks_ahead += 6
-        self._violations(invariants.of_release(self.site, must=self.has_release, users=self._known()))
+        self._violations(
+            invariants.of_release(self.site, must=self.has_release, users=self._known())
+        )
 
     def _operate(self) -> str:
-        from batch import releases
+        from shortlist.batch import release_admin
 
         pointer = self.site.store.release()
         what = self.rng.choice(["rollback", "promote", "canary", "no canary"])
@@ -381,7 +432,9 @@ class Life:
             return f"promote {version} -> {_told(self._call('POST', f'/v1/releases/{version}/promote'))}"
         if self.harm is not None:
             return "not now"
-        changed = releases.canary(self.site.settings, pointer.previous or version, 0.0 if what == "no canary" else 50.0)
+        changed = release_admin.canary(
+            self.site.settings, pointer.previous or version, 0.0 if what == "no canary" else 50.0
+        )
         return f"{what} -> {changed}"
 
     def jump(self) -> None:
@@ -428,14 +481,24 @@ class Life:
         user = next((u for u in self.site.worlds.users if self.ledger.is_known(u)), None)
         for number in range(PROCESSES):
             ends = time.monotonic() + HEALING_SECONDS
-            while (wrong := self._ill(user, number)) and time.monotonic() < ends and not self.violations:
+            while (
+                (wrong := self._ill(user, number))
+                and time.monotonic() < ends
+                and not self.violations
+            ):
                 self.site.clocks.ticks_ahead += 1
                 time.sleep(0.05)
             if wrong:
-                self._violation(f"process {number} has not healed after {HEALING_SECONDS} s: {wrong}")
+                self._violation(
+                    f"process {number} has not healed after {HEALING_SECONDS} s: {wrong}"
+                )
 
     def _ill(self, user: str | None, number: int) -> str:
-        bodies = [{"user_id": user, "k": 3}, {"user_id": user, "k": 3, "use_cache": False}] if user else []
+        bodies = (
+            [{"user_id": user, "k": 3}, {"user_id": user, "k": 3, "use_cache": False}]
+            if user
+            else []
+        )
         calls = [("GET", "/health", None), *(("POST", "/recommend", body) for body in bodies)]
         for method, target, body in calls:
             reply = self._call(method, target, body, number)
@@ -485,8 +548,16 @@ class Life:
         for user in self._everybody():
             reply = self._answered(user)
             known = user in set(self.site.table["user_id"]) and user not in self.ledger.deleted
-            shaped = reply is not None and reply.status == 200 and reply.body["source"] in ("live", "session")
-            if known and not shaped and (reply is None or reply.status != 200 or reply.body["source"] != "batch"):
+            shaped = (
+                reply is not None
+                and reply.status == 200
+                and reply.body["source"] in ("live", "session")
+            )
+            if (
+                known
+                and not shaped
+                and (reply is None or reply.status != 200 or reply.body["source"] != "batch")
+            ):
                 self._violation(f"{user} is not served from the list after a refresh: {reply}")
             if reply is not None and reply.status == 200 and reply.body["degraded"]:
                 self._violation(f"{user}: degraded, although everything is mended: {reply}")
@@ -522,7 +593,12 @@ def _told(reply: Reply | None) -> str:
     body = reply.body
     if reply.status != 200 or not isinstance(body, dict):
         return str(reply.status)
-    return " ".join(str(body.get(name)) for name in ("source", "degraded", "model_version") if name in body) or "200"
+    return (
+        " ".join(
+            str(body.get(name)) for name in ("source", "degraded", "model_version") if name in body
+        )
+        or "200"
+    )
 
 
 def _quietly(call: Callable[..., Reply], *arguments: Any) -> Reply | None:

@@ -30,15 +30,106 @@ TEXTS = (
         "٣",
         "²",
     ),
-    *("42", "42.0", " 42 ", "042", "+42", "-0", "4_2", "1e3", "0x2a", "NaN", "inf", "null", "None", "true", "[]", "{}", "{x}"),
-    *("a/b", "a/", "/a", "..", "../..", "a b", "a%20b", "a%2520b", "a+b", "a?b", "a#b", "a;b", "a&b=c", "a:b", "a{b}c", "*", "?"),
-    *("'", '"', "\\", "`", "\n", "\r\nX-Header: 1", "<script>", "${jndi:ldap://x}", "{{7*7}}", "%s%n", "'; DROP TABLE users; --"),
-    *("\U0001f600", "👨‍👩‍👧‍👦", "a" * 255, "a" * 256, "a" * 257, "é" * 256, "a" * 5000, "user-001", "item-001", "constructor"),
+    *(
+        "42",
+        "42.0",
+        " 42 ",
+        "042",
+        "+42",
+        "-0",
+        "4_2",
+        "1e3",
+        "0x2a",
+        "NaN",
+        "inf",
+        "null",
+        "None",
+        "true",
+        "[]",
+        "{}",
+        "{x}",
+    ),
+    *(
+        "a/b",
+        "a/",
+        "/a",
+        "..",
+        "../..",
+        "a b",
+        "a%20b",
+        "a%2520b",
+        "a+b",
+        "a?b",
+        "a#b",
+        "a;b",
+        "a&b=c",
+        "a:b",
+        "a{b}c",
+        "*",
+        "?",
+    ),
+    *(
+        "'",
+        '"',
+        "\\",
+        "`",
+        "\n",
+        "\r\nX-Header: 1",
+        "<script>",
+        "${jndi:ldap://x}",
+        "{{7*7}}",
+        "%s%n",
+        "'; DROP TABLE users; --",
+    ),
+    *(
+        "\U0001f600",
+        "👨‍👩‍👧‍👦",
+        "a" * 255,
+        "a" * 256,
+        "a" * 257,
+        "é" * 256,
+        "a" * 5000,
+        "user-001",
+        "item-001",
+        "constructor",
+    ),
 )
 SURROGATES = ("\ud800", "a\udfff", "\ud83d")
 NUMBERS: tuple[float | int, ...] = (
-    *(0, -0.0, 1, -1, 2, 100, 101, 255, 2**31 - 1, 2**31, -(2**31), 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64),
-    *(10**19 - 1, 10**19, 10**30, 10**400, 0.1, 1.5, 1e-320, 1e38, 3.5e38, 1e39, 1e308, -1e308, 1e-7),
+    *(
+        0,
+        -0.0,
+        1,
+        -1,
+        2,
+        100,
+        101,
+        255,
+        2**31 - 1,
+        2**31,
+        -(2**31),
+        2**53,
+        2**53 + 1,
+        2**63 - 1,
+        2**63,
+        -(2**63) - 1,
+        2**64,
+    ),
+    *(
+        10**19 - 1,
+        10**19,
+        10**30,
+        10**400,
+        0.1,
+        1.5,
+        1e-320,
+        1e38,
+        3.5e38,
+        1e39,
+        1e308,
+        -1e308,
+        1e-7,
+    ),
 )
 LITERALS = (
     "NaN",
@@ -56,9 +147,29 @@ LITERALS = (
     "undefined",
 )
 TYPES = (
-    *("application/json", "application/json; charset=utf-8", "application/json;charset=utf-16", "APPLICATION/JSON", "text/plain"),
-    *("application/vnd.api+json", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=x"),
-    *("", " ", ";", "application/", "/json", "application/json, text/plain", "application/json; charset=\x80", "x" * 1000),
+    *(
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/json;charset=utf-16",
+        "APPLICATION/JSON",
+        "text/plain",
+    ),
+    *(
+        "application/vnd.api+json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "multipart/form-data; boundary=x",
+    ),
+    *(
+        "",
+        " ",
+        ";",
+        "application/",
+        "/json",
+        "application/json, text/plain",
+        "application/json; charset=\x80",
+        "x" * 1000,
+    ),
 )
 
 
@@ -74,7 +185,10 @@ def text(rng: random.Random) -> str:
     if kind < 0.75:
         return rng.choice(SURROGATES)
     if kind < 0.9:
-        return "".join(chr(rng.choice((rng.randrange(128), rng.randrange(0xD800)))) for _ in range(rng.randrange(12)))
+        return "".join(
+            chr(rng.choice((rng.randrange(128), rng.randrange(0xD800))))
+            for _ in range(rng.randrange(12))
+        )
     return rng.choice(TEXTS)[:100] + rng.choice(TEXTS)[:100]
 
 
@@ -96,7 +210,8 @@ def value(rng: random.Random, depth: int = 0) -> Any:
 class Schemas:
     """Values that schemas admit, each part of which is replaced by any other with the probability `wild`.
 
-    components: what `$ref` leads to, by its last part; texts: plain ones, which are drawn more often than others.
+    components: what `$ref` leads to, by its last part; texts: plain ones, which are drawn more
+    often than others.
     """
 
     components: dict[str, Any]
@@ -122,7 +237,10 @@ class Schemas:
             case "object":
                 return self._object(schema, depth)
             case "array":
-                return [self.value(schema.get("items", {}), depth + 1) for _ in range(self._size(schema, depth))]
+                return [
+                    self.value(schema.get("items", {}), depth + 1)
+                    for _ in range(self._size(schema, depth))
+                ]
             case "integer" | "number":
                 return self._number(schema)
             case "boolean":
@@ -133,7 +251,9 @@ class Schemas:
 
     def _size(self, schema: dict[str, Any], depth: int) -> int:
         least = schema.get("minItems", 0)
-        return self.rng.choice((least, least + 1, least + 2, least + 5, self.rng.randrange(40) if depth < 3 else least))
+        return self.rng.choice(
+            (least, least + 1, least + 2, least + 5, self.rng.randrange(40) if depth < 3 else least)
+        )
 
     def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -170,8 +290,24 @@ def body(content: Any, rng: random.Random) -> bytes:
     if kind < 0.88:
         deep = rng.choice((50, 500, 5000, 100_000))
         return rng.choice((b"[" * deep, b'{"a":' * deep, b"[" * deep + b"]" * deep))
-    others = (b"", b" ", b"null", b"\xef\xbb\xbf" + out, out.decode("utf-8", "replace").encode("utf-16"), gzip.compress(out))
-    return rng.choice((*others, base64.b64encode(out), out + out, b"\xff\xfe", b"a=b&c=d", b"--x\r\n\r\n1\r\n--x--"))
+    others = (
+        b"",
+        b" ",
+        b"null",
+        b"\xef\xbb\xbf" + out,
+        out.decode("utf-8", "replace").encode("utf-16"),
+        gzip.compress(out),
+    )
+    return rng.choice(
+        (
+            *others,
+            base64.b64encode(out),
+            out + out,
+            b"\xff\xfe",
+            b"a=b&c=d",
+            b"--x\r\n\r\n1\r\n--x--",
+        )
+    )
 
 
 def _damaged(raw: bytes, rng: random.Random) -> bytes:

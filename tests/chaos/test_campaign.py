@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lambda_handler.answers import Filters
-from lambda_handler.serving import Serving
-from recsys.artefacts import open_artefacts
-from recsys.event_log import EventLog
-from recsys.upkeep import Upkeep
-from recsys.wire import EventRecord, ReleasePointer
+from shortlist.lambda_handler.answers import Filters
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord, ReleasePointer
 from tests.chaos import caller, campaign, invariants
 from tests.chaos import life as life_module
 from tests.chaos.caller import Reply
@@ -63,7 +63,9 @@ def test_a_lost_event_is_found(site) -> None:
     ledger = Ledger()
     ledger.accepted([Sent("user-001", "e", "item-001", 1_650_000_000)])
     found = invariants.of_events(site, ledger)
-    assert [text.partition(":")[0] for text in found[:1]] == ["events that were accepted are in no file"]
+    assert [text.partition(":")[0] for text in found[:1]] == [
+        "events that were accepted are in no file"
+    ]
     assert any("0 times" in text and "training" in text for text in found)
     assert any("the record of user-001" in text for text in found)
 
@@ -72,11 +74,13 @@ def test_an_event_that_nobody_sent_is_found(site) -> None:
     """It waits in the stream, and then lies in a file."""
     EventLog(site.store).append([EventRecord("e", "user-001", "item-001", 1_650_000_000)])
     assert invariants.of_events(site, Ledger()) == ["events still wait in the stream"]
-    from batch.drain import drain
-    from recsys.event_files import open_event_files
+    from shortlist.batch.drain import drain
+    from shortlist.recsys.store.event_files import open_event_files
 
     drain(EventLog(site.store), open_event_files(str(site.events)))
-    assert invariants.of_events(site, Ledger()) == ["events in the files that nobody was promised: [('user-001', 'e')]"]
+    assert invariants.of_events(site, Ledger()) == [
+        "events in the files that nobody was promised: [('user-001', 'e')]"
+    ]
 
 
 def test_a_trace_of_a_deleted_user_is_found(site) -> None:
@@ -94,7 +98,10 @@ def test_a_trace_of_a_deleted_user_is_found(site) -> None:
 def test_a_user_in_a_log_or_a_refusal_is_found() -> None:
     """Item ids are nobody's."""
     assert len(invariants.of_log(['{"path": "/v1/users/user-001"}', "item-001", "new-003"])) == 2
-    assert invariants.of_refusal(Reply(503, {}, b"user-001 cannot be read", 0.1)) == "a refusal names a user"
+    assert (
+        invariants.of_refusal(Reply(503, {}, b"user-001 cannot be read", 0.1))
+        == "a refusal names a user"
+    )
     assert invariants.of_refusal(Reply(200, {}, b"user-001", 0.1)) == ""
 
 
@@ -123,7 +130,9 @@ def point_elsewhere(site: Site) -> None:
     site.store.set_release(ReleasePointer("never"))
 
 
-@pytest.mark.parametrize("harm", [remove_list, remove_rows, remove_artefacts, remove_pointer, point_elsewhere])
+@pytest.mark.parametrize(
+    "harm", [remove_list, remove_rows, remove_artefacts, remove_pointer, point_elsewhere]
+)
 def test_a_release_that_is_not_whole_is_found(site, harm: Callable[[Site], None]) -> None:
     """Whatever of it is missing."""
     users = ["user-001", "user-002"]
@@ -151,12 +160,18 @@ def forget_the_title(patch: pytest.MonkeyPatch) -> None:
     """Items are shown under the titles of another release."""
     records = Serving.records
     patch.setattr(
-        Serving, "records", lambda self, version, rows: [i and replace(i, title="other") for i in records(self, version, rows)]
+        Serving,
+        "records",
+        lambda self, version, rows: [
+            i and replace(i, title="other") for i in records(self, version, rows)
+        ],
     )
 
 
 @pytest.mark.parametrize("bug", [show_everything, forget_the_title])
-def test_a_bug_in_an_answer_is_found(life, monkeypatch, bug: Callable[[pytest.MonkeyPatch], None]) -> None:
+def test_a_bug_in_an_answer_is_found(
+    life, monkeypatch, bug: Callable[[pytest.MonkeyPatch], None]
+) -> None:
     """By some of the requests that a life makes."""
     life.block()
     for _ in range(5):
@@ -196,7 +211,9 @@ def test_a_plan_has_every_kind_from_the_beginning() -> None:
     for kind, count in plan.items():
         at = sorted((task.start, task.count) for task in made if task.kind == kind)
         assert sum(size for _, size in at) == count
-        assert [start for start, _ in at] == [sum(size for _, size in at[:n]) for n in range(len(at))]
+        assert [start for start, _ in at] == [
+            sum(size for _, size in at[:n]) for n in range(len(at))
+        ]
 
 
 def test_a_name_calls_a_case_again() -> None:
@@ -214,7 +231,9 @@ def test_a_worker_that_dies_is_a_finding(tmp_path: Path) -> None:
         assert worker.is_lost()
         outcome = worker.outcome()
         assert outcome.cases == 0
-        assert outcome.findings == ["Task(kind='api', seed=1, start=0, count=10): the process died or hung (-9)"]
+        assert outcome.findings == [
+            "Task(kind='api', seed=1, start=0, count=10): the process died or hung (-9)"
+        ]
         assert not worker.is_lost()
     finally:
         worker.stop()

@@ -19,7 +19,9 @@ def test_the_page_is_of_the_counts() -> None:
 def test_every_kind_was_tried_and_nothing_was_found() -> None:
     """Of the last campaign that wrote the page."""
     assert set(TOLD["kinds"]) == set(report.ATTACKS) == set(WHOLE) == set(SIZES)
-    assert {kind: told["violations"] for kind, told in TOLD["kinds"].items()} == dict.fromkeys(WHOLE, 0)
+    assert {kind: told["violations"] for kind, told in TOLD["kinds"].items()} == dict.fromkeys(
+        WHOLE, 0
+    )
     assert all(told["cases"] > 0 for told in TOLD["kinds"].values())
 
 

@@ -1,7 +1,8 @@
 """Two small worlds on the same interactions, whose catalogues differ by one item, and a trained model of each.
 
 The second world has an item more, the first of all, which shifts the rows of the others, and other
-titles: an answer from parts of both releases would show. Training is the one stage of the batch that
+titles: an answer from parts of both releases would show. Training is the one stage of the batch
+that
 an attack does not repeat: a night takes what was trained here and does all the rest by itself.
 """
 
@@ -14,11 +15,11 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from batch.console import Narrator
-from batch.job import Job
-from batch.job import run as run_job
-from recsys.data.synthetic import WorldSize, world
-from recsys.settings import Settings
+from shortlist.batch.job import Job
+from shortlist.batch.job import run as run_job
+from shortlist.batch.progress import Narrator
+from shortlist.recsys.data.synthetic import WorldSize, world
+from shortlist.recsys.settings import Settings
 
 NAMES = ("plain", "shifted")
 
@@ -80,7 +81,9 @@ def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
     made = world(SIZE)
     user = pl.format("user-{}", pl.col("user_id").cast(pl.String).str.zfill(3)).alias("user_id")
     item = pl.format("item-{}", pl.col("item_id").cast(pl.String).str.zfill(3)).alias("item_id")
-    interactions = made.interactions.with_columns(user, item).sort("timestamp", "user_id", "item_id")
+    interactions = made.interactions.with_columns(user, item).sort(
+        "timestamp", "user_id", "item_id"
+    )
     return interactions, made.items.with_columns(item).sort("item_id")
 
 
@@ -90,7 +93,11 @@ def _world(directory: Path, name: str, items: pl.DataFrame, redis_url: str) -> W
     items.write_parquet(directory / "items.parquet")
     told = {"REDIS_URL": redis_url, "SHORTLIST_NAMESPACE": f"trained-{name}"}
     told |= {"SHORTLIST_ARTEFACTS": str(directory / "artefacts")}
-    tables = (str(directory.parent / "interactions.parquet"), str(directory / "items.parquet"), None)
+    tables = (
+        str(directory.parent / "interactions.parquet"),
+        str(directory / "items.parquet"),
+        None,
+    )
     narrator = Narrator(Console(file=io.StringIO()))
     run_job(Job(*tables, directory / "work", Settings.from_env(ENVIRON | told), narrator))
     rows = items.select("item_id", "title").rows()

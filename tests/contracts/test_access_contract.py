@@ -11,16 +11,16 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from batch import publish
-from batch.console import Narrator
-from lambda_handler.access import OPEN, check_user, scope_of, secure
-from lambda_handler.app import METHODS, create_app
-from lambda_handler.entry import Adapter
-from lambda_handler.live import BundleLive
-from recsys.api_keys import parse_api_keys
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.wire import UserRecord
+from shortlist.batch import publish
+from shortlist.batch.progress import Narrator
+from shortlist.lambda_handler.access import OPEN, check_user, scope_of, secure
+from shortlist.lambda_handler.app import METHODS, create_app
+from shortlist.lambda_handler.entry import Adapter
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.api_keys import parse_api_keys
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.ways_in import Event, function_url, http_api, http_api_1, rest_api
 
 ADMIN = "the-admin-key-of-the-tests"
@@ -78,7 +78,9 @@ def keyed(world: tuple[Settings, RedisStore], rate: float) -> TestClient:
     """The API with API keys that may make so many requests a second."""
     keys = parse_api_keys(KEYS.split(","))
     settings = replace(world[0], api_keys=keys, api_key_rate=rate, admin_key=ADMIN)
-    return TestClient(create_app(settings, world[1], BundleLive(settings)), raise_server_exceptions=False)
+    return TestClient(
+        create_app(settings, world[1], BundleLive(settings)), raise_server_exceptions=False
+    )
 
 
 def by_token(event: Event, claims: dict[str, Any]) -> Event:
@@ -108,7 +110,12 @@ def test_a_refused_deletion_deletes_nothing(behind_gateway, world) -> None:
     store = world[1]
     store.merge_users([("victim", UserRecord(("1",), (1,), (None,), 1))], 0)
     for operation in ("delete", "delete-by-body"):
-        assert status(behind_gateway, by_token(http_api(*OWN[operation]("victim")), {"sub": "attacker"})) == 403
+        assert (
+            status(
+                behind_gateway, by_token(http_api(*OWN[operation]("victim")), {"sub": "attacker"})
+            )
+            == 403
+        )
     assert store.user_record("victim") is not None
 
 
@@ -122,13 +129,18 @@ def test_one_event_of_another_user_refuses_all(behind_gateway, world) -> None:
 
 def test_a_token_reads_what_concerns_nobody_and_no_more(behind_gateway) -> None:
     """Popular items and a history that it brings; neither figures nor the admin routes."""
-    found = {scope: status(behind_gateway, by_token(http_api(*line), {"sub": "me"})) for scope, line in SHARED.items()}
+    found = {
+        scope: status(behind_gateway, by_token(http_api(*line), {"sub": "me"}))
+        for scope, line in SHARED.items()
+    }
     assert found == {"read": 200, "operations": 403, "admin": 403}
     session = ("POST", "/v1/rank", {"history": ["1"], "items": ["2"]})
     assert status(behind_gateway, by_token(http_api(*session), {"sub": "me"})) == 200
 
 
-@pytest.mark.parametrize("claims", [{}, {"sub": ""}, {"sub": True}, {"sub": ["me"]}, {"email": "me"}, {"sub": None}])
+@pytest.mark.parametrize(
+    "claims", [{}, {"sub": ""}, {"sub": True}, {"sub": ["me"]}, {"email": "me"}, {"sub": None}]
+)
 def test_a_token_without_the_claim_acts_for_nobody(behind_gateway, claims) -> None:
     """403 for each operation that concerns a user."""
     event = by_token(http_api(*OWN["recommend"]("me")), claims)
@@ -151,10 +163,19 @@ def test_a_scope_acts_for_every_user(behind_gateway, claims) -> None:
     assert status(behind_gateway, by_token(http_api(*OWN["delete"]("anybody")), claims)) == 403
 
 
-@pytest.mark.parametrize("claims", [{"scope": "read"}, {"scope": "other/read"}, {"scope": "shortlist/reader"}, {"scope": 7}])
+@pytest.mark.parametrize(
+    "claims",
+    [{"scope": "read"}, {"scope": "other/read"}, {"scope": "shortlist/reader"}, {"scope": 7}],
+)
 def test_a_scope_of_something_else_counts_for_nothing(behind_gateway, claims) -> None:
     """A bare `read` is given to end users by many providers."""
-    assert status(behind_gateway, by_token(http_api(*OWN["recommend"]("anybody")), {"sub": "me", **claims})) == 403
+    assert (
+        status(
+            behind_gateway,
+            by_token(http_api(*OWN["recommend"]("anybody")), {"sub": "me", **claims}),
+        )
+        == 403
+    )
 
 
 def test_each_scope_opens_its_own_operations(behind_gateway) -> None:
@@ -162,7 +183,11 @@ def test_each_scope_opens_its_own_operations(behind_gateway) -> None:
     lines = SHARED | {"events": OWN["events"]("a-user"), "delete": OWN["delete"]("a-user")}
     for scope in lines:
         claims = {"scope": f"shortlist/{scope}"}
-        found = {of for of, line in lines.items() if status(behind_gateway, by_token(http_api(*line), claims)) == 200}
+        found = {
+            of
+            for of, line in lines.items()
+            if status(behind_gateway, by_token(http_api(*line), claims)) == 200
+        }
         assert found == {scope}
 
 
@@ -173,17 +198,33 @@ def authorized(event: Event, **context: Any) -> Event:
 
 
 ME, OTHER = OWN["recommend"]("me"), OWN["recommend"]("other")
-POOL = {"userArn": "arn:aws:sts::1:assumed-role/pool/CognitoIdentityCredentials", "cognitoIdentity": {"identityId": "us:1"}}
+POOL = {
+    "userArn": "arn:aws:sts::1:assumed-role/pool/CognitoIdentityCredentials",
+    "cognitoIdentity": {"identityId": "us:1"},
+}
 
 
 @pytest.mark.parametrize(
     ("mine", "others"),
     [
         (lambda line: authorized(http_api(*line), authorizer={"lambda": {"sub": "me"}}), 403),
-        (lambda line: authorized(http_api_1(*line), authorizer={"claims": {"sub": "me"}, "scopes": None}), 403),
+        (
+            lambda line: authorized(
+                http_api_1(*line), authorizer={"claims": {"sub": "me"}, "scopes": None}
+            ),
+            403,
+        ),
         (lambda line: authorized(rest_api(*line), authorizer={"claims": {"sub": "me"}}), 403),
-        (lambda line: authorized(rest_api(*line), authorizer={"principalId": "x", "sub": "me"}), 403),
-        (lambda line: authorized(http_api(*line), authorizer={"iam": {"userArn": ARN, "cognitoIdentity": None}}), 200),
+        (
+            lambda line: authorized(rest_api(*line), authorizer={"principalId": "x", "sub": "me"}),
+            403,
+        ),
+        (
+            lambda line: authorized(
+                http_api(*line), authorizer={"iam": {"userArn": ARN, "cognitoIdentity": None}}
+            ),
+            200,
+        ),
         (lambda line: authorized(function_url(*line), authorizer={"iam": {"userArn": ARN}}), 200),
         (lambda line: authorized(rest_api(*line), identity={"userArn": ARN}), 200),
     ],
@@ -222,8 +263,14 @@ def test_an_end_user_who_signs_is_no_server(behind_gateway, event) -> None:
 )
 def test_headers_prove_nothing(behind_gateway, event) -> None:
     """Claims come from the event's context alone: 401, with a challenge."""
-    event["headers"] |= {"authorization": "Bearer e30.eyJzdWIiOiJtZSJ9.", "x-amzn-oidc-identity": "me", "sub": "me"}
-    event["headers"] |= {"x-amzn-request-context": json.dumps({"authorizer": {"jwt": {"claims": {"sub": "me"}}}})}
+    event["headers"] |= {
+        "authorization": "Bearer e30.eyJzdWIiOiJtZSJ9.",
+        "x-amzn-oidc-identity": "me",
+        "sub": "me",
+    }
+    event["headers"] |= {
+        "x-amzn-request-context": json.dumps({"authorizer": {"jwt": {"claims": {"sub": "me"}}}})
+    }
     answer = behind_gateway(event, None)
     assert (answer["statusCode"], "www-authenticate" in answer["headers"]) == (401, True)
 
@@ -255,7 +302,11 @@ def test_what_cannot_be_guarded_is_not_served(world) -> None:
 def test_every_route_has_a_scope_of_its_own_choice(world) -> None:
     """Only the admin routes fall to the scope of what nobody thought of, and only health is open."""
     settings, store = world
-    paths = {route.path for route in create_app(settings, store, BundleLive(settings)).routes if isinstance(route, Route)}
+    paths = {
+        route.path
+        for route in create_app(settings, store, BundleLive(settings)).routes
+        if isinstance(route, Route)
+    }
     by_default = {path for path in paths if scope_of(path) == "admin"}
     assert all("release" in path or path.endswith("block") for path in by_default)
     assert {path for path in paths if scope_of(path) is None} <= OPEN
@@ -267,7 +318,10 @@ def test_a_key_opens_what_its_scopes_say(with_keys) -> None:
     secrets = {entry.split(":")[0]: entry.split(":")[2] for entry in KEYS.split(",")}
 
     def opened(headers: dict[str, str]) -> set[str]:
-        answers = {of: with_keys.request(*line[:2], json=line[2], headers=headers).status_code for of, line in lines.items()}
+        answers = {
+            of: with_keys.request(*line[:2], json=line[2], headers=headers).status_code
+            for of, line in lines.items()
+        }
         assert set(answers.values()) <= {200, 401, 403}
         return {of for of, code in answers.items() if code == 200}
 
@@ -280,12 +334,21 @@ def test_a_key_opens_what_its_scopes_say(with_keys) -> None:
         "boss": {"admin"},
     }
     assert opened({"X-Shortlist-Admin-Key": ADMIN}) == {"admin", "operations"}
-    assert opened({"X-Shortlist-Admin-Key": ADMIN, "X-Api-Key": secrets["reader"]}) == {"admin", "operations", "read"}
+    assert opened({"X-Shortlist-Admin-Key": ADMIN, "X-Api-Key": secrets["reader"]}) == {
+        "admin",
+        "operations",
+        "read",
+    }
     assert with_keys.get("/health").status_code == 200
 
 
-@pytest.mark.parametrize("sent", [{}, {"X-Api-Key": ""}, {"X-Api-Key": "reader-key-012345"}, {"X-Api-Key": "reader"}])
-@pytest.mark.parametrize("path", ["/v1/popular", "/metrics", "/model/info", "/docs", "/redoc", "/openapi.json", "/v1/releases"])
+@pytest.mark.parametrize(
+    "sent", [{}, {"X-Api-Key": ""}, {"X-Api-Key": "reader-key-012345"}, {"X-Api-Key": "reader"}]
+)
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/popular", "/metrics", "/model/info", "/docs", "/redoc", "/openapi.json", "/v1/releases"],
+)
 def test_a_stranger_learns_nothing(with_keys, path, sent) -> None:
     """401 in the envelope for everything but health."""
     response = with_keys.get(path, headers=sent)
@@ -294,7 +357,9 @@ def test_a_stranger_learns_nothing(with_keys, path, sent) -> None:
 
 def test_a_key_may_have_any_bytes_sent_for_it(with_keys) -> None:
     """And is wrong, not an error of ours."""
-    assert with_keys.get("/v1/popular", headers=[(b"X-Api-Key", b"\xff\x00 \xc3")]).status_code == 401
+    assert (
+        with_keys.get("/v1/popular", headers=[(b"X-Api-Key", b"\xff\x00 \xc3")]).status_code == 401
+    )
 
 
 def test_admin_routes_open_to_the_scope_without_an_admin_key(world) -> None:
@@ -310,10 +375,15 @@ def test_a_key_is_held_to_its_rate(world) -> None:
     client = keyed(world, 0.01)
     reader, shop = {"X-Api-Key": "reader-key-0123456"}, {"X-Api-Key": "shop-key-01234567"}
     client.get("/v1/popular", headers={"X-Api-Key": "reader-key-unknown"})
-    codes = [client.get("/v1/popular", headers=headers).status_code for headers in (reader, reader, shop)]
+    codes = [
+        client.get("/v1/popular", headers=headers).status_code for headers in (reader, reader, shop)
+    ]
     assert codes == [200, 429, 200]
     refused = client.get("/v1/popular", headers=reader)
-    assert (refused.json()["error"]["code"], 0 < int(refused.headers["retry-after"]) <= 100) == ("too_many_requests", True)
+    assert (refused.json()["error"]["code"], 0 < int(refused.headers["retry-after"]) <= 100) == (
+        "too_many_requests",
+        True,
+    )
 
 
 def test_the_log_names_the_key_and_no_secret(world) -> None:
@@ -359,7 +429,10 @@ def for_pages(world) -> TestClient:
 def test_a_page_may_read_every_answer(for_pages, method, path, key, expected) -> None:
     """Errors too: without the header a page learns that something failed, and not what."""
     response = for_pages.request(method, path, headers={"Origin": ORIGIN, "X-Api-Key": key})
-    assert (response.status_code, response.headers.get("access-control-allow-origin")) == (expected, ORIGIN)
+    assert (response.status_code, response.headers.get("access-control-allow-origin")) == (
+        expected,
+        ORIGIN,
+    )
     assert bool(response.content) == (method != "HEAD")
 
 
@@ -367,10 +440,15 @@ def test_a_page_may_read_a_503(world, tmp_path) -> None:
     """As when Redis is away; there is nothing on its port."""
     settings = replace(world[0], cors_origins=(ORIGIN,), bundle_dir=tmp_path)
     away = open_store("redis://127.0.0.1:1", "away", 100)
-    client = TestClient(create_app(settings, away, BundleLive(settings)), raise_server_exceptions=False)
+    client = TestClient(
+        create_app(settings, away, BundleLive(settings)), raise_server_exceptions=False
+    )
     response = client.get("/health", headers={"Origin": ORIGIN})
     away.close()
-    assert (response.status_code, response.headers.get("access-control-allow-origin")) == (503, ORIGIN)
+    assert (response.status_code, response.headers.get("access-control-allow-origin")) == (
+        503,
+        ORIGIN,
+    )
     assert "retry-after" in response.headers["access-control-expose-headers"]
 
 
@@ -386,7 +464,9 @@ def test_a_form_of_another_page_deletes_nobody(world, content_type) -> None:
     settings, store = world
     store.merge_users([("formed", UserRecord(("1",), (1,), (None,), 1))], 0)
     client = TestClient(create_app(settings, store, BundleLive(settings)))
-    response = client.post("/v1/user/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type})
+    response = client.post(
+        "/v1/user/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type}
+    )
     assert (response.status_code, store.user_record("formed") is None) == (422, False)
 
 
@@ -397,7 +477,9 @@ def test_every_method_of_the_api_has_a_preflight(for_pages) -> None:
     for path, operations in document["paths"].items():
         for method in operations:
             headers = {"Origin": ORIGIN, "Access-Control-Request-Method": method.upper()}
-            response = for_pages.options(path, headers=headers | {"Access-Control-Request-Headers": asked})
+            response = for_pages.options(
+                path, headers=headers | {"Access-Control-Request-Headers": asked}
+            )
             assert response.status_code == 200, (method, path, response.text)
             assert method.upper() in METHODS
 

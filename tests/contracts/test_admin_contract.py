@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys import upkeep as upkeep_module
-from recsys.artefacts import DirectoryArtefacts, build_manifest
-from recsys.upkeep import ReleaseNote, Upkeep
-from recsys.wire import Canary, ReleasePointer
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.store import admin as upkeep_module
+from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.artefacts import DirectoryArtefacts, build_manifest
+from shortlist.recsys.store.records import Canary, ReleasePointer
 
 KEY = "a-key-of-the-tests-own"
 ROUTES = [
@@ -41,7 +41,10 @@ def client(own) -> TestClient:
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-@pytest.mark.parametrize(("key", "sent"), [(None, None), (None, ""), (KEY, None), (KEY, "another key"), (KEY, ""), (KEY, "é")])
+@pytest.mark.parametrize(
+    ("key", "sent"),
+    [(None, None), (None, ""), (KEY, None), (KEY, "another key"), (KEY, ""), (KEY, "é")],
+)
 def test_the_routes_are_closed_without_the_key(own, method, path, key, sent) -> None:
     """403 in the one envelope, whether there is no key or another one, and nothing has changed."""
     settings, store = own
@@ -69,7 +72,10 @@ def test_the_releases_are_listed(client, own, published) -> None:
 def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, tmp_path) -> None:
     """The very next answer is of the other release, although the process trusts its pointer for an hour."""
     settings, store = own
-    assert client.post("/recommend", json={"user_id": "1"}).json()["model_version"] == published.version
+    assert (
+        client.post("/recommend", json={"user_id": "1"}).json()["model_version"]
+        == published.version
+    )
     other = tmp_path / "other"
     other.mkdir()
     build_manifest(other, version="other")
@@ -91,7 +97,12 @@ def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, t
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/v1/releases/none/promote", 404), ("/v1/releases/rollback", 422), ("/v1/releases/..%2Fx/promote", 404)]
+    ("path", "status"),
+    [
+        ("/v1/releases/none/promote", 404),
+        ("/v1/releases/rollback", 422),
+        ("/v1/releases/..%2Fx/promote", 404),
+    ],
 )
 def test_a_release_that_cannot_serve_is_refused(client, own, path, status) -> None:
     """With the reason; the pointer stays."""
@@ -120,10 +131,16 @@ def test_a_blocked_item_is_gone_at_once_and_can_come_back(client, published) -> 
         return [item["item_id"] for item in answer["recommendations"]]
 
     first = ids()
-    assert client.post(f"/v1/items/{first[0]}/block").json() == {"item_id": first[0], "blocked": True}
+    assert client.post(f"/v1/items/{first[0]}/block").json() == {
+        "item_id": first[0],
+        "blocked": True,
+    }
     assert ids()[:9] == first[1:]
     assert client.get(f"/v1/items/{first[0]}").json()["available"] is False
-    assert client.post(f"/v1/items/{first[0]}/unblock").json() == {"item_id": first[0], "blocked": False}
+    assert client.post(f"/v1/items/{first[0]}/unblock").json() == {
+        "item_id": first[0],
+        "blocked": False,
+    }
     assert ids() == first
 
 

@@ -10,12 +10,12 @@ import pytest
 from mangum import Mangum
 from starlette.testclient import TestClient
 
-from infra.local.runtime_api import http_event
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.store import RedisStore, open_store
-from recsys.watermark import position_at
-from recsys.wire import UserRecord
+from shortlist.infra.local.runtime_api import http_event
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.watermark import position_at
 
 FIELDS = {
     "user_id",
@@ -89,7 +89,14 @@ def test_a_known_user_gets_the_cached_list(client, published, known, seen) -> No
     assert (answer["source"], answer["cache_hit"], answer["degraded"]) == ("batch", True, False)
     assert answer["model_version"] == published.version
     assert [r["rank"] for r in answer["recommendations"]] == list(range(1, 11))
-    assert set(answer["recommendations"][0]) == {"item_id", "title", "score", "rank", "retrieval_score", "genres"}
+    assert set(answer["recommendations"][0]) == {
+        "item_id",
+        "title",
+        "score",
+        "rank",
+        "retrieval_score",
+        "genres",
+    }
     assert seen(known).isdisjoint(ids_of(answer))
 
 
@@ -106,7 +113,9 @@ def test_without_the_cache_the_answer_is_live_and_the_same(client, known) -> Non
     assert ids_of(live) == ids_of(ask(client, user_id=known, k=20))
 
 
-def test_a_user_whose_list_is_lost_is_served_live_and_then_from_the_live_cache(client, store, published, known) -> None:
+def test_a_user_whose_list_is_lost_is_served_live_and_then_from_the_live_cache(
+    client, store, published, known
+) -> None:
     """A cache miss runs the whole path once; the same request again is a hit, another one is not."""
     key = store.keys.list(published.version, known)
     packed = store.redis.get(key)
@@ -155,7 +164,9 @@ def test_another_history_gives_another_answer(client, published) -> None:
     """A single event already personalises."""
     ids, events = published.dataset.catalogue.ids, published.dataset.events
     common = sorted(set(events.item.tolist()), key=lambda row: -int((events.item == row).sum()))[:8]
-    answers = {tuple(ids_of(ask(client, user_id="fresh", k=10, history=[ids[row]]))) for row in common}
+    answers = {
+        tuple(ids_of(ask(client, user_id="fresh", k=10, history=[ids[row]]))) for row in common
+    }
     assert len(answers) > 4
 
 
@@ -221,7 +232,11 @@ def test_bad_input_is_refused_with_the_field_and_the_rule(client, body, field) -
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("PUT", "/v1/popular", "GET, HEAD"), ("GET", "/recommend", "POST"), ("PATCH", "/v1/users/1", "DELETE")],
+    [
+        ("PUT", "/v1/popular", "GET, HEAD"),
+        ("GET", "/recommend", "POST"),
+        ("PATCH", "/v1/users/1", "DELETE"),
+    ],
 )
 def test_another_method_is_refused_with_those_that_there_are(client, method, path, allowed) -> None:
     """405, and the header Allow."""
@@ -289,7 +304,11 @@ def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published,
     store.leave()
     known_answer = ask(client, user_id=known, k=10)
     session = ask(client, user_id="fresh", k=10, history=[published.dataset.catalogue.ids[0]])
-    assert (known_answer["source"], known_answer["degraded"], len(ids_of(known_answer))) == ("popular", True, 10)
+    assert (known_answer["source"], known_answer["degraded"], len(ids_of(known_answer))) == (
+        "popular",
+        True,
+        10,
+    )
     assert (session["source"], session["degraded"], len(ids_of(session))) == ("session", True, 10)
     assert 'shortlist_degraded_total{kind="StoreUnavailable"}' in client.get("/metrics").text
     store.close()
@@ -305,7 +324,9 @@ def test_a_process_that_never_saw_redis_says_so(published, tmp_path) -> None:
     assert response.json()["error"]["code"] == "unavailable"
 
 
-def test_without_a_bundle_known_users_get_their_stale_list(published, store, known, tmp_path) -> None:
+def test_without_a_bundle_known_users_get_their_stale_list(
+    published, store, known, tmp_path
+) -> None:
     """When the live path cannot be loaded, the list there is is better than none, and says that it is stale."""
     lost = replace(published.settings, artefacts=str(tmp_path / "nothing"))
     client = TestClient(create_app(lost, store, BundleLive(lost)))
@@ -336,7 +357,9 @@ def test_a_poisoned_list_is_not_served(client, store, published, known) -> None:
 def test_in_a_lambda_a_body_of_more_than_a_mebibyte_is_413(published, path) -> None:
     """In the envelope, before it is parsed; API Gateway would take ten times as much."""
     store = open_store(published.settings.redis_url, "published", 500)
-    handler = Mangum(create_app(published.settings, store, BundleLive(published.settings)), lifespan="off")
+    handler = Mangum(
+        create_app(published.settings, store, BundleLive(published.settings)), lifespan="off"
+    )
     event = http_event("POST", path, {"user_id": "x" * 1_048_576})
     answer = handler(event, None)  # type: ignore[arg-type]
     told = json.loads(answer["body"])["error"]

@@ -9,9 +9,14 @@ from pathlib import Path
 import boto3
 import pytest
 
-from recsys import artefacts
-from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
-from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, ReleaseRefused
+from shortlist.recsys.errors import (
+    ArtefactsUnavailable,
+    CorruptArtefact,
+    InvalidSettings,
+    ReleaseRefused,
+)
+from shortlist.recsys.store import artefacts
+from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -144,7 +149,9 @@ def test_what_a_crashed_upload_left_is_swept_once_it_is_old(place, tmp_path, mon
     place.publish(release(tmp_path / "whole", "v1"))
     source = release(tmp_path / "crashed", "v2")
     with monkeypatch.context() as crashing:
-        crashing.setattr(artefacts.shutil, "rmtree", lambda *_, **__: None)  # a crash clears nothing up
+        crashing.setattr(
+            artefacts.shutil, "rmtree", lambda *_, **__: None
+        )  # a crash clears nothing up
         crashing.setattr(artefacts.Path, "rename", _crash)
         crashing.setattr(artefacts.S3Artefacts, "_put_manifest", _crash)
         with pytest.raises(KeyboardInterrupt):

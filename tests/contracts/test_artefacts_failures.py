@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from recsys import artefacts
-from recsys.artefacts import Artefacts, build_manifest, open_artefacts, verify
-from recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
+from shortlist.recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
+from shortlist.recsys.store import artefacts
+from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
 from tests.wires import Wire
 
 SECONDS = 30
@@ -64,7 +64,10 @@ class RawBucket:
 
     def names(self) -> list[str]:
         """See `Raw`."""
-        return [entry["Key"] for entry in self._client.list_objects_v2(Bucket=self._bucket).get("Contents", ())]
+        return [
+            entry["Key"]
+            for entry in self._client.list_objects_v2(Bucket=self._bucket).get("Contents", ())
+        ]
 
     def write(self, name: str, body: bytes) -> None:
         """See `Raw`."""
@@ -132,7 +135,10 @@ def test_missing_file(raw: Raw, place: Artefacts, source: Path, tmp_path: Path) 
         place.fetch("v1", tmp_path / "into")
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"files": 3}', b'{"files": {"a.txt": {}}}', b'{"files": {"a.txt": 5}}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff", b"[]", b'{"files": 3}', b'{"files": {"a.txt": {}}}', b'{"files": {"a.txt": 5}}'],
+)
 def test_no_manifest(raw: Raw, place: Artefacts, source: Path, tmp_path: Path, body: bytes) -> None:
     """Whatever lies in the manifest's place and is none is corrupt."""
     place.publish(source)
@@ -156,7 +162,9 @@ def test_refused_release_names_the_version(place: Artefacts, source: Path) -> No
         place.publish(source)
 
 
-def test_interrupted_upload_to_s3(bucket: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_upload_to_s3(
+    bucket: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upload that broke off after its files is invisible, and the next one completes it."""
     raw = RawBucket(bucket)
     broken = open_artefacts(raw.uri)
@@ -166,14 +174,16 @@ def test_interrupted_upload_to_s3(bucket: str, source: Path, tmp_path: Path, mon
     place = open_artefacts(raw.uri)
     assert (len(raw.names()), place.versions()) == (2, [])
     place.publish(source)
-    assert verify(place.fetch("v1", tmp_path / "into")) == json.loads((source / "manifest.json").read_text())
+    assert verify(place.fetch("v1", tmp_path / "into")) == json.loads(
+        (source / "manifest.json").read_text()
+    )
 
 
 def test_interrupted_copy(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that broke off leaves nothing, and the next one completes."""
     place = open_artefacts(str(tmp_path / "place"))
     with monkeypatch.context() as patch:
-        patch.setattr("recsys.artefacts.shutil.copytree", _break_off)
+        patch.setattr("shortlist.recsys.store.artefacts.shutil.copytree", _break_off)
         with pytest.raises(KeyboardInterrupt):
             place.publish(source)
     assert (place.versions(), list((tmp_path / "place").iterdir())) == ([], [])
@@ -188,13 +198,23 @@ def _break_off(*_: object, **__: object) -> None:
 @pytest.mark.parametrize("command", ["publish", "fetch", "versions", "manifest"])
 @pytest.mark.parametrize("why", ["nobody listens", "no bucket"])
 def test_unreachable_s3(
-    bucket: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, why: str
+    bucket: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    why: str,
 ) -> None:
     """A bucket that is not there or does not answer is a place that is not available, whatever is asked of it."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     if why == "nobody listens":
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    arguments = {"publish": (source,), "fetch": ("v1", tmp_path / "into"), "versions": (), "manifest": ("v1",)}
+    arguments = {
+        "publish": (source,),
+        "fetch": ("v1", tmp_path / "into"),
+        "versions": (),
+        "manifest": ("v1",),
+    }
     with pytest.raises(ArtefactsUnavailable, match="s3://missing-bucket"):
         getattr(open_artefacts("s3://missing-bucket/x"), command)(*arguments[command])
 
@@ -207,7 +227,9 @@ def test_directory_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["manifest", "open"])
-def test_a_reply_that_drips_does_not_outlast_the_limit(bucket, source, tmp_path, monkeypatch, command) -> None:
+def test_a_reply_that_drips_does_not_outlast_the_limit(
+    bucket, source, tmp_path, monkeypatch, command
+) -> None:
     """Neither a manifest's nor a file's: the clock is looked at after each piece that arrives."""
     (source / "b.bin").write_bytes(bytes(1 << 20))
     build_manifest(source, version="v1")
@@ -216,7 +238,9 @@ def test_a_reply_that_drips_does_not_outlast_the_limit(bucket, source, tmp_path,
     failed: list[ArtefactsUnavailable] = []
 
     def ask() -> None:
-        with pytest.raises(ArtefactsUnavailable, match=r"the download of s3://.* took more than 0 s") as caught:
+        with pytest.raises(
+            ArtefactsUnavailable, match=r"the download of s3://.* took more than 0 s"
+        ) as caught:
             getattr(place, command)("v1", *([tmp_path / "into"] if command == "open" else ()))
         failed.append(caught.value)
 

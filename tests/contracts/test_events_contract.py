@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from lambda_handler import events as intake_module
-from lambda_handler.app import create_app
-from lambda_handler.events import Bounds, Intake
-from lambda_handler.live import BundleLive
-from recsys.errors import StoreUnavailable
-from recsys.event_log import WINDOW_SECONDS, EventLog
-from recsys.events import HISTORY_LENGTH
-from recsys.histories import KEPT_EVENTS, Happened, with_events
-from recsys.wire import EventRecord, UserRecord, unpack_event, unpack_user
+from shortlist.lambda_handler import ingest as intake_module
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.ingest import Bounds, Intake
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.models.interactions import HISTORY_LENGTH
+from shortlist.recsys.store.event_log import WINDOW_SECONDS, EventLog
+from shortlist.recsys.store.histories import KEPT_EVENTS, Happened, with_events
+from shortlist.recsys.store.records import EventRecord, UserRecord, unpack_event, unpack_user
 
 NOW = 1_800_000_000
 BOUNDS = Bounds(waiting=1000, newcomers=1000, newcomer_seconds=600)
@@ -43,7 +43,13 @@ def lacks_nothing(_version: str, item_ids: Sequence[str]) -> list[bool]:
 
 def event(item: str, number: int = 0, user: str = "eve", **more: object) -> dict[str, Any]:
     """An event as a request has it."""
-    return {"event_id": f"e{number}", "user_id": user, "item_id": item, "timestamp": NOW + number, **more}
+    return {
+        "event_id": f"e{number}",
+        "user_id": user,
+        "item_id": item,
+        "timestamp": NOW + number,
+        **more,
+    }
 
 
 def send(client: TestClient, *events: object) -> dict[str, Any]:
@@ -90,13 +96,21 @@ def test_a_known_users_list_is_stale_after_an_event(client, published) -> None:
 def test_an_event_is_taken_once_however_often_it_is_sent(client, own, items) -> None:
     """Within a request, in the next one, and in the next window; the record and the stream have it once."""
     _, store = own
-    assert send(client, event(items[1]), event(items[1]), event(items[2], 1)) == {"accepted": 2, "duplicates": 1, "rejected": []}
+    assert send(client, event(items[1]), event(items[1]), event(items[2], 1)) == {
+        "accepted": 2,
+        "duplicates": 1,
+        "rejected": [],
+    }
     assert send(client, event(items[1])) == {"accepted": 0, "duplicates": 1, "rejected": []}
     later = Intake(EventLog(store), lacks_nothing, BOUNDS, lambda: NOW + WINDOW_SECONDS)
     version = store.release().current
     assert later.take([version], [(0, EventRecord("e0", "eve", items[1], NOW))]).duplicates == 1
     record = unpack_user(store.user_record("eve"))
-    assert (record.items, record.times, record.n_events) == ((items[1], items[2]), (NOW, NOW + 1), 2)
+    assert (record.items, record.times, record.n_events) == (
+        (items[1], items[2]),
+        (NOW, NOW + 1),
+        2,
+    )
     assert [told.event_id for told in streamed(store)] == ["e0", "e1"]
 
 
@@ -134,7 +148,9 @@ def test_each_bad_event_is_rejected_by_itself(client, items) -> None:
     ]
 
 
-@pytest.mark.parametrize("body", [{}, {"events": []}, {"events": [{}] * 501}, {"events": [], "more": 1}, []])
+@pytest.mark.parametrize(
+    "body", [{}, {"events": []}, {"events": [{}] * 501}, {"events": [], "more": 1}, []]
+)
 def test_a_request_of_another_shape_is_refused(client, body) -> None:
     """422 for the whole of it."""
     assert client.post("/v1/events", json=body).status_code == 422
@@ -162,7 +178,10 @@ def test_a_body_of_very_many_values_is_not_parsed(client, events, encoding) -> N
 
 def test_commas_in_ids_are_no_values(client, items) -> None:
     """As many events as a request may have, whose ids are full of them."""
-    sound = [event(items[0], user="eve,[{" * 20) | {"event_id": f'{number}"\\' + ",[{" * 30} for number in range(500)]
+    sound = [
+        event(items[0], user="eve,[{" * 20) | {"event_id": f'{number}"\\' + ",[{" * 30}
+        for number in range(500)
+    ]
     told = send(client, *sound)
     assert told["accepted"] + len(told["rejected"]) == 500
     assert not [each for each in told["rejected"] if each["code"] == "invalid_event"]
@@ -174,7 +193,9 @@ def test_what_the_stream_holds_is_the_event_as_it_was_sent(client, own, items) -
     assert streamed(own[1]) == [EventRecord("e0", "eve", items[0], NOW, 4.0, "r1")]
 
 
-def test_a_process_that_dies_between_stream_and_record_loses_nothing(client, own, items, monkeypatch) -> None:
+def test_a_process_that_dies_between_stream_and_record_loses_nothing(
+    client, own, items, monkeypatch
+) -> None:
     """The caller is told 503 and sends again: the record has the event once, the stream twice under one id."""
     _, store = own
 
@@ -186,7 +207,10 @@ def test_a_process_that_dies_between_stream_and_record_loses_nothing(client, own
         assert client.post("/v1/events", json={"events": [event(items[0])]}).status_code == 503
     assert store.user_record("eve") is None
     assert send(client, event(items[0])) == {"accepted": 1, "duplicates": 0, "rejected": []}
-    assert [(told.user_id, told.event_id) for told in streamed(store)] == [("eve", "e0"), ("eve", "e0")]
+    assert [(told.user_id, told.event_id) for told in streamed(store)] == [
+        ("eve", "e0"),
+        ("eve", "e0"),
+    ]
     assert unpack_user(store.user_record("eve")).n_events == 1
 
 
@@ -214,7 +238,9 @@ def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
 
 def test_a_record_that_always_changes_is_given_up_with_a_503(client, items, monkeypatch) -> None:
     """After a few attempts, with the remedy."""
-    monkeypatch.setattr(intake_module.EventLog, "commit", lambda _self, changes, *_: [False] * len(changes))
+    monkeypatch.setattr(
+        intake_module.EventLog, "commit", lambda _self, changes, *_: [False] * len(changes)
+    )
     response = client.post("/v1/events", json={"events": [event(items[0])]})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
     assert "send the events again" in response.json()["error"]["message"]
@@ -230,7 +256,9 @@ def test_a_week_of_one_user_is_bounded(client, items, monkeypatch) -> None:
 def test_a_record_that_cannot_be_read_begins_afresh(client, own, items) -> None:
     """Events of other users in the same request are not held up by it either."""
     _, store = own
-    store.redis.hset(store.keys.user("eve"), mapping={"h": b"\xc1", "e0": b"\xc1", "e1": b"\x92\x01\x02"})
+    store.redis.hset(
+        store.keys.user("eve"), mapping={"h": b"\xc1", "e0": b"\xc1", "e1": b"\x92\x01\x02"}
+    )
     assert send(client, event(items[0]), event(items[0], user="adam"))["accepted"] == 2
     assert unpack_user(store.user_record("eve")).n_events == 1
 
@@ -248,11 +276,20 @@ def test_a_record_takes_events_in_order_of_time() -> None:
     """A late event goes where it belongs; one as late as another after it."""
     record = UserRecord(("a", "b"), (10, 20), (None, 1.0), 2, ("z",))
     told = with_events(record, [Happened("c", 20, 5.0), Happened("d", 15, None)])
-    assert told == UserRecord(("a", "d", "b", "c"), (10, 15, 20, 20), (None, None, 1.0, 5.0), 4, ("z",))
+    assert told == UserRecord(
+        ("a", "d", "b", "c"), (10, 15, 20, 20), (None, None, 1.0, 5.0), 4, ("z",)
+    )
 
 
 def test_a_record_keeps_as_many_events_as_the_models_look_at() -> None:
     """What falls out of the window stays among the seen."""
     assert KEPT_EVENTS == HISTORY_LENGTH
-    told = with_events(UserRecord(), [Happened(f"i{at}", at, None) for at in range(KEPT_EVENTS + 2)])
-    assert (len(told.items), told.items[0], told.seen, told.n_events) == (KEPT_EVENTS, "i2", ("i0", "i1"), KEPT_EVENTS + 2)
+    told = with_events(
+        UserRecord(), [Happened(f"i{at}", at, None) for at in range(KEPT_EVENTS + 2)]
+    )
+    assert (len(told.items), told.items[0], told.seen, told.n_events) == (
+        KEPT_EVENTS,
+        "i2",
+        ("i0", "i1"),
+        KEPT_EVENTS + 2,
+    )

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from starlette.testclient import TestClient
 
-from batch import publish
-from batch.console import Narrator
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.store import RedisStore, open_store
-from recsys.wire import ItemRecord, UserRecord
+from shortlist.batch import publish
+from shortlist.batch.progress import Narrator
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 KEY = "a-key-of-the-tests-own"
 IDS = ["acme/42", "acme/", "/acme", "a?b=c&d", "a#b", "100%", "a%2Fb", "a%252Fb", ".", "..", "../x"]
@@ -46,7 +46,9 @@ def world(published) -> Iterator[tuple[TestClient, RedisStore]]:
 def test_every_operation_with_an_id_in_its_path_has_another_form(world) -> None:
     """Of the document's operations, none is left out; a release's version has no such characters."""
     paths = world[0].get("/openapi.json").json()["paths"]
-    operations = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+    operations = [
+        f"{method.upper()} {path}" for path, methods in paths.items() for method in methods
+    ]
     with_ids = {name for name in operations if "{user_id}" in name or "{item_id}" in name}
     assert with_ids == set(PAIRS)
     assert set(PAIRS.values()) <= set(operations)
@@ -63,8 +65,13 @@ def test_a_user_of_any_id_is_served_and_deleted(world, user) -> None:
         client.get("/v1/user/recommendations", params={"user_id": user, "k": 3}).json(),
         client.post("/v1/recommend", json={"user_id": user, "k": 3}).json(),
     ]
-    assert [(a["user_id"], a["source"], len(a["recommendations"])) for a in answers] == [(user, "live", 3)] * 2
-    assert client.post("/v1/user/delete", json={"user_id": user}).json() == {"user_id": user, "existed": True}
+    assert [(a["user_id"], a["source"], len(a["recommendations"])) for a in answers] == [
+        (user, "live", 3)
+    ] * 2
+    assert client.post("/v1/user/delete", json={"user_id": user}).json() == {
+        "user_id": user,
+        "existed": True,
+    }
     assert store.user_record(user) is None
     assert store.user_record(neighbour) is not None
 
@@ -78,9 +85,15 @@ def test_an_item_of_any_id_is_told_and_blocked(world, published, item) -> None:
     store.write_items(published.version, [(row, stored)])
     fresh = {"item_id": item, "title": "A title", "genres": ["A genre"], "available": True}
     assert client.get("/v1/item", params={"item_id": item}).json() == fresh
-    assert client.post("/v1/item/block", json={"item_id": item}).json() == {"item_id": item, "blocked": True}
+    assert client.post("/v1/item/block", json={"item_id": item}).json() == {
+        "item_id": item,
+        "blocked": True,
+    }
     assert client.get("/v1/item", params={"item_id": item}).json() == fresh | {"available": False}
-    assert client.post("/v1/item/unblock", json={"item_id": item}).json() == {"item_id": item, "blocked": False}
+    assert client.post("/v1/item/unblock", json={"item_id": item}).json() == {
+        "item_id": item,
+        "blocked": False,
+    }
 
 
 def test_what_is_like_an_item_is_the_same_by_either_form(world, published) -> None:
@@ -119,7 +132,9 @@ def test_nobody_is_redirected(world, method, path) -> None:
     """404, and no word of the Host that the caller sent."""
     client, store = world
     store.merge_users([("acme", UserRecord(("1",), (1,), (None,), 1))], 0)
-    response = client.request(method, path, headers={"Host": "evil.example"}, json={} if method == "POST" else None)
+    response = client.request(
+        method, path, headers={"Host": "evil.example"}, json={} if method == "POST" else None
+    )
     assert (response.status_code, response.headers.get("location")) == (404, None)
     assert "evil.example" not in response.text
     assert store.user_record("acme") is not None

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys import bundle
-from recsys.diversity import diversified
-from recsys.pipeline import recommend
-from recsys.reasons import RankedRows, contributions
-from recsys.similar import similar
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.diversity import diversified
+from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.models.reasons import RankedRows, contributions
+from shortlist.recsys.models.similar import similar
 
 
 @pytest.fixture
@@ -64,7 +64,14 @@ def test_get_and_post_give_the_same_list(client, user, category) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/users/{user}/recommendations", "/v1/items/{item}", "/v1/items/{item}/similar", "/v1/popular", "/v1/trending"]
+    "path",
+    [
+        "/v1/users/{user}/recommendations",
+        "/v1/items/{item}",
+        "/v1/items/{item}/similar",
+        "/v1/popular",
+        "/v1/trending",
+    ],
 )
 def test_a_list_that_did_not_change_is_not_sent_again(client, published, user, path) -> None:
     """304 and no body for the tag that was given; HEAD has the same headers and no body."""
@@ -73,7 +80,12 @@ def test_a_list_that_did_not_change_is_not_sent_again(client, published, user, p
     tag = first.headers["ETag"]
     again = client.get(path, headers={"If-None-Match": f'"other", {tag}'})
     head = client.head(path)
-    assert (first.status_code, again.status_code, again.content, again.headers["ETag"]) == (200, 304, b"", tag)
+    assert (first.status_code, again.status_code, again.content, again.headers["ETag"]) == (
+        200,
+        304,
+        b"",
+        tag,
+    )
     assert (head.status_code, head.content, head.headers["ETag"]) == (200, b"", tag)
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
@@ -82,7 +94,12 @@ def test_the_tag_changes_with_what_is_recommended(client, user) -> None:
     """After an event the old tag no longer holds."""
     path = f"/v1/users/{user}/recommendations"
     first = client.get(path)
-    event = {"event_id": "e", "user_id": user, "item_id": ids_of(first.json())[0], "timestamp": 1_700_000_000}
+    event = {
+        "event_id": "e",
+        "user_id": user,
+        "item_id": ids_of(first.json())[0],
+        "timestamp": 1_700_000_000,
+    }
     assert client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
     assert client.get(path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
 
@@ -115,9 +132,18 @@ def test_origins_are_closed_unless_opened(own) -> None:
     assert "access-control-allow-origin" not in closed.get("/v1/popular", headers=asking).headers
     settings = replace(settings, cors_origins=("https://shop.example",))
     opened = TestClient(create_app(settings, store, BundleLive(settings)))
-    assert opened.options("/recommend", headers=asking).headers["access-control-allow-origin"] == "https://shop.example"
-    for name in ("authorization", "x-api-key", "x-amz-date,x-amz-security-token"):  # as an authorizer needs them
-        told = opened.options("/recommend", headers=asking | {"Access-Control-Request-Headers": name})
+    assert (
+        opened.options("/recommend", headers=asking).headers["access-control-allow-origin"]
+        == "https://shop.example"
+    )
+    for name in (
+        "authorization",
+        "x-api-key",
+        "x-amz-date,x-amz-security-token",
+    ):  # as an authorizer needs them
+        told = opened.options(
+            "/recommend", headers=asking | {"Access-Control-Request-Headers": name}
+        )
         assert told.status_code == 200
     other = opened.get("/v1/popular", headers=asking | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
@@ -144,7 +170,9 @@ def test_popular_and_trending_items_are_those_with_the_most_events(client, publi
     expected = [catalogue.ids[row] for row in np.argsort(-counts, kind="stable")[:10]]
     assert ids_of(client.get("/v1/popular", params={"k": 10}).json()) == expected
     trending = bundle.load(published.work / "bundle").model.trending[:10]
-    assert ids_of(client.get("/v1/trending", params={"k": 10}).json()) == [catalogue.ids[row] for row in trending]
+    assert ids_of(client.get("/v1/trending", params={"k": 10}).json()) == [
+        catalogue.ids[row] for row in trending
+    ]
 
 
 @pytest.mark.parametrize("path", ["/v1/popular", "/v1/trending", "/v1/items/{item}/similar"])
@@ -165,7 +193,11 @@ def test_ranking_gives_the_asked_items_and_no_others(client, own, published, use
     ids = published.dataset.catalogue.ids
     asked = [*ids[:10], "no-such-item", ids[0]]
     stored = client.post("/v1/rank", json={"user_id": user, "items": asked}).json()
-    assert (stored["source"], stored["unknown_items"], sorted(ids_of(stored))) == ("live", 1, sorted(ids[:10]))
+    assert (stored["source"], stored["unknown_items"], sorted(ids_of(stored))) == (
+        "live",
+        1,
+        sorted(ids[:10]),
+    )
     scores = [item["score"] for item in stored["items"]]
     assert scores == sorted(scores, reverse=True)
     session = client.post("/v1/rank", json={"history": history, "items": asked}).json()
@@ -175,13 +207,17 @@ def test_ranking_gives_the_asked_items_and_no_others(client, own, published, use
     assert nobody["source"] == "popular"
     _, store = own
     store.redis.sadd(store.keys.blocked(), ids[0])
-    assert ids[0] not in ids_of(client.post("/v1/rank", json={"user_id": user, "items": asked}).json())
+    assert ids[0] not in ids_of(
+        client.post("/v1/rank", json={"user_id": user, "items": asked}).json()
+    )
     assert client.post("/v1/rank", json={"items": ["1"]}).status_code == 422
 
 
 def test_ranking_the_candidates_gives_the_recommended_order(client, published, user) -> None:
     """The best of a list are put in the order of the list, but for what rank within the candidates tells the ranker."""
-    listed = ids_of(client.post("/recommend", json={"user_id": user, "k": 60, "use_cache": False}).json())
+    listed = ids_of(
+        client.post("/recommend", json={"user_id": user, "k": 60, "use_cache": False}).json()
+    )
     ranked = ids_of(client.post("/v1/rank", json={"user_id": user, "items": listed}).json())
     assert sorted(ranked) == sorted(listed)
     assert len(set(ranked[:20]) & set(listed[:20])) >= 15
@@ -194,15 +230,24 @@ def test_diversity_makes_a_list_more_various(client, published, user) -> None:
     row_of = {item: row for row, item in enumerate(published.dataset.catalogue.ids)}
 
     def likeness(diversity: float) -> float:
-        answer = client.post("/recommend", json={"user_id": user, "k": 10, "diversity": diversity}).json()
+        answer = client.post(
+            "/recommend", json={"user_id": user, "k": 10, "diversity": diversity}
+        ).json()
         assert (len(ids_of(answer)), answer["source"]) == (10, "live" if diversity else "batch")
         rows = [row_of[item] for item in ids_of(answer)]
         return float((unit[rows] @ unit[rows].T).mean())
 
     plain, half, full = likeness(0), likeness(0.5), likeness(1)
     assert plain > half > full
-    asked = {"user_id": user, "k": 10, "diversity": 1, "exclude": [published.dataset.catalogue.ids[0]]}
-    assert published.dataset.catalogue.ids[0] not in ids_of(client.post("/recommend", json=asked).json())
+    asked = {
+        "user_id": user,
+        "k": 10,
+        "diversity": 1,
+        "exclude": [published.dataset.catalogue.ids[0]],
+    }
+    assert published.dataset.catalogue.ids[0] not in ids_of(
+        client.post("/recommend", json=asked).json()
+    )
 
 
 def test_marginal_relevance_against_a_known_answer() -> None:
@@ -224,7 +269,8 @@ def test_diversity_is_maximal_marginal_relevance(diversity) -> None:
     chosen: list[int] = []
     while len(chosen) < 12:
         worth = {
-            item: (1 - diversity) * relevance[item] - diversity * max((unit[item] @ unit[c] for c in chosen), default=0)
+            item: (1 - diversity) * relevance[item]
+            - diversity * max((unit[item] @ unit[c] for c in chosen), default=0)
             for item in range(40)
             if item not in chosen
         }
@@ -244,7 +290,9 @@ def test_every_item_has_its_reason_from_the_history(client, user, history) -> No
         assert {cause["item_id"] for cause in because} <= set(history)
         assert shares == sorted(shares, reverse=True)
         assert 0 < sum(shares) <= 1.001
-        assert item["reason"]["text"] == "because of " + " and ".join(cause["title"] for cause in because[:2])
+        assert item["reason"]["text"] == "because of " + " and ".join(
+            cause["title"] for cause in because[:2]
+        )
     assert any(item["reason"]["features"] for item in answer["recommendations"])
     again = client.post("/recommend", json={"user_id": user, "k": 10, "explain": True}).json()
     assert (again["cache_hit"], again["recommendations"]) == (True, answer["recommendations"])
@@ -253,8 +301,12 @@ def test_every_item_has_its_reason_from_the_history(client, user, history) -> No
 def test_the_only_event_is_the_reason(client, published) -> None:
     """A session of one item can have no other cause."""
     item = published.dataset.catalogue.ids[3]
-    answer = client.post("/recommend", json={"user_id": "new", "k": 5, "history": [item], "explain": True}).json()
-    causes = {cause["item_id"] for row in answer["recommendations"] for cause in row["reason"]["because"]}
+    answer = client.post(
+        "/recommend", json={"user_id": "new", "k": 5, "history": [item], "explain": True}
+    ).json()
+    causes = {
+        cause["item_id"] for row in answer["recommendations"] for cause in row["reason"]["because"]
+    }
     assert causes == {item}
 
 
@@ -270,7 +322,9 @@ def test_the_contributions_of_the_features_add_up_to_the_score(loaded, published
     state, _ = bundle.state_from(loaded, history, list(range(n)), [None] * n, n, (), {})
     seen: list[RankedRows] = []
     model = replace(loaded.model, exploration_share=0.0)
-    found = recommend(model, state, 10, sample=lambda candidates, rows: seen.append((candidates, rows)))
+    found = recommend(
+        model, state, 10, sample=lambda candidates, rows: seen.append((candidates, rows))
+    )
     told = contributions(loaded.model, state, found.items[0], seen[0])
     np.testing.assert_allclose(told.features.sum(axis=1), found.scores[0], atol=1e-4)
 
@@ -290,6 +344,8 @@ def test_more_items_than_candidates_can_be_had(own, published, user) -> None:
     client = TestClient(create_app(settings, store, live))
     loaded_bundle = live._bundle(published.version)
     small = replace(loaded_bundle.bundle.model, n_candidates=10)
-    live._loaded[published.version] = replace(loaded_bundle, bundle=replace(loaded_bundle.bundle, model=small))
+    live._loaded[published.version] = replace(
+        loaded_bundle, bundle=replace(loaded_bundle.bundle, model=small)
+    )
     answer = client.post("/recommend", json={"user_id": user, "k": 50, "use_cache": False}).json()
     assert len(ids_of(answer)) == 50

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from infra.local.runtime_api import LambdaService, http_event
-from lambda_handler.admission import BODY_BYTES
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from lambda_handler.metrics import METRICS, Metrics
-from recsys.errors import ShortlistError
-from recsys.store import open_store
+from shortlist.infra.local.runtime_api import LambdaService, http_event
+from shortlist.lambda_handler.admission import BODY_BYTES
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.metrics import METRICS, Metrics
+from shortlist.recsys.errors import ShortlistError
+from shortlist.recsys.store.redis import open_store
 from tests.exposition import Samples, parse, value
 
 ROOT = str(Path(__file__).parents[2])
@@ -31,7 +31,9 @@ def metrics() -> Metrics:
 def client(published, metrics) -> TestClient:
     """The API over the published release, which does not raise what it answers with 500."""
     store = open_store(published.settings.redis_url, "published", 500)
-    app = create_app(published.settings, store, BundleLive(published.settings, metrics.step), metrics=metrics)
+    app = create_app(
+        published.settings, store, BundleLive(published.settings, metrics.step), metrics=metrics
+    )
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -54,7 +56,9 @@ def drive(client: TestClient, published) -> Samples:
 def test_known_traffic_leaves_exact_counts(client, published) -> None:
     """Each request, answer, look-up and step is counted once, and nothing else is."""
     samples = drive(client, published)
-    counted = {key: number for key, number in samples.items() if key[0].endswith("_total") and number}
+    counted = {
+        key: number for key, number in samples.items() if key[0].endswith("_total") and number
+    }
     assert counted == {
         ("shortlist_requests_total", (("route", "/recommend"), ("status", "200"))): 5,
         ("shortlist_requests_total", (("route", "/recommend"), ("status", "422"))): 1,
@@ -75,8 +79,14 @@ def test_known_traffic_leaves_exact_counts(client, published) -> None:
 def test_known_traffic_is_timed_as_often_as_it_happened(client, published) -> None:
     """Steps once for each live answer and session, list ages once for each list, candidates once for each answer."""
     samples = drive(client, published)
-    counts = {name: value(samples, f"shortlist_{name}_count") for name in ("retrieval_seconds", "features_seconds", "candidates")}
-    counts |= {n: value(samples, f"shortlist_{n}_count") for n in ("ranking_seconds", "list_age_seconds", "recommend_seconds")}
+    counts = {
+        name: value(samples, f"shortlist_{name}_count")
+        for name in ("retrieval_seconds", "features_seconds", "candidates")
+    }
+    counts |= {
+        n: value(samples, f"shortlist_{n}_count")
+        for n in ("ranking_seconds", "list_age_seconds", "recommend_seconds")
+    }
     assert counts == {
         "retrieval_seconds": 2,
         "features_seconds": 2,
@@ -93,21 +103,34 @@ def test_known_traffic_is_timed_as_often_as_it_happened(client, published) -> No
 def test_steps_are_parts_of_the_whole(client, published) -> None:
     """Retrieval, features and ranking together take no longer than the recommendations, and those no longer than the requests."""
     samples = drive(client, published)
-    steps = [value(samples, f"shortlist_{step}_seconds_sum") for step in ("retrieval", "features", "ranking", "recommend")]
+    steps = [
+        value(samples, f"shortlist_{step}_seconds_sum")
+        for step in ("retrieval", "features", "ranking", "recommend")
+    ]
     assert min(steps) > 0
-    assert sum(steps[:3]) <= steps[3] <= value(samples, "shortlist_request_seconds_sum", route="/recommend")
+    assert (
+        sum(steps[:3])
+        <= steps[3]
+        <= value(samples, "shortlist_request_seconds_sum", route="/recommend")
+    )
 
 
-def test_every_metric_has_data_after_traffic_and_failures(client, published, metrics, monkeypatch) -> None:
+def test_every_metric_has_data_after_traffic_and_failures(
+    client, published, metrics, monkeypatch
+) -> None:
     """With a broken store and a bug beside the traffic, no family is empty."""
     drive(client, published)
     fail_once(client, monkeypatch, RuntimeError("a bug"))
     fail_once(client, monkeypatch, ShortlistError("an error of ours"))
-    metrics.count("shortlist_degraded_total", kind="StoreUnavailable")  # how it comes about is tested with the API
+    metrics.count(
+        "shortlist_degraded_total", kind="StoreUnavailable"
+    )  # how it comes about is tested with the API
     metrics.count("shortlist_events_total", outcome="accepted")  # likewise
     metrics.level("shortlist_events_waiting", 1)  # likewise
     metrics.count("shortlist_tally_failures_total")  # tested with `shortlist skew`
-    metrics.count("shortlist_log_lines_lost_total")  # tested with the server, which alone has these two
+    metrics.count(
+        "shortlist_log_lines_lost_total"
+    )  # tested with the server, which alone has these two
     metrics.move("shortlist_waiting", 1, pool="live")
     assert client.post("/recommend", content=b"x" * (BODY_BYTES + 1)).status_code == 413
     _, samples = parse(metrics.text())
@@ -122,20 +145,33 @@ def fail_once(client: TestClient, monkeypatch, error: Exception) -> int:
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.store.RedisStore.rows_of", raises)
+        patched.setattr("shortlist.recsys.store.redis.RedisStore.rows_of", raises)
         return client.get("/v1/items/1").status_code
 
 
-def test_errors_are_counted_by_kind_and_leave_nothing_in_flight(client, metrics, monkeypatch) -> None:
+def test_errors_are_counted_by_kind_and_leave_nothing_in_flight(
+    client, metrics, monkeypatch
+) -> None:
     """A bug is a 500, an error of ours a 503; each is counted once, and the gauge returns to zero."""
-    statuses = [fail_once(client, monkeypatch, error) for error in (RuntimeError("a bug"), ShortlistError("ours"))]
+    statuses = [
+        fail_once(client, monkeypatch, error)
+        for error in (RuntimeError("a bug"), ShortlistError("ours"))
+    ]
     assert statuses == [500, 503]
     _, samples = parse(metrics.text())
     assert value(samples, "shortlist_requests_in_flight") == 0
-    errors = {labels[0][1]: number for (name, labels), number in samples.items() if name == "shortlist_errors_total" and number}
+    errors = {
+        labels[0][1]: number
+        for (name, labels), number in samples.items()
+        if name == "shortlist_errors_total" and number
+    }
     assert errors == {"unexpected": 1, "ShortlistError": 1}
-    assert value(samples, "shortlist_requests_total", route="/v1/items/{item_id}", status="500") == 1
-    assert value(samples, "shortlist_requests_total", route="/v1/items/{item_id}", status="503") == 1
+    assert (
+        value(samples, "shortlist_requests_total", route="/v1/items/{item_id}", status="500") == 1
+    )
+    assert (
+        value(samples, "shortlist_requests_total", route="/v1/items/{item_id}", status="503") == 1
+    )
 
 
 def test_a_request_is_in_flight_while_it_is_answered(client) -> None:
@@ -151,11 +187,18 @@ def test_in_lambda_the_log_holds_the_same_counts(published, tmp_path) -> None:
     log = tmp_path / "log"
     with (
         log.open("wb") as file,
-        LambdaService("lambda_handler.handler.handler", ROOT, os.environ | published.environ, log=file.fileno()) as service,
+        LambdaService(
+            "shortlist.lambda_handler.handler.handler",
+            ROOT,
+            os.environ | published.environ,
+            log=file.fileno(),
+        ) as service,
     ):
         for k in (3, 4):
             service.invoke(http_event("POST", "/recommend", {"user_id": known, "k": k}))
-    documents = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"_aws"')]
+    documents = [
+        json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"_aws"')
+    ]
     totals: dict[tuple[str, str], float] = {}
     for document in documents:
         for directive in document["_aws"]["CloudWatchMetrics"]:

@@ -12,19 +12,19 @@ from functools import partial
 import numpy as np
 import pytest
 
-from recsys.catalogue import Catalogue
-from recsys.evaluation import als, baselines, recency
-from recsys.evaluation.metrics import assert_honest_lists
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Events, Recommend, UserStates, states_at
-from recsys.pipeline import recommender
-from recsys.ranker import Ranker
-from recsys.training.fit import FitParams, assemble, pinned_torch
-from recsys.training.item_table import fit_item_table
-from recsys.training.lambdamart import RankerParams, ranker_groups, train_ranker
-from recsys.training.neighbours import fit_neighbours
-from recsys.training.split import before, cuts
-from recsys.training.two_tower import TowerParams, fit_towers
+from shortlist.recsys.evaluation import als, baselines, recency
+from shortlist.recsys.evaluation.ranking_metrics import assert_honest_lists
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.catalogue import Catalogue
+from shortlist.recsys.models.interactions import MISSING, Events, Recommend, UserStates, states_at
+from shortlist.recsys.models.pipeline import recommender
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.training.covisitation import fit_neighbours
+from shortlist.recsys.training.fit import FitParams, assemble, pinned_torch
+from shortlist.recsys.training.item_table import fit_item_table
+from shortlist.recsys.training.lambdamart import RankerParams, ranker_groups, train_ranker
+from shortlist.recsys.training.split import before, cuts
+from shortlist.recsys.training.two_tower import TowerParams, fit_towers
 
 N_ITEMS = 60
 N_USERS = 50
@@ -53,12 +53,20 @@ def pipeline(events: Events, *, ranked: bool) -> Recommend:
     for past in (before(events, first), events):
         with pinned_torch(1):
             towers, *_ = fit_towers(past, content, nobody, 0, params, rng)
-        models.append(assemble(towers, fit_item_table(past, catalogue, fit_neighbours(past)), FitParams(n_candidates=30)))
+        models.append(
+            assemble(
+                towers,
+                fit_item_table(past, catalogue, fit_neighbours(past)),
+                FitParams(n_candidates=30),
+            )
+        )
     if not ranked:
         return recommender(models[1])
     small = RankerParams(estimators=10)
     groups = ranker_groups(models[0], events, nobody, first, events.offsets()[1:], None, small, rng)
-    return recommender(replace(models[1], ranker=Ranker(train_ranker(groups, 10, small, rng, 1).text)))
+    return recommender(
+        replace(models[1], ranker=Ranker(train_ranker(groups, 10, small, rng, 1).text))
+    )
 
 
 def joined(parts: Sequence[UserStates]) -> UserStates:
@@ -66,7 +74,10 @@ def joined(parts: Sequence[UserStates]) -> UserStates:
     shifts = np.cumsum([0] + [len(p.seen_rows) for p in parts])
     columns = ("items", "times", "weights", "n_events", "attributes", "seen_rows")
     offsets = [p.seen_offsets[:-1] + shift for p, shift in zip(parts, shifts[:-1], strict=True)]
-    return UserStates(*(np.concatenate([getattr(p, c) for p in parts]) for c in columns), np.concatenate([*offsets, shifts[-1:]]))
+    return UserStates(
+        *(np.concatenate([getattr(p, c) for p in parts]) for c in columns),
+        np.concatenate([*offsets, shifts[-1:]]),
+    )
 
 
 METHODS: dict[str, Callable[[Events], Recommend]] = {
@@ -86,7 +97,10 @@ METHODS: dict[str, Callable[[Events], Recommend]] = {
 def events() -> Events:
     """Users of two tastes; the last four had everything, all but three, one item 130 times, and nothing."""
     rng = np.random.default_rng(7)
-    histories = [(rng.integers(0, N_ITEMS // 2, rng.integers(5, 40)) * 2 + user % 2).tolist() for user in range(N_USERS - 4)]
+    histories = [
+        (rng.integers(0, N_ITEMS // 2, rng.integers(5, 40)) * 2 + user % 2).tolist()
+        for user in range(N_USERS - 4)
+    ]
     histories += [list(range(N_ITEMS)), list(range(3, N_ITEMS)), [11] * 130, []]
     lengths = [len(h) for h in histories]
     times = np.concatenate([np.arange(n) for n in lengths]).astype(np.int64) * 1000
@@ -134,7 +148,12 @@ def test_no_list_holds_an_item_twice(method: Recommend, states: UserStates) -> N
 
 def test_lists_are_ordered_and_padded_at_their_end(method: Recommend, states: UserStates) -> None:
     """Scores never rise, none is NaN, and padding comes last, with the score -inf."""
-    truth = Truth(np.arange(N_USERS, dtype=np.int32), states, np.zeros(N_USERS + 1, np.int64), np.empty(0, np.int32))
+    truth = Truth(
+        np.arange(N_USERS, dtype=np.int32),
+        states,
+        np.zeros(N_USERS + 1, np.int64),
+        np.empty(0, np.int32),
+    )
     items, scores = method(states, N_ITEMS + 7)
     assert_honest_lists("this", items, scores, truth, N_ITEMS)
     assert (items[:, -7:] == MISSING).all()

@@ -6,13 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from recsys.errors import StoreUnavailable
-from recsys.event_log import EventLog
-from recsys.histories import KEPT_EVENTS, Happened, with_events
-from recsys.store import MOST_LIVE, RedisStore, open_store
-from recsys.upkeep import Upkeep
-from recsys.watermark import position_at
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_list, pack_user, unpack_user
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.histories import KEPT_EVENTS, Happened, with_events
+from shortlist.recsys.store.records import (
+    ItemRecord,
+    ReleasePointer,
+    UserRecord,
+    pack_list,
+    pack_user,
+    unpack_user,
+)
+from shortlist.recsys.store.redis import MOST_LIVE, RedisStore, open_store
+from shortlist.recsys.store.watermark import position_at
 
 RELEASE = "20260101T000000Z-abcdef01"
 
@@ -27,15 +34,25 @@ def store(valkey_url, namespace) -> Iterator[RedisStore]:
 
 def a_list(n_items: int = 100) -> bytes:
     """A packed list of n items."""
-    return pack_list(1, 1, 1, 500, b"\x01\x02\x03\x00" * n_items, b"\x01\x3c" * n_items, b"\x02\x3c" * n_items)
+    return pack_list(
+        1, 1, 1, 500, b"\x01\x02\x03\x00" * n_items, b"\x01\x3c" * n_items, b"\x02\x3c" * n_items
+    )
 
 
 def test_a_new_store_knows_nothing(store) -> None:
     """None for what is not there, never an error."""
     assert store.release() is None
     assert store.read_user(RELEASE, "1") == (None, None)
-    assert (store.user_record("1"), store.popular(RELEASE), store.rows_of(RELEASE, ["a"])) == (None, None, ([None], False))
-    assert (store.items(RELEASE, [1, 2]), store.items(RELEASE, []), store.blocked()) == ([None, None], [], frozenset())
+    assert (store.user_record("1"), store.popular(RELEASE), store.rows_of(RELEASE, ["a"])) == (
+        None,
+        None,
+        ([None], False),
+    )
+    assert (store.items(RELEASE, [1, 2]), store.items(RELEASE, []), store.blocked()) == (
+        [None, None],
+        [],
+        frozenset(),
+    )
 
 
 def test_the_pointer_flips(store) -> None:
@@ -62,12 +79,20 @@ def record_of(*events: Happened) -> UserRecord:
 def test_a_record_follows_the_table_and_what_came_after_it(store) -> None:
     """A table that loses rows takes them from the record; events beyond the watermark stay, once each."""
     store.merge_users([("1", record_of(Happened("a", 1, None), Happened("b", 2, None)))], 0)
-    stored = with_events(unpack_user(store.user_record("1")), [Happened("c", 3, 4.0, 700), Happened("d", 4, None, 900)])
+    stored = with_events(
+        unpack_user(store.user_record("1")),
+        [Happened("c", 3, 4.0, 700), Happened("d", 4, None, 900)],
+    )
     store.redis.hset(store.keys.user("1"), "h", pack_user(stored))
     table = record_of(Happened("b", 2, None), Happened("c", 3, 4.0))
     assert store.merge_users([("1", table), ("2", UserRecord())], 700) == 2
     merged = unpack_user(store.user_record("1"))
-    assert (merged.items, merged.positions, merged.n_events, merged.seen) == (("b", "c", "d"), (0, 0, 900), 3, ())
+    assert (merged.items, merged.positions, merged.n_events, merged.seen) == (
+        ("b", "c", "d"),
+        (0, 0, 900),
+        3,
+        (),
+    )
     assert store.read_user(RELEASE, "1") == (None, 0)
     store.merge_users([("1", record_of(Happened("c", 3, 4.0), Happened("d", 4, None)))], 800)
     assert unpack_user(store.user_record("1")).items == ("c", "d")
@@ -166,11 +191,16 @@ def test_a_position_that_cannot_be_read_is_mended(store) -> None:
 
 def test_a_users_key_of_another_type_costs_itself(store) -> None:
     """The others of the round trip are read and written, the user can be deleted, and a refresh writes the record again."""
-    for remove in (lambda: EventLog(store).known(["1", "2"], 1), lambda: Upkeep(store).delete_user("1", 0)):
+    for remove in (
+        lambda: EventLog(store).known(["1", "2"], 1),
+        lambda: Upkeep(store).delete_user("1", 0),
+    ):
         store.redis.set(store.keys.user("1"), "text")
         remove()
     store.redis.set(store.keys.user("1"), "text")
-    assert store.merge_users([("1", record_of(Happened("a", 1, None))), ("2", UserRecord())], 0) == 2
+    assert (
+        store.merge_users([("1", record_of(Happened("a", 1, None))), ("2", UserRecord())], 0) == 2
+    )
     assert unpack_user(store.user_record("1")).items == ("a",)
 
 
@@ -190,7 +220,11 @@ def test_a_retired_release_expires_and_can_be_kept(store) -> None:
         store.write_lists(version, [("1", a_list()), ("2", a_list())])
         store.write_items(version, [(0, ItemRecord("x", "X"))])
         store.write_popular(version, a_list())
-    assert (store.retire("v*", 900), store.is_retiring("v*"), store.is_retiring("v1")) == (5, True, False)
+    assert (store.retire("v*", 900), store.is_retiring("v*"), store.is_retiring("v1")) == (
+        5,
+        True,
+        False,
+    )
     assert store.redis.ttl(store.keys.list("v1", "1")) == -1
     assert 0 < store.redis.ttl(store.keys.list("v*", "1")) <= 900
     assert store.restore("v*")
@@ -215,7 +249,11 @@ def test_a_live_result_is_kept_under_all_that_shaped_it(store) -> None:
     store.merge_users([("1", UserRecord())], 0)
     assert write_live(store, "digest")
     assert store.live(RELEASE, "1", "digest") == b"bytes"
-    assert {store.live("r", "1", "digest"), store.live(RELEASE, "2", "digest"), store.live(RELEASE, "1", "d")} == {None}
+    assert {
+        store.live("r", "1", "digest"),
+        store.live(RELEASE, "2", "digest"),
+        store.live(RELEASE, "1", "d"),
+    } == {None}
     assert 0 < store.redis.ttl(store.keys.live(RELEASE, "1")) <= 60
 
 

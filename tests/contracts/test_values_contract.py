@@ -9,27 +9,40 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from batch.drain import drain
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys import data, values
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.wire import unpack_event, unpack_user
+from shortlist.batch.drain import drain
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys import data, values
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import unpack_event, unpack_user
 
 NOW = 1_800_000_000
 KEY = "the-key-of-this-test"
 WIDE = "\uff11\uff12\uff13"
 TEXTS = [" 7 ", "7.0", "\u30007\t", "7.00 "]
 SPELLINGS: list[Any] = [*TEXTS, 7, 7.0]
-REFUSED: list[Any] = ["6.35E+17", " ", "\u3000", "x" * 257, "a\x00b", "9007199254740992.0", 6.352843280556901e17, 1.5, True, None]
+REFUSED: list[Any] = [
+    "6.35E+17",
+    " ",
+    "\u3000",
+    "x" * 257,
+    "a\x00b",
+    "9007199254740992.0",
+    6.352843280556901e17,
+    1.5,
+    True,
+    None,
+]
 
 
 @pytest.fixture
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(replace(settings, admin_key=KEY), store, BundleLive(settings), lambda: NOW))
+    return TestClient(
+        create_app(replace(settings, admin_key=KEY), store, BundleLive(settings), lambda: NOW)
+    )
 
 
 def event(**fields: object) -> dict[str, Any]:
@@ -57,7 +70,10 @@ def test_a_user_is_the_same_in_every_spelling_of_a_body(client, spelt) -> None:
     asked = client.post("/recommend", json={"user_id": spelt, "k": 5})
     assert (plain.json()["source"], items_of(asked)) == ("batch", items_of(plain))
     ranked = client.post("/v1/rank", json={"user_id": spelt, "items": ["1", "2", "3"]})
-    assert ranked.json() == client.post("/v1/rank", json={"user_id": "7", "items": ["1", "2", "3"]}).json()
+    assert (
+        ranked.json()
+        == client.post("/v1/rank", json={"user_id": "7", "items": ["1", "2", "3"]}).json()
+    )
     assert send(client, event(user_id=spelt), event(user_id="7"))["duplicates"] == 1
 
 
@@ -79,7 +95,9 @@ def test_an_item_is_the_same_in_every_spelling_of_a_body(client, spelt) -> None:
     asked = client.post("/recommend", json=fresh | {"history": [spelt, {"item_id": "8"}]}).json()
     assert (plain["unknown_items"], asked["unknown_items"]) == (0, 0)
     assert asked["recommendations"] == plain["recommendations"]
-    assert "7" not in items_of(client.post("/recommend", json={"user_id": "nobody", "k": 100, "exclude": [spelt]}))
+    assert "7" not in items_of(
+        client.post("/recommend", json={"user_id": "nobody", "k": 100, "exclude": [spelt]})
+    )
     assert items_of(client.post("/v1/rank", json={"history": ["1"], "items": [spelt]})) == ["7"]
     assert send(client, event(item_id=spelt))["accepted"] == 1
 
@@ -95,7 +113,10 @@ def test_an_item_is_the_same_in_every_spelling_of_a_path_or_query(client, spelt)
     headers = {"X-Shortlist-Admin-Key": KEY}
     assert client.post(f"{path}/block", headers=headers).json() == {"item_id": "7", "blocked": True}
     assert client.get("/v1/items/7").json()["available"] is False
-    assert client.post(f"{path}/unblock", headers=headers).json() == {"item_id": "7", "blocked": False}
+    assert client.post(f"{path}/unblock", headers=headers).json() == {
+        "item_id": "7",
+        "blocked": False,
+    }
 
 
 @pytest.mark.parametrize("bad", REFUSED)
@@ -110,12 +131,22 @@ def test_what_is_no_id_is_refused_at_every_route(client, bad) -> None:
     ]
     for path, body in bodies:
         response = client.post(path, json=body)
-        assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_request"), body
+        assert (response.status_code, response.json()["error"]["code"]) == (
+            422,
+            "invalid_request",
+        ), body
     told = send(client, event(), event(user_id=bad), event(item_id=bad))
-    assert [(r["index"], r["code"]) for r in told["rejected"]] == [(1, "invalid_event"), (2, "invalid_event")]
+    assert [(r["index"], r["code"]) for r in told["rejected"]] == [
+        (1, "invalid_event"),
+        (2, "invalid_event"),
+    ]
     assert told["accepted"] == 1
     if isinstance(bad, str):
-        for method, path in (("GET", "/v1/users/{}/recommendations"), ("DELETE", "/v1/users/{}"), ("GET", "/v1/items/{}")):
+        for method, path in (
+            ("GET", "/v1/users/{}/recommendations"),
+            ("DELETE", "/v1/users/{}"),
+            ("GET", "/v1/items/{}"),
+        ):
             assert client.request(method, path.format(quote(bad))).status_code == 422
         assert client.get("/v1/users/1/recommendations", params={"exclude": bad}).status_code == 422
 
@@ -151,7 +182,9 @@ def test_a_weight_beyond_the_largest_costs_its_event(client, own) -> None:
     bad = event(event_id="b", weight=1e39)
     answers = [send(client, *good[:2], bad, good[2]) for _ in range(3)]
     assert [(told["accepted"], told["duplicates"]) for told in answers] == [(3, 0), (0, 3), (0, 3)]
-    assert [(r["index"], r["code"]) for told in answers for r in told["rejected"]] == [(2, "invalid_event")] * 3
+    assert [(r["index"], r["code"]) for told in answers for r in told["rejected"]] == [
+        (2, "invalid_event")
+    ] * 3
     _, store = own
     streamed = [unpack_event(fields[b"e"]) for _, fields in store.redis.xrange(store.keys.events())]
     assert [told.event_id for told in streamed] == ["e0", "e1", "e2"]
@@ -173,7 +206,11 @@ def test_weights_of_a_history_have_the_same_bounds(client, path, weight) -> None
 
 def test_events_of_blanks_only_never_reach_a_batch(client, own, tmp_path, tables) -> None:
     """Each is rejected; the user of other digits, and all who follow, are learnt from."""
-    told = send(client, *(event(event_id=f"e{n}", user_id=" " * n) for n in range(1, 20)), event(user_id=WIDE))
+    told = send(
+        client,
+        *(event(event_id=f"e{n}", user_id=" " * n) for n in range(1, 20)),
+        event(user_id=WIDE),
+    )
     assert (told["accepted"], {r["code"] for r in told["rejected"]}) == (1, {"invalid_event"})
     place = str(tmp_path / "events")
     assert drain(EventLog(own[1]), open_event_files(place)).events == 1

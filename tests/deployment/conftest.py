@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.runtime_api import LambdaService
-from infra.package import build
+from shortlist.infra.local.runtime_api import LambdaService
+from shortlist.infra.tools.package import build
 
-HANDLER = "lambda_handler.handler.handler"
+HANDLER = "shortlist.lambda_handler.handler.handler"
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
 
 
@@ -33,8 +33,19 @@ class Built:
 
     def environ(self, given: dict[str, str]) -> dict[str, str]:
         """The function's variables: nothing of this process's but what runs programs at all."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return kept | given | {"PYTHONPATH": f"{self.root}{os.pathsep}{self.runtime}", "PYTHONDONTWRITEBYTECODE": "1"}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR")
+            if name in os.environ
+        }
+        return (
+            kept
+            | given
+            | {
+                "PYTHONPATH": f"{self.root}{os.pathsep}{self.runtime}",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
+        )
 
     def service(self, given: dict[str, str]) -> LambdaService:
         """The built handler under the real runtime client."""
@@ -46,7 +57,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The package, built as for deployment, but for this machine and interpreter."""
     directory = tmp_path_factory.mktemp("built")
     machine = "arm64" if platform.machine() == "aarch64" else "x86_64"
-    size = build(directory / "package", machine, f"{sys.version_info.major}.{sys.version_info.minor}")
+    size = build(
+        directory / "package", machine, f"{sys.version_info.major}.{sys.version_info.minor}"
+    )
     return Built(directory / "package", runtime_client(directory / "runtime"), size)
 
 
@@ -57,5 +70,9 @@ def runtime_client(directory: Path) -> Path:
         for file in importlib.metadata.files(name) or ():
             top = file.parts[0]
             if top != ".." and not (directory / top).exists():
-                (directory / top).symlink_to(file.locate().parents[len(file.parts) - 2] if len(file.parts) > 1 else file.locate())
+                (directory / top).symlink_to(
+                    file.locate().parents[len(file.parts) - 2]
+                    if len(file.parts) > 1
+                    else file.locate()
+                )
     return directory

@@ -1,7 +1,7 @@
 """The whole service on one machine, while releases change and the batch is killed.
 
-S3 over HTTP, a cluster with TLS, the built package under the real runtime client, the batch as a process of its own, and a
-client that never stops asking.
+S3 over HTTP, a cluster with TLS, the built package under the real runtime client, the batch as a
+process of its own, and a client that never stops asking.
 """
 
 from __future__ import annotations
@@ -21,20 +21,28 @@ import boto3
 import polars as pl
 import pytest
 
-from infra.local.cluster import cluster, server
-from infra.local.runtime_api import LambdaService, http_event
-from recsys.event_log import EventLog
-from recsys.store import RedisStore, open_store
-from recsys.wire import ReleasePointer, unpack_list
+from shortlist.infra.local.cluster import cluster, server
+from shortlist.infra.local.runtime_api import LambdaService, http_event
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import ReleasePointer, unpack_list
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "service"
 K = 5
 REDIS = server()
-PUBLISHING = ("assemble the bundle", "precompute the lists", "upload the bundle", "write the lists", "verify by reading back")
+PUBLISHING = (
+    "assemble the bundle",
+    "precompute the lists",
+    "upload the bundle",
+    "write the lists",
+    "verify by reading back",
+)
 """What the batch has just finished when it is killed."""
 
-pytestmark = pytest.mark.skipif(REDIS is None, reason="no redis-server of version 7: install it for a cluster with TLS")
+pytestmark = pytest.mark.skipif(
+    REDIS is None, reason="no redis-server of version 7: install it for a cluster with TLS"
+)
 
 
 @dataclass
@@ -47,24 +55,33 @@ class Service:
 
     def refresh(self, run: str, tables: str, kill_after: str | None = None) -> int:
         """Runs the batch; with `kill_after`, kills it once it has said so. Gives the exit status."""
-        told = {f"SHORTLIST_{t.upper()}": f"s3://{BUCKET}/{tables}/{t}.parquet" for t in ("interactions", "items")}
+        told = {
+            f"SHORTLIST_{t.upper()}": f"s3://{BUCKET}/{tables}/{t}.parquet"
+            for t in ("interactions", "items")
+        }
         environ = os.environ | self.environ | told | {"SHORTLIST_RUN_ID": run}
         self.attempts += 1  # each on a machine of its own
         environ["SHORTLIST_WORK"] = f"{self.environ['SHORTLIST_WORK']}/{self.attempts}"
-        command = [sys.executable, "-m", "batch", "refresh"]
+        command = [sys.executable, "-m", "shortlist.batch", "refresh"]
         said = []
-        with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True
+        ) as process:
             for line in process.stderr:
                 said.append(line)
-                if kill_after is not None and str(json.loads(line).get("message")).startswith(kill_after):
+                if kill_after is not None and str(json.loads(line).get("message")).startswith(
+                    kill_after
+                ):
                     process.kill()
         assert process.returncode in (0, -9), "".join(said[-5:])
         return process.returncode
 
     def release(self, *arguments: str) -> None:
         """Runs `shortlist release`."""
-        command = [sys.executable, "-m", "batch.cli", "release", *arguments]
-        subprocess.run(command, cwd=ROOT, env=os.environ | self.environ, check=True, capture_output=True)
+        command = [sys.executable, "-m", "shortlist.batch.cli", "release", *arguments]
+        subprocess.run(
+            command, cwd=ROOT, env=os.environ | self.environ, check=True, capture_output=True
+        )
 
     def pointer(self) -> ReleasePointer:
         """What serves."""
@@ -136,20 +153,32 @@ def service(tables, s3_environ, tmp_path_factory) -> Iterator[Service]:
 
 def upload(environ: dict[str, str], tables: Path, directory: Path) -> None:
     """The first night's tables, and the second's: an event more for each user, and a new item that shifts every row."""
-    names = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+    names = {
+        "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+        "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    }
     names |= {"endpoint_url": "AWS_ENDPOINT_URL", "region_name": "AWS_DEFAULT_REGION"}
     client = boto3.client("s3", **{name: environ[variable] for name, variable in names.items()})
     client.create_bucket(Bucket=BUCKET)
-    interactions, items = (pl.read_parquet(tables / f"{name}.parquet") for name in ("interactions", "items"))
+    interactions, items = (
+        pl.read_parquet(tables / f"{name}.parquet") for name in ("interactions", "items")
+    )
     newest = (
         interactions.group_by("user_id", maintain_order=True)
         .last()
-        .with_columns(pl.lit("0-new").alias("item_id"), (pl.col("timestamp") + 1).alias("timestamp"))
+        .with_columns(
+            pl.lit("0-new").alias("item_id"), (pl.col("timestamp") + 1).alias("timestamp")
+        )
     )
-    new_item = items.head(1).with_columns(pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title"))
+    new_item = items.head(1).with_columns(
+        pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title")
+    )
     nights = {
         "monday": (interactions, items),
-        "tuesday": (pl.concat([interactions, newest.select(interactions.columns)]), pl.concat([new_item, items])),
+        "tuesday": (
+            pl.concat([interactions, newest.select(interactions.columns)]),
+            pl.concat([new_item, items]),
+        ),
     }
     for night, frames in nights.items():
         for name, frame in zip(("interactions", "items"), frames, strict=True):
@@ -183,12 +212,19 @@ def is_whole(store: RedisStore, answer: dict) -> bool:
     if answer["source"] == "batch":
         rows = unpack_list(store.lists(version, [answer["user_id"]])[0]).rows[:K]
         return ids == [item.id for item in store.items(version, rows)]
-    return answer["source"] == "live" and all(row is not None for row in store.rows_of(version, ids)[0])
+    return answer["source"] == "live" and all(
+        row is not None for row in store.rows_of(version, ids)[0]
+    )
 
 
 def test_releases_change_under_a_client_that_never_notices(service, built, tables) -> None:
     """Refresh, serve, killed refreshes, refresh, canary, promote, rollback: no answer fails, falls back or mixes two releases."""
-    users = pl.read_parquet(tables / "interactions.parquet")["user_id"].unique(maintain_order=True).cast(pl.String).to_list()
+    users = (
+        pl.read_parquet(tables / "interactions.parquet")["user_id"]
+        .unique(maintain_order=True)
+        .cast(pl.String)
+        .to_list()
+    )
     assert service.refresh("monday", "monday") == 0
     monday = service.pointer().current
     with built.service(service.environ) as running, Client(asker(running), users) as client:
@@ -208,7 +244,9 @@ def test_releases_change_under_a_client_that_never_notices(service, built, table
         assert service.pointer() == ReleasePointer(tuesday, monday)
         assert {a["model_version"] for a in client.hears(20)} == {tuesday}
 
-        answer = ask(users[0])  # the refresh took the event from the stream, and the list was made knowing it
+        answer = ask(
+            users[0]
+        )  # the refresh took the event from the stream, and the list was made knowing it
         assert (answer["source"], EventLog(service.store).length()) == ("batch", 0)
         assert taken not in [item["item_id"] for item in answer["recommendations"]]
 
@@ -223,5 +261,7 @@ def test_releases_change_under_a_client_that_never_notices(service, built, table
         service.release("promote", tuesday)
         assert {(a["model_version"], a["source"]) for a in client.hears(20)} == {(tuesday, "batch")}
 
-    assert {(a["status"], a["degraded"], len(a["recommendations"])) for a in client.answers} == {(200, False, K)}
+    assert {(a["status"], a["degraded"], len(a["recommendations"])) for a in client.answers} == {
+        (200, False, K)
+    }
     assert [a for a in client.answers if not is_whole(service.store, a)] == []

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from batch.local import serve
-from infra.local.runtime_api import LambdaService, http_event
-from infra.package import FORBIDDEN, LIMIT_MIB, LOCKED, Refused, build, check
-from infra.sbom import FILE
+from shortlist.batch.local import serve
+from shortlist.infra.local.runtime_api import LambdaService, http_event
+from shortlist.infra.tools.package import FORBIDDEN, LIMIT_MIB, LOCKED, Refused, build, check
+from shortlist.infra.tools.sbom import FILE
 
 EVENTS = Path(__file__).parents[2] / "infra" / "events"
 LOADED = """
 import pathlib
-from recsys.ranker import _library
+from shortlist.recsys.models.ranker import _library
 _library()
 maps = pathlib.Path("/proc/self/maps").read_text().splitlines()
 print(*sorted({line.split()[-1] for line in maps if "/libgomp" in line}), sep="\\n")
@@ -30,7 +30,9 @@ print(*sorted({line.split()[-1] for line in maps if "/libgomp" in line}), sep="\
 @pytest.fixture(scope="module")
 def service(built, published) -> Iterator[LambdaService]:
     """The built handler over the published release."""
-    with built.service(published.environ | {"SHORTLIST_ADMIN_KEY": "a-key-for-local-invokes"}) as running:
+    with built.service(
+        published.environ | {"SHORTLIST_ADMIN_KEY": "a-key-for-local-invokes"}
+    ) as running:
         yield running
 
 
@@ -56,18 +58,35 @@ def test_the_package_holds_nothing_of_training(built) -> None:
 
 def test_of_lightgbm_only_the_library_is_there(built) -> None:
     """Its Python would import scipy."""
-    files = [p.relative_to(built.root / "lightgbm").as_posix() for p in (built.root / "lightgbm").rglob("*") if p.is_file()]
+    files = [
+        p.relative_to(built.root / "lightgbm").as_posix()
+        for p in (built.root / "lightgbm").rglob("*")
+        if p.is_file()
+    ]
     assert files == ["lib/lib_lightgbm.so"]
 
 
 def test_the_bill_lists_what_is_there(built) -> None:
     """Each installed distribution with its version, its wheel one of those in the lock; and the library that was copied."""
     told = json.loads((built.root / FILE).read_text())
-    libraries = {(c["name"].lower().replace("_", "-"), c["version"]): c for c in told["components"] if c["type"] == "library"}
-    installed = {d.name.removesuffix(".dist-info").partition("-")[::2] for d in built.root.glob("*.dist-info")}
-    assert set(libraries) == {(name.lower().replace("_", "-"), version) for name, version in installed}
+    libraries = {
+        (c["name"].lower().replace("_", "-"), c["version"]): c
+        for c in told["components"]
+        if c["type"] == "library"
+    }
+    installed = {
+        d.name.removesuffix(".dist-info").partition("-")[::2]
+        for d in built.root.glob("*.dist-info")
+    }
+    assert set(libraries) == {
+        (name.lower().replace("_", "-"), version) for name, version in installed
+    }
     lock = LOCKED.read_text()
-    assert [name for name, c in libraries.items() if f"--hash=sha256:{c['hashes'][0]['content']}" not in lock] == []
+    assert [
+        name
+        for name, c in libraries.items()
+        if f"--hash=sha256:{c['hashes'][0]['content']}" not in lock
+    ] == []
     assert [c["name"] for c in told["components"] if c["type"] == "file"] == ["lib/libgomp.so.1"]
 
 
@@ -117,7 +136,11 @@ def test_every_golden_event_is_answered(service, path) -> None:
 
 def test_the_package_is_served_over_http(built, published) -> None:
     """What `make local` starts answers each request of the golden events."""
-    requests = [event for event in map(json.loads, map(Path.read_text, EVENTS.glob("*.json"))) if "requestContext" in event]
+    requests = [
+        event
+        for event in map(json.loads, map(Path.read_text, EVENTS.glob("*.json")))
+        if "requestContext" in event
+    ]
     environ = os.environ | published.environ | {"SHORTLIST_ADMIN_KEY": "a-key-for-local-invokes"}
     statuses = []
 
@@ -125,7 +148,9 @@ def test_the_package_is_served_over_http(built, published) -> None:
         for event in requests:
             method, body = event["requestContext"]["http"]["method"], event.get("body")
             target = f"{address}{event['rawPath']}?{event['rawQueryString']}"
-            asked = urllib.request.Request(target, body and body.encode(), event["headers"], method=method)  # noqa: S310 - loopback
+            asked = urllib.request.Request(  # noqa: S310 - loopback
+                target, body and body.encode(), event["headers"], method=method
+            )
             with urllib.request.urlopen(asked, timeout=30) as answered:  # noqa: S310
                 statuses.append(answered.status)
 

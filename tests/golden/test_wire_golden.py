@@ -1,6 +1,7 @@
 """The bytes in Redis are frozen: what an older batch wrote is read, and what is written is what older code reads.
 
-A change here is a change of layout: raise it in `recsys/wire.py`, and keep reading the old one while its lists live.
+A change here is a change of layout: raise it in `recsys/store/records.py`, and keep reading the old
+one while its lists live.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from recsys.wire import (
+from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
     ShortlistRecord,
@@ -31,9 +32,23 @@ from recsys.wire import (
 
 FROZEN: dict[str, str] = json.loads((Path(__file__).parent / "wire.json").read_text())
 SHORTLIST = ShortlistRecord(
-    1785542400, 1785538800, 42, 500, (3, 70000, 0), (2.5, -0.125, -9.0), (0.5, 0.25, 0.75), 1873476493639680
+    1785542400,
+    1785538800,
+    42,
+    500,
+    (3, 70000, 0),
+    (2.5, -0.125, -9.0),
+    (0.5, 0.25, 0.75),
+    1873476493639680,
 )
-USER = UserRecord(("50", "é", "172"), (100, 100, 86500), (5.0, None, 0.5), 150, ("1", "2"), {"age": 31.0, "region": "north"})
+USER = UserRecord(
+    ("50", "é", "172"),
+    (100, 100, 86500),
+    (5.0, None, 0.5),
+    150,
+    ("1", "2"),
+    {"age": 31.0, "region": "north"},
+)
 
 
 def _pack_shortlist(record: ShortlistRecord) -> bytes:
@@ -46,18 +61,39 @@ def _pack_shortlist(record: ShortlistRecord) -> bytes:
 
 CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
     "list": (_pack_shortlist, unpack_list, SHORTLIST),
-    "list of nothing": (_pack_shortlist, unpack_list, ShortlistRecord(1785542400, 1785538800, 0, 0, (), (), ())),
+    "list of nothing": (
+        _pack_shortlist,
+        unpack_list,
+        ShortlistRecord(1785542400, 1785538800, 0, 0, (), (), ()),
+    ),
     "user": (pack_user, unpack_user, USER),
-    "user without weights": (pack_user, unpack_user, UserRecord(("50",), (100,), (None,), 1, (), {})),
+    "user without weights": (
+        pack_user,
+        unpack_user,
+        UserRecord(("50",), (100,), (None,), 1, (), {}),
+    ),
     "new user": (pack_user, unpack_user, UserRecord(attributes={})),
     "user with events over HTTP": (
         pack_user,
         unpack_user,
-        UserRecord(("50", "1"), (100, 200), (None, None), 2, (), {}, (0, 1873476493639681), 1873476493639680),
+        UserRecord(
+            ("50", "1"),
+            (100, 200),
+            (None, None),
+            2,
+            (),
+            {},
+            (0, 1873476493639681),
+            1873476493639680,
+        ),
     ),
     "item": (pack_item, unpack_item, ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))),
     "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),
-    "pointer": (pack_pointer, unpack_pointer, ReleasePointer("20260801T000000Z-3f9a81bc", "20260731T000000Z-81bc3f9a")),
+    "pointer": (
+        pack_pointer,
+        unpack_pointer,
+        ReleasePointer("20260801T000000Z-3f9a81bc", "20260731T000000Z-81bc3f9a"),
+    ),
     "first pointer": (pack_pointer, unpack_pointer, ReleasePointer("20260801T000000Z-3f9a81bc")),
 }
 

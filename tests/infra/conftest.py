@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from recsys.store import RedisStore
+from shortlist.recsys.store.redis import RedisStore
 from tests.template import access
 
 
@@ -15,7 +15,9 @@ def store_of(valkey_url, namespace):
     admin, opened = redis.Redis.from_url(valkey_url), []
 
     def open_as(user: str, *, with_admin: bool = False) -> RedisStore:
-        admin.execute_command("ACL", "SETUSER", user, "reset", *access(user, namespace, admin=with_admin), ">secret")
+        admin.execute_command(
+            "ACL", "SETUSER", user, "reset", *access(user, namespace, admin=with_admin), ">secret"
+        )
         client = redis.Redis.from_url(valkey_url, username=user, password="secret")  # noqa: S106 - of this test
         opened.append((user, client))
         return RedisStore(lambda: client, namespace)

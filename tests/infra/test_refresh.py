@@ -22,25 +22,47 @@ ATTEMPTS = 6
 
 def task(stop: str, reason: str, exit_code: int | None = None) -> str:
     """The cause of a task that stopped, as ECS describes it."""
-    container = {"Name": "batch", "LastStatus": "STOPPED"} | ({} if exit_code is None else {"ExitCode": exit_code})
-    return json.dumps({"StopCode": stop, "StoppedReason": reason, "Containers": [container], "LastStatus": "STOPPED"})
+    container = {"Name": "batch", "LastStatus": "STOPPED"} | (
+        {} if exit_code is None else {"ExitCode": exit_code}
+    )
+    return json.dumps(
+        {
+            "StopCode": stop,
+            "StoppedReason": reason,
+            "Containers": [container],
+            "LastStatus": "STOPPED",
+        }
+    )
 
 
 def ended(exit_code: int) -> tuple[str, str]:
     """A container that ended by itself."""
-    return "States.TaskFailed", task("EssentialContainerExited", "Essential container in task exited", exit_code)
+    return "States.TaskFailed", task(
+        "EssentialContainerExited", "Essential container in task exited", exit_code
+    )
 
 
 SPOT = ("States.TaskFailed", task("SpotInterruption", "Your Spot Task was interrupted."))
-NO_CAPACITY = ("States.TaskFailed", task("TaskFailedToStart", "Capacity is unavailable at this time. Please try again later"))
-NO_IMAGE = ("States.TaskFailed", task("TaskFailedToStart", "CannotPullContainerError: pull image manifest: not found"))
+NO_CAPACITY = (
+    "States.TaskFailed",
+    task("TaskFailedToStart", "Capacity is unavailable at this time. Please try again later"),
+)
+NO_IMAGE = (
+    "States.TaskFailed",
+    task("TaskFailedToStart", "CannotPullContainerError: pull image manifest: not found"),
+)
 
 
 @pytest.fixture
 def client() -> Iterator[Any]:
     """Step Functions that runs what it is given."""
     with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
-        opened = boto3.client("stepfunctions", region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")  # noqa: S106
+        opened = boto3.client(
+            "stepfunctions",
+            region_name="us-east-1",
+            aws_access_key_id="t",
+            aws_secret_access_key="t",  # noqa: S106
+        )
         yield opened
         opened.close()
 
@@ -52,8 +74,14 @@ def machine(topic: str, failures: list[tuple[str, str]]) -> str:
     [catcher] = states["Refresh"]["Catch"]
     assert catcher["ErrorEquals"] == ["States.ALL"]
     then = {"Type": "Pass", "ResultPath": catcher["ResultPath"], "Next": catcher["Next"]}
-    fails = {f"Attempt {at}": then | {"Result": {"Error": e, "Cause": c}} for at, (e, c) in enumerate(failures, 1)}
-    turns = [{"Variable": "$.attempt", "NumericEquals": at, "Next": name} for at, name in enumerate(fails, 1)]
+    fails = {
+        f"Attempt {at}": then | {"Result": {"Error": e, "Cause": c}}
+        for at, (e, c) in enumerate(failures, 1)
+    }
+    turns = [
+        {"Variable": "$.attempt", "NumericEquals": at, "Next": name}
+        for at, name in enumerate(fails, 1)
+    ]
     states["Refresh"] = {"Type": "Choice", "Choices": turns, "Default": "Published"}
     states["Wait"] = {"Type": "Wait", "Seconds": 0, "Next": "Refresh"}
     definition["States"] = states | fails | {"Published": {"Type": "Succeed"}}
@@ -62,26 +90,48 @@ def machine(topic: str, failures: list[tuple[str, str]]) -> str:
 
 def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
     """How an execution ends, and what is published."""
-    sns = boto3.client("sns", region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")  # noqa: S106
+    sns = boto3.client(
+        "sns",
+        region_name="us-east-1",
+        aws_access_key_id="t",
+        aws_secret_access_key="t",  # noqa: S106
+    )
     topic = sns.create_topic(Name="alarms")["TopicArn"]
     definition = machine(topic, failures)
-    made = client.create_state_machine(name=f"refresh-{uuid.uuid4().hex}", definition=definition, roleArn=ROLE)["stateMachineArn"]
+    made = client.create_state_machine(
+        name=f"refresh-{uuid.uuid4().hex}", definition=definition, roleArn=ROLE
+    )["stateMachineArn"]
     execution = client.start_execution(stateMachineArn=made, name="monday")["executionArn"]
     while (status := client.describe_execution(executionArn=execution)["status"]) == "RUNNING":
         pass  # the interpreter is a thread of this process
     sns.close()
-    return status, [sent[1] for sent in sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[topic].sent_notifications]
+    return status, [
+        sent[1]
+        for sent in sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[topic].sent_notifications
+    ]
 
 
 @pytest.mark.parametrize(
     ("failure", "said"),
     [
         (ended(1), "The release was refused by a check, or the batch is broken (exit status 1)."),
-        (ended(2), "A setting, a table or the work directory breaks a rule (exit status 2): mend it."),
-        (ended(137), "The batch was killed (exit status 137), as it is when it needs more memory than BatchMemory."),
+        (
+            ended(2),
+            "A setting, a table or the work directory breaks a rule (exit status 2): mend it.",
+        ),
+        (
+            ended(137),
+            "The batch was killed (exit status 137), as it is when it needs more memory than BatchMemory.",
+        ),
         (ended(9), "The batch ended with exit status 9."),
-        (NO_IMAGE, "The task did not start: CannotPullContainerError: pull image manifest: not found."),
-        (("States.TaskFailed", task("UserInitiated", "stopped by hand")), "The task was stopped: stopped by hand."),
+        (
+            NO_IMAGE,
+            "The task did not start: CannotPullContainerError: pull image manifest: not found.",
+        ),
+        (
+            ("States.TaskFailed", task("UserInitiated", "stopped by hand")),
+            "The task was stopped: stopped by hand.",
+        ),
         (("States.Timeout", ""), "The task ran longer than four hours, and was stopped."),
         (
             ("ECS.ClusterNotFoundException", "Cluster not found."),
@@ -99,9 +149,18 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
             ("States.Permissions", "not authorized to ecs:RunTask"),
             "Step Functions could not run the task (States.Permissions): not authorized to ecs:RunTask.",
         ),
-        (("States.TaskFailed", "no JSON"), "Step Functions could not run the task (States.TaskFailed): no JSON."),
-        (("States.TaskFailed", "[1, 2]"), "Step Functions could not run the task (States.TaskFailed): [1, 2]."),
-        (("States.TaskFailed", "{}"), "Step Functions could not run the task (States.TaskFailed): {}."),
+        (
+            ("States.TaskFailed", "no JSON"),
+            "Step Functions could not run the task (States.TaskFailed): no JSON.",
+        ),
+        (
+            ("States.TaskFailed", "[1, 2]"),
+            "Step Functions could not run the task (States.TaskFailed): [1, 2].",
+        ),
+        (
+            ("States.TaskFailed", "{}"),
+            "Step Functions could not run the task (States.TaskFailed): {}.",
+        ),
         (
             ("States.TaskFailed", '{"Containers": []}'),
             'Step Functions could not run the task (States.TaskFailed): {"Containers": []}.',
@@ -122,7 +181,12 @@ def test_what_may_pass_is_tried_again(client, failure) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"), [(ended(75), "another batch is at work"), (SPOT, "Spot took"), (NO_CAPACITY, "Capacity is unavailable")]
+    ("failure", "said"),
+    [
+        (ended(75), "another batch is at work"),
+        (SPOT, "Spot took"),
+        (NO_CAPACITY, "Capacity is unavailable"),
+    ],
 )
 def test_what_does_not_pass_is_said_after_six_attempts(client, failure, said) -> None:
     """Five more than the first."""
@@ -142,4 +206,6 @@ def test_attempts_are_ever_further_apart() -> None:
 def test_what_ecs_itself_throws_is_tried_again_first() -> None:
     """Throttling, a server's fault, and no capacity for the moment."""
     [rule] = json.loads(TEXT)["States"]["Refresh"]["Retry"]
-    assert {"ECS.AmazonECSException", "ECS.ServerException", "ECS.ThrottlingException"} <= set(rule["ErrorEquals"])
+    assert {"ECS.AmazonECSException", "ECS.ServerException", "ECS.ThrottlingException"} <= set(
+        rule["ErrorEquals"]
+    )

@@ -10,25 +10,40 @@ from typing import Any
 
 import pytest
 
-from batch import exits
-from batch.drain import drain
-from recsys.api_keys import SCOPES
-from recsys.counts import CountLog, Hash
-from recsys.errors import StoreUnavailable
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.settings import Settings
-from recsys.upkeep import Upkeep
-from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord
+from shortlist.batch import exit_status
+from shortlist.batch.drain import drain
+from shortlist.recsys.api_keys import SCOPES
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.counts import CountLog, Hash
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord, ItemRecord, ReleasePointer, UserRecord
 from tests.template import RESOURCES, TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 NAMELESS = {
     "ecr:GetAuthorizationToken",
     *(f"logs:{verb}LogDelivery" for verb in ("Create", "Get", "Update", "Delete")),
-    *("logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups"),
-    *(f"ec2:{verb}" for verb in ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets")),
-    *(f"ec2:{verb}" for verb in ("DeleteNetworkInterface", "AssignPrivateIpAddresses", "UnassignPrivateIpAddresses")),
+    *(
+        "logs:ListLogDeliveries",
+        "logs:PutResourcePolicy",
+        "logs:DescribeResourcePolicies",
+        "logs:DescribeLogGroups",
+    ),
+    *(
+        f"ec2:{verb}"
+        for verb in ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets")
+    ),
+    *(
+        f"ec2:{verb}"
+        for verb in (
+            "DeleteNetworkInterface",
+            "AssignPrivateIpAddresses",
+            "UnassignPrivateIpAddresses",
+        )
+    ),
 }
 """Actions for which AWS lets a policy name no resource, or that its own documentation asks to be given on all."""
 
@@ -58,14 +73,21 @@ def test_no_role_may_do_everything() -> None:
 
 def test_no_role_may_touch_every_resource() -> None:
     """Where AWS lets a resource be named, it is."""
-    broad = [(name, s) for name, s in statements() if "*" in listed(s["Resource"]) and s["Effect"] == "Allow"]
+    broad = [
+        (name, s)
+        for name, s in statements()
+        if "*" in listed(s["Resource"]) and s["Effect"] == "Allow"
+    ]
     assert [(name, a) for name, s in broad for a in listed(s["Action"]) if a not in NAMELESS] == []
 
 
 def test_a_role_is_assumed_by_its_own_service_alone() -> None:
     """Each role trusts one service."""
     trusted = {
-        name: [s["Principal"]["Service"] for s in r["Properties"]["AssumeRolePolicyDocument"]["Statement"]]
+        name: [
+            s["Principal"]["Service"]
+            for s in r["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        ]
         for name, r in RESOURCES.items()
         if r["Type"] == "AWS::IAM::Role"
     }
@@ -85,7 +107,8 @@ def test_stages_share_no_name() -> None:
         (name, key, value)
         for name, resource in RESOURCES.items()
         for key, value in resource["Properties"].items()
-        if NAMES.match(key) and not isinstance(value, dict | list) | ("Fn::Sub" in value and "${Stage}" in str(value))
+        if NAMES.match(key)
+        and not isinstance(value, dict | list) | ("Fn::Sub" in value and "${Stage}" in str(value))
     ]
     assert [c for c in chosen if c[0] != "ServeAliasLive" and c[2] != "$default"] == []
 
@@ -94,16 +117,28 @@ def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
     """The bucket is kept, versioned, encrypted, private, and speaks TLS alone."""
     bucket = RESOURCES["Artefacts"]
     told = bucket["Properties"]
-    assert (bucket["DeletionPolicy"], told["VersioningConfiguration"]["Status"]) == ("Retain", "Enabled")
+    assert (bucket["DeletionPolicy"], told["VersioningConfiguration"]["Status"]) == (
+        "Retain",
+        "Enabled",
+    )
     assert set(told["PublicAccessBlockConfiguration"].values()) == {True}
     statement = RESOURCES["ArtefactsPolicy"]["Properties"]["PolicyDocument"]["Statement"][0]
-    assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
+    assert (statement["Effect"], statement["Condition"]) == (
+        "Deny",
+        {"Bool": {"aws:SecureTransport": "false"}},
+    )
 
 
 def test_every_route_but_health_is_authorised() -> None:
     """Nobody gets recommendations without a signature, a token or a key, whichever the parameter says."""
-    routes = [(r["Properties"], r.get("Condition")) for r in RESOURCES.values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
-    assert [(told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes] == [
+    routes = [
+        (r["Properties"], r.get("Condition"))
+        for r in RESOURCES.values()
+        if r["Type"] == "AWS::ApiGatewayV2::Route"
+    ]
+    assert [
+        (told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes
+    ] == [
         ("ANY /{proxy+}", "AWS_IAM", "UseIam"),
         ("ANY /{proxy+}", "JWT", "UseJwt"),
         ("ANY /{proxy+}", "CUSTOM", "UseKey"),
@@ -111,20 +146,33 @@ def test_every_route_but_health_is_authorised() -> None:
         ("GET /health", "NONE", None),
     ]
     allowed = TEMPLATE["Parameters"]["Authorization"]["AllowedValues"]
-    conditions = [TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt", "UseKey")]
+    conditions = [
+        TEMPLATE["Conditions"][name]["Fn::Equals"][1] for name in ("UseIam", "UseJwt", "UseKey")
+    ]
     assert (allowed, conditions) == (["AWS_IAM", "JWT", "API_KEY"],) * 2
 
 
 @pytest.mark.parametrize(
     ("given", "authorised"),
-    [("a-key-of-one-caller", True), ("another-callers-key", True), ("a-key-of-one-calle", False), ("", False), ("ключ", False)],
+    [
+        ("a-key-of-one-caller", True),
+        ("another-callers-key", True),
+        ("a-key-of-one-calle", False),
+        ("", False),
+        ("ключ", False),
+    ],
 )
 def test_a_key_is_compared_whole(monkeypatch, given, authorised) -> None:
     """The authorizer's own code, as the template has it, on an event of payload version 2.0."""
     monkeypatch.setenv("API_KEYS", "a-key-of-one-caller,another-callers-key")
     module: dict[str, Any] = {}
     exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], module)  # noqa: S102 - ours
-    event = {"version": "2.0", "type": "REQUEST", "identitySource": [given], "headers": {"x-api-key": given}}
+    event = {
+        "version": "2.0",
+        "type": "REQUEST",
+        "identitySource": [given],
+        "headers": {"x-api-key": given},
+    }
     told = module["handler"](event, None)
     assert told["isAuthorized"] == authorised
     assert told.get("context", {}).get("scope") == (ALL if authorised else None)
@@ -152,7 +200,9 @@ def test_a_key_may_have_scopes(monkeypatch, given, context) -> None:
     module: dict[str, Any] = {}
     exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], module)  # noqa: S102 - ours
     told = module["handler"]({"identitySource": [given]}, None)
-    assert told == ({"isAuthorized": False} if context is None else {"isAuthorized": True, "context": context})
+    assert told == (
+        {"isAuthorized": False} if context is None else {"isAuthorized": True, "context": context}
+    )
 
 
 def test_the_function_holds_callers_to_what_the_authorizer_says() -> None:
@@ -177,17 +227,35 @@ def test_a_base_path_of_the_template_is_one_of_the_setting() -> None:
 def test_the_authorizer_is_asked_and_may_be() -> None:
     """It is told of the header alone, answers in the simple form, and only this API may invoke it."""
     told = RESOURCES["KeyAuthorizer"]["Properties"]
-    assert (told["IdentitySource"], told["AuthorizerPayloadFormatVersion"]) == (["$request.header.X-Api-Key"], "2.0")
-    assert (told["EnableSimpleResponses"], "${KeyCheck.Arn}/invocations" in told["AuthorizerUri"]["Fn::Sub"]) == (True, True)
+    assert (told["IdentitySource"], told["AuthorizerPayloadFormatVersion"]) == (
+        ["$request.header.X-Api-Key"],
+        "2.0",
+    )
+    assert (
+        told["EnableSimpleResponses"],
+        "${KeyCheck.Arn}/invocations" in told["AuthorizerUri"]["Fn::Sub"],
+    ) == (True, True)
     permission = RESOURCES["ApiMayCheckKeys"]["Properties"]
-    assert (permission["FunctionName"], permission["Principal"]) == ({"Ref": "KeyCheck"}, "apigateway.amazonaws.com")
+    assert (permission["FunctionName"], permission["Principal"]) == (
+        {"Ref": "KeyCheck"},
+        "apigateway.amazonaws.com",
+    )
     assert permission["SourceArn"]["Fn::Sub"].endswith(":${HttpApi}/authorizers/${KeyAuthorizer}")
 
 
 @pytest.mark.parametrize(
     ("keys", "taken"),
     [("", True), ("0123456789abcdef", True), (f"{'a' * 64},{'b' * 16}", True)]
-    + [(bad, False) for bad in ("short", f"{'a' * 16},", f"{'a' * 16},short", f"{'a' * 16} {'b' * 16}", "é" * 16)],
+    + [
+        (bad, False)
+        for bad in (
+            "short",
+            f"{'a' * 16},",
+            f"{'a' * 16},short",
+            f"{'a' * 16} {'b' * 16}",
+            "é" * 16,
+        )
+    ],
 )
 def test_keys_that_no_header_holds_are_refused(keys, taken) -> None:
     """CloudFormation matches the whole value with the pattern."""
@@ -214,7 +282,9 @@ def test_a_stale_release_rings() -> None:
 def test_no_log_names_a_user() -> None:
     """Paths name users; the gateway logs routes, Step Functions logs no data, and no log keeps its lines for ever."""
     formats = [
-        r["Properties"]["AccessLogSettings"]["Format"] for r in RESOURCES.values() if "AccessLogSettings" in r["Properties"]
+        r["Properties"]["AccessLogSettings"]["Format"]
+        for r in RESOURCES.values()
+        if "AccessLogSettings" in r["Properties"]
     ]
     named = {name for text in formats for name in re.findall(r"\$context\.([\w.]+)", text)}
     assert len(formats) == 1
@@ -251,7 +321,13 @@ def test_what_comes_by_the_clock_comes_from_the_scheduler() -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "taken"),
-    [("", True), ("rate(5 minutes)", True), ("cron(0/5 6-22 * * ? *)", True), ("5 minutes", False), ("rate()", False)],
+    [
+        ("", True),
+        ("rate(5 minutes)", True),
+        ("cron(0/5 6-22 * * ? *)", True),
+        ("5 minutes", False),
+        ("rate()", False),
+    ],
 )
 def test_a_warm_up_is_an_expression_or_none(schedule, taken) -> None:
     """CloudFormation matches the whole value with the pattern."""
@@ -267,22 +343,38 @@ def test_a_stream_that_fills_rings() -> None:
         "$.shortlist_events_waiting",
     )
     alarm = RESOURCES["StreamFilling"]["Properties"]
-    assert (alarm["MetricName"], alarm["Namespace"]) == (told["MetricName"], told["MetricNamespace"])
+    assert (alarm["MetricName"], alarm["Namespace"]) == (
+        told["MetricName"],
+        told["MetricNamespace"],
+    )
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Maximum", 1_000_000)
 
 
 def test_every_alarm_tells_somebody() -> None:
     """No alarm rings unheard."""
-    alarms = {name: r["Properties"] for name, r in RESOURCES.items() if r["Type"] == "AWS::CloudWatch::Alarm"}
-    assert {name for name, told in alarms.items() if told.get("AlarmActions") != [{"Ref": "AlarmTopic"}]} == set()
+    alarms = {
+        name: r["Properties"]
+        for name, r in RESOURCES.items()
+        if r["Type"] == "AWS::CloudWatch::Alarm"
+    }
+    assert {
+        name for name, told in alarms.items() if told.get("AlarmActions") != [{"Ref": "AlarmTopic"}]
+    } == set()
 
 
 def test_a_new_version_is_taken_back_by_alarms() -> None:
     """A canary deployment watches the API's failures, and the live alias's errors and latency."""
     preference = RESOURCES["Serve"]["Properties"]["DeploymentPreference"]
-    assert preference["Alarms"] == [{"Ref": "ApiFails"}, {"Ref": "ServeFails"}, {"Ref": "ServeSlow"}]
+    assert preference["Alarms"] == [
+        {"Ref": "ApiFails"},
+        {"Ref": "ServeFails"},
+        {"Ref": "ServeSlow"},
+    ]
     for name in ("ServeFails", "ServeSlow"):
-        assert {d["Name"] for d in RESOURCES[name]["Properties"]["Dimensions"]} == {"FunctionName", "Resource"}
+        assert {d["Name"] for d in RESOURCES[name]["Properties"]["Dimensions"]} == {
+            "FunctionName",
+            "Resource",
+        }
 
 
 def states() -> dict[str, Any]:
@@ -293,7 +385,9 @@ def states() -> dict[str, Any]:
 def nexts(state: dict[str, Any]) -> set[str]:
     """The states that may follow."""
     told = [state, *state.get("Choices", []), *state.get("Catch", [])]
-    return {t["Next"] for t in told if "Next" in t} | ({state["Default"]} if "Default" in state else set())
+    return {t["Next"] for t in told if "Next" in t} | (
+        {state["Default"]} if "Default" in state else set()
+    )
 
 
 def test_every_state_of_the_refresh_is_reached_and_goes_on() -> None:
@@ -303,7 +397,10 @@ def test_every_state_of_the_refresh_is_reached_and_goes_on() -> None:
     while grown := {n for name in reached for n in nexts(known[name])} - reached:
         reached |= grown
     assert reached == set(known)
-    assert {name for name, s in known.items() if s.get("End") or s["Type"] == "Fail"} == {"Refresh", "Failed"}
+    assert {name for name, s in known.items() if s.get("End") or s["Type"] == "Fail"} == {
+        "Refresh",
+        "Failed",
+    }
 
 
 def test_every_failure_of_the_batch_is_caught() -> None:
@@ -424,10 +521,13 @@ def test_every_parameter_and_every_output_is_in_the_guide() -> None:
 def test_the_guide_explains_every_exit_of_the_batch() -> None:
     """The statuses that Step Functions acts on are those of the container."""
     guide = (ROOT / "docs" / "deploy.md").read_text()
-    assert all(f"| {status}" in guide for status in (exits.DONE, exits.FAILED, exits.INVALID, exits.AGAIN))
+    assert all(
+        f"| {status}" in guide
+        for status in (exit_status.DONE, exit_status.FAILED, exit_status.INVALID, exit_status.AGAIN)
+    )
     text = json.dumps(states()["Does another attempt help?"])
     retried = [int(status) for status in re.findall(r'"NumericEquals": (\d+)', text)]
-    assert retried == [exits.AGAIN]
+    assert retried == [exit_status.AGAIN]
 
 
 def test_the_tasks_variables_are_read() -> None:
@@ -435,5 +535,7 @@ def test_the_tasks_variables_are_read() -> None:
     told = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
     named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in told}
     named |= set(RESOURCES["Serve"]["Properties"]["Environment"]["Variables"])
-    code = (ROOT / "batch" / "container.py").read_text() + (ROOT / "recsys" / "settings.py").read_text()
+    code = (ROOT / "batch" / "container.py").read_text() + (
+        ROOT / "recsys" / "settings.py"
+    ).read_text()
     assert {name for name in named if f'"{name}"' not in code} == set()

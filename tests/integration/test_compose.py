@@ -27,25 +27,39 @@ DOCKERFILE: str = SERVICES["api"]["build"]["dockerfile_inline"]
 def test_nothing_is_published_beyond_this_machine_and_passwords_are_required() -> None:
     """Every port is bound to loopback, and compose refuses to start without passwords, which have no defaults."""
     assert set(SERVICES) == {"valkey", "api", "prometheus", "grafana"}
-    assert all(port.startswith("127.0.0.1:") for service in SERVICES.values() for port in service["ports"])
+    assert all(
+        port.startswith("127.0.0.1:") for service in SERVICES.values() for port in service["ports"]
+    )
     assert SERVICES["valkey"]["environment"]["VALKEY_PASSWORD"].startswith("${VALKEY_PASSWORD:?")
-    assert SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
+    assert SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith(
+        "${GRAFANA_PASSWORD:?"
+    )
     assert "${VALKEY_PASSWORD:?" in SERVICES["api"]["environment"]["REDIS_URL"]
     assert not re.search(r"\$\{\w+(:?-[^}]*)?\}", TEXT)
 
 
 def test_every_image_is_pinned() -> None:
     """To a version, with what it is built on; one that moves by itself would be another next month."""
-    images = [service["image"] for service in SERVICES.values() if "image" in service] + re.findall(r"^FROM (\S+)", DOCKERFILE)
+    images = [service["image"] for service in SERVICES.values() if "image" in service] + re.findall(
+        r"^FROM (\S+)", DOCKERFILE
+    )
     assert len(images) == len(SERVICES)
-    assert [image for image in images if not re.search(r":v?\d+\.\d+(\.\d+|-slim-\w+)", image)] == []
+    assert [
+        image for image in images if not re.search(r":v?\d+\.\d+(\.\d+|-slim-\w+)", image)
+    ] == []
 
 
 def test_what_is_mounted_or_copied_exists() -> None:
     """Files of this repository, and volumes that are declared; the artefacts are made by the batch."""
-    mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]]
+    mounted = [
+        volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]
+    ]
     files = [MONITORING / path for path in mounted if path.startswith("./")]
-    copied = [ROOT / path for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE) for path in line.split()]
+    copied = [
+        ROOT / path
+        for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE)
+        for path in line.split()
+    ]
     assert (len(files), len(copied)) == (4, 8)
     assert [path for path in files + copied if not path.exists()] == []
     assert {path for path in mounted if not path.startswith(".")} == set(COMPOSE["volumes"])
@@ -53,21 +67,38 @@ def test_what_is_mounted_or_copied_exists() -> None:
 
 def test_services_find_each_other() -> None:
     """Whoever is called by name is a service, at the port where it listens."""
-    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"][0]["targets"]
-    source = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"][0][
+        "static_configs"
+    ][0]["targets"]
+    source = yaml.safe_load(
+        (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"][0]
     redis_at = SERVICES["api"]["environment"]["REDIS_URL"].rpartition("@")[2]
     asked = [*scraped, source["url"].removeprefix("http://"), redis_at]
-    published = {f"{name}:{port.rsplit(':', 1)[1]}" for name, service in SERVICES.items() for port in service["ports"]}
+    published = {
+        f"{name}:{port.rsplit(':', 1)[1]}"
+        for name, service in SERVICES.items()
+        for port in service["ports"]
+    }
     assert asked == ["api:8000", "prometheus:9090", "valkey:6379"]
     assert set(asked) <= published
-    assert {name for service in SERVICES.values() for name in service.get("depends_on", [])} <= set(SERVICES)
+    assert {name for service in SERVICES.values() for name in service.get("depends_on", [])} <= set(
+        SERVICES
+    )
 
 
 def test_the_dashboards_lie_where_grafana_looks() -> None:
     """The provider's directory is the mounted one, and Prometheus finds the rules beside its configuration."""
-    provider = yaml.safe_load((MONITORING / "grafana/provisioning/dashboards/shortlist.yml").read_text())["providers"][0]
-    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
-    at = {Path(volume.split(":")[1]).name: Path(volume.split(":")[1]).parent for volume in SERVICES["prometheus"]["volumes"]}
+    provider = yaml.safe_load(
+        (MONITORING / "grafana/provisioning/dashboards/shortlist.yml").read_text()
+    )["providers"][0]
+    assert (
+        f"./grafana/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    )
+    at = {
+        Path(volume.split(":")[1]).name: Path(volume.split(":")[1]).parent
+        for volume in SERVICES["prometheus"]["volumes"]
+    }
     assert at["alerts.yml"] == at["prometheus.yml"]
 
 
@@ -104,7 +135,11 @@ def test_valkey_starts_as_told_and_is_healthy(programs) -> None:
         try:
             assert any("Ready to accept connections" in line for line in process.stdout or ())
             checks = [
-                subprocess.run(["/bin/sh", "-c", unescaped(check)], env=environ | {"VALKEY_PASSWORD": password}, check=False)
+                subprocess.run(
+                    ["/bin/sh", "-c", unescaped(check)],
+                    env=environ | {"VALKEY_PASSWORD": password},
+                    check=False,
+                )
                 for password in ("secret1", "another")
             ]
             with redis.Redis(port=port, password="secret1") as client:  # noqa: S106 - of this test

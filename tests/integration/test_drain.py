@@ -17,24 +17,30 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from batch import drain as drain_module
-from batch.cli import main
-from batch.drain import drain
-from recsys import data
-from recsys.errors import ArtefactsUnavailable, InvalidData, InvalidInput
-from recsys.event_files import DEAD_LETTERS, PREFIX, UNREADABLE, EventFiles, open_event_files
-from recsys.event_log import EventLog
-from recsys.store import RedisStore, open_store
-from recsys.wire import EventRecord, pack_event, unpack_event
+from shortlist.batch import drain as drain_module
+from shortlist.batch.cli import main
+from shortlist.batch.drain import drain
+from shortlist.recsys import data
+from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData, InvalidInput
+from shortlist.recsys.store.event_files import (
+    DEAD_LETTERS,
+    PREFIX,
+    UNREADABLE,
+    EventFiles,
+    open_event_files,
+)
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord, pack_event, unpack_event
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from batch import drain as module
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.store import open_store
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.redis import open_store
 
 url, namespace, address, where, after = sys.argv[1:]
 files = open_event_files(address)
@@ -63,7 +69,12 @@ STEPS = {
     "directory": ("take", "write", "fsync", "rename", "acknowledge", "_forget"),
     "s3": ("take", "write", "acknowledge", "_forget"),
 }
-KILLS = [(place, where, when) for place, steps in STEPS.items() for where in steps for when in ("before", "after")]
+KILLS = [
+    (place, where, when)
+    for place, steps in STEPS.items()
+    for where in steps
+    for when in ("before", "after")
+]
 
 
 @pytest.fixture
@@ -77,7 +88,11 @@ def store(valkey_url, namespace) -> Iterator[RedisStore]:
 @pytest.fixture(params=list(STEPS))
 def address(request, tmp_path) -> str:
     """Where a drain may write to."""
-    return f"s3://{request.getfixturevalue('bucket')}/events" if request.param == "s3" else str(tmp_path / "events")
+    return (
+        f"s3://{request.getfixturevalue('bucket')}/events"
+        if request.param == "s3"
+        else str(tmp_path / "events")
+    )
 
 
 def told(number: int, user: str = "1") -> EventRecord:
@@ -114,13 +129,26 @@ def test_events_become_files_and_leave_the_stream(store, address) -> None:
 
 
 @pytest.mark.parametrize(("address", "where", "when"), KILLS, indirect=["address"])
-def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(store, tmp_path, address, where, when) -> None:
+def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(
+    store, tmp_path, address, where, when
+) -> None:
     """The next drain completes it: a training reads each event once, and the stream is empty."""
     log = EventLog(store)
     *_, bad = log.append([*(told(number) for number in range(7)), BAD["timestamp"]])
     url = store.redis.connection_pool.connection_kwargs["path"]
-    command = [sys.executable, "-c", KILLED, f"unix://{url}", store.keys.namespace, address, where, when]
-    killed = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        f"unix://{url}",
+        store.keys.namespace,
+        address,
+        where,
+        when,
+    ]
+    killed = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     log.append([told(7), told(6)])  # one of them sent a second time
     drain(log, open_event_files(address), chunk=4)
@@ -144,7 +172,9 @@ def test_a_deleted_users_events_are_dropped_and_taken_out_of_earlier_files(store
     assert [frame["user_id"].to_list() for frame in frames] == [["1"], ["1"]]
 
 
-def test_s3_that_does_not_answer_leaves_the_events_in_the_stream(store, bucket, monkeypatch) -> None:
+def test_s3_that_does_not_answer_leaves_the_events_in_the_stream(
+    store, bucket, monkeypatch
+) -> None:
     """They are there for the next drain."""
     log, files = EventLog(store), open_event_files(f"s3://{bucket}/events")
     log.append([told(1)])
@@ -171,7 +201,11 @@ def test_an_entry_that_cannot_be_read_is_put_aside(store, address) -> None:
 
 def letters(files: EventFiles) -> list[dict[str, Any]]:
     """All dead letters."""
-    return [row for name in files.names(DEAD_LETTERS) for row in pl.read_parquet(files.read(name)).to_dicts()]
+    return [
+        row
+        for name in files.names(DEAD_LETTERS)
+        for row in pl.read_parquet(files.read(name)).to_dicts()
+    ]
 
 
 @pytest.mark.parametrize("field", BAD)
@@ -212,7 +246,9 @@ def test_old_entries_are_read_by_the_rules(store, tmp_path) -> None:
 def test_a_deleted_user_is_dropped_in_every_spelling(store, tmp_path, spelt) -> None:
     """From new entries, and from files that an earlier release wrote."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
-    old = pl.DataFrame([asdict(EventRecord("a", spelt, "1", 5)), asdict(told(1))], schema=drain_module.SCHEMA)
+    old = pl.DataFrame(
+        [asdict(EventRecord("a", spelt, "1", 5)), asdict(told(1))], schema=drain_module.SCHEMA
+    )
     old.write_parquet(tmp_path / "events-1-0-2-0.parquet")
     store.redis.hset(store.keys.deleted(), store.keys.digest("42"), 1)
     log.append([EventRecord("b", spelt, "1", 5), EventRecord("", spelt, "1", 5)])
@@ -252,7 +288,12 @@ def test_a_deletion_whose_time_cannot_be_read_counts_as_later(store, tmp_path) -
 def test_what_earlier_releases_put_aside_goes_as_dead_letters_do(store, address) -> None:
     """`unreadable-*.bin`, files of events and of dead letters that cannot be read: none outlives a later deletion."""
     log, files = EventLog(store), open_event_files(address)
-    names = ["unreadable-5000-0.bin", "events-5000-0-9000-0.parquet", "dead-letters-5000-0-9000-0.parquet", "unreadable-x.bin"]
+    names = [
+        "unreadable-5000-0.bin",
+        "events-5000-0-9000-0.parquet",
+        "dead-letters-5000-0-9000-0.parquet",
+        "unreadable-x.bin",
+    ]
     drain(log, files)
     for name in names:
         files.write(name, b"broken")
@@ -270,7 +311,9 @@ def test_what_earlier_releases_put_aside_goes_as_dead_letters_do(store, address)
 def table(directory: Path, rows: int = 1) -> str:
     """A sound interactions table."""
     path = directory / "interactions.parquet"
-    pl.DataFrame({"user_id": ["0"] * rows, "item_id": ["0"] * rows, "timestamp": range(rows)}).write_parquet(path)
+    pl.DataFrame(
+        {"user_id": ["0"] * rows, "item_id": ["0"] * rows, "timestamp": range(rows)}
+    ).write_parquet(path)
     return str(path)
 
 
@@ -304,7 +347,9 @@ def test_bad_rows_of_the_table_count_by_themselves(tmp_path) -> None:
     frame = pl.DataFrame([asdict(told(n)) for n in range(100)], schema=drain_module.SCHEMA)
     frame.write_parquet(events / "events-1-0-2-0.parquet")
     path = tmp_path / "i.parquet"
-    pl.DataFrame({"user_id": ["1", None], "item_id": ["1", "1"], "timestamp": [1, 2]}).write_parquet(path)
+    pl.DataFrame(
+        {"user_id": ["1", None], "item_id": ["1", "1"], "timestamp": [1, 2]}
+    ).write_parquet(path)
     with pytest.raises(InvalidData, match=r"interactions: 1 of 2 rows \(50\.0%\) break the schema"):
         data.load(str(path), events=str(events))
 
@@ -320,7 +365,10 @@ def test_a_drained_file_that_cannot_be_read_costs_itself(store, address, tmp_pat
     files.write("events-0-0-0-2.parquet", other.getvalue())
     loaded = data.load(table(tmp_path), events=address)
     assert (len(loaded.dataset.events), loaded.n_drained) == (2, 1)
-    assert ["events-0-0-0-1.parquet" in loaded.notes[0], "events-0-0-0-2.parquet" in loaded.notes[1]] == [True, True]
+    assert [
+        "events-0-0-0-1.parquet" in loaded.notes[0],
+        "events-0-0-0-2.parquet" in loaded.notes[1],
+    ] == [True, True]
     assert all("left out" in note for note in loaded.notes)
 
 
@@ -382,34 +430,51 @@ def test_a_directory_that_cannot_be_written_says_so(store, tmp_path) -> None:
         ({}, [None, 1.0]),
     ],
 )
-def test_events_join_interactions_of_any_columns_and_types(store, tmp_path, columns, weights) -> None:
+def test_events_join_interactions_of_any_columns_and_types(
+    store, tmp_path, columns, weights
+) -> None:
     """Numbers as ids, dates as times, ratings or weights: an event means what an interaction means."""
     interactions = tmp_path / "interactions.csv"
-    pl.DataFrame({"user_id": [7], "item_id": [9], "timestamp": ["2026-01-01"], **columns}).write_csv(interactions)
+    pl.DataFrame(
+        {"user_id": [7], "item_id": [9], "timestamp": ["2026-01-01"], **columns}
+    ).write_csv(interactions)
     EventLog(store).append([EventRecord("e", "7", "9", 1_800_000_000, 1.0)])
     events = str(tmp_path / "events")
     drain(EventLog(store), open_event_files(events))
     loaded = data.load(str(interactions), events=events).dataset
-    assert (loaded.user_ids, loaded.catalogue.ids, loaded.events.time.tolist()) == (("7",), ("9",), [1767225600, 1800000000])
+    assert (loaded.user_ids, loaded.catalogue.ids, loaded.events.time.tolist()) == (
+        ("7",),
+        ("9",),
+        [1767225600, 1800000000],
+    )
     assert [None if w != w else w for w in loaded.events.weight.tolist()] == weights  # noqa: PLR0124 - NaN
 
 
 def test_an_event_that_the_table_has_too_counts_once(store, tmp_path) -> None:
     """As where the caller keeps what it sends: the same user, item and second, in whatever types the table has them."""
     interactions = tmp_path / "interactions.csv"
-    pl.DataFrame({"user_id": [7, 7], "item_id": [9, 8], "timestamp": ["2026-01-01", "2026-01-02"]}).write_csv(interactions)
-    EventLog(store).append([EventRecord("e", "7", "9", 1767225600, None), EventRecord("f", "7", "9", 1767225601, None)])
+    pl.DataFrame(
+        {"user_id": [7, 7], "item_id": [9, 8], "timestamp": ["2026-01-01", "2026-01-02"]}
+    ).write_csv(interactions)
+    EventLog(store).append(
+        [EventRecord("e", "7", "9", 1767225600, None), EventRecord("f", "7", "9", 1767225601, None)]
+    )
     events = str(tmp_path / "events")
     drain(EventLog(store), open_event_files(events))
     loaded = data.load(str(interactions), events=events)
-    assert (loaded.dataset.events.time.tolist(), loaded.rejects) == ([1767225600, 1767225601, 1767312000], {})
+    assert (loaded.dataset.events.time.tolist(), loaded.rejects) == (
+        [1767225600, 1767225601, 1767312000],
+        {},
+    )
 
 
 def test_deleted_users_are_kept_out_of_a_load(tmp_path) -> None:
     """Of neither table is anything read, counted or set aside."""
     frame = pl.DataFrame({"user_id": [1, 2, 2], "item_id": [1, 1, None], "timestamp": [1, 2, 3]})
     frame.write_parquet(tmp_path / "interactions.parquet")
-    pl.DataFrame({"user_id": [1, 2, 3], "age": [30, 40, 50]}).write_parquet(tmp_path / "users.parquet")
+    pl.DataFrame({"user_id": [1, 2, 3], "age": [30, 40, 50]}).write_parquet(
+        tmp_path / "users.parquet"
+    )
     paths = (str(tmp_path / "interactions.parquet"), None, str(tmp_path / "users.parquet"))
     loaded = data.load(*paths, is_forgotten=lambda user: user == "2")
     assert (loaded.dataset.user_ids, loaded.n_read, loaded.rejects) == (("1", "3"), 1, {})
@@ -424,7 +489,9 @@ def test_the_command_says_what_it_did(store, valkey_url, tmp_path) -> None:
     """`shortlist events drain --out DIR`."""
     EventLog(store).append([told(1)])
     environ = {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": store.keys.namespace}
-    done = CliRunner().invoke(main, ["events", "drain", "--out", str(tmp_path / "out")], env=environ)
+    done = CliRunner().invoke(
+        main, ["events", "drain", "--out", str(tmp_path / "out")], env=environ
+    )
     assert (done.exit_code, done.output.split(" in ")[:2]) == (0, ["1 events", "1 files"])
     assert "put aside" not in done.output
 
@@ -436,4 +503,6 @@ def test_the_command_says_where_the_dead_letters_lie(store, valkey_url, tmp_path
     environ = {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": store.keys.namespace}
     done = CliRunner().invoke(main, ["events", "drain", "--out", str(tmp_path)], env=environ)
     (name,) = open_event_files(str(tmp_path)).names(DEAD_LETTERS)
-    assert f"1 entries unreadable and 1 against a rule, put aside in {tmp_path}: {name}" in done.output
+    assert (
+        f"1 entries unreadable and 1 against a rule, put aside in {tmp_path}: {name}" in done.output
+    )

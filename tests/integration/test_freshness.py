@@ -1,7 +1,7 @@
 """Which answer a user gets after a refresh, and what their record holds: whole nights through the real batch.
 
-A list is served while its user has no event beyond what the list has learnt from. Records follow the table, and keep what
-came after the drain.
+A list is served while its user has no event beyond what the list has learnt from. Records follow
+the table, and keep what came after the drain.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from batch import publish
-from batch.drain import drain
-from batch.job import STAGES, Job, fit_params, run, run_stage
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.histories import NEWCOMER_SECONDS
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.wire import UserRecord, unpack_user
+from shortlist.batch import publish
+from shortlist.batch.drain import drain
+from shortlist.batch.job import STAGES, Job, fit_params, run, run_stage
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.histories import NEWCOMER_SECONDS
+from shortlist.recsys.store.records import UserRecord, unpack_user
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 NOW = 1_900_000_000
-SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "60", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
+SMALL = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "60",
+    "LGBM_N_ESTIMATORS": "10",
+    "SHORTLIST_THREADS": "1",
+}
 
 
 @dataclass
@@ -53,7 +58,9 @@ class Site:
         tables = (str(work / "interactions.parquet"), str(self.items), None)
         params = fit_params(self.settings)
         quick = replace(params, towers=replace(params.towers, rounds=1, round_steps=1))
-        return Job(*tables, work / "work", self.settings, self.narrator, config=quick, events=events)
+        return Job(
+            *tables, work / "work", self.settings, self.narrator, config=quick, events=events
+        )
 
     def night(self, interactions: pl.DataFrame, *, drained: bool = True) -> None:
         """Drains and refreshes."""
@@ -90,8 +97,15 @@ class Site:
 @pytest.fixture
 def site(tables, tmp_path, valkey_url, namespace, narrator) -> Iterator[Site]:
     """An empty service with a small catalogue."""
-    environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace, "SHORTLIST_GATE": "off"}
-    environ |= {"SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"), "SHORTLIST_RELEASE_CACHE_SECONDS": "0"}
+    environ = SMALL | {
+        "REDIS_URL": valkey_url,
+        "SHORTLIST_NAMESPACE": namespace,
+        "SHORTLIST_GATE": "off",
+    }
+    environ |= {
+        "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
+        "SHORTLIST_RELEASE_CACHE_SECONDS": "0",
+    }
     settings = Settings.from_env(environ)
     store = open_store(valkey_url, namespace, 1000)
     client = TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW + 100))
@@ -181,12 +195,17 @@ def test_events_between_drain_and_publication_stay(site, table) -> None:
     for stage in STAGES:
         if stage == "publish":
             chosen = {user: site.ask(user)["recommendations"][0]["item_id"] for user in users}
-            assert [site.send(user, item)["accepted"] for user, item in chosen.items()] == [1] * len(users)
+            assert [site.send(user, item)["accepted"] for user, item in chosen.items()] == [
+                1
+            ] * len(users)
         run_stage(job, stage)
     for user, item in chosen.items():
         assert site.record(user).items[-1] == item
         answer = site.ask(user)
-        assert (answer["source"], item in [r["item_id"] for r in answer["recommendations"]]) == ("live", False)
+        assert (answer["source"], item in [r["item_id"] for r in answer["recommendations"]]) == (
+            "live",
+            False,
+        )
         assert site.send(user, item)["duplicates"] == 1
     site.night(grown)
     assert {site.source(user) for user in users} == {"batch"}
@@ -202,7 +221,10 @@ def test_a_batch_without_drained_events_keeps_those_after_its_table(site, table)
     site.night(table, drained=False)
     assert (site.source(user), site.record(user).items[-1]) == ("live", item)
     row = {"user_id": [user], "item_id": [item], "timestamp": [NOW]}
-    later = pl.concat([table, pl.DataFrame(row, schema_overrides={"timestamp": table.schema["timestamp"]})], how="diagonal")
+    later = pl.concat(
+        [table, pl.DataFrame(row, schema_overrides={"timestamp": table.schema["timestamp"]})],
+        how="diagonal",
+    )
     site.night(later, drained=False)
     assert site.record(user).items.count(item) == 1
 

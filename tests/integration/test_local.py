@@ -15,13 +15,13 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from batch import cli, local
-from infra.local import valkey
-from infra.local.valkey import kept
-from recsys.event_log import Change, EventLog
-from recsys.store import RedisStore, open_store
-from recsys.upkeep import Upkeep
-from recsys.wire import EventRecord, UserRecord
+from shortlist.batch import cli, local
+from shortlist.infra.local import valkey
+from shortlist.infra.local.valkey import kept
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.event_log import Change, EventLog
+from shortlist.recsys.store.records import EventRecord, UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 SMALL = {
     "EMBEDDING_DIM": "8",
@@ -67,7 +67,9 @@ def fill(url: str) -> RedisStore:
 
 def holding(directory: Path) -> list[str]:
     """The files that hold the user's id."""
-    return [path.name for path in directory.rglob("*") if path.is_file() and NAME in path.read_bytes()]
+    return [
+        path.name for path in directory.rglob("*") if path.is_file() and NAME in path.read_bytes()
+    ]
 
 
 @pytest.mark.parametrize("when", ["at its stop", "at its next start", "while it runs"])
@@ -113,7 +115,9 @@ def test_the_append_only_file_is_rewritten_again_and_again(tmp_path, monkeypatch
 def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd) -> None:
     """The finished stages are done already; the release serves both times."""
     shutil.copytree(tables, tmp_path / "data")
-    environ = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ} | SMALL
+    environ = {
+        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
+    } | SMALL
     health = []
 
     def ask(address: str) -> None:
@@ -124,7 +128,10 @@ def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd)
     assert "done already" not in capfd.readouterr().err
     local.run(tmp_path, None, 0, environ, ask)
     assert capfd.readouterr().err.count("done already") == 6
-    assert ([told["status"] for told in health], len({told["release"] for told in health})) == (["ok", "ok"], 1)
+    assert ([told["status"] for told in health], len({told["release"] for told in health})) == (
+        ["ok", "ok"],
+        1,
+    )
 
 
 class Signalled:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lambda_handler.metrics import METRICS
+from shortlist.lambda_handler.metrics import METRICS
 from tests.prometheus import MONITORING, alert_queries, tool
 
 ROOT = Path(__file__).parents[2]
@@ -38,24 +38,43 @@ def dashboard() -> dict[str, Any]:
 
 def panel_queries() -> dict[str, str]:
     """The expression of each query of each panel."""
-    return {f"{p['title']} {t['refId']}": t["expr"] for p in dashboard()["panels"] for t in p["targets"]}
+    return {
+        f"{p['title']} {t['refId']}": t["expr"] for p in dashboard()["panels"] for t in p["targets"]
+    }
 
 
 def test_every_metric_in_an_alert_or_on_the_dashboard_is_defined() -> None:
     """No query asks for what no process tells; histograms are asked for by their parts."""
     defined = {n for n, m in METRICS.items() if m.kind != "histogram"}
-    defined |= {f"{n}{suffix}" for n, m in METRICS.items() if m.kind == "histogram" for suffix in SUFFIXES}
-    asked = {**alert_queries(), **panel_queries(), "annotation": dashboard()["annotations"]["list"][0]["expr"]}
-    unknown = {where: set(re.findall(r"shortlist_\w+", query)) - defined for where, query in asked.items()}
+    defined |= {
+        f"{n}{suffix}" for n, m in METRICS.items() if m.kind == "histogram" for suffix in SUFFIXES
+    }
+    asked = {
+        **alert_queries(),
+        **panel_queries(),
+        "annotation": dashboard()["annotations"]["list"][0]["expr"],
+    }
+    unknown = {
+        where: set(re.findall(r"shortlist_\w+", query)) - defined for where, query in asked.items()
+    }
     assert {where: names for where, names in unknown.items() if names} == {}
 
 
 def test_every_label_that_a_query_uses_is_one_of_its_metrics() -> None:
     """A matcher or a grouping by a label that no metric of the query has would silently match nothing."""
     for where, query in {**alert_queries(), **panel_queries()}.items():
-        names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"shortlist_\w+", query)}
-        known = {"job", "instance", "le"}.union(*(METRICS.get(n, METRICS["shortlist_candidates"]).labels for n in names))
-        used = {label.strip() for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(",")}
+        names = {
+            re.sub(r"_(bucket|sum|count)$", "", name)
+            for name in re.findall(r"shortlist_\w+", query)
+        }
+        known = {"job", "instance", "le"}.union(
+            *(METRICS.get(n, METRICS["shortlist_candidates"]).labels for n in names)
+        )
+        used = {
+            label.strip()
+            for group in re.findall(r"by \(([^)]*)\)", query)
+            for label in group.split(",")
+        }
         used |= set(re.findall(r"[{,]\s*(\w+)=", query))
         assert used <= known, where
 
@@ -69,19 +88,30 @@ def test_every_metric_is_on_the_dashboard() -> None:
 def test_every_metric_and_alert_is_documented_as_it_is() -> None:
     """docs/monitoring.md has a row for each, and no others."""
     page = (ROOT / "docs" / "monitoring.md").read_text()
-    labels = {name: ", ".join(f"`{label}`" for label in metric.labels) for name, metric in METRICS.items()}
-    rows = [f"| `{name}` | {metric.kind} | {labels[name]} | {metric.help} |" for name, metric in METRICS.items()]
+    labels = {
+        name: ", ".join(f"`{label}`" for label in metric.labels) for name, metric in METRICS.items()
+    }
+    rows = [
+        f"| `{name}` | {metric.kind} | {labels[name]} | {metric.help} |"
+        for name, metric in METRICS.items()
+    ]
     assert [line for line in page.splitlines() if line.startswith("| `shortlist_")] == rows
     assert re.findall(r"^\| `(Shortlist\w+)` \|", page, re.MULTILINE) == list(alert_queries())
 
 
 def test_panels_do_not_overlap_and_say_what_they_show() -> None:
     """Each panel has its place on the grid of 24 columns, a description, and the provisioned data source."""
-    source = yaml.safe_load((MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]["uid"]
+    source = yaml.safe_load(
+        (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"][0]["uid"]
     taken: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:
         at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
         assert not cells & taken, panel["title"]
         assert max(x for x, _ in cells) < 24
         assert panel["description"]
@@ -92,7 +122,10 @@ def test_panels_do_not_overlap_and_say_what_they_show() -> None:
 def test_promtool_accepts_the_configuration() -> None:
     """The configuration and the rules that it names."""
     done = subprocess.run(
-        [tool("promtool"), "check", "config", "prometheus.yml"], cwd=MONITORING, capture_output=True, check=False
+        [tool("promtool"), "check", "config", "prometheus.yml"],
+        cwd=MONITORING,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -100,10 +133,17 @@ def test_promtool_accepts_the_configuration() -> None:
 def test_every_alert_fires_above_its_threshold_and_not_below() -> None:
     """Promtool replays the histories of tests.yml; what leads there is tested with the alerts' causes."""
     told = yaml.safe_load((MONITORING / "tests.yml").read_text())["tests"]
-    fired = {case["alertname"] for one in told for case in one["alert_rule_test"] if case["exp_alerts"]}
+    fired = {
+        case["alertname"] for one in told for case in one["alert_rule_test"] if case["exp_alerts"]
+    }
     silent = {case["alertname"] for case in told[0]["alert_rule_test"] if not case["exp_alerts"]}
     assert fired == silent == set(alert_queries())
-    done = subprocess.run([tool("promtool"), "test", "rules", "tests.yml"], cwd=MONITORING, capture_output=True, check=False)
+    done = subprocess.run(
+        [tool("promtool"), "test", "rules", "tests.yml"],
+        cwd=MONITORING,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -141,9 +181,14 @@ def until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], log: Path, environ: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block."""
-    with log.open("wb") as file, subprocess.Popen(command, cwd=ROOT, env=environ, stdout=file, stderr=file) as process:
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(command, cwd=ROOT, env=environ, stdout=file, stderr=file) as process,
+    ):
         try:
             yield process
         finally:
@@ -154,7 +199,9 @@ def running(command: list[str], log: Path, environ: dict[str, str] | None = None
 def api(published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API as the compose file starts it, but for its address, over the published release."""
     port = free_port()
-    dockerfile = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]["api"]["build"]["dockerfile_inline"]
+    dockerfile = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]["api"][
+        "build"
+    ]["dockerfile_inline"]
     told = json.loads(dockerfile.rpartition("CMD ")[2])
     assert told[3:] == ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - of a container
     command = [sys.executable, *told[1:], "--host", "127.0.0.1", "--port", str(port)]
@@ -170,11 +217,18 @@ def prometheus(api, published, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A real Prometheus with our configuration, scraping the API five times a second while traffic comes in."""
     directory, port = tmp_path_factory.mktemp("prometheus"), free_port()
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+    config["global"] = {
+        "scrape_interval": "200ms",
+        "scrape_timeout": "200ms",
+        "evaluation_interval": "200ms",
+    }
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [api.removeprefix("http://")]
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(MONITORING / "alerts.yml", directory)
-    flags = [f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
+    flags = [
+        f"--config.file={directory / 'prometheus.yml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+    ]
     command = [tool("prometheus"), *flags, f"--web.listen-address=127.0.0.1:{port}"]
     with running(command, directory / "log") as process:
         url = f"http://127.0.0.1:{port}"
@@ -199,8 +253,14 @@ def drive(api: str, published) -> None:
 
 def has_rates(url: str) -> bool:
     """Whether what appears last, live answers and the times of whole requests, was scraped often enough to have a rate."""
-    parts = ("ranking_seconds_count", "list_age_seconds_count", 'request_seconds_count{route="/recommend"}')
-    return bool(values(url, " and on() ".join(f"(rate(shortlist_{part}[5m]) > 0)" for part in parts)))
+    parts = (
+        "ranking_seconds_count",
+        "list_age_seconds_count",
+        'request_seconds_count{route="/recommend"}',
+    )
+    return bool(
+        values(url, " and on() ".join(f"(rate(shortlist_{part}[5m]) > 0)" for part in parts))
+    )
 
 
 def values(url: str, query: str) -> list[float]:
@@ -221,7 +281,9 @@ def test_prometheus_scrapes_without_a_complaint(prometheus, api) -> None:
     targets = get(f"{prometheus}/api/v1/targets")["data"]["activeTargets"]
     assert [(t["health"], t["lastError"]) for t in targets] == [("up", "")]
     told = get(f"{prometheus}/api/v1/metadata")["data"]
-    assert {n: m[0]["type"] for n, m in told.items() if n.startswith("shortlist_")} == {n: m.kind for n, m in METRICS.items()}
+    assert {n: m[0]["type"] for n, m in told.items() if n.startswith("shortlist_")} == {
+        n: m.kind for n, m in METRICS.items()
+    }
 
 
 def test_prometheus_loads_every_alert(prometheus) -> None:

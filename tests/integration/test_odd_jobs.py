@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from batch import dataset_file, job
-from batch.job import Job, is_done, run_stage
-from batch.precompute import read_shards
-from recsys import bundle
-from recsys.errors import InvalidData, InvalidInput
-from recsys.events import MISSING
-from recsys.pipeline import recommend
-from recsys.settings import Settings
-from recsys.wire import pack_user, unpack_list, unpack_user
+from shortlist.batch import dataset_file, job
+from shortlist.batch.job import Job, is_done, run_stage
+from shortlist.batch.precompute import read_shards
+from shortlist.recsys.errors import InvalidData, InvalidInput
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.interactions import MISSING
+from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.records import pack_user, unpack_list, unpack_user
 
 UP_TO_LISTS = list(job.STAGES)[:-1]
 TINY = {
@@ -35,7 +35,9 @@ TINY = {
 def quick(monkeypatch) -> None:
     """Towers that train for a moment: what is tested is that data goes through, not what is learnt from it."""
     honest = job.TowerParams
-    monkeypatch.setattr(job, "TowerParams", lambda **told: honest(hidden=16, round_steps=5, rounds=2, **told))
+    monkeypatch.setattr(
+        job, "TowerParams", lambda **told: honest(hidden=16, round_steps=5, rounds=2, **told)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +47,28 @@ def redis_at(valkey_url, namespace, monkeypatch) -> None:
     monkeypatch.setitem(TINY, "SHORTLIST_NAMESPACE", namespace)
 
 
-def job_of(tmp_path: Path, narrator, columns: dict[str, list], users: dict[str, list] | None = None, **environ: str) -> Job:
+def job_of(
+    tmp_path: Path,
+    narrator,
+    columns: dict[str, list],
+    users: dict[str, list] | None = None,
+    **environ: str,
+) -> Job:
     """A job on these interactions, and on a users table where one is given."""
     pl.DataFrame(columns).write_parquet(tmp_path / "interactions.parquet")
     if users is not None:
         pl.DataFrame(users).write_parquet(tmp_path / "users.parquet")
     settings = Settings.from_env(TINY | environ)
     told = None if users is None else str(tmp_path / "users.parquet")
-    return Job(str(tmp_path / "interactions.parquet"), None, told, tmp_path / "work", settings, narrator, 1.0)
+    return Job(
+        str(tmp_path / "interactions.parquet"),
+        None,
+        told,
+        tmp_path / "work",
+        settings,
+        narrator,
+        1.0,
+    )
 
 
 def made(told: Job) -> dict[str, tuple[str, ...]]:
@@ -63,7 +79,14 @@ def made(told: Job) -> dict[str, tuple[str, ...]]:
     out: dict[str, tuple[str, ...]] = {}
     for user in read_shards(told.work / "lists"):
         stored, record = unpack_list(user.packed), unpack_user(pack_user(user.record))
-        fields = (record.items, record.times, record.weights, record.n_events, record.seen, record.attributes or {})
+        fields = (
+            record.items,
+            record.times,
+            record.weights,
+            record.n_events,
+            record.seen,
+            record.attributes or {},
+        )
         state, unknown = bundle.state_from(loaded, *fields)
         live = recommend(loaded.model, state, told.settings.list_length)
         kept = live.items[0] != MISSING
@@ -91,8 +114,14 @@ def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, narra
     """An empty list, all but the one, and a full list for somebody of whom only attributes are known."""
     histories = {f"u{n}": [n % 12, (n + 1) % 12, (n + 2) % 12, (n + 3) % 12] for n in range(20)}
     histories |= {"all": list(range(12)), "one": [4]}
-    users = {"user_id": [*histories, "new"], "gender": ["F", "M"] * 11 + ["F"], "age": [20.5 + n for n in range(23)]}
-    lists = made(job_of(tmp_path, narrator, columns_of(histories), users, SHORTLIST_PROTOCOL=protocol))
+    users = {
+        "user_id": [*histories, "new"],
+        "gender": ["F", "M"] * 11 + ["F"],
+        "age": [20.5 + n for n in range(23)],
+    }
+    lists = made(
+        job_of(tmp_path, narrator, columns_of(histories), users, SHORTLIST_PROTOCOL=protocol)
+    )
     assert set(lists) == {*histories, "new"}
     assert lists["all"] == ()
     assert set(lists["one"]) < {str(n) for n in range(12) if n != 4}
@@ -122,11 +151,18 @@ def test_one_user_with_two_items_gets_through(tmp_path, narrator) -> None:
 
 @pytest.mark.parametrize(
     "histories",
-    [{"a": [1]}, {"a": [1], "b": [1], "c": [1]}, {"a": [1], "b": [2], "c": [3]}, {"a": [1, 1, 1], "b": [1, 1]}],
+    [
+        {"a": [1]},
+        {"a": [1], "b": [1], "c": [1]},
+        {"a": [1], "b": [2], "c": [3]},
+        {"a": [1, 1, 1], "b": [1, 1]},
+    ],
     ids=["one event", "one item", "single events", "one item again and again"],
 )
 @pytest.mark.usefixtures("quick")
-def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(histories, tmp_path, narrator) -> None:
+def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(
+    histories, tmp_path, narrator
+) -> None:
     """Before any list is made, and with what to do."""
     told = job_of(tmp_path, narrator, columns_of(histories))
     with pytest.raises(InvalidData, match="evaluat"):
@@ -137,7 +173,12 @@ def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(histories, tmp_p
 @pytest.mark.usefixtures("quick")
 def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, narrator) -> None:
     """There is no before and no after."""
-    told = job_of(tmp_path, narrator, columns_of({"a": [1, 2], "b": [2, 3]}, [5] * 4), SHORTLIST_PROTOCOL="time")
+    told = job_of(
+        tmp_path,
+        narrator,
+        columns_of({"a": [1, 2], "b": [2, 3]}, [5] * 4),
+        SHORTLIST_PROTOCOL="time",
+    )
     with pytest.raises(InvalidData, match="share one time"):
         made(told)
 
@@ -173,14 +214,20 @@ def test_a_table_that_changed_is_read_again(tmp_path, narrator) -> None:
 def test_lists_want_every_stage_before_them(tmp_path, narrator) -> None:
     """The error names them in their order."""
     told = job_of(tmp_path, narrator, columns_of({"a": [1, 2]}))
-    with pytest.raises(InvalidInput, match="features, train-embeddings, build-index, train-ranker, evaluate first"):
+    with pytest.raises(
+        InvalidInput, match="features, train-embeddings, build-index, train-ranker, evaluate first"
+    ):
         run_stage(told, "precompute")
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_stage_that_runs_again_undoes_those_after_it(tmp_path, narrator) -> None:
     """What was made of the old towers is not taken for new."""
-    told = job_of(tmp_path, narrator, columns_of({f"u{n}": [n % 5, (n + 1) % 5, (n + 2) % 5] for n in range(8)}))
+    told = job_of(
+        tmp_path,
+        narrator,
+        columns_of({f"u{n}": [n % 5, (n + 1) % 5, (n + 2) % 5] for n in range(8)}),
+    )
     made(told)
     assert all(is_done(told, name) for name in UP_TO_LISTS)
     run_stage(told, "train-embeddings")

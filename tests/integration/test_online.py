@@ -19,20 +19,32 @@ import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
-from batch.cli import main
-from batch.drain import drain
-from batch.online import Group, Online, Shown, add_clicks, add_impressions, drained, notes, online, report, tables, totals
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from lambda_handler.metrics import Metrics
-from lambda_handler.tallies import Tallies
-from recsys.counts import CountLog, Hash
-from recsys.errors import CorruptArtefact, InvalidInput
-from recsys.evaluation.proportions import wilson
-from recsys.event_files import open_event_files
-from recsys.event_log import EventLog
-from recsys.recommendation_id import Origin, new_id, origin_of
-from recsys.wire import Canary, EventRecord, ReleasePointer, unpack_event
+from shortlist.batch.cli import main
+from shortlist.batch.drain import drain
+from shortlist.batch.online import (
+    Group,
+    Online,
+    Shown,
+    add_clicks,
+    add_impressions,
+    drained,
+    notes,
+    online,
+    report,
+    tables,
+    totals,
+)
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.evaluation.proportions import wilson
+from shortlist.recsys.store.counts import CountLog, Hash
+from shortlist.recsys.store.event_files import open_event_files
+from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.recommendation_id import Origin, new_id, origin_of
+from shortlist.recsys.store.records import Canary, EventRecord, ReleasePointer, unpack_event
 
 ROOT = str(Path(__file__).parents[2])
 NOW = 1_800_000_000.0
@@ -56,7 +68,9 @@ def counts(own) -> Tallies:
 def client(own, counts, now) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings), lambda: now[0], tallies=counts))
+    return TestClient(
+        create_app(settings, store, BundleLive(settings), lambda: now[0], tallies=counts)
+    )
 
 
 @pytest.fixture
@@ -78,15 +92,24 @@ def click(client) -> Callable[..., None]:
     def act(answer: dict[str, Any], position: int | None = None, user: str = "clicker") -> None:
         number["events"] += 1
         item = answer["recommendations"][(position or 1) - 1]["item_id"]
-        event = {"event_id": f"e{number['events']}", "user_id": user, "item_id": item, "timestamp": int(NOW)}
-        event |= {"recommendation_id": answer["recommendation_id"]} | ({} if position is None else {"position": position})
+        event = {
+            "event_id": f"e{number['events']}",
+            "user_id": user,
+            "item_id": item,
+            "timestamp": int(NOW),
+        }
+        event |= {"recommendation_id": answer["recommendation_id"]} | (
+            {} if position is None else {"position": position}
+        )
         told = client.post("/v1/events", json={"events": [event]}).json()
         assert told == {"accepted": 1, "duplicates": 0, "rejected": []}
 
     return act
 
 
-def test_an_answer_is_counted_by_its_release_source_and_length(client, own, counts, published, users) -> None:
+def test_an_answer_is_counted_by_its_release_source_and_length(
+    client, own, counts, published, users
+) -> None:
     """Once, on its day, in a hash that expires; what shows nothing is not counted."""
     ask(client, users[0])
     ask(client, users[1])
@@ -99,7 +122,10 @@ def test_an_answer_is_counted_by_its_release_source_and_length(client, own, coun
     assert client.get("/v1/popular").status_code == 200
     counts.send()
     key = own[1].keys.impressions(DATE)
-    assert CountLog(own[1]).read(key) == {f"batch:5:{published.version}": 3, f"popular:7:{published.version}": 1}
+    assert CountLog(own[1]).read(key) == {
+        f"batch:5:{published.version}": 3,
+        f"popular:7:{published.version}": 1,
+    }
     assert 0 < own[1].redis.ttl(key) <= 90 * 86_400
 
 
@@ -118,7 +144,13 @@ def test_an_event_keeps_the_position_of_its_item(client, own, users, click) -> N
     (entry,) = own[1].redis.xrange(own[1].keys.events())
     assert unpack_event(entry[1][b"e"]).position == 3
     for position in (0, 101, 2.5, "1"):
-        event = {"event_id": "x", "user_id": "u", "item_id": "1", "timestamp": 1, "position": position}
+        event = {
+            "event_id": "x",
+            "user_id": "u",
+            "item_id": "1",
+            "timestamp": 1,
+            "position": position,
+        }
         told = client.post("/v1/events", json={"events": [event]}).json()
         assert [r["code"] for r in told["rejected"]] == ["invalid_event"]
 
@@ -129,7 +161,9 @@ def test_an_event_of_an_older_writer_has_no_position() -> None:
     assert unpack_event(seven) == EventRecord("e", "u", "i", 1, None, "r")
 
 
-def test_known_traffic_gives_known_shares(client, own, counts, published, users, click, tmp_path) -> None:
+def test_known_traffic_gives_known_shares(
+    client, own, counts, published, users, click, tmp_path
+) -> None:
     """Forty lists shown, ten acted on, one of them twice; half of the clicks in drained files, half still in the stream."""
     answers = [ask(client, user) for user in users]
     for at, answer in enumerate(answers[:5]):
@@ -142,7 +176,11 @@ def test_known_traffic_gives_known_shares(client, own, counts, published, users,
     found = online(own[0], 1, str(tmp_path), NOW)
     assert set(found.groups) == {Group(published.version, "batch")}
     shown = found.groups[Group(published.version, "batch")]
-    assert (totals(found, published.version, "all"), shown.answers(6), notes(report(found))) == ((10, 40), 0, [])
+    assert (totals(found, published.version, "all"), shown.answers(6), notes(report(found))) == (
+        (10, 40),
+        0,
+        [],
+    )
     assert {position: len(ids) for position, ids in shown.at.items()} == {1: 3, 2: 2, 4: 1}
     assert EventLog(own[1]).length() == 6
 
@@ -152,17 +190,27 @@ def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None
     settings, store = own
     store.set_release(ReleasePointer("old", "older", Canary("new", 50.0)))
     groups = {"batch:10:old": 1000, "batch:10:new": 1000}
-    clicks = [(new_id("old", "batch", NOW), 1) for _ in range(100)] + [(new_id("new", "batch", NOW), 1) for _ in range(150)]
-    monkeypatch.setattr("batch.online.waiting", lambda _log: iter(clicks))
+    clicks = [(new_id("old", "batch", NOW), 1) for _ in range(100)] + [
+        (new_id("new", "batch", NOW), 1) for _ in range(150)
+    ]
+    monkeypatch.setattr("shortlist.batch.online.waiting", lambda _log: iter(clicks))
     CountLog(store).add({hash_today(store): groups})
     found = online(settings, 1, None, NOW)
     assert (found.current, found.other) == ("old", "new")
     told = report(found)
     compared = tables(told)[2]
     cells = [list(column.cells) for column in compared.columns]
-    assert cells == [["all", "batch"], ["0.1500"] * 2, ["0.1000"] * 2, ["+0.0500"] * 2, ["+0.0210 to +0.0790"] * 2]
+    assert cells == [
+        ["all", "batch"],
+        ["0.1500"] * 2,
+        ["0.1000"] * 2,
+        ["+0.0500"] * 2,
+        ["+0.0210 to +0.0790"] * 2,
+    ]
     assert [row | {"source": "all"} for row in told["differences"]] == [told["differences"][0]] * 2
-    assert told["differences"][0]["difference"] == pytest.approx({"value": 0.05, "low": 0.0210, "high": 0.0790}, abs=5e-5)
+    assert told["differences"][0]["difference"] == pytest.approx(
+        {"value": 0.05, "low": 0.0210, "high": 0.0790}, abs=5e-5
+    )
 
 
 def hash_today(store) -> Hash:
@@ -173,8 +221,12 @@ def hash_today(store) -> Hash:
 def test_a_server_that_is_stopped_sends_its_last_counts(own, published, users) -> None:
     """One of the two answers is counted in Redis after the first, the other when the server ends."""
     settings, store = own
-    environ = os.environ | published.environ | {"SHORTLIST_NAMESPACE": settings.namespace, "PYTHONPATH": ROOT}
-    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
+    environ = (
+        os.environ
+        | published.environ
+        | {"SHORTLIST_NAMESPACE": settings.namespace, "PYTHONPATH": ROOT}
+    )
+    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as process:
         started = next(line for line in process.stderr if "Uvicorn running" in line)
@@ -196,14 +248,21 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
     ask(client, users[1])
     click(old, 1)
     counts.send()
-    assert [totals(online(own[0], days, None, NOW), old["model_version"], "all") for days in (1, 2)] == [(0, 1), (1, 2)]
+    assert [
+        totals(online(own[0], days, None, NOW), old["model_version"], "all") for days in (1, 2)
+    ] == [(0, 1), (1, 2)]
 
 
 def test_lost_counts_and_foreign_ids_are_told() -> None:
     """More clicks than answers never make a share above one, and ids of others are counted aside."""
     groups: dict[Group, Shown] = {}
     add_impressions(groups, {"batch:10:v:1": 1})
-    clicks = [(new_id("v:1", "batch", NOW), 2), (new_id("v:1", "batch", NOW), 2), ("r1", 1), (None, None)]
+    clicks = [
+        (new_id("v:1", "batch", NOW), 2),
+        (new_id("v:1", "batch", NOW), 2),
+        ("r1", 1),
+        (None, None),
+    ]
     assert add_clicks(groups, clicks, TODAY) == 1
     shown = groups[Group("v:1", "batch")]
     assert (shown.answers(), shown.answers(2), shown.answers(3), shown.lost) == (2, 2, 1, 1)
@@ -226,12 +285,16 @@ def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
     """The report names it, and counts the clicks of the others."""
-    pl.DataFrame({"recommendation_id": ["a"], "position": [2]}).write_parquet(tmp_path / "events-1-2.parquet")
+    pl.DataFrame({"recommendation_id": ["a"], "position": [2]}).write_parquet(
+        tmp_path / "events-1-2.parquet"
+    )
     (tmp_path / "events-0-1.parquet").write_bytes(b"PAR1")
     broken: list[str] = []
     assert list(drained(str(tmp_path), broken)) == [("a", 2)]
     told = report(Online(1, {}, None, None, 0, tuple(broken)))
-    assert notes(told) == ["events-0-1.parquet cannot be read, and its clicks are not counted: mend or remove it"]
+    assert notes(told) == [
+        "events-0-1.parquet cannot be read, and its clicks are not counted: mend or remove it"
+    ]
 
 
 def test_the_command_prints_every_table_and_writes_the_report(
@@ -242,22 +305,31 @@ def test_the_command_prints_every_table_and_writes_the_report(
     monkeypatch.setattr("time.time", lambda: NOW)
     store.set_release(replace(store.release(), previous="before"))
     click(ask(client, users[0]), 2)
-    EventLog(store).append([EventRecord("f", "u", "i", 1, None, "theirs"), EventRecord("g", "u", "i", 1)])
+    EventLog(store).append(
+        [EventRecord("f", "u", "i", 1, None, "theirs"), EventRecord("g", "u", "i", 1)]
+    )
     store.redis.xadd(store.keys.events(), {"e": b"unreadable"})
     counts.send()
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
     file = tmp_path / "new" / "online.json"
-    done = CliRunner().invoke(main, ["online-report", "--days", "90", "--json", str(file)], env=environ)
+    done = CliRunner().invoke(
+        main, ["online-report", "--days", "90", "--json", str(file)], env=environ
+    )
     assert done.exit_code == 0, done.output
     assert published.version in done.output
     assert "1 events name a recommendation_id that is not ours" in done.output
-    shares = [{"answers": 1, "acted_on": hits, "ctr": {"value": float(hits)} | ends(hits)} for hits in (1, 0, 1)]
+    shares = [
+        {"answers": 1, "acted_on": hits, "ctr": {"value": float(hits)} | ends(hits)}
+        for hits in (1, 0, 1)
+    ]
     positions = [{"position": 1} | shares[1], {"position": 2} | shares[2]]
     assert json.loads(file.read_text()) == {
         "days": 90,
         "serving": published.version,
         "other": "before",
-        "groups": [{"release": published.version, "source": "batch"} | shares[0] | {"positions": positions}],
+        "groups": [
+            {"release": published.version, "source": "batch"} | shares[0] | {"positions": positions}
+        ],
         "differences": [],
         "lost": 0,
         "foreign": 1,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batch.precompute import read_shards
-from recsys import bundle, pipeline
-from recsys.events import MISSING, states_at
-from recsys.pipeline import recommend
-from recsys.wire import pack_user, unpack_list, unpack_user
+from shortlist.batch.precompute import read_shards
+from shortlist.recsys.models import bundle, pipeline
+from shortlist.recsys.models.interactions import MISSING, states_at
+from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.store.records import pack_user, unpack_list, unpack_user
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,14 @@ def test_a_precomputed_list_equals_the_live_answer_of_every_user(published, load
     for user in read_shards(published.work / "lists"):
         stored = unpack_list(user.packed)
         record = unpack_user(pack_user(user.record))
-        told = (record.items, record.times, record.weights, record.n_events, record.seen, record.attributes or {})
+        told = (
+            record.items,
+            record.times,
+            record.weights,
+            record.n_events,
+            record.seen,
+            record.attributes or {},
+        )
         state, unknown = bundle.state_from(loaded, *told)
         live = recommend(loaded.model, state, published.settings.list_length)
         kept = live.items[0] != MISSING
@@ -41,7 +48,9 @@ def test_one_user_equals_many_users_bit_for_bit(published, loaded) -> None:
     for user in range(len(states)):
         alone = recommend(loaded.model, states.slice(user, user + 1), 30)
         np.testing.assert_array_equal(alone.items[0], together.items[user])
-        np.testing.assert_array_equal(alone.scores[0].view(np.int32), together.scores[user].view(np.int32))
+        np.testing.assert_array_equal(
+            alone.scores[0].view(np.int32), together.scores[user].view(np.int32)
+        )
 
 
 def test_sums_over_few_rows_and_over_all_items_agree(published, loaded, monkeypatch) -> None:

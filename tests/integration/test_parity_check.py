@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch import parity
-from batch.precompute import read_shards
-from recsys import bundle
-from recsys.artefacts import Artefacts, build_manifest, open_artefacts
-from recsys.errors import ReleaseRefused
-from recsys.store import RedisStore, open_store
-from recsys.wire import ShortlistRecord, pack_list, unpack_list
+from shortlist.batch import parity
+from shortlist.batch.precompute import read_shards
+from shortlist.recsys.errors import ReleaseRefused
+from shortlist.recsys.models import bundle
+from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts
+from shortlist.recsys.store.records import ShortlistRecord, pack_list, unpack_list
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 
 @pytest.fixture
@@ -35,12 +35,16 @@ def store(published) -> Iterator[RedisStore]:
     opened.close()
 
 
-def changed(store: RedisStore, published, change: Callable[[ShortlistRecord], ShortlistRecord]) -> str:
+def changed(
+    store: RedisStore, published, change: Callable[[ShortlistRecord], ShortlistRecord]
+) -> str:
     """Changes the list of one user in the store; gives the user."""
     user = next(iter(read_shards(published.work / "lists"))).user_id
     r = change(unpack_list(store.lists(published.version, [user])[0]))
     columns = (np.array(r.rows, "<i4"), np.array(r.scores, "<f2"), np.array(r.retrieval, "<f2"))
-    packed = pack_list(r.created_at, r.as_of, r.n_events, r.n_candidates, *(column.tobytes() for column in columns))
+    packed = pack_list(
+        r.created_at, r.as_of, r.n_events, r.n_candidates, *(column.tobytes() for column in columns)
+    )
     store.write_lists(published.version, [(user, packed)])
     return user
 
@@ -54,7 +58,9 @@ def test_a_release_as_published_passes(published, artefacts, store) -> None:
 
 def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
     """No more users than asked for."""
-    note = parity.check(artefacts, store, published.version, read_shards(published.work / "lists"), users=7)
+    note = parity.check(
+        artefacts, store, published.version, read_shards(published.work / "lists"), users=7
+    )
     assert note == "7 lists are what the live path answers"
 
 
@@ -62,16 +68,28 @@ def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
     ("change", "told"),
     [
         (lambda r: replace(r, rows=(r.rows[1], r.rows[0], *r.rows[2:])), "place 1 has"),
-        (lambda r: replace(r, rows=(*r.rows[:-1], 9999)), "row 9999, which the catalogue lacks, live"),
-        (lambda r: replace(r, rows=r.rows[:-1], scores=r.scores[:-1], retrieval=r.retrieval[:-1]), "items and candidates"),
+        (
+            lambda r: replace(r, rows=(*r.rows[:-1], 9999)),
+            "row 9999, which the catalogue lacks, live",
+        ),
+        (
+            lambda r: replace(
+                r, rows=r.rows[:-1], scores=r.scores[:-1], retrieval=r.retrieval[:-1]
+            ),
+            "items and candidates",
+        ),
         (lambda r: replace(r, n_candidates=r.n_candidates + 1), "items and candidates"),
         (lambda r: replace(r, scores=tuple(s * 1.01 for s in r.scores)), "scores from"),
     ],
 )
-def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(published, artefacts, store, change, told: str) -> None:
+def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(
+    published, artefacts, store, change, told: str
+) -> None:
     """Swapped items, an unknown one, a short list, other candidates, other scores: the difference is named, and no user."""
     changed(store, published, change)
-    with pytest.raises(ReleaseRefused, match=rf"1 of .* users.* the first of them user \d+ of the sample: .*{told}"):
+    with pytest.raises(
+        ReleaseRefused, match=rf"1 of .* users.* the first of them user \d+ of the sample: .*{told}"
+    ):
         parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
 
@@ -83,7 +101,9 @@ def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None
         parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
 
-def test_another_bundle_under_the_same_version_refuses_the_release(published, store, tmp_path: Path) -> None:
+def test_another_bundle_under_the_same_version_refuses_the_release(
+    published, store, tmp_path: Path
+) -> None:
     """Whole and verified, but its towers are not those that made the lists."""
     copy = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", copy)

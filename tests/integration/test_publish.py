@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from batch import parity
-from batch.console import Narrator
-from batch.precompute import read_shards
-from batch.publish import promote, publish, retire_superseded, rollback
-from infra.local.valkey import redis_url
-from recsys import releases
-from recsys.artefacts import build_manifest, open_artefacts, verify
-from recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
-from recsys.settings import Settings
-from recsys.store import RedisStore, open_store
-from recsys.wire import ReleasePointer, UserRecord, unpack_list, unpack_user
+from shortlist.batch import parity
+from shortlist.batch.precompute import read_shards
+from shortlist.batch.progress import Narrator
+from shortlist.batch.publish import promote, publish, retire_superseded, rollback
+from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
+from shortlist.recsys.store.artefacts import build_manifest, open_artefacts, verify
+from shortlist.recsys.store.records import ReleasePointer, UserRecord, unpack_list, unpack_user
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 Release = Callable[[str], tuple[Path, Path]]
 
@@ -42,7 +42,9 @@ def _break_off(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_published(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_published(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """A published release serves: bundle, items, popular items, every list and every record are there."""
     bundle, lists = release("v1")
     assert publish(bundle, lists, settings, narrator) == "v1"
@@ -50,7 +52,9 @@ def test_published(release: Release, settings: Settings, narrator: Narrator, sto
     assert open_artefacts(settings.artefacts).versions() == ["v1"]
     users = list(read_shards(lists))
     assert store.lists("v1", [u.user_id for u in users]) == [u.packed for u in users]
-    assert all(unpack_user(store.user_record(u.user_id)).n_events == u.record.n_events for u in users)
+    assert all(
+        unpack_user(store.user_record(u.user_id)).n_events == u.record.n_events for u in users
+    )
     popular = unpack_list(store.popular("v1"))
     first = store.items("v1", popular.rows[:1])[0]
     assert store.rows_of("v1", [first.id]) == ([popular.rows[0]], True)
@@ -58,12 +62,19 @@ def test_published(release: Release, settings: Settings, narrator: Narrator, sto
 
 
 def test_larger_than_a_function_holds(
-    published, release: Release, settings: Settings, narrator: Narrator, store: RedisStore, bucket: str
+    published,
+    release: Release,
+    settings: Settings,
+    narrator: Narrator,
+    store: RedisStore,
+    bucket: str,
 ) -> None:
     """A bundle that a function's disk has no room for is refused before anything is uploaded or written."""
     bundle, lists = release("v1")
     (bundle / "report.html").write_bytes(b" " * (3 << 20))
-    fields = {name: value for name, value in verify(published.work / "bundle").items() if name != "files"}
+    fields = {
+        name: value for name, value in verify(published.work / "bundle").items() if name != "files"
+    }
     build_manifest(bundle, **fields | {"version": "v1"})
     small = replace(settings, artefacts=f"s3://{bucket}/releases", bundle_max_mb=2)
     with pytest.raises(ReleaseRefused, match="SHORTLIST_BUNDLE_MAX_MB"):
@@ -71,18 +82,24 @@ def test_larger_than_a_function_holds(
     assert (open_artefacts(small.artefacts).versions(), store.release()) == ([], None)
 
 
-def test_only_what_is_superseded_expires(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_only_what_is_superseded_expires(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """A release that nothing leads to expires, so that old ones leave; the serving one and the one before never do."""
     for version in ("v1", "v2"):
         publish(*release(version), replace(settings, list_ttl_seconds=900), narrator)
-    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {-1}
+    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {
+        -1
+    }
     publish(*release("v3"), replace(settings, list_ttl_seconds=900), narrator)
     for key in store.redis.scan_iter(f"{settings.namespace}:*"):
         superseded = key.startswith(f"{settings.namespace}:v1:".encode())
         assert 0 < store.redis.ttl(key) <= 900 if superseded else store.redis.ttl(key) == -1
 
 
-def test_second_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_second_release(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """The pointer remembers the release before, and publishing the same again forgets nothing."""
     for version in ("v1", "v2"):
         publish(*release(version), settings, narrator)
@@ -115,7 +132,10 @@ def test_changed_list(
 
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, "merge_users", tampered)
-        with pytest.raises(ReleaseRefused, match=r"release v2: 1 of 150 lists read back otherwise .* old release goes on"):
+        with pytest.raises(
+            ReleaseRefused,
+            match=r"release v2: 1 of 150 lists read back otherwise .* old release goes on",
+        ):
             publish(bundle, lists, settings, narrator)
     assert store.release() == ReleasePointer("v1")
     publish(bundle, lists, settings, narrator)
@@ -146,7 +166,9 @@ def test_lost_items(
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "noeviction"])
-def test_redis_that_is_full(release: Release, settings: Settings, narrator: Narrator, policy: str) -> None:
+def test_redis_that_is_full(
+    release: Release, settings: Settings, narrator: Narrator, policy: str
+) -> None:
     """A Redis without room, whether it evicts or refuses, keeps the release from serving."""
     bundle, lists = release("v1")
     with redis_url({}) as url:
@@ -160,7 +182,9 @@ def test_redis_that_is_full(release: Release, settings: Settings, narrator: Narr
         store.close()
 
 
-@pytest.mark.parametrize("at", ["write_items", "write_lists", "merge_users", "lists", "set_release"])
+@pytest.mark.parametrize(
+    "at", ["write_items", "write_lists", "merge_users", "lists", "set_release"]
+)
 def test_crash(
     release: Release,
     settings: Settings,
@@ -182,7 +206,9 @@ def test_crash(
     assert store.release() == ReleasePointer("v2", "v1")
 
 
-def test_corrupt_bundle(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_corrupt_bundle(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """A bundle that is not what its manifest says is not published, and nothing of it is written."""
     bundle, lists = release("v1")
     (bundle / "ranker.txt").write_text("another")
@@ -199,7 +225,9 @@ def test_no_redis(release: Release, settings: Settings, narrator: Narrator) -> N
     assert open_artefacts(settings.artefacts).versions() == []
 
 
-def test_promote_and_roll_back(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_promote_and_roll_back(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """Any release that is whole can serve again, and a rollback is undone by another."""
     for version in ("v1", "v2", "v3"):
         publish(*release(version), settings, narrator)
@@ -209,7 +237,9 @@ def test_promote_and_roll_back(release: Release, settings: Settings, narrator: N
     assert rollback(settings) == store.release() == ReleasePointer("v1", "v3")
 
 
-def test_nothing_to_roll_back_to(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_nothing_to_roll_back_to(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """Before the second release there is none to go back to."""
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
         rollback(settings)
@@ -219,7 +249,9 @@ def test_nothing_to_roll_back_to(release: Release, settings: Settings, narrator:
     assert store.release() == ReleasePointer("v1")
 
 
-def test_unknown_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_unknown_release(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """A version that was never published is told, and the pointer stays."""
     publish(*release("v1"), settings, narrator)
     with pytest.raises(CorruptArtefact, match="release v9 is not in"):
@@ -227,7 +259,9 @@ def test_unknown_release(release: Release, settings: Settings, narrator: Narrato
     assert store.release() == ReleasePointer("v1")
 
 
-def test_expired_release(release: Release, settings: Settings, narrator: Narrator, store: RedisStore) -> None:
+def test_expired_release(
+    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+) -> None:
     """A release whose lists have expired cannot serve again, by promotion or rollback, until it is published again."""
     for version in ("v1", "v2"):
         publish(*release(version), settings, narrator)
@@ -239,7 +273,11 @@ def test_expired_release(release: Release, settings: Settings, narrator: Narrato
 
 
 def test_a_release_that_serves_is_never_retired(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    release: Release,
+    settings: Settings,
+    narrator: Narrator,
+    store: RedisStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not where its own second publication is refused, nor where an operator promotes it while it is being retired."""
     for version in ("v1", "v2"):
@@ -265,7 +303,9 @@ def test_a_release_that_serves_is_never_retired(
     publish(*release("v3"), settings, narrator)
     serving = store.release()
     assert serving.current == "v1"
-    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:v1:*")} == {-1}
+    assert {
+        store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:v1:*")
+    } == {-1}
 
 
 def test_without_a_readable_pointer_nothing_is_retired(
@@ -275,9 +315,13 @@ def test_without_a_readable_pointer_nothing_is_retired(
     for version in ("v1", "v2"):
         publish(*release(version), settings, narrator)
     for value in (b"\xc1", None):
-        store.redis.delete(store.keys.release()) if value is None else store.redis.set(store.keys.release(), value)
+        store.redis.delete(store.keys.release()) if value is None else store.redis.set(
+            store.keys.release(), value
+        )
         assert retire_superseded(store, 60, lambda: None) == []
-    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {-1}
+    assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {
+        -1
+    }
 
 
 def test_a_batch_that_was_overtaken_writes_nothing(

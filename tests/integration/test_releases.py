@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from batch import releases
-from batch.publish import promote, publish
-from infra.local.runtime_api import LambdaService, http_event
-from lambda_handler.answers import Asked, Filters
-from lambda_handler.live import BundleLive
-from lambda_handler.live_cache import LiveCache
-from lambda_handler.metrics import Metrics
-from lambda_handler.recommender import Recommender
-from lambda_handler.serving import Serving
-from recsys.artefacts import open_artefacts
-from recsys.errors import CorruptArtefact, InvalidInput
-from recsys.settings import Settings
-from recsys.store import open_store
-from recsys.wire import Canary, ReleasePointer, UserRecord
+from shortlist.batch import release_admin
+from shortlist.batch.publish import promote, publish
+from shortlist.infra.local.runtime_api import LambdaService, http_event
+from shortlist.lambda_handler.answers import Asked, Filters
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live_cache import LiveCache
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.serving_release import Serving
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
+from shortlist.recsys.store.redis import open_store
 
 ROOT = Path(__file__).parents[2]
 USERS = [str(number) for number in range(2000)]
@@ -35,7 +35,9 @@ USERS = [str(number) for number in range(2000)]
 @pytest.fixture
 def two(published, release, namespace, narrator, tmp_path) -> Settings:
     """Settings under which v1 and then v2 have been published."""
-    settings = replace(published.settings, namespace=namespace, artefacts=str(tmp_path / "artefacts"))
+    settings = replace(
+        published.settings, namespace=namespace, artefacts=str(tmp_path / "artefacts")
+    )
     for version in ("v1", "v2"):
         publish(*release(version), settings, narrator)
     return settings
@@ -56,7 +58,9 @@ def served(pointer: ReleasePointer) -> set[str]:
 
 def test_a_canary_serves_its_share_and_always_the_same_users() -> None:
     """About the percentage; a larger one keeps the users of a smaller one; another canary takes others."""
-    five, twenty = (served(ReleasePointer("a", None, Canary("b", percent))) for percent in (5.0, 20.0))
+    five, twenty = (
+        served(ReleasePointer("a", None, Canary("b", percent))) for percent in (5.0, 20.0)
+    )
     assert (80 < len(five) < 120, 350 < len(twenty) < 450, five < twenty) == (True, True, True)
     assert served(ReleasePointer("a", None, Canary("other", 5.0))) != five
     assert served(ReleasePointer("a", None, Canary("b", 0.0))) == set()
@@ -72,12 +76,19 @@ def test_the_bundles_of_a_release_and_its_canary_are_both_held(two) -> None:
     held = dict(live._loaded)
     for version in ("v1", "v2", "v1"):
         live.popular(version, 3, Filters())
-    assert {version: live._loaded[version] is loaded for version, loaded in held.items()} == {"v1": True, "v2": True}
+    assert {version: live._loaded[version] is loaded for version, loaded in held.items()} == {
+        "v1": True,
+        "v2": True,
+    }
 
 
 def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     """The API answers the canary's users from it; 0 percent, or a promotion, ends it."""
-    assert releases.canary(two, "v1", 50.0) == ReleasePointer("v2", "v1", Canary("v1", 50.0)) == pointer()
+    assert (
+        release_admin.canary(two, "v1", 50.0)
+        == ReleasePointer("v2", "v1", Canary("v1", 50.0))
+        == pointer()
+    )
     store = open_store(two.redis_url, two.namespace, 1000)
     metrics = Metrics()
     serving = Serving(two, store, None, metrics, time.time)
@@ -88,8 +99,8 @@ def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     assert set(expected) == {"v1", "v2"}
     assert set(serving._items) == {"v1", "v2"}
     store.close()
-    assert releases.canary(two, "v1", 0.0).canary is None
-    releases.canary(two, "v1", 5.0)
+    assert release_admin.canary(two, "v1", 0.0).canary is None
+    release_admin.canary(two, "v1", 5.0)
     promote(two, "v1")
     assert pointer() == ReleasePointer("v1", "v2")
 
@@ -97,22 +108,28 @@ def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
 def test_a_canary_must_be_another_release_that_can_serve(two) -> None:
     """The serving one, an unknown one and one without lists are refused."""
     with pytest.raises(InvalidInput, match="serves everybody already"):
-        releases.canary(two, "v2", 5.0)
+        release_admin.canary(two, "v2", 5.0)
     with pytest.raises(CorruptArtefact, match="v9 is not in"):
-        releases.canary(two, "v9", 5.0)
+        release_admin.canary(two, "v9", 5.0)
     store = open_store(two.redis_url, two.namespace, 1000)
     store.redis.delete(store.keys.popular("v1"))
     store.close()
     with pytest.raises(InvalidInput, match="is no longer whole in Redis"):
-        releases.canary(two, "v1", 5.0)
+        release_admin.canary(two, "v1", 5.0)
     with pytest.raises(InvalidInput, match="no release serves"):
-        releases.canary(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5.0)
+        release_admin.canary(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5.0)
 
 
 def test_a_shadow_of_the_same_model_differs_in_nothing(two) -> None:
     """v1 and v2 are one bundle under two names."""
-    serving, found = releases.shadow(two, "v1", 30, 10)
-    assert (serving, found.users, found.overlap, found.same_first, found.score_shift) == ("v2", 30, 1.0, 1.0, 0.0)
+    serving, found = release_admin.shadow(two, "v1", 30, 10)
+    assert (serving, found.users, found.overlap, found.same_first, found.score_shift) == (
+        "v2",
+        30,
+        1.0,
+        1.0,
+        0.0,
+    )
     assert found.old_scores == found.new_scores
 
 
@@ -120,16 +137,16 @@ def test_the_shift_between_lists() -> None:
     """Half of the items in common, one of two first items, scores up by one."""
     old = [{"a": 1.0, "b": 0.5}, {"c": 1.0, "d": 0.5}]
     new = [{"a": 2.0, "x": 0.5}, {"d": 1.5, "y": 0.5}]
-    found = releases.shift(old, new, 2)
+    found = release_admin.shift(old, new, 2)
     assert (found.users, found.overlap, found.same_first, found.score_shift) == (2, 0.5, 0.5, 1.0)
     with pytest.raises(InvalidInput, match="no user has a list"):
-        releases.shift([{}], [{"a": 1.0}], 2)
+        release_admin.shift([{}], [{"a": 1.0}], 2)
 
 
 def test_a_shadow_needs_users(two) -> None:
     """Without a release there is nothing to compare with."""
     with pytest.raises(InvalidInput, match="run the batch first"):
-        releases.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
+        release_admin.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
 
 
 def test_prune_keeps_the_newest_and_those_with_a_role(two, release, narrator, pointer) -> None:
@@ -137,20 +154,26 @@ def test_prune_keeps_the_newest_and_those_with_a_role(two, release, narrator, po
     publish(*release("v3"), two, narrator)
     promote(two, "v1")
     assert pointer() == ReleasePointer("v1", "v3")
-    assert releases.prune(two, 1, time.time()) == ["v2"]
+    assert release_admin.prune(two, 1, time.time()) == ["v2"]
     assert open_artefacts(two.artefacts).versions() == ["v1", "v3"]
-    assert releases.prune(two, 1, time.time()) == []
+    assert release_admin.prune(two, 1, time.time()) == []
 
 
 def test_what_is_told_of_releases(two) -> None:
     """The list marks roles; show gives a release's figures."""
-    releases.canary(two, "v1", 12.5)
-    assert [line[:4] for line in releases.listing(two)] == ["  v1", "* v2"]
-    assert [line.split("  ")[-1] for line in releases.listing(two)] == ["canary, 12.5% of the users", "serving"]
+    release_admin.canary(two, "v1", 12.5)
+    assert [line[:4] for line in release_admin.listing(two)] == ["  v1", "* v2"]
+    assert [line.split("  ")[-1] for line in release_admin.listing(two)] == [
+        "canary, 12.5% of the users",
+        "serving",
+    ]
     console = Console(record=True, width=1000)
     with console.capture() as captured:
-        console.print(releases.show(two, "v1"))
-    assert all(word in captured.get() for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct", "report.html"))
+        console.print(release_admin.show(two, "v1"))
+    assert all(
+        word in captured.get()
+        for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct", "report.html")
+    )
 
 
 def test_the_commands(two, published) -> None:
@@ -159,8 +182,10 @@ def test_the_commands(two, published) -> None:
     environ |= {"SHORTLIST_NAMESPACE": two.namespace, "SHORTLIST_ARTEFACTS": two.artefacts}
 
     def said(*arguments: str) -> str:
-        command = [sys.executable, "-m", "batch.cli", "release", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
+        command = [sys.executable, "-m", "shortlist.batch.cli", "release", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+        ).stdout
 
     assert said("canary", "v1", "--percent", "10") == "v2 is serving, v1 serves 10% of the users\n"
     assert "serving" in said("list")
@@ -176,7 +201,7 @@ def test_a_warm_handler_sees_a_flip_without_a_restart(two, published) -> None:
     environ = os.environ | published.environ
     environ |= {"SHORTLIST_NAMESPACE": two.namespace, "SHORTLIST_ARTEFACTS": two.artefacts}
     event = http_event("POST", "/recommend", {"user_id": user, "k": 1})
-    with LambdaService("lambda_handler.handler.handler", str(ROOT), environ) as service:
+    with LambdaService("shortlist.lambda_handler.handler.handler", str(ROOT), environ) as service:
         before = service.invoke(event).payload["body"]
         promote(two, "v1")
         after = service.invoke(event).payload["body"]

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from infra.local.runtime_api import LambdaService, http_event
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from lambda_handler.request_log import tell_once
-from recsys.errors import StoreUnavailable
+from shortlist.infra.local.runtime_api import LambdaService, http_event
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.request_log import tell_once
+from shortlist.recsys.errors import StoreUnavailable
 
 ROOT = str(Path(__file__).parents[2])
 BROKEN = """
 from lambda_handler import handler as module
-from recsys.store import RedisStore
+from shortlist.recsys.store.redis import RedisStore
 
 def raises(*_):
     raise RuntimeError("a bug")
@@ -45,13 +45,21 @@ def lines_of(log: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if not line.startswith('{"_aws"')]
 
 
-def invoked(published, log: Path, *events: dict[str, Any], handler: str = "lambda_handler.handler.handler", **more: str) -> Any:
+def invoked(
+    published,
+    log: Path,
+    *events: dict[str, Any],
+    handler: str = "shortlist.lambda_handler.handler.handler",
+    **more: str,
+) -> Any:
     """The lines that the function's log holds after these events; standard error goes there as well."""
     environ = os.environ | published.environ | more
     root = f"{ROOT}:{log.parent}"
     with log.open("wb") as file:
         python = ("/bin/sh", "-c", 'exec "$0" "$@" 2>&1', sys.executable)
-        with LambdaService(handler, ROOT, environ | {"PYTHONPATH": root}, python=python, log=file.fileno()) as service:
+        with LambdaService(
+            handler, ROOT, environ | {"PYTHONPATH": root}, python=python, log=file.fileno()
+        ) as service:
             for event in events:
                 service.invoke(event)
     return lines_of(log)
@@ -84,7 +92,9 @@ def test_in_lambda_each_request_is_one_line(published, tmp_path) -> None:
         of_none | {"route": "unmatched", "status": 404},
         of_release | {"route": "/v1/popular", "source": "popular"},
     ]
-    assert user not in {str(value) for line in lines_of(tmp_path / "log") for value in json.loads(line).values()}
+    assert user not in {
+        str(value) for line in lines_of(tmp_path / "log") for value in json.loads(line).values()
+    }
 
 
 def test_users_are_named_when_asked_for(published, tmp_path) -> None:
@@ -98,7 +108,9 @@ def test_users_are_named_when_asked_for(published, tmp_path) -> None:
 def test_in_lambda_a_bug_is_one_line_with_its_traceback(published, tmp_path) -> None:
     """Under the id that the caller was told; Mangum says nothing more."""
     (tmp_path / "broken.py").write_text(BROKEN)
-    (line,) = invoked(published, tmp_path / "log", http_event("GET", "/v1/items/1"), handler="broken.handler")
+    (line,) = invoked(
+        published, tmp_path / "log", http_event("GET", "/v1/items/1"), handler="broken.handler"
+    )
     told = steady(line)
     assert (told["level"], told["status"], told["route"]) == ("error", 500, "/v1/items/{item_id}")
     assert told["error"] == "RuntimeError"
@@ -109,7 +121,7 @@ def test_in_lambda_a_bug_is_one_line_with_its_traceback(published, tmp_path) -> 
 def test_under_uvicorn_each_request_is_one_line_on_standard_output(published, tmp_path) -> None:
     """With `shortlist serve`, which says nothing of them on standard error, and of its own start and end no line."""
     environ = os.environ | published.environ | {"PYTHONPATH": ROOT}
-    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as process:
         started = next(line for line in process.stderr if "Uvicorn running" in line)
@@ -119,7 +131,10 @@ def test_under_uvicorn_each_request_is_one_line_on_standard_output(published, tm
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     told = [json.loads(line) for line in out.splitlines()]
-    assert [(t["route"], t["status"], t["source"]) for t in told] == [("/health", 200, None), ("/v1/popular", 200, "popular")]
+    assert [(t["route"], t["status"], t["source"]) for t in told] == [
+        ("/health", 200, None),
+        ("/v1/popular", 200, "popular"),
+    ]
     assert [line for line in err.splitlines() if "/health" in line or "popular" in line] == []
 
 
@@ -140,7 +155,10 @@ def test_an_error_carries_the_request_id_of_its_line(client, said, monkeypatch) 
     """A bug and an unavailable store alike."""
     for error in (RuntimeError("a bug"), OSError("gone")):
         with monkeypatch.context() as patched:
-            patched.setattr("redis.client.Pipeline.execute", lambda *_, error=error: (_ for _ in ()).throw(error))
+            patched.setattr(
+                "redis.client.Pipeline.execute",
+                lambda *_, error=error: (_ for _ in ()).throw(error),
+            )
             answer = client.get("/v1/items/1").json()
         assert json.loads(said[-1])["request_id"] == answer["error"]["request_id"]
     assert [(json.loads(line)["status"], json.loads(line)["error"]) for line in said] == [
@@ -153,7 +171,10 @@ def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
     """As the answer itself does."""
     client.post("/recommend", json={"user_id": "nobody"})
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.store.RedisStore.popular", lambda *_: (_ for _ in ()).throw(StoreUnavailable("gone")))
+        patched.setattr(
+            "shortlist.recsys.store.redis.RedisStore.popular",
+            lambda *_: (_ for _ in ()).throw(StoreUnavailable("gone")),
+        )
         client.post("/recommend", json={"user_id": "nobody"})
     assert [json.loads(line)["degraded"] for line in said] == [False, True]
 
@@ -163,12 +184,23 @@ def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch,
     tell_once()
     told, other = RuntimeError("told"), RuntimeError("other")
     with monkeypatch.context() as patched:
-        patched.setattr("recsys.store.RedisStore.rows_of", lambda *_: (_ for _ in ()).throw(told))
+        patched.setattr(
+            "shortlist.recsys.store.redis.RedisStore.rows_of",
+            lambda *_: (_ for _ in ()).throw(told),
+        )
         client.get("/v1/items/1")
     server = logging.getLogger("uvicorn.error")
-    as_new = {"handlers": [caplog.handler], "propagate": False, "level": logging.ERROR, "disabled": False, "_cache": {}}
+    as_new = {
+        "handlers": [caplog.handler],
+        "propagate": False,
+        "level": logging.ERROR,
+        "disabled": False,
+        "_cache": {},
+    }
     for name, value in as_new.items():  # whatever a server in this process made of its loggers
         monkeypatch.setattr(server, name, value)
     for error in (told, other):
         server.error("Exception in ASGI application", exc_info=error)
-    assert [record.exc_info[1] for record in caplog.records if record.name == "uvicorn.error"] == [other]
+    assert [record.exc_info[1] for record in caplog.records if record.name == "uvicorn.error"] == [
+        other
+    ]

@@ -10,19 +10,20 @@ import pytest
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
-from batch.cli import main
-from batch.served_skew import served_skew, tallies, who_asks
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from lambda_handler.metrics import Metrics
-from lambda_handler.sampler import MOST_WAITING, Sampler
-from lambda_handler.tallies import ANSWERS, SECONDS, InBackground, Tallies
-from recsys import pipeline, skew, strata
-from recsys.counts import CountLog, Hash
-from recsys.errors import CorruptArtefact, InvalidData, InvalidInput
-from recsys.events import Float32, UserStates
-from recsys.features import FEATURES, Candidates, ItemTable
-from recsys.store import RedisStore, open_store
+from shortlist.batch.cli import main
+from shortlist.batch.served_skew import served_skew, tallies, who_asks
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, InBackground, Tallies
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.sampler import MOST_WAITING, Sampler
+from shortlist.recsys.errors import CorruptArtefact, InvalidData, InvalidInput
+from shortlist.recsys.models import pipeline
+from shortlist.recsys.models.features import FEATURES, Candidates, ItemTable
+from shortlist.recsys.models.interactions import Float32, UserStates
+from shortlist.recsys.monitoring import skew, strata
+from shortlist.recsys.store.counts import CountLog, Hash
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 TTL = 1000
 
@@ -45,7 +46,12 @@ def serve(own) -> Callable[..., Tallies]:
         live = BundleLive(settings, sampler=sampler)
         client = TestClient(create_app(settings, store, live, metrics=metrics, tallies=counts))
         for at, user in enumerate(users):
-            assert client.post("/recommend", json={"user_id": user, "k": 5, "use_cache": False} | more).status_code == 200
+            assert (
+                client.post(
+                    "/recommend", json={"user_id": user, "k": 5, "use_cache": False} | more
+                ).status_code
+                == 200
+            )
             if at % MOST_WAITING == MOST_WAITING - 1:
                 counts.send()
         counts.send()
@@ -76,8 +82,15 @@ def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve
     """One row of each of the same users, drawn anew: nothing is flagged, and all are counted."""
     serve(known(published))
     served = served_skew(own[0])
-    assert (served.version, served.skew.flagged_features, served.aside) == (published.version, (), 0)
-    assert (served.skew.n_serving, served.lengths) == (len(known(published)), pytest.approx(0, abs=1e-4))
+    assert (served.version, served.skew.flagged_features, served.aside) == (
+        published.version,
+        (),
+        0,
+    )
+    assert (served.skew.n_serving, served.lengths) == (
+        len(known(published)),
+        pytest.approx(0, abs=1e-4),
+    )
 
 
 def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, monkeypatch) -> None:
@@ -88,7 +101,9 @@ def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, mo
     assert flagged == ("popularity",)
 
 
-def test_the_command_prints_a_table_and_ends_with_1_for_skew(own, published, serve, monkeypatch) -> None:
+def test_the_command_prints_a_table_and_ends_with_1_for_skew(
+    own, published, serve, monkeypatch
+) -> None:
     """0 while the features are those of the training, 1 once they are not, 2 before anything was served."""
     environ = published.environ | {"SHORTLIST_NAMESPACE": own[0].namespace}
     before = CliRunner().invoke(main, ["skew"], env=environ)
@@ -115,7 +130,9 @@ def test_what_training_does_not_have_is_not_sampled(own, published, serve) -> No
         served_skew(own[0])
 
 
-def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(own, published, serve) -> None:
+def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(
+    own, published, serve
+) -> None:
     """Its history is all that there is of the user, as in training; of one event, where nobody there has so few, it is aside."""
     items = published.dataset.catalogue.ids
     least = int(published.dataset.events.offsets()[1:].min())
@@ -141,7 +158,10 @@ def test_the_counts_expire_and_name_no_user(own, published, serve) -> None:
     store.redis.expire(store.keys.skew(published.version), 500)
     serve(known(published)[:3])
     assert 0 < store.redis.ttl(store.keys.skew(published.version)) <= 500
-    fields = {field.decode().rpartition(":")[0] for field in store.redis.hkeys(store.keys.skew(published.version))}
+    fields = {
+        field.decode().rpartition(":")[0]
+        for field in store.redis.hkeys(store.keys.skew(published.version))
+    }
     assert fields == {f"0:{name}" for name in FEATURES if name != strata.COLUMN}
 
 
@@ -183,7 +203,11 @@ def gone(namespace) -> Iterator[RedisStore]:
 
 def failures(metrics: Metrics) -> str:
     """The metric's line."""
-    return next(line for line in metrics.text().splitlines() if line.startswith("shortlist_tally_failures_total"))
+    return next(
+        line
+        for line in metrics.text().splitlines()
+        if line.startswith("shortlist_tally_failures_total")
+    )
 
 
 def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None:
@@ -230,7 +254,12 @@ def test_a_key_that_is_no_hash_costs_itself(own) -> None:
 def test_counts_are_sent_after_the_first_answer_and_then_now_and_then(own) -> None:
     """Not before SECONDS have passed or ANSWERS were given."""
     now, sent = [0.0], []
-    counts = Tallies(CountLog(own[1]), Metrics(), clock=lambda: now[0], hand_over=lambda _send: sent.append(now[0]))
+    counts = Tallies(
+        CountLog(own[1]),
+        Metrics(),
+        clock=lambda: now[0],
+        hand_over=lambda _send: sent.append(now[0]),
+    )
     for at in (0.0, 1.0, SECONDS - 1, SECONDS, SECONDS + 1):
         now[0] = at
         counts.after_answer()

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from lambda_handler import admission, server
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from lambda_handler.metrics import Metrics
-from lambda_handler.work import InPools, Seats
-from recsys.store import open_store
+from shortlist.lambda_handler import admission, server
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.store.redis import open_store
 from tests.exposition import parse, value
 from tests.servers import ROOT, SECONDS, as_process, in_thread
 
@@ -44,9 +44,17 @@ def running(published) -> Iterator[Any]:
 
         def started(most: int = server.CONNECTIONS) -> Running:
             metrics, seats = Metrics(), Seats(8)
-            store = ends.enter_context(contextlib.closing(open_store(published.settings.redis_url, "published", 500)))
+            store = ends.enter_context(
+                contextlib.closing(open_store(published.settings.redis_url, "published", 500))
+            )
             live = BundleLive(published.settings)
-            app = create_app(published.settings, store, live, metrics=metrics, work=InPools(metrics, SECONDS, seats))
+            app = create_app(
+                published.settings,
+                store,
+                live,
+                metrics=metrics,
+                work=InPools(metrics, SECONDS, seats),
+            )
             return Running(ends.enter_context(in_thread(app, metrics, seats, most)), seats, metrics)
 
         yield started
@@ -90,7 +98,13 @@ def ends(client: socket.socket) -> bool:
 
 def post(body: bytes, more: bytes = b"") -> bytes:
     """A request for recommendations."""
-    return b"POST /recommend HTTP/1.1\r\n" + HEAD + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    return (
+        b"POST /recommend HTTP/1.1\r\n"
+        + HEAD
+        + more
+        + b"Content-Length: %d\r\n\r\n" % len(body)
+        + body
+    )
 
 
 GOOD = post(b'{"user_id": "nobody", "k": 3}')
@@ -101,13 +115,19 @@ def test_a_large_body_is_413_and_is_not_kept(running, chunked) -> None:
     """A caller who sends all of it before reading gets the answer; the connection ends."""
     with opened(running().port) as client:
         if chunked:
-            client.sendall(b"POST /v1/events HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+            client.sendall(
+                b"POST /v1/events HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+            )
             part = b"%x\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20))
             rest = part * 8 + b"0\r\n\r\n"
         else:
             rest = post(b"x" * (8 << 20))
         status, headers, told = asks(client, rest)
-        assert (status, told["error"]["code"], headers["connection"]) == (413, "body_too_large", "close")
+        assert (status, told["error"]["code"], headers["connection"]) == (
+            413,
+            "body_too_large",
+            "close",
+        )
         assert ends(client)
 
 
@@ -124,7 +144,11 @@ def test_a_body_in_very_many_pieces_is_413(running, chunks, at_once) -> None:
         if not at_once:
             client.sendall(head + SMALL)
         status, headers, told = asks(client, chunks if not at_once else head + chunks)
-        assert (status, told["error"]["code"], headers["connection"]) == (413, "body_too_large", "close")
+        assert (status, told["error"]["code"], headers["connection"]) == (
+            413,
+            "body_too_large",
+            "close",
+        )
         assert ends(client)
     assert process.refused("split_body") == 1
 
@@ -142,7 +166,11 @@ def test_small_chunks_are_counted_by_request(running, monkeypatch) -> None:
 def test_who_waits_for_leave_to_send_is_refused_before(running) -> None:
     """The answer to `Expect: 100-continue` is 413 at once."""
     with opened(running().port) as client:
-        head = b"POST /recommend HTTP/1.1\r\n" + HEAD + b"Expect: 100-continue\r\nContent-Length: 268435456\r\n\r\n"
+        head = (
+            b"POST /recommend HTTP/1.1\r\n"
+            + HEAD
+            + b"Expect: 100-continue\r\nContent-Length: 268435456\r\n\r\n"
+        )
         assert asks(client, head)[0] == 413
 
 
@@ -229,7 +257,11 @@ def test_a_busy_server_refuses_before_it_parses(running) -> None:
         browsers = post(b"{}", b"Origin: https://a.example\r\n")
         for request in (GOOD, GOOD, browsers, b"GET /v1/popular HTTP/1.1\r\nHost: a\r\n\r\n"):
             status, headers, told = asks(client, request)
-            assert (status, headers["retry-after"], told["error"]["code"]) == (503, "1", "overloaded")
+            assert (status, headers["retry-after"], told["error"]["code"]) == (
+                503,
+                "1",
+                "overloaded",
+            )
             assert set(told["error"]) == {"type", "code", "message", "request_id"}
         for path in (b"/health", b"/rec/health?a=b", b"/rec/v1/metrics"):
             assert server._is_plain(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) is False
@@ -270,8 +302,13 @@ def test_told_to_stop_it_ends_in_time_whoever_is_stuck(own, published) -> None:
 
 def test_who_is_stuck_for_good_is_not_waited_for(monkeypatch) -> None:
     """A process whose end hangs is ended."""
-    code = "import threading\nfrom lambda_handler.server import _end_after\n_end_after(0.1)\nthreading.Event().wait()"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=SECONDS).returncode == 1
+    code = "import threading\nfrom shortlist.lambda_handler.server import _end_after\n_end_after(0.1)\nthreading.Event().wait()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, check=False, timeout=SECONDS
+        ).returncode
+        == 1
+    )
 
 
 @pytest.mark.parametrize("port", [-1, 99_999, "taken"])
@@ -279,9 +316,11 @@ def test_where_nobody_can_listen_is_told_in_a_sentence(port) -> None:
     """With exit status 2, and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         told = str(taken.getsockname()[1] if port == "taken" else port)
-        for module in ("batch.cli serve", "lambda_handler.server"):
+        for module in ("shortlist.batch.cli serve", "shortlist.lambda_handler.server"):
             command = [sys.executable, "-m", *module.split(), "--port", told]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
+            done = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS
+            )
             assert (done.returncode, done.stdout) == (2, "")
             (line,) = done.stderr.splitlines()
             assert line.startswith("shortlist: InvalidSettings: ")

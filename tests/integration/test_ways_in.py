@@ -18,12 +18,12 @@ from urllib.parse import quote
 
 import pytest
 
-from batch import publish
-from batch.console import Narrator
-from infra.local.front_door import front_door
-from infra.local.runtime_api import LambdaService
-from recsys.store import RedisStore, open_store
-from recsys.wire import UserRecord
+from shortlist.batch import publish
+from shortlist.batch.progress import Narrator
+from shortlist.infra.local.front_door import front_door
+from shortlist.infra.local.runtime_api import LambdaService
+from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.ways_in import WAYS, http_api, load_balancer
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,11 @@ def world(published) -> Iterator[tuple[dict[str, str], RedisStore]]:
     """A copy of the release that deletions may change, below a base path, with an admin key."""
     settings = replace(published.settings, namespace="ways-in")
     publish.publish(published.work / "bundle", published.work / "lists", settings, Narrator())
-    more = {"SHORTLIST_NAMESPACE": "ways-in", "SHORTLIST_ADMIN_KEY": KEY, "SHORTLIST_BASE_PATH": "rec/prod, rec"}
+    more = {
+        "SHORTLIST_NAMESPACE": "ways-in",
+        "SHORTLIST_ADMIN_KEY": KEY,
+        "SHORTLIST_BASE_PATH": "rec/prod, rec",
+    }
     store = open_store(settings.redis_url, "ways-in", 2000)
     yield os.environ | published.environ | more, store
     store.close()
@@ -46,15 +50,22 @@ def world(published) -> Iterator[tuple[dict[str, str], RedisStore]]:
 @pytest.fixture(scope="module")
 def service(world) -> Iterator[LambdaService]:
     """The handler under the real runtime client."""
-    with LambdaService("lambda_handler.handler.handler", str(ROOT), world[0]) as running:
+    with LambdaService("shortlist.lambda_handler.handler.handler", str(ROOT), world[0]) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def served(world) -> Iterator[str]:
     """The address of `shortlist serve`."""
-    command = [sys.executable, "-m", "batch.cli", "serve", "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, env=world[0], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=world[0],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         line = next(line for line in process.stderr if "Uvicorn running" in line)
         yield line.split("http://")[1].split(" ")[0]
@@ -89,7 +100,9 @@ def _invoked(service: LambdaService, event: dict[str, Any]) -> tuple[int, dict[s
     return invoked.payload["statusCode"], json.loads(invoked.payload["body"] or "null")
 
 
-def _over_http(address: str, method: str, target: str, body: object = None) -> tuple[int, dict[str, Any]]:
+def _over_http(
+    address: str, method: str, target: str, body: object = None
+) -> tuple[int, dict[str, Any]]:
     headers = {"content-type": "application/json", "x-shortlist-admin-key": KEY}
     with contextlib.closing(http.client.HTTPConnection(address, timeout=30)) as connection:
         data = None if body is None else json.dumps(body).encode()
@@ -124,7 +137,11 @@ def test_the_same_user_is_read_below_each_base_path(ask) -> None:
     escaped = "a%20b"
     in_path = f"/v1/users/{quote(escaped, safe='')}/recommendations?k=3"
     in_query = f"/v1/user/recommendations?user_id={quote(escaped, safe='')}&k=3"
-    answers = [ask("GET", f"{base}{line}") for base in ("", "/rec", "/rec/prod") for line in (in_path, in_query)]
+    answers = [
+        ask("GET", f"{base}{line}")
+        for base in ("", "/rec", "/rec/prod")
+        for line in (in_path, in_query)
+    ]
     assert [(status, answer["user_id"]) for status, answer in answers] == [(200, escaped)] * 6
     assert ask("GET", f"/other{in_query}")[0] == 404
     assert ask("GET", f"/recs{in_query}")[0] == 404
@@ -135,7 +152,10 @@ def test_an_id_with_a_slash_is_reached_in_body_and_query(ask, world) -> None:
     slashed, plain, ended = three = users(world[1], "acme/42", "acme", "acme/")
     for target in (quote(slashed, safe=""), quote(ended, safe=""), ended):
         assert ask("DELETE", f"/v1/users/{target}")[0] == 404
-    assert ask("GET", f"/v1/user/recommendations?user_id={quote(slashed, safe='')}")[1]["user_id"] == slashed
+    assert (
+        ask("GET", f"/v1/user/recommendations?user_id={quote(slashed, safe='')}")[1]["user_id"]
+        == slashed
+    )
     deleted = {"user_id": slashed, "existed": True}
     assert ask("POST", "/v1/user/delete", {"user_id": slashed}) == (200, deleted)
     assert left(world[1], three) == [plain, ended]
@@ -145,7 +165,9 @@ def test_repeated_parameters_all_count(service) -> None:
     """Each excluded item is, by the ways that can say so: a plain load balancer hands on the last one."""
     first = _invoked(service, http_api("GET", "/v1/user/recommendations?user_id=nobody&k=3"))[1]
     shown = [item["item_id"] for item in first["recommendations"]]
-    target = "/v1/user/recommendations?user_id=nobody&k=3&" + "&".join(f"exclude={item}" for item in shown)
+    target = "/v1/user/recommendations?user_id=nobody&k=3&" + "&".join(
+        f"exclude={item}" for item in shown
+    )
     for name, event_of in WAYS.items():
         again = _invoked(service, event_of("GET", target))[1]["recommendations"]
         kept = {item["item_id"] for item in again} & set(shown)
@@ -156,7 +178,9 @@ def test_a_foreign_event_is_answered_in_one_sentence(service) -> None:
     """No error that Lambda would count and try again, and none of the event's values."""
     invoked = service.invoke({"Records": [{"eventSource": "aws:sqs", "body": "secret-77"}]})
     assert (invoked.error, invoked.payload["ok"]) == (None, False)
-    assert invoked.payload["error"].startswith("the event, of Records, is none that this function answers (")
+    assert invoked.payload["error"].startswith(
+        "the event, of Records, is none that this function answers ("
+    )
     assert "secret-77" not in json.dumps(invoked.payload)
 
 
@@ -169,9 +193,15 @@ def test_a_schedule_is_answered_as_warm(service, source) -> None:
 
 def test_a_malformed_event_is_a_400(service) -> None:
     """In the envelope of every error."""
-    invoked = service.invoke(http_api("POST", "/recommend") | {"body": "%%%", "isBase64Encoded": True})
+    invoked = service.invoke(
+        http_api("POST", "/recommend") | {"body": "%%%", "isBase64Encoded": True}
+    )
     error = json.loads(invoked.payload["body"])["error"]
-    assert (invoked.error, invoked.payload["statusCode"], error["code"]) == (None, 400, "malformed_request")
+    assert (invoked.error, invoked.payload["statusCode"], error["code"]) == (
+        None,
+        400,
+        "malformed_request",
+    )
 
 
 def test_a_hostile_host_is_answered_like_any_other(service) -> None:

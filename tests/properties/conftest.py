@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from starlette.testclient import TestClient
 
-from batch import publish
-from batch.console import Narrator
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.store import open_store
+from shortlist.batch import publish
+from shortlist.batch.progress import Narrator
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.store.redis import open_store
 
 ADMIN_KEY = "the-properties-key"
 
@@ -22,7 +22,9 @@ ADMIN_KEY = "the-properties-key"
 def api(published) -> Iterator[TestClient]:
     """The API over a copy of the release, which deletions and events may change."""
     own = f"properties-{uuid.uuid4().hex[:8]}"
-    changed = replace(published.settings, namespace=own, admin_key=ADMIN_KEY, release_cache_seconds=60.0)
+    changed = replace(
+        published.settings, namespace=own, admin_key=ADMIN_KEY, release_cache_seconds=60.0
+    )
     publish.publish(published.work / "bundle", published.work / "lists", changed, Narrator())
     store = open_store(changed.redis_url, changed.namespace, 2000)
     yield TestClient(create_app(changed, store, BundleLive(changed)), raise_server_exceptions=False)

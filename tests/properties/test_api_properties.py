@@ -12,21 +12,45 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from lambda_handler import schemas
-from recsys import values
-from recsys.errors import InvalidInput
+from shortlist.lambda_handler import schemas
+from shortlist.recsys import values
+from shortlist.recsys.errors import InvalidInput
 
 ITEMS = [str(n) for n in range(1, 30)]
-TEXT = st.text(max_size=20) | st.sampled_from(["", " ", "}", "{x}", "é", "\x00", "a/b", "..", "%", "x" * 300, "\U0001f600"])
-SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
-JUNK = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6)
-ID = st.sampled_from(ITEMS) | TEXT.filter(lambda text: 0 < len(text) <= 256) | st.integers(-(10**19) + 1, 10**19 - 1)
-NUMBER = st.integers(0, 10) | st.floats(0, 5, allow_nan=False)
-HISTORY = st.lists(ID | st.fixed_dictionaries({"item_id": ID}, optional={"timestamp": st.integers(0, 2**53), "weight": NUMBER}))
-EVENT = st.fixed_dictionaries(
-    {"event_id": TEXT, "user_id": ID, "item_id": ID, "timestamp": st.integers(0, 2**53)}, optional={"weight": NUMBER}
+TEXT = st.text(max_size=20) | st.sampled_from(
+    ["", " ", "}", "{x}", "é", "\x00", "a/b", "..", "%", "x" * 300, "\U0001f600"]
 )
-QUERY = st.dictionaries(st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100))
+SCALAR = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
+JUNK = st.recursive(
+    SCALAR,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+ID = (
+    st.sampled_from(ITEMS)
+    | TEXT.filter(lambda text: 0 < len(text) <= 256)
+    | st.integers(-(10**19) + 1, 10**19 - 1)
+)
+NUMBER = st.integers(0, 10) | st.floats(0, 5, allow_nan=False)
+HISTORY = st.lists(
+    ID
+    | st.fixed_dictionaries(
+        {"item_id": ID}, optional={"timestamp": st.integers(0, 2**53), "weight": NUMBER}
+    )
+)
+EVENT = st.fixed_dictionaries(
+    {"event_id": TEXT, "user_id": ID, "item_id": ID, "timestamp": st.integers(0, 2**53)},
+    optional={"weight": NUMBER},
+)
+QUERY = st.dictionaries(
+    st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100)
+)
 BODIES: dict[str, st.SearchStrategy[Any]] = {
     "/v1/recommend": st.fixed_dictionaries(
         {"user_id": ID},
@@ -42,7 +66,8 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
         },
     ),
     "/v1/rank": st.fixed_dictionaries(
-        {"items": st.lists(ID, min_size=1, max_size=30)}, optional={"user_id": ID, "history": HISTORY}
+        {"items": st.lists(ID, min_size=1, max_size=30)},
+        optional={"user_id": ID, "history": HISTORY},
     ),
     "/v1/events": st.fixed_dictionaries({"events": st.lists(EVENT | JUNK, min_size=1, max_size=5)}),
 }
@@ -56,7 +81,10 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "/v1/items/{item_id}/similar": schemas.ListAnswer,
     "/v1/popular": schemas.ListAnswer,
 }
-many = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+many = settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def is_id(text: str) -> bool:
@@ -103,20 +131,34 @@ def test_any_other_body_is_refused(api, route) -> None:
         field = data.draw(st.sampled_from(sorted(body)))
         checked(api, "POST", route, route, json=body | {field: junk})
         raw = data.draw(st.binary(max_size=20))
-        assert checked(api, "POST", route, route, content=raw, headers={"content-type": "application/json"}) == 422
+        assert (
+            checked(
+                api, "POST", route, route, content=raw, headers={"content-type": "application/json"}
+            )
+            == 422
+        )
 
     check()
 
 
 @pytest.mark.parametrize(
-    "route", ["/v1/users/{user_id}/recommendations", "/v1/items/{item_id}", "/v1/items/{item_id}/similar", "/v1/popular"]
+    "route",
+    [
+        "/v1/users/{user_id}/recommendations",
+        "/v1/items/{item_id}",
+        "/v1/items/{item_id}/similar",
+        "/v1/popular",
+    ],
 )
 def test_any_query_about_what_is_there_is_answered_or_refused(api, route) -> None:
     """Users and items of the release, and parameters with any value."""
 
     @many
     @given(
-        st.sampled_from(ITEMS), st.dictionaries(st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100))
+        st.sampled_from(ITEMS),
+        st.dictionaries(
+            st.sampled_from(["k", "category", "exclude", "more"]), TEXT | st.integers(1, 100)
+        ),
     )
     def check(identity: str, query: dict[str, Any]) -> None:
         checked(api, "GET", route, route.format(user_id=identity, item_id=identity), params=query)
@@ -137,11 +179,22 @@ def test_anyone_can_be_deleted(api) -> None:
     check()
 
 
-@pytest.mark.parametrize("raw", [b'{"user_id": "\\ud800"}', b'{"user_id": NaN}', b'{"user_id": "1", "k": 1e999}', b"\xff", b""])
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"user_id": "\\ud800"}', b'{"user_id": NaN}', b'{"user_id": "1", "k": 1e999}', b"\xff", b""],
+)
 def test_text_that_is_no_text_is_refused(api, raw) -> None:
     """A lone surrogate, what JSON has no word for, and bytes that are not UTF-8."""
     assert (
-        checked(api, "POST", "/v1/recommend", "/v1/recommend", content=raw, headers={"content-type": "application/json"}) == 422
+        checked(
+            api,
+            "POST",
+            "/v1/recommend",
+            "/v1/recommend",
+            content=raw,
+            headers={"content-type": "application/json"},
+        )
+        == 422
     )
 
 

@@ -10,16 +10,22 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data import load
-from recsys.data.attributes import tokenised
-from recsys.data.readers import Raw
-from recsys.data.schemas import FILE, MALFORMED, ROW
-from recsys.data.validation import check_interactions, sorted_events
-from recsys.errors import InvalidData
+from shortlist.recsys.data import load
+from shortlist.recsys.data.attributes import tokenised
+from shortlist.recsys.data.input_schema import FILE, MALFORMED, ROW
+from shortlist.recsys.data.readers import Raw
+from shortlist.recsys.data.validation import check_interactions, sorted_events
+from shortlist.recsys.errors import InvalidData
 
 IDS = st.one_of(st.none(), st.text("ab1 0.", max_size=3), st.integers(-2, 12).map(str))
-TIMES = st.one_of(st.none(), st.integers(-2, 5).map(str), st.sampled_from(["x", "nan", "1970-01-01", "1e3", "2.5"]))
-RATINGS = st.one_of(st.none(), st.integers(-1, 5).map(str), st.sampled_from(["", "y", "inf", "-0.0"]))
+TIMES = st.one_of(
+    st.none(),
+    st.integers(-2, 5).map(str),
+    st.sampled_from(["x", "nan", "1970-01-01", "1e3", "2.5"]),
+)
+RATINGS = st.one_of(
+    st.none(), st.integers(-1, 5).map(str), st.sampled_from(["", "y", "inf", "-0.0"])
+)
 ROWS = st.lists(st.tuples(IDS, IDS, TIMES, RATINGS), min_size=1, max_size=30)
 
 
@@ -56,13 +62,21 @@ def test_the_order_is_that_of_time_and_not_of_rows(rows: list[tuple[str | None, 
     found = check_interactions(raw(rows), None)
     events = sorted_events(found)
     keys = ["_user", "_item", "_time", "_weight"]
-    assert events.select("_user", "_time").equals(events.select("_user", "_time").sort("_user", "_time"))
+    assert events.select("_user", "_time").equals(
+        events.select("_user", "_time").sort("_user", "_time")
+    )
     assert events.sort(keys).equals(found.checked.frame.select(keys).sort(keys))
     for other in (rows[::-1], sorted(rows, key=repr)):
         assert sorted_events(check_interactions(raw(other), None)).equals(events)
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(0, 3).map(float)), min_size=1, max_size=60))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(0, 3).map(float)),
+        min_size=1,
+        max_size=60,
+    )
+)
 @settings(max_examples=60, deadline=None)
 def test_numbers_encode_as_they_were_learnt(values: list[float | None]) -> None:
     """A number of the table and the same number in a request give the same token."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.data import load
-from recsys.errors import InvalidData
+from shortlist.recsys.data import load
+from shortlist.recsys.errors import InvalidData
 
 GOOD = {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "x"], "timestamp": [1, 2, 3]}
 SERIES: dict[str, pl.Series] = {
@@ -42,19 +42,39 @@ SERIES: dict[str, pl.Series] = {
     "nulls": pl.Series([None, None, None], dtype=pl.Null),
     "odd text": pl.Series(["\uff11\uff12\uff13", "\x00", "\u2028"]),
     "text of numbers": pl.Series(["1e400", "-nan", "9" * 400]),
-    "text of times": pl.Series(["+262142-12-31T23:59:59Z", "2024-01-01T00:00:60Z", "\u0661\u0669\u0669\u0660-01-01"]),
+    "text of times": pl.Series(
+        ["+262142-12-31T23:59:59Z", "2024-01-01T00:00:60Z", "\u0661\u0669\u0669\u0660-01-01"]
+    ),
 }
 COLUMNS = {
     "interactions": ("user_id", "item_id", "timestamp", "rating", "weight", "event_type"),
     "items": ("item_id", "title", "categories", "year"),
     "users": ("user_id", "attribute"),
 }
-NAMES = ("_file", "_row", "_extra", "extra", "_malformed", "_id", "_fault", "_user", "_item", "_time", "_weight", "_reason", "")
+NAMES = (
+    "_file",
+    "_row",
+    "_extra",
+    "extra",
+    "_malformed",
+    "_id",
+    "_fault",
+    "_user",
+    "_item",
+    "_time",
+    "_weight",
+    "_reason",
+    "",
+)
 
 
 def written(directory: Path, table: str, columns: dict[str, object]) -> dict[str, str]:
     """The three tables, sound but for the columns given."""
-    sound = {"interactions": GOOD, "items": {"item_id": ["x", "y", "z"]}, "users": {"user_id": ["a", "b", "d"]}}
+    sound = {
+        "interactions": GOOD,
+        "items": {"item_id": ["x", "y", "z"]},
+        "users": {"user_id": ["a", "b", "d"]},
+    }
     for name, data in sound.items():
         frame = pl.DataFrame(data | (columns if name == table else {}))
         frame.write_parquet(directory / f"{name}.parquet")
@@ -99,28 +119,44 @@ def test_files_of_one_table_may_differ_in_type(tmp_path, kind) -> None:
 def test_a_column_of_a_name_that_the_reader_uses_does_no_harm(tmp_path, name, form) -> None:
     """Ignored where other columns are ignored; of users it is an attribute, or left out with a note."""
     tables = {}
-    for table, data in (("interactions", GOOD), ("items", {"item_id": ["x", "y"]}), ("users", {"user_id": ["a", "b"]})):
-        frame = pl.DataFrame(data).with_columns(pl.Series(name, ["p", "q", "p"][: len(data[next(iter(data))])]))
+    for table, data in (
+        ("interactions", GOOD),
+        ("items", {"item_id": ["x", "y"]}),
+        ("users", {"user_id": ["a", "b"]}),
+    ):
+        frame = pl.DataFrame(data).with_columns(
+            pl.Series(name, ["p", "q", "p"][: len(data[next(iter(data))])])
+        )
         tables[table] = str(tmp_path / f"{table}.{form}")
         frame.write_parquet(tables[table]) if form == "parquet" else frame.write_csv(tables[table])
     loaded = load(**tables)
     dataset = loaded.dataset
-    assert (dataset.user_ids, dataset.catalogue.ids, loaded.rejects) == (("a", "b", "c"), ("x", "y"), {})
+    assert (dataset.user_ids, dataset.catalogue.ids, loaded.rejects) == (
+        ("a", "b", "c"),
+        ("x", "y"),
+        {},
+    )
     is_attribute = dataset.vocabulary.columns == (name,)
     assert is_attribute or any(f"column {name} is left out" in note for note in loaded.notes)
 
 
-ANY_TEXT = st.text(max_size=12) | st.sampled_from(["1.0", " 7 ", "6.35E+17", "9" * 300, "NaN", "1e39", "2024-13-01", "\u0661"])
+ANY_TEXT = st.text(max_size=12) | st.sampled_from(
+    ["1.0", " 7 ", "6.35E+17", "9" * 300, "NaN", "1e39", "2024-13-01", "\u0661"]
+)
 CELL = st.none() | ANY_TEXT
 
 
 @given(st.lists(st.tuples(CELL, CELL, CELL, CELL), min_size=1, max_size=8))
 @settings(max_examples=60)
-def test_any_text_costs_its_row_at_most(tmp_path_factory, rows: list[tuple[str | None, ...]]) -> None:
+def test_any_text_costs_its_row_at_most(
+    tmp_path_factory, rows: list[tuple[str | None, ...]]
+) -> None:
     """A good row next to any others is learnt from, and every row is kept or rejected."""
     directory = tmp_path_factory.mktemp("any")
     columns = ("user_id", "item_id", "timestamp", "rating")
-    frame = pl.DataFrame([*rows, ("good", "item", "7", "1")], schema=dict.fromkeys(columns, pl.String), orient="row")
+    frame = pl.DataFrame(
+        [*rows, ("good", "item", "7", "1")], schema=dict.fromkeys(columns, pl.String), orient="row"
+    )
     frame.write_parquet(directory / "i.parquet")
     loaded = load(str(directory / "i.parquet"), max_reject_share=1)
     assert "good" in loaded.dataset.user_ids

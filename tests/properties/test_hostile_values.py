@@ -76,11 +76,18 @@ BODIES = {
         '{"history": ["1"], "items": ["1"], "\\ud800": %s}',
         "%s",
     ],
-    "/v1/events": ['{"events": %s}', '{"events": [{}], "more": %s}', '{"events": [{"\\ud800": %s}], "\\ud800": 1}', "%s"],
+    "/v1/events": [
+        '{"events": %s}',
+        '{"events": [{}], "more": %s}',
+        '{"events": [{"\\ud800": %s}], "\\ud800": 1}',
+        "%s",
+    ],
 }
 
 
-@pytest.mark.parametrize(("route", "body"), [(route, body) for route, bodies in BODIES.items() for body in bodies])
+@pytest.mark.parametrize(
+    ("route", "body"), [(route, body) for route, bodies in BODIES.items() for body in bodies]
+)
 def test_odd_values_are_answered_or_refused(api, route, body) -> None:
     """200 or 422, and never an error of the server's."""
     for odd in ODD:

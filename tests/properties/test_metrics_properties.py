@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.evaluation import bootstrap, metrics
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Int32, UserStates
+from shortlist.recsys.evaluation import bootstrap, ranking_metrics
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.interactions import MISSING, Int32, UserStates
 
 N_ITEMS = 25
 K = 22
@@ -22,9 +22,11 @@ users = st.lists(user, min_size=1, max_size=8)
 World = list[tuple[list[int], list[int]]]
 
 
-FACTS = metrics.ItemFacts(np.arange(N_ITEMS) // 2, 12, np.eye(3, dtype=np.float32)[np.arange(N_ITEMS) % 3])
+FACTS = ranking_metrics.ItemFacts(
+    np.arange(N_ITEMS) // 2, 12, np.eye(3, dtype=np.float32)[np.arange(N_ITEMS) % 3]
+)
 """Facts of items with up to twelve of twelve users, each in one of three categories."""
-ACCURACY = len(metrics.PER_USER) - 2
+ACCURACY = len(ranking_metrics.PER_USER) - 2
 """How many of the columns are shares of what is held out: all but novelty and diversity."""
 
 
@@ -36,13 +38,20 @@ def arrays(world: World) -> tuple[Int32, Truth]:
     offsets = np.concatenate(([0], np.cumsum([len(held) for _, held in world]))).astype(np.int64)
     none, nothing = np.empty((n, 0), np.int32), np.zeros(n + 1, np.int64)
     weights, rows = np.empty((n, 0), np.float32), np.empty(0, np.int32)
-    states = UserStates(none, none.astype(np.int64), weights, np.zeros(n, np.int32), none, rows, nothing)
-    return ranked, Truth(np.arange(n, dtype=np.int32), states, offsets, np.array([i for _, h in world for i in h], np.int32))
+    states = UserStates(
+        none, none.astype(np.int64), weights, np.zeros(n, np.int32), none, rows, nothing
+    )
+    return ranked, Truth(
+        np.arange(n, dtype=np.int32),
+        states,
+        offsets,
+        np.array([i for _, h in world for i in h], np.int32),
+    )
 
 
-def measured(world: World) -> metrics.Float64:
+def measured(world: World) -> ranking_metrics.Float64:
     ranked, truth = arrays(world)
-    return metrics.per_user(ranked, truth, FACTS)
+    return ranking_metrics.per_user(ranked, truth, FACTS)
 
 
 @given(users)
@@ -61,7 +70,9 @@ def test_novelty_and_diversity_are_known_where_a_list_is_long_enough(world: Worl
     lengths = np.array([len(items) for items, _ in world])
     assert (np.isnan(novelty) == (lengths < 1)).all()
     assert (np.isnan(diversity) == (lengths < 2)).all()
-    assert ((novelty[lengths > 0] >= 0) & (novelty[lengths > 0] <= np.log2(FACTS.n_users) + 1e-12)).all()
+    assert (
+        (novelty[lengths > 0] >= 0) & (novelty[lengths > 0] <= np.log2(FACTS.n_users) + 1e-12)
+    ).all()
     assert ((diversity[lengths > 1] >= 0) & (diversity[lengths > 1] <= 1)).all()
 
 
@@ -79,7 +90,9 @@ def test_the_order_of_users_does_not_matter(world: World, random: object) -> Non
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = [world[i] for i in order]
     assert measured(shuffled).tobytes() == measured(world)[order].tobytes()
-    assert metrics.coverage(arrays(shuffled)[0], N_ITEMS) == metrics.coverage(arrays(world)[0], N_ITEMS)
+    assert ranking_metrics.coverage(arrays(shuffled)[0], N_ITEMS) == ranking_metrics.coverage(
+        arrays(world)[0], N_ITEMS
+    )
 
 
 @given(users)
@@ -97,11 +110,19 @@ def test_one_more_hit_never_lowers_a_metric(row: list[bool], place: int, more: i
     after[0, place] = True
     n_truth = np.array([K + more])
     for k in (1, 10, 20):
-        assert metrics.ndcg(after, n_truth, k) >= metrics.ndcg(before, n_truth, k)
-        assert metrics.recall(after, n_truth, k) >= metrics.recall(before, n_truth, k)
-        assert metrics.average_precision(after, n_truth, k) >= metrics.average_precision(before, n_truth, k)
-        assert metrics.hit_rate(after, n_truth, k) >= metrics.hit_rate(before, n_truth, k)
-    assert metrics.reciprocal_rank(after, n_truth) >= metrics.reciprocal_rank(before, n_truth)
+        assert ranking_metrics.ndcg(after, n_truth, k) >= ranking_metrics.ndcg(before, n_truth, k)
+        assert ranking_metrics.recall(after, n_truth, k) >= ranking_metrics.recall(
+            before, n_truth, k
+        )
+        assert ranking_metrics.average_precision(
+            after, n_truth, k
+        ) >= ranking_metrics.average_precision(before, n_truth, k)
+        assert ranking_metrics.hit_rate(after, n_truth, k) >= ranking_metrics.hit_rate(
+            before, n_truth, k
+        )
+    assert ranking_metrics.reciprocal_rank(after, n_truth) >= ranking_metrics.reciprocal_rank(
+        before, n_truth
+    )
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=K), st.data())
@@ -113,14 +134,22 @@ def test_a_hit_moved_up_never_lowers_ndcg(row: list[bool], data: st.DataObject) 
     worse[0, [high, low]] = [False, True]
     better[0, [high, low]] = [True, False]
     n_truth = np.array([K])
-    assert metrics.ndcg(better, n_truth, 10) >= metrics.ndcg(worse, n_truth, 10)
-    assert metrics.reciprocal_rank(better, n_truth) >= metrics.reciprocal_rank(worse, n_truth)
+    assert ranking_metrics.ndcg(better, n_truth, 10) >= ranking_metrics.ndcg(worse, n_truth, 10)
+    assert ranking_metrics.reciprocal_rank(better, n_truth) >= ranking_metrics.reciprocal_rank(
+        worse, n_truth
+    )
 
 
 @given(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1, max_size=K))
 def test_a_list_that_is_the_truth_is_perfect(held: list[int]) -> None:
     """Ranking the held-out items first gives exactly 1 of all metrics that can reach it, and the greatest recall."""
-    values = dict(zip(metrics.PER_USER[:ACCURACY], measured([(held, held)])[0, :ACCURACY].tolist(), strict=True))
+    values = dict(
+        zip(
+            ranking_metrics.PER_USER[:ACCURACY],
+            measured([(held, held)])[0, :ACCURACY].tolist(),
+            strict=True,
+        )
+    )
     stratified = values.pop("stratified_recall@20")
     assert stratified == 1.0 if len(held) <= 20 else 0.0 < stratified < 1.0
     greatest = {f"recall@{k}": min(k, len(held)) / len(held) for k in (10, 20)}
@@ -131,6 +160,8 @@ def test_a_list_that_is_the_truth_is_perfect(held: list[int]) -> None:
 def test_an_interval_lies_within_the_values(values: list[float], seed: int) -> None:
     """No resample's mean leaves the range of what was measured, and low is not above high."""
     column = np.array(values)[:, None]
-    drawn = bootstrap.resampled(bootstrap.means(column), len(column), np.random.default_rng(seed), 50)
+    drawn = bootstrap.resampled(
+        bootstrap.means(column), len(column), np.random.default_rng(seed), 50
+    )
     low, high = bootstrap.interval(drawn)
     assert min(values) - 1e-12 <= low[0] <= high[0] <= max(values) + 1e-12

@@ -10,17 +10,19 @@ from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.testclient import TestClient
 
-from lambda_handler.app import create_app
-from lambda_handler.live import BundleLive
-from recsys.settings import Settings
-from recsys.store import open_store
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.live import BundleLive
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.redis import open_store
 
 EXAMPLES = 50
 """Of each operation, beside those that cover its document."""
 
 UNLESS: dict[str, list[CheckFunction]] = {
     "POST /v1/events": [negative_data_rejection],  # a bad event is rejected by itself, with 200
-    "POST /v1/releases/rollback": [positive_data_acceptance],  # there may be no release to go back to
+    "POST /v1/releases/rollback": [
+        positive_data_acceptance
+    ],  # there may be no release to go back to
 }
 """What the document cannot say of an operation."""
 
@@ -41,7 +43,9 @@ def whole(value: Any) -> Any:
         return int(value)
     if isinstance(value, list):
         return [whole(inner) for inner in value]
-    return {name: whole(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+    return (
+        {name: whole(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+    )
 
 
 @schema.parametrize()
@@ -50,5 +54,7 @@ def test_every_operation_answers_as_documented(case: schemathesis.Case, api: Tes
     """No error of the server's, no undocumented status, header or body; what is sound is taken, and what is not refused."""
     case.body = whole(case.body)
     case.call_and_validate(
-        app=api.app, headers={"X-Shortlist-Admin-Key": "the-properties-key"}, excluded_checks=UNLESS.get(case.operation.label)
+        app=api.app,
+        headers={"X-Shortlist-Admin-Key": "the-properties-key"},
+        excluded_checks=UNLESS.get(case.operation.label),
     )

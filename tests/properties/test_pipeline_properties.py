@@ -8,15 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.catalogue import Catalogue
-from recsys.events import HISTORY_LENGTH, MISSING, Events, UserStates, states_at
-from recsys.features import FEATURES
-from recsys.index import build_index
-from recsys.pipeline import Model, by_trend, new_items, recommend
-from recsys.ranker import Ranker, stamp
-from recsys.towers import HALF_LIVES, Towers
-from recsys.training.item_table import fit_item_table
-from recsys.training.neighbours import fit_neighbours
+from shortlist.recsys.models.catalogue import Catalogue
+from shortlist.recsys.models.features import FEATURES
+from shortlist.recsys.models.index import build_index
+from shortlist.recsys.models.interactions import (
+    HISTORY_LENGTH,
+    MISSING,
+    Events,
+    UserStates,
+    states_at,
+)
+from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend
+from shortlist.recsys.models.ranker import Ranker, stamp
+from shortlist.recsys.models.towers import HALF_LIVES, Towers
+from shortlist.recsys.training.covisitation import fit_neighbours
+from shortlist.recsys.training.item_table import fit_item_table
 
 D, HIDDEN, TOKENS = 4, 6, 3
 EXAMPLES = settings(max_examples=25)
@@ -29,7 +35,9 @@ def ranker() -> Ranker:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, len(FEATURES))).astype(np.float32)
     options = {"objective": "lambdarank", "verbosity": -1, "num_threads": 1, "min_data_in_leaf": 5}
-    booster = lightgbm.train(options, lightgbm.Dataset(rows, rng.integers(0, 2, 400), group=[20] * 20), 8)
+    booster = lightgbm.train(
+        options, lightgbm.Dataset(rows, rng.integers(0, 2, 400), group=[20] * 20), 8
+    )
     return Ranker(stamp(booster.model_to_string()))
 
 
@@ -59,27 +67,43 @@ def towers_of(n: int, rng: np.random.Generator) -> Towers:
 def drawn(seed: int, ranker: Ranker | None) -> tuple[Model, UserStates, np.random.Generator]:
     """A small catalogue, its users and a model of it.
 
-    The first user has nothing, the second one item long ago and another ever since, the last everything.
+    The first user has nothing, the second one item long ago and another ever since, the last
+    everything.
     """
     rng = np.random.default_rng(seed)
     n, n_users = int(rng.integers(1, 40)), int(rng.integers(3, 8))
     lengths = [0, HISTORY_LENGTH + 1, *rng.integers(0, 130, n_users - 3).tolist(), n]
     old = np.array([0] + [n - 1] * HISTORY_LENGTH)
-    item = np.concatenate([old, *(rng.integers(0, n, length) for length in lengths[2:-1]), rng.permutation(n)])
+    item = np.concatenate(
+        [old, *(rng.integers(0, n, length) for length in lengths[2:-1]), rng.permutation(n)]
+    )
     user = np.repeat(np.arange(n_users), lengths).astype(np.int32)
-    weight = np.where(rng.random(len(item)) < 0.5, rng.integers(1, 6, len(item)), np.nan).astype(np.float32)
+    weight = np.where(rng.random(len(item)) < 0.5, rng.integers(1, 6, len(item)), np.nan).astype(
+        np.float32
+    )
     time = np.sort(rng.integers(0, 50, len(item)))
     events = Events(user, item.astype(np.int32), time, weight, n_users, n)
     membership = (rng.random((n, 3)) < 0.4).astype(np.float32)
     years = np.where(rng.random(n) < 0.7, rng.integers(1950, 2020, n), np.nan).astype(np.float32)
-    table = fit_item_table(events, Catalogue((), (), (), (), membership, years), fit_neighbours(events))
+    table = fit_item_table(
+        events, Catalogue((), (), (), (), membership, years), fit_neighbours(events)
+    )
     towers = towers_of(n, rng)
     attributes = rng.integers(MISSING, TOKENS, (n_users, 2)).astype(np.int32)
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:], attributes)
     candidates = int(rng.integers(1, 60))
     return (
-        Model(towers, build_index(towers.items, 4, 1), table, ranker, candidates, by_trend(table), 0.1, new_items(table)),
+        Model(
+            towers,
+            build_index(towers.items, 4, 1),
+            table,
+            ranker,
+            candidates,
+            by_trend(table),
+            0.1,
+            new_items(table),
+        ),
         states,
         rng,
     )
@@ -123,7 +147,10 @@ def test_a_list_holds_what_it_may_and_is_full(ranker, seed, ranked, k, masked) -
 def test_a_shorter_list_is_the_head_of_a_longer(ranker, seed, ranked, k) -> None:
     """The length cuts a list and changes nothing in it."""
     model, states, _ = drawn(seed, ranker if ranked else None)
-    assert recommend(model, states, k).items.tolist() == recommend(model, states, 30).items[:, :k].tolist()
+    assert (
+        recommend(model, states, k).items.tolist()
+        == recommend(model, states, 30).items[:, :k].tolist()
+    )
 
 
 @given(seed=SEEDS)

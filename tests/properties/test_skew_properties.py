@@ -6,12 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys import skew
-from recsys.skew import compare, histograms, pack, tally, unpack
+from shortlist.recsys.monitoring import skew
+from shortlist.recsys.monitoring.skew import compare, histograms, pack, tally, unpack
 
 NUMBERS = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.integers(-3, 3))
 TEXT = st.one_of(st.none(), st.text(max_size=3))
-COLUMNS = st.one_of(st.lists(NUMBERS, min_size=20, max_size=120), st.lists(TEXT, min_size=20, max_size=120))
+COLUMNS = st.one_of(
+    st.lists(NUMBERS, min_size=20, max_size=120), st.lists(TEXT, min_size=20, max_size=120)
+)
 COUNTS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=22)
 
 
@@ -53,7 +55,10 @@ def test_packing_loses_nothing(values: list[object]) -> None:
     assert unpack(pack(made)) == made
 
 
-@given(st.lists(st.integers(-1000, 1000), min_size=40, max_size=120), st.lists(st.integers(-1000, 1000), min_size=1, max_size=60))
+@given(
+    st.lists(st.integers(-1000, 1000), min_size=40, max_size=120),
+    st.lists(st.integers(-1000, 1000), min_size=1, max_size=60),
+)
 def test_units_do_not_matter(train: list[int], serving: list[int]) -> None:
     """Doubled numbers on both sides give the same figures: bins are quantiles."""
     one = compare(histograms(np.array(train)), np.array(serving))
@@ -80,4 +85,6 @@ def test_homogeneity_is_symmetric(counts: list[tuple[int, int]]) -> None:
 @given(st.integers(1, 22), st.floats(0.01, 200), st.floats(0.01, 50))
 def test_the_tail_falls(freedom: int, statistic: float, more: float) -> None:
     """A larger statistic is never more likely."""
-    assert skew.chi_squared_tail(statistic + more, freedom) <= skew.chi_squared_tail(statistic, freedom)
+    assert skew.chi_squared_tail(statistic + more, freedom) <= skew.chi_squared_tail(
+        statistic, freedom
+    )

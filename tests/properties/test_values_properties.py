@@ -8,14 +8,33 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys import values
-from recsys.data import fields
-from recsys.errors import InvalidInput
+from shortlist.recsys import values
+from shortlist.recsys.data import fields
+from shortlist.recsys.errors import InvalidInput
 
-ALPHABET = st.sampled_from([*"0123456789", *".,eE+-aZ/{}", *values.BLANKS, "\0", "\x1c", "\x7f", "\uff11", "\u0661", "\ufeff"])
+ALPHABET = st.sampled_from(
+    [
+        *"0123456789",
+        *".,eE+-aZ/{}",
+        *values.BLANKS,
+        "\0",
+        "\x1c",
+        "\x7f",
+        "\uff11",
+        "\u0661",
+        "\ufeff",
+    ]
+)
 NUMERIC = st.from_regex(rf"({values.WHOLE}|{values.ROUNDED})", fullmatch=True)
-LONG = st.integers(250, 300).map(lambda n: "x" * n) | st.integers(1, 400).map(lambda n: "9" * n + ".0")
-TEXT = st.text(ALPHABET, max_size=12) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | NUMERIC | LONG
+LONG = st.integers(250, 300).map(lambda n: "x" * n) | st.integers(1, 400).map(
+    lambda n: "9" * n + ".0"
+)
+TEXT = (
+    st.text(ALPHABET, max_size=12)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+    | NUMERIC
+    | LONG
+)
 PADDED = st.tuples(st.text(st.sampled_from(values.BLANKS), max_size=2), TEXT).map("".join)
 
 
@@ -74,7 +93,12 @@ def test_the_documents_pattern_is_the_rule(text: str) -> None:
     assert matches == (read is not None) or is_lost_whole
 
 
-@given(st.lists(st.integers(-(2**60), 2**63 - 1) | st.integers(-2, 2) | st.integers(2**53 - 2, 2**53 + 2), max_size=10))
+@given(
+    st.lists(
+        st.integers(-(2**60), 2**63 - 1) | st.integers(-2, 2) | st.integers(2**53 - 2, 2**53 + 2),
+        max_size=10,
+    )
+)
 def test_any_time_is_judged_alike(times: list[int]) -> None:
     """Within one range."""
     frame = pl.DataFrame({"t": pl.Series(times, dtype=pl.Int64)})

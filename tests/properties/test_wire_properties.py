@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.errors import CorruptArtefact
-from recsys.wire import (
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
     ShortlistRecord,
@@ -36,7 +36,12 @@ ATTRIBUTES = st.dictionaries(TEXT, TEXT | st.floats(allow_nan=False), max_size=4
 WEIGHTS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**31 - 1)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT | st.binary(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | TEXT
+    | st.binary(max_size=20),
     lambda inner: st.lists(inner, max_size=8) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=12,
 )
@@ -46,10 +51,17 @@ VALUES = st.recursive(
 def _lists(draw: st.DrawFn) -> Case:
     count = draw(st.integers(0, 30))
     rows = tuple(draw(st.lists(st.integers(0, 2**31 - 1), min_size=count, max_size=count)))
-    scores, retrieval = (tuple(draw(st.lists(HALVES, min_size=count, max_size=count))) for _ in range(2))
-    record = ShortlistRecord(*(draw(MOMENTS) for _ in range(4)), rows, scores, retrieval, draw(MOMENTS))
+    scores, retrieval = (
+        tuple(draw(st.lists(HALVES, min_size=count, max_size=count))) for _ in range(2)
+    )
+    record = ShortlistRecord(
+        *(draw(MOMENTS) for _ in range(4)), rows, scores, retrieval, draw(MOMENTS)
+    )
     told = (record.created_at, record.as_of, record.n_events, record.n_candidates)
-    columns = (struct.pack(f"<{count}{code}", *v) for code, v in (("i", rows), ("e", scores), ("e", retrieval)))
+    columns = (
+        struct.pack(f"<{count}{code}", *v)
+        for code, v in (("i", rows), ("e", scores), ("e", retrieval))
+    )
     return unpack_list, pack_list(*told, *columns, record.watermark), record
 
 
@@ -60,13 +72,17 @@ def _users(draw: st.DrawFn) -> Case:
     weights = tuple(draw(st.lists(WEIGHTS, min_size=len(items), max_size=len(items))))
     positions = draw(st.just(()) | st.tuples(*(st.integers(1, 2**61) for _ in items)))
     seen = tuple(draw(st.lists(TEXT, max_size=9)))
-    record = UserRecord(items, times, weights, draw(COUNTS), seen, draw(ATTRIBUTES), positions, draw(MOMENTS))
+    record = UserRecord(
+        items, times, weights, draw(COUNTS), seen, draw(ATTRIBUTES), positions, draw(MOMENTS)
+    )
     return unpack_user, pack_user(record), record
 
 
 @st.composite
 def _items(draw: st.DrawFn) -> Case:
-    record = ItemRecord(draw(TEXT), draw(TEXT), tuple(draw(st.lists(TEXT, max_size=4))), draw(st.booleans()))
+    record = ItemRecord(
+        draw(TEXT), draw(TEXT), tuple(draw(st.lists(TEXT, max_size=4))), draw(st.booleans())
+    )
     return unpack_item, pack_item(record), record
 
 
@@ -115,7 +131,9 @@ def test_changed_byte(case: Case, data: st.DataObject) -> None:
     """A record with a changed byte is read or corrupt, and nothing else."""
     unpack, packed, _ = case
     at = data.draw(st.integers(0, len(packed) - 1))
-    _only_corrupt(unpack, packed[:at] + data.draw(st.binary(min_size=1, max_size=1)) + packed[at + 1 :])
+    _only_corrupt(
+        unpack, packed[:at] + data.draw(st.binary(min_size=1, max_size=1)) + packed[at + 1 :]
+    )
 
 
 @given(st.sampled_from(READERS), st.binary(max_size=60))

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batch import audit as audits
-from batch import gate
-from batch.audit import audit, most_telling
-from batch.evaluation import truth_after
-from recsys import bundle
-from recsys.catalogue import Dataset
-from recsys.errors import KnowsTheFuture
-from recsys.features import FEATURES, features
-from recsys.ranker import Ranker
-from recsys.training.fit import FitParams, assemble, item_table_of
-from recsys.training.split import before, cuts
+from shortlist.batch import audit as audits
+from shortlist.batch import gate
+from shortlist.batch.audit import audit, most_telling
+from shortlist.batch.offline_evaluation import truth_after
+from shortlist.recsys.errors import KnowsTheFuture
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.catalogue import Dataset
+from shortlist.recsys.models.features import FEATURES, features
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.training.fit import FitParams, assemble, item_table_of
+from shortlist.recsys.training.split import before, cuts
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,9 @@ def test_an_item_table_of_everything_is_stopped(world) -> None:
     """Popularity and neighbours that were counted on the hold-out move when the hold-out does."""
     dataset, cut, past, model, truth = world
     leaky = replace(model, table=item_table_of(dataset, dataset.events))
-    with pytest.raises(KnowsTheFuture, match=r"item table's .*popularity.* changed with what came after the cut"):
+    with pytest.raises(
+        KnowsTheFuture, match=r"item table's .*popularity.* changed with what came after the cut"
+    ):
         audit(dataset, cut, past, leaky, truth)
 
 
@@ -68,7 +70,13 @@ def test_states_that_hold_the_future_are_stopped(world) -> None:
     late = truth_after(dataset, np.minimum(cut + 1, dataset.events.offsets()[1:]))
     states = late.states.slice(0, 20)
     with pytest.raises(KnowsTheFuture, match="feature rows changed"):
-        audit(dataset, cut, past, model, replace(truth.slice(0, 20), users=late.users[:20], states=states))
+        audit(
+            dataset,
+            cut,
+            past,
+            model,
+            replace(truth.slice(0, 20), users=late.users[:20], states=states),
+        )
 
 
 @pytest.fixture
@@ -82,7 +90,9 @@ def told(world, monkeypatch):
         rows = features(states, candidates, table)
         histories = _histories(states)
         pairs = zip(*np.nonzero(candidates.items >= 0), strict=True)
-        rows[:, column] = [float((histories[u], int(candidates.items[u, c])) in ever) for u, c in pairs]
+        rows[:, column] = [
+            float((histories[u], int(candidates.items[u, c])) in ever) for u, c in pairs
+        ]
         return rows
 
     monkeypatch.setattr(audits, "features", leaky)
@@ -102,7 +112,10 @@ def tied(dataset, order: str) -> Dataset:
     events = dataset.events
     time = events.time // (7 * 86_400)
     rows = np.lexsort((getattr(events, order), time, events.user))
-    return replace(dataset, events=replace(events, item=events.item[rows], time=time[rows], weight=events.weight[rows]))
+    return replace(
+        dataset,
+        events=replace(events, item=events.item[rows], time=time[rows], weight=events.weight[rows]),
+    )
 
 
 @pytest.mark.parametrize("order", ["item", "weight"])
@@ -120,7 +133,9 @@ def test_the_whole_audit_holds_sorted_ties_for_suspicious(world) -> None:
     past = before(dataset.events, cut)
     model = replace(world[3], table=item_table_of(dataset, past))
     checks = audit(dataset, cut, past, model, truth_after(dataset, cut))
-    assert [check["check"] for check in checks if check["outcome"] != "held"] == ["Ties are in no order"]
+    assert [check["check"] for check in checks if check["outcome"] != "held"] == [
+        "Ties are in no order"
+    ]
 
 
 def test_drawn_ties_are_not_suspicious(world) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.evaluation import truth_after
-from recsys.catalogue import AttributeVocabulary, Catalogue, Dataset
-from recsys.events import Events, states_at
-from recsys.features import Candidates, ItemTable, features
-from recsys.neighbours import Neighbours
-from recsys.settings import PROTOCOLS
-from recsys.training.fit import item_table_of
-from recsys.training.split import before, cuts
+from shortlist.batch.offline_evaluation import truth_after
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
+from shortlist.recsys.models.features import Candidates, ItemTable, features
+from shortlist.recsys.models.interactions import Events, states_at
+from shortlist.recsys.models.neighbours import Neighbours
+from shortlist.recsys.settings import PROTOCOLS
+from shortlist.recsys.training.fit import item_table_of
+from shortlist.recsys.training.split import before, cuts
 
 N_ITEMS = 25
 
@@ -28,10 +28,21 @@ def drawn(seed: int) -> Dataset:
     user = np.repeat(np.arange(9), lengths).astype(np.int32)
     time = rng.integers(0, 40, n)
     time = time[np.lexsort((time, user))]
-    events = Events(user, rng.integers(0, N_ITEMS, n).astype(np.int32), time, rng.random(n).astype(np.float32), 9, N_ITEMS)
+    events = Events(
+        user,
+        rng.integers(0, N_ITEMS, n).astype(np.int32),
+        time,
+        rng.random(n).astype(np.float32),
+        9,
+        N_ITEMS,
+    )
     membership = (rng.random((N_ITEMS, 3)) < 0.5).astype(np.float32)
-    catalogue = Catalogue(tuple(map(str, range(N_ITEMS))), (), (), (), membership, np.full(N_ITEMS, 1990, np.float32))
-    return Dataset(events, catalogue, (), np.empty((9, 0), np.int32), AttributeVocabulary((), (), ()), "")
+    catalogue = Catalogue(
+        tuple(map(str, range(N_ITEMS))), (), (), (), membership, np.full(N_ITEMS, 1990, np.float32)
+    )
+    return Dataset(
+        events, catalogue, (), np.empty((9, 0), np.int32), AttributeVocabulary((), (), ()), ""
+    )
 
 
 def arrays_of(table: ItemTable) -> list[np.ndarray]:
@@ -45,7 +56,9 @@ def rows_as_of(dataset: Dataset, cut: np.ndarray, known: Events) -> np.ndarray:
     """Every user's feature rows for all items: the state as of the cut, the item table from `known`."""
     states = states_at(dataset.events, dataset.events.offsets()[:-1], cut)
     items = np.tile(np.arange(N_ITEMS, dtype=np.int32), (len(states), 1))
-    return features(states, Candidates(items, np.zeros(items.shape, np.float32)), item_table_of(dataset, known))
+    return features(
+        states, Candidates(items, np.zeros(items.shape, np.float32)), item_table_of(dataset, known)
+    )
 
 
 @given(seed=st.integers(0, 2**31), protocol=st.sampled_from(PROTOCOLS))
@@ -56,13 +69,18 @@ def test_without_its_future_a_cut_knows_as_much(seed, protocol) -> None:
     events, cut = dataset.events, cuts(dataset.events, protocol)
     past = before(events, cut)
     kept = np.random.default_rng(seed).random(len(events)) < 0.5
-    other = events.take((np.arange(len(events)) < cut[events.user]) | kept)  # half of the future is gone
+    other = events.take(
+        (np.arange(len(events)) < cut[events.user]) | kept
+    )  # half of the future is gone
     other_cut = other.offsets()[:-1] + (cut - events.offsets()[:-1])
     honest = rows_as_of(dataset, cut, past)
     for world, at in ((other, other_cut), (past, past.offsets()[1:])):
         poorer = replace(dataset, events=world)
         known = before(world, at)
-        for one, two in zip(*(arrays_of(item_table_of(d, p)) for d, p in ((dataset, past), (poorer, known))), strict=True):
+        for one, two in zip(
+            *(arrays_of(item_table_of(d, p)) for d, p in ((dataset, past), (poorer, known))),
+            strict=True,
+        ):
             np.testing.assert_array_equal(one, two)
         np.testing.assert_array_equal(honest, rows_as_of(poorer, at, known))
 
@@ -76,18 +94,28 @@ def test_an_item_table_that_knows_the_future_is_noticed(published) -> None:
     items = np.tile(np.arange(n, dtype=np.int32), (len(truth), 1))
     figures = []
     for known in (before(dataset.events, cut), dataset.events):
-        rows = features(truth.states, Candidates(items, np.zeros(items.shape, np.float32)), item_table_of(dataset, known))
+        rows = features(
+            truth.states,
+            Candidates(items, np.zeros(items.shape, np.float32)),
+            item_table_of(dataset, known),
+        )
         score = rows[:, _column("next_1")].reshape(len(truth), n).copy()
         for user in range(len(truth)):
             score[user, truth.states.seen(user)] = -np.inf
-        figures.append(_ndcg(np.argsort(-score, axis=1, kind="stable")[:, :10].astype(np.int32), truth.items, truth.counts))
+        figures.append(
+            _ndcg(
+                np.argsort(-score, axis=1, kind="stable")[:, :10].astype(np.int32),
+                truth.items,
+                truth.counts,
+            )
+        )
     honest, leaked = figures
     assert 0 < honest < 0.5
     assert leaked > honest + 0.1
 
 
 def _column(name: str) -> int:
-    from recsys.features import FEATURES
+    from shortlist.recsys.models.features import FEATURES
 
     return list(FEATURES).index(name)
 

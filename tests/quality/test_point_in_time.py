@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batch.evaluation import compare, truth_after
-from recsys.events import Events, states_at
-from recsys.features import FEATURES, features
-from recsys.pipeline import Model, retrieve
-from recsys.ranker import Ranker
-from recsys.training import lambdamart
-from recsys.training.fit import (
+from shortlist.batch.offline_evaluation import compare, truth_after
+from shortlist.recsys.models.features import FEATURES, features
+from shortlist.recsys.models.interactions import Events, states_at
+from shortlist.recsys.models.pipeline import Model, retrieve
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.training import lambdamart
+from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     fresh_cohort,
@@ -22,9 +22,9 @@ from recsys.training.fit import (
     ranker_inside,
     towers_of,
 )
-from recsys.training.lambdamart import RankerParams, ranker_groups
-from recsys.training.split import before, cuts
-from recsys.training.two_tower import TowerParams
+from shortlist.recsys.training.lambdamart import RankerParams, ranker_groups
+from shortlist.recsys.training.split import before, cuts
+from shortlist.recsys.training.two_tower import TowerParams
 
 PARAMS = FitParams(
     TowerParams(dimension=16, hidden=32, round_steps=30, rounds=8),
@@ -37,7 +37,9 @@ PARAMS = FitParams(
 def with_another_future(events: Events, cut: np.ndarray, rng: np.random.Generator) -> Events:
     """The same events before each user's cut, and others after it."""
     future = np.arange(len(events)) >= cut[events.user]
-    item = np.where(future, rng.integers(0, events.n_items, len(events)), events.item).astype(np.int32)
+    item = np.where(future, rng.integers(0, events.n_items, len(events)), events.item).astype(
+        np.int32
+    )
     return Events(events.user, item, events.time, events.weight, events.n_users, events.n_items)
 
 
@@ -69,11 +71,21 @@ def test_the_rankers_rows_do_not_know_their_labels(published) -> None:
     model = model_of(dataset, before(dataset.events, first))
     params = RankerParams(positions=1, negatives=10_000)
     groups = []
-    for events in (dataset.events, with_another_future(dataset.events, first, np.random.default_rng(4))):
+    for events in (
+        dataset.events,
+        with_another_future(dataset.events, first, np.random.default_rng(4)),
+    ):
         last = events.offsets()[1:]
-        made = ranker_groups(model, events, dataset.attributes, first, last, None, params, np.random.default_rng(5))
+        made = ranker_groups(
+            model, events, dataset.attributes, first, last, None, params, np.random.default_rng(5)
+        )
         starts = np.concatenate(([0], np.cumsum(made.sizes)))
-        groups.append({int(u): made.rows[a:b] for u, a, b in zip(made.users, starts[:-1], starts[1:], strict=True)})
+        groups.append(
+            {
+                int(u): made.rows[a:b]
+                for u, a, b in zip(made.users, starts[:-1], starts[1:], strict=True)
+            }
+        )
     both = groups[0].keys() & groups[1].keys()
     assert len(both) > 30
     for user in both:
@@ -89,7 +101,9 @@ def test_the_fresh_cohort_is_unknown_to_the_model_that_ranks_it(published) -> No
     assert not np.isin(inner.user, cohort).any()
     with_events = np.unique(dataset.events.user)
     assert set(inner.user) == set(with_events) - set(cohort)
-    groups = groups_of_fresh(model_of(dataset, inner), dataset, dataset.events, "last-10pct", PARAMS)
+    groups = groups_of_fresh(
+        model_of(dataset, inner), dataset, dataset.events, "last-10pct", PARAMS
+    )
     assert set(groups.users) <= set(cohort)
     known = np.expm1(groups.rows[:, list(FEATURES).index("history_length")])
     assert known.min() == pytest.approx(1)
@@ -101,7 +115,10 @@ def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
     dataset = published.dataset
     cut = cuts(dataset.events, "last-10pct")
     past, truth = before(dataset.events, cut), truth_after(dataset, cut)
-    inner, outer = model_of(dataset, inner_past(past, "last-10pct", PARAMS)), model_of(dataset, past)
+    inner, outer = (
+        model_of(dataset, inner_past(past, "last-10pct", PARAMS)),
+        model_of(dataset, past),
+    )
 
     def figure(ranker_text: str) -> float:
         model = assemble(outer.towers, outer.table, PARAMS, Ranker(ranker_text))
@@ -111,7 +128,7 @@ def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
     honest = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)
     leaky = leaking_features(dataset.events)
     monkeypatch.setattr(lambdamart, "features", leaky)
-    monkeypatch.setattr("recsys.pipeline.features", leaky)
+    monkeypatch.setattr("shortlist.recsys.models.pipeline.features", leaky)
     leaked = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)
     assert leaked > honest + 0.15
 
@@ -121,11 +138,16 @@ def leaking_features(events: Events):
     ever = set(zip(events.user.tolist(), events.item.tolist(), strict=True))
     by_history = {}
     for user in range(events.n_users):
-        by_history.setdefault(int(events.item[events.user == user][0]) if (events.user == user).any() else -1, []).append(user)
+        by_history.setdefault(
+            int(events.item[events.user == user][0]) if (events.user == user).any() else -1, []
+        ).append(user)
 
     def leaky(states, candidates, table) -> np.ndarray:
         rows = features(states, candidates, table)
-        users = [by_history.get(int(states.seen(u)[0]) if len(states.seen(u)) else -1, []) for u in range(len(states))]
+        users = [
+            by_history.get(int(states.seen(u)[0]) if len(states.seen(u)) else -1, [])
+            for u in range(len(states))
+        ]
         told = [
             float(any((user, int(item)) in ever for user in users[u]))
             for u in range(len(states))

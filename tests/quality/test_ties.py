@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from batch import evaluation
-from recsys import data
-from recsys.evaluation.report import write_json
-from recsys.training.fit import FitParams
-from recsys.training.lambdamart import RankerParams
-from recsys.training.two_tower import TowerParams
+from shortlist.batch import offline_evaluation
+from shortlist.recsys import data
+from shortlist.recsys.evaluation.report import write_json
+from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.lambdamart import RankerParams
+from shortlist.recsys.training.two_tower import TowerParams
 
 N_USERS, N_ITEMS, N_EVENTS = 200, 90, 20
 DAY = 86_400
@@ -36,7 +36,11 @@ def at_random(times: str) -> pl.DataFrame:
         items = rng.permutation(N_ITEMS)[:N_EVENTS].tolist()
         if times == "one time, with repeats":
             items += items[::3]
-        days = np.sort(rng.integers(0, 5, len(items))) if times == "days" else np.zeros(len(items), int)
+        days = (
+            np.sort(rng.integers(0, 5, len(items)))
+            if times == "days"
+            else np.zeros(len(items), int)
+        )
         ratings = [1.0] * N_EVENTS + [2.0] * (len(items) - N_EVENTS)
         rows += zip([user] * len(items), items, (days * DAY).tolist(), ratings, strict=True)
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
@@ -55,7 +59,7 @@ def with_taste() -> pl.DataFrame:
 def report_of(frame: pl.DataFrame, path: Path, narrator, protocol="last-10pct") -> dict[str, Any]:
     """All that `shortlist evaluate` finds, but for the time that it took."""
     frame.write_parquet(path)
-    report = evaluation.run(data.load(str(path)).dataset, protocol, PARAMS, narrator)
+    report = offline_evaluation.run(data.load(str(path)).dataset, protocol, PARAMS, narrator)
     write_json(report, path.with_suffix(".json"))
     written = json.loads(path.with_suffix(".json").read_text())
     return {name: section for name, section in written.items() if name not in MEASURED}
@@ -71,9 +75,13 @@ def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, narrator) -> N
     frame = at_random(times)
     by_item = frame.sort("user_id", "timestamp", "item_id", "rating")
     report = report_of(by_item, tmp_path / "sorted.parquet", narrator)
-    shuffled = report_of(frame.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / "shuffled.parquet", narrator)
+    shuffled = report_of(
+        frame.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / "shuffled.parquet", narrator
+    )
     assert report == shuffled
-    chance = 4.5436 * 2 / (N_ITEMS - N_EVENTS + 2) / 1.6309  # two held out: discounts of ten ranks, times the share of hits
+    chance = (
+        4.5436 * 2 / (N_ITEMS - N_EVENTS + 2) / 1.6309
+    )  # two held out: discounts of ten ranks, times the share of hits
     for method in ("retriever", "two_stage"):
         assert ndcg(report, method) == pytest.approx(chance, abs=0.04)
     assert all(check["outcome"] == "held" for check in report["audit"])
@@ -86,7 +94,9 @@ def test_taste_in_dates_of_a_day_is_found_from_either_file(tmp_path, narrator) -
     frame = with_taste()
     reports = [
         report_of(order, tmp_path / f"{n}.parquet", narrator, "leave-one-out")
-        for n, order in enumerate((frame.reverse(), frame.sample(fraction=1.0, shuffle=True, seed=2)))
+        for n, order in enumerate(
+            (frame.reverse(), frame.sample(fraction=1.0, shuffle=True, seed=2))
+        )
     ]
     assert reports[0] == reports[1]
     assert ndcg(reports[0], "retriever") > 2 * ndcg(reports[0], "popularity")

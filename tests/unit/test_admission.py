@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lambda_handler import admission
-from lambda_handler.admission import BODY_BYTES, Admission
-from lambda_handler.metrics import Metrics
-from lambda_handler.work import Seats
+from shortlist.lambda_handler import admission
+from shortlist.lambda_handler.admission import BODY_BYTES, Admission
+from shortlist.lambda_handler.executors import Seats
+from shortlist.lambda_handler.metrics import Metrics
 from tests.exposition import parse
 from tests.loops import run_apart
 
@@ -43,13 +43,23 @@ def asked(
         if read == len(chunks):
             await asyncio.Event().wait()
         read += 1
-        return {"type": "http.request", "body": chunks[read - 1], "more_body": not ends or read < len(chunks)}
+        return {
+            "type": "http.request",
+            "body": chunks[read - 1],
+            "more_body": not ends or read < len(chunks),
+        }
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
     app = Admission(echo, metrics, seats or Seats(), body_seconds=0.05)
-    scope = {"type": "http", "method": "POST", "path": path, "root_path": root_path, "headers": headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "root_path": root_path,
+        "headers": headers,
+    }
     run_apart(app(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], dict(sent[0]["headers"]), body, read, metrics
@@ -58,7 +68,11 @@ def asked(
 def refused(metrics: Metrics) -> dict[str, float]:
     """What was refused, by why."""
     _, samples = parse(metrics.text())
-    found = {dict(labels)["reason"]: number for (name, labels), number in samples.items() if name == "shortlist_refused_total"}
+    found = {
+        dict(labels)["reason"]: number
+        for (name, labels), number in samples.items()
+        if name == "shortlist_refused_total"
+    }
     return {reason: number for reason, number in found.items() if number}
 
 
@@ -82,7 +96,10 @@ def test_a_body_beyond_the_limit_is_413_and_not_read_on(chunks, length, read) ->
     status, headers, body, was_read, metrics = asked(chunks, length=length)
     assert (status, was_read, refused(metrics)) == (413, read, {"large_body": 1})
     error = json.loads(body)["error"]
-    assert (error["code"], error["message"]) == ("body_too_large", "body: it may have 1 MiB at most: send it in parts")
+    assert (error["code"], error["message"]) == (
+        "body_too_large",
+        "body: it may have 1 MiB at most: send it in parts",
+    )
     assert headers[b"connection"] == b"close"
 
 
@@ -102,7 +119,10 @@ def test_without_a_seat_a_request_is_refused_unread() -> None:
     assert refused(metrics) == {"busy": 1}
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/health", "/health/ready", "/v1/health/ready", "/metrics", "/v1/metrics"])
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/v1/health", "/health/ready", "/v1/health/ready", "/metrics", "/v1/metrics"],
+)
 def test_operators_are_let_in_always(path) -> None:
     """Without a seat as well."""
     assert asked([b""], seats=Seats(0), path=path)[0] == 200

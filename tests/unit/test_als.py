@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from recsys.errors import InvalidSettings
-from recsys.evaluation.als import fit_als
-from recsys.events import MISSING, Events, UserStates, states_at
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.evaluation.als import fit_als
+from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
 
 N = 12
 
@@ -19,7 +19,9 @@ def events_of(histories: list[list[int]], n_items: int = N) -> Events:
     users = np.repeat(np.arange(len(histories)), [len(h) for h in histories]).astype(np.int32)
     items = np.array([i for h in histories for i in h], np.int32)
     times = np.arange(len(items), dtype=np.int64)
-    return Events(users, items, times, np.full(len(items), np.nan, np.float32), len(histories), n_items)
+    return Events(
+        users, items, times, np.full(len(items), np.nan, np.float32), len(histories), n_items
+    )
 
 
 def states_of(histories: list[list[int]]) -> UserStates:
@@ -96,11 +98,13 @@ def test_the_library_is_loaded_by_the_fit_alone_and_does_not_warn() -> None:
     """In a new process, where the library would warn of BLAS threads once, nothing is said; the import alone is light."""
     code = (
         "import sys, numpy as np\n"
-        "from recsys.evaluation.als import fit_als\n"
-        "from recsys.events import Events\n"
+        "from shortlist.recsys.evaluation.als import fit_als\n"
+        "from shortlist.recsys.models.interactions import Events\n"
         "assert 'implicit' not in sys.modules\n"
         "one = np.zeros(1, np.int32)\n"
         "fit_als(Events(one, one, one.astype(np.int64), one.astype(np.float32), 1, 2))\n"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

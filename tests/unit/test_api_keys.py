@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
-from recsys.errors import InvalidSettings
-from recsys.settings import Settings
+from shortlist.recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.settings import Settings
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210:,"[:-1]
 
@@ -38,7 +38,10 @@ def test_keys_come_from_the_variable_or_from_a_file(tmp_path) -> None:
     [
         (f":read:{KEY}", "entry 1 has no name"),
         (f"a b:read:{KEY}", "entry 1 has no name"),
-        (f"shop:{KEY}", "entry 1 has an unknown scope: give one or more of read, events, delete, operations, admin"),
+        (
+            f"shop:{KEY}",
+            "entry 1 has an unknown scope: give one or more of read, events, delete, operations, admin",
+        ),
         (f"shop::{KEY}", "entry 1 has an unknown scope"),
         (f"shop:read+write:{KEY}", "entry 1 has an unknown scope"),
         ("shop:read:0123456789abcde", "entry 1 has a key of 15 characters: must be at least 16"),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys import arrays
-from recsys.arrays import finite_within, read_npy, read_npz
-from recsys.errors import CorruptArtefact
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.models import arrays
+from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
 
 
 def saved(path: Path, array: Any) -> Path:
@@ -32,9 +32,14 @@ def test_saved_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory:
     assert (found.dtype, found.flags.writeable) == (np.float32, False)
 
 
-def header(shape: str = "(2, 3)", descr: str = "'<f4'", order: str = "False", data: bytes = b"\0" * 24) -> bytes:
+def header(
+    shape: str = "(2, 3)", descr: str = "'<f4'", order: str = "False", data: bytes = b"\0" * 24
+) -> bytes:
     """An npy file of these words."""
-    text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    text = (
+        f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode().ljust(117)
+        + b"\n"
+    )
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
 
 
@@ -62,24 +67,34 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
-def test_broken_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, in_memory: int) -> None:
+def test_broken_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, in_memory: int
+) -> None:
     """Refused with the file's name and the remedy."""
     monkeypatch.setattr(arrays, "IN_MEMORY", in_memory)
     path = tmp_path / "a.npy"
     path.write_bytes(BROKEN[kind])
-    with path.open("rb") as file, pytest.raises(CorruptArtefact, match=r"a\.npy .*: publish the release again"):
+    with (
+        path.open("rb") as file,
+        pytest.raises(CorruptArtefact, match=r"a\.npy .*: publish the release again"),
+    ):
         read_npy(file, "<f4", -1, 1)
 
 
 @pytest.mark.parametrize("value", [-1, 60, np.nan, np.inf])
 @pytest.mark.parametrize("in_memory", [0, 1 << 20])
-def test_value_out_of_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, in_memory: int) -> None:
+def test_value_out_of_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, in_memory: int
+) -> None:
     """One value is enough, wherever it is."""
     monkeypatch.setattr(arrays, "IN_MEMORY", in_memory)
     monkeypatch.setattr(arrays, "_CHECKED", 7)
     array = np.arange(60, dtype=np.float32)
     array[41] = value
-    with saved(tmp_path / "a.npy", array).open("rb") as file, pytest.raises(CorruptArtefact, match="not from 0 to 59"):
+    with (
+        saved(tmp_path / "a.npy", array).open("rb") as file,
+        pytest.raises(CorruptArtefact, match="not from 0 to 59"),
+    ):
         read_npy(file, "<f4", 0, 59)
 
 

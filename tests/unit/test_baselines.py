@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys import regression
-from recsys.errors import BrokenMethod, InvalidSettings
-from recsys.evaluation import baselines
-from recsys.events import MISSING, Events, Recommend, UserStates, states_at
+from shortlist.recsys.errors import BrokenMethod, InvalidSettings
+from shortlist.recsys.evaluation import baselines
+from shortlist.recsys.models import regression
+from shortlist.recsys.models.interactions import MISSING, Events, Recommend, UserStates, states_at
 
 N = 12
 
@@ -17,7 +17,9 @@ def events_of(histories: list[list[int]], n_items: int = N) -> Events:
     users = np.repeat(np.arange(len(histories)), [len(h) for h in histories]).astype(np.int32)
     items = np.array([i for h in histories for i in h], np.int32)
     times = np.arange(len(items), dtype=np.int64)
-    return Events(users, items, times, np.full(len(items), np.nan, np.float32), len(histories), n_items)
+    return Events(
+        users, items, times, np.full(len(items), np.nan, np.float32), len(histories), n_items
+    )
 
 
 def states_of(histories: list[list[int]]) -> UserStates:
@@ -48,7 +50,10 @@ def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: objec
 
 def test_a_user_who_was_not_in_training_is_served_alike() -> None:
     """A new user with two even items is offered the other even ones first."""
-    for method in (baselines.fit_item_knn(events_of(checkerboard())), ease(events_of(checkerboard()))):
+    for method in (
+        baselines.fit_item_knn(events_of(checkerboard())),
+        ease(events_of(checkerboard())),
+    ):
         items, _ = method(states_of([[0, 2]]), 4)
         assert sorted(items[0].tolist()) == [4, 6, 8, 10]
 
@@ -61,12 +66,16 @@ def test_plain_methods_are_made_of_shared_weights() -> None:
         (ease(events), baselines.ease_weights(events, 1.0)),
     )
     for method, weights in pairs:
-        assert [a.tobytes() for a in method(states, N)] == [a.tobytes() for a in baselines.plain(weights)(states, N)]
+        assert [a.tobytes() for a in method(states, N)] == [
+            a.tobytes() for a in baselines.plain(weights)(states, N)
+        ]
 
 
 def test_popularity_ranks_by_distinct_users_then_by_row() -> None:
     """A user who has the same item four times counts once, and equal counts are ordered by item row."""
-    items, scores = baselines.fit_popularity(events_of([[5, 5, 5, 5], [3, 2], [3, 2], [3]], 6))(states_of([[]]), 5)
+    items, scores = baselines.fit_popularity(events_of([[5, 5, 5, 5], [3, 2], [3, 2], [3]], 6))(
+        states_of([[]]), 5
+    )
     assert items.tolist() == [[3, 2, 5, 0, 1]]
     assert scores.tolist() == [[3.0, 2.0, 1.0, 0.0, 0.0]]
 
@@ -160,7 +169,9 @@ def test_top_k_equals_a_full_stable_sort() -> None:
     for k in (1, 5, N):
         items, _ = baselines.top_k_unseen(scores, states_of(seen), k)
         for user in range(40):
-            order = [i for i in np.argsort(-scores[user], kind="stable").tolist() if i not in seen[user]][:k]
+            order = [
+                i for i in np.argsort(-scores[user], kind="stable").tolist() if i not in seen[user]
+            ][:k]
             assert items[user].tolist() == order + [MISSING] * (k - len(order))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.evaluation import bootstrap
-from recsys.events import MISSING
+from shortlist.recsys.evaluation import bootstrap
+from shortlist.recsys.models.interactions import MISSING
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
@@ -32,7 +32,9 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 def test_values_that_do_not_vary_have_an_interval_without_width() -> None:
     """When all users agree, other users of the same kind would too."""
-    drawn = bootstrap.resampled(bootstrap.means(np.full((40, 2), 0.25)), 40, np.random.default_rng(0))
+    drawn = bootstrap.resampled(
+        bootstrap.means(np.full((40, 2), 0.25)), 40, np.random.default_rng(0)
+    )
     low, high = bootstrap.interval(drawn)
     assert drawn.shape == (bootstrap.N_RESAMPLES, 2)
     assert low.tolist() == high.tolist() == [0.25, 0.25]
@@ -41,7 +43,10 @@ def test_values_that_do_not_vary_have_an_interval_without_width() -> None:
 def test_the_same_generator_gives_the_same_replicates() -> None:
     """The seed alone decides."""
     values = np.arange(30.0)[:, None]
-    first, second = (bootstrap.resampled(bootstrap.means(values), 30, np.random.default_rng(5), 50) for _ in range(2))
+    first, second = (
+        bootstrap.resampled(bootstrap.means(values), 30, np.random.default_rng(5), 50)
+        for _ in range(2)
+    )
     assert first.tobytes() == second.tobytes()
 
 
@@ -50,7 +55,9 @@ def test_chunks_do_not_change_the_replicates(monkeypatch: pytest.MonkeyPatch) ->
     statistic = bootstrap.means(np.arange(30.0)[:, None])
     whole = bootstrap.resampled(statistic, 30, np.random.default_rng(5), 50)
     monkeypatch.setattr(bootstrap, "CHUNK_BYTES", 3 * 8 * 30)
-    np.testing.assert_allclose(bootstrap.resampled(statistic, 30, np.random.default_rng(5), 50), whole, rtol=1e-14)
+    np.testing.assert_allclose(
+        bootstrap.resampled(statistic, 30, np.random.default_rng(5), 50), whole, rtol=1e-14
+    )
 
 
 def test_coverage_of_drawn_users_counts_what_they_are_shown() -> None:
@@ -62,7 +69,9 @@ def test_coverage_of_drawn_users_counts_what_they_are_shown() -> None:
 
 def test_coverage_looks_at_the_first_ten_ranks() -> None:
     """An item at rank eleven is not covered."""
-    assert bootstrap.coverages(np.arange(11, dtype=np.int32)[None], 20)(np.array([[1]])).tolist() == [[0.5]]
+    assert bootstrap.coverages(np.arange(11, dtype=np.int32)[None], 20)(
+        np.array([[1]])
+    ).tolist() == [[0.5]]
 
 
 def test_recentred_replicates_surround_the_value() -> None:
@@ -90,7 +99,9 @@ def test_means_within_segments_are_of_the_drawn_members() -> None:
     """Users one and three are of the first segment: drawn twice and once, their mean is (2 * 1 + 3) / 3."""
     values = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
     drawn = bootstrap.means_within(values, np.array([0, 1, 0]), 2)(np.array([[2, 0, 1], [0, 3, 0]]))
-    np.testing.assert_allclose(drawn, [[5 / 3, 50 / 3, np.nan, np.nan], [np.nan, np.nan, 2.0, 20.0]])
+    np.testing.assert_allclose(
+        drawn, [[5 / 3, 50 / 3, np.nan, np.nan], [np.nan, np.nan, 2.0, 20.0]]
+    )
 
 
 def test_the_p_value_is_the_share_of_sign_flips_as_extreme() -> None:
@@ -104,14 +115,18 @@ def test_the_p_value_is_the_share_of_sign_flips_as_extreme() -> None:
 def test_the_p_value_of_a_plain_difference_is_the_least_there_is() -> None:
     """Where a hundred users agree no flip is as extreme, and which method is taken from which does not matter."""
     differences = np.random.default_rng(1).random((100, 1)) + 0.5
-    p_values = bootstrap.sign_flip_p_values(np.hstack((differences, -differences)), np.random.default_rng(0))
+    p_values = bootstrap.sign_flip_p_values(
+        np.hstack((differences, -differences)), np.random.default_rng(0)
+    )
     assert p_values.tolist() == [1 / 2001, 1 / 2001]
 
 
 def test_a_sign_that_one_user_alone_decides_proves_nothing() -> None:
     """One user's difference is as far from 0 with either sign, and adding users who do not differ changes nothing."""
     differences = np.array([[0.3], [0.0], [0.0]])
-    assert bootstrap.sign_flip_p_values(differences, np.random.default_rng(0), 100).tolist() == [1.0]
+    assert bootstrap.sign_flip_p_values(differences, np.random.default_rng(0), 100).tolist() == [
+        1.0
+    ]
 
 
 def test_p_values_without_a_difference_are_spread_evenly() -> None:
@@ -126,4 +141,7 @@ def test_chunks_do_not_change_the_p_values(monkeypatch: pytest.MonkeyPatch) -> N
     differences = np.random.default_rng(4).normal(size=(30, 2))
     whole = bootstrap.sign_flip_p_values(differences, np.random.default_rng(5), 50)
     monkeypatch.setattr(bootstrap, "CHUNK_BYTES", 3 * 8 * 30)
-    assert bootstrap.sign_flip_p_values(differences, np.random.default_rng(5), 50).tolist() == whole.tolist()
+    assert (
+        bootstrap.sign_flip_p_values(differences, np.random.default_rng(5), 50).tolist()
+        == whole.tolist()
+    )

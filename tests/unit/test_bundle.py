@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch.job import load_fold
-from recsys import artefacts, bundle
-from recsys.errors import BundleMismatch, CorruptArtefact
-from recsys.events import HISTORY_LENGTH, MISSING, states_at
-from recsys.pipeline import recommend
+from shortlist.batch.job import load_fold
+from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, states_at
+from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.store import artefacts
 
 
 @pytest.fixture
@@ -31,20 +32,24 @@ def test_a_bundle_recommends_as_the_model_that_was_saved(published, tmp_path) ->
     """Saved and loaded, the same states get the same items and the same bits of scores."""
     from dataclasses import replace
 
-    from batch.job import Job
-    from recsys.ranker import Ranker
+    from shortlist.batch.job import Job
+    from shortlist.recsys.models.ranker import Ranker
 
     dataset = published.dataset
     text = (published.work / "fold-2" / "ranker.txt").read_text()
     job = Job("", None, None, published.work, published.settings, None)  # type: ignore[arg-type]
     model = replace(load_fold(job, 2), ranker=Ranker(text))
-    manifest = bundle.save(tmp_path / "made", model, text, dataset.catalogue, dataset.vocabulary, {"version": "v"})
+    manifest = bundle.save(
+        tmp_path / "made", model, text, dataset.catalogue, dataset.vocabulary, {"version": "v"}
+    )
     again = bundle.load(tmp_path / "made")
     offsets = dataset.events.offsets()
     states = states_at(dataset.events, offsets[:-1], offsets[1:], dataset.attributes)
     before, after = recommend(model, states, 20), recommend(again.model, states, 20)
     for one, other in zip(
-        (before.items, before.scores, before.retrieval), (after.items, after.scores, after.retrieval), strict=True
+        (before.items, before.scores, before.retrieval),
+        (after.items, after.scores, after.retrieval),
+        strict=True,
     ):
         assert one.tobytes() == other.tobytes()
     assert again.manifest == manifest
@@ -71,7 +76,9 @@ def test_nothing_in_a_bundle_is_a_pickle(directory) -> None:
     assert not [*directory.glob("*.pkl"), *directory.glob("*.pickle"), *directory.glob("*.pt")]
 
 
-@pytest.mark.parametrize(("field", "value"), [("feature_hash", "0" * 16), ("layout", 999), ("feature_hash", None)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("feature_hash", "0" * 16), ("layout", 999), ("feature_hash", None)]
+)
 def test_a_bundle_of_other_features_or_layout_is_refused(directory, field, value) -> None:
     """The message says what it has, what the code has, and what to do."""
     path = directory / artefacts.MANIFEST
@@ -106,7 +113,9 @@ def test_a_missing_file_or_manifest_is_found(directory) -> None:
 def test_a_state_from_ids_holds_what_is_known(loaded) -> None:
     """Unknown items are counted and left out; earlier items are seen without being history."""
     ids = loaded.catalogue.ids
-    state, unknown = bundle.state_from(loaded, [ids[3], "nowhere", ids[5]], [1, 2, 3], [4.0, 1.0, None], 9, [ids[0], "gone"], {})
+    state, unknown = bundle.state_from(
+        loaded, [ids[3], "nowhere", ids[5]], [1, 2, 3], [4.0, 1.0, None], 9, [ids[0], "gone"], {}
+    )
     assert unknown == 1
     assert state.items[0, -3:].tolist() == [MISSING, 3, 5]
     assert state.times[0, -2:].tolist() == [1, 3]

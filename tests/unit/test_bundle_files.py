@@ -12,9 +12,11 @@ import msgpack
 import numpy as np
 import pytest
 
-from recsys import artefacts, bundle, skew, strata
-from recsys.artefacts import Release
-from recsys.errors import BundleMismatch, CorruptArtefact
+from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
+from shortlist.recsys.models import bundle
+from shortlist.recsys.monitoring import skew, strata
+from shortlist.recsys.store import artefacts
+from shortlist.recsys.store.artefacts import Release
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ FIELDS: dict[str, tuple[object, ...]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FIELDS.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in FIELDS.items() for value in values]
+)
 def test_field(directory: Path, name: str, value: object) -> None:
     """A field of another type or range is told with its value."""
     with pytest.raises(CorruptArtefact, match=rf"has {name} .*: publish the release again"):
@@ -80,7 +84,9 @@ ENTRIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "half a character": lambda m: m["files"].update({"\ud800": m["files"]["items.npz"]}),
     "itself": lambda m: m["files"].update({"manifest.json": m["files"]["items.npz"]}),
     "a missing file": lambda m: m["files"].update({"more.bin": m["files"]["items.npz"]}),
-    "many files": lambda m: m["files"].update({f"f{n}": m["files"]["items.npz"] for n in range(100)}),
+    "many files": lambda m: m["files"].update(
+        {f"f{n}": m["files"]["items.npz"] for n in range(100)}
+    ),
     "one too few": lambda m: m["files"].pop("towers.npz"),
     "no index": lambda m: m["files"].pop("index.faiss"),
     "no ranker": lambda m: m["files"].pop("ranker.txt"),
@@ -98,7 +104,10 @@ def test_entry(directory: Path, kind: str) -> None:
         loaded(directory)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"files": {}, "a": ' + "[" * 50 + "]" * 50 + "}", " " * (5 << 20), "1" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"files": {}, "a": ' + "[" * 50 + "]" * 50 + "}", " " * (5 << 20), "1" * 5000],
+)
 def test_manifest_that_is_expensive_to_read(directory: Path, text: str) -> None:
     """Nested, long, or one endless number."""
     (directory / artefacts.MANIFEST).write_text(text)
@@ -174,9 +183,11 @@ NEIGHBOURS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("kind", NEIGHBOURS)
 @pytest.mark.parametrize("mapped", [False, True])
-def test_neighbours(directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, mapped: bool) -> None:
+def test_neighbours(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, mapped: bool
+) -> None:
     """Rows and weights, read or mapped."""
-    monkeypatch.setattr("recsys.arrays.IN_MEMORY", 0 if mapped else 1 << 30)
+    monkeypatch.setattr("shortlist.recsys.models.arrays.IN_MEMORY", 0 if mapped else 1 << 30)
     part, change = NEIGHBOURS[kind]
     path = directory / f"neighbour_{part}.npy"
     np.save(path, change(np.load(path)).astype(np.load(path).dtype if kind != "wide" else np.int64))
@@ -191,28 +202,62 @@ def catalog(**changed: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def vocabulary(**changed: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The catalogue with a changed vocabulary."""
-    return catalog(attributes=lambda told: told | {name: change(told[name]) for name, change in changed.items()})
+    return catalog(
+        attributes=lambda told: (
+            told | {name: change(told[name]) for name, change in changed.items()}
+        )
+    )
 
 
 MESSAGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "catalogue: a list": ("catalog.msgpack", lambda _: [1, 2]),
-    "catalogue: no ids": ("catalog.msgpack", lambda told: {name: told[name] for name in told if name != "ids"}),
+    "catalogue: no ids": (
+        "catalog.msgpack",
+        lambda told: {name: told[name] for name in told if name != "ids"},
+    ),
     "catalogue: one more": ("catalog.msgpack", lambda told: told | {"more": 1}),
     "catalogue: fewer ids": ("catalog.msgpack", catalog(ids=lambda ids: ids[:-1])),
     "catalogue: an id twice": ("catalog.msgpack", catalog(ids=lambda ids: [*ids[:-1], ids[0]])),
     "catalogue: a number": ("catalog.msgpack", catalog(ids=lambda ids: [*ids[:-1], 7])),
-    "catalogue: a title of bytes": ("catalog.msgpack", catalog(titles=lambda titles: [*titles[:-1], b"x"])),
+    "catalogue: a title of bytes": (
+        "catalog.msgpack",
+        catalog(titles=lambda titles: [*titles[:-1], b"x"]),
+    ),
     "catalogue: no title": ("catalog.msgpack", catalog(titles=lambda titles: [*titles[:-1], None])),
-    "catalogue: a category alone": ("catalog.msgpack", catalog(categories=lambda told: [*told[:-1], "Drama"])),
-    "catalogue: a list as category": ("catalog.msgpack", catalog(categories=lambda told: [*told[:-1], [["Drama"]]])),
+    "catalogue: a category alone": (
+        "catalog.msgpack",
+        catalog(categories=lambda told: [*told[:-1], "Drama"]),
+    ),
+    "catalogue: a list as category": (
+        "catalog.msgpack",
+        catalog(categories=lambda told: [*told[:-1], [["Drama"]]]),
+    ),
     "attributes: none": ("catalog.msgpack", catalog(attributes=lambda _: None)),
     "attributes: a column less": ("catalog.msgpack", vocabulary(columns=lambda told: told[:-1])),
-    "attributes: a column twice": ("catalog.msgpack", vocabulary(columns=lambda told: [told[0]] * len(told))),
-    "attributes: a token twice": ("catalog.msgpack", vocabulary(tokens=lambda told: [told[0]] * len(told))),
-    "attributes: a token beyond": ("catalog.msgpack", vocabulary(tokens=lambda told: [told[0] | {"x": 99}, *told[1:]])),
-    "attributes: a token of text": ("catalog.msgpack", vocabulary(tokens=lambda told: [{"0": "x"}, *told[1:]])),
-    "attributes: falling edges": ("catalog.msgpack", vocabulary(edges=lambda told: [told[0][::-1], *told[1:]])),
-    "attributes: an edge that is none": ("catalog.msgpack", vocabulary(edges=lambda told: [[float("nan")], *told[1:]])),
+    "attributes: a column twice": (
+        "catalog.msgpack",
+        vocabulary(columns=lambda told: [told[0]] * len(told)),
+    ),
+    "attributes: a token twice": (
+        "catalog.msgpack",
+        vocabulary(tokens=lambda told: [told[0]] * len(told)),
+    ),
+    "attributes: a token beyond": (
+        "catalog.msgpack",
+        vocabulary(tokens=lambda told: [told[0] | {"x": 99}, *told[1:]]),
+    ),
+    "attributes: a token of text": (
+        "catalog.msgpack",
+        vocabulary(tokens=lambda told: [{"0": "x"}, *told[1:]]),
+    ),
+    "attributes: falling edges": (
+        "catalog.msgpack",
+        vocabulary(edges=lambda told: [told[0][::-1], *told[1:]]),
+    ),
+    "attributes: an edge that is none": (
+        "catalog.msgpack",
+        vocabulary(edges=lambda told: [[float("nan")], *told[1:]]),
+    ),
     "popular: no bytes": ("popular.msgpack", lambda _: [1, 2, 3]),
     "popular: too few": ("popular.msgpack", lambda told: told[:-4]),
     "popular: a row twice": ("popular.msgpack", lambda told: told[:4] + told[:-4]),
@@ -240,9 +285,18 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize("name", ["catalog.msgpack", "popular.msgpack", "strata.msgpack", "ranker.txt"])
 @pytest.mark.parametrize(
-    "body", [b"\xc1", b"\xdd\xff\xff\xff\xff" * 200, b"\x81\xa1", b"\x91" * 5000, b"\xc7\x08\x7f" + b"x" * 8]
+    "name", ["catalog.msgpack", "popular.msgpack", "strata.msgpack", "ranker.txt"]
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xc1",
+        b"\xdd\xff\xff\xff\xff" * 200,
+        b"\x81\xa1",
+        b"\x91" * 5000,
+        b"\xc7\x08\x7f" + b"x" * 8,
+    ],
 )
 def test_no_message(directory: Path, name: str, body: bytes) -> None:
     """No msgpack, lists of billions, nested lists, or types of one's own."""
@@ -302,7 +356,9 @@ STRATA: dict[str, Callable[[list[Any]], object]] = {
     "falling": lambda told: told.reverse(),
     "many": lambda told: told.extend([told[-1]] * 9),
     "not a number": lambda told: told[0].__setitem__(0, float("nan")),
-    "other features": lambda told: told[0].__setitem__(2, skew.pack(skew.histograms({"a": np.arange(50.0)}))),
+    "other features": lambda told: told[0].__setitem__(
+        2, skew.pack(skew.histograms({"a": np.arange(50.0)}))
+    ),
 }
 
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from recsys.catalogue import AttributeVocabulary, Catalogue
-from recsys.events import MISSING
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue
+from shortlist.recsys.models.interactions import MISSING
 
 VOCABULARY = AttributeVocabulary(
     ("gender", "age", "cars"),
@@ -25,7 +25,9 @@ def test_values_become_the_tokens_of_their_columns() -> None:
     assert VOCABULARY.encode({"age": 99}).tolist() == [MISSING, 4, MISSING]
 
 
-@pytest.mark.parametrize("unknown", [{}, {"gender": "X", "age": "old", "cars": 9}, {"gender": None}, {"colour": "red"}])
+@pytest.mark.parametrize(
+    "unknown", [{}, {"gender": "X", "age": "old", "cars": 9}, {"gender": None}, {"colour": "red"}]
+)
 def test_what_training_never_saw_is_missing(unknown) -> None:
     """Absent, null, of another type, or a column that there is not."""
     assert VOCABULARY.encode(unknown).tolist() == [MISSING] * 3
@@ -33,7 +35,11 @@ def test_what_training_never_saw_is_missing(unknown) -> None:
 
 def test_a_whole_number_is_the_same_with_and_without_a_fraction() -> None:
     """JSON's 1.0 is the 1 that training saw."""
-    assert VOCABULARY.encode({"cars": 1.0}).tolist() == VOCABULARY.encode({"cars": 1}).tolist() == [MISSING, MISSING, 6]
+    assert (
+        VOCABULARY.encode({"cars": 1.0}).tolist()
+        == VOCABULARY.encode({"cars": 1}).tolist()
+        == [MISSING, MISSING, 6]
+    )
     assert VOCABULARY.encode({"cars": -0.0}).tolist() == [MISSING, MISSING, 5]
 
 
@@ -60,4 +66,16 @@ def test_decoding_names_what_is_known() -> None:
 
 def test_a_catalogue_is_as_long_as_its_ids() -> None:
     """One row for each item."""
-    assert len(Catalogue(("a", "b"), ("A", "B"), ((), ()), (), np.zeros((2, 0), np.float32), np.zeros(2, np.float32))) == 2
+    assert (
+        len(
+            Catalogue(
+                ("a", "b"),
+                ("A", "B"),
+                ((), ()),
+                (),
+                np.zeros((2, 0), np.float32),
+                np.zeros(2, np.float32),
+            )
+        )
+        == 2
+    )

@@ -7,8 +7,14 @@ import threading
 
 import pytest
 
-from recsys.circuit import MOST_FAILURES, MOST_TIMEOUTS, WINDOW_SECONDS, CircuitBreaker, Guard
-from recsys.errors import StoreUnavailable
+from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.store.circuit import (
+    MOST_FAILURES,
+    MOST_TIMEOUTS,
+    WINDOW_SECONDS,
+    CircuitBreaker,
+    Guard,
+)
 
 
 class Clock:

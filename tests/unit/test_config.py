@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from batch import config
-from recsys.errors import InvalidSettings
-from recsys.training.fit import FitParams
+from shortlist.batch import config
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.training.fit import FitParams
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -20,16 +20,25 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_what_is_written_is_read_back(tmp_path) -> None:
     """The parameters that a file names change, the others stay; the comment is no parameter."""
     path = tmp_path / "deep" / "shortlist.toml"
-    config.write(path, {"rounds": 12, "dropout": 0.25, "loss": "bpr"}, {"leaves": 31}, "found by\nsearching")
+    config.write(
+        path, {"rounds": 12, "dropout": 0.25, "loss": "bpr"}, {"leaves": 31}, "found by\nsearching"
+    )
     params = config.with_config(FitParams(), path)
-    assert (params.towers.rounds, params.towers.dropout, params.towers.loss, params.ranker.leaves) == (12, 0.25, "bpr", 31)
+    assert (
+        params.towers.rounds,
+        params.towers.dropout,
+        params.towers.loss,
+        params.ranker.leaves,
+    ) == (12, 0.25, "bpr", 31)
     assert params.towers.hidden == FitParams().towers.hidden
     assert path.read_text().startswith("# found by\n# searching\n\n[towers]\n")
 
 
 def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
     """`dropout = 0` is 0.0."""
-    dropout = config.with_config(FitParams(), written(tmp_path, "[towers]\ndropout = 0\n")).towers.dropout
+    dropout = config.with_config(
+        FitParams(), written(tmp_path, "[towers]\ndropout = 0\n")
+    ).towers.dropout
     assert (dropout, type(dropout)) == (0.0, float)
 
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from batch import cost
-from batch.cli import main
-from batch.cost import Size, cache_gb, estimate
-from recsys.errors import InvalidInput
+from shortlist.batch import cost
+from shortlist.batch.cli import main
+from shortlist.batch.cost import Size, cache_gb, estimate
+from shortlist.recsys.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
 SMALL = Size(10_000, 5_000, 1_000_000)
@@ -40,31 +40,54 @@ def test_a_small_cache_costs_its_least() -> None:
 def test_memory_in_redis_is_bounded_while_a_refresh_writes() -> None:
     """Four releases: being written, serving, the one before, and one that expires; one history a user."""
     assert cache_gb(Size(1_000_000, 0, 0)) == pytest.approx((962 * 4 + 1600) / 1000)
-    assert cache_gb(Size(1_000_000, 0, 0, list_days=2.5)) == pytest.approx((962 * 5.5 + 1600) / 1000)
+    assert cache_gb(Size(1_000_000, 0, 0, list_days=2.5)) == pytest.approx(
+        (962 * 5.5 + 1600) / 1000
+    )
 
 
 def test_everything_grows_with_its_cause() -> None:
     """Requests do not make the batch dearer, nor users the API."""
-    parts, busier, larger = dollars(SMALL), dollars(Size(10_000, 5_000, 2_000_000)), dollars(Size(1_000_000, 5_000, 1_000_000))
-    assert (busier["HTTP API"], busier["Fargate Spot"]) == (2 * parts["HTTP API"], parts["Fargate Spot"])
-    assert (larger["HTTP API"], larger["Fargate Spot"] > 10 * parts["Fargate Spot"]) == (parts["HTTP API"], True)
+    parts, busier, larger = (
+        dollars(SMALL),
+        dollars(Size(10_000, 5_000, 2_000_000)),
+        dollars(Size(1_000_000, 5_000, 1_000_000)),
+    )
+    assert (busier["HTTP API"], busier["Fargate Spot"]) == (
+        2 * parts["HTTP API"],
+        parts["Fargate Spot"],
+    )
+    assert (larger["HTTP API"], larger["Fargate Spot"] > 10 * parts["Fargate Spot"]) == (
+        parts["HTTP API"],
+        True,
+    )
 
 
 def test_a_large_refresh_gets_a_larger_task_and_says_when_none_is_enough() -> None:
     """The state machine ends a task after four hours."""
-    assert [cost.task_for(Size(users, 1, 0))[0] for users in (10_000, 400_000, 1_000_000)] == [4.0, 8.0, 16.0]
-    assert "raise the limit" in next(p.uses for p in estimate(Size(50_000_000, 1, 0)) if p.name == "Fargate Spot")
+    assert [cost.task_for(Size(users, 1, 0))[0] for users in (10_000, 400_000, 1_000_000)] == [
+        4.0,
+        8.0,
+        16.0,
+    ]
+    assert "raise the limit" in next(
+        p.uses for p in estimate(Size(50_000_000, 1, 0)) if p.name == "Fargate Spot"
+    )
 
 
 def test_on_demand_costs_more_than_spot() -> None:
     """The component says which it is."""
-    assert dollars(Size(10_000, 5_000, 0, spot=False))["Fargate"] > 2 * dollars(SMALL)["Fargate Spot"]
+    assert (
+        dollars(Size(10_000, 5_000, 0, spot=False))["Fargate"] > 2 * dollars(SMALL)["Fargate Spot"]
+    )
 
 
 def test_the_constants_are_the_templates() -> None:
     """Alarms, endpoints and memory are counted where they are declared."""
     text = (ROOT / "template.yaml").read_text()
-    assert (text.count("Type: AWS::CloudWatch::Alarm"), text.count("VpcEndpointType: Interface")) == (cost.ALARMS, cost.ENDPOINTS)
+    assert (
+        text.count("Type: AWS::CloudWatch::Alarm"),
+        text.count("VpcEndpointType: Interface"),
+    ) == (cost.ALARMS, cost.ENDPOINTS)
     assert f"Default: {round(cost.MEMORY_GB * 1024)}" in text
     states = yaml.safe_load((ROOT / "infra" / "refresh.asl.json").read_text())["States"]
     assert states["Refresh"]["TimeoutSeconds"] == cost.TASK_HOURS * 3600
@@ -78,13 +101,23 @@ def test_an_unknown_region_is_told() -> None:
 
 def test_the_command_prints_the_table() -> None:
     """With the date of the prices, the total and what a million requests cost."""
-    arguments = ["cost", "--users", "10000", "--items", "5000", "--requests-per-month", "1000000", "--on-demand"]
+    arguments = [
+        "cost",
+        "--users",
+        "10000",
+        "--items",
+        "5000",
+        "--requests-per-month",
+        "1000000",
+        "--on-demand",
+    ]
     said = CliRunner().invoke(main, arguments).output
     assert all(word in said for word in (cost.PRICES_OF, "a million requests", "Fargate", "total"))
 
 
 @pytest.mark.parametrize(
-    ("users", "items", "requests"), [(10_000, 5_000, 10**6), (200_000, 50_000, 2 * 10**7), (10**6, 10**5, 10**8)]
+    ("users", "items", "requests"),
+    [(10_000, 5_000, 10**6), (200_000, 50_000, 2 * 10**7), (10**6, 10**5, 10**8)],
 )
 def test_the_readme_shows_what_the_estimate_says(users, items, requests) -> None:
     """Each of its three sizes, to the dollar."""

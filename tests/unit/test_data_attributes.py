@@ -6,7 +6,7 @@ from datetime import date
 
 import polars as pl
 
-from recsys.data.attributes import tokenised
+from shortlist.recsys.data.attributes import tokenised
 
 
 def test_text_column() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.data import Loaded, load, loading
-from recsys.data.tie_order import draws
-from recsys.errors import InvalidData, InvalidSettings
+from shortlist.recsys.data import Loaded, load, loading
+from shortlist.recsys.data.tie_order import draws
+from shortlist.recsys.errors import InvalidData, InvalidSettings
 
 Frame = dict[str, list[Any]]
 
@@ -55,7 +55,9 @@ def test_minimal_table(tmp_path: Path) -> None:
     assert [a.dtype for a in (data.events.time, data.events.weight)] == [np.int64, np.float32]
 
 
-@pytest.mark.parametrize("ids", [[42, 7, 42], [42.0, 7.0, 42.0], ["42", "7", "42"], [" 42 ", "7.0", "42.00"]])
+@pytest.mark.parametrize(
+    "ids", [[42, 7, 42], [42.0, 7.0, 42.0], ["42", "7", "42"], [" 42 ", "7.0", "42.00"]]
+)
 def test_ids_are_text(tmp_path: Path, ids: list[Any]) -> None:
     """42, 42.0 and "42" are the same id."""
     loaded = load(written(tmp_path, "i.parquet", {**GOOD, "user_id": ids}))
@@ -65,22 +67,33 @@ def test_ids_are_text(tmp_path: Path, ids: list[Any]) -> None:
 def test_order_of_users(tmp_path: Path) -> None:
     """Users are numbered by number where the id is one, and the others follow as text."""
     ids = ["10", "b", "9", "a", "010"]
-    loaded = load(written(tmp_path, "i.parquet", {"user_id": ids, "item_id": [1] * 5, "timestamp": [1] * 5}))
+    loaded = load(
+        written(tmp_path, "i.parquet", {"user_id": ids, "item_id": [1] * 5, "timestamp": [1] * 5})
+    )
     assert loaded.dataset.user_ids == ("9", "010", "10", "a", "b")
 
 
 def test_the_order_of_rows_says_nothing_of_ties(tmp_path: Path) -> None:
     """Rows sorted by item and shuffled, in one file and in two, give the same arrays, the same print, and the same note."""
     rng = np.random.default_rng(3)
-    rows = [(u, i, t, w) for u in range(20) for i in range(15) for t, w in [(i // 5, 1.0), (i // 5, 2.0)]]
+    rows = [
+        (u, i, t, w)
+        for u in range(20)
+        for i in range(15)
+        for t, w in [(i // 5, 1.0), (i // 5, 2.0)]
+    ]
 
     def loaded(order: list[int], parts: int) -> Loaded:
         directory = tmp_path / f"{order[0]}-{parts}"
         directory.mkdir()
         for part in range(parts):
             own = [rows[n] for n in order[part::parts]]
-            columns = zip(("user_id", "item_id", "timestamp", "rating"), zip(*own, strict=True), strict=True)
-            written(directory, f"part-{part}.parquet", {name: list(values) for name, values in columns})
+            columns = zip(
+                ("user_id", "item_id", "timestamp", "rating"), zip(*own, strict=True), strict=True
+            )
+            written(
+                directory, f"part-{part}.parquet", {name: list(values) for name, values in columns}
+            )
         return load(str(directory / "*.parquet"))
 
     shuffled = rng.permutation(len(rows)).tolist()
@@ -89,7 +102,10 @@ def test_the_order_of_rows_says_nothing_of_ties(tmp_path: Path) -> None:
         assert other.dataset.fingerprint == one.dataset.fingerprint
         assert triples(other) == triples(one)
         assert other.notes == one.notes
-    assert "interactions: 100.0% of the events share their time with another event of their user" in one.notes[0]
+    assert (
+        "interactions: 100.0% of the events share their time with another event of their user"
+        in one.notes[0]
+    )
     items = np.array([int(item) for _, item, _ in triples(one)])
     steps = np.diff(items.reshape(-1, 10), axis=1)  # ten events a tie, each item twice
     assert 0.4 < (steps > 0).sum() / (steps != 0).sum() < 0.6
@@ -105,7 +121,11 @@ def test_events_without_ties_are_in_the_order_of_time(tmp_path: Path) -> None:
 
 def test_the_draw_does_not_change_between_versions() -> None:
     """Fingerprints, and so all figures, rest on it."""
-    user, item, time = np.array([0, 1], np.int32), np.array([1, 0], np.int32), np.array([0, 1_700_000_000])
+    user, item, time = (
+        np.array([0, 1], np.int32),
+        np.array([1, 0], np.int32),
+        np.array([0, 1_700_000_000]),
+    )
     drawn = draws(["a", "b"], ["x", "y"], user, item, time, np.array([np.nan, 4.5], np.float32))
     assert drawn.tolist() == [3787525705868846226, 133802136450157911]
 
@@ -118,7 +138,11 @@ def test_the_draw_does_not_change_between_versions() -> None:
         ["0", "86400", "86401.5"],
         ["1970-01-01", "1970-01-02 00:00", "1970-01-02T00:00:01.25Z"],
         ["1970-01-01T02:00:00+02:00", "1970-01-01 23:00:00-0100", "1970-01-02 00:00:01 UTC"],
-        [datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 2, 0, 0, 1, tzinfo=UTC)],
+        [
+            datetime(1970, 1, 1, tzinfo=UTC),
+            datetime(1970, 1, 2, tzinfo=UTC),
+            datetime(1970, 1, 2, 0, 0, 1, tzinfo=UTC),
+        ],
         [
             datetime(1970, 1, 1, 5, tzinfo=timezone(timedelta(hours=5))),
             datetime(1970, 1, 2, tzinfo=UTC),
@@ -134,7 +158,9 @@ def test_forms_of_time(tmp_path: Path, times: list[Any]) -> None:
 
 def test_dates_are_midnights(tmp_path: Path) -> None:
     """A date is its midnight, UTC."""
-    loaded = load(written(tmp_path, "i.parquet", {**GOOD, "timestamp": [date(1970, 1, d) for d in (1, 2, 3)]}))
+    loaded = load(
+        written(tmp_path, "i.parquet", {**GOOD, "timestamp": [date(1970, 1, d) for d in (1, 2, 3)]})
+    )
     assert loaded.dataset.events.time.tolist() == [0, 86400, 172800]
 
 
@@ -158,9 +184,15 @@ def test_dates_are_midnights(tmp_path: Path) -> None:
         ("1,2,3,3.5e38", "impossible rating"),
         ("1,2,9007199254740993,4", "impossible timestamp"),
         ("6.35E+17,2,3,4", "user_id: a float beyond 2^53 has lost digits, give text or int64"),
-        ("1,635284328055690100.0,3,4", "item_id: a float beyond 2^53 has lost digits, give text or int64"),
+        (
+            "1,635284328055690100.0,3,4",
+            "item_id: a float beyond 2^53 has lost digits, give text or int64",
+        ),
         ("a\x07b,2,3,4", "user_id: control characters and U+FFFD are not allowed, remove them"),
-        ("1," + "x" * 257 + ",3,4", "item_id: at most 256 characters are allowed, use a shorter id"),
+        (
+            "1," + "x" * 257 + ",3,4",
+            "item_id: at most 256 characters are allowed, use a shorter id",
+        ),
         ("\u3000,2,3,4", "null user_id"),
         ("1,2,3,4,5", "too many fields"),
         ("1,2", "null timestamp"),
@@ -191,23 +223,41 @@ def test_reasons(tmp_path: Path, row: str, reason: str) -> None:
         ("weight", [1.0, float("-inf"), None], "impossible weight"),
         ("weight", [1.0, -0.5, 2.0], "impossible weight"),
         ("weight", [1.0, 1e39, 2.0], "impossible weight"),
-        ("user_id", [1.0, 6.352843280556901e17, 2.0], "user_id: a float beyond 2^53 has lost digits, give text or int64"),
-        ("user_id", [1.0, 1.5, 2.0], "user_id: a float beyond 2^53 has lost digits, give text or int64"),
-        ("item_id", ["a", "x" * 257, "b"], "item_id: at most 256 characters are allowed, use a shorter id"),
+        (
+            "user_id",
+            [1.0, 6.352843280556901e17, 2.0],
+            "user_id: a float beyond 2^53 has lost digits, give text or int64",
+        ),
+        (
+            "user_id",
+            [1.0, 1.5, 2.0],
+            "user_id: a float beyond 2^53 has lost digits, give text or int64",
+        ),
+        (
+            "item_id",
+            ["a", "x" * 257, "b"],
+            "item_id: at most 256 characters are allowed, use a shorter id",
+        ),
     ],
 )
-def test_reasons_in_typed_columns(tmp_path: Path, column: str, values: list[Any], reason: str) -> None:
+def test_reasons_in_typed_columns(
+    tmp_path: Path, column: str, values: list[Any], reason: str
+) -> None:
     """Typed columns are judged as text ones are."""
     loaded = load(written(tmp_path, "i.parquet", {**GOOD, column: values}), max_reject_share=0.5)
     assert (loaded.rejects, len(loaded.dataset.events)) == ({reason: 1}, 2)
 
 
-@pytest.mark.parametrize("weights", [[1.0, float("nan"), None], ["1", "NaN", " "], ["1.0", "nan", None]])
+@pytest.mark.parametrize(
+    "weights", [[1.0, float("nan"), None], ["1", "NaN", " "], ["1.0", "nan", None]]
+)
 def test_a_weight_that_is_no_number_is_missing(tmp_path: Path, weights: list[Any]) -> None:
     """As null is."""
     loaded = load(written(tmp_path, "i.parquet", {**GOOD, "rating": weights}))
     assert loaded.rejects == {}
-    np.testing.assert_array_equal(loaded.dataset.events.weight, np.array([1, np.nan, np.nan], np.float32))
+    np.testing.assert_array_equal(
+        loaded.dataset.events.weight, np.array([1, np.nan, np.nan], np.float32)
+    )
 
 
 @pytest.mark.parametrize("bits", [pl.Float32, pl.Float64])
@@ -227,11 +277,17 @@ def test_floats_that_lost_digits_are_no_ids(tmp_path: Path, bits: Any) -> None:
 def test_ids_of_other_scripts_are_text(tmp_path: Path) -> None:
     """Digits that are not ASCII are kept as they are spelt, in every table."""
     wide = "\uff11\uff12\uff13"
-    interactions = written(tmp_path, "i.parquet", {**GOOD, "user_id": [wide, "7", "b"], "item_id": [wide, "x", "x"]})
+    interactions = written(
+        tmp_path, "i.parquet", {**GOOD, "user_id": [wide, "7", "b"], "item_id": [wide, "x", "x"]}
+    )
     items = written(tmp_path, "items.parquet", {"item_id": ["x", wide]})
     users = written(tmp_path, "users.parquet", {"user_id": [wide, "7"], "group": ["p", "q"]})
     loaded = load(interactions, items, users)
-    assert (loaded.dataset.user_ids, loaded.dataset.catalogue.ids, loaded.rejects) == (("7", "b", wide), ("x", wide), {})
+    assert (loaded.dataset.user_ids, loaded.dataset.catalogue.ids, loaded.rejects) == (
+        ("7", "b", wide),
+        ("x", wide),
+        {},
+    )
 
 
 def test_a_long_or_rounded_id_is_rejected_in_every_table(tmp_path: Path) -> None:
@@ -250,7 +306,11 @@ def test_a_long_or_rounded_id_is_rejected_in_every_table(tmp_path: Path) -> None
 def test_rejects_of_parquet_are_readable(tmp_path: Path) -> None:
     """The rejects file tells each row's own fields as JSON, also where JSON has no such value."""
     path = tmp_path / "rejects.parquet"
-    times = [datetime(1960, 1, 1, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC), datetime(1991, 1, 1, tzinfo=UTC)]
+    times = [
+        datetime(1960, 1, 1, tzinfo=UTC),
+        datetime(1990, 1, 1, tzinfo=UTC),
+        datetime(1991, 1, 1, tzinfo=UTC),
+    ]
     data: Frame = {**GOOD, "timestamp": times, "rating": [1.0, float("-inf"), 3.0]}
     load(written(tmp_path, "i.parquet", data), max_reject_share=1, rejects=path)
     assert pl.read_parquet(path)["record"].to_list() == [
@@ -262,9 +322,13 @@ def test_rejects_of_parquet_are_readable(tmp_path: Path) -> None:
 def test_event_type_tells_rows_apart(tmp_path: Path) -> None:
     """Rows that differ in their event type only are not duplicates."""
     same: Frame = {"user_id": [1, 1, 1], "item_id": [2, 2, 2], "timestamp": [3, 3, 3]}
-    assert load(written(tmp_path, "a.parquet", same), max_reject_share=1).rejects == {"duplicate row": 2}
+    assert load(written(tmp_path, "a.parquet", same), max_reject_share=1).rejects == {
+        "duplicate row": 2
+    }
     typed = {**same, "event_type": ["view", "buy", "view"]}
-    assert load(written(tmp_path, "b.parquet", typed), max_reject_share=1).rejects == {"duplicate row": 1}
+    assert load(written(tmp_path, "b.parquet", typed), max_reject_share=1).rejects == {
+        "duplicate row": 1
+    }
 
 
 def test_too_many_rejects_stop_the_load(tmp_path: Path) -> None:
@@ -332,7 +396,9 @@ def test_items_table(tmp_path: Path) -> None:
     assert loaded.dataset.events.n_items == 3
 
 
-def test_of_too_many_categories_the_commonest_are_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_categories_the_commonest_are_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As many as the bound on the matrix allows, of two as common the first by name; every item is shown with all of its own."""
     items: Frame = {"item_id": ["1", "2", "3"], "categories": [["d", "b"], ["c", "d"], ["a", "b"]]}
     source: Frame = {"user_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]}
@@ -342,17 +408,24 @@ def test_of_too_many_categories_the_commonest_are_learnt_from(tmp_path: Path, mo
     monkeypatch.setattr(loading, "MOST_CELLS", 3 * 3 + 2)
     loaded = load(*paths)
     catalogue = loaded.dataset.catalogue
-    assert (catalogue.category_names, catalogue.categories) == (("a", "b", "d"), (("d", "b"), ("c", "d"), ("a", "b")))
+    assert (catalogue.category_names, catalogue.categories) == (
+        ("a", "b", "d"),
+        (("d", "b"), ("c", "d"), ("a", "b")),
+    )
     assert catalogue.membership.tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 0]]
     others = "the others are shown and filtered by, but not learnt from"
-    assert loaded.notes == (f"items: 4 categories of 3 items are too many, the commonest 3 are taken: {others}",)
+    assert loaded.notes == (
+        f"items: 4 categories of 3 items are too many, the commonest 3 are taken: {others}",
+    )
     monkeypatch.setattr(loading, "MOST_CELLS", 2)
     assert load(*paths).dataset.catalogue.membership.shape == (3, 0)
 
 
 def test_items_as_csv(tmp_path: Path) -> None:
     """Categories may be text joined by bars, and years text."""
-    items = csv(tmp_path, 'item_id,title,categories,year\n10,"A, B", x | y|,1990\n20,,,\n', "items.csv")
+    items = csv(
+        tmp_path, 'item_id,title,categories,year\n10,"A, B", x | y|,1990\n20,,,\n', "items.csv"
+    )
     catalogue = load(written(tmp_path, "i.parquet", GOOD), items).dataset.catalogue
     assert (catalogue.titles, catalogue.categories) == (("A, B", "20"), (("x", "y"), ()))
     np.testing.assert_array_equal(catalogue.year, np.array([1990, np.nan], np.float32))
@@ -373,7 +446,12 @@ def test_bad_items(tmp_path: Path) -> None:
 def test_users_table(tmp_path: Path) -> None:
     """Users of the table who have no events are users too; those it lacks have no attributes."""
     users: Frame = {"user_id": [3, 1, 3, None], "group": ["a", "b", "c", "d"]}
-    loaded = load(written(tmp_path, "i.parquet", GOOD), None, written(tmp_path, "u.parquet", users), max_reject_share=0.5)
+    loaded = load(
+        written(tmp_path, "i.parquet", GOOD),
+        None,
+        written(tmp_path, "u.parquet", users),
+        max_reject_share=0.5,
+    )
     assert loaded.dataset.user_ids == ("1", "2", "3")
     assert loaded.dataset.attributes.tolist() == [[1], [-1], [0]]
     assert loaded.dataset.events.n_users == 3
@@ -383,9 +461,13 @@ def test_users_table(tmp_path: Path) -> None:
 
 def test_weight_counts_before_rating(tmp_path: Path) -> None:
     """Where a table has a rating and a weight, the weight is used and a note says so."""
-    loaded = load(written(tmp_path, "i.parquet", {**GOOD, "rating": [1, 2, 3], "weight": [7, 8, 9]}))
+    loaded = load(
+        written(tmp_path, "i.parquet", {**GOOD, "rating": [1, 2, 3], "weight": [7, 8, 9]})
+    )
     assert loaded.dataset.events.weight.tolist() == [7.0, 8.0, 9.0]
-    assert loaded.notes == ("interactions: there is a weight beside the rating, and only the weight is used",)
+    assert loaded.notes == (
+        "interactions: there is a weight beside the rating, and only the weight is used",
+    )
 
 
 def test_one_user_one_item(tmp_path: Path) -> None:
@@ -406,7 +488,10 @@ def test_user_with_every_item(tmp_path: Path) -> None:
 def test_empty_tables(tmp_path: Path, table: str) -> None:
     """A table without rows is named as such."""
     empty: Frame = {"user_id": [], "item_id": [], "timestamp": []}
-    sources = {name: written(tmp_path, f"{name}.parquet", GOOD) for name in ("interactions", "items", "users")}
+    sources = {
+        name: written(tmp_path, f"{name}.parquet", GOOD)
+        for name in ("interactions", "items", "users")
+    }
     sources[table] = written(tmp_path, "empty.parquet", empty)
     with pytest.raises(InvalidData, match=rf"{table}: .*empty.parquet' has no rows"):
         load(sources["interactions"], sources["items"], sources["users"], max_reject_share=1)

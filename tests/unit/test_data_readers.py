@@ -8,17 +8,21 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.data import load
-from recsys.errors import InvalidData
+from shortlist.recsys.data import load
+from shortlist.recsys.errors import InvalidData
 
 HEADER = "user_id,item_id,timestamp"
 
 
 def test_movielens_dat(tmp_path: Path) -> None:
     """The three `.dat` files of MovieLens are read by position, in latin-1, with the year from the title."""
-    (tmp_path / "ratings.dat").write_bytes(b"1::1193::5::978300760\r\n1::661::3::978302109\n2::1193::4::978300275\n")
+    (tmp_path / "ratings.dat").write_bytes(
+        b"1::1193::5::978300760\r\n1::661::3::978302109\n2::1193::4::978300275\n"
+    )
     (tmp_path / "movies.dat").write_bytes(
-        "1193::Star Wars: Misérables, Les (1995)::Drama|Sci-Fi\n661::Ça (1996) (V)::Musical\n".encode("latin1")
+        "1193::Star Wars: Misérables, Les (1995)::Drama|Sci-Fi\n661::Ça (1996) (V)::Musical\n".encode(
+            "latin1"
+        )
     )
     (tmp_path / "users.dat").write_bytes(b"1::F::1::10::48067\n2::M::56::16::02139\n")
     loaded = load(*(str(tmp_path / f"{name}.dat") for name in ("ratings", "movies", "users")))
@@ -37,21 +41,34 @@ def test_bad_dat_rows(tmp_path: Path) -> None:
     """Lines with too few or too many fields cost themselves only."""
     path = tmp_path / "ratings.dat"
     path.write_text("1::2::3::4\n1::2::3\n1::2::3::4::5\n", encoding="latin1")
-    assert load(str(path), max_reject_share=1).rejects == {"null timestamp": 1, "too many fields": 1}
+    assert load(str(path), max_reject_share=1).rejects == {
+        "null timestamp": 1,
+        "too many fields": 1,
+    }
 
 
 def test_glob_of_different_types(tmp_path: Path) -> None:
     """Files of one glob may hold the same columns in different types, and extra columns."""
-    pl.DataFrame({"user_id": [1], "item_id": ["a"], "timestamp": [7]}).write_parquet(tmp_path / "p0.parquet")
-    (tmp_path / "p1.csv").write_text(f"{HEADER},weight,other\n1,b,1970-01-01T00:00:08,2,x\n", encoding="utf-8")
+    pl.DataFrame({"user_id": [1], "item_id": ["a"], "timestamp": [7]}).write_parquet(
+        tmp_path / "p0.parquet"
+    )
+    (tmp_path / "p1.csv").write_text(
+        f"{HEADER},weight,other\n1,b,1970-01-01T00:00:08,2,x\n", encoding="utf-8"
+    )
     data = load(str(tmp_path / "p*")).dataset
-    assert (data.user_ids, data.catalogue.ids, data.events.time.tolist()) == (("1",), ("a", "b"), [7, 8])
+    assert (data.user_ids, data.catalogue.ids, data.events.time.tolist()) == (
+        ("1",),
+        ("a", "b"),
+        [7, 8],
+    )
 
 
 def test_categories_of_different_types(tmp_path: Path) -> None:
     """Lists in one file and text in the next give the same categories."""
     (tmp_path / "i.csv").write_text(f"{HEADER}\n1,1,1\n", encoding="utf-8")
-    pl.DataFrame({"item_id": [1], "categories": [["x", "y"]]}).write_parquet(tmp_path / "items0.parquet")
+    pl.DataFrame({"item_id": [1], "categories": [["x", "y"]]}).write_parquet(
+        tmp_path / "items0.parquet"
+    )
     (tmp_path / "items1.csv").write_text("item_id,categories\n2,x|y\n", encoding="utf-8")
     catalogue = load(str(tmp_path / "i.csv"), str(tmp_path / "items*")).dataset.catalogue
     assert catalogue.categories == (("x", "y"), ("x", "y"))
@@ -84,7 +101,9 @@ def test_name_with_brackets(tmp_path: Path) -> None:
         ("s3://bucket", "names no object"),
     ],
 )
-def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str) -> None:
+def test_no_such_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, message: str
+) -> None:
     """What is not there is named."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidData, match=message):
@@ -98,7 +117,11 @@ def test_no_such_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: s
         ("a.csv", b"", "is empty: it needs a header row"),
         ("a.csv", b"user_id,item_id,timestamp\n", "has no rows"),
         ("a.dat", b"", "is empty"),
-        ("a.csv", b"user,item_id,time\n1,2,3\n", "lacks user_id, timestamp; it has user, item_id, time; required are"),
+        (
+            "a.csv",
+            b"user,item_id,time\n1,2,3\n",
+            "lacks user_id, timestamp; it has user, item_id, time; required are",
+        ),
         ("a.csv", "user_id,item_id,timestamp\n1,é,3\n".encode("latin1"), "CSV must be UTF-8"),
         ("a.csv", b'user_id,item_id,timestamp\n1,"2,3\n1,2,3\n', "with closed quotes"),
         ("a.csv", b"\x00\x01\xff\xfe\n\x00", "lacks user_id|cannot read"),
@@ -119,7 +142,9 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str) -> N
 def test_truncated_parquet(tmp_path: Path) -> None:
     """A half-written Parquet file is refused."""
     path = tmp_path / "a.parquet"
-    pl.DataFrame({"user_id": range(1000), "item_id": range(1000), "timestamp": range(1000)}).write_parquet(path)
+    pl.DataFrame(
+        {"user_id": range(1000), "item_id": range(1000), "timestamp": range(1000)}
+    ).write_parquet(path)
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(InvalidData, match="cannot read"):
         load(str(path))
@@ -143,7 +168,9 @@ def test_wrong_types(tmp_path: Path, column: str, value: object, message: str) -
         load(str(tmp_path / "a.parquet"))
 
 
-@pytest.mark.parametrize(("column", "value"), [("title", ["x"]), ("categories", 3), ("year", ["x"])])
+@pytest.mark.parametrize(
+    ("column", "value"), [("title", ["x"]), ("categories", 3), ("year", ["x"])]
+)
 def test_wrong_types_of_items(tmp_path: Path, column: str, value: object) -> None:
     """The items table is held to its types too."""
     (tmp_path / "i.csv").write_text(f"{HEADER}\n1,1,1\n", encoding="utf-8")
@@ -154,7 +181,11 @@ def test_wrong_types_of_items(tmp_path: Path, column: str, value: object) -> Non
 
 def test_types_that_cannot_be_reconciled(tmp_path: Path) -> None:
     """A nested column in one file and a plain one in the next is refused by name."""
-    pl.DataFrame({"user_id": [{"a": 1}], "item_id": [1], "timestamp": [1]}).write_parquet(tmp_path / "0.parquet")
-    pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [1]}).write_parquet(tmp_path / "1.parquet")
+    pl.DataFrame({"user_id": [{"a": 1}], "item_id": [1], "timestamp": [1]}).write_parquet(
+        tmp_path / "0.parquet"
+    )
+    pl.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [1]}).write_parquet(
+        tmp_path / "1.parquet"
+    )
     with pytest.raises(InvalidData, match="column user_id has type"):
         load(str(tmp_path / "*.parquet"))

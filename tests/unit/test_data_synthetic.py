@@ -10,10 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from polars.testing import assert_frame_equal
 
-from recsys.data.synthetic import World, WorldSize, described, world
-from recsys.errors import InvalidSettings
+from shortlist.recsys.data.synthetic import World, WorldSize, described, world
+from shortlist.recsys.errors import InvalidSettings
 
-SIZE = WorldSize(n_users=400, n_items=800, events_per_user=40, cold_items=0.1, cold_users=0.1, seed=7)
+SIZE = WorldSize(
+    n_users=400, n_items=800, events_per_user=40, cold_items=0.1, cold_users=0.1, seed=7
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,9 @@ def test_cold_items_and_users(made: World) -> None:
 
 def test_categories_tell_the_group(made: World) -> None:
     """An item's first category names its group."""
-    assert made.items["categories"].list.first().to_list() == [f"group-{g}" for g in made.item_group.tolist()]
+    assert made.items["categories"].list.first().to_list() == [
+        f"group-{g}" for g in made.item_group.tolist()
+    ]
 
 
 def test_time_goes_forward(made: World) -> None:
@@ -108,7 +112,11 @@ def test_time_goes_forward(made: World) -> None:
 
 def test_ratings_are_optional() -> None:
     """A world may be without ratings."""
-    assert world(replace(SIZE, ratings=False)).interactions.columns == ["user_id", "item_id", "timestamp"]
+    assert world(replace(SIZE, ratings=False)).interactions.columns == [
+        "user_id",
+        "item_id",
+        "timestamp",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,9 @@ def test_extreme_worlds(size: WorldSize) -> None:
     assert made.items.height == size.n_items
 
 
-@pytest.mark.parametrize("wrong", [{"n_users": 0}, {"drift": 1.5}, {"events_per_user": 0.5}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"n_users": 0}, {"drift": 1.5}, {"events_per_user": 0.5}, {"seed": -1}]
+)
 def test_impossible_worlds(wrong: dict[str, float]) -> None:
     """A size that no world can have is refused with its rule."""
     with pytest.raises(InvalidSettings, match="must be"):

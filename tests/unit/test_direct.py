@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from lambda_handler.envelope import add_errors
-from lambda_handler.metrics import Metrics
-from lambda_handler.routes.direct import body_of, direct, query_of
+from shortlist.lambda_handler.envelope import add_errors
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.routes.direct import body_of, direct, query_of
 from tests.loops import run_apart
 
 
@@ -94,31 +94,53 @@ def test_the_document_is_fastapis() -> None:
 )
 def test_a_body_is_taken_as_fastapi_takes_it(body, content_type, status) -> None:
     """The same status and, where it is taken or a field is refused, the same answer."""
-    ours, theirs = (client.post("/wish", content=body, headers={"content-type": content_type}) for client in (OURS, THEIRS))
+    ours, theirs = (
+        client.post("/wish", content=body, headers={"content-type": content_type})
+        for client in (OURS, THEIRS)
+    )
     assert (ours.status_code, theirs.status_code) == (status, status)
     if status == 200:
         assert ours.json() == theirs.json()
     else:
         assert ours.json()["error"]["code"] == "invalid_request"
         field = theirs.json()["error"]["message"].partition(":")[0]
-        assert ours.json()["error"]["message"].startswith("body:" if field.isdigit() else f"{field}:")
+        assert ours.json()["error"]["message"].startswith(
+            "body:" if field.isdigit() else f"{field}:"
+        )
 
 
 @pytest.mark.parametrize(
-    "query", ["", "k=3", "k=3&k=4", "category=a&category=%C3%A9", "category=", "k=", "k=x", "other=1", "k=1&k=x", "category=a+b"]
+    "query",
+    [
+        "",
+        "k=3",
+        "k=3&k=4",
+        "category=a&category=%C3%A9",
+        "category=",
+        "k=",
+        "k=x",
+        "other=1",
+        "k=1&k=x",
+        "category=a+b",
+    ],
 )
 def test_a_query_is_taken_as_fastapi_takes_it(query) -> None:
     """The same answer, or a refusal of the same field."""
     ours, theirs = (client.get(f"/choice?{query}") for client in (OURS, THEIRS))
     assert ours.status_code == theirs.status_code
-    told = [a.json() if a.status_code == 200 else a.json()["error"]["message"] for a in (ours, theirs)]
+    told = [
+        a.json() if a.status_code == 200 else a.json()["error"]["message"] for a in (ours, theirs)
+    ]
     assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 405), ("PUT", 405), ("POST", 200)])
 def test_other_methods_are_refused(method, status) -> None:
     """By the router, as for every route."""
-    assert OURS.request(method, "/wish", content=GOOD, headers={"content-type": JSON}).status_code == status
+    assert (
+        OURS.request(method, "/wish", content=GOOD, headers={"content-type": JSON}).status_code
+        == status
+    )
 
 
 def answered(messages: list[dict[str, Any]]) -> list[Any]:
@@ -132,19 +154,31 @@ def answered(messages: list[dict[str, Any]]) -> list[Any]:
         sent.append(message)
 
     headers = [(b"content-type", JSON.encode())]
-    scope = {"type": "http", "method": "POST", "path": "/wish", "headers": headers, "query_string": b"", "root_path": ""}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/wish",
+        "headers": headers,
+        "query_string": b"",
+        "root_path": "",
+    }
     run_apart(with_routes(ours=True)(scope, receive, send))
     return sent
 
 
 def test_a_body_may_come_in_parts() -> None:
     """As servers deliver a long one."""
-    parts = [{"type": "http.request", "body": GOOD[n : n + 9], "more_body": True} for n in range(0, len(GOOD), 9)]
+    parts = [
+        {"type": "http.request", "body": GOOD[n : n + 9], "more_body": True}
+        for n in range(0, len(GOOD), 9)
+    ]
     sent = answered([*parts, {"type": "http.request"}])
     assert (sent[0]["status"], json.loads(sent[1]["body"])) == (200, {"name": "a", "times": 2})
 
 
 def test_a_caller_who_goes_in_the_middle_of_a_body_is_no_error_of_ours() -> None:
     """Nobody reads the answer, and no alarm is raised."""
-    sent = answered([{"type": "http.request", "body": GOOD[:9], "more_body": True}, {"type": "http.disconnect"}])
+    sent = answered(
+        [{"type": "http.request", "body": GOOD[:9], "more_body": True}, {"type": "http.disconnect"}]
+    )
     assert sent[0]["status"] == 422

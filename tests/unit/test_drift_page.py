@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra import drift
+from shortlist.infra.tools import skew_study
 
-REPORT = json.loads(drift.REPORT.read_text())
+REPORT = json.loads(skew_study.REPORT.read_text())
 
 
 def test_the_page_is_that_of_the_report() -> None:
     """No figure on it is typed by hand."""
-    assert drift.PAGE.read_text() == drift.page(REPORT) + "\n" * (not drift.page(REPORT).endswith("\n"))
+    assert skew_study.PAGE.read_text() == skew_study.page(REPORT) + "\n" * (
+        not skew_study.page(REPORT).endswith("\n")
+    )
 
 
 def test_the_promise_was_measured_at_every_size() -> None:
@@ -45,18 +47,18 @@ def test_detections_rise_with_what_was_done() -> None:
 def test_the_measurements_are_those_of_the_check() -> None:
     """A run on identical tables, and one whose feature moved by three standard deviations."""
     rng = np.random.default_rng(1)
-    told = drift.false_alarms(rng, 100, 200, 20)
+    told = skew_study.false_alarms(rng, 100, 200, 20)
     assert (told["runs"], told["flagged"]) == (20, 0)
     assert told["thumb"] > 10
-    curve = drift.detections(rng, "shift", 200, 5)
+    curve = skew_study.detections(rng, "shift", 200, 5)
     assert curve["shares"][-1] == 1.0
     assert curve["shares"][0] == 0.0
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
     """As SVG, with its three panels, the same bytes each time."""
-    drift.figure(REPORT, tmp_path / "a.svg")
-    drift.figure(REPORT, tmp_path / "b.svg")
+    skew_study.figure(REPORT, tmp_path / "a.svg")
+    skew_study.figure(REPORT, tmp_path / "b.svg")
     drawn = (tmp_path / "a.svg").read_text()
     assert drawn.count('<g id="axes_') == 3
     assert drawn == (tmp_path / "b.svg").read_text()

@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from botocore.exceptions import CredentialRetrievalError
 
-from recsys import store
-from recsys.elasticache import IamCredentials
-from recsys.errors import InvalidSettings, StoreUnavailable
-from recsys.redis_connections import TlsConnection
+from shortlist.recsys.errors import InvalidSettings, StoreUnavailable
+from shortlist.recsys.store import redis
+from shortlist.recsys.store.elasticache import IamCredentials
+from shortlist.recsys.store.redis_connections import TlsConnection
 
 URL = "rediss://shortlist-dev-api@cache.example:6379?cluster=true&iam=shortlist-dev"
 
@@ -20,7 +20,11 @@ URL = "rediss://shortlist-dev-api@cache.example:6379?cluster=true&iam=shortlist-
 @pytest.fixture
 def role(monkeypatch, tmp_path) -> None:
     """The credentials of a role, as Lambda gives them."""
-    given = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "session"}
+    given = {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_SESSION_TOKEN": "session",
+    }
     for name, value in (given | {"AWS_DEFAULT_REGION": "eu-central-1"}).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -34,9 +38,21 @@ def test_the_token_is_a_signed_request_to_connect() -> None:
     parts = urlsplit(f"https://{token}")
     asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
     assert (user, parts.netloc, parts.path) == ("shortlist-dev-api", "shortlist-dev", "/")
-    assert (asked["Action"], asked["User"], asked["ResourceType"]) == ("connect", user, "ServerlessCache")
-    assert asked["X-Amz-Credential"].split("/")[0::2] == ["AKIDEXAMPLE", "eu-central-1", "aws4_request"]
-    assert (asked["X-Amz-Expires"], asked["X-Amz-Security-Token"], len(asked["X-Amz-Signature"])) == ("900", "session", 64)
+    assert (asked["Action"], asked["User"], asked["ResourceType"]) == (
+        "connect",
+        user,
+        "ServerlessCache",
+    )
+    assert asked["X-Amz-Credential"].split("/")[0::2] == [
+        "AKIDEXAMPLE",
+        "eu-central-1",
+        "aws4_request",
+    ]
+    assert (
+        asked["X-Amz-Expires"],
+        asked["X-Amz-Security-Token"],
+        len(asked["X-Amz-Signature"]),
+    ) == ("900", "session", 64)
 
 
 @pytest.mark.usefixtures("role")
@@ -51,7 +67,9 @@ def test_new_credentials_are_seen_by_the_next_connection(monkeypatch) -> None:
 def test_without_a_region_the_store_is_unavailable(monkeypatch) -> None:
     """And says what to give."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(StoreUnavailable, match="there is no AWS region: give AWS_DEFAULT_REGION and a role"):
+    with pytest.raises(
+        StoreUnavailable, match="there is no AWS region: give AWS_DEFAULT_REGION and a role"
+    ):
         IamCredentials("u", "c").get_credentials()
 
 
@@ -80,11 +98,15 @@ def test_each_connection_signs_in_with_a_token(monkeypatch, query) -> None:
         return signed[-1]
 
     monkeypatch.setattr(IamCredentials, "get_credentials", noting)
-    monkeypatch.setattr(TlsConnection, "_wrap_socket_with_ssl", lambda _self, plain: plain)  # no server here speaks it
+    monkeypatch.setattr(
+        TlsConnection, "_wrap_socket_with_ssl", lambda _self, plain: plain
+    )  # no server here speaks it
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        opened = store.open_store(f"rediss://app@127.0.0.1:{server.server_address[1]}?{query}", "n", 2000)
+        opened = redis.open_store(
+            f"rediss://app@127.0.0.1:{server.server_address[1]}?{query}", "n", 2000
+        )
         with pytest.raises(StoreUnavailable, match=r"WRONGPASS|cannot be connected"):
             opened.ping()
         opened.close()
@@ -103,8 +125,10 @@ class Refusing(socketserver.StreamRequestHandler):
             self.wfile.write(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
 
 
-@pytest.mark.parametrize("url", ["redis://u@h:1?iam=c", "rediss://h:1?iam=c", "rediss://u:p@h:1?iam=c"])
+@pytest.mark.parametrize(
+    "url", ["redis://u@h:1?iam=c", "rediss://h:1?iam=c", "rediss://u:p@h:1?iam=c"]
+)
 def test_a_sign_in_without_tls_or_user_is_refused(url) -> None:
     """The token would travel in the clear, or nobody could be signed in."""
     with pytest.raises(InvalidSettings, match="rediss://USER@HOST"):
-        store.open_store(url, "n", 50)
+        redis.open_store(url, "n", 50)

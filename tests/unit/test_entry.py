@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
+from shortlist.lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
 from tests.ways_in import WAYS, http_api, load_balancer, rest_api
 
 TARGETS = {
@@ -25,7 +25,14 @@ TARGETS = {
 }
 """Request lines, and the paths that uvicorn would make of them."""
 
-QUERIES = ["user_id=acme%2F42", "user_id=a%2520b", "category=a+b&k=3", "category=%C3%BC&category=b%26c", "k=", "category=a%2Cb"]
+QUERIES = [
+    "user_id=acme%2F42",
+    "user_id=a%2520b",
+    "category=a+b&k=3",
+    "category=%C3%BC&category=b%26c",
+    "k=",
+    "category=a%2Cb",
+]
 
 WARM = [
     {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}},
@@ -44,7 +51,12 @@ FOREIGN: list[Any] = [
     {"source": "aws.s3", "detail-type": "Object Created"},
     {"warmup": False},
     {"requestContext": {"connectionId": "abc", "routeKey": "$connect"}},
-    {"version": "2.0", "path": "/x", "method": "GET", "requestContext": {"serviceNetworkArn": "arn:lattice"}},
+    {
+        "version": "2.0",
+        "path": "/x",
+        "method": "GET",
+        "requestContext": {"serviceNetworkArn": "arn:lattice"},
+    },
     {"version": "2.0", "requestContext": {"http": None}, "rawPath": "/"},
     {"requestContext": "text"},
     ["a"],
@@ -100,7 +112,9 @@ def test_cookies_are_one_header() -> None:
     assert dict(scope_of(event)["headers"])[b"cookie"] == b"a=1; b=2"
 
 
-@pytest.mark.parametrize("host", ["a:b", "a:1:2", "[::1]:80", "", "x" * 1000, "evil.example/@:99999"])
+@pytest.mark.parametrize(
+    "host", ["a:b", "a:1:2", "[::1]:80", "", "x" * 1000, "evil.example/@:99999"]
+)
 def test_a_host_may_be_anything(host) -> None:
     """A load balancer hands on whatever the caller wrote."""
     event = load_balancer("GET", "/health")
@@ -112,7 +126,12 @@ def test_a_host_may_be_anything(host) -> None:
 def test_the_test_button_of_the_console_sends_nulls() -> None:
     """A REST API's test invocation has neither headers nor parameters."""
     event = rest_api("GET", "/health")
-    event |= {"headers": None, "multiValueHeaders": None, "queryStringParameters": None, "body": None}
+    event |= {
+        "headers": None,
+        "multiValueHeaders": None,
+        "queryStringParameters": None,
+        "body": None,
+    }
     event["requestContext"]["identity"] = None
     assert (scope_of(event)["headers"], scope_of(event)["query_string"]) == ([], b"")
 
@@ -131,7 +150,9 @@ def test_the_test_button_of_the_console_sends_nulls() -> None:
 )
 def test_a_part_that_no_gateway_makes_is_named_by_its_kind(change) -> None:
     """And not by its text, which may hold ids."""
-    with pytest.raises(MalformedRequest, match=r"^the event is no HTTP request as AWS makes them: \w*Error$"):
+    with pytest.raises(
+        MalformedRequest, match=r"^the event is no HTTP request as AWS makes them: \w*Error$"
+    ):
         ADAPTER.infer(http_api("GET", "/v1/users/secret-77") | change, None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.events import HISTORY_LENGTH, MISSING, Events, states_at
+from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Events, states_at
 
 # user 0: items 4 1 4; user 1: nothing; user 2: item 2.
 EVENTS = Events(
@@ -31,8 +31,17 @@ def test_offsets_count_users_without_events_too() -> None:
 def test_taking_events_keeps_the_meaning_of_rows() -> None:
     """User and item rows, and how many of each there are, stay as they were."""
     taken = EVENTS.take(EVENTS.item == 4)
-    assert (taken.user.tolist(), taken.item.tolist(), taken.time.tolist()) == ([0, 0], [4, 4], [10, 20])
-    assert (len(taken), taken.n_users, taken.n_items, taken.offsets().tolist()) == (2, 3, 5, [0, 2, 2, 2])
+    assert (taken.user.tolist(), taken.item.tolist(), taken.time.tolist()) == (
+        [0, 0],
+        [4, 4],
+        [10, 20],
+    )
+    assert (len(taken), taken.n_users, taken.n_items, taken.offsets().tolist()) == (
+        2,
+        3,
+        5,
+        [0, 2, 2, 2],
+    )
 
 
 def test_a_state_carries_items_times_and_weights_in_step() -> None:
@@ -40,7 +49,9 @@ def test_a_state_carries_items_times_and_weights_in_step() -> None:
     states = states_at(EVENTS, np.array([0, 3, 3]), np.array([3, 3, 4]))
     assert tail(states.items[0], 4) == [MISSING, 4, 1, 4]
     assert tail(states.times[0], 4) == [0, 10, 20, 20]
-    np.testing.assert_array_equal(states.weights[0, -4:], np.array([np.nan, 3.5, np.nan, 1.0], np.float32))
+    np.testing.assert_array_equal(
+        states.weights[0, -4:], np.array([np.nan, 3.5, np.nan, 1.0], np.float32)
+    )
     assert (states.items[1] == MISSING).all()
     assert np.isnan(states.weights[1]).all()
     assert tail(states.items[2], 2) == [MISSING, 2]
@@ -56,7 +67,11 @@ def test_types_and_shapes_are_as_declared() -> None:
         assert [c.shape for c in columns] == [(users, HISTORY_LENGTH)] * 3
         assert [c.dtype.name for c in columns] == ["int32", "int64", "float32"]
         assert (states.attributes.shape, states.attributes.dtype.name) == ((users, 0), "int32")
-        assert (states.seen_rows.dtype.name, states.seen_offsets.dtype.name, len(states)) == ("int32", "int64", users)
+        assert (states.seen_rows.dtype.name, states.seen_offsets.dtype.name, len(states)) == (
+            "int32",
+            "int64",
+            users,
+        )
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
@@ -72,9 +87,17 @@ def test_nothing_at_or_after_the_cut_is_in_a_state(cut) -> None:
 def test_states_of_no_events_are_empty() -> None:
     """A catalogue that nobody touched has users all the same."""
     nothing = EVENTS.take(np.zeros(4, bool))
-    states = states_at(nothing, np.zeros(3, np.int64), np.zeros(3, np.int64), np.array([[1], [2], [MISSING]], np.int32))
+    states = states_at(
+        nothing,
+        np.zeros(3, np.int64),
+        np.zeros(3, np.int64),
+        np.array([[1], [2], [MISSING]], np.int32),
+    )
     assert (states.items == MISSING).all()
-    assert (states.seen_offsets.tolist(), states.attributes.tolist()) == ([0, 0, 0, 0], [[1], [2], [MISSING]])
+    assert (states.seen_offsets.tolist(), states.attributes.tolist()) == (
+        [0, 0, 0, 0],
+        [[1], [2], [MISSING]],
+    )
 
 
 def test_a_slice_is_a_batch_of_its_own() -> None:
@@ -83,5 +106,9 @@ def test_a_slice_is_a_batch_of_its_own() -> None:
     states = states_at(EVENTS, np.array([0, 3, 3]), np.array([3, 3, 4]), attributes)
     part = states.slice(1, 3)
     assert (len(part), part.seen_offsets.tolist(), part.seen(1).tolist()) == (2, [0, 0, 1], [2])
-    assert (part.attributes.tolist(), part.n_events.tolist(), tail(part.items[1], 1)) == ([[8], [9]], [0, 1], [2])
+    assert (part.attributes.tolist(), part.n_events.tolist(), tail(part.items[1], 1)) == (
+        [[8], [9]],
+        [0, 1],
+        [2],
+    )
     assert len(states.slice(1, 1)) == 0

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batch.job import load_fold
-from recsys import bundle
-from recsys.events import MISSING, UserStates, states_at
-from recsys.pipeline import Model, Recommended, new_items, recommend
+from shortlist.batch.job import load_fold
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.interactions import MISSING, UserStates, states_at
+from shortlist.recsys.models.pipeline import Model, Recommended, new_items, recommend
 
 K = 40
 
@@ -76,8 +76,15 @@ def test_an_explored_list_is_sorted_and_starts_like_a_shorter_one(setting) -> No
 
 def test_a_fold_explores_as_its_settings_say(published) -> None:
     """The report's model explores like the released one: what is measured is what is served."""
-    from batch.console import Narrator
-    from batch.job import Job
+    from shortlist.batch.job import Job
+    from shortlist.batch.progress import Narrator
 
-    job = Job("", None, None, published.work, replace(published.settings, exploration_share=0.07), Narrator())
+    job = Job(
+        "",
+        None,
+        None,
+        published.work,
+        replace(published.settings, exploration_share=0.07),
+        Narrator(),
+    )
     assert load_fold(job, 1).exploration_share == 0.07

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys import features as module
-from recsys.catalogue import Catalogue
-from recsys.events import MISSING, Events, states_at
-from recsys.features import FEATURES, Candidates, ItemTable, feature_hash, features
-from recsys.training.item_table import fit_item_table
-from recsys.training.neighbours import fit_neighbours
+from shortlist.recsys.models import features as module
+from shortlist.recsys.models.catalogue import Catalogue
+from shortlist.recsys.models.features import FEATURES, Candidates, ItemTable, feature_hash, features
+from shortlist.recsys.models.interactions import MISSING, Events, states_at
+from shortlist.recsys.training.covisitation import fit_neighbours
+from shortlist.recsys.training.item_table import fit_item_table
 
 NAN = np.float32(np.nan)
 CATALOGUE = Catalogue(
@@ -56,7 +56,9 @@ def made(table: ItemTable, user: int, items: list[int]) -> np.ndarray:
 def test_what_follows_what_is_counted() -> None:
     """After a came b twice at once; counts are normalised by the source's events and one more."""
     neighbours = fit_neighbours(EVENTS)
-    after_a = dict(zip(neighbours.rows[0, 0].tolist(), neighbours.weights[0, 0].tolist(), strict=True))
+    after_a = dict(
+        zip(neighbours.rows[0, 0].tolist(), neighbours.weights[0, 0].tolist(), strict=True)
+    )
     assert after_a[1] == pytest.approx(2 / (3 + 1))
     assert neighbours.rows[0, 3].tolist() == [5] * neighbours.rows.shape[2]
     assert neighbours.rows[:, 5].min() == 5
@@ -93,7 +95,9 @@ def test_padding_makes_no_row(table) -> None:
 def test_an_empty_history_is_a_state_like_any_other(table) -> None:
     """A user of whom nothing is known has features, all finite."""
     states = states_at(EVENTS, np.array([0]), np.array([0]))
-    rows = features(states, Candidates(np.array([[0, 1]], np.int32), np.zeros((1, 2), np.float32)), table)
+    rows = features(
+        states, Candidates(np.array([[0, 1]], np.int32), np.zeros((1, 2), np.float32)), table
+    )
     assert np.isfinite(rows).all()
     assert column("history_length", rows) == [0.0, 0.0]
 
@@ -101,7 +105,11 @@ def test_an_empty_history_is_a_state_like_any_other(table) -> None:
 def test_the_hash_changes_with_names_order_and_defaults(monkeypatch) -> None:
     """Any of them makes another ranker input."""
     hashes = {feature_hash()}
-    for changed in (dict(reversed(FEATURES.items())), FEATURES | {"year": 0.0}, FEATURES | {"new": 0.0}):
+    for changed in (
+        dict(reversed(FEATURES.items())),
+        FEATURES | {"year": 0.0},
+        FEATURES | {"new": 0.0},
+    ):
         monkeypatch.setattr(module, "FEATURES", changed)
         hashes.add(feature_hash())
     assert len(hashes) == 4
@@ -115,6 +123,8 @@ def test_the_largest_weight_overflows_nothing(weight) -> None:
     table = fit_item_table(usual, CATALOGUE, fit_neighbours(usual))
     offsets = EVENTS.offsets()
     states = states_at(replace(EVENTS, weight=weights), offsets[:1], offsets[1:2])
-    rows = features(states, Candidates(np.array([[3, 4]], np.int32), np.zeros((1, 2), np.float32)), table)
+    rows = features(
+        states, Candidates(np.array([[3, 4]], np.int32), np.zeros((1, 2), np.float32)), table
+    )
     assert np.isfinite(rows).all()
     assert abs(column("history_weight", rows)[0]) == pytest.approx(module.MOST_DEVIATIONS, rel=0.8)

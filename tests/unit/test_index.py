@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys import index
+from shortlist.recsys.models import index
 
 
 def test_a_small_catalogue_is_searched_exactly() -> None:

@@ -10,8 +10,8 @@ import faiss
 import numpy as np
 import pytest
 
-from recsys.errors import CorruptArtefact
-from recsys.index import build_index, read_index, search
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.models.index import build_index, read_index, search
 
 N, D = 60, 5
 
@@ -78,7 +78,9 @@ def other(kind: str, vectors: np.ndarray) -> Any:
     return index
 
 
-@pytest.mark.parametrize("kind", ["distances", "dimension", "products", "graph", "fewer", "not a number"])
+@pytest.mark.parametrize(
+    "kind", ["distances", "dimension", "products", "graph", "fewer", "not a number"]
+)
 def test_another_index_is_refused(tmp_path: Path, vectors: np.ndarray, kind: str) -> None:
     """Of another kind, size or content."""
     body = written(tmp_path / "i", other(kind, vectors))
@@ -87,9 +89,13 @@ def test_another_index_is_refused(tmp_path: Path, vectors: np.ndarray, kind: str
 
 
 @pytest.mark.parametrize("kind", ["flat", "inverted"])
-def test_every_number_of_an_index_is_checked(tmp_path: Path, vectors: np.ndarray, kind: str) -> None:
+def test_every_number_of_an_index_is_checked(
+    tmp_path: Path, vectors: np.ndarray, kind: str
+) -> None:
     """With any four bytes set to the largest number it is refused; the vectors' bytes then are no numbers."""
-    body = written(tmp_path / "i", build_index(vectors, 4, 2) if kind == "flat" else inverted(vectors))
+    body = written(
+        tmp_path / "i", build_index(vectors, 4, 2) if kind == "flat" else inverted(vectors)
+    )
     for at in range(len(body) - 4):
         with pytest.raises(CorruptArtefact):
             read(tmp_path / "i", body[:at] + b"\xff\xff\xff\x7f" + body[at + 4 :])

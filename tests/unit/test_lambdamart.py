@@ -6,11 +6,17 @@ import lightgbm
 import numpy as np
 import pytest
 
-from recsys.evaluation.metrics import ndcg
-from recsys.features import FEATURES
-from recsys.ranker import Ranker
-from recsys.training import lambdamart
-from recsys.training.lambdamart import Groups, RankerParams, enough_trees, fit_ranker, train_ranker
+from shortlist.recsys.evaluation.ranking_metrics import ndcg
+from shortlist.recsys.models.features import FEATURES
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.training import lambdamart
+from shortlist.recsys.training.lambdamart import (
+    Groups,
+    RankerParams,
+    enough_trees,
+    fit_ranker,
+    train_ranker,
+)
 
 PARAMS = RankerParams(estimators=60, min_rows_per_leaf=20, patience=20)
 N_ROWS = 25
@@ -22,10 +28,16 @@ def groups_of(n_users: int, seed: int, told_by: str) -> Groups:
     rows = rng.normal(size=(n_users, N_ROWS, len(FEATURES))).astype(np.float32)
     rows[:, :, 0] = -np.arange(N_ROWS)  # the retrieval score, by which the rows are sorted
     labels = np.zeros((n_users, N_ROWS), np.float32)
-    best = np.zeros(n_users, int) if told_by == "nothing" else rows[:, :, list(FEATURES).index(told_by)].argmax(axis=1)
+    best = (
+        np.zeros(n_users, int)
+        if told_by == "nothing"
+        else rows[:, :, list(FEATURES).index(told_by)].argmax(axis=1)
+    )
     labels[np.arange(n_users), best] = 1
     flat = rows.reshape(-1, len(FEATURES))
-    return Groups(flat, labels.ravel(), np.full(n_users, N_ROWS, np.int64), np.arange(n_users, dtype=np.int64))
+    return Groups(
+        flat, labels.ravel(), np.full(n_users, N_ROWS, np.int64), np.arange(n_users, dtype=np.int64)
+    )
 
 
 def fitted(groups: Groups, judged: Groups, seed: int = 1) -> lambdamart.FittedRanker:
@@ -42,7 +54,9 @@ def test_a_ranker_that_adds_to_the_retriever_is_taken() -> None:
     assert (Ranker(ranker.text).n_trees, ranker.n_groups) == (ranker.trees, 120)
     assert ranker.trees == enough_trees(ranker.curve, ranker.validation.retriever)
     assert max(ranker.importances, key=ranker.importances.__getitem__) == "next_1"
-    assert ranker.note.startswith(f"{ranker.trees} trees from 120 groups; validation NDCG@10 of 120 users")
+    assert ranker.note.startswith(
+        f"{ranker.trees} trees from 120 groups; validation NDCG@10 of 120 users"
+    )
 
 
 def test_where_validation_shows_no_gain_there_is_no_ranker() -> None:
@@ -97,7 +111,9 @@ def test_nobody_is_judged_by_a_ranker_that_learnt_from_them(monkeypatch) -> None
     learnt, held = pairs[0 : 2 * lambdamart.FOLDS : 2], pairs[1 : 2 * lambdamart.FOLDS : 2]
     assert not any(one & other for one, other in zip(learnt, held, strict=True))
     assert sorted(user for fold in held for user in fold) == list(range(80))
-    assert all(learning >= set(range(80, 120)) for learning in learnt)  # whom nobody judges, all learn from
+    assert all(
+        learning >= set(range(80, 120)) for learning in learnt
+    )  # whom nobody judges, all learn from
     assert pairs[-1] == set(range(120))
 
 
@@ -115,11 +131,15 @@ def test_the_figures_are_those_of_the_report_and_of_lightgbm() -> None:
     np.testing.assert_allclose(lambdamart._ndcg(groups, score), expected, atol=1e-12)
     data = lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)))
     booster = lightgbm.Booster(lambdamart._options(PARAMS, len(labels), 1, 1), data)
-    booster.add_valid(lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data), "judged")
+    booster.add_valid(
+        lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data), "judged"
+    )
     for _ in range(30):
         booster.update()
     own = lambdamart._ndcg(groups, booster.predict(groups.rows)).mean()
-    assert booster.eval_valid()[0][2] == pytest.approx(own, abs=0.01)  # rows of one score may stand in another order
+    assert booster.eval_valid()[0][2] == pytest.approx(
+        own, abs=0.01
+    )  # rows of one score may stand in another order
 
 
 def test_trees_are_enough_where_the_curve_becomes_flat() -> None:
@@ -137,7 +157,9 @@ def test_trees_are_enough_where_the_curve_becomes_flat() -> None:
 
 def test_short_and_falling_curves_have_their_best_tree() -> None:
     """A curve that rises to its end needs nearly all; where trees only take away, the best place is told."""
-    assert [enough_trees(curve, 0.0) for curve in ([], [0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4])] == [0, 1, 1, 4]
+    assert [
+        enough_trees(curve, 0.0) for curve in ([], [0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4])
+    ] == [0, 1, 1, 4]
     assert enough_trees([0.3, 0.2, 0.1], 0.5) == 1
 
 
@@ -162,5 +184,8 @@ def test_some_groups_are_whole_groups() -> None:
     some = groups.some(7, np.random.default_rng(1))
     assert (len(some.sizes), len(some.rows), some.labels.sum()) == (7, 7 * N_ROWS, 7)
     for n, user in enumerate(some.users):
-        np.testing.assert_array_equal(some.rows[n * N_ROWS : (n + 1) * N_ROWS], groups.rows[user * N_ROWS : (user + 1) * N_ROWS])
+        np.testing.assert_array_equal(
+            some.rows[n * N_ROWS : (n + 1) * N_ROWS],
+            groups.rows[user * N_ROWS : (user + 1) * N_ROWS],
+        )
     assert groups.some(30, np.random.default_rng(1)) is groups

@@ -9,8 +9,8 @@ import lightgbm
 import numpy as np
 import pytest
 
-from recsys.errors import CorruptArtefact
-from recsys.lightgbm_text import checked
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.models.lightgbm_text import checked
 
 FEATURES = 5
 
@@ -21,7 +21,13 @@ def trained(**options: object) -> lightgbm.Booster:
     rows = rng.normal(size=(600, FEATURES)).astype(np.float32)
     rows[:, 3] = 1.0  # a feature that no tree can split
     data = lightgbm.Dataset(rows, (rows[:, 0] + rows[:, 1] > 0.5).astype(int), group=[20] * 30)
-    told = {"objective": "lambdarank", "verbosity": -1, "num_threads": 1, "num_leaves": 7, **options}
+    told = {
+        "objective": "lambdarank",
+        "verbosity": -1,
+        "num_threads": 1,
+        "num_leaves": 7,
+        **options,
+    }
     return lightgbm.train(told, data, 12)
 
 
@@ -32,7 +38,8 @@ def text() -> str:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"num_leaves": 2}, {"min_data_in_leaf": 5000}, {"num_leaves": 63, "min_data_in_leaf": 1}]
+    "options",
+    [{}, {"num_leaves": 2}, {"min_data_in_leaf": 5000}, {"num_leaves": 63, "min_data_in_leaf": 1}],
 )
 def test_bits(options: dict[str, object]) -> None:
     """What is handed on scores and explains as the whole text does, bit for bit; also without any split."""
@@ -94,17 +101,23 @@ TREES: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("kind", TREES)
 def test_broken_tree(text: str, kind: str) -> None:
     """Whatever LightGBM would take for an address or an amount."""
-    with pytest.raises(CorruptArtefact, match=r"the ranker's text has .*: publish the release again"):
+    with pytest.raises(
+        CorruptArtefact, match=r"the ranker's text has .*: publish the release again"
+    ):
         checked(in_tree(text, *TREES[kind]), FEATURES)
 
 
 def test_a_leaf_reached_twice(text: str) -> None:
     """Each node has one parent."""
-    children = [int(child) for child in re.findall(r"^left_child=(.*)", text, re.MULTILINE)[1].split()]
+    children = [
+        int(child) for child in re.findall(r"^left_child=(.*)", text, re.MULTILINE)[1].split()
+    ]
     leaves = [at for at, child in enumerate(children) if child < 0]
     children[leaves[0]] = children[leaves[-1]]
     with pytest.raises(CorruptArtefact, match="child of two nodes"):
-        checked(in_tree(text, r"left_child=.*", "left_child=" + " ".join(map(str, children))), FEATURES)
+        checked(
+            in_tree(text, r"left_child=.*", "left_child=" + " ".join(map(str, children))), FEATURES
+        )
 
 
 TEXTS: dict[str, Callable[[str], str]] = {
@@ -112,11 +125,15 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "no tree": lambda text: text.partition("\nTree=0")[0],
     "another version": lambda text: text.replace("version=v4", "version=v9"),
     "two classes": lambda text: text.replace("num_class=1", "num_class=2"),
-    "many trees an iteration": lambda text: text.replace("num_tree_per_iteration=1", "num_tree_per_iteration=1000000000"),
+    "many trees an iteration": lambda text: text.replace(
+        "num_tree_per_iteration=1", "num_tree_per_iteration=1000000000"
+    ),
     "more features": lambda text: text.replace("max_feature_idx=4", "max_feature_idx=2147483647"),
     "fewer names": lambda text: text.replace("Column_0 ", ""),
     "fewer ranges": lambda text: re.sub(r"feature_infos=\S+ ", "feature_infos=", text),
-    "another objective": lambda text: text.replace("objective=lambdarank", "objective=multiclass num_class:9"),
+    "another objective": lambda text: text.replace(
+        "objective=lambdarank", "objective=multiclass num_class:9"
+    ),
     "no sizes": lambda text: re.sub(r"tree_sizes=.*\n", "", text),
     "other sizes": lambda text: re.sub(r"tree_sizes=\d+", "tree_sizes=1", text),
     "sizes beyond": lambda text: re.sub(r"tree_sizes=\d+", "tree_sizes=2000000000", text),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from lambda_handler import server
-from lambda_handler.metrics import Metrics
-from lambda_handler.server import LogWriter
+from shortlist.lambda_handler import server
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.server import LogWriter
 from tests.exposition import parse, value
 
 SECONDS = 30

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from recsys.errors import BrokenMethod
-from recsys.evaluation import metrics
-from recsys.evaluation.metrics import ItemFacts, facts_of
-from recsys.evaluation.truth import Truth, truth_of
-from recsys.events import MISSING, Events, UserStates, states_at
+from shortlist.recsys.errors import BrokenMethod
+from shortlist.recsys.evaluation import ranking_metrics
+from shortlist.recsys.evaluation.ranking_metrics import ItemFacts, facts_of
+from shortlist.recsys.evaluation.truth import Truth, truth_of
+from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
 
 N_ITEMS = 30
 
@@ -20,17 +20,23 @@ def states_of(seen: list[list[int]]) -> UserStates:
     users = np.repeat(np.arange(len(seen)), [len(s) for s in seen]).astype(np.int32)
     items = np.array([i for s in seen for i in s], np.int32)
     times = np.arange(len(items), dtype=np.int64)
-    events = Events(users, items, times, np.full(len(items), np.nan, np.float32), len(seen), N_ITEMS)
+    events = Events(
+        users, items, times, np.full(len(items), np.nan, np.float32), len(seen), N_ITEMS
+    )
     return states_at(events, events.offsets()[:-1], events.offsets()[1:])
 
 
 def truth(seen: list[list[int]], held: list[list[int]]) -> Truth:
     offsets = np.concatenate(([0], np.cumsum([len(h) for h in held]))).astype(np.int64)
     users = np.arange(100, 100 + len(held), dtype=np.int32)
-    return truth_of(users, states_of(seen), offsets, np.array([i for h in held for i in h], np.int32), N_ITEMS)
+    return truth_of(
+        users, states_of(seen), offsets, np.array([i for h in held for i in h], np.int32), N_ITEMS
+    )
 
 
-def facts(users: list[int] | None = None, n_users: int = 8, membership: list[list[float]] | None = None) -> ItemFacts:
+def facts(
+    users: list[int] | None = None, n_users: int = 8, membership: list[list[float]] | None = None
+) -> ItemFacts:
     """Facts of items that all have one user and no category, if nothing else is said."""
     counts = np.ones(N_ITEMS, np.int64) if users is None else np.array(users)
     categories = np.empty((len(counts), 0)) if membership is None else np.array(membership)
@@ -54,64 +60,70 @@ def test_truth_slice_is_the_truth_of_those_users() -> None:
 def test_hits_are_where_the_list_names_a_held_out_item() -> None:
     """Each user's list is compared with that user's items only, and padding never hits."""
     ranked = np.array([[5, 6, MISSING], [5, 6, 7]], np.int32)
-    hits = metrics.hit_matrix(ranked, truth([[], []], [[6], [5, 7]]), N_ITEMS)
+    hits = ranking_metrics.hit_matrix(ranked, truth([[], []], [[6], [5, 7]]), N_ITEMS)
     assert hits.tolist() == [[False, True, False], [True, False, True]]
 
 
 def test_padding_does_not_hit_the_last_item_of_the_user_before() -> None:
     """The key of a padded place is that of the former user's last item, and still is no hit."""
     ranked = np.array([[0, 1], [MISSING, MISSING]], np.int32)
-    assert not metrics.hit_matrix(ranked, truth([[], []], [[N_ITEMS - 1], [3]]), N_ITEMS).any()
+    assert not ranking_metrics.hit_matrix(
+        ranked, truth([[], []], [[N_ITEMS - 1], [3]]), N_ITEMS
+    ).any()
 
 
 def test_ndcg_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
     """DCG is 1 + 1/2 and the ideal 1 + 1/log2(3)."""
     hits = np.array([[True, False, True, False]])
-    assert metrics.ndcg(hits, np.array([2]), 10).tolist() == [pytest.approx(1.5 / (1 + 1 / math.log2(3)))]
+    assert ranking_metrics.ndcg(hits, np.array([2]), 10).tolist() == [
+        pytest.approx(1.5 / (1 + 1 / math.log2(3)))
+    ]
 
 
 def test_ndcg_looks_at_the_first_k_ranks_and_its_ideal_has_no_more() -> None:
     """At k = 2 the third rank is not seen, and five held-out items can fill but two ranks."""
     hits = np.array([[True, True, True], [False, False, True]])
-    assert metrics.ndcg(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
+    assert ranking_metrics.ndcg(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
 
 
 def test_recall_divides_by_all_held_out_items() -> None:
     """One hit of four held-out items in the first two ranks is a quarter."""
     hits = np.array([[False, True, True, True]])
-    assert metrics.recall(hits, np.array([4]), 2).tolist() == [0.25]
+    assert ranking_metrics.recall(hits, np.array([4]), 2).tolist() == [0.25]
 
 
 def test_reciprocal_rank_is_that_of_the_first_hit() -> None:
     """A first hit at rank three counts a third, and none at all counts nothing."""
     hits = np.array([[False, False, True, True], [False, False, False, False]])
-    assert metrics.reciprocal_rank(hits, np.array([2, 1])).tolist() == [1 / 3, 0.0]
+    assert ranking_metrics.reciprocal_rank(hits, np.array([2, 1])).tolist() == [1 / 3, 0.0]
 
 
 def test_average_precision_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
     """The precisions at the hits are 1 and 2/3, and two held-out items could give two hits."""
     hits = np.array([[True, False, True, False]])
-    assert metrics.average_precision(hits, np.array([2]), 10).tolist() == [pytest.approx((1 + 2 / 3) / 2)]
+    assert ranking_metrics.average_precision(hits, np.array([2]), 10).tolist() == [
+        pytest.approx((1 + 2 / 3) / 2)
+    ]
 
 
 def test_average_precision_divides_by_no_more_than_k() -> None:
     """At k = 2 a full list is perfect though five items are held out, and a hit at the third rank is not seen."""
     hits = np.array([[True, True, False], [False, False, True]])
-    assert metrics.average_precision(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
+    assert ranking_metrics.average_precision(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
 
 
 def test_hit_rate_is_whether_there_is_a_hit() -> None:
     """Two hits in the first two ranks count once, and one at the third rank not at all."""
     hits = np.array([[True, True, False], [False, False, True]])
-    assert metrics.hit_rate(hits, np.array([2, 1]), 2).tolist() == [1.0, 0.0]
+    assert ranking_metrics.hit_rate(hits, np.array([2, 1]), 2).tolist() == [1.0, 0.0]
 
 
 def test_stratified_recall_weighs_rare_items_more() -> None:
     """Items of 4, 16 and no users weigh 1/2, 1/4 and 1: finding the first and the last is 1.5 of 1.75."""
     ranked = np.array([[0, 3, 2]], np.int32)
     held = truth([[]], [[0, 1, 2]])
-    hits = metrics.hit_matrix(ranked, held, 4)
-    values = metrics.stratified_recall(ranked, hits, held, facts([4, 16, 0, 1]), 20)
+    hits = ranking_metrics.hit_matrix(ranked, held, 4)
+    values = ranking_metrics.stratified_recall(ranked, hits, held, facts([4, 16, 0, 1]), 20)
     assert values.tolist() == [pytest.approx(1.5 / 1.75)]
 
 
@@ -119,18 +131,18 @@ def test_stratified_recall_of_everything_is_one_and_looks_at_k_ranks() -> None:
     """All found is exactly 1 in any order; what stands beyond k is not found."""
     ranked = np.array([[2, 1, 0], [3, 3, 0]], np.int32)
     held = truth([[], []], [[0, 1, 2], [0]])
-    hits = metrics.hit_matrix(ranked, held, N_ITEMS)
+    hits = ranking_metrics.hit_matrix(ranked, held, N_ITEMS)
     crowd = facts([3, 7, 11, *[1] * (N_ITEMS - 3)])
-    assert metrics.stratified_recall(ranked, hits, held, crowd, 3).tolist() == [1.0, 1.0]
-    assert metrics.stratified_recall(ranked, hits, held, crowd, 2)[1] == 0.0
+    assert ranking_metrics.stratified_recall(ranked, hits, held, crowd, 3).tolist() == [1.0, 1.0]
+    assert ranking_metrics.stratified_recall(ranked, hits, held, crowd, 2)[1] == 0.0
 
 
 def test_novelty_is_the_mean_information_of_the_items() -> None:
     """Of eight users, items of 8, 2 and no users have 0, 2 and 3 bits; padding and ranks beyond k do not count."""
     known = facts([8, 2, 0])
     ranked = np.array([[0, 1, 2], [1, MISSING, MISSING], [MISSING] * 3], np.int32)
-    np.testing.assert_allclose(metrics.novelty(ranked, known, 10), [5 / 3, 2.0, np.nan])
-    assert metrics.novelty(ranked, known, 2)[0] == 1.0
+    np.testing.assert_allclose(ranking_metrics.novelty(ranked, known, 10), [5 / 3, 2.0, np.nan])
+    assert ranking_metrics.novelty(ranked, known, 2)[0] == 1.0
 
 
 def test_diversity_is_the_mean_distance_of_pairs() -> None:
@@ -138,16 +150,18 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
     known = facts([1] * 4, membership=[[1, 0], [1, 0], [1, 1], [0, 1]])
     ranked = np.array([[0, 1, 2, MISSING], [0, 1, MISSING, MISSING], [0, 3, 1, 2]], np.int32)
     far = 1 - 1 / math.sqrt(2)
-    np.testing.assert_allclose(metrics.diversity(ranked, known, 10)[:2], [2 * far / 3, 0.0], atol=1e-15)
-    assert metrics.diversity(ranked, known, 2)[2] == 1.0
+    np.testing.assert_allclose(
+        ranking_metrics.diversity(ranked, known, 10)[:2], [2 * far / 3, 0.0], atol=1e-15
+    )
+    assert ranking_metrics.diversity(ranked, known, 2)[2] == 1.0
 
 
 def test_diversity_leaves_out_items_without_categories() -> None:
     """An item without categories makes no pair; one categorised item alone, or no category at all, is unknown."""
     known = facts([1] * 3, membership=[[1, 0], [0, 1], [0, 0]])
     ranked = np.array([[0, 2, 1], [0, 2, MISSING]], np.int32)
-    np.testing.assert_array_equal(metrics.diversity(ranked, known, 10), [1.0, np.nan])
-    assert np.isnan(metrics.diversity(ranked, facts([1] * 3), 10)).all()
+    np.testing.assert_array_equal(ranking_metrics.diversity(ranked, known, 10), [1.0, np.nan])
+    assert np.isnan(ranking_metrics.diversity(ranked, facts([1] * 3), 10)).all()
 
 
 def test_facts_count_distinct_past_users() -> None:
@@ -161,8 +175,12 @@ def test_facts_count_distinct_past_users() -> None:
 def test_a_user_without_held_out_items_has_no_accuracy() -> None:
     """Where nothing is held out every accuracy is NaN, not 0; the list's novelty is known all the same."""
     ranked = np.array([[0, 1]], np.int32)
-    values = metrics.per_user(ranked, truth([[3]], [[3]]), facts())[0].tolist()
-    known = [name for name, value in zip(metrics.PER_USER, values, strict=True) if not math.isnan(value)]
+    values = ranking_metrics.per_user(ranked, truth([[3]], [[3]]), facts())[0].tolist()
+    known = [
+        name
+        for name, value in zip(ranking_metrics.PER_USER, values, strict=True)
+        if not math.isnan(value)
+    ]
     assert known == ["novelty@10"]
 
 
@@ -170,8 +188,8 @@ def test_per_user_gives_the_declared_columns() -> None:
     """A hit at rank eleven counts for the recalls at 20 and the reciprocal rank only."""
     ranked = np.arange(25, dtype=np.int32)[None]
     alike = facts(membership=[[1.0]] * N_ITEMS)
-    values = metrics.per_user(ranked, truth([[]], [[10]]), alike)[0].tolist()
-    assert dict(zip(metrics.PER_USER, values, strict=True)) == {
+    values = ranking_metrics.per_user(ranked, truth([[]], [[10]]), alike)[0].tolist()
+    assert dict(zip(ranking_metrics.PER_USER, values, strict=True)) == {
         "ndcg@10": 0.0,
         "recall@10": 0.0,
         "recall@20": 1.0,
@@ -189,32 +207,32 @@ def test_mrr_ends_at_the_hundredth_rank() -> None:
     ranked = np.arange(101, dtype=np.int32)[None]
     offsets, held = np.array([0, 1]), np.array([100], np.int32)
     deep = Truth(np.zeros(1, np.int32), states_of([[]]), offsets, held)
-    assert metrics.per_user(ranked, deep, facts([1] * 200))[0, 3] == 0.0
+    assert ranking_metrics.per_user(ranked, deep, facts([1] * 200))[0, 3] == 0.0
 
 
 def test_coverage_counts_the_items_of_first_ten_ranks_once() -> None:
     """Two users who are shown twelve items, two of them at rank eleven, cover ten of thirty."""
     ranked = np.array([[*range(10), 10], [*range(9), MISSING, 11]], np.int32)
-    assert metrics.coverage(ranked, N_ITEMS) == 10 / 30
+    assert ranking_metrics.coverage(ranked, N_ITEMS) == 10 / 30
 
 
 def test_coverage_of_nobody_is_unknown() -> None:
     """Without users or without items there is no share."""
-    assert math.isnan(metrics.coverage(np.empty((0, 10), np.int32), N_ITEMS))
-    assert math.isnan(metrics.coverage(np.empty((2, 0), np.int32), 0))
+    assert math.isnan(ranking_metrics.coverage(np.empty((0, 10), np.int32), N_ITEMS))
+    assert math.isnan(ranking_metrics.coverage(np.empty((2, 0), np.int32), 0))
 
 
 def test_means_over_nobody_warn_and_are_unknown() -> None:
     """No users give NaN and a warning that says why, never 0."""
     with pytest.warns(RuntimeWarning, match="no user has a held-out item"):
-        means = metrics.mean_over_users(np.empty((0, 4)))
+        means = ranking_metrics.mean_over_users(np.empty((0, 4)))
     assert means.shape == (4,)
     assert np.isnan(means).all()
 
 
 def test_means_leave_out_unknown_values() -> None:
     """A mean is over the users whose value is known, and unknown without a warning where none is."""
-    means = metrics.mean_over_users(np.array([[1.0, np.nan, np.nan], [2.0, 4.0, np.nan]]))
+    means = ranking_metrics.mean_over_users(np.array([[1.0, np.nan, np.nan], [2.0, 4.0, np.nan]]))
     np.testing.assert_array_equal(means, [1.5, 4.0, np.nan])
 
 
@@ -234,18 +252,29 @@ def test_a_list_that_breaks_its_promise_is_refused(fault: str) -> None:
     """The error names the fault, the method and the user, so that the method can be mended."""
     items, scores = (np.array(a) for a in FAULTY[fault])
     with pytest.raises(BrokenMethod, match=f"method 'mine' gave user row 100 .*{fault}"):
-        metrics.assert_honest_lists("mine", items.astype(np.int32), scores.astype(np.float32), truth([[1]], [[5]]), N_ITEMS)
+        ranking_metrics.assert_honest_lists(
+            "mine", items.astype(np.int32), scores.astype(np.float32), truth([[1]], [[5]]), N_ITEMS
+        )
 
 
 def test_a_list_of_another_shape_is_refused() -> None:
     """Scores for fewer ranks than items, or lists of fewer users than asked for, are refused."""
-    for items, scores in ((np.zeros((1, 2)), np.zeros((1, 3))), (np.zeros((2, 2)), np.zeros((2, 2)))):
+    for items, scores in (
+        (np.zeros((1, 2)), np.zeros((1, 3))),
+        (np.zeros((2, 2)), np.zeros((2, 2))),
+    ):
         with pytest.raises(BrokenMethod, match="must be"):
-            metrics.assert_honest_lists("mine", items.astype(np.int32), scores.astype(np.float32), truth([[1]], [[5]]), N_ITEMS)
+            ranking_metrics.assert_honest_lists(
+                "mine",
+                items.astype(np.int32),
+                scores.astype(np.float32),
+                truth([[1]], [[5]]),
+                N_ITEMS,
+            )
 
 
 def test_an_honest_list_passes() -> None:
     """Equal scores and padding at the end are no faults."""
     items = np.array([[2, 3, MISSING, MISSING]], np.int32)
     scores = np.array([[1, 1, -np.inf, -np.inf]], np.float32)
-    metrics.assert_honest_lists("mine", items, scores, truth([[1]], [[5]]), N_ITEMS)
+    ranking_metrics.assert_honest_lists("mine", items, scores, truth([[1]], [[5]]), N_ITEMS)

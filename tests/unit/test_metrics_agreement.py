@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 from ir_measures import AP, RR, R, Success, nDCG
 
-from recsys.evaluation import metrics
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Events, Int32, states_at
+from shortlist.recsys.evaluation import ranking_metrics
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.interactions import MISSING, Events, Int32, states_at
 
 N_USERS, N_ITEMS, K = 60, 120, 100
-SAME = {"ndcg@10": nDCG @ 10, "recall@10": R @ 10, "recall@20": R @ 20, "mrr": RR, "hit_rate@10": Success @ 10}
+SAME = {
+    "ndcg@10": nDCG @ 10,
+    "recall@10": R @ 10,
+    "recall@20": R @ 20,
+    "mrr": RR,
+    "hit_rate@10": Success @ 10,
+}
 
 
 def world() -> tuple[Int32, Truth]:
@@ -25,22 +31,35 @@ def world() -> tuple[Int32, Truth]:
     none, nothing = np.empty(0, np.int32), np.zeros(N_USERS, np.int64)
     events = Events(none, none, none.astype(np.int64), none.astype(np.float32), N_USERS, N_ITEMS)
     offsets = np.concatenate(([0], np.cumsum([len(h) for h in held])))
-    return ranked, Truth(np.arange(N_USERS, dtype=np.int32), states_at(events, nothing, nothing), offsets, np.concatenate(held))
+    return ranked, Truth(
+        np.arange(N_USERS, dtype=np.int32),
+        states_at(events, nothing, nothing),
+        offsets,
+        np.concatenate(held),
+    )
 
 
 RANKED, TRUTH = world()
 
 
-def ours(metric: str) -> metrics.Float64:
-    facts = metrics.ItemFacts(np.ones(N_ITEMS, np.int64), N_USERS, np.empty((N_ITEMS, 0), np.float32))
-    return metrics.per_user(RANKED, TRUTH, facts)[:, metrics.PER_USER.index(metric)]
+def ours(metric: str) -> ranking_metrics.Float64:
+    facts = ranking_metrics.ItemFacts(
+        np.ones(N_ITEMS, np.int64), N_USERS, np.empty((N_ITEMS, 0), np.float32)
+    )
+    return ranking_metrics.per_user(RANKED, TRUTH, facts)[:, ranking_metrics.PER_USER.index(metric)]
 
 
-def theirs(measure: ir_measures.Measure) -> metrics.Float64:
+def theirs(measure: ir_measures.Measure) -> ranking_metrics.Float64:
     """float64[U]; trec_eval ranks by score, thus the score of a rank is its negative."""
-    owned = [TRUTH.items[a:b].tolist() for a, b in zip(TRUTH.offsets[:-1], TRUTH.offsets[1:], strict=True)]
+    owned = [
+        TRUTH.items[a:b].tolist()
+        for a, b in zip(TRUTH.offsets[:-1], TRUTH.offsets[1:], strict=True)
+    ]
     qrels = {str(u): {str(i): 1 for i in items} for u, items in enumerate(owned)}
-    run = {str(u): {str(i): -float(r) for r, i in enumerate(row) if i != MISSING} for u, row in enumerate(RANKED.tolist())}
+    run = {
+        str(u): {str(i): -float(r) for r, i in enumerate(row) if i != MISSING}
+        for u, row in enumerate(RANKED.tolist())
+    }
     values = {m.query_id: m.value for m in ir_measures.iter_calc([measure], qrels, run)}
     return np.array([values[str(u)] for u in range(N_USERS)])
 
@@ -58,4 +77,9 @@ def test_average_precision_is_that_of_trec_eval_up_to_ten_held_out_items() -> No
     few = TRUTH.counts <= 10
     assert 10 < few.sum() < N_USERS - 10
     np.testing.assert_allclose(ours("map@10")[few], theirs(AP @ 10)[few], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(ours("map@10") * np.minimum(TRUTH.counts, 10) / TRUTH.counts, theirs(AP @ 10), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        ours("map@10") * np.minimum(TRUTH.counts, 10) / TRUTH.counts,
+        theirs(AP @ 10),
+        rtol=0,
+        atol=1e-9,
+    )

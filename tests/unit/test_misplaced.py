@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from batch.cli import main
-from batch.exits import misplaced
+from shortlist.batch.cli import main
+from shortlist.batch.exit_status import misplaced
 
 
 @pytest.mark.parametrize("place", ["a-directory", "a-file/below", "x" * 300])

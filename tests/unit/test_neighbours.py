@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys import neighbours as shared
-from recsys.events import Events
-from recsys.neighbours import NEIGHBOURS, RELATIONS, Neighbours, decays
-from recsys.training import neighbours as module
-from recsys.training.neighbours import fit_neighbours
+from shortlist.recsys.models import neighbours as shared
+from shortlist.recsys.models.interactions import Events
+from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours, decays
+from shortlist.recsys.training import covisitation as module
+from shortlist.recsys.training.covisitation import fit_neighbours
 
 
 def events_of(histories: list[list[int]], n_items: int) -> Events:
@@ -18,7 +18,14 @@ def events_of(histories: list[list[int]], n_items: int) -> Events:
     item = np.array([i for h in histories for i in h], np.int32)
     user = np.repeat(np.arange(len(histories)), lengths).astype(np.int32)
     n = len(item)
-    return Events(user, item, np.arange(n, dtype=np.int64), np.full(n, np.nan, np.float32), len(histories), n_items)
+    return Events(
+        user,
+        item,
+        np.arange(n, dtype=np.int64),
+        np.full(n, np.nan, np.float32),
+        len(histories),
+        n_items,
+    )
 
 
 def of(found: Neighbours, relation: str, item: int, n_items: int) -> dict[int, float]:
@@ -103,5 +110,8 @@ def test_without_pairs_there_are_no_neighbours(histories, n_items) -> None:
 
 def test_decay_halves_by_the_half_life() -> None:
     """The last event counts for one, the one before it for a half where the half-life is one event."""
-    assert decays((1.0, 2.0))[:, -3:].tolist() == [[0.25, 0.5, 1.0], [0.5, np.float32(0.5**0.5), 1.0]]
+    assert decays((1.0, 2.0))[:, -3:].tolist() == [
+        [0.25, 0.5, 1.0],
+        [0.5, np.float32(0.5**0.5), 1.0],
+    ]
     assert shared.decays((3.0,)).shape == (1, 100)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
-from recsys.evaluation import page
+from shortlist.recsys.evaluation import page
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -64,7 +64,13 @@ def figure(value: float | None, around: float = 0.01) -> dict[str, float | None]
     return {"value": value, "low": low, "high": high}
 
 
-NDCG = {"popularity": 0.08, "item_knn": 0.125, "recent_ease": 0.16, "retriever": 0.18, "two_stage": 0.2}
+NDCG = {
+    "popularity": 0.08,
+    "item_knn": 0.125,
+    "recent_ease": 0.16,
+    "retriever": 0.18,
+    "two_stage": 0.2,
+}
 
 
 def minimal() -> dict[str, Any]:
@@ -74,7 +80,8 @@ def minimal() -> dict[str, Any]:
 def full() -> dict[str, Any]:
     """A report with every section."""
     methods = {
-        name: {metric: figure(v * (place + 10) / 10) for place, metric in enumerate(page.METRICS)} | {"n_users": 943}
+        name: {metric: figure(v * (place + 10) / 10) for place, metric in enumerate(page.METRICS)}
+        | {"n_users": 943}
         for name, v in NDCG.items()
     }
     paired = {
@@ -87,7 +94,11 @@ def full() -> dict[str, Any]:
     }
     segments = {
         "history length": [
-            {"segment": s, "n_users": n, "methods": {m: figure(v * (1 + i / 5), 0.03) for m, v in NDCG.items()}}
+            {
+                "segment": s,
+                "n_users": n,
+                "methods": {m: figure(v * (1 + i / 5), 0.03) for m, v in NDCG.items()},
+            }
             for i, (s, n) in enumerate([("1-9", 12), ("10-49", 400), ("50+", 531)])
         ],
         "favourite category": [
@@ -95,7 +106,10 @@ def full() -> dict[str, Any]:
             for s in ("Action", "Children's", "Film-Noir & $Crime$", "<i>Odd</i>")
         ],
     }
-    epochs = [{"epoch": e, "loss": 7 - e / 5, "validation": None if e == 1 else 0.1 * e**0.3} for e in range(1, 13)]
+    epochs = [
+        {"epoch": e, "loss": 7 - e / 5, "validation": None if e == 1 else 0.1 * e**0.3}
+        for e in range(1, 13)
+    ]
     example = {
         "user": "17",
         "history": ["Toy Story (1995)", "<b>x</b>"],
@@ -130,18 +144,31 @@ def full() -> dict[str, Any]:
         "paired": paired,
         "segments": segments,
         "popularity": {
-            part: {m: v * scale for m, v in NDCG.items()} for part, scale in (("head", 2), ("middle", 1), ("tail", 0.3))
+            part: {m: v * scale for m, v in NDCG.items()}
+            for part, scale in (("head", 2), ("middle", 1), ("tail", 0.3))
         },
         "candidate_recall": {"retriever": 0.9, "neighbours": 0.02, "trending": 0.01, "all": 0.94},
         "importances": {f"feature_{n}": 0.4 / 2**n for n in range(25)},
-        "learning_curves": {"towers": epochs, "ranker": [{"round": r, "validation": 0.3 + r / 999} for r in range(1, 60)]},
+        "learning_curves": {
+            "towers": epochs,
+            "ranker": [{"round": r, "validation": 0.3 + r / 999} for r in range(1, 60)],
+        },
         "audit": [
-            {"check": "No held-out event is older than what is learnt from.", "outcome": "held", "detail": "943 users"},
+            {
+                "check": "No held-out event is older than what is learnt from.",
+                "outcome": "held",
+                "detail": "943 users",
+            },
             {"check": "Nothing seen is recommended.", "outcome": "broken", "detail": "2 of 9430"},
         ],
         "examples": [example, example | {"user": "18"}],
         "fresh_users": fresh,
-        "new_items": {"n_items": 80, "n_users": 400, "recall@20": figure(0.2), "random": figure(0.012, 0.004)},
+        "new_items": {
+            "n_items": 80,
+            "n_users": 400,
+            "recall@20": figure(0.2),
+            "random": figure(0.012, 0.004),
+        },
         "seconds": {"towers": 23.6, "evaluation": 0.42},
         "seconds_total": 3725.0,
         "peak_memory_bytes": {"process": 794_845_184},
@@ -176,7 +203,10 @@ def test_a_full_report_has_every_section_in_order() -> None:
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
     """No address but the names of the XML vocabularies, no script, nothing linked or loaded."""
     text = page.render(full())
-    assert set(re.findall(r"https?://[^\"'\s<]*", text)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"'\s<]*", text)) == {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     assert not {"script", "link", "img", "iframe", "image"} & set(read(text).tags)
     assert "@import" not in text
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
@@ -204,7 +234,11 @@ def test_the_headline_admits_a_tie_and_a_loss() -> None:
     """An interval with zero in it is said to include it, and less is not called more."""
     report = minimal()
     report["methods"]["two_stage"]["ndcg@10"] = figure(0.152)
-    report["paired"] = {"two_stage": {"recent_ease": {"difference": -0.008, "low": -0.02, "high": 0.004, "p_value": 0.2}}}
+    report["paired"] = {
+        "two_stage": {
+            "recent_ease": {"difference": -0.008, "low": -0.02, "high": 0.004, "p_value": 0.2}
+        }
+    }
     assert page.headline(report) == (
         "The two-stage recommender reaches an NDCG@10 of 0.1520 (95% interval 0.1420 to 0.1620): 5.0% less than recent_ease, "
         "the strongest baseline, at 0.1600. The 95% interval of the difference user by user, −0.0200 to 0.0040, includes zero: "  # noqa: RUF001
@@ -221,9 +255,13 @@ def test_a_report_of_methods_alone_has_no_empty_sections() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 @pytest.mark.parametrize("empty", ["absent", "none", "empty"])
-def test_any_section_may_be_missing(section: str, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_section_may_be_missing(
+    section: str, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each section but the methods can be absent, None or empty, and the others stay."""
-    monkeypatch.setattr(page, "_svg", lambda *_, **__: Markup("<svg></svg>"))  # drawing takes most of the time
+    monkeypatch.setattr(
+        page, "_svg", lambda *_, **__: Markup("<svg></svg>")
+    )  # drawing takes most of the time
     report = full()
     kind = type(report[section])
     report |= {section: None if empty == "none" else kind()}
@@ -274,7 +312,9 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
-def test_a_failing_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_write_leaves_the_old_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that fails leaves the page that was there, and no draft."""
 
     def fail(_handle: int) -> None:
@@ -290,7 +330,14 @@ def test_a_failing_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.42, "0.42 s"), (12.34, "12.3 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, page.DASH)]
+    ("seconds", "said"),
+    [
+        (0.42, "0.42 s"),
+        (12.34, "12.3 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (None, page.DASH),
+    ],
 )
 def test_a_time_is_told_in_its_own_size(seconds: float | None, said: str) -> None:
     """Seconds, minutes or hours, whichever a reader would say."""
@@ -299,4 +346,9 @@ def test_a_time_is_told_in_its_own_size(seconds: float | None, said: str) -> Non
 
 def test_no_p_value_is_called_zero() -> None:
     """A p-value below what is printed is said to be below it."""
-    assert [page.p_value(p) for p in (0.0, 0.00004, 0.0312, None)] == ["< 0.0001", "< 0.0001", "0.0312", page.DASH]
+    assert [page.p_value(p) for p in (0.0, 0.00004, 0.0312, None)] == [
+        "< 0.0001",
+        "< 0.0001",
+        "0.0312",
+        page.DASH,
+    ]

@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batch import precompute
-from batch.precompute import missing_shards, read_shards, user_record, write_shards, write_shards_by
-from recsys.bundle import Bundle
-from recsys.bundle import load as load_bundle
-from recsys.catalogue import AttributeVocabulary, Catalogue, Dataset
-from recsys.events import HISTORY_LENGTH, Events, states_at
-from recsys.pipeline import recommend
-from recsys.wire import UserRecord, unpack_list
+from shortlist.batch import precompute
+from shortlist.batch.precompute import (
+    missing_shards,
+    read_shards,
+    user_record,
+    write_shards,
+    write_shards_by,
+)
+from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.bundle import load as load_bundle
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
+from shortlist.recsys.models.interactions import HISTORY_LENGTH, Events, states_at
+from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.store.records import UserRecord, unpack_list
 
 LENGTH = 20
 
@@ -44,33 +50,51 @@ class Progress:
 
 def test_all_shards_of_an_empty_directory(tmp_path: Path, small_shards: None) -> None:
     """Shards follow each other without a gap, and the last holds what is left."""
-    assert missing_shards(tmp_path / "new", "v1", 150) == [range(64), range(64, 128), range(128, 150)]
+    assert missing_shards(tmp_path / "new", "v1", 150) == [
+        range(64),
+        range(64, 128),
+        range(128, 150),
+    ]
     assert missing_shards(tmp_path / "new", "v1", 0) == []
 
 
 def test_missing_shards(tmp_path: Path, small_shards: None) -> None:
     """A shard that is there is not computed again; drafts do not count; other versions' shards go, alike or not."""
-    for name in ("v1-000000064.msgpack", "v1-000000000.draft", "v0-000000000.msgpack", "v10-000000128.msgpack"):
+    for name in (
+        "v1-000000064.msgpack",
+        "v1-000000000.draft",
+        "v0-000000000.msgpack",
+        "v10-000000128.msgpack",
+    ):
         (tmp_path / name).write_bytes(b"")
     assert missing_shards(tmp_path, "v1", 150) == [range(64), range(128, 150)]
     assert [path.name for path in tmp_path.glob("*.msgpack")] == ["v1-000000064.msgpack"]
 
 
-def test_lists_are_the_pipelines(bundle: Bundle, published, tmp_path: Path, small_shards: None) -> None:
+def test_lists_are_the_pipelines(
+    bundle: Bundle, published, tmp_path: Path, small_shards: None
+) -> None:
     """Every user has the list that the pipeline gives, in the users' order, whatever the shard."""
     progress, dataset = Progress(), published.dataset
     write_shards(bundle, dataset, tmp_path, LENGTH, progress)
     told = list(read_shards(tmp_path))
     assert [one.user_id for one in told] == list(dataset.user_ids)
     offsets = dataset.events.offsets()
-    found = recommend(bundle.model, states_at(dataset.events, offsets[:-1], offsets[1:], dataset.attributes), LENGTH)
+    found = recommend(
+        bundle.model,
+        states_at(dataset.events, offsets[:-1], offsets[1:], dataset.attributes),
+        LENGTH,
+    )
     for user, one in enumerate(told):
         record = unpack_list(one.packed)
         rows = found.items[user][found.items[user] >= 0]
         assert record.rows == tuple(rows)
         assert record.scores == tuple(found.scores[user, : len(rows)].astype(np.float16).tolist())
         assert record.n_events == one.record.n_events == offsets[user + 1] - offsets[user]
-        assert (record.created_at, record.as_of) == (bundle.manifest["created_at"], dataset.events.time.max())
+        assert (record.created_at, record.as_of) == (
+            bundle.manifest["created_at"],
+            dataset.events.time.max(),
+        )
     assert progress.shares == [64 / dataset.events.n_users, 128 / dataset.events.n_users, 1.0]
 
 
@@ -116,24 +140,47 @@ def test_several_processes(bundle: Bundle, published, tmp_path: Path) -> None:
 def _dataset(items: list[int], weights: list[float]) -> Dataset:
     n, n_items = len(items), max(items) + 1
     events = Events(
-        np.zeros(n, np.int32), np.array(items, np.int32), np.arange(n) + 100, np.array(weights, np.float32), 1, n_items
+        np.zeros(n, np.int32),
+        np.array(items, np.int32),
+        np.arange(n) + 100,
+        np.array(weights, np.float32),
+        1,
+        n_items,
     )
     ids = tuple(f"i{row}" for row in range(n_items))
-    catalogue = Catalogue(ids, ids, ((),) * n_items, (), np.empty((n_items, 0), np.float32), np.full(n_items, np.nan, np.float32))
-    vocabulary = AttributeVocabulary(("age", "region"), ({"0": 0, "1": 1}, {"north": 2}), ((30.0,), None))
-    return Dataset(events, catalogue, ("u",), np.array([[1, 2]], np.int32), vocabulary, "fingerprint")
+    catalogue = Catalogue(
+        ids,
+        ids,
+        ((),) * n_items,
+        (),
+        np.empty((n_items, 0), np.float32),
+        np.full(n_items, np.nan, np.float32),
+    )
+    vocabulary = AttributeVocabulary(
+        ("age", "region"), ({"0": 0, "1": 1}, {"north": 2}), ((30.0,), None)
+    )
+    return Dataset(
+        events, catalogue, ("u",), np.array([[1, 2]], np.int32), vocabulary, "fingerprint"
+    )
 
 
 def _record(dataset: Dataset) -> UserRecord:
     events = dataset.events
-    return user_record(dataset, states_at(events, events.offsets()[:-1], events.offsets()[1:], dataset.attributes), 0, 0)
+    return user_record(
+        dataset,
+        states_at(events, events.offsets()[:-1], events.offsets()[1:], dataset.attributes),
+        0,
+        0,
+    )
 
 
 def test_record_of_a_short_history() -> None:
     """A user's record holds their events oldest first, weights where given, and attributes that encode alike."""
     record = _record(_dataset([2, 0, 1], [5.0, np.nan, 1.5]))
     attributes = {"age": 30.0, "region": "north"}
-    assert record == UserRecord(("i2", "i0", "i1"), (100, 101, 102), (5.0, None, 1.5), 3, (), attributes)
+    assert record == UserRecord(
+        ("i2", "i0", "i1"), (100, 101, 102), (5.0, None, 1.5), 3, (), attributes
+    )
 
 
 def test_record_of_a_long_history() -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.evaluation.proportions import newcombe, wilson
+from shortlist.recsys.evaluation.proportions import newcombe, wilson
 
 
 @pytest.mark.parametrize(
     ("hits", "trials", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
 )
-def test_the_score_interval_is_the_published_one(hits: int, trials: int, low: float, high: float) -> None:
+def test_the_score_interval_is_the_published_one(
+    hits: int, trials: int, low: float, high: float
+) -> None:
     """Table I, method 3, of Newcombe's comparison of intervals of one proportion."""
     assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
 
@@ -25,9 +32,15 @@ def test_without_a_trial_anything_is_possible() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "low", "high"),
-    [((56, 70, 48, 80), 0.0524, 0.3339), ((9, 10, 3, 10), 0.1705, 0.8090), ((5, 56, 0, 29), -0.0381, 0.1926)],
+    [
+        ((56, 70, 48, 80), 0.0524, 0.3339),
+        ((9, 10, 3, 10), 0.1705, 0.8090),
+        ((5, 56, 0, 29), -0.0381, 0.1926),
+    ],
 )
-def test_the_interval_of_a_difference_is_the_published_one(counts: tuple[int, int, int, int], low: float, high: float) -> None:
+def test_the_interval_of_a_difference_is_the_published_one(
+    counts: tuple[int, int, int, int], low: float, high: float
+) -> None:
     """Table II, method 10, of Newcombe's comparison of intervals of differences."""
     assert newcombe(*counts) == pytest.approx((low, high), abs=5e-5)
 
@@ -37,6 +50,11 @@ def test_the_intervals_hold_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(3)
     hits, other = rng.binomial(400, 0.1, 1000), rng.binomial(300, 0.06, 1000)
     inside = [low <= 0.1 <= high for low, high in (wilson(int(h), 400) for h in hits)]
-    apart = [low <= 0.04 <= high for low, high in (newcombe(int(h), 400, int(o), 300) for h, o in zip(hits, other, strict=True))]
+    apart = [
+        low <= 0.04 <= high
+        for low, high in (
+            newcombe(int(h), 400, int(o), 300) for h, o in zip(hits, other, strict=True)
+        )
+    ]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
     assert np.mean(apart) == pytest.approx(0.95, abs=0.02)

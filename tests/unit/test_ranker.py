@@ -6,10 +6,10 @@ import lightgbm
 import numpy as np
 import pytest
 
-from recsys import ranker as module
-from recsys.errors import BundleMismatch, CorruptArtefact
-from recsys.features import FEATURES
-from recsys.ranker import Ranker, stamp
+from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
+from shortlist.recsys.models import ranker as module
+from shortlist.recsys.models.features import FEATURES
+from shortlist.recsys.models.ranker import Ranker, stamp
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_handler.rate_limit import RateLimit
+from shortlist.lambda_handler.rate_limit import RateLimit
 
 
 class Clock:

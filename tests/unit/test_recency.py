@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from recsys.evaluation import recency
-from recsys.evaluation.baselines import (
+from shortlist.recsys.evaluation import recency
+from shortlist.recsys.evaluation.baselines import (
     ItemWeights,
     ease_weights,
     fit_ease,
@@ -17,7 +17,7 @@ from recsys.evaluation.baselines import (
     item_knn_weights,
     plain,
 )
-from recsys.evaluation.recency import (
+from shortlist.recsys.evaluation.recency import (
     HALF_LIVES,
     UNTRIED,
     FitWeights,
@@ -27,8 +27,15 @@ from recsys.evaluation.recency import (
     fit_recent_item_knn,
     recent,
 )
-from recsys.events import Events, Float32, Int32, Recommend, UserStates, states_at
-from recsys.ties import cuts_before_last
+from shortlist.recsys.models.interactions import (
+    Events,
+    Float32,
+    Int32,
+    Recommend,
+    UserStates,
+    states_at,
+)
+from shortlist.recsys.models.ties import cuts_before_last
 
 N = 40
 Fit = Callable[[Events, np.random.Generator], Recommend]
@@ -37,14 +44,25 @@ Fit = Callable[[Events, np.random.Generator], Recommend]
 def events_of(histories: list[list[int]], n_items: int = N) -> Events:
     users = np.repeat(np.arange(len(histories)), [len(h) for h in histories]).astype(np.int32)
     items = np.array([i for h in histories for i in h], np.int32)
-    return Events(users, items, np.arange(len(items)), np.full(len(items), np.nan, np.float32), len(histories), n_items)
+    return Events(
+        users,
+        items,
+        np.arange(len(items)),
+        np.full(len(items), np.nan, np.float32),
+        len(histories),
+        n_items,
+    )
 
 
 def moving(rng: np.random.Generator) -> Events:
     """Users who have many items of one half of the catalogue and then a few of the other."""
     histories = []
     for user in range(300):
-        old, new = (np.arange(0, 20), np.arange(20, 40)) if user % 2 else (np.arange(20, 40), np.arange(0, 20))
+        old, new = (
+            (np.arange(0, 20), np.arange(20, 40))
+            if user % 2
+            else (np.arange(20, 40), np.arange(0, 20))
+        )
         histories.append([*rng.permutation(old)[:8].tolist(), *rng.permutation(new)[:4].tolist()])
     return events_of(histories)
 
@@ -60,7 +78,10 @@ def drifted(rng: np.random.Generator) -> tuple[Events, Int32]:
 
 def checkerboard(rng: np.random.Generator) -> list[list[int]]:
     """User u has all items of their own parity, but for the one at u itself, in some order."""
-    return [rng.permutation([i for i in range(N) if i % 2 == u % 2 and i != u % N]).tolist() for u in range(2 * N)]
+    return [
+        rng.permutation([i for i in range(N) if i % 2 == u % 2 and i != u % N]).tolist()
+        for u in range(2 * N)
+    ]
 
 
 def whole_states(events: Events) -> UserStates:
@@ -92,7 +113,10 @@ def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: Fit) 
 @WEIGHTS
 def test_where_tastes_move_the_past_is_soon_forgotten(weights: FitWeights) -> None:
     """The shortest half-life is found."""
-    assert best_half_life(moving(np.random.default_rng(0)), weights, np.random.default_rng(1)) == HALF_LIVES[0]
+    assert (
+        best_half_life(moving(np.random.default_rng(0)), weights, np.random.default_rng(1))
+        == HALF_LIVES[0]
+    )
 
 
 @FITS
@@ -134,7 +158,9 @@ def test_an_item_weighs_by_its_newest_event_in_the_window() -> None:
     assert rows[[2, 3, 5]].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0])
 
 
-def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each user's last event is held out of state and weights; who ends on a repeat, or has one event, judges nothing."""
     events = events_of([[1, 2, 3], [4, 5, 4], [6], [7, 8]], 10)
     asked: list[UserStates] = []
@@ -154,7 +180,9 @@ def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(monkeypatch: p
     monkeypatch.setattr(recency, "recent", spied)
     best_half_life(events, fit, np.random.default_rng(0))
     assert [past.item.tolist() for past in fitted] == [[1, 2, 4, 5, 6, 7]]
-    assert [[states.seen(u).tolist() for u in range(len(states))] for states in asked] == [[[1, 2], [7]]] * len(HALF_LIVES)
+    assert [[states.seen(u).tolist() for u in range(len(states))] for states in asked] == [
+        [[1, 2], [7]]
+    ] * len(HALF_LIVES)
 
 
 def test_no_more_users_than_stated_judge_the_half_life(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +193,10 @@ def test_no_more_users_than_stated_judge_the_half_life(monkeypatch: pytest.Monke
     truths = [recency._truth(events, cut, np.random.default_rng(1)) for _ in range(2)]
     assert len(truths[0]) == 20
     assert truths[0].users.tolist() == truths[1].users.tolist()
-    once, again = (fit_recent_item_knn(events, np.random.default_rng(1))(whole_states(events), 10) for _ in range(2))
+    once, again = (
+        fit_recent_item_knn(events, np.random.default_rng(1))(whole_states(events), 10)
+        for _ in range(2)
+    )
     assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
 
 
@@ -193,16 +224,26 @@ def test_weights_that_exist_are_not_fitted_again(fit: Fit, monkeypatch: pytest.M
 
 def test_where_nobody_can_judge_the_half_life_is_the_stated_one() -> None:
     """Users of one event leave nothing to hold out, and nothing breaks, nor in an empty world."""
-    assert best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0)) == UNTRIED
+    assert (
+        best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0)) == UNTRIED
+    )
     for fit in (fit_recent_item_knn, recent_ease):
-        assert fit(events_of([], 0), np.random.default_rng(0))(state_of([]), 2)[0].tolist() == [[-1, -1]]
+        assert fit(events_of([], 0), np.random.default_rng(0))(state_of([]), 2)[0].tolist() == [
+            [-1, -1]
+        ]
 
 
 def test_a_large_catalogue_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the half-life is the stated one, and above EASE's own there is no method."""
-    monkeypatch.setattr("recsys.evaluation.recency.LARGE_CATALOGUE", N - 1)
-    assert best_half_life(moving(np.random.default_rng(0)), item_knn_weights, np.random.default_rng(1)) == UNTRIED
-    assert fit_recent_ease(moving(np.random.default_rng(0)), np.random.default_rng(1), max_items=N - 1) is None
+    monkeypatch.setattr("shortlist.recsys.evaluation.recency.LARGE_CATALOGUE", N - 1)
+    assert (
+        best_half_life(moving(np.random.default_rng(0)), item_knn_weights, np.random.default_rng(1))
+        == UNTRIED
+    )
+    assert (
+        fit_recent_ease(moving(np.random.default_rng(0)), np.random.default_rng(1), max_items=N - 1)
+        is None
+    )
 
 
 def test_recent_popularity_ranks_by_the_latest_tenth_then_by_all() -> None:

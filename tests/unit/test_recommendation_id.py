@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_handler.schemas import Source
-from recsys.recommendation_id import SOURCES, Origin, new_id, origin_of
+from shortlist.lambda_handler.schemas import Source
+from shortlist.recsys.store.recommendation_id import SOURCES, Origin, new_id, origin_of
 
 
 @given(
-    st.text(string.ascii_letters + string.digits + "-.:_", min_size=1, max_size=120), st.sampled_from(SOURCES), st.floats(0, 4e9)
+    st.text(string.ascii_letters + string.digits + "-.:_", min_size=1, max_size=120),
+    st.sampled_from(SOURCES),
+    st.floats(0, 4e9),
 )
 def test_release_source_and_day_come_back(version: str, source: str, seconds: float) -> None:
     """From an id that can stand in a URL and in an event."""

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import pytest
 
-from recsys.errors import InvalidSettings
-from recsys.redis_url import RedisAddress, parse_redis_url
-from recsys.settings import Settings
-from recsys.store import open_store
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.redis import open_store
+from shortlist.recsys.store.redis_url import RedisAddress, parse_redis_url
 
 SECRET = "s3cr3t"  # noqa: S105 - no one's
 UNDERSTOOD = {
@@ -23,7 +23,13 @@ UNDERSTOOD = {
     "redis://h:1/0?cluster=true": RedisAddress("h", 1, cluster=True),
     "redis://h?cluster=false": RedisAddress("h"),
     "redis://[::1]": RedisAddress("::1"),
-    "rediss://u:p@[2001:db8::1]:7000": RedisAddress("2001:db8::1", 7000, tls=True, username="u", password="p"),  # noqa: S106
+    "rediss://u:p@[2001:db8::1]:7000": RedisAddress(
+        "2001:db8::1",
+        7000,
+        tls=True,
+        username="u",
+        password="p",  # noqa: S106
+    ),
     "redis://:p@h:1": RedisAddress("h", 1, password="p"),  # noqa: S106
     "redis://u@h": RedisAddress("h", username="u"),
     "redis://u:p%23%2F%40%3F%25@h": RedisAddress("h", username="u", password="p#/@?%"),  # noqa: S106
@@ -34,11 +40,20 @@ UNDERSTOOD = {
         "c.example", tls=True, cluster=True, username="u", iam_cache="my-cache"
     ),
     "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=false&client_name=a%20b": RedisAddress(
-        "h", tls=True, options={"ssl_cert_reqs": "none", "ssl_check_hostname": False, "client_name": "a b"}
+        "h",
+        tls=True,
+        options={"ssl_cert_reqs": "none", "ssl_check_hostname": False, "client_name": "a b"},
     ),
-    "rediss://h?ssl_ca_certs=/etc/a+b.pem": RedisAddress("h", tls=True, options={"ssl_ca_certs": "/etc/a+b.pem"}),
+    "rediss://h?ssl_ca_certs=/etc/a+b.pem": RedisAddress(
+        "h", tls=True, options={"ssl_ca_certs": "/etc/a+b.pem"}
+    ),
     "unix:///tmp/a@b%23.sock": RedisAddress(path="/tmp/a@b#.sock"),  # noqa: S108 - a name
-    "unix://u:p@/run/valkey.sock?db=1": RedisAddress(path="/run/valkey.sock", database=1, username="u", password="p"),  # noqa: S106
+    "unix://u:p@/run/valkey.sock?db=1": RedisAddress(
+        path="/run/valkey.sock",
+        database=1,
+        username="u",
+        password="p",  # noqa: S106
+    ),
 }
 REFUSED = {
     f"redis://app:{SECRET}#cr/et@host": "percent-encode it as %23",
@@ -104,7 +119,11 @@ def test_what_is_understood(url) -> None:
 @pytest.mark.parametrize("url", REFUSED)
 def test_what_is_refused(url) -> None:
     """At the start, in one sentence with the remedy; neither it nor its traceback holds the password."""
-    for read in (parse_redis_url, lambda text: Settings.from_env({"REDIS_URL": text}), lambda text: open_store(text, "n", 50)):
+    for read in (
+        parse_redis_url,
+        lambda text: Settings.from_env({"REDIS_URL": text}),
+        lambda text: open_store(text, "n", 50),
+    ):
         with pytest.raises(InvalidSettings, match=f"^REDIS_URL .*{REFUSED[url]}") as refused:
             read(url)
         said = "".join(traceback.format_exception(refused.value))
@@ -134,6 +153,12 @@ def test_nothing_shows_the_password() -> None:
     """Not the settings, not the address, not a store's client and pool."""
     url = f"redis://app:{SECRET}@127.0.0.1:1"
     store = open_store(url, "n", 50)
-    shown = [Settings.from_env({"REDIS_URL": url}), parse_redis_url(url), store, store.redis, store.redis.connection_pool]
+    shown = [
+        Settings.from_env({"REDIS_URL": url}),
+        parse_redis_url(url),
+        store,
+        store.redis,
+        store.redis.connection_pool,
+    ]
     assert [part for part in shown if SECRET in repr(part)] == []
     store.close()

@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recsys.errors import BrokenMethod, InvalidInput
-from recsys.evaluation import report, resources
-from recsys.evaluation.metrics import ItemFacts
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Events, Float32, Int32, Recommend, UserStates, states_at
+from shortlist.recsys.errors import BrokenMethod, InvalidInput
+from shortlist.recsys.evaluation import report, resources
+from shortlist.recsys.evaluation.ranking_metrics import ItemFacts
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Float32,
+    Int32,
+    Recommend,
+    UserStates,
+    states_at,
+)
 
 N_ITEMS = 40
 
@@ -41,14 +49,21 @@ def always(*items: int) -> Recommend:
     def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
         rows = np.full((len(states), k), MISSING, np.int32)
         rows[:, : len(items)] = items
-        scores = np.where(rows == MISSING, -np.inf, -np.arange(k, dtype=np.float32)).astype(np.float32)
+        scores = np.where(rows == MISSING, -np.inf, -np.arange(k, dtype=np.float32)).astype(
+            np.float32
+        )
         return rows, scores
 
     return recommend
 
 
 def evaluated(methods: dict[str, Recommend], truth: Truth, **options: object) -> report.Report:
-    given = {"protocol": "leave-one-out", "facts": FACTS, "category_names": ("even", "odd"), "n_resamples": 200} | options
+    given = {
+        "protocol": "leave-one-out",
+        "facts": FACTS,
+        "category_names": ("even", "odd"),
+        "n_resamples": 200,
+    } | options
     return report.evaluate(methods, truth, rng=np.random.default_rng(0), **given)  # type: ignore[arg-type]
 
 
@@ -80,16 +95,26 @@ def test_the_report_has_the_documented_shape() -> None:
         },
         "paired": {"second": {}},
         "segments": {
-            "history length": [{"segment": "1-1", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}],
-            "favourite category": [{"segment": "odd", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}],
+            "history length": [
+                {"segment": "1-1", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}
+            ],
+            "favourite category": [
+                {"segment": "odd", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}
+            ],
         },
-        "popularity": {"head": {"second": 1.0}, "middle": {"second": None}, "tail": {"second": None}},
+        "popularity": {
+            "head": {"second": 1.0},
+            "middle": {"second": None},
+            "tail": {"second": None},
+        },
     }
 
 
 def test_methods_are_compared_user_by_user() -> None:
     """One method finds every first item, the other none: the difference is 1 and so are both ends, and its reverse -1."""
-    actual = evaluated({"good": always(0, 1), "bad": always(2, 3)}, truth_with([[0]] * 40))["paired"]
+    actual = evaluated({"good": always(0, 1), "bad": always(2, 3)}, truth_with([[0]] * 40))[
+        "paired"
+    ]
     assert actual == {
         "good": {"bad": {"difference": 1.0, "low": 1.0, "high": 1.0, "p_value": 1 / 2001}},
         "bad": {"good": {"difference": -1.0, "low": -1.0, "high": -1.0, "p_value": 1 / 2001}},
@@ -111,7 +136,9 @@ def test_segments_add_up_to_the_whole() -> None:
     bins = actual["segments"]["history length"]
     assert [(b["segment"], b["n_users"]) for b in bins] == [("1-1", 1), ("2-7", 1), ("8-9", 1)]
     assert [b["methods"]["m"]["value"] for b in bins] == [1.0, pytest.approx(1 / np.log2(3)), 0.0]
-    assert np.mean([b["methods"]["m"]["value"] for b in bins]) == pytest.approx(actual["methods"]["m"]["ndcg@10"]["value"])
+    assert np.mean([b["methods"]["m"]["value"] for b in bins]) == pytest.approx(
+        actual["methods"]["m"]["ndcg@10"]["value"]
+    )
 
 
 def test_a_catalogue_without_categories_has_no_such_segment(tmp_path: Path) -> None:
@@ -127,8 +154,14 @@ def test_a_catalogue_without_categories_has_no_such_segment(tmp_path: Path) -> N
 def test_recall_is_told_by_popularity() -> None:
     """Items 0, 1 and 2 hold a third of the pairs each: the first two are found whenever held out, and the third never."""
     facts = replace(FACTS, users=np.array([4, 4, 4, *[0] * (N_ITEMS - 3)]))
-    actual = evaluated({"m": always(0, 1), "n": always(1)}, truth_with([[0, 1], [0], [2, 30]]), facts=facts)
-    expected = {"head": {"m": 1.0, "n": 0.0}, "middle": {"m": 1.0, "n": 1.0}, "tail": {"m": 0.0, "n": 0.0}}
+    actual = evaluated(
+        {"m": always(0, 1), "n": always(1)}, truth_with([[0, 1], [0], [2, 30]]), facts=facts
+    )
+    expected = {
+        "head": {"m": 1.0, "n": 0.0},
+        "middle": {"m": 1.0, "n": 1.0},
+        "tail": {"m": 0.0, "n": 0.0},
+    }
     assert actual["popularity"] == expected
 
 
@@ -162,7 +195,11 @@ def test_intervals_surround_their_values() -> None:
         ends = figures[metric]["low"], figures[metric]["high"]
         slack = 1e-12  # means of equal numbers differ in the last place
         assert 0 <= ends[0] <= figures[metric]["value"] + slack
-        assert figures[metric]["value"] <= ends[1] + slack <= (3 if metric == "novelty@10" else 1) + 2 * slack
+        assert (
+            figures[metric]["value"]
+            <= ends[1] + slack
+            <= (3 if metric == "novelty@10" else 1) + 2 * slack
+        )
 
 
 def test_methods_are_resampled_alike() -> None:
@@ -180,7 +217,12 @@ def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "report.json").read_text())
     nothing = {"value": None, "low": None, "high": None}
     assert written["methods"]["m"] == {**dict.fromkeys(report.METRICS, nothing), "n_users": 0}
-    assert written["paired"]["m"]["n"] == {"difference": None, "low": None, "high": None, "p_value": None}
+    assert written["paired"]["m"]["n"] == {
+        "difference": None,
+        "low": None,
+        "high": None,
+        "p_value": None,
+    }
     assert written["segments"] == {"history length": [], "favourite category": []}
     assert written["popularity"]["head"] == {"m": None, "n": None}
     assert "none" in rendered(empty)
@@ -188,7 +230,9 @@ def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
 
 def test_a_method_that_recommends_a_seen_item_stops_the_evaluation() -> None:
     """The figures of such a method would be lies."""
-    with pytest.raises(BrokenMethod, match="method 'm' gave user row 0 an item that the user has already seen"):
+    with pytest.raises(
+        BrokenMethod, match="method 'm' gave user row 0 an item that the user has already seen"
+    ):
         evaluated({"m": always(0, N_ITEMS - 1)}, truth_with([[1]]))
 
 
@@ -229,11 +273,19 @@ def test_candidate_recall_of_nothing_held_out_is_unknown() -> None:
 def test_the_json_has_no_literal_that_json_does_not_know(tmp_path: Path) -> None:
     """NaN and infinities become null, and numpy's numbers plain ones, at any depth."""
     path = tmp_path / "new" / "report.json"
-    report.write_json({"a": [np.float32(0.5), float("nan")], "b": {"c": np.int64(3), "d": np.array([np.inf, 1])}}, path)
-    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {"a": [0.5, None], "b": {"c": 3, "d": [None, 1]}}
+    report.write_json(
+        {"a": [np.float32(0.5), float("nan")], "b": {"c": np.int64(3), "d": np.array([np.inf, 1])}},
+        path,
+    )
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
+        "a": [0.5, None],
+        "b": {"c": 3, "d": [None, 1]},
+    }
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The old report stays whole and no draft stays behind."""
     path = tmp_path / "report.json"
     report.write_json({"old": 1}, path)

@@ -9,11 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from infra.sbom import FILE, Installed, bill, read_report, write
+from shortlist.infra.tools.sbom import FILE, Installed, bill, read_report, write
 
 REDIS = Installed("redis", "8.1.0", "ab" * 32, "MIT")
 CORE = Installed("pydantic_core", "2.50.4", "cd" * 32, None)
-TYPES = {"application", "framework", "library", "container", "platform", "operating-system", "device", "firmware", "file", "data"}
+TYPES = {
+    "application",
+    "framework",
+    "library",
+    "container",
+    "platform",
+    "operating-system",
+    "device",
+    "firmware",
+    "file",
+    "data",
+}
 
 
 @pytest.fixture
@@ -29,7 +40,10 @@ def test_it_has_what_the_specification_requires(package) -> None:
     write(package, [REDIS, CORE])
     told = json.loads((package / FILE).read_text())
     assert (told["bomFormat"], told["specVersion"], told["version"]) == ("CycloneDX", "1.6", 1)
-    assert re.fullmatch("urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", told["serialNumber"])
+    assert re.fullmatch(
+        "urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        told["serialNumber"],
+    )
     components = [told["metadata"]["component"], *told["components"]]
     assert all(c["type"] in TYPES and c["name"] for c in components)
     references = [c["bom-ref"] for c in components]

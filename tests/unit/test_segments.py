@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.evaluation import segments
-from recsys.evaluation.metrics import ItemFacts
-from recsys.evaluation.truth import Truth
-from recsys.events import MISSING, Events, UserStates, states_at
+from shortlist.recsys.evaluation import segments
+from shortlist.recsys.evaluation.ranking_metrics import ItemFacts
+from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
 
 
 def states_of(seen: list[list[int]], n_items: int) -> UserStates:
     users = np.repeat(np.arange(len(seen)), [len(s) for s in seen]).astype(np.int32)
     items = np.array([i for s in seen for i in s], np.int32)
-    events = Events(users, items, np.arange(len(items)), np.full(len(items), np.nan, np.float32), len(seen), n_items)
+    events = Events(
+        users,
+        items,
+        np.arange(len(items)),
+        np.full(len(items), np.nan, np.float32),
+        len(seen),
+        n_items,
+    )
     return states_at(events, events.offsets()[:-1], events.offsets()[1:])
 
 
@@ -64,7 +71,16 @@ def test_few_favourites_have_no_other() -> None:
 
 def test_thirds_hold_a_third_of_the_pairs_each() -> None:
     """Of twelve pairs, one item holds four, two hold two each, and four hold one each; an unknown item is of the tail."""
-    assert segments.popularity_thirds(np.array([1, 2, 4, 1, 2, 1, 1, 0])).tolist() == [2, 1, 0, 2, 1, 2, 2, 2]
+    assert segments.popularity_thirds(np.array([1, 2, 4, 1, 2, 1, 1, 0])).tolist() == [
+        2,
+        1,
+        0,
+        2,
+        1,
+        2,
+        2,
+        2,
+    ]
 
 
 def test_an_item_of_more_than_two_thirds_leaves_no_middle() -> None:

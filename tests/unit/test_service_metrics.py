@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
-from lambda_handler.metrics import MAX_SERIES, METRICS, Metrics
-from lambda_handler.observed import observed
+from shortlist.lambda_handler.metrics import MAX_SERIES, METRICS, Metrics
+from shortlist.lambda_handler.timed_store import observed
 from tests.exposition import parse, value
 
 
@@ -41,7 +41,10 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it() -> None:
     """A bound belongs to its bucket; what is beyond the last is in +Inf alone."""
     _, samples = parse(driven().text())
     name = "shortlist_recommend_seconds_bucket"
-    told = {bound: value(samples, name, le=bound) for bound in ("0.0005", "0.001", "0.01", "0.025", "10", "+Inf")}
+    told = {
+        bound: value(samples, name, le=bound)
+        for bound in ("0.0005", "0.001", "0.01", "0.025", "10", "+Inf")
+    }
     assert told == {"0.0005": 1, "0.001": 2, "0.01": 2, "0.025": 3, "10": 3, "+Inf": 4}
     assert value(samples, "shortlist_recommend_seconds_sum") == pytest.approx(99.0214)
 
@@ -61,7 +64,13 @@ def test_promtool_accepts_the_text() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed: apt-get install prometheus")
-    done = subprocess.run([promtool, "check", "metrics"], input=driven().text(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=driven().text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -182,9 +191,16 @@ def test_emf_and_prometheus_agree() -> None:
     _, samples = parse(metrics.text())
     sums: dict[tuple[str, str], float] = {}
     for name, _, labels, values in told:
-        key = (name if METRICS[name].kind == "counter" else f"{name}_sum", str(tuple(sorted(labels.items()))))
+        key = (
+            name if METRICS[name].kind == "counter" else f"{name}_sum",
+            str(tuple(sorted(labels.items()))),
+        )
         sums[key] = sums.get(key, 0) + (sum(values) if isinstance(values, list) else values)
-    expected = {(name, str(labels)): number for (name, labels), number in samples.items() if (name, str(labels)) in sums}
+    expected = {
+        (name, str(labels)): number
+        for (name, labels), number in samples.items()
+        if (name, str(labels)) in sums
+    }
     assert sums == pytest.approx(expected)
     assert len(sums) == 4
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.errors import InvalidSettings
-from recsys.settings import Settings
+from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.settings import Settings
 
 DEFAULTS = Settings(
     embedding_dim=64,
@@ -71,7 +71,13 @@ CHOICES = {
     "SHORTLIST_GATE": ("on", "off"),
     "SHORTLIST_LOG_USERS": ("on", "off"),
 }
-OTHERS = ("FAISS_N_PROBE", "REDIS_URL", "SHORTLIST_ARTEFACTS", "SHORTLIST_NAMESPACE", "SHORTLIST_BUNDLE_DIR")
+OTHERS = (
+    "FAISS_N_PROBE",
+    "REDIS_URL",
+    "SHORTLIST_ARTEFACTS",
+    "SHORTLIST_NAMESPACE",
+    "SHORTLIST_BUNDLE_DIR",
+)
 OPEN_ENDED = (
     "SHORTLIST_CORS_ORIGINS",
     "SHORTLIST_ADMIN_KEY",
@@ -108,7 +114,7 @@ def test_defaults() -> None:
 
 def test_every_setting_is_documented_and_tested() -> None:
     """Each field names its variable in the source, and this file knows every variable."""
-    source = Path(str(__import__("recsys.settings", fromlist=["_"]).__file__)).read_text()
+    source = Path(str(__import__("shortlist.recsys.settings", fromlist=["_"]).__file__)).read_text()
     assert set(re.findall(r'"""`([A-Z_]+)` \(', source)) == set(VARIABLES)
     assert len(VARIABLES) == len(dataclasses.fields(Settings))
 
@@ -117,11 +123,15 @@ def test_every_setting_is_documented_and_tested() -> None:
 @pytest.mark.parametrize("value", ["", "  "])
 def test_empty_is_not_unset(name: str, value: str) -> None:
     """A variable that is set to nothing is an error that says how to get the default."""
-    with pytest.raises(InvalidSettings, match=f"{name} is empty: give a value, or unset it for the default"):
+    with pytest.raises(
+        InvalidSettings, match=f"{name} is empty: give a value, or unset it for the default"
+    ):
         Settings.from_env({name: value})
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()]
+)
 def test_range(name: str, low: int, high: int) -> None:
     """Both limits of a range are allowed, and one beyond either is told with variable, value and rule."""
     room = {
@@ -131,7 +141,9 @@ def test_range(name: str, low: int, high: int) -> None:
     for allowed in (low, high):
         assert Settings.from_env(room | {name: str(allowed)}) is not None
     for refused in (low - 1, high + 1):
-        with pytest.raises(InvalidSettings, match=f"^{name}='{refused}': must be from {low} to {high}$"):
+        with pytest.raises(
+            InvalidSettings, match=f"^{name}='{refused}': must be from {low} to {high}$"
+        ):
             Settings.from_env({name: str(refused)})
 
 
@@ -152,9 +164,14 @@ def test_no_fraction(name: str) -> None:
 
 def test_fraction_of_a_second() -> None:
     """The trust in the release pointer may be a fraction of a second, or none at all."""
-    assert Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "0.25"}).release_cache_seconds == 0.25
+    assert (
+        Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "0.25"}).release_cache_seconds == 0.25
+    )
     assert Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "0"}).release_cache_seconds == 0.0
-    with pytest.raises(InvalidSettings, match=r"^SHORTLIST_RELEASE_CACHE_SECONDS='3601': must be from 0.0 to 3600.0$"):
+    with pytest.raises(
+        InvalidSettings,
+        match=r"^SHORTLIST_RELEASE_CACHE_SECONDS='3601': must be from 0.0 to 3600.0$",
+    ):
         Settings.from_env({"SHORTLIST_RELEASE_CACHE_SECONDS": "3601"})
 
 
@@ -162,18 +179,25 @@ def test_fraction_of_a_second() -> None:
 def test_choice(name: str, choices: tuple[str, ...]) -> None:
     """Each choice is allowed, and another word is told with the choices that there are."""
     assert len({repr(Settings.from_env({name: choice})) for choice in choices}) == len(choices)
-    with pytest.raises(InvalidSettings, match=f"^{name}='other': must be one of {', '.join(choices)}$"):
+    with pytest.raises(
+        InvalidSettings, match=f"^{name}='other': must be one of {', '.join(choices)}$"
+    ):
         Settings.from_env({name: "other"})
 
 
 def test_gate() -> None:
     """Only `off` opens the gate."""
-    assert [Settings.from_env({"SHORTLIST_GATE": word}).gate for word in ("on", "off")] == [True, False]
+    assert [Settings.from_env({"SHORTLIST_GATE": word}).gate for word in ("on", "off")] == [
+        True,
+        False,
+    ]
 
 
 def test_users_in_the_log() -> None:
     """Only `on` names them."""
-    assert [Settings.from_env({"SHORTLIST_LOG_USERS": word}).log_users for word in ("on", "off")] == [True, False]
+    assert [
+        Settings.from_env({"SHORTLIST_LOG_USERS": word}).log_users for word in ("on", "off")
+    ] == [True, False]
 
 
 def test_probes_are_bounded_by_lists() -> None:
@@ -187,25 +211,36 @@ def test_probes_are_bounded_by_lists() -> None:
 def test_a_list_is_no_longer_than_its_candidates() -> None:
     """The default follows; a stated length above is told with both values and what to do."""
     assert Settings.from_env({"TOP_K_CANDIDATES": "60"}).list_length == 60
-    assert Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "60"}).list_length == 60
+    assert (
+        Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "60"}).list_length
+        == 60
+    )
     told = "must be at most TOP_K_CANDIDATES, which is 60; lower the one, or raise the other"
     with pytest.raises(InvalidSettings, match=f"^SHORTLIST_LIST_LENGTH='61': {told}$"):
         Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "61"})
 
 
-@pytest.mark.parametrize("url", ["redis://a:1", "rediss://a:1/0", "unix:///tmp/s", "redis://a:1?cluster=true"])
+@pytest.mark.parametrize(
+    "url", ["redis://a:1", "rediss://a:1/0", "unix:///tmp/s", "redis://a:1?cluster=true"]
+)
 def test_redis_url(url: str) -> None:
     """Plain, encrypted and local addresses are taken as they are."""
     assert Settings.from_env({"REDIS_URL": url}).redis_url == url
 
 
 @pytest.mark.parametrize(
-    ("url", "scheme"), [("localhost:6379", "none"), ("http://user:secret@localhost", "http"), ("redis:localhost", "none")]
+    ("url", "scheme"),
+    [
+        ("localhost:6379", "none"),
+        ("http://user:secret@localhost", "http"),
+        ("redis:localhost", "none"),
+    ],
 )
 def test_no_redis_url(url: str, scheme: str) -> None:
     """Any other scheme is told with those that there are; the rest of the URL, which may hold a password, is not."""
     with pytest.raises(
-        InvalidSettings, match=f"^REDIS_URL has scheme '{scheme}': must start with one of redis://, rediss://, unix://$"
+        InvalidSettings,
+        match=f"^REDIS_URL has scheme '{scheme}': must start with one of redis://, rediss://, unix://$",
     ):
         Settings.from_env({"REDIS_URL": url})
 
@@ -217,14 +252,22 @@ def test_others_are_ignored() -> None:
 
 @pytest.mark.parametrize(
     ("text", "origins"),
-    [("*", ("*",)), ("https://a.example, http://localhost:3000", ("https://a.example", "http://localhost:3000"))],
+    [
+        ("*", ("*",)),
+        (
+            "https://a.example, http://localhost:3000",
+            ("https://a.example", "http://localhost:3000"),
+        ),
+    ],
 )
 def test_origins(text: str, origins: tuple[str, ...]) -> None:
     """One origin or several, with commas between."""
     assert Settings.from_env({"SHORTLIST_CORS_ORIGINS": text}).cors_origins == origins
 
 
-@pytest.mark.parametrize("text", ["a.example", "https://a.example/", "https://a.example,", "https://*.example"])
+@pytest.mark.parametrize(
+    "text", ["a.example", "https://a.example/", "https://a.example,", "https://*.example"]
+)
 def test_no_origin(text: str) -> None:
     """What no browser sends as an origin would never match, and is told."""
     with pytest.raises(InvalidSettings, match=r"SHORTLIST_CORS_ORIGINS has .*must be"):
@@ -244,17 +287,27 @@ def test_a_key_is_long_and_never_shown() -> None:
 
 @pytest.mark.parametrize(
     ("text", "paths"),
-    [("rec", ("/rec",)), ("/rec/", ("/rec",)), ("prod, rec/prod/", ("/prod", "/rec/prod")), ("none", ())],
+    [
+        ("rec", ("/rec",)),
+        ("/rec/", ("/rec",)),
+        ("prod, rec/prod/", ("/prod", "/rec/prod")),
+        ("none", ()),
+    ],
 )
 def test_base_paths(text: str, paths: tuple[str, ...]) -> None:
     """With slashes around them or without, one or several."""
     assert Settings.from_env({"SHORTLIST_BASE_PATH": text}).base_paths == paths
 
 
-@pytest.mark.parametrize("path", ["v1", "/v1/rec", "health", "recommend", "", "rec//prod", "a b", "a%20b", "../x?", "réc"])
+@pytest.mark.parametrize(
+    "path",
+    ["v1", "/v1/rec", "health", "recommend", "", "rec//prod", "a b", "a%20b", "../x?", "réc"],
+)
 def test_no_base_path(path: str) -> None:
     """One that the API's own paths begin with, or that a gateway would write in several ways, is refused."""
-    with pytest.raises(InvalidSettings, match=r"^SHORTLIST_BASE_PATH has '.*': must be like rec or rec/prod"):
+    with pytest.raises(
+        InvalidSettings, match=r"^SHORTLIST_BASE_PATH has '.*': must be like rec or rec/prod"
+    ):
         Settings.from_env({"SHORTLIST_BASE_PATH": f"ok,{path}"})
 
 
@@ -281,7 +334,10 @@ def test_a_request_outlasts_its_waiting_for_redis() -> None:
     """The default follows Redis's timeout, and a request that could not wait for it is refused."""
     environ = {"SHORTLIST_REDIS_TIMEOUT_MS": "800"}
     assert Settings.from_env(environ).request_timeout_ms == 3200
-    assert Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1601"}).request_timeout_ms == 1601
+    assert (
+        Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1601"}).request_timeout_ms
+        == 1601
+    )
     rule = "must be more than 2 times SHORTLIST_REDIS_TIMEOUT_MS, which is 800; raise the one, or lower the other"
     with pytest.raises(InvalidSettings, match=f"^SHORTLIST_REQUEST_TIMEOUT_MS='1600': {rule}$"):
         Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1600"})

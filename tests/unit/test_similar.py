@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.neighbours import NEIGHBOURS, RELATIONS, Neighbours
-from recsys.similar import similar
+from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
+from shortlist.recsys.models.similar import similar
 
 N = 5
 UNIT = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)
@@ -41,4 +41,7 @@ def test_an_item_without_neighbours_has_the_nearest_vectors(together) -> None:
 
 def test_nothing_to_choose_from(together) -> None:
     """Every item may be excluded."""
-    assert [array.tolist() for array in similar(UNIT, together, 0, np.array([], np.int32))] == [[], []]
+    assert [array.tolist() for array in similar(UNIT, together, 0, np.array([], np.int32))] == [
+        [],
+        [],
+    ]

@@ -9,9 +9,17 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from recsys import skew
-from recsys.errors import CorruptArtefact, InvalidData
-from recsys.skew import compare, detect_training_serving_skew, histograms, judge, pack, tally, unpack
+from shortlist.recsys.errors import CorruptArtefact, InvalidData
+from shortlist.recsys.monitoring import skew
+from shortlist.recsys.monitoring.skew import (
+    compare,
+    detect_training_serving_skew,
+    histograms,
+    judge,
+    pack,
+    tally,
+    unpack,
+)
 
 
 def table(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
@@ -22,7 +30,9 @@ def table(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
         "heavy": rng.standard_t(1.5, rows),
         "mostly_zero": np.where(rng.random(rows) < 0.95, 0, rng.exponential(size=rows)),
         "counts": rng.poisson(3, rows),
-        "text": np.array(["drama", "comedy", "western"], object)[rng.choice(3, rows, p=(0.6, 0.3, 0.1))],
+        "text": np.array(["drama", "comedy", "western"], object)[
+            rng.choice(3, rows, p=(0.6, 0.3, 0.1))
+        ],
         "ids": rng.integers(0, 100_000, rows),
         "nulls": nulls,
         "rare": rng.random(rows) < 0.003,
@@ -38,19 +48,30 @@ def pair(rows: int = 1000) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
 
 @pytest.mark.parametrize(
     ("train", "serving", "runs"),
-    [(100, 100, 300), (1000, 1000, 150), (100, 10_000, 100), (10_000, 100, 100), (20_000, 20_000, 10)],
+    [
+        (100, 100, 300),
+        (1000, 1000, 150),
+        (100, 10_000, 100),
+        (10_000, 100, 100),
+        (20_000, 20_000, 10),
+    ],
 )
 def test_identical_distributions_are_not_flagged(train: int, serving: int, runs: int) -> None:
     """At most one run in a hundred flags anything, whatever the sizes of the two sides."""
     rng = np.random.default_rng(11)
-    flagged = [detect_training_serving_skew(table(rng, train), table(rng, serving)).skew_detected for _ in range(runs)]
+    flagged = [
+        detect_training_serving_skew(table(rng, train), table(rng, serving)).skew_detected
+        for _ in range(runs)
+    ]
     assert sum(flagged) <= runs // 100
 
 
 def test_a_million_rows_do_not_make_a_trifle_matter() -> None:
     """A shift by a fiftieth of a standard deviation is certain at a million rows, and still not worth a flag."""
     rng = np.random.default_rng(3)
-    found = detect_training_serving_skew(rng.normal(size=1_000_000), rng.normal(0.02, size=1_000_000))
+    found = detect_training_serving_skew(
+        rng.normal(size=1_000_000), rng.normal(0.02, size=1_000_000)
+    )
     assert found.p_value["0"] < 1e-6
     assert not found.skew_detected
     assert found.feature_kl["0"] < 0.001
@@ -75,13 +96,17 @@ def test_a_flood_of_nulls_is_flagged() -> None:
     assert detect_training_serving_skew(train, serving).flagged_features == ("bell",)
 
 
-@pytest.mark.parametrize(("feature", "new"), [("text", "musical"), ("counts", 99), ("rare", None), ("heavy", np.inf)])
+@pytest.mark.parametrize(
+    ("feature", "new"), [("text", "musical"), ("counts", 99), ("rare", None), ("heavy", np.inf)]
+)
 def test_a_new_value_is_flagged(feature: str, new: object) -> None:
     """One row in ten has a value that the training never had."""
     train, serving = pair()
     values = serving[feature].astype(object) if new is None else serving[feature]
     values[::10] = new
-    assert detect_training_serving_skew(train, serving | {feature: values}).flagged_features == (feature,)
+    assert detect_training_serving_skew(train, serving | {feature: values}).flagged_features == (
+        feature,
+    )
 
 
 @pytest.mark.parametrize("rows", [100, 5000])
@@ -160,7 +185,9 @@ def test_the_g_test_is_scipys_after_leaving_out_the_worst_row() -> None:
         for cell in range(3):
             counts = np.stack([x, y])
             counts[side, cell] -= 1
-            expected.append(stats.chi2_contingency(counts, correction=False, lambda_="log-likelihood").pvalue)
+            expected.append(
+                stats.chi2_contingency(counts, correction=False, lambda_="log-likelihood").pvalue
+            )
     assert skew.homogeneity(x, y) == pytest.approx(max(expected), rel=1e-9)
 
 
@@ -175,17 +202,29 @@ def test_frames_arrays_and_mappings_agree() -> None:
     rng = np.random.default_rng(1)
     train, serving = rng.normal(size=(500, 2)), rng.normal(0.4, 1, size=(300, 2))
     matrix = detect_training_serving_skew(train, serving)
-    mapping = detect_training_serving_skew({"0": train[:, 0], "1": train[:, 1]}, {"1": serving[:, 1], "0": serving[:, 0]})
-    frame = detect_training_serving_skew(pl.DataFrame(train, ["0", "1"]), pl.DataFrame(serving, ["0", "1"]))
+    mapping = detect_training_serving_skew(
+        {"0": train[:, 0], "1": train[:, 1]}, {"1": serving[:, 1], "0": serving[:, 0]}
+    )
+    frame = detect_training_serving_skew(
+        pl.DataFrame(train, ["0", "1"]), pl.DataFrame(serving, ["0", "1"])
+    )
     assert matrix == mapping == frame
 
 
 def test_polars_nulls_are_nulls_in_every_type() -> None:
     """Integers, floats, booleans, text and moments with nulls: their last cell counts them."""
     moment = dt.datetime(2026, 8, 1, tzinfo=dt.UTC)
-    columns = {"int": [1, None], "float": [0.5, None], "bool": [True, None], "text": ["a", None], "time": [moment, None]}
+    columns = {
+        "int": [1, None],
+        "float": [0.5, None],
+        "bool": [True, None],
+        "text": ["a", None],
+        "time": [moment, None],
+    }
     made = histograms(pl.DataFrame({name: values * 20 for name, values in columns.items()}))
-    assert {name: h.design[-1] + h.counts[-1] for name, h in made.features.items()} == dict.fromkeys(columns, 20)
+    assert {
+        name: h.design[-1] + h.counts[-1] for name, h in made.features.items()
+    } == dict.fromkeys(columns, 20)
 
 
 def test_moments_are_compared_in_seconds_whatever_their_unit() -> None:
@@ -198,7 +237,10 @@ def test_moments_are_compared_in_seconds_whatever_their_unit() -> None:
 
 def test_text_where_numbers_were_is_unseen() -> None:
     """A feature that turned from numbers into text is flagged, not refused; and the other way round."""
-    numbers, text = np.random.default_rng(4).normal(size=300), np.array(["a", "b", "c"] * 100, object)
+    numbers, text = (
+        np.random.default_rng(4).normal(size=300),
+        np.array(["a", "b", "c"] * 100, object),
+    )
     assert detect_training_serving_skew(numbers, text).skew_detected
     assert detect_training_serving_skew(text, numbers).skew_detected
 
@@ -206,7 +248,9 @@ def test_text_where_numbers_were_is_unseen() -> None:
 def test_an_integer_is_the_float_of_the_same_value() -> None:
     """A column that lost its nulls, and with them its float type, is the same column."""
     values = np.random.default_rng(6).integers(0, 5, 2000)
-    assert not detect_training_serving_skew(values[:1000].astype(float), values[1000:]).skew_detected
+    assert not detect_training_serving_skew(
+        values[:1000].astype(float), values[1000:]
+    ).skew_detected
 
 
 def test_each_of_few_values_has_a_cell_and_rare_ones_share_that_of_the_unseen() -> None:
@@ -248,10 +292,14 @@ def test_tallies_add_up() -> None:
     made = histograms(train)
     first = tally(made, {name: column[:150] for name, column in serving.items()})
     second = tally(made, {name: column[150:] for name, column in serving.items()})
-    assert judge(made, {name: first[name] + second[name] for name in first}) == compare(made, serving)
+    assert judge(made, {name: first[name] + second[name] for name in first}) == compare(
+        made, serving
+    )
 
 
-@pytest.mark.parametrize("packed", [b"", b"\xc1", pack(histograms(np.arange(30.0)))[:-1], b"\x93\x01\x02\x91\x01"])
+@pytest.mark.parametrize(
+    "packed", [b"", b"\xc1", pack(histograms(np.arange(30.0)))[:-1], b"\x93\x01\x02\x91\x01"]
+)
 def test_corrupt_histograms_are_refused(packed: bytes) -> None:
     """What is cut short or something else is not read."""
     with pytest.raises(CorruptArtefact, match="publish the release again"):

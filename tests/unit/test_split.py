@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batch import cold_start
-from recsys.errors import InvalidData, InvalidInput
-from recsys.events import Events, states_at
-from recsys.ties import is_drawn, steps_of, tied_share
-from recsys.training import lambdamart, two_tower
-from recsys.training.fit import label_cuts
-from recsys.training.split import before, cuts
+from shortlist.batch import cold_start
+from shortlist.recsys.errors import InvalidData, InvalidInput
+from shortlist.recsys.models.interactions import Events, states_at
+from shortlist.recsys.models.ties import is_drawn, steps_of, tied_share
+from shortlist.recsys.training import lambdamart, two_tower
+from shortlist.recsys.training.fit import label_cuts
+from shortlist.recsys.training.split import before, cuts
 
 
 def events_of(lengths: list[int], times: list[int] | None = None) -> Events:
@@ -20,7 +20,14 @@ def events_of(lengths: list[int], times: list[int] | None = None) -> Events:
     user = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
     item = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
     time = np.arange(n) if times is None else np.array(times)
-    return Events(user, item, time.astype(np.int64), np.full(n, np.nan, np.float32), len(lengths), max(lengths))
+    return Events(
+        user,
+        item,
+        time.astype(np.int64),
+        np.full(n, np.nan, np.float32),
+        len(lengths),
+        max(lengths),
+    )
 
 
 def test_leave_one_out_holds_out_the_last_event() -> None:
@@ -81,7 +88,9 @@ def test_the_last_tenth_ends_at_the_border_of_a_tie() -> None:
 def test_all_events_of_one_time_have_no_moment_to_cut_at() -> None:
     """The error names the time, the rule and what to use."""
     events = events_of([3, 2], [7] * 5)
-    with pytest.raises(InvalidData, match=r"all 5 events share one time \(7\).*use leave-one-out or last-10pct"):
+    with pytest.raises(
+        InvalidData, match=r"all 5 events share one time \(7\).*use leave-one-out or last-10pct"
+    ):
         cuts(events, "time")
 
 
@@ -119,7 +128,9 @@ def test_times_that_are_positions_are_cut_as_ever(protocol) -> None:
 def spied(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The windows that the ranker's groups are asked for, in place of the groups."""
     windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    monkeypatch.setattr(lambdamart, "_grouped", lambda _m, _e, _a, found, _p, _r: windows.append(found))
+    monkeypatch.setattr(
+        lambdamart, "_grouped", lambda _m, _e, _a, found, _p, _r: windows.append(found)
+    )
     return windows
 
 
@@ -155,10 +166,21 @@ def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
     windows, events = spied(monkeypatch), dates(3)
     last = cuts(events, "last-10pct")
     known = before(events, last)
-    lambdamart.fresh_groups(None, events, None, np.arange(40), last, 1, lambdamart.RankerParams(), np.random.default_rng(4))
+    lambdamart.fresh_groups(
+        None,
+        events,
+        None,
+        np.arange(40),
+        last,
+        1,
+        lambdamart.RankerParams(),
+        np.random.default_rng(4),
+    )
     users, cut, stop = windows[0]
     starts, ends = known.offsets()[:-1], known.offsets()[1:]
-    assert ((cut > starts[users]) & (cut < ends[users]) & (stop > cut) & (stop <= ends[users])).all()
+    assert (
+        (cut > starts[users]) & (cut < ends[users]) & (stop > cut) & (stop <= ends[users])
+    ).all()
     inside = ~is_drawn(known)[users]
     assert (known.time[cut[inside] - 1] < known.time[cut[inside]]).all()
 
@@ -166,7 +188,9 @@ def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
 def test_what_the_towers_hold_back_is_a_whole_tie() -> None:
     """No state of the validation, and nothing learnt, knows an event of the target's time, unless all times are one."""
     events = dates(5)
-    validation, learnt = two_tower._hold_back(events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0))
+    validation, learnt = two_tower._hold_back(
+        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0)
+    )
     assert len(validation.states) > 20
     cut = learnt.offsets()[1:]
     kept = np.diff(learnt.offsets())

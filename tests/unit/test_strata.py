@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra import drift
-from recsys import skew, strata
-from recsys.errors import CorruptArtefact
+from shortlist.infra.tools import skew_study
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.monitoring import skew, strata
 
 
 def of_lengths(lengths: np.ndarray) -> dict[str, np.ndarray]:
@@ -54,9 +54,9 @@ def test_strata_outlive_a_bundle(tmp_path: Path) -> None:
 def test_who_asks_is_no_skew(factor: float) -> None:
     """Users of histories twice as long, or half as long: compared with all it would be flagged; a spoilt feature is in both."""
     rng = np.random.default_rng(7)
-    told = drift.askers(rng, factor, 0.0, 10)
+    told = skew_study.askers(rng, factor, 0.0, 10)
     assert (told["alone"], told["strata"]) == (10, 0)
-    assert drift.askers(rng, factor, 0.5, 5)["strata"] == 5
+    assert skew_study.askers(rng, factor, 0.5, 5)["strata"] == 5
 
 
 def test_one_stratum_is_the_plain_comparison() -> None:
@@ -66,7 +66,11 @@ def test_one_stratum_is_the_plain_comparison() -> None:
     served = skew.tally(made, {"a": rng.normal(0.5, 1, 100)})
     none = {"a": np.zeros_like(served["a"])}
     alone, twice = skew.judge(made, served), skew.judge_strata([(made, none), (made, served)])
-    assert (alone.feature_kl, alone.p_value, alone.ks) == (twice.feature_kl, twice.p_value, twice.ks)
+    assert (alone.feature_kl, alone.p_value, alone.ks) == (
+        twice.feature_kl,
+        twice.p_value,
+        twice.ks,
+    )
     assert (twice.n_train, twice.n_serving) == (800, 100)
 
 
@@ -82,6 +86,9 @@ def test_evidence_of_strata_adds_up() -> None:
 def test_strata_raise_no_alarm_by_themselves() -> None:
     """Users of the training served again: p-values below 5% are no more frequent than that."""
     rng = np.random.default_rng(9)
-    found = [drift.within(drift.of_users(rng, 2000, 1.0), drift.of_users(rng, 1000, 1.0)) for _ in range(30)]
+    found = [
+        skew_study.within(skew_study.of_users(rng, 2000, 1.0), skew_study.of_users(rng, 1000, 1.0))
+        for _ in range(30)
+    ]
     assert sum(one.skew_detected for one in found) == 0
     assert np.mean([p < 0.05 for one in found for p in one.p_value.values()]) < 0.08

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.events import HISTORY_LENGTH, MISSING, Events, states_at
-from recsys.towers import user_vectors
-from recsys.training import two_tower
-from recsys.training.fit import pinned_torch
-from recsys.training.two_tower import TowerParams, fit_towers
+from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Events, states_at
+from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.training import two_tower
+from shortlist.recsys.training.fit import pinned_torch
+from shortlist.recsys.training.two_tower import TowerParams, fit_towers
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +45,16 @@ def checkerboard(n_users: int, n_items: int, rng: np.random.Generator) -> Events
 def test_towers_learn_a_checkerboard(loss) -> None:
     """A user who had even items is scored higher on the even item that is left than on any odd one."""
     events = checkerboard(60, 12, np.random.default_rng(0))
-    params = TowerParams(dimension=16, hidden=32, loss=loss, learning_rate=4e-3, rounds=4, batch_windows=8)
+    params = TowerParams(
+        dimension=16, hidden=32, loss=loss, learning_rate=4e-3, rounds=4, batch_windows=8
+    )
     towers, losses, *_ = fit_towers(
-        events, np.zeros((12, 0), np.float32), np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1)
+        events,
+        np.zeros((12, 0), np.float32),
+        np.empty((60, 0), np.int32),
+        0,
+        params,
+        np.random.default_rng(1),
     )
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:])
@@ -76,7 +83,10 @@ def test_numpy_equals_torch_to_1e_5() -> None:
     rng = np.random.default_rng(5)
     n_items, n_tokens, length = 50, 6, 130
     torch.manual_seed(0)
-    counts, content = (rng.random(n_items) < 0.8).astype(np.int64), rng.random((n_items, 4), dtype=np.float32)
+    counts, content = (
+        (rng.random(n_items) < 0.8).astype(np.int64),
+        rng.random((n_items, 4), dtype=np.float32),
+    )
     net = two_tower._Net(counts, content, n_tokens, TowerParams(dimension=16, hidden=32))
     net.eval()
     towers = net.export()
@@ -95,7 +105,11 @@ def test_numpy_equals_torch_to_1e_5() -> None:
     ours = user_vectors(towers, states)[:, :-1]
     with torch.no_grad():
         for row, cut in enumerate(cuts):
-            batch = two_tower._Batch(history[None, :cut], np.full((1, cut), MISSING), attributes[row : row + 1].astype(np.int64))
+            batch = two_tower._Batch(
+                history[None, :cut],
+                np.full((1, cut), MISSING),
+                attributes[row : row + 1].astype(np.int64),
+            )
             np.testing.assert_allclose(ours[row], net.users(batch)[0, -1].numpy(), atol=1e-5)
 
 
@@ -106,18 +120,34 @@ def test_with_a_number_of_epochs_everything_is_learnt_from() -> None:
     empty = np.zeros((8, 0), np.float32), np.empty((20, 0), np.int32), 0, params
     chosen = fit_towers(events, *empty, np.random.default_rng(3))
     assert 0 < chosen.epochs <= len(chosen.rounds)
-    _, rounds, epochs, learnt_from = fit_towers(events, *empty, np.random.default_rng(3), None, chosen.epochs)
+    _, rounds, epochs, learnt_from = fit_towers(
+        events, *empty, np.random.default_rng(3), None, chosen.epochs
+    )
     assert epochs == len(rounds) == chosen.epochs
     assert learnt_from == chosen.learnt_from == events.digest()
     assert np.isnan([r.validation for r in rounds]).all()
-    seldom = replace(events, item=np.where(np.arange(len(events)) == len(events) - 1, 7, events.item % 7).astype(np.int32))
+    seldom = replace(
+        events,
+        item=np.where(np.arange(len(events)) == len(events) - 1, 7, events.item % 7).astype(
+            np.int32
+        ),
+    )
     once = fit_towers(seldom, *empty, np.random.default_rng(3), None, 2).towers
-    assert once.items[7, -1] != 0  # its bias was learnt from the one event that would have been held back
+    assert (
+        once.items[7, -1] != 0
+    )  # its bias was learnt from the one event that would have been held back
 
 
 def test_a_repeat_is_no_target() -> None:
     """An item that the user has had already is nothing to predict."""
-    events = Events(np.zeros(4, np.int32), np.array([3, 1, 3, 2], np.int32), np.arange(4), np.full(4, np.nan, np.float32), 1, 4)
+    events = Events(
+        np.zeros(4, np.int32),
+        np.array([3, 1, 3, 2], np.int32),
+        np.arange(4),
+        np.full(4, np.nan, np.float32),
+        1,
+        4,
+    )
     windows = two_tower._Windows(events, np.empty((1, 0), np.int32))
     batch = next(windows.epoch(4, np.random.default_rng(0)))
     assert batch.inputs.tolist() == [[3, 1, 3]]
@@ -128,20 +158,42 @@ def test_a_repeat_is_no_target() -> None:
 def test_windows_of_repeats_alone_teach_nothing(loss) -> None:
     """A user who plays one item for ever leaves finite weights."""
     n = 3 * HISTORY_LENGTH
-    events = Events(np.zeros(n, np.int32), np.zeros(n, np.int32), np.arange(n), np.full(n, np.nan, np.float32), 1, 4)
-    params = TowerParams(dimension=8, hidden=16, loss=loss, batch_windows=1, round_steps=2, rounds=2)
-    towers, *_ = fit_towers(events, np.zeros((4, 0), np.float32), np.empty((1, 0), np.int32), 0, params, np.random.default_rng(0))
+    events = Events(
+        np.zeros(n, np.int32),
+        np.zeros(n, np.int32),
+        np.arange(n),
+        np.full(n, np.nan, np.float32),
+        1,
+        4,
+    )
+    params = TowerParams(
+        dimension=8, hidden=16, loss=loss, batch_windows=1, round_steps=2, rounds=2
+    )
+    towers, *_ = fit_towers(
+        events,
+        np.zeros((4, 0), np.float32),
+        np.empty((1, 0), np.int32),
+        0,
+        params,
+        np.random.default_rng(0),
+    )
     assert all(np.isfinite(array).all() for array in towers.arrays().values())
 
 
 def test_an_item_that_nobody_had_gets_its_vector_from_its_content() -> None:
     """A new item of the even kind is scored for users of even items above a new item of the odd kind, unknown ones come last."""
     events = checkerboard(60, 12, np.random.default_rng(0))
-    events = replace(events, n_items=15)  # 12 is of the even kind, 13 of the odd, of 14 nothing is known
+    events = replace(
+        events, n_items=15
+    )  # 12 is of the even kind, 13 of the odd, of 14 nothing is known
     kind = np.append(np.arange(14) % 2, 2)
     content = (kind[:, None] == np.arange(2)).astype(np.float32)
-    params = TowerParams(dimension=16, hidden=32, learning_rate=4e-3, rounds=6, batch_windows=8, content_only=0.3)
-    towers, *_ = fit_towers(events, content, np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1))
+    params = TowerParams(
+        dimension=16, hidden=32, learning_rate=4e-3, rounds=6, batch_windows=8, content_only=0.3
+    )
+    towers, *_ = fit_towers(
+        events, content, np.empty((60, 0), np.int32), 0, params, np.random.default_rng(1)
+    )
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:])
     scores = user_vectors(towers, states) @ towers.items.T

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from recsys import values
-from recsys.errors import InvalidInput
+from shortlist.recsys import values
+from shortlist.recsys.errors import InvalidInput
 
 HUGE = pytest.param(10**5000, id="huge")
 WIDE = "\uff11\uff12\uff13"
@@ -88,20 +88,27 @@ def test_times(value: object, read: int) -> None:
     assert values.time_of(value) == read
 
 
-@pytest.mark.parametrize("value", [-1, 2**53 + 1, 1.5, float("inf"), float("nan"), "1", True, None, HUGE])
+@pytest.mark.parametrize(
+    "value", [-1, 2**53 + 1, 1.5, float("inf"), float("nan"), "1", True, None, HUGE]
+)
 def test_what_is_no_time(value: object) -> None:
     """Is refused with the range."""
     with pytest.raises(InvalidInput, match="from 0 to 9007199254740992"):
         values.time_of(value)
 
 
-@pytest.mark.parametrize(("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.HEAVIEST, values.HEAVIEST)])
+@pytest.mark.parametrize(
+    ("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.HEAVIEST, values.HEAVIEST)]
+)
 def test_weights(value: object, read: float) -> None:
     """From zero to the largest 32-bit float."""
     assert str(values.weight_of(value)) == str(read)
 
 
-@pytest.mark.parametrize("value", [-1, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None])
+@pytest.mark.parametrize(
+    "value",
+    [-1, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None],
+)
 def test_what_is_no_weight(value: object) -> None:
     """Is refused with the largest weight."""
     with pytest.raises(InvalidInput, match=r"from 0 to 3\.4028234663852886e\+38"):

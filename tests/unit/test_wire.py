@@ -9,8 +9,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from recsys.errors import CorruptArtefact
-from recsys.wire import (
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.store.records import (
     Canary,
     ItemRecord,
     ReleasePointer,
@@ -27,7 +27,16 @@ from recsys.wire import (
 )
 
 Unpack = Callable[[bytes], Any]
-LISTS = (1, 10, 20, 3, 500, struct.pack("<2i", 7, 8), struct.pack("<2e", 2.5, 1.0), struct.pack("<2e", 0.5, 0.25))
+LISTS = (
+    1,
+    10,
+    20,
+    3,
+    500,
+    struct.pack("<2i", 7, 8),
+    struct.pack("<2e", 2.5, 1.0),
+    struct.pack("<2e", 0.5, 0.25),
+)
 USER = (1, ("a", "b"), (100, 5), None, 4, ("c",), {"age": 31.0})
 ITEM = (1, "a", "A", ("x",), True)
 
@@ -40,12 +49,16 @@ def test_list() -> None:
 
 def test_empty_list() -> None:
     """A user for whom nothing is left has a list of no items."""
-    assert unpack_list(pack_list(1, 2, 0, 0, b"", b"", b"")) == ShortlistRecord(1, 2, 0, 0, (), (), ())
+    assert unpack_list(pack_list(1, 2, 0, 0, b"", b"", b"")) == ShortlistRecord(
+        1, 2, 0, 0, (), (), ()
+    )
 
 
 def test_user() -> None:
     """A user's times are kept as steps, and a weight that is missing among others stays missing."""
-    record = UserRecord(("a", "b", "c"), (100, 105, 105), (4.5, None, 1.0), 9, ("d",), {"age": 31.0, "region": "n"})
+    record = UserRecord(
+        ("a", "b", "c"), (100, 105, 105), (4.5, None, 1.0), 9, ("d",), {"age": 31.0, "region": "n"}
+    )
     assert msgpack.unpackb(pack_user(record))[2] == [100, 5, 0]
     assert unpack_user(pack_user(record)) == record
 
@@ -123,7 +136,10 @@ def test_broken(unpack: Unpack, told: object) -> None:
 
 
 @pytest.mark.parametrize("unpack", [unpack_list, unpack_user, unpack_item, unpack_pointer])
-@pytest.mark.parametrize("packed", [b"", b"\xc1", b"\x98\x01", b"\xa2\xff\xff", b"\xd6\xff\x00\x00\x00\x00", b"\x91" * 2000])
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"\xc1", b"\x98\x01", b"\xa2\xff\xff", b"\xd6\xff\x00\x00\x00\x00", b"\x91" * 2000],
+)
 def test_no_record(unpack: Unpack, packed: bytes) -> None:
     """Bytes that are no record at all are corrupt, and the message says what was expected and what to do."""
     with pytest.raises(CorruptArtefact, match=r"publish the release again|promote one"):
@@ -134,7 +150,10 @@ def test_a_pointer_with_a_canary_comes_back_and_one_without_is_as_it_was() -> No
     """An older reader of a pointer without a canary sees no difference."""
     pointer = ReleasePointer("b", "a", Canary("c", 12.5))
     assert unpack_pointer(pack_pointer(pointer)) == pointer
-    assert msgpack.unpackb(pack_pointer(ReleasePointer("b", "a"))) == {"current": "b", "previous": "a"}
+    assert msgpack.unpackb(pack_pointer(ReleasePointer("b", "a"))) == {
+        "current": "b",
+        "previous": "a",
+    }
 
 
 @pytest.mark.parametrize("canary", ["v", {"version": 1, "percent": 2}, {"version": "v"}])

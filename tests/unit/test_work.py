@@ -8,10 +8,10 @@ from contextvars import ContextVar
 
 import pytest
 
-from lambda_handler import deadline
-from lambda_handler.metrics import Metrics
-from lambda_handler.work import InPools, OnTheSpot, Pool
-from recsys.errors import DeadlineExceeded, Overloaded
+from shortlist.lambda_handler import deadline
+from shortlist.lambda_handler.executors import InPools, OnTheSpot, Pool
+from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.errors import DeadlineExceeded, Overloaded
 from tests.exposition import parse, value
 from tests.loops import run_apart
 
@@ -71,7 +71,9 @@ def test_a_result_an_error_and_the_context_pass(metrics) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lookup", "live", "health", "admin"])
-def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(metrics, gate, kind) -> None:
+def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(
+    metrics, gate, kind
+) -> None:
     """The loop goes on meanwhile, and so do the other pools."""
     work = InPools(metrics, 0.05)
     other = "live" if kind != "live" else "lookup"
@@ -160,7 +162,7 @@ def test_a_thread_that_cannot_begin_does_not_end_its_pool(metrics, gate, monkeyp
             left[0] -= 1
             super().start()
 
-    monkeypatch.setattr("lambda_handler.work.Thread", Scarce)
+    monkeypatch.setattr("shortlist.lambda_handler.executors.Thread", Scarce)
 
     async def calls() -> None:
         with pytest.raises(Overloaded, match="no thread can begin"):

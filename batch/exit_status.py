@@ -1,0 +1,100 @@
+"""How the batch and the command line end: one exit status and one sentence for each kind of failure.
+
+0: done. 1: refused, or something is broken: look at it. 2: a setting, a table or a place breaks a
+rule: mend it. 75: a part did not answer, another batch is at work, or the disk is full: try again,
+and it resumes.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+from shortlist.recsys.errors import InvalidInput, ShortlistError, Unavailable
+
+DONE, FAILED, INVALID, AGAIN = 0, 1, 2, 75
+"""Exit statuses; 75 is sysexits' EX_TEMPFAIL."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or a file larger than the process or the file system may have."""
+
+_FULL_IN_WORDS = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b|\d+ requested and \d+ written"
+)
+"""How polars, DuckDB, FAISS and numpy say it, whose errors carry no number."""
+
+_MISPLACED = frozenset(
+    {
+        errno.EACCES,
+        errno.EBUSY,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""What is wrong with the name of a place, or with who may use it, rather than with its disk."""
+
+_LONGEST_PLACE = 200
+"""Characters of a place's name that a message shows."""
+
+
+def outcome(error: BaseException) -> tuple[int, str] | None:
+    """The exit status and the sentence for an error; None for what is a bug, whose traceback is wanted."""
+    if is_disk_full(error):
+        return (
+            AGAIN,
+            f"the disk is full ({_place(error)}): free some of it, or give more, and start again; it resumes",
+        )
+    if isinstance(error, ShortlistError):
+        return _status(error), str(error)
+    return None
+
+
+def misplaced(error: BaseException) -> str | None:
+    """The sentence for a place on the command line that cannot be read or written; None for anything else."""
+    if not isinstance(error, OSError) or error.errno not in _MISPLACED or error.filename is None:
+        return None
+    place = str(error.filename if error.filename2 is None else error.filename2)
+    shown = place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…"
+    return f"{shown!r} cannot be used ({error.strerror}): name a place that can be read and written"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk is what an error, or what led to it, says."""
+    return any(_says_full(link) for link in _chain(error))
+
+
+def _status(error: ShortlistError) -> int:
+    if isinstance(error, InvalidInput):
+        return INVALID
+    return AGAIN if isinstance(error, Unavailable) else FAILED
+
+
+def _says_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return isinstance(error, Exception) and bool(_FULL_IN_WORDS.search(str(error)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes; each once, as a chain may close to a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _place(error: BaseException) -> str:
+    """What is known of the place: the file, or the library's own words."""
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.filename is not None:
+            return str(link)
+    full = next(link for link in _chain(error) if _says_full(link))
+    return " ".join(str(full).split())[:200]

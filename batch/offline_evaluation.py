@@ -1,0 +1,253 @@
+"""Compares the two stages with the retriever alone and with strong baselines, on one hold-out, point in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from shortlist.batch.audit import audit
+from shortlist.batch.progress import Narrator
+from shortlist.recsys.errors import InvalidData
+from shortlist.recsys.evaluation.als import fit_als
+from shortlist.recsys.evaluation.baselines import (
+    ease_weights,
+    fit_popularity,
+    fit_recent_popularity,
+    item_knn_weights,
+    plain,
+)
+from shortlist.recsys.evaluation.ranking_metrics import facts_of
+from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
+from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
+from shortlist.recsys.evaluation.truth import Truth, truth_between
+from shortlist.recsys.models.catalogue import Catalogue, Dataset
+from shortlist.recsys.models.interactions import MISSING, Events, Int32, Int64, Recommend, states_at
+from shortlist.recsys.models.pipeline import CANDIDATE_SHARES, Model, proposals, recommender
+from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
+from shortlist.recsys.models.ties import tied_share
+from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.settings import Protocol
+from shortlist.recsys.training.fit import (
+    FitParams,
+    assemble,
+    fit_two_stage,
+    item_table_of,
+    towers_of,
+    without_ranker,
+)
+from shortlist.recsys.training.lambdamart import FittedRanker
+from shortlist.recsys.training.split import before, cuts
+
+BOOTSTRAP_SEED = 20260801
+
+EXAMPLES = 10
+"""Users that the report shows."""
+
+EXAMPLE_ITEMS = 10
+"""How many items of each kind."""
+
+
+def truth_after(dataset: Dataset, cut: Int64) -> Truth:
+    """What each user did at or after their cut; users with nothing there, or nothing before it, are left out.
+
+    Raises:
+        InvalidData: no user is left, or nobody did anything new after their cut.
+    """
+    events = dataset.events
+    offsets = events.offsets()
+    starts, ends = offsets[:-1], offsets[1:]
+    users = np.flatnonzero((cut < ends) & (cut > starts))
+    if len(users) == 0:
+        message = (
+            f"none of {events.n_users} users has an event before and one after the cut: "
+            "an evaluation needs users with at least two events"
+        )
+        raise InvalidData(message)
+    states = states_at(events, starts[users], cut[users], dataset.attributes[users])
+    truth = truth_between(events, users, states, cut[users], ends[users])
+    if len(truth.items) == 0:
+        message = (
+            f"each of the {len(users)} users had every held-out item before: seen items are never recommended, so there is "
+            "nothing to evaluate; give data in which users take to new items"
+        )
+        raise InvalidData(message)
+    return truth
+
+
+def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
+    """The methods to beat, fitted to `past`; EASE only where the catalogue fits in memory."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    with narrator.stage("baselines"):
+        neighbours = item_knn_weights(past)
+        fitted: dict[str, Recommend | None] = {
+            "popularity": fit_popularity(past),
+            "recent_popularity": fit_recent_popularity(past),
+            "item_knn": plain(neighbours),
+            "recent_item_knn": fit_recent_item_knn(past, rng, weights=neighbours),
+        }
+        if past.n_items <= MAX_REGRESSION_ITEMS:
+            ease = ease_weights(past)
+            fitted |= {"ease": plain(ease), "recent_ease": fit_recent_ease(past, rng, weights=ease)}
+    return {name: method for name, method in fitted.items() if method is not None}
+
+
+def learnt_baselines(
+    dataset: Dataset, past: Events, params: FitParams, narrator: Narrator
+) -> dict[str, Recommend]:
+    """The baselines that take training: factorisation by ALS, and our own towers trained by BPR."""
+    with narrator.stage("baseline: ALS"):
+        als = fit_als(past)
+    bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
+    with narrator.stage("baseline: towers by BPR") as progress:
+        epochs = towers_of(dataset, past, bpr, progress).epochs
+        towers = towers_of(dataset, past, bpr, progress, epochs).towers
+        return {
+            "als": als,
+            "bpr_towers": recommender(assemble(towers, item_table_of(dataset, past), bpr)),
+        }
+
+
+def compare(
+    model: Model,
+    past: Events,
+    truth: Truth,
+    catalogue: Catalogue,
+    protocol: Protocol,
+    narrator: Narrator,
+    others: Mapping[str, Recommend] | None = None,
+) -> Report:
+    """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
+    methods = {**baselines(past, narrator), **(others or {})}
+    methods |= {"retriever": recommender(without_ranker(model)), "two_stage": recommender(model)}
+    with narrator.stage("evaluation") as progress:
+
+        def advance(name: str, done: int, total: int) -> None:
+            progress((list(methods).index(name) + done / total) / len(methods), name)
+
+        report = evaluate(
+            methods,
+            truth,
+            facts_of(past, catalogue.membership),
+            np.random.default_rng(BOOTSTRAP_SEED),
+            protocol=protocol,
+            category_names=catalogue.category_names,
+            progress=advance,
+        )
+    with narrator.stage("candidate recall"):
+        report["candidate_recall"] = candidate_recall(_by_source(model, truth), truth, past.n_items)
+    return report
+
+
+def _by_source(model: Model, truth: Truth) -> dict[str, Int32]:
+    found: dict[str, Int32] = {
+        name: np.full((len(truth), model.n_candidates), MISSING, np.int32)
+        for name in (*CANDIDATE_SHARES, "all")
+    }
+    vectors = user_vectors(model.towers, truth.states)
+    for user in range(len(truth)):
+        rows, origin = proposals(model, truth.states, user, vectors[user], None)
+        found["all"][user, : len(rows)] = rows
+        for source, name in enumerate(CANDIDATE_SHARES):
+            mine = rows[origin == source]
+            found[name][user, : len(mine)] = mine
+    return found
+
+
+def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narrator) -> Report:
+    """Fits everything to the past of `protocol`'s split and reports on what it holds out."""
+    cut = cuts(dataset.events, protocol)
+    truth = truth_after(dataset, cut)
+    past = before(dataset.events, cut)
+    fitted = fit_two_stage(dataset, past, protocol, params, narrator.stage)
+    with narrator.stage("leak audit"):
+        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.learnt_from})
+    others = learnt_baselines(dataset, past, params, narrator)
+    report = compare(fitted.model, past, truth, dataset.catalogue, protocol, narrator, others)
+    report["audit"] = checks
+    report["data"] = describe(dataset)
+    report["ties"] = ties(dataset.events, cut, truth)
+    report["importances"] = fitted.ranker.importances
+    report["ranker"] = {"reported": summary(fitted.ranker)}
+    report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
+    report["examples"] = examples(dataset, fitted.model, truth, named=True)
+    return report | narrator.stages.summary()
+
+
+def learning_curves(
+    rounds: Sequence[Sequence[float]], curve: Sequence[float]
+) -> dict[str, list[dict[str, float]]]:
+    """The towers' loss and validation by round, the ranker's validation by tree; rounds are (loss, validation)."""
+    towers = [
+        {"round": n + 1, "loss": loss, "validation": score}
+        for n, (loss, score) in enumerate(rounds)
+    ]
+    return {
+        "towers": towers,
+        "ranker": [{"tree": n + 1, "validation": score} for n, score in enumerate(curve)],
+    }
+
+
+def summary(ranker: FittedRanker) -> dict[str, Any]:
+    """Whether lists are ranked, by how many trees from how many groups, and the validation that decided it, in figures."""
+    return {
+        "used": bool(ranker.text),
+        "trees": ranker.trees,
+        "n_groups": ranker.n_groups,
+        "validation": None if ranker.validation is None else asdict(ranker.validation),
+        "note": ranker.note,
+    }
+
+
+def examples(dataset: Dataset, model: Model, truth: Truth, *, named: bool) -> list[dict[str, Any]]:
+    """A few users with their last items, what the two stages offer them, and what they took.
+
+    named: by their ids; else by numbers from 1, for a page that outlives the users' data.
+    """
+    counted = np.flatnonzero(truth.counts > 0)
+    chosen = np.sort(np.random.default_rng(BOOTSTRAP_SEED).permutation(counted)[:EXAMPLES])
+    titles = dataset.catalogue.titles
+    out = []
+    for number, at in enumerate(chosen.tolist(), 1):
+        one = truth.slice(at, at + 1)
+        items, scores = (of[0].tolist() for of in recommender(model)(one.states, EXAMPLE_ITEMS))
+        past = [row for row in one.states.items[0].tolist() if row != MISSING]
+        offers = [
+            {"title": titles[row], "score": score, "held_out": row in one.items}
+            for row, score in zip(items, scores, strict=True)
+            if row != MISSING
+        ]
+        out.append(
+            {
+                "user": dataset.user_ids[int(one.users[0])] if named else str(number),
+                "history": [titles[row] for row in past[-EXAMPLE_ITEMS:]],
+                "recommendations": offers,
+                "held_out": [titles[row] for row in one.items.tolist()[:EXAMPLE_ITEMS]],
+            }
+        )
+    return out
+
+
+def describe(dataset: Dataset) -> dict[str, object]:
+    """What the data is: its fingerprint and its size."""
+    return {
+        "fingerprint": dataset.fingerprint,
+        "n_users": dataset.events.n_users,
+        "n_items": dataset.events.n_items,
+        "n_events": len(dataset.events),
+    }
+
+
+def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
+    """{"tied_events": share of all events, "drawn_holdouts": users whose hold-out is drawn, as they have no order at all}."""
+    first = cut[truth.users]
+    drawn = int((events.time[first - 1] == events.time[first]).sum())
+    return {"tied_events": tied_share(events), "drawn_holdouts": drawn}
+
+
+def loaded_ranker(text: str) -> Ranker | None:
+    """The ranker, or None for the empty text of a fold that had nothing to rank."""
+    return Ranker(text) if text else None

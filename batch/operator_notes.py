@@ -1,0 +1,51 @@
+"""Keeps deletions and blocked items beside the releases, for a Redis that comes back empty.
+
+Redis is where both are read, and a key that it lacks proves nothing: without a copy the next
+training would learn of deleted users again, and blocked items would be back on show. The copy holds
+digests of users' ids, never the ids.
+"""
+
+from __future__ import annotations
+
+import msgpack
+
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.artefacts import Artefacts
+from shortlist.recsys.store.redis import RedisStore
+
+
+def keep_operators_changes(store: RedisStore, artefacts: Artefacts) -> None:
+    """Restores what Redis has lost since the last refresh, and copies what it has now.
+
+    Deletions are for good, so those of the copy always hold. An item that the copy blocks and Redis
+    does not was unblocked, unless Redis has no release either: then it was emptied.
+
+    Raises:
+        CorruptArtefact: the copy cannot be read; nothing is trained from then on that might learn
+            of a deleted user.
+    """
+    upkeep = Upkeep(store)
+    name = f"{store.keys.namespace.replace('/', '_')}.msgpack"
+    kept = artefacts.read_note(name)
+    if kept is not None:
+        deletions, blocked = _unpacked(kept, name)
+        upkeep.add_deletions(deletions)
+        if store.release() is None:
+            for item in blocked:
+                upkeep.block(item)
+    current = msgpack.packb([sorted(upkeep.deletions().items()), sorted(store.blocked())])
+    if current != kept:
+        artefacts.write_note(name, current)
+
+
+def _unpacked(packed: bytes, name: str) -> tuple[dict[bytes, bytes], list[str]]:
+    try:
+        match msgpack.unpackb(packed):
+            case [list(deletions), list(blocked)] if all(isinstance(item, str) for item in blocked):
+                return {bytes(digest): bytes(when) for digest, when in deletions}, blocked
+    except (ValueError, TypeError, msgpack.UnpackException):
+        pass
+    raise CorruptArtefact(
+        f"notes/{name} of the artefacts cannot be read: put back an older version of it, or remove it"
+    )

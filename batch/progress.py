@@ -1,0 +1,68 @@
+"""What a person sees of the job while it runs: a progress bar a stage, and its seconds when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from shortlist.recsys.evaluation.resources import Stages
+
+WIDTH = 150
+"""Columns that the tables need; a narrower terminal wraps them."""
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A console of at least WIDTH columns where there is no terminal to say otherwise."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
+
+
+class Narrator:
+    """Shows and times stages; `stages` keeps the seconds of each."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = wide_console(stderr=True) if console is None else console
+        self.stages = Stages()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self.console.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[_Advance]:
+        """Times a stage, and shows a bar while it runs; the value takes (share done, note)."""
+        columns = (
+            TextColumn("{task.description:<44}"),
+            BarColumn(24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
+        bar = Progress(
+            *columns,
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        before = self.stages.seconds.get(name, 0.0)
+        with self.stages.stage(name), bar:
+            advance = _Advance(bar, name)
+            yield advance
+        seconds = self.stages.seconds[name] - before
+        self.say(f"  {name:<44} {seconds:7.1f} s  {advance.note}")
+
+
+class _Advance:
+    """Moves one bar."""
+
+    def __init__(self, bar: Progress, name: str) -> None:
+        self.note = ""
+        self._bar = bar
+        self._task = bar.add_task(name, total=None, note="")
+
+    def __call__(self, share: float, note: str) -> None:
+        self.note = note
+        self._bar.update(self._task, total=1.0, completed=share, note=note)

@@ -1,0 +1,182 @@
+"""Writes which files may be installed: every package of the Lambda and of the batch's image, with the hash of each wheel.
+
+`python -m shortlist.infra.tools.lock` asks pip, for each machine and Python that is built for, what
+it would install under constraints.txt, and downloads nothing but metadata. Run it whenever
+constraints.txt changes. What installs from these files passes `--require-hashes`: a file that is
+not the one whose hash is written here is refused, whatever the index says.
+
+torch stands in a file of its own, with the CUDA libraries that PyPI's needs. PyTorch's index of CPU
+builds has other files under the same version, which need none of them, and whose hash the image
+takes as a build argument.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shortlist.infra.tools.package import MACHINES, ROOT, platforms, requirements
+
+LOCKED = ROOT / "infra" / "locked"
+SERVING, BATCH, TORCH = LOCKED / "serving.txt", LOCKED / "batch.txt", LOCKED / "torch.txt"
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Of the Lambda's package, which `make local` builds for the Python at hand."""
+
+IMAGE = ("x86_64", "3.13")
+"""Machine and Python of the batch's image."""
+
+BUILD = "setuptools"
+"""What builds the project itself in the image; pip would else fetch one that nothing pins."""
+
+HEAD = "# Written by `python -m shortlist.infra.tools.lock`: {}.\n"
+
+Hashes = dict[str, set[str]]
+"""`name==version` -> the sha256 of each file that may be installed under it."""
+
+
+class Refused(Exception):
+    """A lock cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is installed, where; bare: without dependencies."""
+
+    machine: str
+    python: str
+    needed: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+
+
+def main() -> None:
+    """Writes the locks."""
+    plain, bare = requirements()
+    serving = [
+        Target(machine, python, tuple(plain), tuple(bare))
+        for machine in MACHINES
+        for python in PYTHONS
+    ]
+    _write(SERVING, "the Lambda's package", locked(serving))
+    pinned = set(_pins())
+    batch = locked([Target(*IMAGE, (*_batch(), BUILD))])
+    of_torch = {
+        pin for pin in batch if pin.startswith("torch==") or pin not in pinned
+    }  # CUDA's libraries are pinned nowhere else
+    _write(
+        BATCH,
+        "the batch's image, torch aside",
+        {pin: h for pin, h in batch.items() if pin not in of_torch},
+    )
+    _write(TORCH, "torch as PyPI has it", {pin: h for pin, h in batch.items() if pin in of_torch})
+
+
+def locked(targets: Iterable[Target]) -> Hashes:
+    """The files that pip takes for any of the targets.
+
+    Raises:
+        Refused: the targets need different packages, which one list for all cannot say.
+    """
+    found: Hashes = {}
+    names: set[str] | None = None
+    for target in targets:
+        files = dict(_files(target))
+        if names is not None and names != set(files):
+            raise Refused(
+                f"{target.machine} with Python {target.python} differs in {sorted(names ^ set(files))}"
+            )
+        names = set(files)
+        for pin, digest in files.items():
+            found.setdefault(pin, set()).add(digest)
+    return found
+
+
+def _files(target: Target) -> Iterator[tuple[str, str]]:
+    for needed, options in ((target.needed, ()), (target.bare, ("--no-deps",))):
+        for entry in _report(target, needed, options) if needed else ():
+            name, version = entry["metadata"]["name"], entry["metadata"]["version"]
+            yield (
+                f"{normal(name)}=={version}",
+                entry["download_info"]["archive_info"]["hashes"]["sha256"],
+            )
+
+
+def _report(
+    target: Target, needed: tuple[str, ...], options: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """What pip would install."""
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "report.json"
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--dry-run",
+        ]
+        command += [
+            "--ignore-installed",
+            "--only-binary=:all:",
+            "--implementation=cp",
+            f"--python-version={target.python}",
+        ]
+        command += [
+            "--target",
+            directory,
+            "--report",
+            str(report),
+            "--constraint",
+            str(ROOT / "constraints.txt"),
+        ]
+        command += [*platforms(target.machine), *options, *needed]
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - pip, with our own arguments
+            raise Refused(
+                f"pip finds no files for {target.machine} and Python {target.python}: its message is above"
+            )
+        installed: list[dict[str, Any]] = json.loads(report.read_text())["install"]
+        return installed
+
+
+def _batch() -> list[str]:
+    """What the image needs: the project's dependencies, and those of its extras `batch` and `serving`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["serving"], *extras["batch"]]
+    return [requirement for requirement in needed if not requirement.startswith(project["name"])]
+
+
+def _pins() -> Iterator[str]:
+    """The pins of constraints.txt."""
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        name, pinned, version = line.partition("==")
+        if pinned and not line.startswith("#"):
+            yield f"{normal(name)}=={version}"
+
+
+def normal(name: str) -> str:
+    """A project's name as indexes spell it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _write(path: Path, what: str, hashes: Hashes) -> None:
+    lines = [
+        " \\\n".join([pin, *(f"    --hash=sha256:{h}" for h in sorted(hashes[pin]))])
+        for pin in sorted(hashes)
+    ]
+    path.write_text(HEAD.format(what) + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Refused as error:
+        sys.exit(f"lock: {error}")

@@ -1,0 +1,92 @@
+"""The schema of the three input tables: which columns they have, and what may stand in them.
+
+=============  =============
+===================================================================================== table
+column         content =============  =============
+===================================================================================== interactions
+user_id        text of 1 to 256 characters or a whole number; 42, " 42 ", "42.0" and 42.0 are the
+same id
+               item_id        likewise
+               timestamp      unix seconds or a sequence number, a date-time, a date, or ISO 8601
+               text (UTC unless it
+                              says otherwise); fractions of a second are cut off
+               rating         optional, from 0 to the largest 32-bit float; null or NaN where there
+               is none weight         optional, another name for rating; where a table has both,
+               weight counts event_type     optional text; only tells apart events that are
+               otherwise alike
+items          item_id        as above, once per item; the order of this table is the order of the
+catalogue
+               title          optional text; the id stands in where there is none
+               categories     optional, a list of names, or names joined by "|"
+               year           optional whole number
+users          user_id        as above, once per user
+               any other      optional attributes: text of at most 100 values, numbers, booleans
+=============  =============
+=====================================================================================
+
+Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored.
+The fields of MovieLens `.dat` files are named by position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """A table's columns; `dat` names the fields of its MovieLens `.dat` form; an `is_open` table keeps all columns."""
+
+    name: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    dat: tuple[str, ...]
+    is_open: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that have a meaning of their own."""
+        return self.required + self.optional
+
+
+INTERACTIONS = TableSchema(
+    "interactions",
+    required=("user_id", "item_id", "timestamp"),
+    optional=("rating", "weight", "event_type"),
+    dat=("user_id", "item_id", "rating", "timestamp"),
+)
+ITEMS = TableSchema(
+    "items",
+    required=("item_id",),
+    optional=("title", "categories", "year"),
+    dat=("item_id", "title", "categories"),
+)
+EVENTS = TableSchema(
+    "events",
+    required=("event_id", "user_id", "item_id", "timestamp", "weight"),
+    optional=(),
+    dat=(),
+)
+"""What `shortlist events drain` writes."""
+
+USERS = TableSchema(
+    "users",
+    required=("user_id",),
+    optional=(),
+    dat=("user_id", "gender", "age", "occupation", "zip_code"),
+    is_open=True,
+)
+
+FILE = "_file"
+"""Column of a table as read: the position of the file that the row came from."""
+
+ROW = "_row"
+"""Column of a table as read: the row's number in its file, from 1, a header not counted."""
+
+MALFORMED = "_malformed"
+"""Column of a table as read: whether the row had more fields than the header."""
+
+MARKS = (FILE, ROW, MALFORMED)
+
+RESERVED = (*MARKS, "_id", "_fault", "_reason")
+"""Names that reading and validation add, so that a table's own columns of these names are left out."""

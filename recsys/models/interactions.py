@@ -1,0 +1,161 @@
+"""Interactions as arrays, and the user states that every model sees instead of users.
+
+`Events` is the one form in which interactions leave the data package. `UserStates` is a batch of
+"whole users": the last `HISTORY_LENGTH` events each, the counters that these do not tell,
+everything seen, and optional attributes. No model ever sees a user in another form, which is why a
+fresh user's history from a request goes through the same code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+HISTORY_LENGTH = 100
+"""How many of a user's latest events the models look at."""
+
+MISSING = -1
+"""Pads item rows and attribute tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Interactions in the order (user, time, draw): events of one user and time have no order, see `recsys.models.ties`.
+
+    user: int32[n] user rows, non-decreasing; item: int32[n] item rows; time: int64[n] seconds (or
+    sequence numbers);
+    weight: float32[n] ratings or weights, NaN where there is none.
+    """
+
+    user: Int32
+    item: Int32
+    time: Int64
+    weight: Float32
+    n_users: int
+    n_items: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, mask: NDArray[np.bool_]) -> Events:
+        """The events where `mask` (bool[n]) holds; user and item rows keep their meaning."""
+        return Events(
+            self.user[mask],
+            self.item[mask],
+            self.time[mask],
+            self.weight[mask],
+            self.n_users,
+            self.n_items,
+        )
+
+    def offsets(self) -> Int64:
+        """int64[n_users + 1]: user u's events are rows offsets[u]:offsets[u + 1]."""
+        counts = np.bincount(self.user, minlength=self.n_users)
+        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+    def digest(self) -> str:
+        """Hex sha256 of who did what, when: the same on every machine."""
+        told = hashlib.sha256()
+        for array in (self.user, self.item, self.time):
+            told.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        return told.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class UserStates:
+    """A batch of users as the models see them.
+
+    items: int32[U, N] item rows, oldest to newest, right-aligned, MISSING-padded on the left;
+    times: int64[U, N];
+    weights: float32[U, N], NaN where absent; n_events: int32[U] events ever, also those that left
+    the window;
+    attributes: int32[U, A] attribute tokens, MISSING where absent; seen_rows: int32[S] item rows,
+    and
+    seen_offsets: int64[U + 1] whose slices give each user's seen items.
+    """
+
+    items: Int32
+    times: Int64
+    weights: Float32
+    n_events: Int32
+    attributes: Int32
+    seen_rows: Int32
+    seen_offsets: Int64
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def seen(self, user: int) -> Int32:
+        """int32[s]: the item rows that the user at position `user` of this batch has already had."""
+        return self.seen_rows[self.seen_offsets[user] : self.seen_offsets[user + 1]]
+
+    def slice(self, start: int, stop: int) -> UserStates:
+        """The states at positions start:stop."""
+        offsets = self.seen_offsets[start : stop + 1]
+        return UserStates(
+            self.items[start:stop],
+            self.times[start:stop],
+            self.weights[start:stop],
+            self.n_events[start:stop],
+            self.attributes[start:stop],
+            self.seen_rows[offsets[0] : offsets[-1]],
+            offsets - offsets[0],
+        )
+
+    def take(self, mask: NDArray[np.bool_]) -> UserStates:
+        """The states where `mask` (bool[U]) holds, in their order."""
+        lengths = np.diff(self.seen_offsets)
+        return UserStates(
+            self.items[mask],
+            self.times[mask],
+            self.weights[mask],
+            self.n_events[mask],
+            self.attributes[mask],
+            self.seen_rows[np.repeat(mask, lengths)],
+            np.concatenate(([0], np.cumsum(lengths[mask]))).astype(np.int64),
+        )
+
+
+def states_at(
+    events: Events, starts: Int64, cuts: Int64, attributes: Int32 | None = None
+) -> UserStates:
+    """The states of users whose events are rows starts[i]:cuts[i] of `events`, as of just before row cuts[i].
+
+    starts, cuts: int64[U]; attributes: int32[U, A] or None. Nothing at or after a cut enters a
+    state.
+    """
+    window = cuts[:, None] - np.arange(HISTORY_LENGTH, 0, -1)[None, :]
+    inside = window >= starts[:, None]
+    at = np.where(inside, window, 0)
+    empty = len(events) == 0
+    items = (
+        np.full(at.shape, MISSING, np.int32)
+        if empty
+        else np.where(inside, events.item[at], np.int32(MISSING))
+    )
+    times = (
+        np.zeros(at.shape, np.int64) if empty else np.where(inside, events.time[at], np.int64(0))
+    )
+    weights = np.full(at.shape, np.nan, np.float32)
+    if not empty:
+        weights = np.where(inside, events.weight[at], np.float32(np.nan))
+    lengths = cuts - starts
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    if attributes is None:
+        attributes = np.empty((len(cuts), 0), np.int32)
+    return UserStates(
+        items, times, weights, lengths.astype(np.int32), attributes, events.item[rows], offsets
+    )
+
+
+Recommend = Callable[[UserStates, int], tuple[Int32, Float32]]
+"""(states, k) -> items int32[U, k], best first and MISSING-padded, and scores float32[U, k], -inf-padded; never a seen item."""

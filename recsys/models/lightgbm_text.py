@@ -1,0 +1,239 @@
+"""Checks a LightGBM model text before the library sees it, and writes it again in its plainest form.
+
+LightGBM believes a model's text: counts become allocations, child indexes become addresses, and an
+exception inside its parallel loops ends the process. So a text must be what training writes here:
+one class, numerical splits, children that come after their parents and are each reached once,
+finite numbers. What is handed on is written anew from the values that were checked, number by
+number in their own spelling, so that scores keep their bits; comments, gains and parameters are
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.recsys.errors import CorruptArtefact
+
+MOST_TREES = 10_000
+"""The most that `LGBM_N_ESTIMATORS` allows."""
+
+MOST_LEAVES = 1024
+LARGEST = 1e6
+"""Of a leaf's value: scores stay far from the end of float32, in which lists are kept."""
+
+OBJECTIVES = ("lambdarank", "rank_xendcg")
+DECISIONS = (0, 2, 4, 6, 8, 10)
+"""Numerical splits: bit 1 sends missing values to the left, bits 2 and 3 say which values are missing."""
+
+_OF_INTEGERS = b"0123456789- "
+_OF_NUMBERS = b"0123456789-+.e "
+_LONGEST = 40
+"""Characters of one number; LightGBM writes at most 25."""
+
+_FIXED = {"version": "v4", "num_class": "1", "num_tree_per_iteration": "1", "label_index": "0"}
+_OF_NODES = (
+    "split_feature",
+    "threshold",
+    "decision_type",
+    "left_child",
+    "right_child",
+    "internal_count",
+)
+_OF_LEAVES = ("leaf_value", "leaf_count")
+_SINGLE = ("num_leaves", "num_cat", "is_linear", "shrinkage")
+_UNUSED = ("split_gain", "leaf_weight", "internal_value", "internal_weight")
+_FIELDS = frozenset((*_OF_NODES, *_OF_LEAVES, *_SINGLE, *_UNUSED))
+_KEPT = (
+    "split_feature",
+    "threshold",
+    "decision_type",
+    "left_child",
+    "right_child",
+    "leaf_value",
+    "leaf_count",
+    "internal_count",
+)
+
+
+def checked(text: str, n_features: int) -> str:
+    """The model in its plainest form, for LightGBM to read.
+
+    Raises:
+        CorruptArtefact: the text is none that training writes for `n_features` features.
+    """
+    if not text.isascii() or not text.replace("\n", "").isprintable():
+        raise _corrupt("has characters other than printable ASCII")
+    header, found, _ = text.partition("\nTree=0\n")
+    if not found:
+        raise _corrupt("has no tree")
+    fields = _header(header, n_features)
+    trees = list(_blocks(text[len(header) + 1 :], fields["tree_sizes"]))
+    _check_trees(trees, n_features)
+    return _written(fields, trees)
+
+
+def _header(text: str, n_features: int) -> dict[str, str]:
+    title, _, rest = text.partition("\n")
+    pairs = [line.partition("=") for line in rest.split("\n") if line]
+    fields = {name: value for name, _, value in pairs}
+    wanted = {**_FIXED, "max_feature_idx": str(n_features - 1)}
+    other = {name: fields.get(name) for name, value in wanted.items() if fields.get(name) != value}
+    if title != "tree" or len(pairs) != len(fields) or other:
+        raise _corrupt(
+            f"has the header values {other}, not { ({name: wanted[name] for name in other}) }"
+        )
+    if fields.get("objective") not in OBJECTIVES:
+        raise _corrupt(
+            f"has objective {fields.get('objective')!r}, not one of {', '.join(OBJECTIVES)}"
+        )
+    for name in ("feature_names", "feature_infos"):
+        if len(fields.get(name, "").split()) != n_features:
+            raise _corrupt(f"has {len(fields.get(name, '').split())} {name}, not {n_features}")
+    if "tree_sizes" not in fields:
+        raise _corrupt("has no tree_sizes")
+    return fields
+
+
+def _blocks(body: str, sizes: str) -> Iterable[dict[str, str]]:
+    """The fields of each tree, cut where `tree_sizes` says that it ends."""
+    lengths = _integers("tree_sizes", [sizes])
+    if not 1 <= len(lengths) <= MOST_TREES:
+        raise _corrupt(f"has {len(lengths)} trees, from 1 to {MOST_TREES} are read")
+    if lengths.min() < 1 or lengths.sum() > len(body):
+        raise _corrupt("has tree_sizes that do not fit its trees")
+    start = 0
+    for number, length in enumerate(lengths.tolist()):
+        lines = body[start : start + length].rstrip("\n").split("\n")
+        start += length
+        pairs = [line.partition("=") for line in lines[1:]]
+        fields = {name: value for name, _, value in pairs}
+        if lines[0] != f"Tree={number}" or fields.keys() != _FIELDS or len(pairs) != len(fields):
+            raise _corrupt(
+                f"has another tree {number} than its tree_sizes say, or other fields in it"
+            )
+        yield fields
+    if body[start:].partition("\n")[0] != "end of trees":
+        raise _corrupt("has more trees than its tree_sizes say")
+
+
+def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
+    """Every rule of a tree, over all trees at once."""
+    column = {name: [tree[name] for tree in trees] for name in _FIELDS}
+    leaves = _integers("num_leaves", column["num_leaves"])
+    if len(leaves) != len(trees) or leaves.min() < 1 or leaves.max() > MOST_LEAVES:
+        raise _corrupt(f"has a tree without 1 to {MOST_LEAVES} leaves")
+    for name in ("num_cat", "is_linear"):
+        if set(column[name]) != {"0"}:
+            raise _corrupt(
+                f"has {name} other than 0: categorical splits and linear leaves are not read"
+            )
+    nodes = leaves - 1
+    integers = {
+        name: _integers(name, column[name], nodes) for name in _OF_NODES if name != "threshold"
+    }
+    _within("split_feature", integers["split_feature"], 0, n_features - 1)
+    _within("internal_count", integers["internal_count"], 0, 2**31 - 1)
+    _within("leaf_count", _integers("leaf_count", column["leaf_count"], leaves), 0, 2**31 - 1)
+    if not np.isin(integers["decision_type"], DECISIONS).all():
+        raise _corrupt(f"has a decision_type other than {DECISIONS}")
+    _within("threshold", _numbers("threshold", column["threshold"], nodes), -1e308, 1e308)
+    _within("leaf_value", _numbers("leaf_value", column["leaf_value"], leaves), -LARGEST, LARGEST)
+    _within(
+        "shrinkage", _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves)), 0, LARGEST
+    )
+    _check_children(integers["left_child"], integers["right_child"], nodes)
+
+
+def _check_children(
+    left: NDArray[np.int64], right: NDArray[np.int64], nodes: NDArray[np.int64]
+) -> None:
+    """Each child is a later node or a leaf (~leaf) of its tree, and all but the roots are the child of one node."""
+    start = np.repeat(np.cumsum(nodes) - nodes, nodes)
+    place, many = np.arange(len(start)) - start, np.repeat(nodes, nodes)
+    first_leaf = np.repeat(np.cumsum(nodes + 1) - (nodes + 1), nodes)
+    reached, leaves = [], []
+    for child in (left, right):
+        inner = child >= 0
+        if (inner & ((child <= place) | (child >= many))).any() or (~inner & (~child > many)).any():
+            raise _corrupt("has a child that is no later node and no leaf of its tree")
+        reached.append((start + child)[inner])
+        leaves.append((first_leaf + ~child)[~inner])
+    times = np.bincount(np.concatenate(reached), minlength=len(start))
+    roots = place == 0
+    if (times != ~roots).any() or (np.bincount(np.concatenate(leaves), minlength=0) > 1).any():
+        raise _corrupt("has a node or leaf that is the child of two nodes or of none")
+
+
+def _written(fields: dict[str, str], trees: Sequence[dict[str, str]]) -> str:
+    parts = [_tree(number, tree) for number, tree in enumerate(trees)]
+    names = (
+        "version",
+        "num_class",
+        "num_tree_per_iteration",
+        "label_index",
+        "max_feature_idx",
+        "objective",
+    )
+    n_features = int(fields["max_feature_idx"]) + 1
+    lines = ["tree", *(f"{name}={fields[name]}" for name in names)]
+    lines.append("feature_names=" + " ".join(f"f{at}" for at in range(n_features)))
+    lines.append("feature_infos=" + " ".join(["none"] * n_features))
+    lines.append("tree_sizes=" + " ".join(str(len(part)) for part in parts))
+    return "\n".join(lines) + "\n\n" + "".join(parts) + "end of trees\n"
+
+
+def _tree(number: int, tree: dict[str, str]) -> str:
+    lines = [f"Tree={number}", f"num_leaves={tree['num_leaves']}", "num_cat=0"]
+    lines += [f"{name}={tree[name]}" for name in _KEPT]
+    return "\n".join([*lines, "is_linear=0", f"shrinkage={tree['shrinkage']}"]) + "\n\n\n"
+
+
+def _integers(
+    name: str, rows: Sequence[str], counts: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    values = _parsed(name, rows, counts, _OF_INTEGERS, int)
+    if values and not -(2**31) <= min(values) <= max(values) < 2**31:
+        raise _corrupt(f"has a {name} that is beyond 32 bits")
+    return np.array(values, np.int64)
+
+
+def _numbers(name: str, rows: Sequence[str], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.array(_parsed(name, rows, counts, _OF_NUMBERS, float), np.float64)
+
+
+def _parsed(
+    name: str,
+    rows: Sequence[str],
+    counts: NDArray[np.int64] | None,
+    characters: bytes,
+    parse: Callable[[str], float],
+) -> list[float]:
+    """The numbers of all rows, with one blank between two; counts: how many each row must have."""
+    if counts is not None and [row.count(" ") + 1 if row else 0 for row in rows] != counts.tolist():
+        raise _corrupt(f"has a {name} that is too long or too short for its tree")
+    tokens = " ".join(row for row in rows if row).split(" ") if any(rows) else []
+    try:
+        if (
+            not "".join(rows).encode().translate(None, characters)
+            and max(map(len, tokens), default=0) <= _LONGEST
+        ):
+            return list(map(parse, tokens))
+    except ValueError as error:  # two signs, two points, or nothing between two blanks
+        raise _corrupt(f"has a {name} that is no list of numbers ({error})") from error
+    raise _corrupt(f"has a {name} that is no list of numbers")
+
+
+def _within(
+    name: str, values: NDArray[np.int64] | NDArray[np.float64], low: float, high: float
+) -> None:
+    if len(values) and not (values.min() >= low and values.max() <= high):
+        raise _corrupt(
+            f"has a {name} of {values.min()} to {values.max()}, not from {low} to {high}"
+        )
+
+
+def _corrupt(what: str) -> CorruptArtefact:
+    return CorruptArtefact(f"the ranker's text {what}: publish the release again")

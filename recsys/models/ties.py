@@ -1,0 +1,84 @@
+"""Ties: events of one user at one time, among which there is no order.
+
+Their rows follow one another as drawn when the data was loaded, so a cut inside a tie would call a
+draw the past. Every cut is therefore moved to the border of a tie. A user whose whole history
+shares one time has no border inside it: there, and only there, the drawn order stands in for time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.recsys.models.interactions import Events, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of all histories, oldest first: a step is one tie, or one event where a user's whole history is a tie.
+
+    first: int64[n], the row of the first event of each event's step; after: int64[n], the row after
+    its last event.
+    """
+
+    first: Int64
+    after: Int64
+
+    def border(self, rows: Int64, starts: Int64) -> Int64:
+        """Cuts moved to borders, so that each leaves something before it.
+
+        rows: int64[m], cuts that are rows of events, each greater than its user's first row in
+        `starts` (int64[m]). A cut moves back to the start of its step; where that is the first step
+        of the user, forward to its end.
+        """
+        early = self.first[rows]
+        return np.where(early > starts, early, self.after[rows])
+
+    def starts_at(self, rows: Int64) -> NDArray[np.bool_]:
+        """bool[m]: whether a step starts at the rows, int64[m]."""
+        return self.first[rows] == rows
+
+
+def steps_of(events: Events) -> Steps:
+    """The steps of these events, and of nothing later: a history that was cut down to one tie counts as one."""
+    new = ~ties_with_previous(events)
+    new |= is_drawn(events)[events.user]
+    borders = np.append(np.flatnonzero(new), len(events))
+    step = np.cumsum(new) - 1
+    return Steps(borders[step], borders[step + 1])
+
+
+def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
+    """int64[n_users]: the cut before the last `held` events of each user and all that shares their time.
+
+    A user of a single event keeps it: the cut is then after it. At least one event is left before a
+    cut.
+    """
+    offsets = events.offsets()
+    starts, cut = offsets[:-1], offsets[1:].copy()
+    able = np.diff(offsets) >= 2  # noqa: PLR2004 - one event to learn from, one to hold out
+    cut[able] = steps_of(events).border((cut - held)[able], starts[able])
+    return cut
+
+
+def is_drawn(events: Events) -> NDArray[np.bool_]:
+    """bool[n_users]: whether all of a user's events, two or more, share one time, so that their order is a draw."""
+    n_tied = np.bincount(events.user[ties_with_previous(events)], minlength=events.n_users)
+    lengths = np.bincount(events.user, minlength=events.n_users)
+    return (lengths > 1) & (n_tied == lengths - 1)
+
+
+def tied_share(events: Events) -> float:
+    """The share of events that share their time with another one of their user; 0 for no events."""
+    with_previous = ties_with_previous(events)
+    with_next = np.append(with_previous[1:], np.zeros(min(1, len(events)), np.bool_))
+    return float((with_previous | with_next).mean()) if len(events) else 0.0
+
+
+def ties_with_previous(events: Events) -> NDArray[np.bool_]:
+    """bool[n]: whether the event of the row before has the same user and time."""
+    tied = np.zeros(len(events), np.bool_)
+    tied[1:] = (events.user[1:] == events.user[:-1]) & (events.time[1:] == events.time[:-1])
+    return tied

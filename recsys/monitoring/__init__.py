@@ -1,0 +1,1 @@
+"""Training/serving skew of features, from histograms."""

@@ -1,0 +1,132 @@
+"""Training histograms by how long a user's history is, so that live answers are compared with the training's of the same kind.
+
+Who asks for live answers is not who was trained on, and most features follow from the length of the
+history. By the chain rule of the divergence (Cover and Thomas, Elements of Information Theory,
+2.5), that of everything together is that of the lengths, which tells who asks, and that of the
+features among users of the same length, which tells whether they are made as in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.models.features import FEATURES
+from shortlist.recsys.models.interactions import Int64
+from shortlist.recsys.monitoring import skew
+from shortlist.recsys.monitoring.skew import Histograms
+from shortlist.recsys.store.artefacts import Release
+
+COLUMN = "history_length"
+"""The feature that the strata are of; within them it is not compared."""
+
+MOST = 8
+LEAST_ROWS = 100
+"""Training rows of a stratum, where there are so many."""
+
+ASIDE = "aside"
+"""Counts the rows below the least of the training."""
+
+FILE = "strata.msgpack"
+"""In a bundle."""
+
+MOST_BYTES = 16 << 20
+"""The largest file that is read; a real one has some 10 kB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Rows whose COLUMN is above the stratum before, and at most `high`; low: the least in training; trained: the others."""
+
+    low: float
+    high: float
+    trained: Histograms
+
+
+def split(table: Mapping[str, NDArray[Any]]) -> list[Stratum]:
+    """Up to MOST strata of about the same number of rows, by rising COLUMN; none of fewer than skew.MIN_ROWS rows in all."""
+    values = np.asarray(table[COLUMN])
+    if len(values) < skew.MIN_ROWS:
+        return []
+    highs = _highs(values)
+    at = np.searchsorted(highs, values)
+    rest = {name: column for name, column in table.items() if name != COLUMN}
+    out = []
+    for stratum, high in enumerate(highs.tolist()):
+        inside = at == stratum
+        trained = skew.histograms({name: column[inside] for name, column in rest.items()})
+        out.append(Stratum(float(values[inside].min()), high, trained))
+    return out
+
+
+def _highs(values: NDArray[Any]) -> NDArray[np.float64]:
+    """float64[strata]: the largest value of each; equal values stay together, and the last few join those before."""
+    different, counts = np.unique(values, return_counts=True)
+    least, held, out = max(LEAST_ROWS, len(values) // MOST), 0, []
+    for value, count in zip(different.tolist(), counts.tolist(), strict=True):
+        held += count
+        if held >= least:
+            out.append(value)
+            held = 0
+    return np.array([*out[:-1], different[-1]], np.float64)
+
+
+def place(strata: Sequence[Stratum], values: NDArray[Any]) -> Int64:
+    """int64[rows]: each row's stratum by its COLUMN; -1 below the least of the training, and the last for all above."""
+    highs = np.array([stratum.high for stratum in strata[:-1]], np.float64)
+    return np.where(values < strata[0].low, -1, np.searchsorted(highs, values)).astype(np.int64)
+
+
+def save(directory: Path, strata: Sequence[Stratum]) -> None:
+    """Writes them into a bundle's directory, before its manifest is made."""
+    told = [[stratum.low, stratum.high, skew.pack(stratum.trained)] for stratum in strata]
+    (directory / FILE).write_bytes(msgpack.packb(told))
+
+
+def load(directory: Path) -> list[Stratum]:
+    """A bundle's strata; none in a bundle that has none.
+
+    Raises:
+        CorruptArtefact: the file is not what `save` wrote.
+    """
+    path = directory / FILE
+    return _unpacked(path.read_bytes(), path) if path.exists() else []
+
+
+def read(release: Release) -> list[Stratum]:
+    """As `load`, of a verified release: a file that its manifest does not name is none of it."""
+    if FILE not in release.files:
+        return []
+    found = _unpacked(release.read(FILE, MOST_BYTES), release.directory / FILE)
+    wanted = FEATURES.keys() - {COLUMN}
+    if any(stratum.trained.features.keys() != wanted for stratum in found):
+        raise CorruptArtefact(
+            f"{release.directory / FILE} is of other features: publish the release again"
+        )
+    return found
+
+
+def _unpacked(body: bytes, path: Path) -> list[Stratum]:
+    try:
+        found = [
+            Stratum(float(low), float(high), skew.unpack(packed))
+            for low, high, packed in msgpack.unpackb(body)
+        ]
+    except (ValueError, TypeError, RecursionError, OverflowError, msgpack.UnpackException) as error:
+        raise CorruptArtefact(
+            f"{path} cannot be read ({error}): publish the release again"
+        ) from error
+    bounds = [bound for stratum in found for bound in (stratum.low, stratum.high)]
+    if len(found) > MOST or not all(map(math.isfinite, bounds)) or sorted(bounds) != bounds:
+        raise CorruptArtefact(
+            f"{path} has strata {bounds}, which do not follow each other: publish the release again"
+        )
+    return found

@@ -1,0 +1,133 @@
+"""What operators change in the store: deleted users, blocked items, and the list of the releases that have lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgpack
+
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.store.event_log import stream_ids
+from shortlist.recsys.store.redis import RedisStore, bounded, replies_or_none
+
+MOST_BLOCKED = 10_000
+"""Blocked items, which every process keeps in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseNote:
+    """A release whose lists were written; ndcg: of its report, at 10."""
+
+    version: str
+    created_at: int
+    ndcg: float | None
+
+
+class Upkeep:
+    """Changes in Redis. Every method may raise StoreUnavailable."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+
+    @bounded
+    def note_release(self, note: ReleaseNote) -> None:
+        """Remembers that something of a release may be in the store."""
+        packed = msgpack.packb([note.created_at, note.ndcg])
+        self.store.redis.hset(self.store.keys.releases(), note.version, packed)
+
+    @bounded
+    def releases(self) -> list[ReleaseNote]:
+        """The releases whose lists were written and have not expired, oldest first; a note that cannot be read is left out."""
+        alive: list[ReleaseNote] = []
+        for name, packed in sorted(self.store.redis.hgetall(self.store.keys.releases()).items()):
+            with suppress(CorruptArtefact, UnicodeDecodeError):
+                note = _note(name.decode(), packed)
+                alive += (
+                    [note] if self.store.redis.exists(self.store.keys.popular(note.version)) else []
+                )
+        return alive
+
+    @bounded
+    def forget_release(self, version: str) -> None:
+        """Drops the note on a release of which the store holds nothing any more."""
+        self.store.redis.hdel(self.store.keys.releases(), version)
+
+    @bounded
+    def versions(self) -> list[str]:
+        """Every release of which anything may be in the store, oldest first: an interrupted publication's too."""
+        versions: set[str] = set()
+        with suppress(
+            CorruptArtefact
+        ):  # a pointer that cannot be read leads to none; the notes are there all the same
+            pointer = self.store.release()
+            versions.update(() if pointer is None else pointer.versions)
+        for name in self.store.redis.hkeys(self.store.keys.releases()):
+            with suppress(UnicodeDecodeError):  # which is no release's version
+                versions.add(name.decode())
+        return sorted(versions)
+
+    @bounded
+    def delete_user(self, user: str, now: int) -> bool:
+        """Deletes all that is stored of a user in any release, and what waits in the stream; gives whether there was any.
+
+        The digest of the id stays, first of all, so that neither a batch that runs at this moment
+        nor the next training brings the user back.
+        """
+        redis, keys = self.store.redis, self.store.keys
+        redis.hsetnx(keys.deleted(), keys.digest(user), now)
+        pipe = redis.pipeline(transaction=False)
+        pipe.hmget(keys.user(user), "e0", "e1")
+        waiting = stream_ids(replies_or_none(self.store, pipe, [keys.user(user)])[0] or ())
+        if waiting:
+            redis.xdel(keys.events(), *waiting)
+        pipe = redis.pipeline(transaction=False)
+        for version in self.versions():
+            pipe.delete(keys.list(version, user))
+            pipe.delete(keys.live(version, user))
+        pipe.delete(keys.user(user))
+        pipe.delete(keys.claim(user))
+        return sum(pipe.execute()) > 0
+
+    @bounded
+    def deletions(self) -> dict[bytes, bytes]:
+        """The digest of each deleted user's id -> when that was, as decimal unix seconds."""
+        return dict(self.store.redis.hgetall(self.store.keys.deleted()))
+
+    @bounded
+    def add_deletions(self, deletions: Mapping[bytes, bytes]) -> None:
+        """Adds deletions that are not known; the first time of each holds."""
+        pipe = self.store.redis.pipeline(transaction=False)
+        for digest, when in deletions.items():
+            pipe.hsetnx(self.store.keys.deleted(), digest, when)
+        pipe.execute()
+
+    @bounded
+    def block(self, item_id: str) -> None:
+        """Keeps an item out of every answer.
+
+        Raises:
+            InvalidInput: so many are blocked already that every answer would pay for it.
+        """
+        if self.store.redis.scard(self.store.keys.blocked()) >= MOST_BLOCKED:
+            raise InvalidInput(
+                f"{MOST_BLOCKED} items are blocked, which is the most: take some out of the items table instead"
+            )
+        self.store.redis.sadd(self.store.keys.blocked(), item_id)
+
+    @bounded
+    def unblock(self, item_id: str) -> None:
+        """Lets an item be shown again."""
+        self.store.redis.srem(self.store.keys.blocked(), item_id)
+
+
+def _note(version: str, packed: bytes) -> ReleaseNote:
+    """Raises CorruptArtefact for what is no note."""
+    try:
+        match msgpack.unpackb(packed):
+            case [int(created_at), (float() | int() | None) as ndcg]:
+                return ReleaseNote(version, created_at, ndcg)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        pass
+    raise CorruptArtefact(f"the note on release {version} cannot be read: publish it again")

@@ -1,0 +1,121 @@
+"""Whether a command may be sent to Redis now: not while it rests after repeated failures, nor with too little time left.
+
+One lost packet says nothing about a server, and is mended by another try; a server that fails time
+after time is left alone, so that requests fall back at once instead of waiting for it one by one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from shortlist.recsys.errors import StoreUnavailable
+
+MOST_FAILURES = 3
+"""Operations that failed in a row, each after its retry, before the circuit opens: they cost next to no time."""
+
+MOST_TIMEOUTS = 2
+"""Waits in a row that were in vain before the circuit opens: an old connection's, and that of a fresh one."""
+
+WINDOW_SECONDS = 10.0
+"""Failures further apart than this are not in a row."""
+
+
+class CircuitBreaker:
+    """Counts failures in a row; opens after too many, and lets one thread try again after a rest.
+
+    Any thread may call any method.
+    """
+
+    def __init__(self, rest_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """rest_seconds: how long it stays open before one thread may try; 0 never keeps anybody waiting."""
+        self._rest, self._clock = rest_seconds, clock
+        self._lock = threading.Lock()
+        self._failures = self._timeouts = 0
+        self._last_failure = -math.inf
+        self._open_until: float | None = None  # None while closed
+        self._trial: int | None = None  # the thread that tries whether the server is back
+
+    def wait(self) -> float:
+        """Seconds until this thread may send a command; 0 where it may now."""
+        if self._open_until is None:
+            return 0.0
+        with self._lock:
+            if self._open_until is None or self._trial == threading.get_ident():
+                return 0.0
+            now = self._clock()
+            if now < self._open_until:
+                return self._open_until - now
+            # A trial that never ends, as of a thread that was stopped, gives way to another one
+            # after a further rest.
+            self._trial, self._open_until = threading.get_ident(), now + self._rest
+            return 0.0
+
+    def succeeded(self) -> None:
+        """Notes that the server answered: the circuit is closed."""
+        if self._failures == 0 and self._open_until is None:
+            return
+        with self._lock:
+            self._failures = self._timeouts = 0
+            self._open_until = self._trial = None
+
+    def failed(self, *, timed_out: bool = False) -> None:
+        """Notes a failure: an operation that failed after all, or, with timed_out, one wait that was in vain."""
+        with self._lock:
+            now = self._clock()
+            if now - self._last_failure > WINDOW_SECONDS:
+                self._failures = self._timeouts = 0
+            self._last_failure = now
+            self._failures += 1
+            self._timeouts += timed_out
+            tried = self._trial == threading.get_ident()
+            if tried or self._failures >= MOST_FAILURES or self._timeouts >= MOST_TIMEOUTS:
+                self._open_until, self._trial = now + self._rest, None
+
+
+class Guard:
+    """Whether, and for how long, a command may be sent: the circuit, and what is left of the request's time.
+
+    time_left: seconds that the caller still has; needed: how many of them one operation may take,
+    its retry included.
+    """
+
+    def __init__(
+        self,
+        rest_seconds: float = 0.0,
+        time_left: Callable[[], float] = lambda: math.inf,
+        needed: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._circuit = CircuitBreaker(rest_seconds, clock)
+        self._needed = needed
+        self.time_left = time_left
+
+    def check(self) -> None:
+        """Raises StoreUnavailable where no operation may begin."""
+        rest = self._circuit.wait()
+        if rest > 0:
+            raise StoreUnavailable(
+                f"Redis did not answer a moment ago: it is asked again in {rest:.1f} s"
+            )
+        left = self.time_left()
+        if left < self._needed:
+            message = f"the request has {left:.2f} s left, and Redis may take {self._needed:.2f} s: give the function more time"
+            raise StoreUnavailable(message)
+
+    def allowance(self, seconds: float) -> float:
+        """How many seconds, `seconds` at most, a command may take that is sent now; 0 where none may be sent."""
+        if self._circuit.wait() > 0:
+            return 0.0
+        return min(seconds, self.time_left())
+
+    def answered(self) -> None:
+        """Notes that Redis answered, be it with a refusal."""
+        self._circuit.succeeded()
+
+    def failed(self, *, timed_out: bool = False) -> None:
+        """Notes that Redis failed, see `CircuitBreaker.failed`; what the end of the request's time cut off says nothing."""
+        if self.time_left() > 0:
+            self._circuit.failed(timed_out=timed_out)

@@ -1,0 +1,287 @@
+"""The client that a store asks Redis by: opened at its first command, shared by threads, opened again where it broke.
+
+What goes wrong becomes one error, StoreUnavailable, which names the operation and what the server
+or the network said, and
+never a key: a key holds a user's id, and messages end in logs and in the bodies of answers.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from shortlist.recsys.errors import BrokenRelease, InvalidSettings, StoreUnavailable
+from shortlist.recsys.store.circuit import Guard
+from shortlist.recsys.store.redis_url import RedisAddress, parse_redis_url
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LONGEST_WAIT = 60.0
+"""Seconds that a thread without a deadline waits for another one that opens the client."""
+
+_ANNOTATION = "of pipeline caused error: "
+"""What redis-py puts between a pipeline's command, with its keys, and the error itself."""
+
+_WORDS = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+){0,11}")
+"""What is kept of a server's message: its words up to the first other character, after which it may quote a key."""
+
+_REMEDIES = {
+    "OOM": "raise the server's maxmemory",
+    "NOPERM": "see the user's access string",
+    "MOVED": "the server is part of a cluster, so add ?cluster=true to REDIS_URL",
+    "WRONGTYPE": "a key of SHORTLIST_NAMESPACE is another program's",
+}
+
+
+class RedisLink:
+    """A client of Redis, or of a cluster, and whether it may be asked. Any thread may use it."""
+
+    def __init__(self, connect: Callable[[], Any], guard: Guard | None = None) -> None:
+        """connect: makes a client of redis-py."""
+        self._connect = connect
+        self.guard = guard or Guard()
+        self._client: Any = None
+        self._opening = threading.Lock()
+
+    @property
+    def redis(self) -> Any:  # noqa: ANN401 - redis.Redis or redis.RedisCluster
+        """The client, connected at its first use. Raises StoreUnavailable while no command may be sent."""
+        self.guard.check()
+        client = self._client
+        return self._opened() if client is None else client
+
+    def _opened(self) -> Any:  # noqa: ANN401 - as above
+        patience = max(0.0, min(LONGEST_WAIT, self.guard.time_left()))
+        if not self._opening.acquire(timeout=patience):
+            raise StoreUnavailable(
+                "Redis did not answer another request in time, which opens the connection: try again"
+            )
+        try:
+            if self._client is None:
+                self.guard.check()  # another thread may have failed meanwhile
+                self._client = self._connect()
+            return self._client
+        finally:
+            self._opening.release()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        from shortlist.recsys.store.redis_connections import drop_connections
+
+        client, self._client = self._client, None
+        if client is not None:
+            drop_connections(client)  # which a cluster's client leaves open
+            client.close()
+
+    def drop(self) -> None:
+        """Lets go of all connections, of those in use when they come back; a cluster's topology is asked for again."""
+        from shortlist.recsys.store.redis_connections import drop_connections
+
+        client = self._client
+        if client is None:
+            return
+        if hasattr(client, "nodes_manager"):
+            self._client = None  # only a new one asks the configured name first
+        drop_connections(client)
+
+    def unavailable(self, operation: str, error: Exception) -> StoreUnavailable:
+        """The error for an operation that failed, whose failure is noted, and of which nothing is kept but words."""
+        from redis.exceptions import AuthenticationError, DataError, ResponseError
+
+        if isinstance(error, (ResponseError, AuthenticationError)):
+            self.guard.answered()
+            code, words = _refusal(error)
+            remedy = _REMEDIES.get(code, "see the server's log")
+            return StoreUnavailable(f"Redis refused `{operation}` ({code} {words}): {remedy}")
+        if _has_changed_roles(error):
+            self.drop()
+        elif self.guard.time_left() > 0 and not isinstance(
+            error, DataError
+        ):  # else it is no fault of the server's
+            self.guard.failed()
+            self.drop()
+        message = f"Redis did not answer `{operation}` ({_cause(error)}): check REDIS_URL, the server and the network"
+        return StoreUnavailable(message)
+
+    def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
+        """Raw replies to commands on one user's keys, in one round trip; a pipeline of redis-py's takes twice as long."""
+        client = self.redis
+        pool = getattr(client, "connection_pool", None)
+        if pool is None:  # a cluster, whose pipeline knows the node
+            pipe = client.pipeline(transaction=False)
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(pipe.execute())
+        connection = pool.get_connection()
+        try:
+            return _replies_over(connection, commands)
+        except _broken():
+            connection.disconnect()
+            return _replies_over(connection, commands)  # over a fresh one
+        finally:
+            pool.release(connection)
+
+
+def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> list[Any]:  # noqa: ANN401 - redis-py's
+    connection.send_packed_command(connection.pack_commands(commands))
+    try:
+        return [connection.read_response() for _ in commands]
+    except BaseException:
+        connection.disconnect()  # which forgets the replies to the other commands
+        raise
+
+
+def connector(url: str, timeout_ms: int, guard: Guard) -> Callable[[], Any]:
+    """What opens a client of the server or cluster at `url`, as a `RedisLink` wants it.
+
+    Raises:
+        InvalidSettings: the URL breaks a rule, or names a file that is not there.
+    """
+    address = parse_redis_url(url)
+    _check_files(address)
+    from shortlist.recsys.store.redis_connections import (
+        credentials_of,
+        open_client,
+    )  # now: a Lambda's start has time for imports
+
+    return functools.partial(
+        open_client, address, credentials_of(address), timeout_ms / 1000, guard
+    )
+
+
+def _check_files(address: RedisAddress) -> None:
+    for name in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        path = address.options.get(name)
+        if path is not None and not Path(str(path)).exists():
+            raise InvalidSettings(
+                f"REDIS_URL has {name}={str(path)!r}, which is not there: give the path of an existing file"
+            )
+
+
+def bounded(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a method of a RedisLink, or of what has one as its `store`: redis-py's errors become StoreUnavailable."""
+    operation = command.__name__
+
+    @functools.wraps(command)
+    def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
+        owner: Any = args[0]
+        link = owner if isinstance(owner, RedisLink) else owner.store
+        try:
+            result = command(*args, **kwargs)
+        except BrokenRelease:
+            link.guard.answered()
+            raise
+        except _errors() as error:
+            failure = link.unavailable(operation, error)
+        else:
+            link.guard.answered()
+            return result
+        raise failure  # outside, so that no traceback shows the error of redis-py, which names keys
+
+    return bounded
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from redis.exceptions import (
+        RedisClusterException,
+        RedisError,
+    )  # the former is not one of the latter
+
+    return RedisError, RedisClusterException, OSError
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    from redis.exceptions import ConnectionError, TimeoutError  # noqa: A004 - redis-py's own
+
+    return ConnectionError, TimeoutError
+
+
+def _refusal(error: Exception) -> tuple[str, str]:
+    """The code of a server's refusal, and its first words: redis-py takes some codes off the message."""
+    text = str(error).rpartition(_ANNOTATION)[2]
+    code = getattr(error, "status_code", None) or _CODES.get(type(error).__name__)
+    if code is None:
+        code, _, rest = text.partition(" ")
+        if not code.isupper() or not code.isalpha():
+            return "ERR", _words(text)
+        text = rest
+    return str(code), _words(text)
+
+
+_CODES = {
+    "OutOfMemoryError": "OOM",
+    "NoPermissionError": "NOPERM",
+    "MovedError": "MOVED",
+    "NoScriptError": "NOSCRIPT",
+}
+"""For versions of redis-py that do not tell the code."""
+
+
+def _words(text: str) -> str:
+    found = _WORDS.match(text)
+    return "" if found is None else found[0]
+
+
+def _cause(error: BaseException) -> str:
+    """What the network said, in full; of any other error, which may quote a command, its first words and its own cause."""
+    from redis.exceptions import AuthenticationError
+
+    text = str(error).rpartition(_ANNOTATION)[2]
+    of_network = isinstance(error, (*_broken(), OSError)) and not isinstance(
+        error, AuthenticationError
+    )
+    if of_network or isinstance(error, StoreUnavailable):
+        return text
+    words = _words(text) or type(error).__name__
+    return words if error.__cause__ is None else f"{words}: {_cause(error.__cause__)}"
+
+
+def _has_changed_roles(error: Exception) -> bool:
+    from shortlist.recsys.store.redis_connections import RoleChanged
+
+    return isinstance(error.__cause__, RoleChanged)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPolicy:
+    """What a server does when its memory is full."""
+
+    maxmemory: int
+    """Bytes; 0 for no limit."""
+    maxmemory_policy: str
+    """As `noeviction`, `volatile-lru` or `allkeys-lru`."""
+
+    @property
+    def evicts_any_key(self) -> bool:
+        """Whether keys go that have no time to live, as the serving release's, when the memory is full."""
+        return self.maxmemory > 0 and self.maxmemory_policy.startswith("allkeys-")
+
+
+@bounded
+def server_policy(link: RedisLink) -> ServerPolicy | None:
+    """What the server does when it is full; of a cluster's primaries, one that evicts any key before one that does not.
+
+    None where the server does not tell, as to a user who may not call INFO.
+
+    Raises:
+        StoreUnavailable: the server did not answer.
+    """
+    from redis.exceptions import ResponseError
+
+    client = link.redis
+    nodes = {"target_nodes": client.PRIMARIES} if hasattr(client, "nodes_manager") else {}
+    try:
+        told = client.info("memory", **nodes)
+    except ResponseError:
+        return None
+    several = told.values() if nodes and "maxmemory_policy" not in told else [told]
+    policies = [
+        ServerPolicy(int(part["maxmemory"]), str(part["maxmemory_policy"])) for part in several
+    ]
+    return max(policies, key=lambda policy: policy.evicts_any_key)

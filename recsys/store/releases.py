@@ -1,0 +1,125 @@
+"""Which release serves, flipped by whoever may: the batch, the command line and the API's operators.
+
+Two who flip at once never overwrite each other: each change of the pointer names the value that it
+replaces. A batch flips under its lease alone. An operator's flip is the newer word: it ends the
+right of every batch that runs at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shortlist.recsys.errors import CorruptArtefact, InvalidInput, StoreUnavailable
+from shortlist.recsys.store.artefacts import Artefacts
+from shortlist.recsys.store.lease import Lease, overtaken, taken_over
+from shortlist.recsys.store.records import ReleasePointer, unpack_pointer
+from shortlist.recsys.store.redis import Flip, FlipIf, LeaseProof, Store
+
+ATTEMPTS = 10
+"""Changes of the pointer by others that one change outlasts; more are no coincidence."""
+
+Changed = Callable[[ReleasePointer | None], ReleasePointer]
+"""The pointer to set in place of the one given, which is None where there is none, or none that can be read."""
+
+
+ANY = object()
+"""Stands for whichever release serves."""
+
+
+def flip(
+    store: Store, version: str, lease: Lease | None = None, replaces: object = ANY
+) -> ReleasePointer:
+    """Makes `version` the serving release, and remembers the one before.
+
+    lease: of the batch that flips; None for an operator. replaces: the release that served, or
+    None, when that batch read
+    its data: where another one serves by now, it has newer data, or an operator wants it.
+
+    Raises:
+        LeaseHeld: the lease is lost.
+        ReleaseRefused: another batch or an operator has flipped since the batch began.
+    """
+
+    def changed(old: ReleasePointer | None) -> ReleasePointer:
+        if old is not None and old.current == version:
+            return old
+        check_replaces(old, version, replaces)
+        return ReleasePointer(version, None if old is None else old.current)
+
+    if lease is None:
+        return change(store, changed, new_token=True)
+    lease.confirm()  # a lease that lapsed while Redis was away is taken again, if nobody else had it
+    return change(store, changed, lease.proof)
+
+
+def check_replaces(old: ReleasePointer | None, version: str, replaces: object) -> None:
+    """Raises ReleaseRefused where `version` may not take the place of what serves; see `flip`."""
+    if (
+        old is not None
+        and old.current != version
+        and replaces is not ANY
+        and old.current != replaces
+    ):
+        raise overtaken(version)
+
+
+def change(
+    store: Store, changed: Changed, lease: LeaseProof | None = None, *, new_token: bool = False
+) -> ReleasePointer:
+    """Sets the pointer to what `changed` makes of the stored one; gives it. See `FlipIf` for the rest."""
+    for _ in range(ATTEMPTS):
+        packed = store.packed_release()
+        old = _readable(packed)
+        pointer = changed(old)
+        if pointer == old:
+            return pointer
+        match store.set_release(pointer, FlipIf(packed, lease, new_token)):
+            case Flip.DONE:
+                return pointer
+            case Flip.LEASE_LOST:
+                raise taken_over()
+            case Flip.OVERTAKEN:
+                raise overtaken(pointer.current)
+            case Flip.CHANGED:
+                continue
+    raise StoreUnavailable(
+        f"the release pointer was changed by others {ATTEMPTS} times in a row: try again"
+    )
+
+
+def _readable(packed: bytes | None) -> ReleasePointer | None:
+    try:
+        return None if packed is None else unpack_pointer(packed)
+    except CorruptArtefact:  # a flip mends it
+        return None
+
+
+def promote(store: Store, artefacts: Artefacts, version: str) -> ReleasePointer:
+    """Flips to a release that was published before; it must be whole, in the artefacts and in Redis.
+
+    Raises:
+        InvalidInput: its lists are no longer in Redis, or are about to expire.
+        CorruptArtefact: it is not among the artefacts.
+    """
+    artefacts.manifest(version)
+    if not store.is_whole(version):
+        raise InvalidInput(
+            f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run"
+        )
+    if store.is_retiring(version):
+        raise InvalidInput(
+            f"release {version} is retired, its lists expire: keep it by `shortlist release promote {version}`"
+        )
+    return flip(store, version)
+
+
+def rollback(store: Store, artefacts: Artefacts) -> ReleasePointer:
+    """Flips back to the release before.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    pointer = store.release()
+    if pointer is None or pointer.previous is None:
+        raise InvalidInput("there is no release before this one: nothing to roll back to")
+    return promote(store, artefacts, pointer.previous)

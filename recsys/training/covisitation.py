@@ -1,0 +1,90 @@
+"""Counts which items follow which, by DuckDB, and keeps the strongest neighbours of each."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+from scipy import sparse
+
+from shortlist.recsys.models.interactions import Events, Float32, Int32, Int64
+from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
+from shortlist.recsys.models.regression import (
+    MAX_REGRESSION_ITEMS,
+    interaction_matrix,
+    item_regression,
+)
+
+HORIZON = 10
+"""The longest step, in events, over which one item is counted as following another."""
+
+RIDGE = 300.0
+"""L2 penalty of the item-item regression, in users: the middle of the range that Steck (2019) reports as flat."""
+
+_PAIRS = """
+with steps as (select unnest(range(1, ? + 1)) as step),
+     placed as (select "user", item, row_number() over (partition by "user" order by position) as place from events)
+select a.item as source, b.item as target,
+       count(*) filter (where step <= 1) as within_1, count(*) filter (where step <= 3) as within_3, count(*) as within_10
+from placed a cross join steps join placed b on b."user" = a."user" and b.place = a.place + step
+where a.item <> b.item
+group by all
+"""
+
+
+def fit_neighbours(events: Events) -> Neighbours:
+    """The strongest neighbours of every item under each relation, from these events and nothing later."""
+    n = events.n_items
+    source, target, counts = _pair_counts(events)
+    times = np.maximum(1, np.bincount(events.item, minlength=n)).astype(np.float64)
+    rows = np.full((len(RELATIONS), n + 1, NEIGHBOURS), n, np.int32)
+    weights = np.zeros((len(RELATIONS), n + 1, NEIGHBOURS), np.float32)
+    for r in range(3):
+        _keep(rows[r], weights[r], source, target, counts[r] / (times[source] + 1))
+    near = sparse.coo_array((counts[2], (source, target)), shape=(n, n)).tocsr()
+    near = (near + near.T).tocoo()
+    _keep(
+        rows[3],
+        weights[3],
+        near.row,
+        near.col,
+        near.data / np.sqrt((times[near.row] + 1) * (times[near.col] + 1)),
+    )
+    if n <= MAX_REGRESSION_ITEMS:
+        had = interaction_matrix(events.user, events.item, (events.n_users, n))
+        _keep_dense(rows[4], weights[4], item_regression(had, RIDGE))
+    return Neighbours(rows, weights)
+
+
+def _pair_counts(events: Events) -> tuple[Int64, Int64, list[Int64]]:
+    with duckdb.connect() as connection:
+        table = {"user": events.user, "item": events.item, "position": np.arange(len(events))}
+        connection.register("events", table)
+        found = connection.execute(_PAIRS, [HORIZON]).fetchnumpy()
+    order = np.lexsort((found["target"], found["source"]))
+    source, target = (found[c][order].astype(np.int64) for c in ("source", "target"))
+    return (
+        source,
+        target,
+        [found[c][order].astype(np.int64) for c in ("within_1", "within_3", "within_10")],
+    )
+
+
+def _keep(rows: Int32, weights: Float32, source: Int64, target: Int64, weight: np.ndarray) -> None:
+    positive = weight > 0
+    source, target, weight = source[positive], target[positive], weight[positive]
+    order = np.lexsort((target, -weight, source))
+    source, target, weight = source[order], target[order], weight[order]
+    starts = np.searchsorted(source, np.arange(source.max(initial=-1) + 2))
+    place = np.arange(len(source)) - starts[source]
+    kept = place < NEIGHBOURS
+    rows[source[kept], place[kept]] = target[kept]
+    weights[source[kept], place[kept]] = weight[kept]
+
+
+def _keep_dense(rows: Int32, weights: Float32, dense: Float32) -> None:
+    k = min(NEIGHBOURS, dense.shape[1])
+    best = np.argsort(-dense, axis=1, kind="stable")[:, :k]
+    value = np.take_along_axis(dense, best, axis=1)
+    none = value <= 0
+    rows[:-1, :k] = np.where(none, dense.shape[0], best)
+    weights[:-1, :k] = np.where(none, 0, value)

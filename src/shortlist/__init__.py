@@ -1,0 +1,4 @@
+"""A serverless batch-plus-lookup recommender.
+
+The folders of the repository are linked into this one package, so that an installation adds one name to Python's.
+"""
