@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from shortlist.recsys.errors import KnowsTheFuture
+from shortlist.recsys.errors import LeakDetected
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import FEATURES, ItemTable, features
@@ -34,10 +34,10 @@ USERS = 500
 SUSPICIOUS = 0.98
 """The mean area under a user's ROC curve above which a single feature knows too much; honest ones reach 0.7 to 0.9."""
 
-FEWEST_HITS = 50
+MIN_HITS = 50
 """Held-out items among the candidates, below which a perfect feature may be chance."""
 
-MOST_DEVIATIONS = 5.0
+MAX_DEVIATIONS = 5.0
 """Standard deviations from one half, beyond which the order within ties is no draw: chance does that once in two million."""
 
 HELD = "held"
@@ -57,22 +57,22 @@ def audit(
     """What was checked, and how it came out; `learnt_from` tells by `Events.digest` what each part was trained on.
 
     Raises:
-        KnowsTheFuture: the past, a part's training events, the item table or feature rows depend on
+        LeakDetected: the past, a part's training events, the item table or feature rows depend on
             what came after the cut.
     """
     known = before(dataset.events, cut)
     return [
         _past_ends(past, known),
         *(_same_events(part, told, known) for part, told in (learnt_from or {}).items()),
-        _another_future(dataset, cut, model, truth),
+        _counterfactual_future(dataset, cut, model, truth),
         _tie_order(dataset.events),
-        _telling_features(model, truth),
+        _single_feature_leaks(model, truth),
     ]
 
 
 def _past_ends(past: Events, known: Events) -> Check:
     if past.digest() != known.digest():
-        raise KnowsTheFuture(
+        raise LeakDetected(
             f"the past has {len(past)} events, and {len(known)} lie before the cuts: nothing but these may be learnt from"
         )
     return _check("The past ends at the cut", f"{len(past)} events, all before their user's cut")
@@ -80,7 +80,7 @@ def _past_ends(past: Events, known: Events) -> Check:
 
 def _same_events(part: str, told: str, known: Events) -> Check:
     if told != known.digest():
-        raise KnowsTheFuture(
+        raise LeakDetected(
             f"the {part} learnt from other events than those before the cuts: train them again"
         )
     return _check(
@@ -88,7 +88,7 @@ def _same_events(part: str, told: str, known: Events) -> Check:
     )
 
 
-def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) -> Check:
+def _counterfactual_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) -> Check:
     """Puts random items after every cut; the item table, the states and the feature rows have to stay as they are."""
     events = dataset.events
     after = np.arange(len(events)) >= cut[events.user]
@@ -99,7 +99,7 @@ def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) ->
         name for name, one in _arrays(model.table).items() if not _alike(one, _arrays(table)[name])
     ]
     if moved:
-        raise KnowsTheFuture(
+        raise LeakDetected(
             f"the item table's {', '.join(moved)} changed with what came after the cut: compute them before it"
         )
     users = truth.users[: min(len(truth), USERS)]
@@ -114,7 +114,7 @@ def _another_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) ->
         )
     ]
     if rows[0].shape != rows[1].shape or not _alike(*rows):
-        raise KnowsTheFuture(
+        raise LeakDetected(
             "feature rows changed with what came after the cut: states and features must be as of it"
         )
     detail = (
@@ -139,19 +139,19 @@ def _tie_order(events: Events) -> Check:
         details.append(
             f"by {name} {n_ascending / n_pairs:.1%} of {n_pairs} neighbours within ties ascend"
         )
-        if abs(2 * n_ascending - n_pairs) > MOST_DEVIATIONS * np.sqrt(n_pairs):
+        if abs(2 * n_ascending - n_pairs) > MAX_DEVIATIONS * np.sqrt(n_pairs):
             said = f"{details[-1]}, where one half would: their order is that of a file, not of time; load them by `recsys.data`"
             return _check(what, said, "suspicious")
     return _check(what, "; ".join(details) or "no two events of a user share a time")
 
 
-def _telling_features(model: Model, truth: Truth) -> Check:
+def _single_feature_leaks(model: Model, truth: Truth) -> Check:
     name, area, hits = most_telling(model, truth.slice(0, min(len(truth), USERS)))
     what = "No feature knows the hold-out by itself"
     detail = (
         f"{name} tells most: it puts a held-out item above another candidate in {area:.1%} of pairs"
     )
-    if hits < FEWEST_HITS:
+    if hits < MIN_HITS:
         return _check(what, f"not decided: only {hits} held-out items among the candidates")
     if area < SUSPICIOUS:
         return _check(what, detail)

@@ -36,7 +36,7 @@ STAGE_NAMES = (
 )
 
 
-class Shown(click.Group):
+class FriendlyErrors(click.Group):
     """A group whose errors are a sentence and an exit status, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
@@ -56,7 +56,7 @@ class Shown(click.Group):
             sys.exit(ended[0])
 
 
-@click.group(cls=Shown)
+@click.group(cls=FriendlyErrors)
 def main() -> None:
     """Shortlist: a serverless recommender. Settings come from the environment; see the README."""
 
@@ -157,13 +157,13 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
     """Compares the two stages with the retriever and strong baselines on a hold-out."""
     from shortlist.batch import offline_evaluation
     from shortlist.batch.cold_start import cold_start
-    from shortlist.batch.progress import Narrator, wide_console
+    from shortlist.batch.progress import ProgressReporter, wide_console
     from shortlist.recsys import data as tables
     from shortlist.recsys.evaluation.report import table, write_json
 
     params = _params(Settings.from_env(os.environ), options["config"])
-    narrator = Narrator()
-    with narrator.stage("read and validate") as progress:
+    reporter = ProgressReporter()
+    with reporter.stage("read and validate") as progress:
         loaded = tables.load(
             interactions,
             items,
@@ -176,12 +176,12 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
             f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values())} rejected",
         )
     for note in loaded.notes:
-        narrator.say(f"  {note}")
-    report = offline_evaluation.run(loaded.dataset, options["protocol"], params, narrator)
+        reporter.say(f"  {note}")
+    report = offline_evaluation.run(loaded.dataset, options["protocol"], params, reporter)
     if options["cold_start"]:
         report |= (
-            cold_start(loaded.dataset, options["protocol"], params, narrator)
-            | narrator.stages.summary()
+            cold_start(loaded.dataset, options["protocol"], params, reporter)
+            | reporter.stages.summary()
         )
     report["data"]["rejects"] = loaded.rejects
     wide_console().print(table(report))
@@ -229,13 +229,13 @@ def tune(interactions: str, items: str | None, users: str | None, **options: Any
     It starts from the settings, and from --config where one is given.
     """
     from shortlist.batch import config
-    from shortlist.batch.progress import Narrator
+    from shortlist.batch.progress import ProgressReporter
     from shortlist.batch.tune import tune as search
     from shortlist.recsys import data as tables
     from shortlist.recsys.training.fit import FitParams
 
     params = _params(Settings.from_env(os.environ), options["config"])
-    narrator = Narrator()
+    reporter = ProgressReporter()
     loaded = tables.load(
         interactions,
         items,
@@ -244,7 +244,7 @@ def tune(interactions: str, items: str | None, users: str | None, **options: Any
         positive_rating=options["positive_rating"],
     )
     found = search(
-        loaded.dataset, options["protocol"], params, options["minutes"], options["work"], narrator
+        loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )
     lines = [
         f"{what}: validation NDCG@10 {after:.4f}, with the settings' own {before:.4f}; {found.trials[what]} trials"
@@ -261,7 +261,7 @@ def tune(interactions: str, items: str | None, users: str | None, **options: Any
     )
 
 
-@main.group("batch", cls=Shown)
+@main.group("batch", cls=FriendlyErrors)
 def batch_group() -> None:
     """The scheduled job: learn, evaluate, precompute, publish."""
 
@@ -287,13 +287,13 @@ def _job_command(name: str) -> None:
         **options: Any,  # noqa: ANN401
     ) -> None:
         from shortlist.batch.job import Job, run, run_stage
-        from shortlist.batch.progress import Narrator
+        from shortlist.batch.progress import ProgressReporter
         from shortlist.batch.workspace import alone_in, usable
 
         settings = Settings.from_env(os.environ)
         params = _params(settings, options["config"])
         told = (options["max_reject_share"], params, options["positive_rating"], options["events"])
-        job = Job(interactions, items, users, work, settings, Narrator(), *told)
+        job = Job(interactions, items, users, work, settings, ProgressReporter(), *told)
         with usable(work):
             if name == "run":
                 run(job)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.evaluation.baselines import fit_popularity
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.report import Report, evaluate
@@ -35,7 +35,7 @@ from shortlist.recsys.models.interactions import (
 )
 from shortlist.recsys.models.pipeline import Model, recommend, recommender
 from shortlist.recsys.models.ties import steps_of
-from shortlist.recsys.settings import Protocol
+from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
     Stage,
@@ -50,32 +50,32 @@ from shortlist.recsys.training.split import before
 KNOWN = (1, 3, 5, 10)
 """How many events of a fresh user are known, where no tie ends there more or fewer."""
 
-JUDGED = 10
+TARGET_EVENTS = 10
 """How many of the following events judge a list."""
 
 USERS = 500
 SHARE = 0.1
 """Of the users, or of the items, what is kept out of training; of the users USERS at most."""
 
-FEWEST = 30
+MIN_USERS = 30
 """Users, or items, kept out, below which nothing is measured."""
 
 SEED = 20260801
 
 
 def cold_start(
-    dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narrator
+    dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
 ) -> dict[str, Any]:
     """The report's sections "fresh_users" and "new_items", either left out where the data has too few of them."""
     sections = {
-        "fresh_users": fresh_users(dataset, protocol, params, narrator.stage),
-        "new_items": new_items(dataset, protocol, params, narrator.stage),
+        "fresh_users": fresh_users(dataset, protocol, params, reporter.stage),
+        "new_items": new_items(dataset, protocol, params, reporter.stage),
     }
     return {name: section for name, section in sections.items() if section}
 
 
 def fresh_users(
-    dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage
+    dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> list[dict[str, Any]]:
     """NDCG@10 for each of KNOWN: {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}.
 
@@ -87,7 +87,7 @@ def fresh_users(
         np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1]),
         min(USERS, int(events.n_users * SHARE)),
     )
-    if len(held) < FEWEST:
+    if len(held) < MIN_USERS:
         return []
     others = events.take(~np.isin(events.user, held))
     fitted = fit_two_stage(
@@ -120,13 +120,13 @@ def fresh_users(
 
 
 def new_items(
-    dataset: Dataset, protocol: Protocol, params: FitParams, stage: Stage
+    dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> dict[str, Any]:
     """Recall@20 among items that were kept out: {"n_items", "n_users", "recall@20", "random"}; empty without content."""
     events = dataset.events
     popular = np.bincount(events.item, minlength=events.n_items)
     held = _drawn(np.flatnonzero(popular), int(events.n_items * SHARE))
-    if len(held) < FEWEST or content_matrix(dataset.catalogue).shape[1] == 0:
+    if len(held) < MIN_USERS or content_matrix(dataset.catalogue).shape[1] == 0:
         return {}
     new = np.isin(np.arange(events.n_items), held)
     past = events.take(~new[events.item])
@@ -166,7 +166,7 @@ def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
     """The JUDGED events of the held users after their cut, and what shares the last one's time."""
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
-    stops = steps_of(events).after[np.minimum(ends, first + JUDGED) - 1]
+    stops = steps_of(events).after[np.minimum(ends, first + TARGET_EVENTS) - 1]
     return truth_between(
         events, held, states_at(events, starts, first, dataset.attributes[held]), first, stops
     )
@@ -196,7 +196,7 @@ def _report(
     methods: Mapping[str, Recommend],
     truth: Truth,
     past: Events,
-    protocol: Protocol,
+    protocol: HoldoutProtocol,
 ) -> Report:
     names = dataset.catalogue.category_names
     facts = facts_of(past, dataset.catalogue.membership)

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from shortlist.batch.checkpoints import Checkpoints
 from shortlist.batch.exit_status import AGAIN, DONE, is_disk_full, outcome
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import alone_in, leased, usable
 from shortlist.recsys.errors import InvalidSettings, LeaseHeld, Unavailable
 from shortlist.recsys.settings import Settings
@@ -45,7 +45,7 @@ class Interrupted(BaseException):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ContainerOptions:
     """What the environment tells a container beyond `Settings`."""
 
     interactions: str
@@ -58,7 +58,7 @@ class Told:
     config: Path | None
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Told:
+    def from_env(cls, environ: Mapping[str, str]) -> ContainerOptions:
         """`SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_EVENTS`, `_CHECKPOINTS` and `_CONFIG`.
 
         Raises:
@@ -102,7 +102,7 @@ class Log:
             print(json.dumps(told, default=str), file=self._out, flush=True)
 
 
-class LoggingNarrator(Narrator):
+class LoggingReporter(ProgressReporter):
     """Tells what a narrator tells, in lines of a log; tables that are meant for eyes are left out."""
 
     def __init__(self, log: Log) -> None:
@@ -120,7 +120,7 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
     sys.excepthook = _logs_uncaught(log)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        told = Told.from_env(environ)
+        told = ContainerOptions.from_env(environ)
         log = Log(told.run, out)
         with heartbeat(log):
             _run(told, Settings.from_env(environ), log)
@@ -137,13 +137,13 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
     return DONE
 
 
-def _run(told: Told, settings: Settings, log: Log) -> None:
+def _run(told: ContainerOptions, settings: Settings, log: Log) -> None:
     from shortlist.batch.config import with_config
     from shortlist.batch.job import STAGES, Job, fit_params, is_done
 
     saved = None if told.checkpoints is None else Checkpoints(told.checkpoints, told.run)
     params = None if told.config is None else with_config(fit_params(settings), told.config)
-    narrator = LoggingNarrator(log)
+    reporter = LoggingReporter(log)
     with usable(told.work), alone_in(told.work), leased(settings, told.run) as lease:
         job = Job(
             told.interactions,
@@ -151,7 +151,7 @@ def _run(told: Told, settings: Settings, log: Log) -> None:
             told.users,
             told.work,
             settings,
-            narrator,
+            reporter,
             config=params,
             events=told.events,
             lease=lease,

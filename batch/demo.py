@@ -13,7 +13,7 @@ from rich.table import Table
 from shortlist.batch import dataset_file
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
-from shortlist.batch.progress import Narrator, wide_console
+from shortlist.batch.progress import ProgressReporter, wide_console
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.models.catalogue import Dataset
@@ -41,7 +41,7 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     interactions, items, users = (
         str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users")
     )
-    job = Job(interactions, items, users, directory / "work", settings, Narrator())
+    job = Job(interactions, items, users, directory / "work", settings, ProgressReporter())
     # The embedded Redis may be new: what was published to the one before has gone with it.
     (job.work / "done" / "publish").unlink(missing_ok=True)
     run_job(job)

@@ -26,7 +26,7 @@ from shortlist.recsys.errors import CorruptArtefact, InvalidInput
 from shortlist.recsys.store.event_files import DEAD_LETTERS, PREFIX, SUFFIX, UNREADABLE, EventFiles
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, unpack_event
-from shortlist.recsys.store.redis import RedisStore, bounded
+from shortlist.recsys.store.redis import RedisStore, translate_redis_errors
 
 CHUNK = 10_000
 """Events in one file, at most."""
@@ -123,7 +123,7 @@ def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
         return replace(done, broken=broken)
 
 
-@bounded
+@translate_redis_errors
 def _latest_deletion(store: RedisStore) -> float:
     """When the last user was deleted; a time that cannot be read counts as now, so that nobody stays by it."""
     times = store.redis.hvals(store.keys.deleted())

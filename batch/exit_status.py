@@ -40,7 +40,7 @@ _MISPLACED = frozenset(
 )
 """What is wrong with the name of a place, or with who may use it, rather than with its disk."""
 
-_LONGEST_PLACE = 200
+_MAX_PLACE_LENGTH = 200
 """Characters of a place's name that a message shows."""
 
 
@@ -61,7 +61,7 @@ def misplaced(error: BaseException) -> str | None:
     if not isinstance(error, OSError) or error.errno not in _MISPLACED or error.filename is None:
         return None
     place = str(error.filename if error.filename2 is None else error.filename2)
-    shown = place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…"
+    shown = place if len(place) <= _MAX_PLACE_LENGTH else f"{place[:_MAX_PLACE_LENGTH]}…"
     return f"{shown!r} cannot be used ({error.strerror}): name a place that can be read and written"
 
 

@@ -29,7 +29,7 @@ from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Int32, Int64, UserStates
 from shortlist.recsys.models.pipeline import CHUNK, Model, recommend, recommender
-from shortlist.recsys.settings import Protocol, Settings
+from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.redis import open_store
 
@@ -40,7 +40,7 @@ SEED = 20260801
 LATEST = 1 << 53
 """Unix seconds, the largest that a manifest may have: every integer up to it is a float as well."""
 
-FEWEST_USERS = 50
+MIN_USERS = 50
 """Users with new events, below which a comparison would say nothing."""
 
 
@@ -132,11 +132,11 @@ def _against(
             )
         truth = _unknown_to_both(dataset, cut, int(_number(manifest, -LATEST, LATEST, "as_of")))
         n_users = 0 if truth is None else len(truth)
-        if truth is None or n_users < FEWEST_USERS:
+        if truth is None or n_users < MIN_USERS:
             few = f"only {n_users} users took to an item that was new to them since {serving} was made"
             return Verdict(
                 None,
-                f"beats popularity; not compared with the serving release: {few}, and {FEWEST_USERS} are needed",
+                f"beats popularity; not compared with the serving release: {few}, and {MIN_USERS} are needed",
             )
         with tempfile.TemporaryDirectory() as directory:
             old_values = _values(
@@ -158,7 +158,7 @@ def _against(
     )
 
 
-def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: Protocol) -> bool:
+def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: HoldoutProtocol) -> bool:
     """Whether a release's report is about the hold-out of this very data."""
     same_data = _part(manifest, "data", "fingerprint") == dataset.fingerprint
     return bool(same_data and _part(manifest, "protocol") == protocol)

@@ -34,7 +34,7 @@ from shortlist.batch import (
     release_drift,
 )
 from shortlist.batch.audit import audit
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
 from shortlist.recsys.data.staging import marks
@@ -49,7 +49,7 @@ from shortlist.recsys.models.interactions import Events, Int64, states_at
 from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
-from shortlist.recsys.settings import Protocol, Settings
+from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
@@ -62,12 +62,12 @@ from shortlist.recsys.training.fit import (
     groups_after,
     groups_inside,
     horizon_of,
-    inner_past,
     item_table_of,
-    judged_inside,
-    ranker_again,
+    past_before_labels,
     ranker_of,
+    refit_ranker,
     towers_of,
+    validation_inside,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
 from shortlist.recsys.training.split import before, cuts
@@ -108,7 +108,7 @@ class Job:
     users: str | None
     work: Path
     settings: Settings
-    narrator: Narrator
+    reporter: ProgressReporter
     max_reject_share: float = 0.05
     config: FitParams | None = None
     """The models' parameters where a config file changes those of the settings."""
@@ -120,7 +120,7 @@ class Job:
     """Of the run; None takes one for the publication alone."""
 
     @property
-    def protocol(self) -> Protocol:
+    def protocol(self) -> HoldoutProtocol:
         """How the report's hold-out is cut."""
         return self.settings.protocol
 
@@ -147,12 +147,12 @@ def fit_params(settings: Settings) -> FitParams:
     )
 
 
-def past_of(dataset: Dataset, protocol: Protocol, params: FitParams, fold: int) -> Events:
+def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold: int) -> Events:
     """The events that a fold may know."""
     if fold == 2:  # noqa: PLR2004 - the last of FOLDS
         return dataset.events
     reported = before(dataset.events, cuts(dataset.events, protocol))
-    return reported if fold == 1 else inner_past(reported, protocol, params)
+    return reported if fold == 1 else past_before_labels(reported, protocol, params)
 
 
 def latest_known(times: Int64, started: float) -> float:
@@ -170,7 +170,7 @@ def features(job: Job) -> None:
     """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
     job.work.mkdir(parents=True, exist_ok=True)
     _note_serving(job)
-    with job.narrator.stage("read and validate") as progress:
+    with job.reporter.stage("read and validate") as progress:
         started = time.time()
         drained = publish.drained_up_to(
             job.settings
@@ -195,9 +195,9 @@ def features(job: Job) -> None:
         in_table = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
         (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
     for note in loaded.notes:
-        job.narrator.say(f"  {note}")
+        job.reporter.say(f"  {note}")
     for fold in FOLDS:
-        with job.narrator.stage(f"features, fold {fold}"):
+        with job.reporter.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
             bundle.save_table(
                 job.fold(fold),
@@ -223,7 +223,7 @@ def train_embeddings(job: Job) -> None:
     dataset = dataset_file.load(job.work)
     epochs = None
     for fold in FOLDS:
-        with job.narrator.stage(f"train towers, fold {fold}") as progress:
+        with job.reporter.stage(f"train towers, fold {fold}") as progress:
             past = past_of(dataset, job.protocol, job.params, fold)
             trained = towers_of(dataset, past, job.params, progress, epochs)
             epochs = trained.epochs
@@ -236,7 +236,7 @@ def train_embeddings(job: Job) -> None:
 def build_index(job: Job) -> None:
     """Builds the index that will serve, and measures its recall."""
     dataset = dataset_file.load(job.work)
-    with job.narrator.stage("build the index") as progress:
+    with job.reporter.stage("build the index") as progress:
         model = load_fold(job, 2)
         offsets = dataset.events.offsets()
         chosen = np.random.default_rng(0).permutation(dataset.events.n_users)[:INDEX_QUERIES]
@@ -258,18 +258,18 @@ def build_index(job: Job) -> None:
 def train_ranker(job: Job) -> None:
     """Trains the ranker to report on, and again for the release: as many trees, from the reported hold-out's labels too."""
     dataset = dataset_file.load(job.work)
-    with job.narrator.stage("train the ranker to report on") as progress:
+    with job.reporter.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, 1)
         behind = load_fold(job, 0)
         groups = groups_inside(behind, dataset, past, job.protocol, job.params)
-        judged = judged_inside(behind, dataset, past, job.protocol, job.params)
+        judged = validation_inside(behind, dataset, past, job.protocol, job.params)
         reported = ranker_of(groups, judged, job.params)
         _save_ranker(job.fold(1), reported)
         progress(1.0, reported.note)
-    with job.narrator.stage("train the ranker to release") as progress:
+    with job.reporter.stage("train the ranker to release") as progress:
         first, horizon = cuts(dataset.events, job.protocol), horizon_of(job.protocol)
         later = groups_after(load_fold(job, 1), dataset, dataset.events, first, horizon, job.params)
-        released = ranker_again(reported, [groups, later], job.params)
+        released = refit_ranker(reported, [groups, later], job.params)
         _save_ranker(job.fold(2), released)
         progress(1.0, released.note)
 
@@ -291,10 +291,10 @@ def evaluate(job: Job) -> None:
         for fold, told in ((1, "events"), (0, "rounds"))
     )
     ranker, released = (json.loads((job.fold(fold) / "ranker.json").read_text()) for fold in (1, 2))
-    with job.narrator.stage("leak audit"):
+    with job.reporter.stage("leak audit"):
         checks = audit(dataset, cut, past, model, truth, {"towers": trained})
     report = offline_evaluation.compare(
-        model, past, truth, dataset.catalogue, job.protocol, job.narrator
+        model, past, truth, dataset.catalogue, job.protocol, job.reporter
     )
     report["audit"] = checks
     report["data"] = offline_evaluation.describe(dataset) | {
@@ -305,8 +305,8 @@ def evaluate(job: Job) -> None:
     report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
     report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
     report["examples"] = offline_evaluation.examples(dataset, model, truth, named=False)
-    job.narrator.console.print(report_table(report))
-    with job.narrator.stage("gate") as progress:
+    job.reporter.console.print(report_table(report))
+    with job.reporter.stage("gate") as progress:
         verdict = (
             gate.judge(report, model, dataset, cut, job.settings)
             if job.settings.gate
@@ -314,11 +314,11 @@ def evaluate(job: Job) -> None:
         )
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
-    with job.narrator.stage("drift since the serving release") as progress:
+    with job.reporter.stage("drift since the serving release") as progress:
         moved = drifted(job, dataset)
         progress(1.0, moved.verdict.note)
     report["drift"] = release_drift.told(moved)
-    report |= job.narrator.stages.summary()
+    report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
     write_page(report, job.work / publish.PAGE)
     refusals = [told for told in (verdict.refusal, moved.verdict.refusal) if told is not None]
@@ -351,11 +351,11 @@ def precompute_lists(job: Job) -> None:
     if not is_done(
         job, ASSEMBLED
     ):  # else an interrupted precompute goes on with the bundle that it began with
-        with job.narrator.stage("assemble the bundle"):
+        with job.reporter.stage("assemble the bundle"):
             _save_bundle(job, dataset, directory)
         _mark(job, ASSEMBLED).write_text(_key(job, ASSEMBLED))
     settings = job.settings
-    with job.narrator.stage("precompute the lists") as progress:
+    with job.reporter.stage("precompute the lists") as progress:
         if settings.engine == "local" and settings.workers == 1:
             precompute.write_shards(
                 bundle.load(directory), dataset, job.work / "lists", settings.list_length, progress
@@ -370,7 +370,7 @@ def publish_release(job: Job) -> None:
     """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
     replaces = _served_before(job)
     publish.publish(
-        job.work / "bundle", job.work / "lists", job.settings, job.narrator, job.lease, replaces
+        job.work / "bundle", job.work / "lists", job.settings, job.reporter, job.lease, replaces
     )
 
 
@@ -417,7 +417,7 @@ def run(job: Job) -> None:
         stack.enter_context(alone_in(job.work))
         for name in STAGES:
             if is_done(job, name):
-                job.narrator.say(f"  {name}: done already")
+                job.reporter.say(f"  {name}: done already")
                 continue
             lease = job.lease or stack.enter_context(leased(job.settings, local_run(job.work)))
             lease.check()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import audit
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.evaluation.als import fit_als
 from shortlist.recsys.evaluation.baselines import (
@@ -30,7 +30,7 @@ from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
 from shortlist.recsys.models.ties import tied_share
 from shortlist.recsys.models.towers import user_vectors
-from shortlist.recsys.settings import Protocol
+from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
@@ -78,10 +78,10 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
     return truth
 
 
-def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
+def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
     """The methods to beat, fitted to `past`; EASE only where the catalogue fits in memory."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    with narrator.stage("baselines"):
+    with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
         fitted: dict[str, Recommend | None] = {
             "popularity": fit_popularity(past),
@@ -96,13 +96,13 @@ def baselines(past: Events, narrator: Narrator) -> dict[str, Recommend]:
 
 
 def learnt_baselines(
-    dataset: Dataset, past: Events, params: FitParams, narrator: Narrator
+    dataset: Dataset, past: Events, params: FitParams, reporter: ProgressReporter
 ) -> dict[str, Recommend]:
     """The baselines that take training: factorisation by ALS, and our own towers trained by BPR."""
-    with narrator.stage("baseline: ALS"):
+    with reporter.stage("baseline: ALS"):
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
-    with narrator.stage("baseline: towers by BPR") as progress:
+    with reporter.stage("baseline: towers by BPR") as progress:
         epochs = towers_of(dataset, past, bpr, progress).epochs
         towers = towers_of(dataset, past, bpr, progress, epochs).towers
         return {
@@ -116,14 +116,14 @@ def compare(
     past: Events,
     truth: Truth,
     catalogue: Catalogue,
-    protocol: Protocol,
-    narrator: Narrator,
+    protocol: HoldoutProtocol,
+    reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
 ) -> Report:
     """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
-    methods = {**baselines(past, narrator), **(others or {})}
+    methods = {**baselines(past, reporter), **(others or {})}
     methods |= {"retriever": recommender(without_ranker(model)), "two_stage": recommender(model)}
-    with narrator.stage("evaluation") as progress:
+    with reporter.stage("evaluation") as progress:
 
         def advance(name: str, done: int, total: int) -> None:
             progress((list(methods).index(name) + done / total) / len(methods), name)
@@ -137,7 +137,7 @@ def compare(
             category_names=catalogue.category_names,
             progress=advance,
         )
-    with narrator.stage("candidate recall"):
+    with reporter.stage("candidate recall"):
         report["candidate_recall"] = candidate_recall(_by_source(model, truth), truth, past.n_items)
     return report
 
@@ -157,16 +157,18 @@ def _by_source(model: Model, truth: Truth) -> dict[str, Int32]:
     return found
 
 
-def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narrator) -> Report:
+def run(
+    dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
+) -> Report:
     """Fits everything to the past of `protocol`'s split and reports on what it holds out."""
     cut = cuts(dataset.events, protocol)
     truth = truth_after(dataset, cut)
     past = before(dataset.events, cut)
-    fitted = fit_two_stage(dataset, past, protocol, params, narrator.stage)
-    with narrator.stage("leak audit"):
+    fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
+    with reporter.stage("leak audit"):
         checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.learnt_from})
-    others = learnt_baselines(dataset, past, params, narrator)
-    report = compare(fitted.model, past, truth, dataset.catalogue, protocol, narrator, others)
+    others = learnt_baselines(dataset, past, params, reporter)
+    report = compare(fitted.model, past, truth, dataset.catalogue, protocol, reporter, others)
     report["audit"] = checks
     report["data"] = describe(dataset)
     report["ties"] = ties(dataset.events, cut, truth)
@@ -174,7 +176,7 @@ def run(dataset: Dataset, protocol: Protocol, params: FitParams, narrator: Narra
     report["ranker"] = {"reported": summary(fitted.ranker)}
     report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
     report["examples"] = examples(dataset, fitted.model, truth, named=True)
-    return report | narrator.stages.summary()
+    return report | reporter.stages.summary()
 
 
 def learning_curves(

@@ -47,7 +47,7 @@ class Group(NamedTuple):
 
 
 @dataclass(slots=True)
-class Shown:
+class ImpressionStats:
     """A group's answers. lengths: by number of items; clicked: ids acted on; at: ids acted on, by position."""
 
     lengths: Counter[int] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ class Online:
     """
 
     days: int
-    groups: dict[Group, Shown]
+    groups: dict[Group, ImpressionStats]
     current: str | None
     other: str | None
     foreign: int
@@ -92,7 +92,7 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
     store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
     try:
         log = CountLog(store)
-        groups: dict[Group, Shown] = {}
+        groups: dict[Group, ImpressionStats] = {}
         for day in range(today - days + 1, today + 1):
             add_impressions(groups, log.read(store.keys.impressions(_name(day))))
         broken: list[str] = []
@@ -111,7 +111,7 @@ def _name(day: int) -> str:
     return datetime.fromtimestamp(day * DAY_SECONDS, UTC).strftime("%Y-%m-%d")
 
 
-def add_impressions(groups: dict[Group, Shown], counts: Mapping[str, int]) -> None:
+def add_impressions(groups: dict[Group, ImpressionStats], counts: Mapping[str, int]) -> None:
     """Adds a day's counts, by `source:length:version`.
 
     Raises:
@@ -123,7 +123,7 @@ def add_impressions(groups: dict[Group, Shown], counts: Mapping[str, int]) -> No
             raise CorruptArtefact(
                 f"the impressions have {name!r}, not source:length:version: delete that day's hash"
             )
-        groups.setdefault(Group(version, source), Shown()).lengths[int(length)] += number
+        groups.setdefault(Group(version, source), ImpressionStats()).lengths[int(length)] += number
 
 
 def waiting(log: EventLog) -> Iterator[Click]:
@@ -167,7 +167,9 @@ def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Cl
         )
 
 
-def add_clicks(groups: dict[Group, Shown], clicks: Iterable[Click], first_day: int) -> int:
+def add_clicks(
+    groups: dict[Group, ImpressionStats], clicks: Iterable[Click], first_day: int
+) -> int:
     """Adds the clicks on answers of `first_day` and later, each answer once; gives how many had an id that is not ours."""
     foreign = 0
     for recommendation_id, position in clicks:
@@ -177,7 +179,7 @@ def add_clicks(groups: dict[Group, Shown], clicks: Iterable[Click], first_day: i
         if origin is None:
             foreign += 1
         elif origin.day >= first_day:
-            shown = groups.setdefault(Group(origin.version, origin.source), Shown())
+            shown = groups.setdefault(Group(origin.version, origin.source), ImpressionStats())
             shown.clicked.add(recommendation_id)
             if position is not None:
                 shown.at.setdefault(position, set()).add(recommendation_id)
@@ -206,7 +208,7 @@ def report(found: Online) -> dict[str, Any]:
     }
 
 
-def _of_group(group: Group, shown: Shown) -> dict[str, Any]:
+def _of_group(group: Group, shown: ImpressionStats) -> dict[str, Any]:
     told = {"release": group.version, "source": group.source} | _share(
         len(shown.clicked), shown.answers()
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgpack
 
 from shortlist.recsys.errors import CorruptArtefact
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import Artefacts
 from shortlist.recsys.store.redis import RedisStore
 
@@ -25,7 +25,7 @@ def keep_operators_changes(store: RedisStore, artefacts: Artefacts) -> None:
         CorruptArtefact: the copy cannot be read; nothing is trained from then on that might learn
             of a deleted user.
     """
-    upkeep = Upkeep(store)
+    upkeep = AdminStore(store)
     name = f"{store.keys.namespace.replace('/', '_')}.msgpack"
     kept = artefacts.read_note(name)
     if kept is not None:

@@ -20,7 +20,7 @@ def wide_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
 
 
-class Narrator:
+class ProgressReporter:
     """Shows and times stages; `stages` keeps the seconds of each."""
 
     def __init__(self, console: Console | None = None) -> None:

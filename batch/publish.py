@@ -19,12 +19,12 @@ import numpy as np
 from shortlist.batch import parity
 from shortlist.batch.operator_notes import keep_operators_changes
 from shortlist.batch.precompute import Precomputed, read_shards
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import leased, local_run
 from shortlist.recsys.errors import CorruptArtefact, LeaseHeld, ReleaseRefused
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
-from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.artefacts import (
     Artefacts,
     ensure_fits,
@@ -54,7 +54,7 @@ def publish(
     bundle: Path,
     lists: Path,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     lease: Lease | None = None,
     replaces: object = releases.ANY,
 ) -> str:
@@ -78,32 +78,34 @@ def publish(
         _refuse_eviction(store)
         releases.check_replaces(_readable_release(store), str(manifest["version"]), replaces)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
-        version = _written(store, bundle, lists, settings, narrator, manifest, lease.proof.token)
+        version = _written(store, bundle, lists, settings, reporter, manifest, lease.proof.token)
         try:
             releases.flip(store, version, lease, replaces)
         except ReleaseRefused:
             _retire_refused(store, version, settings.list_ttl_seconds)
             raise
-        narrator.say(f"  release {version} is serving")
+        reporter.say(f"  release {version} is serving")
         if store.is_retiring(version):  # by a batch that was overtaken and did not know of it
             store.restore(version)
         with contextlib.suppress(
             LeaseHeld
         ):  # the release serves; whoever holds the lease by now clears up
-            _clear_up(store, settings, narrator, lease)
+            _clear_up(store, settings, reporter, lease)
     return version
 
 
-def _clear_up(store: RedisStore, settings: Settings, narrator: Narrator, lease: Lease) -> None:
+def _clear_up(
+    store: RedisStore, settings: Settings, reporter: ProgressReporter, lease: Lease
+) -> None:
     """Lets what nothing leads to expire. Raises LeaseHeld where another batch has taken over."""
     lease.confirm()
     alive = _alive(store)
     if not alive:
         return
-    store.retire_strangers(alive, NEWCOMER_SECONDS)
+    store.retire_unknown(alive, NEWCOMER_SECONDS)
     retired = retire_superseded(store, settings.list_ttl_seconds, lease.confirm)
     if retired:
-        narrator.say(
+        reporter.say(
             f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s"
         )
 
@@ -131,12 +133,12 @@ def _written(
     bundle: Path,
     lists: Path,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     manifest: dict[str, Any],
     token: int,
 ) -> str:
     version = str(manifest["version"])
-    with narrator.stage("upload the bundle"):
+    with reporter.stage("upload the bundle"):
         artefacts = open_artefacts(settings.artefacts)
         if version not in artefacts.versions():
             artefacts.publish(bundle)
@@ -144,7 +146,7 @@ def _written(
         store, manifest
     )  # first, so that deleting a user, and whoever clears up after a crash, knows of the release
     try:
-        _write_and_verify(store, artefacts, bundle, lists, narrator, manifest, token)
+        _write_and_verify(store, artefacts, bundle, lists, reporter, manifest, token)
     except ReleaseRefused:
         _retire_refused(store, version, settings.list_ttl_seconds)
         raise
@@ -163,12 +165,12 @@ def _write_and_verify(
     artefacts: Artefacts,
     bundle: Path,
     lists: Path,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     manifest: dict[str, Any],
     token: int,
 ) -> None:
     version = str(manifest["version"])
-    with narrator.stage("write the lists") as progress:
+    with reporter.stage("write the lists") as progress:
         _write_items(store, version, bundle)
         is_deleted = store.is_deleted()
         written = store.write_lists(
@@ -180,10 +182,10 @@ def _write_and_verify(
         )
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
-    with narrator.stage("verify by reading back") as progress:
+    with reporter.stage("verify by reading back") as progress:
         _verify_items(store, version)
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
-    with narrator.stage("compare with live answers") as progress:
+    with reporter.stage("compare with live answers") as progress:
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
 
 
@@ -194,7 +196,7 @@ def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]
     refresh may be late. Only under
     a lease: the release that another batch is writing would be taken for one that was left behind.
     """
-    upkeep = Upkeep(store)
+    upkeep = AdminStore(store)
     retired: list[str] = []
     for version in upkeep.versions():
         confirm()  # else another batch may be writing this very release
@@ -265,7 +267,7 @@ def _store(settings: Settings) -> RedisStore:
 
 def _note(store: RedisStore, manifest: dict[str, Any]) -> None:
     ndcg = manifest.get("metrics", {}).get("two_stage", {}).get("ndcg@10", {}).get("value")
-    Upkeep(store).note_release(
+    AdminStore(store).note_release(
         ReleaseNote(str(manifest["version"]), int(manifest["created_at"]), ndcg)
     )
 
@@ -280,7 +282,7 @@ def _delete_late(store: RedisStore, lists: Path) -> None:
     is_deleted = store.is_deleted()
     for user in read_shards(lists):
         if is_deleted(user.user_id):
-            Upkeep(store).delete_user(user.user_id, int(time.time()))
+            AdminStore(store).delete_user(user.user_id, int(time.time()))
 
 
 def _write_items(store: RedisStore, version: str, bundle: Path) -> None:

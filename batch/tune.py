@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.offline_evaluation import truth_after
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, mean_over_users, ndcg
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import Int64, Recommend
 from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.models.ranker import Ranker
-from shortlist.recsys.settings import Protocol
+from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     groups_inside,
-    inner_past,
     item_table_of,
-    judged_inside,
     label_cuts,
+    past_before_labels,
     ranker_of,
     towers_of,
+    validation_inside,
 )
 from shortlist.recsys.training.split import before, cuts
 
@@ -60,11 +60,11 @@ class Tuned:
 
 def tune(
     dataset: Dataset,
-    protocol: Protocol,
+    protocol: HoldoutProtocol,
     params: FitParams,
     minutes: float,
     work: Path,
-    narrator: Narrator,
+    reporter: ProgressReporter,
 ) -> Tuned:
     """The best parameters that `minutes` of search find; the trials are kept in `work`/tune.journal."""
     past = before(dataset.events, cuts(dataset.events, protocol))
@@ -72,8 +72,8 @@ def tune(
     cut = label_cuts(past, protocol)
     truth = _validation(known, cut, np.random.default_rng(params.seed))
     inner = before(past, cut)
-    study = _Studies(work, f"{dataset.fingerprint[:16]}-{protocol}", narrator)
-    with narrator.stage("features"):
+    study = _Studies(work, f"{dataset.fingerprint[:16]}-{protocol}", reporter)
+    with reporter.stage("features"):
         table = item_table_of(known, inner)
 
     def towers(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
@@ -87,15 +87,15 @@ def tune(
     defaults = _chosen(asdict(params.towers), _TOWERS)
     found, scores, n_towers = study.search("towers", towers, defaults, minutes * TOWERS_SHARE)
     best = replace(params, towers=replace(params.towers, **found))
-    with narrator.stage("the best towers"):
-        earlier = inner_past(inner, protocol, best)
+    with reporter.stage("the best towers"):
+        earlier = past_before_labels(inner, protocol, best)
         before_labels = towers_of(known, earlier, best, _quiet)
         behind = assemble(before_labels.towers, item_table_of(known, earlier), best)
         model = assemble(
             towers_of(known, inner, best, _quiet, before_labels.epochs).towers, table, best
         )
         groups = groups_inside(behind, known, inner, protocol, best)
-        judged = judged_inside(behind, known, inner, protocol, best)
+        judged = validation_inside(behind, known, inner, protocol, best)
 
     def ranker(trial: Any) -> float:  # noqa: ANN401 - likewise
         chosen = replace(best.ranker, **_space(trial, _RANKER))
@@ -119,7 +119,7 @@ def tune(
 class _Studies:
     """The searches of one data set, kept in a journal."""
 
-    def __init__(self, work: Path, name: str, narrator: Narrator) -> None:
+    def __init__(self, work: Path, name: str, reporter: ProgressReporter) -> None:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
@@ -127,7 +127,7 @@ class _Studies:
         work.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(work / "tune.journal"))
         self._storage = optuna.storages.JournalStorage(backend)
-        self._name, self._narrator = name, narrator
+        self._name, self._narrator = name, reporter
 
     def search(
         self,

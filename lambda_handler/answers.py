@@ -30,14 +30,14 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Options:
     """How a list is made beyond its filters: diversity from 0 (none) to 1, and whether each item comes with its reason."""
 
     diversity: float = 0.0
     explain: bool = False
 
 
-PLAIN = Shape()
+PLAIN = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ class Ranked:
     reasons: tuple[Reason, ...] = ()
 
 
-class Live(Protocol):
+class LivePath(Protocol):
     """The heavy path, loaded when first needed. Every method may raise Unavailable or BrokenRelease."""
 
     def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
     ) -> Ranked:
         """The two stages for one user."""
 
@@ -99,7 +99,7 @@ class Live(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RecommendationQuery:
     """A request, with ids as strings and its history as a record (None: none was given)."""
 
     user: str
@@ -107,9 +107,9 @@ class Asked:
     use_cache: bool = True
     session: UserRecord | None = None
     filters: Filters = field(default_factory=Filters)
-    shape: Shape = PLAIN
+    shape: Options = PLAIN
 
-    def without(self, items: Iterable[str]) -> Asked:
+    def without(self, items: Iterable[str]) -> RecommendationQuery:
         """The same, and none of these items."""
         filters = self.filters.without(items)
         return self if filters is self.filters else replace(self, filters=filters)

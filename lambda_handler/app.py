@@ -14,14 +14,14 @@ from starlette.types import ASGIApp
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.access import ADMIN_HEADER, KEY_HEADER, secure
 from shortlist.lambda_handler.admission import Admission
-from shortlist.lambda_handler.answers import Live
+from shortlist.lambda_handler.answers import LivePath
 from shortlist.lambda_handler.base_path import BasePath
-from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.deadline import Deadlines
 from shortlist.lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
 from shortlist.lambda_handler.executors import OnTheSpot, Pool, Work
 from shortlist.lambda_handler.impressions import Impressions
-from shortlist.lambda_handler.ingest import Bounds, Intake
+from shortlist.lambda_handler.ingest import Bounds, EventIngestor
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
@@ -32,11 +32,11 @@ from shortlist.lambda_handler.routes.items import add_items
 from shortlist.lambda_handler.routes.operations import add_operations
 from shortlist.lambda_handler.routes.recommend import add_recommend
 from shortlist.lambda_handler.routes.users import add_users
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.lambda_handler.timed_store import observed
 from shortlist.recsys.errors import DeadlineExceeded, Overloaded, ShortlistError
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.redis import RedisStore
@@ -51,10 +51,10 @@ LAST_SECONDS = 2.0
 def create_app(
     settings: Settings,
     store: RedisStore,
-    live: Live,
+    live: LivePath,
     now: Callable[[], float] = time.time,
     metrics: Metrics | None = None,
-    tallies: Tallies | None = None,
+    tallies: CounterBuffer | None = None,
     say: Say | None = None,
     clock: Callable[[], float] = time.monotonic,
     work: Work | None = None,
@@ -70,7 +70,7 @@ def create_app(
     metrics = Metrics() if metrics is None else metrics
     work = OnTheSpot() if work is None else work
     seen = observed(store, metrics)
-    serving = Serving(settings, seen, live, metrics, now, clock)
+    serving = ServingRelease(settings, seen, live, metrics, now, clock)
     about = "Recommendations at the price of a lookup."
     app = _Api(
         title="Shortlist",
@@ -92,11 +92,11 @@ def create_app(
     app.outermost(settings.cors_origins, settings.base_paths)
     add_recommend(app, recommender, work)
     bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, NEWCOMER_SECONDS)
-    intake = Intake(EventLog(store), partial(_has_items, live), bounds, now)
+    intake = EventIngestor(EventLog(store), partial(_has_items, live), bounds, now)
     add_events(app, serving, intake, metrics, work)
     add_items(app, serving, recommender, work)
-    add_users(app, serving, Upkeep(store), work)
-    add_admin(app, settings, serving, Upkeep(store), work)
+    add_users(app, serving, AdminStore(store), work)
+    add_admin(app, settings, serving, AdminStore(store), work)
     add_operations(app, serving, store, live, metrics, work)
     app.openapi_url = "/openapi.json"
     app.setup()
@@ -104,7 +104,7 @@ def create_app(
     return app
 
 
-def _has_items(live: Live, version: str, item_ids: Sequence[str]) -> list[bool]:
+def _has_items(live: LivePath, version: str, item_ids: Sequence[str]) -> list[bool]:
     return [item is not None for item in live.items(version, item_ids)]
 
 
@@ -126,17 +126,17 @@ class _Api(FastAPI):
         return _with_cors(stack, self._origins) if self._origins else stack
 
 
-def _after(metrics: Metrics, tallies: Tallies | None, store: RedisStore) -> list[Done]:
+def _after(metrics: Metrics, tallies: CounterBuffer | None, store: RedisStore) -> list[Done]:
     """What follows an answer, in this order."""
     impressions = Impressions(metrics, tallies, store.keys)
     done: list[Done] = [lambda note, _scope, status, _seconds: impressions.count(note, status)]
     if tallies is not None:
-        done.append(lambda *_: tallies.after_answer())
+        done.append(lambda *_: tallies.maybe_flush())
     return done
 
 
 def _lifespan(
-    work: Work, warm: Callable[[], object], metrics: Metrics, tallies: Tallies | None
+    work: Work, warm: Callable[[], object], metrics: Metrics, tallies: CounterBuffer | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """What a server does at its beginning and its end. In Lambda there are no such moments."""
 

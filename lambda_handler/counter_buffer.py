@@ -29,7 +29,7 @@ HandOver = Callable[[Callable[[], None]], object]
 """Has a function called, at once or by another thread."""
 
 
-class Tallies:
+class CounterBuffer:
     """Counts of this process that Redis has not yet."""
 
     def __init__(
@@ -52,11 +52,11 @@ class Tallies:
             fields = self._waiting.setdefault(key, {})
             fields[field] = fields.get(field, 0) + by
 
-    def draw_from(self, source: Source) -> None:
+    def add_source(self, source: Source) -> None:
         """Asks `source` as well, whenever counts are sent."""
         self._sources.append(source)
 
-    def after_answer(self) -> None:
+    def maybe_flush(self) -> None:
         """Has the counts sent if it is time."""
         now = self._clock()
         with self._lock:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.request_context import Note, begin, current
+from shortlist.lambda_handler.request_context import RequestContext, begin, current
 from shortlist.recsys.errors import (
     BrokenRelease,
     DeadlineExceeded,
@@ -184,7 +184,7 @@ def refusal(
     return response
 
 
-Done = Callable[[Note, Scope, int, float], None]
+Done = Callable[[RequestContext, Scope, int, float], None]
 """Is told of each request when its answer is given: what was noted, its scope, its status, and the seconds it took."""
 
 

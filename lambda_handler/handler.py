@@ -11,19 +11,19 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from shortlist.lambda_handler import deadline
-from shortlist.lambda_handler.answers import PLAIN, Filters, Live, Ranked, Shape
+from shortlist.lambda_handler.answers import PLAIN, Filters, LivePath, Options, Ranked
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
 from shortlist.lambda_handler.envelope import error_body
 from shortlist.lambda_handler.executors import Work
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.request_log import Say, say, tell_once
+from shortlist.lambda_handler.request_log import Say, say, warn_once
 from shortlist.recsys.errors import LoadFailed
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import ItemRecord, UserRecord
-from shortlist.recsys.store.redis import Guard, Keys, open_store
+from shortlist.recsys.store.redis import CallPolicy, Keys, open_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,13 +43,15 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 class LazyLive:
     """Imports and opens the heavy path at its first use."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, tallies: Tallies, keys: Keys) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, tallies: CounterBuffer, keys: Keys
+    ) -> None:
         self._settings, self._metrics, self._tallies, self._keys = settings, metrics, tallies, keys
-        self._opened: Live | None = None
+        self._opened: LivePath | None = None
         self._lock = Lock()
 
     @property
-    def _live(self) -> Live:
+    def _live(self) -> LivePath:
         """Raises LoadFailed where the heavy path cannot be imported or opened; the next use tries again."""
         with self._lock:
             if self._opened is None:
@@ -70,49 +72,49 @@ class LazyLive:
             return self._opened
 
     def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
     ) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.recommend(version, user, k, filters, shape)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.popular(version, k, filters)
 
     def trending(self, version: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.trending(version, k, filters)
 
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.similar(version, item_id, k, filters)
 
     def rank(
         self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
     ) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.rank(version, user, items, filters)
 
     def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.items(version, item_ids)
 
     def info(self, version: str) -> dict[str, object]:
-        """See `Live`."""
+        """See `LivePath`."""
         return self._live.info(version)
 
 
 def build(metrics: Metrics, work: Work | None = None, say: Say = say) -> FastAPI:
     """The app under the environment's settings. work: where look-ups and live answers run; see `create_app`."""
     settings = Settings.from_env(os.environ)
-    guard = Guard(REST_SECONDS, deadline.left, ATTEMPTS * settings.redis_timeout_ms / 1000)
+    guard = CallPolicy(REST_SECONDS, deadline.left, ATTEMPTS * settings.redis_timeout_ms / 1000)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, guard)
-    tallies = Tallies(CountLog(store), metrics)
+    tallies = CounterBuffer(CountLog(store), metrics)
     live = LazyLive(settings, metrics, tallies, store.keys)
     return create_app(settings, store, live, metrics=metrics, tallies=tallies, say=say, work=work)
 
 
-tell_once()
+warn_once()
 _metrics = Metrics(emf="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = build(_metrics)
 _http = Adapter(app)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.request_context import Note
+from shortlist.lambda_handler.request_context import RequestContext
 from shortlist.recsys.store.counts import Hash
 from shortlist.recsys.store.redis import Keys
 
@@ -19,10 +19,10 @@ OK = 200
 class Impressions:
     """Counts in the metrics and, with `tallies`, for Redis: nothing is written while a request waits."""
 
-    def __init__(self, metrics: Metrics, tallies: Tallies | None, keys: Keys) -> None:
+    def __init__(self, metrics: Metrics, tallies: CounterBuffer | None, keys: Keys) -> None:
         self._metrics, self._tallies, self._keys = metrics, tallies, keys
 
-    def count(self, note: Note, status: int) -> None:
+    def count(self, note: RequestContext, status: int) -> None:
         """Counts the answer if it showed a recommendation: not one without a body or without an item."""
         if (
             status != OK

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import (
     DAY_SECONDS,
-    MOST_MARKS,
+    MAX_DEDUP_KEYS,
     Change,
+    DedupKeys,
     EventLog,
     Known,
-    Marks,
-    mark_of,
+    dedup_key_of,
     window_of,
 )
 from shortlist.recsys.store.histories import Happened, with_events
@@ -38,7 +38,7 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class IngestResult:
     """What became of a request's events; waiting: events in the stream before them, None where it was not asked."""
 
     accepted: int = 0
@@ -51,11 +51,11 @@ Indexed = tuple[int, EventRecord]
 
 
 @dataclass(slots=True)
-class _Mail:
+class _Pending:
     """The events of one user that are not told yet; stream: the ids in the stream of those that are there already."""
 
     events: list[Indexed]
-    stream: Marks = field(default_factory=dict)
+    stream: DedupKeys = field(default_factory=dict)
 
 
 Catalogue = Callable[[str, Sequence[str]], Sequence[bool]]
@@ -76,7 +76,7 @@ class Bounds:
     newcomer_seconds: int
 
 
-class Intake:
+class EventIngestor:
     """Takes events into a store."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Intake:
     ) -> None:
         self._log, self._catalogue, self._bounds, self._now = log, catalogue, bounds, now
 
-    def take(self, versions: Sequence[str], events: Sequence[Indexed]) -> Taken:
+    def take(self, versions: Sequence[str], events: Sequence[Indexed]) -> IngestResult:
         """Checks and takes events, whose items are those of any of the releases `versions`, which are all alive.
 
         Raises:
@@ -93,14 +93,14 @@ class Intake:
             Unavailable: Redis has lost the catalogue, and its bundle cannot be read either.
         """
         good, rejects = self._checked(versions, events)
-        mail: dict[str, _Mail] = {}
+        mail: dict[str, _Pending] = {}
         for at, event in good:
-            mail.setdefault(event.user_id, _Mail([])).events.append((at, event))
+            mail.setdefault(event.user_id, _Pending([])).events.append((at, event))
         accepted = duplicates = 0
         waiting: int | None = None
         for _ in range(ATTEMPTS):
             if not mail:
-                return Taken(
+                return IngestResult(
                     accepted, duplicates, tuple(sorted(rejects, key=lambda r: r.index)), waiting
                 )
             taken = self._round(mail, rejects)
@@ -159,13 +159,13 @@ class Intake:
     def _unknown_anywhere(self, asked: set[str], items: list[str]) -> set[str]:
         """The items that no other release in Redis has: one flipped a moment ago, or a canary that has just ended."""
         left = items
-        for version in Upkeep(self._log.store).versions():
+        for version in AdminStore(self._log.store).versions():
             if left and version not in asked:
                 rows, _ = self._log.store.rows_of(version, left)
                 left = [item for item, row in zip(left, rows, strict=True) if row is None]
         return set(left)
 
-    def _round(self, mail: dict[str, _Mail], rejects: list[Reject]) -> Taken:
+    def _round(self, mail: dict[str, _Pending], rejects: list[Reject]) -> IngestResult:
         """One attempt for every user in `mail`, which keeps those whose record changed meanwhile."""
         window = window_of(self._now())
         known, waiting = self._log.known(list(mail), window)
@@ -180,7 +180,7 @@ class Intake:
                 if (
                     known[user].packed is not None
                 ):  # of an event whose process died before it could know of the deletion
-                    Upkeep(self._log.store).delete_user(user, int(self._now()))
+                    AdminStore(self._log.store).delete_user(user, int(self._now()))
             new, refused = _sorted_out(mail[user].events, known[user])
             rejects += refused
             duplicates += len(mail[user].events) - len(new) - len(refused)
@@ -193,13 +193,13 @@ class Intake:
         written = self._written(known, fresh, mail, window)
         for user in written:
             del mail[user]
-        return Taken(sum(len(fresh[user]) for user in written), duplicates, waiting=waiting)
+        return IngestResult(sum(len(fresh[user]) for user in written), duplicates, waiting=waiting)
 
     def _written(
         self,
         known: Mapping[str, Known],
         fresh: Mapping[str, list[EventRecord]],
-        mail: Mapping[str, _Mail],
+        mail: Mapping[str, _Pending],
         window: int,
     ) -> list[str]:
         """Writes the records; gives the users who are done with, those among them who may have no record yet."""
@@ -214,7 +214,7 @@ class Intake:
         for user in self._log.deleted_among(
             [user for user in written if known[user].packed is None]
         ):
-            Upkeep(self._log.store).delete_user(user, int(self._now()))
+            AdminStore(self._log.store).delete_user(user, int(self._now()))
         return [*written, *newcomers[allowed:]]
 
     def _admitted(self, newcomers: int) -> int:
@@ -222,17 +222,17 @@ class Intake:
             return 0
         return self._log.admit(newcomers, int(self._now()) // DAY_SECONDS, self._bounds.newcomers)
 
-    def _append(self, mail: Mapping[str, _Mail], fresh: Mapping[str, list[EventRecord]]) -> None:
+    def _append(self, mail: Mapping[str, _Pending], fresh: Mapping[str, list[EventRecord]]) -> None:
         lacking = [
             e
             for user, events in fresh.items()
             for e in events
-            if mark_of(e.event_id) not in mail[user].stream
+            if dedup_key_of(e.event_id) not in mail[user].stream
         ]
         for event, stream_id in zip(
             lacking, self._log.append(lacking) if lacking else (), strict=True
         ):
-            mail[event.user_id].stream[mark_of(event.event_id)] = stream_id
+            mail[event.user_id].stream[dedup_key_of(event.event_id)] = stream_id
 
 
 def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed], list[Reject]]:
@@ -240,23 +240,23 @@ def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed],
     new: dict[bytes, Indexed] = {}
     refused: list[Reject] = []
     for at, event in events:
-        mark = mark_of(event.event_id)
+        mark = dedup_key_of(event.event_id)
         if known.deleted:
             refused.append(
                 Reject(at, "deleted_user", "user_id: this user was deleted: use another id")
             )
         elif mark in known.marks or mark in known.earlier or mark in new:
             continue
-        elif len(known.marks) + len(new) >= MOST_MARKS:
-            message = f"user_id: {event.user_id!r} has {MOST_MARKS} events this week already: is it one user?"
+        elif len(known.marks) + len(new) >= MAX_DEDUP_KEYS:
+            message = f"user_id: {event.user_id!r} has {MAX_DEDUP_KEYS} events this week already: is it one user?"
             refused.append(Reject(at, "too_many_events", message))
         else:
             new[mark] = at, event
     return list(new.values()), refused
 
 
-def _change(user: str, known: Known, events: Sequence[EventRecord], stream: Marks) -> Change:
-    added = {mark_of(e.event_id): stream[mark_of(e.event_id)] for e in events}
+def _change(user: str, known: Known, events: Sequence[EventRecord], stream: DedupKeys) -> Change:
+    added = {dedup_key_of(e.event_id): stream[dedup_key_of(e.event_id)] for e in events}
     positions = [position_of(stream_id) for stream_id in added.values()]
     happened = [
         Happened(e.item_id, e.timestamp, e.weight, at)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.lambda_handler import deadline
-from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Ranked, Reason, Shape
-from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Options, Ranked, Reason
+from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.sampler import Sampler
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
@@ -117,9 +117,9 @@ class BundleLive:
         self._one_at_a_time = Lock()
 
     def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
     ) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         loaded = self._bundle(version)
         state, unknown = _state(loaded, user)
         allowed = _allowed(loaded, filters)
@@ -151,17 +151,17 @@ class BundleLive:
         return lambda _, rows: sampler.offer(version, trained, rows)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         loaded = self._bundle(version)
         return _in_order(loaded, loaded.bundle.popular, k, filters)
 
     def trending(self, version: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         loaded = self._bundle(version)
         return _in_order(loaded, loaded.bundle.model.trending, k, filters)
 
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """See `Live`, and `recsys.models.similar`.
+        """See `LivePath`, and `recsys.models.similar`.
 
         Raises:
             UnknownItem: the catalogue lacks the item.
@@ -181,7 +181,7 @@ class BundleLive:
     def rank(
         self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
     ) -> Ranked:
-        """See `Live`."""
+        """See `LivePath`."""
         loaded = self._bundle(version)
         state, _ = _state(loaded, user)
         row_of = loaded.bundle.catalogue.row_of
@@ -201,7 +201,7 @@ class BundleLive:
         )
 
     def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
-        """See `Live`."""
+        """See `LivePath`."""
         catalogue = self._bundle(version).bundle.catalogue
         rows = [catalogue.row_of.get(item_id) for item_id in item_ids]
         return [
@@ -212,7 +212,7 @@ class BundleLive:
         ]
 
     def info(self, version: str) -> dict[str, object]:
-        """See `Live`; a figure that is no number is None, as JSON has it."""
+        """See `LivePath`; a figure that is no number is None, as JSON has it."""
         return {
             name: _as_json(value) for name, value in self._bundle(version).bundle.manifest.items()
         }
@@ -322,12 +322,14 @@ def _again(error: Unavailable | BrokenRelease) -> Unavailable | BrokenRelease:
     return type(error)(*error.args)
 
 
-def open_live(settings: Settings, observe: Observe, tallies: Tallies, keys: Keys) -> BundleLive:
+def open_live(
+    settings: Settings, observe: Observe, tallies: CounterBuffer, keys: Keys
+) -> BundleLive:
     """The live path that samples its feature rows for `tallies`."""
     sampler = Sampler(
         settings.skew_share, lambda version: Hash(keys.skew(version), settings.list_ttl_seconds)
     )
-    tallies.draw_from(sampler.take)
+    tallies.add_source(sampler.take)
     return BundleLive(settings, observe, sampler=sampler)
 
 

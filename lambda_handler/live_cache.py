@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgpack
 
 from shortlist.lambda_handler import deadline
-from shortlist.lambda_handler.answers import Cause, Filters, Ranked, Reason, Shape
+from shortlist.lambda_handler.answers import Cause, Filters, Options, Ranked, Reason
 from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
 from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.redis import Store
@@ -62,7 +62,7 @@ class LiveCache:
         return None
 
 
-def digest_of(k: int, filters: Filters, shape: Shape, record: bytes) -> str:
+def digest_of(k: int, filters: Filters, shape: Options, record: bytes) -> str:
     """What shaped a live result: k, the filters, the shape, and the user's whole record."""
     told = msgpack.packb(
         [

@@ -13,16 +13,16 @@ from functools import partial
 from shortlist.lambda_handler.answers import (
     PLAIN,
     Answer,
-    Asked,
     Filters,
-    Live,
+    LivePath,
     NothingToServe,
     Ranked,
+    RecommendationQuery,
     joined,
 )
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import (
     BrokenRelease,
     ShortlistError,
@@ -34,7 +34,7 @@ from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_u
 from shortlist.recsys.store.redis import Store
 from shortlist.recsys.store.watermark import BEGINNING
 
-Rest = Callable[[], Answer]
+DeferredAnswer = Callable[[], Answer]
 """Makes an answer that the cached list does not give: by the live path, or of popular items."""
 
 
@@ -42,7 +42,12 @@ class Recommender:
     """Answers requests for recommendations from a store and a live path."""
 
     def __init__(
-        self, serving: Serving, store: Store, live: Live, cache: LiveCache, metrics: Metrics
+        self,
+        serving: ServingRelease,
+        store: Store,
+        live: LivePath,
+        cache: LiveCache,
+        metrics: Metrics,
     ) -> None:
         self._serving, self._store, self._live, self._cache, self._metrics = (
             serving,
@@ -56,7 +61,7 @@ class Recommender:
         """Unix seconds."""
         return self._serving.now()
 
-    def recommend(self, asked: Asked) -> Answer:
+    def recommend(self, asked: RecommendationQuery) -> Answer:
         """The answer to a request.
 
         Raises:
@@ -65,7 +70,7 @@ class Recommender:
         found = self.look_up(asked)
         return found if isinstance(found, Answer) else found()
 
-    def look_up(self, asked: Asked) -> Answer | Rest:
+    def look_up(self, asked: RecommendationQuery) -> Answer | DeferredAnswer:
         """The answer that the cached list gives; where it gives none, what makes another, and may take its time.
 
         Raises:
@@ -83,7 +88,7 @@ class Recommender:
             return self._told(asked, found, started)
         return lambda: self._told(asked, found(), started)
 
-    def popular(self, k: int, filters: Filters) -> Answer | Rest:
+    def popular(self, k: int, filters: Filters) -> Answer | DeferredAnswer:
         """The most popular items, whoever asks; where Redis has too few of them, what asks the bundle for them."""
         version = self._serving.version()
         found = self._popular_or_rest(version, k, filters.without(self._serving.blocked()))
@@ -131,9 +136,9 @@ class Recommender:
 
     def _flagged(self, answer: Answer) -> Answer:
         """The answer, degraded where nobody can say now whether its release still serves."""
-        return replace(answer, degraded=True) if self._serving.is_remembered else answer
+        return replace(answer, degraded=True) if self._serving.is_stale else answer
 
-    def _known(self, version: str, asked: Asked) -> Answer | Rest:
+    def _known(self, version: str, asked: RecommendationQuery) -> Answer | DeferredAnswer:
         try:
             packed, latest = self._store.read_user(version, asked.user)
         except (StoreUnavailable, BrokenRelease) as error:
@@ -155,7 +160,9 @@ class Recommender:
             )
         return partial(self._of_record, version, asked, record)
 
-    def _hit(self, version: str, record: ShortlistRecord, asked: Asked) -> Answer | None:
+    def _hit(
+        self, version: str, record: ShortlistRecord, asked: RecommendationQuery
+    ) -> Answer | None:
         """The cached list, unless too little of it is left, or its items are no longer where they were."""
         try:
             ranked = self._serving.cut(version, record, asked.k, asked.filters)
@@ -169,7 +176,9 @@ class Recommender:
     def _age(self, record: ShortlistRecord) -> int:
         return max(0, int(self._serving.now()) - record.created_at)
 
-    def _of_record(self, version: str, asked: Asked, listed: ShortlistRecord | None) -> Answer:
+    def _of_record(
+        self, version: str, asked: RecommendationQuery, listed: ShortlistRecord | None
+    ) -> Answer:
         """From the stored history, live; failing that the list there is, filled up with popular items."""
         stored: UserRecord | None = None
         try:
@@ -182,12 +191,14 @@ class Recommender:
         had = () if stored is None else (*stored.seen, *stored.items)
         return self._stale(version, replace(asked, filters=asked.filters.without(had)), listed)
 
-    def _live_answer(self, version: str, asked: Asked, packed: bytes, stored: UserRecord) -> Answer:
+    def _live_answer(
+        self, version: str, asked: RecommendationQuery, packed: bytes, stored: UserRecord
+    ) -> Answer:
         def compute() -> Ranked:
             return self._live.recommend(version, stored, asked.k, asked.filters, asked.shape)
 
         if (
-            self._serving.is_remembered
+            self._serving.is_stale
         ):  # under a release that Redis has lost nobody would find it to delete it
             return Answer(compute(), "live", version)
         digest = digest_of(asked.k, asked.filters, asked.shape, packed)
@@ -207,7 +218,9 @@ class Recommender:
                 self._serving.degraded(failed)  # the answer is there all the same
         return Answer(ranked, "live", version, cache_hit=hit, degraded=degraded)
 
-    def _stale(self, version: str, asked: Asked, listed: ShortlistRecord | None) -> Answer:
+    def _stale(
+        self, version: str, asked: RecommendationQuery, listed: ShortlistRecord | None
+    ) -> Answer:
         ranked = None
         if listed is not None:
             try:
@@ -222,7 +235,7 @@ class Recommender:
             ranked = _followed_by(ranked, self._popular(version, lacking, more).ranked)
         return Answer(ranked, "stale", version, list_age_s=self._age(listed), degraded=True)
 
-    def _session(self, version: str, asked: Asked) -> Answer:
+    def _session(self, version: str, asked: RecommendationQuery) -> Answer:
         """From what the request tells of the user, and what the store knows beside it."""
         assert asked.session is not None
         stored, degraded = self._stored(asked.user)
@@ -251,7 +264,7 @@ class Recommender:
 
     def _popular_or_rest(
         self, version: str, k: int, filters: Filters, *, degraded: bool = False
-    ) -> Answer | Rest:
+    ) -> Answer | DeferredAnswer:
         """Popular items from the store; where it has too few, what asks the bundle, and may take its time."""
         ranked, failed = self._popular_list(version, k, filters)
         degraded = degraded or failed
@@ -287,7 +300,7 @@ class Recommender:
             self._serving.degraded(error)
             return None, True
 
-    def _told(self, asked: Asked, answer: Answer, started: float) -> Answer:
+    def _told(self, asked: RecommendationQuery, answer: Answer, started: float) -> Answer:
         """The answer, flagged and counted."""
         answer = self._flagged(answer)
         self._metrics.observe(time.perf_counter() - started)

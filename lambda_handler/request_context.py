@@ -12,7 +12,7 @@ from shortlist.lambda_handler.answers import Answer
 
 
 @dataclass(slots=True)
-class Note:
+class RequestContext:
     """Of one request. shown: items of its recommendation answer; at: unix seconds; head: whether no body is sent.
 
     caller: the name of the API key by which the request came.
@@ -30,26 +30,26 @@ class Note:
     caller: str | None = None
 
 
-_NOTE: ContextVar[Note | None] = ContextVar("note", default=None)
+_NOTE: ContextVar[RequestContext | None] = ContextVar("note", default=None)
 
 
-def begin(scope: Scope) -> Note:
+def begin(scope: Scope) -> RequestContext:
     """The note of the request that begins, under the id that Lambda gave it, or one of its own."""
     request_id = getattr(scope.get("aws.context"), "aws_request_id", None) or uuid.uuid4().hex
-    note = Note(request_id, head=scope.get("shortlist.head", False))
+    note = RequestContext(request_id, head=scope.get("shortlist.head", False))
     _NOTE.set(
         note
     )  # and never reset: error handlers outside ask for it, and each request has a context of its own
     return note
 
 
-def current() -> Note:
+def current() -> RequestContext:
     """The note of the request at hand."""
     note = _NOTE.get()
-    return Note(uuid.uuid4().hex) if note is None else note
+    return RequestContext(uuid.uuid4().hex) if note is None else note
 
 
-def answered(answer: Answer, user: str | None = None) -> Note:
+def answered(answer: Answer, user: str | None = None) -> RequestContext:
     """Notes where the answer to the request at hand came from."""
     note = current()
     note.version, note.source, note.degraded, note.user = (

@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import Scope
 
 from shortlist.lambda_handler.envelope import route_of
-from shortlist.lambda_handler.request_context import Note
+from shortlist.lambda_handler.request_context import RequestContext
 
 Say = Callable[[str], None]
 """Writes a line."""
@@ -40,7 +40,7 @@ class RequestLog:
         """users: whether the lines name the users who asked."""
         self._say, self._users = say, users
 
-    def line(self, note: Note, scope: Scope, status: int, seconds: float) -> None:
+    def line(self, note: RequestContext, scope: Scope, status: int, seconds: float) -> None:
         """Says the request's line."""
         told: dict[str, Any] = {
             "level": "info" if note.error is None else "error",
@@ -71,7 +71,7 @@ class _Once(logging.Filter):
         return record.exc_info is None or not getattr(record.exc_info[1], _TOLD, False)
 
 
-def tell_once() -> None:
+def warn_once() -> None:
     """Keeps the servers under the app from telling an error again, in many lines."""
     for name in _SERVERS:
         logging.getLogger(name).addFilter(_Once())

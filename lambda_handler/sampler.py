@@ -19,7 +19,7 @@ from shortlist.recsys.store.counts import Counts, Hash
 
 _BY = list(FEATURES).index(strata.COLUMN)
 
-MOST_WAITING = 256
+MAX_WAITING = 256
 """Rows of a release that wait to be counted; while there are so many, no more are taken."""
 
 
@@ -41,7 +41,7 @@ class Sampler:
             if len(rows) == 0 or self._rng.random() >= self._share:
                 return
             _, waiting = self._waiting.setdefault(version, (trained, []))
-            if len(waiting) < MOST_WAITING:
+            if len(waiting) < MAX_WAITING:
                 waiting.append(rows[self._rng.integers(len(rows))].copy())
 
     def take(self) -> Counts:

@@ -51,9 +51,9 @@ def _id(value: object) -> str | int:
 ID_TEXT: dict[str, Any] = {"type": "string", "pattern": values.ID_PATTERN}
 ID_SHOWN: dict[str, Any] = {
     "anyOf": [ID_TEXT, {"type": "integer"}],
-    "description": f"Text of 1 to {values.LONGEST_ID} characters or a whole number; 42, 42.0, ' 42 ' and '42.0' are '42'.",
+    "description": f"Text of 1 to {values.MAX_ID_LENGTH} characters or a whole number; 42, 42.0, ' 42 ' and '42.0' are '42'.",
 }
-Text = Annotated[StrictStr, Field(min_length=1, max_length=values.LONGEST_ID)]
+Text = Annotated[StrictStr, Field(min_length=1, max_length=values.MAX_ID_LENGTH)]
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]  # whole ones too
 Id = Annotated[str | int, _by(_id), WithJsonSchema(ID_SHOWN)]
 """An id in a body."""
@@ -66,17 +66,17 @@ ItemPath = Annotated[IdText, Path(description="The item's id.")]
 Seconds = Annotated[
     int,
     _by(values.time_of),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.LATEST}),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MAX_TIME}),
 ]
 Weight = Annotated[
     float,
     _by(values.weight_of),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.HEAVIEST}),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.MAX_WEIGHT}),
 ]
 Label = Annotated[
     str,
     _by(values.label_of),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": values.LONGEST_ID}),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": values.MAX_ID_LENGTH}),
 ]
 Position = Annotated[
     int,

@@ -75,7 +75,7 @@ BACKLOG = 2048
 SWITCH_SECONDS = 0.001
 """After which a thread that computes lets the event loop on; Python's own 5 ms would let it wait for each of them."""
 
-MOST_PORTS = 65_535
+MAX_PORTS = 65_535
 
 
 def run(host: str, port: int) -> None:
@@ -124,9 +124,9 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         InvalidSettings: there is no such port or host, or it is taken.
     """
-    if not 0 <= port <= MOST_PORTS:
+    if not 0 <= port <= MAX_PORTS:
         raise InvalidSettings(
-            f"port {port}: must be from 0 to {MOST_PORTS}, where 0 takes a free one"
+            f"port {port}: must be from 0 to {MAX_PORTS}, where 0 takes a free one"
         )
     try:
         return _bound(host, port)

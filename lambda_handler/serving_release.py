@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shortlist.lambda_handler.answers import Filters, Live, NothingToServe, Ranked
+from shortlist.lambda_handler.answers import Filters, LivePath, NothingToServe, Ranked
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import BrokenRelease, CorruptArtefact, ShortlistError, StoreUnavailable
 from shortlist.recsys.settings import Settings
@@ -28,14 +28,14 @@ KEPT = 2
 """Releases whose items are remembered: the serving one, and its canary or the one before."""
 
 
-class Serving:
+class ServingRelease:
     """The serving release, as far as the store tells it."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
-        live: Live,
+        live: LivePath,
         metrics: Metrics,
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -44,7 +44,7 @@ class Serving:
         self._settings, self._store, self._live, self._metrics = settings, store, live, metrics
         self.now, self._clock = now, clock
         self._pointer: tuple[float, ReleasePointer] | None = None
-        self.is_remembered = False
+        self.is_stale = False
         """Whether the version is what was last known, because the store does not tell it now."""
         self._blocked: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
         self._items: dict[str, dict[int, ItemRecord]] = {}
@@ -73,7 +73,7 @@ class Serving:
             return self._last_known(
                 NothingToServe("no release has been published: run `shortlist batch run` first")
             )
-        self.is_remembered = False
+        self.is_stale = False
         if self._pointer is None or self._pointer[1] != pointer:
             self._remember(pointer)
         self._pointer = (read_at, pointer)
@@ -82,7 +82,7 @@ class Serving:
 
     def _last_known(self, error: ShortlistError) -> ReleasePointer:
         """From this process, or from the file of one that ran before it on this disk."""
-        self.is_remembered = True
+        self.is_stale = True
         self.degraded(error)
         if self._pointer is not None:
             return self._pointer[1]
@@ -115,10 +115,7 @@ class Serving:
         A Redis that has lost the release has lost these, too.
         """
         read_at = self._clock()
-        if (
-            read_at - self._blocked[0] >= self._settings.release_cache_seconds
-            and not self.is_remembered
-        ):
+        if read_at - self._blocked[0] >= self._settings.release_cache_seconds and not self.is_stale:
             try:
                 self._blocked = (read_at, self._store.blocked())
             except StoreUnavailable as error:

@@ -1,25 +1,26 @@
 """Every error that Shortlist raises on purpose, grouped by what the caller can do about it.
 
 ShortlistError
-├── InvalidInput          the caller gave something that breaks a stated rule: mend the input
-│   ├── InvalidSettings   an environment variable or option is out of its range
-│   ├── UnknownItem      an item id that the serving release does not have
-│   └── InvalidData       an interactions, items or users table breaks its schema
-├── Unavailable           a part outside this process did not answer: try again, or fall back
+├── InvalidInput              the caller broke a stated rule: correct the input
+│   ├── InvalidSettings       an environment variable or option is out of its range
+│   ├── UnknownItem           an item id that the serving release does not have
+│   └── InvalidData           a table breaks its schema
+├── Unavailable               a part outside this process failed: try again, or fall back
 │   ├── StoreUnavailable      Redis
 │   ├── ArtefactsUnavailable  S3 or the artefact directory
-│   │   └── LoadFailed        a release is there, and this process could not load it: disk,
-permissions, memory │   │       └── NoRoom        the disk is too small for it
+│   │   └── LoadFailed        this process could not load the release: disk, permissions, memory
+│   │       └── NoRoom        the disk is too small for it
 │   ├── LeaseHeld             another batch is at work
 │   ├── DeadlineExceeded      the request's time ended before its work did
-│   └── Overloaded            more work waits than can be done in time: try again, later
-├── BrokenMethod          a recommender broke its promises (a seen item, a repeat, unsorted scores):
-a bug of ours │   └── KnowsTheFuture    an evaluation in which something depends on what came after
-the cut └── BrokenRelease         what was read is not what was published: rebuild, or activate
-another release
-    ├── BundleMismatch    the bundle was built by other features or another layout
-    ├── CorruptArtefact   a file's sha256 is not the one in its manifest
-    └── ReleaseRefused    a release did not pass a check, and was not published
+│   └── Overloaded            more work waits than can be done in time: try again later
+├── InvalidRecommendations    a recommender returned a seen item, a repeat or unsorted scores
+│   └── LeakDetected          something in an evaluation depends on events after the cut
+└── BrokenRelease             rebuild the release, or activate another one
+    ├── ReleaseNotFound       no release of that version among the artefacts
+    ├── BundleMismatch        the bundle was built by other features or another layout
+    ├── CorruptArtefact       a file is not the one that its manifest describes
+    ├── UnreadableRecord      a value in Redis is not a record of this version
+    └── ReleaseRefused        the release did not pass a check, and was not published
 """
 
 
@@ -75,16 +76,20 @@ class Overloaded(Unavailable):
     """More work waits already than can be done within a request's time."""
 
 
-class BrokenMethod(ShortlistError):
+class InvalidRecommendations(ShortlistError):
     """A recommender gave a list that breaks its promises; its figures would be worthless."""
 
 
-class KnowsTheFuture(BrokenMethod):
+class LeakDetected(InvalidRecommendations):
     """Something that should be as of a cut depends on what came after it; the figures would be worthless."""
 
 
 class BrokenRelease(ShortlistError):
     """What was read is not what was published."""
+
+
+class ReleaseNotFound(BrokenRelease):
+    """The artefacts have no release of that version."""
 
 
 class BundleMismatch(BrokenRelease):
@@ -93,6 +98,10 @@ class BundleMismatch(BrokenRelease):
 
 class CorruptArtefact(BrokenRelease):
     """A file's sha256 is not the one its manifest states."""
+
+
+class UnreadableRecord(BrokenRelease):
+    """A value in Redis cannot be read as the record that its key names."""
 
 
 class ReleaseRefused(BrokenRelease):

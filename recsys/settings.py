@@ -16,10 +16,10 @@ from shortlist.recsys.store.redis_url import parse_redis_url
 Value = TypeVar("Value")
 Loss = Literal["sampled_softmax", "bpr"]
 Engine = Literal["local", "ray"]
-Protocol = Literal["last-10pct", "leave-one-out", "time"]
+HoldoutProtocol = Literal["last-10pct", "leave-one-out", "time"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+PROTOCOLS: tuple[HoldoutProtocol, ...] = get_args(HoldoutProtocol)
 SECRET_LENGTH = 16
 REDIS_ATTEMPTS = 2
 """How often the API waits for Redis's timeout before it gives up."""
@@ -78,7 +78,7 @@ class Settings:
     """`SHORTLIST_WORKERS` (1): processes that precompute lists; 1 computes in the batch's own process."""
     engine: Engine
     """`SHORTLIST_ENGINE` (local): where several workers run, local or ray (RAY_ADDRESS, or this machine)."""
-    protocol: Protocol
+    protocol: HoldoutProtocol
     """`SHORTLIST_PROTOCOL` (last-10pct): how the batch cuts off what it reports on."""
     gate: bool
     """`SHORTLIST_GATE` (on): whether a release that is no better than popularity, or worse than the serving one, is refused."""

@@ -16,16 +16,16 @@ _SPACES = "".join(map(chr, range(_EN_QUAD, _HAIR_SPACE + 1)))
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + _SPACES + "\u2028\u2029\u202f\u205f\u3000"
 """What is cut off around an id: Unicode's white space, spelt out, since libraries disagree on it."""
 
-LONGEST_ID = 256
+MAX_ID_LENGTH = 256
 """Characters (code points) of an id after it was read."""
 
 EXACT = 2**53
 """From here on a 64-bit float no longer tells neighbouring integers apart."""
 
-LATEST = 2**53
+MAX_TIME = 2**53
 """The largest time: what every JSON reader and a 64-bit float can say exactly."""
 
-HEAVIEST = float.fromhex("0x1.fffffep+127")
+MAX_WEIGHT = float.fromhex("0x1.fffffep+127")
 """The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
 
 LAST_POSITION = 100
@@ -48,17 +48,17 @@ ROUNDED = r"[+-]?[0-9]+(?:[.,][0-9]*[eE][+-]?|[eE]\+)[0-9]+"
 
 FLOAT_RULE = "a float beyond 2^53 has lost digits, give text or int64"
 CONTROL_RULE = "control characters and U+FFFD are not allowed, remove them"
-LENGTH_RULE = f"at most {LONGEST_ID} characters are allowed, use a shorter id"
+LENGTH_RULE = f"at most {MAX_ID_LENGTH} characters are allowed, use a shorter id"
 ID_FAULTS = (FLOAT_RULE, CONTROL_RULE, LENGTH_RULE)
 """Why a given id is refused, in the order in which the rules are tried."""
 
-TIME_RULE = f"a time must be unix seconds, a whole number from 0 to {LATEST}"
-WEIGHT_RULE = f"a weight must be a finite number from 0 to {HEAVIEST!r}"
+TIME_RULE = f"a time must be unix seconds, a whole number from 0 to {MAX_TIME}"
+WEIGHT_RULE = f"a weight must be a finite number from 0 to {MAX_WEIGHT!r}"
 
 ID_PATTERN = (
     f"^[{BLANKS}]*"
     rf"(?!{ROUNDED}[{BLANKS}]*$)"
-    rf"[^{BLANKS}{_NO_TEXT}](?:[^{_NO_TEXT}]{{0,{LONGEST_ID - 2}}}"
+    rf"[^{BLANKS}{_NO_TEXT}](?:[^{_NO_TEXT}]{{0,{MAX_ID_LENGTH - 2}}}"
     rf"[^{BLANKS}{_NO_TEXT}])?"
     f"[{BLANKS}]*$"
 )
@@ -69,8 +69,8 @@ _WHOLE = re.compile(WHOLE)
 _ROUNDED = re.compile(ROUNDED)
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SHOWN = 60
-_LARGEST_SHOWN = 10**30
-_TOO_LONG = 10**LONGEST_ID
+_MAX_SHOWN = 10**30
+_TOO_LONG = 10**MAX_ID_LENGTH
 
 
 def id_of(value: object) -> str:
@@ -105,7 +105,7 @@ def _id_of_text(text: str) -> str:
 
 
 def _short(text: str, value: object) -> str:
-    if len(text) > LONGEST_ID:
+    if len(text) > MAX_ID_LENGTH:
         raise _refused(value, LENGTH_RULE)
     return text
 
@@ -125,8 +125,8 @@ def label_of(value: object) -> str:
     Raises:
         InvalidInput: it is not text of 1 to LONGEST_ID characters that can be written as UTF-8.
     """
-    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID:
-        raise _refused(value, f"it must be text of 1 to {LONGEST_ID} characters")
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH:
+        raise _refused(value, f"it must be text of 1 to {MAX_ID_LENGTH} characters")
     return _utf8(value)
 
 
@@ -138,7 +138,7 @@ def time_of(value: object) -> int:
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LATEST:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TIME:
         raise _refused(value, TIME_RULE)
     return value
 
@@ -150,7 +150,7 @@ def weight_of(value: object) -> float:
         InvalidInput: it is no such number, or not finite.
     """
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= HEAVIEST:  # type: ignore[operator]
+    if not number or not 0 <= value <= MAX_WEIGHT:  # type: ignore[operator]
         raise _refused(value, WEIGHT_RULE)
     return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
 
@@ -170,7 +170,7 @@ def shown(value: object) -> str:
     """A value for a message: short, on one line, and writable in any encoding."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int) and abs(value) >= _LARGEST_SHOWN:
+    if isinstance(value, int) and abs(value) >= _MAX_SHOWN:
         return "an integer of more than 30 digits"
     if isinstance(value, (int, float)):
         return repr(value)

@@ -20,7 +20,7 @@ from rich.console import Console
 from shortlist.batch import dataset_file, publish
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.models.catalogue import Dataset
@@ -87,9 +87,9 @@ def namespace() -> str:
 
 
 @pytest.fixture
-def narrator() -> Narrator:
+def reporter() -> ProgressReporter:
     """A narrator that nobody hears."""
-    return Narrator(Console(file=io.StringIO()))
+    return ProgressReporter(Console(file=io.StringIO()))
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +120,9 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     }
     settings = Settings.from_env(environ)
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
-    run_job(Job(*paths, directory / "work", settings, Narrator(Console(file=io.StringIO()))))
+    run_job(
+        Job(*paths, directory / "work", settings, ProgressReporter(Console(file=io.StringIO())))
+    )
     dataset = dataset_file.load(directory / "work")
     return Published(
         settings,
@@ -151,11 +153,11 @@ def release(published, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 @pytest.fixture
 def own(
-    published: Published, namespace: str, narrator: Narrator
+    published: Published, namespace: str, reporter: ProgressReporter
 ) -> Iterator[tuple[Settings, RedisStore]]:
     """The published release in a namespace of the test's own, which the test may change as it likes."""
     settings = replace(published.settings, namespace=namespace)
-    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     store = open_store(settings.redis_url, namespace, 500)
     yield settings, store
     store.close()

@@ -362,8 +362,8 @@ Live answers go to users who come back often, or have only begun, and nearly eve
 history: compared with all users of the training, much would be flagged although nothing is wrong. The divergence of everything
 together is that of the lengths plus the mean divergence among users of the same length (the chain rule: Cover and Thomas,
 *Elements of Information Theory*, 2.5). The first tells who asks, the second whether features are made as in training. So
-`shortlist skew` compares live rows with training rows of the same kind: up to {strata.MOST} strata of history lengths, of
-{strata.LEAST_ROWS} training rows or more. G statistics, each without the row that speaks most against it, and degrees of freedom
+`shortlist skew` compares live rows with training rows of the same kind: up to {strata.MAX_STRATA} strata of history lengths, of
+{strata.MIN_ROWS_PER_STRATUM} training rows or more. G statistics, each without the row that speaks most against it, and degrees of freedom
 add up; divergences are averaged over the live rows. The command tells how far the lengths differ, and flags no length. Rows of
 users with fewer events than any of the training have nothing to be compared with: they are counted and left out.
 

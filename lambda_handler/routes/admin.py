@@ -21,11 +21,11 @@ from shortlist.lambda_handler.schemas import (
     PointerAnswer,
     ReleasesAnswer,
 )
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import BrokenRelease, UnknownItem
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
 
@@ -36,7 +36,7 @@ VersionPath = Annotated[
 
 
 def add_admin(
-    app: FastAPI, settings: Settings, serving: Serving, upkeep: Upkeep, work: Work
+    app: FastAPI, settings: Settings, serving: ServingRelease, upkeep: AdminStore, work: Work
 ) -> None:
     """Adds the routes."""
 
@@ -59,8 +59,8 @@ def add_admin(
 def _add_releases(
     app: FastAPI,
     settings: Settings,
-    serving: Serving,
-    upkeep: Upkeep,
+    serving: ServingRelease,
+    upkeep: AdminStore,
     work: Work,
     guarded: list[Any],
 ) -> None:
@@ -104,7 +104,7 @@ def _add_releases(
 
 
 def _add_blocking(
-    app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work, guarded: list[Any]
+    app: FastAPI, serving: ServingRelease, upkeep: AdminStore, work: Work, guarded: list[Any]
 ) -> None:
     told: dict[str, Any] = {
         "dependencies": guarded,

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from shortlist.lambda_handler.access import check_user
 from shortlist.lambda_handler.executors import Work
-from shortlist.lambda_handler.ingest import Indexed, Intake, Reject, Taken
+from shortlist.lambda_handler.ingest import EventIngestor, Indexed, IngestResult, Reject
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.schemas import (
     ERRORS,
@@ -23,14 +23,14 @@ from shortlist.lambda_handler.schemas import (
     EventsRequest,
     Invalid,
 )
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.records import EventRecord
 
-MOST_DIGITS = 300
+MAX_DIGITS = 300
 """Digits of an integer that are read: more than any field may have, and fewer than Python refuses to convert."""
 
-MOST_VALUES = 50_000
+MAX_VALUES = 50_000
 """Commas and opening brackets outside the strings of a body. 500 events have some 4,000; a mebibyte of brackets would take
 hundreds of megabytes as Python's lists, and hold up the event loop while these are made."""
 
@@ -44,17 +44,17 @@ class _LenientRequest(Request):
     async def json(self) -> Any:  # noqa: ANN401 - as the parent
         body = await self.body()
         _check_values(body)
-        return json.loads(body, parse_int=lambda digits: int(digits[:MOST_DIGITS]))
+        return json.loads(body, parse_int=lambda digits: int(digits[:MAX_DIGITS]))
 
 
 def _check_values(body: bytes) -> None:
     """Refuses a body of too many values before it is parsed; strings are left out only where it matters."""
-    if _marks(body, b",[{") <= MOST_VALUES:
+    if _marks(body, b",[{") <= MAX_VALUES:
         return
     text = body.decode(json.detect_encoding(body), "surrogatepass")
     found = _marks(_STRING.sub("", text), ",[{")
-    if found > MOST_VALUES:
-        message = f"body: it has some {found} values, at most {MOST_VALUES} are read: send at most {MAX_EVENTS} plain events"
+    if found > MAX_VALUES:
+        message = f"body: it has some {found} values, at most {MAX_VALUES} are read: send at most {MAX_EVENTS} plain events"
         raise HTTPException(422, message)
 
 
@@ -73,7 +73,7 @@ class _LenientRoute(APIRoute):
 
 
 def add_events(
-    app: FastAPI, serving: Serving, intake: Intake, metrics: Metrics, work: Work
+    app: FastAPI, serving: ServingRelease, intake: EventIngestor, metrics: Metrics, work: Work
 ) -> None:
     """Adds the route."""
 
@@ -120,12 +120,12 @@ def add_events(
     )
 
 
-def _taken(serving: Serving, intake: Intake, good: list[Indexed]) -> Taken:
+def _taken(serving: ServingRelease, intake: EventIngestor, good: list[Indexed]) -> IngestResult:
     if not good:
-        return Taken()
+        return IngestResult()
     versions = serving.pointer().versions
     if (
-        serving.is_remembered
+        serving.is_stale
     ):  # with the release Redis has lost who was deleted: what is taken now might be theirs
         raise StoreUnavailable(
             "Redis has no release: nobody knows what it has lost; run a refresh, and send the events again"

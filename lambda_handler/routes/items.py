@@ -23,11 +23,11 @@ from shortlist.lambda_handler.schemas import (
     ListQuery,
     OfItemQuery,
 )
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import UnknownItem
 
 
-def add_items(app: FastAPI, serving: Serving, recommender: Recommender, work: Work) -> None:
+def add_items(app: FastAPI, serving: ServingRelease, recommender: Recommender, work: Work) -> None:
     """Adds the routes."""
 
     @app.get(
@@ -96,7 +96,7 @@ def add_items(app: FastAPI, serving: Serving, recommender: Recommender, work: Wo
         )
 
 
-def _item(serving: Serving, item_id: str) -> dict[str, object]:
+def _item(serving: ServingRelease, item_id: str) -> dict[str, object]:
     item = serving.item(item_id)
     if item is None:
         raise UnknownItem(

@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from shortlist.lambda_handler.answers import Live
+from shortlist.lambda_handler.answers import LivePath
 from shortlist.lambda_handler.executors import Work
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.schemas import ERRORS
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.redis import Store
 
@@ -19,7 +19,12 @@ TOP_FEATURES = 10
 
 
 def add_operations(
-    app: FastAPI, serving: Serving, store: Store, live: Live, metrics: Metrics, work: Work
+    app: FastAPI,
+    serving: ServingRelease,
+    store: Store,
+    live: LivePath,
+    metrics: Metrics,
+    work: Work,
 ) -> None:
     """Adds the routes."""
 
@@ -67,13 +72,13 @@ def add_operations(
         return {"status": "ok", "store": "ok", "release": release}
 
 
-def _checked(store: Store, serving: Serving) -> str:
+def _checked(store: Store, serving: ServingRelease) -> str:
     """The serving release, if Redis answers."""
     store.ping()
     return serving.version()
 
 
-def _whole(serving: Serving) -> str:
+def _whole(serving: ServingRelease) -> str:
     """The serving release, if Redis has all of it."""
     release = serving.version()
     if not serving.is_whole():

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from shortlist.lambda_handler.access import check_user
 from shortlist.lambda_handler.answers import (
     Answer,
-    Asked,
     Filters,
+    Options,
     Ranked,
     Reason,
-    Shape,
+    RecommendationQuery,
     session_of,
 )
 from shortlist.lambda_handler.envelope import Json, tagged
@@ -118,7 +118,7 @@ def add_recommend(app: FastAPI, recommender: Recommender, work: Work) -> None:
         return Json(list_of(answer, user) | told)
 
 
-async def _answered(recommender: Recommender, work: Work, asked: Asked) -> Answer:
+async def _answered(recommender: Recommender, work: Work, asked: RecommendationQuery) -> Answer:
     """Looks up first; what the list does not give may take long, and is no look-up's business."""
     found = await work.run("lookup", recommender.look_up, asked)
     return found if isinstance(found, Answer) else await work.run("live", found)
@@ -130,7 +130,9 @@ async def _listed(
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category))
-    answer = await _answered(recommender, work, Asked(user_id, query.k, filters=filters))
+    answer = await _answered(
+        recommender, work, RecommendationQuery(user_id, query.k, filters=filters)
+    )
     return _told(user_id, answer, started, recommender.now())
 
 
@@ -142,10 +144,10 @@ async def _read_user(request: Request) -> tuple[str, UserQuery, Request]:
     return _Path.model_validate(request.path_params).user_id, _QUERY(request), request
 
 
-def _asked(request: RecommendRequest) -> Asked:
+def _asked(request: RecommendRequest) -> RecommendationQuery:
     filters = Filters(frozenset(map(str, request.exclude)), frozenset(request.categories))
-    shape = Shape(float(request.diversity), request.explain)
-    return Asked(
+    shape = Options(float(request.diversity), request.explain)
+    return RecommendationQuery(
         str(request.user_id), request.k, request.use_cache, _session(request), filters, shape
     )
 

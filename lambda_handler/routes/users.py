@@ -9,11 +9,11 @@ from shortlist.lambda_handler.access import check_user
 from shortlist.lambda_handler.executors import Work
 from shortlist.lambda_handler.request_context import current
 from shortlist.lambda_handler.schemas import ERRORS, DeletedAnswer, UserBody, UserPath
-from shortlist.lambda_handler.serving_release import Serving
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.lambda_handler.serving_release import ServingRelease
+from shortlist.recsys.store.admin import AdminStore
 
 
-def add_users(app: FastAPI, serving: Serving, upkeep: Upkeep, work: Work) -> None:
+def add_users(app: FastAPI, serving: ServingRelease, upkeep: AdminStore, work: Work) -> None:
     """Adds the routes."""
 
     @app.delete(

@@ -51,7 +51,7 @@ def id_faults(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     text = _stripped(column)
     rounded = text.str.contains(f"^(?:{values.ROUNDED})$")
     lost = _digits(text).cast(pl.Float64, strict=False).abs() >= values.EXACT
-    too_long = _canonical(text).str.len_chars() > values.LONGEST_ID
+    too_long = _canonical(text).str.len_chars() > values.MAX_ID_LENGTH
     return _first_of(rounded | lost, text.str.contains(values.CONTROL), too_long)
 
 
@@ -98,7 +98,7 @@ def seconds(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
         InvalidData: the column holds neither times nor numbers nor text.
     """
     known = _seconds(column, dtype, table)
-    possible = known.is_between(0, values.LATEST)
+    possible = known.is_between(0, values.MAX_TIME)
     return pl.when(known.is_not_null()).then(pl.when(possible).then(known).otherwise(IMPOSSIBLE))
 
 
@@ -120,7 +120,7 @@ def _seconds(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
 
 
 def _floored(number: pl.Expr) -> pl.Expr:
-    possible = number.is_finite() & number.is_between(0, values.LATEST)
+    possible = number.is_finite() & number.is_between(0, values.MAX_TIME)
     floored = pl.when(possible).then(number).otherwise(IMPOSSIBLE).floor().cast(pl.Int64)
     return pl.when(number.is_not_null()).then(floored)
 

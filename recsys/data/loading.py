@@ -33,7 +33,7 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Da
 from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
 
-MOST_CELLS = 1 << 28
+MAX_CELLS = 1 << 28
 """Items times categories that models learn from: a GiB for each copy of the matrix. Of more, the commonest are taken."""
 
 
@@ -250,7 +250,7 @@ def _learnt_categories(lists: pl.Series) -> tuple[list[str], tuple[str, ...]]:
         .rename("name")
         .value_counts()
     )
-    most = MOST_CELLS // max(1, len(lists))
+    most = MAX_CELLS // max(1, len(lists))
     names = (
         found.sort(["count", "name"], descending=[True, False])["name"].head(most).sort().to_list()
     )

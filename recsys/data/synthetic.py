@@ -20,7 +20,7 @@ from shortlist.recsys.models.interactions import Float32, Int32, Int64
 
 _DRAWS_PER_CHUNK = 2_000_000
 _OVERSAMPLING = 3
-_LONGEST_FACTOR = 12
+_MAX_FACTOR = 12
 _START = 978_300_000
 _HORIZON_S = 3 * 365 * 86_400
 _AGES = (16, 75)
@@ -187,7 +187,7 @@ def _wanted(size: WorldSize, chance: np.random.Generator) -> Int64:
     """int64[n_users]: how many events each user is to have, `events_per_user` on average before the longest are cut."""
     spread = size.events_spread
     raw = size.events_per_user * np.exp(chance.normal(-spread * spread / 2, spread, size.n_users))
-    most = max(1, min(size.n_items, int(_LONGEST_FACTOR * size.events_per_user)))
+    most = max(1, min(size.n_items, int(_MAX_FACTOR * size.events_per_user)))
     return np.clip(np.rint(raw), 1, most).astype(np.int64)
 
 

@@ -182,7 +182,9 @@ def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str
     if weight is not None:
         unparsable = value.is_null() & ~fields.absent(weight, types[weight])
         reasons.append((f"unparsable {weight}", unparsable))
-        possible = value.is_nan() | value.is_between(0, values.HEAVIEST)  # NaN is a missing weight
+        possible = value.is_nan() | value.is_between(
+            0, values.MAX_WEIGHT
+        )  # NaN is a missing weight
         reasons.append((f"impossible {weight}", ~possible))
     return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN)]
 

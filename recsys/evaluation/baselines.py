@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shortlist.recsys.errors import BrokenMethod, InvalidSettings
+from shortlist.recsys.errors import InvalidRecommendations, InvalidSettings
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
@@ -191,7 +191,7 @@ def top_k_unseen(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Fl
     loss = -scores
     if np.isnan(loss).any():
         row, item = (int(i) for i in np.argwhere(np.isnan(loss))[0])
-        raise BrokenMethod(
+        raise InvalidRecommendations(
             f"the score of item row {item} for the user at {row} is NaN: mend the method's scores"
         )
     loss[np.repeat(np.arange(len(states)), np.diff(states.seen_offsets)), states.seen_rows] = np.inf

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.recsys.errors import BrokenMethod
+from shortlist.recsys.errors import InvalidRecommendations
 from shortlist.recsys.evaluation.truth import Truth, pair_keys
 from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32, Int64
 
@@ -214,17 +214,17 @@ def mean_over_users(values: Float64) -> Float64:
     return means
 
 
-def assert_honest_lists(
+def check_recommendations(
     method: str, items: Int32, scores: Float32, truth: Truth, n_items: int
 ) -> None:
-    """Raise `BrokenMethod` where the lists of `method` break what `Recommend` promises.
+    """Raise `InvalidRecommendations` where the lists of `method` break what `Recommend` promises.
 
     A list with a seen item, a repeated item, a gap or a rising score is a bug of the method, and
     would make its figures
     lies: nothing is mended here. items: int32[U, K]; scores: float32[U, K].
     """
     if items.shape != scores.shape or len(items) != len(truth):
-        raise BrokenMethod(
+        raise InvalidRecommendations(
             f"method {method!r} returned items {items.shape} and scores {scores.shape} for {len(truth)} users: both"
             " must be [users, k]; mend the method",
         )
@@ -240,7 +240,7 @@ def assert_honest_lists(
     for fault, where in faults.items():
         if where.any():
             row, rank = (int(i) for i in np.argwhere(where)[0])
-            raise BrokenMethod(
+            raise InvalidRecommendations(
                 f"method {method!r} gave user row {truth.users[row]} {fault} (item row {items[row, rank]}, rank"
                 f" {rank + 1}, score {scores[row, rank]}): a list must never have that; mend the method",
             )

@@ -34,7 +34,7 @@ from shortlist.recsys.evaluation.ranking_metrics import (
     PER_USER,
     Float64,
     ItemFacts,
-    assert_honest_lists,
+    check_recommendations,
     coverage,
     mean_over_users,
     per_user,
@@ -109,7 +109,7 @@ def evaluate(
     names) are left out if there are none; "popularity": {"head", "middle" or "tail": {name:
     recall@20 over all held-out items of that third}}. All methods are resampled by the same draws
     of users. Users without a held-out item are not counted; where none is left, figures are NaN and
-    a warning says so. Raises `BrokenMethod` where a method breaks its promises.
+    a warning says so. Raises `InvalidRecommendations` where a method breaks its promises.
     """
     _assert_usable(k, facts, category_names)
     seed, flip_seed = (int(n) for n in rng.integers(2**63, size=2))
@@ -217,7 +217,7 @@ def _measure(
     for start in range(0, len(truth), USERS_AT_ONCE):
         part = truth.slice(start, min(start + USERS_AT_ONCE, len(truth)))
         items, scores = method(part.states, k)
-        assert_honest_lists(name, items, scores, part, len(facts))
+        check_recommendations(name, items, scores, part, len(facts))
         counted = part.counts > 0
         values.append(per_user(items, part, facts)[counted])
         tops.append(items[counted, :COVERAGE_DEPTH])

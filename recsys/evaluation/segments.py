@@ -19,7 +19,7 @@ THIRDS = ("head", "middle", "tail")
 THIRDS_DEPTH = 20
 """How many ranks `found_by_third` looks at."""
 
-MOST_FREQUENT = 8
+MAX_CATEGORIES = 8
 """How many favourite categories have a segment of their own."""
 
 
@@ -59,13 +59,13 @@ def favourite_categories(states: UserStates, membership: Float32) -> Int64:
 
 
 def by_favourite_category(favourites: Int64, names: Sequence[str]) -> Segments:
-    """Users by favourite category (int64[U]): the `MOST_FREQUENT` ones, most frequent first, and "other" for the rest.
+    """Users by favourite category (int64[U]): the `MAX_CATEGORIES` ones, most frequent first, and "other" for the rest.
 
     Users without a favourite (MISSING) are of the rest. names: C category names.
     """
     frequency = np.bincount(favourites[favourites != MISSING], minlength=len(names))
     frequent = [
-        c for c in np.argsort(-frequency, kind="stable")[:MOST_FREQUENT].tolist() if frequency[c]
+        c for c in np.argsort(-frequency, kind="stable")[:MAX_CATEGORIES].tolist() if frequency[c]
     ]
     position = np.full(
         len(names) + 1, len(frequent)

@@ -28,7 +28,7 @@ _PREFIX = re.compile(rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(..)\x00\x00)", r
 _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n"
 )
-_LONGEST_HEADER = 1 << 16
+_MAX_HEADER_BYTES = 1 << 16
 _MEMBERS = 64
 _CHECKED = 4 << 20
 """Values of a mapped array that are checked at once."""
@@ -78,7 +78,7 @@ def read_npy(file: BinaryIO, dtype: str, low: float, high: float) -> NDArray[Any
         array = _array(file, file.read(), dtype)
         _check_range(file, array, low, high)
         return array
-    start, shape = _described(file, file.read(_LONGEST_HEADER), dtype)
+    start, shape = _described(file, file.read(_MAX_HEADER_BYTES), dtype)
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     array = _shaped(file, mapped, size, start, shape, dtype)
     values = array.reshape(-1)
@@ -98,7 +98,7 @@ def _check_range(file: BinaryIO, values: NDArray[Any], low: float, high: float) 
 
 
 def _array(file: BinaryIO, body: bytes, dtype: str) -> NDArray[Any]:
-    start, shape = _described(file, body[:_LONGEST_HEADER], dtype)
+    start, shape = _described(file, body[:_MAX_HEADER_BYTES], dtype)
     return _shaped(file, body, len(body), start, shape, dtype)
 
 

@@ -31,26 +31,26 @@ from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
 from shortlist.recsys.store import artefacts
 from shortlist.recsys.store.artefacts import Release
-from shortlist.recsys.values import HEAVIEST
+from shortlist.recsys.values import MAX_WEIGHT
 
 LAYOUT = 2
 """Changes when older code could no longer read the files."""
 
 _COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership")
 
-LARGEST_WEIGHT = 1e4
+MAX_NEIGHBOUR_WEIGHT = 1e4
 """Of the towers. Trained ones are below 100; with this, no sum of products in `user_vectors` leaves float32."""
 
-LARGEST_SHARE = 1e6
+MAX_SHARE = 1e6
 """Of memberships and neighbours' weights, which are multiplied with each other: real ones are about 1 at most."""
 
-LARGEST_VALUE = HEAVIEST
+MAX_VALUE = MAX_WEIGHT
 """Of the item table's other columns, of which differences and means are taken; a year may be any number that a shop gives."""
 
-MOST_CANDIDATES = 10_000
+MAX_CANDIDATES = 10_000
 """The most that `TOP_K_CANDIDATES` allows."""
 
-MOST_DIMENSIONS, MOST_UNITS = 1024, 65_536
+MAX_DIMENSIONS, MAX_UNITS = 1024, 65_536
 """Of the towers: the most that `EMBEDDING_DIM` allows, and far more hidden units than any training here has."""
 
 CATALOG_BYTES, RANKER_BYTES = 512 << 20, 256 << 20
@@ -134,8 +134,8 @@ def _towers(file: BinaryIO) -> Towers:
     for name, array in towers.arrays().items():
         _check(
             file.name,
-            f"has values of {name} beyond {LARGEST_WEIGHT:g}",
-            holds=finite_within(array, LARGEST_WEIGHT),
+            f"has values of {name} beyond {MAX_NEIGHBOUR_WEIGHT:g}",
+            holds=finite_within(array, MAX_NEIGHBOUR_WEIGHT),
         )
     _check(
         file.name,
@@ -158,7 +158,7 @@ def _towers(file: BinaryIO) -> Towers:
     }
     found = {name: array.shape for name, array in towers.arrays().items()}
     holds = found == shapes and n >= 1 and tokens >= 1
-    holds = holds and 1 <= d <= MOST_DIMENSIONS and 1 <= hidden <= MOST_UNITS
+    holds = holds and 1 <= d <= MAX_DIMENSIONS and 1 <= hidden <= MAX_UNITS
     _check(file.name, f"has arrays of shapes {found}, which do not fit each other", holds=holds)
     return towers
 
@@ -204,7 +204,7 @@ def read(release: Release) -> Bundle:
         f"is of {len(towers.items)} items, the table of {n}",
         holds=len(towers.items) == n,
     )
-    index = read_index(release.file("index.faiss"), n, towers.items.shape[1], LARGEST_WEIGHT)
+    index = read_index(release.file("index.faiss"), n, towers.items.shape[1], MAX_NEIGHBOUR_WEIGHT)
     items, vocabulary = _catalogue(release, n, len(towers.attributes) - 1)
     ranker = _ranker(release)
     share = float(manifest["exploration_share"])
@@ -239,7 +239,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     candidates, share = manifest.get("n_candidates"), manifest.get("exploration_share")
     rules = {
         "version": isinstance(version, str),
-        "n_candidates": _is_whole(candidates, 1, MOST_CANDIDATES),
+        "n_candidates": _is_whole(candidates, 1, MAX_CANDIDATES),
         "exploration_share": _is_number(share) and 0 <= share <= 1,
         "list_length": _is_whole(manifest.get("list_length", 1), 1, 1000),
         "created_at": _is_whole(manifest.get("created_at", 0), 0, 2**53),
@@ -388,7 +388,7 @@ def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
     _check(items.name, f"has columns of shapes {found}", holds=holds)
     for name, array in columns.items():
         known = array[:n] if name in ("popularity", "recent", "trend") else array
-        largest = LARGEST_SHARE if name == "membership" else LARGEST_VALUE
+        largest = MAX_SHARE if name == "membership" else MAX_VALUE
         holds = finite_within(known, largest, unknown=known is array and name != "membership")
         _check(items.name, f"has values of {name} beyond {largest:g}", holds=holds)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
@@ -403,13 +403,11 @@ def _are_moments(moments: np.ndarray) -> bool:
     mean, scale = (float(value) for value in moments)
     if math.isnan(mean) and math.isnan(scale):
         return True
-    return abs(mean) <= LARGEST_VALUE and 1 / LARGEST_VALUE <= scale <= LARGEST_VALUE
+    return abs(mean) <= MAX_VALUE and 1 / MAX_VALUE <= scale <= MAX_VALUE
 
 
 def _neighbours(rows: BinaryIO, weights: BinaryIO, n: int) -> Neighbours:
-    found = Neighbours(
-        read_npy(rows, "<i4", 0, n), read_npy(weights, "<f4", -LARGEST_SHARE, LARGEST_SHARE)
-    )
+    found = Neighbours(read_npy(rows, "<i4", 0, n), read_npy(weights, "<f4", -MAX_SHARE, MAX_SHARE))
     shape = found.rows.shape
     holds = shape[:2] == (len(RELATIONS), n + 1) and len(shape) == 3 and 1 <= shape[2] <= NEIGHBOURS  # noqa: PLR2004
     _check(

@@ -61,7 +61,7 @@ _SUMS: tuple[tuple[str, int, float], ...] = (
 _SUM_DECAYS = decays(tuple(half_life for _, _, half_life in _SUMS))
 _RECENT, _ALL = decays((5.0, 60.0))
 
-MOST_DEVIATIONS = 1e4
+MAX_DEVIATIONS = 1e4
 """Where standardised weights are cut off: no honest weight lies there, and sums of larger ones would overflow 32 bits."""
 
 
@@ -160,7 +160,7 @@ def _history_columns(states: UserStates, items: Int32, table: ItemTable) -> dict
 
 def _standardised(weights: Float32, table: ItemTable) -> Float32:
     """float32[U, N]: weights as deviations from the mean, at most MOST_DEVIATIONS; NaN where there is none."""
-    bound = np.float32(min(MOST_DEVIATIONS * table.weight_scale, float(np.finfo(np.float32).max)))
+    bound = np.float32(min(MAX_DEVIATIONS * table.weight_scale, float(np.finfo(np.float32).max)))
     return np.clip(weights - np.float32(table.weight_mean), -bound, bound) / np.float32(
         table.weight_scale
     )

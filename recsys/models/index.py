@@ -21,7 +21,7 @@ EXACT_UP_TO = 100_000
 TRAINING_POINTS = 64
 """Vectors per inverted list that its training looks at."""
 
-MOST_LISTS = 65_536
+MAX_INVERTED_LISTS = 65_536
 """The most that `FAISS_N_LISTS` allows."""
 
 _HEADER = struct.Struct("<4siqqqBi")
@@ -165,7 +165,9 @@ def _check_lists(reader: _Reader, n: int, d: int, largest: float) -> None:
     """Of an inverted index: its centroids, and lists that hold each row once."""
     reader.header(b"IwFl", n, d)
     lists, probes = reader.numbers("<QQ")
-    reader.check(f"has {lists} lists, {probes} probed", holds=1 <= probes <= lists <= MOST_LISTS)
+    reader.check(
+        f"has {lists} lists, {probes} probed", holds=1 <= probes <= lists <= MAX_INVERTED_LISTS
+    )
     reader.check(
         "has a centroid that is out of range", holds=finite_within(reader.flat(lists, d), largest)
     )

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.errors import CorruptArtefact
 
-MOST_TREES = 10_000
+MAX_TREES = 10_000
 """The most that `LGBM_N_ESTIMATORS` allows."""
 
-MOST_LEAVES = 1024
-LARGEST = 1e6
+MAX_LEAVES = 1024
+MAX_LEAF_VALUE = 1e6
 """Of a leaf's value: scores stay far from the end of float32, in which lists are kept."""
 
 OBJECTIVES = ("lambdarank", "rank_xendcg")
@@ -30,7 +30,7 @@ DECISIONS = (0, 2, 4, 6, 8, 10)
 
 _OF_INTEGERS = b"0123456789- "
 _OF_NUMBERS = b"0123456789-+.e "
-_LONGEST = 40
+_MAX_LENGTH = 40
 """Characters of one number; LightGBM writes at most 25."""
 
 _FIXED = {"version": "v4", "num_class": "1", "num_tree_per_iteration": "1", "label_index": "0"}
@@ -100,8 +100,8 @@ def _header(text: str, n_features: int) -> dict[str, str]:
 def _blocks(body: str, sizes: str) -> Iterable[dict[str, str]]:
     """The fields of each tree, cut where `tree_sizes` says that it ends."""
     lengths = _integers("tree_sizes", [sizes])
-    if not 1 <= len(lengths) <= MOST_TREES:
-        raise _corrupt(f"has {len(lengths)} trees, from 1 to {MOST_TREES} are read")
+    if not 1 <= len(lengths) <= MAX_TREES:
+        raise _corrupt(f"has {len(lengths)} trees, from 1 to {MAX_TREES} are read")
     if lengths.min() < 1 or lengths.sum() > len(body):
         raise _corrupt("has tree_sizes that do not fit its trees")
     start = 0
@@ -123,8 +123,8 @@ def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
     """Every rule of a tree, over all trees at once."""
     column = {name: [tree[name] for tree in trees] for name in _FIELDS}
     leaves = _integers("num_leaves", column["num_leaves"])
-    if len(leaves) != len(trees) or leaves.min() < 1 or leaves.max() > MOST_LEAVES:
-        raise _corrupt(f"has a tree without 1 to {MOST_LEAVES} leaves")
+    if len(leaves) != len(trees) or leaves.min() < 1 or leaves.max() > MAX_LEAVES:
+        raise _corrupt(f"has a tree without 1 to {MAX_LEAVES} leaves")
     for name in ("num_cat", "is_linear"):
         if set(column[name]) != {"0"}:
             raise _corrupt(
@@ -140,9 +140,17 @@ def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
     if not np.isin(integers["decision_type"], DECISIONS).all():
         raise _corrupt(f"has a decision_type other than {DECISIONS}")
     _within("threshold", _numbers("threshold", column["threshold"], nodes), -1e308, 1e308)
-    _within("leaf_value", _numbers("leaf_value", column["leaf_value"], leaves), -LARGEST, LARGEST)
     _within(
-        "shrinkage", _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves)), 0, LARGEST
+        "leaf_value",
+        _numbers("leaf_value", column["leaf_value"], leaves),
+        -MAX_LEAF_VALUE,
+        MAX_LEAF_VALUE,
+    )
+    _within(
+        "shrinkage",
+        _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves)),
+        0,
+        MAX_LEAF_VALUE,
     )
     _check_children(integers["left_child"], integers["right_child"], nodes)
 
@@ -218,7 +226,7 @@ def _parsed(
     try:
         if (
             not "".join(rows).encode().translate(None, characters)
-            and max(map(len, tokens), default=0) <= _LONGEST
+            and max(map(len, tokens), default=0) <= _MAX_LENGTH
         ):
             return list(map(parse, tokens))
     except ValueError as error:  # two signs, two points, or nothing between two blanks

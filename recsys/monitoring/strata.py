@@ -28,8 +28,8 @@ from shortlist.recsys.store.artefacts import Release
 COLUMN = "history_length"
 """The feature that the strata are of; within them it is not compared."""
 
-MOST = 8
-LEAST_ROWS = 100
+MAX_STRATA = 8
+MIN_ROWS_PER_STRATUM = 100
 """Training rows of a stratum, where there are so many."""
 
 ASIDE = "aside"
@@ -38,7 +38,7 @@ ASIDE = "aside"
 FILE = "strata.msgpack"
 """In a bundle."""
 
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 """The largest file that is read; a real one has some 10 kB."""
 
 
@@ -70,7 +70,7 @@ def split(table: Mapping[str, NDArray[Any]]) -> list[Stratum]:
 def _highs(values: NDArray[Any]) -> NDArray[np.float64]:
     """float64[strata]: the largest value of each; equal values stay together, and the last few join those before."""
     different, counts = np.unique(values, return_counts=True)
-    least, held, out = max(LEAST_ROWS, len(values) // MOST), 0, []
+    least, held, out = max(MIN_ROWS_PER_STRATUM, len(values) // MAX_STRATA), 0, []
     for value, count in zip(different.tolist(), counts.tolist(), strict=True):
         held += count
         if held >= least:
@@ -105,7 +105,7 @@ def read(release: Release) -> list[Stratum]:
     """As `load`, of a verified release: a file that its manifest does not name is none of it."""
     if FILE not in release.files:
         return []
-    found = _unpacked(release.read(FILE, MOST_BYTES), release.directory / FILE)
+    found = _unpacked(release.read(FILE, MAX_BYTES), release.directory / FILE)
     wanted = FEATURES.keys() - {COLUMN}
     if any(stratum.trained.features.keys() != wanted for stratum in found):
         raise CorruptArtefact(
@@ -125,7 +125,7 @@ def _unpacked(body: bytes, path: Path) -> list[Stratum]:
             f"{path} cannot be read ({error}): publish the release again"
         ) from error
     bounds = [bound for stratum in found for bound in (stratum.low, stratum.high)]
-    if len(found) > MOST or not all(map(math.isfinite, bounds)) or sorted(bounds) != bounds:
+    if len(found) > MAX_STRATA or not all(map(math.isfinite, bounds)) or sorted(bounds) != bounds:
         raise CorruptArtefact(
             f"{path} has strata {bounds}, which do not follow each other: publish the release again"
         )

@@ -10,9 +10,9 @@ import msgpack
 
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput
 from shortlist.recsys.store.event_log import stream_ids
-from shortlist.recsys.store.redis import RedisStore, bounded, replies_or_none
+from shortlist.recsys.store.redis import RedisStore, replies_or_none, translate_redis_errors
 
-MOST_BLOCKED = 10_000
+MAX_BLOCKED = 10_000
 """Blocked items, which every process keeps in memory."""
 
 
@@ -25,19 +25,19 @@ class ReleaseNote:
     ndcg: float | None
 
 
-class Upkeep:
+class AdminStore:
     """Changes in Redis. Every method may raise StoreUnavailable."""
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
 
-    @bounded
+    @translate_redis_errors
     def note_release(self, note: ReleaseNote) -> None:
         """Remembers that something of a release may be in the store."""
         packed = msgpack.packb([note.created_at, note.ndcg])
         self.store.redis.hset(self.store.keys.releases(), note.version, packed)
 
-    @bounded
+    @translate_redis_errors
     def releases(self) -> list[ReleaseNote]:
         """The releases whose lists were written and have not expired, oldest first; a note that cannot be read is left out."""
         alive: list[ReleaseNote] = []
@@ -49,12 +49,12 @@ class Upkeep:
                 )
         return alive
 
-    @bounded
+    @translate_redis_errors
     def forget_release(self, version: str) -> None:
         """Drops the note on a release of which the store holds nothing any more."""
         self.store.redis.hdel(self.store.keys.releases(), version)
 
-    @bounded
+    @translate_redis_errors
     def versions(self) -> list[str]:
         """Every release of which anything may be in the store, oldest first: an interrupted publication's too."""
         versions: set[str] = set()
@@ -68,7 +68,7 @@ class Upkeep:
                 versions.add(name.decode())
         return sorted(versions)
 
-    @bounded
+    @translate_redis_errors
     def delete_user(self, user: str, now: int) -> bool:
         """Deletes all that is stored of a user in any release, and what waits in the stream; gives whether there was any.
 
@@ -90,12 +90,12 @@ class Upkeep:
         pipe.delete(keys.claim(user))
         return sum(pipe.execute()) > 0
 
-    @bounded
+    @translate_redis_errors
     def deletions(self) -> dict[bytes, bytes]:
         """The digest of each deleted user's id -> when that was, as decimal unix seconds."""
         return dict(self.store.redis.hgetall(self.store.keys.deleted()))
 
-    @bounded
+    @translate_redis_errors
     def add_deletions(self, deletions: Mapping[bytes, bytes]) -> None:
         """Adds deletions that are not known; the first time of each holds."""
         pipe = self.store.redis.pipeline(transaction=False)
@@ -103,20 +103,20 @@ class Upkeep:
             pipe.hsetnx(self.store.keys.deleted(), digest, when)
         pipe.execute()
 
-    @bounded
+    @translate_redis_errors
     def block(self, item_id: str) -> None:
         """Keeps an item out of every answer.
 
         Raises:
             InvalidInput: so many are blocked already that every answer would pay for it.
         """
-        if self.store.redis.scard(self.store.keys.blocked()) >= MOST_BLOCKED:
+        if self.store.redis.scard(self.store.keys.blocked()) >= MAX_BLOCKED:
             raise InvalidInput(
-                f"{MOST_BLOCKED} items are blocked, which is the most: take some out of the items table instead"
+                f"{MAX_BLOCKED} items are blocked, which is the most: take some out of the items table instead"
             )
         self.store.redis.sadd(self.store.keys.blocked(), item_id)
 
-    @bounded
+    @translate_redis_errors
     def unblock(self, item_id: str) -> None:
         """Lets an item be shown again."""
         self.store.redis.srem(self.store.keys.blocked(), item_id)

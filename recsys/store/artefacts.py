@@ -54,7 +54,7 @@ NOTES = "notes"
 """The directory of small files beside the releases."""
 
 _BLOCK = 1 << 20
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
@@ -712,7 +712,7 @@ def _plain(name: str) -> str:
         Path(name).name != name
         or name.startswith(".")
         or not name.isprintable()
-        or len(name) > _LONGEST_NAME
+        or len(name) > _MAX_NAME_LENGTH
     ):
         raise CorruptArtefact(
             f"{name!r} is no plain name of a release or file: publish the release again"

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from shortlist.recsys.errors import StoreUnavailable
 
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 """Operations that failed in a row, each after its retry, before the circuit opens: they cost next to no time."""
 
-MOST_TIMEOUTS = 2
+MAX_TIMEOUTS = 2
 """Waits in a row that were in vain before the circuit opens: an old connection's, and that of a fresh one."""
 
 WINDOW_SECONDS = 10.0
@@ -71,11 +71,11 @@ class CircuitBreaker:
             self._failures += 1
             self._timeouts += timed_out
             tried = self._trial == threading.get_ident()
-            if tried or self._failures >= MOST_FAILURES or self._timeouts >= MOST_TIMEOUTS:
+            if tried or self._failures >= MAX_FAILURES or self._timeouts >= MAX_TIMEOUTS:
                 self._open_until, self._trial = now + self._rest, None
 
 
-class Guard:
+class CallPolicy:
     """Whether, and for how long, a command may be sent: the circuit, and what is left of the request's time.
 
     time_left: seconds that the caller still has; needed: how many of them one operation may take,

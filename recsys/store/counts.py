@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from shortlist.recsys.store.redis import RedisStore, bounded
+from shortlist.recsys.store.redis import RedisStore, translate_redis_errors
 
 _UNCOUNTABLE = (
     "WRONGTYPE",
@@ -33,7 +33,7 @@ class CountLog:
     def __init__(self, store: RedisStore) -> None:
         self.store = store
 
-    @bounded
+    @translate_redis_errors
     def add(self, counts: Counts) -> None:
         """Adds to hashes, in one round trip.
 
@@ -51,7 +51,7 @@ class CountLog:
             ):
                 raise reply
 
-    @bounded
+    @translate_redis_errors
     def read(self, key: str) -> dict[str, int]:
         """The counts of a hash, without those that cannot be read; none where it is not there."""
         counts: dict[str, int] = {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgpack
 
 from shortlist.recsys.store.records import EventRecord, UserRecord, pack_event, pack_user
-from shortlist.recsys.store.redis import RedisStore, bounded, replies_or_none
+from shortlist.recsys.store.redis import RedisStore, replies_or_none, translate_redis_errors
 from shortlist.recsys.store.watermark import BEGINNING, position_of, readable_position
 
 DAY_SECONDS = 86_400
@@ -23,7 +23,7 @@ DAY_SECONDS = 86_400
 WINDOW_SECONDS = 7 * 24 * 3600
 """An event id is known for one to two windows after it was first sent."""
 
-MOST_MARKS = 5000
+MAX_DEDUP_KEYS = 5000
 """Events of one user in one window; more are refused."""
 
 GROUP = "batch"
@@ -41,7 +41,7 @@ if known == '' or redis.call('TTL', KEYS[1]) > 0 then redis.call('EXPIRE', KEYS[
 return 1
 """
 
-Marks = dict[bytes, bytes]
+DedupKeys = dict[bytes, bytes]
 """The digest of an event id -> the stream's id of the event."""
 
 
@@ -54,8 +54,8 @@ class Known:
 
     packed: bytes | None
     position: int
-    marks: Marks
-    earlier: Marks
+    marks: DedupKeys
+    earlier: DedupKeys
     deleted: bool
 
 
@@ -69,11 +69,11 @@ class Change:
     user: str
     expected: bytes | None
     record: UserRecord
-    marks: Marks
+    marks: DedupKeys
     position: int
 
 
-def mark_of(event_id: str) -> bytes:
+def dedup_key_of(event_id: str) -> bytes:
     """The twelve bytes by which a user's event is known again."""
     return hashlib.sha256(event_id.encode()).digest()[:12]
 
@@ -89,7 +89,7 @@ class EventLog:
     def __init__(self, store: RedisStore) -> None:
         self.store = store
 
-    @bounded
+    @translate_redis_errors
     def known(self, users: Sequence[str], window: int) -> tuple[dict[str, Known], int]:
         """What is known of each user, and how many events wait in the stream, in one round trip."""
         pipe = self.store.redis.pipeline(transaction=False)
@@ -106,7 +106,7 @@ class EventLog:
             known[user] = Known(packed, readable_position(position), *marks, bool(deleted))
         return known, int(waiting)
 
-    @bounded
+    @translate_redis_errors
     def deleted_among(self, users: Sequence[str]) -> list[str]:
         """Those of the users who are deleted."""
         if not users:
@@ -115,7 +115,7 @@ class EventLog:
         times = self.store.redis.hmget(keys.deleted(), [keys.digest(user) for user in users])
         return [user for user, when in zip(users, times, strict=True) if when is not None]
 
-    @bounded
+    @translate_redis_errors
     def append(self, events: Sequence[EventRecord]) -> list[bytes]:
         """Puts events into the stream; gives their ids there."""
         pipe = self.store.redis.pipeline(transaction=False)
@@ -123,13 +123,13 @@ class EventLog:
             pipe.xadd(self.store.keys.events(), {"e": pack_event(event)})
         return list(pipe.execute())
 
-    @bounded
+    @translate_redis_errors
     def withdraw(self, stream_ids: Sequence[bytes]) -> None:
         """Takes events out of the stream that turned out to be nobody's."""
         if stream_ids:
             self.store.redis.xdel(self.store.keys.events(), *stream_ids)
 
-    @bounded
+    @translate_redis_errors
     def commit(self, changes: Sequence[Change], window: int, newcomer_seconds: int) -> list[bool]:
         """Writes each change, with its user's marks of the window, if the record is still the expected one.
 
@@ -148,7 +148,7 @@ class EventLog:
             )
         return [done == 1 for done in pipe.execute()]
 
-    @bounded
+    @translate_redis_errors
     def admit(self, newcomers: int, day: int, limit: int) -> int:
         """How many of so many users without a record may have one on `day` (since 1970), at most `limit` in all."""
         key = self.store.keys.newcomers(day)
@@ -158,7 +158,7 @@ class EventLog:
         total = int(pipe.execute()[0])
         return max(0, min(newcomers, limit - (total - newcomers)))
 
-    @bounded
+    @translate_redis_errors
     def drained_up_to(self) -> int:
         """The position up to which every event has left the stream for the drain's files."""
         from redis.exceptions import ResponseError
@@ -178,7 +178,7 @@ class EventLog:
         ]  # taken by a drain that was killed before its file stood
         return position_of(delivered) if taken is None else position_of(taken) - 1
 
-    @bounded
+    @translate_redis_errors
     def join(self) -> None:
         """Makes the consumer group that drains the stream, from its beginning."""
         from redis.exceptions import ResponseError
@@ -189,14 +189,14 @@ class EventLog:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    @bounded
+    @translate_redis_errors
     def take(self, count: int, *, again: bool) -> list[tuple[bytes, Mapping[bytes, bytes] | None]]:
         """Up to `count` entries, (id, fields): new ones, or `again` those taken before and never acknowledged."""
         streams = {self.store.keys.events(): "0" if again else ">"}
         told = self.store.redis.xreadgroup(GROUP, CONSUMER, streams, count=count)
         return list(told[0][1]) if told else []
 
-    @bounded
+    @translate_redis_errors
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """Takes entries out of the stream for good; what is deleted and not acknowledged is taken again without its fields."""
         pipe = self.store.redis.pipeline(transaction=False)
@@ -204,14 +204,14 @@ class EventLog:
         pipe.xack(self.store.keys.events(), GROUP, *ids)
         pipe.execute()
 
-    @bounded
+    @translate_redis_errors
     def waiting(self, after: bytes, count: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
         """Up to `count` entries behind the one of the id `after` (b"0": the first ones), which stay where they are."""
         return list(
             self.store.redis.xrange(self.store.keys.events(), min=b"(" + after, count=count)
         )
 
-    @bounded
+    @translate_redis_errors
     def length(self) -> int:
         """How many events wait in the stream."""
         return int(self.store.redis.xlen(self.store.keys.events()))
@@ -227,12 +227,12 @@ def _field(window: int) -> str:
     return f"e{window % 2}"
 
 
-def _marks(packed: bytes | None, window: int) -> Marks:
+def _marks(packed: bytes | None, window: int) -> DedupKeys:
     of_window, marks = _window_and_marks(packed)
     return marks if of_window == window else {}
 
 
-def _window_and_marks(packed: bytes | None) -> tuple[int | None, Marks]:
+def _window_and_marks(packed: bytes | None) -> tuple[int | None, DedupKeys]:
     """A field of marks. One that cannot be read has none: its events may be taken twice, and none is refused for it."""
     if packed is None:
         return None, {}

@@ -15,7 +15,7 @@ KEPT_EVENTS = 100
 NEWCOMER_SECONDS = 3 * 86_400
 """How long the record of a user whom no batch knows lives after their latest event: refreshes of three nights may fail."""
 
-MOST_SEEN = 20_000
+MAX_SEEN = 20_000
 """Seen items that events over HTTP may leave in a record; beyond it the oldest give way, so that no record
 grows without end. The batch's own records are as long as its table says."""
 
@@ -40,8 +40,8 @@ def with_events(record: UserRecord, events: Sequence[Happened]) -> UserRecord:
     ordered = sorted([*events_of(record), *events], key=lambda event: event.time)  # stable
     past, kept = ordered[:-KEPT_EVENTS], ordered[-KEPT_EVENTS:]
     seen = tuple(dict.fromkeys((*record.seen, *(event.item for event in past))))
-    if len(seen) > max(MOST_SEEN, len(record.seen)):
-        seen = seen[-max(MOST_SEEN, len(record.seen)) :]
+    if len(seen) > max(MAX_SEEN, len(record.seen)):
+        seen = seen[-max(MAX_SEEN, len(record.seen)) :]
     return replace(
         record,
         items=tuple(event.item for event in kept),

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, StoreUnavailable
-from shortlist.recsys.store.redis import LeaseProof, RedisStore, bounded
+from shortlist.recsys.store.redis import LeaseProof, RedisStore, translate_redis_errors
 
 LEASE_SECONDS = 60.0
 """How long a crashed holder keeps others out, at most."""
@@ -88,7 +88,7 @@ class Leases:
         self.seconds = seconds
         self._keys = (store.keys.lease(), store.keys.fence())
 
-    @bounded
+    @translate_redis_errors
     def take(self, holder: Holder) -> LeaseProof:
         """Takes the lease for `holder`, who may replace only an earlier holder of the same run.
 
@@ -111,13 +111,13 @@ class Leases:
         )
         return int(token), bytes(holder)
 
-    @bounded
+    @translate_redis_errors
     def renew(self, proof: LeaseProof) -> bool:
         """Prolongs the lease; false where somebody else holds it, or has held it since."""
         arguments = (proof.holder, proof.token, self._milliseconds)
         return bool(self.store.redis.eval(_RENEW, 2, *self._keys, *arguments))
 
-    @bounded
+    @translate_redis_errors
     def release(self, proof: LeaseProof) -> None:
         """Gives the lease back, if it is still this one."""
         self.store.redis.eval(_RELEASE, 1, self._keys[0], proof.holder)

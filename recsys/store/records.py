@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from shortlist.recsys.errors import CorruptArtefact
-from shortlist.recsys.values import HEAVIEST, LATEST
+from shortlist.recsys.values import MAX_TIME, MAX_WEIGHT
 
 LAYOUT = 1
 
@@ -177,7 +177,7 @@ def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
     return checksum
 
 
-MOST_EVENTS = 1 << 31
+MAX_STORED_EVENTS = 1 << 31
 """Events of one user are fewer: models count them in 32 bits."""
 
 
@@ -218,7 +218,7 @@ def unpack_user(packed: bytes) -> UserRecord:
         raise _unusable(what, f"{len(items)} items, and times or weights of another number")
     if positions and len(positions) != len(items):
         raise _unusable(what, f"{len(items)} items, and {len(positions)} positions")
-    if not 0 <= n_events < MOST_EVENTS or any(not 0 <= time <= LATEST for time in times):
+    if not 0 <= n_events < MAX_STORED_EVENTS or any(not 0 <= time <= MAX_TIME for time in times):
         raise _unusable(what, "a time or a number of events beyond its range")
     _attributes(what, attributes)
     known: tuple[float | None, ...] = (None,) * len(items)
@@ -226,7 +226,7 @@ def unpack_user(packed: bytes) -> UserRecord:
         known = tuple(
             None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights)
         )
-        if any(w is not None and abs(w) > HEAVIEST for w in known):
+        if any(w is not None and abs(w) > MAX_WEIGHT for w in known):
             raise _unusable(what, "a weight that is infinite")
     return UserRecord(items, times, known, n_events, seen, attributes, positions, spilled)
 

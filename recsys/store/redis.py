@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
-from shortlist.recsys.store.circuit import Guard
+from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.histories import merge
 from shortlist.recsys.store.records import (
     ItemRecord,
@@ -29,10 +29,18 @@ from shortlist.recsys.store.records import (
     unpack_pointer,
     unpack_user,
 )
-from shortlist.recsys.store.redis_client import RedisLink, bounded, connector
+from shortlist.recsys.store.redis_client import RedisLink, connector, translate_redis_errors
 from shortlist.recsys.store.watermark import position_in
 
-__all__ = ["PIPELINE", "Guard", "Keys", "RedisStore", "Store", "bounded", "open_store"]
+__all__ = [
+    "PIPELINE",
+    "CallPolicy",
+    "Keys",
+    "RedisStore",
+    "Store",
+    "open_store",
+    "translate_redis_errors",
+]
 
 R = TypeVar("R")
 
@@ -45,7 +53,7 @@ WHOLE = ""
 ATTEMPTS = 10
 """How often a user's record that others change at the same moment is merged again."""
 
-MOST_LIVE = 32
+MAX_LIVE_RESULTS = 32
 """Live results kept of one user in one release; the next one starts afresh, so that odd questions fill no memory."""
 
 # A record is written only over the one it was made from, and never by a batch with an older lease
@@ -294,7 +302,7 @@ class Store(Protocol):
     def is_retiring(self, version: str) -> bool:
         """Whether what belongs to a release expires."""
 
-    def retire_strangers(self, versions: Sequence[str], ttl: int) -> int:
+    def retire_unknown(self, versions: Sequence[str], ttl: int) -> int:
         """Lets the records of users expire who have no list in any of these releases; gives their number."""
 
     def blocked(self) -> frozenset[str]:
@@ -317,7 +325,9 @@ class Store(Protocol):
         """A cached live result, and whether this caller may compute it; false while another one has claimed it."""
 
 
-def open_store(url: str, namespace: str, timeout_ms: int, guard: Guard | None = None) -> RedisStore:
+def open_store(
+    url: str, namespace: str, timeout_ms: int, guard: CallPolicy | None = None
+) -> RedisStore:
     """The store at `url`; connects at the first command, of which each may take timeout_ms, twice where it is tried again.
 
     `?cluster=true` for a cluster; `?iam=CACHE` to sign in to that ElastiCache serverless cache as
@@ -326,7 +336,7 @@ def open_store(url: str, namespace: str, timeout_ms: int, guard: Guard | None = 
     Raises:
         InvalidSettings: the URL breaks a rule, see `recsys.store.redis_url`.
     """
-    guard = guard or Guard()
+    guard = guard or CallPolicy()
     return RedisStore(connector(url, timeout_ms, guard), namespace, guard)
 
 
@@ -334,23 +344,23 @@ class RedisStore(RedisLink):
     """The store in Redis or Valkey."""
 
     def __init__(
-        self, connect: Callable[[], Any], namespace: str, guard: Guard | None = None
+        self, connect: Callable[[], Any], namespace: str, guard: CallPolicy | None = None
     ) -> None:
         super().__init__(connect, guard)
         self.keys = Keys(namespace)
 
-    @bounded
+    @translate_redis_errors
     def ping(self) -> None:
         """See `Store`."""
         self.redis.ping()
 
-    @bounded
+    @translate_redis_errors
     def release(self) -> ReleasePointer | None:
         """See `Store`."""
         packed = self.redis.get(self.keys.release())
         return None if packed is None else unpack_pointer(packed)
 
-    @bounded
+    @translate_redis_errors
     def set_release(self, pointer: ReleasePointer, condition: FlipIf | None = None) -> Flip:
         """See `Store`."""
         packed = pack_pointer(pointer)
@@ -369,12 +379,12 @@ class RedisStore(RedisLink):
             )
         )
 
-    @bounded
+    @translate_redis_errors
     def packed_release(self) -> bytes | None:
         """See `Store`."""
         return self.redis.get(self.keys.release())
 
-    @bounded
+    @translate_redis_errors
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
         """See `Store`."""
         packed, latest = self._replies(
@@ -382,12 +392,12 @@ class RedisStore(RedisLink):
         )
         return packed, position_in(latest)
 
-    @bounded
+    @translate_redis_errors
     def user_record(self, user: str) -> bytes | None:
         """See `Store`."""
         return self.redis.hget(self.keys.user(user), "h")
 
-    @bounded
+    @translate_redis_errors
     def some_users(self, limit: int) -> list[UserRecord]:
         """Up to `limit` stored users, in the order of their keys' hashes, which is as good as chance."""
         found: list[UserRecord] = []
@@ -399,7 +409,7 @@ class RedisStore(RedisLink):
                 break
         return found
 
-    @bounded
+    @translate_redis_errors
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
         """See `Store`."""
         pipe = self.redis.pipeline(transaction=False)
@@ -407,7 +417,7 @@ class RedisStore(RedisLink):
             pipe.get(self.keys.list(version, user))
         return list(pipe.execute())
 
-    @bounded
+    @translate_redis_errors
     def write_lists(self, version: str, lists: Iterable[tuple[str, bytes]]) -> int:
         """See `Store`."""
         written = 0
@@ -418,7 +428,7 @@ class RedisStore(RedisLink):
             written += len(pipe.execute())
         return written
 
-    @bounded
+    @translate_redis_errors
     def merge_users(
         self, records: Iterable[tuple[str, UserRecord]], watermark: int, token: int = 0
     ) -> int:
@@ -458,7 +468,7 @@ class RedisStore(RedisLink):
             pipe.execute_command("EVAL", _REPLACE, 1, self.keys.user(user), *arguments)
         return [user for user, done in zip(records, pipe.execute(), strict=True) if not done]
 
-    @bounded
+    @translate_redis_errors
     def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]]) -> None:
         """See `Store`."""
         self.redis.hdel(self.keys.rows(version), WHOLE)  # half a catalogue proves nothing
@@ -473,14 +483,14 @@ class RedisStore(RedisLink):
         self.redis.persist(self.keys.items(version))  # where a retired release is published again
         self.redis.persist(self.keys.rows(version))
 
-    @bounded
+    @translate_redis_errors
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
         """See `Store`."""
         if not rows:
             return []
         return [_item(packed) for packed in self.redis.hmget(self.keys.items(version), rows)]
 
-    @bounded
+    @translate_redis_errors
     def rows_of(self, version: str, item_ids: Sequence[str]) -> tuple[list[int | None], bool]:
         """See `Store`."""
         return self._rows_of(version, item_ids) if item_ids else ([], True)
@@ -494,24 +504,24 @@ class RedisStore(RedisLink):
         *rows, number = map(_row, found)
         return rows, number is not None and number == n_rows - 1 == n_items
 
-    @bounded
+    @translate_redis_errors
     def is_whole(self, version: str) -> bool:
         """See `Store`: a hash is evicted whole or not at all, and its number of items is written last."""
         return self._rows_of(version, [WHOLE])[1] and bool(
             self.redis.exists(self.keys.popular(version))
         )
 
-    @bounded
+    @translate_redis_errors
     def write_popular(self, version: str, packed: bytes) -> None:
         """See `Store`."""
         self.redis.set(self.keys.popular(version), packed)
 
-    @bounded
+    @translate_redis_errors
     def popular(self, version: str) -> bytes | None:
         """See `Store`."""
         return self.redis.get(self.keys.popular(version))
 
-    @bounded
+    @translate_redis_errors
     def retire(self, version: str, ttl: int) -> int:
         """See `Store`: a key whose time runs already keeps its time. The popular list goes first, as `is_retiring` asks it."""
         first = int(self.redis.expire(self.keys.popular(version), ttl, nx=True))
@@ -519,7 +529,7 @@ class RedisStore(RedisLink):
             self._of_every_key(version, lambda pipe, key: pipe.expire(key, ttl, nx=True))
         )
 
-    @bounded
+    @translate_redis_errors
     def restore(self, version: str) -> bool:
         """See `Store`."""
         for _ in self._of_every_key(version, lambda pipe, key: pipe.persist(key)):
@@ -538,13 +548,13 @@ class RedisStore(RedisLink):
                 command(pipe, key)
             yield from pipe.execute()
 
-    @bounded
+    @translate_redis_errors
     def is_retiring(self, version: str) -> bool:
         """See `Store`."""
         return int(self.redis.ttl(self.keys.popular(version))) >= 0
 
-    @bounded
-    def retire_strangers(self, versions: Sequence[str], ttl: int) -> int:
+    @translate_redis_errors
+    def retire_unknown(self, versions: Sequence[str], ttl: int) -> int:
         """See `Store`: a table that forgets a user is followed, and a record whose time runs already keeps its time."""
         is_deleted = self._is_deleted()
         prefix = self.keys.users()
@@ -570,13 +580,13 @@ class RedisStore(RedisLink):
             number += sum(pipe.execute())
         return number
 
-    @bounded
+    @translate_redis_errors
     def blocked(self) -> frozenset[str]:
         """See `Store`: a member that is no text can be no item's id."""
         members = self.redis.smembers(self.keys.blocked())
         return frozenset(text for text in map(_text, members) if text is not None)
 
-    @bounded
+    @translate_redis_errors
     def is_deleted(self) -> Callable[[str], bool]:
         """See `Store`."""
         return self._is_deleted()
@@ -585,12 +595,12 @@ class RedisStore(RedisLink):
         digests = frozenset(self.redis.hkeys(self.keys.deleted()))
         return lambda user: self.keys.digest(user).encode() in digests
 
-    @bounded
+    @translate_redis_errors
     def live(self, version: str, user: str, digest: str) -> bytes | None:
         """See `Store`."""
         return self.redis.hget(self.keys.live(version, user), digest)
 
-    @bounded
+    @translate_redis_errors
     def live_or_claim(
         self, version: str, user: str, digest: str, milliseconds: int
     ) -> tuple[bytes | None, bool]:
@@ -601,7 +611,7 @@ class RedisStore(RedisLink):
         packed, holder = pipe.execute()
         return packed, holder != digest.encode()
 
-    @bounded
+    @translate_redis_errors
     def write_live(
         self, version: str, user: str, digest: str, packed: bytes, ttl: int, record: bytes
     ) -> bool:
@@ -610,7 +620,7 @@ class RedisStore(RedisLink):
         of_record = hashlib.sha1(record, usedforsecurity=False).hexdigest()
         return bool(
             self.redis.eval(
-                _WRITE_LIVE, len(keys), *keys, of_record, digest, packed, ttl, MOST_LIVE
+                _WRITE_LIVE, len(keys), *keys, of_record, digest, packed, ttl, MAX_LIVE_RESULTS
             )
         )
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from shortlist.recsys.errors import BrokenRelease, InvalidSettings, StoreUnavailable
-from shortlist.recsys.store.circuit import Guard
+from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.redis_url import RedisAddress, parse_redis_url
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LONGEST_WAIT = 60.0
+MAX_WAIT_SECONDS = 60.0
 """Seconds that a thread without a deadline waits for another one that opens the client."""
 
 _ANNOTATION = "of pipeline caused error: "
@@ -42,10 +42,10 @@ _REMEDIES = {
 class RedisLink:
     """A client of Redis, or of a cluster, and whether it may be asked. Any thread may use it."""
 
-    def __init__(self, connect: Callable[[], Any], guard: Guard | None = None) -> None:
+    def __init__(self, connect: Callable[[], Any], guard: CallPolicy | None = None) -> None:
         """connect: makes a client of redis-py."""
         self._connect = connect
-        self.guard = guard or Guard()
+        self.guard = guard or CallPolicy()
         self._client: Any = None
         self._opening = threading.Lock()
 
@@ -57,7 +57,7 @@ class RedisLink:
         return self._opened() if client is None else client
 
     def _opened(self) -> Any:  # noqa: ANN401 - as above
-        patience = max(0.0, min(LONGEST_WAIT, self.guard.time_left()))
+        patience = max(0.0, min(MAX_WAIT_SECONDS, self.guard.time_left()))
         if not self._opening.acquire(timeout=patience):
             raise StoreUnavailable(
                 "Redis did not answer another request in time, which opens the connection: try again"
@@ -137,7 +137,7 @@ def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> lis
         raise
 
 
-def connector(url: str, timeout_ms: int, guard: Guard) -> Callable[[], Any]:
+def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]:
     """What opens a client of the server or cluster at `url`, as a `RedisLink` wants it.
 
     Raises:
@@ -164,12 +164,12 @@ def _check_files(address: RedisAddress) -> None:
             )
 
 
-def bounded(command: Callable[P, R]) -> Callable[P, R]:
+def translate_redis_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Decorates a method of a RedisLink, or of what has one as its `store`: redis-py's errors become StoreUnavailable."""
     operation = command.__name__
 
     @functools.wraps(command)
-    def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
+    def translate_redis_errors(*args: P.args, **kwargs: P.kwargs) -> R:
         owner: Any = args[0]
         link = owner if isinstance(owner, RedisLink) else owner.store
         try:
@@ -184,7 +184,7 @@ def bounded(command: Callable[P, R]) -> Callable[P, R]:
             return result
         raise failure  # outside, so that no traceback shows the error of redis-py, which names keys
 
-    return bounded
+    return translate_redis_errors
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -263,7 +263,7 @@ class ServerPolicy:
         return self.maxmemory > 0 and self.maxmemory_policy.startswith("allkeys-")
 
 
-@bounded
+@translate_redis_errors
 def server_policy(link: RedisLink) -> ServerPolicy | None:
     """What the server does when it is full; of a cluster's primaries, one that evicts any key before one that does not.
 

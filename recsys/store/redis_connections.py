@@ -32,13 +32,13 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from shortlist.recsys.store.circuit import Guard
+from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.redis_url import RedisAddress
 
 RETRIES = 1
 """Further tries of a command, over a fresh connection. A second one would be a third wait for a server that is silent."""
 
-MOST_CONNECTIONS = 10_000
+MAX_CONNECTIONS = 10_000
 """No limit of its own: a thread takes one connection at a time, and the server's threads are bounded."""
 
 _ROLES = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED")
@@ -123,7 +123,7 @@ def _left(ends: float) -> float:
 class _Timed:
     """What all kinds of connection share: one end in time for a command, and what follows from a change of roles."""
 
-    guard: ClassVar[Guard]
+    guard: ClassVar[CallPolicy]
     seconds: ClassVar[float]
     """What a command may take."""
 
@@ -322,7 +322,7 @@ class Pool(ConnectionPool):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as redis-py's
         self._generation = 0
-        super().__init__(**{**kwargs, "max_connections": MOST_CONNECTIONS})
+        super().__init__(**{**kwargs, "max_connections": MAX_CONNECTIONS})
 
     def get_connection(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - as redis-py's
         """A connection of this thread's own, which may have to be opened still."""
@@ -376,7 +376,7 @@ class Pool(ConnectionPool):
 
 
 def open_client(
-    address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: Guard
+    address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: CallPolicy
 ) -> Any:  # noqa: ANN401 - Redis or RedisCluster
     """A client of redis-py that has asked nothing yet, or that of a cluster, which has asked for the topology.
 

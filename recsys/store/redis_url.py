@@ -19,7 +19,7 @@ from shortlist.recsys.errors import InvalidSettings
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 DEFAULT_PORT = 6379
-MOST_DATABASES = 65_536
+MAX_DATABASES = 65_536
 """No server has more; a server that has fewer says so when a connection selects one."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}")
@@ -166,7 +166,7 @@ def _port(text: str) -> int:
 def _database(text: str) -> int:
     if not text:
         return 0
-    if not _NUMBER.fullmatch(text) or int(text) >= MOST_DATABASES:
+    if not _NUMBER.fullmatch(text) or int(text) >= MAX_DATABASES:
         _refuse(
             "has a database that is no number: write /0 or /1 behind the port; percent-encode '/' in the password"
         )
@@ -198,7 +198,7 @@ def _verification(value: str) -> str:
 
 
 def _db(value: str) -> str:
-    if not _NUMBER.fullmatch(value) or int(value) >= MOST_DATABASES:
+    if not _NUMBER.fullmatch(value) or int(value) >= MAX_DATABASES:
         raise ValueError("is a number, 0 or above")
     return value
 

@@ -20,11 +20,11 @@ from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers
-from shortlist.recsys.settings import Protocol
+from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import content_matrix, fit_item_table
 from shortlist.recsys.training.lambdamart import (
-    JUDGED_USERS,
+    VALIDATION_USER_CAP,
     FittedRanker,
     Groups,
     RankerParams,
@@ -36,7 +36,7 @@ from shortlist.recsys.training.lambdamart import (
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
 
-FEWEST_USERS = 100
+MIN_USERS = 100
 """Users below which none is spared for the fresh cohort."""
 
 Stage = Callable[[str], AbstractContextManager[Progress]]
@@ -122,7 +122,7 @@ def ranker_of(groups: Groups, judged: Groups, params: FitParams) -> FittedRanker
     )
 
 
-def ranker_again(
+def refit_ranker(
     reported: FittedRanker, groups: Sequence[Groups], params: FitParams
 ) -> FittedRanker:
     """What was reported on, trained again on more groups: a ranker of as many trees, or none where there was none."""
@@ -148,11 +148,11 @@ def groups_after(
     )
 
 
-def groups_of_fresh(
-    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+def cold_start_label_groups(
+    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> Groups:
-    """Groups from the beginnings of the users that `inner_past` keeps from the model."""
-    users, last = fresh_cohort(past, params), label_cuts(past, protocol)
+    """Groups from the beginnings of the users that `past_before_labels` keeps from the model."""
+    users, last = held_out_cohort(past, params), label_cuts(past, protocol)
     rng = np.random.default_rng(params.seed + 3)
     return fresh_groups(
         model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng
@@ -160,21 +160,21 @@ def groups_of_fresh(
 
 
 def groups_inside(
-    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> Groups:
-    """The groups that a ranker from `past` alone learns from, on a model that knows its `inner_past`."""
+    """The groups that a ranker from `past` alone learns from, on a model that knows its `past_before_labels`."""
     after = groups_after(
         model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), params
     )
-    return Groups.joined([after, groups_of_fresh(model, dataset, past, protocol, params)])
+    return Groups.joined([after, cold_start_label_groups(model, dataset, past, protocol, params)])
 
 
-def judged_inside(
-    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+def validation_inside(
+    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> Groups:
     """Groups that judge such a ranker: all candidates of some users, as of the start of their labels."""
     wanted = replace(
-        params.ranker, positions=1, max_groups=JUDGED_USERS, negatives=params.n_candidates
+        params.ranker, positions=1, max_groups=VALIDATION_USER_CAP, negatives=params.n_candidates
     )
     whole = replace(params, ranker=wanted)
     return groups_after(
@@ -183,48 +183,48 @@ def judged_inside(
 
 
 def ranker_inside(
-    model: Model, dataset: Dataset, past: Events, protocol: Protocol, params: FitParams
+    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> FittedRanker:
-    """A ranker from `past` alone, on a model that knows its `inner_past`; none where it would add nothing."""
-    judged = judged_inside(model, dataset, past, protocol, params)
+    """A ranker from `past` alone, on a model that knows its `past_before_labels`; none where it would add nothing."""
+    judged = validation_inside(model, dataset, past, protocol, params)
     return ranker_of(groups_inside(model, dataset, past, protocol, params), judged, params)
 
 
-def fresh_cohort(events: Events, params: FitParams) -> Int64:
+def held_out_cohort(events: Events, params: FitParams) -> Int64:
     """int64[m]: the users that the towers before the labels never see, so that the ranker learns what fresh users do."""
-    if events.n_users < FEWEST_USERS:
+    if events.n_users < MIN_USERS:
         return np.empty(0, np.int64)
     return np.flatnonzero(
         np.random.default_rng(params.seed + 4).random(events.n_users) < params.fresh_share
     )
 
 
-def inner_past(past: Events, protocol: Protocol, params: FitParams) -> Events:
+def past_before_labels(past: Events, protocol: HoldoutProtocol, params: FitParams) -> Events:
     """What the model before the ranker's labels may know: the events before them, and none of the fresh cohort."""
     inner = before(past, label_cuts(past, protocol))
-    return inner.take(~np.isin(inner.user, fresh_cohort(past, params)))
+    return inner.take(~np.isin(inner.user, held_out_cohort(past, params)))
 
 
-def horizon_of(protocol: Protocol) -> int | None:
+def horizon_of(protocol: HoldoutProtocol) -> int | None:
     """How many events ahead the protocol asks for: the next one and what shares its time, or (None) all that are held out."""
     return 1 if protocol == "leave-one-out" else None
 
 
-def label_cuts(events: Events, protocol: Protocol) -> Int64:
+def label_cuts(events: Events, protocol: HoldoutProtocol) -> Int64:
     """int64[n_users]: where the ranker's label window starts within `events`."""
     has_order = len(events) > 0 and events.time.min() < events.time.max()
     return cuts(events, "time" if protocol == "time" and has_order else "last-10pct")
 
 
 def fit_two_stage(
-    dataset: Dataset, past: Events, protocol: Protocol, params: FitParams, stage: Stage
+    dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> TwoStage:
     """A two-stage model from `past` alone: a ranker trained on an inner fold, and a fold of all of `past` to serve with.
 
     The inner towers also tell how long to train: those of the outer fold learn from everything, for
     as many epochs.
     """
-    inner = inner_past(past, protocol, params)
+    inner = past_before_labels(past, protocol, params)
     with stage("features before the labels"):
         inner_table = item_table_of(dataset, inner)
     with stage("towers before the labels") as progress:

@@ -47,10 +47,10 @@ FEW_ROWS = 1000
 FOLDS = 4
 """Parts of the users, each of which is judged by a ranker that learnt from the others."""
 
-JUDGED_USERS = 2000
+VALIDATION_USER_CAP = 2000
 """Users who are judged, at most."""
 
-FEWEST_JUDGED = 30
+MIN_VALIDATION_USERS = 30
 """Users with a label among their candidates, below which no validation could show a gain."""
 
 ENOUGH = 0.9
@@ -167,8 +167,8 @@ def fit_ranker(
     from all of them.
     """
     n_judged = len(np.unique(judged.users))
-    if n_judged < FEWEST_JUDGED:
-        few = f"only {n_judged} users have a label among their candidates, and {FEWEST_JUDGED} are needed to validate a ranker"
+    if n_judged < MIN_VALIDATION_USERS:
+        few = f"only {n_judged} users have a label among their candidates, and {MIN_VALIDATION_USERS} are needed to validate a ranker"
         return FittedRanker("", {}, f"{few}: lists come in the retriever's order")
     curve, trees, validation = _cross_validated(groups, judged, params, rng, threads)
     if not validation.shows_a_gain:

@@ -12,12 +12,12 @@ import numpy as np
 from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.ties import cuts_before_last
-from shortlist.recsys.settings import PROTOCOLS, Protocol
+from shortlist.recsys.settings import PROTOCOLS, HoldoutProtocol
 
 HELD_OUT_SHARE = 0.1
 
 
-def cuts(events: Events, protocol: Protocol) -> Int64:
+def cuts(events: Events, protocol: HoldoutProtocol) -> Int64:
     """int64[n_users]: for each user, the row of `events` at which the held-out part starts.
 
     `last-10pct` holds out the last tenth of each user's events, at least one; `leave-one-out` the

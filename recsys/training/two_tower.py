@@ -39,7 +39,7 @@ from shortlist.recsys.training.split import before
 Progress = Callable[[float, str], None]
 """Called with the share done and a short note."""
 
-FEWEST_LEFT = 2
+MIN_EVENTS_LEFT = 2
 """Events of a user that are left to learn from where the last ones are held back."""
 
 UNVALIDATED_ROUNDS = 8
@@ -216,9 +216,9 @@ def _hold_back(
     """
     offsets = events.offsets()
     cut, last = offsets[1:].copy(), offsets[1:] - 1
-    some = np.diff(offsets) > FEWEST_LEFT
+    some = np.diff(offsets) > MIN_EVENTS_LEFT
     cut[some] = steps_of(events).first[last[some]]
-    able = some & (cut - offsets[:-1] >= FEWEST_LEFT)
+    able = some & (cut - offsets[:-1] >= MIN_EVENTS_LEFT)
     able[able] = _first_times(events)[last[able]]
     users = np.sort(rng.permutation(np.flatnonzero(able))[:wanted])
     ends = offsets[1:].copy()

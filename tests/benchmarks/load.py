@@ -29,7 +29,7 @@ from rich.table import Table
 from serving import DEMO, environ_of, free_port, until_ready
 
 from shortlist.batch import dataset_file, publish
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.settings import Settings
 
@@ -306,7 +306,7 @@ def main() -> None:
     with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
         own = {"artefacts": f"{scratch}/artefacts", "bundle_dir": Path(scratch)}
         settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
-        publish.publish(work / "bundle", work / "lists", settings, Narrator())
+        publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
         requests = mixed(dataset.user_ids, dataset.catalogue.ids)
         with served(settings) as (port, pid):
             deadline = settings.request_timeout_ms / 1000

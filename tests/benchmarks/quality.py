@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from shortlist.batch import offline_evaluation
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys import data
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.evaluation.page import strongest_baseline
@@ -64,10 +64,10 @@ def bare() -> Dataset:
 
 def row_of(name: str, dataset: Dataset) -> dict[str, Any]:
     """What the README tells of one data set."""
-    narrator = Narrator()
-    narrator.say(name)
-    report = offline_evaluation.run(dataset, "last-10pct", FitParams(), narrator)
-    narrator.console.print(table(report))
+    reporter = ProgressReporter()
+    reporter.say(name)
+    report = offline_evaluation.run(dataset, "last-10pct", FitParams(), reporter)
+    reporter.console.print(table(report))
     methods = report["methods"]
     rival = strongest_baseline(methods)
     assert rival is not None
@@ -94,7 +94,7 @@ def main() -> None:
     write_whole(json.dumps(rows, indent=2) + "\n", REPORT)
     for row in rows:
         ours, theirs = row["ndcg@10"]["two_stage"]["value"], row["ndcg@10"][row["rival"]]["value"]
-        Narrator().say(
+        ProgressReporter().say(
             f"{row['world']:<24} two_stage {ours:.4f}  {row['rival']} {theirs:.4f}  {ours / theirs - 1:+.1%}"
         )
     assert np.isfinite([row["difference"]["low"] for row in rows]).all()

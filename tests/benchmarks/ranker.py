@@ -18,19 +18,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import lightgbm
 import numpy as np
 
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys import data
-from shortlist.recsys.settings import Protocol
+from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     groups_inside,
-    inner_past,
     item_table_of,
-    judged_inside,
+    past_before_labels,
     ranker_of,
     towers_of,
+    validation_inside,
 )
 from shortlist.recsys.training.lambdamart import Groups
 from shortlist.recsys.training.split import before, cuts
@@ -65,19 +65,19 @@ def described(name: str, trees: list[int], seconds: float) -> str:
     return f"{name}: {listed}; standard deviation {spread:.0%} of the mean {np.mean(trees):.0f}; {seconds:.1f} s a training"
 
 
-def main(protocol: Protocol) -> None:
+def main(protocol: HoldoutProtocol) -> None:
     """Prints the numbers of trees."""
-    narrator, params = Narrator(), FitParams()
+    reporter, params = ProgressReporter(), FitParams()
     dataset = data.load(
         *(str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users"))
     ).dataset
     past = before(dataset.events, cuts(dataset.events, protocol))
-    with narrator.stage("towers before the labels") as progress:
-        inner = inner_past(past, protocol, params)
+    with reporter.stage("towers before the labels") as progress:
+        inner = past_before_labels(past, protocol, params)
         towers = towers_of(dataset, inner, params, progress).towers
     model = assemble(towers, item_table_of(dataset, inner), params)
     groups = groups_inside(model, dataset, past, protocol, params)
-    judged = judged_inside(model, dataset, past, protocol, params)
+    judged = validation_inside(model, dataset, past, protocol, params)
     rules = {
         "cross-validated": lambda seeded: ranker_of(groups, judged, seeded).trees,
         "one split": lambda seeded: trees_of_one_split(groups, seeded),
@@ -85,7 +85,7 @@ def main(protocol: Protocol) -> None:
     for name, rule in rules.items():
         started = time.perf_counter()
         trees = [rule(replace(params, seed=params.seed + 100 * seed)) for seed in SEEDS]
-        narrator.say(
+        reporter.say(
             described(f"{protocol}, {name}", trees, (time.perf_counter() - started) / len(SEEDS))
         )
 

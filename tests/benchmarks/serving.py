@@ -32,7 +32,7 @@ from rich.table import Table
 
 from shortlist.batch import dataset_file, precompute, publish
 from shortlist.batch.job import STAGES, Job, fit_params, run_stage
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.infra.local.valkey import redis_url
 from shortlist.lambda_handler.app import create_app
@@ -118,7 +118,7 @@ def train(directory: Path, size: WorldSize) -> None:
         settings = replace(Settings.from_env({}), redis_url=url, gate=False)
         params = fit_params(settings)
         config = replace(params, towers=replace(params.towers, rounds=ROUNDS))
-        job = Job(*map(str, paths), directory / "work", settings, Narrator(), config=config)
+        job = Job(*map(str, paths), directory / "work", settings, ProgressReporter(), config=config)
         for stage in STAGES:
             if stage != "publish":
                 run_stage(job, stage)
@@ -146,7 +146,7 @@ def main() -> None:
             "release_cache_seconds": 3600.0,
         }
         settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
-        version = publish.publish(work / "bundle", work / "lists", settings, Narrator())
+        version = publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
         loaded = bundle.load(work / "bundle")
         cached(table, settings, version, dataset.user_ids, url.removeprefix("unix://"))
         live(table, settings, loaded, dataset)

@@ -295,7 +295,7 @@ def _served(directory: Path) -> bool:
     from dataclasses import replace
 
     from shortlist.lambda_handler import live
-    from shortlist.lambda_handler.answers import Filters, Shape
+    from shortlist.lambda_handler.answers import Filters, Options
     from shortlist.recsys.settings import Settings
     from shortlist.recsys.store.records import UserRecord
 
@@ -309,7 +309,7 @@ def _served(directory: Path) -> bool:
     answers = [
         path.recommend(directory.name, user, 10, Filters(), shape)
         for user in (known, UserRecord())
-        for shape in (Shape(), Shape(diversity=0.5, explain=True))
+        for shape in (Options(), Options(diversity=0.5, explain=True))
     ]
     answers += [
         path.popular(directory.name, 10, Filters()),

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from shortlist.batch import publish
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from tests.chaos import bundle_mutations
 from tests.chaos.fuzz_api import ApiFuzz
 from tests.chaos.fuzz_commands import CommandFuzz
@@ -43,7 +43,7 @@ class Fuzzer(Protocol):
         """Does one thing, drawn from the generator; gives what is wrong with the outcome, or nothing."""
 
 
-MOST_FINDINGS = 3
+MAX_FINDINGS = 3
 """Of one task; more of the same would only hide the others."""
 
 PATIENCE_SECONDS = 900.0
@@ -96,7 +96,7 @@ def run(task: Task, ground: Ground) -> Outcome:
             outcome.cases += 1
             if wrong:
                 outcome.findings.append(f"{task.name(at)}  {wrong}")
-                if len(outcome.findings) >= MOST_FINDINGS:
+                if len(outcome.findings) >= MAX_FINDINGS:
                     break
         outcome.counts += fuzzer.counts
     return outcome
@@ -157,7 +157,10 @@ def published(ground: Ground, name: str) -> Iterator[Site]:
         )
         made.environ["REDIS_URL"] = made.settings.redis_url
         publish.publish(
-            work / "bundle", work / "lists", made.settings, Narrator(Console(file=io.StringIO()))
+            work / "bundle",
+            work / "lists",
+            made.settings,
+            ProgressReporter(Console(file=io.StringIO())),
         )
         made.start_process(0)
         yield made

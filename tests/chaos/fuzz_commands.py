@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import traceback
@@ -54,15 +55,13 @@ class CommandFuzz:
         self._commands = list(_leaves(main, ()))
         self._environ = site.environ
         self.counts: Counter[str] = Counter()
-        # None of them is a table of interactions, so that nothing is trained.
-        self._tables = [
-            str(site.worlds.by_name["plain"].items),
-            str(directory),
-            str(directory / "none.csv"),
-        ]
+        directory.mkdir(parents=True, exist_ok=True)
+        # A copy, since a command may be told to write there; and no table of interactions, so that
+        # nothing is trained.
+        items = shutil.copy(site.worlds.by_name["plain"].items, directory)
+        self._tables = [str(items), str(directory), str(directory / "none.csv")]
         self._versions = [site.store.release().current]
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
 
     def case(self, rng: random.Random) -> str:
         """Calls one command; gives what is wrong with how it ended."""

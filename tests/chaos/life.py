@@ -41,7 +41,7 @@ TRIES = 5
 BEGINNING = 1_600_000_000
 """Unix second after which all events here lie; the table's lie before."""
 
-MOST_EFFECTS = 225
+MAX_EFFECTS = 225
 """Effects of a whole night, about; a kill falls on one of them."""
 
 DRAIN_EFFECTS = 7
@@ -342,7 +342,7 @@ class Life:
 
     def _night(self, *, killed: bool, file_limit: int = 0, quiet: bool = False) -> bool:
         world = self.site.worlds.by_name[self.rng.choice(list(self.site.worlds.by_name))]
-        kill_at = self.rng.randrange(1, MOST_EFFECTS) if killed else 0
+        kill_at = self.rng.randrange(1, MAX_EFFECTS) if killed else 0
         self.ledger.learns_from(self.site.table)
         hindered = self.harm is not None or killed or bool(file_limit)
         if not hindered:

@@ -28,7 +28,7 @@ from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
-from shortlist.recsys.store.redis import Guard, RedisStore, open_store
+from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.chaos import proxy
 from tests.chaos.caller import Caller
 from tests.chaos.nights import Night
@@ -144,7 +144,7 @@ class Site:
         SERVER works as `shortlist serve` does, the others as in a Lambda.
         """
         settings = settings or self.settings
-        guard = Guard(
+        guard = CallPolicy(
             REST_SECONDS, deadline.left, ATTEMPTS * REDIS_TIMEOUT_MS / 1000, self.clocks.ticks
         )
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, guard)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from shortlist.lambda_handler.answers import Filters
-from shortlist.lambda_handler.serving_release import Serving
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.lambda_handler.serving_release import ServingRelease
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer
@@ -89,7 +89,7 @@ def test_a_trace_of_a_deleted_user_is_found(site) -> None:
     found = " ".join(invariants.of_deleted(site, ledger))
     assert "user:{user-001}" in found
     assert "next training" in found
-    Upkeep(site.store).delete_user("user-001", 0)
+    AdminStore(site.store).delete_user("user-001", 0)
     assert invariants.of_deleted(site, ledger) == []
     site.store.redis.sadd(site.store.keys.blocked(), "a note on user-001")
     assert len(invariants.of_deleted(site, ledger)) == 1
@@ -158,9 +158,9 @@ def show_everything(patch: pytest.MonkeyPatch) -> None:
 
 def forget_the_title(patch: pytest.MonkeyPatch) -> None:
     """Items are shown under the titles of another release."""
-    records = Serving.records
+    records = ServingRelease.records
     patch.setattr(
-        Serving,
+        ServingRelease,
         "records",
         lambda self, version, rows: [
             i and replace(i, title="other") for i in records(self, version, rows)
@@ -191,13 +191,13 @@ def test_a_request_that_never_ends_is_found(life, monkeypatch) -> None:
     monkeypatch.setattr(caller, "SLACK_SECONDS", 0.0)
     monkeypatch.setattr(life_module, "LAMBDA_SECONDS", 0.1)
     monkeypatch.setattr(life_module, "REQUEST_SECONDS", 0.1)
-    pointer = Serving.pointer
+    pointer = ServingRelease.pointer
 
-    def waiting(self: Serving) -> ReleasePointer:
+    def waiting(self: ServingRelease) -> ReleasePointer:
         released.wait(10.0)
         return pointer(self)
 
-    monkeypatch.setattr(Serving, "pointer", waiting)
+    monkeypatch.setattr(ServingRelease, "pointer", waiting)
     life.ask()
     released.set()
     assert "no answer after" in life.violations[0]

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.settings import Settings
 
@@ -98,8 +98,8 @@ def _world(directory: Path, name: str, items: pl.DataFrame, redis_url: str) -> W
         str(directory / "items.parquet"),
         None,
     )
-    narrator = Narrator(Console(file=io.StringIO()))
-    run_job(Job(*tables, directory / "work", Settings.from_env(ENVIRON | told), narrator))
+    reporter = ProgressReporter(Console(file=io.StringIO()))
+    run_job(Job(*tables, directory / "work", Settings.from_env(ENVIRON | told), reporter))
     rows = items.select("item_id", "title").rows()
     names = _categories(items)
     return World(name, directory / "items.parquet", directory / "work", dict(rows), names)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from shortlist.batch import publish
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.access import OPEN, check_user, scope_of, secure
 from shortlist.lambda_handler.app import METHODS, create_app
 from shortlist.lambda_handler.entry import Adapter
@@ -55,7 +55,9 @@ SHARED: dict[str, Line] = {
 def world(published) -> Iterator[tuple[Settings, RedisStore]]:
     """A copy of the release that deletions and events may change."""
     settings = replace(published.settings, namespace="access")
-    publish.publish(published.work / "bundle", published.work / "lists", settings, Narrator())
+    publish.publish(
+        published.work / "bundle", published.work / "lists", settings, ProgressReporter()
+    )
     store = open_store(settings.redis_url, "access", 2000)
     yield settings, store
     store.close()

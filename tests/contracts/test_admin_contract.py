@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.store import admin as upkeep_module
-from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.artefacts import DirectoryArtefacts, build_manifest
 from shortlist.recsys.store.records import Canary, ReleasePointer
 
@@ -60,7 +60,7 @@ def test_the_routes_are_closed_without_the_key(own, method, path, key, sent) -> 
 def test_the_releases_are_listed(client, own, published) -> None:
     """Those that have lists, with the serving one; one whose lists expired is gone from the list."""
     _, store = own
-    Upkeep(store).note_release(ReleaseNote("expired", 1, 0.5))
+    AdminStore(store).note_release(ReleaseNote("expired", 1, 0.5))
     told = client.get("/v1/releases").json()
     assert (told["current"], told["previous"], told["canary"]) == (published.version, None, None)
     store.set_release(ReleasePointer(published.version, None, Canary("next", 5.0)))
@@ -148,5 +148,5 @@ def test_blocking_is_bounded_and_knows_its_items(client, published, monkeypatch)
     """404 for an item that nobody could be shown; 422 beyond the bound."""
     ids = published.dataset.catalogue.ids
     assert client.post("/v1/items/no-such-item/block").status_code == 404
-    monkeypatch.setattr(upkeep_module, "MOST_BLOCKED", 1)
+    monkeypatch.setattr(upkeep_module, "MAX_BLOCKED", 1)
     assert [client.post(f"/v1/items/{item}/block").status_code for item in ids[:2]] == [200, 422]

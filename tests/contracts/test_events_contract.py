@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from shortlist.lambda_handler import ingest as intake_module
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.ingest import Bounds, Intake
+from shortlist.lambda_handler.ingest import Bounds, EventIngestor
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.models.interactions import HISTORY_LENGTH
@@ -102,7 +102,7 @@ def test_an_event_is_taken_once_however_often_it_is_sent(client, own, items) -> 
         "rejected": [],
     }
     assert send(client, event(items[1])) == {"accepted": 0, "duplicates": 1, "rejected": []}
-    later = Intake(EventLog(store), lacks_nothing, BOUNDS, lambda: NOW + WINDOW_SECONDS)
+    later = EventIngestor(EventLog(store), lacks_nothing, BOUNDS, lambda: NOW + WINDOW_SECONDS)
     version = store.release().current
     assert later.take([version], [(0, EventRecord("e0", "eve", items[1], NOW))]).duplicates == 1
     record = unpack_user(store.user_record("eve"))
@@ -223,7 +223,7 @@ def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
     def one(number: int) -> None:
         log = EventLog(store)
         gate.wait()
-        Intake(log, lacks_nothing, BOUNDS, lambda: NOW).take(
+        EventIngestor(log, lacks_nothing, BOUNDS, lambda: NOW).take(
             [version], [(0, EventRecord(f"t{number}", "busy", items[number], NOW + number))]
         )
 
@@ -248,7 +248,7 @@ def test_a_record_that_always_changes_is_given_up_with_a_503(client, items, monk
 
 def test_a_week_of_one_user_is_bounded(client, items, monkeypatch) -> None:
     """Beyond the bound events are rejected, so that a record cannot grow without end."""
-    monkeypatch.setattr(intake_module, "MOST_MARKS", 2)
+    monkeypatch.setattr(intake_module, "MAX_DEDUP_KEYS", 2)
     told = send(client, *(event(items[n], n) for n in range(3)))
     assert (told["accepted"], [r["code"] for r in told["rejected"]]) == (2, ["too_many_events"])
 

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.batch import publish
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.store.records import ItemRecord, UserRecord
@@ -32,7 +32,9 @@ PAIRS = {
 def world(published) -> Iterator[tuple[TestClient, RedisStore]]:
     """The API with an admin key, over a copy of the release that deletions and blocks may change."""
     settings = replace(published.settings, namespace="any-ids", admin_key=KEY)
-    publish.publish(published.work / "bundle", published.work / "lists", settings, Narrator())
+    publish.publish(
+        published.work / "bundle", published.work / "lists", settings, ProgressReporter()
+    )
     store = open_store(settings.redis_url, "any-ids", 2000)
     client = TestClient(
         create_app(settings, store, BundleLive(settings)),

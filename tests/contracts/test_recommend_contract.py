@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from shortlist.recsys.evaluation import als, baselines, recency
-from shortlist.recsys.evaluation.ranking_metrics import assert_honest_lists
+from shortlist.recsys.evaluation.ranking_metrics import check_recommendations
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.interactions import MISSING, Events, Recommend, UserStates, states_at
@@ -155,7 +155,7 @@ def test_lists_are_ordered_and_padded_at_their_end(method: Recommend, states: Us
         np.empty(0, np.int32),
     )
     items, scores = method(states, N_ITEMS + 7)
-    assert_honest_lists("this", items, scores, truth, N_ITEMS)
+    check_recommendations("this", items, scores, truth, N_ITEMS)
     assert (items[:, -7:] == MISSING).all()
     assert np.isneginf(scores[:, -7:]).all()
 

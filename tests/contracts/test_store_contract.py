@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.histories import KEPT_EVENTS, Happened, with_events
 from shortlist.recsys.store.records import (
@@ -18,7 +18,7 @@ from shortlist.recsys.store.records import (
     pack_user,
     unpack_user,
 )
-from shortlist.recsys.store.redis import MOST_LIVE, RedisStore, open_store
+from shortlist.recsys.store.redis import MAX_LIVE_RESULTS, RedisStore, open_store
 from shortlist.recsys.store.watermark import position_at
 
 RELEASE = "20260101T000000Z-abcdef01"
@@ -193,7 +193,7 @@ def test_a_users_key_of_another_type_costs_itself(store) -> None:
     """The others of the round trip are read and written, the user can be deleted, and a refresh writes the record again."""
     for remove in (
         lambda: EventLog(store).known(["1", "2"], 1),
-        lambda: Upkeep(store).delete_user("1", 0),
+        lambda: AdminStore(store).delete_user("1", 0),
     ):
         store.redis.set(store.keys.user("1"), "text")
         remove()
@@ -209,7 +209,7 @@ def test_a_stranger_has_no_list_in_any_release_that_counts(store) -> None:
     store.write_lists("before", [("1", a_list())])
     store.merge_users([(user, UserRecord()) for user in ("1", "2", "3")], 0)
     store.redis.hset(store.keys.deleted(), store.keys.digest("3"), 1)
-    assert store.retire_strangers(["now", "before"], 600) == 2
+    assert store.retire_unknown(["now", "before"], 600) == 2
     assert (store.redis.ttl(store.keys.user("1")), store.user_record("3")) == (-1, None)
     assert 0 < store.redis.ttl(store.keys.user("2")) <= 600
 
@@ -264,7 +264,7 @@ def test_a_live_result_of_another_record_is_not_kept(store) -> None:
     store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
     assert not store.write_live(RELEASE, "1", "digest", b"bytes", 60, old)
     old = store.user_record("1")
-    Upkeep(store).delete_user("1", 0)
+    AdminStore(store).delete_user("1", 0)
     assert not store.write_live(RELEASE, "1", "digest", b"bytes", 60, old)
     assert store.live(RELEASE, "1", "digest") is None
 
@@ -272,9 +272,9 @@ def test_a_live_result_of_another_record_is_not_kept(store) -> None:
 def test_live_results_of_one_user_are_bounded(store) -> None:
     """Odd questions about one user do not fill the memory."""
     store.merge_users([("1", UserRecord())], 0)
-    for number in range(3 * MOST_LIVE):
+    for number in range(3 * MAX_LIVE_RESULTS):
         write_live(store, f"digest {number}")
-    assert 0 < store.redis.hlen(store.keys.live(RELEASE, "1")) <= MOST_LIVE
+    assert 0 < store.redis.hlen(store.keys.live(RELEASE, "1")) <= MAX_LIVE_RESULTS
 
 
 def test_one_of_many_computes_a_live_result(store) -> None:
@@ -302,8 +302,8 @@ def test_unreadable_values_cost_themselves(store) -> None:
     assert not store.is_deleted()("1")
     store.redis.hset(store.keys.releases(), mapping={b"\xff": b"\xc1", RELEASE: b"\xc1"})
     store.write_popular(RELEASE, a_list())
-    assert Upkeep(store).releases() == []
-    assert Upkeep(store).versions() == [RELEASE]
+    assert AdminStore(store).releases() == []
+    assert AdminStore(store).versions() == [RELEASE]
 
 
 def test_every_key_starts_with_the_namespace(store, valkey_url) -> None:

@@ -38,7 +38,7 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "is_whole": lambda s: s.is_whole(VERSION),
     "is_retiring": lambda s: s.is_retiring(VERSION),
     "retire": lambda s: s.retire(VERSION, 60),
-    "retire_strangers": lambda s: s.retire_strangers([VERSION], 60),
+    "retire_unknown": lambda s: s.retire_unknown([VERSION], 60),
     "restore": lambda s: s.restore(VERSION),
     "popular": lambda s: s.popular(VERSION),
     "blocked": lambda s: s.blocked(),

@@ -18,7 +18,7 @@ from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.counts import CountLog, Hash
 from shortlist.recsys.store.event_log import Change, EventLog
 from shortlist.recsys.store.records import (
@@ -47,7 +47,7 @@ WRITES: dict[str, Callable[[RedisStore], object]] = {
         [Change(USER, RECORD, UserRecord(n_events=2), {b"m": b"1-1"}, 1)], 0, 60
     ),
     "append": lambda s: EventLog(s).append([EventRecord("e", USER, ITEM, 1)]),
-    "delete_user": lambda s: Upkeep(s).delete_user(USER, 1),
+    "delete_user": lambda s: AdminStore(s).delete_user(USER, 1),
     "add": lambda s: CountLog(s).add({Hash(f"counts:{USER}", 60): {USER: 1}}),
 }
 READS: dict[str, Callable[[RedisStore], object]] = {

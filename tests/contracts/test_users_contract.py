@@ -21,7 +21,7 @@ from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
@@ -69,7 +69,7 @@ def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> N
     items = published.dataset.catalogue.ids
     for version in (published.version, "older"):
         store.write_lists(version, [(NAME, b"list")])
-    Upkeep(store).note_release(publish.ReleaseNote("older", 1, None))
+    AdminStore(store).note_release(publish.ReleaseNote("older", 1, None))
     events = [
         {"event_id": f"e{n}", "user_id": NAME, "item_id": items[n], "timestamp": 10 + n}
         for n in range(3)
@@ -109,7 +109,7 @@ def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(
     honest = EventLog.commit
 
     def late(self: EventLog, changes, *more: int) -> list[bool]:
-        Upkeep(store).delete_user(NAME, 1)
+        AdminStore(store).delete_user(NAME, 1)
         return honest(self, changes, *more)
 
     monkeypatch.setattr(EventLog, "commit", late)
@@ -125,30 +125,30 @@ def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(
 
 @pytest.mark.parametrize("when", ["before the lists", "while they are written"])
 def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(
-    own, published, narrator, monkeypatch, when
+    own, published, reporter, monkeypatch, when
 ) -> None:
     """Its lists were computed before the deletion; neither list nor record is there afterwards."""
     settings, store = own
     user = published.dataset.user_ids[3]
     if when == "before the lists":
-        Upkeep(store).delete_user(user, 1)
+        AdminStore(store).delete_user(user, 1)
     honest = RedisStore.merge_users
 
     def late(self: RedisStore, records, *more: int) -> int:
         written = honest(self, records, *more)
-        Upkeep(store).delete_user(user, 1)
+        AdminStore(store).delete_user(user, 1)
         honest(self, [(user, UserRecord())], *more)
         return written
 
     if when == "while they are written":
         monkeypatch.setattr(RedisStore, "merge_users", late)
-    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     assert store.read_user(published.version, user) == (None, None)
     assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
 
 
 def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(
-    own, published, narrator, monkeypatch
+    own, published, reporter, monkeypatch
 ) -> None:
     """What it wrote of a user who was deleted at that moment is gone when it has run again."""
     settings, store = own
@@ -156,7 +156,7 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(
     honest = RedisStore.merge_users
 
     def killed(self: RedisStore, records, *more: int) -> int:
-        Upkeep(store).delete_user(user, 1)
+        AdminStore(store).delete_user(user, 1)
         self.write_lists(published.version, [(user, b"list")])
         honest(self, records, *more)
         raise KeyboardInterrupt
@@ -164,27 +164,27 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, "merge_users", killed)
         with pytest.raises(KeyboardInterrupt):
-            publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+            publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     assert store.read_user(published.version, user)[0] == b"list"
-    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     assert store.read_user(published.version, user) == (None, None)
 
 
 def test_a_release_that_is_being_written_is_noted_whoever_asks(
-    own, release, narrator, monkeypatch
+    own, release, reporter, monkeypatch
 ) -> None:
     """`GET /v1/releases` leaves it out, and forgets it not, so that a deletion finds its lists."""
     settings, store = own
     honest = RedisStore.write_items
 
     def asked(self: RedisStore, version: str, items) -> None:
-        Upkeep(store).releases()
-        assert version in Upkeep(store).versions()
+        AdminStore(store).releases()
+        assert version in AdminStore(store).versions()
         honest(self, version, items)
 
     monkeypatch.setattr(RedisStore, "write_items", asked)
-    publish.publish(*release("v9"), settings, narrator)
-    assert "v9" in {note.version for note in Upkeep(store).releases()}
+    publish.publish(*release("v9"), settings, reporter)
+    assert "v9" in {note.version for note in AdminStore(store).releases()}
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def files_holding(text: str, *directories: Path) -> list[str]:
 
 @pytest.fixture
 def named(
-    named_tables, tables, tmp_path, valkey_url, namespace, narrator
+    named_tables, tables, tmp_path, valkey_url, namespace, reporter
 ) -> Iterator[tuple[Job, RedisStore]]:
     """A job on tables that name NAME, and the store that it publishes to."""
     environ = SMALL | {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": namespace}
@@ -231,7 +231,7 @@ def named(
         str(named_tables / "users.parquet"),
     ]
     with closing(open_store(valkey_url, namespace, 1000)) as store:
-        yield Job(*paths, tmp_path / "work", settings, narrator), store
+        yield Job(*paths, tmp_path / "work", settings, reporter), store
 
 
 def test_the_next_training_knows_nothing_of_a_deleted_user(named, tables, tmp_path) -> None:
@@ -244,7 +244,7 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(named, tables, tmp_pa
     )
     drain(EventLog(store), open_event_files(str(events)))
     assert len(files_holding(NAME, events)) == 1
-    Upkeep(store).delete_user(NAME, 1)
+    AdminStore(store).delete_user(NAME, 1)
     EventLog(store).append([EventRecord("e3", NAME, item, 1_900_000_001)])
     drain(EventLog(store), open_event_files(str(events)))
     job_module.run(replace(job, events=str(events)))
@@ -262,7 +262,7 @@ def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(named, tmp_
     for stage in job_module.STAGES:
         job_module.run_stage(job, stage)
         if stage in late:
-            Upkeep(store).delete_user(late[stage], 1)
+            AdminStore(store).delete_user(late[stage], 1)
     version = store.release().current
     assert {user: store.read_user(version, user) for user in late.values()} == dict.fromkeys(
         late.values(), (None, None)
@@ -280,22 +280,22 @@ def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
     user = published.dataset.user_ids[0]
     store.write_lists("before", [(user, b"list")])
     store.set_release(ReleasePointer(published.version, "before"))
-    Upkeep(store).delete_user(user, 1)
+    AdminStore(store).delete_user(user, 1)
     releases.flip(store, "before")
     assert store.read_user("before", user) == (None, None)
     assert settings.namespace == store.keys.namespace
 
 
-def test_deletions_and_blocks_outlive_an_emptied_redis(own, published, narrator) -> None:
+def test_deletions_and_blocks_outlive_an_emptied_redis(own, published, reporter) -> None:
     """The next refresh brings both back, and no id is kept for it; an item that was unblocked stays so."""
     settings, store = own
     user, items = published.dataset.user_ids[0], published.dataset.catalogue.ids
-    Upkeep(store).delete_user(user, 1)
+    AdminStore(store).delete_user(user, 1)
     for item in items[:2]:
-        Upkeep(store).block(item)
-    made = (published.work / "bundle", published.work / "lists", settings, narrator)
+        AdminStore(store).block(item)
+    made = (published.work / "bundle", published.work / "lists", settings, reporter)
     publish.publish(*made)
-    Upkeep(store).unblock(items[1])
+    AdminStore(store).unblock(items[1])
     publish.publish(*made)
     assert store.blocked() == {items[0]}
     store.redis.delete(*store.redis.scan_iter(f"{settings.namespace}:*"))

@@ -200,7 +200,7 @@ def test_weights_of_a_history_have_the_same_bounds(client, path, weight) -> None
     response = client.post(path, json=body)
     assert response.status_code == 422
     assert values.WEIGHT_RULE in response.json()["error"]["message"]
-    body["history"][0]["weight"] = values.HEAVIEST
+    body["history"][0]["weight"] = values.MAX_WEIGHT
     assert client.post(path, json=body).status_code == 200
 
 

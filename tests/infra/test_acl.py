@@ -17,7 +17,7 @@ from shortlist.infra.tools import acl
 from shortlist.infra.tools.acl import API, BATCH
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store import releases
-from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.counts import CountLog, Hash
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import Change, EventLog
@@ -247,7 +247,7 @@ def write_release(batch: RedisStore) -> None:
     batch.merge_users([("u", UserRecord(n_events=1)), ("left", UserRecord())], 0)
     batch.write_popular("v1", b"popular")
     assert server_policy(batch) is not None
-    Upkeep(batch).note_release(ReleaseNote("v1", 1, 0.1))
+    AdminStore(batch).note_release(ReleaseNote("v1", 1, 0.1))
     assert (batch.lists("v1", ["u"]), batch.rows_of("v1", ["i"]), batch.is_deleted()("u")) == (
         [b"list"],
         ([0], True),
@@ -258,14 +258,14 @@ def write_release(batch: RedisStore) -> None:
         lease.confirm()
     assert len(batch.some_users(5)) == 2
     assert (batch.retire("v1", 60), batch.is_retiring("v1"), batch.restore("v1")) == (5, True, True)
-    assert batch.retire_strangers(["v1"], 60) == 1
-    Upkeep(batch).add_deletions({b"digest": b"1"})
-    Upkeep(batch).block("kept")
+    assert batch.retire_unknown(["v1"], 60) == 1
+    AdminStore(batch).add_deletions({b"digest": b"1"})
+    AdminStore(batch).block("kept")
 
 
 def answer(api: RedisStore) -> None:
     """What the function sends."""
-    log, upkeep, counts = EventLog(api), Upkeep(api), CountLog(api)
+    log, upkeep, counts = EventLog(api), AdminStore(api), CountLog(api)
     assert api.release() is not None
     assert api.read_user("v1", "u") == (b"list", 0)
     assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (
@@ -293,21 +293,21 @@ def answer(api: RedisStore) -> None:
 
 def finish(api: RedisStore, batch: RedisStore, directory: Path) -> None:
     """Deletion by either, the drain, the reports, a release that expired, and an operator's flip."""
-    assert Upkeep(api).delete_user("gone", 1)
+    assert AdminStore(api).delete_user("gone", 1)
     batch.write_lists("v1", [("late", b"list")])
     batch.merge_users([("late", UserRecord())], 0)
     assert api.write_live("v1", "late", "digest", b"answer", 60, api.user_record("late") or b"")
-    assert Upkeep(batch).delete_user("late", 1)
+    assert AdminStore(batch).delete_user("late", 1)
     assert api.live("v1", "late", "digest") is None
     log = EventLog(batch)
     assert len(log.waiting(b"0", 10)) == 2
     assert drain(log, open_event_files(str(directory))).events == 2
     assert log.drained_up_to() > 0
     assert CountLog(batch).read(batch.keys.impressions("2026-08-01")) == {"field": 1}
-    Upkeep(batch).note_release(ReleaseNote("expired", 1, None))
+    AdminStore(batch).note_release(ReleaseNote("expired", 1, None))
     for store in (api, batch):
-        assert len(Upkeep(store).releases()) == 1
-    Upkeep(batch).forget_release("expired")
+        assert len(AdminStore(store).releases()) == 1
+    AdminStore(batch).forget_release("expired")
     releases.flip(api, "v0")
     releases.flip(api, "v1")
 

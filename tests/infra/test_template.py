@@ -15,7 +15,7 @@ from shortlist.batch.drain import drain
 from shortlist.recsys.api_keys import SCOPES
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.counts import CountLog, Hash
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
@@ -463,7 +463,7 @@ def test_the_batch_may_drain_what_the_api_took_in(store_of, tmp_path) -> None:
     """The API appends to the stream; the batch empties it, and leaves out whom the API deleted."""
     api, batch = EventLog(store_of("CacheApiUser")), EventLog(store_of("CacheBatchUser"))
     api.append([EventRecord("e1", "u", "i", 1), EventRecord("e2", "gone", "i", 1)])
-    Upkeep(api.store).delete_user("gone", 1)
+    AdminStore(api.store).delete_user("gone", 1)
     done = drain(batch, open_event_files(str(tmp_path)))
     assert (done.events, api.length()) == (1, 0)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.publish import publish
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import redis
@@ -55,5 +55,5 @@ def send(self: socket.socket, data: bytes, *flags: int) -> int:
 
 socket.socket.sendall = sendall  # type: ignore[method-assign]
 socket.socket.send = send  # type: ignore[method-assign]
-publish(BUNDLE, LISTS, Settings.from_env(os.environ), Narrator(Console(file=io.StringIO())))
+publish(BUNDLE, LISTS, Settings.from_env(os.environ), ProgressReporter(Console(file=io.StringIO())))
 sys.stdout.write(f"{next(sent) - 1} {flips[-1]}\n")

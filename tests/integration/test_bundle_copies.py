@@ -294,7 +294,7 @@ def test_drafts_of_killed_downloads(place: S3Artefacts, copy: Path, into: Path) 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from recsys import copies
+from shortlist.recsys.store import local_copies
 with local_copies.exclusive(Path(sys.argv[1])):
     (local_copies.draft(Path(sys.argv[1])) / "a.bin").write_bytes(b"half")
     print("holds", flush=True)

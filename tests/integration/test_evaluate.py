@@ -30,7 +30,7 @@ def run(tables, *more: str):
 
 def test_a_report_with_cold_starts_and_a_page(tables, tmp_path, monkeypatch) -> None:
     """Fresh users at each number of events, new items beside chance, and a page that shows both and every method."""
-    monkeypatch.setattr(cold_start, "FEWEST", 10)
+    monkeypatch.setattr(cold_start, "MIN_USERS", 10)
     done = run(
         tables, "--cold-start", f"--json={tmp_path / 'r.json'}", f"--report={tmp_path / 'out'}"
     )
@@ -53,12 +53,12 @@ def test_a_report_with_cold_starts_and_a_page(tables, tmp_path, monkeypatch) -> 
         assert told in page
 
 
-def test_too_few_users_and_items_leave_the_cold_starts_out(tables, narrator, monkeypatch) -> None:
+def test_too_few_users_and_items_leave_the_cold_starts_out(tables, reporter, monkeypatch) -> None:
     """A figure of fifteen users would say nothing."""
     loaded = data.load(
         *(str(tables / f"{name}.parquet") for name in ("interactions", "items", "users"))
     )
-    assert cold_start.cold_start(loaded.dataset, "last-10pct", None, narrator) == {}
+    assert cold_start.cold_start(loaded.dataset, "last-10pct", None, reporter) == {}
 
 
 @pytest.fixture

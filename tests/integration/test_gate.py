@@ -42,10 +42,10 @@ def report(published) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fold(published, narrator) -> Model:
+def fold(published, reporter) -> Model:
     """The model that the report is about."""
     return load_fold(
-        Job("", None, None, published.work, published.settings, narrator), 1, ranked=True
+        Job("", None, None, published.work, published.settings, reporter), 1, ranked=True
     )
 
 
@@ -193,7 +193,7 @@ def test_users_who_only_repeat_themselves_are_not_compared(published, report, fo
     dataset = replace(some, events=some.events.take(~idle))
     as_of = int(dataset.events.time.min())
     note = compared(published, report, fold, dataset, as_of).note
-    assert n_newly(dataset, as_of) >= gate.FEWEST_USERS
+    assert n_newly(dataset, as_of) >= gate.MIN_USERS
     assert f"on what {n_newly(dataset, as_of)} users newly took to since it was made" in note
 
 

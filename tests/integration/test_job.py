@@ -63,7 +63,7 @@ def table(
 
 
 @pytest.fixture
-def small_job(tables, tmp_path, valkey_url, namespace, narrator) -> Job:
+def small_job(tables, tmp_path, valkey_url, namespace, reporter) -> Job:
     """A job on the small world, with a namespace and a place of its own."""
     environ = SMALL | {
         "REDIS_URL": valkey_url,
@@ -71,7 +71,7 @@ def small_job(tables, tmp_path, valkey_url, namespace, narrator) -> Job:
         "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
     }
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
-    return Job(*paths, tmp_path / "work", Settings.from_env(environ), narrator)
+    return Job(*paths, tmp_path / "work", Settings.from_env(environ), reporter)
 
 
 def pointer(told: Job) -> ReleasePointer | None:
@@ -178,7 +178,7 @@ def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monk
 
 
 def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(
-    published, tmp_path, narrator, monkeypatch
+    published, tmp_path, reporter, monkeypatch
 ) -> None:
     """Shards that are there stay as they are, those of another version go, and processes make the same bytes."""
     import shutil
@@ -228,7 +228,7 @@ def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypat
 
 
 def test_a_list_that_reads_back_otherwise_stops_the_flip(
-    published, namespace, narrator, monkeypatch
+    published, namespace, reporter, monkeypatch
 ) -> None:
     """The pointer stays where it was; the next run completes."""
     settings = replace(published.settings, namespace=namespace)
@@ -243,11 +243,11 @@ def test_a_list_that_reads_back_otherwise_stops_the_flip(
 
     monkeypatch.setattr(publish.RedisStore, "write_lists", losing)
     with pytest.raises(ReleaseRefused, match="read back otherwise"):
-        publish.publish(published.work / "bundle", published.work / "lists", settings, narrator)
+        publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     assert store.release() == ReleasePointer("old")
     monkeypatch.undo()
     version = publish.publish(
-        published.work / "bundle", published.work / "lists", settings, narrator
+        published.work / "bundle", published.work / "lists", settings, reporter
     )
     assert store.release() == ReleasePointer(version, "old")
     store.close()
@@ -282,13 +282,13 @@ ODD = {
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out", "time"])
 @pytest.mark.parametrize("case", ODD)
-def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path, narrator) -> None:
+def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path, reporter) -> None:
     """No ratings, titles, categories, years or users: a report of every method, or a clear error."""
     loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
     report = None
     with suppress(ShortlistError):
         report = offline_evaluation.run(
-            loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), narrator
+            loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), reporter
         )
     if report is None:
         return
@@ -297,12 +297,12 @@ def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path
 
 
 @pytest.mark.parametrize(("users", "items"), [([1, 2, 3], [7, 7, 7]), ([1, 1], [7, 7]), ([5], [5])])
-def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, narrator) -> None:
+def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, reporter) -> None:
     """One item, or users of one event."""
     loaded = data.load(table(tmp_path, users, items), None, None)
     with pytest.raises(InvalidData):
         offline_evaluation.run(
-            loaded.dataset, "leave-one-out", fit_params(Settings.from_env(SMALL)), narrator
+            loaded.dataset, "leave-one-out", fit_params(Settings.from_env(SMALL)), reporter
         )
 
 
@@ -362,7 +362,7 @@ def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch)
     job.run(small_job)
     assert (
         "shows no gain: lists come in the retriever's order"
-        in small_job.narrator.console.file.getvalue().replace("\n", " ")
+        in small_job.reporter.console.file.getvalue().replace("\n", " ")
     )
     report = json.loads((small_job.work / "metrics.json").read_text())
     assert report["methods"]["two_stage"] == report["methods"]["retriever"]

@@ -26,12 +26,12 @@ from shortlist.batch import release_admin
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.publish import publish
-from shortlist.lambda_handler.answers import Answer, Asked
+from shortlist.lambda_handler.answers import Answer, RecommendationQuery
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.redis import open_store
@@ -59,7 +59,7 @@ def s3(monkeypatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def shifted(published, tables, tmp_path, narrator) -> Path:
+def shifted(published, tables, tmp_path, reporter) -> Path:
     """The work directory of a batch on the same interactions, and a catalogue with one more item, the first."""
     items = pl.read_parquet(tables / "items.parquet")
     first = items.head(1).with_columns(
@@ -73,7 +73,7 @@ def shifted(published, tables, tmp_path, narrator) -> Path:
     }
     settings = Settings.from_env(published.environ | told | {"LGBM_N_ESTIMATORS": "5"})
     paths = (str(tables / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
-    run_job(Job(*paths, tmp_path / "work", settings, narrator))
+    run_job(Job(*paths, tmp_path / "work", settings, reporter))
     return tmp_path / "work"
 
 
@@ -88,7 +88,9 @@ class Site:
 
     def answers(self) -> tuple[set[str], dict[str, tuple[object, ...]]]:
         """The releases that users are answered from, and what each is told: whence it came, and the items with their scores."""
-        found = {user: self.recommender.recommend(Asked(user, 10)) for user in self.users}
+        found = {
+            user: self.recommender.recommend(RecommendationQuery(user, 10)) for user in self.users
+        }
         return {answer.version for answer in found.values()}, {
             user: _told(answer) for user, answer in found.items()
         }
@@ -133,7 +135,7 @@ def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
     environ |= {"PYTHONPATH": str(HERE.parents[1]), "TMPDIR": str(tmp_path)}
     store, metrics = open_store(settings.redis_url, namespace, 5000), Metrics()
     live = BundleLive(settings)
-    serving = Serving(settings, store, live, metrics, time.time)
+    serving = ServingRelease(settings, store, live, metrics, time.time)
     recommender = Recommender(serving, store, live, LiveCache(store, 60), metrics)
     yield Site(settings, environ, published.dataset.user_ids, recommender)
     store.close()
@@ -147,7 +149,7 @@ def points(flip: int, total: int) -> list[int]:
 
 
 def test_no_reader_notices_a_publication_that_is_killed_anywhere(
-    site, release, shifted, narrator, tmp_path
+    site, release, shifted, reporter, tmp_path
 ) -> None:
     """After each kill before the flip users are answered as before, after it from the new release; the second run serves it."""
     artefacts = open_artefacts(site.settings.artefacts)
@@ -173,7 +175,7 @@ def test_no_reader_notices_a_publication_that_is_killed_anywhere(
             artefacts.fetch(seen, tmp_path / "seen")
         if turn % 3 == 0:  # what `release prune` removes is no loss to the second run
             artefacts.sweep(time.time() + 60)
-        publish(*made, site.settings, narrator)
+        publish(*made, site.settings, reporter)
         assert (site.answers(), site.marked()) == (({version}, answers[world]), [version])
         release_admin.prune(site.settings, 1, time.time())
         old, serving = world, version

@@ -247,38 +247,38 @@ def settings(published, namespace, tmp_path) -> Settings:
     return replace(published.settings, namespace=namespace, artefacts=str(tmp_path / "artefacts"))
 
 
-def test_an_operators_flip_outlasts_the_batch_that_runs(settings, store, release, narrator) -> None:
+def test_an_operators_flip_outlasts_the_batch_that_runs(settings, store, release, reporter) -> None:
     """A rollback is the newer word; the batch's release is whole and can be promoted by hand."""
     for version in ("v1", "v2"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     with held(Leases(store), "nightly") as lease:
         assert rollback(settings) == ReleasePointer("v1", "v2")
         with pytest.raises(
             ReleaseRefused, match="`shortlist release promote v3` serves it all the same"
         ):
-            publish(*release("v3"), settings, narrator, lease)
+            publish(*release("v3"), settings, reporter, lease)
     assert store.release() == ReleasePointer("v1", "v2")
     assert promote(settings, "v3") == ReleasePointer("v3", "v1")
 
 
 def test_a_run_that_resumes_does_not_flip_over_what_came_meanwhile(
-    settings, store, release, narrator
+    settings, store, release, reporter
 ) -> None:
     """It has a new token, and old data: what counts is the release that served when it read them."""
-    publish(*release("v1"), settings, narrator)
-    publish(*release("v2"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
+    publish(*release("v2"), settings, reporter)
     made = release("v3")
     with pytest.raises(ReleaseRefused, match="began"):
-        publish(*made, settings, narrator, replaces="v1")
+        publish(*made, settings, reporter, replaces="v1")
     for _ in range(2):  # the second time as one that was killed after its flip
-        publish(*made, settings, narrator, replaces="v2")
+        publish(*made, settings, reporter, replaces="v2")
     assert store.release() == ReleasePointer("v3", "v2")
 
 
-def test_a_canary_does_not_undo_a_flip(settings, store, release, narrator, monkeypatch) -> None:
+def test_a_canary_does_not_undo_a_flip(settings, store, release, reporter, monkeypatch) -> None:
     """The pointer changes between its reading and its writing: what is written has both changes."""
     for version in ("v1", "v2", "v3"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     inner, turns = RedisStore.packed_release, iter([lambda: promote(settings, "v2")])
 
     def packed_release(self: RedisStore) -> bytes | None:
@@ -293,16 +293,16 @@ def test_a_canary_does_not_undo_a_flip(settings, store, release, narrator, monke
 
 
 def test_a_pointer_that_cannot_be_read_is_mended_by_a_flip(
-    settings, store, release, narrator
+    settings, store, release, reporter
 ) -> None:
     """As its error says."""
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     store.redis.set(store.keys.release(), b"\xc1")
     assert promote(settings, "v1") == ReleasePointer("v1") == store.release()
 
 
 def test_of_two_publications_at_once_one_is_sent_away(
-    settings, store, release, narrator, monkeypatch
+    settings, store, release, reporter, monkeypatch
 ) -> None:
     """The second begins while the first writes its lists: it stops with nothing written, and the first completes."""
     first, second = release("v1"), release("v2")
@@ -311,11 +311,11 @@ def test_of_two_publications_at_once_one_is_sent_away(
     def write_lists(self: RedisStore, version: str, lists) -> int:
         monkeypatch.setattr(RedisStore, "write_lists", inner)
         with pytest.raises(LeaseHeld):
-            publish(*second, settings, narrator)
+            publish(*second, settings, reporter)
         return inner(self, version, lists)
 
     monkeypatch.setattr(RedisStore, "write_lists", write_lists)
-    assert publish(*first, settings, narrator) == "v1"
+    assert publish(*first, settings, reporter) == "v1"
     assert (store.release(), store.popular("v2")) == (ReleasePointer("v1"), None)
 
 
@@ -375,7 +375,12 @@ def make_done(work: Path, environ: dict[str, str], published) -> None:
     """A work directory in which all but the publication is done, with the published run's bundle and lists."""
     settings = Settings.from_env(environ)
     job = Job(
-        environ["SHORTLIST_INTERACTIONS"], None, None, work, settings, publish_module.Narrator()
+        environ["SHORTLIST_INTERACTIONS"],
+        None,
+        None,
+        work,
+        settings,
+        publish_module.ProgressReporter(),
     )
     work.mkdir()
     for name in ("bundle", "lists"):
@@ -443,7 +448,7 @@ def test_on_a_cluster_lease_token_and_pointer_share_a_slot(tmp_path, namespace) 
 
 
 def test_the_lease_is_free_after_any_end_of_a_publication(
-    settings, store, release, narrator, monkeypatch
+    settings, store, release, reporter, monkeypatch
 ) -> None:
     """An error, or Ctrl-C, gives it back at once."""
 
@@ -454,7 +459,7 @@ def test_the_lease_is_free_after_any_end_of_a_publication(
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, "write_lists", broken)
         with pytest.raises(KeyboardInterrupt):
-            publish(*made, settings, narrator)
+            publish(*made, settings, reporter)
     assert store.redis.get(store.keys.lease()) is None
 
 

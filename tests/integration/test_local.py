@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from shortlist.batch import cli, local
 from shortlist.infra.local import valkey
 from shortlist.infra.local.valkey import kept
-from shortlist.recsys.store.admin import Upkeep
+from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import Change, EventLog
 from shortlist.recsys.store.records import EventRecord, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
@@ -80,7 +80,7 @@ def test_a_deleted_user_leaves_the_embedded_servers_files(tmp_path, monkeypatch,
     with kept({}, tmp_path) as url:
         store = fill(url)
         assert holding(tmp_path)
-        Upkeep(store).delete_user(NAME.decode(), 1)
+        AdminStore(store).delete_user(NAME.decode(), 1)
         assert holding(tmp_path)
         if when == "while it runs":
             valkey.rewrite(store.redis)

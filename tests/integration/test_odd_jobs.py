@@ -49,7 +49,7 @@ def redis_at(valkey_url, namespace, monkeypatch) -> None:
 
 def job_of(
     tmp_path: Path,
-    narrator,
+    reporter,
     columns: dict[str, list],
     users: dict[str, list] | None = None,
     **environ: str,
@@ -66,7 +66,7 @@ def job_of(
         told,
         tmp_path / "work",
         settings,
-        narrator,
+        reporter,
         1.0,
     )
 
@@ -110,7 +110,7 @@ def columns_of(histories: dict[str, list[int]], times: list[int] | None = None) 
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
 @pytest.mark.usefixtures("quick")
-def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, narrator) -> None:
+def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, reporter) -> None:
     """An empty list, all but the one, and a full list for somebody of whom only attributes are known."""
     histories = {f"u{n}": [n % 12, (n + 1) % 12, (n + 2) % 12, (n + 3) % 12] for n in range(20)}
     histories |= {"all": list(range(12)), "one": [4]}
@@ -120,7 +120,7 @@ def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, narra
         "age": [20.5 + n for n in range(23)],
     }
     lists = made(
-        job_of(tmp_path, narrator, columns_of(histories), users, SHORTLIST_PROTOCOL=protocol)
+        job_of(tmp_path, reporter, columns_of(histories), users, SHORTLIST_PROTOCOL=protocol)
     )
     assert set(lists) == {*histories, "new"}
     assert lists["all"] == ()
@@ -129,10 +129,10 @@ def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, narra
 
 
 @pytest.mark.usefixtures("quick")
-def test_sequence_numbers_with_ties_get_through(tmp_path, narrator) -> None:
+def test_sequence_numbers_with_ties_get_through(tmp_path, reporter) -> None:
     """Where all of a user's events share a time there is no order: it is drawn, and every event is there."""
     histories = {f"u{n}": [(n + i * i) % 17 for i in range(6)] for n in range(30)}
-    told = job_of(tmp_path, narrator, columns_of(histories, [0] * 180))
+    told = job_of(tmp_path, reporter, columns_of(histories, [0] * 180))
     lists = made(told)
     events = dataset_file.load(told.work).events
     ids = dataset_file.load(told.work).catalogue.ids
@@ -141,9 +141,9 @@ def test_sequence_numbers_with_ties_get_through(tmp_path, narrator) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_user_with_two_items_gets_through(tmp_path, narrator) -> None:
+def test_one_user_with_two_items_gets_through(tmp_path, reporter) -> None:
     """There is one item to learn from, one to test on, and nothing left to recommend."""
-    told = job_of(tmp_path, narrator, columns_of({"only": [1, 2]}))
+    told = job_of(tmp_path, reporter, columns_of({"only": [1, 2]}))
     assert made(told) == {"only": ()}
     report = json.loads((told.work / "metrics.json").read_text())
     assert report["methods"]["two_stage"]["ndcg@10"]["value"] == 1.0
@@ -161,21 +161,21 @@ def test_one_user_with_two_items_gets_through(tmp_path, narrator) -> None:
 )
 @pytest.mark.usefixtures("quick")
 def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(
-    histories, tmp_path, narrator
+    histories, tmp_path, reporter
 ) -> None:
     """Before any list is made, and with what to do."""
-    told = job_of(tmp_path, narrator, columns_of(histories))
+    told = job_of(tmp_path, reporter, columns_of(histories))
     with pytest.raises(InvalidData, match="evaluat"):
         made(told)
     assert not (told.work / "lists").exists()
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, narrator) -> None:
+def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, reporter) -> None:
     """There is no before and no after."""
     told = job_of(
         tmp_path,
-        narrator,
+        reporter,
         columns_of({"a": [1, 2], "b": [2, 3]}, [5] * 4),
         SHORTLIST_PROTOCOL="time",
     )
@@ -183,24 +183,24 @@ def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, narrator) -> None:
         made(told)
 
 
-def test_no_interactions_at_all_are_refused(tmp_path, narrator) -> None:
+def test_no_interactions_at_all_are_refused(tmp_path, reporter) -> None:
     """A table of the right columns and no rows."""
     empty = pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
-    told = job_of(tmp_path, narrator, empty.to_dict(as_series=False))
+    told = job_of(tmp_path, reporter, empty.to_dict(as_series=False))
     empty.write_parquet(told.interactions)
     with pytest.raises(InvalidInput):
         run_stage(told, "features")
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_table_that_changed_is_read_again(tmp_path, narrator) -> None:
+def test_a_table_that_changed_is_read_again(tmp_path, reporter) -> None:
     """Also when it is one of several that a pattern names, and when one is added."""
     columns = columns_of({"a": [1, 2, 3], "b": [2, 3, 1]})
-    told = job_of(tmp_path, narrator, columns)
+    told = job_of(tmp_path, reporter, columns)
     parts = tmp_path / "parts"
     parts.mkdir()
     pl.DataFrame(columns).write_parquet(parts / "1.parquet")
-    told = Job(str(parts / "*.parquet"), None, None, told.work, told.settings, narrator)
+    told = Job(str(parts / "*.parquet"), None, None, told.work, told.settings, reporter)
     run_stage(told, "features")
     assert is_done(told, "features")
     os.utime(parts / "1.parquet", ns=(1, 1))
@@ -211,9 +211,9 @@ def test_a_table_that_changed_is_read_again(tmp_path, narrator) -> None:
     assert not is_done(told, "features")
 
 
-def test_lists_want_every_stage_before_them(tmp_path, narrator) -> None:
+def test_lists_want_every_stage_before_them(tmp_path, reporter) -> None:
     """The error names them in their order."""
-    told = job_of(tmp_path, narrator, columns_of({"a": [1, 2]}))
+    told = job_of(tmp_path, reporter, columns_of({"a": [1, 2]}))
     with pytest.raises(
         InvalidInput, match="features, train-embeddings, build-index, train-ranker, evaluate first"
     ):
@@ -221,11 +221,11 @@ def test_lists_want_every_stage_before_them(tmp_path, narrator) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stage_that_runs_again_undoes_those_after_it(tmp_path, narrator) -> None:
+def test_a_stage_that_runs_again_undoes_those_after_it(tmp_path, reporter) -> None:
     """What was made of the old towers is not taken for new."""
     told = job_of(
         tmp_path,
-        narrator,
+        reporter,
         columns_of({f"u{n}": [n % 5, (n + 1) % 5, (n + 2) % 5] for n in range(8)}),
     )
     made(told)

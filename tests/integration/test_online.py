@@ -23,8 +23,8 @@ from shortlist.batch.cli import main
 from shortlist.batch.drain import drain
 from shortlist.batch.online import (
     Group,
+    ImpressionStats,
     Online,
-    Shown,
     add_clicks,
     add_impressions,
     drained,
@@ -35,7 +35,7 @@ from shortlist.batch.online import (
     totals,
 )
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.counter_buffer import Tallies
+from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput
@@ -59,9 +59,9 @@ def now() -> list[float]:
 
 
 @pytest.fixture
-def counts(own) -> Tallies:
+def counts(own) -> CounterBuffer:
     """The counts of a process, sent when the test says so."""
-    return Tallies(CountLog(own[1]), Metrics(), hand_over=lambda _send: None)
+    return CounterBuffer(CountLog(own[1]), Metrics(), hand_over=lambda _send: None)
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
 
 def test_lost_counts_and_foreign_ids_are_told() -> None:
     """More clicks than answers never make a share above one, and ids of others are counted aside."""
-    groups: dict[Group, Shown] = {}
+    groups: dict[Group, ImpressionStats] = {}
     add_impressions(groups, {"batch:10:v:1": 1})
     clicks = [
         (new_id("v:1", "batch", NOW), 2),

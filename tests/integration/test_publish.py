@@ -11,7 +11,7 @@ import redis
 
 from shortlist.batch import parity
 from shortlist.batch.precompute import read_shards
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.publish import promote, publish, retire_superseded, rollback
 from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
@@ -43,11 +43,11 @@ def _break_off(*_: object, **__: object) -> None:
 
 
 def test_published(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """A published release serves: bundle, items, popular items, every list and every record are there."""
     bundle, lists = release("v1")
-    assert publish(bundle, lists, settings, narrator) == "v1"
+    assert publish(bundle, lists, settings, reporter) == "v1"
     assert store.release() == ReleasePointer("v1")
     assert open_artefacts(settings.artefacts).versions() == ["v1"]
     users = list(read_shards(lists))
@@ -65,7 +65,7 @@ def test_larger_than_a_function_holds(
     published,
     release: Release,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     store: RedisStore,
     bucket: str,
 ) -> None:
@@ -78,34 +78,34 @@ def test_larger_than_a_function_holds(
     build_manifest(bundle, **fields | {"version": "v1"})
     small = replace(settings, artefacts=f"s3://{bucket}/releases", bundle_max_mb=2)
     with pytest.raises(ReleaseRefused, match="SHORTLIST_BUNDLE_MAX_MB"):
-        publish(bundle, lists, small, narrator)
+        publish(bundle, lists, small, reporter)
     assert (open_artefacts(small.artefacts).versions(), store.release()) == ([], None)
 
 
 def test_only_what_is_superseded_expires(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """A release that nothing leads to expires, so that old ones leave; the serving one and the one before never do."""
     for version in ("v1", "v2"):
-        publish(*release(version), replace(settings, list_ttl_seconds=900), narrator)
+        publish(*release(version), replace(settings, list_ttl_seconds=900), reporter)
     assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {
         -1
     }
-    publish(*release("v3"), replace(settings, list_ttl_seconds=900), narrator)
+    publish(*release("v3"), replace(settings, list_ttl_seconds=900), reporter)
     for key in store.redis.scan_iter(f"{settings.namespace}:*"):
         superseded = key.startswith(f"{settings.namespace}:v1:".encode())
         assert 0 < store.redis.ttl(key) <= 900 if superseded else store.redis.ttl(key) == -1
 
 
 def test_second_release(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """The pointer remembers the release before, and publishing the same again forgets nothing."""
     for version in ("v1", "v2"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     assert store.release() == ReleasePointer("v2", "v1")
     made = Path(settings.artefacts).parent / "v2"
-    publish(made / "bundle", made / "lists", settings, narrator)
+    publish(made / "bundle", made / "lists", settings, reporter)
     assert store.release() == ReleasePointer("v2", "v1")
 
 
@@ -113,13 +113,13 @@ def test_second_release(
 def test_changed_list(
     release: Release,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     store: RedisStore,
     monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
     """A single list that reads back otherwise refuses the release; the old one goes on serving; a second run mends it."""
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     bundle, lists = release("v2")
     victim = store.keys.list("v2", next(read_shards(lists)).user_id)
     write = RedisStore.merge_users
@@ -136,9 +136,9 @@ def test_changed_list(
             ReleaseRefused,
             match=r"release v2: 1 of 150 lists read back otherwise .* old release goes on",
         ):
-            publish(bundle, lists, settings, narrator)
+            publish(bundle, lists, settings, reporter)
     assert store.release() == ReleasePointer("v1")
-    publish(bundle, lists, settings, narrator)
+    publish(bundle, lists, settings, reporter)
     assert store.release() == ReleasePointer("v2", "v1")
 
 
@@ -146,13 +146,13 @@ def test_changed_list(
 def test_lost_items(
     release: Release,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     store: RedisStore,
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
     """A release whose items or popular list did not stay is refused too: its lists could not be shown."""
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     write = RedisStore.merge_users
 
     def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], *more: int) -> int:
@@ -161,13 +161,13 @@ def test_lost_items(
 
     monkeypatch.setattr(RedisStore, "merge_users", tampered)
     with pytest.raises(ReleaseRefused, match=r"release v2: .* old release goes on serving"):
-        publish(*release("v2"), settings, narrator)
+        publish(*release("v2"), settings, reporter)
     assert store.release() == ReleasePointer("v1")
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "noeviction"])
 def test_redis_that_is_full(
-    release: Release, settings: Settings, narrator: Narrator, policy: str
+    release: Release, settings: Settings, reporter: ProgressReporter, policy: str
 ) -> None:
     """A Redis without room, whether it evicts or refuses, keeps the release from serving."""
     bundle, lists = release("v1")
@@ -177,7 +177,7 @@ def test_redis_that_is_full(
         client.config_set("maxmemory-policy", policy)
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 300_000)
         with pytest.raises((ReleaseRefused, StoreUnavailable)):
-            publish(bundle, lists, replace(settings, redis_url=url), narrator)
+            publish(bundle, lists, replace(settings, redis_url=url), reporter)
         assert store.release() is None
         store.close()
 
@@ -188,49 +188,49 @@ def test_redis_that_is_full(
 def test_crash(
     release: Release,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     store: RedisStore,
     monkeypatch: pytest.MonkeyPatch,
     at: str,
 ) -> None:
     """A crash between the upload and the flip leaves the old release serving, and a second run completes."""
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     bundle, lists = release("v2")
     with monkeypatch.context() as patch:
         patch.setattr(RedisStore, at, _break_off)
         with pytest.raises(KeyboardInterrupt):
-            publish(bundle, lists, settings, narrator)
+            publish(bundle, lists, settings, reporter)
     assert open_artefacts(settings.artefacts).versions() == ["v1", "v2"]
     assert store.release() == ReleasePointer("v1")
-    publish(bundle, lists, settings, narrator)
+    publish(bundle, lists, settings, reporter)
     assert store.release() == ReleasePointer("v2", "v1")
 
 
 def test_corrupt_bundle(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """A bundle that is not what its manifest says is not published, and nothing of it is written."""
     bundle, lists = release("v1")
     (bundle / "ranker.txt").write_text("another")
     with pytest.raises(CorruptArtefact, match=r"ranker\.txt"):
-        publish(bundle, lists, settings, narrator)
+        publish(bundle, lists, settings, reporter)
     assert open_artefacts(settings.artefacts).versions() == []
     assert list(store.redis.scan_iter(f"{settings.namespace}:*")) == []
 
 
-def test_no_redis(release: Release, settings: Settings, narrator: Narrator) -> None:
+def test_no_redis(release: Release, settings: Settings, reporter: ProgressReporter) -> None:
     """Without Redis nothing is uploaded either."""
     with pytest.raises(StoreUnavailable):
-        publish(*release("v1"), replace(settings, redis_url="redis://127.0.0.1:1"), narrator)
+        publish(*release("v1"), replace(settings, redis_url="redis://127.0.0.1:1"), reporter)
     assert open_artefacts(settings.artefacts).versions() == []
 
 
 def test_promote_and_roll_back(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """Any release that is whole can serve again, and a rollback is undone by another."""
     for version in ("v1", "v2", "v3"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     assert promote(settings, "v1") == store.release() == ReleasePointer("v1", "v3")
     assert promote(settings, "v1") == store.release() == ReleasePointer("v1", "v3")
     assert rollback(settings) == store.release() == ReleasePointer("v3", "v1")
@@ -238,33 +238,33 @@ def test_promote_and_roll_back(
 
 
 def test_nothing_to_roll_back_to(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """Before the second release there is none to go back to."""
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
         rollback(settings)
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
         rollback(settings)
     assert store.release() == ReleasePointer("v1")
 
 
 def test_unknown_release(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """A version that was never published is told, and the pointer stays."""
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     with pytest.raises(CorruptArtefact, match="release v9 is not in"):
         promote(settings, "v9")
     assert store.release() == ReleasePointer("v1")
 
 
 def test_expired_release(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """A release whose lists have expired cannot serve again, by promotion or rollback, until it is published again."""
     for version in ("v1", "v2"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     store.redis.delete(*store.redis.scan_iter(f"{settings.namespace}:v1:*"))
     for ask in (lambda: promote(settings, "v1"), lambda: rollback(settings)):
         with pytest.raises(InvalidInput, match="release v1 is no longer whole in Redis"):
@@ -275,13 +275,13 @@ def test_expired_release(
 def test_a_release_that_serves_is_never_retired(
     release: Release,
     settings: Settings,
-    narrator: Narrator,
+    reporter: ProgressReporter,
     store: RedisStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not where its own second publication is refused, nor where an operator promotes it while it is being retired."""
     for version in ("v1", "v2"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     again = Path(settings.artefacts).parent / "v2"
 
     def refuses(*_: object) -> str:
@@ -290,7 +290,7 @@ def test_a_release_that_serves_is_never_retired(
     with monkeypatch.context() as patch:
         patch.setattr(parity, "check", refuses)
         with pytest.raises(ReleaseRefused):
-            publish(again / "bundle", again / "lists", settings, narrator)
+            publish(again / "bundle", again / "lists", settings, reporter)
     assert not store.is_retiring("v2")
     honest = RedisStore.retire
 
@@ -300,7 +300,7 @@ def test_a_release_that_serves_is_never_retired(
         return honest(self, version, ttl)
 
     monkeypatch.setattr(RedisStore, "retire", promoted_meanwhile)
-    publish(*release("v3"), settings, narrator)
+    publish(*release("v3"), settings, reporter)
     serving = store.release()
     assert serving.current == "v1"
     assert {
@@ -309,11 +309,11 @@ def test_a_release_that_serves_is_never_retired(
 
 
 def test_without_a_readable_pointer_nothing_is_retired(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """Nobody knows then what serves."""
     for version in ("v1", "v2"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     for value in (b"\xc1", None):
         store.redis.delete(store.keys.release()) if value is None else store.redis.set(
             store.keys.release(), value
@@ -325,10 +325,10 @@ def test_without_a_readable_pointer_nothing_is_retired(
 
 
 def test_a_batch_that_was_overtaken_writes_nothing(
-    release: Release, settings: Settings, narrator: Narrator, store: RedisStore
+    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """It is refused before its lists and records, as another release serves than when it read its data."""
-    publish(*release("v1"), settings, narrator)
+    publish(*release("v1"), settings, reporter)
     with pytest.raises(ReleaseRefused, match="v2"):
-        publish(*release("v2"), settings, narrator, replaces="v0")
+        publish(*release("v2"), settings, reporter, replaces="v0")
     assert store.popular("v2") is None

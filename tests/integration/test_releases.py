@@ -16,12 +16,12 @@ from rich.console import Console
 from shortlist.batch import release_admin
 from shortlist.batch.publish import promote, publish
 from shortlist.infra.local.runtime_api import LambdaService, http_event
-from shortlist.lambda_handler.answers import Asked, Filters
+from shortlist.lambda_handler.answers import Filters, RecommendationQuery
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
-from shortlist.lambda_handler.serving_release import Serving
+from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
@@ -33,13 +33,13 @@ USERS = [str(number) for number in range(2000)]
 
 
 @pytest.fixture
-def two(published, release, namespace, narrator, tmp_path) -> Settings:
+def two(published, release, namespace, reporter, tmp_path) -> Settings:
     """Settings under which v1 and then v2 have been published."""
     settings = replace(
         published.settings, namespace=namespace, artefacts=str(tmp_path / "artefacts")
     )
     for version in ("v1", "v2"):
-        publish(*release(version), settings, narrator)
+        publish(*release(version), settings, reporter)
     return settings
 
 
@@ -91,11 +91,13 @@ def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     )
     store = open_store(two.redis_url, two.namespace, 1000)
     metrics = Metrics()
-    serving = Serving(two, store, None, metrics, time.time)
+    serving = ServingRelease(two, store, None, metrics, time.time)
     recommender = Recommender(serving, store, None, LiveCache(store, 60), metrics)
     users = published.dataset.user_ids[:40]
     expected = [pointer().serving(user) for user in users]
-    assert [recommender.recommend(Asked(user, 3)).version for user in users] == expected
+    assert [
+        recommender.recommend(RecommendationQuery(user, 3)).version for user in users
+    ] == expected
     assert set(expected) == {"v1", "v2"}
     assert set(serving._items) == {"v1", "v2"}
     store.close()
@@ -149,9 +151,9 @@ def test_a_shadow_needs_users(two) -> None:
         release_admin.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
 
 
-def test_prune_keeps_the_newest_and_those_with_a_role(two, release, narrator, pointer) -> None:
+def test_prune_keeps_the_newest_and_those_with_a_role(two, release, reporter, pointer) -> None:
     """The serving one and the one before stay, however few are to be kept."""
-    publish(*release("v3"), two, narrator)
+    publish(*release("v3"), two, reporter)
     promote(two, "v1")
     assert pointer() == ReleasePointer("v1", "v3")
     assert release_admin.prune(two, 1, time.time()) == ["v2"]

@@ -18,12 +18,12 @@ from starlette.testclient import TestClient
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
-from shortlist.lambda_handler.request_log import tell_once
+from shortlist.lambda_handler.request_log import warn_once
 from shortlist.recsys.errors import StoreUnavailable
 
 ROOT = str(Path(__file__).parents[2])
 BROKEN = """
-from lambda_handler import handler as module
+from shortlist.lambda_handler import handler as module
 from shortlist.recsys.store.redis import RedisStore
 
 def raises(*_):
@@ -181,7 +181,7 @@ def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
 
 def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch, caplog) -> None:
     """Another one, as of the server itself, is still logged by the server."""
-    tell_once()
+    warn_once()
     told, other = RuntimeError("told"), RuntimeError("other")
     with monkeypatch.context() as patched:
         patched.setattr(

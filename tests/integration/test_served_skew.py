@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 from shortlist.batch.cli import main
 from shortlist.batch.served_skew import served_skew, tallies, who_asks
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, InBackground, Tallies
+from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, CounterBuffer, InBackground
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.sampler import MOST_WAITING, Sampler
+from shortlist.lambda_handler.sampler import MAX_WAITING, Sampler
 from shortlist.recsys.errors import CorruptArtefact, InvalidData, InvalidInput
 from shortlist.recsys.models import pipeline
 from shortlist.recsys.models.features import FEATURES, Candidates, ItemTable
@@ -34,15 +34,15 @@ def hash_of(store: RedisStore) -> Callable[[str], Hash]:
 
 
 @pytest.fixture
-def serve(own) -> Callable[..., Tallies]:
+def serve(own) -> Callable[..., CounterBuffer]:
     """Has live answers given to users, in a process that samples all of them, and sends its counts."""
     settings, store = own
 
-    def served(users: Iterable[str], share: float = 1.0, **more: object) -> Tallies:
+    def served(users: Iterable[str], share: float = 1.0, **more: object) -> CounterBuffer:
         metrics = Metrics()
-        counts = Tallies(CountLog(store), metrics, hand_over=lambda _send: None)
+        counts = CounterBuffer(CountLog(store), metrics, hand_over=lambda _send: None)
         sampler = Sampler(share, hash_of(store), np.random.default_rng(5))
-        counts.draw_from(sampler.take)
+        counts.add_source(sampler.take)
         live = BundleLive(settings, sampler=sampler)
         client = TestClient(create_app(settings, store, live, metrics=metrics, tallies=counts))
         for at, user in enumerate(users):
@@ -52,7 +52,7 @@ def serve(own) -> Callable[..., Tallies]:
                 ).status_code
                 == 200
             )
-            if at % MOST_WAITING == MOST_WAITING - 1:
+            if at % MAX_WAITING == MAX_WAITING - 1:
                 counts.send()
         counts.send()
         return counts
@@ -170,11 +170,11 @@ def test_no_more_rows_wait_than_the_most(own, published) -> None:
     sampler = Sampler(1.0, hash_of(own[1]))
     rows = np.zeros((4, len(FEATURES)), np.float32)
     trained = strata.split({name: np.arange(40.0) for name in FEATURES})
-    for _ in range(MOST_WAITING + 10):
+    for _ in range(MAX_WAITING + 10):
         sampler.offer("v1", trained, rows)
     sampler.offer("v1", trained, rows[:0])
     (fields,) = sampler.take().values()
-    assert sum(fields.values()) == MOST_WAITING * (len(FEATURES) - 1)
+    assert sum(fields.values()) == MAX_WAITING * (len(FEATURES) - 1)
     assert sampler.take() == {}
 
 
@@ -213,7 +213,7 @@ def failures(metrics: Metrics) -> str:
 def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None:
     """Nothing is raised, and the next sending has them."""
     metrics = Metrics()
-    counts = Tallies(CountLog(gone), metrics)
+    counts = CounterBuffer(CountLog(gone), metrics)
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0", 2)
     counts.send()
     assert failures(metrics).endswith(" 1")
@@ -230,7 +230,7 @@ def test_a_count_that_is_none_costs_itself(own, junk) -> None:
     key = own[1].keys.skew("v1")
     own[1].redis.hset(key, mapping={"a:0": junk, b"\xff:1": 7})
     metrics = Metrics()
-    counts = Tallies(CountLog(own[1]), metrics)
+    counts = CounterBuffer(CountLog(own[1]), metrics)
     for _ in range(2):
         counts.add(Hash(key, TTL), "a:0")
         counts.add(Hash(key, TTL), "b:0")
@@ -243,7 +243,7 @@ def test_a_count_that_is_none_costs_itself(own, junk) -> None:
 def test_a_key_that_is_no_hash_costs_itself(own) -> None:
     """As a field does."""
     own[1].redis.set(own[1].keys.skew("v1"), b"x")
-    counts = Tallies(CountLog(own[1]), Metrics())
+    counts = CounterBuffer(CountLog(own[1]), Metrics())
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
     counts.add(Hash(own[1].keys.skew("v2"), TTL), "a:0")
     for _ in range(2):
@@ -254,7 +254,7 @@ def test_a_key_that_is_no_hash_costs_itself(own) -> None:
 def test_counts_are_sent_after_the_first_answer_and_then_now_and_then(own) -> None:
     """Not before SECONDS have passed or ANSWERS were given."""
     now, sent = [0.0], []
-    counts = Tallies(
+    counts = CounterBuffer(
         CountLog(own[1]),
         Metrics(),
         clock=lambda: now[0],
@@ -262,19 +262,19 @@ def test_counts_are_sent_after_the_first_answer_and_then_now_and_then(own) -> No
     )
     for at in (0.0, 1.0, SECONDS - 1, SECONDS, SECONDS + 1):
         now[0] = at
-        counts.after_answer()
+        counts.maybe_flush()
     assert sent == [0.0, SECONDS]
     for _ in range(ANSWERS):
-        counts.after_answer()
+        counts.maybe_flush()
     assert sent == [0.0, SECONDS, SECONDS + 1]
 
 
 def test_another_thread_sends(own) -> None:
     """So that no answer waits for it."""
     hand_over = InBackground()
-    counts = Tallies(CountLog(own[1]), Metrics(), hand_over=hand_over)
+    counts = CounterBuffer(CountLog(own[1]), Metrics(), hand_over=hand_over)
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
-    counts.after_answer()
+    counts.maybe_flush()
     assert hand_over._pool is not None
     hand_over._pool.shutdown(wait=True)
     assert CountLog(own[1]).read(own[1].keys.skew("v1")) == {"a:0": 1}

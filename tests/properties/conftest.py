@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.batch import publish
-from shortlist.batch.progress import Narrator
+from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.store.redis import open_store
@@ -25,7 +25,9 @@ def api(published) -> Iterator[TestClient]:
     changed = replace(
         published.settings, namespace=own, admin_key=ADMIN_KEY, release_cache_seconds=60.0
     )
-    publish.publish(published.work / "bundle", published.work / "lists", changed, Narrator())
+    publish.publish(
+        published.work / "bundle", published.work / "lists", changed, ProgressReporter()
+    )
     store = open_store(changed.redis_url, changed.namespace, 2000)
     yield TestClient(create_app(changed, store, BundleLive(changed)), raise_server_exceptions=False)
     store.close()

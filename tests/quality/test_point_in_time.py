@@ -14,11 +14,11 @@ from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
-    fresh_cohort,
-    groups_of_fresh,
-    inner_past,
+    cold_start_label_groups,
+    held_out_cohort,
     item_table_of,
     label_cuts,
+    past_before_labels,
     ranker_inside,
     towers_of,
 )
@@ -95,13 +95,13 @@ def test_the_rankers_rows_do_not_know_their_labels(published) -> None:
 def test_the_fresh_cohort_is_unknown_to_the_model_that_ranks_it(published) -> None:
     """No event of theirs is in what that model learns from, and their groups know from one event up."""
     dataset = published.dataset
-    cohort = fresh_cohort(dataset.events, PARAMS)
-    inner = inner_past(dataset.events, "last-10pct", PARAMS)
+    cohort = held_out_cohort(dataset.events, PARAMS)
+    inner = past_before_labels(dataset.events, "last-10pct", PARAMS)
     assert 0 < len(cohort) < dataset.events.n_users / 4
     assert not np.isin(inner.user, cohort).any()
     with_events = np.unique(dataset.events.user)
     assert set(inner.user) == set(with_events) - set(cohort)
-    groups = groups_of_fresh(
+    groups = cold_start_label_groups(
         model_of(dataset, inner), dataset, dataset.events, "last-10pct", PARAMS
     )
     assert set(groups.users) <= set(cohort)
@@ -110,19 +110,19 @@ def test_the_fresh_cohort_is_unknown_to_the_model_that_ranks_it(published) -> No
     assert known.max() > 5
 
 
-def test_a_planted_leak_is_caught(published, narrator, monkeypatch) -> None:
+def test_a_planted_leak_is_caught(published, reporter, monkeypatch) -> None:
     """A feature that holds the future lifts the hold-out figure far beyond what the honest pipeline reaches."""
     dataset = published.dataset
     cut = cuts(dataset.events, "last-10pct")
     past, truth = before(dataset.events, cut), truth_after(dataset, cut)
     inner, outer = (
-        model_of(dataset, inner_past(past, "last-10pct", PARAMS)),
+        model_of(dataset, past_before_labels(past, "last-10pct", PARAMS)),
         model_of(dataset, past),
     )
 
     def figure(ranker_text: str) -> float:
         model = assemble(outer.towers, outer.table, PARAMS, Ranker(ranker_text))
-        report = compare(model, past, truth, dataset.catalogue, "last-10pct", narrator)
+        report = compare(model, past, truth, dataset.catalogue, "last-10pct", reporter)
         return report["methods"]["two_stage"]["ndcg@10"]["value"]
 
     honest = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)

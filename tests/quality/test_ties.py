@@ -56,10 +56,10 @@ def with_taste() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "rating"], orient="row")
 
 
-def report_of(frame: pl.DataFrame, path: Path, narrator, protocol="last-10pct") -> dict[str, Any]:
+def report_of(frame: pl.DataFrame, path: Path, reporter, protocol="last-10pct") -> dict[str, Any]:
     """All that `shortlist evaluate` finds, but for the time that it took."""
     frame.write_parquet(path)
-    report = offline_evaluation.run(data.load(str(path)).dataset, protocol, PARAMS, narrator)
+    report = offline_evaluation.run(data.load(str(path)).dataset, protocol, PARAMS, reporter)
     write_json(report, path.with_suffix(".json"))
     written = json.loads(path.with_suffix(".json").read_text())
     return {name: section for name, section in written.items() if name not in MEASURED}
@@ -70,13 +70,13 @@ def ndcg(report: dict[str, Any], method: str) -> float:
 
 
 @pytest.mark.parametrize("times", ["one time", "days", "one time, with repeats"])
-def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, narrator) -> None:
+def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, reporter) -> None:
     """Rows sorted by item, and shuffled: the same report, in which nothing is better than chance."""
     frame = at_random(times)
     by_item = frame.sort("user_id", "timestamp", "item_id", "rating")
-    report = report_of(by_item, tmp_path / "sorted.parquet", narrator)
+    report = report_of(by_item, tmp_path / "sorted.parquet", reporter)
     shuffled = report_of(
-        frame.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / "shuffled.parquet", narrator
+        frame.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / "shuffled.parquet", reporter
     )
     assert report == shuffled
     chance = (
@@ -89,11 +89,11 @@ def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, narrator) -> N
     assert report["ties"]["drawn_holdouts"] == (0 if times == "days" else N_USERS)
 
 
-def test_taste_in_dates_of_a_day_is_found_from_either_file(tmp_path, narrator) -> None:
+def test_taste_in_dates_of_a_day_is_found_from_either_file(tmp_path, reporter) -> None:
     """With dates of a day and a real taste the retriever is far better than chance, by the same figure."""
     frame = with_taste()
     reports = [
-        report_of(order, tmp_path / f"{n}.parquet", narrator, "leave-one-out")
+        report_of(order, tmp_path / f"{n}.parquet", reporter, "leave-one-out")
         for n, order in enumerate(
             (frame.reverse(), frame.sample(fraction=1.0, shuffle=True, seed=2))
         )

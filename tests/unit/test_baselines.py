@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.recsys.errors import BrokenMethod, InvalidSettings
+from shortlist.recsys.errors import InvalidRecommendations, InvalidSettings
 from shortlist.recsys.evaluation import baselines
 from shortlist.recsys.models import regression
 from shortlist.recsys.models.interactions import MISSING, Events, Recommend, UserStates, states_at
@@ -187,7 +187,7 @@ def test_top_k_pads_and_leaves_the_scores_as_they_were() -> None:
 
 def test_top_k_refuses_a_score_that_is_not_a_number() -> None:
     """NaN has no place in an order."""
-    with pytest.raises(BrokenMethod, match="item row 1 for the user at 0 is NaN"):
+    with pytest.raises(InvalidRecommendations, match="item row 1 for the user at 0 is NaN"):
         baselines.top_k_unseen(np.array([[1, np.nan]], np.float32), states_of([[]]), 1)
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.circuit import (
-    MOST_FAILURES,
-    MOST_TIMEOUTS,
+    MAX_FAILURES,
+    MAX_TIMEOUTS,
     WINDOW_SECONDS,
+    CallPolicy,
     CircuitBreaker,
-    Guard,
 )
 
 
@@ -48,7 +48,7 @@ def elsewhere(circuit: CircuitBreaker) -> float:
 
 
 def opened(circuit: CircuitBreaker) -> CircuitBreaker:
-    for _ in range(MOST_FAILURES):
+    for _ in range(MAX_FAILURES):
         circuit.failed()
     return circuit
 
@@ -64,7 +64,7 @@ def test_single_failures_leave_it_closed(circuit) -> None:
 
 def test_failures_in_a_row_open_it(circuit) -> None:
     """For the rest that was given, and for every thread."""
-    for _ in range(MOST_FAILURES - 1):
+    for _ in range(MAX_FAILURES - 1):
         circuit.failed()
     assert circuit.wait() == 0.0
     circuit.failed()
@@ -73,15 +73,15 @@ def test_failures_in_a_row_open_it(circuit) -> None:
 
 def test_waits_in_vain_open_it_sooner(circuit) -> None:
     """Since each costs a timeout."""
-    assert MOST_TIMEOUTS < MOST_FAILURES
-    for _ in range(MOST_TIMEOUTS):
+    assert MAX_TIMEOUTS < MAX_FAILURES
+    for _ in range(MAX_TIMEOUTS):
         circuit.failed(timed_out=True)
     assert circuit.wait() == 2.0
 
 
 def test_failures_far_apart_are_not_in_a_row(circuit, clock) -> None:
     """An hour-old one says nothing of now."""
-    for _ in range(3 * MOST_FAILURES):
+    for _ in range(3 * MAX_FAILURES):
         circuit.failed()
         clock.now += WINDOW_SECONDS + 1
         assert circuit.wait() == 0.0
@@ -122,7 +122,7 @@ def test_without_a_rest_nobody_waits(clock) -> None:
 def test_what_the_requests_end_cut_off_says_nothing_of_redis() -> None:
     """A request that came with no time to spare does not close Redis to the others."""
     left = 0.0
-    guard = Guard(2.0, lambda: left)
+    guard = CallPolicy(2.0, lambda: left)
     for _ in range(10):
         guard.failed(timed_out=True)
     left = math.inf
@@ -132,9 +132,9 @@ def test_what_the_requests_end_cut_off_says_nothing_of_redis() -> None:
 def test_an_allowance_is_what_is_left() -> None:
     """Of the command's own time and of the request's, and none while the circuit is open."""
     left = 0.3
-    guard = Guard(2.0, lambda: left)
+    guard = CallPolicy(2.0, lambda: left)
     assert (guard.allowance(0.1), guard.allowance(0.5)) == (0.1, 0.3)
-    for _ in range(MOST_TIMEOUTS):
+    for _ in range(MAX_TIMEOUTS):
         guard.failed(timed_out=True)
     assert guard.allowance(0.1) == 0.0
     with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):

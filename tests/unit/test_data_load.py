@@ -405,7 +405,7 @@ def test_of_too_many_categories_the_commonest_are_learnt_from(
     paths = (written(tmp_path, "i.parquet", source), written(tmp_path, "items.parquet", items))
     whole = load(*paths)
     assert (whole.dataset.catalogue.category_names, whole.notes) == (("a", "b", "c", "d"), ())
-    monkeypatch.setattr(loading, "MOST_CELLS", 3 * 3 + 2)
+    monkeypatch.setattr(loading, "MAX_CELLS", 3 * 3 + 2)
     loaded = load(*paths)
     catalogue = loaded.dataset.catalogue
     assert (catalogue.category_names, catalogue.categories) == (
@@ -417,7 +417,7 @@ def test_of_too_many_categories_the_commonest_are_learnt_from(
     assert loaded.notes == (
         f"items: 4 categories of 3 items are too many, the commonest 3 are taken: {others}",
     )
-    monkeypatch.setattr(loading, "MOST_CELLS", 2)
+    monkeypatch.setattr(loading, "MAX_CELLS", 2)
     assert load(*paths).dataset.catalogue.membership.shape == (3, 0)
 
 

@@ -77,7 +77,7 @@ def test_an_explored_list_is_sorted_and_starts_like_a_shorter_one(setting) -> No
 def test_a_fold_explores_as_its_settings_say(published) -> None:
     """The report's model explores like the released one: what is measured is what is served."""
     from shortlist.batch.job import Job
-    from shortlist.batch.progress import Narrator
+    from shortlist.batch.progress import ProgressReporter
 
     job = Job(
         "",
@@ -85,6 +85,6 @@ def test_a_fold_explores_as_its_settings_say(published) -> None:
         None,
         published.work,
         replace(published.settings, exploration_share=0.07),
-        Narrator(),
+        ProgressReporter(),
     )
     assert load_fold(job, 1).exploration_share == 0.07

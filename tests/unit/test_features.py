@@ -127,4 +127,4 @@ def test_the_largest_weight_overflows_nothing(weight) -> None:
         states, Candidates(np.array([[3, 4]], np.int32), np.zeros((1, 2), np.float32)), table
     )
     assert np.isfinite(rows).all()
-    assert abs(column("history_weight", rows)[0]) == pytest.approx(module.MOST_DEVIATIONS, rel=0.8)
+    assert abs(column("history_weight", rows)[0]) == pytest.approx(module.MAX_DEVIATIONS, rel=0.8)

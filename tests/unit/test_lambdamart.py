@@ -69,7 +69,7 @@ def test_where_validation_shows_no_gain_there_is_no_ranker() -> None:
     assert ranker.note.endswith("shows no gain: lists come in the retriever's order")
 
 
-@pytest.mark.parametrize("n_users", [0, 1, lambdamart.FEWEST_JUDGED - 1])
+@pytest.mark.parametrize("n_users", [0, 1, lambdamart.MIN_VALIDATION_USERS - 1])
 def test_too_few_users_cannot_show_a_gain(n_users) -> None:
     """However well the ranker would do."""
     groups = groups_of(n_users, 4, "next_1")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from shortlist.recsys.errors import BrokenMethod
+from shortlist.recsys.errors import InvalidRecommendations
 from shortlist.recsys.evaluation import ranking_metrics
 from shortlist.recsys.evaluation.ranking_metrics import ItemFacts, facts_of
 from shortlist.recsys.evaluation.truth import Truth, truth_of
@@ -251,8 +251,8 @@ FAULTY = {
 def test_a_list_that_breaks_its_promise_is_refused(fault: str) -> None:
     """The error names the fault, the method and the user, so that the method can be mended."""
     items, scores = (np.array(a) for a in FAULTY[fault])
-    with pytest.raises(BrokenMethod, match=f"method 'mine' gave user row 100 .*{fault}"):
-        ranking_metrics.assert_honest_lists(
+    with pytest.raises(InvalidRecommendations, match=f"method 'mine' gave user row 100 .*{fault}"):
+        ranking_metrics.check_recommendations(
             "mine", items.astype(np.int32), scores.astype(np.float32), truth([[1]], [[5]]), N_ITEMS
         )
 
@@ -263,8 +263,8 @@ def test_a_list_of_another_shape_is_refused() -> None:
         (np.zeros((1, 2)), np.zeros((1, 3))),
         (np.zeros((2, 2)), np.zeros((2, 2))),
     ):
-        with pytest.raises(BrokenMethod, match="must be"):
-            ranking_metrics.assert_honest_lists(
+        with pytest.raises(InvalidRecommendations, match="must be"):
+            ranking_metrics.check_recommendations(
                 "mine",
                 items.astype(np.int32),
                 scores.astype(np.float32),
@@ -277,4 +277,4 @@ def test_an_honest_list_passes() -> None:
     """Equal scores and padding at the end are no faults."""
     items = np.array([[2, 3, MISSING, MISSING]], np.int32)
     scores = np.array([[1, 1, -np.inf, -np.inf]], np.float32)
-    ranking_metrics.assert_honest_lists("mine", items, scores, truth([[1]], [[5]]), N_ITEMS)
+    ranking_metrics.check_recommendations("mine", items, scores, truth([[1]], [[5]]), N_ITEMS)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from shortlist.recsys.errors import BrokenMethod, InvalidInput
+from shortlist.recsys.errors import InvalidInput, InvalidRecommendations
 from shortlist.recsys.evaluation import report, resources
 from shortlist.recsys.evaluation.ranking_metrics import ItemFacts
 from shortlist.recsys.evaluation.truth import Truth
@@ -231,7 +231,8 @@ def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
 def test_a_method_that_recommends_a_seen_item_stops_the_evaluation() -> None:
     """The figures of such a method would be lies."""
     with pytest.raises(
-        BrokenMethod, match="method 'm' gave user row 0 an item that the user has already seen"
+        InvalidRecommendations,
+        match="method 'm' gave user row 0 an item that the user has already seen",
     ):
         evaluated({"m": always(0, N_ITEMS - 1)}, truth_with([[1]]))
 

@@ -98,7 +98,7 @@ def test_what_is_no_time(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.HEAVIEST, values.HEAVIEST)]
+    ("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.MAX_WEIGHT, values.MAX_WEIGHT)]
 )
 def test_weights(value: object, read: float) -> None:
     """From zero to the largest 32-bit float."""
