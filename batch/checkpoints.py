@@ -67,7 +67,7 @@ class Checkpoints:
 def _files(work: Path) -> list[str]:
     """The finished files of the work directory, marks last; drafts are left out."""
     files = (path.relative_to(work) for path in work.rglob("*") if path.is_file())
-    kept = [path for path in files if not path.name.startswith(".") and path.suffix != ".draft"]
+    kept = [path for path in files if not path.name.startswith(".")]
     return sorted((path.as_posix() for path in kept), key=_marks_last)
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.training.fit import FitParams
 from shortlist.recsys.training.lambdamart import RankerParams
@@ -76,10 +77,7 @@ def write(path: Path, towers: Mapping[str, Any], ranker: Mapping[str, Any], comm
                 f"[{name}]",
                 *(f"{key} = {json.dumps(value)}" for key, value in sorted(section.items())),
             ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 def _changed(params: Params, told: object, where: str) -> Params:

@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 
 from shortlist.batch import dataset_file
+from shortlist.recsys.atomic_file import remove_drafts, replacing
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
@@ -80,6 +81,7 @@ def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
     for stale in directory.glob("*.msgpack"):
         if not stale.name.startswith(f"{version}-"):
             stale.unlink()
+    remove_drafts(directory)
     shards = (
         range(start, min(start + SHARD_USERS, n_users)) for start in range(0, n_users, SHARD_USERS)
     )
@@ -91,13 +93,11 @@ def write_shard(
 ) -> None:
     """Writes the lists of these user rows, whole or not at all."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         for start in range(users.start, users.stop, CHUNK):
             _write_users(
                 file, bundle, dataset, range(start, min(start + CHUNK, users.stop)), length
             )
-    draft.rename(path)
 
 
 def _shard_path(directory: Path, version: str, users: range) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shortlist.lambda_handler.answers import Filters, LivePath, NothingToServe, Ranked
 from shortlist.lambda_handler.metrics import Metrics
+from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import BrokenRelease, CorruptArtefact, ShortlistError, StoreUnavailable
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.records import (
@@ -92,11 +93,8 @@ class ServingRelease:
             raise NothingToServe(f"the release pointer cannot be read: {error}") from error
 
     def _remember(self, pointer: ReleasePointer) -> None:
-        draft = self._memory().with_suffix(".draft")
         try:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(pack_pointer(pointer))
-            draft.replace(self._memory())
+            write_atomically(self._memory(), pack_pointer(pointer))
         except OSError:
             self._metrics.count(
                 "shortlist_degraded_total", kind="UnwritableMemory"

@@ -8,15 +8,14 @@ is given, are numbered by id: ids of digits only by their number, then the other
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import polars as pl
 
 from shortlist.recsys import values
+from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.input_schema import (
     EVENTS,
@@ -311,14 +310,11 @@ def write_rejects(checks: Sequence[Checked], path: Path) -> None:
     Raises:
         InvalidData: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{uuid4().hex}")
+    rejected = pl.concat([c.rejected for c in checks]).sort("table", "source", "row")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pl.concat([c.rejected for c in checks]).sort("table", "source", "row").write_parquet(part)
-        part.replace(path)
+        with replacing(path) as draft:
+            rejected.write_parquet(draft)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise InvalidData(
             f"cannot write the rejected rows to {str(path)!r} ({error}): give a writable path"
         ) from error

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from shortlist.recsys.evaluation.report import Report, write_whole
+from shortlist.recsys.atomic_file import write_atomically
+from shortlist.recsys.evaluation.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ class Dots(NamedTuple):
 
 def write_page(report: Report, path: Path) -> None:
     """Write the report's page whole or not at all."""
-    write_whole(render(report), path)
+    write_atomically(path, render(report))
 
 
 def render(report: Report) -> str:

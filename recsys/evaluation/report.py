@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.evaluation.bootstrap import (
     N_RESAMPLES,
@@ -168,25 +167,8 @@ def table(report: Report) -> Table:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report whole or not at all; a figure that is not a number is written as null."""
-    write_whole(
-        json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path
-    )
-
-
-def write_whole(text: str, path: Path) -> None:
-    """Write the text so that at no moment a part of it stands at `path`; its directory is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text + "\n")
 
 
 def _assert_usable(k: int, facts: ItemFacts, category_names: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     CorruptArtefact,
@@ -168,9 +169,7 @@ def build_manifest(directory: Path, **fields: object) -> dict[str, Any]:
         **fields,
         "files": {p.name: {"size": p.stat().st_size, "sha256": sha256_of(p)} for p in files},
     }
-    draft = directory / f".{MANIFEST}"
-    draft.write_text(json.dumps(manifest, indent=2))
-    draft.replace(directory / MANIFEST)
+    write_atomically(directory / MANIFEST, json.dumps(manifest, indent=2))
     return manifest
 
 
@@ -369,18 +368,13 @@ class DirectoryArtefacts:
             ) from error
 
     def write_note(self, name: str, body: bytes) -> None:
-        """See `Artefacts`: written beside its place, then renamed."""
-        draft = self._draft()
+        """See `Artefacts`."""
         try:
-            (draft / name).write_bytes(body)
-            (self._root / NOTES).mkdir(exist_ok=True)
-            (draft / name).rename(self._root / NOTES / _plain(name))
+            write_atomically(self._root / NOTES / _plain(name), body)
         except OSError as error:
             raise ArtefactsUnavailable(
                 f"{self._root / NOTES} cannot be written ({error}): mend it"
             ) from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 class S3Artefacts:

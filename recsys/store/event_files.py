@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import glob
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from shortlist.recsys.atomic_file import remove_drafts, write_atomically
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.store import s3
 
@@ -83,8 +83,7 @@ class DirectoryEventFiles:
             self._directory.mkdir(parents=True, exist_ok=True)
             with (self._directory / ".lock").open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for draft in self._directory.glob(".*.draft"):
-                    draft.unlink()
+                remove_drafts(self._directory)
                 yield
         except BlockingIOError as error:
             raise InvalidInput(
@@ -108,18 +107,8 @@ class DirectoryEventFiles:
         return (self._directory / name).read_bytes()
 
     def write(self, name: str, body: bytes) -> None:
-        """See `EventFiles`: the bytes of a draft are made durable, then its name."""
-        draft = self._directory / f".{name}.draft"
-        with draft.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(self._directory / name)
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        """See `EventFiles`: the bytes are made durable before their name."""
+        write_atomically(self._directory / name, body)
 
     def remove(self, name: str) -> None:
         """See `EventFiles`."""

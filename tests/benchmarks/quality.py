@@ -20,9 +20,10 @@ import numpy as np
 from shortlist.batch import offline_evaluation
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys import data
+from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.evaluation.page import strongest_baseline
-from shortlist.recsys.evaluation.report import table, write_whole
+from shortlist.recsys.evaluation.report import table
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.training.fit import FitParams
 
@@ -91,7 +92,7 @@ def main() -> None:
     """Evaluates every world and writes the report."""
     sets = {name: made(size) for name, size in WORLDS.items()} | {"MovieLens 100K, bare": bare()}
     rows = [row_of(name, dataset) for name, dataset in sets.items()]
-    write_whole(json.dumps(rows, indent=2) + "\n", REPORT)
+    write_atomically(REPORT, json.dumps(rows, indent=2) + "\n")
     for row in rows:
         ours, theirs = row["ndcg@10"]["two_stage"]["value"], row["ndcg@10"][row["rival"]]["value"]
         ProgressReporter().say(

@@ -44,7 +44,7 @@ from shortlist.recsys.store.redis import open_store
 
 url, namespace, address, where, after = sys.argv[1:]
 files = open_event_files(address)
-owners = {"take": EventLog, "acknowledge": EventLog, "write": type(files), "fsync": os, "rename": Path, "_forget": module}
+owners = {"take": EventLog, "acknowledge": EventLog, "write": type(files), "fsync": os, "replace": Path, "_forget": module}
 owner = owners[where]
 inner = getattr(owner, where)
 
@@ -66,7 +66,7 @@ BAD = {
     "recommendation_id": EventRecord("b", "1", "1", 5, None, "r" * 257),
 }
 STEPS = {
-    "directory": ("take", "write", "fsync", "rename", "acknowledge", "_forget"),
+    "directory": ("take", "write", "fsync", "replace", "acknowledge", "_forget"),
     "s3": ("take", "write", "acknowledge", "_forget"),
 }
 KILLS = [

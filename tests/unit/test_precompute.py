@@ -103,14 +103,14 @@ def test_resumed(bundle: Bundle, published, tmp_path: Path, small_shards: None) 
     write_shards(bundle, published.dataset, tmp_path, LENGTH, Progress())
     shards = sorted(tmp_path.glob("*.msgpack"))
     whole = [shard.read_bytes() for shard in shards]
-    shards[1].rename(shards[1].with_suffix(".draft"))
+    shards[1].rename(shards[1].with_name(f".{shards[1].name}.0.draft"))
     kept = [shard.stat().st_mtime_ns for shard in (shards[0], shards[2])]
     progress = Progress()
     write_shards(bundle, published.dataset, tmp_path, LENGTH, progress)
     assert len(progress.shares) == 1
     assert [shard.stat().st_mtime_ns for shard in (shards[0], shards[2])] == kept
     assert [shard.read_bytes() for shard in shards] == whole
-    assert list(tmp_path.glob("*.draft")) == []
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_interrupted_shard(
