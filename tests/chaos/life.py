@@ -537,10 +537,13 @@ class Life:
             self._everybody_is_served()
 
     def _answered(self, user: str) -> Reply | None:
-        """An answer; a busy machine may be late now and then, and that is refused, but not again and again."""
+        """An answer; a busy machine may be late now and then, and says so, but not every time."""
         for _ in range(TRIES):
             reply = self._recommended(user)
-            if reply is None or reply.status not in invariants.REFUSALS:
+            if reply is None:
+                break
+            late = reply.status in invariants.REFUSALS or reply.body.get("degraded")
+            if not late:
                 break
         return reply
 
