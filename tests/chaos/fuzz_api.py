@@ -12,10 +12,10 @@ from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
+from tests.aws_events import EVENT_BUILDERS
 from tests.chaos import invariants, nasty
 from tests.chaos.caller import Caller, Reply, with_headers
 from tests.chaos.service import ADMIN_KEY, Site
-from tests.ways_in import WAYS
 
 CLIENT_ERROR = 400
 WILD = (0.0, 0.02, 0.1, 0.4)
@@ -98,7 +98,7 @@ class ApiFuzz:
         self, method: str, target: bytes, body: bytes, headers: dict[str, str], rng: random.Random
     ) -> Reply:
         """By a server, or by one of the ways into a Lambda."""
-        way = rng.choice((None, None, None, *WAYS.values()))
+        way = rng.choice((None, None, None, *EVENT_BUILDERS.values()))
         if way is None:
             return self._process.served(method, target, body, headers, SECONDS)
         event = way(method, target.decode("utf-8", "replace"))

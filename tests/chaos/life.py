@@ -17,12 +17,12 @@ from urllib.parse import quote
 import polars as pl
 
 from shortlist.recsys.errors import ShortlistError
+from tests.aws_events import EVENT_BUILDERS, http_api
 from tests.chaos import invariants, nights
 from tests.chaos.caller import Overdue, Reply, with_headers
 from tests.chaos.faults import HARMS
 from tests.chaos.ledger import Ledger, Sent
 from tests.chaos.service import ADMIN_KEY, REQUEST_SECONDS, SERVER, Site
-from tests.ways_in import WAYS, http_api
 
 STEPS = 24
 PROCESSES = 2
@@ -107,7 +107,7 @@ class Life:
                 raw = b"" if body is None else json.dumps(body).encode()
                 reply = process.served(method, target, raw, headers, REQUEST_SECONDS)
             else:
-                event = self.rng.choice(list(WAYS.values()))(method, target, body)
+                event = self.rng.choice(list(EVENT_BUILDERS.values()))(method, target, body)
                 reply = process.invoked(with_headers(event, headers), LAMBDA_SECONDS)
         except Overdue as error:
             self._violation(f"{method} {target}: {error}")

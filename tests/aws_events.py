@@ -139,7 +139,7 @@ def load_balancer_many(method: str, target: str, body: object = None) -> Event:
     }
 
 
-WAYS: dict[str, Callable[..., Event]] = {
+EVENT_BUILDERS: dict[str, Callable[..., Event]] = {
     "http-api": http_api,
     "http-api-1": http_api_1,
     "rest-api": rest_api,

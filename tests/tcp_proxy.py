@@ -18,7 +18,7 @@ AT_ONCE = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing resets the connection."""
 
 
-class Wire:
+class TcpProxy:
     """Passes on what comes to `place`, to wherever `target` is when a connection is opened."""
 
     def __init__(self, target: Place, path: Path | None = None) -> None:
