@@ -1,4 +1,9 @@
-"""A loopback wire to a server, which a test points elsewhere, cuts, slows or silences: it plays a name and a network."""
+"""Proxies a server over loopback and harms its connections, for tests of a bad network.
+
+`with TcpProxy(address) as proxy:` listens at `proxy.url`. A test sets `target`, `delay`, `drip`,
+`silent` or `resets` at any moment, ends all connections with `cut()`, and undoes it all with
+`recover()`. `free_port()` gives a port that nothing listens on.
+"""
 
 from __future__ import annotations
 
@@ -11,42 +16,45 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-Place = tuple[str, int] | str
-"""An address of TCP, or the path of a unix socket."""
+Address = tuple[str, int] | str
+"""Host and port, or the path of a Unix socket."""
 
-AT_ONCE = struct.pack("ii", 1, 0)
-"""For SO_LINGER: closing resets the connection."""
+NO_LINGER = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing the socket sends RST instead of FIN."""
+
+CHUNK_BYTES = 65_536
 
 
 class TcpProxy:
-    """Passes on what comes to `place`, to wherever `target` is when a connection is opened."""
+    """Forwards each new connection to where `target` points at that moment."""
 
-    def __init__(self, target: Place, path: Path | None = None) -> None:
-        """path: a unix socket to listen on, instead of a port of 127.0.0.1."""
+    def __init__(self, target: Address, path: Path | None = None) -> None:
+        """path: a Unix socket to listen on, instead of a port of 127.0.0.1."""
         self.target = target
         self.resets = 0.0
-        """Share of what clients send at which their connection is reset instead."""
+        """Probability that a connection is reset when its client sends something."""
+        self.delay = 0.0
+        """Seconds before each piece of a reply."""
         self.drip: float | None = None
         """Seconds between any two bytes of a reply; None passes replies on whole."""
         self.silent = False
-        """Whether replies are kept back."""
+        """Whether replies are dropped."""
         self.opened = 0
-        """Connections so far."""
-        self._chance = random.Random(17)  # noqa: S311 - which packet is lost is no secret
+        """Number of connections so far."""
+        self._rng = random.Random(17)  # noqa: S311 - which packet is lost is no secret
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._ends: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
         self._listener = _listen(path)
-        self.place: Place = self._listener.getsockname()
+        self.place: Address = self._listener.getsockname()
 
     @property
     def url(self) -> str:
-        """A plain Redis URL of this end."""
-        return (
-            f"unix://{self.place}"
-            if isinstance(self.place, str)
-            else f"redis://{self.place[0]}:{self.place[1]}"
-        )
+        """A plain Redis URL of this proxy."""
+        if isinstance(self.place, str):
+            return f"unix://{self.place}"
+        host, port = self.place
+        return f"redis://{host}:{port}"
 
     def __enter__(self) -> Self:
         self._run(self._accept)
@@ -66,9 +74,14 @@ class TcpProxy:
             thread.join()
 
     def cut(self) -> None:
-        """Ends all connections that there are."""
-        for end in self._ends:
-            _close(end)
+        """Closes all open connections."""
+        for each in self._sockets:
+            _close(each)
+
+    def recover(self) -> None:
+        """Ends every fault; clients have to connect again."""
+        self.resets, self.delay, self.drip, self.silent = 0.0, 0.0, None, False
+        self.cut()
 
     def _run(self, work: object, *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
@@ -83,34 +96,42 @@ class TcpProxy:
                 return
             self.opened += 1
             try:
-                server = _connected(self.target)
+                server = _connect(self.target)
             except OSError:
                 client.close()
                 continue
-            self._ends += [client, server]
-            self._run(self._forth, client, server)
-            self._run(self._back, server, client)
+            self._sockets += [client, server]
+            self._run(self._forward_requests, client, server)
+            self._run(self._forward_replies, server, client)
 
-    def _forth(self, client: socket.socket, server: socket.socket) -> None:
-        while sent := _received(client):
-            if self.resets and self._chance.random() < self.resets:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    def _forward_requests(self, client: socket.socket, server: socket.socket) -> None:
+        while data := _receive(client):
+            if self.resets and self._rng.random() < self.resets:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
                 client.close()
                 break
-            _send(server, sent)
+            _send(server, data)
         _close(server)
 
-    def _back(self, server: socket.socket, client: socket.socket) -> None:
-        while replied := _received(server):
+    def _forward_replies(self, server: socket.socket, client: socket.socket) -> None:
+        while data := _receive(server):
             if self.silent:
                 continue
-            step = len(replied) if self.drip is None else 1
-            for at in range(0, len(replied), step):
-                if self.drip is not None and self._ended.wait(self.drip):
-                    break
-                if not _send(client, replied[at : at + step]):
-                    break
+            if self.delay and self._ended.wait(self.delay):
+                break
+            if not self._deliver(client, data):
+                break
         _close(client)
+
+    def _deliver(self, client: socket.socket, data: bytes) -> bool:
+        """Sends a piece of a reply, byte by byte where it drips; False where the client is gone."""
+        step = len(data) if self.drip is None else 1
+        for start in range(0, len(data), step):
+            if self.drip is not None and self._ended.wait(self.drip):
+                return False
+            if not _send(client, data[start : start + step]):
+                return False
+        return True
 
 
 def _listen(path: Path | None) -> socket.socket:
@@ -122,36 +143,38 @@ def _listen(path: Path | None) -> socket.socket:
     return listener
 
 
-def _connected(place: Place) -> socket.socket:
-    if isinstance(place, str):
+def _connect(address: Address) -> socket.socket:
+    if isinstance(address, str):
         connected = socket.socket(socket.AF_UNIX)
-        connected.connect(place)
+        connected.connect(address)
         return connected
-    return socket.create_connection(place)
+    return socket.create_connection(address)
 
 
-def _received(end: socket.socket) -> bytes:
+def _receive(connected: socket.socket) -> bytes:
+    """The next bytes; none where the connection has ended, whichever way."""
     try:
-        return end.recv(65_536)
+        return connected.recv(CHUNK_BYTES)
     except OSError:
         return b""
 
 
-def _send(end: socket.socket, data: bytes) -> bool:
+def _send(connected: socket.socket, data: bytes) -> bool:
     try:
-        end.sendall(data)
+        connected.sendall(data)
     except OSError:
         return False
     return True
 
 
-def _close(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # closed by the other side
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
+def _close(connected: socket.socket) -> None:
+    # `shutdown` first: closing alone does not wake the thread that waits in `recv`.
+    with contextlib.suppress(OSError):  # the other side may have closed it
+        connected.shutdown(socket.SHUT_RDWR)
+    connected.close()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

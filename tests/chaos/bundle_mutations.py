@@ -206,7 +206,7 @@ def set_in_tree(body: bytes, rng: random.Random) -> bytes:
     return head + b"\n" + b"".join(parts) + end + tail
 
 
-OWN: dict[str, Callable[[bytes, random.Random], bytes]] = {
+FILE_MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "towers.npz": set_values,
     "items.npz": set_values,
     "ranker.txt": set_in_tree,
@@ -266,7 +266,11 @@ def mutate(directory: Path, seed: str) -> Case:
     if name == "manifest.json" and rng.random() < 0.8:
         path.write_text(json.dumps(mutate_manifest(manifest, rng)))
         return Case(seed, name, "mutate_manifest")
-    how = OWN[name] if name in OWN and rng.random() < 0.6 else rng.choice(MUTATIONS)
+    how = (
+        FILE_MUTATIONS[name]
+        if name in FILE_MUTATIONS and rng.random() < 0.6
+        else rng.choice(MUTATIONS)
+    )
     body = (directory / name).read_bytes()
     for _ in range(rng.choice((1, 1, 1, 3))):
         body = how(body, rng)
@@ -284,13 +288,13 @@ def attempt(directory: Path) -> str:
     from shortlist.recsys.errors import BrokenRelease
 
     try:
-        served = _served(directory)
+        is_sound = _answers_soundly(directory)
     except BrokenRelease:
         return "refused"
-    return "answered" if served else "an unsound answer"
+    return "answered" if is_sound else "an unsound answer"
 
 
-def _served(directory: Path) -> bool:
+def _answers_soundly(directory: Path) -> bool:
     """Whether known, fresh and explained answers are lists of different items with finite, falling scores."""
     from dataclasses import replace
 

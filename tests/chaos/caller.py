@@ -90,7 +90,7 @@ class Caller:
         self._loop.close()
         self._closed()
 
-    def served(
+    def request_http(
         self,
         method: str,
         target: str | bytes,
@@ -112,8 +112,8 @@ class Caller:
             limit,
         )
 
-    def invoked(self, event: dict[str, Any], seconds: float) -> Reply:
-        """As Lambda would, with so many seconds until the function is ended. Raises as `served`."""
+    def invoke_lambda(self, event: dict[str, Any], seconds: float) -> Reply:
+        """As Lambda would, with so many seconds until the function is ended. Raises as `request_http`."""
         return self._ended(self._pool.submit(self._invoke, event, seconds), seconds)
 
     def _invoke(self, event: dict[str, Any], seconds: float) -> Reply:

@@ -30,8 +30,8 @@ from tests.chaos.fuzz_commands import CommandFuzz
 from tests.chaos.fuzz_settings import SettingsFuzz
 from tests.chaos.fuzz_store import StoreFuzz
 from tests.chaos.fuzz_tables import TableFuzz
-from tests.chaos.life import STEPS, Life
-from tests.chaos.service import Ground, Site, ground, site
+from tests.chaos.scenario import STEPS, Scenario
+from tests.chaos.service import Backends, Service, backends, service
 
 
 class Fuzzer(Protocol):
@@ -82,15 +82,15 @@ class Task:
         return cls(kind, seed, start, count)
 
 
-def run(task: Task, ground: Ground) -> Outcome:
+def run(task: Task, backends: Backends) -> Outcome:
     """Runs a task's cases."""
     outcome = Outcome(task.kind)
     with ExitStack() as stack:
         if task.kind == "faults":
-            return _lives(task, ground, outcome)
+            return _run_scenarios(task, backends, outcome)
         if task.kind == "bundles":
-            return _bundles(task, ground, outcome)
-        fuzzer = stack.enter_context(FUZZERS[task.kind](ground, f"{task.seed}-{task.start}"))
+            return _run_bundles(task, backends, outcome)
+        fuzzer = stack.enter_context(FUZZERS[task.kind](backends, f"{task.seed}-{task.start}"))
         for at in range(task.start, task.start + task.count):
             wrong = fuzzer.case(random.Random(f"{task.kind} {task.seed} {at}"))
             outcome.cases += 1
@@ -102,36 +102,40 @@ def run(task: Task, ground: Ground) -> Outcome:
     return outcome
 
 
-def _lives(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
+def _run_scenarios(task: Task, backends: Backends, outcome: Outcome) -> Outcome:
     for at in range(task.start, task.start + task.count):
-        life = live(ground, f"{task.seed} {at}")
+        scenario = run_scenario(backends, f"{task.seed} {at}")
         outcome.cases += 1
-        outcome.counts += life.counts
+        outcome.counts += scenario.counts
         outcome.findings += [
-            f"{task.name(at)}  {wrong}\n    " + "\n    ".join(life.trace)
-            for wrong in life.violations[:1]
+            f"{task.name(at)}  {wrong}\n    " + "\n    ".join(scenario.trace)
+            for wrong in scenario.violations[:1]
         ]
     return outcome
 
 
-def live(ground: Ground, seed: str, steps: int = STEPS) -> Life:
+def run_scenario(backends: Backends, seed: str, steps: int = STEPS) -> Scenario:
     """One run of a service under faults."""
     rng = random.Random(f"life {seed}")
     options = {"in_s3": rng.random() < 0.5, "remembers": rng.random() < 0.5}
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         name = f"chaos-{seed.replace(' ', '-')}"
-        life = Life(stack.enter_context(site(ground, home / "run", name, **options)), rng)
-        stack.callback(life.mended)  # whatever happened, the next run begins with sound servers
+        scenario = Scenario(
+            stack.enter_context(service(backends, home / "run", name, **options)), rng
+        )
+        stack.callback(
+            scenario.end_fault
+        )  # whatever happened, the next run begins with sound servers
         try:
-            life.run(steps)
+            scenario.run(steps)
         except Exception:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
-            life.violations.append(traceback.format_exc())
-    return life
+            scenario.violations.append(traceback.format_exc())
+    return scenario
 
 
-def _bundles(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
-    bundle = ground.worlds.by_name["plain"].work / "bundle"
+def _run_bundles(task: Task, backends: Backends, outcome: Outcome) -> Outcome:
+    bundle = backends.worlds.by_name["plain"].work / "bundle"
     for number, (case, told) in enumerate(
         bundle_mutations.campaign(bundle, task.seed + task.start, task.count)
     ):
@@ -143,17 +147,17 @@ def _bundles(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
 
 
 @contextmanager
-def published(ground: Ground, name: str) -> Iterator[Site]:
+def published(backends: Backends, name: str) -> Iterator[Service]:
     """A service with the first world's release, and one process of the API."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         made = stack.enter_context(
-            site(ground, home / "run", f"fuzz-{name}", in_s3=False, remembers=False)
+            service(backends, home / "run", f"fuzz-{name}", in_s3=False, remembers=False)
         )
-        work = ground.worlds.by_name["plain"].work
+        work = backends.worlds.by_name["plain"].work
         # Cases are many, and a busy machine is not what they look for.
         made.settings = replace(
-            made.settings, redis_url=f"unix://{ground.redis_path}", redis_timeout_ms=5000
+            made.settings, redis_url=f"unix://{backends.redis_path}", redis_timeout_ms=5000
         )
         made.environ["REDIS_URL"] = made.settings.redis_url
         publish.publish(
@@ -167,33 +171,33 @@ def published(ground: Ground, name: str) -> Iterator[Site]:
 
 
 @contextmanager
-def _api(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    with published(ground, f"api-{name}") as made:
+def _api(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    with published(backends, f"api-{name}") as made:
         yield ApiFuzz(made, made.processes[0])
 
 
 @contextmanager
-def _store(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    with published(ground, f"store-{name}") as made:
+def _store(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    with published(backends, f"store-{name}") as made:
         yield StoreFuzz(made)
 
 
 @contextmanager
-def _commands(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    with published(ground, f"commands-{name}") as made:
+def _commands(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    with published(backends, f"commands-{name}") as made:
         yield CommandFuzz(made, made.directory / "here")
 
 
 @contextmanager
-def _tables(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    del ground, name
+def _tables(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    del backends, name
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         yield TableFuzz(Path(directory))
 
 
 @contextmanager
-def _settings(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    del ground, name
+def _settings(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    del backends, name
     yield SettingsFuzz()
 
 
@@ -322,7 +326,7 @@ def _work(pipe: Connection, directory: Path) -> None:
     task = pipe.recv()
     if task is None:
         return
-    with ground(directory) as shared:
+    with backends(directory) as shared:
         while task is not None:
             try:
                 outcome = run(task, shared)

@@ -15,10 +15,10 @@ from urllib.parse import quote
 from tests.aws_events import EVENT_BUILDERS
 from tests.chaos import invariants, nasty
 from tests.chaos.caller import Caller, Reply, with_headers
-from tests.chaos.service import ADMIN_KEY, Site
+from tests.chaos.service import ADMIN_KEY, Service
 
 CLIENT_ERROR = 400
-WILD = (0.0, 0.02, 0.1, 0.4)
+RATES = (0.0, 0.02, 0.1, 0.4)
 """How often a part of a request is replaced by something else."""
 
 SECONDS = 20.0
@@ -44,13 +44,13 @@ HEADERS = {
 class ApiFuzz:
     """Sends generated requests to one process of a service."""
 
-    def __init__(self, site: Site, process: Caller) -> None:
+    def __init__(self, service: Service, process: Caller) -> None:
         self._process = process
         self.counts: Counter[str] = Counter()
-        document = process.served("GET", "/openapi.json").body
+        document = process.request_http("GET", "/openapi.json").body
         assert document is not None
         self._components = document["components"]["schemas"]
-        self._texts = [*site.worlds.users, *site.worlds.items]
+        self._texts = [*service.worlds.users, *service.worlds.items]
         self._routes = [
             (path, method.upper(), operation)
             for path, methods in document["paths"].items()
@@ -60,8 +60,8 @@ class ApiFuzz:
     def case(self, rng: random.Random) -> str:
         """Sends one request; gives what is wrong with its answer, or nothing."""
         path, method, operation = rng.choice(self._routes)
-        wild = rng.choice(WILD)
-        target = self._target(path, operation, rng, wild)
+        rate = rng.choice(RATES)
+        target = self._target(path, operation, rng, rate)
         if rng.random() < 0.05:
             method = rng.choice(
                 (
@@ -79,11 +79,11 @@ class ApiFuzz:
                 )
             )
         body = (
-            self._body(operation, rng, wild)
+            self._body(operation, rng, rate)
             if "requestBody" in operation or rng.random() < 0.05
             else b""
         )
-        headers = _headers(rng, wild)
+        headers = _headers(rng, rate)
         try:
             reply = self._sent(method, target, body, headers, rng)
         except Exception as error:  # noqa: BLE001 - any exception here is what is looked for
@@ -100,24 +100,24 @@ class ApiFuzz:
         """By a server, or by one of the ways into a Lambda."""
         way = rng.choice((None, None, None, *EVENT_BUILDERS.values()))
         if way is None:
-            return self._process.served(method, target, body, headers, SECONDS)
+            return self._process.request_http(method, target, body, headers, SECONDS)
         event = way(method, target.decode("utf-8", "replace"))
         encoded = rng.random() < 0.5
         event["body"] = (
             base64.b64encode(body).decode() if encoded else body.decode("utf-8", "replace")
         )
         event["isBase64Encoded"] = encoded
-        return self._process.invoked(with_headers(event, headers), SECONDS)
+        return self._process.invoke_lambda(with_headers(event, headers), SECONDS)
 
     def _target(
-        self, path: str, operation: dict[str, Any], rng: random.Random, wild: float
+        self, path: str, operation: dict[str, Any], rng: random.Random, rate: float
     ) -> bytes:
         parts = []
         for part in path.split("/"):
             named = part.startswith("{")
-            plain = rng.choice(self._texts) if named and rng.random() > wild else nasty.text(rng)
+            plain = rng.choice(self._texts) if named and rng.random() > rate else nasty.text(rng)
             parts.append(
-                nasty.segment(plain, rng) if named or rng.random() < wild / 4 else part.encode()
+                nasty.segment(plain, rng) if named or rng.random() < rate / 4 else part.encode()
             )
         pairs = [
             (p["name"], p["schema"]) for p in operation.get("parameters", ()) if p["in"] == "query"
@@ -125,32 +125,32 @@ class ApiFuzz:
         query = []
         for name, schema in pairs:
             if rng.random() < 0.5:
-                content = self._schemas(rng, wild).value(schema)
+                content = self._schemas(rng, rate).value(schema)
                 values = content if isinstance(content, list) else [content]
                 query += [
                     f"{name}={quote(str(value).encode('utf-8', 'replace'))}".encode()
                     for value in values
                 ]
-        if rng.random() < wild:
+        if rng.random() < rate:
             query.append(
                 nasty.segment(nasty.text(rng), rng) + b"=" + nasty.segment(nasty.text(rng), rng)
             )
         return b"/".join(parts) + (b"?" + b"&".join(query) if query else b"")
 
-    def _schemas(self, rng: random.Random, wild: float) -> nasty.Schemas:
-        return nasty.Schemas(self._components, self._texts, rng, wild)
+    def _schemas(self, rng: random.Random, rate: float) -> nasty.Schemas:
+        return nasty.Schemas(self._components, self._texts, rng, rate)
 
-    def _body(self, operation: dict[str, Any], rng: random.Random, wild: float) -> bytes:
+    def _body(self, operation: dict[str, Any], rng: random.Random, rate: float) -> bytes:
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-        made = self._schemas(rng, wild).value(content.get("schema", {}))
-        return nasty.body(made, rng) if rng.random() < wild * 2 else nasty.json.dumps(made).encode()
+        made = self._schemas(rng, rate).value(content.get("schema", {}))
+        return nasty.body(made, rng) if rng.random() < rate * 2 else nasty.json.dumps(made).encode()
 
 
-def _headers(rng: random.Random, wild: float) -> dict[str, str]:
-    kind = rng.choice(nasty.TYPES) if rng.random() < wild else "application/json"
+def _headers(rng: random.Random, rate: float) -> dict[str, str]:
+    kind = rng.choice(nasty.TYPES) if rng.random() < rate else "application/json"
     headers = {"content-type": kind, "x-shortlist-admin-key": rng.choice(KEYS)}
     for name, values in HEADERS.items():
-        if rng.random() < wild / 3:
+        if rng.random() < rate / 3:
             headers[name] = rng.choice(values)
     return {
         name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()
@@ -158,7 +158,7 @@ def _headers(rng: random.Random, wild: float) -> dict[str, str]:
 
 
 def _wrong(reply: Reply, method: str) -> str:
-    wrong = invariants.of_any(reply)
+    wrong = invariants.reply_problem(reply)
     if wrong or reply.status < CLIENT_ERROR or method == "HEAD":
         return wrong
     error = (reply.body or {}).get("error") if isinstance(reply.body, dict) else None

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from shortlist.batch.cli import main
 from tests.chaos import nasty
-from tests.chaos.service import Site
+from tests.chaos.service import Service
 
 STATUSES = (0, 1, 2, 75, 130)
 ENDLESS = ("serve", "redis", "local", "demo", "invoke", "data fetch")
@@ -51,16 +51,16 @@ WORDS = (
 class CommandFuzz:
     """Calls commands in this process, under the environment of a service."""
 
-    def __init__(self, site: Site, directory: Path) -> None:
+    def __init__(self, service: Service, directory: Path) -> None:
         self._commands = list(_leaves(main, ()))
-        self._environ = site.environ
+        self._environ = service.environ
         self.counts: Counter[str] = Counter()
         directory.mkdir(parents=True, exist_ok=True)
         # A copy, since a command may be told to write there; and no table of interactions, so that
         # nothing is trained.
-        items = shutil.copy(site.worlds.by_name["plain"].items, directory)
+        items = shutil.copy(service.worlds.by_name["plain"].items, directory)
         self._tables = [str(items), str(directory), str(directory / "none.csv")]
-        self._versions = [site.store.release().current]
+        self._versions = [service.store.release().current]
         self._directory = directory
 
     def case(self, rng: random.Random) -> str:

@@ -25,7 +25,7 @@ from shortlist.recsys.store.event_log import EventLog
 from tests.chaos import invariants, nasty
 from tests.chaos.bundle_mutations import MUTATIONS
 from tests.chaos.caller import Reply
-from tests.chaos.service import ADMIN_KEY, Site
+from tests.chaos.service import ADMIN_KEY, Service
 
 SECONDS = 20.0
 FRESH = 12
@@ -42,11 +42,11 @@ TYPES = ("string", "hash", "set", "list", "stream")
 class StoreFuzz:
     """Mutates the values of one published service."""
 
-    def __init__(self, site: Site) -> None:
-        self._site, self._cases = site, 0
+    def __init__(self, service: Service) -> None:
+        self._service, self._cases = service, 0
         self.counts: Counter[str] = Counter()
-        self._redis = site.store.redis
-        self._users, self._items = site.worlds.users, site.worlds.items
+        self._redis = service.store.redis
+        self._users, self._items = service.worlds.users, service.worlds.items
         self._prepare()
 
     def _prepare(self) -> None:
@@ -64,11 +64,11 @@ class StoreFuzz:
             self._call("POST", "/recommend", {"user_id": user, "diversity": 0.3})
         self._call("POST", f"/v1/items/{self._items[-1]}/block")
         self._call("DELETE", f"/v1/users/{self._users[-1]}")
-        keys, version = self._site.store.keys, str(self._site.store.release().current)
+        keys, version = self._service.store.keys, str(self._service.store.release().current)
         self._redis.hset(keys.skew(version), mapping={"0:1:2": 5, "aside": 1})
         self._redis.hset(keys.impressions("2026-01-01"), mapping={f"batch:10:{version}": 7})
         self._redis.set(keys.newcomers(NOW // 86_400), 3)
-        found = sorted(self._redis.scan_iter(f"{self._site.settings.namespace}:*", count=1000))
+        found = sorted(self._redis.scan_iter(f"{self._service.settings.namespace}:*", count=1000))
         self._keys: dict[str, list[bytes]] = {}
         for key in found:
             self._keys.setdefault(_kind(key), []).append(key)
@@ -77,7 +77,7 @@ class StoreFuzz:
         """Mutates a value, drives the routes, and puts the value back; gives what is wrong."""
         self._cases += 1
         if self._cases % FRESH == 0:
-            self._site.start_process(0)
+            self._service.start_process(0)
         kind = rng.choice(sorted(self._keys))
         key = rng.choice(self._keys[kind])
         before = self._redis.dump(key)
@@ -174,7 +174,7 @@ class StoreFuzz:
         for method, target, body in calls:
             reply = self._call(method, target, body)
             self.counts["stored values: requests"] += 1
-            wrong = reply if isinstance(reply, str) else invariants.of_any(reply)
+            wrong = reply if isinstance(reply, str) else invariants.reply_problem(reply)
             if wrong:
                 return f"{wrong}: {reply} at {method} {target} {body}"
         return self._bystander(other) if named else ""
@@ -194,20 +194,24 @@ class StoreFuzz:
     def _call(self, method: str, target: str, body: Any = None) -> Reply | str:
         raw = b"" if body is None else nasty.json.dumps(body).encode()
         try:
-            return self._site.processes[0].served(method, target, raw, ADMIN, SECONDS)
+            return self._service.processes[0].request_http(method, target, raw, ADMIN, SECONDS)
         except Exception as error:  # noqa: BLE001 - any exception here is what is looked for
             return f"{type(error).__name__}: {error}"
 
     def _read_by_batch(self) -> str:
         """What the batch reads: it may refuse, in words."""
-        settings = self._site.settings
+        settings = self._service.settings
         readers: list[Callable[[], object]] = [
-            lambda: drain(EventLog(self._site.store), open_event_files(str(self._site.events))),
+            lambda: drain(
+                EventLog(self._service.store), open_event_files(str(self._service.events))
+            ),
             lambda: list(release_admin.listing(settings)),
-            lambda: release_admin.shadow(settings, self._site.store.release().current, 20, 5),
-            lambda: retire_superseded(self._site.store, 1000, lambda: None),
+            lambda: release_admin.shadow(settings, self._service.store.release().current, 20, 5),
+            lambda: retire_superseded(self._service.store, 1000, lambda: None),
             lambda: served_skew(settings),
-            lambda: online.report(online.online(settings, 7, str(self._site.events), float(NOW))),
+            lambda: online.report(
+                online.online(settings, 7, str(self._service.events), float(NOW))
+            ),
         ]
         for read in readers:
             try:

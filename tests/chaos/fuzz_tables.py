@@ -112,13 +112,13 @@ class TableFuzz:
 
     def case(self, rng: random.Random) -> str:
         """Loads tables, one or more of which are mutated; gives what is wrong with the outcome."""
-        wild = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
+        rate = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
         paths = [
             self._written(name, _mutated(made, rng), rng)
             for name, made in (
-                ("interactions", _interactions(rng, wild)),
-                ("items", _items(rng, wild)),
-                ("users", _users(rng, wild)),
+                ("interactions", _interactions(rng, rate)),
+                ("items", _items(rng, rate)),
+                ("users", _users(rng, rate)),
             )
         ]
         interactions, *others = paths
@@ -154,10 +154,10 @@ class TableFuzz:
         return str(path)
 
 
-def _ids(prefix: str, rng: random.Random, wild: float) -> list[Any]:
+def _ids(prefix: str, rng: random.Random, rate: float) -> list[Any]:
     whole = rng.random() < 0.5
     plain = [rng.randrange(12) if whole else f"{prefix}{rng.randrange(12)}" for _ in range(ROWS)]
-    return [_scalar(rng) if rng.random() < wild else each for each in plain]
+    return [_scalar(rng) if rng.random() < rate else each for each in plain]
 
 
 def _scalar(rng: random.Random) -> Any:
@@ -189,44 +189,44 @@ def _column(values: list[Any]) -> pl.Series:
     return pl.Series([None if v is None else str(v) for v in values], dtype=pl.String)
 
 
-def _drawn(values: tuple[Any, ...], plain: Any, rng: random.Random, wild: float) -> list[Any]:
+def _drawn(values: tuple[Any, ...], plain: Any, rng: random.Random, rate: float) -> list[Any]:
     chosen = rng.choice(values)
     return [
-        rng.choice(values) if rng.random() < wild / 2 else (chosen if wild > 0.3 else plain)
+        rng.choice(values) if rng.random() < rate / 2 else (chosen if rate > 0.3 else plain)
         for _ in range(ROWS)
     ]
 
 
-def _interactions(rng: random.Random, wild: float) -> pl.DataFrame:
+def _interactions(rng: random.Random, rate: float) -> pl.DataFrame:
     times = [1_700_000_000 + number for number in range(ROWS)]
-    times = [rng.choice(TIMES) if rng.random() < wild / 2 else when for when in times]
+    times = [rng.choice(TIMES) if rng.random() < rate / 2 else when for when in times]
     columns: dict[str, list[Any]] = {
-        "user_id": _ids("u", rng, wild),
-        "item_id": _ids("i", rng, wild),
+        "user_id": _ids("u", rng, rate),
+        "item_id": _ids("i", rng, rate),
         "timestamp": times,
     }
     for name in ("rating", "weight", "event_type"):
         if rng.random() < 0.3:
-            columns[name] = _drawn(WEIGHTS, 3.0, rng, wild)
+            columns[name] = _drawn(WEIGHTS, 3.0, rng, rate)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 
-def _items(rng: random.Random, wild: float) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {"item_id": _ids("i", rng, wild)}
+def _items(rng: random.Random, rate: float) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {"item_id": _ids("i", rng, rate)}
     for name, values, plain in (
         ("title", nasty.TEXTS, "A title"),
         ("categories", CATEGORIES, "a|b"),
         ("year", TIMES, 1999),
     ):
         if rng.random() < 0.7:
-            columns[name] = _drawn(values, plain, rng, wild)
+            columns[name] = _drawn(values, plain, rng, rate)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 
-def _users(rng: random.Random, wild: float) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {"user_id": _ids("u", rng, wild)}
+def _users(rng: random.Random, rate: float) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {"user_id": _ids("u", rng, rate)}
     for name in rng.sample(("age", "gender", "_id", "x y", "region"), 2):
-        columns[name] = _drawn((*nasty.NUMBERS[:12], *nasty.TEXTS[:20], None, True), 30, rng, wild)
+        columns[name] = _drawn((*nasty.NUMBERS[:12], *nasty.TEXTS[:20], None, True), 30, rng, rate)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 

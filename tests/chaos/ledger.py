@@ -12,7 +12,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentEvent:
     """An event that was sent; no two of a user have the same time."""
 
     user: str
@@ -47,20 +47,20 @@ class Ledger:
     had: items of events that the service knows of, by user.
     """
 
-    owed: dict[Key, Sent] = field(default_factory=dict)
-    unsure: dict[Key, Sent] = field(default_factory=dict)
-    perhaps: dict[Key, Sent] = field(default_factory=dict)
+    owed: dict[Key, SentEvent] = field(default_factory=dict)
+    unsure: dict[Key, SentEvent] = field(default_factory=dict)
+    perhaps: dict[Key, SentEvent] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     unsure_deleted: set[str] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
     unsure_blocked: set[str] = field(default_factory=set)
-    had: dict[str, set[str]] = field(default_factory=dict)
+    event_items: dict[str, set[str]] = field(default_factory=dict)
     evicts: bool = False
     """Whether Redis may throw out records of users whom no batch knows."""
     floor: dict[str, set[str]] | None = None
     """Items of each user that are in every table so far; None before the first."""
 
-    def accepted(self, events: Iterable[Sent]) -> None:
+    def accepted(self, events: Iterable[SentEvent]) -> None:
         """The service said that it has these, now or from before."""
         for event in events:
             self.unsure.pop(event.key, None)
@@ -70,9 +70,9 @@ class Ledger:
                 self.perhaps.pop(event.key, None)
                 self.owed[event.key] = event
                 if not self.evicts or event.user in (self.floor or {}):
-                    self.had.setdefault(event.user, set()).add(event.item)
+                    self.event_items.setdefault(event.user, set()).add(event.item)
 
-    def failed(self, events: Iterable[Sent]) -> None:
+    def failed(self, events: Iterable[SentEvent]) -> None:
         """The service gave an error: they may be there or not."""
         self.unsure |= {event.key: event for event in events if event.key not in self.owed}
 
@@ -83,7 +83,7 @@ class Ledger:
                 event = book.pop(key)
                 if not surely:
                     self.perhaps[key] = event
-        self.had.pop(user, None)
+        self.event_items.pop(user, None)
         if surely:
             self.unsure_deleted.discard(user)
             self.deleted.add(user)
@@ -94,7 +94,7 @@ class Ledger:
         """Redis lost everything: what no drain has taken, the deletions, the blocked items, and every record."""
         self.perhaps |= self.owed
         self.owed.clear()
-        self.had.clear()
+        self.event_items.clear()
         self.floor = None
         self.unsure_blocked |= self.blocked
         self.blocked.clear()
@@ -104,7 +104,9 @@ class Ledger:
     def redis_evicts(self, *, evicts: bool) -> None:
         """Redis begins, or ends, to throw out what has a time to live."""
         self.evicts = evicts
-        self.had = {user: items for user, items in self.had.items() if user in (self.floor or {})}
+        self.event_items = {
+            user: items for user, items in self.event_items.items() if user in (self.floor or {})
+        }
 
     def learns_from(self, table: pl.DataFrame) -> None:
         """A batch has begun to learn from a table: from now on answers may be by it or by those before."""
@@ -120,7 +122,7 @@ class Ledger:
         """Items that an answer for the user may not have."""
         if user in self.deleted | self.unsure_deleted:
             return set()
-        return (self.floor or {}).get(user, set()) | self.had.get(user, set())
+        return (self.floor or {}).get(user, set()) | self.event_items.get(user, set())
 
     def is_known(self, user: str) -> bool:
         """Whether the service must know the user."""

@@ -173,7 +173,7 @@ TYPES = (
 )
 
 
-DEEPEST = 8
+MAX_DEPTH = 8
 """Levels of a schema that is nested in itself."""
 
 
@@ -208,7 +208,7 @@ def value(rng: random.Random, depth: int = 0) -> Any:
 
 @dataclass(frozen=True)
 class Schemas:
-    """Values that schemas admit, each part of which is replaced by any other with the probability `wild`.
+    """Values that schemas admit, each part of which is replaced by any other with the probability `rate`.
 
     components: what `$ref` leads to, by its last part; texts: plain ones, which are drawn more
     often than others.
@@ -217,11 +217,11 @@ class Schemas:
     components: dict[str, Any]
     texts: list[str]
     rng: random.Random
-    wild: float
+    rate: float
 
     def value(self, schema: dict[str, Any], depth: int = 0) -> Any:
         """A value of a schema."""
-        if self.rng.random() < self.wild or depth > DEEPEST:
+        if self.rng.random() < self.rate or depth > MAX_DEPTH:
             return value(self.rng)
         several = schema.get("anyOf") or schema.get("oneOf")
         if "$ref" in schema:
@@ -258,12 +258,12 @@ class Schemas:
     def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name, inner in schema.get("properties", {}).items():
-            if self.rng.random() < (1 - self.wild if name in schema.get("required", ()) else 0.3):
+            if self.rng.random() < (1 - self.rate if name in schema.get("required", ()) else 0.3):
                 out[name] = self.value(inner, depth + 1)
         if isinstance(schema.get("additionalProperties"), dict):
             for _ in range(self.rng.randrange(3)):
                 out[text(self.rng)] = self.value(schema["additionalProperties"], depth + 1)
-        if self.rng.random() < self.wild:
+        if self.rng.random() < self.rate:
             out[text(self.rng)] = value(self.rng)
         return out
 

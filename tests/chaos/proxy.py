@@ -18,7 +18,7 @@ from dataclasses import dataclass
 PIECE = 1 << 16
 """Bytes that are passed on at once."""
 
-LOOK_SECONDS = 0.01
+POLL_SECONDS = 0.01
 """How often a silent connection looks whether it may go on."""
 
 RESET = struct.pack("ii", 1, 0)
@@ -29,7 +29,7 @@ Connect = Callable[[], Awaitable[Stream]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ConnectionFault:
     """What is done to the replies.
 
     refuse: connections are closed as soon as they are made; reply: sent instead of asking the
@@ -48,7 +48,7 @@ class Fault:
     share: float = 1.0
 
 
-NONE = Fault()
+NONE = ConnectionFault()
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -66,12 +66,12 @@ class Proxy:
         self.connections = 0
 
     @property
-    def fault(self) -> Fault:
+    def fault(self) -> ConnectionFault:
         """What is done at this moment."""
         return self._fault
 
     @fault.setter
-    def fault(self, fault: Fault) -> None:
+    def fault(self, fault: ConnectionFault) -> None:
         self._fault = fault
         self._turn += 1  # each open connection draws again whether it is harmed
 
@@ -125,7 +125,7 @@ class Proxy:
                     turn, harmed, passed = self._turn, self._is_harmed(), 0
                 fault = self._fault if harmed else NONE
                 if fault.silent_after is not None and passed >= fault.silent_after:
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
                     continue
                 if _is_over(fault.cut_after, passed):
                     return
@@ -146,7 +146,7 @@ def _is_over(limit: int | None, passed: int) -> bool:
     return limit is not None and passed >= limit
 
 
-def _allowed(fault: Fault, passed: int, size: int) -> int:
+def _allowed(fault: ConnectionFault, passed: int, size: int) -> int:
     """How many bytes may be passed on at once."""
     if fault.drip:
         return 1

@@ -1,4 +1,4 @@
-"""docs/reliability.md, made from what a campaign counted."""
+"""Writes docs/reliability.md from the counts of a campaign."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.campaign import Outcome
-from tests.chaos.faults import HARMS
+from tests.chaos.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -39,7 +39,7 @@ ATTACKS = {
     ),
     "commands": ("command lines", "a traceback, or an exit status but 0, 1, 2, 75 and 130"),
 }
-"""What each kind's cases are, and what would be a violation."""
+"""Of each kind: a description of its cases, and of a violation."""
 
 HEAD = """# Reliability: what an attack on the whole service finds
 
@@ -74,72 +74,82 @@ A small campaign of every kind runs with the tests (`tests/chaos`).
 
 
 def save(outcomes: Mapping[str, Outcome], plan: Mapping[str, int], command: str, load: str) -> None:
-    """Keeps the counts, and writes the page; without a new table of loads the last one stays.
+    """Writes the counts and the page; without a new load table the last one stays.
 
     plan: how many cases of each kind were to be run, had there been time.
     """
     if not load and COUNTS.exists():
         load = json.loads(COUNTS.read_text())["load"]
-    told: dict[str, Any] = {
-        "command": command,
-        "load": load,
-        "kinds": {
-            kind: {
-                "cases": o.cases,
-                "planned": plan[kind],
-                "violations": len(o.findings),
-                "counts": dict(sorted(o.counts.items())),
-            }
-            for kind, o in outcomes.items()
-        },
+    kinds = {
+        kind: {
+            "cases": outcome.cases,
+            "planned": plan[kind],
+            "violations": len(outcome.findings),
+            "counts": dict(sorted(outcome.counts.items())),
+        }
+        for kind, outcome in outcomes.items()
     }
-    COUNTS.write_text(json.dumps(told, indent=2) + "\n")
-    PAGE.write_text(page(told))
+    counts = {"command": command, "load": load, "kinds": kinds}
+    COUNTS.write_text(json.dumps(counts, indent=2) + "\n")
+    write_page()
 
 
-def page(told: Mapping[str, Any]) -> str:
-    """The page of these counts."""
-    kinds = told["kinds"]
-    lines = [HEAD.format(command=told["command"]), "## Counts", ""]
-    lines += ["| what | cases | violations | a violation is |", "|---|--:|--:|---|"]
-    for kind, (what, violation) in ATTACKS.items():
-        if kind in kinds:
-            lines.append(
-                f"| {what} | {_of_planned(kinds[kind])} | {kinds[kind]['violations']} | {violation} |"
-            )
-    fuzzed = sum(kinds[kind]["cases"] for kind in ATTACKS if kind != "faults" and kind in kinds)
-    lines += ["", f"{fuzzed:,} cases besides the runs.", ""]
+def write_page() -> None:
+    """Writes the page from the saved counts."""
+    PAGE.write_text(page(json.loads(COUNTS.read_text())))
+
+
+def page(counts: Mapping[str, Any]) -> str:
+    """The page as Markdown."""
+    kinds = counts["kinds"]
+    lines = [HEAD.format(command=counts["command"]), *_summary(kinds)]
     if "faults" in kinds:
         lines += _faults(Counter(kinds["faults"]["counts"]))
-    lines += ["## What became of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
-    for kind in ATTACKS:
-        for name, number in kinds.get(kind, {}).get("counts", {}).items():
-            if kind != "faults":
-                lines.append(f"| {kind} | {name.partition(': ')[2]} | {number:,} |")
-    return "\n".join([*lines, "", *_load(told["load"])])
+    return "\n".join([*lines, *_outcomes(kinds), *_load(counts["load"])])
 
 
-def _of_planned(told: Mapping[str, Any]) -> str:
-    """How many cases there were, and how many there should have been where the time was too short."""
-    cases, planned = told["cases"], told["planned"]
+def _summary(kinds: Mapping[str, Any]) -> list[str]:
+    lines = ["## Counts", "", "| what | cases | violations | a violation is |"]
+    lines.append("|---|--:|--:|---|")
+    fuzzed = 0
+    for kind, (description, violation) in ATTACKS.items():
+        if kind in kinds:
+            done = kinds[kind]
+            row = (description, _cases(done), str(done["violations"]), violation)
+            lines.append(f"| {' | '.join(row)} |")
+            fuzzed += done["cases"] if kind != "faults" else 0
+    return [*lines, "", f"{fuzzed:,} cases besides the runs.", ""]
+
+
+def _cases(done: Mapping[str, Any]) -> str:
+    """The number of cases, with the planned number where the time was too short."""
+    cases, planned = done["cases"], done["planned"]
     return f"{cases:,}" if cases >= planned else f"{cases:,} of {planned:,}: the time was over"
 
 
 def _faults(counts: Counter[str]) -> list[str]:
-    did = ("requests", "refusals", "degraded answers", "events accepted", "nights", "kills")
+    totals = ["requests", "refusals", "degraded answers", "events accepted", "nights", "kills"]
+    totals += sorted(name for name in counts if name.startswith("answers"))
     lines = ["## The runs", "", "| in all runs | number |", "|---|--:|"]
-    lines += [f"| {name} | {counts[name]:,} |" for name in did]
-    lines += [
-        f"| {name} | {number:,} |"
-        for name, number in sorted(counts.items())
-        if name.startswith("answers")
-    ]
+    lines += [f"| {name} | {counts[name]:,} |" for name in totals]
     lines += ["", "| fault | times |", "|---|--:|"]
-    return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in HARMS), ""]
+    return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in FAULTS), ""]
+
+
+def _outcomes(kinds: Mapping[str, Any]) -> list[str]:
+    lines = ["## What became of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
+    for kind in ATTACKS:
+        if kind in kinds and kind != "faults":
+            for name, number in kinds[kind]["counts"].items():
+                lines.append(f"| {kind} | {name.partition(': ')[2]} | {number:,} |")
+    return [*lines, ""]
 
 
 def _load(table: str) -> list[str]:
     if not table:
         return []
-    about = "Under load, by `tests/benchmarks/load.py`: requests come at a share of the capacity, whether or not those before"
-    return ["## Load", "", f"{about} were answered.", "", "```", table.strip("\n"), "```", ""]
+    about = (
+        "Under load, by `tests/benchmarks/load.py`: requests arrive at a share of the capacity, "
+        "whether or not earlier ones were answered."
+    )
+    return ["## Load", "", about, "", "```", table.strip("\n"), "```", ""]

@@ -30,8 +30,8 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.chaos import proxy
+from tests.chaos.batch_runs import BatchRun
 from tests.chaos.caller import Caller
-from tests.chaos.nights import Night
 from tests.chaos.proxy import Proxy
 from tests.chaos.worlds import ENVIRON, World, Worlds, prepare
 
@@ -52,7 +52,7 @@ CREDENTIALS = {
 
 
 @dataclass(frozen=True)
-class Ground:
+class Backends:
     """What runs share: a Redis and an S3, each with a proxy before it, and the trained worlds."""
 
     server: ValkeyServer
@@ -64,7 +64,7 @@ class Ground:
 
 
 @contextmanager
-def ground(directory: Path) -> Iterator[Ground]:
+def backends(directory: Path) -> Iterator[Backends]:
     """Starts the servers, and makes the worlds below `directory` unless they are there."""
     with ExitStack() as stack:
         home = directory / f"server-{os.getpid()}"
@@ -86,7 +86,7 @@ def ground(directory: Path) -> Iterator[Ground]:
         client.create_bucket(Bucket=BUCKET)
         client.close()
         worlds = prepare(directory / "worlds", f"unix://{path}")
-        yield Ground(server, path, redis_proxy, s3_proxy, port, worlds)
+        yield Backends(server, path, redis_proxy, s3_proxy, port, worlds)
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Clocks:
 
 
 @dataclass
-class Site:
+class Service:
     """One service: a namespace of the Redis, a prefix of the S3, a directory.
 
     settings: as the API's processes have them, through the proxies; store: straight to Redis, for
@@ -116,7 +116,7 @@ class Site:
     log: what the API's processes wrote.
     """
 
-    ground: Ground
+    backends: Backends
     directory: Path
     settings: Settings
     environ: dict[str, str]
@@ -124,14 +124,14 @@ class Site:
     table: pl.DataFrame
     clocks: Clocks = field(default_factory=Clocks)
     processes: list[Caller] = field(default_factory=list)
-    nights: int = 0
+    batch_runs: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
     @property
     def worlds(self) -> Worlds:
         """The trained worlds."""
-        return self.ground.worlds
+        return self.backends.worlds
 
     @property
     def events(self) -> Path:
@@ -167,10 +167,10 @@ class Site:
         else:
             self.processes.append(started)
 
-    def night(self, world: World, **harm: Any) -> Night:
+    def batch_run(self, world: World, **options: Any) -> BatchRun:
         """A night's refresh from the table as it is, in a work directory of its own."""
-        self.nights += 1
-        home = self.directory / f"night-{self.nights}"
+        self.batch_runs += 1
+        home = self.directory / f"night-{self.batch_runs}"
         home.mkdir()
         self.table.write_parquet(home / "interactions.parquet")
         told = {
@@ -180,16 +180,16 @@ class Site:
             "SHORTLIST_EVENTS": str(self.events),
             "SHORTLIST_RUN_ID": home.name,
         }
-        return Night(self.environ | told, world.work, home / "log", **harm)
+        return BatchRun(self.environ | told, world.work, home / "log", **options)
 
     def artefacts(self) -> Artefacts:
         """The releases, past the proxy."""
-        with _environment(_endpoint(self.ground.s3_port)):
+        with _environment(_endpoint(self.backends.s3_port)):
             return open_artefacts(self.settings.artefacts)
 
     def harmless(self) -> None:
         """Both proxies pass everything on."""
-        self.ground.redis.fault = self.ground.s3.fault = proxy.NONE
+        self.backends.redis.fault = self.backends.s3.fault = proxy.NONE
 
     def close(self) -> None:
         """Ends the processes, and removes what the run left."""
@@ -203,16 +203,16 @@ class Site:
 
 
 @contextmanager
-def site(
-    ground: Ground, directory: Path, namespace: str, *, in_s3: bool, remembers: bool
-) -> Iterator[Site]:
+def service(
+    backends: Backends, directory: Path, namespace: str, *, in_s3: bool, remembers: bool
+) -> Iterator[Service]:
     """A service without a release. remembers: whether processes trust the pointer for five seconds, or never."""
     directory.mkdir(parents=True)
-    url = f"redis://127.0.0.1:{ground.redis.port}/0"
+    url = f"redis://127.0.0.1:{backends.redis.port}/0"
     environ = (
         ENVIRON
         | CREDENTIALS
-        | _endpoint(ground.s3.port)
+        | _endpoint(backends.s3.port)
         | {
             "REDIS_URL": url,
             "SHORTLIST_NAMESPACE": namespace,
@@ -226,9 +226,14 @@ def site(
             "TMPDIR": str(directory),
         }
     )
-    store = open_store(f"unix://{ground.redis_path}", namespace, 10_000)
-    made = Site(
-        ground, directory, Settings.from_env(environ), environ, store, ground.worlds.interactions
+    store = open_store(f"unix://{backends.redis_path}", namespace, 10_000)
+    made = Service(
+        backends,
+        directory,
+        Settings.from_env(environ),
+        environ,
+        store,
+        backends.worlds.interactions,
     )
     try:
         yield made

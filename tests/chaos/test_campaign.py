@@ -18,26 +18,26 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer
 from tests.chaos import caller, campaign, invariants
-from tests.chaos import life as life_module
+from tests.chaos import scenario as scenario_module
 from tests.chaos.caller import Reply
-from tests.chaos.campaign import Task, live, tasks
-from tests.chaos.ledger import Ledger, Sent
-from tests.chaos.life import Life
-from tests.chaos.service import Ground, Site, ground
+from tests.chaos.campaign import Task, run_scenario, tasks
+from tests.chaos.ledger import Ledger, SentEvent
+from tests.chaos.scenario import Scenario
+from tests.chaos.service import Backends, Service, backends
 
 RUNS = 3
 CASES = {"api": 600, "stored values": 50, "tables": 60, "settings": 500, "commands": 60}
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """The servers and the trained worlds."""
-    with ground(tmp_path_factory.mktemp("chaos")) as made:
+    with backends(tmp_path_factory.mktemp("chaos")) as made:
         yield made
 
 
 @pytest.fixture
-def site(shared, request: pytest.FixtureRequest) -> Iterator[Site]:
+def service(shared, request: pytest.FixtureRequest) -> Iterator[Service]:
     """A service with a release."""
     with campaign.published(shared, request.node.name.replace("[", "-").rstrip("]")) as made:
         yield made
@@ -46,9 +46,9 @@ def site(shared, request: pytest.FixtureRequest) -> Iterator[Site]:
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_faults(shared, seed: int) -> None:
     """A service lives through its faults, and keeps every promise."""
-    life = live(shared, f"tests {seed}", steps=12)
-    assert life.violations == [], "\n".join(life.trace)
-    assert life.counts["requests"] > 20
+    scenario = run_scenario(shared, f"tests {seed}", steps=12)
+    assert scenario.violations == [], "\n".join(scenario.trace)
+    assert scenario.counts["requests"] > 20
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -58,11 +58,11 @@ def test_cases(shared, kind: str) -> None:
     assert (outcome.findings, outcome.cases) == ([], CASES[kind])
 
 
-def test_a_lost_event_is_found(site) -> None:
+def test_a_lost_event_is_found(service) -> None:
     """What was promised, and is in no file, no record and no training."""
     ledger = Ledger()
-    ledger.accepted([Sent("user-001", "e", "item-001", 1_650_000_000)])
-    found = invariants.of_events(site, ledger)
+    ledger.accepted([SentEvent("user-001", "e", "item-001", 1_650_000_000)])
+    found = invariants.event_problems(service, ledger)
     assert [text.partition(":")[0] for text in found[:1]] == [
         "events that were accepted are in no file"
     ]
@@ -70,84 +70,86 @@ def test_a_lost_event_is_found(site) -> None:
     assert any("the record of user-001" in text for text in found)
 
 
-def test_an_event_that_nobody_sent_is_found(site) -> None:
+def test_an_event_that_nobody_sent_is_found(service) -> None:
     """It waits in the stream, and then lies in a file."""
-    EventLog(site.store).append([EventRecord("e", "user-001", "item-001", 1_650_000_000)])
-    assert invariants.of_events(site, Ledger()) == ["events still wait in the stream"]
+    EventLog(service.store).append([EventRecord("e", "user-001", "item-001", 1_650_000_000)])
+    assert invariants.event_problems(service, Ledger()) == ["events still wait in the stream"]
     from shortlist.batch.drain import drain
     from shortlist.recsys.store.event_files import open_event_files
 
-    drain(EventLog(site.store), open_event_files(str(site.events)))
-    assert invariants.of_events(site, Ledger()) == [
+    drain(EventLog(service.store), open_event_files(str(service.events)))
+    assert invariants.event_problems(service, Ledger()) == [
         "events in the files that nobody was promised: [('user-001', 'e')]"
     ]
 
 
-def test_a_trace_of_a_deleted_user_is_found(site) -> None:
+def test_a_trace_of_a_deleted_user_is_found(service) -> None:
     """In a key's name, in a value, in the next training."""
     ledger = Ledger(deleted={"user-001"})
-    found = " ".join(invariants.of_deleted(site, ledger))
+    found = " ".join(invariants.deletion_problems(service, ledger))
     assert "user:{user-001}" in found
     assert "next training" in found
-    AdminStore(site.store).delete_user("user-001", 0)
-    assert invariants.of_deleted(site, ledger) == []
-    site.store.redis.sadd(site.store.keys.blocked(), "a note on user-001")
-    assert len(invariants.of_deleted(site, ledger)) == 1
+    AdminStore(service.store).delete_user("user-001", 0)
+    assert invariants.deletion_problems(service, ledger) == []
+    service.store.redis.sadd(service.store.keys.blocked(), "a note on user-001")
+    assert len(invariants.deletion_problems(service, ledger)) == 1
 
 
 def test_a_user_in_a_log_or_a_refusal_is_found() -> None:
     """Item ids are nobody's."""
-    assert len(invariants.of_log(['{"path": "/v1/users/user-001"}', "item-001", "new-003"])) == 2
     assert (
-        invariants.of_refusal(Reply(503, {}, b"user-001 cannot be read", 0.1))
+        len(invariants.log_problems(['{"path": "/v1/users/user-001"}', "item-001", "new-003"])) == 2
+    )
+    assert (
+        invariants.refusal_problem(Reply(503, {}, b"user-001 cannot be read", 0.1))
         == "a refusal names a user"
     )
-    assert invariants.of_refusal(Reply(200, {}, b"user-001", 0.1)) == ""
+    assert invariants.refusal_problem(Reply(200, {}, b"user-001", 0.1)) == ""
 
 
-def remove_list(site: Site) -> None:
+def remove_list(service: Service) -> None:
     """A list is not there."""
-    site.store.redis.delete(site.store.keys.list(site.store.release().current, "user-002"))
+    service.store.redis.delete(service.store.keys.list(service.store.release().current, "user-002"))
 
 
-def remove_rows(site: Site) -> None:
+def remove_rows(service: Service) -> None:
     """Half the catalogue is not there."""
-    site.store.redis.delete(site.store.keys.rows(site.store.release().current))
+    service.store.redis.delete(service.store.keys.rows(service.store.release().current))
 
 
-def remove_artefacts(site: Site) -> None:
+def remove_artefacts(service: Service) -> None:
     """The bundle is not there."""
-    open_artefacts(site.settings.artefacts).remove(site.store.release().current)
+    open_artefacts(service.settings.artefacts).remove(service.store.release().current)
 
 
-def remove_pointer(site: Site) -> None:
+def remove_pointer(service: Service) -> None:
     """Nothing serves."""
-    site.store.redis.delete(site.store.keys.release())
+    service.store.redis.delete(service.store.keys.release())
 
 
-def point_elsewhere(site: Site) -> None:
+def point_elsewhere(service: Service) -> None:
     """What serves was never published."""
-    site.store.set_release(ReleasePointer("never"))
+    service.store.set_release(ReleasePointer("never"))
 
 
 @pytest.mark.parametrize(
     "harm", [remove_list, remove_rows, remove_artefacts, remove_pointer, point_elsewhere]
 )
-def test_a_release_that_is_not_whole_is_found(site, harm: Callable[[Site], None]) -> None:
+def test_a_release_that_is_not_whole_is_found(service, fault: Callable[[Service], None]) -> None:
     """Whatever of it is missing."""
     users = ["user-001", "user-002"]
-    assert invariants.of_release(site, must=True, users=users) == []
-    harm(site)
-    assert len(invariants.of_release(site, must=True, users=users)) >= 1
+    assert invariants.release_problems(service, must=True, users=users) == []
+    fault(service)
+    assert len(invariants.release_problems(service, must=True, users=users)) >= 1
 
 
 @pytest.fixture
-def life(site) -> Life:
+def scenario(service) -> Scenario:
     """A life whose ledger knows the table."""
-    made = Life(site, random.Random(1))
+    made = Scenario(service, random.Random(1))
     made.trace.append("a step")
-    made.site.start_process(1)
-    made.ledger.learns_from(site.table)
+    made.service.start_process(1)
+    made.ledger.learns_from(service.table)
     return made
 
 
@@ -170,27 +172,27 @@ def forget_the_title(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("bug", [show_everything, forget_the_title])
 def test_a_bug_in_an_answer_is_found(
-    life, monkeypatch, bug: Callable[[pytest.MonkeyPatch], None]
+    scenario, monkeypatch, bug: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     """By some of the requests that a life makes."""
-    life.block()
+    scenario.block()
     for _ in range(5):
-        life.ask()
-        life.ask_for_lists()
-    assert life.violations == []
+        scenario.ask()
+        scenario.ask_for_lists()
+    assert scenario.violations == []
     bug(monkeypatch)
     for _ in range(20):
-        life.ask()
-        life.ask_for_lists()
-    assert life.violations
+        scenario.ask()
+        scenario.ask_for_lists()
+    assert scenario.violations
 
 
-def test_a_request_that_never_ends_is_found(life, monkeypatch) -> None:
+def test_a_request_that_never_ends_is_found(scenario, monkeypatch) -> None:
     """And given up, so that the campaign goes on."""
     released = threading.Event()
     monkeypatch.setattr(caller, "SLACK_SECONDS", 0.0)
-    monkeypatch.setattr(life_module, "LAMBDA_SECONDS", 0.1)
-    monkeypatch.setattr(life_module, "REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(scenario_module, "LAMBDA_SECONDS", 0.1)
+    monkeypatch.setattr(scenario_module, "REQUEST_SECONDS", 0.1)
     pointer = ServingRelease.pointer
 
     def waiting(self: ServingRelease) -> ReleasePointer:
@@ -198,9 +200,9 @@ def test_a_request_that_never_ends_is_found(life, monkeypatch) -> None:
         return pointer(self)
 
     monkeypatch.setattr(ServingRelease, "pointer", waiting)
-    life.ask()
+    scenario.ask()
     released.set()
-    assert "no answer after" in life.violations[0]
+    assert "no answer after" in scenario.violations[0]
 
 
 def test_a_plan_has_every_kind_from_the_beginning() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.proxy import NONE, Fault, Proxy, before_port
+from tests.chaos.proxy import NONE, ConnectionFault, Proxy, before_port
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -63,7 +63,7 @@ def test_without_a_fault_all_passes(proxy, client) -> None:
 
 def test_silence_ends_with_its_fault(proxy, client) -> None:
     """What was held back comes late, and nothing is lost."""
-    proxy.fault = Fault(silent_after=3)
+    proxy.fault = ConnectionFault(silent_after=3)
     client.settimeout(0.2)
     client.sendall(b"x" * 10)
     assert client.recv(10) == b"xxx"
@@ -76,22 +76,22 @@ def test_silence_ends_with_its_fault(proxy, client) -> None:
 
 def test_a_reply_is_cut_short(proxy, client) -> None:
     """And the connection ends as if all had been said."""
-    proxy.fault = Fault(cut_after=4)
+    proxy.fault = ConnectionFault(cut_after=4)
     assert (asked(client, 10), client.recv(10)) == (b"xxxx", b"")
 
 
 def test_a_connection_is_reset(proxy, client) -> None:
     """In the middle of a reply."""
-    proxy.fault = Fault(reset_after=4)
+    proxy.fault = ConnectionFault(reset_after=4)
     with pytest.raises(ConnectionResetError):
         asked_again_and_again(client)
 
 
 def test_a_reply_drips(proxy, client) -> None:
     """All of it comes, one byte after the other; and nothing before the time of the first."""
-    proxy.fault = Fault(drip=0.001)
+    proxy.fault = ConnectionFault(drip=0.001)
     assert asked(client, 50) == b"x" * 50
-    proxy.fault = Fault(drip=3600.0)
+    proxy.fault = ConnectionFault(drip=3600.0)
     client.settimeout(0.2)
     with pytest.raises(TimeoutError):
         asked(client, 1)
@@ -99,7 +99,7 @@ def test_a_reply_drips(proxy, client) -> None:
 
 def test_connections_are_refused(proxy, client) -> None:
     """Those that are open end, and new ones do not begin."""
-    proxy.fault = Fault(refuse=True)
+    proxy.fault = ConnectionFault(refuse=True)
     for each in (client, socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0)):
         with each, pytest.raises((ConnectionResetError, BrokenPipeError)):
             asked_again_and_again(each)
@@ -107,14 +107,14 @@ def test_connections_are_refused(proxy, client) -> None:
 
 def test_an_answer_of_its_own(proxy) -> None:
     """The server behind is not asked."""
-    proxy.fault = Fault(reply=b"no")
+    proxy.fault = ConnectionFault(reply=b"no")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0) as client:
         assert asked(client, 10) == b"no"
 
 
 def test_a_share_of_the_connections(proxy) -> None:
     """About half of them are harmed, drawn by the seed."""
-    proxy.fault = Fault(cut_after=0, share=0.5)
+    proxy.fault = ConnectionFault(cut_after=0, share=0.5)
     got = []
     for _ in range(40):
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0) as client:

@@ -18,18 +18,18 @@ import polars as pl
 
 from shortlist.recsys.errors import ShortlistError
 from tests.aws_events import EVENT_BUILDERS, http_api
-from tests.chaos import invariants, nights
+from tests.chaos import batch_runs, invariants
 from tests.chaos.caller import Overdue, Reply, with_headers
-from tests.chaos.faults import HARMS
-from tests.chaos.ledger import Ledger, Sent
-from tests.chaos.service import ADMIN_KEY, REQUEST_SECONDS, SERVER, Site
+from tests.chaos.faults import FAULTS
+from tests.chaos.ledger import Ledger, SentEvent
+from tests.chaos.service import ADMIN_KEY, REQUEST_SECONDS, SERVER, Service
 
 STEPS = 24
 PROCESSES = 2
 LAMBDA_SECONDS = 3.0
 """Time that Lambda gives a request."""
 
-NIGHT_SECONDS = 120.0
+BATCH_SECONDS = 120.0
 """After which a night that no fault hinders counts as hung."""
 
 HEALING_SECONDS = 10.0
@@ -38,7 +38,7 @@ HEALING_SECONDS = 10.0
 TRIES = 5
 """Requests for one answer when all is well."""
 
-BEGINNING = 1_600_000_000
+FIRST_TIME = 1_600_000_000
 """Unix second after which all events here lie; the table's lie before."""
 
 MAX_EFFECTS = 225
@@ -54,36 +54,38 @@ ADMIN = {"x-shortlist-admin-key": ADMIN_KEY, "content-type": "application/json"}
 
 
 @dataclass
-class Life:
+class Scenario:
     """A service, its ledger, and what has happened so far."""
 
-    site: Site
+    service: Service
     rng: random.Random
     ledger: Ledger = field(default_factory=Ledger)
     trace: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    harm: str | None = None
+    fault: str | None = None
     has_release: bool = False
     sent: int = 0
 
     def run(self, steps: int = STEPS) -> None:
         """Lives; stops at the first violation."""
         for number in range(PROCESSES):
-            self.site.start_process(number)
+            self.service.start_process(number)
         self.trace.append("the first night")
-        self._night(killed=False)
+        self._batch_run(killed=False)
         for _ in range(steps):
             if self.violations:
                 return
             self._step()
-        self._settle()
+        self._finish()
 
     def _step(self) -> None:
         name = self.rng.choices(
             list(STEPS_BY_NAME), [weight for weight, _ in STEPS_BY_NAME.values()]
         )[0]
-        self.trace.append(f"{len(self.trace):3} {name}" + (f" [{self.harm}]" if self.harm else ""))
+        self.trace.append(
+            f"{len(self.trace):3} {name}" + (f" [{self.fault}]" if self.fault else "")
+        )
         STEPS_BY_NAME[name][1](self)
 
     def _note(self, text: str) -> None:
@@ -99,22 +101,22 @@ class Life:
     ) -> Reply | None:
         """A request to one of the processes, checked for what every answer must be; None where it never came."""
         number = self.rng.randrange(PROCESSES) if number is None else number
-        process = self.site.processes[number]
+        process = self.service.processes[number]
         headers = ADMIN
         self.counts["requests"] += 1
         try:
             if number == SERVER:
                 raw = b"" if body is None else json.dumps(body).encode()
-                reply = process.served(method, target, raw, headers, REQUEST_SECONDS)
+                reply = process.request_http(method, target, raw, headers, REQUEST_SECONDS)
             else:
                 event = self.rng.choice(list(EVENT_BUILDERS.values()))(method, target, body)
-                reply = process.invoked(with_headers(event, headers), LAMBDA_SECONDS)
+                reply = process.invoke_lambda(with_headers(event, headers), LAMBDA_SECONDS)
         except Overdue as error:
             self._violation(f"{method} {target}: {error}")
-            self.site.harmless()
+            self.service.harmless()
             return None
         self.counts["refusals"] += reply.status in invariants.REFUSALS
-        wrong = invariants.of_any(reply) or invariants.of_refusal(reply)
+        wrong = invariants.reply_problem(reply) or invariants.refusal_problem(reply)
         if wrong:
             self._violation(f"{method} {target} {body}: {wrong}: {reply}")
         return reply
@@ -122,12 +124,12 @@ class Life:
     def _recommended(self, user: str, number: int | None = None) -> Reply | None:
         """An answer for a user, checked."""
         k = self.rng.choice([1, 5, 10, 40])
-        excluded = self.rng.sample(self.site.worlds.items, self.rng.choice([0, 0, 3]))
+        excluded = self.rng.sample(self.service.worlds.items, self.rng.choice([0, 0, 3]))
         body: dict[str, Any] = {"user_id": user, "k": k, "exclude": excluded}
         if self.rng.random() < 0.3:
             body |= {"diversity": 0.4, "explain": self.rng.random() < 0.5}
         if self.rng.random() < 0.2:
-            body["history"] = self.rng.sample(self.site.worlds.items, 3)
+            body["history"] = self.rng.sample(self.service.worlds.items, 3)
         if self.rng.random() < 0.1:
             body["use_cache"] = False
         before = self.ledger.seen(user)
@@ -136,7 +138,7 @@ class Life:
             return reply
         hidden = {*excluded, *body.get("history", ())}
         self._check_list(reply, reply.body["recommendations"], hidden, before)
-        wrong = invariants.of_source(self.ledger, user, reply.body)
+        wrong = invariants.source_problem(self.ledger, user, reply.body)
         if wrong:
             self._violation(f"{body}: {wrong}: {reply.raw.decode()}")
         self.counts[f"answers: {reply.body['source']}"] += 1
@@ -147,7 +149,7 @@ class Life:
         self, reply: Reply, items: Sequence[dict[str, Any]], hidden: set[str], seen: set[str]
     ) -> None:
         told = reply.body
-        wrong = invariants.of_items(self.site, told["model_version"], items)
+        wrong = invariants.list_problem(self.service, told["model_version"], items)
         shown = {item["item_id"] for item in items}
         if shown & (hidden | (self.ledger.blocked if not told["degraded"] else set())):
             wrong = f"shows what is excluded or blocked: {shown & (hidden | self.ledger.blocked)}"
@@ -162,11 +164,11 @@ class Life:
         """Some users ask."""
         for user in self._users(3):
             reply = self._recommended(user)
-            self._note(f"{user} -> {_told(reply)}")
+            self._note(f"{user} -> {_summary(reply)}")
 
     def ask_for_lists(self) -> None:
         """The lists that are the same for everybody, and one about an item."""
-        item = self.rng.choice(self.site.worlds.items)
+        item = self.rng.choice(self.service.worlds.items)
         for target in ("/v1/popular?k=20", "/v1/trending?k=10", f"/v1/items/{item}/similar?k=10"):
             reply = self._call("GET", target)
             if reply is not None and reply.status == 200:
@@ -176,7 +178,7 @@ class Life:
         reply = self._call(
             "POST",
             "/v1/rank",
-            {"user_id": self._users(1)[0], "items": self.rng.sample(self.site.worlds.items, 5)},
+            {"user_id": self._users(1)[0], "items": self.rng.sample(self.service.worlds.items, 5)},
         )
         if reply is not None and reply.status == 200:
             self._check_list(reply, reply.body["items"], set(), set())
@@ -193,14 +195,14 @@ class Life:
         self.rng.shuffle(events)
         self._send(events)
 
-    def _send(self, events: list[Sent], number: int | None = None) -> bool:
+    def _send(self, events: list[SentEvent], number: int | None = None) -> bool:
         """Sends events, and gives whether the service has said that it has them."""
         reply = self._call(
             "POST", "/v1/events", {"events": [event.body() for event in events]}, number
         )
         if reply is None or reply.status != 200:
             self.ledger.failed(events)
-            self._note(f"{len(events)} -> {_told(reply)}")
+            self._note(f"{len(events)} -> {_summary(reply)}")
             return False
         told = reply.body
         rejected = {at["index"]: at["code"] for at in told["rejected"]}
@@ -231,8 +233,12 @@ class Life:
             for events in batches
         ]
         with ThreadPoolExecutor(PROCESSES) as pool:
-            pairs = list(zip(self.site.processes, requests, strict=True))
-            list(pool.map(lambda pair: _quietly(pair[0].invoked, pair[1], LAMBDA_SECONDS), pairs))
+            pairs = list(zip(self.service.processes, requests, strict=True))
+            list(
+                pool.map(
+                    lambda pair: _quietly(pair[0].invoke_lambda, pair[1], LAMBDA_SECONDS), pairs
+                )
+            )
         for number, events in enumerate(
             batches
         ):  # what each was told does not matter: all of it is sent again
@@ -249,7 +255,7 @@ class Life:
     def _delete(self, user: str) -> bool:
         self.ledger.was_deleted(user, surely=False)
         reply = self._call("DELETE", f"/v1/users/{quote(user)}")
-        self._note(f"{user} -> {_told(reply)}")
+        self._note(f"{user} -> {_summary(reply)}")
         if reply is None or reply.status != 200:
             return False
         self.ledger.was_deleted(user, surely=True)
@@ -267,39 +273,42 @@ class Life:
             http_api("POST", "/v1/events", {"events": [event.body()]}),
             http_api("POST", "/recommend", {"user_id": user, "diversity": 0.2}),
         ]
-        answering, deleting = self.rng.sample(self.site.processes, 2)
+        answering, deleting = self.rng.sample(self.service.processes, 2)
         with ThreadPoolExecutor(2) as pool:
             answers = pool.submit(
-                lambda: [_quietly(answering.invoked, each, LAMBDA_SECONDS) for each in calls]
+                lambda: [_quietly(answering.invoke_lambda, each, LAMBDA_SECONDS) for each in calls]
             )
             deleted = pool.submit(
-                _quietly, deleting.invoked, http_api("DELETE", f"/v1/users/{user}"), LAMBDA_SECONDS
+                _quietly,
+                deleting.invoke_lambda,
+                http_api("DELETE", f"/v1/users/{user}"),
+                LAMBDA_SECONDS,
             )
             answers.result()
         reply = deleted.result()
         self.ledger.accepted([event])
-        self._note(f"{user} -> {_told(reply)}")
+        self._note(f"{user} -> {_summary(reply)}")
         if reply is not None and reply.status == 200:
             self.ledger.was_deleted(user, surely=True)
-            if self.harm is None:
-                self._violations(invariants.of_nobody(self.site, user))
+            if self.fault is None:
+                self._violations(invariants.leftover_keys(self.service, user))
 
     def block(self) -> None:
         """An item may not be shown any more, or may be again."""
         if self.ledger.blocked and self.rng.random() < 0.5:
             self._set_blocked(self.rng.choice(sorted(self.ledger.blocked)), wanted=False)
         else:
-            self._set_blocked(self.rng.choice(self.site.worlds.items), wanted=True)
+            self._set_blocked(self.rng.choice(self.service.worlds.items), wanted=True)
 
     def _set_blocked(self, item: str, *, wanted: bool) -> bool:
         reply = self._call("POST", f"/v1/items/{item}/{'block' if wanted else 'unblock'}")
-        self._note(f"{item}: {wanted} -> {_told(reply)}")
+        self._note(f"{item}: {wanted} -> {_summary(reply)}")
         self.ledger.blocked.discard(item)
         done = reply is not None and reply.status == 200
         (self.ledger.unsure_blocked.discard if done else self.ledger.unsure_blocked.add)(item)
         if done and wanted:
             self.ledger.blocked.add(item)
-        self.site.clocks.ticks_ahead += 6  # until every process has read it
+        self.service.clocks.ticks_ahead += 6  # until every process has read it
         return done
 
     def grow(self) -> None:
@@ -310,80 +319,84 @@ class Life:
         rows = [{"user_id": e.user, "item_id": e.item, "timestamp": e.time} for e in events]
         if rows:
             schema = {
-                name: self.site.table.schema[name] for name in ("user_id", "item_id", "timestamp")
+                name: self.service.table.schema[name]
+                for name in ("user_id", "item_id", "timestamp")
             }
-            self.site.table = pl.concat(
-                [self.site.table, pl.DataFrame(rows, schema=schema)], how="diagonal"
+            self.service.table = pl.concat(
+                [self.service.table, pl.DataFrame(rows, schema=schema)], how="diagonal"
             )
 
     def shrink(self) -> None:
         """The table loses old rows, or an item."""
-        table = self.site.table
+        table = self.service.table
         if self.rng.random() < 0.5:
             place = pl.int_range(pl.len()).over("user_id")
-            self.site.table = table.sort("user_id", "timestamp").filter(
+            self.service.table = table.sort("user_id", "timestamp").filter(
                 place >= pl.len().over("user_id") // 6
             )
         else:
-            item = self.rng.choice(self.site.worlds.items)
-            self.site.table = table.filter(pl.col("item_id") != item)
+            item = self.rng.choice(self.service.worlds.items)
+            self.service.table = table.filter(pl.col("item_id") != item)
 
-    def night(self) -> None:
+    def batch_run(self) -> None:
         """A refresh."""
-        self._night(killed=False)
+        self._batch_run(killed=False)
 
-    def killed_night(self) -> None:
+    def killed_batch_run(self) -> None:
         """A refresh that is killed somewhere."""
-        self._night(killed=True)
+        self._batch_run(killed=True)
 
     def full_disk(self) -> None:
         """A refresh whose files may not grow beyond some size."""
-        self._night(killed=False, file_limit=self.rng.choice([1, 200, 2000, 8000]))
+        self._batch_run(killed=False, file_limit=self.rng.choice([1, 200, 2000, 8000]))
 
-    def _night(self, *, killed: bool, file_limit: int = 0, quiet: bool = False) -> bool:
-        world = self.site.worlds.by_name[self.rng.choice(list(self.site.worlds.by_name))]
+    def _batch_run(self, *, killed: bool, file_limit: int = 0, quiet: bool = False) -> bool:
+        world = self.service.worlds.by_name[self.rng.choice(list(self.service.worlds.by_name))]
         kill_at = self.rng.randrange(1, MAX_EFFECTS) if killed else 0
-        self.ledger.learns_from(self.site.table)
-        hindered = self.harm is not None or killed or bool(file_limit)
+        self.ledger.learns_from(self.service.table)
+        hindered = self.fault is not None or killed or bool(file_limit)
         if not hindered:
-            self.site.store.redis.delete(
-                self.site.store.keys.lease()
+            self.service.store.redis.delete(
+                self.service.store.keys.lease()
             )  # a killed batch's has lapsed, a minute later
-        made = self.site.night(world, kill_at=kill_at, file_limit=file_limit)
+        made = self.service.batch_run(world, kill_at=kill_at, file_limit=file_limit)
         return self._ended([made], hindered=hindered, quiet=quiet)
 
-    def two_nights(self) -> None:
+    def two_batch_runs(self) -> None:
         """Two refreshes at once."""
-        worlds = list(self.site.worlds.by_name.values())
-        self.ledger.learns_from(self.site.table)
-        self._ended([self.site.night(world) for world in worlds], hindered=True)
+        worlds = list(self.service.worlds.by_name.values())
+        self.ledger.learns_from(self.service.table)
+        self._ended([self.service.batch_run(world) for world in worlds], hindered=True)
 
     def drain(self) -> None:
         """Events go into files, by a process that may be killed, or by two at once."""
-        world = self.site.worlds.by_name["plain"]
+        world = self.service.worlds.by_name["plain"]
         kills = [
             self.rng.choice([0, *([self.rng.randrange(1, DRAIN_EFFECTS + 1)] * 3)])
             for _ in range(self.rng.choice([1, 2]))
         ]
         self._ended(
-            [self.site.night(world, kill_at=at, drain_only=True) for at in kills], hindered=True
+            [self.service.batch_run(world, kill_at=at, drain_only=True) for at in kills],
+            hindered=True,
         )
 
-    def _ended(self, made: Sequence[nights.Night], *, hindered: bool, quiet: bool = False) -> bool:
+    def _ended(
+        self, made: Sequence[batch_runs.BatchRun], *, hindered: bool, quiet: bool = False
+    ) -> bool:
         """Waits for processes of the batch; gives whether all did their work."""
-        patience = HARMS[self.harm].patience if self.harm else NIGHT_SECONDS
-        started = [nights.start(each) for each in made]
+        patience = FAULTS[self.fault].patience if self.fault else BATCH_SECONDS
+        started = [batch_runs.start(each) for each in made]
         try:
             if len(started) == 1 and not hindered and not quiet:
                 self._meanwhile(started[0])
         finally:
-            codes = [nights.ended(process, patience) for process in started]
+            codes = [batch_runs.ended(process, patience) for process in started]
         self.counts["nights"] += len(codes)
-        self.counts["kills"] += codes.count(nights.TIMED_OUT)
+        self.counts["kills"] += codes.count(batch_runs.TIMED_OUT)
         self._note(f"{codes}")
         for each, code in zip(made, codes, strict=True):
             log = each.log.read_text()[-2000:] if each.log.exists() else "no log"
-            if code not in nights.SANE or "Traceback" in log:
+            if code not in batch_runs.SANE or "Traceback" in log:
                 self._violation(f"the batch ended with {code}: {log}")
             if code != 0 and not hindered:
                 self._violation(f"nothing hindered the batch, and it ended with {code}: {log}")
@@ -391,10 +404,10 @@ class Life:
         if done and not any(each.drain_only for each in made):
             self.has_release = True
             self._violations(
-                invariants.of_records(self.site, self.ledger) if self.harm is None else []
+                invariants.record_problems(self.service, self.ledger) if self.fault is None else []
             )
         self._violations(
-            invariants.of_release(self.site, must=self.has_release, users=self._known())
+            invariants.release_problems(self.service, must=self.has_release, users=self._known())
         )
         return done
 
@@ -413,72 +426,72 @@ class Life:
             self._note(self._operate())
         except ShortlistError as error:
             self._note(type(error).__name__)
-        self.site.clocks.ticks_ahead += 6
+        self.service.clocks.ticks_ahead += 6
         self._violations(
-            invariants.of_release(self.site, must=self.has_release, users=self._known())
+            invariants.release_problems(self.service, must=self.has_release, users=self._known())
         )
 
     def _operate(self) -> str:
         from shortlist.batch import release_admin
 
-        pointer = self.site.store.release()
+        pointer = self.service.store.release()
         what = self.rng.choice(["rollback", "promote", "canary", "no canary"])
         if what == "rollback":
-            return f"rollback -> {_told(self._call('POST', '/v1/releases/rollback'))}"
+            return f"rollback -> {_summary(self._call('POST', '/v1/releases/rollback'))}"
         if pointer is None:
             return "no release"
         version = self.rng.choice(pointer.versions)
         if what == "promote":
-            return f"promote {version} -> {_told(self._call('POST', f'/v1/releases/{version}/promote'))}"
-        if self.harm is not None:
+            return f"promote {version} -> {_summary(self._call('POST', f'/v1/releases/{version}/promote'))}"
+        if self.fault is not None:
             return "not now"
         changed = release_admin.canary(
-            self.site.settings, pointer.previous or version, 0.0 if what == "no canary" else 50.0
+            self.service.settings, pointer.previous or version, 0.0 if what == "no canary" else 50.0
         )
         return f"{what} -> {changed}"
 
     def jump(self) -> None:
         """The clock of the wall is set, by up to three days; the other one goes on."""
-        self.site.clocks.wall_ahead = self.rng.uniform(-3, 3) * 86_400
-        self.site.clocks.ticks_ahead += self.rng.uniform(0, 20)
+        self.service.clocks.wall_ahead = self.rng.uniform(-3, 3) * 86_400
+        self.service.clocks.ticks_ahead += self.rng.uniform(0, 20)
 
     def restart(self) -> None:
         """A process of the API ends, and another one starts in its place."""
-        self.site.start_process(self.rng.randrange(PROCESSES))
+        self.service.start_process(self.rng.randrange(PROCESSES))
 
-    def break_something(self) -> None:
+    def start_fault(self) -> None:
         """A fault begins; the one before it ends."""
-        self.mended()
-        self.harm = self.rng.choice(list(HARMS))
-        self.counts[f"fault: {self.harm}"] += 1
-        self._note(self.harm)
-        HARMS[self.harm].begin(self.site)
-        self.ledger.redis_evicts(evicts=HARMS[self.harm].redis_evicts)
-        if HARMS[self.harm].redis_forgets:
+        self.end_fault()
+        self.fault = self.rng.choice(list(FAULTS))
+        self.counts[f"fault: {self.fault}"] += 1
+        self._note(self.fault)
+        FAULTS[self.fault].begin(self.service)
+        self.ledger.redis_evicts(evicts=FAULTS[self.fault].redis_evicts)
+        if FAULTS[self.fault].redis_forgets:
             self.ledger.redis_forgot()
             self.has_release = False
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """The fault ends, and everything is right again without a restart."""
-        if self.harm is not None:
-            forgets = HARMS[self.harm].redis_forgets
-            self.mended()
+        if self.fault is not None:
+            forgets = FAULTS[self.fault].redis_forgets
+            self.end_fault()
             if forgets or not self.has_release:
                 self.ledger.floor = None
-                self._night(killed=False)
-            self._healed()
+                self._batch_run(killed=False)
+            self._check_recovery()
 
-    def mended(self) -> None:
+    def end_fault(self) -> None:
         """Whatever lasts is over."""
-        if self.harm is not None:
-            HARMS[self.harm].mend(self.site)
+        if self.fault is not None:
+            FAULTS[self.fault].recover(self.service)
             self.ledger.redis_evicts(evicts=False)
-            self.harm = None
-        self.site.clocks.ticks_ahead += 30
+            self.fault = None
+        self.service.clocks.ticks_ahead += 30
 
-    def _healed(self) -> None:
+    def _check_recovery(self) -> None:
         """Every process answers well again, within a bound."""
-        user = next((u for u in self.site.worlds.users if self.ledger.is_known(u)), None)
+        user = next((u for u in self.service.worlds.users if self.ledger.is_known(u)), None)
         for number in range(PROCESSES):
             ends = time.monotonic() + HEALING_SECONDS
             while (
@@ -486,7 +499,7 @@ class Life:
                 and time.monotonic() < ends
                 and not self.violations
             ):
-                self.site.clocks.ticks_ahead += 1
+                self.service.clocks.ticks_ahead += 1
                 time.sleep(0.05)
             if wrong:
                 self._violation(
@@ -508,15 +521,15 @@ class Life:
 
     # The end
 
-    def _settle(self) -> None:
+    def _finish(self) -> None:
         """Everything is mended, what failed is sent again, a last night runs: then all promises are held against the ledger."""
         self.trace.append("the end")
-        self.mended()
-        self.site.clocks.wall_ahead = 0.0
+        self.end_fault()
+        self.service.clocks.wall_ahead = 0.0
         if not self.has_release:
             self.ledger.floor = None
-            self._night(killed=False)
-        self._healed()
+            self._batch_run(killed=False)
+        self._check_recovery()
         for user in sorted(self.ledger.unsure_deleted):
             if not self._delete(user):
                 self._violation(f"{user} cannot be deleted, although everything is mended")
@@ -527,14 +540,14 @@ class Life:
             self._violation("events cannot be sent, although everything is mended")
         if self.violations:
             return
-        if self._night(killed=False, quiet=True):
-            self.site.clocks.ticks_ahead += 6  # until every process has read the pointer
+        if self._batch_run(killed=False, quiet=True):
+            self.service.clocks.ticks_ahead += 6  # until every process has read the pointer
             self.ledger.floor = None  # from now on all know that night's table
-            self.ledger.learns_from(self.site.table)
-            self._violations(invariants.of_events(self.site, self.ledger))
-            self._violations(invariants.of_deleted(self.site, self.ledger))
-            self._violations(invariants.of_log(self.site.log))
-            self._everybody_is_served()
+            self.ledger.learns_from(self.service.table)
+            self._violations(invariants.event_problems(self.service, self.ledger))
+            self._violations(invariants.deletion_problems(self.service, self.ledger))
+            self._violations(invariants.log_problems(self.service.log))
+            self._check_everybody_served()
 
     def _answered(self, user: str) -> Reply | None:
         """An answer; a busy machine may be late now and then, and that is refused, but not again and again."""
@@ -544,10 +557,10 @@ class Life:
                 break
         return reply
 
-    def _everybody_is_served(self) -> None:
+    def _check_everybody_served(self) -> None:
         for user in self._everybody():
             reply = self._answered(user)
-            known = user in set(self.site.table["user_id"]) and user not in self.ledger.deleted
+            known = user in set(self.service.table["user_id"]) and user not in self.ledger.deleted
             shaped = (
                 reply is not None
                 and reply.status == 200
@@ -565,28 +578,30 @@ class Life:
     # What steps draw
 
     def _everybody(self) -> list[str]:
-        return [*self.site.worlds.users, *(f"new-{number:03}" for number in range(5))]
+        return [*self.service.worlds.users, *(f"new-{number:03}" for number in range(5))]
 
     def _known(self) -> list[str]:
-        return [user for user in self.site.worlds.users if self.ledger.is_known(user)]
+        return [user for user in self.service.worlds.users if self.ledger.is_known(user)]
 
     def _users(self, count: int) -> list[str]:
         return self.rng.sample(self._everybody(), count)
 
-    def _events(self, count: int) -> list[Sent]:
+    def _events(self, count: int) -> list[SentEvent]:
         return [self._event(user) for user in self._users(count)]
 
-    def _event(self, user: str) -> Sent:
+    def _event(self, user: str) -> SentEvent:
         """An event at a time of its own, not in the order in which events are sent."""
         self.sent += 1
-        when = BEGINNING + (self.sent * 7_919) % 1_000_003
-        return Sent(user, f"event-{self.sent}", self.rng.choice(self.site.worlds.items), when)
+        when = FIRST_TIME + (self.sent * 7_919) % 1_000_003
+        return SentEvent(
+            user, f"event-{self.sent}", self.rng.choice(self.service.worlds.items), when
+        )
 
     def _violations(self, found: Sequence[str]) -> None:
         self.violations += found
 
 
-def _told(reply: Reply | None) -> str:
+def _summary(reply: Reply | None) -> str:
     """An answer in a few words."""
     if reply is None:
         return "never"
@@ -607,25 +622,25 @@ def _quietly(call: Callable[..., Reply], *arguments: Any) -> Reply | None:
     return None
 
 
-STEPS_BY_NAME: dict[str, tuple[float, Callable[[Life], None]]] = {
-    "ask": (6, Life.ask),
-    "ask for lists": (2, Life.ask_for_lists),
-    "send": (7, Life.send),
-    "crowd": (1.5, Life.crowd),
-    "delete": (1, Life.delete),
-    "delete meanwhile": (0.7, Life.delete_meanwhile),
-    "block": (1, Life.block),
-    "grow": (0.7, Life.grow),
-    "shrink": (0.7, Life.shrink),
-    "night": (0.8, Life.night),
-    "killed night": (1.2, Life.killed_night),
-    "full disk": (0.4, Life.full_disk),
-    "two nights": (0.4, Life.two_nights),
-    "drain": (2, Life.drain),
-    "change release": (1, Life.change_release),
-    "jump": (1, Life.jump),
-    "restart": (0.7, Life.restart),
-    "break": (4, Life.break_something),
-    "mend": (2, Life.mend),
+STEPS_BY_NAME: dict[str, tuple[float, Callable[[Scenario], None]]] = {
+    "ask": (6, Scenario.ask),
+    "ask for lists": (2, Scenario.ask_for_lists),
+    "send": (7, Scenario.send),
+    "crowd": (1.5, Scenario.crowd),
+    "delete": (1, Scenario.delete),
+    "delete meanwhile": (0.7, Scenario.delete_meanwhile),
+    "block": (1, Scenario.block),
+    "grow": (0.7, Scenario.grow),
+    "shrink": (0.7, Scenario.shrink),
+    "night": (0.8, Scenario.batch_run),
+    "killed night": (1.2, Scenario.killed_batch_run),
+    "full disk": (0.4, Scenario.full_disk),
+    "two nights": (0.4, Scenario.two_batch_runs),
+    "drain": (2, Scenario.drain),
+    "change release": (1, Scenario.change_release),
+    "jump": (1, Scenario.jump),
+    "restart": (0.7, Scenario.restart),
+    "break": (4, Scenario.start_fault),
+    "mend": (2, Scenario.recover),
 }
 """What may happen next, and how often."""

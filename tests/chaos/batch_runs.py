@@ -31,7 +31,7 @@ SANE = (0, 1, 2, 75, TIMED_OUT)
 """Exit statuses by which a night may end; a killed one has the last."""
 
 PRELOADED = [
-    "tests.chaos.nights",
+    "tests.chaos.batch_runs",
     "shortlist.batch.job",
     "shortlist.batch.container",
     "shortlist.batch.drain",
@@ -45,7 +45,7 @@ EFFECTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 
 @dataclass(frozen=True)
-class Night:
+class BatchRun:
     """One process: the environment of its batch, and how it is harmed.
 
     trained: work directory of the world; kill_at: the effect in the middle of which the process is
@@ -61,7 +61,7 @@ class Night:
     drain_only: bool = False
 
 
-def start(night: Night) -> ForkServerProcess:
+def start(night: BatchRun) -> ForkServerProcess:
     """Starts a night; `ended` waits for it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -82,7 +82,7 @@ def ended(process: ForkServerProcess, seconds: float) -> int:
     return code
 
 
-def _main(night: Night) -> None:
+def _main(night: BatchRun) -> None:
     log = os.open(night.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
