@@ -1,4 +1,7 @@
-"""What can go wrong around the service: each fault is set, lasts for some steps, and is mended."""
+"""Lists the faults that a scenario injects, with how each begins and ends.
+
+To add a fault, add an entry to `FAULTS`.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ import redis
 from tests.chaos.proxy import NONE, SLOW_DOWN, ConnectionFault
 from tests.chaos.service import Service
 
-Act = Callable[[Service], None]
+Action = Callable[[Service], None]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How a fault is set and mended.
+    """A fault: functions that begin and end it.
 
-    redis_forgets: whether Redis loses what it holds; redis_evicts: whether it throws out what has a
-    time to live; patience: seconds after which a batch that runs into it is killed.
+    redis_forgets: Redis loses what it holds; redis_evicts: it evicts keys with a time to live;
+    patience: seconds after which a batch that runs into the fault is killed.
     """
 
-    begin: Act
-    end: Act
+    begin: Action
+    end: Action
     redis_forgets: bool = False
     redis_evicts: bool = False
     patience: float = 60.0
@@ -49,7 +52,7 @@ def _s3(fault: ConnectionFault, patience: float = 60.0) -> Fault:
     return Fault(begin, end, patience=patience)
 
 
-def _configured(**options: str) -> Act:
+def _configured(**options: str) -> Action:
     def begin(service: Service) -> None:
         for name, value in options.items():
             service.store.redis.config_set(name.replace("_", "-"), value)
@@ -57,8 +60,8 @@ def _configured(**options: str) -> Act:
     return begin
 
 
-def _replica(serves: str) -> Act:
-    """A replica of a primary that nobody can reach, which keeps what it has."""
+def _replica(serves: str) -> Action:
+    """Redis becomes a replica of an unreachable primary, and keeps its data."""
 
     def begin(service: Service) -> None:
         service.store.redis.config_set("replica-serve-stale-data", serves)
@@ -74,6 +77,7 @@ def _primary(service: Service) -> None:
 def _evicting(service: Service) -> None:
     client: redis.Redis = service.store.redis
     client.config_set("maxmemory-policy", "volatile-lru")
+    # Slightly less than is used, so that eviction begins at once.
     client.config_set("maxmemory", max(1, client.info("memory")["used_memory"] - 10_000))
 
 
@@ -83,7 +87,7 @@ def _emptied(service: Service) -> None:
 
 
 def _no_directory(service: Service) -> None:
-    """The place for bundles and memories cannot be written: a file is in its way."""
+    """Puts a file where the directory for bundles and cached lists should be."""
     path = service.settings.bundle_dir
     if path.exists():
         path.rename(path.with_name("unpacked-before"))
@@ -99,24 +103,21 @@ def _directory_again(service: Service) -> None:
 
 
 def _cut_bundles(service: Service) -> None:
-    """Every local file of a bundle is cut in half, as a crash or a full disk leaves it."""
+    """Cuts every local file of a bundle in half, as a crash or a full disk would."""
     for path in service.settings.bundle_dir.glob("shortlist/*/*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def _forged_bundles(service: Service) -> None:
-    """Local copies are replaced by others that are whole, with other titles."""
+    """Replaces local copies by intact bundles of the other world, with other titles."""
     for path in service.settings.bundle_dir.glob("shortlist/*"):
-        other = (
-            "shifted"
-            if (path / "catalog.msgpack").exists()
-            and b"plain: " in (path / "catalog.msgpack").read_bytes()
-            else "plain"
-        )
+        catalogue = path / "catalog.msgpack"
+        is_plain = catalogue.exists() and b"plain: " in catalogue.read_bytes()
+        other = service.worlds.by_name["shifted" if is_plain else "plain"]
         if (path / "manifest.json").exists():
             shutil.rmtree(path)
-            shutil.copytree(service.worlds.by_name[other].work / "bundle", path)
+            shutil.copytree(other.work / "bundle", path)
 
 
 def _nothing(service: Service) -> None:

@@ -16,18 +16,18 @@ PAGE = ROOT / "docs" / "reliability.md"
 COUNTS = ROOT / "docs" / "reports" / "reliability.json"
 
 ATTACKS = {
-    "faults": ("runs of a whole service under faults", "an invariant is broken"),
+    "faults": ("runs of a whole service under faults", "a broken invariant"),
     "api": (
-        "requests, by every way in",
-        "a 5xx but a reasoned 503, a traceback, no JSON, no envelope",
+        "requests, through every entry point",
+        "a 5xx other than a 503 with a reason, a traceback, no JSON, no error envelope",
     ),
     "stored values": (
-        "values in Redis that are not what they should be",
+        "damaged values in Redis",
         "the same; another user is affected",
     ),
     "bundles": (
-        "damaged bundles whose sums agree",
-        "an abort, an exception but a refusal, an unsound answer",
+        "damaged bundles with matching checksums",
+        "an abort, an exception other than a refusal, an unsound answer",
     ),
     "tables": (
         "tables of interactions, items and users",
@@ -37,39 +37,46 @@ ATTACKS = {
         "environments",
         "anything but settings or one refusal in words; a password in either",
     ),
-    "commands": ("command lines", "a traceback, or an exit status but 0, 1, 2, 75 and 130"),
+    "commands": ("command lines", "a traceback, or an exit status other than 0, 1, 2, 75 and 130"),
 }
 """Of each kind: a description of its cases, and of a violation."""
 
-HEAD = """# Reliability: what an attack on the whole service finds
+HEAD = """# Reliability: results of the chaos campaign
 
-Written by `{command}`. Do not edit: run it again.
+Written by `{command}`.
+Do not edit: run it again, or `python -m tests.chaos page` for the words alone.
 
-The campaign lets a whole service live through faults, and holds every answer against what its callers were promised. Then it
-sends requests, values, files, tables, settings and commands that nobody should send. All of it is drawn from a seed, and all
-parts are real: Valkey, S3 by moto, the API in its own process or behind the Lambda adapter, the batch in processes that are
-killed. Only the API's clocks are the campaign's own.
+The campaign injects faults into a whole service, and checks every answer against the promises
+below. It also sends malformed requests, stored values, files, tables, settings and commands. All
+of it is drawn from a seed. All parts are real: Valkey, S3 by moto, the API in its own process or
+behind the Lambda adapter, the batch in processes that are killed. Only the API's clocks are
+replaced.
 
 | | |
 |---|---|
 | the whole campaign, most of an hour on two cores | `make chaos` |
-| with other numbers, or a bound on its time | `python -m tests.chaos run --seed 2 --share 0.1 --minutes 20` |
+| another size, or a limit on its time | `python -m tests.chaos run --share 0.1 --minutes 20` |
 | one kind | `python -m tests.chaos run --only tables` |
-| a finding, by the name that it is printed with | `python -m tests.chaos again faults:1:17:1` |
+| one finding again, by the name in its report | `python -m tests.chaos again faults:1:17:1` |
 
 A small campaign of every kind runs with the tests (`tests/chaos`).
 
-## What is promised, whatever happens
+## Promises that hold under every fault
 
-- **No accepted event is lost or doubled.** Each is in the files of the drain, in its user's record and in the next training
-  once, unless its user was deleted. What Redis itself forgets before a drain, nobody can promise.
-- **No answer mixes releases.** Two catalogues take turns whose rows differ, and every title is that of its release.
-- **Nothing blocked, excluded or seen is shown.** An answer made without the user's record says that it is degraded.
-- **The pointer leads to a whole release**, in Redis and among the artefacts, after every kill, flip and refusal.
+- **No accepted event is lost or doubled.** Each is once in the drained files, in its user's record
+  and in the next training, unless its user was deleted. Events that Redis itself loses before a
+  drain are not covered.
+- **No answer mixes releases.** Two catalogues with different rows take turns, and every title is
+  that of the answer's release.
+- **No blocked, excluded or seen item is shown.** An answer made without the user's record says
+  that it is degraded.
+- **The release pointer leads to a whole release**, in Redis and among the artefacts, after every
+  kill, change of release and refusal.
 - **No request outlasts its deadline**, whatever it waits for.
-- **It heals without a restart** once a fault is over, and then answers from the lists again.
+- **It recovers without a restart** once a fault is over, and then answers from the lists again.
 - **A deleted user is nowhere**: in no key, no value, no file and no training.
-- **An error says why**: 503 with `Retry-After` and a reason; the batch ends with 0, 1, 2 or 75 and a sentence.
+- **An error says why**: 503 with `Retry-After` and a reason; the batch ends with 0, 1, 2 or 75 and
+  a sentence.
 """
 
 
@@ -118,7 +125,7 @@ def _summary(kinds: Mapping[str, Any]) -> list[str]:
             row = (description, _cases(done), str(done["violations"]), violation)
             lines.append(f"| {' | '.join(row)} |")
             fuzzed += done["cases"] if kind != "faults" else 0
-    return [*lines, "", f"{fuzzed:,} cases besides the runs.", ""]
+    return [*lines, "", f"{fuzzed:,} cases in addition to the runs.", ""]
 
 
 def _cases(done: Mapping[str, Any]) -> str:
@@ -130,14 +137,14 @@ def _cases(done: Mapping[str, Any]) -> str:
 def _faults(counts: Counter[str]) -> list[str]:
     totals = ["requests", "refusals", "degraded answers", "events accepted", "nights", "kills"]
     totals += sorted(name for name in counts if name.startswith("answers"))
-    lines = ["## The runs", "", "| in all runs | number |", "|---|--:|"]
+    lines = ["## The runs", "", "| over all runs | number |", "|---|--:|"]
     lines += [f"| {name} | {counts[name]:,} |" for name in totals]
     lines += ["", "| fault | times |", "|---|--:|"]
     return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in FAULTS), ""]
 
 
 def _outcomes(kinds: Mapping[str, Any]) -> list[str]:
-    lines = ["## What became of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
+    lines = ["## Outcomes of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
     for kind in ATTACKS:
         if kind in kinds and kind != "faults":
             for name, number in kinds[kind]["counts"].items():

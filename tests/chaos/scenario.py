@@ -291,7 +291,7 @@ class Scenario:
         if reply is not None and reply.status == 200:
             self.ledger.was_deleted(user, surely=True)
             if self.fault is None:
-                self._violations(invariants.leftover_keys(self.service, user))
+                self._violations(invariants.key_problems(self.service, user))
 
     def block(self) -> None:
         """An item may not be shown any more, or may be again."""
@@ -477,7 +477,7 @@ class Scenario:
             forgets = FAULTS[self.fault].redis_forgets
             self.end_fault()
             if forgets or not self.has_release:
-                self.ledger.floor = None
+                self.ledger.table_items = None
                 self._batch_run(killed=False)
             self._check_recovery()
 
@@ -527,7 +527,7 @@ class Scenario:
         self.end_fault()
         self.service.clocks.wall_ahead = 0.0
         if not self.has_release:
-            self.ledger.floor = None
+            self.ledger.table_items = None
             self._batch_run(killed=False)
         self._check_recovery()
         for user in sorted(self.ledger.unsure_deleted):
@@ -542,7 +542,7 @@ class Scenario:
             return
         if self._batch_run(killed=False, quiet=True):
             self.service.clocks.ticks_ahead += 6  # until every process has read the pointer
-            self.ledger.floor = None  # from now on all know that night's table
+            self.ledger.table_items = None  # from now on all know that night's table
             self.ledger.learns_from(self.service.table)
             self._violations(invariants.event_problems(self.service, self.ledger))
             self._violations(invariants.deletion_problems(self.service, self.ledger))
