@@ -34,24 +34,14 @@ MEMORY_BYTES = 3 << 30
 PATIENCE_SECONDS = 120
 """Time for one case. Loading takes less than a second, but the machine may be busy."""
 
+# A table is easier to read than one value per line.
+# fmt: off
 NUMBERS = (
-    b"0",
-    b"-1",
-    b"1",
-    b"2147483647",
-    b"-2147483648",
-    b"99999999999999999999",
-    b"1e308",
-    b"nan",
-    b"1e-320",
-    b"",
+    b"0", b"-1", b"1", b"2147483647", b"-2147483648", b"99999999999999999999", b"1e308", b"nan",
+    b"1e-320", b"",
 )
 WORDS = (
-    b"\x00" * 4,
-    b"\xff" * 4,
-    b"\xff\xff\xff\x7f",
-    b"\x00\x00\x80\x7f",
-    b"\x00\x00\xc0\x7f",
+    b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f",
     b"\x01\x00\x00\x00",
 )
 """Four bytes, among them the largest int32, and infinity and NaN as float32."""
@@ -59,30 +49,16 @@ WORDS = (
 EXTREMES = (math.nan, math.inf, -math.inf, 1e38, -1e38, 9e3, -1.0, 0.0)
 
 LENGTHS = (
-    b"\xdd\xff\xff\xff\xff",
-    b"\xdf\x7f\xff\xff\xff",
-    b"\xc6\xff\xff\xff\xff",
-    b"\xff" * 8,
+    b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xff" * 8,
     b"\xdc\xff\xff",
 )
 """Headers of msgpack arrays, maps and bytes that announce far more than follows, and a uint64."""
 
 VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    0,
-    10**9,
-    10**400,
-    1e308,
-    float("nan"),
-    "",
-    "x" * 1000,
-    [],
-    {},
-    [[]],
+    None, True, -1, 0, 10**9, 10**400, 1e308, float("nan"), "", "x" * 1000, [], {}, [[]],
     {"a": {}},
 )
+# fmt: on
 
 
 def flip_bits(body: bytes, rng: random.Random) -> bytes:
