@@ -95,13 +95,10 @@ def test_trace_of_deleted_user_is_detected(service) -> None:
 
 def test_user_in_log_is_detected() -> None:
     """User ids are noticed in a log line and in a refusal; item ids are allowed."""
-    assert (
-        len(invariants.log_problems(['{"path": "/v1/users/user-001"}', "item-001", "new-003"])) == 2
-    )
-    assert (
-        invariants.refusal_problem(Reply(503, {}, b"user-001 cannot be read", 0.1))
-        == "a refusal names a user"
-    )
+    lines = ['{"path": "/v1/users/user-001"}', "item-001", "new-003"]
+    assert len(invariants.log_problems(lines)) == 2
+    refusal = Reply(503, {}, b"user-001 cannot be read", 0.1)
+    assert invariants.refusal_problem(refusal) == "a refusal names a user"
     assert invariants.refusal_problem(Reply(200, {}, b"user-001", 0.1)) == ""
 
 
