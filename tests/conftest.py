@@ -1,4 +1,4 @@
-"""Shared fixtures: a real Valkey, an S3 server, and a small published release.
+"""Provides a Valkey, an S3 and a small published release.
 
 `published` is a release that the whole batch made of `tables` (session scope: do not change it).
 `own` is the same release in a namespace of the test's own, to change at will; `release` copies its

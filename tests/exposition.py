@@ -20,7 +20,7 @@ Samples = dict[tuple[str, Labels], float]
 
 
 def parse(text: str) -> tuple[dict[str, str], Samples]:
-    """The type of each family, and the value of each sample by name and sorted labels."""
+    """The type of each family, and the value of each sample."""
     assert text.endswith("\n")
     kinds: dict[str, str] = {}
     samples: Samples = {}
@@ -69,7 +69,7 @@ def _sample_names(family: str, kind: str) -> set[str]:
 
 
 def _check_histogram(name: str, samples: Samples) -> None:
-    """Checks each series: cumulative buckets in order, the last of which is the count."""
+    """Checks that buckets are cumulative, and the last one is the count."""
     for (sample, labels), count in samples.items():
         if sample != f"{name}_count":
             continue
@@ -81,7 +81,7 @@ def _check_histogram(name: str, samples: Samples) -> None:
 
 
 def _buckets(name: str, labels: Labels, samples: Samples) -> list[tuple[float, float]]:
-    """Upper bound and cumulative count of each bucket of one series, in the text's order."""
+    """Bound and cumulative count of each bucket of one series."""
     buckets = []
     for (sample, own), running in samples.items():
         without_bound = tuple(pair for pair in own if pair[0] != "le")

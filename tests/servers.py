@@ -1,4 +1,4 @@
-"""Starts the API on a real socket: in a thread, or as a process.
+"""Starts the API in a thread or as a process.
 
 `in_thread(app, ...)` serves an app under the API's own server and gives its port;
 `as_process(environ)` runs `shortlist serve` and gives the process and its port.

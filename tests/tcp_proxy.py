@@ -1,4 +1,4 @@
-"""Proxies a server over loopback and harms its connections, for tests of a bad network.
+"""Proxies a server over loopback and harms its connections.
 
 `with TcpProxy(address) as proxy:` listens at `proxy.url`. A test sets `target`, `delay`, `drip`,
 `silent` or `resets` at any moment, ends all connections with `cut()`, and undoes it all with
@@ -124,7 +124,7 @@ class TcpProxy:
         _close(client)
 
     def _deliver(self, client: socket.socket, data: bytes) -> bool:
-        """Sends a piece of a reply, byte by byte where it drips; False where the client is gone."""
+        """Sends a piece of a reply; False where the client is gone."""
         step = len(data) if self.drip is None else 1
         for start in range(0, len(data), step):
             if self.drip is not None and self._ended.wait(self.drip):

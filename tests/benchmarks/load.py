@@ -1,6 +1,6 @@
-"""Measures `shortlist serve` under overload: `make bench-load`, after `make demo`.
+"""Measures `shortlist serve` under overload.
 
-By hand: `python tests/benchmarks/load.py [SECONDS [DIRECTORY]]`.
+Run: `make bench-load`, after `make demo`; or `python tests/benchmarks/load.py SECONDS DIRECTORY`.
 
 A real server process over a real Valkey gets requests from this process on bare sockets: 80% cached
 answers, 10% live ones, 10% events. Its capacity is the rate at 32 callers who each wait for their
@@ -271,9 +271,9 @@ def served(settings: Settings) -> Iterator[tuple[int, int]]:
 async def measured(
     port: int, pid: int, seconds: float, deadline: float, requests: Iterator[bytes]
 ) -> Table:
-    """The table: for each load a row, and one for the capacity in the same minutes.
+    """The table: a row for each load, and one for its capacity.
 
-    They alternate, since a shared machine does not stay equally fast.
+    Both alternate, since a shared machine does not stay equally fast.
     """
     table = Table(title=f"{seconds:g} s each, deadline {deadline:g} s")
     for column in COLUMNS:
@@ -295,7 +295,8 @@ async def measured(
 
 
 def cpu_seconds(pid: int) -> float:
-    """Seconds of CPU of a process so far: on a busy machine fairer than the clock."""
+    """Seconds of CPU of a process so far."""
+    # On a busy machine CPU time is a fairer measure than the clock.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -308,7 +309,10 @@ def add(
     deadline: float,
     capacity: Results | None,
 ) -> None:
-    """Adds a row. capacity: results at capacity in the same minutes; None in their own row."""
+    """Adds a row.
+
+    capacity: results at capacity in the same minutes; None in their own row.
+    """
     status, took = np.array(results.status), np.array(results.seconds)
     good, refused, lost = results.good(deadline), status == 503, status == 0
     p50, p99 = np.percentile(took[status == 200], (50, 99))

@@ -1,7 +1,9 @@
-"""Compares ranking quality on data sets of other kinds: `make worlds`, after `make evaluate`.
+"""Compares ranking quality on data sets of other kinds.
+
+Run: `make worlds`, after `make evaluate`.
 
 The default parameters run on synthetic worlds, and on MovieLens 100K without ratings, titles and
-attributes (`make evaluate` fetches it). Each is evaluated as by `shortlist evaluate --protocol
+attributes, which `make evaluate` fetches. Each is evaluated as by `shortlist evaluate --protocol
 last-10pct`, against the strongest baseline of the same run. The figures go to
 docs/reports/worlds.json, from which a table in the documentation is generated.
 """

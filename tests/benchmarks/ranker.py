@@ -1,9 +1,10 @@
-"""Compares two rules for the number of trees: `python tests/benchmarks/ranker.py [PROTOCOL]`.
+"""Compares two rules for the ranker's number of trees.
 
-Run it after `make evaluate`, which fetches MovieLens 100K. Over six seeds, early stopping by
-cross-validation, as the ranker is trained, and on a single split of the users. Everything is inside
-the past of the protocol's split: the hold-out decides nothing here. The figures are in
-docs/quality.md.
+Run: `python tests/benchmarks/ranker.py [PROTOCOL]`, after `make evaluate`.
+
+The rules are early stopping by cross-validation, which trains the ranker, and on a single split of
+the users, each over six seeds on MovieLens 100K. Everything is inside the past of the protocol's
+split: the hold-out decides nothing here. The figures are in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SPLIT_SHARE = 0.15
 
 
 def trees_of_one_split(groups: Groups, params: FitParams) -> int:
-    """The number of trees by early stopping on a single split of the users.
+    """The number of trees by a single split of the users.
 
     This was the rule before cross-validation, with rows and features sampled for each tree.
     """

@@ -1,10 +1,12 @@
-"""Times the Lambda handler on the demo's release: `make bench`, after `make demo`.
+"""Times the Lambda handler on the demo's release.
+
+Run: `make bench`, after `make demo`; `make bench-large` for larger releases, or `python
+tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER` for one of any size.
 
 Each figure comes with its ratio to a floor measured in the same run: cached answers to one raw GET
 of the same value, live answers to the index search and the ranker alone. Cold starts and memory are
 measured in fresh processes, throughput on one uvicorn process. Larger releases are trained on
-synthetic worlds first, unless they exist: `make bench-large`, or `python
-tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
+synthetic worlds first, unless they exist.
 """
 
 from __future__ import annotations
@@ -93,7 +95,7 @@ def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
 
 
 def raw_get(path: str, key: str) -> Callable[[int], object]:
-    """Gives a GET over a bare socket, the floor of any answer from Redis."""
+    """Gives a GET over a bare socket: the floor."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     command = f"*2\r\n$3\r\nGET\r\n${len(key.encode())}\r\n{key}\r\n".encode()
@@ -163,7 +165,7 @@ def main() -> None:
 def cached(
     table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str
 ) -> None:
-    """Adds cached answers: through Mangum, from the store alone, and by a raw GET."""
+    """Adds cached answers: handler, store alone, raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]

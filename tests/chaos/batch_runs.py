@@ -1,8 +1,8 @@
-"""Runs the whole batch in a process that can be killed anywhere or run out of disk.
+"""Runs the batch in a process that can be killed.
 
-The process is forked from one that has imported everything and started nothing, so a run costs only
-its own work. It enters through the container's `main`; only training is replaced by a copy (see
-`worlds`).
+It can be killed at any write or send, or run out of disk. The process is forked from one that has
+imported everything and started nothing, so a run costs only its own work. It enters through the
+container's `main`; only training is replaced by a copy (see `worlds`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Damages the files of a bundle by a seed, with matching checksums.
+"""Damages a bundle's files, with matching checksums.
 
-An attacker who can write to the artefact store could do the same. A campaign:
-`python tests/chaos/bundle_mutations.py BUNDLE SEED COUNT`. COUNT times it mutates a copy, loads it
-in a worker process and asks for recommendations. It prints the outcomes by file as JSON, and each
-worker that died, hung or raised another exception with its seed.
+Damage is drawn from a seed. An attacker who can write to the artefact store could do the same. A
+campaign: `python tests/chaos/bundle_mutations.py BUNDLE SEED COUNT`. COUNT times it mutates a copy,
+loads it in a worker process and asks for recommendations. It prints the outcomes by file as JSON,
+and each worker that died, hung or raised another exception with its seed.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def grow_header(body: bytes, rng: random.Random) -> bytes:
 
 
 def set_values(body: bytes, rng: random.Random) -> bytes:
-    """Rewrites an archive in which one array has extreme values, another shape or another type."""
+    """Rewrites an archive, one array of which has another value, shape or type."""
     import numpy as np
 
     try:
@@ -155,7 +155,7 @@ def set_values(body: bytes, rng: random.Random) -> bytes:
 
 
 def _mutated_array(array: Any, kind: int, rng: random.Random) -> Any:
-    """The array with an extreme value (kind 0), another type (1) or another shape (2)."""
+    """Changes a value (kind 0), the type (1) or the shape (2) of an array."""
     if kind == 0 and array.size:
         flat = array.reshape(-1)
         flat[rng.randrange(len(flat))] = rng.choice(EXTREMES)
@@ -208,7 +208,7 @@ MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def mutate_manifest(manifest: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """Removes, renames or replaces a field, of the manifest or of a file's entry."""
+    """Removes, renames or replaces a field of the manifest."""
     out: dict[str, Any] = json.loads(json.dumps(manifest))
     target: Any = out if rng.random() < 0.6 else out["files"]
     if rng.random() < 0.3:
@@ -352,7 +352,7 @@ class _Worker:
         )
 
     def outcome(self) -> str:
-        """The outcome of loading the directory as it is now, or how the process died."""
+        """Loads the directory, and gives the outcome, or how the process died."""
         import select
 
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: PT018 - both are pipes

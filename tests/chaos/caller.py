@@ -1,4 +1,4 @@
-"""Calls the app as a server or as Lambda would, and detects requests that hang.
+"""Calls the app as a server or as Lambda would.
 
 `Caller(app).request_http(...)` speaks ASGI to the app; `invoke_lambda(event, seconds)` goes through
 the Lambda adapter. Both give a `Reply` or raise `Overdue`.
@@ -65,7 +65,7 @@ class Context:
 
 
 class Caller:
-    """Sends requests to an app, one after the other, in a thread with its own event loop."""
+    """Sends requests to an app from a thread with its own event loop."""
 
     def __init__(self, app: ASGIApp, ended: Callable[[], None] = lambda: None) -> None:
         """ended: called when the caller is closed."""

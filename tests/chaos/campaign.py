@@ -44,7 +44,7 @@ class Fuzzer(Protocol):
     counts: Counter[str]
 
     def case(self, rng: random.Random) -> str:
-        """Runs one case drawn from the generator; gives a description of its problem, or ""."""
+        """Runs one case, and gives a description of its problem, or ""."""
 
 
 MAX_FINDINGS = 3
@@ -132,7 +132,7 @@ def _run_scenarios(task: Task, backends: Backends) -> Outcome:
 
 
 def run_scenario(backends: Backends, seed: str, steps: int = STEPS) -> Scenario:
-    """Runs a service under faults, in a directory and a namespace of its own."""
+    """Runs a service of its own under faults."""
     # The seed's text decides what is drawn: with another word, old findings could not be repeated.
     rng = random.Random(f"life {seed}")
     options = {"in_s3": rng.random() < 0.5, "remembers": rng.random() < 0.5}
@@ -250,7 +250,7 @@ def tasks(plan: dict[str, int], seed: int) -> list[Task]:
 def campaign(
     todo: Sequence[Task], jobs: int, directory: Path, seconds: float, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Runs tasks in `jobs` processes, and gives the outcomes of those that were begun.
+    """Runs tasks in `jobs` processes, and gives their outcomes.
 
     seconds: time after which no more tasks begin; say: receives progress and findings.
     """
@@ -277,7 +277,7 @@ def campaign(
 
 
 class Worker:
-    """Runs tasks in a process with backends of its own, which is replaced when it dies."""
+    """A process that runs tasks on backends of its own; replaced when it dies."""
 
     def __init__(self, context: Any, directory: Path) -> None:
         self._context, self._directory = context, directory
@@ -302,7 +302,7 @@ class Worker:
         return not self._process.is_alive() or time.monotonic() - self._since > PATIENCE_SECONDS
 
     def outcome(self) -> Outcome:
-        """The outcome of its task; where the process died, a finding, and a new process."""
+        """The outcome of its task; a dead process is a finding, and replaced."""
         assert self.task is not None
         if self.pipe.poll():
             try:

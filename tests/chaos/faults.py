@@ -1,6 +1,6 @@
-"""Lists the faults that a scenario injects, with how each begins and ends.
+"""Lists the faults that a scenario injects.
 
-To add a fault, add an entry to `FAULTS`.
+Each has a function that begins it and one that ends it. To add a fault, add an entry to `FAULTS`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _directory_again(service: Service) -> None:
 
 
 def _cut_bundles(service: Service) -> None:
-    """Cuts every local file of a bundle in half, as a crash or a full disk would."""
+    """Cuts every local file of a bundle in half."""
     for path in service.settings.bundle_dir.glob("shortlist/*/*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -1,7 +1,7 @@
-"""Fuzzes the API: each route, through each entry point, from the OpenAPI document.
+"""Fuzzes every route of the API through every entry point.
 
-Every request must get an answer, and an error must be in the envelope. No traceback, and no 5xx
-other than a 503 with a reason.
+Requests are drawn from the OpenAPI document. Every one must get an answer, and an error must be in
+the envelope. No traceback, and no 5xx other than a 503 with a reason.
 """
 
 from __future__ import annotations

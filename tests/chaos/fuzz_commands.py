@@ -1,6 +1,7 @@
-"""Fuzzes the command line: each call ends with a documented status and a message.
+"""Fuzzes the command line.
 
-A traceback is a finding, and so is a failure without a word.
+Each call must end with a documented exit status; a failure needs a message, and a traceback is a
+finding.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class CommandFuzz:
 
 
 def _argument(rng: random.Random) -> str:
-    """A text that an operating system takes as an argument: valid UTF-8 without NUL."""
+    """A hostile text that can be an argument: valid UTF-8 without NUL."""
     return nasty.text(rng).encode("utf-8", "replace").decode().replace("\x00", "")
 
 

@@ -1,6 +1,6 @@
-"""Fuzzes the environment: each gives settings or one error message.
+"""Fuzzes the settings in the environment.
 
-A password in either is a finding.
+Each environment must give settings or one error message; a password in either is a finding.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class SettingsFuzz:
 
 
 def _shown(settings: Settings) -> str:
-    """What a traceback would show of the settings and of a client made from them."""
+    """The settings and a client made from them, as a traceback shows them."""
     if "cluster=" in settings.redis_url:  # opening a cluster would connect
         return repr(settings)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)

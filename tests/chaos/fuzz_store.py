@@ -1,7 +1,7 @@
-"""Fuzzes the values in Redis: one at a time, of every kind of key.
+"""Fuzzes the values in Redis, one at a time.
 
-An unreadable value may cost only itself: no 5xx other than a 503 with a reason, and other users are
-served as before.
+Every kind of key has its turn. An unreadable value may cost only itself: no 5xx other than a 503
+with a reason, and other users are served as before.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StoreFuzz:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Writes keys of every kind: events, live results, a blocked item, counters and so on."""
+        """Writes keys of every kind."""
         for number, user in enumerate(self._users[:12]):
             event = _event(f"e{number}", user, self._items[number], NOW + number)
             self._call("POST", "/v1/events", {"events": [event]})
@@ -68,7 +68,7 @@ class StoreFuzz:
             self._keys.setdefault(_kind(key), []).append(key)
 
     def case(self, rng: random.Random) -> str:
-        """Mutates a value, calls the routes, and restores it; gives the problem, or ""."""
+        """Mutates one value for some requests, and gives the problem, or ""."""
         self._cases += 1
         if self._cases % RESTART_EVERY == 0:
             self._service.start_process(0)
@@ -127,7 +127,7 @@ class StoreFuzz:
             writers[kind]()
 
     def _call_routes(self, key: bytes, rng: random.Random) -> str:
-        """The problem of the answers while the value of `key` is damaged, or ""."""
+        """Calls the routes, and gives the problem of an answer, or ""."""
         match = re.search(rb"\{(.*)\}", key)  # the user id, in keys of one user
         victim = match[1].decode() if match else rng.choice(self._users)
         other = rng.choice([user for user in self._users[:-1] if user != victim])
@@ -140,7 +140,7 @@ class StoreFuzz:
         return self._check_bystander(other) if match else ""
 
     def _check_bystander(self, user: str) -> str:
-        """Checks that a user whom the value does not concern is served as before."""
+        """Checks that another user is served as before."""
         reply = self._call("POST", "/recommend", {"user_id": user, "k": 5})
         if isinstance(reply, str):
             return reply
@@ -187,7 +187,7 @@ def _event(event_id: str, user: str, item: str, timestamp: int) -> dict[str, Any
 
 
 def _calls(victim: str, item: str, rng: random.Random) -> list[tuple[str, str, Any]]:
-    """Requests that read the values of a user: some always, four drawn from others."""
+    """Four fixed and four drawn requests about a user."""
     event = _event(nasty.text(rng)[:200] or "e", victim, item, NOW)
     live = {"user_id": victim, "k": 5, "use_cache": False, "explain": True}
     always = [

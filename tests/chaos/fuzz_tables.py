@@ -1,6 +1,6 @@
-"""Fuzzes the input tables: CSV and Parquet with hostile columns, types, values and bytes.
+"""Fuzzes the input tables in CSV and Parquet.
 
-A table must be read, or refused with a message.
+Columns, types, values and bytes are hostile. A table must be read, or refused with a message.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ def _column(values: list[Any]) -> pl.Series:
 
 
 def _drawn(values: tuple[Any, ...], plain: Any, rng: random.Random, rate: float) -> list[Any]:
-    """A column of `plain` with some of `values`; at a high rate, of one of `values` throughout."""
+    """A column of `plain`, with some of `values` in it."""
     chosen = rng.choice(values)
-    usual = chosen if rate > 0.3 else plain
+    usual = chosen if rate > 0.3 else plain  # a whole column of one type is read differently
     return [rng.choice(values) if rng.random() < rate / 2 else usual for _ in range(ROWS)]
 
 

@@ -1,6 +1,7 @@
-"""Checks the invariants of a service; each check gives its violations as sentences.
+"""Checks the invariants of a service.
 
-`..._problem` functions give one sentence, or "" where all is well; `..._problems` a list.
+Each check gives its violations as sentences: `..._problem` functions give one sentence, or "" where
+all is well; `..._problems` a list.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def list_problem(service: Service, version: str, items: Sequence[dict[str, Any]]
 
 
 def _world_of(service: Service, version: str) -> Any:
-    """The world of a release, by the number of items in its manifest; None without a release."""
+    """The world of a release, by its number of items; None without a manifest."""
     worlds = service.worlds.by_name
     if version not in service.versions:
         try:
@@ -98,7 +99,7 @@ def _world_of(service: Service, version: str) -> Any:
 
 
 def source_problem(ledger: Ledger, user: str, answer: dict[str, Any]) -> str:
-    """Checks the source of an answer, and that a worse one is flagged as degraded."""
+    """Checks the source of an answer; a worse one must be flagged."""
     source, degraded = answer["source"], answer["degraded"]
     if user in ledger.deleted and source in PERSONAL_SOURCES:
         return "a personal answer for a deleted user"
@@ -108,7 +109,7 @@ def source_problem(ledger: Ledger, user: str, answer: dict[str, Any]) -> str:
 
 
 def release_problems(service: Service, *, must: bool, users: Sequence[str] = ()) -> list[str]:
-    """Checks that the pointer leads to a whole release in Redis and the artefact store.
+    """Checks that the pointer leads to a whole release.
 
     must: a release has been published; users: must have lists.
     """
@@ -131,9 +132,10 @@ def release_problems(service: Service, *, must: bool, users: Sequence[str] = ())
 
 
 def event_problems(service: Service, ledger: Ledger) -> list[str]:
-    """Checks after the last batch run that each accepted event arrived once.
+    """Checks that each accepted event arrived once.
 
-    It must be in the drained files, in its user's record, and once in the next training.
+    After the last batch run it must be in the drained files, in its user's record, and once in the
+    next training.
     """
     drained: set[Key] = set()
     for frame in _drained(service):
@@ -152,7 +154,7 @@ def event_problems(service: Service, ledger: Ledger) -> list[str]:
 
 
 def record_problems(service: Service, ledger: Ledger) -> list[str]:
-    """Checks after a batch run that each accepted event is in its user's record."""
+    """Checks that each accepted event is in its user's record."""
     problems = []
     for sent in ledger.owed.values():
         packed = service.store.user_record(sent.user)
@@ -189,9 +191,9 @@ def _training_counts(service: Service) -> Counter[tuple[str, str, int]]:
 
 
 def deletion_problems(service: Service, ledger: Ledger) -> list[str]:
-    """Checks after the last batch run that no trace of a deleted user is left.
+    """Checks that no trace of a deleted user is left.
 
-    Neither in a key, a value or a file, nor in the next training.
+    After the last batch run: neither in a key, a value or a file, nor in the next training.
     """
     places: list[tuple[str, str]] = []
     for place, content in _stored(service):
@@ -211,7 +213,7 @@ def key_problems(service: Service, user: str) -> list[str]:
 
 
 def _stored(service: Service) -> Iterator[tuple[str, bytes]]:
-    """The content of each key of the namespace, and of each file next to the event files."""
+    """The content of each key, and of each file next to the event files."""
     client = service.store.redis
     for key in client.scan_iter(f"{service.settings.namespace}:*", count=1000):
         yield f"the key {key!r}", key + b"\n" + _content(client, key)

@@ -1,4 +1,4 @@
-"""Keeps track of what a service has promised: the oracle of a scenario."""
+"""Tracks the promises of a service: a scenario's oracle."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Ledger:
                     self.event_items.setdefault(event.user, set()).add(event.item)
 
     def failed(self, events: Iterable[SentEvent]) -> None:
-        """Notes events that were answered with an error, and may have arrived or not."""
+        """Notes events that were answered with an error."""
         self.unsure |= {event.key: event for event in events if event.key not in self.owed}
 
     def was_deleted(self, user: str, *, surely: bool) -> None:
@@ -92,7 +92,7 @@ class Ledger:
             self.unsure_deleted.add(user)
 
     def redis_forgot(self) -> None:
-        """Notes that Redis lost everything: undrained events, deletions, blocked items, records."""
+        """Notes that Redis lost everything, as far as no drain has saved it."""
         self.perhaps |= self.owed
         self.owed.clear()
         self.event_items.clear()
@@ -103,7 +103,7 @@ class Ledger:
         self.deleted.clear()
 
     def redis_evicts(self, *, evicts: bool) -> None:
-        """Notes that Redis begins, or ends, to evict keys with a time to live."""
+        """Notes that eviction of keys with a time to live begins or ends."""
         self.evicts = evicts
         self.event_items = {
             user: items

@@ -1,4 +1,4 @@
-"""Draws values that break things: texts, numbers, JSON, bytes and path segments.
+"""Draws hostile texts, numbers, JSON, bytes and path segments.
 
 `Schemas` draws JSON that fits an OpenAPI schema, parts of which are replaced by such values.
 """

@@ -1,4 +1,4 @@
-"""Proxies Redis or S3 over loopback, and injects a fault into the connections.
+"""Proxies Redis or S3 and injects faults into connections.
 
 Connections are refused, slowed, silenced, cut or reset (`ConnectionFault`). A fault holds for new
 and open connections from the moment it is set, so it can break a connection in the middle of a
@@ -57,7 +57,10 @@ SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r
 
 
 class Proxy:
-    """Forwards connections to one server; `fault` may be set at any time, from any thread."""
+    """Forwards connections to one server.
+
+    `fault` may be set at any time, from any thread.
+    """
 
     def __init__(self, connect: Connect, rng: random.Random) -> None:
         self._connect, self._rng = connect, rng

@@ -81,9 +81,10 @@ A small campaign of every kind runs with the tests (`tests/chaos`).
 
 
 def save(outcomes: Mapping[str, Outcome], plan: Mapping[str, int], command: str, load: str) -> None:
-    """Writes the counts and the page; without a new load table the last one stays.
+    """Writes the counts and the page.
 
-    plan: how many cases of each kind were to be run, had there been time.
+    plan: how many cases of each kind were to be run, had there been time; load: the table of the
+    load test, or "" to keep the last one.
     """
     if not load and COUNTS.exists():
         load = json.loads(COUNTS.read_text())["load"]
@@ -129,7 +130,7 @@ def _summary(kinds: Mapping[str, Any]) -> list[str]:
 
 
 def _cases(done: Mapping[str, Any]) -> str:
-    """The number of cases, with the planned number where the time was too short."""
+    """The number of cases, and the planned number where it is larger."""
     cases, planned = done["cases"], done["planned"]
     return f"{cases:,}" if cases >= planned else f"{cases:,} of {planned:,}: the time was over"
 

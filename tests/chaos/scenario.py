@@ -1,7 +1,7 @@
-"""Runs a service through random steps and faults, and checks every answer against the ledger.
+"""Runs a service through random steps and faults.
 
-To add a step, write a method of `Scenario` and enter it in `STEPS_BY_NAME` with its weight. Faults
-are in `faults`, checks in `invariants`.
+Every answer is checked against the ledger. To add a step, write a method of `Scenario` and enter it
+in `STEPS_BY_NAME` with its weight. Faults are in `faults`, checks in `invariants`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Scenario:
     def _call(
         self, method: str, target: str, body: object = None, number: int | None = None
     ) -> Reply | None:
-        """Sends a request to one of the processes, and checks the answer; None without an answer.
+        """Sends a request, and checks the answer; None without an answer.
 
         number: index of the process; drawn where it is None.
         """
@@ -313,7 +313,7 @@ class Scenario:
         return done
 
     def grow(self) -> None:
-        """Adds rows to the next batch's table, some of them events that the API accepted too."""
+        """Adds rows to the next batch's table, also some of events that the API has."""
         events = [self._event(user) for user in self._users(3) if user.startswith("user-")]
         owed = list(self.ledger.owed.values())
         events += self.rng.sample(owed, min(len(owed), 3))
@@ -364,7 +364,7 @@ class Scenario:
         self._ended([self.service.batch_run(world) for world in worlds], hindered=True)
 
     def drain(self) -> None:
-        """Drains events into files, by one process or two at once, which may be killed."""
+        """Drains events by one process or two at once, which may be killed."""
         world = self.service.worlds.by_name["plain"]
         made = []
         for _ in range(self.rng.choice([1, 2])):
@@ -450,7 +450,7 @@ class Scenario:
         return f"{action} -> {release_admin.canary(self.service.settings, candidate, percent)}"
 
     def jump(self) -> None:
-        """Sets the wall clock by up to three days; the monotonic one goes on."""
+        """Sets the wall clock by up to three days."""
         self.service.clocks.wall_ahead = self.rng.uniform(-3, 3) * 86_400
         self.service.clocks.ticks_ahead += self.rng.uniform(0, 20)
 
@@ -503,7 +503,7 @@ class Scenario:
                 self._violation(text)
 
     def _failed_call(self, user: str | None, number: int) -> str:
-        """The first of a few calls that fails or is degraded; "" where none does."""
+        """The first of a few calls that fails, or ""."""
         calls: list[tuple[str, str, Any]] = [("GET", "/health", None)]
         if user:
             body = {"user_id": user, "k": 3}

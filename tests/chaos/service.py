@@ -1,6 +1,7 @@
-"""Builds the service under test: API processes and batch runs over proxied Redis and S3.
+"""Builds the service under test over proxied Redis and S3.
 
-Only the clocks are faked: the servers are real, and the proxies break real connections.
+A service has API processes, and batch runs. Only the clocks are faked: the servers are real, and
+the proxies break real connections.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ CREDENTIALS = {
 
 @dataclass(frozen=True)
 class Backends:
-    """Servers that scenarios share: a Redis and an S3, each behind a proxy, and trained worlds.
+    """The servers that scenarios share, and the trained worlds.
 
     server, redis_path: the Redis itself; redis, s3: the proxies; s3_port: the S3 itself.
     """

@@ -1,4 +1,4 @@
-"""Damaged bundles are refused or answer soundly; no process dies of one."""
+"""Damaged bundles are refused or answer soundly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CASES = 120
 
 @pytest.mark.parametrize("seed", [1])
 def test_damaged_bundles_are_refused_or_answer(published, seed: int) -> None:
-    """With matching checksums, every case is a refusal or a sound answer, and both occur."""
+    """Every damaged bundle is refused or answers soundly, and both occur."""
     results = list(campaign(published.work / "bundle", seed, CASES))
     wrong = [(case, result) for case, result in results if result not in ("refused", "answered")]
     assert wrong == []
@@ -45,7 +45,7 @@ def test_dead_worker_is_reported(tmp_path: Path) -> None:
 
 
 def test_seed_repeats_damage(published, tmp_path: Path) -> None:
-    """The same seed damages a bundle in the same way, so that a finding can be repeated."""
+    """A seed always does the same damage, so that findings can be repeated."""
     made = []
     for name in ("one", "two"):
         directory = Path(shutil.copytree(published.work / "bundle", tmp_path / name))

@@ -1,4 +1,4 @@
-"""A small campaign of every kind has no findings; each check detects a planted violation."""
+"""A small campaign finds nothing; each check detects a violation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_fuzzer_has_no_findings(shared, kind: str) -> None:
 
 
 def test_lost_event_is_detected(service) -> None:
-    """An accepted event is missed in the files, in the record and in the training."""
+    """A lost event is missed in the files, the record and the training."""
     ledger = Ledger()
     ledger.accepted([SentEvent("user-001", "e", "item-001", 1_650_000_000)])
     problems = invariants.event_problems(service, ledger)
@@ -69,7 +69,7 @@ def test_lost_event_is_detected(service) -> None:
 
 
 def test_unknown_event_is_detected(service) -> None:
-    """An event that no caller sent is noticed in the stream, and after a drain in a file."""
+    """An event that no caller sent is noticed in stream and files."""
     EventLog(service.store).append([EventRecord("e", "user-001", "item-001", 1_650_000_000)])
     assert invariants.event_problems(service, Ledger()) == ["events still wait in the stream"]
     from shortlist.batch.drain import drain
@@ -82,7 +82,7 @@ def test_unknown_event_is_detected(service) -> None:
 
 
 def test_trace_of_deleted_user_is_detected(service) -> None:
-    """A deleted user is noticed in a key's name, in a value and in the next training."""
+    """A deleted user is noticed in keys, values and the next training."""
     ledger = Ledger(deleted={"user-001"})
     problems = " ".join(invariants.deletion_problems(service, ledger))
     assert "user:{user-001}" in problems
@@ -94,7 +94,7 @@ def test_trace_of_deleted_user_is_detected(service) -> None:
 
 
 def test_user_in_log_is_detected() -> None:
-    """User ids are noticed in a log line and in a refusal; item ids are allowed."""
+    """User ids are noticed in logs and refusals; item ids are allowed."""
     lines = ['{"path": "/v1/users/user-001"}', "item-001", "new-003"]
     assert len(invariants.log_problems(lines)) == 2
     refusal = Reply(503, {}, b"user-001 cannot be read", 0.1)
@@ -183,7 +183,7 @@ def test_bug_in_answer_is_detected(
 
 
 def test_hanging_request_is_detected(scenario, monkeypatch) -> None:
-    """A request that never ends is given up, so that the campaign goes on."""
+    """A request that never ends is given up as a violation."""
     released = threading.Event()
     monkeypatch.setattr(caller, "SLACK_SECONDS", 0.0)
     monkeypatch.setattr(scenario_module, "LAMBDA_SECONDS", 0.1)
@@ -201,7 +201,7 @@ def test_hanging_request_is_detected(scenario, monkeypatch) -> None:
 
 
 def test_plan_interleaves_kinds() -> None:
-    """A plan begins with every kind, for a campaign that is cut short, and has each case once."""
+    """A plan begins with every kind, and has each case once."""
     plan = {"api": 5000, "tables": 900, "faults": 9}
     made = tasks(plan, 1)
     assert {task.kind for task in made[:3]} == set(plan)
@@ -214,7 +214,7 @@ def test_plan_interleaves_kinds() -> None:
 
 
 def test_name_repeats_case() -> None:
-    """A case is repeated after those before it in its task; a scenario alone."""
+    """A name repeats a case with those before it; a scenario alone."""
     assert Task.named(Task("api", 3, 2000, 100).name(2005)) == Task("api", 3, 2000, 6)
     assert Task.named(Task("faults", 3, 4, 4).name(6)) == Task("faults", 3, 6, 1)
 

@@ -1,4 +1,4 @@
-"""The chaos proxy injects each fault into connections, and nothing without one."""
+"""The chaos proxy injects each fault, and nothing without one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Makes two small worlds with different catalogues, and trains a model on each.
+"""Makes two small worlds and trains a model on each.
 
-Both share their interactions. The second has other titles, and one more item in the first row,
-which shifts the rows of all others: an answer that mixes two releases would show. Training is the
-one stage that later batch runs do not repeat: they copy what was trained here.
+Their catalogues differ; both share their interactions. The second has other titles, and one more
+item in the first row, which shifts the rows of all others: an answer that mixes two releases would
+show. Training is the one stage that later batch runs do not repeat: they copy what was trained
+here.
 """
 
 from __future__ import annotations
