@@ -64,9 +64,10 @@ def trees_of_one_split(groups: Groups, params: FitParams) -> int:
     return int(booster.best_iteration)
 
 
-def main(protocol: HoldoutProtocol) -> None:
-    """Prints a table of the numbers of trees."""
-    reporter, params = ProgressReporter(), FitParams()
+def training_data(
+    protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
+) -> tuple[Groups, Groups]:
+    """Groups that train and validate the ranker, inside the past of the split."""
     paths = [str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users")]
     dataset = data.load(*paths).dataset
     past = before(dataset.events, cuts(dataset.events, protocol))
@@ -75,7 +76,13 @@ def main(protocol: HoldoutProtocol) -> None:
         towers = towers_of(dataset, inner, params, progress).towers
     model = assemble(towers, item_table_of(dataset, inner), params)
     groups = groups_inside(model, dataset, past, protocol, params)
-    validation = validation_inside(model, dataset, past, protocol, params)
+    return groups, validation_inside(model, dataset, past, protocol, params)
+
+
+def main(protocol: HoldoutProtocol) -> None:
+    """Prints a table of the numbers of trees."""
+    reporter, params = ProgressReporter(), FitParams()
+    groups, validation = training_data(protocol, params, reporter)
     rules = {
         "cross-validation": lambda seeded: ranker_of(groups, validation, seeded).trees,
         "one split": lambda seeded: trees_of_one_split(groups, seeded),
@@ -86,11 +93,15 @@ def main(protocol: HoldoutProtocol) -> None:
     for name, rule in rules.items():
         started = time.perf_counter()
         trees = [rule(replace(params, seed=params.seed + 100 * seed)) for seed in SEEDS]
-        seconds = (time.perf_counter() - started) / len(SEEDS)
-        listed = " ".join(map(str, sorted(trees)))
-        mean, spread = np.mean(trees), np.std(trees) / np.mean(trees)
-        table.add_row(name, listed, f"{mean:.0f}", f"{spread:.0%}", f"{seconds:.1f}")
+        add(table, name, trees, (time.perf_counter() - started) / len(SEEDS))
     reporter.console.print(table)
+
+
+def add(table: Table, rule: str, trees: list[int], seconds: float) -> None:
+    """Adds the row of a rule. seconds: of one training."""
+    listed = " ".join(map(str, sorted(trees)))
+    mean, spread = np.mean(trees), np.std(trees) / np.mean(trees)
+    table.add_row(rule, listed, f"{mean:.0f}", f"{spread:.0%}", f"{seconds:.1f}")
 
 
 if __name__ == "__main__":

@@ -62,21 +62,12 @@ class TableFuzz:
 
     def case(self, rng: random.Random) -> str:
         """Loads generated tables, and gives the problem of the outcome, or ""."""
-        rate = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
-        frames = {
-            "interactions": _interactions(rng, rate),
-            "items": _items(rng, rate),
-            "users": _users(rng, rate),
-        }
-        paths = [self._written(name, _mutated(frame, rng), rng) for name, frame in frames.items()]
+        paths = self._tables(rng)
         interactions, *others = paths
         items, users = (path if rng.random() < 0.7 else None for path in others)
-        options: dict[str, Any] = {"max_reject_share": rng.choice((0.05, 1.0, 1.0))}
-        if rng.random() < 0.2:
-            options["positive_rating"] = rng.choice((0.0, 3.0, -1.0, 1e39, float("nan")))
-        rejects = self._directory / "rejects.parquet"
+        options = self._options(rng)
         try:
-            loaded = data.load(interactions, items, users, rejects=rejects, **options)
+            loaded = data.load(interactions, items, users, **options)
         except InvalidInput as error:
             self.counts["tables: refused"] += 1
             return "" if str(error).strip() else f"a refusal without a word: {paths}"
@@ -87,6 +78,24 @@ class TableFuzz:
         events = loaded.dataset.events
         sound = len(events) == len(events.user) and events.n_users == len(loaded.dataset.user_ids)
         return "" if sound else "a data set that does not fit together"
+
+    def _tables(self, rng: random.Random) -> list[str]:
+        """Paths of the three tables."""
+        rate = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
+        frames = {
+            "interactions": _interactions(rng, rate),
+            "items": _items(rng, rate),
+            "users": _users(rng, rate),
+        }
+        return [self._written(name, _mutated(frame, rng), rng) for name, frame in frames.items()]
+
+    def _options(self, rng: random.Random) -> dict[str, Any]:
+        """Options of `data.load`."""
+        options: dict[str, Any] = {"rejects": self._directory / "rejects.parquet"}
+        options["max_reject_share"] = rng.choice((0.05, 1.0, 1.0))
+        if rng.random() < 0.2:
+            options["positive_rating"] = rng.choice((0.0, 3.0, -1.0, 1e39, float("nan")))
+        return options
 
     def _written(self, name: str, frame: pl.DataFrame, rng: random.Random) -> str:
         """Writes a table, and damages the bytes of every tenth."""

@@ -220,18 +220,22 @@ class Scenario:
             self.ledger.failed(events)
             self._note(f"{len(events)} -> {_summary(reply)}")
             return False
-        accepted, duplicates = reply.body["accepted"], reply.body["duplicates"]
-        rejected = {each["index"]: each["code"] for each in reply.body["rejected"]}
+        self._check_accepted(events, reply.body)
+        return True
+
+    def _check_accepted(self, events: list[SentEvent], answer: dict[str, Any]) -> None:
+        """Checks the answer to sent events, and enters them in the ledger."""
+        accepted, duplicates = answer["accepted"], answer["duplicates"]
+        rejected = {each["index"]: each["code"] for each in answer["rejected"]}
         may_be_deleted = self.ledger.deleted | self.ledger.unsure_deleted
         for at, code in rejected.items():
             if code != "deleted_user" or events[at].user not in may_be_deleted:
-                self._violation(f"a sound event was refused: {events[at]}: {reply.body}")
+                self._violation(f"a sound event was refused: {events[at]}: {answer}")
         if accepted + duplicates + len(rejected) != len(events):
-            self._violation(f"{len(events)} events, and the answer {reply.body}")
+            self._violation(f"{len(events)} events, and the answer {answer}")
         self.ledger.accepted(event for at, event in enumerate(events) if at not in rejected)
         self.counts["events accepted"] += accepted
         self._note(f"{[e.key for e in events]} -> {accepted} and {duplicates} duplicates")
-        return True
 
     def crowd(self) -> None:
         """Sends events of the same users to both processes at once."""
