@@ -92,7 +92,7 @@ def extend(body: bytes, rng: random.Random) -> bytes:
 
 
 def move(body: bytes, rng: random.Random) -> bytes:
-    """Copies a piece to another place, over what is there or between."""
+    """Copies a piece to another place, and overwrites bytes there or inserts it."""
     if len(body) < 4:
         return body
     start, size = rng.randrange(len(body)), rng.choice((4, 16, 200))

@@ -41,6 +41,16 @@ ATTACKS = {
 }
 """Of each kind: a description of its cases, and of a violation."""
 
+TOTALS = {
+    "requests": "requests",
+    "refusals": "refusals",
+    "degraded answers": "degraded answers",
+    "events accepted": "events accepted",
+    "nights": "batch runs",
+    "kills": "killed batch runs",
+}
+"""Name and description of the counts of all scenarios."""
+
 HEAD = """# Reliability: results of the chaos campaign
 
 Written by `{command}`.
@@ -136,10 +146,10 @@ def _cases(done: Mapping[str, Any]) -> str:
 
 
 def _faults(counts: Counter[str]) -> list[str]:
-    totals = ["requests", "refusals", "degraded answers", "events accepted", "nights", "kills"]
-    totals += sorted(name for name in counts if name.startswith("answers"))
+    answers = {name: name for name in sorted(counts) if name.startswith("answers")}
     lines = ["## The runs", "", "| over all runs | number |", "|---|--:|"]
-    lines += [f"| {name} | {counts[name]:,} |" for name in totals]
+    for name, description in (TOTALS | answers).items():
+        lines.append(f"| {description} | {counts[name]:,} |")
     lines += ["", "| fault | times |", "|---|--:|"]
     return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in FAULTS), ""]
 

@@ -356,7 +356,7 @@ class Scenario:
         kill_at = self.rng.randrange(1, MAX_EFFECTS) if killed else 0
         self.ledger.learns_from(self.service.table)
         hindered = self.fault is not None or killed or bool(file_limit)
-        if not hindered:  # the lease of a killed run would have expired by the next night
+        if not hindered:  # by the next real run the lease of a killed one would have expired
             self.service.store.redis.delete(self.service.store.keys.lease())
         made = self.service.batch_run(world, kill_at=kill_at, file_limit=file_limit)
         return self._ended([made], hindered=hindered, quiet=quiet)
@@ -618,15 +618,15 @@ STEPS_BY_NAME: dict[str, tuple[float, Callable[[Scenario], None]]] = {
     "block": (1, Scenario.block),
     "grow": (0.7, Scenario.grow),
     "shrink": (0.7, Scenario.shrink),
-    "night": (0.8, Scenario.batch_run),
-    "killed night": (1.2, Scenario.killed_batch_run),
+    "batch run": (0.8, Scenario.batch_run),
+    "killed batch run": (1.2, Scenario.killed_batch_run),
     "full disk": (0.4, Scenario.full_disk),
-    "two nights": (0.4, Scenario.two_batch_runs),
+    "two batch runs": (0.4, Scenario.two_batch_runs),
     "drain": (2, Scenario.drain),
     "change release": (1, Scenario.change_release),
     "jump": (1, Scenario.jump),
     "restart": (0.7, Scenario.restart),
-    "break": (4, Scenario.start_fault),
-    "mend": (2, Scenario.recover),
+    "start fault": (4, Scenario.start_fault),
+    "end fault": (2, Scenario.recover),
 }
 """Weight and method of each step. Their order is part of what a seed draws."""

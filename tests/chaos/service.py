@@ -180,7 +180,7 @@ class Service:
     def batch_run(self, world: World, **options: Any) -> BatchRun:
         """A refresh from the current table, in a work directory of its own."""
         self.batch_runs += 1
-        home = self.directory / f"night-{self.batch_runs}"
+        home = self.directory / f"batch-{self.batch_runs}"
         home.mkdir()
         self.table.write_parquet(home / "interactions.parquet")
         variables = {
