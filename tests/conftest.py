@@ -1,4 +1,9 @@
-"""Fixtures that several suites share: a real Valkey, and a small release that the real batch published to it."""
+"""Provides a Valkey, an S3 and a small published release.
+
+`published` is a release that the whole batch made of `tables` (session scope: do not change it).
+`own` is the same release in a namespace of the test's own, to change at will; `release` copies its
+files as another version. `namespace`, `bucket` and `reporter` are fresh for each test.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,7 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import build_manifest, open_artefacts
 from shortlist.recsys.store.redis import RedisStore, open_store
 
-# The same examples everywhere, and no verdict on how fast the machine is.
+# Derandomized: the same examples on every machine. No deadline: CI machines differ in speed.
 hypothesis_settings.register_profile(
     "shortlist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -37,7 +42,11 @@ hypothesis_settings.load_profile("shortlist")
 
 @dataclass(frozen=True)
 class Published:
-    """A release: where it is, and what it was made from."""
+    """A published release, and what it was made from.
+
+    environ: variables under which a process serves it; dataset: its training data; work: the
+    batch's work directory, with `bundle` and `lists`.
+    """
 
     settings: Settings
     environ: dict[str, str]
@@ -48,14 +57,14 @@ class Published:
 
 @pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
-    """A real Valkey server."""
+    """The URL of a real Valkey server."""
     with redis_url({}) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def s3_environ() -> Iterator[dict[str, str]]:
-    """The variables by which boto3 finds an S3 over real HTTP, on loopback."""
+    """Variables that point boto3 at a moto S3 server on loopback."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -70,7 +79,7 @@ def s3_environ() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def bucket(s3_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket, where boto3 looks."""
+    """The name of an empty bucket that boto3 reaches."""
     for name, value in s3_environ.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:8]}"
@@ -82,19 +91,19 @@ def bucket(s3_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def namespace() -> str:
-    """A namespace of the test's own."""
+    """A Redis namespace for this test alone."""
     return f"test-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
 def reporter() -> ProgressReporter:
-    """A narrator that nobody hears."""
+    """A reporter that prints nowhere."""
     return ProgressReporter(Console(file=io.StringIO()))
 
 
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tables of a small synthetic world."""
+    """A directory with the tables of a small synthetic world."""
     directory = tmp_path_factory.mktemp("tables")
     made = world(WorldSize(n_users=150, n_items=120, events_per_user=30.0, seed=7))
     made.interactions.write_parquet(directory / "interactions.parquet")
@@ -105,7 +114,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """The release that the whole batch made of `tables`."""
+    """The release that the whole batch makes of `tables`."""
     directory = tmp_path_factory.mktemp("release")
     environ = {
         "REDIS_URL": valkey_url,
@@ -120,22 +129,19 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     }
     settings = Settings.from_env(environ)
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
-    run_job(
-        Job(*paths, directory / "work", settings, ProgressReporter(Console(file=io.StringIO())))
-    )
-    dataset = dataset_file.load(directory / "work")
-    return Published(
-        settings,
-        environ,
-        dataset,
-        directory / "work",
-        open_artefacts(settings.artefacts).versions()[-1],
-    )
+    work = directory / "work"
+    silent = ProgressReporter(Console(file=io.StringIO()))
+    run_job(Job(*paths, work, settings, silent))
+    version = open_artefacts(settings.artefacts).versions()[-1]
+    return Published(settings, environ, dataset_file.load(work), work, version)
 
 
 @pytest.fixture
 def release(published, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """Makes the bundle and lists of a version, from those of the published release, or of another work directory."""
+    """Copies a release's files as another version.
+
+    Gives a function of the version, and optionally of a work directory, to its bundle and lists.
+    """
 
     def made(version: str, work: Path = published.work) -> tuple[Path, Path]:
         bundle, lists = tmp_path / version / "bundle", tmp_path / version / "lists"
@@ -155,7 +161,7 @@ def release(published, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 def own(
     published: Published, namespace: str, reporter: ProgressReporter
 ) -> Iterator[tuple[Settings, RedisStore]]:
-    """The published release in a namespace of the test's own, which the test may change as it likes."""
+    """The published release in a namespace that the test may change."""
     settings = replace(published.settings, namespace=namespace)
     publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
     store = open_store(settings.redis_url, namespace, 500)

@@ -1,4 +1,8 @@
-"""The template's access strings, on the keys of any namespace."""
+"""Reads template.yaml, and the Redis access rules in it.
+
+`TEMPLATE` and `RESOURCES` are the parsed SAM template; `access(user, namespace)` gives the ACL
+rules of a cache user for the keys of any namespace, so that a test can apply them to a Valkey.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short forms as their long ones."""
+    """Reads CloudFormation's short forms (`!Ref x`) as their long ones (`{"Ref": "x"}`)."""
 
 
 def _long_form(loader: Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
@@ -30,11 +34,17 @@ RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 
 
 def access(user: str, namespace: str, *, admin: bool = False) -> list[str]:
-    """The rules of a cache user, on keys of `namespace`; of the API with an admin key where `admin`."""
-    told = RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]
-    if isinstance(told, list):
-        told, (condition, given, otherwise) = told[0], told[1]["Pointer"]["Fn::If"]
+    """The ACL rules of a cache user on the keys of `namespace`.
+
+    admin: the API user's rules where an admin key is set.
+    """
+    rules = RESOURCES[user]["Properties"]["AccessString"]["Fn::Sub"]
+    if isinstance(rules, list):
+        rules, variables = rules
+        condition, with_admin, without = variables["Pointer"]["Fn::If"]
         assert condition == "HasAdmin"
-        told = told.replace("${Pointer}", (given if admin else otherwise)["Fn::Sub"])
-    told = told.replace("shortlist-${Stage}", namespace)
-    return re.findall(r"\([^)]*\)|\S+", told)
+        pointer = with_admin if admin else without
+        rules = rules.replace("${Pointer}", pointer["Fn::Sub"])
+    rules = rules.replace("shortlist-${Stage}", namespace)
+    # A selector in brackets is one rule, whatever spaces it has.
+    return re.findall(r"\([^)]*\)|\S+", rules)

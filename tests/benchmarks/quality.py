@@ -1,8 +1,11 @@
-"""The same defaults on data of other kinds: made-up worlds, and MovieLens 100K without ratings, titles or attributes.
+"""Compares ranking quality on data sets of other kinds.
 
-Run by `make worlds` after `make evaluate`, which fetches MovieLens. Each is evaluated as by
-`shortlist evaluate` with the protocol `last-10pct`; the figures go to docs/reports/worlds.json,
-from which the README's table is made.
+Run: `make worlds`, after `make evaluate`.
+
+The default parameters run on synthetic worlds, and on MovieLens 100K without ratings, titles and
+attributes, which `make evaluate` fetches. Each is evaluated as by `shortlist evaluate --protocol
+last-10pct`, against the strongest baseline of the same run. The figures go to
+docs/reports/worlds.json, from which a table in the documentation is generated.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+from rich.table import Table
 
 from shortlist.batch import offline_evaluation
 from shortlist.batch.progress import ProgressReporter
@@ -44,17 +48,18 @@ WORLDS = {
 
 
 def made(size: WorldSize) -> Dataset:
-    """A world, through the same door as anybody's tables."""
-    told = world(size)
+    """A synthetic world, loaded from files like any user's tables."""
+    tables = world(size)
+    frames = (tables.interactions, tables.items, tables.users)
     with tempfile.TemporaryDirectory() as directory:
         paths = [Path(directory) / f"{name}.parquet" for name in ("interactions", "items", "users")]
-        for path, frame in zip(paths, (told.interactions, told.items, told.users), strict=True):
+        for path, frame in zip(paths, frames, strict=True):
             frame.write_parquet(path)
         return data.load(*map(str, paths)).dataset
 
 
 def bare() -> Dataset:
-    """MovieLens 100K of which only who took what, when, is known."""
+    """MovieLens 100K with users, items and times alone."""
     import polars as pl
 
     with tempfile.TemporaryDirectory() as directory:
@@ -64,7 +69,7 @@ def bare() -> Dataset:
 
 
 def row_of(name: str, dataset: Dataset) -> dict[str, Any]:
-    """What the README tells of one data set."""
+    """Evaluates one data set, and gives its row of the report."""
     reporter = ProgressReporter()
     reporter.say(name)
     report = offline_evaluation.run(dataset, "last-10pct", FitParams(), reporter)
@@ -72,17 +77,14 @@ def row_of(name: str, dataset: Dataset) -> dict[str, Any]:
     methods = report["methods"]
     rival = strongest_baseline(methods)
     assert rival is not None
-    told = {
-        method: methods[method]["ndcg@10"]
-        for method in ("popularity", rival, "retriever", "two_stage")
-    }
+    shown = ("popularity", rival, "retriever", "two_stage")
     size = {key: report["data"][key] for key in ("n_users", "n_items", "n_events")}
     difference = report["paired"]["two_stage"][rival]
     return {
         "world": name,
         **size,
         "rival": rival,
-        "ndcg@10": told,
+        "ndcg@10": {method: methods[method]["ndcg@10"] for method in shown},
         "difference": difference,
         "seconds": report["seconds_total"],
     }
@@ -93,12 +95,21 @@ def main() -> None:
     sets = {name: made(size) for name, size in WORLDS.items()} | {"MovieLens 100K, bare": bare()}
     rows = [row_of(name, dataset) for name, dataset in sets.items()]
     write_atomically(REPORT, json.dumps(rows, indent=2) + "\n")
-    for row in rows:
-        ours, theirs = row["ndcg@10"]["two_stage"]["value"], row["ndcg@10"][row["rival"]]["value"]
-        ProgressReporter().say(
-            f"{row['world']:<24} two_stage {ours:.4f}  {row['rival']} {theirs:.4f}  {ours / theirs - 1:+.1%}"
-        )
+    ProgressReporter().console.print(summary(rows))
     assert np.isfinite([row["difference"]["low"] for row in rows]).all()
+
+
+def summary(rows: list[dict[str, Any]]) -> Table:
+    """NDCG@10 on each data set, with its ratio to the strongest baseline."""
+    out = Table(title="NDCG@10, protocol last-10pct")
+    for column in ("data", "two-stage", "strongest baseline", "its NDCG@10", "ratio"):
+        out.add_column(column)
+    for row in rows:
+        rival, values = row["rival"], row["ndcg@10"]
+        ours, theirs = values["two_stage"]["value"], values[rival]["value"]
+        ratio = f"{ours / theirs:.3f}"
+        out.add_row(row["world"], f"{ours:.4f}", rival, f"{theirs:.4f}", ratio)
+    return out
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""How steady the number of trees is: over six seeds, by cross-validation as trained, and by one split of the users.
+"""Compares two rules for the ranker's number of trees.
 
-Run after `make evaluate`, which fetches MovieLens 100K: `python tests/benchmarks/ranker.py
-[protocol]`. Everything is inside the past of the protocol's split: the hold-out decides nothing
-here. The figures are in docs/quality.md.
+Run: `python tests/benchmarks/ranker.py [PROTOCOL]`, after `make evaluate`.
+
+The rules are early stopping by cross-validation, which trains the ranker, and on a single split of
+the users, each over six seeds on MovieLens 100K. Everything is inside the past of the protocol's
+split: the hold-out decides nothing here. The figures are in docs/quality.md.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import lightgbm
 import numpy as np
+from rich.table import Table
 
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys import data
@@ -43,7 +46,10 @@ SPLIT_SHARE = 0.15
 
 
 def trees_of_one_split(groups: Groups, params: FitParams) -> int:
-    """Where early stopping on some of the users ends, with rows and features drawn for each tree, as it once was."""
+    """The number of trees by a single split of the users.
+
+    This was the rule before cross-validation, with rows and features sampled for each tree.
+    """
     drawn = replace(params.ranker, feature_share=0.6, row_share=0.8)
     rng = np.random.default_rng(params.seed + 1)
     users = np.unique(groups.users)
@@ -58,36 +64,44 @@ def trees_of_one_split(groups: Groups, params: FitParams) -> int:
     return int(booster.best_iteration)
 
 
-def described(name: str, trees: list[int], seconds: float) -> str:
-    """The numbers, their range and their spread."""
-    spread = np.std(trees) / np.mean(trees)
-    listed = " ".join(map(str, sorted(trees)))
-    return f"{name}: {listed}; standard deviation {spread:.0%} of the mean {np.mean(trees):.0f}; {seconds:.1f} s a training"
-
-
-def main(protocol: HoldoutProtocol) -> None:
-    """Prints the numbers of trees."""
-    reporter, params = ProgressReporter(), FitParams()
-    dataset = data.load(
-        *(str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users"))
-    ).dataset
+def training_data(
+    protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
+) -> tuple[Groups, Groups]:
+    """Groups that train and validate the ranker, inside the past of the split."""
+    paths = [str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users")]
+    dataset = data.load(*paths).dataset
     past = before(dataset.events, cuts(dataset.events, protocol))
     with reporter.stage("towers before the labels") as progress:
         inner = past_before_labels(past, protocol, params)
         towers = towers_of(dataset, inner, params, progress).towers
     model = assemble(towers, item_table_of(dataset, inner), params)
     groups = groups_inside(model, dataset, past, protocol, params)
-    judged = validation_inside(model, dataset, past, protocol, params)
+    return groups, validation_inside(model, dataset, past, protocol, params)
+
+
+def main(protocol: HoldoutProtocol) -> None:
+    """Prints a table of the numbers of trees."""
+    reporter, params = ProgressReporter(), FitParams()
+    groups, validation = training_data(protocol, params, reporter)
     rules = {
-        "cross-validated": lambda seeded: ranker_of(groups, judged, seeded).trees,
+        "cross-validation": lambda seeded: ranker_of(groups, validation, seeded).trees,
         "one split": lambda seeded: trees_of_one_split(groups, seeded),
     }
+    table = Table(title=f"number of trees, {protocol}, {len(SEEDS)} seeds")
+    for column in ("rule", "trees", "mean", "std / mean", "s per training"):
+        table.add_column(column)
     for name, rule in rules.items():
         started = time.perf_counter()
         trees = [rule(replace(params, seed=params.seed + 100 * seed)) for seed in SEEDS]
-        reporter.say(
-            described(f"{protocol}, {name}", trees, (time.perf_counter() - started) / len(SEEDS))
-        )
+        add(table, name, trees, (time.perf_counter() - started) / len(SEEDS))
+    reporter.console.print(table)
+
+
+def add(table: Table, rule: str, trees: list[int], seconds: float) -> None:
+    """Adds the row of a rule. seconds: of one training."""
+    listed = " ".join(map(str, sorted(trees)))
+    mean, spread = np.mean(trees), np.std(trees) / np.mean(trees)
+    table.add_row(rule, listed, f"{mean:.0f}", f"{spread:.0%}", f"{seconds:.1f}")
 
 
 if __name__ == "__main__":

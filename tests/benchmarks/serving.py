@@ -1,10 +1,12 @@
-"""Times the handler on the demo's release, each figure beside its floor in the same run: `make bench`, after `make demo`.
+"""Times the Lambda handler on the demo's release.
 
-Cached answers are set against one raw GET of the same value; live answers against the index search
-and the ranker alone. Cold starts and memory are those of fresh processes, throughput that of one
-uvicorn process asked by this one. Larger releases are those of made-up worlds, which are trained
-first, unless they are there: `make bench-large`, or `python tests/benchmarks/serving.py DIRECTORY
-USERS ITEMS EVENTS_PER_USER`.
+Run: `make bench`, after `make demo`; `make bench-large` for larger releases, or `python
+tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER` for one of any size.
+
+Each figure comes with its ratio to a floor measured in the same run: cached answers to one raw GET
+of the same value, live answers to the index search and the ranker alone. Cold starts and memory are
+measured in fresh processes, throughput on one uvicorn process. Larger releases are trained on
+synthetic worlds first, unless they exist.
 """
 
 from __future__ import annotations
@@ -68,18 +70,20 @@ for event in events[1:]:
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([*first, int(peak[1]) / 1024]), file=sys.stderr)
 """
-"""A fresh process: seconds to its first answer by the clock and by the CPU, and its MiB after all of them."""
+"""Program of a fresh process, which prints the seconds to its first answer, by the clock and of
+CPU, and its peak MiB after all answers."""
+
 USERS_PRECOMPUTED = 512
 
 
 class Context:
-    """What Mangum asks of a Lambda context."""
+    """A Lambda context, as Mangum needs it."""
 
     aws_request_id = "benchmark"
 
 
 def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
-    """Milliseconds of each call, after a tenth as many that are not counted."""
+    """Milliseconds of each call, after a warm-up of a tenth as many."""
     for i in range(calls // 10):
         call(i)
     out = np.empty(calls)
@@ -91,7 +95,7 @@ def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
 
 
 def raw_get(path: str, key: str) -> Callable[[int], object]:
-    """A GET over a bare socket: the floor of any answer from Redis."""
+    """Gives a GET over a bare socket: the floor."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     command = f"*2\r\n$3\r\nGET\r\n${len(key.encode())}\r\n{key}\r\n".encode()
@@ -108,7 +112,10 @@ def raw_get(path: str, key: str) -> Callable[[int], object]:
 
 
 def train(directory: Path, size: WorldSize) -> None:
-    """Runs the batch on a made-up world, up to the lists; its towers train for ROUNDS only, which no time depends on."""
+    """Runs the batch on a synthetic world, up to the lists.
+
+    The towers train for ROUNDS only: their quality does not change the times.
+    """
     made = world(size)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.parquet" for name in ("interactions", "items", "users")]
@@ -134,9 +141,8 @@ def main() -> None:
         users, items, events = map(int, sys.argv[2:5])
         train(directory, WorldSize(n_users=users, n_items=items, events_per_user=float(events)))
     dataset = dataset_file.load(work)
-    table = Table(
-        title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items"
-    )
+    size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
+    table = Table(title=f"{CALLS} calls each, one thread, k=20, {size}")
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with redis_url({}) as url, tempfile.TemporaryDirectory() as directory:
@@ -159,7 +165,7 @@ def main() -> None:
 def cached(
     table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str
 ) -> None:
-    """Cached answers: the app behind Mangum, above the store alone, above a raw GET."""
+    """Adds cached answers: handler, store alone, raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
@@ -187,7 +193,7 @@ def cached(
 
 
 def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
-    """Live answers, above the index search and the ranker alone."""
+    """Adds live answers, and the index search with the ranker alone."""
     events, ids = dataset.events, dataset.user_ids  # type: ignore[attr-defined]
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes)  # type: ignore[attr-defined]
@@ -207,32 +213,22 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     base = timed(floor, CALLS // 4)
-    add(
-        table,
-        f"index search and {model.ranker.n_trees} trees on {model.n_candidates} rows",
-        base,
-        base,
-    )  # type: ignore[union-attr]
-    shapes = {
+    trees = model.ranker.n_trees  # type: ignore[union-attr]
+    add(table, f"index search and {trees} trees on {model.n_candidates} rows", base, base)
+    variants = {
         "live answer, whole handler": {},
         "the same with diversity": {"diversity": 0.5},
         "the same with explain": {"explain": True},
     }
-    for what, more in shapes.items():
-        asked = [
-            http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more})
-            for u in ids
-        ]
-        add(
-            table,
-            what,
-            timed(lambda i, asked=asked: handler(asked[i % len(asked)], Context()), CALLS // 4),
-            base,
-        )  # type: ignore[misc]
+    for what, more in variants.items():
+        options = {"use_cache": False, **more}
+        requests = [http_event("POST", "/recommend", {"user_id": u, **options}) for u in ids]
+        handled = timed(lambda i, r=requests: handler(r[i % len(r)], Context()), CALLS // 4)  # type: ignore[misc]
+        add(table, what, handled, base)
 
 
 def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
-    """Users a second of precompute, on one core."""
+    """Adds the users per second of precompute on one core."""
     import io
 
     started = time.perf_counter()
@@ -240,86 +236,67 @@ def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
     for start in range(0, len(users), precompute.CHUNK):
         part = users[start : start + precompute.CHUNK]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
-    table.add_row(
-        f"precompute: {len(users) / (time.perf_counter() - started):.0f} users a second on one core",
-        "",
-        "",
-        "",
-        "",
-    )
+    per_second = len(users) / (time.perf_counter() - started)
+    table.add_row(f"precompute: {per_second:.0f} users a second on one core")
 
 
 def add(table: Table, what: str, times: np.ndarray, floor: np.ndarray) -> None:
-    """One row."""
+    """Adds a row."""
     shown = [f"{value:.3f}" for value in np.percentile(times, (50, 99, 99.9))]
     table.add_row(what, *shown, f"{np.median(times) / np.median(floor):.1f}")
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
-    """The environment under which another process serves the same release."""
-    told = {"REDIS_URL": settings.redis_url, "SHORTLIST_ARTEFACTS": settings.artefacts}
-    return (
-        os.environ
-        | told
-        | {"SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir), "PYTHONPATH": str(Path.cwd())}
-    )
+    """The environment of another process that serves the same release."""
+    return os.environ | {
+        "REDIS_URL": settings.redis_url,
+        "SHORTLIST_ARTEFACTS": settings.artefacts,
+        "SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir),
+        "PYTHONPATH": str(Path.cwd()),
+    }
 
 
 def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
-    """What a fresh process takes to its first answer, and to hold once it is warm."""
+    """Adds cold starts, and the memory of a warm process."""
     for what, more in (("cached", {}), ("live", {"use_cache": False})):
         events = [
             http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more})
             for i in range(WARM_CALLS)
         ]
-        told = {
+        options = {
             "input": json.dumps(events).encode(),
             "env": environ_of(settings),
             "capture_output": True,
         }
-        done = subprocess.run([sys.executable, "-c", COLD], check=True, **told)  # type: ignore[call-overload]
+        command = [sys.executable, "-c", COLD]
+        done = subprocess.run(command, check=True, **options)  # type: ignore[call-overload]
         seconds, cpu, mib = json.loads(done.stderr.splitlines()[-1])
-        table.add_row(
-            f"cold start to the first {what} answer: {seconds:.2f} s, {cpu:.2f} s of CPU",
-            "",
-            "",
-            "",
-            "",
-        )
-        table.add_row(
-            f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB", "", "", "", ""
-        )
+        cold = f"{seconds:.2f} s, {cpu:.2f} s of CPU"
+        table.add_row(f"cold start to the first {what} answer: {cold}")
+        table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB")
 
 
 def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
-    """Cached answers over loopback HTTP from one uvicorn process, at several numbers of connections."""
+    """Adds cached answers over loopback HTTP from one uvicorn process."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "shortlist.lambda_handler.handler:app",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-    ]
+    app = "shortlist.lambda_handler.handler:app"
+    options = ["--port", str(port), "--log-level", "error"]
+    command = [sys.executable, "-m", "uvicorn", app, *options]
     server = subprocess.Popen(command, env=environ_of(settings), stdout=subprocess.DEVNULL)
     try:
         until_ready(port)
         for connections in CONCURRENCY:
-            times, seconds = asked(port, users, connections)
-            per_second = f"HTTP, {connections} connections: {len(times) / seconds:.0f} cached answers a second"
-            table.add_row(
-                per_second, *(f"{v:.3f}" for v in np.percentile(times, (50, 99, 99.9))), ""
-            )
+            times, seconds = http_times(port, users, connections)
+            rate = f"{len(times) / seconds:.0f} cached answers a second"
+            shown = [f"{value:.3f}" for value in np.percentile(times, (50, 99, 99.9))]
+            table.add_row(f"HTTP, {connections} connections: {rate}", *shown, "")
     finally:
         server.terminate()
         server.wait()
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """A free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -336,8 +313,11 @@ def until_ready(port: int) -> None:
         time.sleep(0.05)
 
 
-def asked(port: int, users: tuple[str, ...], connections: int) -> tuple[np.ndarray, float]:
-    """Milliseconds of each of CALLS answers, and the seconds of all, by so many threads with a connection each."""
+def http_times(port: int, users: tuple[str, ...], connections: int) -> tuple[np.ndarray, float]:
+    """Milliseconds of each of CALLS answers, and the seconds of all.
+
+    Each connection has a thread of its own.
+    """
     each = CALLS // connections
     out = np.empty((connections, each))
 

@@ -1,4 +1,8 @@
-"""The campaign's commands: `python -m tests.chaos run`, and `python -m tests.chaos again NAME` for one finding."""
+"""Runs the chaos campaign from the command line.
+
+`python -m tests.chaos run` runs a campaign; `again NAME` runs the case of one finding again;
+`page` rewrites docs/reliability.md from the counts of the last campaign.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import click
 
 from tests.chaos import report
 from tests.chaos.campaign import SIZES, Task, campaign, run, tasks, total
-from tests.chaos.service import ground
+from tests.chaos.service import backends
 
 WHOLE = {
     "faults": 500,
@@ -25,7 +29,7 @@ WHOLE = {
     "settings": 30_000,
     "commands": 5000,
 }
-"""Cases of a whole campaign: 500 runs, and more than 200,000 others."""
+"""Cases of a whole campaign: 500 scenarios, and more than 200,000 others."""
 
 LOAD = Path(__file__).parents[1] / "benchmarks" / "load.py"
 
@@ -54,7 +58,7 @@ def run_all(
     load: bool,  # noqa: FBT001 - click's own
     write: bool,  # noqa: FBT001 - click's own
 ) -> None:
-    """Runs a campaign; 1 where it finds something."""
+    """Runs a campaign; exits with 1 where it has findings."""
     plan = {
         kind: max(1, round(share * count))
         for kind, count in WHOLE.items()
@@ -66,19 +70,28 @@ def run_all(
         click.echo(f"{kind}: {outcome.cases} cases, {len(outcome.findings)} findings")
     table = _load() if load else ""
     if write:
-        told = f"python -m tests.chaos run --seed {seed} --share {share:g} --minutes {minutes:g} --jobs {jobs} --write"
-        report.save(outcomes, plan, told, table)
+        options = f"--seed {seed} --share {share:g} --minutes {minutes:g} --jobs {jobs}"
+        report.save(outcomes, plan, f"python -m tests.chaos run {options} --write", table)
     sys.exit(any(outcome.findings for outcome in outcomes.values()))
+
+
+@main.command("page")
+def write_page() -> None:
+    """Writes docs/reliability.md from docs/reports/reliability.json."""
+    report.write_page()
 
 
 @main.command()
 @click.argument("name")
 def again(name: str) -> None:
-    """Runs the case of a finding again, after those before it in its task; 1 where it finds something."""
+    """Repeats a finding: its case, after those before it in its task.
+
+    Exits with 1 where it has findings.
+    """
     warnings.simplefilter("error")
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as directory,
-        ground(Path(directory)) as shared,
+        backends(Path(directory)) as shared,
     ):
         outcome = run(Task.named(name), shared)
     click.echo("\n".join(outcome.findings) or f"{outcome.cases} cases, no findings")

@@ -1,8 +1,9 @@
-"""Seeded damage to the files of a bundle, with sums that agree, as whoever can write to the store could do it.
+"""Damages a bundle's files, with matching checksums.
 
-A campaign: `python tests/chaos/bundle_mutations.py BUNDLE SEED COUNT`. It mutates a copy, loads it
-in a process of its own and asks for one recommendation, COUNT times, and prints the outcomes by
-file as JSON. A worker that dies, hangs or answers with any other exception is told with its seed.
+Damage is drawn from a seed. An attacker who can write to the artefact store could do the same. A
+campaign: `python tests/chaos/bundle_mutations.py BUNDLE SEED COUNT`. COUNT times it mutates a copy,
+loads it in a worker process and asks for recommendations. It prints the outcomes by file as JSON,
+and each worker that died, hung or raised another exception with its seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 import zipfile
 from collections import Counter
@@ -27,53 +29,40 @@ from pathlib import Path
 from typing import Any
 
 MEMORY_BYTES = 3 << 30
-"""Address space of a worker; the libraries alone map 1 GiB."""
+"""Limit of a worker's address space; the libraries alone map 1 GiB."""
 
 PATIENCE_SECONDS = 120
-"""For one case: loading takes less than a second, but the machine may be busy."""
+"""Time for one case. Loading takes less than a second, but the machine may be busy."""
 
+# A table is easier to read than one value per line.
+# fmt: off
 NUMBERS = (
-    b"0",
-    b"-1",
-    b"1",
-    b"2147483647",
-    b"-2147483648",
-    b"99999999999999999999",
-    b"1e308",
-    b"nan",
-    b"1e-320",
-    b"",
+    b"0", b"-1", b"1", b"2147483647", b"-2147483648", b"99999999999999999999", b"1e308", b"nan",
+    b"1e-320", b"",
 )
 WORDS = (
-    b"\x00" * 4,
-    b"\xff" * 4,
-    b"\xff\xff\xff\x7f",
-    b"\x00\x00\x80\x7f",
-    b"\x00\x00\xc0\x7f",
+    b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f",
     b"\x01\x00\x00\x00",
 )
-"""Among them the float32 infinity and NaN, and the largest int32."""
+"""Four bytes, among them the largest int32, and infinity and NaN as float32."""
+
+EXTREMES = (math.nan, math.inf, -math.inf, 1e38, -1e38, 9e3, -1.0, 0.0)
+
+LENGTHS = (
+    b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xff" * 8,
+    b"\xdc\xff\xff",
+)
+"""Headers of msgpack arrays, maps and bytes that announce far more than follows, and a uint64."""
 
 VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    0,
-    10**9,
-    10**400,
-    1e308,
-    float("nan"),
-    "",
-    "x" * 1000,
-    [],
-    {},
-    [[]],
+    None, True, -1, 0, 10**9, 10**400, 1e308, float("nan"), "", "x" * 1000, [], {}, [[]],
     {"a": {}},
 )
+# fmt: on
 
 
 def flip_bits(body: bytes, rng: random.Random) -> bytes:
-    """One to eight bits are others."""
+    """Flips one to eight bits."""
     out = bytearray(body)
     for _ in range(rng.choice((1, 1, 2, 8))):
         if out:
@@ -82,28 +71,28 @@ def flip_bits(body: bytes, rng: random.Random) -> bytes:
 
 
 def flip_head(body: bytes, rng: random.Random) -> bytes:
-    """A bit among the first bytes, where headers are."""
+    """Flips bits among the first bytes, where headers are."""
     return flip_bits(body[:256], rng) + body[256:]
 
 
 def flip_tail(body: bytes, rng: random.Random) -> bytes:
-    """A bit among the last bytes, where archives keep their directory."""
+    """Flips bits among the last bytes, where archives keep their directory."""
     at = max(0, len(body) - 1024)
     return body[:at] + flip_bits(body[at:], rng)
 
 
 def cut(body: bytes, rng: random.Random) -> bytes:
-    """The end is missing."""
+    """Removes the end."""
     return body[: rng.randrange(len(body) + 1)]
 
 
 def extend(body: bytes, rng: random.Random) -> bytes:
-    """Something follows."""
+    """Appends bytes."""
     return body + rng.randbytes(rng.choice((1, 4, 1000)))
 
 
 def move(body: bytes, rng: random.Random) -> bytes:
-    """A piece lies elsewhere, too."""
+    """Copies a piece to another place, and overwrites bytes there or inserts it."""
     if len(body) < 4:
         return body
     start, size = rng.randrange(len(body)), rng.choice((4, 16, 200))
@@ -112,7 +101,7 @@ def move(body: bytes, rng: random.Random) -> bytes:
 
 
 def set_word(body: bytes, rng: random.Random) -> bytes:
-    """Four aligned bytes are an extreme number."""
+    """Sets four aligned bytes to an extreme number."""
     if len(body) < 8:
         return body
     at = 4 * rng.randrange(len(body) // 4)
@@ -120,21 +109,18 @@ def set_word(body: bytes, rng: random.Random) -> bytes:
 
 
 def set_number(body: bytes, rng: random.Random) -> bytes:
-    """A decimal number is another, as in a text or in an npy header."""
-    found = list(
-        re.finditer(
-            rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", body[: 1 << 16] if rng.random() < 0.5 else body
-        )
-    )
-    if not found:
+    """Replaces a decimal number, as in a text or in an npy header."""
+    searched = body[: 1 << 16] if rng.random() < 0.5 else body
+    matches = list(re.finditer(rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", searched))
+    if not matches:
         return flip_bits(body, rng)
-    chosen = rng.choice(found)
+    chosen = rng.choice(matches)
     other = rng.choice((*NUMBERS, str(rng.randrange(200)).encode(), b"-%d" % rng.randrange(200)))
     return body[: chosen.start()] + other + body[chosen.end() :]
 
 
 def set_line(body: bytes, rng: random.Random) -> bytes:
-    """A line is missing, doubled, or swapped with another."""
+    """Removes, doubles or swaps a line."""
     lines = body.split(b"\n")
     at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
     lines[at], lines[other] = lines[other], rng.choice((lines[at], lines[other], b""))
@@ -142,22 +128,14 @@ def set_line(body: bytes, rng: random.Random) -> bytes:
 
 
 def grow_header(body: bytes, rng: random.Random) -> bytes:
-    """A msgpack, FAISS or npy length says that much more follows."""
-    size = rng.choice(
-        (
-            b"\xdd\xff\xff\xff\xff",
-            b"\xdf\x7f\xff\xff\xff",
-            b"\xc6\xff\xff\xff\xff",
-            b"\xff" * 8,
-            b"\xdc\xff\xff",
-        )
-    )
+    """Writes a huge length, as of msgpack, FAISS or npy."""
+    size = rng.choice(LENGTHS)
     at = rng.choice((0, rng.randrange(min(len(body), 200) + 1)))
     return body[:at] + size * rng.choice((1, 1, 100)) + body[at + len(size) :]
 
 
 def set_values(body: bytes, rng: random.Random) -> bytes:
-    """An archive of arrays with sound sums, in which one array has extreme values, another shape or another type."""
+    """Rewrites an archive, one array of which has another value, shape or type."""
     import numpy as np
 
     try:
@@ -165,30 +143,32 @@ def set_values(body: bytes, rng: random.Random) -> bytes:
     except (ValueError, EOFError, OSError, zipfile.BadZipFile):
         return flip_bits(body, rng)
     name = rng.choice(sorted(arrays))
-    array = arrays[name].copy()
-    kind = rng.randrange(4) if array.dtype.kind == "f" else 3
-    if kind == 0 and array.size:
-        flat = array.reshape(-1)
-        with np.errstate(all="ignore"):
-            flat[rng.randrange(len(flat))] = rng.choice(
-                (math.nan, math.inf, -math.inf, 1e38, -1e38, 9e3, -1.0, 0.0)
-            )
-    elif kind == 1:
-        with np.errstate(all="ignore"):
-            array = array.astype(rng.choice(("<f8", "<i4", "<f2", ">f4", "<c8", "U3")))
-    elif kind == 2:
-        array = rng.choice((array[:-1], array[None], array.reshape(-1), array.T, array[:0]))
-    else:
+    kind = rng.randrange(4) if arrays[name].dtype.kind == "f" else 3
+    if kind == 3:
         del arrays[name]
-    if kind != 3:
-        arrays[name] = array
+    else:
+        with np.errstate(all="ignore"):
+            arrays[name] = _mutated_array(arrays[name].copy(), kind, rng)
     out = io.BytesIO()
     (np.savez_compressed if rng.random() < 0.1 else np.savez)(out, **arrays)
     return out.getvalue()
 
 
+def _mutated_array(array: Any, kind: int, rng: random.Random) -> Any:
+    """Changes a value (kind 0), the type (1) or the shape (2) of an array."""
+    if kind == 0 and array.size:
+        flat = array.reshape(-1)
+        flat[rng.randrange(len(flat))] = rng.choice(EXTREMES)
+        return array
+    if kind == 1:
+        return array.astype(rng.choice(("<f8", "<i4", "<f2", ">f4", "<c8", "U3")))
+    if kind == 2:
+        return rng.choice((array[:-1], array[None], array.reshape(-1), array.T, array[:0]))
+    return array
+
+
 def set_in_tree(body: bytes, rng: random.Random) -> bytes:
-    """A value of a tree is another, and `tree_sizes` agree with it."""
+    """Replaces a value of a tree in ranker.txt, and `tree_sizes` to match."""
     head, tree, rest = body.partition(b"\nTree=0\n")
     trees, end, tail = (tree + rest).partition(b"end of trees\n")
     parts = re.split(rb"(?=Tree=\d+\n)", trees[1:])[1:]
@@ -197,21 +177,20 @@ def set_in_tree(body: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(len(parts))
     lines = parts[at].split(b"\n")
     chosen = rng.randrange(min(len(lines), 20))
-    lines[chosen] = rng.choice((set_number, set_number, set_number, flip_bits, cut))(
-        lines[chosen], rng
-    )
+    mutation = rng.choice((set_number, set_number, set_number, flip_bits, cut))
+    lines[chosen] = mutation(lines[chosen], rng)
     parts[at] = b"\n".join(lines)
     sizes = b" ".join(str(len(part)).encode() for part in parts)
     head = re.sub(rb"tree_sizes=[\d ]*", b"tree_sizes=" + sizes, head)
     return head + b"\n" + b"".join(parts) + end + tail
 
 
-OWN: dict[str, Callable[[bytes, random.Random], bytes]] = {
+FILE_MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "towers.npz": set_values,
     "items.npz": set_values,
     "ranker.txt": set_in_tree,
 }
-"""Of these files the general mutations mostly break an outer sum; this gets behind it."""
+"""Mutations of one file. The general ones mostly break its outer checksum; these get past it."""
 
 MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     flip_bits,
@@ -229,7 +208,7 @@ MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def mutate_manifest(manifest: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """A field is missing, or has another type or value; also of a file's entry."""
+    """Removes, renames or replaces a field of the manifest."""
     out: dict[str, Any] = json.loads(json.dumps(manifest))
     target: Any = out if rng.random() < 0.6 else out["files"]
     if rng.random() < 0.3:
@@ -239,9 +218,8 @@ def mutate_manifest(manifest: dict[str, Any], rng: random.Random) -> dict[str, A
     if kind < 0.2:
         del target[name]
     elif kind < 0.3:
-        target[rng.choice(("../x", "", "a\x00b", "x" * 500, "manifest.json", ".hidden"))] = target[
-            name
-        ]
+        other = rng.choice(("../x", "", "a\x00b", "x" * 500, "manifest.json", ".hidden"))
+        target[other] = target[name]
     else:
         target[name] = rng.choice(VALUES)
     return out
@@ -249,7 +227,7 @@ def mutate_manifest(manifest: dict[str, Any], rng: random.Random) -> dict[str, A
 
 @dataclass(frozen=True)
 class Case:
-    """What was done to a bundle."""
+    """A mutation of a bundle. name: its file; how: name of the function."""
 
     seed: str
     name: str
@@ -257,7 +235,10 @@ class Case:
 
 
 def mutate(directory: Path, seed: str) -> Case:
-    """Damages one file of a bundle, or its manifest, in place; the manifest's sums are those of the damaged files."""
+    """Damages one file of a bundle, or its manifest, in place.
+
+    The manifest gets the checksums of the damaged files.
+    """
     rng = random.Random(seed)
     path = directory / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -266,7 +247,11 @@ def mutate(directory: Path, seed: str) -> Case:
     if name == "manifest.json" and rng.random() < 0.8:
         path.write_text(json.dumps(mutate_manifest(manifest, rng)))
         return Case(seed, name, "mutate_manifest")
-    how = OWN[name] if name in OWN and rng.random() < 0.6 else rng.choice(MUTATIONS)
+    how = (
+        FILE_MUTATIONS[name]
+        if name in FILE_MUTATIONS and rng.random() < 0.6
+        else rng.choice(MUTATIONS)
+    )
     body = (directory / name).read_bytes()
     for _ in range(rng.choice((1, 1, 1, 3))):
         body = how(body, rng)
@@ -280,18 +265,21 @@ def mutate(directory: Path, seed: str) -> Case:
 
 
 def attempt(directory: Path) -> str:
-    """Loads a bundle as a process that serves does, and asks it; "refused", or "answered" by a sound list."""
+    """Loads a bundle as the API does, and asks it for recommendations.
+
+    Gives "refused", or "answered", or "an unsound answer".
+    """
     from shortlist.recsys.errors import BrokenRelease
 
     try:
-        served = _served(directory)
+        is_sound = _answers_soundly(directory)
     except BrokenRelease:
         return "refused"
-    return "answered" if served else "an unsound answer"
+    return "answered" if is_sound else "an unsound answer"
 
 
-def _served(directory: Path) -> bool:
-    """Whether known, fresh and explained answers are lists of different items with finite, falling scores."""
+def _answers_soundly(directory: Path) -> bool:
+    """Whether all answers are non-empty lists of different items with finite scores."""
     from dataclasses import replace
 
     from shortlist.lambda_handler import live
@@ -299,36 +287,35 @@ def _served(directory: Path) -> bool:
     from shortlist.recsys.settings import Settings
     from shortlist.recsys.store.records import UserRecord
 
-    settings = replace(Settings.from_env({}), artefacts=str(directory.parent))
-    path = live.BundleLive(settings)
-    loaded = path._bundle(directory.name)
-    ids = loaded.bundle.catalogue.ids
+    path = live.BundleLive(replace(Settings.from_env({}), artefacts=str(directory.parent)))
+    ids = path._bundle(directory.name).bundle.catalogue.ids
     known = UserRecord(
         tuple(ids[:5]), (1, 2, 3, 4, 5), (1.0, None, 5.0, 2.0, 3.0), 5, (), {"age": 30}
     )
+    version, every = directory.name, Filters()
     answers = [
-        path.recommend(directory.name, user, 10, Filters(), shape)
+        path.recommend(version, user, 10, every, options)
         for user in (known, UserRecord())
-        for shape in (Options(), Options(diversity=0.5, explain=True))
+        for options in (Options(), Options(diversity=0.5, explain=True))
     ]
     answers += [
-        path.popular(directory.name, 10, Filters()),
-        path.trending(directory.name, 10, Filters()),
+        path.popular(version, 10, every),
+        path.trending(version, 10, every),
+        path.similar(version, ids[0], 10, every),
+        path.rank(version, known, ids[:8], every),
     ]
-    answers += [
-        path.similar(directory.name, ids[0], 10, Filters()),
-        path.rank(directory.name, known, ids[:8], Filters()),
-    ]
-    json.dumps(path.info(directory.name), allow_nan=False)
-    return all(
-        len({item.id for item in answer.items}) == len(answer.items) > 0
-        and all(math.isfinite(score) for score in (*answer.scores, *answer.retrieval))
-        for answer in answers
-    )
+    json.dumps(path.info(version), allow_nan=False)
+    return all(_is_sound(answer) for answer in answers)
+
+
+def _is_sound(answer: Any) -> bool:
+    ids = [item.id for item in answer.items]
+    scores = (*answer.scores, *answer.retrieval)
+    return len(set(ids)) == len(ids) > 0 and all(map(math.isfinite, scores))
 
 
 def campaign(bundle: Path, seed: int, count: int) -> Iterator[tuple[Case, str]]:
-    """Each case and its outcome: "refused", "answered", or what went wrong."""
+    """Each case with its outcome: "refused", "answered", or a description of the problem."""
     with tempfile.TemporaryDirectory() as work:
         version = json.loads((bundle / "manifest.json").read_text())["version"]
         copy = Path(work) / version
@@ -348,7 +335,7 @@ def campaign(bundle: Path, seed: int, count: int) -> Iterator[tuple[Case, str]]:
 
 
 class _Worker:
-    """A process that loads one directory again and again, with a bound on its memory."""
+    """A process that loads one directory repeatedly, with a limit on its memory."""
 
     def __init__(self, directory: Path) -> None:
         environ = os.environ | {
@@ -363,7 +350,7 @@ class _Worker:
         )
 
     def outcome(self) -> str:
-        """What the process says of the directory as it is now; or how it died."""
+        """Loads the directory, and gives the outcome, or how the process died."""
         import select
 
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: PT018 - both are pipes
@@ -378,13 +365,13 @@ class _Worker:
         return line or f"died with {self._process.wait()}"
 
     def stop(self) -> None:
-        """Ends it."""
+        """Kills the process."""
         self._process.kill()
         self._process.communicate()
 
 
 def work(directory: Path) -> None:
-    """The worker: a line of outcome for each line that it reads."""
+    """Runs a worker: writes an outcome for each line that it reads."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("error")  # an overflow in the arithmetic is a finding
     for _ in sys.stdin:
@@ -397,13 +384,9 @@ def work(directory: Path) -> None:
 
 
 def _where(error: BaseException) -> str:
-    trace, at = error.__traceback__, ""
-    while trace is not None:
-        at, trace = (
-            f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}",
-            trace.tb_next,
-        )
-    return at
+    """File and line where an exception was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""Calls the app as a server does, or as Lambda does, in a thread of its own, and notices one that does not come back."""
+"""Calls the app as a server or as Lambda would.
+
+`Caller(app).request_http(...)` speaks ASGI to the app; `invoke_lambda(event, seconds)` goes through
+the Lambda adapter. Both give a `Reply` or raise `Overdue`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
@@ -19,15 +22,15 @@ from shortlist.lambda_handler.entry import Adapter, MalformedRequest
 from shortlist.lambda_handler.handler import _malformed
 
 SLACK_SECONDS = 5.0
-"""By how much a busy machine may be late without anything being wrong."""
+"""Delay that a busy machine may add without anything being wrong."""
 
 NEVER_SECONDS = 60.0
-"""After which a request that was given up is given up for good."""
+"""Time limit of a request that has no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. body: parsed where it is JSON, else None; seconds: until it was there."""
+    """An answer. raw: its body; seconds: until it was there."""
 
     status: int
     headers: dict[str, str]
@@ -36,7 +39,7 @@ class Reply:
 
     @property
     def body(self) -> Any:
-        """The JSON, or None."""
+        """The parsed JSON body, or None."""
         try:
             return json.loads(self.raw)
         except ValueError:
@@ -44,11 +47,11 @@ class Reply:
 
 
 class Overdue(Exception):
-    """A request had not ended when its time, and some more, was over."""
+    """A request did not end within its time and SLACK_SECONDS."""
 
 
 class Context:
-    """What Lambda tells a function of an invocation."""
+    """A Lambda context, as the adapter needs it."""
 
     aws_request_id = "request"
 
@@ -56,12 +59,12 @@ class Context:
         self._ends = time.monotonic() + seconds
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until Lambda ends the function."""
+        """Milliseconds until Lambda ends the invocation."""
         return max(0, int((self._ends - time.monotonic()) * 1000))
 
 
 class Caller:
-    """Sends one request after the other to an app."""
+    """Sends requests to an app from a thread with its own event loop."""
 
     def __init__(self, app: ASGIApp, ended: Callable[[], None] = lambda: None) -> None:
         """ended: called when the caller is closed."""
@@ -73,24 +76,18 @@ class Caller:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._pool.submit(
-            lambda: self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        ).result()
+        """Ends the thread and its event loop."""
+        shutdown = self._loop.shutdown_default_executor()
+        self._pool.submit(self._loop.run_until_complete, shutdown).result()
         self._pool.shutdown()
         self._loop.close()
         self._closed()
 
-    def served(
+    def request_http(
         self,
         method: str,
         target: str | bytes,
@@ -98,49 +95,54 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         limit: float = NEVER_SECONDS,
     ) -> Reply:
-        """As a server would: target: path and query as they stand in the request line.
+        """Sends a request as a server would.
+
+        target: path and query as in the request line.
 
         Raises:
             Overdue: no answer within `limit` seconds and SLACK_SECONDS.
             Exception: whatever the app did not catch.
         """
         scope = _scope(method, target, headers or {"content-type": "application/json"})
-        return self._ended(
-            self._pool.submit(
-                lambda: self._loop.run_until_complete(_exchange(self._app, scope, body))
-            ),
-            limit,
-        )
+        exchange = _exchange(self._app, scope, body)
+        return self._wait(self._pool.submit(self._loop.run_until_complete, exchange), limit)
 
-    def invoked(self, event: dict[str, Any], seconds: float) -> Reply:
-        """As Lambda would, with so many seconds until the function is ended. Raises as `served`."""
-        return self._ended(self._pool.submit(self._invoke, event, seconds), seconds)
+    def invoke_lambda(self, event: dict[str, Any], seconds: float) -> Reply:
+        """Sends an event as Lambda would, with `seconds` until the invocation is ended.
+
+        Raises:
+            Overdue: as `request_http`.
+        """
+        return self._wait(self._pool.submit(self._invoke, event, seconds), seconds)
 
     def _invoke(self, event: dict[str, Any], seconds: float) -> Reply:
         started = time.perf_counter()
         context: Any = Context(seconds)
         try:
-            told: dict[str, Any] = self._adapter(event, context)
+            response: dict[str, Any] = self._adapter(event, context)
         except MalformedRequest as error:  # as the handler answers it
-            told = _malformed(error, context)
-        body = told.get("body") or ""
-        raw = base64.b64decode(body) if told.get("isBase64Encoded") else body.encode()
-        return Reply(told["statusCode"], _headers(told), raw, time.perf_counter() - started)
+            response = _malformed(error, context)
+        body = response.get("body") or ""
+        raw = base64.b64decode(body) if response.get("isBase64Encoded") else body.encode()
+        seconds = time.perf_counter() - started
+        return Reply(response["statusCode"], _headers(response), raw, seconds)
 
-    def _ended(self, future: Future[Reply], limit: float) -> Reply:
+    def _wait(self, future: Future[Reply], limit: float) -> Reply:
         if not wait([future], limit + SLACK_SECONDS).done:
             raise Overdue(f"no answer after {limit + SLACK_SECONDS:.1f} s")
         return future.result()
 
 
-def _headers(told: dict[str, Any]) -> dict[str, str]:
-    """A response's headers, of which load balancers want several values each."""
-    several = {name: values[0] for name, values in (told.get("multiValueHeaders") or {}).items()}
-    return {name.lower(): value for name, value in ((told.get("headers") or {}) | several).items()}
+def _headers(response: dict[str, Any]) -> dict[str, str]:
+    """A response's headers by lower-case name; the first value of multi-value headers."""
+    headers = dict(response.get("headers") or {})
+    for name, values in (response.get("multiValueHeaders") or {}).items():
+        headers[name] = values[0]
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def with_headers(event: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
-    """The event with these headers, where its kind has them."""
+    """The event with these headers added, in the fields that its kind has."""
     if "headers" in event:
         event["headers"] |= headers
     if "multiValueHeaders" in event:

@@ -1,4 +1,8 @@
-"""Runs and cases by their seeds, in worker processes, whose crash is a finding like any other, until a time is over."""
+"""Plans a campaign, and runs its cases in worker processes.
+
+Each case is drawn from a seed, so a finding can be repeated by its name. A worker that crashes or
+hangs is a finding like any other.
+"""
 
 from __future__ import annotations
 
@@ -30,29 +34,33 @@ from tests.chaos.fuzz_commands import CommandFuzz
 from tests.chaos.fuzz_settings import SettingsFuzz
 from tests.chaos.fuzz_store import StoreFuzz
 from tests.chaos.fuzz_tables import TableFuzz
-from tests.chaos.life import STEPS, Life
-from tests.chaos.service import Ground, Site, ground, site
+from tests.chaos.scenario import STEPS, Scenario
+from tests.chaos.service import Backends, Service, backends, service
 
 
 class Fuzzer(Protocol):
-    """What does the cases of one kind."""
+    """Runs the cases of one kind."""
 
     counts: Counter[str]
 
     def case(self, rng: random.Random) -> str:
-        """Does one thing, drawn from the generator; gives what is wrong with the outcome, or nothing."""
+        """Runs one case, and gives a description of its problem, or ""."""
 
 
 MAX_FINDINGS = 3
-"""Of one task; more of the same would only hide the others."""
+"""Findings after which a task stops: more of the same would hide the others."""
 
 PATIENCE_SECONDS = 900.0
-"""After which a worker that has not finished a task counts as hung."""
+"""Time for one task, after which its worker counts as hung."""
 
 
 @dataclass
 class Outcome:
-    """What a task gave. cases: how many; findings: what must not be, each with how to see it again."""
+    """The result of a task.
+
+    cases: how many ran; counts: outcomes by name; findings: violations, each with the name by which
+    it can be repeated.
+    """
 
     kind: str
     cases: int = 0
@@ -62,7 +70,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """The cases from `start` on, `count` of them, of one kind and seed; what comes later may depend on what came before."""
+    """`count` cases of one kind and seed, from number `start` on.
+
+    Cases share a service, so a later one may depend on those before it.
+    """
 
     kind: str
     seed: int
@@ -70,130 +81,134 @@ class Task:
     count: int
 
     def name(self, at: int) -> str:
-        """By which a case is called again, after those before it; a run of a service stands by itself."""
+        """The name that repeats case `at`, after those before it in the task.
+
+        A scenario has a service of its own, and is repeated alone.
+        """
         start = at if self.kind == "faults" else self.start
         return f"{self.kind}:{self.seed}:{start}:{at - start + 1}"
 
     @classmethod
     def named(cls, name: str) -> Task:
-        """The task that ends with the case of this name."""
+        """The task that ends with the named case."""
         kind, *numbers = name.split(":")
         seed, start, count = map(int, numbers)
         return cls(kind, seed, start, count)
 
 
-def run(task: Task, ground: Ground) -> Outcome:
+def run(task: Task, backends: Backends) -> Outcome:
     """Runs a task's cases."""
+    if task.kind == "faults":
+        return _run_scenarios(task, backends)
+    if task.kind == "bundles":
+        return _run_bundles(task, backends)
+    return _run_fuzzer(task, backends)
+
+
+def _run_fuzzer(task: Task, backends: Backends) -> Outcome:
     outcome = Outcome(task.kind)
-    with ExitStack() as stack:
-        if task.kind == "faults":
-            return _lives(task, ground, outcome)
-        if task.kind == "bundles":
-            return _bundles(task, ground, outcome)
-        fuzzer = stack.enter_context(FUZZERS[task.kind](ground, f"{task.seed}-{task.start}"))
+    with FUZZERS[task.kind](backends, f"{task.seed}-{task.start}") as fuzzer:
         for at in range(task.start, task.start + task.count):
-            wrong = fuzzer.case(random.Random(f"{task.kind} {task.seed} {at}"))
+            problem = fuzzer.case(random.Random(f"{task.kind} {task.seed} {at}"))
             outcome.cases += 1
-            if wrong:
-                outcome.findings.append(f"{task.name(at)}  {wrong}")
-                if len(outcome.findings) >= MAX_FINDINGS:
-                    break
+            if problem:
+                outcome.findings.append(f"{task.name(at)}  {problem}")
+            if len(outcome.findings) >= MAX_FINDINGS:
+                break
         outcome.counts += fuzzer.counts
     return outcome
 
 
-def _lives(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
+def _run_scenarios(task: Task, backends: Backends) -> Outcome:
+    outcome = Outcome(task.kind)
     for at in range(task.start, task.start + task.count):
-        life = live(ground, f"{task.seed} {at}")
+        scenario = run_scenario(backends, f"{task.seed} {at}")
         outcome.cases += 1
-        outcome.counts += life.counts
-        outcome.findings += [
-            f"{task.name(at)}  {wrong}\n    " + "\n    ".join(life.trace)
-            for wrong in life.violations[:1]
-        ]
+        outcome.counts += scenario.counts
+        if scenario.violations:
+            trace = "\n    ".join(scenario.trace)
+            outcome.findings.append(f"{task.name(at)}  {scenario.violations[0]}\n    {trace}")
     return outcome
 
 
-def live(ground: Ground, seed: str, steps: int = STEPS) -> Life:
-    """One run of a service under faults."""
+def run_scenario(backends: Backends, seed: str, steps: int = STEPS) -> Scenario:
+    """Runs a service of its own under faults."""
+    # The seed's text decides what is drawn: with another word, old findings could not be repeated.
     rng = random.Random(f"life {seed}")
     options = {"in_s3": rng.random() < 0.5, "remembers": rng.random() < 0.5}
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         name = f"chaos-{seed.replace(' ', '-')}"
-        life = Life(stack.enter_context(site(ground, home / "run", name, **options)), rng)
-        stack.callback(life.mended)  # whatever happened, the next run begins with sound servers
+        target = stack.enter_context(service(backends, home / "run", name, **options))
+        scenario = Scenario(target, rng)
+        stack.callback(scenario.end_fault)  # the next scenario shares these backends
         try:
-            life.run(steps)
-        except Exception:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
-            life.violations.append(traceback.format_exc())
-    return life
+            scenario.run(steps)
+        except Exception:  # noqa: BLE001 - any exception here is a finding
+            scenario.violations.append(traceback.format_exc())
+    return scenario
 
 
-def _bundles(task: Task, ground: Ground, outcome: Outcome) -> Outcome:
-    bundle = ground.worlds.by_name["plain"].work / "bundle"
-    for number, (case, told) in enumerate(
-        bundle_mutations.campaign(bundle, task.seed + task.start, task.count)
-    ):
+def _run_bundles(task: Task, backends: Backends) -> Outcome:
+    outcome = Outcome(task.kind)
+    bundle = backends.worlds.by_name["plain"].work / "bundle"
+    cases = bundle_mutations.campaign(bundle, task.seed + task.start, task.count)
+    for at, (case, result) in enumerate(cases, task.start):
+        is_sound = result in ("refused", "answered")
         outcome.cases += 1
-        outcome.counts[f"bundles: {told if told in ('refused', 'answered') else 'wrong'}"] += 1
-        if told not in ("refused", "answered"):
-            outcome.findings.append(f"{task.name(task.start + number)}  {case}: {told}")
+        outcome.counts[f"bundles: {result if is_sound else 'wrong'}"] += 1
+        if not is_sound:
+            outcome.findings.append(f"{task.name(at)}  {case}: {result}")
     return outcome
 
 
 @contextmanager
-def published(ground: Ground, name: str) -> Iterator[Site]:
-    """A service with the first world's release, and one process of the API."""
+def published(backends: Backends, name: str) -> Iterator[Service]:
+    """A service with a published release and one API process."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         made = stack.enter_context(
-            site(ground, home / "run", f"fuzz-{name}", in_s3=False, remembers=False)
+            service(backends, home / "run", f"fuzz-{name}", in_s3=False, remembers=False)
         )
-        work = ground.worlds.by_name["plain"].work
-        # Cases are many, and a busy machine is not what they look for.
-        made.settings = replace(
-            made.settings, redis_url=f"unix://{ground.redis_path}", redis_timeout_ms=5000
-        )
-        made.environ["REDIS_URL"] = made.settings.redis_url
-        publish.publish(
-            work / "bundle",
-            work / "lists",
-            made.settings,
-            ProgressReporter(Console(file=io.StringIO())),
-        )
+        work = backends.worlds.by_name["plain"].work
+        # Past the proxy, with a long timeout: a busy machine should not be a finding.
+        url = f"unix://{backends.redis_path}"
+        made.settings = replace(made.settings, redis_url=url, redis_timeout_ms=5000)
+        made.environ["REDIS_URL"] = url
+        silent = ProgressReporter(Console(file=io.StringIO()))
+        publish.publish(work / "bundle", work / "lists", made.settings, silent)
         made.start_process(0)
         yield made
 
 
 @contextmanager
-def _api(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    with published(ground, f"api-{name}") as made:
+def _api(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    with published(backends, f"api-{name}") as made:
         yield ApiFuzz(made, made.processes[0])
 
 
 @contextmanager
-def _store(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    with published(ground, f"store-{name}") as made:
+def _store(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    with published(backends, f"store-{name}") as made:
         yield StoreFuzz(made)
 
 
 @contextmanager
-def _commands(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    with published(ground, f"commands-{name}") as made:
+def _commands(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    with published(backends, f"commands-{name}") as made:
         yield CommandFuzz(made, made.directory / "here")
 
 
 @contextmanager
-def _tables(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    del ground, name
+def _tables(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    del backends, name
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         yield TableFuzz(Path(directory))
 
 
 @contextmanager
-def _settings(ground: Ground, name: str) -> Iterator[Fuzzer]:
-    del ground, name
+def _settings(backends: Backends, name: str) -> Iterator[Fuzzer]:
+    del backends, name
     yield SettingsFuzz()
 
 
@@ -204,7 +219,7 @@ FUZZERS = {
     "settings": _settings,
     "commands": _commands,
 }
-"""Makes what does the cases of a kind."""
+"""Makes the fuzzer of each kind."""
 
 SIZES = {
     "faults": 4,
@@ -215,24 +230,30 @@ SIZES = {
     "settings": 10_000,
     "commands": 250,
 }
-"""Cases of one task, which share a service."""
+"""Number of cases in a task, which share a service."""
 
 
 def tasks(plan: dict[str, int], seed: int) -> list[Task]:
-    """The tasks for so many cases of each kind, in turns, so that a campaign that is cut short has some of each."""
-    rows = []
+    """The tasks for a plan: number of cases by kind.
+
+    The kinds are interleaved evenly, so that a campaign that is cut short has some of each.
+    """
+    placed: list[tuple[float, Task]] = []
     for kind, wanted in plan.items():
-        size = SIZES[kind]
-        rows.append([Task(kind, seed, at, min(size, wanted - at)) for at in range(0, wanted, size)])
-    longest = max(map(len, rows), default=0)
-    spread = [(at * longest / len(row), task) for row in rows for at, task in enumerate(row)]
-    return [task for _, task in sorted(spread, key=lambda pair: pair[0])]
+        starts = range(0, wanted, SIZES[kind])
+        for number, start in enumerate(starts):
+            task = Task(kind, seed, start, min(SIZES[kind], wanted - start))
+            placed.append((number / len(starts), task))
+    return [task for _, task in sorted(placed, key=lambda pair: pair[0])]
 
 
 def campaign(
     todo: Sequence[Task], jobs: int, directory: Path, seconds: float, say: Callable[[str], None]
 ) -> list[Outcome]:
-    """Runs the tasks in `jobs` processes, until `seconds` are over; gives what came of those that were begun."""
+    """Runs tasks in `jobs` processes, and gives their outcomes.
+
+    seconds: time after which no more tasks begin; say: receives progress and findings.
+    """
     ends = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")
     waiting, outcomes = iter(todo), []
@@ -240,23 +261,23 @@ def campaign(
     busy = [worker for worker in workers if worker.take(next(waiting, None))]
     while busy:
         ready = wait([worker.pipe for worker in busy], timeout=5)
-        for worker in list(busy):
-            if worker.pipe in ready or worker.is_lost():
-                outcome = worker.outcome()
-                outcomes.append(outcome)
-                say(f"{worker.task}: {len(outcome.findings)} findings")
-                for finding in outcome.findings:
-                    say(finding)
-                task = next(waiting, None) if time.monotonic() < ends else None
-                if not worker.take(task):
-                    busy.remove(worker)
+        done = [worker for worker in busy if worker.pipe in ready or worker.is_lost()]
+        for worker in done:
+            outcome = worker.outcome()
+            outcomes.append(outcome)
+            say(f"{worker.task}: {len(outcome.findings)} findings")
+            for finding in outcome.findings:
+                say(finding)
+            task = next(waiting, None) if time.monotonic() < ends else None
+            if not worker.take(task):
+                busy.remove(worker)
     for worker in workers:
         worker.stop()
     return outcomes
 
 
 class Worker:
-    """A process with servers of its own, that does one task after the other; another one takes its place when it dies."""
+    """A process that runs tasks on backends of its own; replaced when it dies."""
 
     def __init__(self, context: Any, directory: Path) -> None:
         self._context, self._directory = context, directory
@@ -270,41 +291,40 @@ class Worker:
         theirs.close()
 
     def take(self, task: Task | None) -> bool:
-        """Gives it a task."""
+        """Sends the process a task; False where there is none."""
         self.task, self._since = task, time.monotonic()
         if task is not None:
             self.pipe.send(task)
         return task is not None
 
     def is_lost(self) -> bool:
-        """Whether it has died, or hangs."""
+        """Whether the process has died or hangs."""
         return not self._process.is_alive() or time.monotonic() - self._since > PATIENCE_SECONDS
 
     def outcome(self) -> Outcome:
-        """What came of its task; a dead worker is a finding, and replaced."""
+        """The outcome of its task; a dead process is a finding, and replaced."""
         assert self.task is not None
         if self.pipe.poll():
             try:
-                told: Outcome = self.pipe.recv()
-            except (EOFError, ConnectionError):
+                outcome: Outcome = self.pipe.recv()
+            except (EOFError, ConnectionError):  # it died before it could answer
                 pass
             else:
-                return told
+                return outcome
         self.kill()
         code = self._process.exitcode
         self.pipe.close()
         self._start()
-        return Outcome(
-            self.task.kind, 0, Counter(), [f"{self.task}: the process died or hung ({code})"]
-        )
+        finding = f"{self.task}: the process died or hung ({code})"
+        return Outcome(self.task.kind, findings=[finding])
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the process."""
         self._process.kill()
         self._process.join()
 
     def stop(self) -> None:
-        """Lets it end its servers, and ends it."""
+        """Ends the process, after it has stopped its backends."""
         self.pipe.send(None)
         self._process.join(60)
         self.kill()
@@ -322,12 +342,12 @@ def _work(pipe: Connection, directory: Path) -> None:
     task = pipe.recv()
     if task is None:
         return
-    with ground(directory) as shared:
+    with backends(directory) as shared:
         while task is not None:
             try:
                 outcome = run(task, shared)
-            except BaseException:  # noqa: BLE001 - the attack itself may have a bug, or has let one out
-                outcome = Outcome(task.kind, 0, Counter(), [f"{task}: {traceback.format_exc()}"])
+            except BaseException:  # noqa: BLE001 - any exception here is a finding
+                outcome = Outcome(task.kind, findings=[f"{task}: {traceback.format_exc()}"])
             pipe.send(outcome)
             task = pipe.recv()
 

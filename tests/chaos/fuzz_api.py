@@ -1,7 +1,7 @@
-"""Requests that the document describes, and others: by each way in, to each route, with values that break things.
+"""Fuzzes every route of the API through every entry point.
 
-Whatever comes is answered, by an error in the envelope where it must be; never by a traceback, nor
-by another 5xx than a 503 that says why.
+Requests are drawn from the OpenAPI document. Every one must get an answer, and an error must be in
+the envelope. No traceback, and no 5xx other than a 503 with a reason.
 """
 
 from __future__ import annotations
@@ -12,16 +12,20 @@ from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
+from tests.aws_events import EVENT_BUILDERS
 from tests.chaos import invariants, nasty
 from tests.chaos.caller import Caller, Reply, with_headers
-from tests.chaos.service import ADMIN_KEY, Site
-from tests.ways_in import WAYS
+from tests.chaos.service import ADMIN_KEY, Service
 
 CLIENT_ERROR = 400
-WILD = (0.0, 0.02, 0.1, 0.4)
-"""How often a part of a request is replaced by something else."""
+RATES = (0.0, 0.02, 0.1, 0.4)
+"""Probabilities that a part of a request is replaced by something else."""
 
 SECONDS = 20.0
+METHODS = (
+    *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"),
+    *("get", "X" * 50),
+)
 KEYS = (ADMIN_KEY, ADMIN_KEY, ADMIN_KEY, "", "wrong", ADMIN_KEY + " ", "é", "x" * 5000)
 HEADERS = {
     "if-none-match": ("*", '"a"', 'W/"a", "b"', "", ",", '"' * 1000, "\x80"),
@@ -42,15 +46,15 @@ HEADERS = {
 
 
 class ApiFuzz:
-    """Sends generated requests to one process of a service."""
+    """Sends generated requests to one API process."""
 
-    def __init__(self, site: Site, process: Caller) -> None:
+    def __init__(self, service: Service, process: Caller) -> None:
         self._process = process
         self.counts: Counter[str] = Counter()
-        document = process.served("GET", "/openapi.json").body
+        document = process.request_http("GET", "/openapi.json").body
         assert document is not None
         self._components = document["components"]["schemas"]
-        self._texts = [*site.worlds.users, *site.worlds.items]
+        self._texts = [*service.worlds.users, *service.worlds.items]
         self._routes = [
             (path, method.upper(), operation)
             for path, methods in document["paths"].items()
@@ -58,109 +62,92 @@ class ApiFuzz:
         ]
 
     def case(self, rng: random.Random) -> str:
-        """Sends one request; gives what is wrong with its answer, or nothing."""
+        """Sends one request, and gives the problem of its answer, or ""."""
         path, method, operation = rng.choice(self._routes)
-        wild = rng.choice(WILD)
-        target = self._target(path, operation, rng, wild)
+        rate = rng.choice(RATES)
+        target = self._target(path, operation, rng, rate)
         if rng.random() < 0.05:
-            method = rng.choice(
-                (
-                    "GET",
-                    "HEAD",
-                    "POST",
-                    "PUT",
-                    "PATCH",
-                    "DELETE",
-                    "OPTIONS",
-                    "TRACE",
-                    "QUERY",
-                    "get",
-                    "X" * 50,
-                )
-            )
-        body = (
-            self._body(operation, rng, wild)
-            if "requestBody" in operation or rng.random() < 0.05
-            else b""
-        )
-        headers = _headers(rng, wild)
+            method = rng.choice(METHODS)
+        body = b""
+        if "requestBody" in operation or rng.random() < 0.05:
+            body = self._body(operation, rng, rate)
+        headers = _headers(rng, rate)
+        request = f"{method} {target!r} {headers} {body[:500]!r}"
         try:
             reply = self._sent(method, target, body, headers, rng)
-        except Exception as error:  # noqa: BLE001 - any exception here is what is looked for
-            return (
-                f"{type(error).__name__}: {error} at {method} {target!r} {headers} {body[:500]!r}"
-            )
+        except Exception as error:  # noqa: BLE001 - any exception here is a finding
+            return f"{type(error).__name__}: {error} at {request}"
         self.counts[f"api: {reply.status}"] += 1
-        wrong = _wrong(reply, method)
-        return f"{wrong}: {reply} at {method} {target!r} {headers} {body[:500]!r}" if wrong else ""
+        problem = _problem(reply, method)
+        return f"{problem}: {reply} at {request}" if problem else ""
 
     def _sent(
         self, method: str, target: bytes, body: bytes, headers: dict[str, str], rng: random.Random
     ) -> Reply:
-        """By a server, or by one of the ways into a Lambda."""
-        way = rng.choice((None, None, None, *WAYS.values()))
-        if way is None:
-            return self._process.served(method, target, body, headers, SECONDS)
-        event = way(method, target.decode("utf-8", "replace"))
-        encoded = rng.random() < 0.5
-        event["body"] = (
-            base64.b64encode(body).decode() if encoded else body.decode("utf-8", "replace")
-        )
-        event["isBase64Encoded"] = encoded
-        return self._process.invoked(with_headers(event, headers), SECONDS)
+        """Sends a request over HTTP, or through one of the Lambda's entry points."""
+        build = rng.choice((None, None, None, *EVENT_BUILDERS.values()))
+        if build is None:
+            return self._process.request_http(method, target, body, headers, SECONDS)
+        event = build(method, target.decode("utf-8", "replace"))
+        event["isBase64Encoded"] = rng.random() < 0.5
+        if event["isBase64Encoded"]:
+            event["body"] = base64.b64encode(body).decode()
+        else:
+            event["body"] = body.decode("utf-8", "replace")
+        return self._process.invoke_lambda(with_headers(event, headers), SECONDS)
 
     def _target(
-        self, path: str, operation: dict[str, Any], rng: random.Random, wild: float
+        self, path: str, operation: dict[str, Any], rng: random.Random, rate: float
     ) -> bytes:
+        """Path and query of a request."""
         parts = []
         for part in path.split("/"):
-            named = part.startswith("{")
-            plain = rng.choice(self._texts) if named and rng.random() > wild else nasty.text(rng)
-            parts.append(
-                nasty.segment(plain, rng) if named or rng.random() < wild / 4 else part.encode()
-            )
-        pairs = [
-            (p["name"], p["schema"]) for p in operation.get("parameters", ()) if p["in"] == "query"
-        ]
-        query = []
-        for name, schema in pairs:
-            if rng.random() < 0.5:
-                content = self._schemas(rng, wild).value(schema)
-                values = content if isinstance(content, list) else [content]
-                query += [
-                    f"{name}={quote(str(value).encode('utf-8', 'replace'))}".encode()
-                    for value in values
-                ]
-        if rng.random() < wild:
-            query.append(
-                nasty.segment(nasty.text(rng), rng) + b"=" + nasty.segment(nasty.text(rng), rng)
-            )
+            is_parameter = part.startswith("{")
+            is_valid = is_parameter and rng.random() > rate
+            content = rng.choice(self._texts) if is_valid else nasty.text(rng)
+            replaced = is_parameter or rng.random() < rate / 4
+            parts.append(nasty.segment(content, rng) if replaced else part.encode())
+        query = self._query(operation, rng, rate)
         return b"/".join(parts) + (b"?" + b"&".join(query) if query else b"")
 
-    def _schemas(self, rng: random.Random, wild: float) -> nasty.Schemas:
-        return nasty.Schemas(self._components, self._texts, rng, wild)
+    def _query(self, operation: dict[str, Any], rng: random.Random, rate: float) -> list[bytes]:
+        parameters = [each for each in operation.get("parameters", ()) if each["in"] == "query"]
+        query = []
+        for parameter in parameters:
+            if rng.random() < 0.5:
+                content = self._schemas(rng, rate).value(parameter["schema"])
+                for value in content if isinstance(content, list) else [content]:
+                    quoted = quote(str(value).encode("utf-8", "replace"))
+                    query.append(f"{parameter['name']}={quoted}".encode())
+        if rng.random() < rate:
+            name = nasty.segment(nasty.text(rng), rng)
+            query.append(name + b"=" + nasty.segment(nasty.text(rng), rng))
+        return query
 
-    def _body(self, operation: dict[str, Any], rng: random.Random, wild: float) -> bytes:
+    def _schemas(self, rng: random.Random, rate: float) -> nasty.Schemas:
+        return nasty.Schemas(self._components, self._texts, rng, rate)
+
+    def _body(self, operation: dict[str, Any], rng: random.Random, rate: float) -> bytes:
         content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-        made = self._schemas(rng, wild).value(content.get("schema", {}))
-        return nasty.body(made, rng) if rng.random() < wild * 2 else nasty.json.dumps(made).encode()
+        made = self._schemas(rng, rate).value(content.get("schema", {}))
+        return nasty.body(made, rng) if rng.random() < rate * 2 else nasty.json.dumps(made).encode()
 
 
-def _headers(rng: random.Random, wild: float) -> dict[str, str]:
-    kind = rng.choice(nasty.TYPES) if rng.random() < wild else "application/json"
+def _headers(rng: random.Random, rate: float) -> dict[str, str]:
+    kind = rng.choice(nasty.TYPES) if rng.random() < rate else "application/json"
     headers = {"content-type": kind, "x-shortlist-admin-key": rng.choice(KEYS)}
     for name, values in HEADERS.items():
-        if rng.random() < wild / 3:
+        if rng.random() < rate / 3:
             headers[name] = rng.choice(values)
     return {
         name: value.encode("utf-8", "replace").decode("latin-1") for name, value in headers.items()
     }
 
 
-def _wrong(reply: Reply, method: str) -> str:
-    wrong = invariants.of_any(reply)
-    if wrong or reply.status < CLIENT_ERROR or method == "HEAD":
-        return wrong
+def _problem(reply: Reply, method: str) -> str:
+    problem = invariants.reply_problem(reply)
+    if problem or reply.status < CLIENT_ERROR or method == "HEAD":
+        return problem
     error = (reply.body or {}).get("error") if isinstance(reply.body, dict) else None
     if not isinstance(error, dict) or not error.get("code") or not error.get("message"):
         return "an error outside the envelope"

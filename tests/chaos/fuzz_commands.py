@@ -1,4 +1,8 @@
-"""Command lines as nobody should type them: each ends with a documented status and words, never with a traceback."""
+"""Fuzzes the command line.
+
+Each call must end with a documented exit status; a failure needs a message, and a traceback is a
+finding.
+"""
 
 from __future__ import annotations
 
@@ -12,81 +16,72 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from shortlist.batch.cli import main
 from tests.chaos import nasty
-from tests.chaos.service import Site
+from tests.chaos.service import Service
 
 STATUSES = (0, 1, 2, 75, 130)
 ENDLESS = ("serve", "redis", "local", "demo", "invoke", "data fetch")
-"""Commands that would serve or download if they were called well; here something is always wrong with the call."""
+"""Commands that would serve forever or download: they are always called wrongly."""
 
+# A table is easier to read than one value per line.
+# fmt: off
 WRONG = (
-    ["--no-such-option"],
-    ["--port", "x"],
-    ["--port"],
-    ["extra", "arguments", "here"],
+    ["--no-such-option"], ["--port", "x"], ["--port"], ["extra", "arguments", "here"],
     ["--help"],
 )
 WORDS = (
-    "--",
-    "-",
-    "-1",
-    "0",
-    "1",
-    "99999",
-    "x",
-    "nan",
-    "1e400",
-    "/",
-    "/dev/null",
-    "/nonexistent/x",
-    "s3://",
-    "s3://no-bucket/x",
-    "*",
+    "--", "-", "-1", "0", "1", "99999", "x", "nan", "1e400", "/", "/dev/null", "/nonexistent/x",
+    "s3://", "s3://no-bucket/x", "*",
 )
+# fmt: on
 
 
 class CommandFuzz:
     """Calls commands in this process, under the environment of a service."""
 
-    def __init__(self, site: Site, directory: Path) -> None:
+    def __init__(self, service: Service, directory: Path) -> None:
         self._commands = list(_leaves(main, ()))
-        self._environ = site.environ
+        self._environ = service.environ
         self.counts: Counter[str] = Counter()
         directory.mkdir(parents=True, exist_ok=True)
-        # A copy, since a command may be told to write there; and no table of interactions, so that
-        # nothing is trained.
-        items = shutil.copy(site.worlds.by_name["plain"].items, directory)
+        # A copy, since a command may be told to write there. No table of interactions: a training
+        # would take too long.
+        items = shutil.copy(service.worlds.by_name["plain"].items, directory)
         self._tables = [str(items), str(directory), str(directory / "none.csv")]
-        self._versions = [site.store.release().current]
+        self._versions = [service.store.release().current]
         self._directory = directory
 
     def case(self, rng: random.Random) -> str:
-        """Calls one command; gives what is wrong with how it ended."""
+        """Calls one command, and gives the problem with how it ended, or ""."""
         argv = self._argv(rng)
-        environ = dict(self._environ)
-        for name in rng.sample(sorted(environ), rng.choice((0, 0, 0, 1))):
-            environ[name] = nasty.text(rng).encode("utf-8", "replace").decode().replace("\x00", "")
+        changed = {}
+        for name in rng.sample(sorted(self._environ), rng.choice((0, 0, 0, 1))):
+            changed[name] = _argument(rng)
+        result = self._invoke(argv, self._environ | changed)
+        self.counts[f"commands: {result.exit_code}"] += 1
+        call = f"{argv} under {changed}"
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            return f"{''.join(traceback.format_exception(result.exception))[-1500:]} at {call}"
+        if result.exit_code not in STATUSES:
+            return f"status {result.exit_code} at {call}: {result.output[-500:]}"
+        logs = "refresh" in argv  # which logs to the container's own stream
+        if result.exit_code and not result.output.strip() and not logs:
+            return f"status {result.exit_code} without a word at {call}"
+        return ""
+
+    def _invoke(self, argv: list[str], environ: dict[str, str]) -> Result:
+        """Calls a command, and restores what it may change in this process."""
         here, hook, handler = Path.cwd(), sys.excepthook, signal.getsignal(signal.SIGTERM)
         os.chdir(self._directory)  # where defaults would write
         try:
-            result = CliRunner(env=environ).invoke(main, argv)
-        finally:  # a command may do as it likes with a process that is its own
+            return CliRunner(env=environ).invoke(main, argv)
+        finally:
             os.chdir(here)
             sys.excepthook = hook
             signal.signal(signal.SIGTERM, handler)
-        self.counts[f"commands: {result.exit_code}"] += 1
-        told = f"{argv} under { ({n: v for n, v in environ.items() if self._environ[n] != v}) }"
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            return f"{''.join(traceback.format_exception(result.exception))[-1500:]} at {told}"
-        if result.exit_code not in STATUSES:
-            return f"status {result.exit_code} at {told}: {result.output[-500:]}"
-        logs = "refresh" in argv  # to where a container's log goes
-        if result.exit_code and not result.output.strip() and not logs:
-            return f"status {result.exit_code} without a word at {told}"
-        return ""
 
     def _argv(self, rng: random.Random) -> list[str]:
         path, command = rng.choice(self._commands)
@@ -108,19 +103,24 @@ class CommandFuzz:
         if kind < 0.3:
             value = rng.choice(self._tables + self._versions)
         elif kind < 0.5:
-            value = nasty.text(rng).encode("utf-8", "replace").decode().replace("\x00", "")
+            value = _argument(rng)
         elif kind < 0.7 and isinstance(parameter.type, click.Choice):
             value = str(rng.choice(parameter.type.choices))
         return [value] if isinstance(parameter, click.Argument) else [parameter.opts[0], value]
 
 
+def _argument(rng: random.Random) -> str:
+    """A hostile text that can be an argument: valid UTF-8 without NUL."""
+    return nasty.text(rng).encode("utf-8", "replace").decode().replace("\x00", "")
+
+
 def _leaves(
     command: click.Command, path: tuple[str, ...]
 ) -> list[tuple[tuple[str, ...], click.Command]]:
+    """Every command that is not a group, with its path."""
     if not isinstance(command, click.Group):
         return [(path, command)]
-    return [
-        leaf
-        for name in sorted(command.commands)
-        for leaf in _leaves(command.commands[name], (*path, name))
-    ]
+    leaves = []
+    for name in sorted(command.commands):
+        leaves += _leaves(command.commands[name], (*path, name))
+    return leaves

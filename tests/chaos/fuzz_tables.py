@@ -1,6 +1,6 @@
-"""Tables as nobody should have them: in CSV and Parquet, with columns, types, values and bytes that break things.
+"""Fuzzes the input tables in CSV and Parquet.
 
-A table is read, or refused by one sentence that says what is wrong with it.
+Columns, types, values and bytes are hostile. A table must be read, or refused with a message.
 """
 
 from __future__ import annotations
@@ -22,84 +22,34 @@ from tests.chaos import nasty
 from tests.chaos.bundle_mutations import MUTATIONS
 
 ROWS = 24
+# A table is easier to read than one value per line.
+# fmt: off
 TIMES = (
-    *(
-        0,
-        -1,
-        1_700_000_000,
-        1_700_000_000_000,
-        1_700_000_000_000_000,
-        20240102154356,
-        2**31,
-        2**53,
-        2**63 - 1,
-        0.5,
-        float("nan"),
-    ),
-    *(
-        "2024-01-02",
-        "2024-01-02T03:04:05Z",
-        "2023-11-14 22:15:01+00",
-        "14/11/2023",
-        "now",
-        "1700000000",
-        "Tue, 14 Nov 2023",
-        "",
-    ),
+    0, -1, 1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 20240102154356, 2**31,
+    2**53, 2**63 - 1, 0.5, float("nan"),
+    "2024-01-02", "2024-01-02T03:04:05Z", "2023-11-14 22:15:01+00", "14/11/2023", "now",
+    "1700000000", "Tue, 14 Nov 2023", "",
 )
 WEIGHTS = (0, 1, 5, -1, 1e38, 1e39, float("nan"), float("inf"), "5", "five", "", None, True)
 CATEGORIES = (
-    ["a", "b"],
-    [],
-    None,
-    "a|b",
-    "['a', 'b']",
-    [["a"]],
-    [None],
-    "",
-    "|",
-    b"a",
-    {"a": 1},
+    ["a", "b"], [], None, "a|b", "['a', 'b']", [["a"]], [None], "", "|", b"a", {"a": 1},
     ["a" * 5000],
 )
 CASTS = (
-    *(
-        pl.String,
-        pl.Int8,
-        pl.Int64,
-        pl.UInt64,
-        pl.Float32,
-        pl.Float64,
-        pl.Boolean,
-        pl.Binary,
-        pl.Categorical,
-        pl.Date,
-    ),
-    *(
-        pl.Datetime("ns"),
-        pl.Datetime("ms", "Europe/Berlin"),
-        pl.Duration("us"),
-        pl.Decimal(38, 2),
-        pl.List(pl.String),
-        pl.Null,
-    ),
+    pl.String, pl.Int8, pl.Int64, pl.UInt64, pl.Float32, pl.Float64, pl.Boolean, pl.Binary,
+    pl.Categorical, pl.Date,
+    pl.Datetime("ns"), pl.Datetime("ms", "Europe/Berlin"), pl.Duration("us"), pl.Decimal(38, 2),
+    pl.List(pl.String), pl.Null,
 )
 NAMES = (
-    "_file",
-    "_row",
-    "_malformed",
-    "_id",
-    "_weight",
-    "_extra",
-    "user_id",
-    "item_id",
-    "timestamp",
-    "weight",
-    "rating",
-    "",
-    "a b",
-    "İ",
+    "_file", "_row", "_malformed", "_id", "_weight", "_extra", "user_id", "item_id",
+    "timestamp", "weight", "rating", "", "a b", "İ",
 )
+# fmt: on
+
+
+UNFIT = (TypeError, OverflowError, ValueError, pl.exceptions.PolarsError)
+"""Errors of values that do not fit into one column."""
 
 
 class TableFuzz:
@@ -111,37 +61,44 @@ class TableFuzz:
         directory.mkdir(parents=True, exist_ok=True)
 
     def case(self, rng: random.Random) -> str:
-        """Loads tables, one or more of which are mutated; gives what is wrong with the outcome."""
-        wild = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
-        paths = [
-            self._written(name, _mutated(made, rng), rng)
-            for name, made in (
-                ("interactions", _interactions(rng, wild)),
-                ("items", _items(rng, wild)),
-                ("users", _users(rng, wild)),
-            )
-        ]
+        """Loads generated tables, and gives the problem of the outcome, or ""."""
+        paths = self._tables(rng)
         interactions, *others = paths
         items, users = (path if rng.random() < 0.7 else None for path in others)
-        options: dict[str, Any] = {"max_reject_share": rng.choice((0.05, 1.0, 1.0))}
-        if rng.random() < 0.2:
-            options["positive_rating"] = rng.choice((0.0, 3.0, -1.0, 1e39, float("nan")))
+        options = self._options(rng)
         try:
-            loaded = data.load(
-                interactions, items, users, rejects=self._directory / "rejects.parquet", **options
-            )
+            loaded = data.load(interactions, items, users, **options)
         except InvalidInput as error:
             self.counts["tables: refused"] += 1
             return "" if str(error).strip() else f"a refusal without a word: {paths}"
-        except BaseException as error:  # noqa: BLE001 - polars' panics are no Exceptions
-            return f"{type(error).__name__}: {str(error)[:300]} at {[Path(p).read_bytes()[:400] for p in paths]} {options}"
+        except BaseException as error:  # noqa: BLE001 - Polars' panics are no Exceptions
+            contents = [Path(path).read_bytes()[:400] for path in paths]
+            return f"{type(error).__name__}: {str(error)[:300]} at {contents} {options}"
         self.counts["tables: read"] += 1
         events = loaded.dataset.events
         sound = len(events) == len(events.user) and events.n_users == len(loaded.dataset.user_ids)
         return "" if sound else "a data set that does not fit together"
 
+    def _tables(self, rng: random.Random) -> list[str]:
+        """Paths of the three tables."""
+        rate = rng.choice((0.0, 0.0, 0.02, 0.1, 0.5))
+        frames = {
+            "interactions": _interactions(rng, rate),
+            "items": _items(rng, rate),
+            "users": _users(rng, rate),
+        }
+        return [self._written(name, _mutated(frame, rng), rng) for name, frame in frames.items()]
+
+    def _options(self, rng: random.Random) -> dict[str, Any]:
+        """Options of `data.load`."""
+        options: dict[str, Any] = {"rejects": self._directory / "rejects.parquet"}
+        options["max_reject_share"] = rng.choice((0.05, 1.0, 1.0))
+        if rng.random() < 0.2:
+            options["positive_rating"] = rng.choice((0.0, 3.0, -1.0, 1e39, float("nan")))
+        return options
+
     def _written(self, name: str, frame: pl.DataFrame, rng: random.Random) -> str:
-        """Writes a table, and damages its bytes now and then."""
+        """Writes a table, and damages the bytes of every tenth."""
         path = self._directory / f"{name}.{rng.choice(('csv', 'parquet'))}"
         for old in self._directory.glob(f"{name}.*"):
             old.unlink()
@@ -154,84 +111,71 @@ class TableFuzz:
         return str(path)
 
 
-def _ids(prefix: str, rng: random.Random, wild: float) -> list[Any]:
+def _ids(prefix: str, rng: random.Random, rate: float) -> list[Any]:
     whole = rng.random() < 0.5
     plain = [rng.randrange(12) if whole else f"{prefix}{rng.randrange(12)}" for _ in range(ROWS)]
-    return [_scalar(rng) if rng.random() < wild else each for each in plain]
+    return [_scalar(rng) if rng.random() < rate else each for each in plain]
 
 
 def _scalar(rng: random.Random) -> Any:
-    value = rng.choice(
-        (
-            nasty.text(rng),
-            rng.choice(nasty.NUMBERS),
-            None,
-            True,
-            float("nan"),
-            b"\xff",
-            6.352843280556901e17,
-        )
-    )
+    others = (None, True, float("nan"), b"\xff", 6.352843280556901e17)
+    value = rng.choice((nasty.text(rng), rng.choice(nasty.NUMBERS), *others))
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _column(values: list[Any]) -> pl.Series:
-    """A column of one type, which Polars is helped to find."""
-    numbers = all(isinstance(value, int | float | None) for value in values)
-    for read in (
-        (lambda value: value),
-        *([lambda value: None if value is None else float(value)] if numbers else []),
-    ):
-        try:
-            return pl.Series([read(value) for value in values], strict=True)
-        except (TypeError, OverflowError, ValueError, pl.exceptions.PolarsError):
-            continue
+    """A column of one type: that of the values, or floats, or texts."""
+    with suppress(*UNFIT):
+        return pl.Series(values, strict=True)
+    if all(isinstance(value, int | float | None) for value in values):
+        with suppress(*UNFIT):
+            floats = [None if value is None else float(value) for value in values]
+            return pl.Series(floats, strict=True)
     return pl.Series([None if v is None else str(v) for v in values], dtype=pl.String)
 
 
-def _drawn(values: tuple[Any, ...], plain: Any, rng: random.Random, wild: float) -> list[Any]:
+def _drawn(values: tuple[Any, ...], plain: Any, rng: random.Random, rate: float) -> list[Any]:
+    """A column of `plain`, with some of `values` in it."""
     chosen = rng.choice(values)
-    return [
-        rng.choice(values) if rng.random() < wild / 2 else (chosen if wild > 0.3 else plain)
-        for _ in range(ROWS)
-    ]
+    usual = chosen if rate > 0.3 else plain  # a whole column of one type is read differently
+    return [rng.choice(values) if rng.random() < rate / 2 else usual for _ in range(ROWS)]
 
 
-def _interactions(rng: random.Random, wild: float) -> pl.DataFrame:
+def _interactions(rng: random.Random, rate: float) -> pl.DataFrame:
     times = [1_700_000_000 + number for number in range(ROWS)]
-    times = [rng.choice(TIMES) if rng.random() < wild / 2 else when for when in times]
+    times = [rng.choice(TIMES) if rng.random() < rate / 2 else when for when in times]
     columns: dict[str, list[Any]] = {
-        "user_id": _ids("u", rng, wild),
-        "item_id": _ids("i", rng, wild),
+        "user_id": _ids("u", rng, rate),
+        "item_id": _ids("i", rng, rate),
         "timestamp": times,
     }
     for name in ("rating", "weight", "event_type"):
         if rng.random() < 0.3:
-            columns[name] = _drawn(WEIGHTS, 3.0, rng, wild)
+            columns[name] = _drawn(WEIGHTS, 3.0, rng, rate)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 
-def _items(rng: random.Random, wild: float) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {"item_id": _ids("i", rng, wild)}
+def _items(rng: random.Random, rate: float) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {"item_id": _ids("i", rng, rate)}
     for name, values, plain in (
         ("title", nasty.TEXTS, "A title"),
         ("categories", CATEGORIES, "a|b"),
         ("year", TIMES, 1999),
     ):
         if rng.random() < 0.7:
-            columns[name] = _drawn(values, plain, rng, wild)
+            columns[name] = _drawn(values, plain, rng, rate)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 
-def _users(rng: random.Random, wild: float) -> pl.DataFrame:
-    columns: dict[str, list[Any]] = {"user_id": _ids("u", rng, wild)}
+def _users(rng: random.Random, rate: float) -> pl.DataFrame:
+    columns: dict[str, list[Any]] = {"user_id": _ids("u", rng, rate)}
     for name in rng.sample(("age", "gender", "_id", "x y", "region"), 2):
-        columns[name] = _drawn((*nasty.NUMBERS[:12], *nasty.TEXTS[:20], None, True), 30, rng, wild)
+        columns[name] = _drawn((*nasty.NUMBERS[:12], *nasty.TEXTS[:20], None, True), 30, rng, rate)
     return pl.DataFrame({name: _column(values) for name, values in columns.items()})
 
 
 def _cast(frame: pl.DataFrame, name: str, rng: random.Random) -> pl.DataFrame:
-    """What cannot be cast stays."""
+    """Casts a column, where that is possible."""
     with suppress(pl.exceptions.PolarsError):
         return frame.with_columns(pl.col(name).cast(rng.choice(CASTS), strict=False))
     return frame
@@ -252,11 +196,11 @@ SHAPES: tuple[Callable[[pl.DataFrame, str, random.Random], pl.DataFrame], ...] =
     lambda frame, name, _: frame.with_columns(pl.struct(name, pl.lit(1).alias("one")).alias(name)),
     lambda frame, _, rng: frame.select(pl.all().shuffle(seed=rng.randrange(100))),
 )
-"""Other shapes of a table: without a column, cast, renamed, doubled, with one more; of no row, or one."""
+"""Changes of a table: a column dropped, cast, renamed, added or nested; rows cut or doubled."""
 
 
 def _mutated(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
-    """The table in another shape, or as it is."""
+    """The table, a third of the time in another shape."""
     if rng.random() < 2 / 3:
         return frame
     return rng.choice(SHAPES)(frame, rng.choice(frame.columns), rng)
@@ -284,10 +228,10 @@ def _csv(frame: pl.DataFrame, rng: random.Random) -> bytes:
 
 
 def _rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
-    """The rows, or the texts of their cells where Python has no value for one of them."""
+    """The rows; placeholders where Polars cannot convert a value to Python."""
     try:
         return frame.rows()
-    except BaseException:  # noqa: BLE001 - polars' panics are no Exceptions
+    except BaseException:  # noqa: BLE001 - Polars' panics are no Exceptions
         return [tuple("odd" for _ in frame.columns) for _ in range(frame.height)]
 
 

@@ -1,4 +1,8 @@
-"""What must hold whatever happens; each check gives the violations that it finds, in words."""
+"""Checks the invariants of a service.
+
+Each check gives its violations as sentences: `..._problem` functions give one sentence, or "" where
+all is well; `..._problems` a list.
+"""
 
 from __future__ import annotations
 
@@ -17,45 +21,42 @@ from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import UserRecord, unpack_user
 from tests.chaos.caller import Reply
-from tests.chaos.ledger import Ledger
-from tests.chaos.service import Site
+from tests.chaos.ledger import Key, Ledger
+from tests.chaos.service import Service
 
 REFUSALS = (429, 503)
-"""Statuses that say: not now. They come with Retry-After, and a reason."""
+"""Statuses that ask to retry later. They come with Retry-After and a reason."""
 
-BLUNDERS = 500
+SERVER_ERROR = 500
 NAMED = re.compile(r"\b(user|new)-\d{3}\b")
-"""Every user's id here."""
+"""The ids of all users in the campaign."""
 
-OWN = ("batch", "live", "stale")
-"""Sources of answers that are made from what is known of the user."""
+PERSONAL_SOURCES = ("batch", "live", "stale")
+"""Sources of answers that depend on what is known of the user."""
 
 
-def of_any(reply: Reply) -> str:
-    """What is wrong with an answer, whichever it is."""
+def reply_problem(reply: Reply) -> str:
+    """Checks any answer: no 5xx without a reason, no invalid JSON."""
     if reply.status in REFUSALS:
         error = (reply.body or {}).get("error", {})
         if "retry-after" not in reply.headers or not error.get("code") or not error.get("message"):
             return "a refusal without a reason or without Retry-After"
         return ""
-    if reply.status >= BLUNDERS:
-        return "an error that nobody foresaw"
+    if reply.status >= SERVER_ERROR:
+        return "an unexpected server error"
     if "json" in reply.headers.get("content-type", "") and reply.raw and not _is_json(reply.raw):
-        return "a body that is no JSON"
+        return "a body that is not JSON"
     return ""
 
 
-def of_refusal(reply: Reply) -> str:
-    """Whether a failure names a user, which it may not do: it ends in logs."""
-    return (
-        "a refusal names a user"
-        if reply.status in REFUSALS and NAMED.search(reply.raw.decode("utf-8", "replace"))
-        else ""
-    )
+def refusal_problem(reply: Reply) -> str:
+    """Checks that a refusal names no user: callers write it to their logs."""
+    text = reply.raw.decode("utf-8", "replace")
+    return "a refusal names a user" if reply.status in REFUSALS and NAMED.search(text) else ""
 
 
-def of_log(lines: Sequence[str]) -> list[str]:
-    """Whether the log names a user, although it is told not to."""
+def log_problems(lines: Sequence[str]) -> list[str]:
+    """Checks that the API's log names no user."""
     return [f"the log names a user: {line}" for line in lines if NAMED.search(line)]
 
 
@@ -70,9 +71,9 @@ def _is_json(raw: bytes) -> bool:
     return True
 
 
-def of_items(site: Site, version: str, items: Sequence[dict[str, Any]]) -> str:
-    """Whether all items of a list are of its release's catalogue, and none twice."""
-    world = _world_of(site, version)
+def list_problem(service: Service, version: str, items: Sequence[dict[str, Any]]) -> str:
+    """Checks a list: items of its release's catalogue, none twice, ranks in order."""
+    world = _world_of(service, version)
     if world is None:
         return f"release {version} was never published"
     if any(world.titles.get(item["item_id"]) != item["title"] for item in items):
@@ -80,117 +81,107 @@ def of_items(site: Site, version: str, items: Sequence[dict[str, Any]]) -> str:
     ids = [item["item_id"] for item in items]
     if len(set(ids)) != len(ids):
         return "an item twice"
-    return (
-        ""
-        if [item["rank"] for item in items] == list(range(1, len(items) + 1))
-        else "ranks that are no order"
-    )
+    ranks = [item["rank"] for item in items]
+    return "" if ranks == list(range(1, len(items) + 1)) else "ranks that are no order"
 
 
-def _world_of(site: Site, version: str) -> Any:
-    """The world of a release, by a file that each of its bundles has."""
-    if version not in site.versions:
+def _world_of(service: Service, version: str) -> Any:
+    """The world of a release, by its number of items; None without a manifest."""
+    worlds = service.worlds.by_name
+    if version not in service.versions:
         try:
-            count = site.artefacts().manifest(version)["data"]["n_items"]
+            count = service.artefacts().manifest(version)["data"]["n_items"]
         except ShortlistError:
             return None
-        site.versions[version] = next(
-            w.name for w in site.worlds.by_name.values() if len(w.titles) == count
-        )
-    return site.worlds.by_name[site.versions[version]]
+        names = [name for name, world in worlds.items() if len(world.titles) == count]
+        service.versions[version] = names[0]
+    return worlds[service.versions[version]]
 
 
-def of_source(ledger: Ledger, user: str, told: dict[str, Any]) -> str:
-    """Whether an answer comes from where it may come from."""
-    if user in ledger.deleted and told["source"] in OWN:
-        return "an answer from what is known of a deleted user"
-    if ledger.is_known(user) and told["source"] == "popular" and not told["degraded"]:
-        return "a known user is taken for a stranger, without a flag"
-    return (
-        "a stale answer without a flag"
-        if told["source"] == "stale" and not told["degraded"]
-        else ""
-    )
+def source_problem(ledger: Ledger, user: str, answer: dict[str, Any]) -> str:
+    """Checks the source of an answer; a worse one must be flagged."""
+    source, degraded = answer["source"], answer["degraded"]
+    if user in ledger.deleted and source in PERSONAL_SOURCES:
+        return "a personal answer for a deleted user"
+    if ledger.is_known(user) and source == "popular" and not degraded:
+        return "popular items for a known user, without a flag"
+    return "a stale answer without a flag" if source == "stale" and not degraded else ""
 
 
-def of_release(site: Site, *, must: bool, users: Sequence[str] = ()) -> list[str]:
-    """Whether the pointer leads to a release that is whole in Redis and among the artefacts."""
+def release_problems(service: Service, *, must: bool, users: Sequence[str] = ()) -> list[str]:
+    """Checks that the pointer leads to a whole release.
+
+    must: a release has been published; users: must have lists.
+    """
     try:
-        pointer = site.store.release()
+        pointer = service.store.release()
         if pointer is None:
             return ["the pointer to the serving release is gone"] if must else []
-        whole = site.store.is_whole(pointer.current)
-        lacking = [
-            u
-            for u, packed in zip(users, site.store.lists(pointer.current, users), strict=True)
-            if packed is None
-        ]
-    except StoreUnavailable:  # a fault lasts: it is looked at when that is over
+        version = pointer.current
+        whole = service.store.is_whole(version)
+        lists = zip(users, service.store.lists(version, users), strict=True)
+        lacking = [user for user, packed in lists if packed is None]
+    except StoreUnavailable:  # a fault lasts: the check runs again when it is over
         return []
-    if pointer.current not in site.artefacts().versions():
-        return [f"the pointer leads to {pointer.current}, which is not among the artefacts"]
-    wrong = [] if whole else [f"release {pointer.current} serves, and is not whole in Redis"]
-    return [
-        *wrong,
-        *(
-            [f"release {pointer.current} serves, and lacks the lists of {lacking}"]
-            if lacking
-            else []
-        ),
-    ]
+    if version not in service.artefacts().versions():
+        return [f"the pointer leads to {version}, which is not among the artefacts"]
+    problems = [] if whole else [f"release {version} serves, and is not whole in Redis"]
+    if lacking:
+        problems.append(f"release {version} serves, and lacks the lists of {lacking}")
+    return problems
 
 
-def of_events(site: Site, ledger: Ledger) -> list[str]:
-    """After the last night: each event that was accepted is in the next training once, and in its user's record."""
-    drained = Counter(
-        row
-        for frame in _drained(site)
-        for row in frame.select("user_id", "event_id").unique().rows()
-    )
-    lost = sorted(set(ledger.owed) - set(drained))
-    strange = sorted(set(drained) - set(ledger.owed) - set(ledger.perhaps))
-    wrong = [f"events that were accepted are in no file: {lost}"] if lost else []
-    wrong += [f"events in the files that nobody was promised: {strange}"] if strange else []
-    wrong += ["events still wait in the stream"] if EventLog(site.store).length() else []
-    learnt = _learnt(site)
+def event_problems(service: Service, ledger: Ledger) -> list[str]:
+    """Checks that each accepted event arrived once.
+
+    After the last batch run it must be in the drained files, in its user's record, and once in the
+    next training.
+    """
+    drained: set[Key] = set()
+    for frame in _drained(service):
+        drained.update(frame.select("user_id", "event_id").rows())
+    lost = sorted(ledger.owed.keys() - drained)
+    strange = sorted(drained - ledger.owed.keys() - ledger.perhaps.keys())
+    problems = [f"events that were accepted are in no file: {lost}"] if lost else []
+    problems += [f"events in the files that nobody was promised: {strange}"] if strange else []
+    problems += ["events still wait in the stream"] if EventLog(service.store).length() else []
+    counts = _training_counts(service)
     for sent in ledger.owed.values():
-        times = learnt[sent.user, sent.item, sent.time]
-        if times != 1:
-            wrong.append(f"{sent} is in the next training {times} times")
-    return wrong + of_records(site, ledger)
+        count = counts[sent.user, sent.item, sent.time]
+        if count != 1:
+            problems.append(f"{sent} is in the next training {count} times")
+    return problems + record_problems(service, ledger)
 
 
-def of_records(site: Site, ledger: Ledger) -> list[str]:
-    """After a night: each event that was accepted is in its user's record, be it from before the drain or after it."""
-    return [
-        wrong
-        for sent in ledger.owed.values()
-        for wrong in _of_record(site, sent.user, sent.item, sent.time)
-    ]
+def record_problems(service: Service, ledger: Ledger) -> list[str]:
+    """Checks that each accepted event is in its user's record."""
+    problems = []
+    for sent in ledger.owed.values():
+        packed = service.store.user_record(sent.user)
+        record = UserRecord() if packed is None else unpack_user(packed)
+        events = list(zip(record.items, record.times, strict=True))
+        count = events.count((sent.item, sent.time))
+        # A record keeps the latest events only; of older ones it keeps the items as seen.
+        is_old = count == 0 and sent.item in record.seen
+        if count != 1 and not is_old:
+            place = f"{sent.item} at {sent.time}"
+            problems.append(f"the record of {sent.user} has {place} {count} times")
+    return problems
 
 
-def _of_record(site: Site, user: str, item: str, when: int) -> list[str]:
-    packed = site.store.user_record(user)
-    record = UserRecord() if packed is None else unpack_user(packed)
-    times = list(zip(record.items, record.times, strict=True)).count((item, when))
-    if times == 1 or (times == 0 and item in record.seen):
-        return []
-    return [f"the record of {user} has {item} at {when} {times} times"]
-
-
-def _drained(site: Site) -> Iterator[pl.DataFrame]:
-    files = open_event_files(str(site.events))
+def _drained(service: Service) -> Iterator[pl.DataFrame]:
+    files = open_event_files(str(service.events))
     for name in files.names():
         yield pl.read_parquet(io.BytesIO(files.read(name)))
 
 
-def _learnt(site: Site) -> Counter[tuple[str, str, int]]:
-    """What a training would read now: how often each (user, item, time) is in it."""
-    table = site.directory / "now.parquet"
-    site.table.write_parquet(table)
-    items = site.worlds.by_name["plain"].items
+def _training_counts(service: Service) -> Counter[tuple[str, str, int]]:
+    """How often a training would now read each (user, item, time)."""
+    table = service.directory / "now.parquet"
+    service.table.write_parquet(table)
+    items = service.worlds.by_name["plain"].items
     loaded = data.load(
-        str(table), str(items), events=str(site.events), is_forgotten=site.store.is_deleted()
+        str(table), str(items), events=str(service.events), is_forgotten=service.store.is_deleted()
     ).dataset
     events, ids = loaded.events, loaded.catalogue.ids
     columns = (events.user.tolist(), events.item.tolist(), events.time.tolist())
@@ -199,42 +190,34 @@ def _learnt(site: Site) -> Counter[tuple[str, str, int]]:
     )
 
 
-def of_deleted(site: Site, ledger: Ledger) -> list[str]:
-    """After the last night a deleted user is nowhere: no key, no value, no file, no training."""
-    names = {user: user.encode() for user in ledger.deleted}
-    wrong = []
-    for place, content in _stored(site):
-        wrong += [
-            f"{user} was deleted, and is in {place}"
-            for user, name in names.items()
-            if name in content
-        ]
-    for frame in _drained(site):
-        wrong += [
-            f"{user} was deleted, and is in a file of events"
-            for user in names
-            if user in set(frame["user_id"])
-        ]
-    learnt = {user for user, _, _ in _learnt(site)}
-    return wrong + [
-        f"{user} was deleted, and is in the next training" for user in names if user in learnt
-    ]
+def deletion_problems(service: Service, ledger: Ledger) -> list[str]:
+    """Checks that no trace of a deleted user is left.
+
+    After the last batch run: neither in a key, a value or a file, nor in the next training.
+    """
+    places: list[tuple[str, str]] = []
+    for place, content in _stored(service):
+        places += [(user, place) for user in ledger.deleted if user.encode() in content]
+    for frame in _drained(service):
+        places += [(user, "a file of events") for user in ledger.deleted & set(frame["user_id"])]
+    learnt = {user for user, _, _ in _training_counts(service)}
+    places += [(user, "the next training") for user in ledger.deleted & learnt]
+    return [f"{user} was deleted, and is in {place}" for user, place in places]
 
 
-def of_nobody(site: Site, user: str) -> list[str]:
-    """Whether Redis has nothing under the name of a user who was deleted."""
-    keys = site.store.redis.scan_iter(f"{site.settings.namespace}:*", count=1000)
-    return [
-        f"{user} was deleted, and there is {key!r}" for key in keys if f"{{{user}}}".encode() in key
-    ]
+def key_problems(service: Service, user: str) -> list[str]:
+    """Checks that Redis has no key of a deleted user."""
+    tag = f"{{{user}}}".encode()
+    keys = service.store.redis.scan_iter(f"{service.settings.namespace}:*", count=1000)
+    return [f"{user} was deleted, and there is {key!r}" for key in keys if tag in key]
 
 
-def _stored(site: Site) -> Iterator[tuple[str, bytes]]:
-    """Every key of the namespace with all that it holds, and every other file beside the events."""
-    client = site.store.redis
-    for key in client.scan_iter(f"{site.settings.namespace}:*", count=1000):
+def _stored(service: Service) -> Iterator[tuple[str, bytes]]:
+    """The content of each key, and of each file next to the event files."""
+    client = service.store.redis
+    for key in client.scan_iter(f"{service.settings.namespace}:*", count=1000):
         yield f"the key {key!r}", key + b"\n" + _content(client, key)
-    for path in site.events.glob("*"):
+    for path in service.events.glob("*"):
         if path.is_file() and path.suffix != ".parquet":
             yield f"the file {path.name}", path.read_bytes()
 

@@ -1,4 +1,7 @@
-"""Values that break things: texts, numbers, JSON, bytes and paths, drawn by a seed."""
+"""Draws hostile texts, numbers, JSON, bytes and path segments.
+
+`Schemas` draws JSON that fits an OpenAPI schema, parts of which are replaced by such values.
+"""
 
 from __future__ import annotations
 
@@ -10,190 +13,62 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+# A table is easier to read than one value per line.
+# fmt: off
 TEXTS = (
-    *(
-        "",
-        " ",
-        "\t",
-        "\x00",
-        "\x1f",
-        "\x7f",
-        "\u00a0",
-        "\u200b",
-        "\ufeff",
-        "\u202e",
-        "é",
-        "e\u0301",
-        "ß",
-        "İ",
-        "１２３",
-        "٣",
-        "²",
-    ),
-    *(
-        "42",
-        "42.0",
-        " 42 ",
-        "042",
-        "+42",
-        "-0",
-        "4_2",
-        "1e3",
-        "0x2a",
-        "NaN",
-        "inf",
-        "null",
-        "None",
-        "true",
-        "[]",
-        "{}",
-        "{x}",
-    ),
-    *(
-        "a/b",
-        "a/",
-        "/a",
-        "..",
-        "../..",
-        "a b",
-        "a%20b",
-        "a%2520b",
-        "a+b",
-        "a?b",
-        "a#b",
-        "a;b",
-        "a&b=c",
-        "a:b",
-        "a{b}c",
-        "*",
-        "?",
-    ),
-    *(
-        "'",
-        '"',
-        "\\",
-        "`",
-        "\n",
-        "\r\nX-Header: 1",
-        "<script>",
-        "${jndi:ldap://x}",
-        "{{7*7}}",
-        "%s%n",
-        "'; DROP TABLE users; --",
-    ),
-    *(
-        "\U0001f600",
-        "👨‍👩‍👧‍👦",
-        "a" * 255,
-        "a" * 256,
-        "a" * 257,
-        "é" * 256,
-        "a" * 5000,
-        "user-001",
-        "item-001",
-        "constructor",
-    ),
+    "", " ", "\t", "\x00", "\x1f", "\x7f", "\u00a0", "\u200b", "\ufeff", "\u202e", "é",
+    "e\u0301", "ß", "İ", "１２３", "٣", "²",
+    "42", "42.0", " 42 ", "042", "+42", "-0", "4_2", "1e3", "0x2a", "NaN", "inf", "null",
+    "None", "true", "[]", "{}", "{x}",
+    "a/b", "a/", "/a", "..", "../..", "a b", "a%20b", "a%2520b", "a+b", "a?b", "a#b", "a;b",
+    "a&b=c", "a:b", "a{b}c", "*", "?",
+    "'", '"', "\\", "`", "\n", "\r\nX-Header: 1", "<script>", "${jndi:ldap://x}", "{{7*7}}",
+    "%s%n", "'; DROP TABLE users; --",
+    "\U0001f600", "👨‍👩‍👧‍👦", "a" * 255, "a" * 256, "a" * 257, "é" * 256, "a" * 5000, "user-001",
+    "item-001", "constructor",
 )
 SURROGATES = ("\ud800", "a\udfff", "\ud83d")
 NUMBERS: tuple[float | int, ...] = (
-    *(
-        0,
-        -0.0,
-        1,
-        -1,
-        2,
-        100,
-        101,
-        255,
-        2**31 - 1,
-        2**31,
-        -(2**31),
-        2**53,
-        2**53 + 1,
-        2**63 - 1,
-        2**63,
-        -(2**63) - 1,
-        2**64,
-    ),
-    *(
-        10**19 - 1,
-        10**19,
-        10**30,
-        10**400,
-        0.1,
-        1.5,
-        1e-320,
-        1e38,
-        3.5e38,
-        1e39,
-        1e308,
-        -1e308,
-        1e-7,
-    ),
+    0, -0.0, 1, -1, 2, 100, 101, 255, 2**31 - 1, 2**31, -(2**31), 2**53, 2**53 + 1, 2**63 - 1,
+    2**63, -(2**63) - 1, 2**64,
+    10**19 - 1, 10**19, 10**30, 10**400, 0.1, 1.5, 1e-320, 1e38, 3.5e38, 1e39, 1e308, -1e308,
+    1e-7,
 )
 LITERALS = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e400",
-    "-1e400",
-    "1" * 5000,
-    "0" * 50 + "1",
-    "1.",
-    ".5",
-    "01",
-    "0x10",
-    "'a'",
-    "undefined",
+    "NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1" * 5000, "0" * 50 + "1", "1.", ".5",
+    "01", "0x10", "'a'", "undefined",
 )
 TYPES = (
-    *(
-        "application/json",
-        "application/json; charset=utf-8",
-        "application/json;charset=utf-16",
-        "APPLICATION/JSON",
-        "text/plain",
-    ),
-    *(
-        "application/vnd.api+json",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data",
-        "multipart/form-data; boundary=x",
-    ),
-    *(
-        "",
-        " ",
-        ";",
-        "application/",
-        "/json",
-        "application/json, text/plain",
-        "application/json; charset=\x80",
-        "x" * 1000,
-    ),
+    "application/json", "application/json; charset=utf-8", "application/json;charset=utf-16",
+    "APPLICATION/JSON", "text/plain",
+    "application/vnd.api+json", "application/x-www-form-urlencoded", "multipart/form-data",
+    "multipart/form-data; boundary=x",
+    "", " ", ";", "application/", "/json", "application/json, text/plain",
+    "application/json; charset=\x80", "x" * 1000,
 )
+# fmt: on
 
 
-DEEPEST = 8
-"""Levels of a schema that is nested in itself."""
+MAX_DEPTH = 8
+"""Deepest level of a recursive schema."""
 
 
 def text(rng: random.Random) -> str:
-    """A text; now and then a lone surrogate, which no encoding has."""
+    """A text; now and then a lone surrogate, which cannot be encoded."""
     kind = rng.random()
     if kind < 0.7:
         return rng.choice(TEXTS)
     if kind < 0.75:
         return rng.choice(SURROGATES)
     if kind < 0.9:
-        return "".join(
-            chr(rng.choice((rng.randrange(128), rng.randrange(0xD800))))
-            for _ in range(rng.randrange(12))
-        )
+        length = rng.randrange(12)
+        codes = ((rng.randrange(128), rng.randrange(0xD800)) for _ in range(length))
+        return "".join(chr(rng.choice(pair)) for pair in codes)
     return rng.choice(TEXTS)[:100] + rng.choice(TEXTS)[:100]
 
 
 def value(rng: random.Random, depth: int = 0) -> Any:
-    """Any JSON."""
+    """Any JSON value."""
     kind = rng.random()
     if kind < 0.35:
         return text(rng)
@@ -208,20 +83,20 @@ def value(rng: random.Random, depth: int = 0) -> Any:
 
 @dataclass(frozen=True)
 class Schemas:
-    """Values that schemas admit, each part of which is replaced by any other with the probability `wild`.
+    """Draws JSON that fits a schema, and replaces parts of it.
 
-    components: what `$ref` leads to, by its last part; texts: plain ones, which are drawn more
-    often than others.
+    components: schemas by the last part of their `$ref`; texts: valid ids, which are drawn more
+    often than other texts; rate: probability that a part is replaced by any value.
     """
 
     components: dict[str, Any]
     texts: list[str]
     rng: random.Random
-    wild: float
+    rate: float
 
     def value(self, schema: dict[str, Any], depth: int = 0) -> Any:
-        """A value of a schema."""
-        if self.rng.random() < self.wild or depth > DEEPEST:
+        """A value that fits a schema, as far as `rate` lets it."""
+        if self.rng.random() < self.rate or depth > MAX_DEPTH:
             return value(self.rng)
         several = schema.get("anyOf") or schema.get("oneOf")
         if "$ref" in schema:
@@ -237,10 +112,8 @@ class Schemas:
             case "object":
                 return self._object(schema, depth)
             case "array":
-                return [
-                    self.value(schema.get("items", {}), depth + 1)
-                    for _ in range(self._size(schema, depth))
-                ]
+                items = schema.get("items", {})
+                return [self.value(items, depth + 1) for _ in range(self._size(schema, depth))]
             case "integer" | "number":
                 return self._number(schema)
             case "boolean":
@@ -251,19 +124,19 @@ class Schemas:
 
     def _size(self, schema: dict[str, Any], depth: int) -> int:
         least = schema.get("minItems", 0)
-        return self.rng.choice(
-            (least, least + 1, least + 2, least + 5, self.rng.randrange(40) if depth < 3 else least)
-        )
+        large = self.rng.randrange(40) if depth < 3 else least
+        return self.rng.choice((least, least + 1, least + 2, least + 5, large))
 
     def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name, inner in schema.get("properties", {}).items():
-            if self.rng.random() < (1 - self.wild if name in schema.get("required", ()) else 0.3):
+            probability = 1 - self.rate if name in schema.get("required", ()) else 0.3
+            if self.rng.random() < probability:
                 out[name] = self.value(inner, depth + 1)
         if isinstance(schema.get("additionalProperties"), dict):
             for _ in range(self.rng.randrange(3)):
                 out[text(self.rng)] = self.value(schema["additionalProperties"], depth + 1)
-        if self.rng.random() < self.wild:
+        if self.rng.random() < self.rate:
             out[text(self.rng)] = value(self.rng)
         return out
 
@@ -277,7 +150,7 @@ class Schemas:
 
 
 def body(content: Any, rng: random.Random) -> bytes:
-    """JSON as bytes, which are sometimes none."""
+    """JSON as bytes, a quarter of it damaged or replaced by something else."""
     out = json.dumps(content, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     kind = rng.random()
     if kind < 0.75:
@@ -319,7 +192,7 @@ def _damaged(raw: bytes, rng: random.Random) -> bytes:
 
 
 def segment(content: str, rng: random.Random) -> bytes:
-    """A part of a path, encoded once, twice, not at all, or wrongly."""
+    """A path segment, encoded once, twice, not at all, or wrongly."""
     raw = content.encode("utf-8", "surrogatepass")
     kind = rng.random()
     if kind < 0.6:

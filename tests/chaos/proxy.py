@@ -1,7 +1,8 @@
-"""A proxy on loopback that harms the connections through it: late, dripping, silent, cut, reset or refused.
+"""Proxies Redis or S3 and injects faults into connections.
 
-It stands before Redis or S3. A fault holds for new connections and for those that are open, from
-the moment it is set, so that a test can break a connection in the middle of a reply.
+Connections are refused, slowed, silenced, cut or reset (`ConnectionFault`). A fault holds for new
+and open connections from the moment it is set, so it can break a connection in the middle of a
+reply. Unlike `tests/tcp_proxy.py` it can harm a random share of the connections, and count bytes.
 """
 
 from __future__ import annotations
@@ -16,26 +17,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 PIECE = 1 << 16
-"""Bytes that are passed on at once."""
+"""Most bytes that are passed on at once."""
 
-LOOK_SECONDS = 0.01
-"""How often a silent connection looks whether it may go on."""
+POLL_SECONDS = 0.01
+"""How often a silent connection checks whether its fault is over."""
 
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: closing sends RST."""
+"""SO_LINGER without time: closing sends RST."""
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Stream]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What is done to the replies.
+class ConnectionFault:
+    """A fault of the replies.
 
-    refuse: connections are closed as soon as they are made; reply: sent instead of asking the
-    server, and then closed; delay: seconds before each piece; drip: seconds between single bytes;
-    silent_after, cut_after, reset_after: bytes of a connection's replies after which nothing more
-    comes, or the connection is closed, or reset; share: of the connections that are harmed.
+    refuse: connections are reset as soon as they are made.
+    reply: bytes that are sent in place of the server's reply.
+    delay: seconds before each piece.
+    drip: seconds between single bytes.
+    silent_after, cut_after, reset_after: bytes of a connection's replies after which it goes
+        silent, or is closed, or reset.
+    share: share of the connections that are harmed.
     """
 
     refuse: bool = False
@@ -48,35 +52,37 @@ class Fault:
     share: float = 1.0
 
 
-NONE = Fault()
+NONE = ConnectionFault()
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Proxy:
-    """Passes connections on to one server; `fault` may be set at any moment, from any thread."""
+    """Forwards connections to one server.
+
+    `fault` may be set at any time, from any thread.
+    """
 
     def __init__(self, connect: Connect, rng: random.Random) -> None:
         self._connect, self._rng = connect, rng
         self._fault = NONE
         self._turn = 0
-        self._open: set[asyncio.Task[None] | None] = (
-            set()
-        )  # asyncio itself would let go of a task that waits
+        # asyncio itself keeps only weak references to tasks.
+        self._open: set[asyncio.Task[None] | None] = set()
         self.port = 0
         self.connections = 0
 
     @property
-    def fault(self) -> Fault:
-        """What is done at this moment."""
+    def fault(self) -> ConnectionFault:
+        """The current fault."""
         return self._fault
 
     @fault.setter
-    def fault(self, fault: Fault) -> None:
+    def fault(self, fault: ConnectionFault) -> None:
         self._fault = fault
         self._turn += 1  # each open connection draws again whether it is harmed
 
     async def run(self, ready: Callable[[], None], ended: asyncio.Event) -> None:
-        """Serves until `ended`."""
+        """Serves until `ended` is set."""
         server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready()
@@ -86,7 +92,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for _ in range(3):  # until the transports have noticed
+        for _ in range(3):  # so that the transports can close before the loop does
             await asyncio.sleep(0)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,32 +106,34 @@ class Proxy:
                 writer.write(self._fault.reply)
                 await writer.drain()
             else:
-                await self._both_ways(reader, writer)
+                await self._forward(reader, writer)
         except (OSError, EOFError, asyncio.CancelledError):
-            pass  # either side has gone
+            pass  # either side has closed
         finally:
             writer.close()
             self._open.discard(asyncio.current_task())
 
-    async def _both_ways(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await self._connect()
-        asking = asyncio.ensure_future(_copied(reader, back))
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        replies, requests = await self._connect()
+        forwarding = asyncio.ensure_future(_copy(reader, requests))
         try:
-            await self._replies(there, writer)
+            await self._forward_replies(replies, writer)
         finally:
-            asking.cancel()
-            back.close()
+            forwarding.cancel()
+            requests.close()
 
-    async def _replies(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_replies(
+        self, replies: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         passed, turn, harmed = 0, -1, False
-        while piece := await there.read(PIECE):
+        while piece := await replies.read(PIECE):
             at = 0
             while at < len(piece):
-                if turn != self._turn:
+                if turn != self._turn:  # another fault was set: its limits count from here
                     turn, harmed, passed = self._turn, self._is_harmed(), 0
                 fault = self._fault if harmed else NONE
                 if fault.silent_after is not None and passed >= fault.silent_after:
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
                     continue
                 if _is_over(fault.cut_after, passed):
                     return
@@ -146,8 +154,8 @@ def _is_over(limit: int | None, passed: int) -> bool:
     return limit is not None and passed >= limit
 
 
-def _allowed(fault: Fault, passed: int, size: int) -> int:
-    """How many bytes may be passed on at once."""
+def _allowed(fault: ConnectionFault, passed: int, size: int) -> int:
+    """Number of bytes that may be passed on at once."""
     if fault.drip:
         return 1
     limits = (fault.silent_after, fault.cut_after, fault.reset_after)
@@ -160,7 +168,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while piece := await reader.read(PIECE):
         writer.write(piece)
         await writer.drain()
@@ -184,13 +192,13 @@ def _running(connect: Connect, seed: int) -> Iterator[Proxy]:
 
 @contextmanager
 def before_socket(path: str, seed: int = 0) -> Iterator[Proxy]:
-    """A proxy before the server at a unix socket."""
+    """Proxies the server at a Unix socket."""
     with _running(lambda: asyncio.open_unix_connection(path), seed) as proxy:
         yield proxy
 
 
 @contextmanager
 def before_port(port: int, seed: int = 0) -> Iterator[Proxy]:
-    """A proxy before the server at a port of loopback."""
+    """Proxies the server at a port of loopback."""
     with _running(lambda: asyncio.open_connection("127.0.0.1", port), seed) as proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""docs/reliability.md, made from what a campaign counted."""
+"""Writes docs/reliability.md from the counts of a campaign."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.campaign import Outcome
-from tests.chaos.faults import HARMS
+from tests.chaos.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 COUNTS = ROOT / "docs" / "reports" / "reliability.json"
 
 ATTACKS = {
-    "faults": ("runs of a whole service under faults", "an invariant is broken"),
+    "faults": ("runs of a whole service under faults", "a broken invariant"),
     "api": (
-        "requests, by every way in",
-        "a 5xx but a reasoned 503, a traceback, no JSON, no envelope",
+        "requests, through every entry point",
+        "a 5xx other than a 503 with a reason, a traceback, no JSON, no error envelope",
     ),
     "stored values": (
-        "values in Redis that are not what they should be",
+        "damaged values in Redis",
         "the same; another user is affected",
     ),
     "bundles": (
-        "damaged bundles whose sums agree",
-        "an abort, an exception but a refusal, an unsound answer",
+        "damaged bundles with matching checksums",
+        "an abort, an exception other than a refusal, an unsound answer",
     ),
     "tables": (
         "tables of interactions, items and users",
@@ -37,109 +37,137 @@ ATTACKS = {
         "environments",
         "anything but settings or one refusal in words; a password in either",
     ),
-    "commands": ("command lines", "a traceback, or an exit status but 0, 1, 2, 75 and 130"),
+    "commands": ("command lines", "a traceback, or an exit status other than 0, 1, 2, 75 and 130"),
 }
-"""What each kind's cases are, and what would be a violation."""
+"""Of each kind: a description of its cases, and of a violation."""
 
-HEAD = """# Reliability: what an attack on the whole service finds
+TOTALS = {
+    "requests": "requests",
+    "refusals": "refusals",
+    "degraded answers": "degraded answers",
+    "events accepted": "events accepted",
+    "nights": "batch runs",
+    "kills": "killed batch runs",
+}
+"""Name and description of the counts of all scenarios."""
 
-Written by `{command}`. Do not edit: run it again.
+HEAD = """# Reliability: results of the chaos campaign
 
-The campaign lets a whole service live through faults, and holds every answer against what its callers were promised. Then it
-sends requests, values, files, tables, settings and commands that nobody should send. All of it is drawn from a seed, and all
-parts are real: Valkey, S3 by moto, the API in its own process or behind the Lambda adapter, the batch in processes that are
-killed. Only the API's clocks are the campaign's own.
+Written by `{command}`.
+Do not edit: run it again, or `python -m tests.chaos page` for the words alone.
+
+The campaign injects faults into a whole service, and checks every answer against the promises
+below. It also sends malformed requests, stored values, files, tables, settings and commands. All
+of it is drawn from a seed. All parts are real: Valkey, S3 by moto, the API in its own process or
+behind the Lambda adapter, the batch in processes that are killed. Only the API's clocks are
+replaced.
 
 | | |
 |---|---|
 | the whole campaign, most of an hour on two cores | `make chaos` |
-| with other numbers, or a bound on its time | `python -m tests.chaos run --seed 2 --share 0.1 --minutes 20` |
+| another size, or a limit on its time | `python -m tests.chaos run --share 0.1 --minutes 20` |
 | one kind | `python -m tests.chaos run --only tables` |
-| a finding, by the name that it is printed with | `python -m tests.chaos again faults:1:17:1` |
+| one finding again, by the name in its report | `python -m tests.chaos again faults:1:17:1` |
 
 A small campaign of every kind runs with the tests (`tests/chaos`).
 
-## What is promised, whatever happens
+## Promises that hold under every fault
 
-- **No accepted event is lost or doubled.** Each is in the files of the drain, in its user's record and in the next training
-  once, unless its user was deleted. What Redis itself forgets before a drain, nobody can promise.
-- **No answer mixes releases.** Two catalogues take turns whose rows differ, and every title is that of its release.
-- **Nothing blocked, excluded or seen is shown.** An answer made without the user's record says that it is degraded.
-- **The pointer leads to a whole release**, in Redis and among the artefacts, after every kill, flip and refusal.
+- **No accepted event is lost or doubled.** Each is once in the drained files, in its user's record
+  and in the next training, unless its user was deleted. Events that Redis itself loses before a
+  drain are not covered.
+- **No answer mixes releases.** Two catalogues with different rows take turns, and every title is
+  that of the answer's release.
+- **No blocked, excluded or seen item is shown.** An answer made without the user's record says
+  that it is degraded.
+- **The release pointer leads to a whole release**, in Redis and among the artefacts, after every
+  kill, change of release and refusal.
 - **No request outlasts its deadline**, whatever it waits for.
-- **It heals without a restart** once a fault is over, and then answers from the lists again.
+- **It recovers without a restart** once a fault is over, and then answers from the lists again.
 - **A deleted user is nowhere**: in no key, no value, no file and no training.
-- **An error says why**: 503 with `Retry-After` and a reason; the batch ends with 0, 1, 2 or 75 and a sentence.
+- **An error says why**: 503 with `Retry-After` and a reason; the batch ends with 0, 1, 2 or 75 and
+  a sentence.
 """
 
 
 def save(outcomes: Mapping[str, Outcome], plan: Mapping[str, int], command: str, load: str) -> None:
-    """Keeps the counts, and writes the page; without a new table of loads the last one stays.
+    """Writes the counts and the page.
 
-    plan: how many cases of each kind were to be run, had there been time.
+    plan: how many cases of each kind were to be run, had there been time; load: the table of the
+    load test, or "" to keep the last one.
     """
     if not load and COUNTS.exists():
         load = json.loads(COUNTS.read_text())["load"]
-    told: dict[str, Any] = {
-        "command": command,
-        "load": load,
-        "kinds": {
-            kind: {
-                "cases": o.cases,
-                "planned": plan[kind],
-                "violations": len(o.findings),
-                "counts": dict(sorted(o.counts.items())),
-            }
-            for kind, o in outcomes.items()
-        },
+    kinds = {
+        kind: {
+            "cases": outcome.cases,
+            "planned": plan[kind],
+            "violations": len(outcome.findings),
+            "counts": dict(sorted(outcome.counts.items())),
+        }
+        for kind, outcome in outcomes.items()
     }
-    COUNTS.write_text(json.dumps(told, indent=2) + "\n")
-    PAGE.write_text(page(told))
+    counts = {"command": command, "load": load, "kinds": kinds}
+    COUNTS.write_text(json.dumps(counts, indent=2) + "\n")
+    write_page()
 
 
-def page(told: Mapping[str, Any]) -> str:
-    """The page of these counts."""
-    kinds = told["kinds"]
-    lines = [HEAD.format(command=told["command"]), "## Counts", ""]
-    lines += ["| what | cases | violations | a violation is |", "|---|--:|--:|---|"]
-    for kind, (what, violation) in ATTACKS.items():
-        if kind in kinds:
-            lines.append(
-                f"| {what} | {_of_planned(kinds[kind])} | {kinds[kind]['violations']} | {violation} |"
-            )
-    fuzzed = sum(kinds[kind]["cases"] for kind in ATTACKS if kind != "faults" and kind in kinds)
-    lines += ["", f"{fuzzed:,} cases besides the runs.", ""]
+def write_page() -> None:
+    """Writes the page from the saved counts."""
+    PAGE.write_text(page(json.loads(COUNTS.read_text())))
+
+
+def page(counts: Mapping[str, Any]) -> str:
+    """The page as Markdown."""
+    kinds = counts["kinds"]
+    lines = [HEAD.format(command=counts["command"]), *_summary(kinds)]
     if "faults" in kinds:
         lines += _faults(Counter(kinds["faults"]["counts"]))
-    lines += ["## What became of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
-    for kind in ATTACKS:
-        for name, number in kinds.get(kind, {}).get("counts", {}).items():
-            if kind != "faults":
-                lines.append(f"| {kind} | {name.partition(': ')[2]} | {number:,} |")
-    return "\n".join([*lines, "", *_load(told["load"])])
+    return "\n".join([*lines, *_outcomes(kinds), *_load(counts["load"])])
 
 
-def _of_planned(told: Mapping[str, Any]) -> str:
-    """How many cases there were, and how many there should have been where the time was too short."""
-    cases, planned = told["cases"], told["planned"]
+def _summary(kinds: Mapping[str, Any]) -> list[str]:
+    lines = ["## Counts", "", "| what | cases | violations | a violation is |"]
+    lines.append("|---|--:|--:|---|")
+    fuzzed = 0
+    for kind, (description, violation) in ATTACKS.items():
+        if kind in kinds:
+            done = kinds[kind]
+            row = (description, _cases(done), str(done["violations"]), violation)
+            lines.append(f"| {' | '.join(row)} |")
+            fuzzed += done["cases"] if kind != "faults" else 0
+    return [*lines, "", f"{fuzzed:,} cases in addition to the runs.", ""]
+
+
+def _cases(done: Mapping[str, Any]) -> str:
+    """The number of cases, and the planned number where it is larger."""
+    cases, planned = done["cases"], done["planned"]
     return f"{cases:,}" if cases >= planned else f"{cases:,} of {planned:,}: the time was over"
 
 
 def _faults(counts: Counter[str]) -> list[str]:
-    did = ("requests", "refusals", "degraded answers", "events accepted", "nights", "kills")
-    lines = ["## The runs", "", "| in all runs | number |", "|---|--:|"]
-    lines += [f"| {name} | {counts[name]:,} |" for name in did]
-    lines += [
-        f"| {name} | {number:,} |"
-        for name, number in sorted(counts.items())
-        if name.startswith("answers")
-    ]
+    answers = {name: name for name in sorted(counts) if name.startswith("answers")}
+    lines = ["## The runs", "", "| over all runs | number |", "|---|--:|"]
+    for name, description in (TOTALS | answers).items():
+        lines.append(f"| {description} | {counts[name]:,} |")
     lines += ["", "| fault | times |", "|---|--:|"]
-    return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in HARMS), ""]
+    return [*lines, *(f"| {name} | {counts[f'fault: {name}']:,} |" for name in FAULTS), ""]
+
+
+def _outcomes(kinds: Mapping[str, Any]) -> list[str]:
+    lines = ["## Outcomes of the cases", "", "| case | outcome | number |", "|---|---|--:|"]
+    for kind in ATTACKS:
+        if kind in kinds and kind != "faults":
+            for name, number in kinds[kind]["counts"].items():
+                lines.append(f"| {kind} | {name.partition(': ')[2]} | {number:,} |")
+    return [*lines, ""]
 
 
 def _load(table: str) -> list[str]:
     if not table:
         return []
-    about = "Under load, by `tests/benchmarks/load.py`: requests come at a share of the capacity, whether or not those before"
-    return ["## Load", "", f"{about} were answered.", "", "```", table.strip("\n"), "```", ""]
+    about = (
+        "Under load, by `tests/benchmarks/load.py`: requests arrive at a share of the capacity, "
+        "whether or not earlier ones were answered."
+    )
+    return ["## Load", "", about, "", "```", table.strip("\n"), "```", ""]

@@ -1,6 +1,7 @@
-"""A whole service under attack: Redis and S3 behind proxies, processes of the API, nights of the batch.
+"""Builds the service under test over proxied Redis and S3.
 
-Nothing is faked but the clocks: the servers are real, and the proxies break real connections.
+A service has API processes, and batch runs. Only the clocks are faked: the servers are real, and
+the proxies break real connections.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
 from tests.chaos import proxy
+from tests.chaos.batch_runs import BatchRun
 from tests.chaos.caller import Caller
-from tests.chaos.nights import Night
 from tests.chaos.proxy import Proxy
 from tests.chaos.worlds import ENVIRON, World, Worlds, prepare
 
@@ -39,10 +40,10 @@ BUCKET = "chaos"
 ADMIN_KEY = "0123456789abcdef"
 REDIS_TIMEOUT_MS = 150
 SERVER = 1
-"""The number of the process that has pools and a deadline of its own."""
+"""Index of the process that runs as `shortlist serve`; the others run as in a Lambda."""
 
 REQUEST_SECONDS = 2.0
-"""That deadline."""
+"""Deadline of a request in that process."""
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -52,8 +53,11 @@ CREDENTIALS = {
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What runs share: a Redis and an S3, each with a proxy before it, and the trained worlds."""
+class Backends:
+    """The servers that scenarios share, and the trained worlds.
+
+    server, redis_path: the Redis itself; redis, s3: the proxies; s3_port: the S3 itself.
+    """
 
     server: ValkeyServer
     redis_path: Path
@@ -64,8 +68,8 @@ class Ground:
 
 
 @contextmanager
-def ground(directory: Path) -> Iterator[Ground]:
-    """Starts the servers, and makes the worlds below `directory` unless they are there."""
+def backends(directory: Path) -> Iterator[Backends]:
+    """Starts the servers, and trains the worlds below `directory` unless they exist."""
     with ExitStack() as stack:
         home = directory / f"server-{os.getpid()}"
         home.mkdir(parents=True)
@@ -86,12 +90,12 @@ def ground(directory: Path) -> Iterator[Ground]:
         client.create_bucket(Bucket=BUCKET)
         client.close()
         worlds = prepare(directory / "worlds", f"unix://{path}")
-        yield Ground(server, path, redis_proxy, s3_proxy, port, worlds)
+        yield Backends(server, path, redis_proxy, s3_proxy, port, worlds)
 
 
 @dataclass
 class Clocks:
-    """The time that the API's processes see, of the wall and since some moment."""
+    """Clocks of the API's processes. wall_ahead, ticks_ahead: seconds added to the real ones."""
 
     wall_ahead: float = 0.0
     ticks_ahead: float = 0.0
@@ -101,22 +105,24 @@ class Clocks:
         return time.time() + self.wall_ahead
 
     def ticks(self) -> float:
-        """Seconds that never go back."""
+        """Monotonic seconds."""
         return time.monotonic() + self.ticks_ahead
 
 
 @dataclass
-class Site:
-    """One service: a namespace of the Redis, a prefix of the S3, a directory.
+class Service:
+    """One service: a namespace in Redis, a prefix in S3, a directory.
 
-    settings: as the API's processes have them, through the proxies; store: straight to Redis, for
-    those who check;
-    table: the interactions of the next night; versions: the world of each release that was looked
-    at;
-    log: what the API's processes wrote.
+    settings: of the API's processes, through the proxies.
+    environ: the same for a batch run.
+    store: past the proxy, for the checks.
+    table: the interactions of the next batch run.
+    batch_runs: number of runs so far.
+    versions: name of the world of each release, as far as it was looked up.
+    log: lines that the API's processes wrote.
     """
 
-    ground: Ground
+    backends: Backends
     directory: Path
     settings: Settings
     environ: dict[str, str]
@@ -124,75 +130,79 @@ class Site:
     table: pl.DataFrame
     clocks: Clocks = field(default_factory=Clocks)
     processes: list[Caller] = field(default_factory=list)
-    nights: int = 0
+    batch_runs: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
     @property
     def worlds(self) -> Worlds:
         """The trained worlds."""
-        return self.ground.worlds
+        return self.backends.worlds
 
     @property
     def events(self) -> Path:
-        """Where drained events lie."""
+        """The directory of drained events."""
         return self.directory / "events"
 
     def start_process(self, number: int, settings: Settings | None = None) -> None:
-        """Starts a process of the API in place of the one of that number; it knows nothing.
+        """Starts or restarts an API process, with nothing in its memory.
 
-        SERVER works as `shortlist serve` does, the others as in a Lambda.
+        Process SERVER works as `shortlist serve` does, the others as in a Lambda.
         """
-        settings = settings or self.settings
-        guard = CallPolicy(
-            REST_SECONDS, deadline.left, ATTEMPTS * REDIS_TIMEOUT_MS / 1000, self.clocks.ticks
-        )
-        store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, guard)
-        live = BundleLive(settings, clock=self.clocks.ticks)
-        metrics = Metrics()
-        work = InPools(metrics, REQUEST_SECONDS) if number == SERVER else OnTheSpot()
-        clocks: dict[str, Any] = {"now": self.clocks.wall, "clock": self.clocks.ticks}
-        app = create_app(
-            settings, store, live, metrics=metrics, say=self.log.append, work=work, **clocks
-        )
-
-        def end() -> None:
-            work.close()
-            store.close()
-
-        started = Caller(app, end)
+        started = self._started(settings or self.settings, is_server=number == SERVER)
         if number < len(self.processes):
             self.processes[number].close()
             self.processes[number] = started
         else:
             self.processes.append(started)
 
-    def night(self, world: World, **harm: Any) -> Night:
-        """A night's refresh from the table as it is, in a work directory of its own."""
-        self.nights += 1
-        home = self.directory / f"night-{self.nights}"
+    def _started(self, settings: Settings, *, is_server: bool) -> Caller:
+        limit = ATTEMPTS * REDIS_TIMEOUT_MS / 1000
+        policy = CallPolicy(REST_SECONDS, deadline.left, limit, self.clocks.ticks)
+        store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, policy)
+        metrics = Metrics()
+        work = InPools(metrics, REQUEST_SECONDS) if is_server else OnTheSpot()
+        parts: dict[str, Any] = {
+            "metrics": metrics,
+            "say": self.log.append,
+            "work": work,
+            "now": self.clocks.wall,
+            "clock": self.clocks.ticks,
+        }
+        app = create_app(settings, store, BundleLive(settings, clock=self.clocks.ticks), **parts)
+
+        def end() -> None:
+            work.close()
+            store.close()
+
+        return Caller(app, end)
+
+    def batch_run(self, world: World, **options: Any) -> BatchRun:
+        """A refresh from the current table, in a work directory of its own."""
+        self.batch_runs += 1
+        home = self.directory / f"batch-{self.batch_runs}"
         home.mkdir()
         self.table.write_parquet(home / "interactions.parquet")
-        told = {
+        variables = {
             "SHORTLIST_INTERACTIONS": str(home / "interactions.parquet"),
             "SHORTLIST_ITEMS": str(world.items),
             "SHORTLIST_WORK": str(home / "work"),
             "SHORTLIST_EVENTS": str(self.events),
             "SHORTLIST_RUN_ID": home.name,
         }
-        return Night(self.environ | told, world.work, home / "log", **harm)
+        return BatchRun(self.environ | variables, world.work, home / "log", **options)
 
     def artefacts(self) -> Artefacts:
-        """The releases, past the proxy."""
-        with _environment(_endpoint(self.ground.s3_port)):
+        """The releases in the artefact store, past the proxy."""
+        with _environment(_endpoint(self.backends.s3_port)):
             return open_artefacts(self.settings.artefacts)
 
     def harmless(self) -> None:
-        """Both proxies pass everything on."""
-        self.ground.redis.fault = self.ground.s3.fault = proxy.NONE
+        """Clears the faults of both proxies."""
+        self.backends.redis.fault = self.backends.s3.fault = proxy.NONE
 
     def close(self) -> None:
-        """Ends the processes, and removes what the run left."""
+        """Ends the processes, and removes the service's keys and files."""
         self.harmless()
         for process in self.processes:
             process.close()
@@ -203,33 +213,30 @@ class Site:
 
 
 @contextmanager
-def site(
-    ground: Ground, directory: Path, namespace: str, *, in_s3: bool, remembers: bool
-) -> Iterator[Site]:
-    """A service without a release. remembers: whether processes trust the pointer for five seconds, or never."""
+def service(
+    backends: Backends, directory: Path, namespace: str, *, in_s3: bool, remembers: bool
+) -> Iterator[Service]:
+    """Makes a service without a release, and removes it at the end.
+
+    in_s3: whether its artefacts are in S3 or in a directory; remembers: whether its processes cache
+    the release pointer for five seconds or not at all.
+    """
     directory.mkdir(parents=True)
-    url = f"redis://127.0.0.1:{ground.redis.port}/0"
-    environ = (
-        ENVIRON
-        | CREDENTIALS
-        | _endpoint(ground.s3.port)
-        | {
-            "REDIS_URL": url,
-            "SHORTLIST_NAMESPACE": namespace,
-            "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/{namespace}"
-            if in_s3
-            else str(directory / "artefacts"),
-            "SHORTLIST_BUNDLE_DIR": str(directory / "unpacked"),
-            "SHORTLIST_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
-            "SHORTLIST_RELEASE_CACHE_SECONDS": "5" if remembers else "0",
-            "SHORTLIST_ADMIN_KEY": ADMIN_KEY,
-            "TMPDIR": str(directory),
-        }
-    )
-    store = open_store(f"unix://{ground.redis_path}", namespace, 10_000)
-    made = Site(
-        ground, directory, Settings.from_env(environ), environ, store, ground.worlds.interactions
-    )
+    variables = {
+        "REDIS_URL": f"redis://127.0.0.1:{backends.redis.port}/0",
+        "SHORTLIST_NAMESPACE": namespace,
+        "SHORTLIST_ARTEFACTS": f"s3://{BUCKET}/{namespace}" if in_s3 else f"{directory}/artefacts",
+        "SHORTLIST_BUNDLE_DIR": str(directory / "unpacked"),
+        "SHORTLIST_REDIS_TIMEOUT_MS": str(REDIS_TIMEOUT_MS),
+        "SHORTLIST_RELEASE_CACHE_SECONDS": "5" if remembers else "0",
+        "SHORTLIST_ADMIN_KEY": ADMIN_KEY,
+        "TMPDIR": str(directory),
+    }
+    environ = ENVIRON | CREDENTIALS | _endpoint(backends.s3.port) | variables
+    settings = Settings.from_env(environ)
+    store = open_store(f"unix://{backends.redis_path}", namespace, 10_000)
+    table = backends.worlds.interactions
+    made = Service(backends, directory, settings, environ, store, table)
     try:
         yield made
     finally:
@@ -238,7 +245,7 @@ def site(
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """These variables, by which boto3 finds its credentials and its server when a client is made."""
+    """Sets variables, from which a new boto3 client takes credentials and endpoint."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

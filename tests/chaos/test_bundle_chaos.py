@@ -1,9 +1,8 @@
-"""A small campaign of damaged bundles: each is refused, or answers soundly; no process dies of one."""
+"""Damaged bundles are refused or answer soundly."""
 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,16 @@ CASES = 120
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_damaged_bundles(published, seed: int) -> None:
-    """Sums that agree do not help: nothing but refusals and sound answers, and some of either."""
-    outcomes = [
-        (case, outcome) for case, outcome in campaign(published.work / "bundle", seed, CASES)
-    ]
-    wrong = [
-        (case, outcome) for case, outcome in outcomes if outcome not in ("refused", "answered")
-    ]
+def test_damaged_bundles_are_refused_or_answer(published, seed: int) -> None:
+    """Every damaged bundle is refused or answers soundly, and both occur."""
+    results = list(campaign(published.work / "bundle", seed, CASES))
+    wrong = [(case, result) for case, result in results if result not in ("refused", "answered")]
     assert wrong == []
-    assert set(Counter(outcome for _, outcome in outcomes)) == {"refused", "answered"}
+    assert {result for _, result in results} == {"refused", "answered"}
 
 
-def test_a_whole_bundle_answers(published, tmp_path: Path) -> None:
-    """The campaign's worker serves what nobody damaged, and tells what it does not know."""
+def test_intact_bundle_answers(published, tmp_path: Path) -> None:
+    """A worker answers from an intact bundle, and refuses a missing one."""
     directory = tmp_path / published.version
     worker = _Worker(directory)
     try:
@@ -39,8 +34,8 @@ def test_a_whole_bundle_answers(published, tmp_path: Path) -> None:
         worker.stop()
 
 
-def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
-    """An abort is an outcome of its own."""
+def test_dead_worker_is_reported(tmp_path: Path) -> None:
+    """A process that dies is an outcome of its own."""
     worker = _Worker(tmp_path / "v1")
     try:
         worker._process.kill()
@@ -49,8 +44,8 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
         worker.stop()
 
 
-def test_a_seed_gives_the_same_damage(published, tmp_path: Path) -> None:
-    """So that a finding can be made again."""
+def test_seed_repeats_damage(published, tmp_path: Path) -> None:
+    """A seed always does the same damage, so that findings can be repeated."""
     made = []
     for name in ("one", "two"):
         directory = Path(shutil.copytree(published.work / "bundle", tmp_path / name))

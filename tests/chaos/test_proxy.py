@@ -1,4 +1,4 @@
-"""The proxy does to connections what its faults say, and nothing without one."""
+"""The chaos proxy injects each fault, and nothing without one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.proxy import NONE, Fault, Proxy, before_port
+from tests.chaos.proxy import NONE, ConnectionFault, Proxy, before_port
 
 
 class Echo(socketserver.BaseRequestHandler):
-    """Sends back what comes."""
+    """Sends back all bytes it receives."""
 
     def handle(self) -> None:
-        """Until the other side ends."""
+        """Echoes until the other side closes."""
         while piece := self.request.recv(1000):
             self.request.sendall(piece)
 
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """A proxy before an echo."""
+    """A proxy of an echo server."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
@@ -36,13 +36,13 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture
 def client(proxy) -> Iterator[socket.socket]:
-    """A connection."""
+    """A connection through the proxy."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0) as made:
         yield made
 
 
-def asked(client: socket.socket, size: int) -> bytes:
-    """What comes back of so many bytes, until as many are there or the connection ends."""
+def echoed(client: socket.socket, size: int) -> bytes:
+    """Sends `size` bytes, and gives those that come back before the connection ends."""
     client.sendall(b"x" * size)
     got = b""
     while len(got) < size and (piece := client.recv(size)):
@@ -50,20 +50,20 @@ def asked(client: socket.socket, size: int) -> bytes:
     return got
 
 
-def asked_again_and_again(client: socket.socket) -> None:
-    """Until that fails."""
+def echo_until_error(client: socket.socket) -> None:
+    """Sends bytes until that fails."""
     while True:
-        asked(client, 10)
+        echoed(client, 10)
 
 
-def test_without_a_fault_all_passes(proxy, client) -> None:
-    """Both ways, again and again."""
-    assert (asked(client, 10), asked(client, 100_000)) == (b"x" * 10, b"x" * 100_000)
+def test_no_fault_passes_everything(proxy, client) -> None:
+    """Without a fault, small and large messages pass."""
+    assert (echoed(client, 10), echoed(client, 100_000)) == (b"x" * 10, b"x" * 100_000)
 
 
-def test_silence_ends_with_its_fault(proxy, client) -> None:
-    """What was held back comes late, and nothing is lost."""
-    proxy.fault = Fault(silent_after=3)
+def test_silence_ends_with_fault(proxy, client) -> None:
+    """A silent connection delivers the rest when the fault ends."""
+    proxy.fault = ConnectionFault(silent_after=3)
     client.settimeout(0.2)
     client.sendall(b"x" * 10)
     assert client.recv(10) == b"xxx"
@@ -74,50 +74,50 @@ def test_silence_ends_with_its_fault(proxy, client) -> None:
     assert client.recv(10) == b"x" * 7
 
 
-def test_a_reply_is_cut_short(proxy, client) -> None:
-    """And the connection ends as if all had been said."""
-    proxy.fault = Fault(cut_after=4)
-    assert (asked(client, 10), client.recv(10)) == (b"xxxx", b"")
+def test_reply_is_cut_short(proxy, client) -> None:
+    """A cut connection closes after some bytes, as if the reply were complete."""
+    proxy.fault = ConnectionFault(cut_after=4)
+    assert (echoed(client, 10), client.recv(10)) == (b"xxxx", b"")
 
 
-def test_a_connection_is_reset(proxy, client) -> None:
-    """In the middle of a reply."""
-    proxy.fault = Fault(reset_after=4)
+def test_connection_is_reset(proxy, client) -> None:
+    """A connection is reset in the middle of a reply."""
+    proxy.fault = ConnectionFault(reset_after=4)
     with pytest.raises(ConnectionResetError):
-        asked_again_and_again(client)
+        echo_until_error(client)
 
 
-def test_a_reply_drips(proxy, client) -> None:
-    """All of it comes, one byte after the other; and nothing before the time of the first."""
-    proxy.fault = Fault(drip=0.001)
-    assert asked(client, 50) == b"x" * 50
-    proxy.fault = Fault(drip=3600.0)
+def test_reply_drips(proxy, client) -> None:
+    """A dripping reply arrives byte by byte, and no byte before its time."""
+    proxy.fault = ConnectionFault(drip=0.001)
+    assert echoed(client, 50) == b"x" * 50
+    proxy.fault = ConnectionFault(drip=3600.0)
     client.settimeout(0.2)
     with pytest.raises(TimeoutError):
-        asked(client, 1)
+        echoed(client, 1)
 
 
 def test_connections_are_refused(proxy, client) -> None:
-    """Those that are open end, and new ones do not begin."""
-    proxy.fault = Fault(refuse=True)
+    """Open connections end, and new ones are reset."""
+    proxy.fault = ConnectionFault(refuse=True)
     for each in (client, socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0)):
         with each, pytest.raises((ConnectionResetError, BrokenPipeError)):
-            asked_again_and_again(each)
+            echo_until_error(each)
 
 
-def test_an_answer_of_its_own(proxy) -> None:
-    """The server behind is not asked."""
-    proxy.fault = Fault(reply=b"no")
+def test_reply_of_the_proxy(proxy) -> None:
+    """The proxy replies in place of the server."""
+    proxy.fault = ConnectionFault(reply=b"no")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0) as client:
-        assert asked(client, 10) == b"no"
+        assert echoed(client, 10) == b"no"
 
 
-def test_a_share_of_the_connections(proxy) -> None:
-    """About half of them are harmed, drawn by the seed."""
-    proxy.fault = Fault(cut_after=0, share=0.5)
+def test_share_of_connections_is_harmed(proxy) -> None:
+    """About half of the connections are harmed, drawn by the seed."""
+    proxy.fault = ConnectionFault(cut_after=0, share=0.5)
     got = []
     for _ in range(40):
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=30.0) as client:
-            got.append(asked(client, 3))
+            got.append(echoed(client, 3))
     assert 5 < got.count(b"") < 35
     assert got.count(b"xxx") == 40 - got.count(b"")

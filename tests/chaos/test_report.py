@@ -1,4 +1,4 @@
-"""The page of the campaign is what its counts make, and shows zeros where there must be zeros."""
+"""docs/reliability.md matches the saved counts, and they have no violations."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from tests.chaos import report
 from tests.chaos.__main__ import WHOLE
 from tests.chaos.campaign import FUZZERS, SIZES
 
-TOLD = json.loads(report.COUNTS.read_text())
+COUNTS = json.loads(report.COUNTS.read_text())
 
 
-def test_the_page_is_of_the_counts() -> None:
-    """Nobody wrote in it."""
-    assert report.PAGE.read_text() == report.page(TOLD)
+def test_page_matches_counts() -> None:
+    """The page is generated from the counts, not edited."""
+    assert report.PAGE.read_text() == report.page(COUNTS)
 
 
-def test_every_kind_was_tried_and_nothing_was_found() -> None:
-    """Of the last campaign that wrote the page."""
-    assert set(TOLD["kinds"]) == set(report.ATTACKS) == set(WHOLE) == set(SIZES)
-    assert {kind: told["violations"] for kind, told in TOLD["kinds"].items()} == dict.fromkeys(
-        WHOLE, 0
-    )
-    assert all(told["cases"] > 0 for told in TOLD["kinds"].values())
+def test_last_campaign_found_nothing() -> None:
+    """The last saved campaign tried every kind, and has no violation."""
+    kinds = COUNTS["kinds"]
+    assert set(kinds) == set(report.ATTACKS) == set(WHOLE) == set(SIZES)
+    violations = {kind: counts["violations"] for kind, counts in kinds.items()}
+    assert violations == dict.fromkeys(WHOLE, 0)
+    assert all(counts["cases"] > 0 for counts in kinds.values())
 
 
-def test_a_whole_campaign_is_large() -> None:
-    """500 runs at least, and 200,000 other cases."""
+def test_whole_campaign_is_large() -> None:
+    """A whole campaign has at least 500 scenarios and 200,000 other cases."""
     assert WHOLE["faults"] >= 500
     assert sum(count for kind, count in WHOLE.items() if kind != "faults") >= 200_000
     assert set(FUZZERS) == set(WHOLE) - {"faults", "bundles"}
 
 
-def test_violations_and_loads_are_shown() -> None:
-    """With their numbers, in their places."""
+def test_page_shows_violations_and_load() -> None:
+    """The page shows violations, unfinished plans, faults and the load table."""
     counts = {"fault: Redis is away": 3, "requests": 70}
-    told = {
+    saved = {
         "command": "make chaos",
         "load": "40%  ok",
         "kinds": {
@@ -43,7 +43,7 @@ def test_violations_and_loads_are_shown() -> None:
             "api": {"cases": 1200, "planned": 2000, "violations": 2, "counts": {"api: 200": 1200}},
         },
     }
-    text = report.page(told)
+    text = report.page(saved)
     assert "| runs of a whole service under faults | 5 | 1 |" in text
     assert "| 1,200 of 2,000: the time was over | 2 |" in text
     assert "| Redis is away | 3 |" in text

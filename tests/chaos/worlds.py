@@ -1,9 +1,9 @@
-"""Two small worlds on the same interactions, whose catalogues differ by one item, and a trained model of each.
+"""Makes two small worlds and trains a model on each.
 
-The second world has an item more, the first of all, which shifts the rows of the others, and other
-titles: an answer from parts of both releases would show. Training is the one stage of the batch
-that
-an attack does not repeat: a night takes what was trained here and does all the rest by itself.
+Their catalogues differ; both share their interactions. The second has other titles, and one more
+item in the first row, which shifts the rows of all others: an answer that mixes two releases would
+show. Training is the one stage that later batch runs do not repeat: they copy what was trained
+here.
 """
 
 from __future__ import annotations
@@ -30,20 +30,22 @@ ENVIRON = {
     "SHORTLIST_THREADS": "1",
     "SHORTLIST_GATE": "off",
 }
-"""Settings of every batch here; the smallest models that there are."""
+"""Settings of every batch run: the smallest models that there are."""
 
 SIZE = WorldSize(n_users=36, n_items=60, events_per_user=14.0, seed=7)
 
 
 @dataclass(frozen=True)
 class World:
-    """A catalogue, and where the work directory of a batch on it lies."""
+    """A catalogue, and the work directory of a batch that trained on it.
+
+    items: path of its table; titles, categories: by item id.
+    """
 
     name: str
     items: Path
     work: Path
     titles: dict[str, str]
-    """By item id."""
     categories: dict[str, frozenset[str]]
 
 
@@ -56,17 +58,17 @@ class Worlds:
 
     @property
     def users(self) -> list[str]:
-        """Everybody who has interactions, in the order of their ids."""
+        """Users with interactions, sorted."""
         return sorted(self.interactions["user_id"].unique())
 
     @property
     def items(self) -> list[str]:
-        """The items of both catalogues."""
+        """Items that both catalogues have, sorted."""
         return sorted(set.intersection(*(set(each.titles) for each in self.by_name.values())))
 
 
 def prepare(directory: Path, redis_url: str) -> Worlds:
-    """Makes and trains the worlds below `directory`; what is there already is used."""
+    """Makes and trains the worlds below `directory`; finished stages there are used again."""
     interactions, items = _tables()
     directory.mkdir(parents=True, exist_ok=True)
     interactions.write_parquet(directory / "interactions.parquet")
@@ -77,7 +79,7 @@ def prepare(directory: Path, redis_url: str) -> Worlds:
 
 
 def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Interactions and items, whose ids nothing else in a store could hold by chance."""
+    """Interactions and items, with ids that occur nowhere else by chance."""
     made = world(SIZE)
     user = pl.format("user-{}", pl.col("user_id").cast(pl.String).str.zfill(3)).alias("user_id")
     item = pl.format("item-{}", pl.col("item_id").cast(pl.String).str.zfill(3)).alias("item_id")
@@ -91,18 +93,17 @@ def _world(directory: Path, name: str, items: pl.DataFrame, redis_url: str) -> W
     directory.mkdir(exist_ok=True)
     items = items.with_columns(pl.format(name + ": {}", pl.col("item_id")).alias("title"))
     items.write_parquet(directory / "items.parquet")
-    told = {"REDIS_URL": redis_url, "SHORTLIST_NAMESPACE": f"trained-{name}"}
-    told |= {"SHORTLIST_ARTEFACTS": str(directory / "artefacts")}
-    tables = (
-        str(directory.parent / "interactions.parquet"),
-        str(directory / "items.parquet"),
-        None,
-    )
-    reporter = ProgressReporter(Console(file=io.StringIO()))
-    run_job(Job(*tables, directory / "work", Settings.from_env(ENVIRON | told), reporter))
-    rows = items.select("item_id", "title").rows()
-    names = _categories(items)
-    return World(name, directory / "items.parquet", directory / "work", dict(rows), names)
+    variables = {
+        "REDIS_URL": redis_url,
+        "SHORTLIST_NAMESPACE": f"trained-{name}",
+        "SHORTLIST_ARTEFACTS": str(directory / "artefacts"),
+    }
+    settings = Settings.from_env(ENVIRON | variables)
+    tables = (str(directory.parent / "interactions.parquet"), str(directory / "items.parquet"))
+    silent = ProgressReporter(Console(file=io.StringIO()))
+    run_job(Job(*tables, None, directory / "work", settings, silent))
+    titles = dict(items.select("item_id", "title").rows())
+    return World(name, directory / "items.parquet", directory / "work", titles, _categories(items))
 
 
 def _categories(items: pl.DataFrame) -> dict[str, frozenset[str]]:

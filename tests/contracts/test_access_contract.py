@@ -21,7 +21,7 @@ from shortlist.recsys.api_keys import parse_api_keys
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
-from tests.ways_in import Event, function_url, http_api, http_api_1, rest_api
+from tests.aws_events import Event, function_url, http_api, http_api_1, rest_api
 
 ADMIN = "the-admin-key-of-the-tests"
 KEYS = "reader:read:reader-key-0123456,shop:read+events:shop-key-01234567,eraser:delete:eraser-key-01234"

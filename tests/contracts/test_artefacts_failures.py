@@ -15,7 +15,7 @@ import pytest
 from shortlist.recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
 from shortlist.recsys.store import artefacts
 from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
-from tests.wires import Wire
+from tests.tcp_proxy import TcpProxy
 
 SECONDS = 30
 
@@ -245,7 +245,7 @@ def test_a_reply_that_drips_does_not_outlast_the_limit(
         failed.append(caught.value)
 
     limit = "MANIFEST_SECONDS" if command == "manifest" else "DOWNLOAD_SECONDS"
-    with Wire((endpoint.hostname, endpoint.port)) as wire:
+    with TcpProxy((endpoint.hostname, endpoint.port)) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{wire.place[1]}")
         monkeypatch.setattr(artefacts, limit, 0.2)
         wire.drip = 0.0005

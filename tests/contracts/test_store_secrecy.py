@@ -31,7 +31,7 @@ from shortlist.recsys.store.records import (
 )
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.redis_client import ServerPolicy, server_policy
-from tests.wires import Wire, free_port
+from tests.tcp_proxy import TcpProxy, free_port
 
 USER = "alice-4711"
 ITEM = "item-0815"
@@ -178,7 +178,7 @@ def test_a_wrong_password(single) -> None:
 
 def test_a_server_that_went_away(server) -> None:
     """What the network says names a host, and never a key."""
-    with Wire(("127.0.0.1", server.port)) as wire:
+    with TcpProxy(("127.0.0.1", server.port)) as wire:
         is_cluster = server.admin.info("cluster")["cluster_enabled"]
         store = open_store(wire.url + ("?cluster=true" if is_cluster else ""), "secret", 2000)
         store.ping()

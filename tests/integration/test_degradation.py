@@ -43,7 +43,7 @@ from shortlist.recsys.store.circuit import MAX_FAILURES
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import ReleasePointer, pack_list
 from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
-from tests.wires import Wire
+from tests.tcp_proxy import TcpProxy
 
 TIMEOUT_MS = 100
 
@@ -415,7 +415,7 @@ def test_with_little_time_left_redis_is_not_waited_for(world) -> None:
 
 def test_a_dripping_redis_does_not_outlast_the_requests_deadline(world, tmp_path) -> None:
     """Popular items before the time is up, although each byte of a reply comes in time; the list once replies are whole."""
-    with Wire(world.settings.redis_url.removeprefix("unix://"), tmp_path / "wire") as wire:
+    with TcpProxy(world.settings.redis_url.removeprefix("unix://"), tmp_path / "wire") as wire:
         client = world.app(replace(world.settings, redis_url=wire.url))
         assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
         ask(client, user_id="new", history=[world.item])

@@ -17,7 +17,7 @@ from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
-from tests.loops import run_apart
+from tests.loops import run_in_own_loop
 
 SECONDS = 30
 """After so long a test fails rather than hangs."""
@@ -93,7 +93,7 @@ def test_a_cached_answer_does_not_wait_for_a_live_one(own, published, method, pa
     async def slow(client: AsyncClient) -> Response:
         return await client.request(method, path.replace("/1/", f"/{item}/"), json=told)
 
-    answers = run_apart(meanwhile(app, gate, slow, published.dataset.user_ids[0]))
+    answers = run_in_own_loop(meanwhile(app, gate, slow, published.dataset.user_ids[0]))
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["source"] == "batch"
 
@@ -113,7 +113,7 @@ def test_a_cached_answer_does_not_wait_for_another_process(own, published, monke
     async def slow(client: AsyncClient) -> Response:
         return await client.post("/recommend", json={"user_id": first, "k": 5})
 
-    answers = run_apart(meanwhile(app, gate, slow, second))
+    answers = run_in_own_loop(meanwhile(app, gate, slow, second))
     assert [answer.json()["source"] for answer in answers] == ["batch", "live"]
 
 

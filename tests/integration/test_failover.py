@@ -24,7 +24,7 @@ from shortlist.recsys.store.circuit import MAX_FAILURES
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
 from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
-from tests.wires import Wire, free_port
+from tests.tcp_proxy import TcpProxy, free_port
 
 OLD, NEW = ReleasePointer("old"), ReleasePointer("new")
 EVENT = EventRecord("e", "u", "i", 1)
@@ -91,7 +91,7 @@ def rested(clock: list[float]) -> CallPolicy:
 def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
     """The old primary is a replica by now; the first write finds the new one, and so does every connection after it."""
     old, new = node(stack), node(stack)
-    wire = stack.enter_context(Wire(old.place))
+    wire = stack.enter_context(TcpProxy(old.place))
     store = opened(stack, wire.url, guard=rested([0.0]))
     store.set_release(OLD)
     assert store.read_user("v", "u") == (None, None)
@@ -110,7 +110,7 @@ def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
 def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack) -> None:
     """And once it does, the next write is taken: a reply is no failure, so that no circuit opens."""
     old, new = node(stack), node(stack)
-    wire = stack.enter_context(Wire(old.place))
+    wire = stack.enter_context(TcpProxy(old.place))
     store = opened(stack, wire.url, guard=rested([0.0]))
     store.set_release(OLD)
     new.client.replicaof(*old.place)
@@ -133,7 +133,7 @@ def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack
 def test_a_replica_without_its_primary_is_left(stack) -> None:
     """MASTERDOWN, of a server that gives no old answers."""
     old, new = node(stack), node(stack)
-    wire = stack.enter_context(Wire(old.place))
+    wire = stack.enter_context(TcpProxy(old.place))
     store = opened(stack, wire.url)
     store.set_release(OLD)
     new.client.set(store.keys.release(), old.client.get(store.keys.release()))
@@ -170,7 +170,7 @@ def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role
     stack.callback(thread.join)
     stack.callback(server.shutdown)
     good = node(stack)
-    wire = stack.enter_context(Wire(server.server_address[:2]))
+    wire = stack.enter_context(TcpProxy(server.server_address[:2]))
     store = opened(stack, wire.url)
     for ask in (
         store.ping,
@@ -210,7 +210,7 @@ def test_a_new_cluster_behind_the_old_name_is_found(stack, harm) -> None:
     clock = [0.0]
     before = stack.enter_context(ExitStack())
     old, new = a_cluster(before), a_cluster(stack)
-    wire = stack.enter_context(Wire(old.place))
+    wire = stack.enter_context(TcpProxy(old.place))
     store = opened(stack, f"{wire.url}?cluster=true", 200, rested(clock))
     store.set_release(OLD)
     assert store.read_user("v", "u") == (None, None)
@@ -240,7 +240,7 @@ def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(
 ) -> None:
     """Each command is tried again over a fresh connection, and single failures open no circuit."""
     port, config = free_port(), {}
-    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    wire = stack.enter_context(TcpProxy(("127.0.0.1", port)))
     if cluster:  # whose nodes are reached over the wire as well
         config = {
             "cluster-enabled": "yes",
@@ -272,7 +272,7 @@ def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(
 def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> None:
     """As a process gives them that reads the release and the blocked items anew for each."""
     settings, inner = own
-    wire = stack.enter_context(Wire(settings.redis_url.removeprefix("unix://")))
+    wire = stack.enter_context(TcpProxy(settings.redis_url.removeprefix("unix://")))
     store = stack.enter_context(
         closing(open_store(wire.url, settings.namespace, 2000, rested([0.0])))
     )
@@ -295,7 +295,7 @@ def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> No
 def test_a_connection_that_broke_while_it_waited_is_no_failure(stack) -> None:
     """However many threads had one, as after a server's restart."""
     server = node(stack)
-    wire = stack.enter_context(Wire(server.place))
+    wire = stack.enter_context(TcpProxy(server.place))
     store = opened(stack, wire.url, guard=rested([0.0]))
     together = threading.Barrier(8)
     wrong: list[object] = []

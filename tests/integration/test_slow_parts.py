@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers import SECONDS, SlowRedis, as_process
+from tests.servers import SECONDS, as_process
+from tests.tcp_proxy import TcpProxy
 
 DEADLINE = 1.5
 ENDS = 8.0
@@ -28,7 +29,7 @@ class World:
     """A server and the Redis before it, with a known user and an item."""
 
     port: int
-    redis: SlowRedis
+    redis: TcpProxy
     user: str
     item: str
 
@@ -54,13 +55,13 @@ class World:
 @pytest.fixture(scope="module")
 def world(published) -> Iterator[World]:
     """One server for all tests, over a Redis that each of them makes slow."""
-    redis = SlowRedis(published.environ["REDIS_URL"].removeprefix("unix://"))
+    redis = TcpProxy(published.environ["REDIS_URL"].removeprefix("unix://"))
     own = {
         "REDIS_URL": redis.url,
         "SHORTLIST_REQUEST_TIMEOUT_MS": str(int(DEADLINE * 1000)),
         "SHORTLIST_RELEASE_CACHE_SECONDS": "1",
     }
-    with contextlib.closing(redis), as_process(published.environ | own) as (_, port):
+    with redis, as_process(published.environ | own) as (_, port):
         ids = published.dataset
         yield World(port, redis, ids.user_ids[0], ids.catalogue.ids[3])
 
@@ -69,7 +70,7 @@ def world(published) -> Iterator[World]:
 def slow(world) -> Iterator[World]:
     """The same, which is mended at the end, and healthy again."""
     yield world
-    world.redis.mend()
+    world.redis.recover()
     ends = time.monotonic() + SECONDS
     while world.ask("/recommend", {"user_id": world.user})[1].get("source") != "batch":
         assert time.monotonic() < ends, "it does not recover"
@@ -111,7 +112,7 @@ def test_a_redis_that_is_late_freezes_nobody(slow) -> None:
 
 def test_a_redis_that_drips_freezes_nobody(slow) -> None:
     """A reply that comes byte by byte outlasts every timeout of a socket; a request leaves at its deadline."""
-    slow.redis.drips = True
+    slow.redis.drip = 0.2  # less than a socket's timeout, which begins again with each byte
     checked(crowd(slow, 24))
 
 

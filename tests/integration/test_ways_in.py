@@ -24,11 +24,11 @@ from shortlist.infra.local.front_door import front_door
 from shortlist.infra.local.runtime_api import LambdaService
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
-from tests.ways_in import WAYS, http_api, load_balancer
+from tests.aws_events import EVENT_BUILDERS, http_api, load_balancer
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key-for-every-way-in"
-EVERY = [*WAYS, "uvicorn", "front-door"]
+EVERY = [*EVENT_BUILDERS, "uvicorn", "front-door"]
 Ask = Callable[..., tuple[int, dict[str, Any]]]
 
 
@@ -86,8 +86,8 @@ def door(service) -> Iterator[str]:
 @pytest.fixture(params=EVERY)
 def ask(request, service, served, door) -> Ask:
     """Sends a request line as it stands by one way in; gives status and JSON."""
-    if request.param in WAYS:
-        return lambda *line: _invoked(service, WAYS[request.param](*line))
+    if request.param in EVENT_BUILDERS:
+        return lambda *line: _invoked(service, EVENT_BUILDERS[request.param](*line))
     address = served if request.param == "uvicorn" else door
     return lambda *line: _over_http(address, *line)
 
@@ -170,7 +170,7 @@ def test_repeated_parameters_all_count(service) -> None:
     target = "/v1/user/recommendations?user_id=nobody&k=3&" + "&".join(
         f"exclude={item}" for item in shown
     )
-    for name, event_of in WAYS.items():
+    for name, event_of in EVENT_BUILDERS.items():
         again = _invoked(service, event_of("GET", target))[1]["recommendations"]
         kept = {item["item_id"] for item in again} & set(shown)
         assert kept == (set(shown[:2]) if name == "load-balancer" else set()), name

@@ -14,7 +14,7 @@ from shortlist.lambda_handler.admission import BODY_BYTES, Admission
 from shortlist.lambda_handler.executors import Seats
 from shortlist.lambda_handler.metrics import Metrics
 from tests.exposition import parse
-from tests.loops import run_apart
+from tests.loops import run_in_own_loop
 
 
 async def echo(_scope: Any, receive: Any, send: Any) -> None:
@@ -60,7 +60,7 @@ def asked(
         "root_path": root_path,
         "headers": headers,
     }
-    run_apart(app(scope, receive, send))
+    run_in_own_loop(app(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], dict(sent[0]["headers"]), body, read, metrics
 

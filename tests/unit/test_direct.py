@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from shortlist.lambda_handler.envelope import add_errors
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.routes.direct import body_of, direct, query_of
-from tests.loops import run_apart
+from tests.loops import run_in_own_loop
 
 
 class Wish(BaseModel):
@@ -162,7 +162,7 @@ def answered(messages: list[dict[str, Any]]) -> list[Any]:
         "query_string": b"",
         "root_path": "",
     }
-    run_apart(with_routes(ours=True)(scope, receive, send))
+    run_in_own_loop(with_routes(ours=True)(scope, receive, send))
     return sent
 
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from shortlist.lambda_handler.entry import Adapter, MalformedRequest, is_http, is_warm_up
-from tests.ways_in import WAYS, http_api, load_balancer, rest_api
+from tests.aws_events import EVENT_BUILDERS, http_api, load_balancer, rest_api
 
 TARGETS = {
     "/v1/users/a%2520b": "/v1/users/a%20b",
@@ -79,27 +79,27 @@ def scope_of(event: Any) -> Any:
     return ADAPTER.infer(event, None).scope
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVENT_BUILDERS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_path_is_decoded_once(way, target) -> None:
     """Whatever the gateway has decoded already."""
-    assert scope_of(WAYS[way]("GET", target))["path"] == TARGETS[target]
+    assert scope_of(EVENT_BUILDERS[way]("GET", target))["path"] == TARGETS[target]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVENT_BUILDERS)
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_says_the_same(way, query) -> None:
     """All values of a parameter, decoded once; but a plain load balancer gives the last value alone."""
     sent = parse_qsl(query, keep_blank_values=True)
     expected = list(dict(sent).items()) if way == "load-balancer" else sent
-    got = scope_of(WAYS[way]("GET", f"/v1/popular?{query}"))["query_string"]
+    got = scope_of(EVENT_BUILDERS[way]("GET", f"/v1/popular?{query}"))["query_string"]
     assert sorted(parse_qsl(got.decode(), keep_blank_values=True)) == sorted(expected)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVENT_BUILDERS)
 def test_the_rest_of_a_request_arrives(way) -> None:
     """Method, headers in lower case, the caller's address, and the body, base64 or not."""
-    entry = ADAPTER.infer(WAYS[way]("POST", "/recommend", {"user_id": "ü"}), None)
+    entry = ADAPTER.infer(EVENT_BUILDERS[way]("POST", "/recommend", {"user_id": "ü"}), None)
     headers = dict(entry.scope["headers"])
     assert (entry.scope["method"], headers[b"content-type"]) == ("POST", b"application/json")
     assert (entry.scope["client"], b"host" in headers) == (("192.0.2.1", 0), True)
@@ -156,11 +156,11 @@ def test_a_part_that_no_gateway_makes_is_named_by_its_kind(change) -> None:
         ADAPTER.infer(http_api("GET", "/v1/users/secret-77") | change, None)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVENT_BUILDERS)
 def test_a_path_that_is_no_text_is_refused(way) -> None:
     """All such ids would be one and the same after decoding."""
     with pytest.raises(MalformedRequest):
-        ADAPTER.infer(WAYS[way]("DELETE", "/v1/users/%FF"), None)
+        ADAPTER.infer(EVENT_BUILDERS[way]("DELETE", "/v1/users/%FF"), None)
 
 
 @pytest.mark.parametrize("event", WARM)
@@ -175,8 +175,8 @@ def test_another_event_is_neither(event) -> None:
     assert (is_http(event), is_warm_up(event)) == (False, False)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVENT_BUILDERS)
 def test_a_request_is_no_warm_up(way) -> None:
     """A caller cannot make one of a request, by a header or a body."""
-    event = WAYS[way]("POST", "/recommend", {"warmup": True, "source": "aws.events"})
+    event = EVENT_BUILDERS[way]("POST", "/recommend", {"warmup": True, "source": "aws.events"})
     assert is_http(event)

@@ -13,7 +13,7 @@ from shortlist.lambda_handler.executors import InPools, OnTheSpot, Pool
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import DeadlineExceeded, Overloaded
 from tests.exposition import parse, value
-from tests.loops import run_apart
+from tests.loops import run_in_own_loop
 
 SECONDS = 30
 
@@ -51,7 +51,7 @@ def test_a_pool_has_so_many_threads_and_no_more(metrics, gate) -> None:
         gate.set()
         return await asyncio.gather(*tasks)
 
-    assert len(set(run_apart(three()))) == 2
+    assert len(set(run_in_own_loop(three()))) == 2
     pool.close()
 
 
@@ -66,7 +66,7 @@ def test_a_result_an_error_and_the_context_pass(metrics) -> None:
             await pool.run(int, "x")
         return found
 
-    assert run_apart(calls()) == ["seen", 7]
+    assert run_in_own_loop(calls()) == ["seen", 7]
     pool.close()
 
 
@@ -83,7 +83,7 @@ def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(
             await work.run(kind, gate.wait, SECONDS)
         return await work.run(other, lambda: "done")
 
-    assert run_apart(late()) == "done"
+    assert run_in_own_loop(late()) == "done"
     work.close()
 
 
@@ -100,7 +100,7 @@ def test_what_nobody_waits_for_any_more_is_not_begun(metrics, gate) -> None:
         assert await first
         await pool.run(begun.append, "next")
 
-    run_apart(calls())
+    run_in_own_loop(calls())
     assert begun == ["next"]
     pool.close()
 
@@ -129,7 +129,7 @@ def test_what_could_not_begin_in_time_is_refused_at_once(metrics, gate) -> None:
         await asyncio.gather(*tasks)
         assert pool.expected_wait() == 0.0
 
-    run_apart(calls())
+    run_in_own_loop(calls())
     _, samples = parse(metrics.text())
     assert value(samples, "shortlist_refused_total", reason="queue") == 1
     pool.close()
@@ -148,7 +148,7 @@ def test_in_a_lambda_a_look_up_is_on_the_spot_and_the_rest_ends_in_time(gate) ->
             gate.set()  # as asyncio waits for its threads at the end
         return own is threading.current_thread()
 
-    assert run_apart(calls())
+    assert run_in_own_loop(calls())
 
 
 def test_a_thread_that_cannot_begin_does_not_end_its_pool(metrics, gate, monkeypatch) -> None:
@@ -178,5 +178,5 @@ def test_a_thread_that_cannot_begin_does_not_end_its_pool(metrics, gate, monkeyp
         assert await asyncio.wait_for(first, SECONDS)
         assert await asyncio.wait_for(second, SECONDS) == 7
 
-    run_apart(calls())
+    run_in_own_loop(calls())
     pool.close()

@@ -1,9 +1,11 @@
-"""Events as AWS makes them of one request line, for each way by which a request reaches the function.
+"""Builds the events that AWS makes of one HTTP request.
 
-What is decoded where was captured on AWS by others: HTTP APIs decode the path (in both payload
-versions) and cut it at a question mark that was encoded; REST APIs, load balancers and function
-URLs leave it as it was sent. Parameters are decoded for REST APIs and in payload 1.0, and left as
-sent by load balancers.
+`EVENT_BUILDERS` has a builder for each entry point by which a request reaches the function. Each
+takes a method, a request target (path and query as in the request line) and a JSON body.
+
+The entry points decode differently, as others captured on AWS: HTTP APIs decode the path, in both
+payload versions, and cut it at an encoded question mark; REST APIs, load balancers and function
+URLs leave it as sent. REST APIs and payload 1.0 decode query parameters; load balancers do not.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def _payload_2(method: str, path: str, query: str, domain: str, body: object) ->
 
 
 def http_api(method: str, target: str, body: object = None) -> Event:
-    """An HTTP API, payload 2.0."""
+    """An HTTP API with payload 2.0."""
     return _payload_2(method, _decoded_path(target), _split(target)[1], HOST, body)
 
 
@@ -63,17 +65,17 @@ def function_url(method: str, target: str, body: object = None) -> Event:
 
 
 def _payload_1(method: str, path: str, query: str, body: object) -> Event:
-    many: dict[str, list[str]] = {}
+    parameters: dict[str, list[str]] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        many.setdefault(name, []).append(value)
+        parameters.setdefault(name, []).append(value)
     return {
         "resource": "/{proxy+}",
         "path": path,
         "httpMethod": method,
         "headers": {"content-type": "application/json", "Host": HOST},
         "multiValueHeaders": {"content-type": ["application/json"], "Host": [HOST]},
-        "queryStringParameters": {name: values[-1] for name, values in many.items()} or None,
-        "multiValueQueryStringParameters": many or None,
+        "queryStringParameters": {name: values[-1] for name, values in parameters.items()} or None,
+        "multiValueQueryStringParameters": parameters or None,
         "requestContext": {
             "requestId": "request",
             "stage": "prod",
@@ -85,13 +87,13 @@ def _payload_1(method: str, path: str, query: str, body: object) -> Event:
 
 
 def rest_api(method: str, target: str, body: object = None) -> Event:
-    """A REST API, whose bodies come as base64 here."""
+    """A REST API, here with bodies in base64."""
     path, query = _split(target)
     return _payload_1(method, path, query, body)
 
 
 def http_api_1(method: str, target: str, body: object = None) -> Event:
-    """An HTTP API that is set to payload 1.0."""
+    """An HTTP API with payload 1.0."""
     return _payload_1(method, _decoded_path(target), _split(target)[1], body) | {"version": "1.0"}
 
 
@@ -108,8 +110,12 @@ def _load_balanced(method: str, target: str, body: object) -> Event:
 
 
 def load_balancer(method: str, target: str, body: object = None) -> Event:
-    """A load balancer; of a repeated parameter it hands on the last value."""
-    query = dict(part.partition("=")[::2] for part in _split(target)[1].split("&") if part)
+    """A load balancer, which passes on the last value of a repeated parameter."""
+    parameters = {}
+    for part in _split(target)[1].split("&"):
+        name, _, value = part.partition("=")
+        if part:
+            parameters[name] = value
     headers = {
         "content-type": "application/json",
         "host": "lb.example",
@@ -117,17 +123,17 @@ def load_balancer(method: str, target: str, body: object = None) -> Event:
     }
     return _load_balanced(method, target, body) | {
         "headers": headers,
-        "queryStringParameters": query,
+        "queryStringParameters": parameters,
     }
 
 
 def load_balancer_many(method: str, target: str, body: object = None) -> Event:
     """A load balancer with multi-value headers."""
-    many: dict[str, list[str]] = {}
+    parameters: dict[str, list[str]] = {}
     for part in _split(target)[1].split("&"):
         name, _, value = part.partition("=")
         if name:
-            many.setdefault(name, []).append(value)
+            parameters.setdefault(name, []).append(value)
     headers = {
         "content-type": ["application/json"],
         "host": ["lb.example"],
@@ -135,11 +141,11 @@ def load_balancer_many(method: str, target: str, body: object = None) -> Event:
     }
     return _load_balanced(method, target, body) | {
         "multiValueHeaders": headers,
-        "multiValueQueryStringParameters": many,
+        "multiValueQueryStringParameters": parameters,
     }
 
 
-WAYS: dict[str, Callable[..., Event]] = {
+EVENT_BUILDERS: dict[str, Callable[..., Event]] = {
     "http-api": http_api,
     "http-api-1": http_api_1,
     "rest-api": rest_api,

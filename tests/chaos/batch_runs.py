@@ -1,7 +1,8 @@
-"""Whole nights of the batch in processes of their own, which may be killed anywhere, or run out of disk.
+"""Runs the batch in a process that can be killed.
 
-A process is forked from one that has imported everything and started nothing, so that a night costs
-what it computes. It runs the container's own entry; only training is a copy (see `worlds`).
+It can be killed at any write or send, or run out of disk. The process is forked from one that has
+imported everything and started nothing, so a run costs only its own work. It enters through the
+container's `main`; only training is replaced by a copy (see `worlds`).
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 TRAINED = ("train-embeddings", "build-index", "train-ranker", "evaluate")
-"""The stages that are copied."""
+"""Stages whose results are copied from the trained world."""
 
 BROKEN = 70
-"""Exit status of a night that ended in a traceback."""
+"""Exit status of a run that ended in a traceback: none of the batch's own."""
 
 TIMED_OUT = -signal.SIGKILL
 
 SANE = (0, 1, 2, 75, TIMED_OUT)
-"""Exit statuses by which a night may end; a killed one has the last."""
+"""Exit statuses that a run may have; a killed one has the last."""
 
 PRELOADED = [
-    "tests.chaos.nights",
+    "tests.chaos.batch_runs",
     "shortlist.batch.job",
     "shortlist.batch.container",
     "shortlist.batch.drain",
@@ -41,16 +42,19 @@ PRELOADED = [
 ]
 
 EFFECTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
-"""What a process does to its disk, as audit events; what it sends is an effect as well."""
+"""Audit events of writes to the disk. These count as effects, as does each send on a socket."""
 
 
 @dataclass(frozen=True)
-class Night:
-    """One process: the environment of its batch, and how it is harmed.
+class BatchRun:
+    """One run of the batch.
 
-    trained: work directory of the world; kill_at: the effect in the middle of which the process is
-    killed, 0 for none; file_limit: bytes that a file may have, 0 for any; log: where it writes to.
-    drain_only: moves events into files, and nothing more.
+    environ: its settings.
+    trained: work directory of the world that training is copied from.
+    log: file for its output.
+    kill_at: number of the effect in the middle of which the process is killed; 0 for none.
+    file_limit: largest size of a file in bytes, as on a full disk; 0 for any.
+    drain_only: only moves events into files.
     """
 
     environ: dict[str, str]
@@ -61,17 +65,17 @@ class Night:
     drain_only: bool = False
 
 
-def start(night: Night) -> ForkServerProcess:
-    """Starts a night; `ended` waits for it."""
+def start(run: BatchRun) -> ForkServerProcess:
+    """Starts a run; `ended` waits for it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=_main, args=(night,))
+    process = context.Process(target=_main, args=(run,))
     process.start()
     return process
 
 
 def ended(process: ForkServerProcess, seconds: float) -> int:
-    """The exit status; a process that lasts longer is killed."""
+    """Waits for a run and gives its exit status; kills it after `seconds`."""
     process.join(seconds)
     if process.is_alive():
         process.kill()
@@ -82,23 +86,23 @@ def ended(process: ForkServerProcess, seconds: float) -> int:
     return code
 
 
-def _main(night: Night) -> None:
-    log = os.open(night.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def _main(run: BatchRun) -> None:
+    log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ.update(night.environ)
+    os.environ.update(run.environ)
     try:
-        _use_trained(night.trained)
-        if night.file_limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (night.file_limit, resource.RLIM_INFINITY))
-        if night.kill_at:
-            _arm(night.kill_at)
-        code = _drain(night.environ) if night.drain_only else _refresh(night.environ)
-    except BaseException:  # noqa: BLE001 - whatever it is, it should not have come this far
+        _use_trained(run.trained)
+        if run.file_limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (run.file_limit, resource.RLIM_INFINITY))
+        if run.kill_at:
+            _arm(run.kill_at)
+        code = _drain(run.environ) if run.drain_only else _refresh(run.environ)
+    except BaseException:  # noqa: BLE001 - the entry should have caught every exception
         traceback.print_exc()
         code = BROKEN
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(code)  # without the exit handlers of the process it was forked from
 
 
 def _refresh(environ: dict[str, str]) -> int:
@@ -125,9 +129,8 @@ def _use_trained(trained: Path) -> None:
     from shortlist.batch import job
 
     def copied(run: Any) -> None:
-        shutil.copytree(
-            trained, run.work, dirs_exist_ok=True, ignore=_not_trained, copy_function=_copy_new
-        )
+        options: dict[str, Any] = {"ignore": _not_trained, "copy_function": _copy_new}
+        shutil.copytree(trained, run.work, dirs_exist_ok=True, **options)
 
     for name in TRAINED:
         job.STAGES[name] = copied
@@ -139,25 +142,25 @@ def _not_trained(directory: str, names: list[str]) -> set[str]:
 
 
 def _copy_new(source: str, target: str) -> None:
-    """What the night's own stages wrote stays."""
+    """Copies a file, unless a stage of this run has written it."""
     if not Path(target).exists():
-        draft = Path(f"{target}.copying")
+        draft = Path(f"{target}.copying")  # renamed when complete: the process may be killed
         shutil.copyfile(source, draft)
         draft.replace(target)
 
 
 def _arm(kill_at: int) -> None:
-    """Has the process killed in the middle of its effect of that number."""
+    """Kills this process in the middle of its effect number `kill_at`."""
     left = kill_at
-    whole = socket.socket.sendall
+    send_all = socket.socket.sendall
 
     def sendall(self: socket.socket, data: bytes) -> None:
         nonlocal left
         left -= 1
         if left <= 0:
-            whole(self, memoryview(data)[: len(data) // 2])
+            send_all(self, memoryview(data)[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        whole(self, data)
+        send_all(self, data)
 
     def effect(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal left
