@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
@@ -33,6 +35,7 @@ from shortlist.recsys.training.lambdamart import (
     ranker_groups,
     train_ranker,
 )
+from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
 
@@ -43,20 +46,27 @@ Stage = Callable[[str], AbstractContextManager[Progress]]
 """Opens a named stage, and gives what to call with its progress."""
 
 
-@dataclass(frozen=True, slots=True)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class FitParams:
-    """Everything that shapes a model beside the data."""
+    """Everything that shapes a model, apart from the data."""
 
     towers: TowerParams = field(default_factory=TowerParams)
+    """Shape and training of the towers."""
     ranker: RankerParams = field(default_factory=RankerParams)
-    n_candidates: int = 500
-    n_lists: int = 100
-    n_probe: int = 10
-    exploration_share: float = 0.01
-    fresh_share: float = 0.1
-    """Share of the users that the towers before the ranker's labels never see."""
-    seed: int = 20260801
-    threads: int = 0
+    """Training of the ranker."""
+    n_candidates: PositiveInt = 500
+    """Candidates that are ranked for each user."""
+    n_lists: PositiveInt = 100
+    """Inverted lists of the index, once the catalogue is too large for exact search."""
+    n_probe: PositiveInt = 10
+    """Inverted lists searched for a user."""
+    exploration_share: Share = 0.01
+    """Chance of each place but the first few to go to a new item."""
+    fresh_share: Share = 0.1
+    """Share of the users held out from the first towers, for the ranker to learn cold start."""
+    seed: NonNegativeInt = 20260801
+    """Seed of every draw in training."""
+    threads: NonNegativeInt = 0
     """Threads of torch and LightGBM in training; 0 takes every core."""
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.interactions import (
@@ -32,6 +34,7 @@ from shortlist.recsys.models.interactions import (
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import stamp
 from shortlist.recsys.models.ties import Steps, steps_of
+from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
 
 CHUNK = 64
@@ -60,27 +63,35 @@ SMOOTHING = 21
 """Trees over which the validation curve is averaged: one tree moves it up and down by more than ten do on the whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class RankerParams:
-    """How the ranker is trained."""
+    """Training of the ranker."""
 
-    estimators: int = 500
-    """Most trees; validation usually ends training sooner."""
-    learning_rate: float = 0.05
-    leaves: int = 15
-    min_rows_per_leaf: int = 50
-    feature_share: float = 1.0
-    row_share: float = 1.0
-    """Shares that each tree sees. Less than all of both made the ranker, and the number of its trees, a matter of luck."""
-    l2: float = 5.0
-    truncation: int = 20
-    patience: int = 40
-    """Trees without a better validation NDCG@10, smoothed, before training stops."""
-    positions: int = 5
-    """Label positions a user, at most."""
-    max_groups: int = 20_000
-    negatives: int = 150
-    """Candidates without a label that are kept for each group, drawn at random."""
+    estimators: PositiveInt = 500
+    """Most trees; early stopping usually needs fewer."""
+    learning_rate: PositiveFloat = 0.05
+    """Share of each tree's output that is added."""
+    leaves: PositiveInt = 15
+    """Most leaves of a tree."""
+    min_rows_per_leaf: PositiveInt = 50
+    """Fewest rows of a leaf."""
+    # Below 1 for both, the ranker and the number of its trees became a matter of luck.
+    feature_share: Share = 1.0
+    """Share of the features that each tree sees."""
+    row_share: Share = 1.0
+    """Share of the rows that each tree sees."""
+    l2: NonNegativeFloat = 5.0
+    """L2 penalty of the leaves' values."""
+    truncation: PositiveInt = 20
+    """Rank below which pairs of rows add nothing to the gradient."""
+    patience: PositiveInt = 40
+    """Trees without a better smoothed validation NDCG@10 before training stops."""
+    positions: PositiveInt = 5
+    """Most label positions of a user."""
+    max_groups: PositiveInt = 20_000
+    """Most ranking groups."""
+    negatives: PositiveInt = 150
+    """Candidates without a label that each group keeps, drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -34,6 +36,7 @@ from shortlist.recsys.models.interactions import (
 from shortlist.recsys.models.ties import steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
+from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
 
 Progress = Callable[[float, str], None]
@@ -49,46 +52,50 @@ VALIDATION_CELLS = 2**22
 """Scores held at once in validation: 16 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class TowerParams:
-    """How the towers are shaped and trained."""
+    """Shape and training of the towers."""
 
-    dimension: int = 64
+    dimension: PositiveInt = 64
     """Width of the embeddings."""
-    hidden: int = 256
+    hidden: PositiveInt = 256
     """Units of the hidden layer."""
-    dropout: float = 0.3
+    dropout: Share = 0.3
     """Share of the hidden units dropped in training."""
-    history_dropout: float = 0.1
+    history_dropout: Share = 0.1
     """Share of a history's embeddings dropped in training."""
-    content_only: float = 0.1
-    """Share of items whose free embedding is dropped in training, so that content alone can stand for an item."""
-    attribute_dropout: float = 0.5
-    """Share of users whose attributes are dropped in training, so that they may be absent."""
+    content_only: Share = 0.1
+    """Share of items without their free embedding in training, so that content alone suffices."""
+    attribute_dropout: Share = 0.5
+    """Share of users without their attributes in training, so that attributes may be absent."""
     loss: Loss = "sampled_softmax"
-    negatives: int = 512
-    """Shared negatives a batch: uniform ones, or for `bpr` other targets of the batch."""
-    full_softmax_items: int = 4096
+    """What training minimises."""
+    negatives: PositiveInt = 512
+    """Negatives that a batch shares: uniform ones, or for `bpr` other targets of the batch."""
+    full_softmax_items: PositiveInt = 4096
     """Catalogues up to this size use every item as a negative."""
-    batch_windows: int = 16
-    """Windows a batch, each of up to HISTORY_LENGTH positions."""
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.1
-    embedding_scale: float = 0.1
-    averaging: float = 0.99
-    """What the running average of the weights keeps of itself at each step."""
-    rounds: int = 40
-    """Most rounds; each ends with a validation, and usually it ends training sooner."""
-    round_steps: int = 50
-    """Least optimiser steps of a round, which passes over small data several times."""
-    patience: int = 3
+    batch_windows: PositiveInt = 16
+    """Windows of a batch, each of up to HISTORY_LENGTH positions."""
+    learning_rate: PositiveFloat = 4e-3
+    """Step size of AdamW after its warm-up."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay of AdamW; biases and norms have none."""
+    embedding_scale: PositiveFloat = 0.1
+    """Standard deviation of the embeddings before training."""
+    averaging: Share = 0.99
+    """Share of itself that the running average of the weights keeps at each step."""
+    rounds: PositiveInt = 40
+    """Most rounds; each ends with a validation, and early stopping usually needs fewer."""
+    round_steps: PositiveInt = 50
+    """Fewest optimiser steps of a round, which passes over small data several times."""
+    patience: PositiveInt = 3
     """Rounds without a better validation before training stops."""
-    validation_users: int = 2000
-    """Users whose last event is held back to validate on, at most."""
-    max_positions: int = 20_000_000
-    """Upper bound on predicted positions in all rounds together: large data needs fewer passes."""
-    temperature: float = 0.1
-    """Divides the cosine of `bpr`."""
+    validation_users: PositiveInt = 2000
+    """Most users whose last event is held out for validation."""
+    max_positions: PositiveInt = 20_000_000
+    """Most positions predicted in all rounds together: large data needs fewer passes."""
+    temperature: PositiveFloat = 0.1
+    """Divisor of the cosine in `bpr`."""
 
 
 def fit_towers(
