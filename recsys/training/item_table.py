@@ -8,9 +8,7 @@ from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.interactions import Events, Float32
 from shortlist.recsys.models.neighbours import Neighbours
-
-RECENT_SHARE = 0.1
-"""Share of the latest events that count as recent."""
+from shortlist.recsys.models.recent import recent_events
 
 SHRINKAGE = 5.0
 """Events of average weight that every item's mean weight is blended with."""
@@ -22,10 +20,9 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
     """The table from these events and nothing later."""
     n = events.n_items
     count = np.bincount(events.item, minlength=n).astype(np.float64)
-    moment = np.quantile(events.time, 1 - RECENT_SHARE, method="nearest") if len(events) else 0
-    late = events.time >= moment
-    recent = np.bincount(events.item[late], minlength=n)
-    share = late.mean() if len(events) else 0.0
+    is_recent = recent_events(events)
+    recent = np.bincount(events.item[is_recent], minlength=n)
+    share = is_recent.mean() if len(events) else 0.0
     mean, scale = _weight_moments(events.weight)
     return ItemTable(
         popularity=_padded(np.log1p(count)),
