@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -41,6 +42,18 @@ from shortlist.recsys.training.two_tower import Progress, Round, TowerParams, Tr
 
 MIN_USERS = 100
 """Users below which none is spared for the fresh cohort."""
+
+
+class Fold(IntEnum):
+    """What a model may know, each fold more than the one before; the values name directories."""
+
+    BEFORE_LABELS = 0
+    """The events before the labels that the reported ranker learns from."""
+    BEFORE_HOLDOUT = 1
+    """The events before the reported hold-out."""
+    EVERYTHING = 2
+    """All events: what serves."""
+
 
 Stage = Callable[[str], AbstractContextManager[Progress]]
 """Opens a named stage, and gives what to call with its progress."""
