@@ -19,6 +19,7 @@ from shortlist.recsys.evaluation.baselines import (
     item_knn_weights,
     plain,
 )
+from shortlist.recsys.evaluation.headline import POPULARITY, RETRIEVER, TWO_STAGE
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
@@ -84,7 +85,7 @@ def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
         fitted: dict[str, Recommend | None] = {
-            "popularity": fit_popularity(past),
+            POPULARITY: fit_popularity(past),
             "recent_popularity": fit_recent_popularity(past),
             "item_knn": plain(neighbours),
             "recent_item_knn": fit_recent_item_knn(past, rng, weights=neighbours),
@@ -122,7 +123,7 @@ def compare(
 ) -> Report:
     """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
     methods = {**baselines(past, reporter), **(others or {})}
-    methods |= {"retriever": recommender(without_ranker(model)), "two_stage": recommender(model)}
+    methods |= {RETRIEVER: recommender(without_ranker(model)), TWO_STAGE: recommender(model)}
     with reporter.stage("evaluation") as progress:
 
         def advance(name: str, done: int, total: int) -> None:
