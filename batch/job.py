@@ -37,7 +37,7 @@ from shortlist.batch.audit import audit
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
-from shortlist.recsys.data.staging import marks
+from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import table as report_table
@@ -489,7 +489,7 @@ def _key(job: Job, name: str) -> str:
     }
     for table, source in sources.items():
         told.append(str(source))
-        told += [] if source is None else marks(source, table)
+        told += [] if source is None else file_versions(source, table)
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
