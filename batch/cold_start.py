@@ -43,7 +43,7 @@ from shortlist.recsys.training.fit import (
     assemble,
     fit_two_stage,
     item_table_of,
-    towers_of,
+    train_towers,
 )
 from shortlist.recsys.training.item_table import content_matrix
 from shortlist.recsys.training.split import before
@@ -99,7 +99,7 @@ def fresh_users(
         with stage(f"fresh users of {known} events") as progress:
             cut = _cuts_after(events, held, known)
             past = before(events, cut)
-            towers = towers_of(dataset, past, params, progress, fitted.epochs).towers
+            towers = train_towers(dataset, past, params, progress, fitted.epochs).towers
             retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
                 POPULARITY: fit_popularity(others),

@@ -61,14 +61,14 @@ from shortlist.recsys.training.fit import (
     Fold,
     assemble,
     groups_after,
-    groups_inside,
     horizon_of,
     item_table_of,
     past_before_labels,
-    ranker_of,
+    ranker_training_groups,
+    ranker_validation_groups,
     refit_ranker,
-    towers_of,
-    validation_inside,
+    train_towers,
+    validated_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
 from shortlist.recsys.training.split import before, cuts
@@ -227,11 +227,11 @@ def train_embeddings(job: Job) -> None:
     for fold in Fold:
         with job.reporter.stage(f"train towers, fold {fold}") as progress:
             past = past_of(dataset, job.protocol, job.params, fold)
-            trained = towers_of(dataset, past, job.params, progress, epochs)
+            trained = train_towers(dataset, past, job.params, progress, epochs)
             epochs = trained.epochs
             bundle.save_towers(job.fold(fold), trained.towers)
             (job.fold(fold) / "towers.json").write_text(
-                json.dumps({"events": trained.learnt_from, "rounds": trained.rounds})
+                json.dumps({"events": trained.events_digest, "rounds": trained.rounds})
             )
 
 
@@ -263,9 +263,9 @@ def train_ranker(job: Job) -> None:
     with job.reporter.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
         behind = load_fold(job, Fold.BEFORE_LABELS)
-        groups = groups_inside(behind, dataset, past, job.protocol, job.params)
-        judged = validation_inside(behind, dataset, past, job.protocol, job.params)
-        reported = ranker_of(groups, judged, job.params)
+        groups = ranker_training_groups(behind, dataset, past, job.protocol, job.params)
+        judged = ranker_validation_groups(behind, dataset, past, job.protocol, job.params)
+        reported = validated_ranker(groups, judged, job.params)
         _save_ranker(job.fold(Fold.BEFORE_HOLDOUT), reported)
         progress(1.0, reported.note)
     with job.reporter.stage("train the ranker to release") as progress:

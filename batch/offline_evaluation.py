@@ -37,7 +37,7 @@ from shortlist.recsys.training.fit import (
     assemble,
     fit_two_stage,
     item_table_of,
-    towers_of,
+    train_towers,
     without_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker
@@ -104,8 +104,8 @@ def learnt_baselines(
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
     with reporter.stage("baseline: towers by BPR") as progress:
-        epochs = towers_of(dataset, past, bpr, progress).epochs
-        towers = towers_of(dataset, past, bpr, progress, epochs).towers
+        epochs = train_towers(dataset, past, bpr, progress).epochs
+        towers = train_towers(dataset, past, bpr, progress, epochs).towers
         return {
             "als": als,
             "bpr_towers": recommender(assemble(towers, item_table_of(dataset, past), bpr)),
@@ -167,7 +167,7 @@ def run(
     past = before(dataset.events, cut)
     fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
     with reporter.stage("leak audit"):
-        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.learnt_from})
+        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.events_digest})
     others = learnt_baselines(dataset, past, params, reporter)
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, reporter, others)
     report["audit"] = checks

@@ -31,8 +31,8 @@ from shortlist.recsys.training.lambdamart import (
     FittedRanker,
     Groups,
     RankerParams,
+    cold_start_groups,
     fit_ranker,
-    fresh_groups,
     ranker_groups,
     train_ranker,
 )
@@ -89,14 +89,14 @@ class TwoStage:
 
     model: what serves; ranker: how its ranker was trained; rounds: how the towers before the labels
     were; epochs: how many of those led to the best towers, for as many of which the model's own
-    were trained; learnt_from: the digest of the events that these own towers were given.
+    were trained; events_digest: the digest of the events that these own towers were given.
     """
 
     model: Model
     ranker: FittedRanker
     rounds: list[Round]
     epochs: int
-    learnt_from: str
+    events_digest: str
 
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
@@ -104,7 +104,7 @@ def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
-def towers_of(
+def train_towers(
     dataset: Dataset, past: Events, params: FitParams, progress: Progress, epochs: int | None = None
 ) -> Trained:
     """Towers trained on `past`: for so many epochs, or until held-back events are foretold no better."""
@@ -138,7 +138,7 @@ def assemble(
     )
 
 
-def ranker_of(groups: Groups, judged: Groups, params: FitParams) -> FittedRanker:
+def validated_ranker(groups: Groups, judged: Groups, params: FitParams) -> FittedRanker:
     """The ranker that learns from these groups, or none where the judged users do not show a gain."""
     return fit_ranker(
         groups, judged, params.ranker, np.random.default_rng(params.seed + 1), params.threads
@@ -177,12 +177,12 @@ def cold_start_label_groups(
     """Groups from the beginnings of the users that `past_before_labels` keeps from the model."""
     users, last = held_out_cohort(past, params), label_cuts(past, protocol)
     rng = np.random.default_rng(params.seed + 3)
-    return fresh_groups(
+    return cold_start_groups(
         model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng
     )
 
 
-def groups_inside(
+def ranker_training_groups(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> Groups:
     """The groups that a ranker from `past` alone learns from, on a model that knows its `past_before_labels`."""
@@ -192,7 +192,7 @@ def groups_inside(
     return Groups.joined([after, cold_start_label_groups(model, dataset, past, protocol, params)])
 
 
-def validation_inside(
+def ranker_validation_groups(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> Groups:
     """Groups that judge such a ranker: all candidates of some users, as of the start of their labels."""
@@ -205,12 +205,14 @@ def validation_inside(
     )
 
 
-def ranker_inside(
+def fit_inner_ranker(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> FittedRanker:
     """A ranker from `past` alone, on a model that knows its `past_before_labels`; none where it would add nothing."""
-    judged = validation_inside(model, dataset, past, protocol, params)
-    return ranker_of(groups_inside(model, dataset, past, protocol, params), judged, params)
+    judged = ranker_validation_groups(model, dataset, past, protocol, params)
+    return validated_ranker(
+        ranker_training_groups(model, dataset, past, protocol, params), judged, params
+    )
 
 
 def held_out_cohort(events: Events, params: FitParams) -> Int64:
@@ -251,17 +253,17 @@ def fit_two_stage(
     with stage("features before the labels"):
         inner_table = item_table_of(dataset, inner)
     with stage("towers before the labels") as progress:
-        behind = towers_of(dataset, inner, params, progress)
+        behind = train_towers(dataset, inner, params, progress)
     with stage("ranker") as progress:
         model = assemble(behind.towers, inner_table, params)
-        ranker = ranker_inside(model, dataset, past, protocol, params)
+        ranker = fit_inner_ranker(model, dataset, past, protocol, params)
         progress(1.0, ranker.note)
     with stage("features"):
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
-        trained = towers_of(dataset, past, params, progress, behind.epochs)
+        trained = train_towers(dataset, past, params, progress, behind.epochs)
     served = assemble(trained.towers, table, params, Ranker(ranker.text) if ranker.text else None)
-    return TwoStage(served, ranker, behind.rounds, behind.epochs, trained.learnt_from)
+    return TwoStage(served, ranker, behind.rounds, behind.epochs, trained.events_digest)
 
 
 def without_ranker(model: Model) -> Model:

@@ -370,7 +370,7 @@ def ranker_groups(
     return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
 
 
-def fresh_groups(
+def cold_start_groups(
     model: Model,
     events: Events,
     attributes: Int32,

@@ -162,14 +162,14 @@ class Trained(NamedTuple):
 
     towers: the weights kept; rounds: how each round went; epochs: how many passes over the data
     such towers take;
-    learnt_from: the digest of all events that training was given, by which an evaluation knows that
+    events_digest: the digest of all events that training was given, by which an evaluation knows that
     none was of its hold-out.
     """
 
     towers: Towers
     rounds: list[Round]
     epochs: int
-    learnt_from: str
+    events_digest: str
 
 
 class Round(NamedTuple):

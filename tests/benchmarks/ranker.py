@@ -25,12 +25,12 @@ from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
-    groups_inside,
+    ranker_training_groups,
     item_table_of,
     past_before_labels,
-    ranker_of,
-    towers_of,
-    validation_inside,
+    validated_ranker,
+    train_towers,
+    ranker_validation_groups,
 )
 from shortlist.recsys.training.lambdamart import Groups
 from shortlist.recsys.training.split import before, cuts
@@ -74,12 +74,12 @@ def main(protocol: HoldoutProtocol) -> None:
     past = before(dataset.events, cuts(dataset.events, protocol))
     with reporter.stage("towers before the labels") as progress:
         inner = past_before_labels(past, protocol, params)
-        towers = towers_of(dataset, inner, params, progress).towers
+        towers = train_towers(dataset, inner, params, progress).towers
     model = assemble(towers, item_table_of(dataset, inner), params)
-    groups = groups_inside(model, dataset, past, protocol, params)
-    judged = validation_inside(model, dataset, past, protocol, params)
+    groups = ranker_training_groups(model, dataset, past, protocol, params)
+    judged = ranker_validation_groups(model, dataset, past, protocol, params)
     rules = {
-        "cross-validated": lambda seeded: ranker_of(groups, judged, seeded).trees,
+        "cross-validated": lambda seeded: validated_ranker(groups, judged, seeded).trees,
         "one split": lambda seeded: trees_of_one_split(groups, seeded),
     }
     for name, rule in rules.items():

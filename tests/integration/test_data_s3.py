@@ -54,7 +54,11 @@ def test_an_object_that_changed_has_another_mark(
     put("in/a.csv", BODY)
     again = file_versions(source, "interactions")
     put("in/a.csv", BODY.replace(b"3", b"4"))
-    assert (first == again, len(first), first == file_versions(source, "interactions")) == (True, 1, False)
+    assert (first == again, len(first), first == file_versions(source, "interactions")) == (
+        True,
+        1,
+        False,
+    )
 
 
 @pytest.mark.parametrize(

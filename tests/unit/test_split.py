@@ -166,7 +166,7 @@ def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
     windows, events = spied(monkeypatch), dates(3)
     last = cuts(events, "last-10pct")
     known = before(events, last)
-    lambdamart.fresh_groups(
+    lambdamart.cold_start_groups(
         None,
         events,
         None,
