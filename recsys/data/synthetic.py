@@ -24,7 +24,7 @@ _DRAWS_PER_CHUNK = 2_000_000
 _OVERSAMPLING = 3
 # The longest history, in averages: the log-normal's tail would hold users of every item.
 _MAX_FACTOR = 12
-# The last days of 2000, when the events of ml-1m begin.
+# 31 December 2000, 22:00 UTC: far from 0, as real times are.
 _START = 978_300_000
 _HORIZON_S = 3 * 365 * 86_400
 _AGES = (16, 75)

@@ -32,7 +32,7 @@ from shortlist.recsys.training.fit import (
     train_towers,
     ranker_validation_groups,
 )
-from shortlist.recsys.training.lambdamart import Groups
+from shortlist.recsys.training.lambdamart import RankingGroups
 from shortlist.recsys.training.split import before, cuts
 
 MOVIELENS = Path(__file__).parents[2] / ".demo" / "data"
@@ -42,7 +42,7 @@ SPLIT_SHARE = 0.15
 """Share of the users that a single split holds out."""
 
 
-def trees_of_one_split(groups: Groups, params: FitParams) -> int:
+def trees_of_one_split(groups: RankingGroups, params: FitParams) -> int:
     """Where early stopping on some of the users ends, with rows and features drawn for each tree, as it once was."""
     drawn = replace(params.ranker, feature_share=0.6, row_share=0.8)
     rng = np.random.default_rng(params.seed + 1)
