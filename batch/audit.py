@@ -52,9 +52,9 @@ def audit(
     past: Events,
     model: Model,
     truth: Truth,
-    learnt_from: Mapping[str, str] | None = None,
+    events_digest: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """What was checked, and how it came out; `learnt_from` tells by `Events.digest` what each part was trained on.
+    """What was checked, and how it came out; `events_digest` tells by `Events.digest` what each part was trained on.
 
     Raises:
         LeakDetected: the past, a part's training events, the item table or feature rows depend on
@@ -63,7 +63,7 @@ def audit(
     known = before(dataset.events, cut)
     return [
         _past_ends(past, known),
-        *(_same_events(part, told, known) for part, told in (learnt_from or {}).items()),
+        *(_same_events(part, told, known) for part, told in (events_digest or {}).items()),
         _counterfactual_future(dataset, cut, model, truth),
         _tie_order(dataset.events),
         _single_feature_leaks(model, truth),

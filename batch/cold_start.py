@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.evaluation.baselines import fit_popularity
+from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, POPULARITY
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.report import Report, evaluate
 from shortlist.recsys.evaluation.truth import Truth, truth_between
@@ -42,7 +43,7 @@ from shortlist.recsys.training.fit import (
     assemble,
     fit_two_stage,
     item_table_of,
-    towers_of,
+    train_towers,
 )
 from shortlist.recsys.training.item_table import content_matrix
 from shortlist.recsys.training.split import before
@@ -98,15 +99,15 @@ def fresh_users(
         with stage(f"fresh users of {known} events") as progress:
             cut = _cuts_after(events, held, known)
             past = before(events, cut)
-            towers = towers_of(dataset, past, params, progress, fitted.epochs).towers
+            towers = train_towers(dataset, past, params, progress, fitted.epochs).towers
             retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
-                "popularity": fit_popularity(others),
+                POPULARITY: fit_popularity(others),
                 "fresh": recommender(fitted.model),
                 "retrained": recommender(retrained),
             }
             report = _report(dataset, methods, _after_first(dataset, held, cut), others, protocol)
-        figures = {name: row["ndcg@10"] for name, row in report["methods"].items()}
+        figures = {name: row[HEADLINE_METRIC] for name, row in report["methods"].items()}
         n_known = float(np.mean((cut - events.offsets()[:-1])[held]))
         rows.append(
             {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import InvalidSettings
@@ -16,20 +18,6 @@ from shortlist.recsys.training.lambdamart import RankerParams
 from shortlist.recsys.training.two_tower import TowerParams
 
 Params = TypeVar("Params", TowerParams, RankerParams)
-
-SHARES = (
-    "dropout",
-    "history_dropout",
-    "content_only",
-    "attribute_dropout",
-    "feature_share",
-    "row_share",
-    "averaging",
-)
-"""Parameters that lie between 0 and 1."""
-
-MAY_BE_ZERO = (*SHARES, "weight_decay", "l2")
-"""Parameters for which 0 is a value; the others must be greater."""
 
 
 def with_config(params: FitParams, path: Path) -> FitParams:
@@ -80,41 +68,35 @@ def write(path: Path, towers: Mapping[str, Any], ranker: Mapping[str, Any], comm
     write_atomically(path, "\n".join(lines) + "\n")
 
 
-def _changed(params: Params, told: object, where: str) -> Params:
-    if not isinstance(told, dict):
-        raise InvalidSettings(f"config {where} is {told!r}: must be a section of names and values")
-    known = asdict(params)
-    for name, value in told.items():
-        if name not in known:
-            raise InvalidSettings(
-                f"config {where} has {name!r}: must be one of {', '.join(f.name for f in fields(params))}"
-            )
-        _check(name, value, known[name], where)
-    return replace(params, **{name: type(known[name])(value) for name, value in told.items()})
-
-
-def _check(name: str, value: object, default: object, where: str) -> None:
-    rule = _rule(name, default)
-    if isinstance(default, str):
-        broken = value not in ("sampled_softmax", "bpr")
-    elif isinstance(value, bool) or not isinstance(
-        value, int if isinstance(default, int) else (int, float)
-    ):
-        broken = True
-    else:
-        broken = (
-            not value >= 0
-            or (value == 0 and name not in MAY_BE_ZERO)
-            or (value > 1 and name in SHARES)
+def _changed(params: Params, section: object, where: str) -> Params:
+    if not isinstance(section, dict):
+        raise InvalidSettings(
+            f"config {where} is {section!r}: must be a section of names and values"
         )
-    if broken:
-        raise InvalidSettings(f"config {where} has {name} = {value!r}: must be {rule}; correct it")
+    schemas = TypeAdapter(type(params)).json_schema()["properties"]
+    unknown = next((name for name in section if name not in schemas), None)
+    if unknown is not None:
+        raise InvalidSettings(
+            f"config {where} has {unknown!r}: must be one of {', '.join(schemas)}"
+        )
+    try:
+        return replace(params, **section)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise InvalidSettings(
+            f"config {where} has {name} = {first['input']!r}: must be {_rule(schemas[name])}; "
+            "correct it"
+        ) from error
 
 
-def _rule(name: str, default: object) -> str:
-    if isinstance(default, str):
-        return "sampled_softmax or bpr"
-    kind = "a whole number" if isinstance(default, int) else "a number"
-    if name in SHARES:
-        return f"{kind} from 0 to 1"
-    return f"{kind} of at least 0" if name in MAY_BE_ZERO else f"{kind} greater than 0"
+def _rule(schema: Mapping[str, Any]) -> str:
+    """The bounds of a parameter in words, from its JSON schema."""
+    if "enum" in schema:
+        return " or ".join(schema["enum"])
+    kind = "a whole number" if schema["type"] == "integer" else "a number"
+    if "maximum" in schema:
+        return f"{kind} from {schema['minimum']} to {schema['maximum']}"
+    if "exclusiveMinimum" in schema:
+        return f"{kind} greater than {schema['exclusiveMinimum']}"
+    return f"{kind} of at least {schema['minimum']}"

@@ -9,6 +9,7 @@ its own report is about the same hold-out, and the figures are compared as they 
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,14 @@ from shortlist.batch.audit import HELD
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData
 from shortlist.recsys.evaluation.bootstrap import interval, means, resampled
-from shortlist.recsys.evaluation.page import OURS, strongest_baseline
+from shortlist.recsys.evaluation.headline import (
+    HEADLINE_PATH,
+    POPULARITY,
+    RETRIEVER,
+    TWO_STAGE,
+    headline_value,
+)
+from shortlist.recsys.evaluation.page import strongest_baseline
 from shortlist.recsys.evaluation.ranking_metrics import Float64, hit_matrix, ndcg
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models import bundle
@@ -68,14 +76,20 @@ def off(report: Mapping[str, Any]) -> Verdict:
 def standing(report: Mapping[str, Any]) -> str:
     """How the two stages stand against the retriever alone and the strongest baseline: for the record, not for the verdict."""
     rival = strongest_baseline(report["methods"])
-    others = {"retriever": "the retriever's order", rival: f"{rival}, the strongest baseline"}
-    pairs = report["paired"][OURS]
+    others = {RETRIEVER: "the retriever's order", rival: f"{rival}, the strongest baseline"}
+    pairs = report["paired"][TWO_STAGE]
     said = [
         f"{_difference(pairs[name])} against {words}"
         for name, words in others.items()
         if name in pairs
     ]
     return f"NDCG@10 {', '.join(said)}"
+
+
+def _ndcg_of(report: Mapping[str, Any], method: str) -> float:
+    """NDCG@10 of a method, NaN where it is not known."""
+    value = headline_value(report["methods"], method)
+    return math.nan if value is None else value
 
 
 def _difference(pair: Mapping[str, float]) -> str:
@@ -85,8 +99,8 @@ def _difference(pair: Mapping[str, float]) -> str:
 def _judged(
     report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings
 ) -> Verdict:
-    ours = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
-    floor = float(report["methods"]["popularity"]["ndcg@10"]["value"])
+    ours = _ndcg_of(report, TWO_STAGE)
+    floor = _ndcg_of(report, POPULARITY)
     if not ours > floor:  # NaN is no better either
         refusal = f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data"
         return Verdict(refusal, "does not beat popularity")
@@ -125,8 +139,8 @@ def _against(
     try:
         manifest = artefacts.manifest(serving)
         if same_window(manifest, dataset, report["protocol"]):
-            old = _number(manifest, 0, 1, "metrics", "two_stage", "ndcg@10", "value")
-            new = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
+            old = _number(manifest, 0, 1, "metrics", *HEADLINE_PATH)
+            new = _ndcg_of(report, TWO_STAGE)
             return _verdict(
                 serving, new, old, margin, "on the same hold-out of the same data", certain=True
             )

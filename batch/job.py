@@ -37,7 +37,7 @@ from shortlist.batch.audit import audit
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
-from shortlist.recsys.data.staging import marks
+from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import table as report_table
@@ -58,16 +58,17 @@ from shortlist.recsys.store.redis import open_store
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
+    Fold,
     assemble,
     groups_after,
-    groups_inside,
     horizon_of,
     item_table_of,
     past_before_labels,
-    ranker_of,
+    ranker_training_groups,
+    ranker_validation_groups,
     refit_ranker,
-    towers_of,
-    validation_inside,
+    train_towers,
+    validated_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
 from shortlist.recsys.training.split import before, cuts
@@ -77,7 +78,6 @@ CODE_VERSION = "0.1.0"
 RECIPE = 2
 """Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
 
-FOLDS = (0, 1, 2)
 ASSEMBLED = "assemble"
 """Marks a bundle that was assembled, within the stage precompute."""
 
@@ -129,9 +129,9 @@ class Job:
         """The models' parameters."""
         return fit_params(self.settings) if self.config is None else self.config
 
-    def fold(self, number: int) -> Path:
+    def fold(self, fold: Fold) -> Path:
         """The directory of a fold."""
-        return self.work / f"fold-{number}"
+        return self.work / f"fold-{fold}"
 
 
 def fit_params(settings: Settings) -> FitParams:
@@ -147,12 +147,14 @@ def fit_params(settings: Settings) -> FitParams:
     )
 
 
-def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold: int) -> Events:
+def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold: Fold) -> Events:
     """The events that a fold may know."""
-    if fold == 2:  # noqa: PLR2004 - the last of FOLDS
+    if fold == Fold.EVERYTHING:
         return dataset.events
     reported = before(dataset.events, cuts(dataset.events, protocol))
-    return reported if fold == 1 else past_before_labels(reported, protocol, params)
+    return (
+        reported if fold == Fold.BEFORE_HOLDOUT else past_before_labels(reported, protocol, params)
+    )
 
 
 def latest_known(times: Int64, started: float) -> float:
@@ -196,7 +198,7 @@ def features(job: Job) -> None:
         (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
     for note in loaded.notes:
         job.reporter.say(f"  {note}")
-    for fold in FOLDS:
+    for fold in Fold:
         with job.reporter.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
             bundle.save_table(
@@ -222,14 +224,14 @@ def train_embeddings(job: Job) -> None:
     """Trains the towers of each fold; the first tells for how long, and the others learn from all that they may know."""
     dataset = dataset_file.load(job.work)
     epochs = None
-    for fold in FOLDS:
+    for fold in Fold:
         with job.reporter.stage(f"train towers, fold {fold}") as progress:
             past = past_of(dataset, job.protocol, job.params, fold)
-            trained = towers_of(dataset, past, job.params, progress, epochs)
+            trained = train_towers(dataset, past, job.params, progress, epochs)
             epochs = trained.epochs
             bundle.save_towers(job.fold(fold), trained.towers)
             (job.fold(fold) / "towers.json").write_text(
-                json.dumps({"events": trained.learnt_from, "rounds": trained.rounds})
+                json.dumps({"events": trained.events_digest, "rounds": trained.rounds})
             )
 
 
@@ -237,7 +239,7 @@ def build_index(job: Job) -> None:
     """Builds the index that will serve, and measures its recall."""
     dataset = dataset_file.load(job.work)
     with job.reporter.stage("build the index") as progress:
-        model = load_fold(job, 2)
+        model = load_fold(job, Fold.EVERYTHING)
         offsets = dataset.events.offsets()
         chosen = np.random.default_rng(0).permutation(dataset.events.n_users)[:INDEX_QUERIES]
         states = states_at(
@@ -259,18 +261,20 @@ def train_ranker(job: Job) -> None:
     """Trains the ranker to report on, and again for the release: as many trees, from the reported hold-out's labels too."""
     dataset = dataset_file.load(job.work)
     with job.reporter.stage("train the ranker to report on") as progress:
-        past = past_of(dataset, job.protocol, job.params, 1)
-        behind = load_fold(job, 0)
-        groups = groups_inside(behind, dataset, past, job.protocol, job.params)
-        judged = validation_inside(behind, dataset, past, job.protocol, job.params)
-        reported = ranker_of(groups, judged, job.params)
-        _save_ranker(job.fold(1), reported)
+        past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
+        behind = load_fold(job, Fold.BEFORE_LABELS)
+        groups = ranker_training_groups(behind, dataset, past, job.protocol, job.params)
+        judged = ranker_validation_groups(behind, dataset, past, job.protocol, job.params)
+        reported = validated_ranker(groups, judged, job.params)
+        _save_ranker(job.fold(Fold.BEFORE_HOLDOUT), reported)
         progress(1.0, reported.note)
     with job.reporter.stage("train the ranker to release") as progress:
         first, horizon = cuts(dataset.events, job.protocol), horizon_of(job.protocol)
-        later = groups_after(load_fold(job, 1), dataset, dataset.events, first, horizon, job.params)
+        later = groups_after(
+            load_fold(job, Fold.BEFORE_HOLDOUT), dataset, dataset.events, first, horizon, job.params
+        )
         released = refit_ranker(reported, [groups, later], job.params)
-        _save_ranker(job.fold(2), released)
+        _save_ranker(job.fold(Fold.EVERYTHING), released)
         progress(1.0, released.note)
 
 
@@ -282,15 +286,18 @@ def evaluate(job: Job) -> None:
             release.
     """
     dataset = dataset_file.load(job.work)
-    model = load_fold(job, 1, ranked=True)
+    model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
     cut = cuts(dataset.events, job.protocol)
     truth = offline_evaluation.truth_after(dataset, cut)
-    past = past_of(dataset, job.protocol, job.params, 1)
+    past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
     trained, rounds = (
         json.loads((job.fold(fold) / "towers.json").read_text())[told]
-        for fold, told in ((1, "events"), (0, "rounds"))
+        for fold, told in ((Fold.BEFORE_HOLDOUT, "events"), (Fold.BEFORE_LABELS, "rounds"))
     )
-    ranker, released = (json.loads((job.fold(fold) / "ranker.json").read_text()) for fold in (1, 2))
+    ranker, released = (
+        json.loads((job.fold(fold) / "ranker.json").read_text())
+        for fold in (Fold.BEFORE_HOLDOUT, Fold.EVERYTHING)
+    )
     with job.reporter.stage("leak audit"):
         checks = audit(dataset, cut, past, model, truth, {"towers": trained})
     report = offline_evaluation.compare(
@@ -330,7 +337,7 @@ def evaluate(job: Job) -> None:
 
 def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
     """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
-    tables = release_drift.tables_of(dataset, load_fold(job, 2))
+    tables = release_drift.tables_of(dataset, load_fold(job, Fold.EVERYTHING))
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
     with contextlib.closing(
@@ -482,13 +489,13 @@ def _key(job: Job, name: str) -> str:
     }
     for table, source in sources.items():
         told.append(str(source))
-        told += [] if source is None else marks(source, table)
+        told += [] if source is None else file_versions(source, table)
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
+def load_fold(job: Job, fold: Fold, *, ranked: bool = False) -> Model:
     """A fold's model; with its ranker where `ranked`."""
-    directory = job.fold(number)
+    directory = job.fold(fold)
     ranker = None
     if ranked:
         ranker = offline_evaluation.loaded_ranker((directory / "ranker.txt").read_text())
@@ -508,7 +515,7 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     events = dataset.events
-    text = (job.fold(2) / "ranker.txt").read_text()
+    text = (job.fold(Fold.EVERYTHING) / "ranker.txt").read_text()
     report = json.loads((job.work / "metrics.json").read_text())
     fields = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
@@ -518,14 +525,16 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "code_version": CODE_VERSION,
         "data": offline_evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),
-        "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],
+        "importances": json.loads((job.fold(Fold.EVERYTHING) / "ranker.json").read_text())[
+            "importances"
+        ],
         "metrics": report["methods"],
         "gate": report["gate"],
         "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
     }
-    model = load_fold(job, 2)
+    model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)
     for kept in (skew.FILE, strata.FILE, publish.PAGE):
         shutil.copyfile(job.work / kept, directory / kept)

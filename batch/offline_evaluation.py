@@ -19,6 +19,7 @@ from shortlist.recsys.evaluation.baselines import (
     item_knn_weights,
     plain,
 )
+from shortlist.recsys.evaluation.headline import POPULARITY, RETRIEVER, TWO_STAGE
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
@@ -36,7 +37,7 @@ from shortlist.recsys.training.fit import (
     assemble,
     fit_two_stage,
     item_table_of,
-    towers_of,
+    train_towers,
     without_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker
@@ -84,7 +85,7 @@ def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
         fitted: dict[str, Recommend | None] = {
-            "popularity": fit_popularity(past),
+            POPULARITY: fit_popularity(past),
             "recent_popularity": fit_recent_popularity(past),
             "item_knn": plain(neighbours),
             "recent_item_knn": fit_recent_item_knn(past, rng, weights=neighbours),
@@ -103,8 +104,8 @@ def learnt_baselines(
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
     with reporter.stage("baseline: towers by BPR") as progress:
-        epochs = towers_of(dataset, past, bpr, progress).epochs
-        towers = towers_of(dataset, past, bpr, progress, epochs).towers
+        epochs = train_towers(dataset, past, bpr, progress).epochs
+        towers = train_towers(dataset, past, bpr, progress, epochs).towers
         return {
             "als": als,
             "bpr_towers": recommender(assemble(towers, item_table_of(dataset, past), bpr)),
@@ -122,7 +123,7 @@ def compare(
 ) -> Report:
     """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
     methods = {**baselines(past, reporter), **(others or {})}
-    methods |= {"retriever": recommender(without_ranker(model)), "two_stage": recommender(model)}
+    methods |= {RETRIEVER: recommender(without_ranker(model)), TWO_STAGE: recommender(model)}
     with reporter.stage("evaluation") as progress:
 
         def advance(name: str, done: int, total: int) -> None:
@@ -166,7 +167,7 @@ def run(
     past = before(dataset.events, cut)
     fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
     with reporter.stage("leak audit"):
-        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.learnt_from})
+        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.events_digest})
     others = learnt_baselines(dataset, past, params, reporter)
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, reporter, others)
     report["audit"] = checks

@@ -22,6 +22,7 @@ from shortlist.batch.precompute import Precomputed, read_shards
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import leased, local_run
 from shortlist.recsys.errors import CorruptArtefact, LeaseHeld, ReleaseRefused
+from shortlist.recsys.evaluation.headline import headline_value
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
@@ -266,7 +267,7 @@ def _store(settings: Settings) -> RedisStore:
 
 
 def _note(store: RedisStore, manifest: dict[str, Any]) -> None:
-    ndcg = manifest.get("metrics", {}).get("two_stage", {}).get("ndcg@10", {}).get("value")
+    ndcg = headline_value(manifest.get("metrics", {}))
     AdminStore(store).note_release(
         ReleaseNote(str(manifest["version"]), int(manifest["created_at"]), ndcg)
     )

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from shortlist.batch.publish import BATCH_TIMEOUT_MS, PAGE
 from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.interactions import MISSING
@@ -54,12 +55,10 @@ def listing(settings: Settings) -> Iterator[str]:
         pointer = store.release()
     artefacts = open_artefacts(settings.artefacts)
     for version in artefacts.versions():
-        figures = (
-            artefacts.manifest(version).get("metrics", {}).get("two_stage", {}).get("ndcg@10", {})
-        )
+        ndcg = headline_value(artefacts.manifest(version).get("metrics", {}))
         role = role_of(version, pointer)
         star = "*" if role == "serving" else " "
-        yield f"{star} {version}  ndcg@10 {figures.get('value')}  {role}".rstrip()
+        yield f"{star} {version}  {HEADLINE_METRIC} {ndcg}  {role}".rstrip()
 
 
 def role_of(version: str, pointer: ReleasePointer | None) -> str:
@@ -94,7 +93,7 @@ def _told(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tupl
         yield name, datetime.fromtimestamp(manifest[name], UTC).isoformat()
     for name in ("code_version", "protocol", "gate", "list_length", "feature_hash"):
         yield name, str(manifest.get(name))
-    for name, figure in manifest.get("metrics", {}).get("two_stage", {}).items():
+    for name, figure in manifest.get("metrics", {}).get(TWO_STAGE, {}).items():
         if isinstance(figure, dict) and "value" in figure:
             yield name, f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
     size = sum(told["size"] for told in manifest["files"].values())

@@ -27,13 +27,13 @@ from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
-    groups_inside,
     item_table_of,
     label_cuts,
     past_before_labels,
-    ranker_of,
-    towers_of,
-    validation_inside,
+    ranker_training_groups,
+    ranker_validation_groups,
+    train_towers,
+    validated_ranker,
 )
 from shortlist.recsys.training.split import before, cuts
 
@@ -79,7 +79,7 @@ def tune(
     def towers(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
         chosen = replace(params, towers=replace(params.towers, **_space(trial, _TOWERS)))
         return _score(
-            recommender(assemble(towers_of(known, inner, chosen, _quiet).towers, table, chosen)),
+            recommender(assemble(train_towers(known, inner, chosen, _quiet).towers, table, chosen)),
             truth,
             past.n_items,
         )
@@ -89,17 +89,17 @@ def tune(
     best = replace(params, towers=replace(params.towers, **found))
     with reporter.stage("the best towers"):
         earlier = past_before_labels(inner, protocol, best)
-        before_labels = towers_of(known, earlier, best, _quiet)
+        before_labels = train_towers(known, earlier, best, _quiet)
         behind = assemble(before_labels.towers, item_table_of(known, earlier), best)
         model = assemble(
-            towers_of(known, inner, best, _quiet, before_labels.epochs).towers, table, best
+            train_towers(known, inner, best, _quiet, before_labels.epochs).towers, table, best
         )
-        groups = groups_inside(behind, known, inner, protocol, best)
-        judged = validation_inside(behind, known, inner, protocol, best)
+        groups = ranker_training_groups(behind, known, inner, protocol, best)
+        judged = ranker_validation_groups(behind, known, inner, protocol, best)
 
     def ranker(trial: Any) -> float:  # noqa: ANN401 - likewise
         chosen = replace(best.ranker, **_space(trial, _RANKER))
-        text = ranker_of(groups, judged, replace(best, ranker=chosen)).text
+        text = validated_ranker(groups, judged, replace(best, ranker=chosen)).text
         return _score(recommender(_with(model, text)), truth, past.n_items)
 
     changes, ranked, n_ranker = study.search(

@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from shortlist.recsys.evaluation.headline import (
+    HEADLINE_METRIC,
+    POPULARITY,
+    RETRIEVER,
+    TWO_STAGE,
+)
 from shortlist.recsys.evaluation.page import strongest_baseline
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ("ml-100k-leave-one-out", "ml-100k-last-10pct")
-METRICS = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage")
+TABLE_METRICS = (HEADLINE_METRIC, "recall@10", "recall@20", "mrr", "coverage")
 START, END = "<!-- generated: quality -->", "<!-- end of generated -->"
 
 
@@ -43,9 +49,12 @@ def _table(report: dict[str, Any]) -> str:
     lines = [
         f"**`{report['protocol']}`**, {users} users, all {report['n_items']} items ranked, seen items removed:",
         "",
-        f"| method | {' | '.join(METRICS)} |",
-        f"|---|{'---|' * len(METRICS)}",
-        *(f"| {name} | {_cell(row[METRICS[0]])} | {_values(row)} |" for name, row in rows.items()),
+        f"| method | {' | '.join(TABLE_METRICS)} |",
+        f"|---|{'---|' * len(TABLE_METRICS)}",
+        *(
+            f"| {name} | {_cell(row[TABLE_METRICS[0]])} | {_values(row)} |"
+            for name, row in rows.items()
+        ),
         "",
         f"{_finding(report)} Candidate recall: {recall}. {cost}",
     ]
@@ -57,14 +66,14 @@ def _finding(report: dict[str, Any]) -> str:
     rival = strongest_baseline(rows)
     assert rival is not None
     told = [
-        f"{_more(rows, other)} {_ends(report['paired']['two_stage'][other])}"
-        for other in (rival, "retriever")
+        f"{_more(rows, other)} {_ends(report['paired'][TWO_STAGE][other])}"
+        for other in (rival, RETRIEVER)
     ]
-    return f"NDCG@10 of `two_stage` against `{rival}`, the strongest baseline: {told[0]}; against the retriever: {told[1]}."
+    return f"NDCG@10 of `{TWO_STAGE}` against `{rival}`, the strongest baseline: {told[0]}; against the retriever: {told[1]}."
 
 
 def _more(rows: dict[str, Any], other: str) -> str:
-    return f"{rows['two_stage']['ndcg@10']['value'] / rows[other]['ndcg@10']['value'] - 1:+.1%}"
+    return f"{rows[TWO_STAGE][HEADLINE_METRIC]['value'] / rows[other][HEADLINE_METRIC]['value'] - 1:+.1%}"
 
 
 def _ends(pair: dict[str, float]) -> str:
@@ -102,18 +111,18 @@ def _worlds(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        value = {name: figure["value"] for name, figure in row["ndcg@10"].items()}
+        value = {name: figure["value"] for name, figure in row[HEADLINE_METRIC].items()}
         pair = row["difference"]
         lines.append(
-            f"| {row['world']} | {row['n_events']} | {value['popularity']:.4f} | {row['rival']} {value[row['rival']]:.4f}"
-            f" | {value['retriever']:.4f} | {value['two_stage']:.4f} | {value['two_stage'] / value[row['rival']] - 1:+.1%}"
+            f"| {row['world']} | {row['n_events']} | {value[POPULARITY]:.4f} | {row['rival']} {value[row['rival']]:.4f}"
+            f" | {value[RETRIEVER]:.4f} | {value[TWO_STAGE]:.4f} | {value[TWO_STAGE] / value[row['rival']] - 1:+.1%}"
             f" <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub> |"
         )
     return "\n".join(lines)
 
 
 def _values(row: dict[str, Any]) -> str:
-    return " | ".join(f"{row[metric]['value']:.4f}" for metric in METRICS[1:])
+    return " | ".join(f"{row[metric]['value']:.4f}" for metric in TABLE_METRICS[1:])
 
 
 def _cell(figure: dict[str, float]) -> str:

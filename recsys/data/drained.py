@@ -1,7 +1,8 @@
-"""Events that came over HTTP beside the interactions of a table: of each (user, event id) one, and nobody who was deleted.
+"""Merges drained events with the interactions table.
 
-An event that the table has as well (the same user, item and second) counts once: many who send
-events keep them, too. A file that cannot be read costs itself, and a note names it.
+A drained event came over HTTP. Of each (user, event id) one counts, and none of a deleted user. An
+event that the table has as well (the same user, item and second) counts once, because many who send
+events keep them in their table, too. A file that cannot be read is left out, and a note names it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from dataclasses import replace
 import polars as pl
 
 from shortlist.recsys.data import fields
-from shortlist.recsys.data.input_schema import EVENTS, FILE, INTERACTIONS, TableSchema
-from shortlist.recsys.data.readers import Raw, alike, read_file
-from shortlist.recsys.data.staging import Staged, staged
+from shortlist.recsys.data.input_schema import (
+    DRAINED_EVENTS,
+    FILE_COLUMN,
+    INTERACTIONS,
+    TableSchema,
+)
+from shortlist.recsys.data.readers import RawTable, read_file, with_equal_types
+from shortlist.recsys.data.staging import StagedFile, staged
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.store.event_files import open_event_files, pattern_of
 
@@ -27,12 +33,12 @@ _TYPES: dict[str, pl.DataType] = {
     "weight": pl.Float64(),
 }
 
-Forgotten = Callable[[str], bool]
+IsForgotten = Callable[[str], bool]
 """Whether a user was deleted."""
 
 
-def joined(interactions: Raw, address: str) -> Raw:
-    """The interactions, and after them the events that were drained to `address`; a place without files adds nothing.
+def with_drained(interactions: RawTable, address: str) -> RawTable:
+    """The interactions, followed by the events that were drained to `address`, if any.
 
     Raises:
         ArtefactsUnavailable: S3 did not answer.
@@ -40,31 +46,29 @@ def joined(interactions: Raw, address: str) -> Raw:
     events = _read(address)
     if events.frame.is_empty():
         return replace(interactions, notes=(*interactions.notes, *events.notes))
-    frame = _new_ones(events.frame, interactions.frame)
-    frame = frame.rename(
-        {"event_id": "event_type"}
-    )  # what tells apart events that are otherwise alike
+    frame = _unknown_events(events.frame, interactions.frame)
+    # The event id tells apart what is otherwise alike, as an event type does in a table.
+    frame = frame.rename({"event_id": "event_type"})
     columns = interactions.frame.columns
     if "rating" in columns and "weight" not in columns:
         frame = frame.rename({"weight": "rating"})
     elif "weight" not in columns and frame["weight"].null_count() == frame.height:
         frame = frame.drop("weight")
     first = len(interactions.files)
-    frame = frame.with_columns(pl.col(FILE) + first)
-    both = pl.concat(alike([interactions.frame, frame]), how="diagonal", rechunk=False)
-    return Raw(
-        both, (*interactions.files, *events.files), first, (*interactions.notes, *events.notes)
-    )
+    frame = frame.with_columns(pl.col(FILE_COLUMN) + first)
+    both = pl.concat(with_equal_types([interactions.frame, frame]), how="diagonal", rechunk=False)
+    files = (*interactions.files, *events.files)
+    return RawTable(both, files, first, (*interactions.notes, *events.notes))
 
 
-def _read(address: str) -> Raw:
+def _read(address: str) -> RawTable:
     """All files of events that can be read, and a note on each of the others."""
     empty = pl.DataFrame(schema=_TYPES)
     if not open_event_files(address).names():
-        return Raw(empty, ())
-    parts: list[Raw] = []
+        return RawTable(empty, ())
+    parts: list[RawTable] = []
     notes: list[str] = []
-    with staged(pattern_of(address), EVENTS.name) as files:
+    with staged(pattern_of(address), DRAINED_EVENTS.name) as files:
         for file in files:
             try:
                 parts.append(_read_one(file, len(parts)))
@@ -73,49 +77,55 @@ def _read(address: str) -> Raw:
                     f"{error}; the events of this file are left out, the others are learnt from"
                 )
     frame = pl.concat([part.frame for part in parts]) if parts else empty
-    return Raw(frame, tuple(name for part in parts for name in part.files), notes=tuple(notes))
+    names = tuple(name for part in parts for name in part.files)
+    return RawTable(frame, names, notes=tuple(notes))
 
 
-def _read_one(file: Staged, position: int) -> Raw:
-    raw = read_file(file, position, EVENTS)
+def _read_one(file: StagedFile, position: int) -> RawTable:
+    raw = read_file(file, position, DRAINED_EVENTS)
     for column, wanted in _TYPES.items():
         dtype = raw.frame.schema[column]
         same_kind = dtype in (wanted, pl.Null) or dtype.is_integer()
         if not same_kind and not (wanted.is_float() and dtype.is_float()):
             raise InvalidData(
-                f"{EVENTS.name}: column {column} of {file.name!r} has type {dtype}, it must be {wanted}"
+                f"{DRAINED_EVENTS.name}: column {column} of {file.name!r} has type {dtype}, "
+                f"it must be {wanted}"
             )
     casts = (pl.col(column).cast(wanted, strict=False) for column, wanted in _TYPES.items())
     return replace(raw, frame=raw.frame.with_columns(casts))
 
 
-def _new_ones(events: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
+def _unknown_events(events: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
     """The events without repeats, and without those that the interactions have as well."""
-    types = events.schema
-    canonical = [fields.text_ids(c, types[c], EVENTS.name).alias(f"_{c}") for c in _KEYS[:2]]
-    frame = events.with_columns(*canonical, pl.col("timestamp").alias("_timestamp"))
-    one = pl.struct(pl.coalesce("_user_id", "user_id"), "event_id").is_first_distinct()
-    frame = frame.filter(one | pl.col("event_id").is_null())
-    keys = [f"_{c}" for c in _KEYS]
-    frame = frame.join(
-        _keys(interactions, frame["timestamp"]), on=keys, how="anti", maintain_order="left"
-    )
-    return frame.drop(keys)
+    ids = _canonical_ids(events, DRAINED_EVENTS)
+    frame = events.with_columns(*ids, pl.col("timestamp").alias("_timestamp"))
+    identity = pl.struct(pl.coalesce("_user_id", "user_id"), "event_id")
+    # Without an event id nothing tells a repeat from a second event.
+    frame = frame.filter(identity.is_first_distinct() | pl.col("event_id").is_null())
+    keys = [f"_{column}" for column in _KEYS]
+    known = _interaction_keys(interactions, frame["timestamp"])
+    return frame.join(known, on=keys, how="anti", maintain_order="left").drop(keys)
 
 
-def _keys(frame: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
-    """_user_id, _item_id and _timestamp of the interactions at one of `times`, as events write them."""
-    types, name = frame.schema, INTERACTIONS.name
-    told = frame.select(
-        *_KEYS[:2], fields.seconds("timestamp", types["timestamp"], name).alias("_timestamp")
-    )
-    at_those = told.filter(pl.col("_timestamp").is_in(times.unique().implode()))
-    ids = [fields.text_ids(c, types[c], name).alias(f"_{c}") for c in _KEYS[:2]]
-    return at_those.select(*ids, "_timestamp")
+def _interaction_keys(frame: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
+    """_user_id, _item_id and _timestamp of the interactions at one of `times`."""
+    time = fields.seconds("timestamp", frame.schema["timestamp"], INTERACTIONS.name)
+    timed = frame.select(*_KEYS[:2], time.alias("_timestamp"))
+    # First the times, which are cheap: only few rows then have to be rendered as text.
+    at_those_times = timed.filter(pl.col("_timestamp").is_in(times.unique().implode()))
+    return at_those_times.select(*_canonical_ids(frame, INTERACTIONS), "_timestamp")
 
 
-def without(raw: Raw, schema: TableSchema, is_forgotten: Forgotten) -> Raw:
-    """The table without the rows of deleted users; nothing of them is counted, kept or set aside."""
+def _canonical_ids(frame: pl.DataFrame, schema: TableSchema) -> list[pl.Expr]:
+    """_user_id and _item_id, the ids as text."""
+    return [
+        fields.text_ids(column, frame.schema[column], schema.name).alias(f"_{column}")
+        for column in _KEYS[:2]
+    ]
+
+
+def without_users(raw: RawTable, schema: TableSchema, is_forgotten: IsForgotten) -> RawTable:
+    """The table without the rows of deleted users, which are not even counted."""
     users = raw.frame.select(pl.col("user_id").unique())
     texts = users.with_columns(
         fields.text_ids("user_id", users.schema["user_id"], schema.name).alias("_text")

@@ -1,6 +1,7 @@
-"""How a column of any type becomes ids, seconds, numbers or categories; what cannot become one is null.
+"""Polars expressions that read ids, times, numbers and categories.
 
-Ids, times and weights follow the rules of `recsys.values`.
+A column may be of any type; a value that cannot be read is null. Ids, times and weights follow the
+rules of `recsys.values`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from shortlist.recsys import values
 from shortlist.recsys.errors import InvalidData
 
 IMPOSSIBLE = -1
-"""Stands for a time or weight that can be read but cannot be."""
+"""Stands for a time that can be read, but lies outside the allowed range."""
 
 _EXACT: dict[type[pl.DataType], float] = {pl.Float16: 2.0**11, pl.Float32: 2.0**24}
-"""From where on floats of fewer than 64 bits do not tell neighbouring integers apart."""
+"""The first integer that a float of so few bits does not tell from its neighbour."""
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
 _NO_TEXT = (pl.Binary, pl.Object, pl.Unknown, pl.Duration)
@@ -38,7 +39,7 @@ def text_ids(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
 
 
 def id_faults(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
-    """UInt8: the position in `values.ID_FAULTS` of what is wrong with a given id, else null.
+    """UInt8: the position in `values.ID_FAULTS` of the rule that a given id breaks, else null.
 
     Raises:
         InvalidData: the column holds neither text nor numbers.
@@ -126,7 +127,8 @@ def _floored(number: pl.Expr) -> pl.Expr:
 
 
 def _iso(text: pl.Expr) -> pl.Expr:
-    """ISO 8601 text as seconds: a date, or a date and time with or without seconds, fraction and zone (else UTC)."""
+    """ISO 8601 text as seconds; seconds, fraction and zone (else UTC) may be missing."""
+    # Brought to one full form, because Polars parses a column by one format.
     full = (
         text.str.replace(r"^([0-9]{4}-[0-9]{2}-[0-9]{2})$", "${1}T00:00:00")
         .str.replace(r"^([0-9]{4}-[0-9]{2}-[0-9]{2}) +", "${1}T")
@@ -135,9 +137,8 @@ def _iso(text: pl.Expr) -> pl.Expr:
         .str.replace(r"(T[0-9]{2}:[0-9]{2})((?:[+-][0-9]{2}:[0-9]{2})?)$", "${1}:00${2}")
         .str.replace(r"(T[0-9:.]+)$", "${1}+00:00")
     )
-    return full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us").dt.epoch(
-        "s"
-    )
+    times = full.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", strict=False, time_unit="us")
+    return times.dt.epoch("s")
 
 
 def numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
@@ -199,7 +200,9 @@ def is_plain_list(dtype: pl.DataType) -> bool:
 
 
 def names(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
-    """Lists of distinct category names in their order, from lists or from text joined by "|"; never null.
+    """Lists of distinct category names in their order, never null.
+
+    From lists of text, or from text joined by "|".
 
     Raises:
         InvalidData: the column holds neither lists of text nor text.

@@ -1,28 +1,22 @@
-"""The schema of the three input tables: which columns they have, and what may stand in them.
+"""Defines the columns of the three input tables.
 
-=============  =============
-===================================================================================== table
-column         content =============  =============
-===================================================================================== interactions
-user_id        text of 1 to 256 characters or a whole number; 42, " 42 ", "42.0" and 42.0 are the
-same id
-               item_id        likewise
-               timestamp      unix seconds or a sequence number, a date-time, a date, or ISO 8601
-               text (UTC unless it
-                              says otherwise); fractions of a second are cut off
-               rating         optional, from 0 to the largest 32-bit float; null or NaN where there
-               is none weight         optional, another name for rating; where a table has both,
-               weight counts event_type     optional text; only tells apart events that are
-               otherwise alike
-items          item_id        as above, once per item; the order of this table is the order of the
-catalogue
-               title          optional text; the id stands in where there is none
-               categories     optional, a list of names, or names joined by "|"
-               year           optional whole number
-users          user_id        as above, once per user
-               any other      optional attributes: text of at most 100 values, numbers, booleans
-=============  =============
-=====================================================================================
+interactions
+    user_id     text of 1 to 256 characters or a whole number;
+                42, " 42 ", "42.0" and 42.0 are the same id
+    item_id     likewise
+    timestamp   unix seconds or a sequence number, a date-time, a date, or ISO 8601 text
+                (UTC unless it says otherwise); fractions of a second are cut off
+    rating      optional, from 0 to the largest 32-bit float; null or NaN where there is none
+    weight      optional, another name for rating; where a table has both, weight counts
+    event_type  optional text; only tells apart events that are otherwise alike
+items
+    item_id     as above, once per item; this table's order is the order of the catalogue
+    title       optional text; the id stands in where there is none
+    categories  optional, a list of names, or names joined by "|"
+    year        optional whole number
+users
+    user_id     as above, once per user
+    any other   optional attributes: text of at most 100 values, numbers, booleans
 
 Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored.
 The fields of MovieLens `.dat` files are named by position.
@@ -35,7 +29,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """A table's columns; `dat` names the fields of its MovieLens `.dat` form; an `is_open` table keeps all columns."""
+    """The columns of a table.
+
+    dat: the fields of its MovieLens `.dat` form; is_open: whether other columns are kept, too.
+    """
 
     name: str
     required: tuple[str, ...]
@@ -61,7 +58,7 @@ ITEMS = TableSchema(
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
 )
-EVENTS = TableSchema(
+DRAINED_EVENTS = TableSchema(
     "events",
     required=("event_id", "user_id", "item_id", "timestamp", "weight"),
     optional=(),
@@ -77,16 +74,16 @@ USERS = TableSchema(
     is_open=True,
 )
 
-FILE = "_file"
-"""Column of a table as read: the position of the file that the row came from."""
+FILE_COLUMN = "_file"
+"""Added in reading: the position of the row's file among the files."""
 
-ROW = "_row"
-"""Column of a table as read: the row's number in its file, from 1, a header not counted."""
+ROW_COLUMN = "_row"
+"""Added in reading: the row's number in its file, from 1, a header not counted."""
 
-MALFORMED = "_malformed"
-"""Column of a table as read: whether the row had more fields than the header."""
+MALFORMED_COLUMN = "_malformed"
+"""Added in reading: whether the row had more fields than the header."""
 
-MARKS = (FILE, ROW, MALFORMED)
+READER_COLUMNS = (FILE_COLUMN, ROW_COLUMN, MALFORMED_COLUMN)
 
-RESERVED = (*MARKS, "_id", "_fault", "_reason")
-"""Names that reading and validation add, so that a table's own columns of these names are left out."""
+RESERVED_COLUMNS = (*READER_COLUMNS, "_id", "_fault", "_reason")
+"""Columns that reading and validation add; a table's own columns of these names are left out."""

@@ -1,4 +1,4 @@
-"""From the three tables to a `Dataset`: read, validate, set rejected rows aside, number, sort and fingerprint."""
+"""Loads the three tables into a validated `Dataset`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.recsys.data.attributes import tokenised
-from shortlist.recsys.data.drained import Forgotten, joined, without
-from shortlist.recsys.data.input_schema import EVENTS, INTERACTIONS, ITEMS, MARKS, USERS
+from shortlist.recsys.data.drained import IsForgotten, with_drained, without_users
+from shortlist.recsys.data.input_schema import (
+    DRAINED_EVENTS,
+    INTERACTIONS,
+    ITEMS,
+    READER_COLUMNS,
+    USERS,
+)
 from shortlist.recsys.data.readers import read
 from shortlist.recsys.data.validation import (
-    Checked,
-    Interactions,
+    CheckedInteractions,
+    CheckedTable,
     check_interactions,
     check_items,
     check_users,
@@ -34,16 +40,16 @@ from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
 
 MAX_CELLS = 1 << 28
-"""Items times categories that models learn from: a GiB for each copy of the matrix. Of more, the commonest are taken."""
+"""Most items times categories, a GiB for each copy of the matrix; else the rarest are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a load gave.
+    """A data set and the record of its loading.
 
-    rejects: reason -> rows rejected, over all tables, with those of drained events under `events:
-    `; n_read: rows of the interactions table read, rejected ones too; notes: sentences on what was
-    left out; n_drained: drained events read beside the table, rejected ones too.
+    rejects: reason -> rows rejected, over all tables, with those of drained events under
+    `events: `; n_read: rows of the interactions table read, rejected ones too; notes: sentences on
+    what was left out; n_drained: drained events read with the table, rejected ones too.
     """
 
     dataset: Dataset
@@ -62,17 +68,19 @@ def load(
     rejects: Path | None = None,
     positive_rating: float | None = None,
     events: str | None = None,
-    is_forgotten: Forgotten | None = None,
+    is_forgotten: IsForgotten | None = None,
 ) -> Loaded:
-    """Load and validate tables from paths, globs or s3:// addresses; see `schemas` for what they hold.
+    """Loads and validates tables from paths, globs or s3:// addresses; see `input_schema`.
 
     Without an items table the items are those of the interactions. A users table may add users who
     have no events.
-    rejects: the Parquet file for rejected rows, written before a load is refused; positive_rating:
-    interactions whose rating (or weight, where there is one) is lower, or missing, are left out,
-    and not counted as rejected; events: where drained events are (see `event_files`), which count
-    as interactions, but whose rejects never stop a load; is_forgotten: whether a user id, as text,
-    is one whose rows are to be left out.
+
+    rejects: the Parquet file for rejected rows, written before a load is refused.
+    positive_rating: interactions whose rating (or weight, where there is one) is lower, or missing,
+    are left out, and not counted as rejected.
+    events: the address of drained events (see `event_files`), which count as interactions, but
+    whose rejects never stop a load.
+    is_forgotten: whether the rows of a user, whose id is text, are left out.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
@@ -85,114 +93,120 @@ def load(
             f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default"
         )
     checked_items = check_items(read(items, ITEMS)) if items is not None else None
-    told = read(interactions, INTERACTIONS)
-    told = told if events is None else joined(told, events)
-    people = read(users, USERS) if users is not None else None
+    raw_events = read(interactions, INTERACTIONS)
+    if events is not None:
+        raw_events = with_drained(raw_events, events)
+    raw_users = read(users, USERS) if users is not None else None
     if is_forgotten is not None:
-        told = without(told, INTERACTIONS, is_forgotten)
-        people = None if people is None else without(people, USERS, is_forgotten)
-    checked_users = check_users(people) if people is not None else None
-    known = checked_items.frame["_id"] if checked_items is not None else None
-    found = check_interactions(told, known)
-    checks = [c for c in (checked_items, checked_users, found.checked) if c is not None]
-    if rejects is not None:
+        raw_events = without_users(raw_events, INTERACTIONS, is_forgotten)
+        if raw_users is not None:
+            raw_users = without_users(raw_users, USERS, is_forgotten)
+
+    checked_users = check_users(raw_users) if raw_users is not None else None
+    known_items = checked_items.frame["_id"] if checked_items is not None else None
+    checked_events = check_interactions(raw_events, known_items)
+    checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
+    if rejects is not None:  # first, so that a refused load leaves something to look at
         write_rejects(checks, rejects)
     refuse_above(max_reject_share, checks, rejects)
     for checked in checks:
         _refuse_empty(checked, rejects)
-    read_notes = [note for raw in (told, people) if raw is not None for note in raw.notes]
-    left_out = (*read_notes, *_drained_note(found.checked, rejects))
-    found, liked = _positive(found, positive_rating)
-    dataset, notes = _dataset(found, checked_items, checked_users)
-    read_ = found.checked
-    return Loaded(
-        dataset, counts(checks), read_.n_read, (*left_out, *liked, *notes), read_.n_drained
-    )
+
+    notes = [*raw_events.notes, *(raw_users.notes if raw_users is not None else ())]
+    notes += _drained_notes(checked_events.checked, rejects)
+    rated, rating_notes = _rated_at_least(checked_events, positive_rating)
+    dataset, dataset_notes = _dataset(rated, checked_items, checked_users)
+    notes += [*rating_notes, *dataset_notes]
+    table = checked_events.checked
+    return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
 
 
-def _drained_note(checked: Checked, rejects: Path | None) -> tuple[str, ...]:
-    """A note on drained events that were rejected: they never stop a load, so they must be told."""
-    bad = checked.rejected.filter(pl.col("table") == EVENTS.name)
+def _drained_notes(checked: CheckedTable, rejects: Path | None) -> tuple[str, ...]:
+    """A note on rejected drained events: they never stop a load, so nobody else says it."""
+    bad = checked.rejected.filter(pl.col("table") == DRAINED_EVENTS.name)
     if bad.is_empty():
         return ()
-    reasons = ", ".join(
-        f"{reason}: {n}"
-        for reason, n in bad["reason"].value_counts(sort=True).sort("reason").rows()
-    )
-    where = (
-        f"they are in {str(rejects)!r}"
-        if rejects is not None
-        else "name a rejects file to see them"
-    )
-    return (
-        f"events: {bad.height} of {checked.n_drained} drained events are left out ({reasons}): {where}",
-    )
+    by_reason = bad["reason"].value_counts(sort=True).sort("reason").rows()
+    reasons = ", ".join(f"{reason}: {n}" for reason, n in by_reason)
+    where = "name a rejects file to see them"
+    if rejects is not None:
+        where = f"they are in {str(rejects)!r}"
+    n = f"{bad.height} of {checked.n_drained}"
+    return (f"events: {n} drained events are left out ({reasons}): {where}",)
 
 
-def _positive(found: Interactions, least: float | None) -> tuple[Interactions, tuple[str, ...]]:
+def _rated_at_least(
+    interactions: CheckedInteractions, least: float | None
+) -> tuple[CheckedInteractions, tuple[str, ...]]:
     """The interactions of at least this rating, and a note on the others."""
     if least is None:
-        return found, ()
-    frame = found.checked.frame
+        return interactions, ()
+    frame = interactions.checked.frame
     kept = frame.filter(pl.col("_weight").fill_nan(None) >= least)
     if kept.is_empty():
         best = frame["_weight"].max()
-        told = "there is no rating at all" if best is None else f"the best is {best!r}"
+        reason = "there is no rating at all" if best is None else f"the best is {best!r}"
         raise InvalidData(
-            f"interactions: none of {frame.height} is rated {least} or better ({told}): lower --positive-rating"
+            f"interactions: none of {frame.height} is rated {least} or better ({reason}): "
+            "lower --positive-rating"
         )
-    note = f"interactions: {frame.height - kept.height} of {frame.height} are rated below {least}, and left out"
-    return replace(found, checked=replace(found.checked, frame=kept)), (note,)
+    n_dropped = frame.height - kept.height
+    note = f"interactions: {n_dropped} of {frame.height} are rated below {least}, and left out"
+    return replace(interactions, checked=replace(interactions.checked, frame=kept)), (note,)
 
 
-def _refuse_empty(checked: Checked, rejects: Path | None) -> None:
+def _refuse_empty(checked: CheckedTable, rejects: Path | None) -> None:
     if checked.frame.is_empty():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
         where = f"; they are in {str(rejects)!r}" if rejects is not None else ""
         raise InvalidData(
-            f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): mend the table{where}"
+            f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): "
+            f"mend the table{where}"
         )
 
 
 def _dataset(
-    found: Interactions, items: Checked | None, users: Checked | None
+    interactions: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
 ) -> tuple[Dataset, tuple[str, ...]]:
-    table = users.frame.drop(*MARKS, "user_id", strict=False) if users is not None else None
-    user_ids, rows = users_union(found.user_ids, table["_id"] if table is not None else None)
-    catalogue, left = (
-        _catalogue(items.frame) if items is not None else (_bare_catalogue(found.item_ids), ())
-    )
-    events = _events(sorted_events(found), rows, len(user_ids), len(catalogue))
+    """The data set, and notes on what it leaves out."""
+    catalogue, notes = _bare_catalogue(interactions.item_ids), ()
+    if items is not None:
+        catalogue, notes = _catalogue(items.frame)
+    user_table = None
+    if users is not None:
+        user_table = users.frame.drop(*READER_COLUMNS, "user_id", strict=False)
+    table_ids = user_table["_id"] if user_table is not None else None
+    user_ids, rows = users_union(interactions.user_ids, table_ids)
+    events = _events(sorted_events(interactions), rows, len(user_ids), len(catalogue))
     attributes = pl.DataFrame({"_id": user_ids})
-    if table is not None:
-        attributes = attributes.join(table, on="_id", how="left", maintain_order="left")
-    vocabulary, tokens, notes = tokenised(attributes.drop("_id"))
-    if {"weight", "rating"} <= set(found.checked.frame.columns):
-        notes = (
-            "interactions: there is a weight beside the rating, and only the weight is used",
-            *notes,
-        )
-    notes = (*left, *_on_ties(events), *notes)
+    if user_table is not None:
+        attributes = attributes.join(user_table, on="_id", how="left", maintain_order="left")
+    vocabulary, tokens, attribute_notes = tokenised(attributes.drop("_id"))
+    notes = (*notes, *_tie_notes(events))
+    if {"weight", "rating"} <= set(interactions.checked.frame.columns):
+        note = "interactions: there is a weight beside the rating, and only the weight is used"
+        notes = (*notes, note)
     ids = tuple(user_ids.to_list())
-    print_ = _fingerprint(events, catalogue, ids, tokens, vocabulary)
-    return Dataset(events, catalogue, ids, tokens, vocabulary, print_), notes
+    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary)
+    dataset = Dataset(events, catalogue, ids, tokens, vocabulary, fingerprint)
+    return dataset, (*notes, *attribute_notes)
 
 
-def _on_ties(events: Events) -> tuple[str, ...]:
+def _tie_notes(events: Events) -> tuple[str, ...]:
     """A note where events of a user share a time."""
     share = tied_share(events)
     if share == 0:
         return ()
-    tied = (
-        f"interactions: {share:.1%} of the events share their time with another event of their user"
+    note = (
+        f"interactions: {share:.1%} of the events share their time with another event of their "
+        "user: among these there is no order, so it is drawn, and no hold-out or label window "
+        "parts them"
     )
-    return (
-        f"{tied}: among these there is no order, so it is drawn, and no hold-out or label window parts them",
-    )
+    return (note,)
 
 
 def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Events:
-    """The sorted frame as arrays; `rows` maps its users to user rows without changing their order."""
+    """The sorted frame as arrays; `rows` maps its users to user rows in the same order."""
     return Events(
         rows[frame["_user"].to_numpy()].astype(np.int32),
         frame["_item"].cast(pl.Int32).to_numpy(writable=True),
@@ -204,64 +218,58 @@ def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Eve
 
 
 def _nan_filled(column: pl.Series) -> Float32:
-    """Numbers with the one NaN in place of nulls."""
-    values = (
-        column.cast(pl.Float32)
-        .fill_null(float("nan"))
-        .to_numpy(writable=True)
-        .astype(np.float32, copy=False)
-    )
-    values[np.isnan(values)] = np.float32(np.nan)
+    """float32[n]: numbers with NaN in place of nulls."""
+    filled = column.cast(pl.Float32).fill_null(float("nan"))
+    values: Float32 = filled.to_numpy(writable=True).astype(np.float32, copy=False)
+    values[np.isnan(values)] = np.float32(np.nan)  # one NaN, because the fingerprint reads bits
     return values
 
 
 def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
-    """The items table as a catalogue, and a note where some of its categories are not learnt from."""
+    """The items table as a catalogue, and a note where categories are left out of learning."""
     lists = frame["_categories"]
     names, notes = _learnt_categories(lists)
-    membership = np.zeros((frame.height, len(names)), np.float32)
-    pairs = (
-        frame.select(pl.int_range(pl.len()).alias("row"), "_categories")
-        .explode("_categories")
-        .drop_nulls()
-    )
-    pairs = pairs.filter(pl.col("_categories").is_in(names))
-    if names:
-        columns = pairs["_categories"].replace_strict(
-            names, list(range(len(names))), return_dtype=pl.Int64
-        )
-        membership[pairs["row"].to_numpy(), columns.to_numpy()] = 1.0
     catalogue = Catalogue(
         tuple(frame["_id"].to_list()),
         tuple(frame["_title"].to_list()),
         tuple(tuple(c) for c in lists.to_list()),
         tuple(names),
-        membership,
+        _membership(lists, names),
         _nan_filled(frame["_year"]),
     )
     return catalogue, notes
 
 
+def _membership(lists: pl.Series, names: list[str]) -> Float32:
+    """float32[n_items, C]: 1 where an item has a category."""
+    membership = np.zeros((len(lists), len(names)), np.float32)
+    if not names:
+        return membership
+    rows = pl.DataFrame({"row": np.arange(len(lists)), "name": lists})
+    pairs = rows.explode("name").drop_nulls().filter(pl.col("name").is_in(names))
+    columns = pairs["name"].replace_strict(names, list(range(len(names))), return_dtype=pl.Int64)
+    membership[pairs["row"].to_numpy(), columns.to_numpy()] = 1.0
+    return membership
+
+
 def _learnt_categories(lists: pl.Series) -> tuple[list[str], tuple[str, ...]]:
-    """The names of the commonest categories, sorted, as many as MOST_CELLS allows, and a note on the others."""
-    found = (
-        lists.explode(empty_as_null=True, keep_nulls=True)
-        .drop_nulls()
-        .rename("name")
-        .value_counts()
-    )
+    """The commonest categories, sorted, as MAX_CELLS allows, and a note on the others."""
+    names = lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls().rename("name")
+    frequency = names.value_counts().sort(["count", "name"], descending=[True, False])
     most = MAX_CELLS // max(1, len(lists))
-    names = (
-        found.sort(["count", "name"], descending=[True, False])["name"].head(most).sort().to_list()
+    kept = frequency["name"].head(most).sort().to_list()
+    if len(kept) == frequency.height:
+        return kept, ()
+    note = (
+        f"items: {frequency.height} categories of {len(lists)} items are too many, "
+        f"the commonest {most} are taken: "
+        "the others are shown and filtered by, but not learnt from"
     )
-    if len(names) == found.height:
-        return names, ()
-    told = f"items: {found.height} categories of {len(lists)} items are too many, the commonest {most} are taken"
-    return names, (f"{told}: the others are shown and filtered by, but not learnt from",)
+    return kept, (note,)
 
 
 def _bare_catalogue(ids: pl.Series) -> Catalogue:
-    """A catalogue of which nothing is known but the ids."""
+    """A catalogue without titles, categories and years."""
     texts, n = tuple(ids.to_list()), len(ids)
     return Catalogue(
         texts, texts, ((),) * n, (), np.zeros((n, 0), np.float32), np.full(n, np.nan, np.float32)
@@ -275,7 +283,7 @@ def _fingerprint(
     attributes: Int32,
     vocabulary: AttributeVocabulary,
 ) -> str:
-    """Hex sha256 of the validated content: the same on every machine, whatever files and types it came from."""
+    """Hex sha256 of the validated content, whatever machine, files and types it came from."""
     digest = hashlib.sha256()
     arrays = (events.user, events.item, events.time, events.weight, catalogue.year, attributes)
     for array in arrays:

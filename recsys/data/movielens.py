@@ -1,4 +1,4 @@
-"""The forms in which MovieLens is handed out, each turned into the schema of `schemas`.
+"""Converts the files of MovieLens to the input schema.
 
 ml-100k is `u.data`, `u.item` and `u.user`; ml-1m is `ratings.dat`, `movies.dat` and `users.dat`;
 later ones are `ratings.csv` and `movies.csv`. All keep the order of their rows, which decides
@@ -13,19 +13,23 @@ from pathlib import Path
 import polars as pl
 
 CITATION = (
-    "MovieLens: F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
-    "ACM Transactions on Interactive Intelligent Systems 5(4), 19. Its licence forbids passing the data on."
+    "MovieLens: F. Maxwell Harper and Joseph A. Konstan. 2015. "
+    "The MovieLens Datasets: History and Context. "
+    "ACM Transactions on Interactive Intelligent Systems 5(4), 19. "
+    "Its licence forbids passing the data on."
 )
 
 GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
+    "Thriller", "War", "Western",
 )  # fmt: skip
 """The flag columns of u.item, in their order."""
 
 _ITEM_100K = ("item_id", "title", "release_date", "video_release_date", "url", *GENRES_100K)
 _NOT_A_GENRE = ("unknown", "(no genres listed)", "")
 _YEAR_IN_TITLE = r"^.*\(([0-9]{4})(?:[-\x{2013}][0-9]{0,4})?\)"
+# The unit separator is in no title: read_csv then takes a line for one field.
 _ONE_FIELD = "\x1f"
 
 
@@ -44,7 +48,7 @@ def year_in(title: str) -> pl.Expr:
 
 
 def read_dat(path: Path, fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.Series]:
-    """A `::`-separated latin-1 file as text columns `fields`, and whether each line had more fields than those."""
+    """A `::`-separated latin-1 file as text columns `fields`, and whether a line had more."""
     lines = pl.read_csv(
         path,
         has_header=False,
@@ -56,13 +60,10 @@ def read_dat(path: Path, fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.Seri
         glob=False,
         truncate_ragged_lines=True,
     )
-    parts = lines.select(
-        parts=pl.col("line").str.strip_chars_end("\r").str.splitn("::", len(fields) + 1)
-    )
-    table = parts.unnest("parts")
-    return table.select(pl.nth(i).alias(field) for i, field in enumerate(fields)), table.to_series(
-        -1
-    ).is_not_null()
+    line = pl.col("line").str.strip_chars_end("\r")
+    table = lines.select(parts=line.str.splitn("::", len(fields) + 1)).unnest("parts")
+    columns = table.select(pl.nth(i).alias(field) for i, field in enumerate(fields))
+    return columns, table.to_series(-1).is_not_null()
 
 
 def from_100k_files(directory: Path) -> Tables:
@@ -73,21 +74,18 @@ def from_100k_files(directory: Path) -> Tables:
 
 
 def from_100k_frames(data: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame) -> Tables:
-    """The schema's tables from the columns of u.data, u.item and u.user, under whatever names, typed or text."""
+    """The schema's tables from the columns of u.data, u.item and u.user, typed or text.
+
+    The wheel's copy has other names and types than the zip.
+    """
     data = data.rename({"movie_id": "item_id"}, strict=False)
     items = items.rename({"movie_id": "item_id", "movie_title": "title"}, strict=False)
-    flags = [
-        pl.when(pl.col(g).cast(pl.Int64) == 1).then(pl.lit(g))
-        for g in GENRES_100K
-        if g != "unknown"
-    ]
+    genres = [genre for genre in GENRES_100K if genre != "unknown"]
+    flags = [pl.when(pl.col(g).cast(pl.Int64) == 1).then(pl.lit(g)) for g in genres]
+    release_date = pl.col("release_date").cast(pl.String)
     items = items.with_columns(
         pl.concat_list(flags).list.drop_nulls().alias("categories"),
-        pl.col("release_date")
-        .cast(pl.String)
-        .str.extract(r"([0-9]{4})$")
-        .cast(pl.Int32)
-        .alias("released"),
+        released=release_date.str.extract(r"([0-9]{4})$").cast(pl.Int32),
     )
     age = pl.col("age").cast(pl.Int64)
     users = users.select(
@@ -97,7 +95,10 @@ def from_100k_frames(data: pl.DataFrame, items: pl.DataFrame, users: pl.DataFram
 
 
 def from_dat_files(directory: Path) -> Tables:
-    """The schema's tables from ml-1m's ratings.dat, movies.dat and users.dat; occupations stay the codes they are."""
+    """The schema's tables from ml-1m's ratings.dat, movies.dat and users.dat.
+
+    Occupations stay codes.
+    """
     ratings, _ = read_dat(directory / "ratings.dat", ("user_id", "item_id", "rating", "timestamp"))
     movies, _ = read_dat(directory / "movies.dat", ("item_id", "title", "genres"))
     users, _ = read_dat(
@@ -112,7 +113,7 @@ def from_dat_files(directory: Path) -> Tables:
 
 
 def from_csv_files(directory: Path) -> Tables:
-    """The schema's tables from ratings.csv and movies.csv; these data sets say nothing of users but their ids."""
+    """The schema's tables from ratings.csv and movies.csv, which know users by id alone."""
     types = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float32, "timestamp": pl.Int64}
     ratings = pl.read_csv(directory / "ratings.csv", schema_overrides=types)
     ratings = ratings.rename({"userId": "user_id", "movieId": "item_id"})
@@ -161,6 +162,6 @@ def _genres(movies: pl.DataFrame) -> pl.DataFrame:
 
 
 def _items(items: pl.DataFrame, released: pl.Expr | None = None) -> pl.DataFrame:
-    """item_id, title, categories and year; the year in the title counts before the date of release."""
+    """item_id, title, categories and year: that in the title, else that of `released`."""
     year = year_in("title") if released is None else pl.coalesce(year_in("title"), released)
     return items.select(_id("item_id"), _clean("title"), "categories", year.alias("year"))

@@ -1,8 +1,8 @@
-"""The order within ties: drawn from what the events are, so that it does not depend on the order of rows in a file.
+"""Draws the order of events that share a time.
 
-Events of one user at one time have no order of their own. Taking that of the rows for one would let
-a file that is sorted by item, by rating or by popularity pass for a history. The draw is a hash, so
-it is the same on every machine.
+Events of one user at one time have no order of their own. The order of rows must not stand in for
+it: a file that is sorted by item, by rating or by popularity would pass for a history. The order is
+drawn by a hash of the events themselves, so it is the same for any order of rows, on every machine.
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ def draws(
     """
     drawn = _mixed(_hashes(user_ids)[user]) ^ _hashes(item_ids)[item]
     drawn = _mixed(drawn) ^ time.astype(np.uint64)
-    bits = np.where(np.isnan(weight), np.float32(np.nan), weight).view(
-        np.uint32
-    )  # one NaN in place of many
-    return _mixed(_mixed(drawn) ^ bits.astype(np.uint64))
+    one_nan = np.where(np.isnan(weight), np.float32(np.nan), weight)  # NaNs differ in their bits
+    return _mixed(_mixed(drawn) ^ one_nan.view(np.uint32).astype(np.uint64))
 
 
 def _hashes(ids: Iterable[str]) -> UInt64:
@@ -47,7 +45,7 @@ def _hashes(ids: Iterable[str]) -> UInt64:
 
 
 def _mixed(values: UInt64) -> UInt64:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of a value depends on all of them."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), which mixes all bits."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

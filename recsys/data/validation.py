@@ -1,8 +1,7 @@
-"""Rows that break the schema are set aside with a reason; the rest become numbered users, items, seconds and weights.
+"""Separates rows that break the schema from valid ones, and numbers users and items.
 
-A row has one reason, the first that holds in the order of `_INTERACTION_REASONS`. Users, and items
-where no items table
-is given, are numbered by id: ids of digits only by their number, then the others as text.
+A rejected row has one reason, the first that holds. Users, and items where no items table is given,
+are numbered by id: ids of digits only by their number, then the others as text.
 """
 
 from __future__ import annotations
@@ -18,33 +17,32 @@ from shortlist.recsys import values
 from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.input_schema import (
-    EVENTS,
-    FILE,
+    DRAINED_EVENTS,
+    FILE_COLUMN,
     INTERACTIONS,
     ITEMS,
-    MALFORMED,
-    MARKS,
-    ROW,
+    MALFORMED_COLUMN,
+    READER_COLUMNS,
+    ROW_COLUMN,
     USERS,
     TableSchema,
 )
-from shortlist.recsys.data.readers import Raw
+from shortlist.recsys.data.readers import RawTable
 from shortlist.recsys.data.tie_order import draws
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.models.interactions import Int32
 
-_UNKNOWN = -1
+_UNKNOWN_ITEM = -1
 _KEYS = ("_user", "_item", "_time", "_weight")
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """The rows of a table that hold, with columns of the validation's own, and those that do not, with their reason.
+class CheckedTable:
+    """The valid rows of a table, with columns that validation adds, and the rejected ones.
 
     rejected: columns table, source (file), row (in its file, from 1, a header not counted), reason,
-    record (JSON text);
-    n_read: rows of the table itself; n_drained: drained events that were read with it, whose
-    rejects are of the table `events`.
+    record (JSON text); n_read: rows of the table itself; n_drained: drained events that were read
+    with it, whose rejects are of the table `events`.
     """
 
     frame: pl.DataFrame
@@ -55,16 +53,22 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Interactions:
-    """Validated interactions: `checked.frame` has _user and _item (Int32 positions in the ids), _time and _weight."""
+class CheckedInteractions:
+    """Validated interactions.
 
-    checked: Checked
+    `checked.frame` has _user and _item (Int32 positions in the ids), _time and _weight.
+    """
+
+    checked: CheckedTable
     user_ids: pl.Series
     item_ids: pl.Series
 
 
-def check_items(raw: Raw) -> Checked:
-    """The items table with _id, _title, _categories and _year, in its own order; of each id the first row holds."""
+def check_items(raw: RawTable) -> CheckedTable:
+    """The items table as _id, _title, _categories and _year, in its own order.
+
+    Of several rows with one id the first is valid.
+    """
     types = raw.frame.schema
     derived = _ids("item_id", types, ITEMS)
     if "year" in types:
@@ -74,26 +78,29 @@ def check_items(raw: Raw) -> Checked:
     frame = raw.frame.with_columns(derived)
     reasons = [_malformed(), *_id_reasons("item_id", "_id", "_fault")]
     if "year" in types:
-        was_given = ~fields.absent("year", types["year"])
-        if types["year"].is_float():
-            was_given &= pl.col("year").is_not_nan()
-        reasons.append(("unparsable year", was_given & pl.col("_year").is_null()))
-        reasons.append(("impossible year", ~pl.col("_year").is_between(0, 9999)))
+        reasons += _year_reasons(types["year"])
     reasons.append(("duplicate item_id", pl.col("_id").is_first_distinct().not_()))
     checked = _split(raw, frame, reasons, ITEMS)
     return replace(checked, frame=_described(checked.frame))
+
+
+def _year_reasons(dtype: pl.DataType) -> list[tuple[str, pl.Expr]]:
+    is_given = ~fields.absent("year", dtype)
+    if dtype.is_float():
+        is_given &= pl.col("year").is_not_nan()
+    return [
+        ("unparsable year", is_given & pl.col("_year").is_null()),
+        ("impossible year", ~pl.col("_year").is_between(0, 9999)),
+    ]
 
 
 def _described(frame: pl.DataFrame) -> pl.DataFrame:
     """_id, _title, _categories and _year, each filled in where its column is not there."""
     types = frame.schema
     title = _title(types["title"]) if "title" in types else pl.col("_id")
-    empty = pl.lit([], dtype=pl.List(pl.String))
-    names = (
-        fields.names("categories", types["categories"], ITEMS.name)
-        if "categories" in types
-        else empty
-    )
+    names = pl.lit([], dtype=pl.List(pl.String))
+    if "categories" in types:
+        names = fields.names("categories", types["categories"], ITEMS.name)
     year = pl.col("_year") if "_year" in types else pl.lit(None, pl.Float64)
     return frame.select(
         "_id",
@@ -108,8 +115,8 @@ def _title(dtype: pl.DataType) -> pl.Expr:
     return pl.when(text != "").then(text).otherwise(pl.col("_id"))
 
 
-def check_users(raw: Raw) -> Checked:
-    """The users table with _id beside its own columns; of each id the first row holds."""
+def check_users(raw: RawTable) -> CheckedTable:
+    """The users table with _id added; of several rows with one id the first is valid."""
     frame = raw.frame.with_columns(_ids("user_id", raw.frame.schema, USERS))
     reasons = [
         _malformed(),
@@ -121,18 +128,20 @@ def check_users(raw: Raw) -> Checked:
 
 
 def _ids(column: str, types: pl.Schema, schema: TableSchema) -> list[pl.Expr]:
-    """_id, the text of the column's ids, and _fault, what is wrong with them."""
-    told = column, types[column], schema.name
-    return [fields.text_ids(*told).alias("_id"), fields.id_faults(*told).alias("_fault")]
+    """_id, the text of the column's ids, and _fault, the position of the rule that one breaks."""
+    dtype = types[column]
+    text = fields.text_ids(column, dtype, schema.name)
+    fault = fields.id_faults(column, dtype, schema.name)
+    return [text.alias("_id"), fault.alias("_fault")]
 
 
 def _id_reasons(column: str, code: str, fault: str) -> list[tuple[str, pl.Expr]]:
-    """Why an id is refused, where `code` is null for one that cannot be read."""
+    """The reasons to reject an id; `code` is null where it cannot be read."""
     faults = [(f"{column}: {rule}", pl.col(fault) == i) for i, rule in enumerate(values.ID_FAULTS)]
     return [*faults, (f"null {column}", pl.col(code).is_null())]
 
 
-def check_interactions(raw: Raw, item_ids: pl.Series | None) -> Interactions:
+def check_interactions(raw: RawTable, item_ids: pl.Series | None) -> CheckedInteractions:
     """Interactions as positions, seconds and weights; rows keep their order.
 
     item_ids: the ids of the items table, whose other items are unknown; None derives the items from
@@ -142,29 +151,25 @@ def check_interactions(raw: Raw, item_ids: pl.Series | None) -> Interactions:
     frame, users = _coded(raw.frame, "user_id", "_user", None)
     frame, items = _coded(frame, "item_id", "_item", item_ids)
     weight = weight_column(raw.frame)
-    number = (
-        pl.lit(None, pl.Float64)
-        if weight is None
-        else fields.numbers(weight, types[weight], INTERACTIONS.name)
-    )
+    number = pl.lit(None, pl.Float64)
+    if weight is not None:
+        number = fields.numbers(weight, types[weight], INTERACTIONS.name)
     time = fields.seconds("timestamp", types["timestamp"], INTERACTIONS.name)
-    derived = [time.alias("_time"), number.alias("_weight")]
+    frame = frame.with_columns(time.alias("_time"), number.alias("_weight"))
     if "event_type" in types:
-        derived.append(
-            fields.text("event_type", types["event_type"], INTERACTIONS.name).alias("_type")
-        )
-    frame = frame.with_columns(derived)
+        event_type = fields.text("event_type", types["event_type"], INTERACTIONS.name)
+        frame = frame.with_columns(event_type.alias("_type"))
     checked = _split(raw, frame, _interaction_reasons(types, weight), INTERACTIONS)
     single = pl.col("_weight").fill_nan(None).cast(pl.Float32) + 0.0  # -0.0 is 0.0
     checked = _without_duplicates(raw, replace(checked, frame=checked.frame.with_columns(single)))
     frame, users = _dense(checked.frame, "_user", users)
     if item_ids is None:
         frame, items = _dense(frame, "_item", items)
-    return Interactions(replace(checked, frame=frame), users, items)
+    return CheckedInteractions(replace(checked, frame=frame), users, items)
 
 
 def weight_column(frame: pl.DataFrame) -> str | None:
-    """The column that weighs an interaction: weight before rating, None where there is neither."""
+    """The column of weights: weight before rating, None where there is neither."""
     return next((c for c in ("weight", "rating") if c in frame.columns), None)
 
 
@@ -180,43 +185,45 @@ def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str
     ]
     if weight is not None:
         unparsable = value.is_null() & ~fields.absent(weight, types[weight])
+        in_range = value.is_nan() | value.is_between(0, values.MAX_WEIGHT)  # NaN: no weight
         reasons.append((f"unparsable {weight}", unparsable))
-        possible = value.is_nan() | value.is_between(
-            0, values.MAX_WEIGHT
-        )  # NaN is a missing weight
-        reasons.append((f"impossible {weight}", ~possible))
-    return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN)]
+        reasons.append((f"impossible {weight}", ~in_range))
+    return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN_ITEM)]
 
 
 def _malformed() -> tuple[str, pl.Expr]:
-    return "too many fields", pl.col(MALFORMED).fill_null(value=False)
+    return "too many fields", pl.col(MALFORMED_COLUMN).fill_null(value=False)
 
 
 def _coded(
     frame: pl.DataFrame, column: str, name: str, known: pl.Series | None
 ) -> tuple[pl.DataFrame, pl.Series]:
-    """Adds `name`: the Int32 position of `column`'s id in `known`, or else in its own ids in order; and those ids.
+    """Adds `name`, the Int32 position of each id of `column`; also returns the ids.
 
-    An id that `known` lacks is _UNKNOWN, one that breaks a rule null, with the rule in
-    `{name}_fault`. Only distinct values are rendered as text, so many rows stay cheap.
+    The ids are `known`, or else the column's own in order. An id that `known` lacks is
+    _UNKNOWN_ITEM, one that breaks a rule null, with the rule in `{name}_fault`. Only distinct
+    values are rendered as text, so many rows stay cheap.
     """
     distinct = frame.select(pl.col(column).unique())
     text, fault = _ids(column, distinct.schema, INTERACTIONS)
     distinct = distinct.with_columns(text.alias("_text"), fault.alias(f"{name}_fault"))
     ids = in_order(distinct["_text"]) if known is None else known
-    index = pl.DataFrame({"_text": ids}).with_columns(
-        pl.int_range(pl.len(), dtype=pl.Int32).alias(name)
-    )
-    codes = distinct.join(index, on="_text", how="left")
+    codes = distinct.join(_positions(ids, "_text", name), on="_text", how="left")
     unknown = pl.col(name).is_null() & pl.col("_text").is_not_null()
-    code = pl.when(unknown).then(pl.lit(_UNKNOWN, pl.Int32)).otherwise(name)
+    code = pl.when(unknown).then(pl.lit(_UNKNOWN_ITEM, pl.Int32)).otherwise(name)
     codes = codes.select(column, code.alias(name), f"{name}_fault")
     return frame.join(codes, on=column, how="left", nulls_equal=True, maintain_order="left"), ids
 
 
+def _positions(ids: pl.Series, column: str, position: str) -> pl.DataFrame:
+    """A frame of `ids` and their Int32 positions, under these names."""
+    number = pl.int_range(pl.len(), dtype=pl.Int32)
+    return pl.DataFrame({column: ids}).with_columns(number.alias(position))
+
+
 def in_order(ids: pl.Series) -> pl.Series:
     """The distinct ids: those of digits only by their number, then the others as text."""
-    number = pl.col("id").str.extract(r"^([0-9]{1,18})$").cast(pl.Int64)
+    number = pl.col("id").str.extract(r"^([0-9]{1,18})$").cast(pl.Int64)  # more would overflow
     frame = pl.DataFrame({"id": ids.drop_nulls().unique().cast(pl.String)})
     return frame.sort(number, "id", nulls_last=True)["id"]
 
@@ -230,58 +237,64 @@ def _dense(frame: pl.DataFrame, column: str, ids: pl.Series) -> tuple[pl.DataFra
 
 
 def _split(
-    raw: Raw, frame: pl.DataFrame, reasons: Sequence[tuple[str, pl.Expr]], schema: TableSchema
-) -> Checked:
-    """Parts the rows for which some reason holds from those for which none does."""
-    why = pl.coalesce(
-        pl.when(holds).then(pl.lit(i, pl.UInt8)) for i, (_, holds) in enumerate(reasons)
-    )
-    frame = frame.with_columns(why.alias("_reason"))
+    raw: RawTable, frame: pl.DataFrame, reasons: Sequence[tuple[str, pl.Expr]], schema: TableSchema
+) -> CheckedTable:
+    """Separates the rows for which some reason holds from those for which none does."""
+    numbered = (pl.when(holds).then(pl.lit(i, pl.UInt8)) for i, (_, holds) in enumerate(reasons))
+    frame = frame.with_columns(pl.coalesce(numbered).alias("_reason"))  # the first that holds
     bad = frame.filter(pl.col("_reason").is_not_null())
+    reason_texts = [text for text, _ in reasons]
     texts = pl.col("_reason").replace_strict(
-        list(range(len(reasons))), [r for r, _ in reasons], return_dtype=pl.String
+        list(range(len(reasons))), reason_texts, return_dtype=pl.String
     )
     rejected = _rejected(raw, bad.with_columns(texts), schema)
     good = frame.filter(pl.col("_reason").is_null()) if bad.height else frame
-    n_drained = 0 if raw.drained is None else int((raw.frame[FILE] >= raw.drained).sum())
-    return Checked(good.drop("_reason"), rejected, raw.frame.height - n_drained, schema, n_drained)
+    n_drained = 0 if raw.drained is None else int((raw.frame[FILE_COLUMN] >= raw.drained).sum())
+    return CheckedTable(
+        good.drop("_reason"), rejected, raw.frame.height - n_drained, schema, n_drained
+    )
 
 
-def _without_duplicates(raw: Raw, checked: Checked) -> Checked:
-    """Of rows alike in user, item, time, weight and event type, only the first holds."""
-    keys = [*_KEYS, *(c for c in ("_type",) if c in checked.frame.columns)]
+def _without_duplicates(raw: RawTable, checked: CheckedTable) -> CheckedTable:
+    """Rejects all but the first of rows equal in user, item, time, weight and event type."""
+    frame = checked.frame
+    keys = [*_KEYS, *(c for c in ("_type",) if c in frame.columns)]
+    # Pairs first: they are cheap to compare, and often rule out nearly all rows.
     pair = pl.col("_user").cast(pl.Int64) * 2**31 + pl.col("_item")
-    again = (
-        checked.frame.select(pair.is_duplicated()).to_series().arg_true()
-    )  # cheap, and often rules out nearly all
-    if again.is_empty():
+    suspects = frame.select(pair.is_duplicated()).to_series().arg_true()
+    if suspects.is_empty():
         return checked
-    suspects = checked.frame.select(keys)[again]
-    late = again.filter(~suspects.select(pl.struct(keys).is_first_distinct()).to_series())
-    if late.is_empty():
+    is_first = frame.select(keys)[suspects].select(pl.struct(keys).is_first_distinct()).to_series()
+    repeats = suspects.filter(~is_first)
+    if repeats.is_empty():
         return checked
-    first = pl.repeat(value=True, n=checked.frame.height, eager=True).scatter(late, values=False)
-    bad = checked.frame.filter(~first).with_columns(pl.lit("duplicate row").alias("_reason"))
+    kept = pl.repeat(value=True, n=frame.height, eager=True).scatter(repeats, values=False)
+    bad = frame.filter(~kept).with_columns(pl.lit("duplicate row").alias("_reason"))
     rejected = pl.concat([checked.rejected, _rejected(raw, bad, checked.schema)])
-    return replace(checked, frame=checked.frame.filter(first), rejected=rejected)
+    return replace(checked, frame=frame.filter(kept), rejected=rejected)
 
 
-def _rejected(raw: Raw, bad: pl.DataFrame, schema: TableSchema) -> pl.DataFrame:
-    own = [c for c in raw.frame.columns if c not in MARKS]
+def _rejected(raw: RawTable, bad: pl.DataFrame, schema: TableSchema) -> pl.DataFrame:
+    """The columns of `CheckedTable.rejected` for rows that have a `_reason`."""
+    own = [c for c in raw.frame.columns if c not in READER_COLUMNS]
     name = pl.lit(schema.name)
     if raw.drained is not None:
-        name = pl.when(pl.col(FILE) >= raw.drained).then(pl.lit(EVENTS.name)).otherwise(name)
+        name = (
+            pl.when(pl.col(FILE_COLUMN) >= raw.drained)
+            .then(pl.lit(DRAINED_EVENTS.name))
+            .otherwise(name)
+        )
     return bad.select(
         name.alias("table"),
-        pl.lit(pl.Series(raw.files, dtype=pl.String)).gather(pl.col(FILE)).alias("source"),
-        pl.col(ROW).cast(pl.Int64).alias("row"),
+        pl.lit(pl.Series(raw.files, dtype=pl.String)).gather(pl.col(FILE_COLUMN)).alias("source"),
+        pl.col(ROW_COLUMN).cast(pl.Int64).alias("row"),
         pl.col("_reason").cast(pl.String).alias("reason"),
         pl.struct(_jsonable(c, bad.schema[c]) for c in own).struct.json_encode().alias("record"),
     )
 
 
 def _jsonable(column: str, dtype: pl.DataType) -> pl.Expr:
-    """The field as JSON can say it: infinities and dates become text, of bytes and nested types only the type is told."""
+    """The field as JSON: infinities and dates as text, bytes and nested types as their type."""
     if dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Null):
         return pl.col(column)
     if fields.is_plain_list(dtype):
@@ -291,21 +304,21 @@ def _jsonable(column: str, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(f"({dtype})").alias(column)
 
 
-def counts(checks: Sequence[Checked]) -> dict[str, int]:
-    """How many rows each reason rejected, most first; reasons of items and users start with the table's name."""
+def counts(checks: Sequence[CheckedTable]) -> dict[str, int]:
+    """Rows that each reason rejected, most first.
+
+    Reasons of tables other than the interactions start with the table's name.
+    """
     rejected = pl.concat([c.rejected for c in checks])
-    prefix = (
-        pl.when(pl.col("table") != INTERACTIONS.name)
-        .then(pl.col("table") + ": ")
-        .otherwise(pl.lit(""))
-    )
+    is_other = pl.col("table") != INTERACTIONS.name
+    prefix = pl.when(is_other).then(pl.col("table") + ": ").otherwise(pl.lit(""))
     grouped = rejected.group_by((prefix + pl.col("reason")).alias("reason")).len("n")
     ordered = grouped.sort("n", "reason", descending=[True, False])
     return dict(zip(ordered["reason"].to_list(), ordered["n"].to_list(), strict=True))
 
 
-def write_rejects(checks: Sequence[Checked], path: Path) -> None:
-    """Writes all rejected rows to a Parquet file, which appears whole; it is written also when there are none.
+def write_rejects(checks: Sequence[CheckedTable], path: Path) -> None:
+    """Writes all rejected rows to a Parquet file, also where there are none.
 
     Raises:
         InvalidData: the file cannot be written.
@@ -320,30 +333,31 @@ def write_rejects(checks: Sequence[Checked], path: Path) -> None:
         ) from error
 
 
-def refuse_above(share: float, checks: Sequence[Checked], path: Path | None) -> None:
-    """Stops the load where a table lost more than `share` of its rows; drained events are no rows of a table.
+def refuse_above(share: float, checks: Sequence[CheckedTable], path: Path | None) -> None:
+    """Stops the load where a table lost more than `share` of its rows, drained events apart.
 
     Raises:
-        InvalidData: a table did; the message tells the reasons, where the rows are, and how to go
-            on.
+        InvalidData: a table did; the message has the reasons, the file of the rows, and the remedy.
     """
     for checked in checks:
-        own = replace(
-            checked, rejected=checked.rejected.filter(pl.col("table") == checked.schema.name)
-        )
-        n = own.rejected.height
-        if n > share * checked.n_read:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([own]).items())
-            where = f"they are in {str(path)!r}" if path else "name a rejects file to see them"
-            raise InvalidData(
-                f"{checked.schema.name}: {n} of {checked.n_read} rows ({n / checked.n_read:.1%}) break the schema, "
-                f"more than max_reject_share={share} allows ({reasons}): {where}; "
-                "mend the rows, or raise max_reject_share"
-            )
+        of_table = checked.rejected.filter(pl.col("table") == checked.schema.name)
+        if of_table.height > share * checked.n_read:
+            raise _too_many_rejects(replace(checked, rejected=of_table), share, path)
 
 
-def sorted_events(interactions: Interactions) -> pl.DataFrame:
-    """_user, _item, _time and _weight in the order (user, time, draw), which does not depend on the order of the rows."""
+def _too_many_rejects(checked: CheckedTable, share: float, path: Path | None) -> InvalidData:
+    n, n_read = checked.rejected.height, checked.n_read
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
+    where = f"they are in {str(path)!r}" if path else "name a rejects file to see them"
+    return InvalidData(
+        f"{checked.schema.name}: {n} of {n_read} rows ({n / n_read:.1%}) break the schema, "
+        f"more than max_reject_share={share} allows ({reasons}): {where}; "
+        "mend the rows, or raise max_reject_share"
+    )
+
+
+def sorted_events(interactions: CheckedInteractions) -> pl.DataFrame:
+    """_user, _item, _time and _weight by user, time and draw, whatever the order of the rows."""
     frame = interactions.checked.frame.select(_KEYS)
     user, item, time = (frame[name].to_numpy() for name in ("_user", "_item", "_time"))
     weight = frame["_weight"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
@@ -354,12 +368,9 @@ def sorted_events(interactions: Interactions) -> pl.DataFrame:
 
 
 def users_union(event_users: pl.Series, table_users: pl.Series | None) -> tuple[pl.Series, Int32]:
-    """All user ids in order, and int32[n] the row of each of `event_users` in them; a users table adds users."""
+    """All user ids in order, and int32[n] the row of each of `event_users` in them."""
     ids = event_users if table_users is None else in_order(pl.concat([event_users, table_users]))
-    index = pl.DataFrame({"id": ids}).with_columns(
-        pl.int_range(pl.len(), dtype=pl.Int32).alias("row")
-    )
     rows = pl.DataFrame({"id": event_users}).join(
-        index, on="id", how="left", maintain_order="left"
-    )["row"]
-    return ids, rows.to_numpy()
+        _positions(ids, "id", "row"), on="id", how="left", maintain_order="left"
+    )
+    return ids, rows["row"].to_numpy()

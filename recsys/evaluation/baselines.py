@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shortlist.recsys.errors import InvalidRecommendations, InvalidSettings
+from shortlist.recsys.models import regression
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
@@ -28,13 +29,13 @@ from shortlist.recsys.models.interactions import (
     Recommend,
     UserStates,
 )
+from shortlist.recsys.models.recent import recent_events
 from shortlist.recsys.models.regression import (
     MAX_REGRESSION_ITEMS,
     interaction_matrix,
     item_regression,
 )
 
-Float64 = NDArray[np.float64]
 Csr = Any  # scipy.sparse carries no types
 Score = Callable[[Csr], Float32]
 """A csr float32[u, n_items] of what each user had, 1 or a weight a cell -> float32[u, n_items] of scores."""
@@ -44,12 +45,6 @@ Rows = Callable[[UserStates, int], Csr]
 
 CHUNK_CELLS = 2**22
 """Scores held at once: 16 MiB, and below 100 MiB with the copies that ranking makes."""
-
-RECENT_SHARE = 0.1
-"""Share of the latest events that `fit_recent_popularity` counts."""
-
-BLOCK = 512
-"""Rows of an [items, items] matrix treated at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +139,10 @@ def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
 
 def fit_recent_popularity(events: Events) -> Recommend:
     """Items by how many distinct users had them in the latest tenth of the time-ordered events, then by popularity."""
-    late = (
-        events.time >= np.quantile(events.time, 1 - RECENT_SHARE, method="nearest")
-        if len(events)
-        else np.empty(0, bool)
-    )
+    is_recent = recent_events(events)
     shape = (events.n_users, events.n_items)
     overall = _user_counts(interaction_matrix(events.user, events.item, shape))
-    recent = _user_counts(interaction_matrix(events.user[late], events.item[late], shape))
+    recent = _user_counts(interaction_matrix(events.user[is_recent], events.item[is_recent], shape))
     rank = np.empty(events.n_items, np.float32)
     rank[np.lexsort((-np.arange(events.n_items), overall, recent))] = np.arange(events.n_items)
     return by_scores(events.n_items, lambda seen: np.broadcast_to(rank, seen.shape))
@@ -238,7 +229,7 @@ def _similarities(matrix: Csr, n_neighbours: int, shrinkage: float) -> Csr:
     norms = np.sqrt(_user_counts(matrix))
     transposed = matrix.T.tocsr()
     blocks = [sparse.csr_matrix((0, n_items), dtype=np.float32)]
-    step = max(1, min(BLOCK, CHUNK_CELLS // max(n_items, 1)))
+    step = max(1, min(regression.BLOCK, CHUNK_CELLS // max(n_items, 1)))
     for start in range(0, n_items, step):
         stop = min(start + step, n_items)
         both = (transposed[start:stop] @ matrix).toarray()  # [block, n_items] users of both items

@@ -17,6 +17,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from shortlist.recsys.atomic_file import write_atomically
+from shortlist.recsys.evaluation.headline import (
+    HEADLINE_METRIC,
+    POPULARITY,
+    RETRIEVER,
+    TWO_STAGE,
+)
 from shortlist.recsys.evaluation.report import Report
 
 if TYPE_CHECKING:
@@ -24,19 +30,14 @@ if TYPE_CHECKING:
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-MAIN = "ndcg@10"
-"""The metric of the headline, the paired differences and the segments."""
-
-OURS, RETRIEVER, POPULAR = "two_stage", "retriever", "popularity"
-
-PROTOCOLS = {
+PROTOCOL_WORDS = {
     "last-10pct": "The last tenth of each user's events, at least one, is held out with what shares their time; "
     "everything before them is learnt from.",
     "leave-one-out": "The last event of each user is held out with what shares its time; everything before is learnt from.",
     "time": "All events of the last tenth of the time are held out; everything older is learnt from.",
 }
 
-METRICS = {
+METRIC_WORDS = {
     "ndcg@10": ("NDCG@10", "held-out items among the first ten, the earlier the better"),
     "recall@10": ("Recall@10", "share of a user's held-out items among the first ten"),
     "recall@20": ("Recall@20", "share of a user's held-out items among the first twenty"),
@@ -111,22 +112,22 @@ def render(report: Report) -> str:
     )
     methods, paired = report["methods"], report.get("paired") or {}
     metrics = {
-        m: words for m, words in METRICS.items() if any(m in row for row in methods.values())
+        m: words for m, words in METRIC_WORDS.items() if any(m in row for row in methods.values())
     }
     return template.render(
         report={name: section for name, section in report.items() if section not in (None, {}, [])},
-        protocol=PROTOCOLS.get(report.get("protocol", ""), ""),
+        protocol=PROTOCOL_WORDS.get(report.get("protocol", ""), ""),
         headline=headline(report),
         metrics=metrics,
         best={m: _highest({name: row.get(m) for name, row in methods.items()}) for m in metrics},
-        ours=OURS,
+        ours=TWO_STAGE,
         plots=plots(report),
         importances=top_importances(report),
         pair_names=_names([paired, *paired.values()]),
         popularity_methods=_names((report.get("popularity") or {}).values()),
         segment_methods=lambda rows: _names(row["methods"] for row in rows),
         highest=_highest,
-        relative=lambda other: _relative(paired[OURS][other], methods.get(other, {})),
+        relative=lambda other: _relative(paired[TWO_STAGE][other], methods.get(other, {})),
         verdict=verdict,
     )
 
@@ -188,9 +189,9 @@ def size(n_bytes: object) -> str:
 def strongest_baseline(methods: Mapping[str, Any], *, but: Iterable[str] = ()) -> str | None:
     """The best of the methods that are not ours by NDCG@10, leaving out those named."""
     left = {
-        name: known(row.get(MAIN)).value
+        name: known(row.get(HEADLINE_METRIC)).value
         for name, row in methods.items()
-        if name not in {OURS, RETRIEVER, *but}
+        if name not in {TWO_STAGE, RETRIEVER, *but}
     }
     left = {name: value for name, value in left.items() if math.isfinite(value)}
     return max(left, key=left.__getitem__, default=None)
@@ -198,14 +199,14 @@ def strongest_baseline(methods: Mapping[str, Any], *, but: Iterable[str] = ()) -
 
 def shown_methods(methods: Mapping[str, Any]) -> list[str]:
     """The few methods that a crowded plot has room for."""
-    wanted = (POPULAR, strongest_baseline(methods, but=[POPULAR]), RETRIEVER, OURS)
+    wanted = (POPULARITY, strongest_baseline(methods, but=[POPULARITY]), RETRIEVER, TWO_STAGE)
     return [name for name in wanted if name is not None and name in methods]
 
 
 def headline(report: Report) -> str:
     """The finding in words, or nothing where our method was not measured."""
     methods = report["methods"]
-    ours = known(methods.get(OURS, {}).get(MAIN))
+    ours = known(methods.get(TWO_STAGE, {}).get(HEADLINE_METRIC))
     if not math.isfinite(ours.value):
         return ""
     interval = f" (95% interval {ends(ours)})" if ends(ours) else ""
@@ -213,7 +214,7 @@ def headline(report: Report) -> str:
     rival = strongest_baseline(methods)
     if rival is None:
         return said + "."
-    theirs = known(methods[rival][MAIN]).value
+    theirs = known(methods[rival][HEADLINE_METRIC]).value
     more = "more" if ours.value >= theirs else "less"
     amount = f"{abs(ours.value / theirs - 1):.1%}" if theirs else number(abs(ours.value - theirs))
     against = f"{said}: {amount} {more} than {rival}, the strongest baseline, at {number(theirs)}."
@@ -229,7 +230,7 @@ def verdict(pair: Mapping[str, Any]) -> str:
 
 
 def _verdict(report: Report, rival: str) -> str:
-    pair = (report.get("paired") or {}).get(OURS, {}).get(rival) or {}
+    pair = (report.get("paired") or {}).get(TWO_STAGE, {}).get(rival) or {}
     said = f"The 95% interval of the difference user by user, {ends(known(pair))}, {verdict(pair)}"
     meaning = {
         "includes zero": "the two cannot be told apart on these users",
@@ -242,13 +243,15 @@ def plots(report: Report) -> dict[str, Any]:
     """The page's plots by section, as inline SVG; one with nothing known to draw is the empty string."""
     methods = report["methods"]
     shown = shown_methods(methods)
-    by_value = sorted(methods, key=lambda name: -_nan_last(known(methods[name].get(MAIN)).value))
+    by_value = sorted(
+        methods, key=lambda name: -_nan_last(known(methods[name].get(HEADLINE_METRIC)).value)
+    )
     return {
         "methods": dots_plot(
             "NDCG@10 by method, with 95% intervals",
             by_value,
-            [Dots("", [known(methods[n].get(MAIN)) for n in by_value])],
-            MAIN,
+            [Dots("", [known(methods[n].get(HEADLINE_METRIC)) for n in by_value])],
+            HEADLINE_METRIC,
         ),
         "segments": {
             kind: _segments_plot(kind, rows, shown)
@@ -297,7 +300,7 @@ def dots_plot(label: str, rows: Sequence[str], series: Sequence[Dots], axis: str
                 )
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(METRICS.get(axis, (axis,))[0])
+        axes.set_xlabel(METRIC_WORDS.get(axis, (axis,))[0])
         axes.grid(axis="x")
 
     return _svg(
@@ -359,17 +362,20 @@ def _line(points: Sequence[tuple[float, float]], over: str, field: str, colour: 
 def _segments_plot(kind: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> Markup:
     series = [Dots(name, [known(row["methods"].get(name)) for row in rows]) for name in shown]
     names = [f"{row['segment']}  (n={row['n_users']})" for row in rows]
-    return dots_plot(f"NDCG@10 by {kind}, with 95% intervals", names, series, MAIN)
+    return dots_plot(f"NDCG@10 by {kind}, with 95% intervals", names, series, HEADLINE_METRIC)
 
 
 def _fresh_plot(rows: Sequence[Mapping[str, Any]]) -> Markup:
     series = [
         Dots(name, [known(row.get(name)) for row in rows])
-        for name in (POPULAR, "fresh", "retrained")
+        for name in (POPULARITY, "fresh", "retrained")
     ]
     names = [f"{row['events']} event{'' if row['events'] == 1 else 's'}" for row in rows]
     return dots_plot(
-        "NDCG@10 of fresh users by their number of events, with 95% intervals", names, series, MAIN
+        "NDCG@10 of fresh users by their number of events, with 95% intervals",
+        names,
+        series,
+        HEADLINE_METRIC,
     )
 
 
@@ -440,7 +446,7 @@ def _highest(figures: Mapping[str, Any]) -> float:
 
 def _relative(pair: Mapping[str, Any] | None, theirs: Mapping[str, Any]) -> float:
     """The difference as a share of the other method's own figure."""
-    base = known(theirs.get(MAIN)).value
+    base = known(theirs.get(HEADLINE_METRIC)).value
     return _float((pair or {}).get("difference")) / base if base else math.nan
 
 

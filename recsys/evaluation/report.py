@@ -27,6 +27,7 @@ from shortlist.recsys.evaluation.bootstrap import (
     resampled,
     sign_flip_p_values,
 )
+from shortlist.recsys.evaluation.headline import HEADLINE_METRIC
 from shortlist.recsys.evaluation.ranking_metrics import (
     COVERAGE_DEPTH,
     DEPTH,
@@ -54,14 +55,11 @@ from shortlist.recsys.models.interactions import MISSING, Int32, Int64, Recommen
 if TYPE_CHECKING:
     from rich.table import Table
 
-METRICS = (*PER_USER, "coverage")
-"""Everything a method is told by."""
+METHOD_METRICS = (*PER_USER, "coverage")
+"""The metrics of each method."""
 
 TABLE = ("ndcg@10", "recall@10", "recall@20", "mrr", "map@10", "coverage")
 """The metrics of the table: a column takes 16 places with its interval, and three more would not fit in 160."""
-
-COMPARED = "ndcg@10"
-"""The metric of the differences between methods, and of the segments."""
 
 MIN_DEPTH = 20
 """The deepest rank that a metric needs."""
@@ -70,7 +68,7 @@ USERS_AT_ONCE = 1024
 """How many users a method is asked for at a time."""
 
 Report = dict[str, Any]
-Progress = Callable[[str, int, int], None]
+MethodProgress = Callable[[str, int, int], None]
 """(method, users done, users in all)."""
 
 
@@ -96,7 +94,7 @@ def evaluate(
     category_names: Sequence[str],
     k: int = DEPTH,
     n_resamples: int = N_RESAMPLES,
-    progress: Progress | None = None,
+    progress: MethodProgress | None = None,
 ) -> Report:
     """Every method's metrics over the whole catalogue, with 95% bootstrap intervals.
 
@@ -120,7 +118,7 @@ def evaluate(
         name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples)
         for name, m in measured.items()
     }
-    compared = {name: m.values[:, PER_USER.index(COMPARED)] for name, m in measured.items()}
+    compared = {name: m.values[:, PER_USER.index(HEADLINE_METRIC)] for name, m in measured.items()}
     segments = _segments(truth, facts, category_names)
     return {
         "protocol": protocol,
@@ -222,7 +220,7 @@ def _figures(
         )
         drawn[:, -1] = np.clip(recentred(drawn[:, -1:], values[-1:])[:, 0], 0.0, 1.0)
         low, high = interval(drawn)
-    return _named(METRICS, values, low, high) | {"n_users": n_users}
+    return _named(METHOD_METRICS, values, low, high) | {"n_users": n_users}
 
 
 def _named(names: Sequence[str], values: Float64, low: Float64, high: Float64) -> dict[str, Any]:

@@ -1,1 +1,4 @@
-"""Everything that learns; what it makes are arrays and LightGBM text, which need none of this to be used."""
+"""Trains towers, neighbours and ranker.
+
+The results are arrays and LightGBM text: nothing that serves imports this package.
+"""

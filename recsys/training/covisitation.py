@@ -1,4 +1,4 @@
-"""Counts which items follow which, by DuckDB, and keeps the strongest neighbours of each."""
+"""Fits co-visitation neighbours by counting item-to-item transitions in DuckDB."""
 
 from __future__ import annotations
 
@@ -18,13 +18,26 @@ HORIZON = 10
 """The longest step, in events, over which one item is counted as following another."""
 
 RIDGE = 300.0
-"""L2 penalty of the item-item regression, in users: the middle of the range that Steck (2019) reports as flat."""
+"""L2 penalty of the item-item regression, in users.
+
+The middle of the range that Steck (2019) reports as flat.
+"""
+
+# Co-visitation within 1, 3 and 10 events; `near` and `regression` are derived apart.
+_WINDOWS = tuple(RELATIONS.index(name) for name in ("next_1", "next_3", "next_10"))
+_NEAR = RELATIONS.index("near")
+_REGRESSION = RELATIONS.index("regression")
 
 _PAIRS = """
 with steps as (select unnest(range(1, ? + 1)) as step),
-     placed as (select "user", item, row_number() over (partition by "user" order by position) as place from events)
+     placed as (
+         select "user", item, row_number() over (partition by "user" order by position) as place
+         from events
+     )
 select a.item as source, b.item as target,
-       count(*) filter (where step <= 1) as within_1, count(*) filter (where step <= 3) as within_3, count(*) as within_10
+       count(*) filter (where step <= 1) as within_1,
+       count(*) filter (where step <= 3) as within_3,
+       count(*) as within_10
 from placed a cross join steps join placed b on b."user" = a."user" and b.place = a.place + step
 where a.item <> b.item
 group by all
@@ -32,44 +45,39 @@ group by all
 
 
 def fit_neighbours(events: Events) -> Neighbours:
-    """The strongest neighbours of every item under each relation, from these events and nothing later."""
+    """The strongest neighbours of every item under each relation, from these events alone."""
     n = events.n_items
     source, target, counts = _pair_counts(events)
     times = np.maximum(1, np.bincount(events.item, minlength=n)).astype(np.float64)
     rows = np.full((len(RELATIONS), n + 1, NEIGHBOURS), n, np.int32)
     weights = np.zeros((len(RELATIONS), n + 1, NEIGHBOURS), np.float32)
-    for r in range(3):
-        _keep(rows[r], weights[r], source, target, counts[r] / (times[source] + 1))
-    near = sparse.coo_array((counts[2], (source, target)), shape=(n, n)).tocsr()
+    for relation, count in zip(_WINDOWS, counts, strict=True):
+        # One more, so that an item seen once does not outweigh all others.
+        _keep(rows[relation], weights[relation], source, target, count / (times[source] + 1))
+    near = sparse.coo_array((counts[-1], (source, target)), shape=(n, n)).tocsr()
     near = (near + near.T).tocoo()
-    _keep(
-        rows[3],
-        weights[3],
-        near.row,
-        near.col,
-        near.data / np.sqrt((times[near.row] + 1) * (times[near.col] + 1)),
-    )
+    cosine = near.data / np.sqrt((times[near.row] + 1) * (times[near.col] + 1))
+    _keep(rows[_NEAR], weights[_NEAR], near.row, near.col, cosine)
     if n <= MAX_REGRESSION_ITEMS:
         had = interaction_matrix(events.user, events.item, (events.n_users, n))
-        _keep_dense(rows[4], weights[4], item_regression(had, RIDGE))
+        _keep_dense(rows[_REGRESSION], weights[_REGRESSION], item_regression(had, RIDGE))
     return Neighbours(rows, weights)
 
 
 def _pair_counts(events: Events) -> tuple[Int64, Int64, list[Int64]]:
+    """Pairs (source, target), sorted, and their counts within 1, 3 and 10 events, all int64[p]."""
     with duckdb.connect() as connection:
         table = {"user": events.user, "item": events.item, "position": np.arange(len(events))}
         connection.register("events", table)
-        found = connection.execute(_PAIRS, [HORIZON]).fetchnumpy()
-    order = np.lexsort((found["target"], found["source"]))
-    source, target = (found[c][order].astype(np.int64) for c in ("source", "target"))
-    return (
-        source,
-        target,
-        [found[c][order].astype(np.int64) for c in ("within_1", "within_3", "within_10")],
-    )
+        pairs = connection.execute(_PAIRS, [HORIZON]).fetchnumpy()
+    order = np.lexsort((pairs["target"], pairs["source"]))  # DuckDB's own varies with its threads
+    columns = ("source", "target", "within_1", "within_3", "within_10")
+    source, target, *counts = (pairs[column][order].astype(np.int64) for column in columns)
+    return source, target, counts
 
 
 def _keep(rows: Int32, weights: Float32, source: Int64, target: Int64, weight: np.ndarray) -> None:
+    """Writes the strongest targets of each source into `rows` and `weights`."""
     positive = weight > 0
     source, target, weight = source[positive], target[positive], weight[positive]
     order = np.lexsort((target, -weight, source))
@@ -82,6 +90,7 @@ def _keep(rows: Int32, weights: Float32, source: Int64, target: Int64, weight: n
 
 
 def _keep_dense(rows: Int32, weights: Float32, dense: Float32) -> None:
+    """As `_keep`, from float32[n, n] with sources as rows."""
     k = min(NEIGHBOURS, dense.shape[1])
     best = np.argsort(-dense, axis=1, kind="stable")[:, :k]
     value = np.take_along_axis(dense, best, axis=1)

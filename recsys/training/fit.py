@@ -1,8 +1,11 @@
 """Fits the two stages in their point-in-time order.
 
-A *fold* is everything learnt from the events before some moment: neighbours, item table, towers,
-index. A ranker is trained on a fold and the labels after its moment, and then serves with a later
-fold, whose moment is the labels' end.
+A *fold* is everything learnt from the events before a cut: neighbours, item table, towers, index. A
+ranker is trained on the candidates of one fold, with the events after its cut as labels. It then
+serves with a later fold, whose cut is the end of those labels.
+
+A ranker learns from late positions of known users, and from early positions of a cohort that was
+held out from the towers (cold start).
 """
 
 from __future__ import annotations
@@ -10,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
@@ -26,65 +32,95 @@ from shortlist.recsys.training.item_table import content_matrix, fit_item_table
 from shortlist.recsys.training.lambdamart import (
     VALIDATION_USER_CAP,
     FittedRanker,
-    Groups,
     RankerParams,
+    RankingGroups,
+    cold_start_groups,
     fit_ranker,
-    fresh_groups,
     ranker_groups,
     train_ranker,
 )
+from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before, cuts
-from shortlist.recsys.training.two_tower import Progress, Round, TowerParams, Trained, fit_towers
+from shortlist.recsys.training.two_tower import (
+    Round,
+    TowerParams,
+    TrainedTowers,
+    TrainingProgress,
+    fit_towers,
+)
 
 MIN_USERS = 100
-"""Users below which none is spared for the fresh cohort."""
-
-Stage = Callable[[str], AbstractContextManager[Progress]]
-"""Opens a named stage, and gives what to call with its progress."""
+"""Fewest users of which a cohort is held out; with fewer, every one is needed to learn from."""
 
 
-@dataclass(frozen=True, slots=True)
+class Fold(IntEnum):
+    """What a model may know, each fold more than the one before; the values name directories."""
+
+    BEFORE_LABELS = 0
+    """The events before the labels that the reported ranker learns from."""
+    BEFORE_HOLDOUT = 1
+    """The events before the reported hold-out."""
+    EVERYTHING = 2
+    """All events: what serves."""
+
+
+Stage = Callable[[str], AbstractContextManager[TrainingProgress]]
+"""Opens a named stage of a run; its value takes the progress."""
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class FitParams:
-    """Everything that shapes a model beside the data."""
+    """Everything that shapes a model, apart from the data."""
 
     towers: TowerParams = field(default_factory=TowerParams)
+    """Shape and training of the towers."""
     ranker: RankerParams = field(default_factory=RankerParams)
-    n_candidates: int = 500
-    n_lists: int = 100
-    n_probe: int = 10
-    exploration_share: float = 0.01
-    fresh_share: float = 0.1
-    """Share of the users that the towers before the ranker's labels never see."""
-    seed: int = 20260801
-    threads: int = 0
+    """Training of the ranker."""
+    n_candidates: PositiveInt = 500
+    """Candidates that are ranked for each user."""
+    n_lists: PositiveInt = 100
+    """Inverted lists of the index, once the catalogue is too large for exact search."""
+    n_probe: PositiveInt = 10
+    """Inverted lists searched for a user."""
+    exploration_share: Share = 0.01
+    """Chance of each place but the first few to go to a new item."""
+    fresh_share: Share = 0.1
+    """Share of the users held out from the first towers, for the ranker to learn cold start."""
+    seed: NonNegativeInt = 20260801
+    """Seed of every draw in training."""
+    threads: NonNegativeInt = 0
     """Threads of torch and LightGBM in training; 0 takes every core."""
 
 
 @dataclass(frozen=True, slots=True)
 class TwoStage:
-    """What `fit_two_stage` gave.
+    """A fitted two-stage model, and the record of its training.
 
-    model: what serves; ranker: how its ranker was trained; rounds: how the towers before the labels
-    were; epochs: how many of those led to the best towers, for as many of which the model's own
-    were trained; learnt_from: the digest of the events that these own towers were given.
+    ranker: the ranker with its validation; rounds: those of the first towers, which knew nothing of
+    the labels; epochs: the number that early stopping picked there, and that the model's own towers
+    were trained for; events_digest: the digest of the events that these own towers learnt from.
     """
 
     model: Model
     ranker: FittedRanker
     rounds: list[Round]
     epochs: int
-    learnt_from: str
+    events_digest: str
 
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
-    """The neighbours and item table as of the end of `past`."""
+    """The neighbours and the item table as of the end of `past`."""
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
-def towers_of(
-    dataset: Dataset, past: Events, params: FitParams, progress: Progress, epochs: int | None = None
-) -> Trained:
-    """Towers trained on `past`: for so many epochs, or until held-back events are foretold no better."""
+def train_towers(
+    dataset: Dataset,
+    past: Events,
+    params: FitParams,
+    progress: TrainingProgress,
+    epochs: int | None = None,
+) -> TrainedTowers:
+    """Towers trained on `past` for so many epochs, or (None) until early stopping."""
     with pinned_torch(params.threads):
         return fit_towers(
             past,
@@ -115,22 +151,30 @@ def assemble(
     )
 
 
-def ranker_of(groups: Groups, judged: Groups, params: FitParams) -> FittedRanker:
-    """The ranker that learns from these groups, or none where the judged users do not show a gain."""
-    return fit_ranker(
-        groups, judged, params.ranker, np.random.default_rng(params.seed + 1), params.threads
-    )
+# Each draw has a generator of its own, seeded by seed + 1, + 2 and so on: one of them can then
+# change without moving the others.
+
+
+def validated_ranker(
+    groups: RankingGroups, validation: RankingGroups, params: FitParams
+) -> FittedRanker:
+    """A ranker trained on `groups`; an empty one where `validation` shows no gain."""
+    rng = np.random.default_rng(params.seed + 1)
+    return fit_ranker(groups, validation, params.ranker, rng, params.threads)
 
 
 def refit_ranker(
-    reported: FittedRanker, groups: Sequence[Groups], params: FitParams
+    reported: FittedRanker, groups: Sequence[RankingGroups], params: FitParams
 ) -> FittedRanker:
-    """What was reported on, trained again on more groups: a ranker of as many trees, or none where there was none."""
+    """The reported ranker, trained again on more groups with as many trees.
+
+    An empty ranker stays empty.
+    """
     if not reported.text:
         return reported
     rng = np.random.default_rng(params.seed + 1)
-    joined = Groups.joined(groups).some(params.ranker.max_groups, rng)
-    return train_ranker(joined, reported.trees, params.ranker, rng, params.threads)
+    sample = RankingGroups.joined(groups).sample(params.ranker.max_groups, rng)
+    return train_ranker(sample, reported.trees, params.ranker, rng, params.threads)
 
 
 def groups_after(
@@ -140,9 +184,13 @@ def groups_after(
     first: Int64,
     horizon: int | None,
     params: FitParams,
-) -> Groups:
-    """Groups whose labels are the events at or after `first`, of a model that knows only the events before."""
-    last, rng = events.offsets()[1:], np.random.default_rng(params.seed + 2)
+) -> RankingGroups:
+    """Groups whose labels are the events at or after `first`, int64[n_users] rows of `events`.
+
+    The model must know only the events before these.
+    """
+    last = events.offsets()[1:]
+    rng = np.random.default_rng(params.seed + 2)
     return ranker_groups(
         model, events, dataset.attributes, first, last, horizon, params.ranker, rng
     )
@@ -150,120 +198,138 @@ def groups_after(
 
 def cold_start_label_groups(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
-) -> Groups:
-    """Groups from the beginnings of the users that `past_before_labels` keeps from the model."""
-    users, last = held_out_cohort(past, params), label_cuts(past, protocol)
+) -> RankingGroups:
+    """Groups from early positions of the cohort that was held out from the model."""
+    cohort, last = held_out_cohort(past, params), label_cuts(past, protocol)
+    horizon = horizon_of(protocol)
     rng = np.random.default_rng(params.seed + 3)
-    return fresh_groups(
-        model, past, dataset.attributes, users, last, horizon_of(protocol), params.ranker, rng
+    return cold_start_groups(
+        model, past, dataset.attributes, cohort, last, horizon, params.ranker, rng
     )
 
 
-def groups_inside(
+def ranker_training_groups(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
-) -> Groups:
-    """The groups that a ranker from `past` alone learns from, on a model that knows its `past_before_labels`."""
-    after = groups_after(
-        model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), params
-    )
-    return Groups.joined([after, cold_start_label_groups(model, dataset, past, protocol, params)])
+) -> RankingGroups:
+    """The groups that a ranker learns from, all within `past`.
+
+    model: one that knows only `past_before_labels`.
+    """
+    cuts_of_labels, horizon = label_cuts(past, protocol), horizon_of(protocol)
+    late = groups_after(model, dataset, past, cuts_of_labels, horizon, params)
+    early = cold_start_label_groups(model, dataset, past, protocol, params)
+    return RankingGroups.joined([late, early])
 
 
-def validation_inside(
+def ranker_validation_groups(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
-) -> Groups:
-    """Groups that judge such a ranker: all candidates of some users, as of the start of their labels."""
-    wanted = replace(
+) -> RankingGroups:
+    """The groups that validate a ranker: all candidates of some users at the start of the labels.
+
+    model: one that knows only `past_before_labels`.
+    """
+    whole_lists = replace(
         params.ranker, positions=1, max_groups=VALIDATION_USER_CAP, negatives=params.n_candidates
     )
-    whole = replace(params, ranker=wanted)
     return groups_after(
-        model, dataset, past, label_cuts(past, protocol), horizon_of(protocol), whole
+        model,
+        dataset,
+        past,
+        label_cuts(past, protocol),
+        horizon_of(protocol),
+        replace(params, ranker=whole_lists),
     )
 
 
-def ranker_inside(
+def fit_inner_ranker(
     model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
 ) -> FittedRanker:
-    """A ranker from `past` alone, on a model that knows its `past_before_labels`; none where it would add nothing."""
-    judged = validation_inside(model, dataset, past, protocol, params)
-    return ranker_of(groups_inside(model, dataset, past, protocol, params), judged, params)
+    """A ranker from `past` alone; an empty one where validation shows no gain.
+
+    model: one that knows only `past_before_labels`.
+    """
+    validation = ranker_validation_groups(model, dataset, past, protocol, params)
+    groups = ranker_training_groups(model, dataset, past, protocol, params)
+    return validated_ranker(groups, validation, params)
 
 
 def held_out_cohort(events: Events, params: FitParams) -> Int64:
-    """int64[m]: the users that the towers before the labels never see, so that the ranker learns what fresh users do."""
+    """int64[m]: users held out from the first towers, so that the ranker learns cold start."""
     if events.n_users < MIN_USERS:
         return np.empty(0, np.int64)
-    return np.flatnonzero(
-        np.random.default_rng(params.seed + 4).random(events.n_users) < params.fresh_share
-    )
+    draw = np.random.default_rng(params.seed + 4).random(events.n_users)
+    return np.flatnonzero(draw < params.fresh_share)
 
 
 def past_before_labels(past: Events, protocol: HoldoutProtocol, params: FitParams) -> Events:
-    """What the model before the ranker's labels may know: the events before them, and none of the fresh cohort."""
-    inner = before(past, label_cuts(past, protocol))
-    return inner.take(~np.isin(inner.user, held_out_cohort(past, params)))
+    """The events before the ranker's labels, without those of the held-out cohort."""
+    early = before(past, label_cuts(past, protocol))
+    return early.take(~np.isin(early.user, held_out_cohort(past, params)))
 
 
 def horizon_of(protocol: HoldoutProtocol) -> int | None:
-    """How many events ahead the protocol asks for: the next one and what shares its time, or (None) all that are held out."""
+    """How many events ahead the labels reach: to the next, or (None) to the end of the window."""
     return 1 if protocol == "leave-one-out" else None
 
 
 def label_cuts(events: Events, protocol: HoldoutProtocol) -> Int64:
-    """int64[n_users]: where the ranker's label window starts within `events`."""
+    """int64[n_users]: the row of `events` at which a user's label window starts."""
     has_order = len(events) > 0 and events.time.min() < events.time.max()
+    # Leave-one-out has windows of a tenth, too: several positions, each with one event as label.
     return cuts(events, "time" if protocol == "time" and has_order else "last-10pct")
 
 
 def fit_two_stage(
     dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> TwoStage:
-    """A two-stage model from `past` alone: a ranker trained on an inner fold, and a fold of all of `past` to serve with.
+    """A two-stage model from `past` alone.
 
-    The inner towers also tell how long to train: those of the outer fold learn from everything, for
-    as many epochs.
+    The ranker is trained on an inner fold; a fold of all of `past` serves. Early stopping: the
+    first towers hold out some events and pick the number of epochs; the final ones use all data.
     """
-    inner = past_before_labels(past, protocol, params)
+    early_past = past_before_labels(past, protocol, params)
     with stage("features before the labels"):
-        inner_table = item_table_of(dataset, inner)
+        early_table = item_table_of(dataset, early_past)
     with stage("towers before the labels") as progress:
-        behind = towers_of(dataset, inner, params, progress)
+        early_towers = train_towers(dataset, early_past, params, progress)
     with stage("ranker") as progress:
-        model = assemble(behind.towers, inner_table, params)
-        ranker = ranker_inside(model, dataset, past, protocol, params)
+        early_model = assemble(early_towers.towers, early_table, params)
+        ranker = fit_inner_ranker(early_model, dataset, past, protocol, params)
         progress(1.0, ranker.note)
     with stage("features"):
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
-        trained = towers_of(dataset, past, params, progress, behind.epochs)
-    served = assemble(trained.towers, table, params, Ranker(ranker.text) if ranker.text else None)
-    return TwoStage(served, ranker, behind.rounds, behind.epochs, trained.learnt_from)
+        trained = train_towers(dataset, past, params, progress, early_towers.epochs)
+    served_ranker = Ranker(ranker.text) if ranker.text else None
+    model = assemble(trained.towers, table, params, served_ranker)
+    return TwoStage(model, ranker, early_towers.rounds, early_towers.epochs, trained.events_digest)
 
 
 def without_ranker(model: Model) -> Model:
-    """The same model, whose lists are the retriever's own."""
+    """The same model, whose lists are in the retriever's order."""
     return replace(model, ranker=None)
 
 
 @contextmanager
 def pinned_torch(threads: int) -> Iterator[None]:
-    """Runs torch on `threads` threads (0: every core), reproducibly, and puts things back as they were."""
+    """Runs torch reproducibly on `threads` threads (0: every core), and restores its state."""
     import torch
 
-    old = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads_before = torch.get_num_threads()
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads if threads > 0 else _cores())
-    torch.use_deterministic_algorithms(
-        mode=True
-    )  # else threads add up gradients in the order in which they come
+    # Otherwise threads add up gradients in the order in which they finish.
+    torch.use_deterministic_algorithms(mode=True)
     try:
         yield
     finally:
-        torch.set_num_threads(old[0])
-        torch.use_deterministic_algorithms(mode=old[1])
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(mode=deterministic_before)
 
 
 def _cores() -> int:
     import os
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # Linux: the cores that a container may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

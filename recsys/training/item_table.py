@@ -1,4 +1,4 @@
-"""The item table as of a moment: popularity, trend, age, ratings and content of every item, from the events before it."""
+"""Fits the item table: popularity, trend, age, ratings and content."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.interactions import Events, Float32
 from shortlist.recsys.models.neighbours import Neighbours
-
-RECENT_SHARE = 0.1
-"""Share of the latest events that count as recent."""
+from shortlist.recsys.models.recent import recent_events
 
 SHRINKAGE = 5.0
 """Events of average weight that every item's mean weight is blended with."""
 
 YEAR_BINS = 16
+"""Bins of equally many years of release, as content of the towers."""
 
 
 def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours) -> ItemTable:
     """The table from these events and nothing later."""
     n = events.n_items
     count = np.bincount(events.item, minlength=n).astype(np.float64)
-    moment = np.quantile(events.time, 1 - RECENT_SHARE, method="nearest") if len(events) else 0
-    late = events.time >= moment
-    recent = np.bincount(events.item[late], minlength=n)
-    share = late.mean() if len(events) else 0.0
+    is_recent = recent_events(events)
+    recent = np.bincount(events.item[is_recent], minlength=n)
+    share = is_recent.mean() if len(events) else 0.0
     mean, scale = _weight_moments(events.weight)
+    no_membership = np.zeros((1, catalogue.membership.shape[1]))
+    membership = np.concatenate((catalogue.membership, no_membership)).astype(np.float32)
     return ItemTable(
         popularity=_padded(np.log1p(count)),
         recent=_padded(np.log1p(recent)),
@@ -34,9 +34,7 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
         age=_padded(_age(events)),
         weight=_padded(_mean_weight(events, mean, scale)),
         year=_padded(catalogue.year),
-        membership=np.concatenate(
-            (catalogue.membership, np.zeros((1, catalogue.membership.shape[1])))
-        ).astype(np.float32),
+        membership=membership,
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,
@@ -44,22 +42,26 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
 
 
 def content_matrix(catalogue: Catalogue) -> Float32:
-    """float32[n, M]: categories (each item's scaled to length 1) beside one-hot bins of equally many years."""
+    """float32[n, M]: categories, each item's scaled to length 1, then one-hot bins of years."""
     norm = np.sqrt(np.maximum(1, catalogue.membership.sum(axis=1, keepdims=True)))
+    categories = catalogue.membership / norm
     known = np.isfinite(catalogue.year)
     if not known.any():
-        return (catalogue.membership / norm).astype(np.float32)
-    edges = np.unique(np.quantile(catalogue.year[known], np.linspace(0, 1, YEAR_BINS + 1)[1:-1]))
+        return categories.astype(np.float32)
+    inner = np.linspace(0, 1, YEAR_BINS + 1)[1:-1]
+    edges = np.unique(np.quantile(catalogue.year[known], inner))
     bins = np.searchsorted(edges, np.where(known, catalogue.year, edges[0]), side="right")
     years = np.eye(len(edges) + 1)[bins] * known[:, None]
-    return np.concatenate((catalogue.membership / norm, years), axis=1).astype(np.float32)
+    return np.concatenate((categories, years), axis=1).astype(np.float32)
 
 
 def _padded(column: np.ndarray) -> Float32:
+    """float32[n + 1]: the column, and NaN in the row that MISSING reads."""
     return np.append(column, np.nan).astype(np.float32)
 
 
 def _weight_moments(weight: Float32) -> tuple[float, float]:
+    """Mean and standard deviation of the known weights (1 where all are equal), or NaN."""
     known = weight[np.isfinite(weight)].astype(np.float64)
     if len(known) == 0:
         return float("nan"), float("nan")
@@ -67,13 +69,16 @@ def _weight_moments(weight: Float32) -> tuple[float, float]:
 
 
 def _mean_weight(events: Events, mean: float, scale: float) -> np.ndarray:
+    """float64[n]: the mean standardised weight of each item, shrunk towards 0."""
     known = np.isfinite(events.weight)
-    item, weight = events.item[known], (events.weight[known].astype(np.float64) - mean) / scale
+    item = events.item[known]
+    weight = (events.weight[known].astype(np.float64) - mean) / scale
     total = np.bincount(item, weight, minlength=events.n_items)
     return total / (np.bincount(item, minlength=events.n_items) + SHRINKAGE)
 
 
 def _age(events: Events) -> np.ndarray:
+    """float64[n]: time since each item's first event, as a share of all time; NaN for none."""
     first = np.full(events.n_items, np.iinfo(np.int64).max)
     np.minimum.at(first, events.item, events.time)
     age = np.full(events.n_items, np.nan)

@@ -1,23 +1,23 @@
-"""Trains the ranker: LambdaMART (Burges, 2010) by LightGBM, on the retriever's own candidates, point in time.
+"""Trains the ranker: LambdaMART on the retriever's own candidates.
 
-Towers, neighbours and the item table know only the events before each user's first cut; the labels
-are the events after it. Several positions of that window become one ranking group each: the state
-is everything before the position.
+LambdaMART (Burges, 2010) is trained by LightGBM, point in time. Towers, neighbours and the item
+table know only the events before each user's first cut; the labels are the events after it. Several
+positions of that window become one ranking group each: the state is everything before the position.
 
-How many trees, and whether there is a ranker at all, is decided by users whom the judged rankers
-did not learn from, on all
-of their candidates: on some of them only, a difference that matters at rank 30 would count as one
-at rank 10.
+The number of trees, and whether there is a ranker at all, is cross-validated over users. Validation
+ranks all candidates: with a sample of them, a difference at rank 30 would count as one at rank 10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.interactions import (
@@ -32,59 +32,70 @@ from shortlist.recsys.models.interactions import (
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import stamp
 from shortlist.recsys.models.ties import Steps, steps_of
+from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
 
-CHUNK = 64
-FRESH_HORIZON = 10
-"""Events that are the labels of a fresh user, where the protocol does not say."""
+GROUPS_AT_ONCE = 64
+"""Groups whose candidates are retrieved together, which bounds the memory of their features."""
+
+COLD_START_HORIZON = 10
+"""Events that are the labels of a user of the held-out cohort, where the protocol names none."""
 
 DEPTH = 10
-"""The cut-off of the NDCG that decides how many trees there are, and whether there is a ranker."""
+"""The cut-off of the NDCG that decides the number of trees, and whether there is a ranker."""
 
-FEW_ROWS = 1000
-"""Below this, LightGBM's draw of rows could come out empty, and is left out."""
+MIN_BAGGED_ROWS = 1000
+"""Fewest rows of which LightGBM draws a share; its draw from fewer could come out empty."""
 
 FOLDS = 4
-"""Parts of the users, each of which is judged by a ranker that learnt from the others."""
+"""Folds of users in cross-validation; each is validated by a ranker trained on the others."""
 
 VALIDATION_USER_CAP = 2000
-"""Users who are judged, at most."""
+"""Most users in validation."""
 
 MIN_VALIDATION_USERS = 30
-"""Users with a label among their candidates, below which no validation could show a gain."""
+"""Fewest users with a label among their candidates; with fewer no validation shows a gain."""
 
 ENOUGH = 0.9
-"""Share of the most that trees add to the retriever, for which the fewest trees are taken."""
+"""Share of the best gain over the retriever that the fewest trees must reach."""
 
 SMOOTHING = 21
-"""Trees over which the validation curve is averaged: one tree moves it up and down by more than ten do on the whole."""
+"""Trees over which the validation curve is averaged: one alone moves it more than ten together."""
 
 
-@dataclass(frozen=True, slots=True)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class RankerParams:
-    """How the ranker is trained."""
+    """Training of the ranker."""
 
-    estimators: int = 500
-    """Most trees; validation usually ends training sooner."""
-    learning_rate: float = 0.05
-    leaves: int = 15
-    min_rows_per_leaf: int = 50
-    feature_share: float = 1.0
-    row_share: float = 1.0
-    """Shares that each tree sees. Less than all of both made the ranker, and the number of its trees, a matter of luck."""
-    l2: float = 5.0
-    truncation: int = 20
-    patience: int = 40
-    """Trees without a better validation NDCG@10, smoothed, before training stops."""
-    positions: int = 5
-    """Label positions a user, at most."""
-    max_groups: int = 20_000
-    negatives: int = 150
-    """Candidates without a label that are kept for each group, drawn at random."""
+    estimators: PositiveInt = 500
+    """Most trees; early stopping usually needs fewer."""
+    learning_rate: PositiveFloat = 0.05
+    """Share of each tree's output that is added."""
+    leaves: PositiveInt = 15
+    """Most leaves of a tree."""
+    min_rows_per_leaf: PositiveInt = 50
+    """Fewest rows of a leaf."""
+    # Below 1 for both, the ranker and the number of its trees became a matter of luck.
+    feature_share: Share = 1.0
+    """Share of the features that each tree sees."""
+    row_share: Share = 1.0
+    """Share of the rows that each tree sees."""
+    l2: NonNegativeFloat = 5.0
+    """L2 penalty of the leaves' values."""
+    truncation: PositiveInt = 20
+    """Rank below which pairs of rows add nothing to the gradient."""
+    patience: PositiveInt = 40
+    """Trees without a better smoothed validation NDCG@10 before training stops."""
+    positions: PositiveInt = 5
+    """Most label positions of a user."""
+    max_groups: PositiveInt = 20_000
+    """Most ranking groups."""
+    negatives: PositiveInt = 150
+    """Candidates without a label that each group keeps, drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)
-class Groups:
+class RankingGroups:
     """Ranking groups, their rows in the retriever's order.
 
     rows: float32[m, F]; labels: float32[m]; sizes: int64[g], rows of each group; users: int64[g].
@@ -96,29 +107,42 @@ class Groups:
     users: Int64
 
     @staticmethod
-    def joined(parts: Sequence[Groups]) -> Groups:
+    def empty() -> RankingGroups:
+        """No groups."""
+        rows, labels = np.empty((0, len(FEATURES)), np.float32), np.empty(0, np.float32)
+        return RankingGroups(rows, labels, np.empty(0, np.int64), np.empty(0, np.int64))
+
+    @staticmethod
+    def joined(parts: Sequence[RankingGroups]) -> RankingGroups:
         """The groups of all parts, in their order."""
-        return Groups(
-            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Groups))
+        return RankingGroups(
+            np.concatenate([part.rows for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.sizes for part in parts]),
+            np.concatenate([part.users for part in parts]),
         )
 
-    def some(self, wanted: int, rng: np.random.Generator) -> Groups:
+    def take(self, mask: NDArray[np.bool_]) -> RankingGroups:
+        """The groups where `mask` (bool[g]) holds, in their order."""
+        rows = np.repeat(mask, self.sizes)
+        return RankingGroups(self.rows[rows], self.labels[rows], self.sizes[mask], self.users[mask])
+
+    def sample(self, most: int, rng: np.random.Generator) -> RankingGroups:
         """At most so many groups, drawn at random, in their order."""
-        if len(self.sizes) <= wanted:
+        if len(self.sizes) <= most:
             return self
-        kept = np.zeros(len(self.sizes), np.bool_)
-        kept[rng.permutation(len(kept))[:wanted]] = True
-        rows = np.repeat(kept, self.sizes)
-        return Groups(self.rows[rows], self.labels[rows], self.sizes[kept], self.users[kept])
+        drawn = np.zeros(len(self.sizes), np.bool_)
+        drawn[rng.permutation(len(drawn))[:most]] = True
+        return self.take(drawn)
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """NDCG@10 of users whom the judged rankers had not learnt from, by the ranker and in the retriever's own order.
+    """NDCG@10 of users whom the validated rankers had not learnt from.
 
-    ranker, retriever: means over the `n_users` with a label among their candidates; difference:
-    ranker - retriever, and
-    standard_error: of that difference, user by user.
+    ranker, retriever: means over the `n_users` with a label among their candidates, by the ranker
+    and in the retriever's own order; difference: ranker - retriever; standard_error: of that
+    difference, user by user.
     """
 
     ranker: float
@@ -129,23 +153,29 @@ class Validation:
 
     @property
     def shows_a_gain(self) -> bool:
-        """Whether the ranker is better by more than one standard error: else the simpler model is taken (Breiman, 1984)."""
+        """Whether the ranker is better by more than one standard error.
+
+        Otherwise the simpler model is taken (the one-standard-error rule of Breiman et al., 1984).
+        """
         return self.difference > self.standard_error
 
     def note(self) -> str:
-        """The figures for a reader."""
+        """The figures in words."""
         gain = f"{self.difference:+.4f} \N{PLUS-MINUS SIGN} {self.standard_error:.4f}"
-        return f"validation NDCG@10 of {self.n_users} users {self.ranker:.4f}, the retriever's {self.retriever:.4f} ({gain})"
+        return (
+            f"validation NDCG@10 of {self.n_users} users {self.ranker:.4f}, "
+            f"the retriever's {self.retriever:.4f} ({gain})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class FittedRanker:
-    """What training gave.
+    """A trained ranker, and the record of its training.
 
     text: the stamped LightGBM model, empty where lists are to come in the retriever's order;
-    importances: share of the total gain by feature; note: what was decided, and why; curve: the
-    cross-validated NDCG@10 after each tree, empty where nothing could be validated; trees,
-    n_groups: how many it has, and learnt from; validation: what decided.
+    importances: share of the total gain by feature; note: the decision and its reason; curve: the
+    cross-validated NDCG@10 after each tree, empty where nothing could be validated; trees: their
+    number; n_groups: the groups that it learnt from; validation: the figures behind the decision.
     """
 
     text: str
@@ -158,149 +188,191 @@ class FittedRanker:
 
 
 def fit_ranker(
-    groups: Groups, judged: Groups, params: RankerParams, rng: np.random.Generator, threads: int
+    groups: RankingGroups,
+    validation: RankingGroups,
+    params: RankerParams,
+    rng: np.random.Generator,
+    threads: int,
 ) -> FittedRanker:
-    """The ranker that learns from `groups`, or none where validation shows no gain over the retriever's order.
+    """The ranker that learns from `groups`; an empty one where validation shows no gain.
 
-    judged: groups with all candidates, in the retriever's order; the users are those of `groups`,
-    or some of them. How many trees to train is cross-validated over users; the ranker then learns
-    from all of them.
+    validation: groups with all candidates, in the retriever's order; the users are those of
+    `groups`, or some of them. The number of trees is cross-validated over users; the ranker then
+    learns from all of them.
     """
-    n_judged = len(np.unique(judged.users))
-    if n_judged < MIN_VALIDATION_USERS:
-        few = f"only {n_judged} users have a label among their candidates, and {MIN_VALIDATION_USERS} are needed to validate a ranker"
-        return FittedRanker("", {}, f"{few}: lists come in the retriever's order")
-    curve, trees, validation = _cross_validated(groups, judged, params, rng, threads)
-    if not validation.shows_a_gain:
-        note = f"{validation.note()} shows no gain: lists come in the retriever's order"
-        return FittedRanker("", {}, note, curve, validation=validation)
+    n_users = len(np.unique(validation.users))
+    if n_users < MIN_VALIDATION_USERS:
+        note = (
+            f"only {n_users} users have a label among their candidates, "
+            f"and {MIN_VALIDATION_USERS} are needed to validate a ranker: "
+            "lists come in the retriever's order"
+        )
+        return FittedRanker("", {}, note)
+    curve, trees, figures = _cross_validated(groups, validation, params, rng, threads)
+    if not figures.shows_a_gain:
+        note = f"{figures.note()} shows no gain: lists come in the retriever's order"
+        return FittedRanker("", {}, note, curve, validation=figures)
     fitted = train_ranker(groups, trees, params, rng, threads)
-    return replace(
-        fitted, note=f"{fitted.note}; {validation.note()}", curve=curve, validation=validation
-    )
+    note = f"{fitted.note}; {figures.note()}"
+    return replace(fitted, note=note, curve=curve, validation=figures)
 
 
 def train_ranker(
-    groups: Groups, trees: int, params: RankerParams, rng: np.random.Generator, threads: int
+    groups: RankingGroups,
+    trees: int,
+    params: RankerParams,
+    rng: np.random.Generator,
+    threads: int,
 ) -> FittedRanker:
     """The ranker of so many trees that learns from all `groups`."""
     import lightgbm
 
     options = _options(params, len(groups.rows), threads, int(rng.integers(2**31)))
     everything = np.ones(len(groups.sizes), np.bool_)
-    booster = lightgbm.train(
-        options, lightgbm.Dataset(**_dataset(groups, everything)), num_boost_round=trees
-    )
+    data = lightgbm.Dataset(**_dataset(groups, everything))
+    booster = lightgbm.train(options, data, num_boost_round=trees)
     gain = booster.feature_importance("gain")
-    shares = (gain / max(gain.sum(), np.finfo(float).tiny)).tolist()
-    note = f"{booster.num_trees()} trees from {len(groups.sizes)} groups"
-    importances = dict(zip(FEATURES, shares, strict=True))
+    shares = gain / max(gain.sum(), np.finfo(float).tiny)  # without a split the gain is 0
+    n_groups = len(groups.sizes)
     return FittedRanker(
-        stamp(booster.model_to_string()), importances, note, (), trees, len(groups.sizes)
+        stamp(booster.model_to_string()),
+        importances=dict(zip(FEATURES, shares.tolist(), strict=True)),
+        note=f"{booster.num_trees()} trees from {n_groups} groups",
+        trees=trees,
+        n_groups=n_groups,
     )
 
 
 def enough_trees(curve: Sequence[float], without: float) -> int:
-    """The fewest trees that give ENOUGH of the most that any number of them adds to `without`, the NDCG@10 of none.
+    """The fewest trees whose gain over `without` is ENOUGH of the best gain of any number.
 
-    curve: NDCG@10 after each tree, which is smoothed. The curve soon becomes flat, and where on
-    that its top lies is chance; where it stops to rise is not.
+    curve: NDCG@10 after each tree, which is smoothed; without: NDCG@10 of no tree. The curve soon
+    becomes flat: where on that its top lies is chance, where it stops rising is not.
     """
     if len(curve) == 0:
         return 0
     smooth = _smoothed(curve)
-    most = smooth.max()
-    return int(np.argmax(smooth >= most - (1 - ENOUGH) * max(0.0, most - without))) + 1
+    best = smooth.max()
+    enough = best - (1 - ENOUGH) * max(0.0, best - without)
+    return int(np.argmax(smooth >= enough)) + 1
 
 
-def _top(curve: Sequence[float]) -> int:
+def _best_trees(curve: Sequence[float]) -> int:
     """The number of trees at which the smoothed curve is highest, 0 for an empty one."""
     return int(np.argmax(_smoothed(curve))) + 1 if curve else 0
 
 
 def _smoothed(curve: Sequence[float]) -> NDArray[np.float64]:
-    """The mean over SMOOTHING trees around each, of those there are; over fewer where the curve is short."""
-    at, n = np.arange(len(curve)), len(curve)
+    """The centred mean over SMOOTHING trees; over fewer at the ends, or for a short curve."""
+    n = len(curve)
+    tree = np.arange(n)
     half = min(SMOOTHING // 2, (n - 1) // 4)
-    first, after = np.maximum(0, at - half), np.minimum(n, at + half + 1)
+    first, after = np.maximum(0, tree - half), np.minimum(n, tree + half + 1)
     total = np.concatenate(([0.0], np.cumsum(curve)))
     return (total[after] - total[first]) / (after - first)
 
 
 def _cross_validated(
-    groups: Groups, judged: Groups, params: RankerParams, rng: np.random.Generator, threads: int
+    groups: RankingGroups,
+    validation: RankingGroups,
+    params: RankerParams,
+    rng: np.random.Generator,
+    threads: int,
 ) -> tuple[tuple[float, ...], int, Validation]:
-    """The mean NDCG@10 after each tree, how many trees are enough, and the figures of so many.
+    """The mean NDCG@10 after each tree, the number of trees that is enough, and its figures.
 
-    Each fold of users is judged by a ranker that learnt from the other folds. All grow tree by tree
-    together, until the smoothed mean curve has not risen for `patience` trees.
+    Each fold of users is validated by a ranker that learnt from the other folds.
     """
-    users = np.unique(judged.users)
-    fold_of = np.full(
-        int(max(groups.users.max(initial=0), users.max())) + 1, MISSING
-    )  # whom nobody judges, all learn from
-    fold_of[users] = rng.permutation(len(users)) % FOLDS
+    fold_of = _folds(groups, validation, rng)
     boosters = [
-        _judged_booster(groups, judged, fold_of, fold, params, rng, threads)
+        _booster_of_fold(groups, validation, fold_of, fold, params, rng, threads)
         for fold in range(FOLDS)
     ]
-    sizes = np.bincount(fold_of[judged.users], minlength=FOLDS)
+    sizes = np.bincount(fold_of[validation.users], minlength=FOLDS)
+    curve = _grow(boosters, sizes, params)
+    retriever = -np.arange(len(validation.rows), dtype=np.float64)  # rows are in its order
+    trees = enough_trees(curve, float(_ndcg(validation, retriever).mean()))
+    score = np.zeros(len(validation.rows))
+    for fold, booster in enumerate(boosters if trees else []):
+        rows = np.repeat(fold_of[validation.users] == fold, validation.sizes)
+        score[rows] = booster.predict(
+            validation.rows[rows], num_iteration=trees, num_threads=threads
+        )
+    return tuple(curve), trees, _validation(validation, score, retriever)
+
+
+def _folds(groups: RankingGroups, validation: RankingGroups, rng: np.random.Generator) -> Int64:
+    """int64[highest user + 1]: the fold of each user in validation, MISSING of the others.
+
+    Users of no fold are in the training of every one.
+    """
+    users = np.unique(validation.users)
+    highest = int(max(groups.users.max(initial=0), users.max()))
+    fold_of = np.full(highest + 1, MISSING)
+    fold_of[users] = rng.permutation(len(users)) % FOLDS
+    return fold_of
+
+
+def _grow(boosters: Sequence[Any], sizes: Int64, params: RankerParams) -> list[float]:
+    """The mean NDCG@10 of all folds after each tree; all boosters grow together.
+
+    Stops when the smoothed curve has not risen for `patience` trees. sizes: int64[FOLDS], groups.
+    """
     curve: list[float] = []
-    while len(curve) < params.estimators and len(curve) - _top(curve) < params.patience:
+    while len(curve) < params.estimators and len(curve) - _best_trees(curve) < params.patience:
         finished = [booster.update() for booster in boosters]
         if all(finished):  # nothing is left to split
             break
-        curve.append(
-            float(np.average([booster.eval_valid()[0][2] for booster in boosters], weights=sizes))
-        )
-    in_order = -np.arange(len(judged.rows), dtype=np.float64)  # rows are in the retriever's order
-    trees = enough_trees(curve, float(_ndcg(judged, in_order).mean()))
-    score = np.zeros(len(judged.rows))
-    for fold, booster in enumerate(boosters if trees else []):
-        rows = np.repeat(fold_of[judged.users] == fold, judged.sizes)
-        score[rows] = booster.predict(judged.rows[rows], num_iteration=trees, num_threads=threads)
-    return tuple(curve), trees, _validation(judged, score, in_order)
+        ndcg = [booster.eval_valid()[0][2] for booster in boosters]
+        curve.append(float(np.average(ndcg, weights=sizes)))
+    return curve
 
 
-def _judged_booster(
-    groups: Groups,
-    judged: Groups,
+def _booster_of_fold(
+    groups: RankingGroups,
+    validation: RankingGroups,
     fold_of: Int64,
     fold: int,
     params: RankerParams,
     rng: np.random.Generator,
     threads: int,
 ) -> Any:  # noqa: ANN401 - a Booster of LightGBM, which has no types
-    """A booster without trees that will learn from the users of all folds but this one, and be judged by the others."""
+    """A booster without trees that learns from the other folds and is validated on this one."""
     import lightgbm
 
-    learnt = _dataset(groups, fold_of[groups.users] != fold)
-    options = _options(params, len(learnt["data"]), threads, int(rng.integers(2**31)))
-    train = lightgbm.Dataset(**learnt)
+    arrays = _dataset(groups, fold_of[groups.users] != fold)
+    options = _options(params, len(arrays["data"]), threads, int(rng.integers(2**31)))
+    train = lightgbm.Dataset(**arrays)
     booster = lightgbm.Booster(options, train)
-    held = lightgbm.Dataset(**_dataset(judged, fold_of[judged.users] == fold), reference=train)
-    return booster.add_valid(held, "judged")
+    held_out = _dataset(validation, fold_of[validation.users] == fold)
+    return booster.add_valid(lightgbm.Dataset(**held_out, reference=train), "held out")
 
 
 def _validation(
-    judged: Groups, score: NDArray[np.float64], in_order: NDArray[np.float64]
+    groups: RankingGroups, ranker: NDArray[np.float64], retriever: NDArray[np.float64]
 ) -> Validation:
-    """The figures of the ranker's and the retriever's scores, both float64[m]; a user's groups are averaged."""
-    users, of = np.unique(judged.users, return_inverse=True)
-    by_user = np.stack(
-        [np.bincount(of, _ndcg(judged, by)) / np.bincount(of) for by in (score, in_order)]
+    """The figures of two scores of all rows, float64[m]; a user's groups are averaged."""
+    users, user_of = np.unique(groups.users, return_inverse=True)
+    n_groups = np.bincount(user_of)
+    by_ranker, by_retriever = (
+        np.bincount(user_of, _ndcg(groups, score)) / n_groups for score in (ranker, retriever)
     )
-    gain = by_user[0] - by_user[1]
-    ranker, retriever = by_user.mean(axis=1).tolist()
-    error = float(gain.std(ddof=1) / np.sqrt(len(users)))
-    return Validation(ranker, retriever, float(gain.mean()), error, len(users))
+    gain = by_ranker - by_retriever
+    return Validation(
+        float(by_ranker.mean()),
+        float(by_retriever.mean()),
+        float(gain.mean()),
+        float(gain.std(ddof=1) / np.sqrt(len(users))),
+        len(users),
+    )
 
 
-def _ndcg(groups: Groups, score: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ndcg(groups: RankingGroups, score: NDArray[np.float64]) -> NDArray[np.float64]:
     """float64[g]: NDCG@10 of each group's rows by falling score, of the labels among its rows."""
     group = np.repeat(np.arange(len(groups.sizes)), groups.sizes)
     order = np.lexsort((-score, group))
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(groups.sizes) - groups.sizes, groups.sizes)
+    starts = np.cumsum(groups.sizes) - groups.sizes
+    rank = np.arange(len(order)) - np.repeat(starts, groups.sizes)
     discount = np.where(rank < DEPTH, 1 / np.log2(rank + 2), 0.0)
     hits = np.bincount(group, groups.labels).astype(np.int64)
     ideal = np.cumsum(1 / np.log2(np.arange(DEPTH) + 2))[np.minimum(hits, DEPTH) - 1]
@@ -317,7 +389,7 @@ def _options(params: RankerParams, n_rows: int, threads: int, seed: int) -> dict
         "num_leaves": params.leaves,
         "min_data_in_leaf": params.min_rows_per_leaf,
         "feature_fraction": params.feature_share,
-        "bagging_fraction": params.row_share if n_rows >= FEW_ROWS else 1.0,
+        "bagging_fraction": params.row_share if n_rows >= MIN_BAGGED_ROWS else 1.0,
         "bagging_freq": 1,
         "lambda_l2": params.l2,
         "num_threads": threads,
@@ -328,12 +400,13 @@ def _options(params: RankerParams, n_rows: int, threads: int, seed: int) -> dict
     }
 
 
-def _dataset(groups: Groups, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    rows = np.repeat(chosen, groups.sizes)
+def _dataset(groups: RankingGroups, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """LightGBM's arguments for the groups where `mask` (bool[g]) holds."""
+    chosen = groups.take(mask)
     return {
-        "data": groups.rows[rows],
-        "label": groups.labels[rows],
-        "group": groups.sizes[chosen],
+        "data": chosen.rows,
+        "label": chosen.labels,
+        "group": chosen.sizes,
         "feature_name": list(FEATURES),
     }
 
@@ -347,19 +420,22 @@ def ranker_groups(
     horizon: int | None,
     params: RankerParams,
     rng: np.random.Generator,
-) -> Groups:
-    """Groups from the label windows first[u]:last[u] of each user; the model must know nothing at or after `first`.
+) -> RankingGroups:
+    """Groups from the label windows first[u]:last[u] of each user, both int64[n_users].
 
-    horizon: how many of the following events are labels (and what shares the last one's time), or
-    None for the rest of the window. No state ends, and no labels end, inside a tie.
+    The model must know nothing at or after `first`. horizon: how many of the following events are
+    labels (and those that share the last one's time), or None for the rest of the window. No state
+    ends, and no labels end, inside a tie.
     """
     steps = steps_of(events)
     users, cuts = _positions(events, steps, first, last, params, rng)
-    stops = last[users] if horizon is None else _horizon(steps, cuts, last[users], horizon)
-    return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
+    stops = last[users]
+    if horizon is not None:
+        stops = _label_ends(steps, cuts, last[users], horizon)
+    return _groups_of_windows(model, events, attributes, (users, cuts, stops), params, rng)
 
 
-def fresh_groups(
+def cold_start_groups(
     model: Model,
     events: Events,
     attributes: Int32,
@@ -368,56 +444,51 @@ def fresh_groups(
     horizon: int | None,
     params: RankerParams,
     rng: np.random.Generator,
-) -> Groups:
-    """Groups from the beginnings of users whom the model never saw, in their events before row last[u] (int64[n_users]).
+) -> RankingGroups:
+    """Groups from early positions of users whom the model never saw.
 
-    How many events are known is drawn evenly on a logarithmic scale; labels are the next `horizon`
-    events, or FRESH_HORIZON. Both end at the border of a tie.
+    last: int64[n_users], the row of each user at which the usable events end. Labels are the next
+    `horizon` events, or COLD_START_HORIZON. States and labels end at the border of a tie.
     """
     events = before(events, last)
     starts, ends = events.offsets()[:-1], events.offsets()[1:]
-    users = np.repeat(users[(ends - starts)[users] > 1], params.positions)
-    users = (
-        np.sort(rng.permutation(users)[: params.max_groups])
-        if len(users) > params.max_groups
-        else users
-    )
-    known = np.floor(np.exp(rng.uniform(0, np.log((ends - starts)[users])))).astype(np.int64)
+    lengths = ends - starts
+    users = np.repeat(users[lengths[users] > 1], params.positions)
+    if len(users) > params.max_groups:
+        users = np.sort(rng.permutation(users)[: params.max_groups])
+    # Evenly on a logarithmic scale: the first few events change a list most.
+    known = np.floor(np.exp(rng.uniform(0, np.log(lengths[users])))).astype(np.int64)
     steps = steps_of(events)
     cuts = steps.border(starts[users] + known, starts[users])
-    stops = _horizon(steps, cuts, ends[users], FRESH_HORIZON if horizon is None else horizon)
-    return _grouped(model, events, attributes, (users, cuts, stops), params, rng)
+    n_labels = COLD_START_HORIZON if horizon is None else horizon
+    stops = _label_ends(steps, cuts, ends[users], n_labels)
+    return _groups_of_windows(model, events, attributes, (users, cuts, stops), params, rng)
 
 
-def _horizon(steps: Steps, cuts: Int64, last: Int64, horizon: int) -> Int64:
-    """int64[m]: where labels end that start at `cuts`: after so many events, and those that share the last one's time."""
+def _label_ends(steps: Steps, cuts: Int64, last: Int64, horizon: int) -> Int64:
+    """int64[m]: the ends of labels that start at `cuts`: `horizon` events on, outside a tie."""
     return np.minimum(last, steps.after[np.minimum(last, cuts + horizon) - 1])
 
 
-def _grouped(
+def _groups_of_windows(
     model: Model,
     events: Events,
     attributes: Int32,
     windows: tuple[Int64, Int64, Int64],
     params: RankerParams,
     rng: np.random.Generator,
-) -> Groups:
-    """A group for each of the windows (users, cuts, stops): the state is what lies before the cut, the labels the rest."""
+) -> RankingGroups:
+    """A group for each window (user, cut, stop): the state before the cut, the labels after it."""
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
-    empty = Groups(
-        np.empty((0, len(FEATURES)), np.float32),
-        np.empty(0, np.float32),
-        np.empty(0, np.int64),
-        np.empty(0, np.int64),
-    )
-    parts = [empty]
-    for s in range(0, len(users), CHUNK):
-        u, cut = users[s : s + CHUNK], cuts[s : s + CHUNK]
-        states = states_at(events, starts[u], cut, attributes[u])
-        labels = [events.item[a:b] for a, b in zip(cut, stops[s : s + CHUNK], strict=True)]
-        parts.append(_groups(model, states, u, labels, params, rng))
-    return Groups.joined(parts)
+    parts = [RankingGroups.empty()]
+    for at in range(0, len(users), GROUPS_AT_ONCE):
+        chunk = slice(at, at + GROUPS_AT_ONCE)
+        user, cut = users[chunk], cuts[chunk]
+        states = states_at(events, starts[user], cut, attributes[user])
+        labels = [events.item[a:b] for a, b in zip(cut, stops[chunk], strict=True)]
+        parts.append(_groups(model, states, user, labels, params, rng))
+    return RankingGroups.joined(parts)
 
 
 def _positions(
@@ -428,26 +499,35 @@ def _positions(
     params: RankerParams,
     rng: np.random.Generator,
 ) -> tuple[Int64, Int64]:
-    """Users, and where within first[u]:last[u] their labels start: at starts of steps, of which some are drawn."""
+    """Users, and rows within first[u]:last[u] at which their labels start.
+
+    These are the start of the window and some further starts of steps, drawn at random.
+    """
+    users, places = _steps_within(events, steps, first, last)
+    draw = rng.random(len(users))
+    draw[places == 0] = -1  # the start of the window is always taken
+    order = np.lexsort((draw, users))
+    users, places = users[order], places[order]
+    kept = _rank_within(users, events.n_users) < params.positions
+    users, places = users[kept], places[kept]
+    sample = np.sort(rng.permutation(len(users))[: params.max_groups])
+    users, places = users[sample], places[sample]
+    return users.astype(np.int64), first[users] + places
+
+
+def _steps_within(events: Events, steps: Steps, first: Int64, last: Int64) -> tuple[Int64, Int64]:
+    """Users, and the places within their windows at which a step starts, the first always."""
     length = last - first
     users = np.repeat(np.arange(events.n_users), length)
     places = np.arange(len(users)) - np.repeat(np.cumsum(length) - length, length)
-    able = (places == 0) | steps.starts_at(first[users] + places)
-    users, places, length = (
-        users[able],
-        places[able],
-        np.bincount(users[able], minlength=events.n_users),
-    )
-    draw = rng.random(len(users))
-    draw[places == 0] = -1  # the start of the window is always one of them
-    order = np.lexsort((draw, users))
-    users, places = users[order], places[order]
-    rank = np.arange(len(users)) - np.repeat(np.cumsum(length) - length, length)
-    kept = rank < params.positions
-    users, places = users[kept], places[kept]
-    some = np.sort(rng.permutation(len(users))[: params.max_groups])
-    users, places = users[some], places[some]
-    return users.astype(np.int64), first[users] + places
+    starts = (places == 0) | steps.starts_at(first[users] + places)
+    return users[starts], places[starts]
+
+
+def _rank_within(users: Int64, n_users: int) -> Int64:
+    """int64[m]: the place of each entry among those of its user; users: non-decreasing."""
+    counts = np.bincount(users, minlength=n_users)
+    return np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _groups(
@@ -457,21 +537,21 @@ def _groups(
     labels: list[Int32],
     params: RankerParams,
     rng: np.random.Generator,
-) -> Groups:
+) -> RankingGroups:
+    """A group for each state that has a label among its candidates."""
     candidates = retrieve(model, states)
-    hit = np.stack(
-        [np.isin(row, label) for row, label in zip(candidates.items, labels, strict=True)]
-    )
+    pairs = zip(candidates.items, labels, strict=True)
+    hit = np.stack([np.isin(row, label) for row, label in pairs])
     present = candidates.items != MISSING
+    # Ranked by the draw: all hits first, then random negatives, then padding.
     draw = np.where(hit, -1, rng.random(hit.shape))
     draw[~present] = 2
-    kept = (
-        np.argsort(np.argsort(draw, axis=1), axis=1)
-        < hit.sum(axis=1, keepdims=True) + params.negatives
-    )
+    rank = np.argsort(np.argsort(draw, axis=1), axis=1)
+    kept = rank < hit.sum(axis=1, keepdims=True) + params.negatives
     kept &= present & hit.any(axis=1, keepdims=True)
     rows = features(states, candidates, model.table)[kept[present]]
     sizes = kept.sum(axis=1)
-    return Groups(
-        rows, hit[kept].astype(np.float32), sizes[sizes > 0].astype(np.int64), users[sizes > 0]
+    used = sizes > 0
+    return RankingGroups(
+        rows, hit[kept].astype(np.float32), sizes[used].astype(np.int64), users[used]
     )

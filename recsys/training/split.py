@@ -1,8 +1,8 @@
-"""Where the past ends: every protocol becomes one cut a user, a row of the time-ordered events.
+"""Splits events into past and hold-out, by one cut for each user.
 
-Events are sorted by (user, time), so "as of a user's cut" is the rows before it. No cut lies inside
-a tie (see `recsys.models.ties`). Splits nest: the training rows of one split are events again, and
-can be split once more for the ranker's labels.
+A cut is a row of the events, which are sorted by (user, time): a user's past is the rows before it.
+No cut lies inside a tie (see `recsys.models.ties`). Splits nest: the past of one split is events
+again, and is split once more for the ranker's labels.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def _at_one_moment(events: Events) -> Int64:
     earliest = events.time.min()
     if earliest == events.time.max():
         raise InvalidData(
-            f"all {len(events)} events share one time ({earliest}), so there is no moment to cut at: the protocol time needs "
-            "at least two; give timestamps, or use leave-one-out or last-10pct, which draw the hold-out where there is no order"
+            f"all {len(events)} events share one time ({earliest}), so there is no moment to cut "
+            "at: the protocol time needs at least two; give timestamps, or use leave-one-out or "
+            "last-10pct, which draw the hold-out where there is no order"
         )
     moment = np.quantile(events.time, 1 - HELD_OUT_SHARE, method="nearest")
     if moment == earliest:  # which would leave nothing before it

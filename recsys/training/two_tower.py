@@ -1,9 +1,9 @@
-"""Trains the two towers with torch, and hands back arrays.
+"""Trains the two towers with torch, and exports them as arrays.
 
-Every position of every window of a user's events predicts the next one (sampled softmax with shared
-uniform negatives and the log-correction of Bengio and Senecal, 2008; the whole catalogue where it
-is no larger than the sample), or, with `bpr`, ranks it above the other targets of its batch (Rendle
-et al., 2009, on L2-normalised vectors). A next item that the
+Every position of every window of a user's events predicts the next one. The loss is a sampled
+softmax with shared uniform negatives and the log-correction of Bengio and Senecal (2008), over the
+whole catalogue where that is no larger than the sample. With `bpr` it ranks the next item above the
+other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). A next item that the
 user has already had is no target: seen items are never recommended.
 """
 
@@ -17,6 +17,8 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -34,61 +36,93 @@ from shortlist.recsys.models.interactions import (
 from shortlist.recsys.models.ties import steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
+from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
 
-Progress = Callable[[float, str], None]
+TrainingProgress = Callable[[float, str], None]
 """Called with the share done and a short note."""
 
 MIN_EVENTS_LEFT = 2
-"""Events of a user that are left to learn from where the last ones are held back."""
+"""Fewest events left to learn from of a user whose last one is held out: a pair to predict."""
 
 UNVALIDATED_ROUNDS = 8
-"""Rounds where no user has enough events to validate on."""
+"""Rounds of training where no user has enough events for validation."""
 
 VALIDATION_CELLS = 2**22
 """Scores held at once in validation: 16 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class TowerParams:
-    """How the towers are shaped and trained."""
+    """Shape and training of the towers."""
 
-    dimension: int = 64
+    dimension: PositiveInt = 64
     """Width of the embeddings."""
-    hidden: int = 256
+    hidden: PositiveInt = 256
     """Units of the hidden layer."""
-    dropout: float = 0.3
+    dropout: Share = 0.3
     """Share of the hidden units dropped in training."""
-    history_dropout: float = 0.1
+    history_dropout: Share = 0.1
     """Share of a history's embeddings dropped in training."""
-    content_only: float = 0.1
-    """Share of items whose free embedding is dropped in training, so that content alone can stand for an item."""
-    attribute_dropout: float = 0.5
-    """Share of users whose attributes are dropped in training, so that they may be absent."""
+    content_only: Share = 0.1
+    """Share of items without their free embedding in training, so that content alone suffices."""
+    attribute_dropout: Share = 0.5
+    """Share of users without their attributes in training, so that attributes may be absent."""
     loss: Loss = "sampled_softmax"
-    negatives: int = 512
-    """Shared negatives a batch: uniform ones, or for `bpr` other targets of the batch."""
-    full_softmax_items: int = 4096
+    """What training minimises."""
+    negatives: PositiveInt = 512
+    """Negatives that a batch shares: uniform ones, or for `bpr` other targets of the batch."""
+    full_softmax_items: PositiveInt = 4096
     """Catalogues up to this size use every item as a negative."""
-    batch_windows: int = 16
-    """Windows a batch, each of up to HISTORY_LENGTH positions."""
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.1
-    embedding_scale: float = 0.1
-    averaging: float = 0.99
-    """What the running average of the weights keeps of itself at each step."""
-    rounds: int = 40
-    """Most rounds; each ends with a validation, and usually it ends training sooner."""
-    round_steps: int = 50
-    """Least optimiser steps of a round, which passes over small data several times."""
-    patience: int = 3
+    batch_windows: PositiveInt = 16
+    """Windows of a batch, each of up to HISTORY_LENGTH positions."""
+    learning_rate: PositiveFloat = 4e-3
+    """Step size of AdamW after its warm-up."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay of AdamW; biases and norms have none."""
+    embedding_scale: PositiveFloat = 0.1
+    """Standard deviation of the embeddings before training."""
+    averaging: Share = 0.99
+    """Share of itself that the running average of the weights keeps at each step."""
+    rounds: PositiveInt = 40
+    """Most rounds; each ends with a validation, and early stopping usually needs fewer."""
+    round_steps: PositiveInt = 50
+    """Fewest optimiser steps of a round, which passes over small data several times."""
+    patience: PositiveInt = 3
     """Rounds without a better validation before training stops."""
-    validation_users: int = 2000
-    """Users whose last event is held back to validate on, at most."""
-    max_positions: int = 20_000_000
-    """Upper bound on predicted positions in all rounds together: large data needs fewer passes."""
-    temperature: float = 0.1
-    """Divides the cosine of `bpr`."""
+    validation_users: PositiveInt = 2000
+    """Most users whose last event is held out for validation."""
+    max_positions: PositiveInt = 20_000_000
+    """Most positions predicted in all rounds together: large data needs fewer passes."""
+    temperature: PositiveFloat = 0.1
+    """Divisor of the cosine in `bpr`."""
+
+
+class Round(NamedTuple):
+    """loss: mean over a round's steps; validation: NDCG of the held-out events, NaN for none."""
+
+    loss: float
+    validation: float
+
+    def note(self) -> str:
+        """The figures in words."""
+        if math.isnan(self.validation):
+            return f"loss {self.loss:.3f}"
+        return f"loss {self.loss:.3f}, validation {self.validation:.3f}"
+
+
+class TrainedTowers(NamedTuple):
+    """Trained towers, and the record of their training.
+
+    towers: the weights of the best round; rounds: the figures of each; epochs: passes over the data
+    up to the best round; events_digest: the digest of all events that training was given, by which
+    an evaluation checks that none was of its hold-out.
+    """
+
+    towers: Towers
+    rounds: list[Round]
+    epochs: int
+    events_digest: str
 
 
 def fit_towers(
@@ -98,133 +132,153 @@ def fit_towers(
     n_tokens: int,
     params: TowerParams,
     rng: np.random.Generator,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     epochs: int | None = None,
-) -> Trained:
-    """Trained towers, and how each round went.
+) -> TrainedTowers:
+    """Towers trained on `events`, and nothing later.
 
-    events: what may be learnt from, nothing later; content: float32[n_items, M]; attributes:
-    int32[n_users, A] tokens below n_tokens, or MISSING. The weights are running averages over the
-    steps (Izmailov et al., 2018). Without `epochs` some last events are held back, and the weights
-    that foretold them best are kept (Prechelt, 1998, on stopping); with them everything is learnt
-    from, for as many passes.
+    content: float32[n_items, M]; attributes: int32[n_users, A] tokens below n_tokens, or MISSING.
+    The weights are running averages over the steps (Izmailov et al., 2018). Without `epochs`
+    training stops early (Prechelt, 1998): some last events are held out, and the weights that
+    predicted them best are kept. With `epochs` it passes over all events so many times.
     """
     torch.manual_seed(int(rng.integers(2**31)))
-    validation, learnt = _hold_back(
-        events, attributes, params.validation_users if epochs is None else 0, rng
-    )
+    n_held_out = params.validation_users if epochs is None else 0
+    validation, learnt = _hold_out_last(events, attributes, n_held_out, rng)
     net = _Net(np.bincount(learnt.item, minlength=events.n_items), content, n_tokens, params)
     windows = _Windows(learnt, attributes)
     batches = windows.batches(params.batch_windows)
-    if batches == 0:
-        return Trained(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
+    if batches == 0:  # nobody has two events
+        return TrainedTowers(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
+    passes = math.ceil(params.round_steps / batches)
+    optimisation = _begin(net, params, warm_up=passes * batches)
+    if epochs is not None:
+        n_rounds = max(1, round(epochs / passes))
+    elif len(validation.states):
+        n_rounds = _most_rounds(windows, passes, params)
+    else:
+        n_rounds = UNVALIDATED_ROUNDS
+    best, best_round, rounds = net.export(), 0, list[Round]()
+    for number in range(n_rounds):
+        loss = optimisation.run(windows.several(passes, params.batch_windows, rng), rng)
+        towers = optimisation.export()
+        rounds.append(Round(loss, validation.score(towers)))
+        if progress is not None:
+            progress((number + 1) / n_rounds, rounds[-1].note())
+        # Without validation (NaN) no comparison holds, and the last round is the best.
+        is_worse = rounds[-1].validation <= rounds[best_round].validation
+        if number == 0 or not is_worse:
+            best, best_round = towers, number
+        if number - best_round >= params.patience:
+            break
+    return TrainedTowers(best, rounds, (best_round + 1) * passes, events.digest())
+
+
+def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:
+    affordable = params.max_positions // max(1, passes * windows.n_positions)
+    return max(1, min(params.rounds, affordable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Optimisation:
+    """A net with its optimiser, learning-rate schedule and running average of the weights."""
+
+    net: _Net
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    averaged: AveragedModel
+    params: TowerParams
+
+    def run(self, batches: Iterator[_Batch], rng: np.random.Generator) -> float:
+        """Takes a step for each batch; the mean loss, NaN for no batch."""
+        self.net.train()
+        losses = []
+        for batch in batches:
+            losses.append(self._step(batch, rng))
+            self.averaged.update_parameters(self.net)
+        return float(np.mean(losses)) if losses else math.nan
+
+    def _step(self, batch: _Batch, rng: np.random.Generator) -> float:
+        users = self.net.users(batch)
+        targets = torch.from_numpy(batch.targets)
+        real = targets != MISSING
+        loss_of = _LOSSES[self.params.loss]
+        loss = loss_of(self.net, users[real], targets[real], self.params, rng)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.schedule.step()
+        return float(loss.detach())
+
+    def export(self) -> Towers:
+        """The averaged weights."""
+        return cast("_Net", self.averaged.module).export()
+
+
+def _begin(net: _Net, params: TowerParams, warm_up: int) -> _Optimisation:
+    """The state before the first step; the learning rate rises over `warm_up` steps."""
     # Fused: at 100 000 items most of a step is the optimiser's walk over the embeddings, and this
     # walks once.
     optimiser = torch.optim.AdamW(
         net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
     )
-    passes = math.ceil(params.round_steps / batches)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=passes * batches)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=warm_up)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(params.averaging))  # type: ignore[no-untyped-call]
-    best, best_round, history = net.export(), 0, list[Round]()
-    most = _most_rounds(windows, passes, params) if len(validation.states) else UNVALIDATED_ROUNDS
-    most = most if epochs is None else max(1, round(epochs / passes))
-    for number in range(most):
-        net.train()
-        losses = []
-        for batch in windows.several(passes, params.batch_windows, rng):
-            losses.append(_step(net, batch, optimiser, schedule, params, rng))
-            averaged.update_parameters(net)
-        towers = cast("_Net", averaged.module).export()
-        history.append(
-            Round(float(np.mean(losses)) if losses else math.nan, validation.score(towers))
-        )
-        if progress is not None:
-            progress((number + 1) / most, history[-1].note())
-        if (
-            number == 0 or not history[-1].validation <= history[best_round].validation
-        ):  # NaN: the last is the best
-            best, best_round = towers, number
-        if number - best_round >= params.patience:
-            break
-    return Trained(best, history, (best_round + 1) * passes, events.digest())
-
-
-class Trained(NamedTuple):
-    """What training gave.
-
-    towers: the weights kept; rounds: how each round went; epochs: how many passes over the data
-    such towers take;
-    learnt_from: the digest of all events that training was given, by which an evaluation knows that
-    none was of its hold-out.
-    """
-
-    towers: Towers
-    rounds: list[Round]
-    epochs: int
-    learnt_from: str
-
-
-class Round(NamedTuple):
-    """loss: the mean over a round's steps; validation: NDCG of the held-back events, NaN where none were."""
-
-    loss: float
-    validation: float
-
-    def note(self) -> str:
-        """For the narrator."""
-        return f"loss {self.loss:.3f}" + (
-            "" if math.isnan(self.validation) else f", validation {self.validation:.3f}"
-        )
-
-
-def _most_rounds(windows: _Windows, passes: int, params: TowerParams) -> int:
-    return max(1, min(params.rounds, params.max_positions // max(1, passes * windows.n_positions)))
+    return _Optimisation(net, optimiser, schedule, averaged, params)
 
 
 @dataclass(frozen=True, slots=True)
 class _Validation:
-    """The last events of some users, which decide when training stops.
+    """The last events of some users, held out to decide when training stops.
 
-    states: as of just before these and what shares their time; targets: int32[V] item rows, none of
-    which the state has seen.
+    states: as of just before these and all that shares their time; targets: int32[V] item rows,
+    none of which the state has seen.
     """
 
     states: UserStates
     targets: Int32
 
     def score(self, towers: Towers) -> float:
-        """The mean of 1 / log2(1 + rank) of the targets among all unseen items: NDCG without a cut-off."""
-        gains = [np.empty(0)]
+        """NDCG without a cut-off: the mean of 1 / log2(1 + rank) of the targets.
+
+        Ranks are among all unseen items. NaN for no users.
+        """
+        if not len(self.states):
+            return math.nan
+        gains = []
         chunk = max(1, VALIDATION_CELLS // len(towers.items))
         for start in range(0, len(self.states), chunk):
-            part = self.states.slice(start, min(start + chunk, len(self.states)))
+            stop = min(start + chunk, len(self.states))
+            part, targets = self.states.slice(start, stop), self.targets[start:stop]
             users = np.arange(len(part))
             scores = user_vectors(towers, part) @ towers.items.T
-            own = scores[users, self.targets[start : start + len(part)]]
+            own = scores[users, targets]
             scores[np.repeat(users, np.diff(part.seen_offsets)), part.seen_rows] = -np.inf
-            gains.append(1 / np.log2(2 + (scores > own[:, None]).sum(axis=1)))
-        return float(np.concatenate(gains).mean()) if len(self.states) else math.nan
+            n_better = (scores > own[:, None]).sum(axis=1)
+            gains.append(1 / np.log2(2 + n_better))
+        return float(np.concatenate(gains).mean())
 
 
-def _hold_back(
-    events: Events, attributes: Int32, wanted: int, rng: np.random.Generator
+def _hold_out_last(
+    events: Events, attributes: Int32, most: int, rng: np.random.Generator
 ) -> tuple[_Validation, Events]:
-    """The last event of at most so many users, where it is new to them, and the events without these.
+    """The last events of at most so many users, and all events without these.
 
-    What shares its time with a last event is held back as well, but no target.
+    Only users to whom the item was new are drawn. Events that share their time with a last one are
+    held out as well, but are no target.
     """
     offsets = events.offsets()
-    cut, last = offsets[1:].copy(), offsets[1:] - 1
-    some = np.diff(offsets) > MIN_EVENTS_LEFT
-    cut[some] = steps_of(events).first[last[some]]
-    able = some & (cut - offsets[:-1] >= MIN_EVENTS_LEFT)
-    able[able] = _first_times(events)[last[able]]
-    users = np.sort(rng.permutation(np.flatnonzero(able))[:wanted])
-    ends = offsets[1:].copy()
-    ends[users] = cut[users]
-    states = states_at(events, offsets[:-1][users], cut[users], attributes[users])
-    return _Validation(states, events.item[last[users]]), before(events, ends)
+    starts, ends = offsets[:-1], offsets[1:]
+    cut, last = ends.copy(), ends - 1
+    long = np.diff(offsets) > MIN_EVENTS_LEFT
+    cut[long] = steps_of(events).first[last[long]]
+    eligible = long & (cut - starts >= MIN_EVENTS_LEFT)
+    eligible[eligible] = _first_times(events)[last[eligible]]
+    users = np.sort(rng.permutation(np.flatnonzero(eligible))[:most])
+    learnt_until = ends.copy()
+    learnt_until[users] = cut[users]
+    states = states_at(events, starts[users], cut[users], attributes[users])
+    return _Validation(states, events.item[last[users]]), before(events, learnt_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +289,7 @@ class _Batch:
 
 
 class _Windows:
-    """Cuts histories into windows, at other places in each epoch, and batches windows of like length."""
+    """Cuts histories into windows, at other places in each epoch, and batches them by length."""
 
     def __init__(self, events: Events, attributes: Int32) -> None:
         self.events, self.attributes = events, attributes
@@ -245,30 +299,31 @@ class _Windows:
         self.targets = np.where(_first_times(events), events.item, MISSING).astype(np.int64)
 
     def batches(self, size: int) -> int:
-        """How many batches an epoch has; every epoch has as many, whatever the cuts."""
+        """The number of batches of an epoch, the same for every one, whatever the cuts."""
         windows = int(np.ceil(np.maximum(self.predictable, 0) / HISTORY_LENGTH).sum())
         return math.ceil(windows / size)
 
     def several(self, passes: int, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
-        """Every position as often as there are passes."""
+        """So many epochs after each other."""
         for _ in range(passes):
             yield from self.epoch(size, rng)
 
     def epoch(self, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
         """Every position once, in batches of about `size` windows."""
         starts, stops, users = self._cut(rng)
+        # By length in tens, so that little of a batch is padding; at random within that.
         order = np.lexsort((rng.random(len(starts)), (stops - starts) // 10))
-        groups = np.array_split(order, self.batches(size))
-        for g in rng.permutation(len(groups)):
-            batch = (
-                self._batch(starts[groups[g]], stops[groups[g]], users[groups[g]])
-                if len(groups[g])
-                else None
-            )
-            if batch is not None and (batch.targets != MISSING).any():  # there may be repeats alone
+        parts = np.array_split(order, self.batches(size))
+        for number in rng.permutation(len(parts)):
+            part = parts[number]
+            if not len(part):
+                continue
+            batch = self._batch(starts[part], stops[part], users[part])
+            if (batch.targets != MISSING).any():  # all may be repeats
                 yield batch
 
     def _cut(self, rng: np.random.Generator) -> tuple[Int64, Int64, Int64]:
+        """Rows at which windows start and stop, and their users, each int64[windows]."""
         starts, stops, users = [], [], []
         for user in np.flatnonzero(self.predictable > 0):
             n, base = int(self.predictable[user]), int(self.offsets[user])
@@ -285,9 +340,8 @@ class _Windows:
         inside = rows < stops[:, None]
         rows = np.where(inside, rows, 0)
         inputs = np.where(inside, self.events.item[rows], self.events.n_items).astype(np.int64)
-        targets = np.where(
-            inside, self.targets[np.minimum(rows + 1, len(self.targets) - 1)], MISSING
-        )
+        next_rows = np.minimum(rows + 1, len(self.targets) - 1)
+        targets = np.where(inside, self.targets[next_rows], MISSING)
         return _Batch(inputs, targets, self.attributes[users].astype(np.int64))
 
 
@@ -300,11 +354,10 @@ def _first_times(events: Events) -> NDArray[np.bool_]:
 
 
 class _Net(nn.Module):
-    """The torch twin of `recsys.models.towers`, plus the item tower, which is exported as finished vectors.
+    """The torch twin of `recsys.models.towers`, with the item tower, exported as its vectors.
 
     An item that nobody has had yet (not `warm`, bool[n_items]) is no negative, for it could not be
-    taken, and nothing is
-    learnt of its free embedding: its vector is made of its content alone.
+    taken, and its free embedding is not trained: its vector is made of its content alone.
     """
 
     def __init__(self, counts: Int64, content: Float32, n_tokens: int, params: TowerParams) -> None:
@@ -333,19 +386,16 @@ class _Net(nn.Module):
         self.register_buffer("warm", torch.from_numpy(warm.astype(np.float32)))
         self.register_buffer("warm_rows", torch.from_numpy(np.flatnonzero(warm)))
         self.register_buffer("decay", _causal_means())
-        self.register_buffer(
-            "log_counts", torch.from_numpy(np.log(np.maximum(counts, 1)).astype(np.float32))
-        )
-        with torch.no_grad():
+        log_counts = np.log(np.maximum(counts, 1)).astype(np.float32)
+        self.register_buffer("log_counts", torch.from_numpy(log_counts))
+        with torch.no_grad():  # begins as the mean over the half-lives
             self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
 
     def groups(self) -> list[dict[str, object]]:
         """Parameters for the optimiser: biases and norms do not decay."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
-        return [
-            {"params": decayed},
-            {"params": [p for p in self.parameters() if p.ndim == 1], "weight_decay": 0.0},
-        ]
+        undecayed = [p for p in self.parameters() if p.ndim == 1]
+        return [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
 
     def users(self, batch: _Batch) -> Tensor:
         """[B, L, d]: the user vector after each position of the windows."""
@@ -356,11 +406,10 @@ class _Net(nn.Module):
         length = embeddings.shape[1]
         decay = self.decay[:, :length, :length].reshape(-1, length)  # [S * L, L]
         means = torch.matmul(decay, embeddings)  # [B, S * L, d]
-        means = (
-            means.view(len(embeddings), len(HALF_LIVES), length, -1).transpose(1, 2).flatten(2)
-        )  # [B, L, S * d]
-        told = self._attributes(batch)[:, None, :].expand(-1, length, -1)
-        normal = self.norm(torch.cat((means, told), dim=2))
+        means = means.view(len(embeddings), len(HALF_LIVES), length, -1)
+        means = means.transpose(1, 2).flatten(2)  # [B, L, S * d]
+        attributes = self._attributes(batch)[:, None, :].expand(-1, length, -1)
+        normal = self.norm(torch.cat((means, attributes), dim=2))
         hidden = functional.gelu(self.hidden(normal), approximate="tanh")
         hidden = functional.dropout(hidden, self.params.dropout, self.training)
         out: Tensor = self.skip(means) + self.out(hidden)
@@ -368,22 +417,20 @@ class _Net(nn.Module):
 
     def past_table(self) -> Tensor:
         """[n_items + 1, d]: the embeddings of items as history, the last row zero."""
-        return functional.pad(
-            self.history * self.warm[:, None] + self.content @ self.content_history, (0, 0, 0, 1)
-        )
+        free = self.history * self.warm[:, None]
+        return functional.pad(free + self.content @ self.content_history, (0, 0, 0, 1))
 
     def _attributes(self, batch: _Batch) -> Tensor:
-        table = functional.pad(self.attributes, (0, 0, 0, 1))
-        tokens = torch.from_numpy(
-            np.where(batch.attributes == MISSING, len(self.attributes), batch.attributes)
-        )
-        told = table[tokens].sum(dim=1)
+        """[B, d]: the summed embeddings of each user's attributes."""
+        table = functional.pad(self.attributes, (0, 0, 0, 1))  # the last row is that of MISSING
+        rows = np.where(batch.attributes == MISSING, len(self.attributes), batch.attributes)
+        summed = table[torch.from_numpy(rows)].sum(dim=1)
         if self.training:
-            told = told * (torch.rand(len(told), 1) >= self.params.attribute_dropout)
-        return told
+            summed = summed * (torch.rand(len(summed), 1) >= self.params.attribute_dropout)
+        return summed
 
     def items(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """[m, d] vectors and [m] biases of items; in training some have only their content."""
+        """[m, d] vectors and [m] biases of items; in training some of content alone."""
         content = self.content[rows]
         keep = self.warm[rows]
         if self.training and self.params.content_only and content.shape[1]:
@@ -396,16 +443,12 @@ class _Net(nn.Module):
         """The weights as numpy arrays."""
         self.eval()
         vectors, bias = self.items(torch.arange(len(self.free)))
-        if self.params.loss == "bpr":
-            vectors, bias = (
-                functional.normalize(vectors, dim=1) / self.params.temperature,
-                torch.zeros_like(bias),
-            )
+        if self.params.loss == "bpr":  # trained on cosines, without biases
+            vectors = functional.normalize(vectors, dim=1) / self.params.temperature
+            bias = torch.zeros_like(bias)
         unknown = (self.warm == 0) & (self.content.abs().sum(dim=1) == 0)
-        if len(self.warm_rows):
-            bias[unknown] = bias[
-                self.warm_rows
-            ].min()  # of such an item nothing is known: it comes last
+        if len(self.warm_rows):  # an item without events and content comes last
+            bias[unknown] = bias[self.warm_rows].min()
         return Towers(
             history=_array(self.past_table()),
             items=_array(torch.cat((vectors, bias[:, None]), dim=1)),
@@ -427,32 +470,15 @@ def _array(tensor: Tensor) -> Float32:
 def _causal_means() -> Tensor:
     """[S, N, N]: row t of each half-life averages positions 0..t."""
     age = torch.arange(HISTORY_LENGTH)[:, None] - torch.arange(HISTORY_LENGTH)[None, :]
-    past = (age >= 0).double()
-    rows = [
-        (age == 0).double() if h == 0 else past * 0.5 ** (age.clamp(min=0).double() / h)
-        for h in HALF_LIVES
-    ]
-    weights = torch.stack(rows)
+    weights = torch.stack([_decayed(age, half_life) for half_life in HALF_LIVES])
     return (weights / weights.sum(dim=2, keepdim=True)).float()
 
 
-def _step(
-    net: _Net,
-    batch: _Batch,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    params: TowerParams,
-    rng: np.random.Generator,
-) -> float:
-    users = net.users(batch)
-    targets = torch.from_numpy(batch.targets)
-    real = targets != MISSING
-    loss = _LOSSES[params.loss](net, users[real], targets[real], params, rng)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    schedule.step()
-    return float(loss.detach())
+def _decayed(age: Tensor, half_life: float) -> Tensor:
+    """Weights of ages in events, 0 for the future; half-life 0 leaves the latest event alone."""
+    if half_life == 0:
+        return (age == 0).double()
+    return (age >= 0).double() * 0.5 ** (age.clamp(min=0).double() / half_life)
 
 
 def _softmax_loss(
@@ -461,14 +487,12 @@ def _softmax_loss(
     n = len(net.warm_rows)
     if n <= params.full_softmax_items:
         vectors, bias = net.items(net.warm_rows)
-        return functional.cross_entropy(
-            users @ vectors.T + bias, torch.searchsorted(net.warm_rows, targets)
-        )
+        classes = torch.searchsorted(net.warm_rows, targets)
+        return functional.cross_entropy(users @ vectors.T + bias, classes)
     sample = net.warm_rows[torch.from_numpy(rng.integers(0, n, params.negatives))]
     vectors, bias = net.items(sample)
-    negative = (
-        users @ vectors.T + bias + math.log(n / params.negatives)
-    )  # each stands for n / m items
+    correction = math.log(n / params.negatives)  # each negative stands for n / m items
+    negative = users @ vectors.T + bias + correction
     negative = negative.masked_fill(sample[None, :] == targets[:, None], -math.inf)
     own, own_bias = net.items(targets)
     positive = (users * own).sum(dim=1) + own_bias
@@ -479,16 +503,21 @@ def _softmax_loss(
 def _bpr_loss(
     net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
 ) -> Tensor:
-    """Each target against other targets of the batch, which are drawn by popularity and corrected by its logarithm."""
+    """Ranks each target above other targets of the batch.
+
+    These are negatives drawn by popularity, which its logarithm corrects.
+    """
     sample = torch.from_numpy(rng.integers(0, len(targets), params.negatives))
     users = functional.normalize(users, dim=1) / params.temperature
     vectors = functional.normalize(net.items(targets)[0], dim=1)
     own = (users * vectors).sum(dim=1) - net.log_counts[targets]
     others = users @ vectors[sample].T - net.log_counts[targets[sample]]  # [m, negatives]
     distinct = (targets[:, None] != targets[sample][None, :]).float()
-    return -(functional.logsigmoid(own[:, None] - others) * distinct).sum() / distinct.sum().clamp(
-        min=1
-    )
+    gains = functional.logsigmoid(own[:, None] - others) * distinct
+    return -gains.sum() / distinct.sum().clamp(min=1)
 
 
-_LOSSES = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}
+_LossFunction = Callable[[_Net, Tensor, Tensor, TowerParams, np.random.Generator], Tensor]
+"""(net, users [m, d], targets [m], params, rng) -> the mean loss."""
+
+_LOSSES: dict[Loss, _LossFunction] = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}

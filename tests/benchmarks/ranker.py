@@ -28,14 +28,14 @@ from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
-    groups_inside,
+    ranker_training_groups,
     item_table_of,
     past_before_labels,
-    ranker_of,
-    towers_of,
-    validation_inside,
+    validated_ranker,
+    train_towers,
+    ranker_validation_groups,
 )
-from shortlist.recsys.training.lambdamart import Groups
+from shortlist.recsys.training.lambdamart import RankingGroups
 from shortlist.recsys.training.split import before, cuts
 
 MOVIELENS = Path(__file__).parents[2] / ".demo" / "data"
@@ -45,7 +45,7 @@ SPLIT_SHARE = 0.15
 """Share of the users that a single split holds out."""
 
 
-def trees_of_one_split(groups: Groups, params: FitParams) -> int:
+def trees_of_one_split(groups: RankingGroups, params: FitParams) -> int:
     """The number of trees by a single split of the users.
 
     This was the rule before cross-validation, with rows and features sampled for each tree.
@@ -66,17 +66,17 @@ def trees_of_one_split(groups: Groups, params: FitParams) -> int:
 
 def training_data(
     protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
-) -> tuple[Groups, Groups]:
-    """Groups that train and validate the ranker, inside the past of the split."""
+) -> tuple[RankingGroups, RankingGroups]:
+    """RankingGroups that train and validate the ranker, inside the past of the split."""
     paths = [str(MOVIELENS / f"{name}.parquet") for name in ("interactions", "items", "users")]
     dataset = data.load(*paths).dataset
     past = before(dataset.events, cuts(dataset.events, protocol))
     with reporter.stage("towers before the labels") as progress:
         inner = past_before_labels(past, protocol, params)
-        towers = towers_of(dataset, inner, params, progress).towers
+        towers = train_towers(dataset, inner, params, progress).towers
     model = assemble(towers, item_table_of(dataset, inner), params)
-    groups = groups_inside(model, dataset, past, protocol, params)
-    return groups, validation_inside(model, dataset, past, protocol, params)
+    groups = ranker_training_groups(model, dataset, past, protocol, params)
+    return groups, ranker_validation_groups(model, dataset, past, protocol, params)
 
 
 def main(protocol: HoldoutProtocol) -> None:
@@ -84,7 +84,7 @@ def main(protocol: HoldoutProtocol) -> None:
     reporter, params = ProgressReporter(), FitParams()
     groups, validation = training_data(protocol, params, reporter)
     rules = {
-        "cross-validation": lambda seeded: ranker_of(groups, validation, seeded).trees,
+        "cross-validation": lambda seeded: validated_ranker(groups, validation, seeded).trees,
         "one split": lambda seeded: trees_of_one_split(groups, seeded),
     }
     table = Table(title=f"number of trees, {protocol}, {len(SEEDS)} seeds")

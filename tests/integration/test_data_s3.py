@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from shortlist.recsys.data import load
-from shortlist.recsys.data.staging import marks
+from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData
 from shortlist.recsys.store import s3
 
@@ -50,11 +50,15 @@ def test_an_object_that_changed_has_another_mark(
     """By one address or by a glob; what was written again as it was has not changed."""
     source = f"s3://{bucket}/{pattern}"
     put("in/a.csv", BODY)
-    first = marks(source, "interactions")
+    first = file_versions(source, "interactions")
     put("in/a.csv", BODY)
-    again = marks(source, "interactions")
+    again = file_versions(source, "interactions")
     put("in/a.csv", BODY.replace(b"3", b"4"))
-    assert (first == again, len(first), first == marks(source, "interactions")) == (True, 1, False)
+    assert (first == again, len(first), first == file_versions(source, "interactions")) == (
+        True,
+        1,
+        False,
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from shortlist.recsys.errors import (
     ReleaseRefused,
     ShortlistError,
 )
-from shortlist.recsys.evaluation.report import METRICS
+from shortlist.recsys.evaluation.report import METHOD_METRICS
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.settings import Settings
@@ -427,5 +427,5 @@ def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path
     report = json.loads((small_job.work / "metrics.json").read_text())
     assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}
     for row in report["methods"].values():
-        assert set(row) == {*METRICS, "n_users"}
+        assert set(row) == {*METHOD_METRICS, "n_users"}
         assert row["ndcg@10"]["low"] <= row["ndcg@10"]["value"] <= row["ndcg@10"]["high"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from shortlist.recsys.data import load
 from shortlist.recsys.data.attributes import tokenised
-from shortlist.recsys.data.input_schema import FILE, MALFORMED, ROW
-from shortlist.recsys.data.readers import Raw
+from shortlist.recsys.data.input_schema import FILE_COLUMN, MALFORMED_COLUMN, ROW_COLUMN
+from shortlist.recsys.data.readers import RawTable
 from shortlist.recsys.data.validation import check_interactions, sorted_events
 from shortlist.recsys.errors import InvalidData
 
@@ -29,14 +29,14 @@ RATINGS = st.one_of(
 ROWS = st.lists(st.tuples(IDS, IDS, TIMES, RATINGS), min_size=1, max_size=30)
 
 
-def raw(rows: list[tuple[str | None, ...]]) -> Raw:
+def raw(rows: list[tuple[str | None, ...]]) -> RawTable:
     schema = dict.fromkeys(("user_id", "item_id", "timestamp", "rating"), pl.String)
     frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(
-        pl.lit(value=False).alias(MALFORMED),
-        pl.lit(0, pl.UInt32).alias(FILE),
-        pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(ROW),
+        pl.lit(value=False).alias(MALFORMED_COLUMN),
+        pl.lit(0, pl.UInt32).alias(FILE_COLUMN),
+        pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(ROW_COLUMN),
     )
-    return Raw(frame, ("made up",))
+    return RawTable(frame, ("made up",))
 
 
 @given(ROWS)
@@ -45,7 +45,7 @@ def test_every_row_is_accounted_for(rows: list[tuple[str | None, ...]]) -> None:
     """Each row is either kept or rejected, once, and all that is kept keeps the rules."""
     found = check_interactions(raw(rows), None)
     kept, rejected = found.checked.frame, found.checked.rejected
-    numbers = sorted([*kept[ROW].to_list(), *rejected["row"].to_list()])
+    numbers = sorted([*kept[ROW_COLUMN].to_list(), *rejected["row"].to_list()])
     assert numbers == list(range(1, len(rows) + 1))
     assert rejected["reason"].null_count() == 0
     assert (kept["_time"] >= 0).all()

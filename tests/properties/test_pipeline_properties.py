@@ -45,7 +45,7 @@ def noise(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
 
 
-def towers_of(n: int, rng: np.random.Generator) -> Towers:
+def train_towers(n: int, rng: np.random.Generator) -> Towers:
     """Random towers over n items."""
     width = len(HALF_LIVES) * D
     history, attributes = noise(rng, n + 1, D), noise(rng, TOKENS + 1, D)
@@ -88,7 +88,7 @@ def drawn(seed: int, ranker: Ranker | None) -> tuple[Model, UserStates, np.rando
     table = fit_item_table(
         events, Catalogue((), (), (), (), membership, years), fit_neighbours(events)
     )
-    towers = towers_of(n, rng)
+    towers = train_towers(n, rng)
     attributes = rng.integers(MISSING, TOKENS, (n_users, 2)).astype(np.int32)
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:], attributes)

@@ -19,8 +19,8 @@ from shortlist.recsys.training.fit import (
     item_table_of,
     label_cuts,
     past_before_labels,
-    ranker_inside,
-    towers_of,
+    fit_inner_ranker,
+    train_towers,
 )
 from shortlist.recsys.training.lambdamart import RankerParams, ranker_groups
 from shortlist.recsys.training.split import before, cuts
@@ -45,7 +45,7 @@ def with_another_future(events: Events, cut: np.ndarray, rng: np.random.Generato
 
 def model_of(dataset, past: Events) -> Model:
     """A fold's model, without a ranker."""
-    towers = towers_of(dataset, past, PARAMS, lambda _share, _note: None, 8).towers
+    towers = train_towers(dataset, past, PARAMS, lambda _share, _note: None, 8).towers
     return assemble(towers, item_table_of(dataset, past), PARAMS)
 
 
@@ -125,11 +125,11 @@ def test_a_planted_leak_is_caught(published, reporter, monkeypatch) -> None:
         report = compare(model, past, truth, dataset.catalogue, "last-10pct", reporter)
         return report["methods"]["two_stage"]["ndcg@10"]["value"]
 
-    honest = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)
+    honest = figure(fit_inner_ranker(inner, dataset, past, "last-10pct", PARAMS).text)
     leaky = leaking_features(dataset.events)
     monkeypatch.setattr(lambdamart, "features", leaky)
     monkeypatch.setattr("shortlist.recsys.models.pipeline.features", leaky)
-    leaked = figure(ranker_inside(inner, dataset, past, "last-10pct", PARAMS).text)
+    leaked = figure(fit_inner_ranker(inner, dataset, past, "last-10pct", PARAMS).text)
     assert leaked > honest + 0.15
 
 

@@ -98,7 +98,6 @@ def test_item_knn_hears_only_the_nearest_neighbours_of_an_item() -> None:
 def test_item_knn_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Similarities made two items at a time are those made at once."""
     whole = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
-    monkeypatch.setattr(baselines, "BLOCK", 2)
     monkeypatch.setattr(regression, "BLOCK", 2)
     parts = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
     assert [a.tobytes() for a in whole] == [a.tobytes() for a in parts]

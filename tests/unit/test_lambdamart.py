@@ -11,7 +11,7 @@ from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.lambdamart import (
-    Groups,
+    RankingGroups,
     RankerParams,
     enough_trees,
     fit_ranker,
@@ -22,7 +22,7 @@ PARAMS = RankerParams(estimators=60, min_rows_per_leaf=20, patience=20)
 N_ROWS = 25
 
 
-def groups_of(n_users: int, seed: int, told_by: str) -> Groups:
+def groups_of(n_users: int, seed: int, told_by: str) -> RankingGroups:
     """A group a user: the label lies with the highest value of a feature, or (`nothing`) with the first row."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n_users, N_ROWS, len(FEATURES))).astype(np.float32)
@@ -35,12 +35,12 @@ def groups_of(n_users: int, seed: int, told_by: str) -> Groups:
     )
     labels[np.arange(n_users), best] = 1
     flat = rows.reshape(-1, len(FEATURES))
-    return Groups(
+    return RankingGroups(
         flat, labels.ravel(), np.full(n_users, N_ROWS, np.int64), np.arange(n_users, dtype=np.int64)
     )
 
 
-def fitted(groups: Groups, judged: Groups, seed: int = 1) -> lambdamart.FittedRanker:
+def fitted(groups: RankingGroups, judged: RankingGroups, seed: int = 1) -> lambdamart.FittedRanker:
     return fit_ranker(groups, judged, PARAMS, np.random.default_rng(seed), 1)
 
 
@@ -81,7 +81,7 @@ def test_too_few_users_cannot_show_a_gain(n_users) -> None:
 def test_rows_that_cannot_be_split_make_no_ranker() -> None:
     """All features are alike: no tree grows, and the retriever's order is as good."""
     groups = groups_of(40, 4, "next_1")
-    alike = Groups(np.zeros_like(groups.rows), groups.labels, groups.sizes, groups.users)
+    alike = RankingGroups(np.zeros_like(groups.rows), groups.labels, groups.sizes, groups.users)
     ranker = fitted(alike, alike)
     assert ranker.text == ""
     assert ranker.validation is not None
@@ -97,12 +97,12 @@ def test_a_gain_is_more_than_its_standard_error() -> None:
 
 def test_nobody_is_judged_by_a_ranker_that_learnt_from_them(monkeypatch) -> None:
     """In each fold the users of the training groups and of the judged groups are distinct, and each user is judged once."""
-    groups = Groups.joined([groups_of(80, 5, "next_1"), groups_of(120, 6, "next_1")])
+    groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(120, 6, "next_1")])
     judged = groups_of(80, 7, "next_1")
     pairs: list[set[int]] = []
     honest = lambdamart._dataset
 
-    def noted(given: Groups, chosen: np.ndarray) -> dict:
+    def noted(given: RankingGroups, chosen: np.ndarray) -> dict:
         pairs.append(set(given.users[chosen].tolist()))
         return honest(given, chosen)
 
@@ -123,7 +123,7 @@ def test_the_figures_are_those_of_the_report_and_of_lightgbm() -> None:
     groups = groups_of(40, 9, "next_1")
     labels = (rng.random(groups.labels.shape) < 0.2).astype(np.float32)
     labels[::N_ROWS] = 1
-    groups = Groups(groups.rows, labels, groups.sizes, groups.users)
+    groups = RankingGroups(groups.rows, labels, groups.sizes, groups.users)
     score = rng.normal(size=len(groups.rows))
     order = np.argsort(-score.reshape(40, N_ROWS), axis=1)
     hits = np.take_along_axis(labels.reshape(40, N_ROWS) > 0, order, axis=1)
@@ -181,11 +181,11 @@ def test_training_again_takes_as_many_trees() -> None:
 def test_some_groups_are_whole_groups() -> None:
     """Rows, labels and users stay together; no more than there are."""
     groups = groups_of(30, 11, "next_1")
-    some = groups.some(7, np.random.default_rng(1))
+    some = groups.sample(7, np.random.default_rng(1))
     assert (len(some.sizes), len(some.rows), some.labels.sum()) == (7, 7 * N_ROWS, 7)
     for n, user in enumerate(some.users):
         np.testing.assert_array_equal(
             some.rows[n * N_ROWS : (n + 1) * N_ROWS],
             groups.rows[user * N_ROWS : (user + 1) * N_ROWS],
         )
-    assert groups.some(30, np.random.default_rng(1)) is groups
+    assert groups.sample(30, np.random.default_rng(1)) is groups

@@ -80,7 +80,9 @@ def minimal() -> dict[str, Any]:
 def full() -> dict[str, Any]:
     """A report with every section."""
     methods = {
-        name: {metric: figure(v * (place + 10) / 10) for place, metric in enumerate(page.METRICS)}
+        name: {
+            metric: figure(v * (place + 10) / 10) for place, metric in enumerate(page.METRIC_WORDS)
+        }
         | {"n_users": 943}
         for name, v in NDCG.items()
     }

@@ -191,7 +191,7 @@ def test_intervals_surround_their_values() -> None:
         return rows, np.where(rows == MISSING, np.float32(-np.inf), np.float32(0))
 
     figures = evaluated({"m": shuffled}, truth_with(held))["methods"]["m"]
-    for metric in report.METRICS:
+    for metric in report.METHOD_METRICS:
         ends = figures[metric]["low"], figures[metric]["high"]
         slack = 1e-12  # means of equal numbers differ in the last place
         assert 0 <= ends[0] <= figures[metric]["value"] + slack
@@ -216,7 +216,10 @@ def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
     report.write_json(empty, tmp_path / "report.json")
     written = json.loads((tmp_path / "report.json").read_text())
     nothing = {"value": None, "low": None, "high": None}
-    assert written["methods"]["m"] == {**dict.fromkeys(report.METRICS, nothing), "n_users": 0}
+    assert written["methods"]["m"] == {
+        **dict.fromkeys(report.METHOD_METRICS, nothing),
+        "n_users": 0,
+    }
     assert written["paired"]["m"]["n"] == {
         "difference": None,
         "low": None,

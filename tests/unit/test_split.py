@@ -129,7 +129,7 @@ def spied(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The windows that the ranker's groups are asked for, in place of the groups."""
     windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     monkeypatch.setattr(
-        lambdamart, "_grouped", lambda _m, _e, _a, found, _p, _r: windows.append(found)
+        lambdamart, "_groups_of_windows", lambda _m, _e, _a, found, _p, _r: windows.append(found)
     )
     return windows
 
@@ -166,7 +166,7 @@ def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
     windows, events = spied(monkeypatch), dates(3)
     last = cuts(events, "last-10pct")
     known = before(events, last)
-    lambdamart.fresh_groups(
+    lambdamart.cold_start_groups(
         None,
         events,
         None,
@@ -185,10 +185,10 @@ def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
     assert (known.time[cut[inside] - 1] < known.time[cut[inside]]).all()
 
 
-def test_what_the_towers_hold_back_is_a_whole_tie() -> None:
+def test_what_the_towers_hold_out_last_is_a_whole_tie() -> None:
     """No state of the validation, and nothing learnt, knows an event of the target's time, unless all times are one."""
     events = dates(5)
-    validation, learnt = two_tower._hold_back(
+    validation, learnt = two_tower._hold_out_last(
         events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0)
     )
     assert len(validation.states) > 20

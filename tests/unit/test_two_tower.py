@@ -120,11 +120,11 @@ def test_with_a_number_of_epochs_everything_is_learnt_from() -> None:
     empty = np.zeros((8, 0), np.float32), np.empty((20, 0), np.int32), 0, params
     chosen = fit_towers(events, *empty, np.random.default_rng(3))
     assert 0 < chosen.epochs <= len(chosen.rounds)
-    _, rounds, epochs, learnt_from = fit_towers(
+    _, rounds, epochs, events_digest = fit_towers(
         events, *empty, np.random.default_rng(3), None, chosen.epochs
     )
     assert epochs == len(rounds) == chosen.epochs
-    assert learnt_from == chosen.learnt_from == events.digest()
+    assert events_digest == chosen.events_digest == events.digest()
     assert np.isnan([r.validation for r in rounds]).all()
     seldom = replace(
         events,
