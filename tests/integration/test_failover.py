@@ -20,10 +20,10 @@ from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.circuit import MAX_FAILURES
+from shortlist.recsys.store.circuit import MAX_FAILURES, CallPolicy
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.wires import Wire, free_port
 
 OLD, NEW = ReleasePointer("old"), ReleasePointer("new")

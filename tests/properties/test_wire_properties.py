@@ -1,4 +1,4 @@
-"""Round trips of every record, tolerance of longer arrays, and no error but CorruptArtefact for any bytes."""
+"""Round trips of every record, tolerance of longer arrays, and no error but UnreadableRecord for any bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
@@ -115,14 +115,14 @@ def test_longer_arrays(case: Case, more: list[Any]) -> None:
 def test_cut_off(case: Case, data: st.DataObject) -> None:
     """A record that was cut off is corrupt."""
     unpack, packed, _ = case
-    with pytest.raises(CorruptArtefact):
+    with pytest.raises(UnreadableRecord):
         unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 
 def _only_corrupt(unpack: Callable[[bytes], Any], packed: bytes) -> None:
     try:
         unpack(packed)
-    except CorruptArtefact:
+    except UnreadableRecord:
         return
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Events, states_at
+from shortlist.recsys.models.interactions import MISSING, Events, states_at
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 # user 0: items 4 1 4; user 1: nothing; user 2: item 2.
 EVENTS = Events(

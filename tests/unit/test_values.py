@@ -126,9 +126,9 @@ def test_what_is_no_label(value: object) -> None:
 @pytest.mark.parametrize("value", [0, 101, True, 1.0, "1", HUGE])
 def test_what_is_no_position(value: object) -> None:
     """From 1 to the length of the longest answer."""
-    assert (values.position_of(1), values.position_of(100)) == (1, 100)
+    assert (values.rank_position_of(1), values.rank_position_of(100)) == (1, 100)
     with pytest.raises(InvalidInput, match="from 1 to 100"):
-        values.position_of(value)
+        values.rank_position_of(value)
 
 
 @pytest.mark.parametrize(

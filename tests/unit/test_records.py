@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.store.records import (
     Canary,
     ItemRecord,
@@ -131,7 +131,7 @@ BROKEN: list[tuple[Unpack, object]] = [
 @pytest.mark.parametrize(("unpack", "told"), BROKEN)
 def test_broken(unpack: Unpack, told: object) -> None:
     """A record of another layout, length or type is corrupt, and never a half-read one."""
-    with pytest.raises(CorruptArtefact):
+    with pytest.raises(UnreadableRecord):
         unpack(msgpack.packb(told))
 
 
@@ -142,7 +142,7 @@ def test_broken(unpack: Unpack, told: object) -> None:
 )
 def test_no_record(unpack: Unpack, packed: bytes) -> None:
     """Bytes that are no record at all are corrupt, and the message says what was expected and what to do."""
-    with pytest.raises(CorruptArtefact, match=r"publish the release again|promote one"):
+    with pytest.raises(UnreadableRecord, match=r"publish the release again|promote one"):
         unpack(packed)
 
 
@@ -159,5 +159,5 @@ def test_a_pointer_with_a_canary_comes_back_and_one_without_is_as_it_was() -> No
 @pytest.mark.parametrize("canary", ["v", {"version": 1, "percent": 2}, {"version": "v"}])
 def test_a_pointer_with_a_broken_canary_is_refused(canary) -> None:
     """And says what ends it."""
-    with pytest.raises(CorruptArtefact, match="promote a release"):
+    with pytest.raises(UnreadableRecord, match="promote a release"):
         unpack_pointer(msgpack.packb({"current": "b", "canary": canary}))
