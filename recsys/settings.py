@@ -381,8 +381,9 @@ class Settings:
         PlainValidator(_switch),
         Variable(
             "SHORTLIST_GATE",
-            True,
-            "Refuses a release that is no better than popularity, or worse than the serving one.",
+            default=True,
+            description="Refuses a release that is no better than popularity, "
+            "or worse than the serving one.",
             allowed="on, off",
             shown_default="on",
         ),
@@ -410,8 +411,8 @@ class Settings:
         PlainValidator(_switch),
         Variable(
             "SHORTLIST_LOG_USERS",
-            False,
-            "Names the user of each request in the log.",
+            default=False,
+            description="Names the user of each request in the log.",
             allowed="on, off",
             shown_default="off",
         ),

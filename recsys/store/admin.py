@@ -40,7 +40,7 @@ class AdminStore:
 
     @translate_redis_errors
     def releases(self) -> list[ReleaseNote]:
-        """The releases whose lists have not expired, oldest first; an unreadable note is left out."""
+        """The releases whose lists are alive, oldest first; an unreadable note is left out."""
         redis, keys = self.store.redis, self.store.keys
         notes: list[ReleaseNote] = []
         for name, packed in sorted(redis.hgetall(keys.releases()).items()):

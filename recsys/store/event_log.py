@@ -63,7 +63,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A user's record with new events in it; it holds only while the stored one is still `expected`.
+    """A user's record with new events, valid while the stored one is still `expected`.
 
     position: of the latest of the events in the stream.
     """

@@ -84,8 +84,8 @@ redis.call('DEL', KEYS[3])
 return 1
 """
 
-# The replies of both flips are the values of `Flip`. KEYS pointer, fence; ARGV expected pointer, new
-# pointer, 'new' to draw the next token.
+# The replies of both flips are the values of `Flip`. KEYS pointer, fence; ARGV expected pointer,
+# new pointer, 'new' to draw the next token.
 _FLIP = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 if ARGV[3] == 'new' then

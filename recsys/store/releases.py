@@ -48,7 +48,8 @@ def flip(
 
     if lease is None:
         return change(store, changed, new_token=True)
-    lease.confirm()  # a lease that lapsed while Redis was away is taken again, if nobody else had it
+    # A lease that lapsed while Redis was away is taken again, unless another batch had it.
+    lease.confirm()
     return change(store, changed, lease.proof)
 
 
@@ -95,7 +96,7 @@ def _readable(packed: bytes | None) -> ReleasePointer | None:
 
 
 def promote(store: RedisStore, artefacts: Artefacts, version: str) -> ReleasePointer:
-    """Flips to a release that was published before; it must be whole, in the artefacts and in Redis.
+    """Flips to a release that is whole in the artefacts and in Redis.
 
     Raises:
         InvalidInput: its lists are no longer in Redis, or are about to expire.

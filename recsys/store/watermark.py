@@ -9,7 +9,7 @@ shrinking table would break, and no time of events, which late ones would.
 from __future__ import annotations
 
 SEQUENCE_BITS = 20
-"""Events of one millisecond that are told apart: a million, more than a server appends in one."""
+"""Events of one millisecond that keep their order: a million, more than a server appends."""
 
 _LAST = (1 << SEQUENCE_BITS) - 1
 
