@@ -1,4 +1,7 @@
-"""What a place for releases promises: one suite for the directory and for S3 (moto, over real HTTP)."""
+"""Contract of a place for releases: one suite for the directory and for S3.
+
+S3 is moto's, over real HTTP.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,8 @@ def release(directory: Path, version: str, text: str = "hello") -> Path:
     return directory
 
 
-def test_a_file_of_a_release_has_an_address(place, tmp_path) -> None:
-    """For a person who wants to open it; a file that the release lacks is told."""
+def test_release_file_has_an_address(place, tmp_path) -> None:
+    """For a person who wants to open it; a file that the release lacks is refused."""
     place.publish(release(tmp_path / "source", "v1"))
     address = place.address("v1", "a.txt")
     if address.startswith("s3://"):
@@ -53,7 +56,7 @@ def test_a_file_of_a_release_has_an_address(place, tmp_path) -> None:
         place.address("v1", "other.txt")
 
 
-def test_a_release_comes_back_as_it_was(place, tmp_path) -> None:
+def test_release_round_trip(place, tmp_path) -> None:
     """Every file, verified, and the manifest."""
     source = release(tmp_path / "source", "v1")
     place.publish(source)
@@ -64,7 +67,7 @@ def test_a_release_comes_back_as_it_was(place, tmp_path) -> None:
     assert place.fetch("v1", tmp_path / "into") == fetched
 
 
-def test_a_version_is_published_once_and_the_first_stays_whole(place, tmp_path) -> None:
+def test_version_is_published_once(place, tmp_path) -> None:
     """Two batches cannot publish over each other."""
     place.publish(release(tmp_path / "first", "v1"))
     with pytest.raises(ReleaseRefused, match="v1"):
@@ -79,7 +82,7 @@ def test_versions_are_listed_oldest_first(place, tmp_path) -> None:
     assert place.versions() == ["20260101", "20260102"]
 
 
-def test_a_release_that_is_not_there_is_told(place, tmp_path) -> None:
+def test_empty_place_names_remedy(place, tmp_path) -> None:
     """With the way to see those that are."""
     assert place.versions() == []
     with pytest.raises(ReleaseNotFound, match="shortlist release list"):
@@ -102,7 +105,7 @@ def test_a_changed_file_is_not_published(place, tmp_path) -> None:
     assert place.versions() == []
 
 
-def test_a_manifest_that_names_other_places_is_refused(tmp_path) -> None:
+def test_manifest_cannot_name_other_places(tmp_path) -> None:
     """Nothing is read or written outside the release."""
     source = release(tmp_path / "source", "v1")
     manifest = json.loads((source / "manifest.json").read_text())
@@ -113,14 +116,14 @@ def test_a_manifest_that_names_other_places_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', "\x00"])
-def test_a_file_that_is_no_manifest_is_corrupt(tmp_path, text) -> None:
+def test_invalid_manifest_is_corrupt(tmp_path, text) -> None:
     """Whatever lies in its place."""
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(CorruptArtefact, match="no manifest"):
         verify(tmp_path)
 
 
-def test_an_s3_that_does_not_answer_is_unavailable(tmp_path, monkeypatch) -> None:
+def test_silent_s3_is_unavailable(tmp_path, monkeypatch) -> None:
     """With the bucket's name."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -130,13 +133,13 @@ def test_an_s3_that_does_not_answer_is_unavailable(tmp_path, monkeypatch) -> Non
         open_artefacts("s3://no-bucket/x").versions()
 
 
-def test_an_address_without_a_bucket_is_refused() -> None:
+def test_address_needs_a_bucket() -> None:
     """At once, and not at the first upload."""
     with pytest.raises(InvalidSettings, match="names no bucket"):
         open_artefacts("s3://")
 
 
-def test_a_removed_release_is_gone_and_its_name_is_free(place, tmp_path) -> None:
+def test_removed_release_frees_its_name(place, tmp_path) -> None:
     """The others stay, and the version can be published again."""
     for version in ("v1", "v2"):
         place.publish(release(tmp_path / version, version))
@@ -148,7 +151,7 @@ def test_a_removed_release_is_gone_and_its_name_is_free(place, tmp_path) -> None
     assert place.versions() == ["v1", "v2"]
 
 
-def test_what_a_crashed_upload_left_is_swept_once_it_is_old(place, tmp_path, monkeypatch) -> None:
+def test_crashed_upload_is_swept(place, tmp_path, monkeypatch) -> None:
     """A release that is whole stays, and so does an upload that may still be going on."""
     place.publish(release(tmp_path / "whole", "v1"))
     source = release(tmp_path / "crashed", "v2")
@@ -170,7 +173,7 @@ def _crash(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_note_stays_beside_the_releases(place, tmp_path) -> None:
+def test_note_stays_next_to_releases(place, tmp_path) -> None:
     """It is read as written last, is no release, and no sweep takes it."""
     assert place.read_note("n.msgpack") is None
     for body in (b"one", b"two"):
@@ -181,23 +184,23 @@ def test_a_note_stays_beside_the_releases(place, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "call",
     [
-        lambda place, into: place.manifest("v1"),
+        lambda place, _into: place.manifest("v1"),
         lambda place, into: place.open("v1", into),
-        lambda place, into: place.address("v1", "a.txt"),
-        lambda place, into: place.remove("v1"),
+        lambda place, _into: place.address("v1", "a.txt"),
+        lambda place, _into: place.remove("v1"),
     ],
 )
-def test_unknown_version(place, tmp_path, ask) -> None:
-    """Every question about a release that is not there has the same error, which is no corruption."""
+def test_unknown_version(place, tmp_path, call) -> None:
+    """Every method has the same error for a release that is not there, which is no corruption."""
     place.publish(release(tmp_path / "source", "v2"))
     with pytest.raises(ReleaseNotFound, match=r"release v1 is not in .*shortlist release list"):
-        ask(place, tmp_path / "into")
+        call(place, tmp_path / "into")
 
 
 def test_missing_directory(tmp_path) -> None:
-    """It has no versions before the first publication; of a release it says nothing, as a disk may be away."""
+    """No versions before the first publication; a lookup is unavailable, as of a lost disk."""
     place = open_artefacts(str(tmp_path / "nowhere"))
     assert place.versions() == []
     with pytest.raises(ArtefactsUnavailable, match=r"nowhere is missing: mount it"):

@@ -1,4 +1,4 @@
-"""Copies of releases from S3 on a disk: verified at each load, two at most, one download at a time."""
+"""Local copies of releases from S3: verified at each load, two at most."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_unreadable_copy(
             raise LoadFailed("the disk refuses")
         return honest(directory, manifest)
 
-    monkeypatch.setattr(release_files, "open_verified", refusing)
+    monkeypatch.setattr(artefacts_s3, "open_verified", refusing)
     assert place.fetch("v1", into) == copy
     assert refused == [copy]
     assert verify(copy)["version"] == "v1"
@@ -273,7 +273,7 @@ def test_full_disk(
 
 
 def test_directory_that_cannot_be_made(place: S3Artefacts, copy: Path, tmp_path: Path) -> None:
-    """A file where the directory should be is told with the setting."""
+    """A file where the directory should be is refused with the setting."""
     (tmp_path / "file").write_text("")
     with pytest.raises(LoadFailed, match="SHORTLIST_BUNDLE_DIR"):
         place.fetch("v1", tmp_path / "file" / "copies")
@@ -345,14 +345,14 @@ def test_many_at_once(
 
 
 def test_removal_while_another_reads(place: S3Artefacts, copy: Path, into: Path) -> None:
-    """Open files are read to their end, whoever removes the copy meanwhile."""
+    """Open files are read to their end, also while the copy is removed."""
     with place.open("v1", into) as release:
         local_copies.remove(copy)
         assert release.read("a.bin", SIZE) == b"v1" * (SIZE // 2)
 
 
 def test_directory_place(tmp_path: Path) -> None:
-    """A directory's release is read as it was opened, also while it is removed; a file beside it is none of it."""
+    """A release is read as it was opened, also while it is removed; other files are no part."""
     place = open_artefacts(str(tmp_path / "root"))
     place.publish(made(tmp_path / "source", "v1"))
     (tmp_path / "root" / "v1" / "more.bin").write_bytes(b"x")
@@ -367,7 +367,7 @@ def test_directory_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["s3://bucket/releases", "directory"])
 def test_larger_than_its_target(tmp_path: Path, uri: str) -> None:
-    """A release that copies have no room for is refused before it is uploaded; one that is served in place is not."""
+    """A release in S3 that is too large for a copy is refused; one served in place is not."""
     manifest = verify(made(tmp_path / "source", "v1", 3 << 20))
     ensure_fits(uri, manifest, 3)
     if uri == "directory":
@@ -411,10 +411,10 @@ def test_forged_bundle_is_not_served(
     assert [item.title for item in again.popular(published.version, 5, Filters()).items] == titles
 
 
-def test_process_serves_on_where_its_copy_is_cut_short(
+def test_truncated_copy_does_not_kill(
     published, live: tuple[BundleLive, Settings], tmp_path: Path
 ) -> None:
-    """Small arrays are not mapped: a file that is cut short under a running process does not kill it."""
+    """A file that is cut short under a running process does not kill it: it is not mapped."""
     serving, _ = live
     item = serving.popular(published.version, 1, Filters()).items[0].id
     before = serving.similar(published.version, item, 5, Filters())
@@ -431,7 +431,7 @@ def test_room_that_a_loaded_bundle_holds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next release is loaded where the disk holds one: the process lets go of the one that it has."""
+    """A disk for one release loads the next: the process lets go of its own first."""
     serving, settings = live
     serving.info(published.version)
     held = set(serving._loaded)

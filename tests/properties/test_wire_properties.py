@@ -1,4 +1,4 @@
-"""Round trips of every record, tolerance of longer arrays, and no error but UnreadableRecord for any bytes."""
+"""Round trips of every record, longer arrays, and UnreadableRecord for any other bytes."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def _lists(draw: st.DrawFn) -> Case:
     record = ShortlistRecord(
         *(draw(MOMENTS) for _ in range(4)), rows, scores, retrieval, draw(MOMENTS)
     )
-    told = (record.created_at, record.as_of, record.n_events, record.n_candidates)
+    numbers = (record.created_at, record.as_of, record.n_events, record.n_candidates)
     columns = (
         struct.pack(f"<{count}{code}", *v)
         for code, v in (("i", rows), ("e", scores), ("e", retrieval))
     )
-    return unpack_list, pack_list(*told, *columns, record.watermark), record
+    return unpack_list, pack_list(*numbers, *columns, record.watermark), record
 
 
 @st.composite
