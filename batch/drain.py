@@ -22,11 +22,12 @@ import msgpack
 import polars as pl
 
 from shortlist.recsys import values
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.store.event_files import DEAD_LETTERS, PREFIX, SUFFIX, UNREADABLE, EventFiles
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, unpack_event
-from shortlist.recsys.store.redis import RedisStore, translate_redis_errors
+from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.store.redis_client import translate_redis_errors
 
 CHUNK = 10_000
 """Events in one file, at most."""
@@ -191,7 +192,7 @@ def _read(stream_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, EventReco
         return Letter(stream_id, "the entry has no field e", None, whole, unreadable=True)
     try:
         event = unpack_event(body)
-    except CorruptArtefact as error:
+    except UnreadableRecord as error:
         return Letter(stream_id, str(error), _user_in(body), body, unreadable=True)
     try:
         return event.user_id, checked(event)
@@ -213,7 +214,7 @@ def checked(event: EventRecord) -> EventRecord:
         _by("timestamp", values.time_of, event.timestamp),
         None if weight is None else _by("weight", values.weight_of, weight),
         None if acted_on is None else _by("recommendation_id", values.label_of, acted_on),
-        None if at is None else _by("position", values.position_of, at),
+        None if at is None else _by("position", values.rank_position_of, at),
     )
 
 

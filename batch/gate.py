@@ -20,7 +20,7 @@ import numpy as np
 
 from shortlist.batch.audit import HELD
 from shortlist.batch.offline_evaluation import truth_after
-from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData
+from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData, ReleaseNotFound
 from shortlist.recsys.evaluation.bootstrap import interval, means, resampled
 from shortlist.recsys.evaluation.headline import (
     HEADLINE_PATH,
@@ -159,7 +159,7 @@ def _against(
                 ),
                 truth,
             )
-    except (BundleMismatch, CorruptArtefact, KeyError) as error:
+    except (BundleMismatch, CorruptArtefact, ReleaseNotFound, KeyError) as error:
         return Verdict(None, f"beats popularity; {serving} cannot be compared: {error}")
     new_values = _values(recommender(model)(truth.states, DEPTH)[0], truth)
     drawn = resampled(

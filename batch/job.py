@@ -73,8 +73,9 @@ from shortlist.recsys.training.fit import (
 from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.version import installed_version
 
-CODE_VERSION = "0.1.0"
+CODE_VERSION = installed_version()
 RECIPE = 2
 """Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
 

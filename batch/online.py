@@ -19,13 +19,14 @@ from rich.table import Table
 
 from shortlist.batch.drain import frame_of
 from shortlist.batch.publish import BATCH_TIMEOUT_MS
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.evaluation.proportions import newcombe, wilson
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.answer_sources import SOURCES
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
-from shortlist.recsys.store.recommendation_id import DAY_SECONDS, SOURCES, origin_of
+from shortlist.recsys.store.recommendation_id import DAY_SECONDS, origin_of
 from shortlist.recsys.store.records import unpack_event
 from shortlist.recsys.store.redis import open_store
 
@@ -115,12 +116,12 @@ def add_impressions(groups: dict[Group, ImpressionStats], counts: Mapping[str, i
     """Adds a day's counts, by `source:length:version`.
 
     Raises:
-        CorruptArtefact: a field is not that.
+        UnreadableRecord: a field is not that.
     """
     for name, number in counts.items():
         source, length, version = (*name.split(":", 2), "", "")[:3]
         if source not in SOURCES or not length.isdecimal() or not version:
-            raise CorruptArtefact(
+            raise UnreadableRecord(
                 f"the impressions have {name!r}, not source:length:version: delete that day's hash"
             )
         groups.setdefault(Group(version, source), ImpressionStats()).lengths[int(length)] += number
@@ -133,7 +134,7 @@ def waiting(log: EventLog) -> Iterator[Click]:
         for _, fields in entries:
             try:
                 event = unpack_event(fields.get(b"e", b""))
-            except CorruptArtefact:
+            except UnreadableRecord:
                 continue  # the next drain puts it aside and tells
             yield event.recommendation_id, event.position
         after = entries[-1][0]

@@ -23,7 +23,7 @@ from shortlist.recsys.models.interactions import MISSING
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.store.artefacts import Artefacts
 from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_list
-from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.redis import RedisStore
 
 USERS = 200
 """Users who are asked about; all of them where there are no more."""
@@ -34,7 +34,7 @@ TOLERANCE = 2.0**-9
 
 def check(
     artefacts: Artefacts,
-    store: Store,
+    store: RedisStore,
     version: str,
     written: Iterable[Precomputed],
     users: int = USERS,

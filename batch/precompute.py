@@ -26,8 +26,8 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
 from shortlist.recsys.models.pipeline import CHUNK, recommend
 from shortlist.recsys.settings import Engine
-from shortlist.recsys.store.artefacts import verify
 from shortlist.recsys.store.records import UserRecord, pack_list
+from shortlist.recsys.store.release_files import verify
 from shortlist.recsys.store.watermark import BEGINNING
 
 SHARD_USERS = 2048

@@ -21,24 +21,19 @@ from shortlist.batch.operator_notes import keep_operators_changes
 from shortlist.batch.precompute import Precomputed, read_shards
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import leased, local_run
-from shortlist.recsys.errors import CorruptArtefact, LeaseHeld, ReleaseRefused
+from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, UnreadableRecord
 from shortlist.recsys.evaluation.headline import headline_value
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
-from shortlist.recsys.store.artefacts import (
-    Artefacts,
-    ensure_fits,
-    manifest_in,
-    open_artefacts,
-    verify,
-)
+from shortlist.recsys.store.artefacts import Artefacts, ensure_fits, open_artefacts
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.records import ItemRecord, ReleasePointer, pack_list, unpack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.redis_client import server_policy
+from shortlist.recsys.store.release_files import manifest_in, verify
 from shortlist.recsys.store.watermark import BEGINNING
 
 BATCH_TIMEOUT_MS = 30_000
@@ -113,7 +108,7 @@ def _clear_up(
 
 def _readable_release(store: RedisStore) -> ReleasePointer | None:
     """The pointer; None for one that cannot be read, which the flip mends."""
-    with contextlib.suppress(CorruptArtefact):
+    with contextlib.suppress(UnreadableRecord):
         return store.release()
     return None
 

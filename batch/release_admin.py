@@ -106,7 +106,7 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
     Raises:
         InvalidInput: the release serves already, or has no lists in Redis, or there is none to
             compare with.
-        CorruptArtefact: it is not among the artefacts.
+        ReleaseNotFound: it is not among the artefacts.
     """
     open_artefacts(settings.artefacts).manifest(version)
 

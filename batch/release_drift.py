@@ -81,7 +81,8 @@ def against_release(
     """Compares a batch's tables with those of a published release, which is fetched.
 
     Raises:
-        CorruptArtefact: the release is not there, or not whole.
+        ReleaseNotFound: the release is not there.
+        CorruptArtefact: it is not whole.
     """
     with tempfile.TemporaryDirectory() as directory:
         before = skew.load(artefacts.fetch(version, Path(directory)))

@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from shortlist.batch.publish import BATCH_TIMEOUT_MS
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.models.interactions import Int64
 from shortlist.recsys.monitoring import skew, strata
 from shortlist.recsys.monitoring.skew import Histograms, Skew
@@ -43,7 +43,8 @@ def served_skew(settings: Settings, version: str | None = None) -> Served:
 
     Raises:
         InvalidInput: there is no such release, or nothing was sampled yet.
-        CorruptArtefact: the bundle or the counts are not what was written.
+        CorruptArtefact: the bundle is not what was written.
+        UnreadableRecord: the counts are not.
     """
     store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
     try:
@@ -82,7 +83,7 @@ def tallies(trained: Sequence[Histograms], counts: Mapping[str, int]) -> list[di
     """int64[cells] by feature for each stratum, of counts by `stratum:feature:cell`.
 
     Raises:
-        CorruptArtefact: a count is of no cell of the training.
+        UnreadableRecord: a count is of no cell of the training.
     """
     found = [
         {name: np.zeros(len(known.counts), np.int64) for name, known in one.features.items()}
@@ -92,7 +93,7 @@ def tallies(trained: Sequence[Histograms], counts: Mapping[str, int]) -> list[di
         at, name, cell = (*field.split(":", 2), "", "")[:3]
         cells = found[int(at)].get(name, ()) if at.isdecimal() and int(at) < len(found) else ()
         if not cell.isdecimal() or int(cell) >= len(cells):
-            raise CorruptArtefact(
+            raise UnreadableRecord(
                 f"the counts of live answers have {field!r}, which is no cell of the training: delete the hash"
             )
         found[int(at)][name][int(cell)] = number

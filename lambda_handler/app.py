@@ -40,6 +40,7 @@ from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.version import installed_version
 
 WARM_SECONDS = 5.0
 """For which a server waits for the serving bundle before its first request."""
@@ -74,7 +75,7 @@ def create_app(
     about = "Recommendations at the price of a lookup."
     app = _Api(
         title="Shortlist",
-        version="0.1.0",
+        version=installed_version(),
         description=about,
         lifespan=_lifespan(work, lambda: live.info(serving.version()), metrics, tallies),
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we count and log ourselves

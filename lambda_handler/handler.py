@@ -21,9 +21,11 @@ from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.request_log import Say, say, warn_once
 from shortlist.recsys.errors import LoadFailed
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.counts import CountLog
+from shortlist.recsys.store.keys import Keys
 from shortlist.recsys.store.records import ItemRecord, UserRecord
-from shortlist.recsys.store.redis import CallPolicy, Keys, open_store
+from shortlist.recsys.store.redis import open_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -8,7 +8,7 @@ from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.request_context import RequestContext
 from shortlist.recsys.store.counts import Hash
-from shortlist.recsys.store.redis import Keys
+from shortlist.recsys.store.keys import Keys
 
 RETENTION_SECONDS = 90 * 86_400
 """How long the counts of a day are kept."""

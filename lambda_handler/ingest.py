@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
+from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import (
     DAY_SECONDS,
@@ -19,7 +19,7 @@ from shortlist.recsys.store.event_log import (
 )
 from shortlist.recsys.store.histories import Happened, with_events
 from shortlist.recsys.store.records import EventRecord, UserRecord, unpack_user
-from shortlist.recsys.store.watermark import position_of
+from shortlist.recsys.store.watermark import stream_position
 
 AHEAD_SECONDS = 24 * 3600
 """How far ahead of this machine's clock an event may lie."""
@@ -245,9 +245,9 @@ def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed],
             refused.append(
                 Reject(at, "deleted_user", "user_id: this user was deleted: use another id")
             )
-        elif mark in known.marks or mark in known.earlier or mark in new:
+        elif mark in known.dedup_keys or mark in known.earlier or mark in new:
             continue
-        elif len(known.marks) + len(new) >= MAX_DEDUP_KEYS:
+        elif len(known.dedup_keys) + len(new) >= MAX_DEDUP_KEYS:
             message = f"user_id: {event.user_id!r} has {MAX_DEDUP_KEYS} events this week already: is it one user?"
             refused.append(Reject(at, "too_many_events", message))
         else:
@@ -257,18 +257,20 @@ def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed],
 
 def _change(user: str, known: Known, events: Sequence[EventRecord], stream: DedupKeys) -> Change:
     added = {dedup_key_of(e.event_id): stream[dedup_key_of(e.event_id)] for e in events}
-    positions = [position_of(stream_id) for stream_id in added.values()]
+    positions = [stream_position(stream_id) for stream_id in added.values()]
     happened = [
         Happened(e.item_id, e.timestamp, e.weight, at)
         for e, at in zip(events, positions, strict=True)
     ]
     record = with_events(_record(known), happened)
-    return Change(user, known.packed, record, known.marks | added, max(known.position, *positions))
+    return Change(
+        user, known.packed, record, known.dedup_keys | added, max(known.position, *positions)
+    )
 
 
 def _record(known: Known) -> UserRecord:
     """The stored record; one that cannot be read begins again, until the batch writes it."""
     try:
         return UserRecord() if known.packed is None else unpack_user(known.packed)
-    except CorruptArtefact:
+    except UnreadableRecord:
         return UserRecord()

@@ -48,8 +48,8 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import local_copies
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.counts import Hash
+from shortlist.recsys.store.keys import Keys
 from shortlist.recsys.store.records import ItemRecord, UserRecord
-from shortlist.recsys.store.redis import Keys
 
 AGAIN_SECONDS = 5.0
 """After a bundle could not be loaded, it is tried again no sooner than this; after the first failure of this machine (a file

@@ -11,9 +11,9 @@ import msgpack
 
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import Cause, Filters, Options, Ranked, Reason
-from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
+from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
 from shortlist.recsys.store.records import ItemRecord
-from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.redis import RedisStore
 
 LAYOUT = 2
 """Of a cached live answer."""
@@ -28,7 +28,9 @@ POLLS, POLL_SECONDS = 40, 0.005
 class LiveCache:
     """Finds or computes live results. `wait` pauses between two looks, and the thread with it, which must be no event loop's."""
 
-    def __init__(self, store: Store, ttl: int, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, store: RedisStore, ttl: int, wait: Callable[[float], None] = time.sleep
+    ) -> None:
         self._store, self._ttl, self._wait = store, ttl, wait
 
     def get(
@@ -96,7 +98,7 @@ def pack_ranked(ranked: Ranked) -> bytes:
 
 
 def unpack_ranked(packed: bytes) -> Ranked:
-    """Reads `pack_ranked`. Raises CorruptArtefact for anything else."""
+    """Reads `pack_ranked`. Raises UnreadableRecord for anything else."""
     try:
         match msgpack.unpackb(packed, use_list=False):
             case (
@@ -116,7 +118,7 @@ def unpack_ranked(packed: bytes) -> Ranked:
                 )
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
-    raise CorruptArtefact("a cached answer cannot be read: it is computed again")
+    raise UnreadableRecord("a cached answer cannot be read: it is computed again")
 
 
 def _shown(item: object) -> ItemRecord:
@@ -161,5 +163,5 @@ def read_ranked(packed: bytes) -> Ranked | None:
     """A cached result; None for one that cannot be read, which is as good as none."""
     try:
         return unpack_ranked(packed)
-    except CorruptArtefact:
+    except UnreadableRecord:
         return None

@@ -17,6 +17,8 @@ from itertools import accumulate
 from threading import Lock
 from typing import Any, Literal
 
+from shortlist.recsys.store.answer_sources import SOURCES
+
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency buckets, in seconds."""
 
@@ -25,8 +27,14 @@ _HOUR = 3600.0
 _AGES = tuple(hours * _HOUR for hours in (1, 6, 12, 24, 30, 36, 48, 72, 168))
 
 _RESULTS = ("hit", "miss")
-_SOURCES = ("batch", "live", "session", "popular", "stale")
-_FAILURES = ("StoreUnavailable", "ArtefactsUnavailable", "BundleMismatch", "CorruptArtefact")
+_FAILURES = (
+    "StoreUnavailable",
+    "ArtefactsUnavailable",
+    "BundleMismatch",
+    "CorruptArtefact",
+    "ReleaseNotFound",
+    "UnreadableRecord",
+)
 _ERRORS = (*_FAILURES, "NothingToServe", "DeadlineExceeded", "Overloaded", "unexpected")
 _REFUSED = (
     "busy",
@@ -111,7 +119,7 @@ METRICS: dict[str, Metric] = {
         starts=_RESULTS,
     ),
     "shortlist_answers_total": Metric(
-        "counter", "Recommendation answers by source.", ("source",), starts=_SOURCES
+        "counter", "Recommendation answers by source.", ("source",), starts=SOURCES
     ),
     "shortlist_impressions_total": Metric(
         "counter",

@@ -31,7 +31,7 @@ from shortlist.recsys.errors import (
     UnknownItem,
 )
 from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_user
-from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.watermark import BEGINNING
 
 DeferredAnswer = Callable[[], Answer]
@@ -44,7 +44,7 @@ class Recommender:
     def __init__(
         self,
         serving: ServingRelease,
-        store: Store,
+        store: RedisStore,
         live: LivePath,
         cache: LiveCache,
         metrics: Metrics,

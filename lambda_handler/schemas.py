@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from fastapi import Path
 from pydantic import (
@@ -28,6 +28,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shortlist.recsys import values
 from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.store.answer_sources import AnswerSource
 
 
 def _by(rule: Callable[[object], object]) -> PlainValidator:
@@ -80,13 +81,12 @@ Label = Annotated[
 ]
 Position = Annotated[
     int,
-    _by(values.position_of),
+    _by(values.rank_position_of),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.LAST_POSITION}),
 ]
 Attributes = dict[
     Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number
 ]
-Source = Literal["batch", "live", "session", "popular", "stale"]
 
 MAX_HISTORY = 1000
 MAX_EXCLUDED = 1000
@@ -280,7 +280,7 @@ class RecommendAnswer(BaseModel):
     latency_ms: float
     cache_hit: bool
     n_candidates: int
-    source: Source
+    source: AnswerSource
     model_version: str
     list_age_s: int | None = Field(
         description="Seconds since the list was computed; null for a live answer."
@@ -313,7 +313,7 @@ class ListAnswer(BaseModel):
 class RankAnswer(ListAnswer):
     """The items that were asked about, best first."""
 
-    source: Source
+    source: AnswerSource
     unknown_items: int = Field(
         description="Asked items that the catalogue lacks, and that are not in the answer."
     )

@@ -10,7 +10,12 @@ from pathlib import Path
 from shortlist.lambda_handler.answers import Filters, LivePath, NothingToServe, Ranked
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.atomic_file import write_atomically
-from shortlist.recsys.errors import BrokenRelease, CorruptArtefact, ShortlistError, StoreUnavailable
+from shortlist.recsys.errors import (
+    BrokenRelease,
+    ShortlistError,
+    StoreUnavailable,
+    UnreadableRecord,
+)
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.records import (
     ItemRecord,
@@ -20,7 +25,7 @@ from shortlist.recsys.store.records import (
     unpack_list,
     unpack_pointer,
 )
-from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.redis import RedisStore
 
 REMEMBERED_ITEMS = 100_000
 """Item records of a release that a process keeps, about 30 MB; beyond that it starts afresh."""
@@ -35,7 +40,7 @@ class ServingRelease:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: RedisStore,
         live: LivePath,
         metrics: Metrics,
         now: Callable[[], float],
@@ -205,5 +210,5 @@ def _finite(record: ShortlistRecord) -> ShortlistRecord:
     if not math.isfinite(
         sum(record.scores) + sum(record.retrieval)
     ):  # half-precision numbers are too small to add up to it
-        raise CorruptArtefact("a list has a score that is no number: publish the release again")
+        raise UnreadableRecord("a list has a score that is no number: publish the release again")
     return record

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.redis import RedisStore
 
 
-def observed(store: Store, metrics: Metrics) -> Store:
+def observed(store: RedisStore, metrics: Metrics) -> RedisStore:
     """The same store, which records `shortlist_store_seconds` of every command, failed ones too."""
-    return cast("Store", _Observed(store, metrics))
+    return cast("RedisStore", _Observed(store, metrics))
 
 
 class _Observed:
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(self, store: RedisStore, metrics: Metrics) -> None:
         self._store, self._metrics = store, metrics
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the store has
@@ -28,7 +28,7 @@ class _Observed:
         return timed
 
 
-def _timed(store: Store, name: str, metrics: Metrics) -> Callable[..., Any]:
+def _timed(store: RedisStore, name: str, metrics: Metrics) -> Callable[..., Any]:
     def timed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the command
         started = time.perf_counter()
         try:

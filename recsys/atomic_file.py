@@ -1,7 +1,7 @@
 """Writes a file whole or not at all.
 
-A reader, and whoever comes after a crash, finds the old file or the new one. The content is
-written to a hidden file in the same directory, made durable, and renamed.
+A reader finds the old file or the new one, also after a crash. The content is written to a hidden
+file in the same directory, made durable, and renamed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DRAFT_SUFFIX = ".draft"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives the path of a draft, which takes the place of `path` unless the block raises.
+    """Gives a draft, which takes the place of `path` unless the block raises.
 
     The directory of `path` is made where it is missing. A draft of a killed process stays as a
     hidden file whose name ends in DRAFT_SUFFIX.
@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_drafts(directory: Path) -> None:
-    """Removes what killed processes left; only for who knows that no other process writes there."""
+    """Removes the drafts of killed processes; safe only where no other process writes."""
     for draft in directory.glob(f".*{DRAFT_SUFFIX}"):
         draft.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Every error that Shortlist raises on purpose, grouped by what the caller can do about it.
+"""Errors raised on purpose, grouped by what the caller can do.
 
 ShortlistError
 ├── InvalidInput              the caller broke a stated rule: correct the input
@@ -25,7 +25,7 @@ ShortlistError
 
 
 class ShortlistError(Exception):
-    """Base of all errors raised on purpose; the message gives the value, the rule and the remedy."""
+    """Base of all errors; the message gives the value, the rule and the remedy."""
 
 
 class InvalidInput(ShortlistError):
@@ -57,7 +57,7 @@ class ArtefactsUnavailable(Unavailable):
 
 
 class LoadFailed(ArtefactsUnavailable):
-    """A release is there, but this process could not load it: its disk, permissions or memory refused."""
+    """A release is there, but this process's disk, permissions or memory refused it."""
 
 
 class NoRoom(LoadFailed):
@@ -69,7 +69,7 @@ class LeaseHeld(Unavailable):
 
 
 class DeadlineExceeded(Unavailable):
-    """The request's time ended before what it waited for; the work may still be carried out."""
+    """The request's time ended before its work, which may still be carried out."""
 
 
 class Overloaded(Unavailable):
@@ -77,15 +77,15 @@ class Overloaded(Unavailable):
 
 
 class InvalidRecommendations(ShortlistError):
-    """A recommender gave a list that breaks its promises; its figures would be worthless."""
+    """A recommender's list breaks its promises; its figures would be worthless."""
 
 
 class LeakDetected(InvalidRecommendations):
-    """Something that should be as of a cut depends on what came after it; the figures would be worthless."""
+    """Something as of a cut depends on later events; the figures would be worthless."""
 
 
 class BrokenRelease(ShortlistError):
-    """What was read is not what was published."""
+    """A published release cannot be used."""
 
 
 class ReleaseNotFound(BrokenRelease):
@@ -97,11 +97,11 @@ class BundleMismatch(BrokenRelease):
 
 
 class CorruptArtefact(BrokenRelease):
-    """A file's sha256 is not the one its manifest states."""
+    """A file is missing, or is not the one that its manifest states."""
 
 
 class UnreadableRecord(BrokenRelease):
-    """A value in Redis cannot be read as the record that its key names."""
+    """A value in Redis is not the record that its key names."""
 
 
 class ReleaseRefused(BrokenRelease):

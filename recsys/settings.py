@@ -1,299 +1,603 @@
-"""Every setting of Shortlist: read from the environment once, by each entry point, and passed on as values."""
+"""Settings from the environment, read once by each entry point and passed on as a value.
 
-from __future__ import annotations
+Each setting is declared once: its type with its bounds, which pydantic enforces, and a `Variable`
+with its name in the environment, its default and a sentence. `Settings.from_env`, its errors and
+the table in docs/settings.md all follow from that declaration.
+"""
 
+# No `from __future__ import annotations`: the annotations of Settings are read as they are.
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
+
+from annotated_types import Interval
+from pydantic import AfterValidator, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from shortlist.recsys.api_keys import ApiKey, InvalidApiKey, parse_api_keys
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.store.redis_url import parse_redis_url
 
-Value = TypeVar("Value")
 Loss = Literal["sampled_softmax", "bpr"]
 Engine = Literal["local", "ray"]
 HoldoutProtocol = Literal["last-10pct", "leave-one-out", "time"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[HoldoutProtocol, ...] = get_args(HoldoutProtocol)
+
 SECRET_LENGTH = 16
+
 REDIS_ATTEMPTS = 2
 """How often the API waits for Redis's timeout before it gives up."""
+
+API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
+"""First parts of the API's own paths, which a base path must not begin with."""
+
+NONE = "none"
+"""The word for no value, of settings that may have none."""
+
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 _BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
-API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
-"""What the API's own paths begin with, so that a base path must not."""
+
+# Braces are a cluster's hash tags, which decide where keys lie.
 _NAMESPACE = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """The documented settings; every field's variable and default are in `from_env`."""
+class Variable:
+    """The environment variable of a setting.
 
-    embedding_dim: int
-    """`EMBEDDING_DIM` (64): width of the embeddings, 4 to 1024."""
-    top_k_candidates: int
-    """`TOP_K_CANDIDATES` (500): candidates ranked for each user, 10 to 10 000."""
-    faiss_n_lists: int
-    """`FAISS_N_LISTS` (100): inverted lists of the index, once the catalogue is too large for exact search."""
-    faiss_n_probe: int
-    """`FAISS_N_PROBE` (10): lists searched for a user; at most `FAISS_N_LISTS`."""
-    lgbm_n_estimators: int
-    """`LGBM_N_ESTIMATORS` (500): most trees of the ranker; early stopping usually ends sooner."""
-    exploration_share: float
-    """`EXPLORATION_SHARE` (0.01): share of a list, its first three places aside, for new items, to gather feedback."""
-    loss: Loss
-    """`LOSS` (sampled_softmax): what the towers minimise, sampled_softmax or bpr."""
-    cache_ttl_seconds: int
-    """`CACHE_TTL_SECONDS` (300): how long a live result is kept."""
-    redis_url: str = field(repr=False)
-    """`REDIS_URL` (redis://localhost:6379): redis://, rediss:// or unix://; `?cluster=true`, `?iam=CACHE` (see `redis_url`)."""
-    artefacts: str
-    """`SHORTLIST_ARTEFACTS` (./artefacts): where releases are kept, a directory or s3://bucket/prefix."""
-    namespace: str
-    """`SHORTLIST_NAMESPACE` (shortlist): what keys in Redis start with; no braces and no blanks."""
-    list_length: int
-    """`SHORTLIST_LIST_LENGTH` (100): items precomputed for each user, 10 to 1000; at most `TOP_K_CANDIDATES`."""
-    list_ttl_seconds: int
-    """`SHORTLIST_LIST_TTL_SECONDS` (86400): how long the lists of a superseded release live; those of the serving release, and
-    of the one before it, stay."""
-    max_waiting_events: int
-    """`SHORTLIST_MAX_WAITING_EVENTS` (2000000): events that may wait for a drain, 300 bytes each; then none is taken."""
-    max_newcomers: int
-    """`SHORTLIST_MAX_NEWCOMERS` (1000000): users of a day who may have a record before a batch has learnt of them; about 500
-    bytes each, for three days. The events of the others are kept for the batch all the same."""
-    redis_timeout_ms: int
-    """`SHORTLIST_REDIS_TIMEOUT_MS` (500): how long the API waits for each command of Redis, and once more where it is retried."""
-    request_timeout_ms: int
-    """`SHORTLIST_REQUEST_TIMEOUT_MS` (2000): how long `shortlist serve` takes for a request; Lambda has a timeout of its own."""
-    release_cache_seconds: float
-    """`SHORTLIST_RELEASE_CACHE_SECONDS` (5): how long a process trusts the release pointer that it read."""
-    threads: int
-    """`SHORTLIST_THREADS` (0): threads of training; 0 takes every core."""
-    workers: int
-    """`SHORTLIST_WORKERS` (1): processes that precompute lists; 1 computes in the batch's own process."""
-    engine: Engine
-    """`SHORTLIST_ENGINE` (local): where several workers run, local or ray (RAY_ADDRESS, or this machine)."""
-    protocol: HoldoutProtocol
-    """`SHORTLIST_PROTOCOL` (last-10pct): how the batch cuts off what it reports on."""
-    gate: bool
-    """`SHORTLIST_GATE` (on): whether a release that is no better than popularity, or worse than the serving one, is refused."""
-    gate_margin: float
-    """`SHORTLIST_GATE_MARGIN` (0.05): by what share of NDCG@10 a release may fall below the serving one."""
-    skew_share: float
-    """`SHORTLIST_SKEW_SHARE` (0.1): share of the live answers of which a feature row is counted, for `shortlist skew`; 0 none."""
-    log_users: bool
-    """`SHORTLIST_LOG_USERS` (off): whether the log names the users who asked."""
-    cors_origins: tuple[str, ...]
-    """`SHORTLIST_CORS_ORIGINS` (none): origins whose pages may call the API, with commas between; `*` for any."""
-    admin_key: str | None = field(repr=False)
-    """`SHORTLIST_ADMIN_KEY` (none): what the header X-Shortlist-Admin-Key must hold, 16 characters or more; none closes them."""
-    base_paths: tuple[str, ...]
-    """`SHORTLIST_BASE_PATH` (none): the stage or mapping before the API's paths; several with commas."""
-    jwt_user_claim: str | None
-    """`SHORTLIST_JWT_USER_CLAIM` (none): the claim with the user for whom a token may act.
-
-    With it, or with API keys, only known callers are answered.
+    default: a value, or a function of the settings declared before; description: one sentence;
+    allowed: the rule for people, where the type does not say it; rule: compares a value with the
+    settings declared before, and gives the rule that it breaks.
     """
-    api_keys: tuple[ApiKey, ...] = field(repr=False)
-    """`SHORTLIST_API_KEYS` (none): `name:scope+scope:key`, several with commas, or a file of them."""
-    api_key_rate: float
-    """`SHORTLIST_API_KEY_RATE` (100): requests a second of each API key, in each process; 0 for any number."""
-    bundle_dir: Path
-    """`SHORTLIST_BUNDLE_DIR` (the system's temporary directory): where a process keeps its copies of bundles from S3."""
-    bundle_max_mb: int
-    """`SHORTLIST_BUNDLE_MAX_MB` (480): MiB of disk that a process has for one bundle from S3; a larger one is not published."""
 
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings that `environ` states, and the defaults of the rest.
+    name: str
+    default: Any
+    description: str
+    allowed: str = ""
+    shown_default: str = ""
+    rule: Callable[[Any, Mapping[str, Any]], str | None] = lambda _value, _before: None
 
-        Raises:
-            InvalidSettings: a variable breaks its rule; the message names it, its value and the
-                rule.
-        """
-        read = _Reader(environ)
-        lists = read.integer("FAISS_N_LISTS", 100, 1, 65536)
-        candidates = read.integer("TOP_K_CANDIDATES", 500, 10, 10_000)
-        redis_timeout_ms = read.integer("SHORTLIST_REDIS_TIMEOUT_MS", 500, 1, 60_000)
-        return cls(
-            embedding_dim=read.integer("EMBEDDING_DIM", 64, 4, 1024),
-            top_k_candidates=candidates,
-            faiss_n_lists=lists,
-            faiss_n_probe=read.integer("FAISS_N_PROBE", min(10, lists), 1, lists),
-            lgbm_n_estimators=read.integer("LGBM_N_ESTIMATORS", 500, 1, 10_000),
-            exploration_share=read.number("EXPLORATION_SHARE", 0.01, 0.0, 0.5),
-            loss=read.choice("LOSS", "sampled_softmax", LOSSES),
-            cache_ttl_seconds=read.integer("CACHE_TTL_SECONDS", 300, 1, 86_400),
-            redis_url=read.redis_url("REDIS_URL", "redis://localhost:6379"),
-            artefacts=read.text("SHORTLIST_ARTEFACTS", "./artefacts"),
-            namespace=read.namespace("SHORTLIST_NAMESPACE", "shortlist"),
-            list_length=read.list_length("SHORTLIST_LIST_LENGTH", 100, candidates),
-            list_ttl_seconds=read.integer("SHORTLIST_LIST_TTL_SECONDS", 86_400, 60, 31_536_000),
-            max_waiting_events=read.integer(
-                "SHORTLIST_MAX_WAITING_EVENTS", 2_000_000, 1000, 1_000_000_000
-            ),
-            max_newcomers=read.integer("SHORTLIST_MAX_NEWCOMERS", 1_000_000, 0, 1_000_000_000),
-            redis_timeout_ms=redis_timeout_ms,
-            request_timeout_ms=read.request_timeout(
-                "SHORTLIST_REQUEST_TIMEOUT_MS", 2000, redis_timeout_ms
-            ),
-            release_cache_seconds=read.number("SHORTLIST_RELEASE_CACHE_SECONDS", 5.0, 0.0, 3600.0),
-            threads=read.integer("SHORTLIST_THREADS", 0, 0, 1024),
-            workers=read.integer("SHORTLIST_WORKERS", 1, 1, 4096),
-            engine=read.choice("SHORTLIST_ENGINE", "local", ENGINES),
-            protocol=read.choice("SHORTLIST_PROTOCOL", "last-10pct", PROTOCOLS),
-            gate=read.choice("SHORTLIST_GATE", "on", ("on", "off")) == "on",
-            gate_margin=read.number("SHORTLIST_GATE_MARGIN", 0.05, 0.0, 1.0),
-            skew_share=read.number("SHORTLIST_SKEW_SHARE", 0.1, 0.0, 1.0),
-            log_users=read.choice("SHORTLIST_LOG_USERS", "off", ("on", "off")) == "on",
-            cors_origins=read.origins("SHORTLIST_CORS_ORIGINS"),
-            admin_key=read.secret("SHORTLIST_ADMIN_KEY"),
-            base_paths=read.base_paths("SHORTLIST_BASE_PATH"),
-            jwt_user_claim=read.optional("SHORTLIST_JWT_USER_CLAIM"),
-            api_keys=read.api_keys("SHORTLIST_API_KEYS"),
-            api_key_rate=read.number("SHORTLIST_API_KEY_RATE", 100.0, 0.0, 1_000_000.0),
-            bundle_dir=Path(read.text("SHORTLIST_BUNDLE_DIR", tempfile.gettempdir())),
-            # 480 of the 512 MB that a function has without more ephemeral storage, which SnapStart
-            # excludes
-            bundle_max_mb=read.integer("SHORTLIST_BUNDLE_MAX_MB", 480, 1, 1_048_576),
+    def default_after(self, before: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the field's type
+        """The default, given the settings declared before."""
+        return self.default(before) if callable(self.default) else self.default
+
+
+def _namespace(text: str) -> str:
+    if not _NAMESPACE.fullmatch(text):
+        rule = "must be 1 to 100 printable characters, without braces and blanks"
+        raise PydanticCustomError("namespace", rule)
+    return text
+
+
+def _redis_url(text: str) -> str:
+    parse_redis_url(text)
+    return text
+
+
+def _switch(text: str) -> bool:
+    if text not in {"on", "off"}:
+        raise PydanticCustomError("switch", "must be one of on, off")
+    return text == "on"
+
+
+def _name_or_none(text: str) -> str | None:
+    stripped = text.strip()
+    return None if stripped == NONE else stripped
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    if text == NONE:
+        return ()
+    origins = tuple(part.strip() for part in text.split(","))
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"has {origin!r}: must be * or scheme://host, with a port where it needs one"
+            )
+    return origins
+
+
+def _secret(text: str) -> str | None:
+    if text == NONE:
+        return None
+    if len(text) < SECRET_LENGTH or not text.isascii() or text != text.strip():
+        raise ValueError(
+            f"has {len(text)} characters: must be at least {SECRET_LENGTH}, all ASCII, no blank at "
+            "either end; `openssl rand -hex 32` makes one"
         )
+    return text
 
 
-class _Reader:
-    """Reads one variable at a time; an absent one gives the default, an empty one is an error."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-
-    def text(self, name: str, default: str) -> str:
-        value = self._environ.get(name, default)
-        if not value.strip():
-            raise InvalidSettings(
-                f"{name} is empty: give a value, or unset it for the default {default!r}"
+def _base_paths(text: str) -> tuple[str, ...]:
+    if text.strip() == NONE:
+        return ()
+    paths = tuple(part.strip().strip("/") for part in text.split(","))
+    for path in paths:
+        if not _BASE_PATH.fullmatch(path) or path.partition("/")[0] in API_ROOTS:
+            raise ValueError(
+                f"has {path!r}: must be like rec or rec/prod, of A-Z a-z 0-9 . _ ~ -, and not "
+                f"begin as the API's own paths do ({', '.join(API_ROOTS)})"
             )
-        return value
+    return tuple(f"/{path}" for path in paths)
 
-    def namespace(self, name: str, default: str) -> str:
-        """Braces are a cluster's hash tags, which say where keys lie."""
-        value = self.text(name, default)
-        if not _NAMESPACE.fullmatch(value):
-            raise InvalidSettings(
-                f"{name}={value!r}: must be 1 to 100 printable characters, without braces and blanks"
-            )
-        return value
 
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        return int(self._within(name, default, low, high, int))
-
-    def list_length(self, name: str, default: int, candidates: int) -> int:
-        """A list holds candidates alone: the default follows their number, a stated length above it is an error."""
-        length = self.integer(name, min(default, candidates), 10, 1000)
-        if length > candidates:
-            rule = f"must be at most TOP_K_CANDIDATES, which is {candidates}; lower the one, or raise the other"
-            raise InvalidSettings(f"{name}='{length}': {rule}")
-        return length
-
-    def request_timeout(self, name: str, default: int, redis_timeout: int) -> int:
-        """A request may wait for Redis twice, and then falls back: the default follows, a shorter one is an error."""
-        least = REDIS_ATTEMPTS * redis_timeout
-        milliseconds = self.integer(name, max(default, 2 * least), 10, 300_000)
-        if milliseconds <= least:
-            rule = f"must be more than {REDIS_ATTEMPTS} times SHORTLIST_REDIS_TIMEOUT_MS, which is {redis_timeout}"
-            raise InvalidSettings(
-                f"{name}='{milliseconds}': {rule}; raise the one, or lower the other"
-            )
-        return milliseconds
-
-    def number(self, name: str, default: float, low: float, high: float) -> float:
-        return self._within(name, default, low, high, float)
-
-    def choice(self, name: str, default: Value, choices: tuple[Value, ...]) -> Value:
-        text = self.text(name, str(default))
-        found = next((choice for choice in choices if choice == text), None)
-        if found is None:
-            raise InvalidSettings(f"{name}={text!r}: must be one of {', '.join(map(str, choices))}")
-        return found
-
-    def redis_url(self, name: str, default: str) -> str:
-        value = self.text(name, default)
-        parse_redis_url(value)
-        return value
-
-    def origins(self, name: str) -> tuple[str, ...]:
-        text = self.text(name, "none")
-        if text == "none":
-            return ()
-        found = tuple(part.strip() for part in text.split(","))
-        for origin in found:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise InvalidSettings(
-                    f"{name} has {origin!r}: must be * or scheme://host, with a port where it needs one"
-                )
-        return found
-
-    def secret(self, name: str) -> str | None:
-        value = self.text(name, "none")
-        if value == "none":
-            return None
-        if len(value) < SECRET_LENGTH or not value.isascii() or value != value.strip():
-            raise InvalidSettings(
-                f"{name} has {len(value)} characters: must be at least {SECRET_LENGTH}, all ASCII, no blank at either end; "
-                "`openssl rand -hex 32` makes one"
-            )
-        return value
-
-    def optional(self, name: str) -> str | None:
-        value = self.text(name, "none").strip()
-        return None if value == "none" else value
-
-    def base_paths(self, name: str) -> tuple[str, ...]:
-        text = self.optional(name)
-        if text is None:
-            return ()
-        paths = tuple(part.strip().strip("/") for part in text.split(","))
-        for path in paths:
-            if not _BASE_PATH.fullmatch(path) or path.partition("/")[0] in API_ROOTS:
-                rule = "must be like rec or rec/prod, of A-Z a-z 0-9 . _ ~ -"
-                roots = f"and not begin as the API's own paths do ({', '.join(API_ROOTS)})"
-                raise InvalidSettings(f"{name} has {path!r}: {rule}, {roots}")
-        return tuple(f"/{path}" for path in paths)
-
-    def api_keys(self, name: str) -> tuple[ApiKey, ...]:
-        """Entries, or those of a file, whose path has no colon. No message holds the secret text."""
-        text = self.optional(name)
-        if text is None:
-            return ()
-        try:
-            return parse_api_keys(text.split(",") if ":" in text else _lines_of(Path(text)))
-        except InvalidApiKey as error:
-            raise InvalidSettings(f"{name} {error}") from None
-        except (OSError, ValueError):
-            rule = "give name:scope+scope:key, or the path of a file with one on each line"
-            message = f"{name} names no file that can be read, and has no colon: {rule}"
-            raise InvalidSettings(message) from None
-
-    def _within(
-        self, name: str, default: float, low: float, high: float, parse: Callable[[str], float]
-    ) -> float:
-        text = self.text(name, str(default))
-        try:
-            value = parse(text)
-        except ValueError as error:
-            kind = "whole number" if parse is int else "number"
-            raise InvalidSettings(
-                f"{name}={text!r}: must be a {kind} from {low} to {high}"
-            ) from error
-        if not low <= value <= high:
-            raise InvalidSettings(f"{name}={text!r}: must be from {low} to {high}")
-        return value
+def _api_keys(text: str) -> tuple[ApiKey, ...]:
+    """Entries, or those of a file, whose path has no colon. No message holds the secret text."""
+    stripped = text.strip()
+    if stripped == NONE:
+        return ()
+    try:
+        entries = stripped.split(",") if ":" in stripped else _lines_of(Path(stripped))
+    except (OSError, ValueError):
+        raise ValueError(
+            "names no file that can be read, and has no colon: give name:scope+scope:key, or the "
+            "path of a file with one on each line"
+        ) from None
+    try:
+        return parse_api_keys(entries)
+    except InvalidApiKey as error:
+        raise ValueError(str(error)) from None
 
 
 def _lines_of(path: Path) -> list[str]:
     """The lines of a file of secrets, without blank ones and remarks."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _lists_at_most(n_probe: int, before: Mapping[str, Any]) -> str | None:
+    n_lists = before["faiss_n_lists"]
+    return None if n_probe <= n_lists else f"must be from 1 to {n_lists}"
+
+
+def _candidates_at_least(length: int, before: Mapping[str, Any]) -> str | None:
+    """A list holds candidates alone."""
+    candidates = before["top_k_candidates"]
+    if length <= candidates:
+        return None
+    return (
+        f"must be at most TOP_K_CANDIDATES, which is {candidates}; "
+        "lower the one, or raise the other"
+    )
+
+
+def _outlasts_redis(milliseconds: int, before: Mapping[str, Any]) -> str | None:
+    """A request may wait for Redis twice, and still has to fall back."""
+    timeout = before["redis_timeout_ms"]
+    if milliseconds > REDIS_ATTEMPTS * timeout:
+        return None
+    return (
+        f"must be more than {REDIS_ATTEMPTS} times SHORTLIST_REDIS_TIMEOUT_MS, which is {timeout}; "
+        "raise the one, or lower the other"
+    )
+
+
+def _request_timeout(before: Mapping[str, Any]) -> int:
+    # Twice what Redis may take, so that as much is left for the fallback.
+    return max(2000, 2 * REDIS_ATTEMPTS * before["redis_timeout_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a process.
+
+    Made by hand, or by `dataclasses.replace`, a field is taken as it is: only the environment is
+    checked.
+    """
+
+    embedding_dim: Annotated[
+        int,
+        Interval(ge=4, le=1024),
+        Variable("EMBEDDING_DIM", 64, "Width of the embeddings."),
+    ]
+    top_k_candidates: Annotated[
+        int,
+        Interval(ge=10, le=10_000),
+        Variable("TOP_K_CANDIDATES", 500, "Candidates ranked for each user."),
+    ]
+    faiss_n_lists: Annotated[
+        int,
+        Interval(ge=1, le=65_536),
+        Variable(
+            "FAISS_N_LISTS",
+            100,
+            "Inverted lists of the index, once the catalogue is too large for exact search.",
+        ),
+    ]
+    faiss_n_probe: Annotated[
+        int,
+        Interval(ge=1, le=65_536),
+        Variable(
+            "FAISS_N_PROBE",
+            lambda before: min(10, before["faiss_n_lists"]),
+            "Inverted lists searched for a user.",
+            allowed="a whole number from 1 to FAISS_N_LISTS",
+            shown_default="10",
+            rule=_lists_at_most,
+        ),
+    ]
+    lgbm_n_estimators: Annotated[
+        int,
+        Interval(ge=1, le=10_000),
+        Variable(
+            "LGBM_N_ESTIMATORS",
+            500,
+            "Most trees of the ranker; early stopping usually ends sooner.",
+        ),
+    ]
+    exploration_share: Annotated[
+        float,
+        Interval(ge=0.0, le=0.5),
+        Variable(
+            "EXPLORATION_SHARE",
+            0.01,
+            "Share of a list, after its first three places, for new items, to gather feedback.",
+        ),
+    ]
+    loss: Annotated[
+        Loss,
+        Variable("LOSS", "sampled_softmax", "The loss that the towers minimise."),
+    ]
+    cache_ttl_seconds: Annotated[
+        int,
+        Interval(ge=1, le=86_400),
+        Variable("CACHE_TTL_SECONDS", 300, "How long a live result is kept."),
+    ]
+    redis_url: Annotated[
+        str,
+        AfterValidator(_redis_url),
+        Variable(
+            "REDIS_URL",
+            "redis://localhost:6379",
+            "The address of Redis; `?cluster=true` for a cluster, `?iam=CACHE` to sign in by role.",
+            allowed="redis://, rediss:// or unix://",
+        ),
+    ] = field(repr=False)
+    artefacts: Annotated[
+        str,
+        Variable(
+            "SHORTLIST_ARTEFACTS",
+            "./artefacts",
+            "The place for releases.",
+            allowed="a directory or s3://bucket/prefix",
+        ),
+    ]
+    namespace: Annotated[
+        str,
+        AfterValidator(_namespace),
+        Variable(
+            "SHORTLIST_NAMESPACE",
+            "shortlist",
+            "Prefix of all keys in Redis.",
+            allowed="1 to 100 printable characters, without braces and blanks",
+        ),
+    ]
+    list_length: Annotated[
+        int,
+        Interval(ge=10, le=1000),
+        Variable(
+            "SHORTLIST_LIST_LENGTH",
+            lambda before: min(100, before["top_k_candidates"]),
+            "Items precomputed for each user.",
+            allowed="a whole number from 10 to 1000, at most TOP_K_CANDIDATES",
+            shown_default="100",
+            rule=_candidates_at_least,
+        ),
+    ]
+    list_ttl_seconds: Annotated[
+        int,
+        Interval(ge=60, le=31_536_000),
+        Variable(
+            "SHORTLIST_LIST_TTL_SECONDS",
+            86_400,
+            "How long the lists of a superseded release live; "
+            "those of the serving release and of the one before it stay.",
+        ),
+    ]
+    max_waiting_events: Annotated[
+        int,
+        Interval(ge=1000, le=1_000_000_000),
+        Variable(
+            "SHORTLIST_MAX_WAITING_EVENTS",
+            2_000_000,
+            "Events that may wait for a drain, 300 bytes each; beyond it none is taken.",
+        ),
+    ]
+    max_newcomers: Annotated[
+        int,
+        Interval(ge=0, le=1_000_000_000),
+        Variable(
+            "SHORTLIST_MAX_NEWCOMERS",
+            1_000_000,
+            "Users of a day who may have a record before a batch has learnt of them, "
+            "about 500 bytes each for three days; events of the others wait for the batch.",
+        ),
+    ]
+    redis_timeout_ms: Annotated[
+        int,
+        Interval(ge=1, le=60_000),
+        Variable(
+            "SHORTLIST_REDIS_TIMEOUT_MS",
+            500,
+            "How long the API waits for a command of Redis, and once more where it is retried.",
+        ),
+    ]
+    request_timeout_ms: Annotated[
+        int,
+        Interval(ge=10, le=300_000),
+        Variable(
+            "SHORTLIST_REQUEST_TIMEOUT_MS",
+            _request_timeout,
+            "How long `shortlist serve` takes for a request; Lambda has a timeout of its own.",
+            allowed="a whole number from 10 to 300000, "
+            f"more than {REDIS_ATTEMPTS} times SHORTLIST_REDIS_TIMEOUT_MS",
+            shown_default="2000",
+            rule=_outlasts_redis,
+        ),
+    ]
+    release_cache_seconds: Annotated[
+        float,
+        Interval(ge=0.0, le=3600.0),
+        Variable(
+            "SHORTLIST_RELEASE_CACHE_SECONDS",
+            5.0,
+            "How long a process trusts the release pointer that it read.",
+        ),
+    ]
+    threads: Annotated[
+        int,
+        Interval(ge=0, le=1024),
+        Variable("SHORTLIST_THREADS", 0, "Threads of training; 0 takes every core."),
+    ]
+    workers: Annotated[
+        int,
+        Interval(ge=1, le=4096),
+        Variable(
+            "SHORTLIST_WORKERS",
+            1,
+            "Processes that precompute lists; 1 computes in the batch's own process.",
+        ),
+    ]
+    engine: Annotated[
+        Engine,
+        Variable(
+            "SHORTLIST_ENGINE",
+            "local",
+            "The place of several workers; ray uses RAY_ADDRESS, or this machine.",
+        ),
+    ]
+    protocol: Annotated[
+        HoldoutProtocol,
+        Variable("SHORTLIST_PROTOCOL", "last-10pct", "The split that the batch reports on."),
+    ]
+    gate: Annotated[
+        bool,
+        PlainValidator(_switch),
+        Variable(
+            "SHORTLIST_GATE",
+            default=True,
+            description="Refuses a release that is no better than popularity, "
+            "or worse than the serving one.",
+            allowed="on, off",
+            shown_default="on",
+        ),
+    ]
+    gate_margin: Annotated[
+        float,
+        Interval(ge=0.0, le=1.0),
+        Variable(
+            "SHORTLIST_GATE_MARGIN",
+            0.05,
+            "Share of NDCG@10 by which a release may fall below the serving one.",
+        ),
+    ]
+    skew_share: Annotated[
+        float,
+        Interval(ge=0.0, le=1.0),
+        Variable(
+            "SHORTLIST_SKEW_SHARE",
+            0.1,
+            "Share of the live answers of which a feature row is counted, for `shortlist skew`.",
+        ),
+    ]
+    log_users: Annotated[
+        bool,
+        PlainValidator(_switch),
+        Variable(
+            "SHORTLIST_LOG_USERS",
+            default=False,
+            description="Names the user of each request in the log.",
+            allowed="on, off",
+            shown_default="off",
+        ),
+    ]
+    cors_origins: Annotated[
+        tuple[str, ...],
+        PlainValidator(_origins),
+        Variable(
+            "SHORTLIST_CORS_ORIGINS",
+            (),
+            "Origins whose pages may call the API.",
+            allowed="origins with commas between, or * for any",
+            shown_default=NONE,
+        ),
+    ]
+    admin_key: Annotated[
+        str | None,
+        PlainValidator(_secret),
+        Variable(
+            "SHORTLIST_ADMIN_KEY",
+            None,
+            "The value of the header X-Shortlist-Admin-Key; none closes the admin routes.",
+            allowed=f"{SECRET_LENGTH} ASCII characters or more",
+            shown_default=NONE,
+        ),
+    ] = field(repr=False)
+    base_paths: Annotated[
+        tuple[str, ...],
+        PlainValidator(_base_paths),
+        Variable(
+            "SHORTLIST_BASE_PATH",
+            (),
+            "The stage or mapping before the API's paths.",
+            allowed="paths such as rec or rec/prod, with commas between",
+            shown_default=NONE,
+        ),
+    ]
+    jwt_user_claim: Annotated[
+        str | None,
+        PlainValidator(_name_or_none),
+        Variable(
+            "SHORTLIST_JWT_USER_CLAIM",
+            None,
+            "The claim with the user for whom a token may act; "
+            "with it, or with API keys, only known callers are answered.",
+            allowed="the name of a claim",
+            shown_default=NONE,
+        ),
+    ]
+    api_keys: Annotated[
+        tuple[ApiKey, ...],
+        PlainValidator(_api_keys),
+        Variable(
+            "SHORTLIST_API_KEYS",
+            (),
+            "The API keys and their scopes.",
+            allowed="name:scope+scope:key, several with commas, or a file with one on each line",
+            shown_default=NONE,
+        ),
+    ] = field(repr=False)
+    api_key_rate: Annotated[
+        float,
+        Interval(ge=0.0, le=1_000_000.0),
+        Variable(
+            "SHORTLIST_API_KEY_RATE",
+            100.0,
+            "Requests a second of each API key, in each process; 0 for any number.",
+        ),
+    ]
+    bundle_dir: Annotated[
+        Path,
+        Variable(
+            "SHORTLIST_BUNDLE_DIR",
+            lambda _before: Path(tempfile.gettempdir()),
+            "The place for a process's copies of bundles from S3.",
+            allowed="a directory on a local disk",
+            shown_default="the system's temporary directory",
+        ),
+    ]
+    # 480 of the 512 MB that a function has without more ephemeral storage, which excludes SnapStart
+    bundle_max_mb: Annotated[
+        int,
+        Interval(ge=1, le=1_048_576),
+        Variable(
+            "SHORTLIST_BUNDLE_MAX_MB",
+            480,
+            "MiB of disk that a process has for one bundle from S3; a larger one is not published.",
+        ),
+    ]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Reads the settings that `environ` states; the rest have their defaults.
+
+        Raises:
+            InvalidSettings: a variable breaks its rule; the message names it, its value unless it
+                is a secret, the rule, and the remedy where the rule does not say it.
+        """
+        values: dict[str, Any] = {}
+        for name, (annotation, variable) in _declarations().items():
+            text = environ.get(variable.name)
+            if text is None:
+                values[name] = variable.default_after(values)
+            else:
+                values[name] = _read(annotation, variable, text, values)
+        return cls(**values)
+
+
+def settings_table() -> list[tuple[str, str, str, str]]:
+    """Rows of variable, default, allowed values and description, for docs/settings.md."""
+    return [
+        (
+            variable.name,
+            _shown_default(variable),
+            _allowed(annotation, variable),
+            variable.description,
+        )
+        for annotation, variable in _declarations().values()
+    ]
+
+
+@cache
+def _declarations() -> dict[str, tuple[Any, Variable]]:
+    """The annotation and variable of each field of Settings, in their order."""
+    declarations: dict[str, tuple[Any, Variable]] = {}
+    for each in fields(Settings):
+        annotation: Any = each.type
+        variable = next(part for part in annotation.__metadata__ if isinstance(part, Variable))
+        declarations[each.name] = annotation, variable
+    return declarations
+
+
+def _read(annotation: Any, variable: Variable, text: str, before: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the field's type
+    """The value that a variable's text states. Raises InvalidSettings."""
+    if not text.strip():
+        raise InvalidSettings(
+            f"{variable.name} is empty: give a value, or unset it for the default "
+            f"{_shown_default(variable)!r}"
+        )
+    try:
+        value = TypeAdapter(annotation).validate_python(text)
+        broken_rule = variable.rule(value, before)
+        message = f"{variable.name}={text!r}: {broken_rule}"
+    except ValidationError as error:
+        broken_rule = message = _message(annotation, variable, text, error)
+    if broken_rule is None:
+        return value
+    # Raised outside: as the cause of this error, pydantic's would show the text, maybe a secret.
+    raise InvalidSettings(message)
+
+
+def _message(annotation: Any, variable: Variable, text: str, error: ValidationError) -> str:  # noqa: ANN401 - as above
+    """A sentence for pydantic's finding; the text of a parser that may hold a secret is its own."""
+    problem = error.errors(include_url=False)[0]
+    match problem["type"]:
+        case "value_error":
+            return f"{variable.name} {problem['ctx']['error']}"
+        case "greater_than_equal" | "less_than_equal":
+            rule = f"must be {_limits(annotation)}"
+        case "namespace" | "switch":
+            rule = problem["msg"]
+        case "literal_error":
+            rule = f"must be one of {_allowed(annotation, variable)}"
+        case _:
+            rule = f"must be {_number(annotation)} {_limits(annotation)}"
+    return f"{variable.name}={text!r}: {rule}"
+
+
+def _shown_default(variable: Variable) -> str:
+    return variable.shown_default or str(variable.default)
+
+
+def _allowed(annotation: Any, variable: Variable) -> str:  # noqa: ANN401 - as above
+    if variable.allowed:
+        return variable.allowed
+    kind = annotation.__origin__
+    if kind in {int, float}:
+        return f"{_number(annotation)} {_limits(annotation)}"
+    return ", ".join(get_args(kind))
+
+
+def _number(annotation: Any) -> str:  # noqa: ANN401 - as above
+    return "a whole number" if annotation.__origin__ is int else "a number"
+
+
+def _limits(annotation: Any) -> str:  # noqa: ANN401 - as above
+    interval = next(part for part in annotation.__metadata__ if isinstance(part, Interval))
+    return f"from {interval.ge} to {interval.le}"

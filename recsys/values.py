@@ -1,4 +1,4 @@
-"""The rules for ids, times and weights, with the one reading of each.
+"""Rules for ids, times and weights, with the one reading of each.
 
 The API, the drain and the table reader share them: `recsys.data.fields` says the same in Polars
 expressions, and a property test holds both readings equal. Standard library only, because the hit
@@ -14,7 +14,7 @@ from shortlist.recsys.errors import InvalidInput
 _EN_QUAD, _HAIR_SPACE = 0x2000, 0x200A
 _SPACES = "".join(map(chr, range(_EN_QUAD, _HAIR_SPACE + 1)))
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + _SPACES + "\u2028\u2029\u202f\u205f\u3000"
-"""What is cut off around an id: Unicode's white space, spelt out, since libraries disagree on it."""
+"""Characters cut off around an id: Unicode's white space, spelt out, as libraries disagree."""
 
 MAX_ID_LENGTH = 256
 """Characters (code points) of an id after it was read."""
@@ -23,7 +23,7 @@ EXACT = 2**53
 """From here on a 64-bit float no longer tells neighbouring integers apart."""
 
 MAX_TIME = 2**53
-"""The largest time: what every JSON reader and a 64-bit float can say exactly."""
+"""The largest time: every JSON reader and a 64-bit float hold it exactly."""
 
 MAX_WEIGHT = float.fromhex("0x1.fffffep+127")
 """The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
@@ -35,9 +35,9 @@ LAST_POSITION = 100
 _REPLACED = "\ufffd"
 _NO_TEXT = rf"\x00-\x1f\x7f-\x9f{_REPLACED}"
 CONTROL = f"[{_NO_TEXT}]"
-"""A control character, which would break lines, headers and logs; or U+FFFD, which stands for bytes that were no text.
+"""A control character, which would break lines, headers and logs; or U+FFFD.
 
-Servers decode paths and queries with it: many requests would be about one id.
+Servers put U+FFFD for bytes of a path or query that are no text: many requests would share an id.
 """
 
 WHOLE = r"(-?[0-9]+)\.0+"
@@ -50,7 +50,7 @@ FLOAT_RULE = "a float beyond 2^53 has lost digits, give text or int64"
 CONTROL_RULE = "control characters and U+FFFD are not allowed, remove them"
 LENGTH_RULE = f"at most {MAX_ID_LENGTH} characters are allowed, use a shorter id"
 ID_FAULTS = (FLOAT_RULE, CONTROL_RULE, LENGTH_RULE)
-"""Why a given id is refused, in the order in which the rules are tried."""
+"""Reasons to refuse an id, in the order in which the rules are tried."""
 
 TIME_RULE = f"a time must be unix seconds, a whole number from 0 to {MAX_TIME}"
 WEIGHT_RULE = f"a weight must be a finite number from 0 to {MAX_WEIGHT!r}"
@@ -82,7 +82,7 @@ def id_of(value: object) -> str:
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) else _id_of_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) >= _TOO_LONG:  # before its digits are written, which takes long
+        if abs(value) >= _TOO_LONG:  # before its digits are written, which takes quadratic time
             raise _refused(value, LENGTH_RULE)
         return _short(str(value), value)
     if isinstance(value, float):
@@ -120,10 +120,10 @@ def _utf8(text: str) -> str:
 
 
 def label_of(value: object) -> str:
-    """Text that stands for something without being an id, such as an event id: kept as it is.
+    """A text without the rules of an id, such as an event id: kept as it is.
 
     Raises:
-        InvalidInput: it is not text of 1 to LONGEST_ID characters that can be written as UTF-8.
+        InvalidInput: it is not text of 1 to MAX_ID_LENGTH characters that can be written as UTF-8.
     """
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH:
         raise _refused(value, f"it must be text of 1 to {MAX_ID_LENGTH} characters")
@@ -131,7 +131,7 @@ def label_of(value: object) -> str:
 
 
 def time_of(value: object) -> int:
-    """Unix seconds from 0 to LATEST; 42.0 is 42.
+    """Unix seconds from 0 to MAX_TIME; 42.0 is 42.
 
     Raises:
         InvalidInput: it is no such whole number.
@@ -144,19 +144,19 @@ def time_of(value: object) -> int:
 
 
 def weight_of(value: object) -> float:
-    """A weight from 0 to HEAVIEST.
+    """A weight from 0 to MAX_WEIGHT.
 
     Raises:
         InvalidInput: it is no such number, or not finite.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= MAX_WEIGHT:  # type: ignore[operator]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= MAX_WEIGHT:  # type: ignore[operator]
         raise _refused(value, WEIGHT_RULE)
     return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
 
 
-def position_of(value: object) -> int:
-    """The place of an item in an answer, from 1 to LAST_POSITION.
+def rank_position_of(value: object) -> int:
+    """The rank of an item in an answer, from 1 to LAST_POSITION.
 
     Raises:
         InvalidInput: it is no such whole number.

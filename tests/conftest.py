@@ -30,8 +30,9 @@ from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.artefacts import build_manifest, open_artefacts
+from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.release_files import build_manifest
 
 # Derandomized: the same examples on every machine. No deadline: CI machines differ in speed.
 hypothesis_settings.register_profile(

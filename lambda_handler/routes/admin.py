@@ -22,7 +22,7 @@ from shortlist.lambda_handler.schemas import (
     ReleasesAnswer,
 )
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.recsys.errors import BrokenRelease, UnknownItem
+from shortlist.recsys.errors import ReleaseNotFound, UnknownItem
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore
@@ -90,7 +90,7 @@ def _add_releases(
             pointer = await work.run(
                 "admin", lambda: releases.promote(upkeep.store, artefacts(), version)
             )
-        except BrokenRelease as error:
+        except ReleaseNotFound as error:
             raise HTTPException(404, str(error)) from error
         serving.forget()
         return JSONResponse(_pointed(pointer))

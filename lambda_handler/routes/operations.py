@@ -13,7 +13,7 @@ from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.schemas import ERRORS
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.redis import Store
+from shortlist.recsys.store.redis import RedisStore
 
 TOP_FEATURES = 10
 
@@ -21,7 +21,7 @@ TOP_FEATURES = 10
 def add_operations(
     app: FastAPI,
     serving: ServingRelease,
-    store: Store,
+    store: RedisStore,
     live: LivePath,
     metrics: Metrics,
     work: Work,
@@ -72,7 +72,7 @@ def add_operations(
         return {"status": "ok", "store": "ok", "release": release}
 
 
-def _checked(store: Store, serving: ServingRelease) -> str:
+def _checked(store: RedisStore, serving: ServingRelease) -> str:
     """The serving release, if Redis answers."""
     store.ping()
     return serving.version()

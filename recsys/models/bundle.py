@@ -24,13 +24,14 @@ from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue
 from shortlist.recsys.models.features import ItemTable, feature_hash
 from shortlist.recsys.models.index import read_index
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Int32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Int32, UserStates
 from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import Release
+from shortlist.recsys.store import release_files
+from shortlist.recsys.store.histories import HISTORY_LENGTH
+from shortlist.recsys.store.release_files import Release
 from shortlist.recsys.values import MAX_WEIGHT
 
 LAYOUT = 2
@@ -105,7 +106,7 @@ def save(
     (directory / "popular.msgpack").write_bytes(msgpack.packb(_by_popularity(table).tobytes()))
     fixed = {"layout": LAYOUT, "feature_hash": feature_hash(), "n_candidates": model.n_candidates}
     fixed["exploration_share"] = model.exploration_share
-    return artefacts.build_manifest(directory, **fixed, **fields)
+    return release_files.build_manifest(directory, **fixed, **fields)
 
 
 def save_table(directory: Path, table: ItemTable) -> None:
@@ -182,9 +183,9 @@ def load(directory: Path) -> Bundle:
         BundleMismatch: the bundle has another layout or other features than this code.
         LoadFailed: a file cannot be read.
     """
-    manifest = artefacts.manifest_in(directory)
+    manifest = release_files.manifest_in(directory)
     _check_manifest(manifest)  # before its files: of another layout, they may be others
-    with artefacts.opened(directory, manifest) as release:
+    with release_files.open_verified(directory, manifest) as release:
         return read(release)
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.neighbours import Neighbours, decays
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 FEATURES: dict[str, float] = {
     "retrieval_score": 0.0,

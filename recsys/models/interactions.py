@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.recsys.store.histories import HISTORY_LENGTH
+
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
-
-HISTORY_LENGTH = 100
-"""How many of a user's latest events the models look at."""
 
 MISSING = -1
 """Pads item rows and attribute tokens."""

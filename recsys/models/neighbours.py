@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, Float32, Int32
+from shortlist.recsys.models.interactions import Float32, Int32
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 RELATIONS = ("next_1", "next_3", "next_10", "near", "regression")
 """`next_w`: how often j came within w events after i, for each time i came; `near`: the same in either direction within 10,

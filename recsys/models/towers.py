@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Float32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Float32, UserStates
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 HALF_LIVES = (0.0, 1.0, 3.0, 10.0, 40.0, math.inf)
 """Half-lives of the decayed means, in events: 0 is the last item alone, infinity the plain mean."""

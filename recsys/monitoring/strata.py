@@ -23,7 +23,7 @@ from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.interactions import Int64
 from shortlist.recsys.monitoring import skew
 from shortlist.recsys.monitoring.skew import Histograms
-from shortlist.recsys.store.artefacts import Release
+from shortlist.recsys.store.release_files import Release
 
 COLUMN = "history_length"
 """The feature that the strata are of; within them it is not compared."""

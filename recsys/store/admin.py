@@ -1,4 +1,4 @@
-"""What operators change in the store: deleted users, blocked items, and the list of the releases that have lists."""
+"""Changes by operators: deleted users, blocked items, and notes on releases."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import msgpack
 
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.store.event_log import stream_ids
-from shortlist.recsys.store.redis import RedisStore, replies_or_none, translate_redis_errors
+from shortlist.recsys.store.redis import RedisStore, replies_or_none
+from shortlist.recsys.store.redis_client import translate_redis_errors
 
 MAX_BLOCKED = 10_000
 """Blocked items, which every process keeps in memory."""
@@ -39,38 +40,34 @@ class AdminStore:
 
     @translate_redis_errors
     def releases(self) -> list[ReleaseNote]:
-        """The releases whose lists were written and have not expired, oldest first; a note that cannot be read is left out."""
-        alive: list[ReleaseNote] = []
-        for name, packed in sorted(self.store.redis.hgetall(self.store.keys.releases()).items()):
-            with suppress(CorruptArtefact, UnicodeDecodeError):
-                note = _note(name.decode(), packed)
-                alive += (
-                    [note] if self.store.redis.exists(self.store.keys.popular(note.version)) else []
-                )
-        return alive
+        """The releases whose lists are alive, oldest first; an unreadable note is left out."""
+        redis, keys = self.store.redis, self.store.keys
+        notes: list[ReleaseNote] = []
+        for name, packed in sorted(redis.hgetall(keys.releases()).items()):
+            with suppress(UnreadableRecord, UnicodeDecodeError):
+                notes.append(_note(name.decode(), packed))
+        return [note for note in notes if redis.exists(keys.popular(note.version))]
 
     @translate_redis_errors
     def forget_release(self, version: str) -> None:
-        """Drops the note on a release of which the store holds nothing any more."""
+        """Drops the note on a release that has left the store."""
         self.store.redis.hdel(self.store.keys.releases(), version)
 
     @translate_redis_errors
     def versions(self) -> list[str]:
-        """Every release of which anything may be in the store, oldest first: an interrupted publication's too."""
+        """Every release with a key in the store, oldest first, interrupted publications too."""
         versions: set[str] = set()
-        with suppress(
-            CorruptArtefact
-        ):  # a pointer that cannot be read leads to none; the notes are there all the same
+        with suppress(UnreadableRecord):  # such a pointer names none, and the notes still do
             pointer = self.store.release()
             versions.update(() if pointer is None else pointer.versions)
         for name in self.store.redis.hkeys(self.store.keys.releases()):
-            with suppress(UnicodeDecodeError):  # which is no release's version
+            with suppress(UnicodeDecodeError):  # no release has such a version
                 versions.add(name.decode())
         return sorted(versions)
 
     @translate_redis_errors
     def delete_user(self, user: str, now: int) -> bool:
-        """Deletes all that is stored of a user in any release, and what waits in the stream; gives whether there was any.
+        """Deletes a user from every release and from the stream; gives whether anything was there.
 
         The digest of the id stays, first of all, so that neither a batch that runs at this moment
         nor the next training brings the user back.
@@ -112,7 +109,8 @@ class AdminStore:
         """
         if self.store.redis.scard(self.store.keys.blocked()) >= MAX_BLOCKED:
             raise InvalidInput(
-                f"{MAX_BLOCKED} items are blocked, which is the most: take some out of the items table instead"
+                f"{MAX_BLOCKED} items are blocked, which is the most: "
+                "take some out of the items table instead"
             )
         self.store.redis.sadd(self.store.keys.blocked(), item_id)
 
@@ -123,11 +121,11 @@ class AdminStore:
 
 
 def _note(version: str, packed: bytes) -> ReleaseNote:
-    """Raises CorruptArtefact for what is no note."""
+    """Reads a note on a release. Raises UnreadableRecord."""
     try:
         match msgpack.unpackb(packed):
             case [int(created_at), (float() | int() | None) as ndcg]:
                 return ReleaseNote(version, created_at, ndcg)
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
-    raise CorruptArtefact(f"the note on release {version} cannot be read: publish it again")
+    raise UnreadableRecord(f"the note on release {version} cannot be read: publish it again")

@@ -1,4 +1,4 @@
-"""Whether a command may be sent to Redis now: not while it rests after repeated failures, nor with too little time left.
+"""Circuit breaker for Redis, with a check of the request's remaining time.
 
 One lost packet says nothing about a server, and is mended by another try; a server that fails time
 after time is left alone, so that requests fall back at once instead of waiting for it one by one.
@@ -14,10 +14,13 @@ from collections.abc import Callable
 from shortlist.recsys.errors import StoreUnavailable
 
 MAX_FAILURES = 3
-"""Operations that failed in a row, each after its retry, before the circuit opens: they cost next to no time."""
+"""Operations that fail in a row, each after its retry, before the circuit opens.
+
+They cost next to no time, as of a refused connection.
+"""
 
 MAX_TIMEOUTS = 2
-"""Waits in a row that were in vain before the circuit opens: an old connection's, and that of a fresh one."""
+"""Timeouts in a row before the circuit opens: an old connection's, and a fresh one's."""
 
 WINDOW_SECONDS = 10.0
 """Failures further apart than this are not in a row."""
@@ -30,7 +33,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, rest_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """rest_seconds: how long it stays open before one thread may try; 0 never keeps anybody waiting."""
+        """rest_seconds: how long it stays open before one thread may try; 0 for never open."""
         self._rest, self._clock = rest_seconds, clock
         self._lock = threading.Lock()
         self._failures = self._timeouts = 0
@@ -39,7 +42,7 @@ class CircuitBreaker:
         self._trial: int | None = None  # the thread that tries whether the server is back
 
     def wait(self) -> float:
-        """Seconds until this thread may send a command; 0 where it may now."""
+        """Seconds until this thread may send a command; 0 for now."""
         if self._open_until is None:
             return 0.0
         with self._lock:
@@ -54,7 +57,7 @@ class CircuitBreaker:
             return 0.0
 
     def succeeded(self) -> None:
-        """Notes that the server answered: the circuit is closed."""
+        """Closes the circuit: the server answered."""
         if self._failures == 0 and self._open_until is None:
             return
         with self._lock:
@@ -62,7 +65,7 @@ class CircuitBreaker:
             self._open_until = self._trial = None
 
     def failed(self, *, timed_out: bool = False) -> None:
-        """Notes a failure: an operation that failed after all, or, with timed_out, one wait that was in vain."""
+        """Notes a failed operation, or with timed_out a single timeout."""
         with self._lock:
             now = self._clock()
             if now - self._last_failure > WINDOW_SECONDS:
@@ -70,13 +73,14 @@ class CircuitBreaker:
             self._last_failure = now
             self._failures += 1
             self._timeouts += timed_out
-            tried = self._trial == threading.get_ident()
-            if tried or self._failures >= MAX_FAILURES or self._timeouts >= MAX_TIMEOUTS:
+            is_trial = self._trial == threading.get_ident()
+            too_many = self._failures >= MAX_FAILURES or self._timeouts >= MAX_TIMEOUTS
+            if is_trial or too_many:
                 self._open_until, self._trial = now + self._rest, None
 
 
 class CallPolicy:
-    """Whether, and for how long, a command may be sent: the circuit, and what is left of the request's time.
+    """Decides whether, and for how long, a command may be sent.
 
     time_left: seconds that the caller still has; needed: how many of them one operation may take,
     its retry included.
@@ -102,20 +106,23 @@ class CallPolicy:
             )
         left = self.time_left()
         if left < self._needed:
-            message = f"the request has {left:.2f} s left, and Redis may take {self._needed:.2f} s: give the function more time"
-            raise StoreUnavailable(message)
+            raise StoreUnavailable(
+                f"the request has {left:.2f} s left, and Redis may take {self._needed:.2f} s: "
+                "give the function more time"
+            )
 
     def allowance(self, seconds: float) -> float:
-        """How many seconds, `seconds` at most, a command may take that is sent now; 0 where none may be sent."""
+        """Seconds that a command may take now, `seconds` at most; 0 where none may be sent."""
         if self._circuit.wait() > 0:
             return 0.0
         return min(seconds, self.time_left())
 
     def answered(self) -> None:
-        """Notes that Redis answered, be it with a refusal."""
+        """Notes an answer of Redis, be it a refusal."""
         self._circuit.succeeded()
 
     def failed(self, *, timed_out: bool = False) -> None:
-        """Notes that Redis failed, see `CircuitBreaker.failed`; what the end of the request's time cut off says nothing."""
+        """Notes a failure of Redis, see `CircuitBreaker.failed`."""
+        # A command that the end of the request's time cut off says nothing about the server.
         if self.time_left() > 0:
             self._circuit.failed(timed_out=timed_out)

@@ -1,4 +1,4 @@
-"""Counts that many processes add up in Redis: hashes of whole numbers, which expire by themselves."""
+"""Counts that many processes add up in Redis hashes, which expire by themselves."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from shortlist.recsys.store.redis import RedisStore, translate_redis_errors
+from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.store.redis_client import translate_redis_errors
 
 _UNCOUNTABLE = (
     "WRONGTYPE",
     "hash value is not an integer",
     "increment or decrement would overflow",
 )
-"""How the server says that a field holds no count, or that a key is no hash."""
+"""Messages of the server for a field that holds no count, or a key that is no hash."""
 
 
 class Hash(NamedTuple):
-    """Where counts are kept, and for how many seconds from the first of them."""
+    """A hash of counts, which lives `ttl` seconds from the first of them."""
 
     key: str
     ttl: int
@@ -46,16 +47,18 @@ class CountLog:
                 pipe.hincrby(key, field, number)
             pipe.expire(key, ttl, nx=True)
         for reply in pipe.execute(raise_on_error=False):
-            if isinstance(reply, Exception) and not any(
-                words in str(reply) for words in _UNCOUNTABLE
-            ):
+            if isinstance(reply, Exception) and not _is_uncountable(reply):
                 raise reply
 
     @translate_redis_errors
     def read(self, key: str) -> dict[str, int]:
-        """The counts of a hash, without those that cannot be read; none where it is not there."""
+        """The readable counts of a hash; none where it is not there."""
         counts: dict[str, int] = {}
         for field, number in self.store.redis.hgetall(key).items():
             with suppress(ValueError):  # which UnicodeDecodeError is as well
                 counts[field.decode()] = int(number)
         return counts
+
+
+def _is_uncountable(error: Exception) -> bool:
+    return any(words in str(error) for words in _UNCOUNTABLE)

@@ -1,8 +1,8 @@
-"""Signs in to ElastiCache as an IAM user: the password is a signed request that lives for a quarter of an hour.
+"""Signs in to ElastiCache as an IAM user.
 
-There is no secret to keep or to rotate: whoever has the role's credentials, and the permission
-elasticache:Connect, signs. The form is documented under "Authenticating with IAM" in the
-ElastiCache developer guide.
+The password is a signed request that lives for a quarter of an hour. There is no secret to keep or
+to rotate: a process with the role's credentials, and the permission elasticache:Connect, signs.
+The form is documented under "Authenticating with IAM" in the ElastiCache developer guide.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from urllib.parse import urlencode
 from shortlist.recsys.errors import StoreUnavailable
 
 TOKEN_SECONDS = 900
-"""How long a token lets one in; the connection then lives on, for twelve hours at most."""
+"""How long a token signs in; the connection then lives on, for twelve hours at most."""
 
 
 class IamCredentials:
     """Gives redis-py the user's name and a new token for each connection."""
 
     def __init__(self, user: str, cache: str) -> None:
-        """user: the cache's user; cache: the serverless cache's name. The region is the environment's."""
+        """user: of the cache; cache: the serverless cache's name.
+
+        The region is the environment's.
+        """
         from botocore.session import Session
 
-        self._session: Any = (
-            Session()
-        )  # read when a connection opens: a snapshot that is resumed has newer credentials
+        # Its credentials are read when a connection opens: a resumed snapshot has newer ones.
+        self._session: Any = Session()
         self._user, self._cache = user, cache
         self._region = self._session.get_config_variable("region")
 
@@ -56,16 +58,17 @@ class IamCredentials:
         if credentials is None or self._region is None:
             lacks = "credentials" if credentials is None else "region"
             raise StoreUnavailable(
-                f"cache user {self._user!r} signs in by IAM, and there is no AWS {lacks}: give AWS_DEFAULT_REGION and a role"
+                f"cache user {self._user!r} signs in by IAM, and there is no AWS {lacks}: "
+                "give AWS_DEFAULT_REGION and a role"
             )
         events = self._session.get_component("event_emitter")
         signer = RequestSigner(
             ServiceId("elasticache"), self._region, "elasticache", "v4", credentials, events
         )
-        asked = {"Action": "connect", "User": self._user, "ResourceType": "ServerlessCache"}
+        query = {"Action": "connect", "User": self._user, "ResourceType": "ServerlessCache"}
         request = {
             "method": "GET",
-            "url": f"https://{self._cache}/?{urlencode(asked)}",
+            "url": f"https://{self._cache}/?{urlencode(query)}",
             "body": {},
             "headers": {},
             "context": {},

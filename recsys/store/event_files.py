@@ -1,7 +1,7 @@
-"""Where drained events are kept: Parquet files in a directory or below an address of S3, behind one interface.
+"""Keeps drained events as Parquet files in a directory or in S3.
 
-A file appears whole or not at all, and when `write` returns it outlives a power cut: an event may
-then leave the stream.
+A file appears whole or not at all, and when `write` returns it outlives a power cut: only then may
+its events leave the stream.
 """
 
 from __future__ import annotations
@@ -28,22 +28,25 @@ UNREADABLE = "unreadable-"
 
 
 def pattern_of(address: str) -> str:
-    """The pattern that all files of events at `address` match, whatever characters the address has."""
+    """A glob pattern of all files of events at `address`."""
+    # The address may hold characters that a pattern reads.
     return f"{glob.escape(address.rstrip('/'))}/{PATTERN}"
 
 
 class EventFiles(Protocol):
-    """Files of one place. `address` is that place, for people and for readers of tables."""
+    """Files of one place; `address` names it for people and for readers of tables.
+
+    Every method may raise ArtefactsUnavailable: S3 does not answer.
+    """
 
     address: str
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Makes the place ready for a drain, which is alone in it where two would disturb each other.
+        """Prepares the place for a drain, alone where two would disturb each other.
 
         Raises:
             InvalidInput: the place cannot be written, or another drain is at work in it.
-            ArtefactsUnavailable: S3 does not answer, here and in every method.
         """
 
     def names(self, prefix: str = PREFIX) -> list[str]:
@@ -60,7 +63,11 @@ class EventFiles(Protocol):
 
 
 def open_event_files(address: str) -> EventFiles:
-    """The files in a directory, or below s3://bucket/prefix. Raises InvalidSettings where that names no bucket."""
+    """The files in a directory, or below s3://bucket/prefix.
+
+    Raises:
+        InvalidSettings: the address names no bucket.
+    """
     return S3EventFiles(address) if address.startswith(s3.SCHEME) else DirectoryEventFiles(address)
 
 
@@ -70,7 +77,7 @@ def _is_one_of(name: str, prefix: str) -> bool:
 
 
 class DirectoryEventFiles:
-    """Files in a directory."""
+    """Files in a directory; see `EventFiles` for what each method does."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -78,7 +85,7 @@ class DirectoryEventFiles:
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """See `EventFiles`: the lock goes with its process, and what a drain before left half-written goes too."""
+        """Holds a lock that ends with the process, and removes an earlier drain's drafts."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with (self._directory / ".lock").open("w") as file:
@@ -95,29 +102,27 @@ class DirectoryEventFiles:
             ) from error
 
     def names(self, prefix: str = PREFIX) -> list[str]:
-        """See `EventFiles`."""
-        return sorted(
-            path.name
-            for path in self._directory.glob(f"{prefix}*")
-            if _is_one_of(path.name, prefix)
-        )
+        """The files' names, sorted."""
+        names = [path.name for path in self._directory.glob(f"{prefix}*")]
+        return sorted(name for name in names if _is_one_of(name, prefix))
 
     def read(self, name: str) -> bytes:
-        """See `EventFiles`."""
+        """A file's bytes."""
         return (self._directory / name).read_bytes()
 
     def write(self, name: str, body: bytes) -> None:
-        """See `EventFiles`: the bytes are made durable before their name."""
+        """Makes the bytes durable before their name."""
         write_atomically(self._directory / name, body)
 
     def remove(self, name: str) -> None:
-        """See `EventFiles`."""
+        """Removes a file."""
         (self._directory / name).unlink()
 
 
 class S3EventFiles:
-    """Objects below a prefix. S3 shows an object whole, and keeps it once it has said so: there is nothing to lock or sweep.
+    """Objects below a prefix; see `EventFiles` for what each method does.
 
+    S3 shows an object whole, and keeps it once it has said so: there is nothing to lock or sweep.
     Two drains at once may keep an event in two files, as a killed one may; readers take it once.
     """
 
@@ -129,36 +134,31 @@ class S3EventFiles:
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """See `EventFiles`."""
-        self.names()  # a bucket that cannot be used is told before anything is taken from the stream
+        """Raises where the bucket cannot be used, before anything leaves the stream."""
+        self.names()
         yield
 
     def names(self, prefix: str = PREFIX) -> list[str]:
-        """See `EventFiles`."""
+        """The files' names, sorted."""
+        paginator = self._client.get_paginator("list_objects_v2")
         with s3.errors(self._bucket):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-            found = [
-                entry["Key"].removeprefix(self._prefix)
-                for page in pages
-                for entry in page.get("Contents", ())
-            ]
-        return sorted(name for name in found if _is_one_of(name, prefix))
+            pages = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+            keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        names = [key.removeprefix(self._prefix) for key in keys]
+        return sorted(name for name in names if _is_one_of(name, prefix))
 
     def read(self, name: str) -> bytes:
-        """See `EventFiles`."""
+        """A file's bytes."""
         with s3.errors(self._bucket):
-            return bytes(
-                self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
-            )
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            return bytes(answer["Body"].read())
 
     def write(self, name: str, body: bytes) -> None:
-        """See `EventFiles`."""
+        """Writes a file."""
         with s3.errors(self._bucket):
             self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=body)
 
     def remove(self, name: str) -> None:
-        """See `EventFiles`."""
+        """Removes a file."""
         with s3.errors(self._bucket):
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)

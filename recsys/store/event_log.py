@@ -1,9 +1,9 @@
-"""Events on their way in: what a user did is told to their record at once, and to the next training through a stream.
+"""Appends events to the stream for training, and adds them to users' records.
 
 The stream and a user's record lie in different slots of a cluster, so no transaction spans both.
-The stream comes first and the record, with the marks of the events that it took, second: a process
-that dies between the two leaves an event that the caller sends again, and that whoever reads the
-stream meets twice under one id. Nothing is lost, and readers tell doubles by their id.
+The stream comes first and the record, with the dedup keys of its new events, second: a process that
+dies between the two leaves an event that the caller sends again, and that a reader of the stream
+meets twice under one id. Nothing is lost, and readers drop doubles by their id.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import msgpack
 
 from shortlist.recsys.store.records import EventRecord, UserRecord, pack_event, pack_user
-from shortlist.recsys.store.redis import RedisStore, replies_or_none, translate_redis_errors
-from shortlist.recsys.store.watermark import BEGINNING, position_of, readable_position
+from shortlist.recsys.store.redis import RedisStore, replies_or_none
+from shortlist.recsys.store.redis_client import translate_redis_errors
+from shortlist.recsys.store.watermark import BEGINNING, readable_position, stream_position
 
 DAY_SECONDS = 86_400
 
@@ -30,8 +31,8 @@ GROUP = "batch"
 CONSUMER = "drain"
 
 # The record changes only as it was read, and a newcomer's record goes by itself unless the batch
-# takes it over: KEYS user; ARGV expected record, new record, position, marks' field, marks, seconds
-# that a newcomer's record lives.
+# takes it over: KEYS user; ARGV expected record, new record, position, field of the dedup keys, the
+# dedup keys, seconds that a newcomer's record lives.
 _COMMIT = """
 local known = redis.call('HGET', KEYS[1], 'h') or ''
 if known ~= ARGV[1] then return 0 end
@@ -47,21 +48,22 @@ DedupKeys = dict[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the store has of a user: the packed record, the marks of this window and of the one before.
+    """A user as stored: the packed record, and the dedup keys of two windows.
 
-    position: of their latest accepted event in the stream, 0 where there is none.
+    position: of their latest accepted event in the stream, 0 where there is none; dedup_keys: of
+    this window; earlier: of the one before.
     """
 
     packed: bytes | None
     position: int
-    marks: DedupKeys
+    dedup_keys: DedupKeys
     earlier: DedupKeys
     deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A user's record with new events in it; it holds only while the stored one is still `expected`.
+    """A user's record with new events, valid while the stored one is still `expected`.
 
     position: of the latest of the events in the stream.
     """
@@ -69,17 +71,17 @@ class Change:
     user: str
     expected: bytes | None
     record: UserRecord
-    marks: DedupKeys
+    dedup_keys: DedupKeys
     position: int
 
 
 def dedup_key_of(event_id: str) -> bytes:
-    """The twelve bytes by which a user's event is known again."""
+    """The twelve bytes by which a user's event is recognised."""
     return hashlib.sha256(event_id.encode()).digest()[:12]
 
 
 def window_of(now: float) -> int:
-    """The number of the window that `now`, unix seconds, lies in."""
+    """The number of the window that `now`, in unix seconds, lies in."""
     return int(now // WINDOW_SECONDS)
 
 
@@ -91,19 +93,26 @@ class EventLog:
 
     @translate_redis_errors
     def known(self, users: Sequence[str], window: int) -> tuple[dict[str, Known], int]:
-        """What is known of each user, and how many events wait in the stream, in one round trip."""
+        """Each user as stored, and how many events wait in the stream, in one round trip."""
+        keys = self.store.keys
         pipe = self.store.redis.pipeline(transaction=False)
+        user_keys: list[str | None] = []
         for user in users:
-            pipe.hmget(self.store.keys.user(user), "h", "s", _field(window), _field(window - 1))
-            pipe.hexists(self.store.keys.deleted(), self.store.keys.digest(user))
-        pipe.xlen(self.store.keys.events())
-        keys = [key for user in users for key in (self.store.keys.user(user), None)]
-        *replies, waiting = replies_or_none(self.store, pipe, [*keys, None])
+            pipe.hmget(keys.user(user), "h", "s", _field(window), _field(window - 1))
+            pipe.hexists(keys.deleted(), keys.digest(user))
+            user_keys += [keys.user(user), None]
+        pipe.xlen(keys.events())
+        *replies, waiting = replies_or_none(self.store, pipe, [*user_keys, None])
         known: dict[str, Known] = {}
         for user, fields, deleted in zip(users, replies[::2], replies[1::2], strict=True):
             packed, position, now, before = fields or (None,) * 4
-            marks = _marks(now, window), _marks(before, window - 1)
-            known[user] = Known(packed, readable_position(position), *marks, bool(deleted))
+            known[user] = Known(
+                packed,
+                readable_position(position),
+                _keys_of_window(now, window),
+                _keys_of_window(before, window - 1),
+                bool(deleted),
+            )
         return known, int(waiting)
 
     @translate_redis_errors
@@ -117,7 +126,7 @@ class EventLog:
 
     @translate_redis_errors
     def append(self, events: Sequence[EventRecord]) -> list[bytes]:
-        """Puts events into the stream; gives their ids there."""
+        """Appends events to the stream; gives their ids there."""
         pipe = self.store.redis.pipeline(transaction=False)
         for event in events:
             pipe.xadd(self.store.keys.events(), {"e": pack_event(event)})
@@ -125,32 +134,37 @@ class EventLog:
 
     @translate_redis_errors
     def withdraw(self, stream_ids: Sequence[bytes]) -> None:
-        """Takes events out of the stream that turned out to be nobody's."""
+        """Takes events out of the stream whose user turned out to be deleted."""
         if stream_ids:
             self.store.redis.xdel(self.store.keys.events(), *stream_ids)
 
     @translate_redis_errors
     def commit(self, changes: Sequence[Change], window: int, newcomer_seconds: int) -> list[bool]:
-        """Writes each change, with its user's marks of the window, if the record is still the expected one.
+        """Writes each change whose record is still the expected one; gives which were.
 
         A record that no batch has written lives `newcomer_seconds` after its latest event.
         """
         pipe = self.store.redis.pipeline(transaction=False)
         for change in changes:
-            record, expected = change.record, change.expected or b""
-            marks = msgpack.packb([window, change.marks])
-            key = self.store.keys.user(change.user)
-            # Not pipe.eval, which redis-py bars in a cluster's pipeline although the key tells the
-            # node.
-            fields = (change.position, _field(window), marks)
-            pipe.execute_command(
-                "EVAL", _COMMIT, 1, key, expected, pack_user(record), *fields, newcomer_seconds
+            arguments = (
+                change.expected or b"",
+                pack_user(change.record),
+                change.position,
+                _field(window),
+                msgpack.packb([window, change.dedup_keys]),
+                newcomer_seconds,
             )
+            # Not pipe.eval: redis-py bars it in a cluster's pipeline, although the key names the
+            # node.
+            pipe.execute_command("EVAL", _COMMIT, 1, self.store.keys.user(change.user), *arguments)
         return [done == 1 for done in pipe.execute()]
 
     @translate_redis_errors
     def admit(self, newcomers: int, day: int, limit: int) -> int:
-        """How many of so many users without a record may have one on `day` (since 1970), at most `limit` in all."""
+        """How many of these newcomers may have a record.
+
+        newcomers: users without a record; day: since 1970; limit: records of newcomers on a day.
+        """
         key = self.store.keys.newcomers(day)
         pipe = self.store.redis.pipeline(transaction=False)
         pipe.incrby(key, newcomers)
@@ -168,15 +182,15 @@ class EventLog:
             groups = self.store.redis.xinfo_groups(key)
         except ResponseError:  # no stream, so nothing was ever drained
             return BEGINNING
-        delivered = {group["name"]: group["last-delivered-id"] for group in groups}.get(
-            GROUP.encode()
-        )
+        last_ids = {group["name"]: group["last-delivered-id"] for group in groups}
+        delivered = last_ids.get(GROUP.encode())
         if delivered is None:
             return BEGINNING
-        taken = self.store.redis.xpending(key, GROUP)[
-            "min"
-        ]  # taken by a drain that was killed before its file stood
-        return position_of(delivered) if taken is None else position_of(taken) - 1
+        # Entries taken by a drain that was killed before its file was written.
+        first_pending = self.store.redis.xpending(key, GROUP)["min"]
+        if first_pending is not None:
+            return stream_position(first_pending) - 1
+        return stream_position(delivered)
 
     @translate_redis_errors
     def join(self) -> None:
@@ -191,14 +205,20 @@ class EventLog:
 
     @translate_redis_errors
     def take(self, count: int, *, again: bool) -> list[tuple[bytes, Mapping[bytes, bytes] | None]]:
-        """Up to `count` entries, (id, fields): new ones, or `again` those taken before and never acknowledged."""
+        """Takes up to `count` entries (id, fields) that are new.
+
+        again: those that were taken before and never acknowledged, instead.
+        """
         streams = {self.store.keys.events(): "0" if again else ">"}
-        told = self.store.redis.xreadgroup(GROUP, CONSUMER, streams, count=count)
-        return list(told[0][1]) if told else []
+        reply = self.store.redis.xreadgroup(GROUP, CONSUMER, streams, count=count)
+        return list(reply[0][1]) if reply else []
 
     @translate_redis_errors
     def acknowledge(self, ids: Sequence[bytes]) -> None:
-        """Takes entries out of the stream for good; what is deleted and not acknowledged is taken again without its fields."""
+        """Takes entries out of the stream for good.
+
+        A deleted entry that was not acknowledged would be taken again, without its fields.
+        """
         pipe = self.store.redis.pipeline(transaction=False)
         pipe.xdel(self.store.keys.events(), *ids)
         pipe.xack(self.store.keys.events(), GROUP, *ids)
@@ -206,10 +226,9 @@ class EventLog:
 
     @translate_redis_errors
     def waiting(self, after: bytes, count: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-        """Up to `count` entries behind the one of the id `after` (b"0": the first ones), which stay where they are."""
-        return list(
-            self.store.redis.xrange(self.store.keys.events(), min=b"(" + after, count=count)
-        )
+        """Reads up to `count` entries after the id `after`, b"0" for the first ones."""
+        first = b"(" + after  # the bracket excludes the id itself
+        return list(self.store.redis.xrange(self.store.keys.events(), min=first, count=count))
 
     @translate_redis_errors
     def length(self) -> int:
@@ -218,22 +237,25 @@ class EventLog:
 
 
 def stream_ids(packed: Sequence[bytes | None]) -> list[bytes]:
-    """The ids in the stream of all events that a user's fields e0 and e1 have marks of."""
-    return [stream_id for field in packed for stream_id in _window_and_marks(field)[1].values()]
+    """The ids in the stream of all events whose dedup keys a user's fields e0 and e1 hold."""
+    return [stream_id for field in packed for stream_id in _window_and_keys(field)[1].values()]
 
 
 def _field(window: int) -> str:
-    """Where the marks of a window are: two fields take turns."""
+    """The field of a window's dedup keys: two fields take turns."""
     return f"e{window % 2}"
 
 
-def _marks(packed: bytes | None, window: int) -> DedupKeys:
-    of_window, marks = _window_and_marks(packed)
-    return marks if of_window == window else {}
+def _keys_of_window(packed: bytes | None, window: int) -> DedupKeys:
+    of_window, dedup_keys = _window_and_keys(packed)
+    return dedup_keys if of_window == window else {}
 
 
-def _window_and_marks(packed: bytes | None) -> tuple[int | None, DedupKeys]:
-    """A field of marks. One that cannot be read has none: its events may be taken twice, and none is refused for it."""
+def _window_and_keys(packed: bytes | None) -> tuple[int | None, DedupKeys]:
+    """Reads a field of dedup keys.
+
+    An unreadable one has none: its events may be taken twice, and none is refused for it.
+    """
     if packed is None:
         return None, {}
     try:
@@ -241,9 +263,10 @@ def _window_and_marks(packed: bytes | None) -> tuple[int | None, DedupKeys]:
     except (ValueError, TypeError, msgpack.UnpackException):
         return None, {}
     match content:
-        case [int(window), dict(marks)]:
-            entries = marks.items()
+        case [int(window), dict(entries)]:
             return window, {
-                k: v for k, v in entries if isinstance(k, bytes) and isinstance(v, bytes)
+                key: stream_id
+                for key, stream_id in entries.items()
+                if isinstance(key, bytes) and isinstance(stream_id, bytes)
             }
     return None, {}

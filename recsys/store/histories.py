@@ -1,4 +1,4 @@
-"""A user's record taking in events: in order of time, the latest kept whole, the rest only as seen."""
+"""Adds events to a user's record: the latest are kept whole, the rest as seen items."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from typing import NamedTuple
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.watermark import BEGINNING
 
-KEPT_EVENTS = 100
-"""Events that a record keeps with time and weight: as many as the models look at."""
+HISTORY_LENGTH = 100
+"""A user's latest events, as many as the models look at and a record keeps with time and weight.
+
+The one place that says so; it is part of what a bundle was trained for.
+"""
 
 NEWCOMER_SECONDS = 3 * 86_400
-"""How long the record of a user whom no batch knows lives after their latest event: refreshes of three nights may fail."""
+"""How long the record of a user whom no batch knows lives after their latest event.
+
+Refreshes of three nights may fail.
+"""
 
 MAX_SEEN = 20_000
-"""Seen items that events over HTTP may leave in a record; beyond it the oldest give way, so that no record
-grows without end. The batch's own records are as long as its table says."""
+"""Seen items that events over HTTP may leave in a record.
+
+Beyond it the oldest give way, so that no record grows without end. The batch's own records are as
+long as its table says.
+"""
 
 
 class Happened(NamedTuple):
-    """An event in a record: item id, unix seconds, weight, and its position in the stream (0: of the batch's table)."""
+    """An event in a record."""
 
     item: str
     time: int
+    """Unix seconds."""
     weight: float | None
     position: int = BEGINNING
+    """In the stream; BEGINNING for an event of the batch's table."""
 
 
 def events_of(record: UserRecord) -> Iterator[Happened]:
@@ -36,32 +47,31 @@ def events_of(record: UserRecord) -> Iterator[Happened]:
 
 
 def with_events(record: UserRecord, events: Sequence[Happened]) -> UserRecord:
-    """The record after `events`; one that is as late as another comes after those that were there before it."""
-    ordered = sorted([*events_of(record), *events], key=lambda event: event.time)  # stable
-    past, kept = ordered[:-KEPT_EVENTS], ordered[-KEPT_EVENTS:]
+    """The record after `events`, in order of time."""
+    # A stable sort: of events with one time, those of the record stay before the new ones.
+    ordered = sorted([*events_of(record), *events], key=lambda event: event.time)
+    past, kept = ordered[:-HISTORY_LENGTH], ordered[-HISTORY_LENGTH:]
+    most_seen = max(MAX_SEEN, len(record.seen))
     seen = tuple(dict.fromkeys((*record.seen, *(event.item for event in past))))
-    if len(seen) > max(MAX_SEEN, len(record.seen)):
-        seen = seen[-max(MAX_SEEN, len(record.seen)) :]
+    positions = tuple(event.position for event in kept)
     return replace(
         record,
         items=tuple(event.item for event in kept),
         times=tuple(event.time for event in kept),
         weights=tuple(event.weight for event in kept),
         n_events=record.n_events + len(events),
-        seen=seen,
-        positions=tuple(event.position for event in kept)
-        if any(event.position for event in kept)
-        else (),
+        seen=seen[-most_seen:],
+        positions=positions if any(positions) else (),
         spilled=max([record.spilled, *(event.position for event in past)]),
     )
 
 
 def merge(learnt: UserRecord, stored: UserRecord | None, watermark: int) -> UserRecord:
-    """The batch's record with what the stored one has beyond what the batch has learnt from.
+    """The batch's record with the stored events that the batch has not learnt from.
 
-    watermark: the position in the stream up to which the batch has read. What the stored record has
-    from before it is the batch's to keep or to drop: a table may lose rows. An event that the table
-    has as well counts once.
+    watermark: the position in the stream up to which the batch has read. The stored events from
+    before it are the batch's to keep or to drop: a table may lose rows. An event that the table has
+    as well counts once.
     """
     if stored is None:
         return learnt
@@ -71,7 +81,7 @@ def merge(learnt: UserRecord, stored: UserRecord | None, watermark: int) -> User
     merged = with_events(learnt, fresh)
     if stored.spilled <= watermark:
         return merged
-    # A newer event has left the window for the seen items: which of those is its item, nobody knows
-    # any more.
+    # A newer event has left the window for the seen items. Which of those is its item is no longer
+    # known, so all of them stay.
     seen = tuple(dict.fromkeys((*stored.seen, *merged.seen)))
     return replace(merged, seen=seen, spilled=max(merged.spilled, stored.spilled))

@@ -1,4 +1,4 @@
-"""A lease in Redis: one batch at a time, and a fencing token that keeps an older one from flipping the pointer.
+"""Leases the batch to one run at a time, with a fencing token for the pointer.
 
 The lease lives for a minute and is renewed by a thread. Whoever takes it draws the next fencing
 token, and so does an operator who flips the pointer by hand. A flip holds only for the newest
@@ -22,7 +22,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, StoreUnavailable
-from shortlist.recsys.store.redis import LeaseProof, RedisStore, translate_redis_errors
+from shortlist.recsys.store.flip import LeaseProof
+from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.store.redis_client import translate_redis_errors
 
 LEASE_SECONDS = 60.0
 """How long a crashed holder keeps others out, at most."""
@@ -31,7 +33,7 @@ RENEWALS = 4
 """Renewals in the life of a lease, so that three may fail before it lapses."""
 
 # A lease without an end, as a restored dump may have it, begins its life when it is first met:
-# nobody would renew or end it.
+# nobody would renew or end it. KEYS lease, fence; ARGV expected holder, new holder, milliseconds.
 _TAKE = """
 local holder = redis.call('GET', KEYS[1]) or ''
 if holder ~= ARGV[1] then
@@ -46,6 +48,7 @@ return {token, ''}
 
 # A lease that lapsed while Redis did not answer is taken again, unless the token says that somebody
 # else had it meanwhile. PEXPIRE rather than SET, which Redis refuses when its memory is full.
+# KEYS lease, fence; ARGV holder, token, milliseconds.
 _RENEW = """
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
@@ -67,7 +70,7 @@ return 0
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the lease.
+    """The holder of the lease.
 
     run: the run's id, under which an interrupted run may take over its own lease; since: unix
     seconds; token: random, so that no two leases are equal.
@@ -101,7 +104,8 @@ class Leases:
             token, other = self._take(other, packed)
         if token == 0:
             raise LeaseHeld(
-                f"{_described(other)}; if that one has crashed, its lease lapses within {self.seconds:.0f} s"
+                f"{_described(other)}; if that one has crashed, its lease lapses within "
+                f"{self.seconds:.0f} s"
             )
         return LeaseProof(packed, token)
 
@@ -135,7 +139,7 @@ class Lease:
         self._lost = threading.Event()
 
     def check(self) -> None:
-        """Raises LeaseHeld if a renewal has shown that the lease is lost; asks nobody."""
+        """Raises LeaseHeld if a renewal has shown that the lease is lost; sends no command."""
         if self._lost.is_set():
             raise taken_over()
 
@@ -195,8 +199,9 @@ def taken_over() -> LeaseHeld:
 def overtaken(version: str) -> ReleaseRefused:
     """The error of a batch whose token is no longer the newest."""
     return ReleaseRefused(
-        f"release {version} is not made to serve: another batch or an operator has flipped the pointer since this batch "
-        f"began; `shortlist release promote {version}` serves it all the same"
+        f"release {version} is not made to serve: another batch or an operator has flipped the "
+        "pointer since this batch began; "
+        f"`shortlist release promote {version}` serves it all the same"
     )
 
 
@@ -206,7 +211,7 @@ def _run_of(packed: bytes) -> str | None:
 
 
 def _read(packed: bytes) -> Holder | None:
-    """The holder, or None for a value that cannot be read: the lease is held all the same, and lapses."""
+    """The holder; None for an unreadable value, under which the lease is held and lapses too."""
     try:
         fields = json.loads(packed)
         return Holder(

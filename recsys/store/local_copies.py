@@ -1,8 +1,8 @@
-"""Local copies of releases: two at most on a disk, one download at a time, nothing left of a killed one.
+"""Keeps at most two local copies of releases on a disk.
 
 Several processes may share the directory. Each holds its lock while it compares, removes or brings
-a copy. A copy appears and disappears by one rename, so no half of it is seen; who reads one has its
-files open, and a removal does not touch those.
+a copy. A copy appears and disappears by one rename, so no half of it is seen, and a killed download
+leaves nothing behind. A reader has the files open, and a removal does not touch those.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from pathlib import Path
 from shortlist.recsys.errors import LoadFailed, NoRoom
 
 KEPT = 2
-"""Of the serving release, and of its canary or the one that a rollback would bring back."""
+"""The serving release, and its canary or the one that a rollback would bring back."""
 
 DRAFT = ".draft-"
-"""What the name of a directory begins with that is being written or removed."""
+"""Prefix of a directory that is being written or removed."""
 
 SPARE = 4 << 20
-"""Bytes beside a release that must be free as well: directories, and the file of the release pointer."""
+"""Bytes that must be free on top of a release: directories, and the file of the release pointer."""
 
 MARK = "manifest.json"
+"""The file that a directory with a whole copy holds."""
 
 
 @contextlib.contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Makes the directory and holds its lock; the end of the process, however it comes, lets go of it.
+    """Makes the directory and holds its lock.
+
+    The end of the process, however it comes, lets go of it.
 
     Raises:
         LoadFailed: the directory cannot be made or locked.
@@ -53,8 +56,8 @@ def exclusive(directory: Path) -> Iterator[None]:
 
 def _refused(directory: Path, error: OSError) -> LoadFailed:
     return LoadFailed(
-        f"{directory} cannot be used for copies of releases ({error}): mend the disk or its permissions, "
-        "or set SHORTLIST_BUNDLE_DIR to another directory on a local disk"
+        f"{directory} cannot be used for copies of releases ({error}): mend the disk or its "
+        "permissions, or set SHORTLIST_BUNDLE_DIR to another directory on a local disk"
     )
 
 
@@ -64,13 +67,13 @@ def draft(directory: Path) -> Path:
 
 
 def sweep(directory: Path) -> None:
-    """Removes the drafts of killed processes; only whoever holds the lock may, as it has none itself yet."""
-    for left in directory.glob(f"{DRAFT}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Removes the drafts of killed processes; the caller holds the lock, and has no draft yet."""
+    for abandoned in directory.glob(f"{DRAFT}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
-    """Removes a copy, or whatever lies in its place: out of sight first, so that no half of it is seen."""
+    """Removes a copy, or whatever lies in its place: renamed first, so that no half is seen."""
     if not path.is_symlink() and path.is_dir():
         hidden = draft(path.parent)
         path.rename(hidden / path.name)
@@ -80,16 +83,18 @@ def remove(path: Path) -> None:
 
 
 def note_use(directory: Path, versions: Sequence[str]) -> None:
-    """Notes that these copies are in use, the last one most recently; others are removed before them."""
+    """Notes that these copies are in use, the last one most recently.
+
+    Others are removed before them.
+    """
     for version in versions:
-        with contextlib.suppress(
-            OSError
-        ):  # it is gone, or the disk takes no writes: a matter of order only
+        # It is gone, or the disk takes no writes: a matter of order only.
+        with contextlib.suppress(OSError):
             os.utime(directory / version)
 
 
 def make_room(directory: Path, version: str, needed: int) -> None:
-    """Removes copies, least recently used first, until `version` may join the others and has its room.
+    """Removes copies, least recently used first, until there is room for `version`.
 
     needed: its bytes. A file that a process has mapped keeps its room until that process lets go of
     it.
@@ -101,7 +106,8 @@ def make_room(directory: Path, version: str, needed: int) -> None:
     remove(directory / version)
     others = sorted(_copies(directory), key=lambda path: path.stat().st_mtime)
     wanted = needed + SPARE
-    if wanted > _free(directory) + sum(map(_size, others)):
+    most = _free(directory) + sum(_size(other) for other in others)
+    if wanted > most:
         raise _no_room(directory, version, wanted)
     while others and (len(others) >= KEPT or _free(directory) < wanted):
         remove(others.pop(0))
@@ -111,15 +117,15 @@ def make_room(directory: Path, version: str, needed: int) -> None:
 
 def _no_room(directory: Path, version: str, wanted: int) -> NoRoom:
     return NoRoom(
-        f"{directory} has {_free(directory) / 2**20:.1f} MiB free, and the bundle of {version} needs "
-        f"{wanted / 2**20:.1f}: free the disk or enlarge it, or lower SHORTLIST_BUNDLE_MAX_MB so that "
-        "a release of this size is not published"
+        f"{directory} has {_free(directory) / 2**20:.1f} MiB free, and the bundle of {version} "
+        f"needs {wanted / 2**20:.1f}: free the disk or enlarge it, or lower "
+        "SHORTLIST_BUNDLE_MAX_MB so that a release of this size is not published"
     )
 
 
 def _copies(directory: Path) -> list[Path]:
-    found = (path.parent for path in directory.glob(f"*/{MARK}"))
-    return [path for path in found if not path.name.startswith(".")]
+    directories = (path.parent for path in directory.glob(f"*/{MARK}"))
+    return [path for path in directories if not path.name.startswith(".")]
 
 
 def _size(directory: Path) -> int:

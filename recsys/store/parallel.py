@@ -1,4 +1,4 @@
-"""Runs a few jobs at a time in threads that do not hold up the end of the process."""
+"""Runs jobs in daemon threads, a few at a time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from threading import Thread
 def run_all(jobs: Sequence[Callable[[], None]], threads: int) -> None:
     """Runs every job, at most `threads` at a time; after a failure no other begins.
 
-    The threads are daemons: a `ThreadPoolExecutor` would finish its queue before the process may
-    end, and a stop would wait for a whole download.
+    The threads are daemons: a `ThreadPoolExecutor` finishes its queue before the process may end,
+    and a stop would wait for a whole download.
 
     Raises:
         Exception: the first that a job raised.

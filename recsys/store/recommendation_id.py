@@ -1,8 +1,8 @@
-"""The id of a recommendation answer, which tells its release, its source and its day: whoever reads an event needs no look-up.
+"""Encodes and decodes recommendation ids: release, source and day of an answer.
 
-URL-safe base64 of: a layout byte, the source's number, the day since 1970 (two bytes), eight random
-bytes, the release. It
-is no secret and not signed: callers are those who may send events anyway.
+So an event can be attributed without a look-up. The id is URL-safe base64 of: a layout byte, the
+source's number, the day since 1970 (two bytes), eight random bytes, the release. It is no secret
+and not signed: callers are those who may send events anyway.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-SOURCES = ("batch", "live", "session", "popular", "stale")
-"""By their number in an id: only ever append."""
+from shortlist.recsys.store.answer_sources import SOURCES, AnswerSource
 
 LAYOUT = 1
 DAY_SECONDS = 86_400
@@ -23,27 +22,27 @@ _HEAD = struct.Struct(">BBH8s")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an answer came from; day: since 1970, in UTC."""
+    """The origin of an answer; day: since 1970, in UTC."""
 
     version: str
-    source: str
+    source: AnswerSource
     day: int
 
 
 def new_id(version: str, source: str, seconds: float) -> str:
     """The id of an answer that is given at `seconds`, unix time."""
-    head = _HEAD.pack(LAYOUT, SOURCES.index(source), int(seconds // DAY_SECONDS), os.urandom(8))
+    number, day = SOURCES.index(source), int(seconds // DAY_SECONDS)
+    head = _HEAD.pack(LAYOUT, number, day, os.urandom(8))
     return base64.urlsafe_b64encode(head + version.encode()).rstrip(b"=").decode()
 
 
 def origin_of(recommendation_id: str) -> Origin | None:
-    """What the id tells; None where it is not one of ours."""
+    """The origin that the id states; None for a text that is no such id."""
+    padding = "=" * (-len(recommendation_id) % 4)
     try:
-        told = base64.b64decode(
-            recommendation_id + "=" * (-len(recommendation_id) % 4), altchars=b"-_", validate=True
-        )
-        layout, source, day, _ = _HEAD.unpack(told[: _HEAD.size])
-        version = told[_HEAD.size :].decode()
+        content = base64.b64decode(recommendation_id + padding, altchars=b"-_", validate=True)
+        layout, source, day, _ = _HEAD.unpack(content[: _HEAD.size])
+        version = content[_HEAD.size :].decode()
     except (binascii.Error, struct.error, ValueError):
         return None
     if layout != LAYOUT or source >= len(SOURCES) or not version:

@@ -1,7 +1,8 @@
-"""The records that cross process borders, and their msgpack codecs: stdlib and msgpack only.
+"""Records that cross process borders, with their msgpack codecs.
 
 Records are arrays whose first element is a layout number. They only ever grow at the end: a reader
 takes the elements it knows and leaves the rest, so that an older reader survives a newer writer.
+Standard library and msgpack only, because the hit path imports it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from typing import Any
 
 import msgpack
 
-from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.values import MAX_TIME, MAX_WEIGHT
 
 LAYOUT = 1
+
+MAX_STORED_EVENTS = 1 << 31
+"""Events of one user are fewer: models count them in 32 bits."""
+
+# Elements of each array in its first version: later ones only append.
+_LIST_LENGTH, _USER_LENGTH, _ITEM_LENGTH, _EVENT_LENGTH = 8, 7, 5, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,8 @@ class ShortlistRecord:
 
     created_at: unix seconds; as_of: time of the latest event it knows; n_events: events of this
     user it knows; n_candidates: items that were ranked; rows: item rows of the release; scores,
-    retrieval: of the same items, at half precision;
-    watermark: position in the stream of events up to which it has learnt (see
-    `recsys.store.watermark`).
+    retrieval: of the same items, at half precision; watermark: position in the stream of events up
+    to which it has learnt (see `recsys.store.watermark`).
     """
 
     created_at: int
@@ -49,10 +55,9 @@ class UserRecord:
     """A user as Redis keeps them, over all releases.
 
     items, times, weights: the latest events, oldest first; n_events: events ever; seen: item ids
-    had before those events;
-    attributes: {column: value}; positions: of the same events in the stream of events, 0 for those
-    of the batch's table; empty where all are of the table; spilled: the greatest position among
-    events that have left for `seen`.
+    had before those events; attributes: {column: value}; positions: of the same events in the
+    stream of events, 0 for those of the batch's table, empty where all are of the table; spilled:
+    the greatest position among events that have left for `seen`.
     """
 
     items: tuple[str, ...] = ()
@@ -67,7 +72,7 @@ class UserRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """What an answer shows of an item."""
+    """The parts of an item that an answer shows."""
 
     id: str
     title: str
@@ -85,7 +90,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """Something that a user did, as it waits for the next training."""
+    """An action of a user, as it waits for the next training."""
 
     event_id: str
     user_id: str
@@ -99,7 +104,7 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePointer:
-    """Which release serves, which one served before, and which one is tried on some users."""
+    """The serving release, the one before it, and the canary that some users get."""
 
     current: str
     previous: str | None = None
@@ -107,14 +112,14 @@ class ReleasePointer:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Every release that somebody may have been served from lately: the serving one first."""
+        """Every release that may have served somebody lately, the serving one first."""
         canary = None if self.canary is None else self.canary.version
         return tuple(
             dict.fromkeys(v for v in (self.current, canary, self.previous) if v is not None)
         )
 
     def serving(self, user: str | None) -> str:
-        """The release that serves this user (None: nobody in particular).
+        """The release that serves this user, None for nobody in particular.
 
         A user's place in 0 to 100 is a hash of canary and user: the same in every process, kept as
         the percentage grows, and another for the next canary, so that not always the same users are
@@ -137,126 +142,141 @@ def pack_list(  # the batch hands over little-endian int32 and half-precision by
     retrieval: bytes,
     watermark: int = 0,
 ) -> bytes:
-    """A ShortlistRecord as bytes, with a checksum: a flipped bit would otherwise be another item."""
+    """Packs a ShortlistRecord with a checksum: a flipped bit would otherwise be another item."""
     numbers = (created_at, as_of, n_events, n_candidates)
     checksum = _checksum((*numbers, watermark), (rows, scores, retrieval))
     return msgpack.packb([LAYOUT, *numbers, rows, scores, retrieval, watermark, checksum])
 
 
 def unpack_list(packed: bytes) -> ShortlistRecord:
-    """Reads `pack_list`. Raises CorruptArtefact for anything else."""
-    told = _unpack(packed, "list", 8)
-    numbers, columns = (
-        _typed("list", told[1:5], int, int, int, int),
-        _typed("list", told[5:8], bytes, bytes, bytes),
-    )
+    """Reads `pack_list`. Raises UnreadableRecord for anything else."""
+    fields = _unpack(packed, "list", _LIST_LENGTH)
+    numbers = _typed("list", fields[1:5], int, int, int, int)
+    columns = _typed("list", fields[5:8], bytes, bytes, bytes)
     watermark = 0
-    if len(told) > 9:  # noqa: PLR2004 - older writers knew neither watermark nor checksum
-        watermark, checksum = _typed("list", told[8:10], int, int)
+    if len(fields) > _LIST_LENGTH + 1:  # older writers knew neither watermark nor checksum
+        watermark, checksum = _typed("list", fields[8:10], int, int)
         if checksum != _checksum((*numbers, watermark), columns):
-            raise CorruptArtefact("a list is not what its checksum says: publish the release again")
-    count = len(columns[0]) // 4
-    try:
-        rows = struct.unpack(f"<{count}i", columns[0])
-        scores, retrieval = (struct.unpack(f"<{count}e", part) for part in columns[1:])
-    except struct.error as error:
-        raise CorruptArtefact(
-            f"a list's columns have other lengths than its rows ({error}): publish the release again"
-        ) from error
+            raise UnreadableRecord(
+                "a list is not what its checksum says: publish the release again"
+            )
     created_at, as_of, n_events, n_candidates = numbers
+    rows, scores, retrieval = _scored_rows(columns)
     return ShortlistRecord(
         created_at, as_of, n_events, n_candidates, rows, scores, retrieval, watermark
     )
 
 
+def _scored_rows(
+    columns: tuple[bytes, ...],
+) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """The rows of a list, their scores and their retrieval scores."""
+    count = len(columns[0]) // 4
+    try:
+        rows = struct.unpack(f"<{count}i", columns[0])
+        scores, retrieval = (struct.unpack(f"<{count}e", column) for column in columns[1:])
+    except struct.error as error:
+        raise UnreadableRecord(
+            f"a list's columns differ in length ({error}): publish the release again"
+        ) from error
+    return rows, scores, retrieval
+
+
 def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
-    """CRC-32 of a list's numbers and columns; enough against faults, no protection against forgers."""
+    """CRC-32 of a list's numbers and columns: enough against faults, none against forgers."""
     checksum = zlib.crc32(repr(numbers).encode())
     for column in columns:
         checksum = zlib.crc32(column, checksum)
     return checksum
 
 
-MAX_STORED_EVENTS = 1 << 31
-"""Events of one user are fewer: models count them in 32 bits."""
-
-
 def pack_user(record: UserRecord) -> bytes:
-    """A UserRecord as bytes: times as steps, weights at single precision or nil when there are none."""
-    steps = [b - a for a, b in pairwise((0, *record.times))]
-    weights = None
-    if any(w is not None for w in record.weights):
-        weights = struct.pack(
-            f"<{len(record.weights)}f", *(float("nan") if w is None else w for w in record.weights)
-        )
-    told = [
+    """Packs a UserRecord: times as steps, weights at single precision, nil where there are none."""
+    steps = [after - before for before, after in pairwise((0, *record.times))]
+    fields = (
         LAYOUT,
         record.items,
         steps,
-        weights,
+        _packed_weights(record.weights),
         record.n_events,
         record.seen,
         record.attributes or {},
-    ]
-    return msgpack.packb(
-        [*told, record.positions if any(record.positions) else None, record.spilled]
+        record.positions if any(record.positions) else None,
+        record.spilled,
     )
+    return msgpack.packb(fields)
+
+
+def _packed_weights(weights: tuple[float | None, ...]) -> bytes | None:
+    if all(weight is None for weight in weights):
+        return None
+    numbers = (math.nan if weight is None else weight for weight in weights)
+    return struct.pack(f"<{len(weights)}f", *numbers)
 
 
 def unpack_user(packed: bytes) -> UserRecord:
-    """Reads `pack_user`. Raises CorruptArtefact for anything else."""
-    what, told = "user record", _unpack(packed, "user record", 7)
+    """Reads `pack_user`. Raises UnreadableRecord for anything else."""
+    what, fields = "user record", _unpack(packed, "user record", _USER_LENGTH)
     items, steps, weights, n_events, seen, attributes = _typed(
-        what, told[1:7], tuple, tuple, bytes | None, int, tuple, dict
+        what, fields[1:7], tuple, tuple, bytes | None, int, tuple, dict
     )
-    kept, spilled = _typed(what, told[7:9], tuple | None, int) if len(told) > 8 else (None, 0)  # noqa: PLR2004 - older ones
-    positions = kept or ()
+    positions: tuple[int, ...] = ()
+    spilled = 0
+    if len(fields) > _USER_LENGTH + 1:  # older writers knew no positions
+        kept, spilled = _typed(what, fields[7:9], tuple | None, int)
+        positions = kept or ()
     for values, kind in ((items, str), (seen, str), (steps, int), (positions, int)):
         _typed(what, values, *(kind,) * len(values))
-    times = tuple(accumulate(steps))
-    if len(steps) != len(items) or (weights is not None and len(weights) != 4 * len(items)):
-        raise _unusable(what, f"{len(items)} items, and times or weights of another number")
+    if len(steps) != len(items):
+        raise _unusable(what, f"{len(items)} items, and times of another number")
     if positions and len(positions) != len(items):
         raise _unusable(what, f"{len(items)} items, and {len(positions)} positions")
+    times = tuple(accumulate(steps))
     if not 0 <= n_events < MAX_STORED_EVENTS or any(not 0 <= time <= MAX_TIME for time in times):
         raise _unusable(what, "a time or a number of events beyond its range")
-    _attributes(what, attributes)
-    known: tuple[float | None, ...] = (None,) * len(items)
-    if weights is not None:
-        known = tuple(
-            None if math.isnan(w) else w for w in struct.unpack(f"<{len(items)}f", weights)
-        )
-        if any(w is not None and abs(w) > MAX_WEIGHT for w in known):
-            raise _unusable(what, "a weight that is infinite")
+    _check_attributes(what, attributes)
+    known = _unpacked_weights(what, weights, len(items))
     return UserRecord(items, times, known, n_events, seen, attributes, positions, spilled)
 
 
-def _attributes(what: str, attributes: dict[Any, Any]) -> None:
-    """Raises CorruptArtefact unless these are names with texts, numbers or truth values."""
+def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[float | None, ...]:
+    if packed is None:
+        return (None,) * count
+    if len(packed) != 4 * count:
+        raise _unusable(what, f"{count} items, and weights of another number")
+    weights = struct.unpack(f"<{count}f", packed)
+    if any(abs(weight) > MAX_WEIGHT for weight in weights):
+        raise _unusable(what, "a weight that is infinite")
+    return tuple(None if math.isnan(weight) else weight for weight in weights)
+
+
+def _check_attributes(what: str, attributes: dict[Any, Any]) -> None:
+    """Raises UnreadableRecord unless these are names with texts, numbers or truth values."""
     _typed(what, tuple(attributes), *(str,) * len(attributes))
     _typed(what, tuple(attributes.values()), *(str | int | float | None,) * len(attributes))
 
 
-def _unusable(what: str, why: str) -> CorruptArtefact:
-    return CorruptArtefact(f"a {what} has {why}: delete it, and the next refresh writes it again")
+def _unusable(what: str, why: str) -> UnreadableRecord:
+    return UnreadableRecord(f"a {what} has {why}: delete it, and the next refresh writes it again")
 
 
 def pack_item(item: ItemRecord) -> bytes:
-    """An ItemRecord as bytes."""
+    """Packs an ItemRecord."""
     return msgpack.packb([LAYOUT, item.id, item.title, item.categories, item.available])
 
 
 def unpack_item(packed: bytes) -> ItemRecord:
-    """Reads `pack_item`. Raises CorruptArtefact for anything else."""
+    """Reads `pack_item`. Raises UnreadableRecord for anything else."""
     what = "item record"
-    item = ItemRecord(*_typed(what, _unpack(packed, what, 5)[1:5], str, str, tuple, bool))
+    fields = _unpack(packed, what, _ITEM_LENGTH)
+    item = ItemRecord(*_typed(what, fields[1:5], str, str, tuple, bool))
     _typed(what, item.categories, *(str,) * len(item.categories))
     return item
 
 
 def pack_event(event: EventRecord) -> bytes:
-    """An EventRecord as bytes."""
-    told = [
+    """Packs an EventRecord."""
+    fields = (
         LAYOUT,
         event.event_id,
         event.user_id,
@@ -264,60 +284,64 @@ def pack_event(event: EventRecord) -> bytes:
         event.timestamp,
         event.weight,
         event.recommendation_id,
-    ]
-    return msgpack.packb([*told, event.position])
+        event.position,
+    )
+    return msgpack.packb(fields)
 
 
 def unpack_event(packed: bytes) -> EventRecord:
-    """Reads `pack_event`. Raises CorruptArtefact for anything else."""
-    what = "event"
-    told = _unpack(packed, what, 7)
-    fields = (*told[1:7], told[7] if len(told) > 7 else None)  # noqa: PLR2004 - older writers knew no position
-    return EventRecord(
-        *_typed(what, fields, str, str, str, int, int | float | None, str | None, int | None)
-    )
+    """Reads `pack_event`. Raises UnreadableRecord for anything else."""
+    fields = _unpack(packed, "event", _EVENT_LENGTH)
+    position = fields[7] if len(fields) > _EVENT_LENGTH else None  # older writers knew none
+    kinds = (str, str, str, int, int | float | None, str | None, int | None)
+    return EventRecord(*_typed("event", (*fields[1:7], position), *kinds))
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:
-    """A ReleasePointer as bytes."""
-    told: dict[str, Any] = {"current": pointer.current, "previous": pointer.previous}
+    """Packs a ReleasePointer as a map, which a person can read in a Redis client."""
+    fields: dict[str, Any] = {"current": pointer.current, "previous": pointer.previous}
     if pointer.canary is not None:
-        told["canary"] = {"version": pointer.canary.version, "percent": pointer.canary.percent}
-    return msgpack.packb(told)
+        fields["canary"] = {"version": pointer.canary.version, "percent": pointer.canary.percent}
+    return msgpack.packb(fields)
 
 
 def unpack_pointer(packed: bytes) -> ReleasePointer:
-    """Reads `pack_pointer`. Raises CorruptArtefact for anything else."""
-    told = _decoded(packed, "release pointer")
-    known = isinstance(told, dict) and isinstance(told.get("current"), str)
-    if not known or not isinstance(told.get("previous"), str | None):
-        raise CorruptArtefact(f"the release pointer holds {told!r}, not a release: promote one")
-    return ReleasePointer(told["current"], told.get("previous"), _canary(told.get("canary")))
+    """Reads `pack_pointer`. Raises UnreadableRecord for anything else."""
+    fields = _decoded(packed, "release pointer")
+    match fields:
+        case {"current": str(current), **others}:
+            previous = others.get("previous")
+            if isinstance(previous, str | None):
+                return ReleasePointer(current, previous, _canary(others.get("canary")))
+    raise UnreadableRecord(f"the release pointer holds {fields!r}, not a release: promote one")
 
 
-def _canary(told: object) -> Canary | None:
-    if told is None:
+def _canary(value: object) -> Canary | None:
+    if value is None:
         return None
-    match told:
+    match value:
         case {"version": str(version), "percent": float() | int() as percent}:
             return Canary(version, float(percent))
-    raise CorruptArtefact(
-        f"the release pointer holds the canary {told!r}: promote a release, which ends it"
+    raise UnreadableRecord(
+        f"the release pointer holds the canary {value!r}: promote a release, which ends it"
     )
 
 
 def _unpack(packed: bytes, what: str, length: int) -> tuple[Any, ...]:
-    told = _decoded(packed, what)
-    if not isinstance(told, tuple) or len(told) < length or told[0] != LAYOUT:
-        raise CorruptArtefact(f"a {what} is not of layout {LAYOUT}: publish the release again")
-    return told
+    """The elements of an array of this layout, `length` of them or more."""
+    fields = _decoded(packed, what)
+    if not isinstance(fields, tuple) or len(fields) < length or fields[0] != LAYOUT:
+        raise UnreadableRecord(f"a {what} is not of layout {LAYOUT}: publish the release again")
+    return fields
 
 
 def _typed(what: str, values: tuple[Any, ...], *kinds: type | UnionType) -> tuple[Any, ...]:
+    """The values, each of its kind."""
     for value, kind in zip(values, kinds, strict=True):
         if not isinstance(value, kind):
-            raise CorruptArtefact(
-                f"a {what} holds a {type(value).__name__} where {kind} belongs: publish the release again"
+            raise UnreadableRecord(
+                f"a {what} holds a {type(value).__name__} where {kind} belongs: "
+                "publish the release again"
             )
     return values
 
@@ -325,11 +349,7 @@ def _typed(what: str, values: tuple[Any, ...], *kinds: type | UnionType) -> tupl
 def _decoded(packed: bytes, what: str) -> Any:  # noqa: ANN401 - whatever was packed
     try:
         return msgpack.unpackb(packed, use_list=False)
-    except (
-        ValueError,
-        TypeError,
-        msgpack.UnpackException,
-    ) as error:  # TypeError: a map's key that is itself a map
-        raise CorruptArtefact(
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a map as a key
+        raise UnreadableRecord(
             f"a {what} is not msgpack ({error}): publish the release again"
         ) from error

@@ -1,8 +1,8 @@
-"""The client that a store asks Redis by: opened at its first command, shared by threads, opened again where it broke.
+"""Connects a store to Redis, and translates redis-py's errors.
 
-What goes wrong becomes one error, StoreUnavailable, which names the operation and what the server
-or the network said, and
-never a key: a key holds a user's id, and messages end in logs and in the bodies of answers.
+The client is opened at its first command, shared by threads, and opened again where it broke. Every
+failure becomes one error, StoreUnavailable, which names the operation and the words of the server
+or the network, and never a key: a key holds a user's id, and messages end in logs and in answers.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MAX_WAIT_SECONDS = 60.0
 """Seconds that a thread without a deadline waits for another one that opens the client."""
 
 _ANNOTATION = "of pipeline caused error: "
-"""What redis-py puts between a pipeline's command, with its keys, and the error itself."""
+"""redis-py's words between a pipeline's command, with its keys, and the error itself."""
 
 _WORDS = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+){0,11}")
-"""What is kept of a server's message: its words up to the first other character, after which it may quote a key."""
+"""The first words of a server's message: after any other character it may quote a key."""
 
 _REMEDIES = {
     "OOM": "raise the server's maxmemory",
@@ -40,7 +40,7 @@ _REMEDIES = {
 
 
 class RedisLink:
-    """A client of Redis, or of a cluster, and whether it may be asked. Any thread may use it."""
+    """A client of Redis or of a cluster, with its call policy. Any thread may use it."""
 
     def __init__(self, connect: Callable[[], Any], guard: CallPolicy | None = None) -> None:
         """connect: makes a client of redis-py."""
@@ -51,7 +51,11 @@ class RedisLink:
 
     @property
     def redis(self) -> Any:  # noqa: ANN401 - redis.Redis or redis.RedisCluster
-        """The client, connected at its first use. Raises StoreUnavailable while no command may be sent."""
+        """The client, connected at its first use.
+
+        Raises:
+            StoreUnavailable: no command may be sent now.
+        """
         self.guard.check()
         client = self._client
         return self._opened() if client is None else client
@@ -60,7 +64,8 @@ class RedisLink:
         patience = max(0.0, min(MAX_WAIT_SECONDS, self.guard.time_left()))
         if not self._opening.acquire(timeout=patience):
             raise StoreUnavailable(
-                "Redis did not answer another request in time, which opens the connection: try again"
+                "Redis did not answer another request in time, which opens the connection: "
+                "try again"
             )
         try:
             if self._client is None:
@@ -76,22 +81,22 @@ class RedisLink:
 
         client, self._client = self._client, None
         if client is not None:
-            drop_connections(client)  # which a cluster's client leaves open
+            drop_connections(client)  # a cluster's client leaves them open
             client.close()
 
     def drop(self) -> None:
-        """Lets go of all connections, of those in use when they come back; a cluster's topology is asked for again."""
+        """Drops all connections, those in use when they come back, and a cluster's topology."""
         from shortlist.recsys.store.redis_connections import drop_connections
 
         client = self._client
         if client is None:
             return
         if hasattr(client, "nodes_manager"):
-            self._client = None  # only a new one asks the configured name first
+            self._client = None  # only a new client asks the configured name first
         drop_connections(client)
 
     def unavailable(self, operation: str, error: Exception) -> StoreUnavailable:
-        """The error for an operation that failed, whose failure is noted, and of which nothing is kept but words."""
+        """Notes the failure of an operation; gives its error, which holds words alone."""
         from redis.exceptions import AuthenticationError, DataError, ResponseError
 
         if isinstance(error, (ResponseError, AuthenticationError)):
@@ -101,19 +106,23 @@ class RedisLink:
             return StoreUnavailable(f"Redis refused `{operation}` ({code} {words}): {remedy}")
         if _has_changed_roles(error):
             self.drop()
-        elif self.guard.time_left() > 0 and not isinstance(
-            error, DataError
-        ):  # else it is no fault of the server's
+        elif self.guard.time_left() > 0 and not isinstance(error, DataError):
+            # Without time left, or with arguments that redis-py refuses, no server is at fault.
             self.guard.failed()
             self.drop()
-        message = f"Redis did not answer `{operation}` ({_cause(error)}): check REDIS_URL, the server and the network"
-        return StoreUnavailable(message)
+        return StoreUnavailable(
+            f"Redis did not answer `{operation}` ({_cause(error)}): "
+            "check REDIS_URL, the server and the network"
+        )
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys, in one round trip; a pipeline of redis-py's takes twice as long."""
+        """Raw replies to commands on one user's keys, in one round trip.
+
+        A pipeline of redis-py takes twice as long, which counts for a look-up.
+        """
         client = self.redis
         pool = getattr(client, "connection_pool", None)
-        if pool is None:  # a cluster, whose pipeline knows the node
+        if pool is None:  # a cluster, whose pipeline finds the node
             pipe = client.pipeline(transaction=False)
             for command in commands:
                 pipe.execute_command(*command)
@@ -133,26 +142,23 @@ def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> lis
     try:
         return [connection.read_response() for _ in commands]
     except BaseException:
-        connection.disconnect()  # which forgets the replies to the other commands
+        connection.disconnect()  # so that the replies to the other commands are never read
         raise
 
 
 def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]:
-    """What opens a client of the server or cluster at `url`, as a `RedisLink` wants it.
+    """A function that opens a client of the server or cluster at `url`, for `RedisLink`.
 
     Raises:
         InvalidSettings: the URL breaks a rule, or names a file that is not there.
     """
     address = parse_redis_url(url)
     _check_files(address)
-    from shortlist.recsys.store.redis_connections import (
-        credentials_of,
-        open_client,
-    )  # now: a Lambda's start has time for imports
+    # Imported here, not at the first command: a Lambda's start has time for imports.
+    from shortlist.recsys.store.redis_connections import credentials_of, open_client
 
-    return functools.partial(
-        open_client, address, credentials_of(address), timeout_ms / 1000, guard
-    )
+    credentials = credentials_of(address)
+    return functools.partial(open_client, address, credentials, timeout_ms / 1000, guard)
 
 
 def _check_files(address: RedisAddress) -> None:
@@ -160,12 +166,16 @@ def _check_files(address: RedisAddress) -> None:
         path = address.options.get(name)
         if path is not None and not Path(str(path)).exists():
             raise InvalidSettings(
-                f"REDIS_URL has {name}={str(path)!r}, which is not there: give the path of an existing file"
+                f"REDIS_URL has {name}={str(path)!r}, which is not there: "
+                "give the path of an existing file"
             )
 
 
 def translate_redis_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a method of a RedisLink, or of what has one as its `store`: redis-py's errors become StoreUnavailable."""
+    """Decorates a method so that redis-py's errors become StoreUnavailable.
+
+    The method's object is a RedisLink, or has one as its `store`.
+    """
     operation = command.__name__
 
     @functools.wraps(command)
@@ -182,17 +192,15 @@ def translate_redis_errors(command: Callable[P, R]) -> Callable[P, R]:
         else:
             link.guard.answered()
             return result
-        raise failure  # outside, so that no traceback shows the error of redis-py, which names keys
+        raise failure  # outside, so that no traceback shows redis-py's error, which names keys
 
     return translate_redis_errors
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    from redis.exceptions import (
-        RedisClusterException,
-        RedisError,
-    )  # the former is not one of the latter
+    from redis.exceptions import RedisClusterException, RedisError
 
+    # RedisClusterException is no subclass of RedisError.
     return RedisError, RedisClusterException, OSError
 
 
@@ -203,7 +211,8 @@ def _broken() -> tuple[type[Exception], ...]:
 
 
 def _refusal(error: Exception) -> tuple[str, str]:
-    """The code of a server's refusal, and its first words: redis-py takes some codes off the message."""
+    """The code of a server's refusal, and its first words."""
+    # redis-py takes some codes off the message.
     text = str(error).rpartition(_ANNOTATION)[2]
     code = getattr(error, "status_code", None) or _CODES.get(type(error).__name__)
     if code is None:
@@ -220,22 +229,25 @@ _CODES = {
     "MovedError": "MOVED",
     "NoScriptError": "NOSCRIPT",
 }
-"""For versions of redis-py that do not tell the code."""
+"""Codes by exception, for versions of redis-py without `status_code`."""
 
 
 def _words(text: str) -> str:
-    found = _WORDS.match(text)
-    return "" if found is None else found[0]
+    match = _WORDS.match(text)
+    return "" if match is None else match[0]
 
 
 def _cause(error: BaseException) -> str:
-    """What the network said, in full; of any other error, which may quote a command, its first words and its own cause."""
+    """The network's message in full; of any other error its first words and its own cause.
+
+    Such an error may quote a command with its keys.
+    """
     from redis.exceptions import AuthenticationError
 
     text = str(error).rpartition(_ANNOTATION)[2]
-    of_network = isinstance(error, (*_broken(), OSError)) and not isinstance(
-        error, AuthenticationError
-    )
+    # redis-py derives AuthenticationError, a refusal, from its ConnectionError.
+    is_refusal = isinstance(error, AuthenticationError)
+    of_network = isinstance(error, (*_broken(), OSError)) and not is_refusal
     if of_network or isinstance(error, StoreUnavailable):
         return text
     words = _words(text) or type(error).__name__
@@ -250,7 +262,7 @@ def _has_changed_roles(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """What a server does when its memory is full."""
+    """A server's limit of memory, and its policy when that is full."""
 
     maxmemory: int
     """Bytes; 0 for no limit."""
@@ -259,15 +271,15 @@ class ServerPolicy:
 
     @property
     def evicts_any_key(self) -> bool:
-        """Whether keys go that have no time to live, as the serving release's, when the memory is full."""
+        """Whether a full server evicts keys without a time to live, such as a release's."""
         return self.maxmemory > 0 and self.maxmemory_policy.startswith("allkeys-")
 
 
 @translate_redis_errors
 def server_policy(link: RedisLink) -> ServerPolicy | None:
-    """What the server does when it is full; of a cluster's primaries, one that evicts any key before one that does not.
+    """The server's policy when it is full; of a cluster's primaries that of the worst.
 
-    None where the server does not tell, as to a user who may not call INFO.
+    None where the server refuses INFO, as to a user who may not call it.
 
     Raises:
         StoreUnavailable: the server did not answer.
@@ -277,11 +289,10 @@ def server_policy(link: RedisLink) -> ServerPolicy | None:
     client = link.redis
     nodes = {"target_nodes": client.PRIMARIES} if hasattr(client, "nodes_manager") else {}
     try:
-        told = client.info("memory", **nodes)
+        info = client.info("memory", **nodes)
     except ResponseError:
         return None
-    several = told.values() if nodes and "maxmemory_policy" not in told else [told]
-    policies = [
-        ServerPolicy(int(part["maxmemory"]), str(part["maxmemory_policy"])) for part in several
-    ]
+    # A cluster's client gives {node: info}, or the info itself where there is one primary.
+    infos = info.values() if nodes and "maxmemory_policy" not in info else [info]
+    policies = [ServerPolicy(int(one["maxmemory"]), str(one["maxmemory_policy"])) for one in infos]
     return max(policies, key=lambda policy: policy.evicts_any_key)

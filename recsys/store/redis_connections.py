@@ -1,11 +1,10 @@
-"""redis-py's connections and pools, bound in time per command and healed after a fail-over.
+"""Bounds redis-py's connections in time, and heals them after a fail-over.
 
 redis-py limits the wait for each *read*: a reply that comes byte by byte holds its caller for as
-long as it likes. Here one
-limit covers all that a command needs: looking up the host, connecting, TLS, signing in, sending and
-every read. A batch of pipelined commands that is sent at once counts as one command. A server that
-says that it is no longer the one to ask, as after a fail-over, is treated as a broken connection:
-the configured name is asked again, which may lead elsewhere.
+long as it likes. Here one limit covers everything that a command needs: looking up the host,
+connecting, TLS, signing in, sending and every read. A batch of pipelined commands that is sent at
+once counts as one command. A server that is no longer the primary, as after a fail-over, counts as
+a broken connection: the configured name is looked up again, which may lead elsewhere.
 """
 
 from __future__ import annotations
@@ -36,13 +35,19 @@ from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.redis_url import RedisAddress
 
 RETRIES = 1
-"""Further tries of a command, over a fresh connection. A second one would be a third wait for a server that is silent."""
+"""Further tries of a command, over a fresh connection.
+
+A second one would be a third wait for a silent server.
+"""
 
 MAX_CONNECTIONS = 10_000
-"""No limit of its own: a thread takes one connection at a time, and the server's threads are bounded."""
+"""No real limit: a thread takes one connection at a time, and the service bounds its threads."""
 
 _ROLES = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED")
-"""Replies of a server that cannot serve for now, or no longer: another one may have taken its place behind the name."""
+"""Replies of a server that cannot serve now, or no longer.
+
+Another one may have taken its name.
+"""
 
 _ROLE = re.compile(rf"(?:^|-)({'|'.join(_ROLES)})\b")
 _ROLE_OF: tuple[tuple[type[Exception], str], ...] = (
@@ -53,14 +58,20 @@ _ROLE_OF: tuple[tuple[type[Exception], str], ...] = (
 )
 
 _POLLING = math.inf
+"""Stands for a socket's timeout of 0."""
+
 _TOLERANCE = 0.001
+"""Seconds that a socket's timeout may be off: setting it is a system call."""
 
 Addresses = list[tuple[Any, ...]]
-"""What getaddrinfo gives."""
+"""The result of getaddrinfo."""
 
 
 class RoleChanged(Exception):
-    """The server answered that it is not the one to ask; the cause of a plain ConnectionError, which tells it apart."""
+    """The server is no longer the primary.
+
+    It is the cause of a plain ConnectionError, and so tells that one apart.
+    """
 
 
 class _Socket:
@@ -76,7 +87,7 @@ class _Socket:
         self._socket, self.ends, self._set = connected, ends, -1.0
 
     def recv(self, size: int) -> bytes:
-        """Bytes that have come, at the latest when the time is over."""
+        """Bytes that have come; raises TimeoutError when the time is over."""
         self._limit()
         return self._socket.recv(size)
 
@@ -86,7 +97,10 @@ class _Socket:
         return self._socket.recv_into(buffer)
 
     def sendall(self, data: bytes | memoryview) -> None:
-        """Sends everything; a TLS socket's own sendall would begin its wait again with each record."""
+        """Sends everything.
+
+        A TLS socket's own sendall would begin its wait again with each record.
+        """
         self._limit()
         sent = self._socket.send(data)
         while sent < len(data):
@@ -94,13 +108,13 @@ class _Socket:
             sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
-        """Of the reader: 0 looks whether anything has come; any other time is this class's own matter."""
+        """Heeds 0, by which a reader polls; any other time is this class's own matter."""
         self._set = _POLLING if seconds == 0 else -1.0
         if seconds == 0:
             self._socket.settimeout(0)
 
     def _limit(self) -> None:
-        """Lets the next operation wait for what is left; a millisecond more or less is not worth a system call."""
+        """Lets the next operation wait for the time that is left."""
         if self._set == _POLLING:
             return
         left = _left(self.ends)
@@ -121,28 +135,27 @@ def _left(ends: float) -> float:
 
 
 class _Timed:
-    """What all kinds of connection share: one end in time for a command, and what follows from a change of roles."""
+    """A connection with one end in time for a command, which breaks at a change of roles."""
 
     guard: ClassVar[CallPolicy]
     seconds: ClassVar[float]
-    """What a command may take."""
+    """The time of a command."""
 
     _sock: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as redis-py's
         super().__init__(*args, **kwargs)
-        self.driver_info = self.lib_name = self.lib_version = (
-            None  # whose telling costs two replies a connection
-        )
+        # redis-py would send these to the server, at the cost of two replies a connection.
+        self.driver_info = self.lib_name = self.lib_version = None
         self.is_suspect = False
-        """Whether what it met lies with the server, so that the pool's other connections are no better."""
+        """Whether its failure lies with the server, so that the pool's others are no better."""
         self.generation = 0
         self._ends = 0.0
         self._opens = False
         self._timed_out = False
 
     def connect(self) -> None:
-        """Opens the connection; looking up, connecting, TLS and signing in share the command's time."""
+        """Opens the connection; look-up, TLS and signing in share the command's time."""
         if self._opens:
             super().connect()  # type: ignore[misc]
             return
@@ -154,13 +167,13 @@ class _Timed:
             self._note_timeout()
             raise
         except BaseException:
-            self.disconnect()  # type: ignore[attr-defined]  # it may stand, and not be signed in
+            self.disconnect()  # type: ignore[attr-defined]  # it may be open and not signed in
             raise
         finally:
             self._opens = False
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002
-        """Sends a command, or a batch of them, whose time begins here."""
+        """Sends a command, or a batch of them; the time begins here."""
         if not self._opens:
             if self._sock is None:
                 self.connect()
@@ -173,7 +186,7 @@ class _Timed:
             raise
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """The next reply; one that tells of another role breaks the connection."""
+        """The next reply; one that states another role breaks the connection."""
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except redis.TimeoutError:
@@ -193,14 +206,14 @@ class _Timed:
         seconds = self.guard.allowance(self.seconds)
         if seconds <= 0:
             raise redis.TimeoutError(
-                "there is no time left to ask Redis, or it rests after it did not answer"
+                "there is no time left for Redis, or the circuit is open after failures"
             )
         self._ends, self._timed_out = time.monotonic() + seconds, False
         if self._sock is not None:
             self._sock.ends = self._ends
 
     def _note_timeout(self) -> None:
-        """Once for each time that a command was given, however often redis-py tries to connect in it."""
+        """Counts once for a command, however often redis-py tries to connect in its time."""
         if not self._timed_out:
             self._timed_out = self.is_suspect = True
             self.guard.failed(timed_out=True)
@@ -210,12 +223,14 @@ class _Timed:
 
 
 def _role_of(error: RedisError) -> str | None:
-    """The reply that tells of a change of roles, if it is one; a script's names it after its own place."""
+    """The code of a reply that states a change of roles; None for another error."""
     for kind, role in _ROLE_OF:
         if isinstance(error, kind):
             return role
-    found = _ROLE.search(str(error))
-    return None if found is None else found[1]
+    match = _ROLE.search(
+        str(error)
+    )  # not at the start alone: a script's error names its line first
+    return None if match is None else match[1]
 
 
 class _Tcp(_Timed):
@@ -233,7 +248,7 @@ class _Tcp(_Timed):
         for at, (family, kind, protocol, _, address) in enumerate(addresses):
             opened = socket.socket(family, kind, protocol)
             try:
-                # An address that is silent leaves time for those after it.
+                # A silent address leaves time for those after it.
                 opened.settimeout(_left(self._ends) / (len(addresses) - at))
                 self._connected(opened, address)
             except OSError as error:
@@ -275,7 +290,7 @@ class TlsConnection(_Tcp, SSLConnection):  # type: ignore[misc]
 class UnixConnection(_Timed, UnixDomainSocketConnection):  # type: ignore[misc]
     """A unix socket."""
 
-    port = 0  # which redis-py counts a timeout under, and a unix socket has none
+    port = 0  # redis-py counts timeouts by port, and a unix socket has none
 
     def _connect(self) -> _Socket:
         self.socket_connect_timeout = _left(self._ends)
@@ -311,13 +326,14 @@ def _look_up(host: str, port: int, answers: queue.SimpleQueue[Addresses | OSErro
     except OSError as error:
         answers.put(error)
     except UnicodeError:
-        answers.put(OSError("the host's name is none"))
+        answers.put(OSError("the host's name is not valid"))
 
 
 class Pool(ConnectionPool):
-    """Gives out connections unlooked at, a tenth of redis-py's time: a broken one is mended by the command's retry.
+    """Gives out connections without a check, in a tenth of redis-py's time.
 
-    Threads share it without a lock, since each step on a list or a set is one of the interpreter's.
+    A broken one is mended by the command's retry. Threads share the pool without a lock, since each
+    step on a list or a set is one of the interpreter's.
     """
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as redis-py's
@@ -325,8 +341,8 @@ class Pool(ConnectionPool):
         super().__init__(**{**kwargs, "max_connections": MAX_CONNECTIONS})
 
     def get_connection(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - as redis-py's
-        """A connection of this thread's own, which may have to be opened still."""
-        if self.pid != os.getpid():
+        """A connection for this thread alone, which may not be open yet."""
+        if self.pid != os.getpid():  # after a fork, whose child must not share sockets
             self._checkpid()
         connection: Any
         try:
@@ -351,12 +367,15 @@ class Pool(ConnectionPool):
         self._available_connections.append(connection)
 
     def drop(self) -> None:
-        """Closes what is idle, and what is in use when it comes back: the name is looked up for each new connection."""
+        """Closes idle connections, and those in use when they come back.
+
+        Each new one looks up the host's name again.
+        """
         self._generation += 1
         self.disconnect_free_connections()
 
     def disconnect_free_connections(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as redis-py's
-        """Closes what is idle, each taken out first, so that no other thread gets it meanwhile."""
+        """Closes idle connections, each taken out first, so that no other thread gets it."""
         closed = []
         while self._available_connections:
             try:
@@ -368,7 +387,7 @@ class Pool(ConnectionPool):
         self._available_connections.extend(closed)
 
     def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - as redis-py's
-        """Closes what is idle, and what is in use if asked to."""
+        """Closes idle connections, and on request those in use."""
         self.disconnect_free_connections()
         if inuse_connections:
             for connection in set(self._in_use_connections):
@@ -378,21 +397,21 @@ class Pool(ConnectionPool):
 def open_client(
     address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: CallPolicy
 ) -> Any:  # noqa: ANN401 - Redis or RedisCluster
-    """A client of redis-py that has asked nothing yet, or that of a cluster, which has asked for the topology.
+    """A client of redis-py, not connected yet; a cluster's has read the topology.
 
-    credentials: see `credentials_of`; seconds: what one command, or one batch of pipelined ones,
-    may take, of which `guard` may allow less.
+    credentials: see `credentials_of`; seconds: the time of one command, or of one batch of
+    pipelined ones, of which `guard` may allow less.
     """
-    own = {"guard": guard, "seconds": seconds}
     place: dict[str, Any]
+    base: type[_Timed]
     if address.path is not None:
-        kind, place = type("UnixConnection", (UnixConnection,), own), {"path": address.path}
+        base, place = UnixConnection, {"path": address.path}
     else:
         base = TlsConnection if address.tls else TcpConnection
-        kind, place = (
-            type(base.__name__, (base,), own),
-            {"host": address.host, "port": address.port},
-        )
+        place = {"host": address.host, "port": address.port}
+    # A subclass of its own, since redis-py makes connections from the class and keyword arguments
+    # that it knows.
+    kind = type(base.__name__, (base,), {"guard": guard, "seconds": seconds})
     retry = Retry(NoBackoff(), RETRIES)
     # Protocol 2 needs no greeting: a fresh connection of a user without a password costs no reply
     # at all.
@@ -403,14 +422,14 @@ def open_client(
     return redis.RedisCluster(
         url=f"redis://{host}:{address.port}",
         retry=retry,
-        dynamic_startup_nodes=False,  # the configured name finds a cluster of which every node was replaced
+        dynamic_startup_nodes=False,  # the configured name finds a cluster with all nodes replaced
         connection_pool_class=Pool,
         **common,
     )
 
 
 def credentials_of(address: RedisAddress) -> dict[str, Any]:
-    """How a connection signs in, as arguments of redis-py."""
+    """The arguments of redis-py by which a connection signs in."""
     if address.iam_cache is None:
         return {"username": address.username, "password": address.password}
     from shortlist.recsys.store.elasticache import IamCredentials
@@ -419,7 +438,7 @@ def credentials_of(address: RedisAddress) -> dict[str, Any]:
 
 
 def drop_connections(client: Any) -> None:  # noqa: ANN401 - as above
-    """Lets go of a client's connections, of those in use when they come back."""
+    """Drops a client's connections, those in use when they come back."""
     manager = getattr(client, "nodes_manager", None)
     if manager is None:
         pools = [client.connection_pool]

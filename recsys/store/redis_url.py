@@ -1,6 +1,6 @@
-"""The address in `REDIS_URL`: read once, checked in full, and never repeated in a message.
+"""Parses `REDIS_URL` in full, and never repeats it in a message.
 
-redis-py's own reader takes what it does not understand for a default: `/abc` is database 0,
+redis-py's own reader gives a default for what it does not understand: `/abc` is database 0,
 `?cluster=True` reaches a constructor that has no such argument, and a password with `#` or `/`
 becomes part of the host that errors then name. Here each part is understood, or refused in one
 sentence which holds no part of the URL that may be a secret.
@@ -28,32 +28,36 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-
 _CACHE = re.compile(r"[A-Za-z0-9-]{1,40}")
 _NUMBER = re.compile(r"[0-9]{1,5}")
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f]")
-_IAM_RULE = "REDIS_URL asks for iam: it must be rediss://USER@HOST:PORT?iam=CACHE, with a user and without a password"
+_IAM_RULE = (
+    "REDIS_URL asks for iam: it must be rediss://USER@HOST:PORT?iam=CACHE, "
+    "with a user and without a password"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is and how one signs in; `path` is a unix socket's, which then stands for host and port."""
+    """The address of Redis, with credentials."""
 
     host: str = "localhost"
     port: int = DEFAULT_PORT
     path: str | None = None
+    """Of a unix socket, which then stands for host and port."""
     tls: bool = False
     database: int = 0
     cluster: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     iam_cache: str | None = None
-    """The ElastiCache serverless cache that one signs in to by the role, instead of by a password."""
+    """The ElastiCache serverless cache to sign in to by the role, without a password."""
     options: dict[str, str | bool] = field(default_factory=dict)
-    """Further arguments of redis-py's connection: the client's name, and what TLS needs."""
+    """Further arguments of redis-py's connection: the client's name, and those of TLS."""
 
 
 def parse_redis_url(url: str) -> RedisAddress:
     """The address that `url` states.
 
     `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, `rediss://` for TLS,
-    `unix://[USER[:PASSWORD]@]/PATH`, with options behind `?`: `cluster`, `iam`, `db`, `client_name`
+    `unix://[USER[:PASSWORD]@]/PATH`, with options after `?`: `cluster`, `iam`, `db`, `client_name`
     and the `ssl_` ones of `OPTIONS`.
 
     Raises:
@@ -89,11 +93,12 @@ Stated = dict[str, str | int | None]
 
 
 def _socket(rest: str) -> Stated:
-    """Of unix://: credentials, if any, end at the first slash; the path may hold whatever it likes."""
+    """Parses unix://: credentials, if any, end at the first slash; the path holds any character."""
     authority, slash, path = rest.partition("/")
     if authority and not authority.endswith("@"):
         _refuse(
-            "is no unix://[USER:PASSWORD@]/PATH: the path must be absolute, percent-encode '/' as %2F in the password"
+            "is no unix://[USER:PASSWORD@]/PATH: the path must be absolute, "
+            "percent-encode '/' as %2F in the password"
         )
     if not path:
         _refuse("has no path: give that of the socket, as in unix:///var/run/valkey.sock")
@@ -127,20 +132,22 @@ def _place(place: str) -> tuple[str, int]:
         inside, bracket, rest = place[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             _refuse(
-                "has a broken IPv6 address: write it as [::1]:6379, and percent-encode '[' as %5B in the password"
+                "has a broken IPv6 address: write it as [::1]:6379, "
+                "and percent-encode '[' as %5B in the password"
             )
         return _ipv6(inside), _port(rest[1:] if rest else str(DEFAULT_PORT))
     if place.count(":") > 1:
         _refuse(
-            "has more than one ':' in its host: write an IPv6 address as [::1]:6379, percent-encode '@' in the password"
+            "has more than one ':' in its host: write an IPv6 address as [::1]:6379, "
+            "percent-encode '@' in the password"
         )
     host, colon, port = place.partition(":")
     if not host:
         _refuse("has no host: write redis://HOST:PORT, and redis://localhost:6379 for this machine")
     if not _HOST.fullmatch(host):
-        rule = "letters, digits, '.', '-' and '_', or an IPv6 address in brackets"
         _refuse(
-            f"has a host that is no name or address: give {rule}; percent-encode special characters in the password"
+            "has a host that is no name or address: give letters, digits, '.', '-' and '_', or an "
+            "IPv6 address in brackets; percent-encode special characters in the password"
         )
     return host, _port(port if colon else str(DEFAULT_PORT))
 
@@ -158,7 +165,8 @@ def _ipv6(text: str) -> str:
 def _port(text: str) -> int:
     if not _NUMBER.fullmatch(text) or not 1 <= int(text) <= 65_535:  # noqa: PLR2004 - TCP's
         _refuse(
-            "has a port that is no number from 1 to 65535; percent-encode ':' as %3A in the user's name"
+            "has a port that is no number from 1 to 65535; "
+            "percent-encode ':' as %3A in the user's name"
         )
     return int(text)
 
@@ -168,7 +176,8 @@ def _database(text: str) -> int:
         return 0
     if not _NUMBER.fullmatch(text) or int(text) >= MAX_DATABASES:
         _refuse(
-            "has a database that is no number: write /0 or /1 behind the port; percent-encode '/' in the password"
+            "has a database that is no number: write /0 or /1 behind the port; "
+            "percent-encode '/' in the password"
         )
     return int(text)
 
@@ -215,7 +224,10 @@ OPTIONS: dict[str, Callable[[str], str | bool]] = {
     "ssl_cert_reqs": _verification,
     "ssl_check_hostname": _flag,
 }
-"""What may stand behind `?`; the timeouts have settings of their own, and the rest of redis-py's is not for a URL."""
+"""The options after `?`.
+
+The timeouts have settings of their own, and redis-py's other options are not for a URL.
+"""
 
 
 def _options(query: str, *, tls: bool) -> dict[str, str | bool]:
@@ -224,13 +236,14 @@ def _options(query: str, *, tls: bool) -> dict[str, str | bool]:
         name, separator, value = part.partition("=")
         if name in ("username", "password"):
             _refuse(
-                f"has an option {name!r}: write USER:PASSWORD@ before the host, or before a socket's path"
+                f"has an option {name!r}: write USER:PASSWORD@ before the host, "
+                "or before a socket's path"
             )
         if name not in OPTIONS or not separator:
             named = repr(name) if _OPTION.fullmatch(name) else "that is no name"
-            known = ", ".join(OPTIONS)
             _refuse(
-                f"has an option {named}: one of {known} is known, as NAME=VALUE with '&' between them"
+                f"has an option {named}: one of {', '.join(OPTIONS)} is known, "
+                "as NAME=VALUE with '&' between them"
             )
         if name in options:
             _refuse(f"has the option {name!r} more than once")
@@ -249,18 +262,18 @@ def _value(name: str, text: str) -> str | bool:
 
 
 def _checked(stated: Stated, options: dict[str, str | bool], *, tls: bool) -> RedisAddress:
-    """The whole address, whose parts fit together."""
+    """The whole address, after a check that its parts fit together."""
     cluster, cache = options.pop("cluster", False), options.pop("iam", None)
     database = int(options.pop("db", stated.get("database") or 0))
     if stated.get("database") and database != stated["database"]:
         _refuse("names two databases, one in its path and one by db: give one")
     if cluster and (database or "path" in stated):
         _refuse(
-            "asks for a cluster, which has database 0 alone and no unix socket: leave out what differs, or cluster=true"
+            "asks for a cluster, which has database 0 alone and no unix socket: "
+            "leave out what differs, or cluster=true"
         )
-    if cache is not None and (
-        not tls or stated["username"] is None or stated["password"] is not None
-    ):
+    has_user_alone = stated["username"] is not None and stated["password"] is None
+    if cache is not None and not (tls and has_user_alone):
         raise InvalidSettings(_IAM_RULE)
     fields = {
         **stated,
@@ -270,4 +283,4 @@ def _checked(stated: Stated, options: dict[str, str | bool], *, tls: bool) -> Re
         "iam_cache": cache,
         "options": options,
     }
-    return RedisAddress(**fields)  # type: ignore[arg-type]  # each under its own name, as made above
+    return RedisAddress(**fields)  # type: ignore[arg-type]  # each under its own name

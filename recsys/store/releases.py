@@ -1,4 +1,4 @@
-"""Which release serves, flipped by whoever may: the batch, the command line and the API's operators.
+"""Flips the release pointer for the batch, the command line and the API's operators.
 
 Two who flip at once never overwrite each other: each change of the pointer names the value that it
 replaces. A batch flips under its lease alone. An operator's flip is the newer word: it ends the
@@ -9,31 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput, StoreUnavailable
+from shortlist.recsys.errors import InvalidInput, StoreUnavailable, UnreadableRecord
 from shortlist.recsys.store.artefacts import Artefacts
+from shortlist.recsys.store.flip import Flip, FlipIf, LeaseProof
 from shortlist.recsys.store.lease import Lease, overtaken, taken_over
 from shortlist.recsys.store.records import ReleasePointer, unpack_pointer
-from shortlist.recsys.store.redis import Flip, FlipIf, LeaseProof, Store
+from shortlist.recsys.store.redis import RedisStore
 
 ATTEMPTS = 10
 """Changes of the pointer by others that one change outlasts; more are no coincidence."""
 
 Changed = Callable[[ReleasePointer | None], ReleasePointer]
-"""The pointer to set in place of the one given, which is None where there is none, or none that can be read."""
-
+"""Makes the new pointer from the stored one, which is None where none can be read."""
 
 ANY = object()
-"""Stands for whichever release serves."""
+"""Stands for any serving release."""
 
 
 def flip(
-    store: Store, version: str, lease: Lease | None = None, replaces: object = ANY
+    store: RedisStore, version: str, lease: Lease | None = None, replaces: object = ANY
 ) -> ReleasePointer:
     """Makes `version` the serving release, and remembers the one before.
 
     lease: of the batch that flips; None for an operator. replaces: the release that served, or
-    None, when that batch read
-    its data: where another one serves by now, it has newer data, or an operator wants it.
+    None, when that batch read its data: where another one serves by now, it has newer data, or an
+    operator wants it.
 
     Raises:
         LeaseHeld: the lease is lost.
@@ -48,25 +48,26 @@ def flip(
 
     if lease is None:
         return change(store, changed, new_token=True)
-    lease.confirm()  # a lease that lapsed while Redis was away is taken again, if nobody else had it
+    # A lease that lapsed while Redis was away is taken again, unless another batch had it.
+    lease.confirm()
     return change(store, changed, lease.proof)
 
 
 def check_replaces(old: ReleasePointer | None, version: str, replaces: object) -> None:
     """Raises ReleaseRefused where `version` may not take the place of what serves; see `flip`."""
-    if (
-        old is not None
-        and old.current != version
-        and replaces is not ANY
-        and old.current != replaces
-    ):
+    if old is None or replaces is ANY:
+        return
+    if old.current not in {version, replaces}:
         raise overtaken(version)
 
 
 def change(
-    store: Store, changed: Changed, lease: LeaseProof | None = None, *, new_token: bool = False
+    store: RedisStore, changed: Changed, lease: LeaseProof | None = None, *, new_token: bool = False
 ) -> ReleasePointer:
-    """Sets the pointer to what `changed` makes of the stored one; gives it. See `FlipIf` for the rest."""
+    """Replaces the pointer by what `changed` makes of it; gives the new one.
+
+    lease, new_token: see `FlipIf`.
+    """
     for _ in range(ATTEMPTS):
         packed = store.packed_release()
         old = _readable(packed)
@@ -90,30 +91,33 @@ def change(
 def _readable(packed: bytes | None) -> ReleasePointer | None:
     try:
         return None if packed is None else unpack_pointer(packed)
-    except CorruptArtefact:  # a flip mends it
+    except UnreadableRecord:  # a flip mends it
         return None
 
 
-def promote(store: Store, artefacts: Artefacts, version: str) -> ReleasePointer:
-    """Flips to a release that was published before; it must be whole, in the artefacts and in Redis.
+def promote(store: RedisStore, artefacts: Artefacts, version: str) -> ReleasePointer:
+    """Flips to a release that is whole in the artefacts and in Redis.
 
     Raises:
         InvalidInput: its lists are no longer in Redis, or are about to expire.
-        CorruptArtefact: it is not among the artefacts.
+        ReleaseNotFound: it is not among the artefacts.
+        CorruptArtefact: its manifest cannot be read.
     """
     artefacts.manifest(version)
     if not store.is_whole(version):
         raise InvalidInput(
-            f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run"
+            f"release {version} is no longer whole in Redis (its lists expired): "
+            "publish it again by a batch run"
         )
     if store.is_retiring(version):
         raise InvalidInput(
-            f"release {version} is retired, its lists expire: keep it by `shortlist release promote {version}`"
+            f"release {version} is retired, its lists expire: "
+            f"keep it by `shortlist release promote {version}`"
         )
     return flip(store, version)
 
 
-def rollback(store: Store, artefacts: Artefacts) -> ReleasePointer:
+def rollback(store: RedisStore, artefacts: Artefacts) -> ReleasePointer:
     """Flips back to the release before.
 
     Raises:

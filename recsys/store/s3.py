@@ -1,4 +1,4 @@
-"""What all who keep files in S3 share: how an address is read, a client that does not hang, and errors of ours."""
+"""Opens S3 with short timeouts, reads addresses, and translates boto3's errors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _SIGN_IN = re.compile(r"://.*@", re.DOTALL)
 def bucket_and_prefix(uri: str, setting: str) -> tuple[str, str]:
     """The bucket of s3://bucket/prefix, and the prefix without slashes around it.
 
+    setting: the name for the error.
+
     Raises:
-        InvalidSettings: the address names no bucket of S3; `setting` is who said it.
+        InvalidSettings: the address names no bucket of S3.
     """
     bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not bucket:
@@ -27,26 +29,24 @@ def bucket_and_prefix(uri: str, setting: str) -> tuple[str, str]:
 
 
 def open_client() -> Any:  # noqa: ANN401 - boto3 clients have no static type
-    """A client of S3; credentials, region and `AWS_ENDPOINT_URL` come from where boto3 always takes them."""
+    """A client of S3, configured as boto3 always is: credentials, region, `AWS_ENDPOINT_URL`."""
     import boto3
     from botocore.config import Config
 
-    return boto3.client(
-        "s3",
-        config=Config(
-            connect_timeout=3, read_timeout=30, retries={"max_attempts": 3, "mode": "standard"}
-        ),
-    )
+    # boto3's own limits, 60 s for each wait and 5 attempts, outlast a request and a health check.
+    retries = {"max_attempts": 3, "mode": "standard"}
+    config = Config(connect_timeout=3, read_timeout=30, retries=retries)
+    return boto3.client("s3", config=config)
 
 
 def without_secrets(error: BaseException) -> str:
-    """The text of an error, whose address of an endpoint may have a user and a password."""
+    """The text of an error without the user and password that an endpoint's address may hold."""
     return _SIGN_IN.sub("://…@", str(error))
 
 
 @contextmanager
 def errors(bucket: str) -> Iterator[None]:
-    """Turns what boto3 raises into ArtefactsUnavailable, also where the answer is none of S3's (a proxy's page)."""
+    """Turns boto3's errors into ArtefactsUnavailable, also for a reply that is no S3's."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -56,5 +56,7 @@ def errors(bucket: str) -> Iterator[None]:
         yield
     except (Boto3Error, BotoCoreError, ClientError, ResponseParserError, HTTPError) as error:
         why = without_secrets(error)
-        message = f"s3://{bucket} does not answer as it should ({why}): check its name, the network and permissions"
-        raise ArtefactsUnavailable(message) from error
+        raise ArtefactsUnavailable(
+            f"s3://{bucket} does not answer as it should ({why}): "
+            "check its name, the network and permissions"
+        ) from error

@@ -1,4 +1,4 @@
-"""Positions in the stream of accepted events: the watermark by which lists and records name what they have learnt.
+"""Positions in the event stream, by which lists state up to where they have learnt.
 
 A position is one whole number for a stream id `milliseconds-sequence`, so that it packs into a few
 bytes and compares as a number. Redis gives ids that only grow, also across a fail-over. A list is
@@ -9,17 +9,21 @@ shrinking table would break, and no time of events, which late ones would.
 from __future__ import annotations
 
 SEQUENCE_BITS = 20
-"""Events of one millisecond that are told apart: a million, more than a server appends in one."""
+"""Events of one millisecond that keep their order: a million, more than a server appends."""
 
 _LAST = (1 << SEQUENCE_BITS) - 1
 
 _UNREADABLE = 1 << 62
+"""Beyond every position, and still a 64-bit integer."""
+
+_MAX_DIGITS = 19
+"""Of a 64-bit integer."""
 
 BEGINNING = 0
 """Before every event."""
 
 
-def position_of(stream_id: bytes | str) -> int:
+def stream_position(stream_id: bytes | str) -> int:
     """The position of an id as Redis gives it, such as b"1526919030474-55"."""
     text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
     milliseconds, _, sequence = text.partition("-")
@@ -27,23 +31,24 @@ def position_of(stream_id: bytes | str) -> int:
 
 
 def position_at(seconds: float) -> int:
-    """The last position of the millisecond `seconds`, unix time; BEGINNING for times before 1970."""
+    """The last position of a millisecond in unix seconds; BEGINNING before 1970."""
     milliseconds = int(seconds * 1000)
     return BEGINNING if milliseconds <= 0 else (milliseconds << SEQUENCE_BITS) | _LAST
 
 
 def readable_position(field: bytes | None) -> int:
-    """A position stored as decimal digits; BEGINNING for anything else, so that the next one takes its place."""
+    """A stored position; BEGINNING for anything else, so that the next one takes its place."""
     position = position_in(field)
     return BEGINNING if position is None or position >= _UNREADABLE else position
 
 
 def position_in(field: bytes | None) -> int | None:
-    """A position stored as decimal digits; None where there is none, a position beyond all for anything else.
+    """A position stored as decimal digits; None where there is none.
 
-    What cannot be read may be newer than any list: the user is answered live until an event or a
-    refresh writes it again.
+    A field that cannot be read gives a position beyond all: it may be newer than any list, so the
+    user is answered live until an event or a refresh writes it again.
     """
     if field is None:
         return None
-    return int(field) if field.isdigit() and len(field) < 20 else _UNREADABLE  # noqa: PLR2004 - 64 bits
+    is_readable = field.isdigit() and len(field) <= _MAX_DIGITS
+    return int(field) if is_readable else _UNREADABLE

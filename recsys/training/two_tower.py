@@ -24,7 +24,6 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shortlist.recsys.models.interactions import (
-    HISTORY_LENGTH,
     MISSING,
     Events,
     Float32,
@@ -36,6 +35,7 @@ from shortlist.recsys.models.interactions import (
 from shortlist.recsys.models.ties import steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
 

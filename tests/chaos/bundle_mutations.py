@@ -257,7 +257,7 @@ def mutate(directory: Path, seed: str) -> Case:
         body = how(body, rng)
     (directory / name).write_bytes(body)
     if name != "manifest.json":
-        from shortlist.recsys.store.artefacts import sha256_of
+        from shortlist.recsys.store.release_files import sha256_of
 
         manifest["files"][name] = {"size": len(body), "sha256": sha256_of(directory / name)}
         path.write_text(json.dumps(manifest))

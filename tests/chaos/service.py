@@ -29,7 +29,8 @@ from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.circuit import CallPolicy
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.chaos import proxy
 from tests.chaos.batch_runs import BatchRun
 from tests.chaos.caller import Caller

@@ -13,8 +13,9 @@ from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.store import admin as upkeep_module
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
-from shortlist.recsys.store.artefacts import DirectoryArtefacts, build_manifest
+from shortlist.recsys.store.artefacts_directory import DirectoryArtefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer
+from shortlist.recsys.store.release_files import build_manifest
 
 KEY = "a-key-of-the-tests-own"
 ROUTES = [

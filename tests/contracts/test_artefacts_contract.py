@@ -1,8 +1,12 @@
-"""What a place for releases promises: one suite for the directory and for S3 (moto, over real HTTP)."""
+"""Contract of a place for releases: one suite for the directory and for S3.
+
+S3 is moto's, over real HTTP.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -13,16 +17,19 @@ from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     CorruptArtefact,
     InvalidSettings,
+    ReleaseNotFound,
     ReleaseRefused,
 )
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
+from shortlist.recsys.store import artefacts_s3
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.store.release_files import build_manifest, verify
 
 
 @pytest.fixture(params=["directory", "s3"])
 def place(request, tmp_path) -> Artefacts:
     """An empty place."""
     if request.param == "directory":
+        (tmp_path / "place").mkdir()
         return open_artefacts(str(tmp_path / "place"))
     return open_artefacts(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
 
@@ -36,8 +43,8 @@ def release(directory: Path, version: str, text: str = "hello") -> Path:
     return directory
 
 
-def test_a_file_of_a_release_has_an_address(place, tmp_path) -> None:
-    """For a person who wants to open it; a file that the release lacks is told."""
+def test_release_file_has_an_address(place, tmp_path) -> None:
+    """For a person who wants to open it; a file that the release lacks is refused."""
     place.publish(release(tmp_path / "source", "v1"))
     address = place.address("v1", "a.txt")
     if address.startswith("s3://"):
@@ -49,7 +56,7 @@ def test_a_file_of_a_release_has_an_address(place, tmp_path) -> None:
         place.address("v1", "other.txt")
 
 
-def test_a_release_comes_back_as_it_was(place, tmp_path) -> None:
+def test_release_round_trip(place, tmp_path) -> None:
     """Every file, verified, and the manifest."""
     source = release(tmp_path / "source", "v1")
     place.publish(source)
@@ -60,7 +67,7 @@ def test_a_release_comes_back_as_it_was(place, tmp_path) -> None:
     assert place.fetch("v1", tmp_path / "into") == fetched
 
 
-def test_a_version_is_published_once_and_the_first_stays_whole(place, tmp_path) -> None:
+def test_version_is_published_once(place, tmp_path) -> None:
     """Two batches cannot publish over each other."""
     place.publish(release(tmp_path / "first", "v1"))
     with pytest.raises(ReleaseRefused, match="v1"):
@@ -75,17 +82,17 @@ def test_versions_are_listed_oldest_first(place, tmp_path) -> None:
     assert place.versions() == ["20260101", "20260102"]
 
 
-def test_a_release_that_is_not_there_is_told(place, tmp_path) -> None:
+def test_empty_place_names_remedy(place, tmp_path) -> None:
     """With the way to see those that are."""
     assert place.versions() == []
-    with pytest.raises(CorruptArtefact, match="shortlist release list"):
+    with pytest.raises(ReleaseNotFound, match="shortlist release list"):
         place.fetch("v9", tmp_path / "into")
 
 
 @pytest.mark.parametrize("version", ["../v1", "a/b", ".hidden"])
 def test_a_version_cannot_lead_elsewhere(place, tmp_path, version) -> None:
     """A name with a path in it is refused."""
-    with pytest.raises(CorruptArtefact, match="plain name"):
+    with pytest.raises(ReleaseNotFound, match="plain name"):
         place.fetch(version, tmp_path / "into")
 
 
@@ -98,7 +105,7 @@ def test_a_changed_file_is_not_published(place, tmp_path) -> None:
     assert place.versions() == []
 
 
-def test_a_manifest_that_names_other_places_is_refused(tmp_path) -> None:
+def test_manifest_cannot_name_other_places(tmp_path) -> None:
     """Nothing is read or written outside the release."""
     source = release(tmp_path / "source", "v1")
     manifest = json.loads((source / "manifest.json").read_text())
@@ -109,14 +116,14 @@ def test_a_manifest_that_names_other_places_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', "\x00"])
-def test_a_file_that_is_no_manifest_is_corrupt(tmp_path, text) -> None:
+def test_invalid_manifest_is_corrupt(tmp_path, text) -> None:
     """Whatever lies in its place."""
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(CorruptArtefact, match="no manifest"):
         verify(tmp_path)
 
 
-def test_an_s3_that_does_not_answer_is_unavailable(tmp_path, monkeypatch) -> None:
+def test_silent_s3_is_unavailable(tmp_path, monkeypatch) -> None:
     """With the bucket's name."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -126,34 +133,33 @@ def test_an_s3_that_does_not_answer_is_unavailable(tmp_path, monkeypatch) -> Non
         open_artefacts("s3://no-bucket/x").versions()
 
 
-def test_an_address_without_a_bucket_is_refused() -> None:
+def test_address_needs_a_bucket() -> None:
     """At once, and not at the first upload."""
     with pytest.raises(InvalidSettings, match="names no bucket"):
         open_artefacts("s3://")
 
 
-def test_a_removed_release_is_gone_and_its_name_is_free(place, tmp_path) -> None:
+def test_removed_release_frees_its_name(place, tmp_path) -> None:
     """The others stay, and the version can be published again."""
     for version in ("v1", "v2"):
         place.publish(release(tmp_path / version, version))
     place.remove("v1")
     assert place.versions() == ["v2"]
-    with pytest.raises(CorruptArtefact, match="v1 is not in"):
+    with pytest.raises(ReleaseNotFound, match="v1 is not in"):
         place.remove("v1")
     place.publish(tmp_path / "v1")
     assert place.versions() == ["v1", "v2"]
 
 
-def test_what_a_crashed_upload_left_is_swept_once_it_is_old(place, tmp_path, monkeypatch) -> None:
+def test_crashed_upload_is_swept(place, tmp_path, monkeypatch) -> None:
     """A release that is whole stays, and so does an upload that may still be going on."""
     place.publish(release(tmp_path / "whole", "v1"))
     source = release(tmp_path / "crashed", "v2")
     with monkeypatch.context() as crashing:
-        crashing.setattr(
-            artefacts.shutil, "rmtree", lambda *_, **__: None
-        )  # a crash clears nothing up
-        crashing.setattr(artefacts.Path, "rename", _crash)
-        crashing.setattr(artefacts.S3Artefacts, "_put_manifest", _crash)
+        # A crash clears nothing up.
+        crashing.setattr(shutil, "rmtree", lambda *_, **__: None)
+        crashing.setattr(Path, "rename", _crash)
+        crashing.setattr(artefacts_s3.S3Artefacts, "_put_manifest", _crash)
         with pytest.raises(KeyboardInterrupt):
             place.publish(source)
     assert place.sweep(before=0.0) == 0
@@ -167,7 +173,7 @@ def _crash(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_note_stays_beside_the_releases(place, tmp_path) -> None:
+def test_note_stays_next_to_releases(place, tmp_path) -> None:
     """It is read as written last, is no release, and no sweep takes it."""
     assert place.read_note("n.msgpack") is None
     for body in (b"one", b"two"):
@@ -175,3 +181,47 @@ def test_a_note_stays_beside_the_releases(place, tmp_path) -> None:
     place.publish(release(tmp_path / "source", "v1"))
     assert place.sweep(time.time() + 10) == 0
     assert (place.read_note("n.msgpack"), place.versions()) == (b"two", ["v1"])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda place, _into: place.manifest("v1"),
+        lambda place, into: place.open("v1", into),
+        lambda place, _into: place.address("v1", "a.txt"),
+        lambda place, _into: place.remove("v1"),
+    ],
+)
+def test_unknown_version(place, tmp_path, call) -> None:
+    """Every method has the same error for a release that is not there, which is no corruption."""
+    place.publish(release(tmp_path / "source", "v2"))
+    with pytest.raises(ReleaseNotFound, match=r"release v1 is not in .*shortlist release list"):
+        call(place, tmp_path / "into")
+
+
+def test_missing_directory(tmp_path) -> None:
+    """No versions before the first publication; a lookup is unavailable, as of a lost disk."""
+    place = open_artefacts(str(tmp_path / "nowhere"))
+    assert place.versions() == []
+    with pytest.raises(ArtefactsUnavailable, match=r"nowhere is missing: mount it"):
+        place.manifest("v1")
+    place.publish(release(tmp_path / "source", "v1"))
+    assert place.versions() == ["v1"]
+
+
+def test_unreadable_directory(tmp_path) -> None:
+    """A file in the directory's place, or a disk that refuses, is unavailable."""
+    (tmp_path / "file").write_text("")
+    place = open_artefacts(str(tmp_path / "file"))
+    with pytest.raises(ArtefactsUnavailable, match="cannot be read"):
+        place.versions()
+    with pytest.raises(ArtefactsUnavailable, match="file is missing"):
+        place.manifest("v1")
+
+
+def test_missing_bundle_directory(tmp_path) -> None:
+    """A bundle whose directory is away is unavailable; one without a manifest is corrupt."""
+    with pytest.raises(ArtefactsUnavailable, match="nowhere is missing"):
+        verify(tmp_path / "nowhere")
+    with pytest.raises(CorruptArtefact, match=r"manifest\.json is missing"):
+        verify(tmp_path)

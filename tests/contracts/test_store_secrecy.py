@@ -1,4 +1,4 @@
-"""No user is named by an error of the store: not in its message, its traceback, the request's log line or the 503's body."""
+"""No error of the store names a user: in its message, traceback, log line or answer."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def started(*, cluster: bool) -> Iterator[Server]:
 
 
 def opened(server: Server, credentials: str = "") -> RedisStore:
-    """The store as the server wants it to be asked."""
+    """The store for this kind of server."""
     is_cluster = server.admin.info("cluster")["cluster_enabled"]
     return open_store(
         server.url(credentials) + ("?cluster=true" if is_cluster else ""), "secret", 2000
@@ -158,16 +158,16 @@ def test_what_the_access_string_forbids(server) -> None:
     rules = ("-@all", "+ping", "+cluster|slots", "+command", "+command|getkeys")
     server.admin.execute_command("ACL", "SETUSER", "app", "on", f">{PASSWORD}", "~*", *rules)
     with closing(opened(server, f"app:{PASSWORD}@")) as store:
-        for name, ask in (WRITES | READS).items():
+        for name, call in (WRITES | READS).items():
             with pytest.raises(
                 StoreUnavailable, match=rf"^Redis refused `{name}` \(NOPERM [A-Za-z -]+\): "
             ) as refused:
-                ask(store)
+                call(store)
             assert "access string" in secretive(refused.value)
 
 
 def test_a_wrong_password(single) -> None:
-    """It is not told, and no circuit opens for it."""
+    """It is not reported, and no circuit opens for it."""
     single.admin.config_set("requirepass", PASSWORD)
     with closing(open_store(single.url(f":not-the-{PASSWORD}@"), "secret", 2000)) as store:
         for _ in range(5):
@@ -184,16 +184,16 @@ def test_a_server_that_went_away(server) -> None:
         store.ping()
         server.admin.shutdown(nosave=True)
         wire.cut()
-        for name, ask in (WRITES | READS).items():
+        for name, call in (WRITES | READS).items():
             with pytest.raises(
                 StoreUnavailable, match=f"^Redis did not answer `{name}`"
             ) as refused:
-                ask(store)
+                call(store)
             secretive(refused.value)
         store.close()
 
 
-def test_a_command_that_the_server_does_not_have(single) -> None:
+def test_unknown_command(single) -> None:
     """Its reply repeats the arguments, of which nothing is kept."""
     with closing(opened(single)) as store:
         for name in ("items", "user_record"):
@@ -215,8 +215,8 @@ def _without(store: RedisStore, name: str) -> None:
         client.execute_command = honest
 
 
-def test_a_request_that_redis_refuses_names_nobody(single, own, caplog) -> None:
-    """Neither its log line, with the traceback, nor its body; with the users' log off, which is the default."""
+def test_refused_request_names_nobody(single, own, caplog) -> None:
+    """Neither its log line, with the traceback, nor its body, while users are not logged."""
     settings: Settings = own[0]
     assert settings.log_users is False
     store = open_store(single.url(), "secret", 2000)
@@ -227,11 +227,11 @@ def test_a_request_that_redis_refuses_names_nobody(single, own, caplog) -> None:
         settings, store, BundleLive(settings), lambda: 1_800_000_000.0, say=said.append
     )
     event = {"event_id": "e1", "user_id": USER, "item_id": ITEM, "timestamp": 1_799_999_999}
-    asked = [("POST", "/v1/events", {"events": [event]}), ("DELETE", f"/v1/users/{USER}", None)]
+    requests = [("POST", "/v1/events", {"events": [event]}), ("DELETE", f"/v1/users/{USER}", None)]
     with caplog.at_level(logging.INFO), TestClient(app, raise_server_exceptions=False) as client:
         for harm in (full, demoted):
             code = harm(single)
-            for method, path, body in asked:
+            for method, path, body in requests:
                 answer = client.request(method, path, json=body)
                 line = json.loads(said[-1])
                 assert (answer.status_code, line["error"]) == (503, "StoreUnavailable")
@@ -246,7 +246,7 @@ def test_a_request_that_redis_refuses_names_nobody(single, own, caplog) -> None:
     store.close()
 
 
-def test_what_a_server_does_when_it_is_full(server) -> None:
+def test_policy_of_a_full_server(server) -> None:
     """Its limit and its policy, and whether that takes keys which do not expire."""
     server.admin.config_set("maxmemory", 64_000_000)
     with closing(opened(server)) as store:
@@ -256,9 +256,9 @@ def test_what_a_server_does_when_it_is_full(server) -> None:
             ("allkeys-lru", True),
         ):
             server.admin.config_set("maxmemory-policy", policy)
-            found = server_policy(store)
-            assert found == ServerPolicy(64_000_000, policy)
-            assert found.evicts_any_key is evicts
+            read = server_policy(store)
+            assert read == ServerPolicy(64_000_000, policy)
+            assert read.evicts_any_key is evicts
 
 
 def test_a_server_that_does_not_tell(server) -> None:

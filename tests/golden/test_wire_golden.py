@@ -1,4 +1,4 @@
-"""The bytes in Redis are frozen: what an older batch wrote is read, and what is written is what older code reads.
+"""The bytes in Redis are frozen: older writers and older readers still work.
 
 A change here is a change of layout: raise it in `recsys/store/records.py`, and keep reading the old
 one while its lists live.

@@ -1,4 +1,4 @@
-"""Absence in a cache proves nothing: what Redis lacks is asked of the bundle, or answered with 503.
+"""Absence in a cache proves nothing: what Redis lacks comes from the bundle, or is a 503.
 
 And the brothers: an event is judged by every release that is alive, a refresh that is late loses
 nothing, and what is computed for a user who is deleted meanwhile is nobody's.
@@ -88,8 +88,8 @@ def restarted_empty(store: RedisStore, version: str) -> None:
 
 
 @pytest.mark.parametrize("loss", [evicted, half_evicted])
-def test_a_catalogue_that_redis_lost_is_asked_of_the_bundle(world, published, loss) -> None:
-    """Known items' events are taken and their pages shown; unknown ones are refused; the service is not ready, and says so."""
+def test_lost_catalogue_comes_from_bundle(world, published, loss) -> None:
+    """Known items are shown and their events taken, unknown ones refused; it is not ready."""
     client = client_of(world)
     assert client.get("/health/ready").json()["release"] == published.version
     loss(world[1], published.version)
@@ -105,8 +105,8 @@ def test_a_catalogue_that_redis_lost_is_asked_of_the_bundle(world, published, lo
     assert (ready.status_code, ready.headers["Retry-After"]) == (503, "5")
 
 
-def test_a_redis_that_came_back_empty_takes_no_event(world, published) -> None:
-    """Nobody knows then who was deleted. Blocked items stay hidden, items are shown from the bundle, and it is not ready."""
+def test_empty_redis_takes_no_event(world, published) -> None:
+    """Deletions are unknown then; blocked items stay hidden, and it is not ready."""
     client = client_of(world)
     item = published.dataset.catalogue.ids[3]
     assert client.post(f"/v1/items/{item}/block").json()["blocked"] is True
@@ -126,7 +126,7 @@ def test_a_redis_that_came_back_empty_takes_no_event(world, published) -> None:
 
 
 @pytest.mark.parametrize("loss", [evicted, half_evicted, restarted_empty])
-def test_without_the_bundle_too_nothing_is_refused(world, published, loss) -> None:
+def test_without_bundle_nothing_is_refused(world, published, loss) -> None:
     """503, so that the caller keeps the event; never a rejection, nor a 404."""
     client = client_of(world)
     client.get("/health/ready")
@@ -141,7 +141,7 @@ def test_without_the_bundle_too_nothing_is_refused(world, published, loss) -> No
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
 
 
-def test_no_live_result_is_kept_under_a_release_that_redis_has_lost(world, published) -> None:
+def test_lost_release_keeps_no_live_result(world, published) -> None:
     """A deletion goes by the releases that Redis knows, and would not find it."""
     settings, store = world
     client = client_of(world)
@@ -156,8 +156,8 @@ def test_no_live_result_is_kept_under_a_release_that_redis_has_lost(world, publi
     assert settings.namespace == "own"
 
 
-def test_eviction_takes_live_results_before_the_release(world, published) -> None:
-    """At the memory's limit, with the policy of a managed cache: every list and item of the serving release stays."""
+def test_eviction_takes_live_results_first(world, published) -> None:
+    """A full managed cache keeps every list and item of the serving release."""
     settings, store = world
     client = client_of(world)
     users = published.dataset.user_ids
@@ -175,14 +175,14 @@ def test_eviction_takes_live_results_before_the_release(world, published) -> Non
     assert settings.namespace == "own"
 
 
-def test_a_refresh_that_is_late_loses_nothing(world) -> None:
+def test_late_refresh_loses_nothing(world) -> None:
     """No key that the service needs has a time to live, so that no length of time takes it."""
     store = world[1]
     assert {store.redis.ttl(key) for key in store.redis.scan_iter("own:*")} == {-1}
 
 
 @pytest.mark.parametrize("role", ["canary", "previous"])
-def test_an_item_of_any_release_that_is_alive_is_known(world, published, role) -> None:
+def test_items_of_live_releases_are_known(world, published, role) -> None:
     """Whoever was shown it may click it."""
     store = world[1]
     other = "other"
@@ -204,8 +204,8 @@ def test_an_item_of_any_release_that_is_alive_is_known(world, published, role) -
     assert client_of(world).post("/v1/events", json={"events": events[2:]}).status_code == 503
 
 
-def test_an_item_of_a_canary_can_be_looked_at_and_blocked(world, published) -> None:
-    """Whoever was shown it may ask for it, and an operator may take it away."""
+def test_canary_item_can_be_blocked(world, published) -> None:
+    """A user who was shown it may ask for it, and an operator may block it."""
     store = world[1]
     store.write_items("other", [(0, ItemRecord("only there", "Only there"))])
     store.set_release(ReleasePointer(published.version, None, Canary("other", 5.0)))
@@ -217,9 +217,7 @@ def test_an_item_of_a_canary_can_be_looked_at_and_blocked(world, published) -> N
     assert client.post("/v1/events", json={"events": [event("only there")]}).json()["accepted"] == 1
 
 
-def test_a_process_that_knows_an_older_pointer_judges_by_the_newer_release(
-    world, published
-) -> None:
+def test_old_pointer_judges_by_newer_release(world, published) -> None:
     """For the seconds in which it trusts what it has read."""
     settings, store = world
     client = client_of((replace(settings, release_cache_seconds=3600.0), store))
@@ -230,7 +228,7 @@ def test_a_process_that_knows_an_older_pointer_judges_by_the_newer_release(
     assert client.post("/v1/events", json={"events": [event("new there")]}).json()["accepted"] == 1
 
 
-def test_a_live_answer_does_not_survive_its_user(world, published) -> None:
+def test_deleted_user_keeps_no_answer(world, published) -> None:
     """A deletion while the answer is computed: nothing of it is kept."""
     settings, store = world
     user = published.dataset.user_ids[0]
@@ -256,7 +254,7 @@ def test_a_live_answer_does_not_survive_its_user(world, published) -> None:
 
 
 def test_newcomers_and_the_stream_are_bounded(world, published) -> None:
-    """A newcomer's record expires; beyond a day's bound there is none, and beyond its own bound the stream refuses."""
+    """Newcomers' records expire and are bounded each day; the stream has a bound of its own."""
     settings, store = world
     item = published.dataset.catalogue.ids[0]
     bounded = replace(settings, max_newcomers=2, max_waiting_events=4)
@@ -280,7 +278,7 @@ def test_newcomers_and_the_stream_are_bounded(world, published) -> None:
     assert "shortlist_events_waiting 4" in client.get("/metrics").text
 
 
-def test_a_clock_that_goes_back_hides_no_block(world, published) -> None:
+def test_clock_set_back_hides_nothing(world, published) -> None:
     """What is remembered for seconds is measured by a clock that never goes back."""
     settings, store = world
     item = published.dataset.catalogue.ids[0]

@@ -42,9 +42,10 @@ from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import unpack_list
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.exposition import Samples, parse
 from tests.prometheus import MONITORING, alert_queries, tool
 

@@ -1,4 +1,4 @@
-"""Copies of releases from S3 on a disk: verified at each load, two at most, one download at a time."""
+"""Local copies of releases from S3: verified at each load, two at most."""
 
 from __future__ import annotations
 
@@ -24,14 +24,10 @@ from shortlist.recsys.errors import (
     ReleaseRefused,
 )
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store import artefacts, local_copies
-from shortlist.recsys.store.artefacts import (
-    S3Artefacts,
-    build_manifest,
-    ensure_fits,
-    open_artefacts,
-    verify,
-)
+from shortlist.recsys.store import artefacts_s3, local_copies, release_files
+from shortlist.recsys.store.artefacts import ensure_fits, open_artefacts
+from shortlist.recsys.store.artefacts_s3 import S3Artefacts
+from shortlist.recsys.store.release_files import build_manifest, verify
 
 SIZE = 300_000
 """Bytes of a made-up release's larger file."""
@@ -118,15 +114,15 @@ def test_unreadable_copy(
     place: S3Artefacts, copy: Path, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy that the disk does not give is fetched again."""
-    honest, refused = artefacts.opened, []
+    honest, refused = release_files.open_verified, []
 
-    def refusing(directory: Path, manifest: dict[str, object]) -> artefacts.Release:
+    def refusing(directory: Path, manifest: dict[str, object]) -> release_files.Release:
         if directory == copy and not refused:
             refused.append(directory)
             raise LoadFailed("the disk refuses")
         return honest(directory, manifest)
 
-    monkeypatch.setattr(artefacts, "opened", refusing)
+    monkeypatch.setattr(artefacts_s3, "open_verified", refusing)
     assert place.fetch("v1", into) == copy
     assert refused == [copy]
     assert verify(copy)["version"] == "v1"
@@ -179,7 +175,7 @@ def test_large_file_in_parts(
     place: S3Artefacts, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of many parts comes back as it was."""
-    monkeypatch.setattr(artefacts, "PART_BYTES", 7001)
+    monkeypatch.setattr(artefacts_s3, "PART_BYTES", 7001)
     place.publish(made(tmp_path / "source", "v1"))
     assert files(place.fetch("v1", into)) == files(tmp_path / "source")
 
@@ -189,7 +185,7 @@ def test_endless_download(
 ) -> None:
     """A download that takes too long ends, with nothing left of it."""
     place.publish(made(tmp_path / "source", "v1"))
-    monkeypatch.setattr(artefacts, "DOWNLOAD_SECONDS", -1.0)
+    monkeypatch.setattr(artefacts_s3, "DOWNLOAD_SECONDS", -1.0)
     with pytest.raises(ArtefactsUnavailable, match="took more than"):
         place.fetch("v1", into)
     assert list(into.iterdir()) == []
@@ -277,7 +273,7 @@ def test_full_disk(
 
 
 def test_directory_that_cannot_be_made(place: S3Artefacts, copy: Path, tmp_path: Path) -> None:
-    """A file where the directory should be is told with the setting."""
+    """A file where the directory should be is refused with the setting."""
     (tmp_path / "file").write_text("")
     with pytest.raises(LoadFailed, match="SHORTLIST_BUNDLE_DIR"):
         place.fetch("v1", tmp_path / "file" / "copies")
@@ -349,14 +345,14 @@ def test_many_at_once(
 
 
 def test_removal_while_another_reads(place: S3Artefacts, copy: Path, into: Path) -> None:
-    """Open files are read to their end, whoever removes the copy meanwhile."""
+    """Open files are read to their end, also while the copy is removed."""
     with place.open("v1", into) as release:
         local_copies.remove(copy)
         assert release.read("a.bin", SIZE) == b"v1" * (SIZE // 2)
 
 
 def test_directory_place(tmp_path: Path) -> None:
-    """A directory's release is read as it was opened, also while it is removed; a file beside it is none of it."""
+    """A release is read as it was opened, also while it is removed; other files are no part."""
     place = open_artefacts(str(tmp_path / "root"))
     place.publish(made(tmp_path / "source", "v1"))
     (tmp_path / "root" / "v1" / "more.bin").write_bytes(b"x")
@@ -371,7 +367,7 @@ def test_directory_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["s3://bucket/releases", "directory"])
 def test_larger_than_its_target(tmp_path: Path, uri: str) -> None:
-    """A release that copies have no room for is refused before it is uploaded; one that is served in place is not."""
+    """A release in S3 that is too large for a copy is refused; one served in place is not."""
     manifest = verify(made(tmp_path / "source", "v1", 3 << 20))
     ensure_fits(uri, manifest, 3)
     if uri == "directory":
@@ -415,10 +411,10 @@ def test_forged_bundle_is_not_served(
     assert [item.title for item in again.popular(published.version, 5, Filters()).items] == titles
 
 
-def test_process_serves_on_where_its_copy_is_cut_short(
+def test_truncated_copy_does_not_kill(
     published, live: tuple[BundleLive, Settings], tmp_path: Path
 ) -> None:
-    """Small arrays are not mapped: a file that is cut short under a running process does not kill it."""
+    """A file that is cut short under a running process does not kill it: it is not mapped."""
     serving, _ = live
     item = serving.popular(published.version, 1, Filters()).items[0].id
     before = serving.similar(published.version, item, 5, Filters())
@@ -435,13 +431,13 @@ def test_room_that_a_loaded_bundle_holds(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next release is loaded where the disk holds one: the process lets go of the one that it has."""
+    """A disk for one release loads the next: the process lets go of its own first."""
     serving, settings = live
     serving.info(published.version)
     held = set(serving._loaded)
     place = open_artefacts(settings.artefacts)
     place.publish(release("next")[0])
-    size = artefacts.size_of(place.manifest("next"))
+    size = release_files.size_of(place.manifest("next"))
     directory = tmp_path / "disk" / "shortlist"
 
     def usage(_: Path) -> object:

@@ -23,8 +23,9 @@ from shortlist.recsys.errors import (
 )
 from shortlist.recsys.models import bundle
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import DirectoryArtefacts, build_manifest
+from shortlist.recsys.store import release_files
+from shortlist.recsys.store.artefacts_directory import DirectoryArtefacts
+from shortlist.recsys.store.release_files import build_manifest
 
 FAILURES: dict[str, Callable[[], BaseException]] = {
     "permission": lambda: PermissionError(13, "Permission denied", "index.faiss"),
@@ -132,14 +133,14 @@ def test_store_failure(
 
 def test_unreadable_file(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that the disk refuses is told with its path; the next request reads it."""
-    honest, refusals = artefacts._check, [PermissionError(13, "Permission denied")]
+    honest, refusals = release_files._check_file, [PermissionError(13, "Permission denied")]
 
     def refusing(*args: Any) -> None:
         if refusals:
             raise refusals.pop()
         honest(*args)
 
-    monkeypatch.setattr(artefacts, "_check", refusing)
+    monkeypatch.setattr(release_files, "_check_file", refusing)
     with pytest.raises(
         LoadFailed, match=r"cannot be read .*Permission denied.*mend its permissions"
     ):

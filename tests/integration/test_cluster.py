@@ -1,4 +1,4 @@
-"""Events, live results and deletion on a cluster, where no command may span two slots; one node that holds them all tells."""
+"""Events, live results and deletion on a cluster, where no command may span two slots."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def store(cluster, namespace) -> Iterator[RedisStore]:
     opened.close()
 
 
-def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) -> None:
+def test_events_on_a_cluster(store, tmp_path) -> None:
     """From the request to the file, for users of any name; then nothing of them is left."""
     log, upkeep = EventLog(store), AdminStore(store)
     intake = EventIngestor(
@@ -79,8 +79,8 @@ def test_events_are_taken_drained_and_forgotten_on_a_cluster(store, tmp_path) ->
     assert intake.take(["v1"], events).accepted == 0
 
 
-def test_lists_records_and_live_results_on_a_cluster(store) -> None:
-    """What one user has lies in one slot, and many users' are written through the client's own splitting."""
+def test_lists_and_records_on_a_cluster(store) -> None:
+    """A user's keys lie in one slot, and those of many are written by splitting."""
     store.write_lists("v1", ((user, b"list") for user in USERS))
     assert store.merge_users(((user, UserRecord(n_events=1)) for user in USERS), 0) == len(USERS)
     assert [store.read_user("v1", user) for user in USERS] == [(b"list", 0)] * len(USERS)
@@ -103,7 +103,7 @@ def test_blocking_and_releases_on_a_cluster(store) -> None:
 
 
 def test_three_nodes_with_tls(tmp_path, namespace) -> None:
-    """What many users have lies on all of them, and comes back in one request, also after the nodes closed every connection."""
+    """Records of many users lie on all nodes, and are read also after connections closed."""
     executable = server()
     if executable is None:
         pytest.skip("redis-server is not installed")

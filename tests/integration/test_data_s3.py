@@ -25,7 +25,7 @@ def put(bucket: str) -> Iterator[Callable[[str, bytes], None]]:
 
 
 def test_one_object(bucket: str, put: Callable[[str, bytes], None]) -> None:
-    """An s3:// address is read like a path, and rejected rows are told by their address."""
+    """An s3:// address is read like a path, and rejected rows are reported by their address."""
     put("in/a.csv", BODY)
     assert load(f"s3://{bucket}/in/a.csv").dataset.user_ids == ("1",)
 
@@ -44,7 +44,7 @@ def test_glob(bucket: str, put: Callable[[str, bytes], None]) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["in/a.csv", "in/*.csv"])
-def test_an_object_that_changed_has_another_mark(
+def test_changed_object_has_another_mark(
     bucket: str, put: Callable[[str, bytes], None], pattern: str
 ) -> None:
     """By one address or by a glob; what was written again as it was has not changed."""
@@ -90,9 +90,7 @@ def test_s3_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "endpoint", ["http://minio:s3cr/e@t@127.0.0.1:9", "http://minio:s3cret@no_such host"]
 )
-def test_an_endpoints_password_is_in_no_message(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str
-) -> None:
+def test_endpoint_password_is_never_shown(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """Neither of the tables' errors nor of the artefacts'."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -109,7 +107,7 @@ def test_an_endpoints_password_is_in_no_message(
 
 @pytest.mark.usefixtures("bucket")
 def test_endpoint_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint that is no address is told as such."""
+    """An endpoint that is no address is refused as such."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     with pytest.raises(InvalidData, match="check it and AWS_ENDPOINT_URL"):
         load("s3://bucket/a.csv")

@@ -38,11 +38,11 @@ from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import ArtefactsUnavailable, LoadFailed, StoreUnavailable
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.artefacts import build_manifest, verify
-from shortlist.recsys.store.circuit import MAX_FAILURES
+from shortlist.recsys.store.circuit import MAX_FAILURES, CallPolicy
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import ReleasePointer, pack_list
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.release_files import build_manifest, verify
 from tests.tcp_proxy import TcpProxy
 
 TIMEOUT_MS = 100

@@ -16,7 +16,8 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.pipeline import retrieve
 from shortlist.recsys.monitoring import skew
-from shortlist.recsys.store.artefacts import build_manifest, open_artefacts
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.release_files import build_manifest
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The store heals by itself: after a fail-over, after a new cluster behind the old name, over a lossy network."""
+"""The store heals after a fail-over, a new cluster under the old name, or lost packets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.circuit import MAX_FAILURES
+from shortlist.recsys.store.circuit import MAX_FAILURES, CallPolicy
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.tcp_proxy import TcpProxy, free_port
 
 OLD, NEW = ReleasePointer("old"), ReleasePointer("new")
@@ -88,8 +88,8 @@ def rested(clock: list[float]) -> CallPolicy:
     return CallPolicy(1.0, clock=lambda: clock[0])
 
 
-def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
-    """The old primary is a replica by now; the first write finds the new one, and so does every connection after it."""
+def test_failover_looks_up_the_name(stack) -> None:
+    """The old primary is a replica: the first write finds the new one, and so do later ones."""
     old, new = node(stack), node(stack)
     wire = stack.enter_context(TcpProxy(old.place))
     store = opened(stack, wire.url, guard=rested([0.0]))
@@ -107,8 +107,8 @@ def test_after_a_fail_over_the_name_is_asked_again(stack) -> None:
     )
 
 
-def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack) -> None:
-    """And once it does, the next write is taken: a reply is no failure, so that no circuit opens."""
+def test_reads_go_on_until_failover(stack) -> None:
+    """After it the next write is taken: a reply is no failure, so that no circuit opens."""
     old, new = node(stack), node(stack)
     wire = stack.enter_context(TcpProxy(old.place))
     store = opened(stack, wire.url, guard=rested([0.0]))
@@ -130,7 +130,7 @@ def test_until_the_name_leads_elsewhere_writes_are_refused_and_reads_go_on(stack
     assert store.release() == NEW
 
 
-def test_a_replica_without_its_primary_is_left(stack) -> None:
+def test_orphaned_replica_is_left(stack) -> None:
     """MASTERDOWN, of a server that gives no old answers."""
     old, new = node(stack), node(stack)
     wire = stack.enter_context(TcpProxy(old.place))
@@ -146,7 +146,7 @@ def test_a_replica_without_its_primary_is_left(stack) -> None:
 
 
 class Saying(socketserver.StreamRequestHandler):
-    """Answers every command with the same error, as a server does that is loading or lost its replicas."""
+    """Answers every command with the same error, as a loading server does."""
 
     def handle(self) -> None:
         """Counts no words: each command of the tests is one array."""
@@ -160,8 +160,8 @@ class Saying(socketserver.StreamRequestHandler):
     "role",
     ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED"],
 )
-def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role) -> None:
-    """The command itself is sent again to whoever is there now."""
+def test_role_replies_look_up_name(stack, role) -> None:
+    """The command itself is sent again to the server that is there now."""
     server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying))
     server.daemon_threads, server.block_on_close = True, False
     server.says = f"-{role} what such a server says.\r\n".encode()  # type: ignore[attr-defined]
@@ -172,14 +172,14 @@ def test_every_reply_of_a_server_that_cannot_serve_leads_to_the_name(stack, role
     good = node(stack)
     wire = stack.enter_context(TcpProxy(server.server_address[:2]))
     store = opened(stack, wire.url)
-    for ask in (
+    for call in (
         store.ping,
         store.blocked,
         lambda: store.read_user("v", "u"),
         lambda: store.lists("v", ["u"]),
     ):
         with pytest.raises(StoreUnavailable, match=f"the server answered {role}"):
-            ask()
+            call()
     wire.target = good.place
     assert (store.blocked(), store.read_user("v", "u"), store.lists("v", ["u"])) == (
         frozenset(),
@@ -205,8 +205,8 @@ def harm_reset(_made: ExitStack, node: Node) -> None:
 
 
 @pytest.mark.parametrize("harm", [harm_stop, harm_silence, harm_reset])
-def test_a_new_cluster_behind_the_old_name_is_found(stack, harm) -> None:
-    """All nodes were replaced: within a rest of the circuit the store asks the name, and reads and writes as before."""
+def test_new_cluster_under_old_name(stack, harm) -> None:
+    """All nodes were replaced: the name is looked up, and reads and writes work as before."""
     clock = [0.0]
     before = stack.enter_context(ExitStack())
     old, new = a_cluster(before), a_cluster(stack)
@@ -235,9 +235,7 @@ def test_a_new_cluster_behind_the_old_name_is_found(stack, harm) -> None:
 
 
 @pytest.mark.parametrize("cluster", [False, True])
-def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(
-    stack, cluster
-) -> None:
+def test_retry_absorbs_connection_resets(stack, cluster) -> None:
     """Each command is tried again over a fresh connection, and single failures open no circuit."""
     port, config = free_port(), {}
     wire = stack.enter_context(TcpProxy(("127.0.0.1", port)))
@@ -269,8 +267,8 @@ def test_a_network_that_resets_one_in_twenty_costs_less_than_one_in_a_hundred(
     assert failures < 10
 
 
-def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> None:
-    """As a process gives them that reads the release and the blocked items anew for each."""
+def test_lossy_network_rarely_degrades_answers(stack, own) -> None:
+    """As a process gives them that reads the release and the blocked items again for each."""
     settings, inner = own
     wire = stack.enter_context(TcpProxy(settings.redis_url.removeprefix("unix://")))
     store = stack.enter_context(
@@ -292,7 +290,7 @@ def test_answers_over_a_lossy_network_are_hardly_ever_degraded(stack, own) -> No
     assert sum(answer.source != "batch" for answer in answers) < 4
 
 
-def test_a_connection_that_broke_while_it_waited_is_no_failure(stack) -> None:
+def test_broken_idle_connection_is_mended(stack) -> None:
     """However many threads had one, as after a server's restart."""
     server = node(stack)
     wire = stack.enter_context(TcpProxy(server.place))
@@ -300,7 +298,7 @@ def test_a_connection_that_broke_while_it_waited_is_no_failure(stack) -> None:
     together = threading.Barrier(8)
     wrong: list[object] = []
 
-    def ask(number: int) -> None:
+    def recommend(number: int) -> None:
         try:
             for _ in range(30):
                 together.wait()
@@ -313,7 +311,7 @@ def test_a_connection_that_broke_while_it_waited_is_no_failure(stack) -> None:
             wrong.append(error)
             together.abort()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=recommend, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -16,9 +16,9 @@ from shortlist.batch import job, offline_evaluation, precompute, publish
 from shortlist.batch.job import Job, fit_params
 from shortlist.recsys import data
 from shortlist.recsys.errors import (
-    CorruptArtefact,
     InvalidData,
     InvalidInput,
+    ReleaseNotFound,
     ReleaseRefused,
     ShortlistError,
 )
@@ -258,7 +258,7 @@ def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) ->
     settings = replace(published.settings, namespace=namespace)
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
         publish.rollback(settings)
-    with pytest.raises(CorruptArtefact, match="shortlist release list"):
+    with pytest.raises(ReleaseNotFound, match="shortlist release list"):
         publish.promote(settings, "20200101T000000Z-00000000")
     with pytest.raises(InvalidInput, match="no longer whole in Redis"):
         publish.promote(settings, published.version)

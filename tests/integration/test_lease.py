@@ -1,4 +1,4 @@
-"""One batch at a time, and never an older release over a newer one: the lease and its fencing token, on real servers."""
+"""The lease and its fencing token on real servers: one batch at a time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from shortlist.infra.local import cluster as tls
 from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, StoreUnavailable
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
+from shortlist.recsys.store.flip import LeaseProof
 from shortlist.recsys.store.lease import Holder, Lease, Leases, held
 from shortlist.recsys.store.records import Canary, ReleasePointer
-from shortlist.recsys.store.redis import LeaseProof, RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
@@ -55,7 +56,7 @@ def taken(leases: Leases, run: str) -> Lease:
     return Lease(leases, leases.take(Holder(run, "here", 1_800_000_000, os.urandom(4).hex())))
 
 
-def test_a_lease_without_an_end_lapses_after_its_life(store) -> None:
+def test_lease_without_end_lapses(store) -> None:
     """Whoever meets it is refused, and gives it the end that it lacks."""
     leases = Leases(store)
     taken(leases, "monday")
@@ -66,7 +67,7 @@ def test_a_lease_without_an_end_lapses_after_its_life(store) -> None:
     assert 0 < store.redis.pttl(key) <= 60_000
 
 
-def test_a_second_run_is_refused_and_told_who_works(store) -> None:
+def test_second_run_is_refused(store) -> None:
     """By run, host and time; once the first has ended, it goes on."""
     said = r"run 'monday' on '.+' since 20\d\d-.+ UTC.*lapses within 60 s"
     with held(Leases(store), "monday"), pytest.raises(LeaseHeld, match=said):
@@ -75,14 +76,14 @@ def test_a_second_run_is_refused_and_told_who_works(store) -> None:
     taken(Leases(store), "tuesday").confirm()
 
 
-def test_a_crashed_holder_keeps_others_out_for_a_minute_at_most(store) -> None:
+def test_crashed_holder_blocks_a_minute(store) -> None:
     """The lease has a time to live from its first moment."""
     taken(Leases(store), "crashed")
     assert 0 < store.redis.pttl(store.keys.lease()) <= 60_000
 
 
-def test_a_killed_holder_is_followed_when_its_lease_lapses(store, valkey_url) -> None:
-    """SIGKILL leaves the lease behind; Redis drops it by itself."""
+def test_killed_holders_lease_lapses(store, valkey_url) -> None:
+    """SIGKILL leaves the lease in Redis, which drops it by itself."""
     command = [sys.executable, "-c", HOLDS, valkey_url, store.keys.namespace, "0.5", "killed"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -126,8 +127,8 @@ def test_the_thread_renews(store) -> None:
         lease.confirm()
 
 
-def test_the_same_run_takes_its_own_lease_over(store) -> None:
-    """A resumed run need not wait for the lease of its former self, which, if it still lives, finds it lost."""
+def test_same_run_takes_lease_over(store) -> None:
+    """A resumed run takes the lease of its former process, which then finds it lost."""
     old = taken(Leases(store), "run-1")
     new = taken(Leases(store), "run-1")
     assert new.proof.token == old.proof.token + 1
@@ -138,7 +139,7 @@ def test_the_same_run_takes_its_own_lease_over(store) -> None:
     new.confirm()
 
 
-def test_a_lost_lease_is_not_given_back(store) -> None:
+def test_lost_lease_is_not_released(store) -> None:
     """The end of the former holder leaves the lease of the next one alone."""
     with held(Leases(store), "run-1"):
         store.redis.delete(store.keys.lease())
@@ -150,7 +151,7 @@ def test_a_lost_lease_is_not_given_back(store) -> None:
     "entry",
     [b"", b"\xff\xfe", b"[]", b"{}", b'{"run": 1, "host": 2, "since": 1e400, "token": 3}', b"null"],
 )
-def test_an_entry_that_cannot_be_read_lapses_like_any_other(store, entry) -> None:
+def test_unreadable_lease_lapses(store, entry) -> None:
     """It keeps others out, and is described as what it is."""
     store.redis.set(store.keys.lease(), entry, px=60_000)
     if entry == b"":  # as good as none
@@ -160,8 +161,8 @@ def test_an_entry_that_cannot_be_read_lapses_like_any_other(store, entry) -> Non
         taken(Leases(store), "run")
 
 
-def test_a_lease_that_lapsed_unseen_is_taken_again(store) -> None:
-    """Redis was away for longer than the lease lives, or lost it; nobody else came. The token stays."""
+def test_lapsed_lease_is_taken_again(store) -> None:
+    """Redis was away for longer than the lease lives, or lost it; the token stays."""
     lease = taken(Leases(store), "run")
     store.redis.delete(store.keys.lease())
     lease.confirm()
@@ -171,7 +172,7 @@ def test_a_lease_that_lapsed_unseen_is_taken_again(store) -> None:
     assert store.redis.get(store.keys.fence()) == str(lease.proof.token).encode()
 
 
-def test_a_lease_that_another_run_had_meanwhile_is_lost(store) -> None:
+def test_lease_of_another_run_is_lost(store) -> None:
     """Though it is free by now: that run may have published."""
     lease = taken(Leases(store), "run")
     store.redis.delete(store.keys.lease())
@@ -200,23 +201,23 @@ class Away(Leases):
 
     def __init__(self, store: RedisStore, seconds: float) -> None:
         super().__init__(store, seconds)
-        self.asked = threading.Semaphore(0)
+        self.renewals = threading.Semaphore(0)
 
     def renew(self, proof: LeaseProof) -> bool:
         """Fails."""
-        self.asked.release()
+        self.renewals.release()
         raise StoreUnavailable(f"no answer for {proof.token}")
 
 
-def test_the_holder_goes_on_while_redis_is_away(store) -> None:
-    """A renewal that gets no answer is tried again; only an answer can say that the lease is lost."""
+def test_holder_outlasts_a_redis_outage(store) -> None:
+    """A renewal without an answer is tried again; only an answer can end the lease."""
     leases = Away(store, 0.1)
     with held(leases, "run") as lease:
-        assert [leases.asked.acquire(timeout=30) for _ in range(3)] == [True] * 3
+        assert [leases.renewals.acquire(timeout=30) for _ in range(3)] == [True] * 3
         lease.check()
 
 
-def test_an_older_batch_does_not_flip_over_a_newer_one(store) -> None:
+def test_older_batch_does_not_flip(store) -> None:
     """It was suspended; meanwhile its lease lapsed, and another batch published."""
     old = taken(Leases(store), "old")
     store.redis.delete(store.keys.lease())
@@ -227,7 +228,7 @@ def test_an_older_batch_does_not_flip_over_a_newer_one(store) -> None:
     assert store.release() == ReleasePointer("newer")
 
 
-def test_the_server_itself_refuses_an_older_token(store) -> None:
+def test_server_refuses_an_older_token(store) -> None:
     """Between the holder's last look at its lease and the flip anything may happen."""
     lease = taken(Leases(store), "old")
     for change, error in ((store.keys.lease(), LeaseHeld), (store.keys.fence(), ReleaseRefused)):
@@ -247,7 +248,7 @@ def settings(published, namespace, tmp_path) -> Settings:
     return replace(published.settings, namespace=namespace, artefacts=str(tmp_path / "artefacts"))
 
 
-def test_an_operators_flip_outlasts_the_batch_that_runs(settings, store, release, reporter) -> None:
+def test_operators_flip_outlasts_the_batch(settings, store, release, reporter) -> None:
     """A rollback is the newer word; the batch's release is whole and can be promoted by hand."""
     for version in ("v1", "v2"):
         publish(*release(version), settings, reporter)
@@ -261,10 +262,8 @@ def test_an_operators_flip_outlasts_the_batch_that_runs(settings, store, release
     assert promote(settings, "v3") == ReleasePointer("v3", "v1")
 
 
-def test_a_run_that_resumes_does_not_flip_over_what_came_meanwhile(
-    settings, store, release, reporter
-) -> None:
-    """It has a new token, and old data: what counts is the release that served when it read them."""
+def test_resumed_run_respects_newer_release(settings, store, release, reporter) -> None:
+    """It has a new token and old data: the release that served when it read them counts."""
     publish(*release("v1"), settings, reporter)
     publish(*release("v2"), settings, reporter)
     made = release("v3")
@@ -275,7 +274,7 @@ def test_a_run_that_resumes_does_not_flip_over_what_came_meanwhile(
     assert store.release() == ReleasePointer("v3", "v2")
 
 
-def test_a_canary_does_not_undo_a_flip(settings, store, release, reporter, monkeypatch) -> None:
+def test_canary_keeps_a_flip(settings, store, release, reporter, monkeypatch) -> None:
     """The pointer changes between its reading and its writing: what is written has both changes."""
     for version in ("v1", "v2", "v3"):
         publish(*release(version), settings, reporter)
@@ -292,19 +291,15 @@ def test_a_canary_does_not_undo_a_flip(settings, store, release, reporter, monke
     assert store.release() == ReleasePointer("v2", "v3", Canary("v1", 10.0))
 
 
-def test_a_pointer_that_cannot_be_read_is_mended_by_a_flip(
-    settings, store, release, reporter
-) -> None:
+def test_flip_mends_unreadable_pointer(settings, store, release, reporter) -> None:
     """As its error says."""
     publish(*release("v1"), settings, reporter)
     store.redis.set(store.keys.release(), b"\xc1")
     assert promote(settings, "v1") == ReleasePointer("v1") == store.release()
 
 
-def test_of_two_publications_at_once_one_is_sent_away(
-    settings, store, release, reporter, monkeypatch
-) -> None:
-    """The second begins while the first writes its lists: it stops with nothing written, and the first completes."""
+def test_one_of_two_publications_ends(settings, store, release, reporter, monkeypatch) -> None:
+    """The second begins while the first writes: it stops with nothing written."""
     first, second = release("v1"), release("v2")
     inner = RedisStore.write_lists
 
@@ -336,10 +331,8 @@ def environ_of(settings: Settings, tables: Path, work: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", ["refresh", "run", "publish"])
-def test_a_second_batch_ends_with_75_and_a_sentence(
-    settings, store, tables, tmp_path, published, command
-) -> None:
-    """In the container and on the command line: at once, and without a trace in the work directory's marks."""
+def test_second_batch_ends_with_75(settings, store, tables, tmp_path, published, command) -> None:
+    """In the container and on the command line, at once and without a finished stage."""
     environ = environ_of(settings, tables, tmp_path / "work")
     arguments = [command]
     if command != "refresh":
@@ -372,7 +365,7 @@ def test_a_second_batch_ends_with_75_and_a_sentence(
 
 
 def make_done(work: Path, environ: dict[str, str], published) -> None:
-    """A work directory in which all but the publication is done, with the published run's bundle and lists."""
+    """A work directory with bundle and lists, in which only the publication is left."""
     settings = Settings.from_env(environ)
     job = Job(
         environ["SHORTLIST_INTERACTIONS"],
@@ -391,7 +384,7 @@ def make_done(work: Path, environ: dict[str, str], published) -> None:
             job_module._mark(job, name).write_text(job_module._key(job, name))
 
 
-def test_a_second_process_in_one_work_directory_is_sent_away(
+def test_work_directory_has_one_process(
     tmp_path, tables, valkey_url, namespace, monkeypatch
 ) -> None:
     """Where both would take the same lease, they would write over each other's files."""
@@ -410,7 +403,7 @@ def test_a_second_process_in_one_work_directory_is_sent_away(
     assert not (tmp_path / "work" / "done").exists()
 
 
-def test_a_drain_to_s3_waits_for_the_batch(store, bucket, monkeypatch) -> None:
+def test_drain_waits_for_the_batch(store, bucket, monkeypatch) -> None:
     """Which drains itself; two would take deleted users out of the same files."""
     monkeypatch.setenv(
         "REDIS_URL", f"unix://{store.redis.connection_pool.connection_kwargs['path']}"
@@ -424,7 +417,7 @@ def test_a_drain_to_s3_waits_for_the_batch(store, bucket, monkeypatch) -> None:
 
 
 @pytest.mark.skipif(tls.server() is None, reason="redis-server 7 is not installed")
-def test_on_a_cluster_lease_token_and_pointer_share_a_slot(tmp_path, namespace) -> None:
+def test_lease_and_pointer_share_slot(tmp_path, namespace) -> None:
     """Three nodes that refuse a script over two slots."""
     executable = tls.server()
     assert executable is not None
@@ -447,9 +440,7 @@ def test_on_a_cluster_lease_token_and_pointer_share_a_slot(tmp_path, namespace) 
         store.close()
 
 
-def test_the_lease_is_free_after_any_end_of_a_publication(
-    settings, store, release, reporter, monkeypatch
-) -> None:
+def test_lease_is_free_after_publication(settings, store, release, reporter, monkeypatch) -> None:
     """An error, or Ctrl-C, gives it back at once."""
 
     def broken(*_: object) -> None:
@@ -463,7 +454,7 @@ def test_the_lease_is_free_after_any_end_of_a_publication(
     assert store.redis.get(store.keys.lease()) is None
 
 
-def test_nothing_of_a_password_is_in_the_lease(store) -> None:
+def test_lease_holds_no_password(store) -> None:
     """Run, host, time, and a random token."""
     with held(Leases(store), "run"):
         fields = json.loads(store.redis.get(store.keys.lease()))

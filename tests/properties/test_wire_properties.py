@@ -1,4 +1,4 @@
-"""Round trips of every record, tolerance of longer arrays, and no error but CorruptArtefact for any bytes."""
+"""Round trips of every record, longer arrays, and UnreadableRecord for any other bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
@@ -57,12 +57,12 @@ def _lists(draw: st.DrawFn) -> Case:
     record = ShortlistRecord(
         *(draw(MOMENTS) for _ in range(4)), rows, scores, retrieval, draw(MOMENTS)
     )
-    told = (record.created_at, record.as_of, record.n_events, record.n_candidates)
+    numbers = (record.created_at, record.as_of, record.n_events, record.n_candidates)
     columns = (
         struct.pack(f"<{count}{code}", *v)
         for code, v in (("i", rows), ("e", scores), ("e", retrieval))
     )
-    return unpack_list, pack_list(*told, *columns, record.watermark), record
+    return unpack_list, pack_list(*numbers, *columns, record.watermark), record
 
 
 @st.composite
@@ -115,14 +115,14 @@ def test_longer_arrays(case: Case, more: list[Any]) -> None:
 def test_cut_off(case: Case, data: st.DataObject) -> None:
     """A record that was cut off is corrupt."""
     unpack, packed, _ = case
-    with pytest.raises(CorruptArtefact):
+    with pytest.raises(UnreadableRecord):
         unpack(packed[: data.draw(st.integers(0, len(packed) - 1))])
 
 
 def _only_corrupt(unpack: Callable[[bytes], Any], packed: bytes) -> None:
     try:
         unpack(packed)
-    except CorruptArtefact:
+    except UnreadableRecord:
         return
 
 

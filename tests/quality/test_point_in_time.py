@@ -15,11 +15,11 @@ from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
     cold_start_label_groups,
+    fit_inner_ranker,
     held_out_cohort,
     item_table_of,
     label_cuts,
     past_before_labels,
-    fit_inner_ranker,
     train_towers,
 )
 from shortlist.recsys.training.lambdamart import RankerParams, ranker_groups

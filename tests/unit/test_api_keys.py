@@ -1,4 +1,4 @@
-"""API keys are read with their scopes, kept as digests, and refused without a word of what they are."""
+"""API keys are read with their scopes, kept as digests, and never shown in a refusal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def key_of(name: str, scopes: set[str], secret: str) -> ApiKey:
 EXPECTED = (key_of("shop", {"read", "events"}, KEY), key_of("ops", {"admin"}, OTHER))
 
 
-def test_keys_come_from_the_variable_or_from_a_file(tmp_path) -> None:
+def test_keys_from_variable_or_file(tmp_path) -> None:
     """With commas between, or one on each line; a key may hold a colon."""
     entries = [f"shop:read+events:{KEY}", f"ops:admin:{OTHER}"]
     file = tmp_path / "keys"
@@ -40,7 +40,10 @@ def test_keys_come_from_the_variable_or_from_a_file(tmp_path) -> None:
         (f"a b:read:{KEY}", "entry 1 has no name"),
         (
             f"shop:{KEY}",
-            "entry 1 has an unknown scope: give one or more of read, events, delete, operations, admin",
+            (
+                "entry 1 has an unknown scope: "
+                "give one or more of read, events, delete, operations, admin"
+            ),
         ),
         (f"shop::{KEY}", "entry 1 has an unknown scope"),
         (f"shop:read+write:{KEY}", "entry 1 has an unknown scope"),
@@ -54,7 +57,7 @@ def test_keys_come_from_the_variable_or_from_a_file(tmp_path) -> None:
         (f"{KEY}\x00", "names no file that can be read, and has no colon"),
     ],
 )
-def test_a_bad_entry_is_refused_by_its_number(entry, rule) -> None:
+def test_bad_entry_is_refused_by_number(entry, rule) -> None:
     """With the rule and the remedy, and nothing of the key."""
     with pytest.raises(InvalidSettings) as caught:
         Settings.from_env({"SHORTLIST_API_KEYS": entry})

@@ -12,9 +12,10 @@ import pytest
 from shortlist.batch.job import load_fold
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models import bundle
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, states_at
+from shortlist.recsys.models.interactions import MISSING, states_at
 from shortlist.recsys.models.pipeline import recommend
-from shortlist.recsys.store import artefacts
+from shortlist.recsys.store import release_files
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_nothing_in_a_bundle_is_a_pickle(directory) -> None:
 )
 def test_a_bundle_of_other_features_or_layout_is_refused(directory, field, value) -> None:
     """The message says what it has, what the code has, and what to do."""
-    path = directory / artefacts.MANIFEST
+    path = directory / release_files.MANIFEST
     manifest = json.loads(path.read_text()) | {field: value}
     path.write_text(json.dumps(manifest))
     with pytest.raises(BundleMismatch, match="activate an older release"):
@@ -90,7 +91,7 @@ def test_a_bundle_of_other_features_or_layout_is_refused(directory, field, value
 
 def test_a_changed_byte_in_any_file_is_found(directory) -> None:
     """Before any of the file is read."""
-    for name in json.loads((directory / artefacts.MANIFEST).read_text())["files"]:
+    for name in json.loads((directory / release_files.MANIFEST).read_text())["files"]:
         path = directory / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -105,7 +106,7 @@ def test_a_missing_file_or_manifest_is_found(directory) -> None:
     (directory / "ranker.txt").unlink()
     with pytest.raises(CorruptArtefact, match="no file"):
         bundle.load(directory)
-    (directory / artefacts.MANIFEST).unlink()
+    (directory / release_files.MANIFEST).unlink()
     with pytest.raises(CorruptArtefact, match="is missing"):
         bundle.load(directory)
 

@@ -15,8 +15,8 @@ import pytest
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models import bundle
 from shortlist.recsys.monitoring import skew, strata
-from shortlist.recsys.store import artefacts
-from shortlist.recsys.store.artefacts import Release
+from shortlist.recsys.store import release_files
+from shortlist.recsys.store.release_files import Release
 
 
 @pytest.fixture
@@ -27,15 +27,15 @@ def directory(published, tmp_path: Path) -> Path:
 
 def resummed(directory: Path, **changed: object) -> Path:
     """The bundle with a manifest that agrees with its files, and these fields."""
-    fields = json.loads((directory / artefacts.MANIFEST).read_text()) | changed
+    fields = json.loads((directory / release_files.MANIFEST).read_text()) | changed
     fields.pop("files")
-    artefacts.build_manifest(directory, **fields)
+    release_files.build_manifest(directory, **fields)
     return directory
 
 
 def loaded(directory: Path) -> None:
     """Loads all that a serving process reads."""
-    with artefacts.opened(directory, artefacts.manifest_in(directory)) as release:
+    with release_files.open_verified(directory, release_files.manifest_in(directory)) as release:
         bundle.read(release)
         strata.read(release)
 
@@ -96,7 +96,7 @@ ENTRIES: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("kind", ENTRIES)
 def test_entry(directory: Path, kind: str) -> None:
     """A manifest whose entries are none, or are of other files."""
-    path = directory / artefacts.MANIFEST
+    path = directory / release_files.MANIFEST
     manifest = json.loads(path.read_text())
     ENTRIES[kind](manifest)
     path.write_text(json.dumps(manifest))
@@ -110,7 +110,7 @@ def test_entry(directory: Path, kind: str) -> None:
 )
 def test_manifest_that_is_expensive_to_read(directory: Path, text: str) -> None:
     """Nested, long, or one endless number."""
-    (directory / artefacts.MANIFEST).write_text(text)
+    (directory / release_files.MANIFEST).write_text(text)
     with pytest.raises(CorruptArtefact, match="manifest"):
         loaded(directory)
 
@@ -320,9 +320,9 @@ def test_empty_ranker_is_none(directory: Path) -> None:
 
 def test_file_that_the_manifest_does_not_name(directory: Path) -> None:
     """Strata that lie beside a release are none of it."""
-    manifest = json.loads((directory / artefacts.MANIFEST).read_text())
+    manifest = json.loads((directory / release_files.MANIFEST).read_text())
     del manifest["files"]["strata.msgpack"]
-    with artefacts.opened(directory, manifest) as release:
+    with release_files.open_verified(directory, manifest) as release:
         assert strata.read(release) == []
 
 
@@ -376,8 +376,8 @@ def test_strata(directory: Path, kind: str) -> None:
 
 def test_release_is_closed(directory: Path) -> None:
     """Its files are closed after, also where one of them is refused."""
-    manifest = artefacts.manifest_in(directory)
-    with artefacts.opened(directory, manifest) as release:
+    manifest = release_files.manifest_in(directory)
+    with release_files.open_verified(directory, manifest) as release:
         files = list(release.files.values())
     assert isinstance(release, Release)
     assert all(file.closed for file in files)

@@ -39,12 +39,12 @@ def circuit(clock) -> CircuitBreaker:
 
 
 def elsewhere(circuit: CircuitBreaker) -> float:
-    """What another thread is told to wait."""
-    told: list[float] = []
-    thread = threading.Thread(target=lambda: told.append(circuit.wait()))
+    """The seconds that another thread has to wait."""
+    waits: list[float] = []
+    thread = threading.Thread(target=lambda: waits.append(circuit.wait()))
     thread.start()
     thread.join()
-    return told[0]
+    return waits[0]
 
 
 def opened(circuit: CircuitBreaker) -> CircuitBreaker:
@@ -79,7 +79,7 @@ def test_waits_in_vain_open_it_sooner(circuit) -> None:
     assert circuit.wait() == 2.0
 
 
-def test_failures_far_apart_are_not_in_a_row(circuit, clock) -> None:
+def test_failures_far_apart_do_not_add(circuit, clock) -> None:
     """An hour-old one says nothing of now."""
     for _ in range(3 * MAX_FAILURES):
         circuit.failed()
@@ -96,7 +96,7 @@ def test_after_the_rest_one_thread_tries(circuit, clock) -> None:
     assert elsewhere(circuit) == 0.0
 
 
-def test_a_trial_that_fails_opens_it_again(circuit, clock) -> None:
+def test_failed_trial_opens_again(circuit, clock) -> None:
     """At its first failure, for a whole rest."""
     opened(circuit)
     clock.now += 2.0
@@ -105,7 +105,7 @@ def test_a_trial_that_fails_opens_it_again(circuit, clock) -> None:
     assert (circuit.wait(), elsewhere(circuit)) == (2.0, 2.0)
 
 
-def test_a_trial_that_never_ends_gives_way(circuit, clock) -> None:
+def test_endless_trial_gives_way(circuit, clock) -> None:
     """To another thread, after a further rest."""
     opened(circuit)
     clock.now += 2.0
@@ -119,7 +119,7 @@ def test_without_a_rest_nobody_waits(clock) -> None:
     assert opened(CircuitBreaker(0.0, clock)).wait() == 0.0
 
 
-def test_what_the_requests_end_cut_off_says_nothing_of_redis() -> None:
+def test_request_end_is_no_redis_failure() -> None:
     """A request that came with no time to spare does not close Redis to the others."""
     left = 0.0
     guard = CallPolicy(2.0, lambda: left)

@@ -1,4 +1,4 @@
-"""Signing in to ElastiCache by IAM, without an account: the form of the token, and what is said where it cannot be made."""
+"""Signing in to ElastiCache by IAM, without an account: the token, and its errors."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ def role(monkeypatch, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("role")
-def test_the_token_is_a_signed_request_to_connect() -> None:
-    """It names the user, the cache, its kind and the region, lives a quarter of an hour, and has no scheme."""
+def test_token_is_a_signed_request() -> None:
+    """It names user, cache, kind and region, lives a quarter of an hour, and has no scheme."""
     user, token = IamCredentials("shortlist-dev-api", "shortlist-dev").get_credentials()
     parts = urlsplit(f"https://{token}")
-    asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     assert (user, parts.netloc, parts.path) == ("shortlist-dev-api", "shortlist-dev", "/")
-    assert (asked["Action"], asked["User"], asked["ResourceType"]) == (
+    assert (query["Action"], query["User"], query["ResourceType"]) == (
         "connect",
         user,
         "ServerlessCache",
     )
-    assert asked["X-Amz-Credential"].split("/")[0::2] == [
+    assert query["X-Amz-Credential"].split("/")[0::2] == [
         "AKIDEXAMPLE",
         "eu-central-1",
         "aws4_request",
     ]
     assert (
-        asked["X-Amz-Expires"],
-        asked["X-Amz-Security-Token"],
-        len(asked["X-Amz-Signature"]),
+        query["X-Amz-Expires"],
+        query["X-Amz-Security-Token"],
+        len(query["X-Amz-Signature"]),
     ) == ("900", "session", 64)
 
 
 @pytest.mark.usefixtures("role")
-def test_new_credentials_are_seen_by_the_next_connection(monkeypatch) -> None:
+def test_next_connection_has_new_credentials(monkeypatch) -> None:
     """A resumed snapshot, or a role whose credentials rotate, signs with what is valid now."""
     provider = IamCredentials("u", "c")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDNEWER")
@@ -64,7 +64,7 @@ def test_new_credentials_are_seen_by_the_next_connection(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("role")
-def test_without_a_region_the_store_is_unavailable(monkeypatch) -> None:
+def test_missing_region_is_unavailable(monkeypatch) -> None:
     """And says what to give."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(
@@ -74,8 +74,8 @@ def test_without_a_region_the_store_is_unavailable(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("role")
-def test_a_role_that_gives_no_credentials_is_told(monkeypatch) -> None:
-    """What botocore raises is an error of ours, on which the API falls back."""
+def test_role_without_credentials(monkeypatch) -> None:
+    """An error of botocore becomes StoreUnavailable, on which the API falls back."""
     provider = IamCredentials("u", "c")
 
     def refuse() -> None:
@@ -88,8 +88,8 @@ def test_a_role_that_gives_no_credentials_is_told(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize("query", ["iam=shortlist-dev", "cluster=true&iam=shortlist-dev"])
-def test_each_connection_signs_in_with_a_token(monkeypatch, query) -> None:
-    """A token in place of the password that the URL does not have, on one node and on a cluster's."""
+def test_each_connection_has_a_token(monkeypatch, query) -> None:
+    """A token in place of the URL's missing password, on one node and on a cluster."""
     signed: list[tuple[str, str]] = []
     honest = IamCredentials.get_credentials
 
@@ -128,7 +128,7 @@ class Refusing(socketserver.StreamRequestHandler):
 @pytest.mark.parametrize(
     "url", ["redis://u@h:1?iam=c", "rediss://h:1?iam=c", "rediss://u:p@h:1?iam=c"]
 )
-def test_a_sign_in_without_tls_or_user_is_refused(url) -> None:
+def test_sign_in_needs_tls_and_user(url) -> None:
     """The token would travel in the clear, or nobody could be signed in."""
     with pytest.raises(InvalidSettings, match="rediss://USER@HOST"):
         redis.open_store(url, "n", 50)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Events, states_at
+from shortlist.recsys.models.interactions import MISSING, Events, states_at
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 # user 0: items 4 1 4; user 1: nothing; user 2: item 2.
 EVENTS = Events(
@@ -28,7 +29,7 @@ def test_offsets_count_users_without_events_too() -> None:
     assert EVENTS.offsets().tolist() == [0, 3, 3, 4]
 
 
-def test_taking_events_keeps_the_meaning_of_rows() -> None:
+def test_taking_events_keeps_rows() -> None:
     """User and item rows, and how many of each there are, stay as they were."""
     taken = EVENTS.take(EVENTS.item == 4)
     assert (taken.user.tolist(), taken.item.tolist(), taken.time.tolist()) == (
@@ -44,7 +45,7 @@ def test_taking_events_keeps_the_meaning_of_rows() -> None:
     )
 
 
-def test_a_state_carries_items_times_and_weights_in_step() -> None:
+def test_state_columns_are_in_step() -> None:
     """The latest event stands at the end, what is missing before the first is padding."""
     states = states_at(EVENTS, np.array([0, 3, 3]), np.array([3, 3, 4]))
     assert tail(states.items[0], 4) == [MISSING, 4, 1, 4]
@@ -75,7 +76,7 @@ def test_types_and_shapes_are_as_declared() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_nothing_at_or_after_the_cut_is_in_a_state(cut) -> None:
+def test_state_ends_before_the_cut(cut) -> None:
     """Only the events before it are, whatever the later ones hold."""
     other = Events(EVENTS.user, EVENTS.item.copy(), EVENTS.time.copy(), EVENTS.weight.copy(), 3, 5)
     other.item[cut:], other.time[cut:], other.weight[cut:] = 0, 99, 9.0
@@ -100,7 +101,7 @@ def test_states_of_no_events_are_empty() -> None:
     )
 
 
-def test_a_slice_is_a_batch_of_its_own() -> None:
+def test_slice_is_its_own_batch() -> None:
     """Its seen items start at zero again, and attributes go with their users."""
     attributes = np.array([[7], [8], [9]], np.int32)
     states = states_at(EVENTS, np.array([0, 3, 3]), np.array([3, 3, 4]), attributes)

@@ -11,8 +11,8 @@ from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.lambdamart import (
-    RankingGroups,
     RankerParams,
+    RankingGroups,
     enough_trees,
     fit_ranker,
     train_ranker,

@@ -18,8 +18,9 @@ from shortlist.batch.precompute import (
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, Events, states_at
+from shortlist.recsys.models.interactions import Events, states_at
 from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.store.records import UserRecord, unpack_list
 
 LENGTH = 20

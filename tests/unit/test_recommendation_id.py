@@ -1,4 +1,4 @@
-"""A recommendation's id tells where the answer came from, and nothing else is taken for one."""
+"""A recommendation's id holds the origin of the answer; no other text is taken for one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.lambda_handler.schemas import Source
-from shortlist.recsys.store.recommendation_id import SOURCES, Origin, new_id, origin_of
+from shortlist.lambda_handler.schemas import RecommendAnswer
+from shortlist.recsys.store.answer_sources import SOURCES
+from shortlist.recsys.store.recommendation_id import Origin, new_id, origin_of
 
 
 @given(
@@ -31,9 +32,9 @@ def test_no_two_answers_have_the_same() -> None:
     assert len({new_id("v1", "batch", 1e9) for _ in range(1000)}) == 1000
 
 
-def test_every_source_of_an_answer_has_its_number() -> None:
+def test_every_source_has_its_number() -> None:
     """The numbers are frozen in ids that events still carry."""
-    assert set(SOURCES) == set(Source.__args__)
+    assert RecommendAnswer.model_json_schema()["properties"]["source"]["enum"] == list(SOURCES)
     assert SOURCES[:5] == ("batch", "live", "session", "popular", "stale")
 
 
@@ -49,12 +50,12 @@ def test_every_source_of_an_answer_has_its_number() -> None:
         base64.urlsafe_b64encode(b"\x01\x00" + bytes(10) + b"\xff\xfe").decode(),
     ],
 )
-def test_what_is_no_id_of_ours_is_told_apart(foreign: str) -> None:
+def test_other_ids_have_no_origin(foreign: str) -> None:
     """Other layouts, other sources, no release, or anything that a caller made up."""
     assert origin_of(foreign) is None
 
 
 @given(st.text(max_size=80))
 def test_no_text_is_an_error(text: str) -> None:
-    """It is ours or it is not."""
+    """It has an origin or it has none."""
     assert origin_of(text) is None or isinstance(origin_of(text), Origin)

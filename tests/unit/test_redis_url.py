@@ -118,7 +118,7 @@ def test_what_is_understood(url) -> None:
 
 @pytest.mark.parametrize("url", REFUSED)
 def test_what_is_refused(url) -> None:
-    """At the start, in one sentence with the remedy; neither it nor its traceback holds the password."""
+    """At the start, with the remedy; neither message nor traceback holds the password."""
     for read in (
         parse_redis_url,
         lambda text: Settings.from_env({"REDIS_URL": text}),
@@ -134,7 +134,7 @@ def test_what_is_refused(url) -> None:
 
 @pytest.mark.parametrize("character", [chr(code) for code in range(33, 127)])
 def test_any_character_in_a_password(character) -> None:
-    """Percent-encoded, it is understood; as it is, it is understood or refused, and never another password."""
+    """Encoded it is understood; as it is, it is understood or refused, never misread."""
     meant = f"{SECRET}{character}x"
     assert parse_redis_url(f"redis://u:{quote(meant, safe='')}@h:1").password == meant
     if character in "#/?%":
@@ -143,7 +143,7 @@ def test_any_character_in_a_password(character) -> None:
     assert (address.host, address.port, address.password) == ("h", 1, meant)
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
+def test_missing_file_is_named() -> None:
     """Rather than a connection that fails for want of it."""
     with pytest.raises(InvalidSettings, match=r"ssl_ca_certs='/no/such\.pem', which is not there"):
         open_store("rediss://h?ssl_ca_certs=/no/such.pem", "n", 50)

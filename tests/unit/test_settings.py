@@ -1,4 +1,4 @@
-"""Settings are read once, with documented defaults, and a broken rule is told with its variable, value and rule."""
+"""Settings have documented defaults, and errors with variable, value and rule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shortlist.recsys.errors import InvalidSettings
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import Settings, settings_table
 
 DEFAULTS = Settings(
     embedding_dim=64,
@@ -112,11 +112,46 @@ def test_defaults() -> None:
     assert Settings.from_env({}) == DEFAULTS
 
 
-def test_every_setting_is_documented_and_tested() -> None:
-    """Each field names its variable in the source, and this file knows every variable."""
-    source = Path(str(__import__("shortlist.recsys.settings", fromlist=["_"]).__file__)).read_text()
-    assert set(re.findall(r'"""`([A-Z_]+)` \(', source)) == set(VARIABLES)
-    assert len(VARIABLES) == len(dataclasses.fields(Settings))
+def test_settings_table() -> None:
+    """Each field has one row, with a sentence, and this file knows every variable."""
+    rows = settings_table()
+    assert {name for name, *_ in rows} == set(VARIABLES)
+    assert len(rows) == len(VARIABLES) == len(dataclasses.fields(Settings))
+    for name, _, allowed, description in rows:
+        assert allowed, name
+        assert re.fullmatch(r"[A-Z].*[.]", description), name
+
+
+@pytest.mark.parametrize("row", settings_table(), ids=lambda row: row[0])
+def test_default_of_the_table(row: tuple[str, str, str, str]) -> None:
+    """Each default that the table shows may be given, and is the default."""
+    name, default, _, _ = row
+    given = tempfile.gettempdir() if name == "SHORTLIST_BUNDLE_DIR" else default
+    assert Settings.from_env({name: given}) == DEFAULTS
+
+
+def test_rows_of_the_table() -> None:
+    """Bounds, choices and rules that depend on another setting, in words."""
+    rows = {name: (default, allowed) for name, default, allowed, _ in settings_table()}
+    assert rows["EMBEDDING_DIM"] == ("64", "a whole number from 4 to 1024")
+    assert rows["SHORTLIST_GATE_MARGIN"] == ("0.05", "a number from 0.0 to 1.0")
+    assert rows["LOSS"] == ("sampled_softmax", "sampled_softmax, bpr")
+    assert rows["FAISS_N_PROBE"] == ("10", "a whole number from 1 to FAISS_N_LISTS")
+    assert rows["SHORTLIST_LOG_USERS"] == ("off", "on, off")
+    assert rows["SHORTLIST_ADMIN_KEY"] == ("none", "16 ASCII characters or more")
+
+
+@pytest.mark.parametrize(
+    "name", ["REDIS_URL", "SHORTLIST_ADMIN_KEY", "SHORTLIST_API_KEYS", "EMBEDDING_DIM"]
+)
+def test_refusal_has_no_cause(name: str) -> None:
+    """No traceback shows pydantic's error, whose text repeats the value."""
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_env({name: "hunter2:x"})
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert type(error) is InvalidSettings
+        error = error.__cause__ or error.__context__
 
 
 @pytest.mark.parametrize("name", VARIABLES)
@@ -133,7 +168,7 @@ def test_empty_is_not_unset(name: str, value: str) -> None:
     ("name", "low", "high"), [(name, *limits) for name, limits in RANGES.items()]
 )
 def test_range(name: str, low: int, high: int) -> None:
-    """Both limits of a range are allowed, and one beyond either is told with variable, value and rule."""
+    """Both limits of a range are allowed; one beyond is refused with variable, value and rule."""
     room = {
         "SHORTLIST_LIST_LENGTH": {"TOP_K_CANDIDATES": "10000"},
         "SHORTLIST_REQUEST_TIMEOUT_MS": {"SHORTLIST_REDIS_TIMEOUT_MS": "1"},
@@ -150,7 +185,7 @@ def test_range(name: str, low: int, high: int) -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", ["many", "0x10", "nan", "-1", "inf", "1e999"])
 def test_no_such_number(name: str, value: str) -> None:
-    """What is no number, or none in the range, is told with variable and value."""
+    """A text that is no number, or none in the range, is refused with variable and value."""
     with pytest.raises(InvalidSettings, match=f"^{name}='{value}': must be .*from "):
         Settings.from_env({name: value})
 
@@ -177,7 +212,7 @@ def test_fraction_of_a_second() -> None:
 
 @pytest.mark.parametrize(("name", "choices"), CHOICES.items())
 def test_choice(name: str, choices: tuple[str, ...]) -> None:
-    """Each choice is allowed, and another word is told with the choices that there are."""
+    """Each choice is allowed, and another word is refused with the choices that there are."""
     assert len({repr(Settings.from_env({name: choice})) for choice in choices}) == len(choices)
     with pytest.raises(
         InvalidSettings, match=f"^{name}='other': must be one of {', '.join(choices)}$"
@@ -201,22 +236,22 @@ def test_users_in_the_log() -> None:
 
 
 def test_probes_are_bounded_by_lists() -> None:
-    """No more lists are searched than there are: the default follows, a stated number is an error."""
+    """No more lists are searched than exist: the default follows, a stated one is an error."""
     assert Settings.from_env({"FAISS_N_LISTS": "4"}).faiss_n_probe == 4
     assert Settings.from_env({"FAISS_N_LISTS": "4", "FAISS_N_PROBE": "4"}).faiss_n_probe == 4
     with pytest.raises(InvalidSettings, match=r"^FAISS_N_PROBE='5': must be from 1 to 4$"):
         Settings.from_env({"FAISS_N_LISTS": "4", "FAISS_N_PROBE": "5"})
 
 
-def test_a_list_is_no_longer_than_its_candidates() -> None:
-    """The default follows; a stated length above is told with both values and what to do."""
+def test_list_length_is_bounded_by_candidates() -> None:
+    """The default follows; a stated length above is refused with both values and the remedy."""
     assert Settings.from_env({"TOP_K_CANDIDATES": "60"}).list_length == 60
     assert (
         Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "60"}).list_length
         == 60
     )
-    told = "must be at most TOP_K_CANDIDATES, which is 60; lower the one, or raise the other"
-    with pytest.raises(InvalidSettings, match=f"^SHORTLIST_LIST_LENGTH='61': {told}$"):
+    rule = "must be at most TOP_K_CANDIDATES, which is 60; lower the one, or raise the other"
+    with pytest.raises(InvalidSettings, match=f"^SHORTLIST_LIST_LENGTH='61': {rule}$"):
         Settings.from_env({"TOP_K_CANDIDATES": "60", "SHORTLIST_LIST_LENGTH": "61"})
 
 
@@ -237,7 +272,7 @@ def test_redis_url(url: str) -> None:
     ],
 )
 def test_no_redis_url(url: str, scheme: str) -> None:
-    """Any other scheme is told with those that there are; the rest of the URL, which may hold a password, is not."""
+    """The refusal of another scheme names it and the known ones, and no other part of the URL."""
     with pytest.raises(
         InvalidSettings,
         match=f"^REDIS_URL has scheme '{scheme}': must start with one of redis://, rediss://, unix://$",
@@ -269,20 +304,20 @@ def test_origins(text: str, origins: tuple[str, ...]) -> None:
     "text", ["a.example", "https://a.example/", "https://a.example,", "https://*.example"]
 )
 def test_no_origin(text: str) -> None:
-    """What no browser sends as an origin would never match, and is told."""
+    """A text that no browser sends as an origin would never match, and is refused."""
     with pytest.raises(InvalidSettings, match=r"SHORTLIST_CORS_ORIGINS has .*must be"):
         Settings.from_env({"SHORTLIST_CORS_ORIGINS": text})
 
 
-def test_a_key_is_long_and_never_shown() -> None:
+def test_key_is_long_and_hidden() -> None:
     """Neither in an error nor in the settings' own text."""
     key = "0123456789abcdef"
     settings = Settings.from_env({"SHORTLIST_ADMIN_KEY": key})
     assert (settings.admin_key, key in repr(settings)) == (key, False)
     for bad in (key[:-1], f"{key} ", f"{key}é"):
-        with pytest.raises(InvalidSettings, match="must be at least 16") as told:
+        with pytest.raises(InvalidSettings, match="must be at least 16") as caught:
             Settings.from_env({"SHORTLIST_ADMIN_KEY": bad})
-        assert bad not in str(told.value)
+        assert bad not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +339,7 @@ def test_base_paths(text: str, paths: tuple[str, ...]) -> None:
     ["v1", "/v1/rec", "health", "recommend", "", "rec//prod", "a b", "a%20b", "../x?", "réc"],
 )
 def test_no_base_path(path: str) -> None:
-    """One that the API's own paths begin with, or that a gateway would write in several ways, is refused."""
+    """Not one of the API's own, nor one that a gateway would write in several ways."""
     with pytest.raises(
         InvalidSettings, match=r"^SHORTLIST_BASE_PATH has '.*': must be like rec or rec/prod"
     ):
@@ -318,7 +353,7 @@ def test_a_claim_is_a_name() -> None:
 
 
 @pytest.mark.parametrize("namespace", ["a b", "a{b", "a}b", "{a}", "a\n", "x" * 101, "a\x00b"])
-def test_a_namespace_that_moves_keys_to_other_slots_is_refused(namespace) -> None:
+def test_namespace_with_braces_is_refused(namespace) -> None:
     """The lease must lie in the pointer's slot, whose tag is the pointer's whole key."""
     with pytest.raises(InvalidSettings, match=r"SHORTLIST_NAMESPACE=.*without braces and blanks"):
         Settings.from_env({"SHORTLIST_NAMESPACE": namespace})
@@ -330,7 +365,7 @@ def test_other_namespaces_are_taken(namespace) -> None:
     assert Settings.from_env({"SHORTLIST_NAMESPACE": namespace}).namespace == namespace
 
 
-def test_a_request_outlasts_its_waiting_for_redis() -> None:
+def test_request_outlasts_redis_timeout() -> None:
     """The default follows Redis's timeout, and a request that could not wait for it is refused."""
     environ = {"SHORTLIST_REDIS_TIMEOUT_MS": "800"}
     assert Settings.from_env(environ).request_timeout_ms == 3200
@@ -338,6 +373,9 @@ def test_a_request_outlasts_its_waiting_for_redis() -> None:
         Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1601"}).request_timeout_ms
         == 1601
     )
-    rule = "must be more than 2 times SHORTLIST_REDIS_TIMEOUT_MS, which is 800; raise the one, or lower the other"
+    rule = (
+        "must be more than 2 times SHORTLIST_REDIS_TIMEOUT_MS, which is 800; "
+        "raise the one, or lower the other"
+    )
     with pytest.raises(InvalidSettings, match=f"^SHORTLIST_REQUEST_TIMEOUT_MS='1600': {rule}$"):
         Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1600"})

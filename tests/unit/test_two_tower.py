@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Events, states_at
+from shortlist.recsys.models.interactions import MISSING, Events, states_at
 from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training import two_tower
 from shortlist.recsys.training.fit import pinned_torch
 from shortlist.recsys.training.two_tower import TowerParams, fit_towers

@@ -1,4 +1,4 @@
-"""The rules for ids, times and weights: what is read as what, and what is refused with which sentence."""
+"""The rules for ids, times and weights: readings, and refusals with their sentences."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_id_has_one_reading(value: object, read: str) -> None:
         (b"1", "text or a whole number"),
     ],
 )
-def test_what_is_no_id_is_refused_with_its_rule(value: object, rule: str) -> None:
+def test_invalid_id_names_its_rule(value: object, rule: str) -> None:
     """In one short sentence that any log can hold."""
     with pytest.raises(InvalidInput) as caught:
         values.id_of(value)
@@ -126,9 +126,9 @@ def test_what_is_no_label(value: object) -> None:
 @pytest.mark.parametrize("value", [0, 101, True, 1.0, "1", HUGE])
 def test_what_is_no_position(value: object) -> None:
     """From 1 to the length of the longest answer."""
-    assert (values.position_of(1), values.position_of(100)) == (1, 100)
+    assert (values.rank_position_of(1), values.rank_position_of(100)) == (1, 100)
     with pytest.raises(InvalidInput, match="from 1 to 100"):
-        values.position_of(value)
+        values.rank_position_of(value)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,6 @@ def test_what_is_no_position(value: object) -> None:
         (object, "a value of type type"),
     ],
 )
-def test_a_value_in_a_message_is_short(value: Any, said: str) -> None:
+def test_value_in_message_is_short(value: Any, said: str) -> None:
     """And on one line."""
     assert values.shown(value) == said

@@ -1,4 +1,4 @@
-"""What the records say: halves, steps, what is tolerated, and how a bad record is told."""
+"""Codecs of the records: halves, steps, tolerance, and the errors of bad records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.store.records import (
     Canary,
     ItemRecord,
@@ -92,8 +92,8 @@ def test_pointer_tolerates_more() -> None:
     assert unpack_pointer(msgpack.packb({"current": "v1", "since": 5})) == ReleasePointer("v1")
 
 
-def _with(told: tuple[Any, ...], at: int, value: object) -> tuple[Any, ...]:
-    return (*told[:at], value, *told[at + 1 :])
+def _with(fields: tuple[Any, ...], at: int, value: object) -> tuple[Any, ...]:
+    return (*fields[:at], value, *fields[at + 1 :])
 
 
 BROKEN: list[tuple[Unpack, object]] = [
@@ -128,11 +128,11 @@ BROKEN: list[tuple[Unpack, object]] = [
 ]
 
 
-@pytest.mark.parametrize(("unpack", "told"), BROKEN)
-def test_broken(unpack: Unpack, told: object) -> None:
+@pytest.mark.parametrize(("unpack", "fields"), BROKEN)
+def test_broken(unpack: Unpack, fields: object) -> None:
     """A record of another layout, length or type is corrupt, and never a half-read one."""
-    with pytest.raises(CorruptArtefact):
-        unpack(msgpack.packb(told))
+    with pytest.raises(UnreadableRecord):
+        unpack(msgpack.packb(fields))
 
 
 @pytest.mark.parametrize("unpack", [unpack_list, unpack_user, unpack_item, unpack_pointer])
@@ -141,12 +141,12 @@ def test_broken(unpack: Unpack, told: object) -> None:
     [b"", b"\xc1", b"\x98\x01", b"\xa2\xff\xff", b"\xd6\xff\x00\x00\x00\x00", b"\x91" * 2000],
 )
 def test_no_record(unpack: Unpack, packed: bytes) -> None:
-    """Bytes that are no record at all are corrupt, and the message says what was expected and what to do."""
-    with pytest.raises(CorruptArtefact, match=r"publish the release again|promote one"):
+    """Bytes that are no record are unreadable, and the message says what to do."""
+    with pytest.raises(UnreadableRecord, match=r"publish the release again|promote one"):
         unpack(packed)
 
 
-def test_a_pointer_with_a_canary_comes_back_and_one_without_is_as_it_was() -> None:
+def test_pointer_with_and_without_canary() -> None:
     """An older reader of a pointer without a canary sees no difference."""
     pointer = ReleasePointer("b", "a", Canary("c", 12.5))
     assert unpack_pointer(pack_pointer(pointer)) == pointer
@@ -157,7 +157,7 @@ def test_a_pointer_with_a_canary_comes_back_and_one_without_is_as_it_was() -> No
 
 
 @pytest.mark.parametrize("canary", ["v", {"version": 1, "percent": 2}, {"version": "v"}])
-def test_a_pointer_with_a_broken_canary_is_refused(canary) -> None:
+def test_pointer_with_broken_canary(canary) -> None:
     """And says what ends it."""
-    with pytest.raises(CorruptArtefact, match="promote a release"):
+    with pytest.raises(UnreadableRecord, match="promote a release"):
         unpack_pointer(msgpack.packb({"current": "b", "canary": canary}))
