@@ -18,7 +18,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -181,13 +181,12 @@ def _worth_saving(error: BaseException) -> bool:
 
 
 def _drain(events: str, settings: Settings, log: Log) -> None:
+    from shortlist.batch.batch_store import batch_store
     from shortlist.batch.drain import drain
-    from shortlist.batch.publish import BATCH_TIMEOUT_MS
     from shortlist.recsys.store.event_files import open_event_files
     from shortlist.recsys.store.event_log import EventLog
-    from shortlist.recsys.store.redis import open_store
 
-    with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
+    with batch_store(settings) as store:
         drained = drain(EventLog(store), open_event_files(events))
     log("finished", **(asdict(drained) | {"files": len(drained.files), "place": events}))
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import HELD
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData
 from shortlist.recsys.evaluation.bootstrap import interval, means, resampled
@@ -31,9 +32,7 @@ from shortlist.recsys.models.interactions import MISSING, Int32, Int64, UserStat
 from shortlist.recsys.models.pipeline import CHUNK, Model, recommend, recommender
 from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
-from shortlist.recsys.store.redis import open_store
 
-TIMEOUT_MS = 30_000
 DEPTH = 10
 SEED = 20260801
 
@@ -95,11 +94,8 @@ def _judged(
         return Verdict(
             f"the figures are too good to be true: {'; '.join(doubts)}", "the leak audit has doubts"
         )
-    store = open_store(settings.redis_url, settings.namespace, TIMEOUT_MS)
-    try:
+    with batch_store(settings) as store:
         pointer = store.release()
-    finally:
-        store.close()
     if pointer is None:
         return Verdict(None, "beats popularity; no release is serving yet")
     return _against(

@@ -34,6 +34,7 @@ from shortlist.batch import (
     release_drift,
 )
 from shortlist.batch.audit import audit
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
@@ -54,7 +55,6 @@ from shortlist.recsys.store import releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
-from shortlist.recsys.store.redis import open_store
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -333,9 +333,7 @@ def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
     tables = release_drift.tables_of(dataset, load_fold(job, 2))
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
-    with contextlib.closing(
-        open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)
-    ) as store:
+    with batch_store(job.settings) as store:
         pointer = store.release()
     if pointer is None:
         return release_drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})

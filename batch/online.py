@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.table import Table
 
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.drain import frame_of
-from shortlist.batch.publish import BATCH_TIMEOUT_MS
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput
 from shortlist.recsys.evaluation.proportions import newcombe, wilson
 from shortlist.recsys.settings import Settings
@@ -27,7 +27,6 @@ from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.recommendation_id import DAY_SECONDS, SOURCES, origin_of
 from shortlist.recsys.store.records import unpack_event
-from shortlist.recsys.store.redis import open_store
 
 CHUNK = 1000
 """Waiting events read at once."""
@@ -89,8 +88,7 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
         StoreUnavailable: Redis did not answer.
     """
     today = int(now // DAY_SECONDS)
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    try:
+    with batch_store(settings) as store:
         log = CountLog(store)
         groups: dict[Group, ImpressionStats] = {}
         for day in range(today - days + 1, today + 1):
@@ -98,8 +96,6 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
         broken: list[str] = []
         clicks = [*waiting(EventLog(store)), *drained(events, broken)]
         pointer = store.release()
-    finally:
-        store.close()
     foreign = add_clicks(groups, clicks, today - days + 1)
     if pointer is None:
         return Online(days, groups, None, None, foreign, tuple(broken))

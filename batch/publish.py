@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 
 from shortlist.batch import parity
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.operator_notes import keep_operators_changes
 from shortlist.batch.precompute import Precomputed, read_shards
 from shortlist.batch.progress import ProgressReporter
@@ -36,12 +37,9 @@ from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.records import ItemRecord, ReleasePointer, pack_list, unpack_list
-from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import server_policy
 from shortlist.recsys.store.watermark import BEGINNING
-
-BATCH_TIMEOUT_MS = 30_000
-"""The batch waits longer for Redis than a request may."""
 
 PAGE = "report.html"
 """The run's report for people, in the work directory and in the bundle."""
@@ -70,7 +68,7 @@ def publish(
     """
     manifest = verify(bundle)
     ensure_fits(settings.artefacts, manifest, settings.bundle_max_mb)
-    with contextlib.closing(_store(settings)) as store, contextlib.ExitStack() as stack:
+    with batch_store(settings) as store, contextlib.ExitStack() as stack:
         store.ping()
         if lease is None:
             lease = stack.enter_context(leased(settings, local_run(bundle)))
@@ -220,7 +218,7 @@ def _alive(store: RedisStore) -> tuple[str, ...]:
 
 def serving(settings: Settings) -> str | None:
     """The release that serves at this moment, or None."""
-    with contextlib.closing(_store(settings)) as store:
+    with batch_store(settings) as store:
         pointer = store.release()
     return None if pointer is None else pointer.current
 
@@ -228,28 +226,28 @@ def serving(settings: Settings) -> str | None:
 def is_there(settings: Settings, bundle: Path) -> bool:
     """Whether a release that was published is in Redis still, as far as it is anybody's: one that was superseded need not be."""
     version = str(manifest_in(bundle)["version"])
-    with contextlib.closing(_store(settings)) as store:
+    with batch_store(settings) as store:
         pointer = store.release()
         return pointer is not None and (version not in pointer.versions or store.is_whole(version))
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
     """Whether a user id is one of those that were deleted, whom nothing may learn from."""
-    with contextlib.closing(_store(settings)) as store:
+    with batch_store(settings) as store:
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         return store.is_deleted()
 
 
 def drained_up_to(settings: Settings) -> int:
     """The position in the stream of events up to which every event lies in the drain's files."""
-    with contextlib.closing(_store(settings)) as store:
+    with batch_store(settings) as store:
         return EventLog(store).drained_up_to()
 
 
 def promote(settings: Settings, version: str) -> ReleasePointer:
     """See `releases.promote`, under these settings; a release that was retired is kept from expiring first."""
     artefacts = open_artefacts(settings.artefacts)
-    with contextlib.closing(_store(settings)) as store:
+    with batch_store(settings) as store:
         artefacts.manifest(version)
         store.restore(version)
         return releases.promote(store, artefacts, version)
@@ -257,12 +255,8 @@ def promote(settings: Settings, version: str) -> ReleasePointer:
 
 def rollback(settings: Settings) -> ReleasePointer:
     """See `releases.rollback`, under these settings."""
-    with contextlib.closing(_store(settings)) as store:
+    with batch_store(settings) as store:
         return releases.rollback(store, open_artefacts(settings.artefacts))
-
-
-def _store(settings: Settings) -> RedisStore:
-    return open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
 
 
 def _note(store: RedisStore, manifest: dict[str, Any]) -> None:

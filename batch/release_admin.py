@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from shortlist.batch.publish import BATCH_TIMEOUT_MS, PAGE
+from shortlist.batch.batch_store import batch_store
+from shortlist.batch.publish import PAGE
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
@@ -22,7 +22,6 @@ from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
-from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.releases import change
 
 STRAY_SECONDS = 86_400.0
@@ -50,7 +49,7 @@ class Shift:
 
 def listing(settings: Settings) -> Iterator[str]:
     """A line for each release, oldest first, with what it is to the users."""
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         pointer = store.release()
     artefacts = open_artefacts(settings.artefacts)
     for version in artefacts.versions():
@@ -77,7 +76,7 @@ def show(settings: Settings, version: str) -> Table:
     """What is known of a release, as a table."""
     artefacts = open_artefacts(settings.artefacts)
     manifest = artefacts.manifest(version)
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         role, listed = role_of(version, store.release()), store.popular(version) is not None
     table = Table("what", "value", title=f"release {version}")
     for name, value in _told(manifest, role, listed=listed):
@@ -123,7 +122,7 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
             )
         return replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
 
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         changed(store.release())  # the first thing to say, if it is so
         if not store.restore(version):  # which keeps a retired release from expiring
             message = f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run"
@@ -133,7 +132,7 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
 
 def prune(settings: Settings, keep: int, now: float) -> list[str]:
     """Removes all but the `keep` newest releases, never one that has a role, and what crashed uploads left; gives the removed."""
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         pointer = store.release()
     artefacts = open_artefacts(settings.artefacts)
     versions = artefacts.versions()
@@ -150,7 +149,7 @@ def shadow(settings: Settings, version: str, users: int, k: int) -> tuple[str, S
     Raises:
         InvalidInput: no release serves, or no user is stored.
     """
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         pointer, records = store.release(), store.some_users(users)
     if pointer is None or not records:
         raise InvalidInput("there is no serving release, or no user in Redis: run the batch first")
@@ -222,12 +221,3 @@ def _list(loaded: Bundle, user: UserRecord, k: int) -> dict[str, float]:
 def _percentiles(scores: Iterable[float]) -> tuple[float, float, float]:
     low, middle, high = np.percentile(list(scores), [5, 50, 95])
     return float(low), float(middle), float(high)
-
-
-@contextmanager
-def _store(settings: Settings) -> Iterator[RedisStore]:
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    try:
-        yield store
-    finally:
-        store.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from shortlist.batch.publish import BATCH_TIMEOUT_MS
+from shortlist.batch.batch_store import batch_store
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput
 from shortlist.recsys.models.interactions import Int64
 from shortlist.recsys.monitoring import skew, strata
@@ -19,7 +19,6 @@ from shortlist.recsys.monitoring.strata import Stratum
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.counts import CountLog
-from shortlist.recsys.store.redis import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,12 @@ def served_skew(settings: Settings, version: str | None = None) -> Served:
         InvalidInput: there is no such release, or nothing was sampled yet.
         CorruptArtefact: the bundle or the counts are not what was written.
     """
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    try:
+    with batch_store(settings) as store:
         pointer = store.release()
         wanted = version or (None if pointer is None else pointer.current)
         if wanted is None:
             raise InvalidInput("no release has been published: run `shortlist batch run` first")
         counts = CountLog(store).read(store.keys.skew(wanted))
-    finally:
-        store.close()
     trained = [stratum.trained for stratum in _strata(settings, wanted)]
     aside, found = counts.pop(strata.ASIDE, 0), tallies(trained, counts)
     if aside and not counts:

@@ -6,13 +6,13 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
+from shortlist.batch.batch_store import batch_store
 from shortlist.recsys.errors import InvalidInput, LeaseHeld
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.lease import Lease, Leases, held
-from shortlist.recsys.store.redis import open_store
 
 LOCK = ".lock"
 LEASE_TIMEOUT_MS = 5000
@@ -71,8 +71,7 @@ def leased(settings: Settings, run: str) -> Iterator[Lease]:
         LeaseHeld: another run holds it.
         StoreUnavailable: Redis does not answer.
     """
-    opened = open_store(settings.redis_url, settings.namespace, LEASE_TIMEOUT_MS)
-    with closing(opened) as store, held(Leases(store), run) as lease:
+    with batch_store(settings, LEASE_TIMEOUT_MS) as store, held(Leases(store), run) as lease:
         yield lease
 
 
