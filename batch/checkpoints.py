@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from shortlist.batch.stages import STAMPS
+from shortlist.recsys.atomic_file import DRAFT_SUFFIX
 from shortlist.recsys.store import s3
-
-MARKS = "done"
-"""The directory of marks, as `batch.job` writes them."""
 
 
 class Checkpoints:
@@ -34,14 +33,14 @@ class Checkpoints:
         Raises:
             ArtefactsUnavailable: S3 does not answer.
         """
-        if (work / MARKS).exists():  # this machine's own files are at least as new
+        if (work / STAMPS).exists():  # this machine's own files are at least as new
             return 0
         with s3.errors(self._bucket):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-            names = sorted((key.removeprefix(self._prefix) for key in keys), key=_marks_last)
+            names = sorted((key.removeprefix(self._prefix) for key in keys), key=_stamps_last)
             for name in names:
                 key = self._prefix + name
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,15 +64,18 @@ class Checkpoints:
 
 
 def _files(work: Path) -> list[str]:
-    """The finished files of the work directory, marks last; drafts are left out."""
-    files = (path.relative_to(work) for path in work.rglob("*") if path.is_file())
-    kept = [path for path in files if not path.name.startswith(".")]
-    return sorted((path.as_posix() for path in kept), key=_marks_last)
+    """The finished files of the work directory, stamps last; drafts and hidden files left out."""
+    files = [path for path in work.rglob("*") if path.is_file() and not _is_unfinished(path.name)]
+    return sorted((path.relative_to(work).as_posix() for path in files), key=_stamps_last)
 
 
-def _marks_last(name: str) -> tuple[bool, str]:
-    """Sorts the marks behind the files that they vouch for, so that an interruption leaves no mark without its files."""
-    return name.startswith(f"{MARKS}/"), name
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(".") or name.endswith(DRAFT_SUFFIX)
+
+
+def _stamps_last(name: str) -> tuple[bool, str]:
+    """Sort key: an interrupted copy must not leave a stamp without the files it vouches for."""
+    return name.startswith(f"{STAMPS}/"), name
 
 
 def _state(path: Path) -> tuple[int, int]:

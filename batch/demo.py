@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from shortlist.batch import dataset_file
+from shortlist.batch import dataset_file, installed, stages
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter, wide_console
@@ -43,7 +43,7 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     )
     job = Job(interactions, items, users, directory / "work", settings, ProgressReporter())
     # The embedded Redis may be new: what was published to the one before has gone with it.
-    (job.work / "done" / "publish").unlink(missing_ok=True)
+    stages.remove_stamp(job.work, stages.PUBLISH)
     run_job(job)
     return job
 
@@ -66,12 +66,12 @@ def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: 
         (f"a new user who has seen {titles}", {"user_id": "somebody-new", "history": seen}),
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
-    root = str(Path(__file__).parents[2])
     console.print(f"\nthe function's log is in {log}\n", highlight=False)
-    handler = "shortlist.lambda_handler.handler.handler"
     with (
         log.open("wb") as file,
-        LambdaService(handler, root, variables, log=file.fileno()) as service,
+        LambdaService(
+            installed.HANDLER, str(installed.IMPORT_ROOT), variables, log=file.fileno()
+        ) as service,
     ):
         for caption, body in requests:
             invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))

@@ -28,10 +28,12 @@ import numpy as np
 from shortlist.batch import (
     dataset_file,
     gate,
+    installed,
     offline_evaluation,
     precompute,
     publish,
     release_drift,
+    stages,
 )
 from shortlist.batch.audit import audit
 from shortlist.batch.batch_store import batch_store
@@ -73,16 +75,10 @@ from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
 
-CODE_VERSION = "0.1.0"
 RECIPE = 2
-"""Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
+"""Raised when stages make something else of the same input, so that all of them run again."""
 
 FOLDS = (0, 1, 2)
-ASSEMBLED = "assemble"
-"""Marks a bundle that was assembled, within the stage precompute."""
-
-PUBLISH = "publish"
-
 WATERMARK = "watermark.txt"
 """In the work directory: the position in the stream of events up to which the run has learnt."""
 
@@ -346,12 +342,11 @@ def precompute_lists(job: Job) -> None:
     """Assembles the bundle, and computes the list of every user from it."""
     dataset = dataset_file.load(job.work)
     directory = job.work / "bundle"
-    if not is_done(
-        job, ASSEMBLED
-    ):  # else an interrupted precompute goes on with the bundle that it began with
+    # An interrupted precompute goes on with its bundle: the shards of another would not count.
+    if not is_done(job, stages.ASSEMBLE):
         with job.reporter.stage("assemble the bundle"):
             _save_bundle(job, dataset, directory)
-        _mark(job, ASSEMBLED).write_text(_key(job, ASSEMBLED))
+        stages.stamp(job.work, stages.ASSEMBLE, stage_key(job, stages.ASSEMBLE))
     settings = job.settings
     with job.reporter.stage("precompute the lists") as progress:
         if settings.engine == "local" and settings.workers == 1:
@@ -394,15 +389,17 @@ def _target(job: Job) -> str:
     ).hexdigest()
 
 
-STAGES: dict[str, Callable[[Job], None]] = {
-    "features": features,
-    "train-embeddings": train_embeddings,
-    "build-index": build_index,
-    "train-ranker": train_ranker,
-    "evaluate": evaluate,
-    "precompute": precompute_lists,
-    PUBLISH: publish_release,
-}
+_FUNCTIONS: tuple[Callable[[Job], None], ...] = (
+    features,
+    train_embeddings,
+    build_index,
+    train_ranker,
+    evaluate,
+    precompute_lists,
+    publish_release,
+)
+STAGES = dict(zip(stages.NAMES, _FUNCTIONS, strict=True))
+"""The function of each stage, in the order in which they run."""
 
 
 def run(job: Job) -> None:
@@ -435,33 +432,31 @@ def run_stage(job: Job, name: str) -> None:
         raise InvalidInput(
             f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all"
         )
-    outdated = names[names.index(name) :] + ([] if name in ("precompute", PUBLISH) else [ASSEMBLED])
+    outdated = names[names.index(name) :]
+    if stages.PRECOMPUTE in outdated[1:]:
+        outdated.append(stages.ASSEMBLE)
     for later in outdated:
-        _mark(job, later).unlink(missing_ok=True)
+        stages.remove_stamp(job.work, later)
     STAGES[name](job)
-    _mark(job, name).parent.mkdir(parents=True, exist_ok=True)
-    _mark(job, name).write_text(_key(job, name))
+    stages.stamp(job.work, name, stage_key(job, name))
 
 
 def is_done(job: Job, name: str) -> bool:
     """Whether a stage finished on this very input and these settings."""
-    mark = _mark(job, name)
-    if not mark.exists() or mark.read_text() != _key(job, name):
+    if not stages.has_stamp(job.work, name, stage_key(job, name)):
         return False
-    return name != PUBLISH or publish.is_there(job.settings, job.work / "bundle")
+    return name != stages.PUBLISH or publish.is_there(job.settings, job.work / "bundle")
 
 
-def _mark(job: Job, name: str) -> Path:
-    return job.work / "done" / name
+def stage_key(job: Job, name: str) -> str:
+    """Digest of what a stage is made from: code, parameters and the state of the tables.
 
-
-def _key(job: Job, name: str) -> str:
-    """What a finished stage was made from; for the last, where to as well, so that another Redis needs no other training.
-
-    Not the deletions: each would start a night's run anew, and `publish` heeds them.
+    For the last stage also where it publishes to, so that another Redis needs no other training.
+    The deletions are not part of it: each would start a night's run again, and `publish` heeds
+    them.
     """
-    told = [
-        CODE_VERSION,
+    parts = [
+        installed.VERSION,
         str(RECIPE),
         repr(job.params),
         job.protocol,
@@ -469,8 +464,8 @@ def _key(job: Job, name: str) -> str:
         str(job.max_reject_share),
         str(job.positive_rating),
     ]
-    if name == PUBLISH:
-        told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+    if name == stages.PUBLISH:
+        parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     drained = None if job.events is None else pattern_of(job.events)
     sources = {
         "interactions": job.interactions,
@@ -479,9 +474,10 @@ def _key(job: Job, name: str) -> str:
         "events": drained,
     }
     for table, source in sources.items():
-        told.append(str(source))
-        told += [] if source is None else marks(source, table)
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        parts.append(str(source))
+        if source is not None:
+            parts += marks(source, table)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def load_fold(job: Job, number: int, *, ranked: bool = False) -> Model:
@@ -513,7 +509,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "created_at": int(time.time()),
         "as_of": int(events.time.max()),
         "watermark": int((job.work / WATERMARK).read_text()),
-        "code_version": CODE_VERSION,
+        "code_version": installed.VERSION,
         "data": offline_evaluation.describe(dataset),
         "index": json.loads((job.work / "index.json").read_text()),
         "importances": json.loads((job.fold(2) / "ranker.json").read_text())["importances"],

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from shortlist.batch.demo import publish
+from shortlist.batch.installed import HANDLER, IMPORT_ROOT
 from shortlist.infra.local.front_door import front_door
 from shortlist.infra.local.runtime_api import LambdaService
 from shortlist.infra.local.valkey import kept
 from shortlist.recsys.settings import Settings
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(
@@ -43,9 +42,9 @@ def serve(
         "SHORTLIST_NAMESPACE": settings.namespace,
     }
     variables.pop("PYTHONPATH", None)  # else the handler would not be the package's
-    root = str((ROOT if package is None else package).resolve())
+    root = str((IMPORT_ROOT if package is None else package).resolve())
     with (
-        LambdaService("shortlist.lambda_handler.handler.handler", root, variables) as service,
+        LambdaService(HANDLER, root, variables) as service,
         front_door(service, port) as address,
     ):
         until(address)

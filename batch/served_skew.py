@@ -118,7 +118,7 @@ def table(served: Served) -> Table:
     return out
 
 
-def who_asks(served: Served) -> str:
+def history_lengths_note(served: Served) -> str:
     """A sentence on the histories of those who were sampled, which is nothing to mend."""
     told = f"who asks: the lengths of histories differ from the training's by {served.lengths:.4f} nats, and are allowed for"
     return (

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from shortlist.batch.cli import main
-from shortlist.batch.served_skew import served_skew, tallies, who_asks
+from shortlist.batch.served_skew import history_lengths_note, served_skew, tallies
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, CounterBuffer, InBackground
 from shortlist.lambda_handler.live import BundleLive
@@ -142,7 +142,7 @@ def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(
     serve(["older"], history=list(items[: least + 50]))
     told = served_skew(own[0])
     assert (told.skew.n_serving, told.aside) == (1, 1)
-    assert "1 rows of shorter histories" in who_asks(told)
+    assert "1 rows of shorter histories" in history_lengths_note(told)
 
 
 def test_no_answer_is_sampled_at_share_nought(own, published, serve) -> None:
