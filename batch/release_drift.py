@@ -114,7 +114,7 @@ def compare(
     return Drift(Verdict(_refusal(version, drifted, lost, limit), note), found, lost)
 
 
-def told(drift: Drift) -> dict[str, Any]:
+def drift_section(drift: Drift) -> dict[str, Any]:
     """The drift as the report holds it: {"note", "rows": [{"table", "feature", "kl", "psi", "ks", "flagged"}]}, worst first."""
     rows = [
         {

@@ -35,10 +35,10 @@ def stamp(work: Path, name: str, key: str) -> None:
     write_atomically(_stamp_file(work, name), key)
 
 
-def has_stamp(work: Path, name: str, key: str) -> bool:
-    """Whether the stage finished, and from what `key` stands for."""
+def stamped_key(work: Path, name: str) -> str | None:
+    """The key with which the stage finished; None where it did not."""
     file = _stamp_file(work, name)
-    return file.exists() and file.read_text(encoding="utf-8") == key
+    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def remove_stamp(work: Path, name: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 from shortlist.batch import container
 from shortlist.batch.checkpoints import Checkpoints
+from shortlist.batch.run_log import RunLog
 from shortlist.recsys.errors import ArtefactsUnavailable, InvalidSettings
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord
@@ -195,13 +198,46 @@ def test_the_heart_beats_while_a_stage_runs() -> None:
     """Lines come by themselves, so that silence means a fault."""
     beaten = threading.Event()
 
-    class Heard(container.Log):
+    class Heard(RunLog):
         def __call__(self, event: str, **fields: object) -> None:
             if (event, "seconds" in fields) == ("heartbeat", True):
                 beaten.set()
 
-    with container.heartbeat(Heard("r", io.StringIO()), every=0.001):
+    with Heard("r", io.StringIO()).heartbeat(every=0.001):
         assert beaten.wait(10)
+
+
+@pytest.mark.usefixtures("keep_signals")
+def test_libraries_log_json_lines_too(environ, monkeypatch) -> None:
+    """A library's warning, its log from WARNING on and its trace: each is one line, in this order of fields."""
+    out = io.StringIO()
+
+    def run(*_: object) -> None:
+        library = logging.getLogger("a.library")
+        library.info("left out")
+        library.warning("took %d s", 3)
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            library.exception("gave up")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("is deprecated", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(container, "_run", run)
+    assert container.main(environ, out) == 0
+    took, gave_up, deprecated, published = lines(out.getvalue())
+    assert list(took) == ["time", "run", "stage", "event", "logger", "level", "message"]
+    assert [took[name] for name in ("event", "logger", "level", "message")] == [
+        "log",
+        "a.library",
+        "WARNING",
+        "took 3 s",
+    ]
+    assert (gave_up["level"], gave_up["trace"].splitlines()[-1]) == ("ERROR", "ValueError: bad")
+    assert deprecated["logger"] == "py.warnings"
+    assert "UserWarning: is deprecated" in deprecated["message"]
+    assert list(published) == ["time", "run", "stage", "event"]
 
 
 @pytest.fixture

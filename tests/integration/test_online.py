@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from shortlist.batch.cli import main
 from shortlist.batch.drain import drain
 from shortlist.batch.online import (
-    Group,
+    AnswerGroup,
     ImpressionStats,
     Online,
     add_clicks,
@@ -174,8 +174,8 @@ def test_known_traffic_gives_known_shares(
     click(answers[0], 4)
     counts.send()
     found = online(own[0], 1, str(tmp_path), NOW)
-    assert set(found.groups) == {Group(published.version, "batch")}
-    shown = found.groups[Group(published.version, "batch")]
+    assert set(found.groups) == {AnswerGroup(published.version, "batch")}
+    shown = found.groups[AnswerGroup(published.version, "batch")]
     assert (totals(found, published.version, "all"), shown.answers(6), notes(report(found))) == (
         (10, 40),
         0,
@@ -255,7 +255,7 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
 
 def test_lost_counts_and_foreign_ids_are_told() -> None:
     """More clicks than answers never make a share above one, and ids of others are counted aside."""
-    groups: dict[Group, ImpressionStats] = {}
+    groups: dict[AnswerGroup, ImpressionStats] = {}
     add_impressions(groups, {"batch:10:v:1": 1})
     clicks = [
         (new_id("v:1", "batch", NOW), 2),
@@ -264,7 +264,7 @@ def test_lost_counts_and_foreign_ids_are_told() -> None:
         (None, None),
     ]
     assert add_clicks(groups, clicks, TODAY) == 1
-    shown = groups[Group("v:1", "batch")]
+    shown = groups[AnswerGroup("v:1", "batch")]
     assert (shown.answers(), shown.answers(2), shown.answers(3), shown.lost) == (2, 2, 1, 1)
 
 
