@@ -1,7 +1,7 @@
-"""Copies of the work directory in S3, from which a refresh goes on when Spot has taken its machine.
+"""Copies the work directory to S3, so that a refresh goes on when Spot has taken its machine.
 
-What a stage left is uploaded when it has finished, the marks of finished stages last: whatever
-moment the machine stops at, a mark in S3 means that the files of its stage are there too.
+A stage's files are uploaded when it has finished, and the stamps of finished stages last: whenever
+the machine stops, a stamp in S3 means that the files of its stage are there too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Checkpoints:
         self._known: dict[str, tuple[int, int]] = {}
 
     def restore(self, work: Path) -> int:
-        """Brings the copies to `work`, unless finished stages are there already; gives their number.
+        """Brings the copies to `work`, unless it has finished stages already; gives their number.
 
         Raises:
             ArtefactsUnavailable: S3 does not answer.

@@ -1,11 +1,11 @@
-"""The config file: parameters of towers and ranker that `shortlist tune` found, or that a person wrote, as TOML."""
+"""Reads and writes the config file: parameters of towers and ranker, as TOML."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,30 +33,31 @@ MAY_BE_ZERO = (*SHARES, "weight_decay", "l2")
 
 
 def with_config(params: FitParams, path: Path) -> FitParams:
-    """`params` with what the file says of its sections `towers` and `ranker`.
+    """`params`, changed by the sections `towers` and `ranker` of the file.
 
     Raises:
         InvalidSettings: the file cannot be read, or has a section, a name or a value that breaks a
             rule.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        sections = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSettings(
             f"config {path}: {error}; give a TOML file, such as `shortlist tune` writes"
         ) from error
-    unknown = sorted(set(told) - {"towers", "ranker"})
+    unknown = sorted(set(sections) - {"towers", "ranker"})
     if unknown:
         raise InvalidSettings(
-            f"config {path} has {unknown[0]!r}: only the sections towers and ranker are known; remove it"
+            f"config {path} has {unknown[0]!r}: only the sections towers and ranker are known; "
+            "remove it"
         )
-    towers = _changed(params.towers, told.get("towers", {}), f"{path} [towers]")
-    ranker = _changed(params.ranker, told.get("ranker", {}), f"{path} [ranker]")
+    towers = _changed(params.towers, sections.get("towers", {}), f"{path} [towers]")
+    ranker = _changed(params.ranker, sections.get("ranker", {}), f"{path} [ranker]")
     return replace(params, towers=towers, ranker=ranker)
 
 
 def changes(before: FitParams, after: FitParams) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What differs in the towers, and in the ranker: what a config file has to say to make `after` of `before`."""
+    """The towers' and the ranker's parameters that make `after` of `before`."""
 
     def differing(
         old: TowerParams | RankerParams, new: TowerParams | RankerParams
@@ -80,17 +81,18 @@ def write(path: Path, towers: Mapping[str, Any], ranker: Mapping[str, Any], comm
     write_atomically(path, "\n".join(lines) + "\n")
 
 
-def _changed(params: Params, told: object, where: str) -> Params:
-    if not isinstance(told, dict):
-        raise InvalidSettings(f"config {where} is {told!r}: must be a section of names and values")
+def _changed(params: Params, section: object, where: str) -> Params:
+    if not isinstance(section, dict):
+        raise InvalidSettings(
+            f"config {where} is {section!r}: must be a section of names and values"
+        )
     known = asdict(params)
-    for name, value in told.items():
+    for name, value in section.items():
         if name not in known:
-            raise InvalidSettings(
-                f"config {where} has {name!r}: must be one of {', '.join(f.name for f in fields(params))}"
-            )
+            raise InvalidSettings(f"config {where} has {name!r}: must be one of {', '.join(known)}")
         _check(name, value, known[name], where)
-    return replace(params, **{name: type(known[name])(value) for name, value in told.items()})
+    # TOML's 1 for a float parameter becomes 1.0.
+    return replace(params, **{name: type(known[name])(value) for name, value in section.items()})
 
 
 def _check(name: str, value: object, default: object, where: str) -> None:

@@ -1,4 +1,4 @@
-"""The whole of Shortlist on one machine: the batch on a data set, and four kinds of request to the Lambda handler."""
+"""Runs the batch on a data set, and sends requests to the Lambda handler."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import Settings
 
 SHOWN = 8
-"""Items shown of each answer."""
+"""Items shown of each answer: a screen holds all tables."""
 
 FILMS = ("Star Wars (1977)", "Empire Strikes Back, The (1980)", "Raiders of the Lost Ark (1981)")
 """What the fresh user has seen, where the data set has it; else its most popular items."""
 
 
 def run(directory: Path, environ: Mapping[str, str]) -> None:
-    """Runs the batch on the tables in `directory`/data, then asks, and prints the answers."""
+    """Runs the batch on the tables in `directory`/data, sends requests, and prints the answers."""
     with redis_url(environ) as url:
         job = publish(directory, environ, url)
-        _ask(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
+        _send_requests(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
 
 
 def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
-    """Runs the batch on the tables in `directory`/data, as far as it is not done, and publishes to the Redis at `url`."""
+    """Runs the batch on the tables in `directory`/data, and publishes to the Redis at `url`."""
     settings = replace(Settings.from_env(environ), redis_url=url)
     if "SHORTLIST_ARTEFACTS" not in environ:
         settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
@@ -48,7 +48,9 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     return job
 
 
-def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path) -> None:
+def _send_requests(
+    dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path
+) -> None:
     console = wide_console()
     variables = dict(environ) | {
         "REDIS_URL": settings.redis_url,
@@ -89,19 +91,21 @@ def _liked(dataset: Dataset) -> list[str]:
     counts: dict[int, int] = {}
     for item in dataset.events.item.tolist():
         counts[item] = counts.get(item, 0) + 1
-    best = sorted(counts, key=lambda row: (-counts[row], row))[: len(FILMS)]
-    return [dataset.catalogue.ids[row] for row in best]
+    most_popular = sorted(counts, key=lambda row: (-counts[row], row))[: len(FILMS)]
+    return [dataset.catalogue.ids[row] for row in most_popular]
 
 
 def _table(caption: str, answer: dict[str, Any], milliseconds: float) -> Table:
-    told = f"source {answer['source']} · {answer['latency_ms']:.1f} ms in the handler, {milliseconds:.0f} ms with the runtime"
-    table = Table(title=f"{caption}\n{told}", title_justify="left", width=100)
-    for column, width in (("#", 3), ("title", 48), ("genres", 30), ("score", 8)):
-        table.add_column(
-            column, width=width, no_wrap=True, justify="right" if column in "#score" else "left"
-        )
+    origin = (
+        f"source {answer['source']} · {answer['latency_ms']:.1f} ms in the handler, "
+        f"{milliseconds:.0f} ms with the runtime"
+    )
+    table = Table(title=f"{caption}\n{origin}", title_justify="left", width=100)
+    table.add_column("#", width=3, no_wrap=True, justify="right")
+    table.add_column("title", width=48, no_wrap=True)
+    table.add_column("genres", width=30, no_wrap=True)
+    table.add_column("score", width=8, no_wrap=True, justify="right")
     for item in answer["recommendations"][:SHOWN]:
-        table.add_row(
-            str(item["rank"]), item["title"], ", ".join(item["genres"]), f"{item['score']:.3f}"
-        )
+        genres, score = ", ".join(item["genres"]), f"{item['score']:.3f}"
+        table.add_row(str(item["rank"]), item["title"], genres, score)
     return table

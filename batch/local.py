@@ -1,4 +1,4 @@
-"""The deployed service on one machine: a release of the demo's data in Valkey, and the API before the Lambda's handler."""
+"""Serves the demo's release as it is deployed: an HTTP front door before the Lambda handler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
     environ: Mapping[str, str],
     until: Callable[[str], object],
 ) -> None:
-    """Publishes the tables in `directory`/data, as far as that is not done, and serves."""
+    """Publishes the tables in `directory`/data, if that is not done, and serves."""
     with kept(environ, directory / "valkey") as url:
         serve(publish(directory, environ, url).settings, package, port, environ, until)
 

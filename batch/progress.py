@@ -1,4 +1,4 @@
-"""What a person sees of the job while it runs: a progress bar a stage, and its seconds when it is done."""
+"""Shows a running job: a progress bar a stage, and its seconds when it is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishes a release: the bundle, then the lists, then proof that both are there, then one flip of the pointer.
+"""Publishes a release: bundle, lists, verification, one flip of the pointer.
 
 Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a
 second run completes.
@@ -42,7 +42,7 @@ from shortlist.recsys.store.redis_client import server_policy
 from shortlist.recsys.store.watermark import BEGINNING
 
 PAGE = "report.html"
-"""The run's report for people, in the work directory and in the bundle."""
+"""The run's report as a page, in the work directory and in the bundle."""
 
 VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more."""
@@ -62,8 +62,8 @@ def publish(
 
     Raises:
         ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was
-            written; whoever serves has no room for the bundle; or another release has been made to
-            serve meanwhile.
+            written; the API has no room for the bundle; or another release has been made to serve
+            meanwhile.
         LeaseHeld: another batch is at work.
     """
     manifest = verify(bundle)
@@ -85,9 +85,8 @@ def publish(
         reporter.say(f"  release {version} is serving")
         if store.is_retiring(version):  # by a batch that was overtaken and did not know of it
             store.restore(version)
-        with contextlib.suppress(
-            LeaseHeld
-        ):  # the release serves; whoever holds the lease by now clears up
+        # The release serves: a batch that has taken over the lease will clear up.
+        with contextlib.suppress(LeaseHeld):
             _clear_up(store, settings, reporter, lease)
     return version
 
@@ -95,7 +94,11 @@ def publish(
 def _clear_up(
     store: RedisStore, settings: Settings, reporter: ProgressReporter, lease: Lease
 ) -> None:
-    """Lets what nothing leads to expire. Raises LeaseHeld where another batch has taken over."""
+    """Lets what nothing leads to expire.
+
+    Raises:
+        LeaseHeld: another batch has taken over.
+    """
     lease.confirm()
     alive = _alive(store)
     if not alive:
@@ -103,9 +106,8 @@ def _clear_up(
     store.retire_unknown(alive, NEWCOMER_SECONDS)
     retired = retire_superseded(store, settings.list_ttl_seconds, lease.confirm)
     if retired:
-        reporter.say(
-            f"  what Redis holds of {', '.join(retired)} expires in {settings.list_ttl_seconds} s"
-        )
+        ttl = settings.list_ttl_seconds
+        reporter.say(f"  what Redis holds of {', '.join(retired)} expires in {ttl} s")
 
 
 def _readable_release(store: RedisStore) -> ReleasePointer | None:
@@ -120,8 +122,9 @@ def _refuse_eviction(store: RedisStore) -> None:
     policy = server_policy(store)
     if policy is not None and policy.evicts_any_key:
         message = (
-            f"Redis has maxmemory-policy {policy.maxmemory_policy} and evicts any key beyond {policy.maxmemory} bytes, the "
-            "serving release too: set noeviction, or a volatile policy, which takes live results first"
+            f"Redis has maxmemory-policy {policy.maxmemory_policy} and evicts any key beyond "
+            f"{policy.maxmemory} bytes, the serving release too: set noeviction, or a volatile "
+            "policy, which takes live results first"
         )
         raise ReleaseRefused(message)
 
@@ -140,9 +143,8 @@ def _written(
         artefacts = open_artefacts(settings.artefacts)
         if version not in artefacts.versions():
             artefacts.publish(bundle)
-    _note(
-        store, manifest
-    )  # first, so that deleting a user, and whoever clears up after a crash, knows of the release
+    # Before the lists: deleting a user, and clearing up after a crash, go by the noted releases.
+    _note(store, manifest)
     try:
         _write_and_verify(store, artefacts, bundle, lists, reporter, manifest, token)
     except ReleaseRefused:
@@ -152,7 +154,7 @@ def _written(
 
 
 def _retire_refused(store: RedisStore, version: str, ttl: int) -> None:
-    """Lets what was written expire, unless it is of a release that serves and was being published again."""
+    """Lets what was written expire, unless the release serves and was being published again."""
     alive = _alive(store)
     if alive and version not in alive:
         store.retire(version, ttl)
@@ -171,13 +173,11 @@ def _write_and_verify(
     with reporter.stage("write the lists") as progress:
         _write_items(store, version, bundle)
         is_deleted = store.is_deleted()
-        written = store.write_lists(
-            version, ((p.user_id, p.packed) for p in _kept(lists, is_deleted))
-        )
+        packed_lists = ((user.user_id, user.packed) for user in _kept(lists, is_deleted))
+        written = store.write_lists(version, packed_lists)
         watermark = int(manifest.get("watermark", BEGINNING))
-        store.merge_users(
-            ((p.user_id, p.record) for p in _kept(lists, is_deleted)), watermark, token
-        )
+        records = ((user.user_id, user.record) for user in _kept(lists, is_deleted))
+        store.merge_users(records, watermark, token)
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with reporter.stage("verify by reading back") as progress:
@@ -188,15 +188,15 @@ def _write_and_verify(
 
 
 def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]) -> list[str]:
-    """Lets every release expire that neither serves, nor is a canary, nor would come back by a rollback; gives them.
+    """Lets every release expire that has no role; gives the retired ones.
 
-    Only here keys get a time to live: a server that is full evicts keys that have one, and a
-    refresh may be late. Only under
-    a lease: the release that another batch is writing would be taken for one that was left behind.
+    Roles are: it serves, is a canary, or would come back by a rollback. Only here keys get a time
+    to live: a server that is full evicts keys that have one, and a refresh may be late. Only under
+    a lease: the release that another batch is writing would be taken for an abandoned one.
     """
-    upkeep = AdminStore(store)
+    admin = AdminStore(store)
     retired: list[str] = []
-    for version in upkeep.versions():
+    for version in admin.versions():
         confirm()  # else another batch may be writing this very release
         alive = _alive(store)
         if not alive or version in alive:
@@ -204,14 +204,17 @@ def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]
         if store.retire(version, ttl):
             retired.append(version)
         elif store.popular(version) is None:
-            upkeep.forget_release(version)
+            admin.forget_release(version)
         if version in _alive(store):  # an operator has promoted it meanwhile
             store.restore(version)
     return retired
 
 
 def _alive(store: RedisStore) -> tuple[str, ...]:
-    """The releases that may serve; none where the pointer is lost or cannot be read, and nothing may be retired."""
+    """The releases that may serve.
+
+    None where the pointer is lost or cannot be read: then nothing may be retired.
+    """
     pointer = _readable_release(store)
     return () if pointer is None else pointer.versions
 
@@ -224,15 +227,17 @@ def serving(settings: Settings) -> str | None:
 
 
 def is_there(settings: Settings, bundle: Path) -> bool:
-    """Whether a release that was published is in Redis still, as far as it is anybody's: one that was superseded need not be."""
+    """Whether a published release is still in Redis, or has been superseded and need not be."""
     version = str(manifest_in(bundle)["version"])
     with batch_store(settings) as store:
         pointer = store.release()
-        return pointer is not None and (version not in pointer.versions or store.is_whole(version))
+        if pointer is None:
+            return False
+        return version not in pointer.versions or store.is_whole(version)
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
-    """Whether a user id is one of those that were deleted, whom nothing may learn from."""
+    """Tells whether a user was deleted, from whom nothing may be learnt."""
     with batch_store(settings) as store:
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         return store.is_deleted()
@@ -245,7 +250,7 @@ def drained_up_to(settings: Settings) -> int:
 
 
 def promote(settings: Settings, version: str) -> ReleasePointer:
-    """See `releases.promote`, under these settings; a release that was retired is kept from expiring first."""
+    """See `releases.promote`; a release that was retired is kept from expiring first."""
     artefacts = open_artefacts(settings.artefacts)
     with batch_store(settings) as store:
         artefacts.manifest(version)
@@ -254,7 +259,7 @@ def promote(settings: Settings, version: str) -> ReleasePointer:
 
 
 def rollback(settings: Settings) -> ReleasePointer:
-    """See `releases.rollback`, under these settings."""
+    """See `releases.rollback`."""
     with batch_store(settings) as store:
         return releases.rollback(store, open_artefacts(settings.artefacts))
 
@@ -272,7 +277,10 @@ def _kept(lists: Path, is_deleted: Callable[[str], bool]) -> Iterator[Precompute
 
 
 def _delete_late(store: RedisStore, lists: Path) -> None:
-    """Users who were deleted since their lists were computed: deleted once more, whichever run wrote them, a killed one too."""
+    """Deletes users once more who were deleted since their lists were computed.
+
+    This run, or a killed one, has just written their lists.
+    """
     is_deleted = store.is_deleted()
     for user in read_shards(lists):
         if is_deleted(user.user_id):
@@ -282,7 +290,8 @@ def _delete_late(store: RedisStore, lists: Path) -> None:
 def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
     catalog = msgpack.unpackb((bundle / "catalog.msgpack").read_bytes(), use_list=False)
     columns = zip(catalog["ids"], catalog["titles"], catalog["categories"], strict=True)
-    store.write_items(version, ((row, ItemRecord(*told)) for row, told in enumerate(columns)))
+    records = (ItemRecord(*item) for item in columns)
+    store.write_items(version, enumerate(records))
     popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")[
         :1000
     ]
@@ -304,8 +313,9 @@ def _verify_items(store: RedisStore, version: str) -> None:
     )
     if not as_written or not store.is_whole(version):
         message = (
-            f"release {version}: {len(shown)} of its {len(rows)} popular items read back as written; the old release goes on "
-            "serving: check Redis's memory and eviction, and publish again"
+            f"release {version}: {len(shown)} of its {len(rows)} popular items read back as "
+            "written; the old release goes on serving: check Redis's memory and eviction, and "
+            "publish again"
         )
         raise ReleaseRefused(message)
 
@@ -317,26 +327,28 @@ def _verify(
     total = sum(1 for _ in _kept(lists, is_deleted))
     if written != total:
         raise ReleaseRefused(
-            f"release {version}: {written} of {total} lists were written; the old release goes on serving"
+            f"release {version}: {written} of {total} lists were written; "
+            "the old release goes on serving"
         )
-    stored = store.lists(version, [p.user_id for p in sample])
-    late = store.is_deleted()
+    stored = store.lists(version, [user.user_id for user in sample])
+    was_deleted = store.is_deleted()  # read again, for who was deleted meanwhile
     broken = [
-        p
-        for p, found in zip(sample, stored, strict=True)
-        if found != p.packed and not late(p.user_id)
+        user
+        for user, packed in zip(sample, stored, strict=True)
+        if packed != user.packed and not was_deleted(user.user_id)
     ]
     if broken:
         message = (
-            f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than written; the old release "
-            "goes on serving: check Redis's memory and eviction, and publish again"
+            f"release {version}: {len(broken)} of {len(sample)} lists read back otherwise than "
+            "written; the old release goes on serving: check Redis's memory and eviction, and "
+            "publish again"
         )
         raise ReleaseRefused(message)
     return len(sample)
 
 
 def _sample(users: Iterator[Precomputed], rng: random.Random) -> list[Precomputed]:
-    """Reservoir sampling (Vitter, 1985): VERIFIED_USERS users, or all."""
+    """VERIFIED_USERS users drawn by reservoir sampling (Vitter, 1985), or all."""
     kept: list[Precomputed] = []
     for seen, user in enumerate(users):
         if len(kept) < VERIFIED_USERS:

@@ -1,4 +1,4 @@
-"""What a run needs for itself: its work directory, which no second process may use, and the lease of its namespace."""
+"""Guards what a run needs for itself: its work directory and the lease of its namespace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ LEASE_TIMEOUT_MS = 5000
 
 @contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """Keeps other processes of this machine out of the work directory; the lock goes with its process.
+    """Keeps other processes of this machine out of the work directory.
+
+    The lock goes with its process, however that ends.
 
     Raises:
         LeaseHeld: another process works there.
@@ -39,7 +41,7 @@ def alone_in(work: Path) -> Iterator[None]:
 
 @contextmanager
 def usable(work: Path) -> Iterator[None]:
-    """Says in a sentence what the file system has against the work directory, wherever in the body that shows.
+    """Turns the file system's errors about the work directory into a sentence.
 
     Raises:
         InvalidInput: the directory, or something in it, cannot be made, read or written.
@@ -56,7 +58,7 @@ def usable(work: Path) -> Iterator[None]:
 
 
 def _lies_in(error: OSError, work: Path) -> bool:
-    """Whether the error is about the work directory, something in it, or a directory that leads there."""
+    """Whether the error is about the work directory, its contents, or a directory above it."""
     if not isinstance(error.filename, str | bytes | Path):
         return False
     path, root = Path(os.fsdecode(error.filename)).absolute(), work.absolute()
@@ -76,5 +78,8 @@ def leased(settings: Settings, run: str) -> Iterator[Lease]:
 
 
 def local_run(directory: Path) -> str:
-    """The id of a run that a person starts: a second start in the same directory goes on with the first one's work."""
+    """The id of a run that a person starts.
+
+    The same for the same directory, where a second start goes on with the first one's work.
+    """
     return f"{socket.gethostname()}:{directory.resolve()}"

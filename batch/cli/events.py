@@ -48,10 +48,8 @@ def events_drain(out: str) -> None:
 
 
 def _lines(drained: Drained, out: str) -> list[str]:
-    lines = [
-        f"{drained.events} events in {len(drained.files)} files in {out};"
-        f" {drained.dropped} of deleted users dropped"
-    ]
+    events = f"{drained.events} events in {len(drained.files)} files in {out}"
+    lines = [f"{events}; {drained.dropped} of deleted users dropped"]
     if drained.letters:
         lines.append(
             f"{drained.unreadable} entries unreadable and {drained.invalid} against a rule,"

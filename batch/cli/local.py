@@ -57,7 +57,7 @@ def invoke(user: str, k: int, history: str | None, no_cache: bool) -> None:  # n
 @data_set_option
 @demo_directory_option
 def demo(data_set: str, directory: Path) -> None:
-    """Goes from a data set to answers: fetch, the whole batch, four requests to the Lambda handler."""
+    """Runs all of it once: fetch, the whole batch, four kinds of request to the Lambda handler."""
     from shortlist.batch.demo import run
 
     fetch_data(data_set, directory / "data", {})
@@ -74,7 +74,7 @@ def demo(data_set: str, directory: Path) -> None:
 )
 @click.option("--port", default=3000, show_default=True)
 def local(data_set: str, directory: Path, package: Path | None, port: int) -> None:
-    """Serves the API as it is deployed: HTTP events for the handler under the real Lambda client."""
+    """Serves the API as deployed: HTTP events for the handler under the real Lambda client."""
     import threading
 
     from shortlist.batch.local import run

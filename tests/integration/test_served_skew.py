@@ -82,7 +82,7 @@ def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve
     """One row of each of the same users, drawn anew: nothing is flagged, and all are counted."""
     serve(known(published))
     served = served_skew(own[0])
-    assert (served.version, served.skew.flagged_features, served.aside) == (
+    assert (served.version, served.skew.flagged_features, served.below_training_range) == (
         published.version,
         (),
         0,
@@ -141,7 +141,7 @@ def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(
         served_skew(own[0])
     serve(["older"], history=list(items[: least + 50]))
     told = served_skew(own[0])
-    assert (told.skew.n_serving, told.aside) == (1, 1)
+    assert (told.skew.n_serving, told.below_training_range) == (1, 1)
     assert "1 rows of shorter histories" in history_lengths_note(told)
 
 
