@@ -116,7 +116,7 @@ def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> 
         assert drained["place"] == environ["SHORTLIST_EVENTS"]
 
 
-def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tmp_path) -> None:
+def test_a_stopped_refresh_resumes_elsewhere(environ, stream, tables, tmp_path) -> None:
     """SIGTERM after two stages: it leaves with 75; another machine, with the run's id alone, skips those two and publishes.
 
     What came over HTTP meanwhile waits for the next run.
@@ -170,7 +170,7 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tm
         ),
     ],
 )
-def test_the_exit_status_says_what_to_do(environ, change, status, said) -> None:
+def test_exit_statuses_of_failures(environ, change, status, said) -> None:
     """2: mend the input; 75: try again. The last line says why."""
     out = io.StringIO()
     assert container.main(environ | change, out) == status
@@ -179,7 +179,7 @@ def test_the_exit_status_says_what_to_do(environ, change, status, said) -> None:
 
 
 @pytest.mark.usefixtures("keep_signals")
-def test_what_nobody_caught_is_a_line_of_the_log(environ, monkeypatch) -> None:
+def test_uncaught_errors_are_logged(environ, monkeypatch) -> None:
     """A fault of ours is found in the log with its trace, and is not tried again."""
     out = io.StringIO()
     monkeypatch.setattr(container, "_run", lambda *_: 1 / 0)
@@ -194,7 +194,7 @@ def test_what_nobody_caught_is_a_line_of_the_log(environ, monkeypatch) -> None:
     )
 
 
-def test_the_heart_beats_while_a_stage_runs() -> None:
+def test_the_heartbeat_is_logged() -> None:
     """Lines come by themselves, so that silence means a fault."""
     beaten = threading.Event()
 

@@ -109,7 +109,7 @@ def read(address: str, directory: Path) -> list[tuple[str, str]]:
     return sorted((dataset.user_ids[user], dataset.catalogue.ids[item]) for user, item in pairs)
 
 
-def test_events_become_files_and_leave_the_stream(store, address) -> None:
+def test_events_move_to_files(store, address) -> None:
     """In chunks named by their first and last entry, with every field; a second drain finds nothing."""
     log, files = EventLog(store), open_event_files(address)
     log.append([told(number) for number in range(5)])
@@ -129,7 +129,7 @@ def test_events_become_files_and_leave_the_stream(store, address) -> None:
 
 
 @pytest.mark.parametrize(("address", "where", "when"), KILLS, indirect=["address"])
-def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(
+def test_a_killed_drain_loses_nothing(
     store, tmp_path, address, where, when
 ) -> None:
     """The next drain completes it: a training reads each event once, and the stream is empty."""
@@ -158,7 +158,7 @@ def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(
     assert {letter["stream_id"] for letter in letters(open_event_files(address))} == {bad.decode()}
 
 
-def test_a_deleted_users_events_are_dropped_and_taken_out_of_earlier_files(store, address) -> None:
+def test_deleted_users_leave_all_files(store, address) -> None:
     """Of a file that held nobody else nothing is left."""
     log, files = EventLog(store), open_event_files(address)
     for numbers in ((0, 1), (2,)):
@@ -172,7 +172,7 @@ def test_a_deleted_users_events_are_dropped_and_taken_out_of_earlier_files(store
     assert [frame["user_id"].to_list() for frame in frames] == [["1"], ["1"]]
 
 
-def test_s3_that_does_not_answer_leaves_the_events_in_the_stream(
+def test_unreachable_s3_leaves_events_waiting(
     store, bucket, monkeypatch
 ) -> None:
     """They are there for the next drain."""
@@ -186,7 +186,7 @@ def test_s3_that_does_not_answer_leaves_the_events_in_the_stream(
     assert (log.length(), drain(log, files).events) == (1, 1)
 
 
-def test_an_entry_that_cannot_be_read_is_put_aside(store, address) -> None:
+def test_unreadable_entries_are_kept_apart(store, address) -> None:
     """It holds up nothing, and its bytes are kept."""
     store.redis.xadd(store.keys.events(), {"e": b"\xc1nonsense"})
     EventLog(store).append([told(1)])
@@ -209,7 +209,7 @@ def letters(files: EventFiles) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("field", BAD)
-def test_an_entry_that_breaks_a_rule_becomes_a_dead_letter(store, address, field) -> None:
+def test_invalid_entries_become_dead_letters(store, address, field) -> None:
     """With its id in the stream, the rule, the user and the bytes; the events around it are drained."""
     log, files = EventLog(store), open_event_files(address)
     _, at, _ = log.append([told(1), BAD[field], told(2)])
@@ -222,7 +222,7 @@ def test_an_entry_that_breaks_a_rule_becomes_a_dead_letter(store, address, field
     assert unpack_event(letter["body"]) == BAD[field]
 
 
-def test_a_chunk_of_bad_entries_only_writes_no_events(store, tmp_path) -> None:
+def test_bad_entries_alone_write_no_events(store, tmp_path) -> None:
     """And the stream is empty all the same; a foreign entry keeps its bytes."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
     log.append([BAD["timestamp"]])
@@ -233,7 +233,7 @@ def test_a_chunk_of_bad_entries_only_writes_no_events(store, tmp_path) -> None:
     assert letters(files)[1]["body"] == msgpack.packb({b"other": b"\xff"})
 
 
-def test_old_entries_are_read_by_the_rules(store, tmp_path) -> None:
+def test_old_entries_are_normalised(store, tmp_path) -> None:
     """What was accepted in another spelling is the same user and item afterwards."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
     log.append([EventRecord("e", " 42 ", "7.0", 5, 3)])
@@ -243,7 +243,7 @@ def test_old_entries_are_read_by_the_rules(store, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("spelt", [" 42 ", "42.0", "42"])
-def test_a_deleted_user_is_dropped_in_every_spelling(store, tmp_path, spelt) -> None:
+def test_deleted_users_go_in_every_spelling(store, tmp_path, spelt) -> None:
     """From new entries, and from files that an earlier release wrote."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
     old = pl.DataFrame(
@@ -257,7 +257,7 @@ def test_a_deleted_user_is_dropped_in_every_spelling(store, tmp_path, spelt) -> 
     assert (files.names(), letters(files)) == (["events-1-0-2-0.parquet"], [])
 
 
-def test_dead_letters_of_a_deleted_user_go(store, address) -> None:
+def test_deleted_users_leave_dead_letters(store, address) -> None:
     """Those of others stay, those whose user cannot be read go with the first deletion that is later than they are."""
     log, files = EventLog(store), open_event_files(address)
     damaged = msgpack.packb([1, "e", "2", "1", "soon", None, None])
@@ -276,7 +276,7 @@ def test_dead_letters_of_a_deleted_user_go(store, address) -> None:
     assert files.names(DEAD_LETTERS) == []
 
 
-def test_a_deletion_whose_time_cannot_be_read_counts_as_later(store, tmp_path) -> None:
+def test_unreadable_deletion_times_count_as_later(store, tmp_path) -> None:
     """No dead letter of an unknown user outlives it."""
     files = open_event_files(str(tmp_path))
     store.redis.xadd(store.keys.events(), {"e": b"\xc1"})
@@ -285,7 +285,7 @@ def test_a_deletion_whose_time_cannot_be_read_counts_as_later(store, tmp_path) -
     assert files.names(DEAD_LETTERS) == []
 
 
-def test_what_earlier_releases_put_aside_goes_as_dead_letters_do(store, address) -> None:
+def test_older_unreadable_files_go_too(store, address) -> None:
     """`unreadable-*.bin`, files of events and of dead letters that cannot be read: none outlives a later deletion."""
     log, files = EventLog(store), open_event_files(address)
     names = [
@@ -317,7 +317,7 @@ def table(directory: Path, rows: int = 1) -> str:
     return str(path)
 
 
-def test_bad_drained_rows_never_stop_a_load(tmp_path) -> None:
+def test_bad_drained_rows_stop_nothing(tmp_path) -> None:
     """Whatever their share: each is rejected by itself, under its file, and counted apart from the table's rows."""
     events = tmp_path / "events"
     events.mkdir()
@@ -340,7 +340,7 @@ def test_bad_drained_rows_never_stop_a_load(tmp_path) -> None:
     assert repr(str(rejects)) in note
 
 
-def test_bad_rows_of_the_table_count_by_themselves(tmp_path) -> None:
+def test_bad_table_rows_count_apart(tmp_path) -> None:
     """Many good drained events do not hide that a table is broken."""
     events = tmp_path / "events"
     events.mkdir()
@@ -354,7 +354,7 @@ def test_bad_rows_of_the_table_count_by_themselves(tmp_path) -> None:
         data.load(str(path), events=str(events))
 
 
-def test_a_drained_file_that_cannot_be_read_costs_itself(store, address, tmp_path) -> None:
+def test_unreadable_drained_files_are_skipped(store, address, tmp_path) -> None:
     """A note names it; the events of the others are learnt from."""
     log, files = EventLog(store), open_event_files(address)
     log.append([told(1)])
@@ -372,7 +372,7 @@ def test_a_drained_file_that_cannot_be_read_costs_itself(store, address, tmp_pat
     assert all("left out" in note for note in loaded.notes)
 
 
-def test_s3_that_does_not_answer_stops_a_load(bucket, tmp_path, monkeypatch) -> None:
+def test_unreachable_s3_stops_a_load(bucket, tmp_path, monkeypatch) -> None:
     """A night without its events would be a silent loss."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -388,7 +388,7 @@ def test_a_place_may_have_any_name(store, tmp_path) -> None:
     assert data.load(table(tmp_path), events=place).n_drained == 1
 
 
-def test_a_user_of_other_digits_stops_no_night(store, tmp_path) -> None:
+def test_other_digits_in_user_ids(store, tmp_path) -> None:
     """Digits that are not ASCII: drained, read and learnt from as they are spelt."""
     wide = "\uff11\uff12\uff13"
     EventLog(store).append([EventRecord("e", wide, wide, 5)])
@@ -397,7 +397,7 @@ def test_a_user_of_other_digits_stops_no_night(store, tmp_path) -> None:
     assert data.load(table(tmp_path), events=events).dataset.user_ids == ("0", wide)
 
 
-def test_an_entry_deleted_after_it_was_taken_is_passed_over(store, tmp_path) -> None:
+def test_entries_deleted_when_taken_are_skipped(store, tmp_path) -> None:
     """As when a user is deleted between a killed drain and the next."""
     log = EventLog(store)
     first, _ = log.append([told(1), told(2)])
@@ -407,14 +407,14 @@ def test_an_entry_deleted_after_it_was_taken_is_passed_over(store, tmp_path) -> 
     assert drain(log, open_event_files(str(tmp_path))).events == 1
 
 
-def test_two_drains_into_one_directory_are_refused(store, tmp_path) -> None:
+def test_two_drains_at_once_are_refused(store, tmp_path) -> None:
     """The second is told to wait."""
     files = open_event_files(str(tmp_path))
     with files.draining(), pytest.raises(InvalidInput, match="another drain is at work"):
         drain(EventLog(store), files)
 
 
-def test_a_directory_that_cannot_be_written_says_so(store, tmp_path) -> None:
+def test_an_unwritable_directory_is_reported(store, tmp_path) -> None:
     """With the path and the remedy."""
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="free or mend the disk"):
@@ -430,7 +430,7 @@ def test_a_directory_that_cannot_be_written_says_so(store, tmp_path) -> None:
         ({}, [None, 1.0]),
     ],
 )
-def test_events_join_interactions_of_any_columns_and_types(
+def test_events_join_interactions_of_any_type(
     store, tmp_path, columns, weights
 ) -> None:
     """Numbers as ids, dates as times, ratings or weights: an event means what an interaction means."""
@@ -450,7 +450,7 @@ def test_events_join_interactions_of_any_columns_and_types(
     assert [None if w != w else w for w in loaded.events.weight.tolist()] == weights  # noqa: PLR0124 - NaN
 
 
-def test_an_event_that_the_table_has_too_counts_once(store, tmp_path) -> None:
+def test_events_in_both_sources_count_once(store, tmp_path) -> None:
     """As where the caller keeps what it sends: the same user, item and second, in whatever types the table has them."""
     interactions = tmp_path / "interactions.csv"
     pl.DataFrame(
@@ -468,7 +468,7 @@ def test_an_event_that_the_table_has_too_counts_once(store, tmp_path) -> None:
     )
 
 
-def test_deleted_users_are_kept_out_of_a_load(tmp_path) -> None:
+def test_deleted_users_are_not_loaded(tmp_path) -> None:
     """Of neither table is anything read, counted or set aside."""
     frame = pl.DataFrame({"user_id": [1, 2, 2], "item_id": [1, 1, None], "timestamp": [1, 2, 3]})
     frame.write_parquet(tmp_path / "interactions.parquet")
@@ -496,7 +496,7 @@ def test_the_command_says_what_it_did(store, valkey_url, tmp_path) -> None:
     assert "put aside" not in done.output
 
 
-def test_the_command_says_where_the_dead_letters_lie(store, valkey_url, tmp_path) -> None:
+def test_the_command_names_dead_letter_files(store, valkey_url, tmp_path) -> None:
     """How many of each kind, and in which file."""
     EventLog(store).append([BAD["weight"]])
     store.redis.xadd(store.keys.events(), {"e": b"\xc1"})

@@ -50,7 +50,7 @@ def test_the_same_batch_does_not_drift(before, batch_tables) -> None:
     assert set(found.tables) == {"users", "items", "features"}
 
 
-def test_the_tables_have_a_row_for_each_user_and_item(published, batch_tables) -> None:
+def test_tables_have_one_row_each(published, batch_tables) -> None:
     """Users who did something, items, one candidate of each user; attributes by their own names, features in their order."""
     events = published.dataset.events
     lengths = {
@@ -65,7 +65,7 @@ def test_the_tables_have_a_row_for_each_user_and_item(published, batch_tables) -
     assert int(batch_tables["users"]["events"].sum()) == len(events)
 
 
-def test_each_feature_row_is_one_of_its_users(published, model, batch_tables) -> None:
+def test_feature_rows_belong_to_their_users(published, model, batch_tables) -> None:
     """Row u is what the ranker sees of one of the candidates of user u."""
     rows = np.column_stack(list(batch_tables["features"].values()))
     states = release_drift._states(
@@ -87,7 +87,7 @@ def test_each_feature_row_is_one_of_its_users(published, model, batch_tables) ->
         ("time", lambda e: e.time // 1000, "users.days"),
     ],
 )
-def test_a_broken_feed_is_refused_by_name(
+def test_broken_feeds_are_refused(
     published, model, before, column: str, spoil, named: str
 ) -> None:
     """Ratings that vanish, ratings on another scale, times in another unit."""
@@ -113,7 +113,7 @@ def test_lost_years_and_categories_are_refused(published, model, before) -> None
     assert "items.category " in verdict.refusal
 
 
-def test_a_lost_attribute_is_refused_and_a_new_one_is_not(before, batch_tables) -> None:
+def test_lost_attributes_are_refused(before, batch_tables) -> None:
     """What the release before knew of its users must not vanish; what it did not know cannot be compared."""
     name = next(column for column in batch_tables["users"] if column.startswith("attribute "))
     fewer = batch_tables | {
@@ -128,7 +128,7 @@ def test_a_lost_attribute_is_refused_and_a_new_one_is_not(before, batch_tables) 
     assert release_drift.compare("r1", less, batch_tables).verdict.refusal is None
 
 
-def test_a_feature_of_older_code_is_not_missed(before, batch_tables) -> None:
+def test_features_of_older_code_are_ignored(before, batch_tables) -> None:
     """The code may change its features between two releases: those in common are compared."""
     older = before | {
         "features": skew.histograms(
@@ -141,7 +141,7 @@ def test_a_feature_of_older_code_is_not_missed(before, batch_tables) -> None:
     assert set(found.tables["features"].feature_kl) == set(FEATURES)
 
 
-def test_the_retrievers_scale_is_told_and_not_refused(before, batch_tables) -> None:
+def test_retriever_score_drift_is_never_refused(before, batch_tables) -> None:
     """Every training gives its scores a scale of its own."""
     scaled = batch_tables["features"] | {
         "retrieval_score": batch_tables["features"]["retrieval_score"] * 10
@@ -179,7 +179,7 @@ def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_pa
     )
 
 
-def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path: Path) -> None:
+def test_a_release_without_histograms_is_noted(published, batch_tables, tmp_path: Path) -> None:
     """An older release is no reason to refuse a new one."""
     directory = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", directory)
@@ -196,14 +196,14 @@ def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa5users\xa1x"])
-def test_histograms_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_histograms_are_refused(tmp_path: Path, content: bytes) -> None:
     """Cut short, not msgpack, not a mapping, or not histograms."""
     (tmp_path / skew.FILE).write_bytes(content)
     with pytest.raises(CorruptArtefact, match="publish"):
         skew.load(tmp_path)
 
 
-def test_a_table_too_short_is_left_out(batch_tables, tmp_path: Path) -> None:
+def test_short_tables_are_left_out(batch_tables, tmp_path: Path) -> None:
     """A world of few items has no histogram of them, and everything else is kept."""
     short = {column: values[:5] for column, values in batch_tables["items"].items()}
     release_drift.save(tmp_path, batch_tables | {"items": short})

@@ -145,7 +145,7 @@ def used(directory: Path) -> int:
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("stage", ["features", "precompute"])
-def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, reporter, stage) -> None:
+def test_full_disk_in_the_container(environ, disk, finished, reporter, stage) -> None:
     """At any stage: a sentence, no traceback, no mark of the stage; with room, the same directory goes on to the end."""
     before = [
         finished[name] for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)
@@ -161,7 +161,7 @@ def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, reporte
 
 
 @pytest.mark.parametrize("command", ["run", "features"])
-def test_a_full_disk_ends_the_command_line_with_75(environ, disk, monkeypatch, command) -> None:
+def test_full_disk_on_the_command_line(environ, disk, monkeypatch, command) -> None:
     """A sentence that says what to do."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -174,7 +174,7 @@ def test_a_full_disk_ends_the_command_line_with_75(environ, disk, monkeypatch, c
     )
 
 
-def test_a_limit_on_files_ends_with_75(environ, tmp_path) -> None:
+def test_a_file_size_limit(environ, tmp_path) -> None:
     """As a full disk does, where nobody may mount one."""
 
     def limited() -> None:
@@ -195,7 +195,7 @@ def test_a_limit_on_files_ends_with_75(environ, tmp_path) -> None:
     assert (done.returncode, "the disk is full" in last["message"]) == (AGAIN, True)
 
 
-def test_a_full_artefact_directory_ends_with_75(environ, disk, monkeypatch, published) -> None:
+def test_a_full_artefact_directory(environ, disk, monkeypatch, published) -> None:
     """The bundle does not fit where releases are kept; nothing is published."""
     artefacts = disk(MiB // 64, name="artefacts")
     settings = replace(Settings.from_env(environ), artefacts=str(artefacts))
@@ -212,7 +212,7 @@ def test_a_full_artefact_directory_ends_with_75(environ, disk, monkeypatch, publ
     assert list(artefacts.rglob("manifest.json")) == []
 
 
-def test_a_full_disk_under_a_drain_ends_with_75(environ, disk, monkeypatch) -> None:
+def test_full_disk_under_a_drain(environ, disk, monkeypatch) -> None:
     """The events stay in the stream."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -226,7 +226,7 @@ def test_a_full_disk_under_a_drain_ends_with_75(environ, disk, monkeypatch) -> N
 
 
 @pytest.mark.usefixtures("keep_signals")
-def test_a_checkpoint_that_does_not_fit_counts_for_nothing(
+def test_a_checkpoint_that_does_not_fit(
     environ, disk, tmp_path, bucket, s3_environ
 ) -> None:
     """The copies in S3 are larger than the disk: 75, and what did arrive is taken for no finished stage.
@@ -268,7 +268,7 @@ def test_an_interrupted_restoration_is_completed(bucket, tmp_path, monkeypatch) 
     boto3.client("s3").close()
 
 
-def test_an_index_that_does_not_fit_is_no_index(disk, published) -> None:
+def test_an_index_that_does_not_fit(disk, published) -> None:
     """The last block of a file is where a full disk is easily overlooked."""
     loaded = bundle.load(published.work / "bundle")
     whole = (published.work / "bundle" / "index.faiss").stat().st_size
@@ -282,7 +282,7 @@ def test_an_index_that_does_not_fit_is_no_index(disk, published) -> None:
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("kind", ["a file", "read-only", "a directory above it is a file"])
-def test_a_work_directory_that_is_none_ends_with_2(
+def test_an_unusable_work_directory(
     environ, disk, tmp_path, kind, monkeypatch
 ) -> None:
     """In the container and on the command line: what it is, and what to do."""
@@ -336,6 +336,6 @@ def test_every_library_that_writes_is_understood(disk) -> None:
         KeyboardInterrupt(),
     ],
 )
-def test_what_is_no_full_disk_is_not_called_one(error) -> None:
+def test_other_errors_are_no_full_disk(error) -> None:
     """Another error keeps its own sentence, or its traceback."""
     assert not is_disk_full(error)

@@ -97,7 +97,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_a_finished_job_is_published_again_to_a_redis_that_came_back_empty(
+def test_an_empty_redis_is_published_again(
     small_job, monkeypatch
 ) -> None:
     """Nothing is trained for it; the release is whole again."""
@@ -130,7 +130,7 @@ def test_until_when_a_table_knows(times, latest) -> None:
     assert job.latest_known(np.array(times, np.int64), 1e9) == latest
 
 
-def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, monkeypatch) -> None:
+def test_only_changed_settings_run_again(small_job, monkeypatch) -> None:
     """Stages are skipped while input and settings are the same, and redone when they are not; each run flips the pointer."""
     ran = counted(monkeypatch)
     job.run(small_job)
@@ -148,7 +148,7 @@ def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, mon
     assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
 
 
-def test_a_finished_job_is_published_elsewhere_without_training(small_job, monkeypatch) -> None:
+def test_publishing_elsewhere_needs_no_training(small_job, monkeypatch) -> None:
     """As where the Redis of the first publication is gone, and another took its place."""
     job.run(small_job)
     ran = counted(monkeypatch)
@@ -168,7 +168,7 @@ def job_time(zone):
     return datetime.now(zone) + timedelta(hours=1)
 
 
-def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monkeypatch) -> None:
+def test_an_interrupted_job_resumes(small_job, monkeypatch) -> None:
     """What finished before the interruption is kept."""
     for name in ("features", "train-embeddings"):
         job.run_stage(small_job, name)
@@ -177,7 +177,7 @@ def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monk
     assert ran == list(job.STAGES)[2:]
 
 
-def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(
+def test_an_interrupted_precompute_resumes(
     published, tmp_path, reporter, monkeypatch
 ) -> None:
     """Shards that are there stay as they are, those of another version go, and processes make the same bytes."""
@@ -206,13 +206,13 @@ def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(
     assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
 
 
-def test_a_stage_without_its_forerunners_says_so(small_job) -> None:
+def test_a_stage_needs_earlier_ones(small_job) -> None:
     """With the names of what is missing."""
     with pytest.raises(InvalidInput, match="features, train-embeddings"):
         job.run_stage(small_job, "build-index")
 
 
-def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypatch) -> None:
+def test_popularity_must_be_beaten(small_job, monkeypatch) -> None:
     """Nothing is published, and the message gives both figures."""
     honest = offline_evaluation.compare
 
@@ -227,7 +227,7 @@ def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypat
     assert pointer(small_job) is None
 
 
-def test_a_list_that_reads_back_otherwise_stops_the_flip(
+def test_a_damaged_list_stops_the_flip(
     published, namespace, reporter, monkeypatch
 ) -> None:
     """The pointer stays where it was; the next run completes."""
@@ -253,7 +253,7 @@ def test_a_list_that_reads_back_otherwise_stops_the_flip(
     store.close()
 
 
-def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) -> None:
+def test_nothing_to_roll_back_or_promote(published, namespace) -> None:
     """Both say so, and change nothing."""
     settings = replace(published.settings, namespace=namespace)
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
@@ -282,7 +282,7 @@ ODD = {
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out", "time"])
 @pytest.mark.parametrize("case", ODD)
-def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path, reporter) -> None:
+def test_odd_data_is_evaluated_or_refused(case, protocol, tmp_path, reporter) -> None:
     """No ratings, titles, categories, years or users: a report of every method, or a clear error."""
     loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
     report = None
@@ -297,7 +297,7 @@ def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path
 
 
 @pytest.mark.parametrize(("users", "items"), [([1, 2, 3], [7, 7, 7]), ([1, 1], [7, 7]), ([5], [5])])
-def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, reporter) -> None:
+def test_data_without_hold_out_is_refused(users, items, tmp_path, reporter) -> None:
     """One item, or users of one event."""
     loaded = data.load(table(tmp_path, users, items), None, None)
     with pytest.raises(InvalidData):
@@ -323,7 +323,7 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
 
 
-def test_a_release_carries_its_report_and_its_histograms(published) -> None:
+def test_a_bundle_has_report_and_histograms(published) -> None:
     """The page for people, and what the next batch compares itself with."""
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     assert {"report.html", "skew.msgpack"} <= set(manifest["files"])
@@ -332,7 +332,7 @@ def test_a_release_carries_its_report_and_its_histograms(published) -> None:
     assert "two_stage" in page
 
 
-def test_the_release_has_the_ranker_of_the_report(published) -> None:
+def test_released_and_reported_ranker_agree(published) -> None:
     """As many trees, from the groups of the report and those of the hold-out; report and manifest say both."""
     report = json.loads((published.work / "metrics.json").read_text())
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
@@ -346,7 +346,7 @@ def test_the_release_has_the_ranker_of_the_report(published) -> None:
     assert manifest["ranker"] == report["ranker"]
 
 
-def test_leave_one_out_releases_the_reported_ranker_too(small_job) -> None:
+def test_leave_one_out_releases_the_ranker(small_job) -> None:
     """Its hold-out of one event a user is among the labels of the release."""
     told = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
     for name in list(job.STAGES)[:4]:
@@ -356,7 +356,7 @@ def test_leave_one_out_releases_the_reported_ranker_too(small_job) -> None:
     assert kept[1]["n_groups"] > kept[0]["n_groups"]
 
 
-def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch) -> None:
+def test_without_gain_no_ranker_is_released(small_job, monkeypatch) -> None:
     """No ranker in the report or in the bundle, the same figures for both methods, and every place says so."""
     monkeypatch.setattr(lambdamart.Validation, "shows_a_gain", property(lambda _: False))
     job.run(small_job)
@@ -380,7 +380,7 @@ def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch)
     assert "shows no gain" in (small_job.work / "report.html").read_text()
 
 
-def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) -> None:
+def test_repeats_leave_other_users_to_compare(small_job, tmp_path) -> None:
     """Half of the users only take again what they had; the gate compares the other half, and says how many."""
     whole = pl.read_parquet(small_job.interactions).sort("user_id", "timestamp")
     users = whole["user_id"].to_list()
@@ -415,7 +415,7 @@ def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) 
     assert f"on what {newly} users newly took to since it was made" in note
 
 
-def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
+def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
     """The second batch's events have no ratings any more: the feed is broken, the first release goes on serving."""
     job.run(small_job)
     bare = tmp_path / "bare.parquet"

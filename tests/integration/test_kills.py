@@ -148,7 +148,7 @@ def points(flip: int, total: int) -> list[int]:
     return [1, *(rng.randrange(low, high) for low, high in itertools.pairwise(bounds)), flip, total]
 
 
-def test_no_reader_notices_a_publication_that_is_killed_anywhere(
+def test_readers_never_notice_a_killed_publication(
     site, release, shifted, reporter, tmp_path
 ) -> None:
     """After each kill before the flip users are answered as before, after it from the new release; the second run serves it."""

@@ -107,7 +107,7 @@ def click(client) -> Callable[..., None]:
     return act
 
 
-def test_an_answer_is_counted_by_its_release_source_and_length(
+def test_answers_are_counted_by_group(
     client, own, counts, published, users
 ) -> None:
     """Once, on its day, in a hash that expires; what shows nothing is not counted."""
@@ -138,7 +138,7 @@ def test_a_hit_writes_nothing(client, own, users, monkeypatch) -> None:
     assert origin_of(answer["recommendation_id"]) == Origin(answer["model_version"], "batch", TODAY)
 
 
-def test_an_event_keeps_the_position_of_its_item(client, own, users, click) -> None:
+def test_events_keep_their_positions(client, own, users, click) -> None:
     """From 1 to 100; anything else is rejected by itself."""
     click(ask(client, users[0]), 3)
     (entry,) = own[1].redis.xrange(own[1].keys.events())
@@ -155,7 +155,7 @@ def test_an_event_keeps_the_position_of_its_item(client, own, users, click) -> N
         assert [r["code"] for r in told["rejected"]] == ["invalid_event"]
 
 
-def test_an_event_of_an_older_writer_has_no_position() -> None:
+def test_older_events_have_no_position() -> None:
     """Records grow at their end."""
     seven = bytes.fromhex("9701a165a175a169" + "01" + "c0" + "a172")
     assert unpack_event(seven) == EventRecord("e", "u", "i", 1, None, "r")
@@ -185,7 +185,7 @@ def test_known_traffic_gives_known_shares(
     assert EventLog(own[1]).length() == 6
 
 
-def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None:
+def test_a_canary_is_compared(own, monkeypatch) -> None:
     """With the difference's interval: here one that does not reach zero."""
     settings, store = own
     store.set_release(ReleasePointer("old", "older", Canary("new", 50.0)))
@@ -218,7 +218,7 @@ def hash_today(store) -> Hash:
     return Hash(store.keys.impressions(DATE), 1000)
 
 
-def test_a_server_that_is_stopped_sends_its_last_counts(own, published, users) -> None:
+def test_a_stopped_server_sends_its_counts(own, published, users) -> None:
     """One of the two answers is counted in Redis after the first, the other when the server ends."""
     settings, store = own
     environ = (
@@ -253,7 +253,7 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
     ] == [(0, 1), (1, 2)]
 
 
-def test_lost_counts_and_foreign_ids_are_told() -> None:
+def test_lost_counts_and_unrecognised_ids() -> None:
     """More clicks than answers never make a share above one, and ids of others are counted aside."""
     groups: dict[AnswerGroup, ImpressionStats] = {}
     add_impressions(groups, {"batch:10:v:1": 1})
@@ -268,14 +268,14 @@ def test_lost_counts_and_foreign_ids_are_told() -> None:
     assert (shown.answers(), shown.answers(2), shown.answers(3), shown.lost) == (2, 2, 1, 1)
 
 
-def test_impressions_that_cannot_be_read_are_an_error() -> None:
+def test_unreadable_impressions_are_an_error() -> None:
     """With what to do about it."""
     for field in ("batch", "batch:x:v1", "bach:1:v1", "batch:1:"):
         with pytest.raises(CorruptArtefact, match="delete that day's hash"):
             add_impressions({}, {field: 1})
 
 
-def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
+def test_older_drained_files_are_read(tmp_path: Path) -> None:
     """They have no positions."""
     pl.DataFrame({"recommendation_id": ["a", None]}).write_parquet(tmp_path / "events-1-2.parquet")
     assert list(drained(str(tmp_path))) == [("a", None)]
@@ -283,7 +283,7 @@ def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
         list(drained(str(tmp_path / "absent")))
 
 
-def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     """The report names it, and counts the clicks of the others."""
     pl.DataFrame({"recommendation_id": ["a"], "position": [2]}).write_parquet(
         tmp_path / "events-1-2.parquet"
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
     ]
 
 
-def test_the_command_prints_every_table_and_writes_the_report(
+def test_the_command_prints_and_writes(
     client, own, counts, published, users, click, tmp_path, monkeypatch
 ) -> None:
     """Release, source, position and what a reader should know; the same figures as JSON."""

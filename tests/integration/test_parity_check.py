@@ -82,7 +82,7 @@ def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
         (lambda r: replace(r, scores=tuple(s * 1.01 for s in r.scores)), "scores from"),
     ],
 )
-def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(
+def test_lists_unlike_live_answers_are_refused(
     published, artefacts, store, change, told: str
 ) -> None:
     """Swapped items, an unknown one, a short list, other candidates, other scores: the difference is named, and no user."""
@@ -101,7 +101,7 @@ def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None
         parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
 
-def test_another_bundle_under_the_same_version_refuses_the_release(
+def test_another_bundle_of_the_version(
     published, store, tmp_path: Path
 ) -> None:
     """Whole and verified, but its towers are not those that made the lists."""

@@ -272,7 +272,7 @@ def test_expired_release(
     assert store.release() == ReleasePointer("v2", "v1")
 
 
-def test_a_release_that_serves_is_never_retired(
+def test_serving_releases_are_never_retired(
     release: Release,
     settings: Settings,
     reporter: ProgressReporter,
@@ -308,7 +308,7 @@ def test_a_release_that_serves_is_never_retired(
     } == {-1}
 
 
-def test_without_a_readable_pointer_nothing_is_retired(
+def test_unreadable_pointers_retire_nothing(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """Nobody knows then what serves."""
@@ -324,7 +324,7 @@ def test_without_a_readable_pointer_nothing_is_retired(
     }
 
 
-def test_a_batch_that_was_overtaken_writes_nothing(
+def test_an_overtaken_batch_writes_nothing(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """It is refused before its lists and records, as another release serves than when it read its data."""

@@ -78,7 +78,7 @@ def shift(monkeypatch, name: str) -> None:
     monkeypatch.setattr(pipeline, "features", broken)
 
 
-def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve) -> None:
+def test_training_users_show_no_skew(own, published, serve) -> None:
     """One row of each of the same users, drawn anew: nothing is flagged, and all are counted."""
     serve(known(published))
     served = served_skew(own[0])
@@ -93,7 +93,7 @@ def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve
     )
 
 
-def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, monkeypatch) -> None:
+def test_a_changed_feature_is_flagged(own, published, serve, monkeypatch) -> None:
     """And only that one."""
     shift(monkeypatch, "popularity")
     serve(known(published))
@@ -101,7 +101,7 @@ def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, mo
     assert flagged == ("popularity",)
 
 
-def test_the_command_prints_a_table_and_ends_with_1_for_skew(
+def test_the_command_exits_1_for_skew(
     own, published, serve, monkeypatch
 ) -> None:
     """0 while the features are those of the training, 1 once they are not, 2 before anything was served."""
@@ -119,7 +119,7 @@ def test_the_command_prints_a_table_and_ends_with_1_for_skew(
     assert (bad.exit_code, bad.output.splitlines()[-1]) == (1, "skew in popularity")
 
 
-def test_what_training_does_not_have_is_not_sampled(own, published, serve) -> None:
+def test_answers_unlike_training_are_not_sampled(own, published, serve) -> None:
     """Answers to users without a history, of one category only, from the list, or from the cache."""
     user = known(published)[0]
     category = published.dataset.catalogue.categories[0][0]
@@ -130,7 +130,7 @@ def test_what_training_does_not_have_is_not_sampled(own, published, serve) -> No
         served_skew(own[0])
 
 
-def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(
+def test_short_sessions_are_counted_apart(
     own, published, serve
 ) -> None:
     """Its history is all that there is of the user, as in training; of one event, where nobody there has so few, it is aside."""
@@ -145,13 +145,13 @@ def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(
     assert "1 rows of shorter histories" in history_lengths_note(told)
 
 
-def test_no_answer_is_sampled_at_share_nought(own, published, serve) -> None:
+def test_share_zero_samples_nothing(own, published, serve) -> None:
     """SHORTLIST_SKEW_SHARE=0 counts nothing, and Redis holds no hash."""
     serve(known(published)[:5], share=0.0)
     assert own[1].redis.exists(own[1].keys.skew(published.version)) == 0
 
 
-def test_the_counts_expire_and_name_no_user(own, published, serve) -> None:
+def test_counts_expire_and_name_nobody(own, published, serve) -> None:
     """The hash has fields of features and cells only, and lives as long as it was told from its first count on."""
     _, store = own
     serve(known(published)[:3])
@@ -165,7 +165,7 @@ def test_the_counts_expire_and_name_no_user(own, published, serve) -> None:
     assert fields == {f"0:{name}" for name in FEATURES if name != strata.COLUMN}
 
 
-def test_no_more_rows_wait_than_the_most(own, published) -> None:
+def test_waiting_rows_are_bounded(own, published) -> None:
     """However many answers there are between two sendings."""
     sampler = Sampler(1.0, hash_of(own[1]))
     rows = np.zeros((4, len(FEATURES)), np.float32)
@@ -178,7 +178,7 @@ def test_no_more_rows_wait_than_the_most(own, published) -> None:
     assert sampler.take() == {}
 
 
-def test_counts_of_no_cell_are_an_error() -> None:
+def test_unknown_cells_are_an_error() -> None:
     """Such as those of a release that another code made under the same name."""
     trained = skew.histograms({"a": np.arange(40.0)})
     assert [one["a"][0] for one in tallies([trained, trained], {"1:a:0": 3})] == [0, 3]
@@ -187,7 +187,7 @@ def test_counts_of_no_cell_are_an_error() -> None:
             tallies([trained, trained], {field: 1})
 
 
-def test_without_a_release_the_remedy_is_told(own, namespace) -> None:
+def test_no_release_names_the_remedy(own, namespace) -> None:
     """There is nothing to compare with before the first."""
     with pytest.raises(InvalidInput, match="no release has been published"):
         served_skew(replace(own[0], namespace=f"{namespace}-empty"))
@@ -210,7 +210,7 @@ def failures(metrics: Metrics) -> str:
     )
 
 
-def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None:
+def test_counts_wait_for_redis(own, gone) -> None:
     """Nothing is raised, and the next sending has them."""
     metrics = Metrics()
     counts = CounterBuffer(CountLog(gone), metrics)
@@ -225,7 +225,7 @@ def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None
 
 
 @pytest.mark.parametrize("junk", [b"", b"1.5", b"x", b"9223372036854775807", b"\xff" * 30])
-def test_a_count_that_is_none_costs_itself(own, junk) -> None:
+def test_an_unreadable_count_is_skipped(own, junk) -> None:
     """The others are added once, read, and not kept for another time."""
     key = own[1].keys.skew("v1")
     own[1].redis.hset(key, mapping={"a:0": junk, b"\xff:1": 7})
@@ -240,7 +240,7 @@ def test_a_count_that_is_none_costs_itself(own, junk) -> None:
     assert failures(metrics).endswith(" 0")
 
 
-def test_a_key_that_is_no_hash_costs_itself(own) -> None:
+def test_keys_of_another_type_are_skipped(own) -> None:
     """As a field does."""
     own[1].redis.set(own[1].keys.skew("v1"), b"x")
     counts = CounterBuffer(CountLog(own[1]), Metrics())
@@ -251,7 +251,7 @@ def test_a_key_that_is_no_hash_costs_itself(own) -> None:
     assert CountLog(own[1]).read(own[1].keys.skew("v2")) == {"a:0": 1}
 
 
-def test_counts_are_sent_after_the_first_answer_and_then_now_and_then(own) -> None:
+def test_when_counts_are_sent(own) -> None:
     """Not before SECONDS have passed or ANSWERS were given."""
     now, sent = [0.0], []
     counts = CounterBuffer(

@@ -45,7 +45,7 @@ def test_a_later_call_goes_on(published, tmp_path, reporter) -> None:
     assert all(before <= after for before, after in again.scores.values())
 
 
-def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) -> None:
+def test_the_command_writes_a_usable_config(tables, tmp_path, monkeypatch) -> None:
     """`shortlist tune` prints both figures and leaves a file that `evaluate --config` reads."""
     monkeypatch.setenv("TOP_K_CANDIDATES", "20")
     start = tmp_path / "start.toml"

@@ -34,7 +34,7 @@ def test_what_is_written_is_read_back(tmp_path) -> None:
     assert path.read_text().startswith("# found by\n# searching\n\n[towers]\n")
 
 
-def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
+def test_a_share_may_be_whole(tmp_path) -> None:
     """`dropout = 0` is 0.0."""
     dropout = config.with_config(
         FitParams(), written(tmp_path, "[towers]\ndropout = 0\n")
@@ -59,7 +59,7 @@ def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
         ("[ranker\n", "give a TOML file"),
     ],
 )
-def test_a_slip_is_told_with_its_value_and_rule(text, told, tmp_path) -> None:
+def test_errors_name_value_and_rule(text, told, tmp_path) -> None:
     """Each message names the file, the value and the rule."""
     with pytest.raises(InvalidSettings, match=told):
         config.with_config(FitParams(), written(tmp_path, text))

@@ -25,7 +25,7 @@ def test_a_place_that_cannot_be_written(own, published, tmp_path: Path, place: s
 
 
 @pytest.mark.parametrize("command", ["show", "promote"])
-def test_a_version_that_no_file_could_have(published, command: str) -> None:
+def test_a_version_too_long_for_files(published, command: str) -> None:
     """Is longer than any name."""
     result = CliRunner(env=published.environ).invoke(main, ["release", command, "v" * 5000])
     assert result.exit_code in (1, 2)

@@ -110,7 +110,7 @@ def columns_of(histories: dict[str, list[int]], times: list[int] | None = None) 
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
 @pytest.mark.usefixtures("quick")
-def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, reporter) -> None:
+def test_users_with_all_or_no_items(protocol, tmp_path, reporter) -> None:
     """An empty list, all but the one, and a full list for somebody of whom only attributes are known."""
     histories = {f"u{n}": [n % 12, (n + 1) % 12, (n + 2) % 12, (n + 3) % 12] for n in range(20)}
     histories |= {"all": list(range(12)), "one": [4]}
@@ -141,7 +141,7 @@ def test_sequence_numbers_with_ties_get_through(tmp_path, reporter) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_user_with_two_items_gets_through(tmp_path, reporter) -> None:
+def test_one_user_with_two_items(tmp_path, reporter) -> None:
     """There is one item to learn from, one to test on, and nothing left to recommend."""
     told = job_of(tmp_path, reporter, columns_of({"only": [1, 2]}))
     assert made(told) == {"only": ()}
@@ -160,7 +160,7 @@ def test_one_user_with_two_items_gets_through(tmp_path, reporter) -> None:
     ids=["one event", "one item", "single events", "one item again and again"],
 )
 @pytest.mark.usefixtures("quick")
-def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(
+def test_data_without_evaluation_is_refused(
     histories, tmp_path, reporter
 ) -> None:
     """Before any list is made, and with what to do."""
@@ -171,7 +171,7 @@ def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, reporter) -> None:
+def test_equal_times_have_no_cut(tmp_path, reporter) -> None:
     """There is no before and no after."""
     told = job_of(
         tmp_path,
@@ -193,7 +193,7 @@ def test_no_interactions_at_all_are_refused(tmp_path, reporter) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_table_that_changed_is_read_again(tmp_path, reporter) -> None:
+def test_changed_tables_are_read_again(tmp_path, reporter) -> None:
     """Also when it is one of several that a pattern names, and when one is added."""
     columns = columns_of({"a": [1, 2, 3], "b": [2, 3, 1]})
     told = job_of(tmp_path, reporter, columns)
@@ -221,7 +221,7 @@ def test_lists_want_every_stage_before_them(tmp_path, reporter) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stage_that_runs_again_undoes_those_after_it(tmp_path, reporter) -> None:
+def test_a_rerun_stage_undoes_later_ones(tmp_path, reporter) -> None:
     """What was made of the old towers is not taken for new."""
     told = job_of(
         tmp_path,
