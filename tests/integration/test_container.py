@@ -1,4 +1,4 @@
-"""The batch as a container: what it logs, how it leaves, and that it goes on where it was stopped."""
+"""The batch in a container: its log, its exit status, and how it resumes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def users_learnt_from(work: Path) -> list[str]:
 
 
 def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> None:
-    """The run drains the stream to S3 first; the next run, which finds nothing new in the stream, learns from the files."""
+    """The run drains the stream to S3 first.
+
+    The next run, which finds nothing new in the stream, learns from the files.
+    """
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
     stream.append(
         [EventRecord("e1", "new-user", item, 1_900_000_000), EventRecord("e2", " ", item, 5)]
@@ -104,7 +107,9 @@ def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> 
         work = tmp_path / run
         process = start(environ | {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)})
         drained = next(
-            told for told in lines(process.communicate(timeout=120)[1]) if told["stage"] == "drain"
+            entry
+            for entry in lines(process.communicate(timeout=120)[1])
+            if entry["stage"] == "drain"
         )
         assert (process.returncode, drained["event"], drained["events"]) == (
             0,
@@ -117,14 +122,16 @@ def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> 
 
 
 def test_a_stopped_refresh_resumes_elsewhere(environ, stream, tables, tmp_path) -> None:
-    """SIGTERM after two stages: it leaves with 75; another machine, with the run's id alone, skips those two and publishes.
+    """SIGTERM after two stages: it ends with 75, and another machine goes on.
+
+    With the run's id alone it skips those two stages and publishes.
 
     What came over HTTP meanwhile waits for the next run.
     """
     process = start(environ)
     for line in process.stderr:
-        told = json.loads(line)
-        if (told["stage"], told["event"]) == ("build-index", "started"):
+        entry = json.loads(line)
+        if (entry["stage"], entry["event"]) == ("build-index", "started"):
             process.send_signal(signal.SIGTERM)
             break
     rest = lines(process.communicate(timeout=60)[1])
@@ -135,10 +142,10 @@ def test_a_stopped_refresh_resumes_elsewhere(environ, stream, tables, tmp_path) 
     again = start(environ | {"SHORTLIST_WORK": str(tmp_path / "other-machine")})
     log = lines(again.communicate(timeout=120)[1])
     assert again.returncode == 0
-    skipped = [told["stage"] for told in log if told["event"] == "skipped"]
+    skipped = [entry["stage"] for entry in log if entry["event"] == "skipped"]
     assert (skipped[:2], stream.length()) == (["features", "train-embeddings"], 1)
-    assert skipped + [told["stage"] for told in log if told["event"] == "finished"] == STAGES
-    assert (log[-1]["event"], {told["run"] for told in log}) == (
+    assert skipped + [entry["stage"] for entry in log if entry["event"] == "finished"] == STAGES
+    assert (log[-1]["event"], {entry["run"] for entry in log}) == (
         "published",
         {environ["SHORTLIST_RUN_ID"]},
     )
@@ -171,7 +178,7 @@ def test_a_stopped_refresh_resumes_elsewhere(environ, stream, tables, tmp_path) 
     ],
 )
 def test_exit_statuses_of_failures(environ, change, status, said) -> None:
-    """2: mend the input; 75: try again. The last line says why."""
+    """2: correct the input; 75: try again. The last line says why."""
     out = io.StringIO()
     assert container.main(environ | change, out) == status
     last = lines(out.getvalue())[-1]
@@ -180,7 +187,7 @@ def test_exit_statuses_of_failures(environ, change, status, said) -> None:
 
 @pytest.mark.usefixtures("keep_signals")
 def test_uncaught_errors_are_logged(environ, monkeypatch) -> None:
-    """A fault of ours is found in the log with its trace, and is not tried again."""
+    """A bug is in the log with its trace, and is not tried again."""
     out = io.StringIO()
     monkeypatch.setattr(container, "_run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as raised:
@@ -209,7 +216,7 @@ def test_the_heartbeat_is_logged() -> None:
 
 @pytest.mark.usefixtures("keep_signals")
 def test_libraries_log_json_lines_too(environ, monkeypatch) -> None:
-    """A library's warning, its log from WARNING on and its trace: each is one line, in this order of fields."""
+    """Each warning, log from WARNING on and trace of a library is one line, fields in order."""
     out = io.StringIO()
 
     def run(*_: object) -> None:
@@ -217,7 +224,7 @@ def test_libraries_log_json_lines_too(environ, monkeypatch) -> None:
         library.info("left out")
         library.warning("took %d s", 3)
         try:
-            raise ValueError("bad")
+            int("bad")
         except ValueError:
             library.exception("gave up")
         with warnings.catch_warnings():
@@ -234,7 +241,10 @@ def test_libraries_log_json_lines_too(environ, monkeypatch) -> None:
         "WARNING",
         "took 3 s",
     ]
-    assert (gave_up["level"], gave_up["trace"].splitlines()[-1]) == ("ERROR", "ValueError: bad")
+    assert (gave_up["level"], gave_up["trace"].splitlines()[-1]) == (
+        "ERROR",
+        "ValueError: invalid literal for int() with base 10: 'bad'",
+    )
     assert deprecated["logger"] == "py.warnings"
     assert "UserWarning: is deprecated" in deprecated["message"]
     assert list(published) == ["time", "run", "stage", "event"]

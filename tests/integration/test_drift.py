@@ -1,4 +1,4 @@
-"""A batch against the release before: the same data passes, and each way in which a feed breaks is named and refused."""
+"""Drift of a batch since the serving release: the same data passes, a broken feed is refused."""
 
 from __future__ import annotations
 
@@ -44,14 +44,17 @@ def spoilt(dataset, column: str, values: np.ndarray):
 
 def test_the_same_batch_does_not_drift(before, batch_tables) -> None:
     """Nothing is flagged, lost or refused."""
-    found = release_drift.compare("r1", before, batch_tables)
-    assert found.verdict == release_drift.Verdict(None, "no drift since r1")
-    assert found.lost == {"users": (), "items": (), "features": ()}
-    assert set(found.tables) == {"users", "items", "features"}
+    drift = release_drift.compare("r1", before, batch_tables)
+    assert drift.verdict == release_drift.Verdict(None, "no drift since r1")
+    assert drift.lost == {"users": (), "items": (), "features": ()}
+    assert set(drift.tables) == {"users", "items", "features"}
 
 
 def test_tables_have_one_row_each(published, batch_tables) -> None:
-    """Users who did something, items, one candidate of each user; attributes by their own names, features in their order."""
+    """One row for each user with events, for each item, and for a candidate of each user.
+
+    Attributes have their own names, features their order.
+    """
     events = published.dataset.events
     lengths = {
         name: {len(column) for column in table.values()} for name, table in batch_tables.items()
@@ -87,17 +90,15 @@ def test_feature_rows_belong_to_their_users(published, model, batch_tables) -> N
         ("time", lambda e: e.time // 1000, "users.days"),
     ],
 )
-def test_broken_feeds_are_refused(
-    published, model, before, column: str, spoil, named: str
-) -> None:
+def test_broken_feeds_are_refused(published, model, before, column: str, spoil, named: str) -> None:
     """Ratings that vanish, ratings on another scale, times in another unit."""
     dataset = published.dataset
-    found = release_drift.compare(
+    drift = release_drift.compare(
         "r1", before, release_drift.tables_of(spoilt(dataset, column, spoil(dataset.events)), model)
     )
-    assert found.verdict.refusal is not None
-    assert named in found.verdict.refusal
-    assert named in found.verdict.note
+    assert drift.verdict.refusal is not None
+    assert named in drift.verdict.refusal
+    assert named in drift.verdict.note
 
 
 def test_lost_years_and_categories_are_refused(published, model, before) -> None:
@@ -114,7 +115,7 @@ def test_lost_years_and_categories_are_refused(published, model, before) -> None
 
 
 def test_lost_attributes_are_refused(before, batch_tables) -> None:
-    """What the release before knew of its users must not vanish; what it did not know cannot be compared."""
+    """An attribute of the earlier release must not vanish; a new one cannot be compared."""
     name = next(column for column in batch_tables["users"] if column.startswith("attribute "))
     fewer = batch_tables | {
         "users": {
@@ -135,10 +136,10 @@ def test_features_of_older_code_are_ignored(before, batch_tables) -> None:
             batch_tables["features"] | {"once": np.arange(len(batch_tables["features"]["year"]))}
         )
     }
-    found = release_drift.compare("r1", older, batch_tables)
-    assert found.lost["features"] == ("once",)
-    assert found.verdict.refusal is None
-    assert set(found.tables["features"].feature_kl) == set(FEATURES)
+    drift = release_drift.compare("r1", older, batch_tables)
+    assert drift.lost["features"] == ("once",)
+    assert drift.verdict.refusal is None
+    assert set(drift.tables["features"].feature_kl) == set(FEATURES)
 
 
 def test_retriever_score_drift_is_never_refused(before, batch_tables) -> None:
@@ -152,7 +153,7 @@ def test_retriever_score_drift_is_never_refused(before, batch_tables) -> None:
 
 
 def test_the_limit_decides_what_is_refused(published, model, before) -> None:
-    """Under a higher limit, the same drift is only told."""
+    """Under a higher limit, the same drift is only reported."""
     dataset = published.dataset
     gone = release_drift.tables_of(
         spoilt(dataset, "weight", np.full_like(dataset.events.weight, np.nan)), model
@@ -162,7 +163,7 @@ def test_the_limit_decides_what_is_refused(published, model, before) -> None:
 
 
 def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_path: Path) -> None:
-    """Saved before the manifest is made, they are in it, travel with the release, and are read back the same."""
+    """Histograms are in the manifest, travel with the release, and read back the same."""
     directory = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", directory)
     release_drift.save(directory, batch_tables)
@@ -189,8 +190,8 @@ def test_a_release_without_histograms_is_noted(published, batch_tables, tmp_path
     build_manifest(directory, **fields)
     artefacts = open_artefacts(str(tmp_path / "artefacts"))
     artefacts.publish(directory)
-    found = release_drift.against_release(artefacts, published.version, batch_tables)
-    assert found.verdict == release_drift.Verdict(
+    drift = release_drift.against_release(artefacts, published.version, batch_tables)
+    assert drift.verdict == release_drift.Verdict(
         None, f"{published.version} holds no histograms to compare with"
     )
 

@@ -1,4 +1,4 @@
-"""A batch whose disk is full, or whose work directory is none: an exit status, one sentence, and nothing half-done that counts.
+"""Full disks and unusable work directories: an exit status, one sentence, no half-done stage.
 
 The disks are real: small file systems in memory, which only root may mount. A limit on the size of
 files stands in for them elsewhere.
@@ -146,7 +146,10 @@ def used(directory: Path) -> int:
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("stage", ["features", "precompute"])
 def test_full_disk_in_the_container(environ, disk, finished, reporter, stage) -> None:
-    """At any stage: a sentence, no traceback, no mark of the stage; with room, the same directory goes on to the end."""
+    """At any stage it ends in 75 and a sentence, without a stamp of the stage.
+
+    With room, the same directory goes on to the end.
+    """
     before = [
         finished[name] for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)
     ]
@@ -226,12 +229,10 @@ def test_full_disk_under_a_drain(environ, disk, monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("keep_signals")
-def test_a_checkpoint_that_does_not_fit(
-    environ, disk, tmp_path, bucket, s3_environ
-) -> None:
-    """The copies in S3 are larger than the disk: 75, and what did arrive is taken for no finished stage.
+def test_a_checkpoint_that_does_not_fit(environ, disk, tmp_path, bucket, s3_environ) -> None:
+    """The copies in S3 are larger than the disk: 75, and no stage counts as finished.
 
-    Were the marks there before their files, the next attempt would go on with half of them.
+    Were the stamps there before their files, the next attempt would go on with half of them.
     """
     given = environ | s3_environ | {"SHORTLIST_CHECKPOINTS": f"s3://{bucket}/runs"}
     assert refreshed(given, tmp_path / "whole")[0] == 0
@@ -244,7 +245,7 @@ def test_a_checkpoint_that_does_not_fit(
 
 
 def test_an_interrupted_restoration_is_completed(bucket, tmp_path, monkeypatch) -> None:
-    """The marks come last, so that a directory with marks has their files."""
+    """The stamps come last, so that a directory with stamps has their files."""
     source = tmp_path / "source"
     for name in ("a", "done/stage", "z/file"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -282,9 +283,7 @@ def test_an_index_that_does_not_fit(disk, published) -> None:
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("kind", ["a file", "read-only", "a directory above it is a file"])
-def test_an_unusable_work_directory(
-    environ, disk, tmp_path, kind, monkeypatch
-) -> None:
+def test_an_unusable_work_directory(environ, disk, tmp_path, kind, monkeypatch) -> None:
     """In the container and on the command line: what it is, and what to do."""
     (tmp_path / "file").write_text("")
     places = {

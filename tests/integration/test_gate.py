@@ -1,4 +1,4 @@
-"""The gate: a release that is worse than the serving one is refused with both figures, and what cannot be compared is said."""
+"""The gate refuses a release that is worse than the serving one, with both figures."""
 
 from __future__ import annotations
 
@@ -72,24 +72,31 @@ def test_the_first_release_beats_popularity(published, report, fold, namespace) 
 
 
 def test_the_note_compares_with_baselines(report, fold, published) -> None:
-    """Against the retriever's order and the strongest baseline, with the report's paired intervals, whatever the verdict."""
+    """Every verdict compares with the retriever's order and the strongest baseline.
+
+    The intervals are the report's paired ones.
+    """
     rivals = report["methods"].keys() - {"retriever", "two_stage"}
     best = max(rivals, key=lambda name: figure(report, name))
-    told = []
+    comparisons = []
     for other, words in (
         ("retriever", "the retriever's order"),
         (best, f"{best}, the strongest baseline"),
     ):
         pair = report["paired"]["two_stage"][other]
-        told.append(
+        comparisons.append(
             f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f}) against {words}"
         )
     for given in (report, with_figure(report, "two_stage", 0.0)):
-        assert judged(given, fold, published).note.endswith(f"; NDCG@10 {told[0]}, {told[1]}")
-    assert report["gate"].endswith(f"; NDCG@10 {told[0]}, {told[1]}")
+        assert judged(given, fold, published).note.endswith(
+            f"; NDCG@10 {comparisons[0]}, {comparisons[1]}"
+        )
+    assert report["gate"].endswith(f"; NDCG@10 {comparisons[0]}, {comparisons[1]}")
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     assert manifest["gate"] == report["gate"]
-    assert gate.off(report) == gate.Verdict(None, f"the gate is off; NDCG@10 {told[0]}, {told[1]}")
+    assert gate.off(report) == gate.Verdict(
+        None, f"the gate is off; NDCG@10 {comparisons[0]}, {comparisons[1]}"
+    )
 
 
 def figure(report: dict[str, Any], method: str) -> float:
@@ -133,7 +140,7 @@ def compared(published, report, model: Model, dataset: Dataset, as_of: int) -> g
 
 
 def test_newer_events_refuse_a_worse_model(published, report, fold) -> None:
-    """A model whose item vectors were shuffled loses against the serving one; that one's own report model does not."""
+    """A model with shuffled item vectors loses; the serving one's own report model does not."""
     dataset = published.dataset
     as_of = int(np.quantile(dataset.events.time, 0.5))
     assert (
@@ -162,7 +169,7 @@ def test_without_newer_events_nothing_is_compared(published, report, fold) -> No
 
 
 def with_repeats(dataset: Dataset, users: np.ndarray) -> Dataset:
-    """The data, in which these users did nothing in their hold-out but take their first item again."""
+    """The data, with these users' hold-outs changed to repeats of their first item."""
     events = dataset.events
     held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
     first = events.item[np.minimum(events.offsets()[:-1], len(events) - 1)]
@@ -185,7 +192,7 @@ def n_newly(dataset: Dataset, as_of: int) -> int:
 
 
 def test_users_with_only_repeats_are_skipped(published, report, fold) -> None:
-    """A third of the users took nothing new, a third did nothing at all: the others are compared, and counted."""
+    """A third of the users took nothing new, a third did nothing: the others are compared."""
     whole = published.dataset
     some = with_repeats(whole, np.arange(0, whole.events.n_users, 3))
     held = np.arange(len(some.events)) >= cuts(some.events, "last-10pct")[some.events.user]
@@ -220,13 +227,13 @@ def test_lost_items_take_no_place(published) -> None:
     fewer = replace(dataset, events=replace(kept, n_items=n_kept))
     fewer = replace(fewer, catalogue=replace(dataset.catalogue, ids=dataset.catalogue.ids[:n_kept]))
     truth = truth_after(fewer, cuts(fewer.events, "last-10pct"))
-    found = gate._lists_of(old, fewer, truth.states)
-    assert found.max() < n_kept
-    assert (found != MISSING).all()
+    lists = gate._lists_of(old, fewer, truth.states)
+    assert lists.max() < n_kept
+    assert (lists != MISSING).all()
 
 
 def test_a_catalogue_that_moved_is_translated(published) -> None:
-    """The old bundle recommends the same items by id when the rows of the data have another order and an item is new."""
+    """The old bundle recommends the same ids when rows move and an item is new."""
     from shortlist.recsys.models import bundle
     from shortlist.recsys.models.interactions import MISSING, states_at
     from shortlist.recsys.models.pipeline import recommender
@@ -246,14 +253,12 @@ def test_a_catalogue_that_moved_is_translated(published) -> None:
         items=np.where(states.items == MISSING, MISSING, order[states.items] + 1).astype(np.int32),
         seen_rows=(order[states.seen_rows] + 1).astype(np.int32),
     )
-    found = gate._lists_of(old, moved, shifted)
+    lists = gate._lists_of(old, moved, shifted)
     plain = recommender(replace(old.model, exploration_share=0.0))(states, gate.DEPTH)[0]
-    np.testing.assert_array_equal(found, np.where(plain == MISSING, MISSING, order[plain] + 1))
+    np.testing.assert_array_equal(lists, np.where(plain == MISSING, MISSING, order[plain] + 1))
 
 
-def test_other_features_cannot_be_compared(
-    published, report, fold, monkeypatch
-) -> None:
+def test_other_features_cannot_be_compared(published, report, fold, monkeypatch) -> None:
     """The gate says why, and lets the release pass."""
     monkeypatch.setattr("shortlist.recsys.models.bundle.feature_hash", lambda: "0" * 16)
     verdict = compared(

@@ -1,4 +1,4 @@
-"""The batch as a whole: resumable, refusing what it must, publishing in one flip, and sound on odd data."""
+"""The whole batch: it resumes, refuses bad releases, and publishes in one flip."""
 
 from __future__ import annotations
 
@@ -74,9 +74,11 @@ def small_job(tables, tmp_path, valkey_url, namespace, reporter) -> Job:
     return Job(*paths, tmp_path / "work", Settings.from_env(environ), reporter)
 
 
-def pointer(told: Job) -> ReleasePointer | None:
+def pointer(current_job: Job) -> ReleasePointer | None:
     """What serves where a job publishes."""
-    with closing(open_store(told.settings.redis_url, told.settings.namespace, 1000)) as store:
+    with closing(
+        open_store(current_job.settings.redis_url, current_job.settings.namespace, 1000)
+    ) as store:
         return store.release()
 
 
@@ -85,9 +87,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
 
     def noting(name: str, stage: Callable[[Job], None]) -> Callable[[Job], None]:
-        def run(told: Job) -> None:
+        def run(current_job: Job) -> None:
             ran.append(name)
-            stage(told)
+            stage(current_job)
 
         return run
 
@@ -97,9 +99,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_an_empty_redis_is_published_again(
-    small_job, monkeypatch
-) -> None:
+def test_an_empty_redis_is_published_again(small_job, monkeypatch) -> None:
     """Nothing is trained for it; the release is whole again."""
     job.run(small_job)
     serving = pointer(small_job)
@@ -126,12 +126,12 @@ def test_an_empty_redis_is_published_again(
     ],
 )
 def test_until_when_a_table_knows(times, latest) -> None:
-    """Its latest time; sequence numbers are no times, and one row from the future proves nothing."""
+    """Its latest time; sequence numbers are no times, and rows of the future do not count."""
     assert job.latest_known(np.array(times, np.int64), 1e9) == latest
 
 
 def test_only_changed_settings_run_again(small_job, monkeypatch) -> None:
-    """Stages are skipped while input and settings are the same, and redone when they are not; each run flips the pointer."""
+    """Stages are skipped while input and settings are the same, and each run flips the pointer."""
     ran = counted(monkeypatch)
     job.run(small_job)
     job.run(small_job)
@@ -177,10 +177,8 @@ def test_an_interrupted_job_resumes(small_job, monkeypatch) -> None:
     assert ran == list(job.STAGES)[2:]
 
 
-def test_an_interrupted_precompute_resumes(
-    published, tmp_path, reporter, monkeypatch
-) -> None:
-    """Shards that are there stay as they are, those of another version go, and processes make the same bytes."""
+def test_an_interrupted_precompute_resumes(published, tmp_path, reporter, monkeypatch) -> None:
+    """Existing shards stay, those of another version go, and processes make the same bytes."""
     import shutil
 
     work = tmp_path / "work"
@@ -227,9 +225,7 @@ def test_popularity_must_be_beaten(small_job, monkeypatch) -> None:
     assert pointer(small_job) is None
 
 
-def test_a_damaged_list_stops_the_flip(
-    published, namespace, reporter, monkeypatch
-) -> None:
+def test_a_damaged_list_stops_the_flip(published, namespace, reporter, monkeypatch) -> None:
     """The pointer stays where it was; the next run completes."""
     settings = replace(published.settings, namespace=namespace)
     store = open_store(settings.redis_url, namespace, 1000)
@@ -283,7 +279,7 @@ ODD = {
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out", "time"])
 @pytest.mark.parametrize("case", ODD)
 def test_odd_data_is_evaluated_or_refused(case, protocol, tmp_path, reporter) -> None:
-    """No ratings, titles, categories, years or users: a report of every method, or a clear error."""
+    """Without ratings, titles, categories, years or users: a full report, or a clear error."""
     loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
     report = None
     with suppress(ShortlistError):
@@ -307,7 +303,7 @@ def test_data_without_hold_out_is_refused(users, items, tmp_path, reporter) -> N
 
 
 def test_the_report_has_the_promised_shape(published) -> None:
-    """Every method, every figure with its interval, candidate recall by source, what the data was, examples that name nobody."""
+    """It has every method with intervals, candidate recall, the data, and nameless examples."""
     report = json.loads((published.work / "metrics.json").read_text())
     assert report["protocol"] == "last-10pct"
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
@@ -333,7 +329,7 @@ def test_a_bundle_has_report_and_histograms(published) -> None:
 
 
 def test_released_and_reported_ranker_agree(published) -> None:
-    """As many trees, from the groups of the report and those of the hold-out; report and manifest say both."""
+    """As many trees, learnt from the hold-out's groups too; report and manifest state both."""
     report = json.loads((published.work / "metrics.json").read_text())
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     reported, released = report["ranker"]["reported"], report["ranker"]["released"]
@@ -348,16 +344,19 @@ def test_released_and_reported_ranker_agree(published) -> None:
 
 def test_leave_one_out_releases_the_ranker(small_job) -> None:
     """Its hold-out of one event a user is among the labels of the release."""
-    told = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
+    current_job = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
     for name in list(job.STAGES)[:4]:
-        job.run_stage(told, name)
-    kept = [json.loads((told.fold(fold) / "ranker.json").read_text())["summary"] for fold in (1, 2)]
+        job.run_stage(current_job, name)
+    kept = [
+        json.loads((current_job.fold(fold) / "ranker.json").read_text())["summary"]
+        for fold in (1, 2)
+    ]
     assert kept[0]["trees"] == kept[1]["trees"] > 0
     assert kept[1]["n_groups"] > kept[0]["n_groups"]
 
 
 def test_without_gain_no_ranker_is_released(small_job, monkeypatch) -> None:
-    """No ranker in the report or in the bundle, the same figures for both methods, and every place says so."""
+    """No ranker in report or bundle, the same figures for both methods, and a note everywhere."""
     monkeypatch.setattr(lambdamart.Validation, "shows_a_gain", property(lambda _: False))
     job.run(small_job)
     assert (
@@ -381,7 +380,7 @@ def test_without_gain_no_ranker_is_released(small_job, monkeypatch) -> None:
 
 
 def test_repeats_leave_other_users_to_compare(small_job, tmp_path) -> None:
-    """Half of the users only take again what they had; the gate compares the other half, and says how many."""
+    """Half of the users only repeat items; the gate compares the other half, and counts it."""
     whole = pl.read_parquet(small_job.interactions).sort("user_id", "timestamp")
     users = whole["user_id"].to_list()
     last = [
@@ -416,7 +415,7 @@ def test_repeats_leave_other_users_to_compare(small_job, tmp_path) -> None:
 
 
 def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
-    """The second batch's events have no ratings any more: the feed is broken, the first release goes on serving."""
+    """The second batch's events have lost their ratings; the first release goes on serving."""
     job.run(small_job)
     bare = tmp_path / "bare.parquet"
     pl.read_parquet(small_job.interactions).drop("rating").write_parquet(bare)

@@ -1,4 +1,4 @@
-"""Known traffic through the API, and the shares of answers acted on that `shortlist online-report` makes of it."""
+"""Known traffic through the API, and the shares that `shortlist online-report` makes of it."""
 
 from __future__ import annotations
 
@@ -101,15 +101,13 @@ def click(client) -> Callable[..., None]:
         event |= {"recommendation_id": answer["recommendation_id"]} | (
             {} if position is None else {"position": position}
         )
-        told = client.post("/v1/events", json={"events": [event]}).json()
-        assert told == {"accepted": 1, "duplicates": 0, "rejected": []}
+        figures = client.post("/v1/events", json={"events": [event]}).json()
+        assert figures == {"accepted": 1, "duplicates": 0, "rejected": []}
 
     return act
 
 
-def test_answers_are_counted_by_group(
-    client, own, counts, published, users
-) -> None:
+def test_answers_are_counted_by_group(client, own, counts, published, users) -> None:
     """Once, on its day, in a hash that expires; what shows nothing is not counted."""
     ask(client, users[0])
     ask(client, users[1])
@@ -151,8 +149,8 @@ def test_events_keep_their_positions(client, own, users, click) -> None:
             "timestamp": 1,
             "position": position,
         }
-        told = client.post("/v1/events", json={"events": [event]}).json()
-        assert [r["code"] for r in told["rejected"]] == ["invalid_event"]
+        figures = client.post("/v1/events", json={"events": [event]}).json()
+        assert [r["code"] for r in figures["rejected"]] == ["invalid_event"]
 
 
 def test_older_events_have_no_position() -> None:
@@ -164,7 +162,10 @@ def test_older_events_have_no_position() -> None:
 def test_known_traffic_gives_known_shares(
     client, own, counts, published, users, click, tmp_path
 ) -> None:
-    """Forty lists shown, ten acted on, one of them twice; half of the clicks in drained files, half still in the stream."""
+    """Forty lists shown, ten acted on, one of them twice.
+
+    Half of the clicks are in drained files, half still in the stream.
+    """
     answers = [ask(client, user) for user in users]
     for at, answer in enumerate(answers[:5]):
         click(answer, 1 + at % 2)
@@ -173,10 +174,14 @@ def test_known_traffic_gives_known_shares(
         click(answer)
     click(answers[0], 4)
     counts.send()
-    found = online(own[0], 1, str(tmp_path), NOW)
-    assert set(found.groups) == {AnswerGroup(published.version, "batch")}
-    shown = found.groups[AnswerGroup(published.version, "batch")]
-    assert (totals(found, published.version, "all"), shown.answers(6), notes(report(found))) == (
+    counted = online(own[0], 1, str(tmp_path), NOW)
+    assert set(counted.groups) == {AnswerGroup(published.version, "batch")}
+    shown = counted.groups[AnswerGroup(published.version, "batch")]
+    assert (
+        totals(counted, published.version, "all"),
+        shown.answers(6),
+        notes(report(counted)),
+    ) == (
         (10, 40),
         0,
         [],
@@ -195,10 +200,10 @@ def test_a_canary_is_compared(own, monkeypatch) -> None:
     ]
     monkeypatch.setattr("shortlist.batch.online.waiting", lambda _log: iter(clicks))
     CountLog(store).add({hash_today(store): groups})
-    found = online(settings, 1, None, NOW)
-    assert (found.current, found.other) == ("old", "new")
-    told = report(found)
-    compared = tables(told)[2]
+    counted = online(settings, 1, None, NOW)
+    assert (counted.current, counted.other) == ("old", "new")
+    figures = report(counted)
+    compared = tables(figures)[2]
     cells = [list(column.cells) for column in compared.columns]
     assert cells == [
         ["all", "batch"],
@@ -207,8 +212,10 @@ def test_a_canary_is_compared(own, monkeypatch) -> None:
         ["+0.0500"] * 2,
         ["+0.0210 to +0.0790"] * 2,
     ]
-    assert [row | {"source": "all"} for row in told["differences"]] == [told["differences"][0]] * 2
-    assert told["differences"][0]["difference"] == pytest.approx(
+    assert [row | {"source": "all"} for row in figures["differences"]] == [
+        figures["differences"][0]
+    ] * 2
+    assert figures["differences"][0]["difference"] == pytest.approx(
         {"value": 0.05, "low": 0.0210, "high": 0.0790}, abs=5e-5
     )
 
@@ -219,7 +226,7 @@ def hash_today(store) -> Hash:
 
 
 def test_a_stopped_server_sends_its_counts(own, published, users) -> None:
-    """One of the two answers is counted in Redis after the first, the other when the server ends."""
+    """The first of two answers is counted at once, the other when the server ends."""
     settings, store = own
     environ = (
         os.environ
@@ -254,7 +261,7 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
 
 
 def test_lost_counts_and_unrecognised_ids() -> None:
-    """More clicks than answers never make a share above one, and ids of others are counted aside."""
+    """More clicks than answers never make a share above one; others' ids are counted apart."""
     groups: dict[AnswerGroup, ImpressionStats] = {}
     add_impressions(groups, {"batch:10:v:1": 1})
     clicks = [
@@ -291,8 +298,8 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "events-0-1.parquet").write_bytes(b"PAR1")
     broken: list[str] = []
     assert list(drained(str(tmp_path), broken)) == [("a", 2)]
-    told = report(Online(1, {}, None, None, 0, tuple(broken)))
-    assert notes(told) == [
+    figures = report(Online(1, {}, None, None, 0, tuple(broken)))
+    assert notes(figures) == [
         "events-0-1.parquet cannot be read, and its clicks are not counted: mend or remove it"
     ]
 

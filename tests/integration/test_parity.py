@@ -18,11 +18,11 @@ def loaded(published):
 
 
 def test_lists_equal_live_answers(published, loaded) -> None:
-    """The batch's list and the live path on the stored record agree: items exactly, scores at half precision."""
+    """Items are the same exactly, scores at half precision, from the stored record."""
     for user in read_shards(published.work / "lists"):
         stored = unpack_list(user.packed)
         record = unpack_user(pack_user(user.record))
-        told = (
+        history = (
             record.items,
             record.times,
             record.weights,
@@ -30,7 +30,7 @@ def test_lists_equal_live_answers(published, loaded) -> None:
             record.seen,
             record.attributes or {},
         )
-        state, unknown = bundle.state_from(loaded, *told)
+        state, unknown = bundle.state_from(loaded, *history)
         live = recommend(loaded.model, state, published.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0

@@ -57,7 +57,7 @@ def served(pointer: ReleasePointer) -> set[str]:
 
 
 def test_a_canary_serves_the_same_users() -> None:
-    """About the percentage; a larger one keeps the users of a smaller one; another canary takes others."""
+    """A larger percentage keeps the users of a smaller one; another canary takes others."""
     five, twenty = (
         served(ReleasePointer("a", None, Canary("b", percent))) for percent in (5.0, 20.0)
     )
@@ -124,23 +124,23 @@ def test_a_canary_must_be_servable(two) -> None:
 
 def test_a_shadow_of_the_same_model(two) -> None:
     """v1 and v2 are one bundle under two names."""
-    serving, found = release_admin.shadow(two, "v1", 30, 10)
-    assert (serving, found.users, found.overlap, found.same_first, found.score_shift) == (
+    serving, shift = release_admin.shadow(two, "v1", 30, 10)
+    assert (serving, shift.users, shift.overlap, shift.same_first, shift.score_shift) == (
         "v2",
         30,
         1.0,
         1.0,
         0.0,
     )
-    assert found.old_scores == found.new_scores
+    assert shift.old_scores == shift.new_scores
 
 
 def test_the_shift_between_lists() -> None:
     """Half of the items in common, one of two first items, scores up by one."""
     old = [{"a": 1.0, "b": 0.5}, {"c": 1.0, "d": 0.5}]
     new = [{"a": 2.0, "x": 0.5}, {"d": 1.5, "y": 0.5}]
-    found = release_admin.shift(old, new, 2)
-    assert (found.users, found.overlap, found.same_first, found.score_shift) == (2, 0.5, 0.5, 1.0)
+    shift = release_admin.shift(old, new, 2)
+    assert (shift.users, shift.overlap, shift.same_first, shift.score_shift) == (2, 0.5, 0.5, 1.0)
     with pytest.raises(InvalidInput, match="no user has a list"):
         release_admin.shift([{}], [{"a": 1.0}], 2)
 

@@ -1,4 +1,4 @@
-"""Live answers leave counts of the features they used, and `shortlist skew` tells whether those are the training's."""
+"""Live answers leave counts of their features, which `shortlist skew` compares with training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hash_of(store: RedisStore) -> Callable[[str], Hash]:
 
 @pytest.fixture
 def serve(own) -> Callable[..., CounterBuffer]:
-    """Has live answers given to users, in a process that samples all of them, and sends its counts."""
+    """Answers users live in a process that samples every answer, and sends its counts."""
     settings, store = own
 
     def served(users: Iterable[str], share: float = 1.0, **more: object) -> CounterBuffer:
@@ -79,7 +79,7 @@ def shift(monkeypatch, name: str) -> None:
 
 
 def test_training_users_show_no_skew(own, published, serve) -> None:
-    """One row of each of the same users, drawn anew: nothing is flagged, and all are counted."""
+    """One new row of each of the same users: nothing is flagged, and all are counted."""
     serve(known(published))
     served = served_skew(own[0])
     assert (served.version, served.skew.flagged_features, served.below_training_range) == (
@@ -101,10 +101,8 @@ def test_a_changed_feature_is_flagged(own, published, serve, monkeypatch) -> Non
     assert flagged == ("popularity",)
 
 
-def test_the_command_exits_1_for_skew(
-    own, published, serve, monkeypatch
-) -> None:
-    """0 while the features are those of the training, 1 once they are not, 2 before anything was served."""
+def test_the_command_exits_1_for_skew(own, published, serve, monkeypatch) -> None:
+    """0 for the training's features, 1 for others, 2 before anything was served."""
     environ = published.environ | {"SHORTLIST_NAMESPACE": own[0].namespace}
     before = CliRunner().invoke(main, ["skew"], env=environ)
     assert (before.exit_code, "wait for some" in before.output) == (2, True)
@@ -120,7 +118,7 @@ def test_the_command_exits_1_for_skew(
 
 
 def test_answers_unlike_training_are_not_sampled(own, published, serve) -> None:
-    """Answers to users without a history, of one category only, from the list, or from the cache."""
+    """Such as answers without a history, of one category, from the list or from the cache."""
     user = known(published)[0]
     category = published.dataset.catalogue.categories[0][0]
     serve(["nobody"], attributes={"age": 30})
@@ -130,19 +128,20 @@ def test_answers_unlike_training_are_not_sampled(own, published, serve) -> None:
         served_skew(own[0])
 
 
-def test_short_sessions_are_counted_apart(
-    own, published, serve
-) -> None:
-    """Its history is all that there is of the user, as in training; of one event, where nobody there has so few, it is aside."""
+def test_short_sessions_are_counted_apart(own, published, serve) -> None:
+    """A session shorter than any training history is counted apart from the strata.
+
+    Its history is all that there is of the user, as in training.
+    """
     items = published.dataset.catalogue.ids
     least = int(published.dataset.events.offsets()[1:].min())
     serve(["fresh"], history=list(items[:1]))
     with pytest.raises(InvalidInput, match="all 1 sampled rows are of users with fewer events"):
         served_skew(own[0])
     serve(["older"], history=list(items[: least + 50]))
-    told = served_skew(own[0])
-    assert (told.skew.n_serving, told.below_training_range) == (1, 1)
-    assert "1 rows of shorter histories" in history_lengths_note(told)
+    served = served_skew(own[0])
+    assert (served.skew.n_serving, served.below_training_range) == (1, 1)
+    assert "1 rows of shorter histories" in history_lengths_note(served)
 
 
 def test_share_zero_samples_nothing(own, published, serve) -> None:
@@ -152,7 +151,7 @@ def test_share_zero_samples_nothing(own, published, serve) -> None:
 
 
 def test_counts_expire_and_name_nobody(own, published, serve) -> None:
-    """The hash has fields of features and cells only, and lives as long as it was told from its first count on."""
+    """The hash has features and cells only, and a time to live from its first count on."""
     _, store = own
     serve(known(published)[:3])
     store.redis.expire(store.keys.skew(published.version), 500)

@@ -1,4 +1,4 @@
-"""The monthly estimate: sums that can be done by hand, what it grows with, and that the README shows what it says."""
+"""The monthly estimate against manual sums, its growth, and the README."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dollars(size: Size) -> dict[str, float]:
 
 
 def test_parts_match_a_manual_calculation() -> None:
-    """A million requests: a dollar for the API and its traffic, twenty cents and the milliseconds for the function."""
+    """A million requests cost a dollar and traffic, plus twenty cents and milliseconds."""
     parts = dollars(SMALL)
     assert parts["HTTP API"] == pytest.approx(1.00 + 3.5 * 0.09)
     assert parts["Lambda"] == pytest.approx(0.20 + 1_000_000 * 0.0052 * 1769 / 1024 * 0.0000133334)
@@ -38,7 +38,7 @@ def test_a_small_cache_costs_its_least() -> None:
 
 
 def test_redis_memory_during_a_refresh() -> None:
-    """Four releases: being written, serving, the one before, and one that expires; one history a user."""
+    """Four releases: written, serving, previous and expiring; one history a user."""
     assert cache_gb(Size(1_000_000, 0, 0)) == pytest.approx((962 * 4 + 1600) / 1000)
     assert cache_gb(Size(1_000_000, 0, 0, list_days=2.5)) == pytest.approx(
         (962 * 5.5 + 1600) / 1000

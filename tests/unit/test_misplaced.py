@@ -1,4 +1,4 @@
-"""A place on the command line that cannot be used is told in one sentence, with status 2."""
+"""An unusable path on the command line ends in one sentence and status 2."""
 
 from __future__ import annotations
 
