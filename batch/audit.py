@@ -102,7 +102,10 @@ def _same_events(part: str, digest: str, known: Events) -> Check:
 
 
 def _counterfactual_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) -> Check:
-    """Puts random items after every cut; item table, states and feature rows must stay the same."""
+    """Puts random items after every cut.
+
+    Item table, states and feature rows have to stay the same.
+    """
     after = np.arange(len(dataset.events)) >= cut[dataset.events.user]
     other = _with_random_items(dataset, after)
     table = item_table_of(other, before(other.events, cut))
@@ -124,7 +127,10 @@ def _counterfactual_future(dataset: Dataset, cut: Int64, model: Model, truth: Tr
 
 
 def _with_random_items(dataset: Dataset, replaced: np.ndarray) -> Dataset:
-    """The data set with a random item in each event of `replaced`, bool[n_events]."""
+    """The data set with random items in some events.
+
+    replaced: bool[n_events].
+    """
     events = dataset.events
     drawn = np.random.default_rng(0).integers(0, events.n_items, len(events)).astype(np.int32)
     return replace(dataset, events=replace(events, item=np.where(replaced, drawn, events.item)))
@@ -141,7 +147,10 @@ def _compare_tables(table: ItemTable, other: ItemTable) -> None:
 
 
 def _tie_order(events: Events) -> Check:
-    """Looks whether neighbours within ties ascend half of the time, by item row and by weight."""
+    """Checks that ties have no order.
+
+    Neighbours within ties must ascend half of the time, by item row and by weight.
+    """
     check = "Ties are in no order"
     second = np.flatnonzero(ties_with_previous(events))
     details = []
@@ -174,7 +183,7 @@ def _single_feature_leaks(model: Model, truth: Truth) -> Check:
 
 
 def most_telling(model: Model, truth: Truth) -> tuple[str, float, int]:
-    """The feature that best separates held-out items from other candidates.
+    """Finds the feature that best separates held-out items.
 
     Gives its name, its mean AUC over users, and the number of held-out items among candidates.
     """
@@ -198,7 +207,10 @@ def most_telling(model: Model, truth: Truth) -> tuple[str, float, int]:
 
 
 def _areas(rows: Float32, hit: np.ndarray) -> np.ndarray:
-    """float64[F]: area under each column's ROC curve, ties counting half (Mann, Whitney 1947)."""
+    """float64[F]: the area under each column's ROC curve.
+
+    Ties count half (Mann and Whitney, 1947).
+    """
     n_hits = int(hit.sum())
     ranks = rankdata(rows, axis=0)[hit].sum(axis=0)
     return (ranks - n_hits * (n_hits + 1) / 2) / (n_hits * (len(hit) - n_hits))
@@ -221,7 +233,10 @@ def _arrays(table: ItemTable) -> dict[str, np.ndarray]:
 
 
 def _alike(one: np.ndarray, two: np.ndarray) -> bool:
-    """Equal but for the last digits, which another machine's arithmetic may move."""
+    """Whether two arrays are equal but for rounding.
+
+    Another machine's arithmetic may move the last digits.
+    """
     if one.shape != two.shape:
         return False
     return bool(np.allclose(one, two, rtol=1e-4, atol=1e-6, equal_nan=True))

@@ -15,5 +15,5 @@ TIMEOUT_MS = 30_000
 def batch_store(
     settings: Settings, timeout_ms: int = TIMEOUT_MS
 ) -> AbstractContextManager[RedisStore]:
-    """The store of these settings, which the end of the block closes."""
+    """Opens the store of these settings for a block."""
     return closing(open_store(settings.redis_url, settings.namespace, timeout_ms))

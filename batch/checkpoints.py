@@ -28,7 +28,9 @@ class Checkpoints:
         self._known: dict[str, tuple[int, int]] = {}
 
     def restore(self, work: Path) -> int:
-        """Brings the copies to `work`, unless it has finished stages already; gives their number.
+        """Downloads the copies to `work`; gives their number.
+
+        Nothing is done where finished stages are there already.
 
         Raises:
             ArtefactsUnavailable: S3 does not answer.
@@ -49,7 +51,7 @@ class Checkpoints:
         return len(names)
 
     def save(self, work: Path) -> int:
-        """Uploads what is new or has changed; gives the number of files.
+        """Uploads new and changed files; gives their number.
 
         Raises:
             ArtefactsUnavailable: S3 does not answer.
@@ -64,7 +66,10 @@ class Checkpoints:
 
 
 def _files(work: Path) -> list[str]:
-    """The finished files of the work directory, stamps last; drafts and hidden files left out."""
+    """The finished files of the work directory, stamps last.
+
+    Drafts and hidden files, such as the lock, are left out.
+    """
     files = [path for path in work.rglob("*") if path.is_file() and not _is_unfinished(path.name)]
     return sorted((path.relative_to(work).as_posix() for path in files), key=_stamps_last)
 
@@ -74,7 +79,7 @@ def _is_unfinished(name: str) -> bool:
 
 
 def _stamps_last(name: str) -> tuple[bool, str]:
-    """Sort key: an interrupted copy must not leave a stamp without the files it vouches for."""
+    """Sorts stamps behind the files that they vouch for."""
     return name.startswith(f"{STAMPS}/"), name
 
 

@@ -33,7 +33,7 @@ MAY_BE_ZERO = (*SHARES, "weight_decay", "l2")
 
 
 def with_config(params: FitParams, path: Path) -> FitParams:
-    """`params`, changed by the sections `towers` and `ranker` of the file.
+    """Changes `params` by a config file.
 
     Raises:
         InvalidSettings: the file cannot be read, or has a section, a name or a value that breaks a
@@ -57,7 +57,7 @@ def with_config(params: FitParams, path: Path) -> FitParams:
 
 
 def changes(before: FitParams, after: FitParams) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The towers' and the ranker's parameters that make `after` of `before`."""
+    """The parameters in which `after` differs from `before`."""
 
     def differing(
         old: TowerParams | RankerParams, new: TowerParams | RankerParams
@@ -69,7 +69,7 @@ def changes(before: FitParams, after: FitParams) -> tuple[dict[str, Any], dict[s
 
 
 def write(path: Path, towers: Mapping[str, Any], ranker: Mapping[str, Any], comment: str) -> None:
-    """Writes a config file whole, or leaves the old one."""
+    """Writes a config file atomically."""
     lines = [*(f"# {line}" for line in comment.splitlines())]
     for name, section in (("towers", towers), ("ranker", ranker)):
         if section:

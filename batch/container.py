@@ -204,7 +204,7 @@ def _run_stages(job: Job, lease: Lease, log: RunLog, checkpoints: Checkpoints | 
 
 
 def _worth_saving(error: BaseException) -> bool:
-    """Whether another attempt can go on from the finished parts of the stage that failed."""
+    """Whether another attempt can go on from here."""
     if isinstance(error, LeaseHeld):  # the copies belong to the new holder
         return False
     return isinstance(error, Interrupted | Unavailable) or is_disk_full(error)

@@ -128,7 +128,7 @@ def estimate(size: Size, region: str = REGIONS[0]) -> list[Part]:
 
 
 def cache_gb(size: Size) -> float:
-    """Gigabytes in Redis at their most: while a refresh writes.
+    """Gigabytes in Redis while a refresh writes.
 
     Lists are there of its release, of the serving one, of the one before, and of superseded ones
     for their time to live.
@@ -149,7 +149,10 @@ def refresh_hours(size: Size, cpus: float) -> float:
 
 
 def task_for(size: Size) -> tuple[float, float]:
-    """CPUs and GB of the smallest task that ends within TASK_HOURS, or of the largest."""
+    """CPUs and GB of the smallest sufficient task.
+
+    That is one that ends within TASK_HOURS; else the largest.
+    """
     fitting = (task for task in TASKS if refresh_hours(size, task[0]) < TASK_HOURS)
     return next(fitting, TASKS[-1])
 

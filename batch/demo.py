@@ -27,14 +27,20 @@ FILMS = ("Star Wars (1977)", "Empire Strikes Back, The (1980)", "Raiders of the 
 
 
 def run(directory: Path, environ: Mapping[str, str]) -> None:
-    """Runs the batch on the tables in `directory`/data, sends requests, and prints the answers."""
+    """Runs the batch, sends requests and prints the answers.
+
+    The tables are in `directory`/data.
+    """
     with redis_url(environ) as url:
         job = publish(directory, environ, url)
         _send_requests(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
 
 
 def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
-    """Runs the batch on the tables in `directory`/data, and publishes to the Redis at `url`."""
+    """Runs the batch on the tables in `directory`/data.
+
+    It publishes to the Redis at `url`.
+    """
     settings = replace(Settings.from_env(environ), redis_url=url)
     if "SHORTLIST_ARTEFACTS" not in environ:
         settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))

@@ -101,7 +101,10 @@ class _Deletions:
     latest: float
 
     def after(self, stream_id: str) -> bool:
-        """Whether somebody was deleted after this entry came, or in the same second."""
+        """Whether a deletion came after this entry.
+
+        In the same second counts as after.
+        """
         milliseconds, _, _ = stream_id.partition("-")
         came = -inf  # an unknown time: any deletion may be later
         if milliseconds.isascii() and milliseconds.isdigit():
@@ -110,7 +113,9 @@ class _Deletions:
 
 
 def drain(log: EventLog, files: EventFiles, chunk: int = EVENTS_PER_FILE) -> Drained:
-    """Moves the waiting events into files, and removes deleted users from all files.
+    """Moves the waiting events into files.
+
+    It also removes deleted users from the files of earlier drains.
 
     Raises:
         InvalidInput: the files' place cannot be written, or another drain is at work in it.
@@ -131,14 +136,17 @@ def drain(log: EventLog, files: EventFiles, chunk: int = EVENTS_PER_FILE) -> Dra
 
 @translate_redis_errors
 def _latest_deletion(store: RedisStore) -> float:
-    """When the last user was deleted, in unix seconds; -inf where nobody was."""
+    """When the last user was deleted.
+
+    In unix seconds; -inf where nobody was.
+    """
     times = store.redis.hvals(store.keys.deleted())
     # A time that cannot be read counts as the latest, so that no deleted user's event stays.
     return max((float(time) if time.isdigit() else inf for time in times), default=-inf)
 
 
 def _chunks(log: EventLog, chunk: int) -> Iterator[list[StreamEntry]]:
-    """The entries that an earlier drain took and did not acknowledge, then the new ones."""
+    """Unacknowledged entries of an earlier drain, then new ones."""
     for again in (True, False):
         while entries := log.take(chunk, again=again):
             yield entries
@@ -171,7 +179,10 @@ def _kept(
 def _classified(
     entries: list[StreamEntry], is_deleted: IsDeleted
 ) -> tuple[list[EventRecord], list[Letter], int]:
-    """The events and the dead letters among entries, and how many were of deleted users."""
+    """Splits entries into events and dead letters.
+
+    Gives also how many were of deleted users.
+    """
     events: list[EventRecord] = []
     letters: list[Letter] = []
     dropped = 0
@@ -190,7 +201,7 @@ def _classified(
 
 
 def _read(stream_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, EventRecord] | Letter:
-    """The user as the entry names them and the event by the rules, or a dead letter."""
+    """The entry's user and event, or a dead letter."""
     body = fields.get(b"e")
     if body is None:
         whole = msgpack.packb(dict(fields))
@@ -206,7 +217,7 @@ def _read(stream_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, EventReco
 
 
 def checked(event: EventRecord) -> EventRecord:
-    """The event with its fields as the rules normalise them.
+    """The event with its fields normalised by the rules.
 
     Raises:
         InvalidInput: a field breaks its rule; the message names the field.
@@ -234,7 +245,10 @@ def _by_optional(field: str, rule: Callable[[object], Any], value: object) -> An
 
 
 def _user_in(body: bytes) -> str | None:
-    """The user of a packed event that is damaged elsewhere; None where it cannot be read."""
+    """The user of a packed event that is damaged elsewhere.
+
+    None where it cannot be read.
+    """
     try:
         fields = msgpack.unpackb(body)
         user = fields[_USER_POSITION]
@@ -244,7 +258,10 @@ def _user_in(body: bytes) -> str | None:
 
 
 def _is_gone(user: str, is_deleted: IsDeleted) -> bool:
-    """Whether the user was deleted, by the id as it stands here or as the rules normalise it."""
+    """Whether the user was deleted, in either spelling.
+
+    The id as it stands here, and as the rules normalise it.
+    """
     if is_deleted(user):
         return True
     try:
@@ -259,7 +276,9 @@ def _letters_frame(letters: Sequence[Letter]) -> pl.DataFrame:
 
 
 def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
-    """Takes deleted users out of the files of earlier drains; gives the files that cannot be read.
+    """Removes deleted users from the files of earlier drains.
+
+    Gives the names of files that cannot be read.
 
     Nobody knows whose events such a file holds: it goes with the first deletion that is later than
     they are.
@@ -296,7 +315,9 @@ def _forget_letters(files: EventFiles, deletions: _Deletions) -> None:
 
 
 def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None:
-    """A file's rows with `columns` as text; None where it cannot be read, or does not have them.
+    """Reads a file, with `columns` as text.
+
+    None where it cannot be read, or does not have them.
 
     Raises:
         ArtefactsUnavailable: S3 did not answer.
@@ -311,7 +332,10 @@ def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None
 
 
 def _is_text(dtype: pl.DataType | None) -> bool:
-    """Whether ids may be of this type: another writer's may be whole numbers."""
+    """Whether ids may be of this type.
+
+    Another writer's may be whole numbers.
+    """
     return dtype is not None and (dtype.is_integer() or dtype in (pl.String, pl.Null))
 
 
@@ -326,7 +350,10 @@ def _of_deleted(frame: pl.DataFrame, is_deleted: IsDeleted) -> pl.Series:
 
 
 def _rewrite(files: EventFiles, name: str, frame: pl.DataFrame, gone: pl.Series) -> None:
-    """Writes a file without the rows of `gone`; removes it if none is left."""
+    """Removes the rows of `gone` from a file.
+
+    A file without rows is removed.
+    """
     if not gone.any():
         return
     left = frame.filter(~gone)

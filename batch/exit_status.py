@@ -46,7 +46,10 @@ _MAX_PLACE_LENGTH = 200
 
 
 def outcome(error: BaseException) -> tuple[int, str] | None:
-    """The exit status and the sentence for an error; None for a bug, whose traceback is wanted."""
+    """The exit status and the sentence for an error.
+
+    None for a bug, whose traceback is wanted.
+    """
     if is_disk_full(error):
         remedy = "free some of it, or give more, and start again; it resumes"
         return AGAIN, f"the disk is full ({_place(error)}): {remedy}"
@@ -56,7 +59,10 @@ def outcome(error: BaseException) -> tuple[int, str] | None:
 
 
 def misplaced(error: BaseException) -> str | None:
-    """The sentence for a path that cannot be read or written; None for any other error."""
+    """The sentence for a path that cannot be used.
+
+    None for any other error.
+    """
     if not isinstance(error, OSError) or error.errno not in _MISPLACED or error.filename is None:
         return None
     place = str(error.filename if error.filename2 is None else error.filename2)
@@ -65,7 +71,7 @@ def misplaced(error: BaseException) -> str | None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk is the cause of an error."""
+    """Whether a full disk caused an error."""
     return any(_says_full(link) for link in _chain(error))
 
 
@@ -82,7 +88,7 @@ def _says_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes; each once, as a chain may be circular."""
+    """The error and its causes, each once."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -91,7 +97,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _place(error: BaseException) -> str:
-    """The file, or the library's own words where it does not name one."""
+    """The file, or else the library's own words."""
     for link in _chain(error):
         if isinstance(link, OSError) and link.filename is not None:
             return str(link)

@@ -71,7 +71,9 @@ def off(report: Mapping[str, Any]) -> Verdict:
 
 
 def standing(report: Mapping[str, Any]) -> str:
-    """Compares the two stages with the retriever alone and the strongest baseline.
+    """Compares the two stages with their rivals.
+
+    These are the retriever alone and the strongest baseline.
 
     This is for the record, not for the verdict.
     """
@@ -165,13 +167,13 @@ def _against(
 
 
 def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: HoldoutProtocol) -> bool:
-    """Whether a release's report is about the hold-out of this very data."""
+    """Whether a release's report has this hold-out."""
     same_data = _part(manifest, "data", "fingerprint") == dataset.fingerprint
     return bool(same_data and _part(manifest, "protocol") == protocol)
 
 
 def _part(manifest: Mapping[str, Any], *names: str) -> object:
-    """The value in a manifest below these names, each inside the one before; None without one."""
+    """The value below nested names; None without one."""
     value: object = manifest
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -204,7 +206,9 @@ def _verdict(
 
 
 def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
-    """What users newly took to from their cut on and after `as_of`, from the states just before.
+    """What users newly took to that neither release knew.
+
+    That is from their cut on and after `as_of`, unix seconds, from the states just before.
 
     None where nobody did. Users whose new events are all repeats are not among them: no list could
     have offered what they took.
@@ -219,14 +223,19 @@ def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
 
 
 def _values(items: Int32, truth: Truth) -> Float64:
-    """float64[U]: NDCG@10 of lists int32[U, K]; every user of `truth` has a held-out item."""
+    """float64[U]: NDCG@10 of lists int32[U, K].
+
+    Every user of `truth` has a held-out item.
+    """
     arrays = items, truth.items, truth.states.items
     highest_row = max(int(array.max(initial=0)) for array in arrays)
     return ndcg(hit_matrix(items, truth, highest_row + 1), truth.counts, DEPTH)
 
 
 def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
-    """int32[U, DEPTH]: what a bundle recommends in these states, in the rows of `dataset`.
+    """int32[U, DEPTH]: an older bundle's lists.
+
+    They are in the rows of `dataset`.
 
     Items that `dataset` has lost take no place: nobody can take them any more.
     """
@@ -242,7 +251,10 @@ def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
 
 
 def _row_maps(old: Bundle, dataset: Dataset) -> tuple[Int32, Int32]:
-    """Rows of `dataset` -> rows of the bundle, and back; the last entry keeps MISSING missing."""
+    """Maps rows of `dataset` to the bundle's, and back.
+
+    The last entry keeps MISSING missing.
+    """
     old_rows = [old.catalogue.row_of.get(item, MISSING) for item in dataset.catalogue.ids]
     to_old = np.array([*old_rows, MISSING], np.int32)
     to_new = np.full(len(old.catalogue.ids) + 1, MISSING, np.int32)
@@ -263,7 +275,10 @@ def _encoded(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
 
 
 def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserStates:
-    """The states in the rows of another catalogue, without the items that it lacks."""
+    """The states in the rows of another catalogue.
+
+    Items that it lacks are left out.
+    """
     items = to_old[states.items]
     # Known items move to the right, in their order: a history ends at the last column.
     order = np.argsort(items != MISSING, axis=1, kind="stable")

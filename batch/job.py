@@ -168,7 +168,9 @@ def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold
 
 
 def latest_known(times: Int64, started: float) -> float:
-    """Until when a table can have what came over HTTP: its latest time that is not in the future.
+    """Until when a table can have what came over HTTP.
+
+    That is its latest time that is not in the future.
 
     times: int64[n] of the table; started: unix seconds at which it was read, which stands in where
     the times are no clock's.
@@ -179,7 +181,7 @@ def latest_known(times: Int64, started: float) -> float:
 
 
 def features(job: Job) -> None:
-    """Reads and validates the tables; counts neighbours and fills each fold's item table."""
+    """Reads the tables; fills each fold's item table."""
     job.work.mkdir(parents=True, exist_ok=True)
     _note_serving(job)
     with job.reporter.stage("read and validate") as progress:
@@ -214,7 +216,10 @@ def features(job: Job) -> None:
 
 
 def _load_note(loaded: data.Loaded) -> str:
-    """What a load kept and rejected, drained events apart from the rows of the tables."""
+    """Counts what a load kept and rejected.
+
+    Drained events are counted apart from the rows of the tables.
+    """
     rejects = loaded.rejects.items()
     n_drained = sum(count for reason, count in rejects if reason.startswith("events: "))
     n_rows = sum(loaded.rejects.values()) - n_drained
@@ -243,7 +248,7 @@ def train_embeddings(job: Job) -> None:
 
 
 def build_index(job: Job) -> None:
-    """Builds the index that will serve, and measures its recall."""
+    """Builds the serving index, and measures its recall."""
     dataset = dataset_file.load(job.work)
     events = dataset.events
     with job.reporter.stage("build the index") as progress:
@@ -266,7 +271,7 @@ def build_index(job: Job) -> None:
 
 
 def train_ranker(job: Job) -> None:
-    """Trains the ranker to report on, then the one to release, which has as many trees."""
+    """Trains the reported ranker, then the released one."""
     dataset = dataset_file.load(job.work)
     groups, reported = _train_reported_ranker(job, dataset)
     with job.reporter.stage("train the ranker to release") as progress:
@@ -280,7 +285,7 @@ def train_ranker(job: Job) -> None:
 
 
 def _train_reported_ranker(job: Job, dataset: Dataset) -> tuple[Groups, FittedRanker]:
-    """The groups that the reported ranker learnt from, and the ranker."""
+    """Gives the reported ranker, and its training groups."""
     with job.reporter.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, Fold.REPORT)
         model = load_fold(job, Fold.LABELS)
@@ -293,7 +298,7 @@ def _train_reported_ranker(job: Job, dataset: Dataset) -> tuple[Groups, FittedRa
 
 
 def evaluate(job: Job) -> None:
-    """Reports on the hold-out, and refuses a release that is not good enough.
+    """Reports on the hold-out, and judges the release.
 
     It has to beat popularity, and may not fall too far below the serving release.
 
@@ -353,7 +358,7 @@ def _verdict(job: Job, report: Report, model: Model, dataset: Dataset) -> gate.V
 
 
 def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
-    """Compares the data and the features with those of the serving release; keeps histograms."""
+    """Measures drift since the serving release; keeps histograms."""
     tables = release_drift.tables_of(dataset, load_fold(job, Fold.SERVE))
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
@@ -366,7 +371,7 @@ def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
 
 
 def precompute_lists(job: Job) -> None:
-    """Assembles the bundle, and computes the list of every user from it."""
+    """Assembles the bundle, and computes all users' lists."""
     dataset = dataset_file.load(job.work)
     directory, lists = job.work / "bundle", job.work / "lists"
     # An interrupted precompute goes on with its bundle: the shards of another would not count.
@@ -383,7 +388,7 @@ def precompute_lists(job: Job) -> None:
 
 
 def publish_release(job: Job) -> None:
-    """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
+    """Publishes the bundle and the lists."""
     publish.publish(
         job.work / "bundle",
         job.work / "lists",
@@ -395,13 +400,16 @@ def publish_release(job: Job) -> None:
 
 
 def _note_serving(job: Job) -> None:
-    """Notes which release this run sets out to replace, before it reads anything."""
+    """Notes which release this run sets out to replace."""
     note = {"target": _target(job), "release": publish.serving(job.settings)}
     _write_json(job.work / SERVED, note)
 
 
 def _served_before(job: Job) -> object:
-    """The release that served when this run read its data; ANY if that was in another Redis."""
+    """The release that served when the run began.
+
+    ANY if that was in another Redis.
+    """
     path = job.work / SERVED
     if not path.exists():  # a work directory that an earlier version of this code began
         return releases.ANY
@@ -410,7 +418,7 @@ def _served_before(job: Job) -> object:
 
 
 def _target(job: Job) -> str:
-    """Digest of the Redis and the namespace: the URL itself may hold a password."""
+    """Digest of the Redis and the namespace."""
     target = f"{job.settings.redis_url}\n{job.settings.namespace}"
     return hashlib.sha256(target.encode()).hexdigest()
 
@@ -429,7 +437,7 @@ STAGES = dict(zip(stages.NAMES, _FUNCTIONS, strict=True))
 
 
 def run(job: Job) -> None:
-    """Runs every stage that is not done, under the lease of the namespace.
+    """Runs all missing stages under the namespace's lease.
 
     Raises:
         LeaseHeld: another batch is at work, here or elsewhere.
@@ -447,7 +455,7 @@ def run(job: Job) -> None:
 
 
 def run_stage(job: Job, name: str) -> None:
-    """Runs one stage, for which all earlier ones must be done.
+    """Runs one stage; earlier ones must be done.
 
     Raises:
         InvalidInput: an earlier one has not run on this input and these settings.
@@ -469,7 +477,7 @@ def run_stage(job: Job, name: str) -> None:
 
 
 def is_done(job: Job, name: str) -> bool:
-    """Whether a stage finished on this very input and these settings."""
+    """Whether a stage finished on this input and settings."""
     key = stages.stamped_key(job.work, name)
     # The stage's own key last: it looks at the tables, which may be far away or not there.
     if key is None or key != stage_key(job, name):
@@ -478,7 +486,9 @@ def is_done(job: Job, name: str) -> bool:
 
 
 def stage_key(job: Job, name: str) -> str:
-    """Digest of what a stage is made from: code, parameters and the state of the tables.
+    """Digest of what a stage is made from.
+
+    That is the code, the parameters and the state of the tables.
 
     For the last stage also where it publishes to, so that another Redis needs no other training.
     The deletions are not part of it: each would start a night's run again, and `publish` heeds

@@ -20,7 +20,7 @@ def run(
     environ: Mapping[str, str],
     until: Callable[[str], object],
 ) -> None:
-    """Publishes the tables in `directory`/data, if that is not done, and serves."""
+    """Publishes the tables in `directory`/data, and serves."""
     with kept(environ, directory / "valkey") as url:
         serve(publish(directory, environ, url).settings, package, port, environ, until)
 
@@ -32,7 +32,7 @@ def serve(
     environ: Mapping[str, str],
     until: Callable[[str], object],
 ) -> None:
-    """Serves what is published while `until` runs, which is given the address.
+    """Serves while `until` runs, which takes the address.
 
     package: a built Lambda package; None for this source tree.
     """

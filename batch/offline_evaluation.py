@@ -85,7 +85,10 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
 
 
 def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
-    """The methods to beat, fitted to `past`; EASE only where its item matrix fits in memory."""
+    """The baselines that only count, fitted to `past`.
+
+    EASE only where its item matrix fits in memory.
+    """
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
@@ -104,7 +107,10 @@ def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
 def learnt_baselines(
     dataset: Dataset, past: Events, params: FitParams, reporter: ProgressReporter
 ) -> dict[str, Recommend]:
-    """The baselines that take training: factorisation by ALS, and our towers trained by BPR."""
+    """The baselines that take training.
+
+    They are factorisation by ALS, and our towers trained by BPR.
+    """
     with reporter.stage("baseline: ALS"):
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
@@ -125,7 +131,7 @@ def compare(
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
 ) -> Report:
-    """The report on a fitted model: every method's metrics, and each candidate source's recall."""
+    """Reports every method's metrics and candidate recall."""
     methods = {
         **baselines(past, reporter),
         **(others or {}),
@@ -154,7 +160,7 @@ def compare(
 
 
 def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
-    """int32[U, n_candidates] for each source and for "all", filled up with MISSING."""
+    """int32[U, n_candidates] by source, and for "all"."""
     shape = len(truth), model.n_candidates
     candidates: dict[str, Int32] = {
         name: np.full(shape, MISSING, np.int32) for name in (*CANDIDATE_SHARES, "all")
@@ -172,7 +178,10 @@ def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
 def run(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
 ) -> Report:
-    """Fits everything to the past of `protocol`'s split and reports on what it holds out."""
+    """Fits everything to the past, and reports.
+
+    The past and the hold-out are those of `protocol`.
+    """
     cut = cuts(dataset.events, protocol)
     truth = truth_after(dataset, cut)
     past = before(dataset.events, cut)
@@ -194,7 +203,7 @@ def run(
 def learning_curves(
     rounds: Sequence[Sequence[float]], curve: Sequence[float]
 ) -> dict[str, list[dict[str, float]]]:
-    """The towers' loss and validation by round, the ranker's validation by tree.
+    """The towers' curves by round, the ranker's by tree.
 
     rounds: (loss, validation) of each.
     """
@@ -207,7 +216,7 @@ def learning_curves(
 
 
 def summary(ranker: FittedRanker) -> dict[str, Any]:
-    """Whether lists are ranked, the ranker's size, and the validation that decided it."""
+    """The ranker's size, and the validation that decided its use."""
     return {
         "used": bool(ranker.text),
         "trees": ranker.trees,
@@ -218,7 +227,7 @@ def summary(ranker: FittedRanker) -> dict[str, Any]:
 
 
 def examples(dataset: Dataset, model: Model, truth: Truth, *, named: bool) -> list[dict[str, Any]]:
-    """A few users with their last items, what the two stages recommend, and what they took.
+    """A few users' histories, recommendations and held-out items.
 
     named: by their ids; else by numbers from 1, for a page that outlives the users' data.
     """
@@ -233,7 +242,10 @@ def examples(dataset: Dataset, model: Model, truth: Truth, *, named: bool) -> li
 
 
 def _example(titles: Sequence[str], model: Model, one: Truth) -> dict[str, Any]:
-    """One user's items; `one` is the truth of that user alone."""
+    """One user's items.
+
+    one: the truth of that user alone.
+    """
     items, scores = recommender(model)(one.states, EXAMPLE_ITEMS)
     history = [row for row in one.states.items[0].tolist() if row != MISSING]
     recommendations = [
@@ -259,7 +271,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
 
 
 def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
-    """How much of the data has no order in time.
+    """Measures how much data has no order in time.
 
     {"tied_events": share of all events, "drawn_holdouts": users whose hold-out was drawn by chance,
     as a tie lies across their cut}.
@@ -270,5 +282,8 @@ def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
 
 
 def loaded_ranker(text: str) -> Ranker | None:
-    """The ranker of a text; None for the empty one of a fold without a ranker."""
+    """The ranker of a text; None for an empty text.
+
+    A fold without a ranker has the empty one.
+    """
     return Ranker(text) if text else None

@@ -58,7 +58,10 @@ class ImpressionStats:
     at: dict[int, set[str]] = field(default_factory=dict)
 
     def answers(self, position: int = 1) -> int:
-        """Answers that showed an item at `position`; counts that were lost are made up for."""
+        """Answers that showed an item at `position`.
+
+        Counts that were lost are made up for by clicks.
+        """
         counted = sum(number for length, number in self.lengths.items() if length >= position)
         clicked = self.clicked if position == 1 else self.at.get(position, set())
         return max(counted, len(clicked))
@@ -87,7 +90,7 @@ class Online:
 
 
 def online(settings: Settings, days: int, events: str | None, now: float) -> Online:
-    """Counts the answers of the last `days`, and the clicks in the stream and in drained files.
+    """Counts answers and clicks of the last `days`.
 
     events: where `events drain` wrote to; now: unix seconds.
 
@@ -151,7 +154,9 @@ def waiting(log: EventLog) -> Iterator[Click]:
 
 
 def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Click]:
-    """The clicks in the files of `events drain`; older files have no positions.
+    """The clicks in the files of `events drain`.
+
+    Older files have no positions.
 
     broken: takes the names of files that cannot be read.
 
@@ -185,7 +190,9 @@ def _clicks(frame: pl.DataFrame) -> Iterator[Click]:
 def add_clicks(
     groups: dict[AnswerGroup, ImpressionStats], clicks: Iterable[Click], first_day: int
 ) -> int:
-    """Adds the clicks on answers of `first_day` and later, each answer once.
+    """Adds clicks on answers of `first_day` and later.
+
+    Each answer counts once.
 
     Gives how many had an id that cannot be read.
     """
@@ -206,7 +213,7 @@ def add_clicks(
 
 
 def report(online: Online) -> dict[str, Any]:
-    """The figures by release and source, by position, and of one release next to the serving one.
+    """The report's figures.
 
     {"days", "serving", "other", "groups": [{"release", "source", share, "positions": [{"position",
     share}, …]}, …], "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low",
@@ -258,7 +265,7 @@ def _difference(online: Online, source: str) -> dict[str, Any]:
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:
-    """A report for a terminal: by release and source, by position, and two releases compared."""
+    """Tables by group, by position, and of two releases."""
     groups = [((group["release"], group["source"]), group) for group in figures["groups"]]
     positions = [
         ((*names, str(row["position"])), row)
@@ -301,7 +308,10 @@ def _bounds(figure: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def totals(online: Online, version: str | None, source: str) -> tuple[int, int]:
-    """Answers acted on, and answers, of a release and a source, or "all" sources."""
+    """Answers acted on, and answers.
+
+    They are of a release and a source, or "all" sources.
+    """
     chosen = [
         stats
         for group, stats in online.groups.items()

@@ -16,7 +16,7 @@ from shortlist.recsys.store.redis import RedisStore
 
 
 def keep_operators_changes(store: RedisStore, artefacts: Artefacts) -> None:
-    """Restores what Redis has lost since the last refresh, and copies what it has now.
+    """Restores what Redis lost, and copies what it has.
 
     Deletions are for good, so those of the copy always hold. An item that the copy blocks and Redis
     does not was unblocked, unless Redis has no release either: then it was emptied.

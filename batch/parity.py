@@ -39,7 +39,7 @@ def check(
     written: Iterable[Precomputed],
     users: int = USERS,
 ) -> str:
-    """Compares the stored lists of a sample of users with the live path's answers.
+    """Compares stored lists with the live path's answers.
 
     written: the users who have a list, with their records. Gives a note for the log.
 
@@ -68,7 +68,10 @@ def check(
 
 
 def _difference(loaded: Bundle, number: int, user: Precomputed, packed: bytes | None) -> str | None:
-    """The first difference between a list and the live answer; None where they agree."""
+    """The first difference between list and live answer.
+
+    None where they agree.
+    """
     name = f"user {number} of the sample"  # not the id: a log outlives a user's data
     if packed is None:
         return f"{name}: there is no list"
@@ -88,7 +91,7 @@ def _difference(loaded: Bundle, number: int, user: Precomputed, packed: bytes | 
 
 
 def live_answer(loaded: Bundle, record: UserRecord, k: int) -> ShortlistRecord:
-    """The live path's answer to a user of this record, in the form of a list.
+    """The live path's answer, in the form of a list.
 
     Scores are at full precision, within the range of half precision.
     """

@@ -65,7 +65,9 @@ def write_shards(
 def write_shards_by(
     engine: Engine, workers: int, work: Path, length: int, progress: ReportProgress
 ) -> None:
-    """The same by several processes of this machine, or on Ray, from the files in `work`.
+    """Writes the missing shards by processes or on Ray.
+
+    They read the files in `work`.
 
     On a Ray cluster the work directory must be one that every node sees.
     """
@@ -78,7 +80,10 @@ def write_shards_by(
 
 
 def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
-    """The user rows of the shards that `directory` lacks; shards of other versions are removed."""
+    """The user rows of the shards that `directory` lacks.
+
+    Shards of other versions are removed.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob("*.msgpack"):
         if not stale.name.startswith(f"{version}-"):
@@ -92,7 +97,7 @@ def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
 def write_shard(
     bundle: Bundle, dataset: Dataset, directory: Path, users: range, length: int
 ) -> None:
-    """Writes the lists of these user rows, whole or not at all."""
+    """Writes the lists of these user rows atomically."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
     with replacing(path) as draft, draft.open("wb") as file:
         for start in range(users.start, users.stop, CHUNK):
@@ -116,7 +121,10 @@ def _loaded(work: str) -> tuple[Bundle, Dataset]:
 
 
 def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
-    """Runs the tasks in spawned processes; a fork after an OpenMP region would hang."""
+    """Runs the tasks in spawned processes.
+
+    A fork after an OpenMP region would hang.
+    """
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(_run_task, *task) for task in tasks]
         for future in as_completed(futures):
@@ -124,7 +132,10 @@ def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
 
 
 def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
-    """Runs the tasks on the cluster that RAY_ADDRESS names, or on `workers` local workers."""
+    """Runs the tasks on Ray.
+
+    On the cluster that RAY_ADDRESS names, or on `workers` local workers.
+    """
     try:
         import ray
     except ImportError as error:
@@ -193,7 +204,10 @@ def _write_users(
 
 
 def half_range(scores: Float32) -> Float32:
-    """Scores clipped to the range of half precision, which would make infinity of them."""
+    """Clips scores to the range of half precision.
+
+    Beyond it they would become infinite.
+    """
     largest = np.finfo(np.float16).max
     return np.clip(scores, -largest, largest)
 
@@ -204,7 +218,10 @@ def _half(scores: Float32) -> bytes:
 
 
 def user_record(dataset: Dataset, states: UserStates, position: int, user: int) -> UserRecord:
-    """The record of a user, who is at `position` of `states` and row `user` of the data set."""
+    """The record of one user.
+
+    position: in `states`; user: the row in the data set.
+    """
     ids = dataset.catalogue.ids
     present = states.items[position] != MISSING
     rows = states.items[position, present]

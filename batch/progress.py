@@ -15,7 +15,10 @@ WIDTH = 150
 
 
 def wide_console(*, stderr: bool = False) -> Console:
-    """A console of at least WIDTH columns where there is no terminal to say otherwise."""
+    """A console of at least WIDTH columns.
+
+    A terminal decides for itself.
+    """
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
 
@@ -33,7 +36,10 @@ class ProgressReporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[_Advance]:
-        """Times a stage, and shows a bar while it runs; the value takes (share done, note)."""
+        """Times a stage, and shows a bar.
+
+        The value takes (share done, note).
+        """
         columns = (
             TextColumn("{task.description:<44}"),
             BarColumn(24),

@@ -111,14 +111,17 @@ def _clear_up(
 
 
 def _readable_release(store: RedisStore) -> ReleasePointer | None:
-    """The pointer; None for one that cannot be read, which the flip mends."""
+    """The pointer; None for one that cannot be read.
+
+    The flip replaces such a pointer.
+    """
     with contextlib.suppress(CorruptArtefact):
         return store.release()
     return None
 
 
 def _refuse_eviction(store: RedisStore) -> None:
-    """Raises ReleaseRefused where a server that is full would throw out the serving release."""
+    """Refuses a Redis that would evict the serving release."""
     policy = server_policy(store)
     if policy is not None and policy.evicts_any_key:
         message = (
@@ -154,7 +157,10 @@ def _written(
 
 
 def _retire_refused(store: RedisStore, version: str, ttl: int) -> None:
-    """Lets what was written expire, unless the release serves and was being published again."""
+    """Lets what was written expire.
+
+    Unless the release serves and was being published again.
+    """
     alive = _alive(store)
     if alive and version not in alive:
         store.retire(version, ttl)
@@ -188,7 +194,7 @@ def _write_and_verify(
 
 
 def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]) -> list[str]:
-    """Lets every release expire that has no role; gives the retired ones.
+    """Retires every release without a role; gives them.
 
     Roles are: it serves, is a canary, or would come back by a rollback. Only here keys get a time
     to live: a server that is full evicts keys that have one, and a refresh may be late. Only under
@@ -227,7 +233,10 @@ def serving(settings: Settings) -> str | None:
 
 
 def is_there(settings: Settings, bundle: Path) -> bool:
-    """Whether a published release is still in Redis, or has been superseded and need not be."""
+    """Whether a published release is as it should be.
+
+    It is whole in Redis, or has been superseded.
+    """
     version = str(manifest_in(bundle)["version"])
     with batch_store(settings) as store:
         pointer = store.release()
@@ -237,20 +246,23 @@ def is_there(settings: Settings, bundle: Path) -> bool:
 
 
 def deleted_users(settings: Settings) -> Callable[[str], bool]:
-    """Tells whether a user was deleted, from whom nothing may be learnt."""
+    """Tells whether a user was deleted.
+
+    Nothing may be learnt from such users.
+    """
     with batch_store(settings) as store:
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         return store.is_deleted()
 
 
 def drained_up_to(settings: Settings) -> int:
-    """The position in the stream of events up to which every event lies in the drain's files."""
+    """The stream position up to which files have all events."""
     with batch_store(settings) as store:
         return EventLog(store).drained_up_to()
 
 
 def promote(settings: Settings, version: str) -> ReleasePointer:
-    """See `releases.promote`; a release that was retired is kept from expiring first."""
+    """Promotes a release, see `releases.promote`."""
     artefacts = open_artefacts(settings.artefacts)
     with batch_store(settings) as store:
         artefacts.manifest(version)
@@ -272,12 +284,12 @@ def _note(store: RedisStore, manifest: dict[str, Any]) -> None:
 
 
 def _kept(lists: Path, is_deleted: Callable[[str], bool]) -> Iterator[Precomputed]:
-    """Every user of the shards who was not deleted since they were computed."""
+    """The shards' users who have not been deleted since."""
     return (user for user in read_shards(lists) if not is_deleted(user.user_id))
 
 
 def _delete_late(store: RedisStore, lists: Path) -> None:
-    """Deletes users once more who were deleted since their lists were computed.
+    """Deletes users again who were deleted meanwhile.
 
     This run, or a killed one, has just written their lists.
     """
@@ -304,7 +316,7 @@ def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
 
 
 def _verify_items(store: RedisStore, version: str) -> None:
-    """The whole catalogue is there, and the popular items are as they were written."""
+    """Checks the catalogue and the popular items."""
     packed = store.popular(version)
     rows = () if packed is None else unpack_list(packed).rows
     shown = [item for item in store.items(version, rows) if item is not None]
@@ -348,7 +360,10 @@ def _verify(
 
 
 def _sample(users: Iterator[Precomputed], rng: random.Random) -> list[Precomputed]:
-    """VERIFIED_USERS users drawn by reservoir sampling (Vitter, 1985), or all."""
+    """Draws VERIFIED_USERS users, or all.
+
+    By reservoir sampling (Vitter, 1985).
+    """
     kept: list[Precomputed] = []
     for seen, user in enumerate(users):
         if len(kept) < VERIFIED_USERS:

@@ -48,7 +48,7 @@ class Shift:
 
 
 def listing(settings: Settings) -> Iterator[str]:
-    """A line for each release, oldest first, with its role."""
+    """Lists the releases, oldest first, with their roles."""
     with batch_store(settings) as store:
         pointer = store.release()
     artefacts = open_artefacts(settings.artefacts)
@@ -62,7 +62,7 @@ def listing(settings: Settings) -> Iterator[str]:
 
 
 def role_of(version: str, pointer: ReleasePointer | None) -> str:
-    """A release's role: serving, previous, canary with its share, or none."""
+    """A release's role in a few words, or ""."""
     if pointer is None:
         return ""
     if version == pointer.current:
@@ -101,7 +101,9 @@ def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tup
 
 
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
-    """Serves a share of the users from `version`, the same ones until that changes; 0 ends it.
+    """Serves a share of the users from `version`.
+
+    Always the same ones; 0 ends it.
 
     Raises:
         InvalidInput: the release serves already, or has no lists in Redis, or there is none to
@@ -132,7 +134,9 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
 
 
 def prune(settings: Settings, keep: int, now: float) -> list[str]:
-    """Removes all but the `keep` newest releases, and what crashed uploads left.
+    """Removes old releases and what crashed uploads left.
+
+    The `keep` newest stay.
 
     Never one that has a role. now: unix seconds. Gives the removed versions.
     """
@@ -149,7 +153,9 @@ def prune(settings: Settings, keep: int, now: float) -> list[str]:
 
 
 def shadow(settings: Settings, version: str, users: int, k: int) -> tuple[str, Shift]:
-    """Scores the same stored users with the serving release and with `version`.
+    """Scores stored users with two releases.
+
+    They are the serving one and `version`.
 
     Gives the serving version and the difference.
 

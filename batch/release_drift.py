@@ -61,7 +61,7 @@ class Drift:
 
 
 def tables_of(dataset: Dataset, model: Model) -> dict[str, Columns]:
-    """The three tables of a batch: users, items, and the features that `model` gives them."""
+    """The tables of users, items and features."""
     rng = np.random.default_rng(SEED)
     return {
         "users": _users(dataset, rng),
@@ -71,7 +71,7 @@ def tables_of(dataset: Dataset, model: Model) -> dict[str, Columns]:
 
 
 def save(directory: Path, tables: Mapping[str, Columns]) -> None:
-    """Writes the tables' histograms into a bundle's directory, before its manifest is made.
+    """Writes the tables' histograms into a directory.
 
     Tables of fewer than `skew.MIN_ROWS` rows are left out: nothing can be compared with them.
     """
@@ -86,7 +86,7 @@ def save(directory: Path, tables: Mapping[str, Columns]) -> None:
 def against_release(
     artefacts: Artefacts, version: str, tables: Mapping[str, Columns], limit: float = LIMIT
 ) -> Drift:
-    """Compares a batch's tables with those of a published release, which is fetched.
+    """Compares tables with those of a published release.
 
     Raises:
         CorruptArtefact: the release is not there, or not whole.
@@ -129,7 +129,9 @@ def compare(
 
 
 def drift_section(drift: Drift) -> dict[str, Any]:
-    """The drift as a section of the report, the largest first.
+    """The drift as a section of the report.
+
+    The largest is first.
 
     {"note", "rows": [{"table", "feature", "kl", "psi", "ks", "flagged"}, …]}
     """
@@ -175,7 +177,9 @@ def _listed(drifted: list[tuple[float, str]]) -> str:
 
 
 def _users(dataset: Dataset, rng: np.random.Generator) -> Columns:
-    """One row for each of SAMPLE users who have events.
+    """One row for each of SAMPLE users.
+
+    They are drawn from those who have events.
 
     It has their number, over how many days, one event of theirs drawn, and the attributes.
     """
@@ -198,7 +202,9 @@ def _users(dataset: Dataset, rng: np.random.Generator) -> Columns:
 
 
 def _attributes(dataset: Dataset, users: Int64) -> Columns:
-    """Each attribute's labels, None where a user has none; a number's label is its quantile bin.
+    """Each attribute's labels, None where there is none.
+
+    A number's label is its quantile bin.
 
     Labels, as the numbers of tokens are others in each training.
     """
@@ -212,7 +218,7 @@ def _attributes(dataset: Dataset, users: Int64) -> Columns:
 
 
 def _items(dataset: Dataset) -> Columns:
-    """One row for each item: its events, its categories, its year."""
+    """One row for each item."""
     events, catalogue = dataset.events, dataset.catalogue
     return {
         "events": np.bincount(events.item, minlength=events.n_items),
@@ -223,7 +229,10 @@ def _items(dataset: Dataset) -> Columns:
 
 
 def _features(dataset: Dataset, model: Model, rng: np.random.Generator) -> Columns:
-    """One row for each of FEATURE_USERS users: the features of one candidate drawn from theirs."""
+    """The features of one candidate of each user.
+
+    For FEATURE_USERS users; the candidate is drawn from theirs.
+    """
     events = dataset.events
     users = _drawn(np.flatnonzero(np.diff(events.offsets())), FEATURE_USERS, rng)
     chunks = [users[start : start + CHUNK] for start in range(0, len(users), CHUNK)]
@@ -240,7 +249,7 @@ def _states(events: Events, dataset: Dataset, users: Int64) -> UserStates:
 def _feature_rows(
     model: Model, states: UserStates, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """float32[users with candidates, F]: the features of one candidate of each."""
+    """float32[users with candidates, F]: one candidate's features each."""
     candidates = retrieve(model, states)
     counts = (candidates.items >= 0).sum(axis=1)
     chosen = np.cumsum(counts)[counts > 0] - 1 - rng.integers(0, counts[counts > 0])

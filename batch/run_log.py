@@ -42,7 +42,10 @@ class RunLog:
 
     @contextmanager
     def of_process(self) -> Iterator[None]:
-        """Takes in what libraries log, from WARNING on, and what Python warns of."""
+        """Logs what libraries log and Python warns of.
+
+        Of the libraries, from WARNING on.
+        """
         root = logging.getLogger()
         root.addHandler(self._handler)
         logging.captureWarnings(capture=True)
@@ -54,7 +57,10 @@ class RunLog:
 
     @contextmanager
     def heartbeat(self, every: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-        """Logs that the process lives while the body runs, so that silence means a fault."""
+        """Logs that the process lives while the body runs.
+
+        Silence then means a fault.
+        """
         ended = threading.Event()
         started = time.monotonic()
 
@@ -71,7 +77,10 @@ class RunLog:
             thread.join()
 
     def catch_uncaught(self) -> None:
-        """Replaces the process's hook for exceptions that nobody caught by a line."""
+        """Logs exceptions that nobody catches.
+
+        Replaces the process's hook for them.
+        """
 
         def hook(
             kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -37,7 +37,7 @@ class Served:
 
 
 def served_skew(settings: Settings, version: str | None = None) -> Served:
-    """Compares the sampled live answers of a release with its training.
+    """Compares sampled live answers with the training.
 
     version: the serving one by default.
 
@@ -77,7 +77,9 @@ def _strata(settings: Settings, version: str) -> list[Stratum]:
 
 
 def tallies(trained: Sequence[Histograms], counts: Mapping[str, int]) -> list[dict[str, Int64]]:
-    """int64[cells] by feature for each stratum, of counts by `stratum:feature:cell`.
+    """int64[cells] by feature, for each stratum.
+
+    counts: by `stratum:feature:cell`.
 
     Raises:
         CorruptArtefact: a count is of no cell of the training.
@@ -103,7 +105,10 @@ def tallies(trained: Sequence[Histograms], counts: Mapping[str, int]) -> list[di
 def _length_divergence(
     trained: Sequence[Histograms], live: Sequence[Mapping[str, Int64]], below: int
 ) -> float:
-    """KL(live ‖ training) of the strata; `below` makes one more, which the training lacks."""
+    """KL(live ‖ training) of the strata.
+
+    below: rows of one stratum more, which the training lacks.
+    """
     live_rows = [max(int(counts.sum()) for counts in tables.values()) for tables in live]
     trained_rows = [stratum.rows for stratum in trained]
     return skew.divergence(np.array([*live_rows, below]), np.array([*trained_rows, 0]))
@@ -125,7 +130,10 @@ def table(served: Served) -> Table:
 
 
 def history_lengths_note(served: Served) -> str:
-    """A sentence on the lengths of the sampled histories, which call for no action."""
+    """A sentence on the lengths of sampled histories.
+
+    They call for no action.
+    """
     note = (
         "who asks: the lengths of histories differ from the training's by "
         f"{served.lengths:.4f} nats, and are allowed for"

@@ -36,7 +36,7 @@ def stamp(work: Path, name: str, key: str) -> None:
 
 
 def stamped_key(work: Path, name: str) -> str | None:
-    """The key with which the stage finished; None where it did not."""
+    """The key of a finished stage, or None."""
     file = _stamp_file(work, name)
     return file.read_text(encoding="utf-8") if file.exists() else None
 

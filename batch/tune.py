@@ -163,7 +163,7 @@ def _towers_objective(window: _Window, params: FitParams) -> Objective:
 
 
 def _ranker_objective(window: _Window, protocol: HoldoutProtocol, best: FitParams) -> Objective:
-    """Trains the towers once; a trial then trains a ranker alone."""
+    """Trains the towers; a trial trains a ranker."""
     known, past = window.known, window.past
     before_labels = past_before_labels(past, protocol, best)
     early = towers_of(known, before_labels, best, _silent)
@@ -252,7 +252,10 @@ def _searched(params: dict[str, Any], space: Space) -> dict[str, Any]:
 
 
 def _validation(known: Dataset, cut: Int64, rng: np.random.Generator) -> Truth:
-    """What at most VALIDATION_USERS users, drawn at random, did after their cut."""
+    """What some users did after their cut.
+
+    At most VALIDATION_USERS, drawn at random.
+    """
     ends = known.events.offsets()[1:]
     with_events = np.flatnonzero(cut < ends)
     drawn = rng.permutation(with_events)[:VALIDATION_USERS]
@@ -261,4 +264,7 @@ def _validation(known: Dataset, cut: Int64, rng: np.random.Generator) -> Truth:
 
 
 def _silent(share: float, note: str) -> None:
-    """Shows nothing: a trial is reported when it is done."""
+    """Shows nothing.
+
+    A trial is reported when it is done.
+    """

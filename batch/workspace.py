@@ -21,7 +21,7 @@ LEASE_TIMEOUT_MS = 5000
 
 @contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """Keeps other processes of this machine out of the work directory.
+    """Locks the work directory against other processes.
 
     The lock goes with its process, however that ends.
 
@@ -41,7 +41,7 @@ def alone_in(work: Path) -> Iterator[None]:
 
 @contextmanager
 def usable(work: Path) -> Iterator[None]:
-    """Turns the file system's errors about the work directory into a sentence.
+    """Turns errors about the work directory into a sentence.
 
     Raises:
         InvalidInput: the directory, or something in it, cannot be made, read or written.
@@ -58,7 +58,10 @@ def usable(work: Path) -> Iterator[None]:
 
 
 def _lies_in(error: OSError, work: Path) -> bool:
-    """Whether the error is about the work directory, its contents, or a directory above it."""
+    """Whether the error is about the work directory.
+
+    Or about something in it, or a directory above it.
+    """
     if not isinstance(error.filename, str | bytes | Path):
         return False
     path, root = Path(os.fsdecode(error.filename)).absolute(), work.absolute()

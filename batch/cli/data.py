@@ -29,7 +29,7 @@ def fetch(name: str, out: Path, **size: float | None) -> None:
 
 
 def fetch_data(name: str, out: Path, size: dict[str, Any]) -> None:
-    """Fetches a data set, and prints where it came from."""
+    """Fetches a data set, and prints its origin."""
     from shortlist.recsys.data.datasets import default_cache
     from shortlist.recsys.data.datasets import fetch as fetch_tables
     from shortlist.recsys.data.synthetic import WorldSize

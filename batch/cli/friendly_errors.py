@@ -14,7 +14,7 @@ class FriendlyErrors(click.Group):
     """A group whose errors are a sentence and an exit status, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
-        """Runs a command; `batch.exit_status` gives the status and the sentence of a failure."""
+        """Runs a command; ends the process where it fails."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -103,7 +103,10 @@ def redis(port: int, directory: Path) -> None:
 
 
 def _end_by_signals() -> None:
-    """Lets SIGTERM end the command as Ctrl-C does, so that the servers it started end with it."""
+    """Lets SIGTERM end the command as Ctrl-C does.
+
+    Servers that the command started then end with it.
+    """
     import signal
 
     # SIGINT too: a shell starts background commands with SIGINT ignored.

@@ -61,7 +61,7 @@ demo_directory_option = click.option(
 
 
 def fit_params_of(settings: Settings, config: Path | None) -> FitParams:
-    """The models' parameters by the settings, and by the config file if one is given."""
+    """The models' parameters by settings and config file."""
     from shortlist.batch.config import with_config
     from shortlist.batch.job import fit_params
 
