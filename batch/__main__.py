@@ -1,4 +1,4 @@
-"""Runs the job, or one of its stages, as `python -m shortlist.batch`."""
+"""Runs the job as `python -m shortlist.batch`."""
 
 from shortlist.batch.cli.batch import batch_group
 

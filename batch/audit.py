@@ -1,10 +1,11 @@
-"""Leak checks for an evaluation: replace the future and compare, look for single-feature leaks.
+"""Leak checks for an evaluation.
 
-What is as of a cut must not move when the events after it do: that is proof, and a difference stops
-the evaluation. Knowledge that came from elsewhere (a column of the items table that was filled in
-afterwards) does not move either; it shows as a feature that separates held-out items from the other
-candidates almost without error, which no honest one does. An order of rows that was taken for time
-does not move either; it shows in ties, where there is no order and chance should rule.
+They replace the future and compare, and look for a single feature that leaks. What is as of a cut
+must not move when the events after it do: that is proof, and a difference stops the evaluation.
+Knowledge that came from elsewhere (a column of the items table that was filled in afterwards) does
+not move either; it shows as a feature that separates held-out items from the other candidates
+almost without error, which no honest one does. An order of rows that was taken for time does not
+move either; it shows in ties, where there is no order and chance should rule.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opens the batch's Redis store for the length of a block."""
+"""Opens the batch's Redis store for a block."""
 
 from __future__ import annotations
 

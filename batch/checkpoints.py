@@ -1,7 +1,8 @@
-"""Copies the work directory to S3, so that a refresh goes on when Spot has taken its machine.
+"""Copies the work directory to S3.
 
-A stage's files are uploaded when it has finished, and the stamps of finished stages last: whenever
-the machine stops, a stamp in S3 means that the files of its stage are there too.
+A refresh goes on from the copies when Spot has taken its machine. A stage's files are uploaded when
+it has finished, and the stamps of finished stages last: whenever the machine stops, a stamp in S3
+means that the files of its stage are there too.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ def fresh_users(
         with stage(f"fresh users of {known} events") as progress:
             cut = _cuts_after(events, held, known)
             past = before(events, cut)
+            # As many epochs as without these users, and the same ranker: only knowledge differs.
             towers = towers_of(dataset, past, params, progress, fitted.epochs).towers
             retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
@@ -202,6 +203,7 @@ def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
 
 
 def _among(model: Model, allowed: NDArray[np.bool_]) -> Recommend:
+    # Without exploration, which would offer new items by chance.
     quiet = replace(model, exploration_share=0.0)
 
     def method(states: UserStates, k: int) -> tuple[Int32, Float32]:

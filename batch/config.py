@@ -1,4 +1,4 @@
-"""Reads and writes the config file: parameters of towers and ranker, as TOML."""
+"""Reads and writes parameters of the models as TOML."""
 
 from __future__ import annotations
 

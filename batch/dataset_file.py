@@ -1,4 +1,4 @@
-"""Keeps a validated data set on disk, for later stages to read without parsing tables again."""
+"""Keeps a validated data set on disk."""
 
 from __future__ import annotations
 

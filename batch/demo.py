@@ -1,4 +1,4 @@
-"""Runs the batch on a data set, and sends requests to the Lambda handler."""
+"""Runs the batch, and sends requests to the handler."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def _send_requests(
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
     console.print(f"\nthe function's log is in {log}\n", highlight=False)
+    # One process for all requests, so that the second of each pair is answered warm.
     with (
         log.open("wb") as file,
         LambdaService(

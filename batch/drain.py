@@ -1,8 +1,9 @@
-"""Moves events from the stream in Redis to Parquet files, from which the next training learns.
+"""Moves events from the Redis stream to Parquet files.
 
-Entries leave the stream only once their file is durable. A drain that is killed before that finds
-the same entries again; one that is killed after it but before the acknowledgement writes them once
-more, and the reader of the files takes each (user, event id) once.
+The next training learns from the files. Entries leave the stream only once their file is durable. A
+drain that is killed before that finds the same entries again; one that is killed after it but
+before the acknowledgement writes them once more, and the reader of the files takes each (user,
+event id) once.
 
 Each event is checked by the rules of `recsys.values`, since an entry may be older than a rule. An
 entry that cannot be read or breaks a rule becomes a dead letter: a row of a Parquet file that lies

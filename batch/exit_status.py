@@ -1,4 +1,4 @@
-"""Maps each kind of failure to an exit status and one sentence.
+"""Maps failures to an exit status and a sentence.
 
 0: done. 1: refused, or something is broken: look at it. 2: a setting, a table or a path breaks a
 rule: correct it. 75: a part did not answer, another batch is at work, or the disk is full: try
@@ -89,7 +89,7 @@ def _says_full(error: BaseException) -> bool:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and its causes, each once."""
-    seen: set[int] = set()
+    seen: set[int] = set()  # a chain of causes may be circular
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error

@@ -1,4 +1,6 @@
-"""Decides whether a release may serve: it beats popularity and keeps up with the serving one.
+"""Decides whether a release may serve.
+
+It has to beat popularity, and may not fall too far below the release that is serving now.
 
 The two releases are compared on what neither knew: the hold-outs' events that came after the
 serving one was made, from the same states. The serving one learnt from everything up to its making,
@@ -143,22 +145,34 @@ def _against(
             window = "on the same hold-out of the same data"
             return _verdict(serving, new_figure, old_figure, margin, window, certain=True)
         truth = _unknown_to_both(dataset, cut, int(_number(manifest, -LATEST, LATEST, "as_of")))
-        n_users = 0 if truth is None else len(truth)
-        if truth is None or n_users < MIN_USERS:
-            note = (
-                "beats popularity; not compared with the serving release: "
-                f"only {n_users} users took to an item that was new to them since {serving} "
-                f"was made, and {MIN_USERS} are needed"
-            )
-            return Verdict(None, note)
+        if truth is None or len(truth) < MIN_USERS:
+            return _too_few_users(serving, 0 if truth is None else len(truth))
         with tempfile.TemporaryDirectory() as directory:
             old = bundle.load(artefacts.fetch(serving, Path(directory)))
             old_values = _values(_lists_of(old, dataset, truth.states), truth)
     except (BundleMismatch, CorruptArtefact, KeyError) as error:
+        # Nothing is wrong with the new release; a later one will be compared with it.
         return Verdict(None, f"beats popularity; {serving} cannot be compared: {error}")
     new_values = _values(recommender(model)(truth.states, DEPTH)[0], truth)
+    return _on_new_events(serving, new_values, old_values, margin)
+
+
+def _too_few_users(serving: str, n_users: int) -> Verdict:
+    note = (
+        "beats popularity; not compared with the serving release: "
+        f"only {n_users} users took to an item that was new to them since {serving} "
+        f"was made, and {MIN_USERS} are needed"
+    )
+    return Verdict(None, note)
+
+
+def _on_new_events(
+    serving: str, new_values: Float64, old_values: Float64, margin: float
+) -> Verdict:
+    """Compares two releases' NDCG@10 of the same users, float64[U] each."""
+    n_users = len(new_values)
     differences = (new_values - old_values)[:, None]
-    drawn = resampled(means(differences), len(truth), np.random.default_rng(SEED))
+    drawn = resampled(means(differences), n_users, np.random.default_rng(SEED))
     # Worse beyond chance: the whole 95% interval of the difference lies below 0.
     certain = bool(interval(drawn)[1][0] < 0)
     window = f"on what {n_users} users newly took to since it was made"

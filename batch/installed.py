@@ -1,4 +1,4 @@
-"""Locates this installation: its version, its import root, the Lambda's handler."""
+"""Locates this installation: version, import root, handler."""
 
 from __future__ import annotations
 

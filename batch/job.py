@@ -1,4 +1,4 @@
-"""Runs the scheduled job: what each stage reads, what it writes, and their order.
+"""Runs the scheduled job, stage by stage.
 
 Stages meet only in the work directory. A stage that finished is not run again while neither its
 input nor its settings have changed, so a job that was interrupted resumes at the first stage that
@@ -183,29 +183,23 @@ def latest_known(times: Int64, started: float) -> float:
 def features(job: Job) -> None:
     """Reads the tables; fills each fold's item table."""
     job.work.mkdir(parents=True, exist_ok=True)
-    _note_serving(job)
+    _note_serving(job)  # before anything is read: a release that is flipped meanwhile counts
     with job.reporter.stage("read and validate") as progress:
         started = time.time()
         # Before the files are read: what is drained meanwhile may or may not be in them.
         drained = publish.drained_up_to(job.settings)
-        loaded = data.load(
-            job.interactions,
-            job.items,
-            job.users,
-            max_reject_share=job.max_reject_share,
-            rejects=job.work / "rejects.parquet",
-            positive_rating=job.positive_rating,
-            events=job.events,
-            is_forgotten=publish.deleted_users(job.settings),
-        )
+        loaded = _load(job)
         dataset = loaded.dataset
         progress(1.0, _load_note(loaded))
         _write_json(job.work / "rejects.json", loaded.rejects)
         # Raises now, not after hours of training, where the data has nothing to evaluate on.
         offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
         dataset_file.save(job.work, dataset)
-        in_table = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
-        (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
+        if job.events is None:
+            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+        else:
+            watermark = drained
+        (job.work / WATERMARK).write_text(str(watermark))
     for note in loaded.notes:
         job.reporter.say(f"  {note}")
     for fold in Fold:
@@ -213,6 +207,19 @@ def features(job: Job) -> None:
             job.fold(fold).mkdir(exist_ok=True)
             past = past_of(dataset, job.protocol, job.params, fold)
             bundle.save_table(job.fold(fold), item_table_of(dataset, past))
+
+
+def _load(job: Job) -> data.Loaded:
+    return data.load(
+        job.interactions,
+        job.items,
+        job.users,
+        max_reject_share=job.max_reject_share,
+        rejects=job.work / "rejects.parquet",
+        positive_rating=job.positive_rating,
+        events=job.events,
+        is_forgotten=publish.deleted_users(job.settings),
+    )
 
 
 def _load_note(loaded: data.Loaded) -> str:
@@ -335,7 +342,7 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     rounds = _read_json(job.fold(Fold.LABELS) / "towers.json")["rounds"]
     ranker = _read_json(job.fold(Fold.REPORT) / "ranker.json")
     released = _read_json(job.fold(Fold.SERVE) / "ranker.json")
-    with job.reporter.stage("leak audit"):
+    with job.reporter.stage("leak audit"):  # first: a leak makes all figures worthless
         checks = audit(dataset, cut, past, model, truth, {"towers": learnt_from})
     report = offline_evaluation.compare(
         model, past, truth, dataset.catalogue, job.protocol, job.reporter
@@ -347,6 +354,7 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     report["importances"] = ranker["importances"]
     report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
     report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
+    # Without ids: the page lives in the bundle, and outlives a user's deletion.
     report["examples"] = offline_evaluation.examples(dataset, model, truth, named=False)
     return report
 
@@ -360,6 +368,7 @@ def _verdict(job: Job, report: Report, model: Model, dataset: Dataset) -> gate.V
 def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
     """Measures drift since the serving release; keeps histograms."""
     tables = release_drift.tables_of(dataset, load_fold(job, Fold.SERVE))
+    # Kept whatever the verdict: the next release is compared with these.
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
     with batch_store(job.settings) as store:
@@ -419,6 +428,7 @@ def _served_before(job: Job) -> object:
 
 def _target(job: Job) -> str:
     """Digest of the Redis and the namespace."""
+    # A digest, as the URL may hold a password.
     target = f"{job.settings.redis_url}\n{job.settings.namespace}"
     return hashlib.sha256(target.encode()).hexdigest()
 
@@ -470,6 +480,7 @@ def run_stage(job: Job, name: str) -> None:
     outdated = names[names.index(name) :]
     if stages.PRECOMPUTE in outdated[1:]:
         outdated.append(stages.ASSEMBLE)
+    # Before it runs: a stage that is killed has changed files that later stages were made from.
     for later in outdated:
         stages.remove_stamp(job.work, later)
     STAGES[name](job)

@@ -1,4 +1,4 @@
-"""Serves the demo's release as it is deployed: an HTTP front door before the Lambda handler."""
+"""Serves the demo's release as it is deployed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports click-through rates of live answers by release, source and position.
+"""Reports click-through rates by release, source and position.
 
 Every answer's id names its release, its source and its day. The API counts the answers by these,
 and by how many items they showed; the events that name an id are the clicks. A share is of answers

@@ -1,8 +1,8 @@
-"""Copies deletions and blocked items to the artefacts, for a Redis that comes back empty.
+"""Copies deletions and blocked items to the artefacts.
 
-Redis is where both are read, and a key that it lacks proves nothing: without a copy the next
-training would learn of deleted users again, and blocked items would be back on show. The copy holds
-digests of users' ids, never the ids.
+The copy is for a Redis that comes back empty. Redis is where both are read, and a key that it lacks
+proves nothing: without a copy the next training would learn of deleted users again, and blocked
+items would be back on show. The copy holds digests of users' ids, never the ids.
 """
 
 from __future__ import annotations

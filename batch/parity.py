@@ -1,8 +1,8 @@
-"""Checks before a release serves that stored lists equal the live path's answers.
+"""Checks that stored lists equal live answers.
 
-Statistics cannot show that two paths agree; answers of both can. The bundle is fetched as a Lambda
-fetches it, the user's record and list are those that were written, and the answer is made from them
-alone.
+The check runs before a release serves. Statistics cannot show that two paths agree; answers of both
+can. The bundle is fetched as a Lambda fetches it, the user's record and list are those that were
+written, and the answer is made from them alone.
 """
 
 from __future__ import annotations

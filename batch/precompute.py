@@ -1,6 +1,7 @@
-"""Computes every user's list in shards, each a file that is not computed twice.
+"""Computes every user's list, in shards.
 
-A shard depends on the bundle and its users alone, so that it can be computed anywhere and again.
+A shard is one file, written whole or not at all, and not computed twice. It depends on the bundle
+and its users alone, so that it can be computed anywhere and again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shows a running job: a progress bar a stage, and its seconds when it is done."""
+"""Shows a running job, stage by stage."""
 
 from __future__ import annotations
 

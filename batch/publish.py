@@ -1,4 +1,4 @@
-"""Publishes a release: bundle, lists, verification, one flip of the pointer.
+"""Publishes a release: upload, lists, verification, one flip.
 
 Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a
 second run completes.
@@ -45,7 +45,10 @@ PAGE = "report.html"
 """The run's report as a page, in the work directory and in the bundle."""
 
 VERIFIED_USERS = 1000
-"""Lists that are read back; all of them where there are no more."""
+"""Lists that are read back; all of them where there are no more.
+
+A loss of 1% of the lists is missed about once in 20 000 publications.
+"""
 
 
 def publish(
@@ -66,13 +69,14 @@ def publish(
             meanwhile.
         LeaseHeld: another batch is at work.
     """
+    # Both before anything is written: a release that no Lambda can load must not leave traces.
     manifest = verify(bundle)
     ensure_fits(settings.artefacts, manifest, settings.bundle_max_mb)
     with batch_store(settings) as store, contextlib.ExitStack() as stack:
         store.ping()
         if lease is None:
             lease = stack.enter_context(leased(settings, local_run(bundle)))
-        lease.confirm()
+        lease.confirm()  # in Redis, not by the clock: training has taken hours
         _refuse_eviction(store)
         releases.check_replaces(_readable_release(store), str(manifest["version"]), replaces)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
@@ -266,7 +270,7 @@ def promote(settings: Settings, version: str) -> ReleasePointer:
     artefacts = open_artefacts(settings.artefacts)
     with batch_store(settings) as store:
         artefacts.manifest(version)
-        store.restore(version)
+        store.restore(version)  # first, or a retired release might expire while it is promoted
         return releases.promote(store, artefacts, version)
 
 

@@ -1,4 +1,4 @@
-"""Lists, shows, tries on a share of users, compares and removes releases."""
+"""Lists, shows, tries, compares and removes releases."""
 
 from __future__ import annotations
 

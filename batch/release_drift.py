@@ -1,10 +1,10 @@
-"""Compares a batch's data and features with those of the serving release.
+"""Compares a batch's data with the serving release's.
 
-There are three tables, each of independent rows: one row a user, one an item, and for the features
-one candidate of each user. The serving release's own are histograms in its `skew.msgpack`. Drift is
-reported; far drift is refused, since a feed that lost its ratings trains without an error. The
-features that follow from the retriever's scores have a scale of their own in every training, so
-they are reported and never refused.
+Users, items and ranker features are three tables, each of independent rows: one row a user, one an
+item, and for the features one candidate of each user. The serving release's own are histograms in
+its `skew.msgpack`. Drift is reported; far drift is refused, since a feed that lost its ratings
+trains without an error. The features that follow from the retriever's scores have a scale of their
+own in every training, so they are reported and never refused.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def save(directory: Path, tables: Mapping[str, Columns]) -> None:
         for name, table in tables.items()
         if len(next(iter(table.values()))) >= skew.MIN_ROWS
     }
+    # Before the bundle's manifest is made, which has a digest of every file.
     (directory / skew.FILE).write_bytes(msgpack.packb(packed))
 
 

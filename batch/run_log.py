@@ -1,7 +1,8 @@
-"""Writes the container's log: one JSON object a line, with the run and the stage.
+"""Writes the container's log as JSON lines.
 
-The run's own events, what libraries log and what Python warns of go through one handler of the
-standard logging, so that every line of a container can be read by a program.
+Each line is an object with the run and the stage. The run's own events, what libraries log and what
+Python warns of go through one handler of the standard logging, so that every line of a container
+can be read by a program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compares the features of sampled live answers with those of the training."""
+"""Compares features of sampled live answers with the training's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names the job's stages, and keeps the stamp files of the finished ones.
+"""Names the job's stages, and stamps the finished ones.
 
 A stage's stamp holds the key of what the stage was made from. While the key stays the same, the
 stage need not run again.

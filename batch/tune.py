@@ -1,4 +1,4 @@
-"""Searches the parameters that matter, by Optuna, on a window inside training.
+"""Searches parameters by Optuna on a window inside training.
 
 The reported hold-out is not read. First the towers, by the retriever's NDCG@10 alone; then the
 ranker, on the best towers. The first trial of each is what the settings say, so the outcome is
@@ -188,6 +188,7 @@ class _Studies:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
+        # Its line a trial would break the progress bar, which shows the same.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         work.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(work / "tune.journal"))

@@ -1,4 +1,4 @@
-"""Guards what a run needs for itself: its work directory and the lease of its namespace."""
+"""Guards the work directory and the namespace's lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assembles the command line: a module a command group, settings from the environment.
+"""Assembles the command line from its groups.
 
 This is the batch's composition root. The modules import what a command needs inside the command,
 so that `shortlist --help` does not wait for torch.

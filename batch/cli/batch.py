@@ -1,4 +1,4 @@
-"""Commands that run the scheduled job or one of its stages."""
+"""Commands that run the scheduled job or one stage."""
 
 from __future__ import annotations
 

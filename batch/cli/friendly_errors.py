@@ -1,4 +1,4 @@
-"""Ends a failed command with an exit status and one sentence."""
+"""Ends a failed command with a status and a sentence."""
 
 from __future__ import annotations
 
