@@ -10,7 +10,7 @@ move either; it shows in ties, where there is no order and chance should rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 import numpy as np
@@ -188,16 +188,10 @@ def most_telling(model: Model, truth: Truth) -> tuple[str, float, int]:
 
     Gives its name, its mean AUC over users, and the number of held-out items among candidates.
     """
-    candidates = retrieve(model, truth.states)
-    rows = features(truth.states, candidates, model.table)
-    present = candidates.items != MISSING
-    ends = np.cumsum(present.sum(axis=1))
     areas, n_hits = [], 0
-    for user in range(len(truth)):
-        held_out = truth.items[truth.offsets[user] : truth.offsets[user + 1]]
-        hit = np.isin(candidates.items[user][present[user]], held_out)
-        if hit.any() and not hit.all():
-            areas.append(_areas(rows[ends[user] - len(hit) : ends[user]], hit))
+    for rows, hit in _labelled_rows(model, truth):
+        if hit.any() and not hit.all():  # an area needs both
+            areas.append(_areas(rows, hit))
             n_hits += int(hit.sum())
     if not areas:
         return next(iter(FEATURES)), 0.5, 0
@@ -205,6 +199,18 @@ def most_telling(model: Model, truth: Truth) -> tuple[str, float, int]:
     # A feature that puts held-out items last tells as much as one that puts them first.
     best = int(np.argmax(np.abs(mean - 0.5)))
     return list(FEATURES)[best], float(0.5 + abs(mean[best] - 0.5)), n_hits
+
+
+def _labelled_rows(model: Model, truth: Truth) -> Iterator[tuple[Float32, np.ndarray]]:
+    """Each user's candidates: features float32[c, F], and bool[c], whether held out."""
+    candidates = retrieve(model, truth.states)
+    rows = features(truth.states, candidates, model.table)
+    present = candidates.items != MISSING
+    ends = np.cumsum(present.sum(axis=1))
+    for user in range(len(truth)):
+        held_out = truth.items[truth.offsets[user] : truth.offsets[user + 1]]
+        hit = np.isin(candidates.items[user][present[user]], held_out)
+        yield rows[ends[user] - len(hit) : ends[user]], hit
 
 
 def _areas(rows: Float32, hit: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from shortlist.batch import dataset_file, installed, stages
@@ -54,19 +55,40 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     return job
 
 
-def _send_requests(
-    dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path
-) -> None:
-    console = wide_console()
-    variables = dict(environ) | {
+def lambda_environ(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """The Lambda's environment: this one, with where the batch published to."""
+    return dict(environ) | {
         "REDIS_URL": settings.redis_url,
         "SHORTLIST_ARTEFACTS": settings.artefacts,
         "SHORTLIST_NAMESPACE": settings.namespace,
     }
+
+
+def _send_requests(
+    dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path
+) -> None:
+    console, root = wide_console(), str(installed.IMPORT_ROOT)
+    variables = lambda_environ(environ, settings)
+    console.print(f"\nthe function's log is in {log}\n", highlight=False)
+    # One process for all requests, so that the second of each pair is answered warm.
+    with (
+        log.open("wb") as file,
+        LambdaService(installed.HANDLER, root, variables, log=file.fileno()) as service,
+    ):
+        for caption, body in _requests(dataset):
+            invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
+            answer = invoked.payload
+            if invoked.error is None:
+                answer = json.loads(answer["body"])
+            console.print(_table(caption, answer, invoked.milliseconds))
+
+
+def _requests(dataset: Dataset) -> list[tuple[str, dict[str, Any]]]:
+    """Captions and bodies: from a list, live, of a session, of an unknown user."""
     user = dataset.user_ids[int(dataset.events.user[0])]
     seen = _liked(dataset)
     titles = ", ".join(dataset.catalogue.titles[dataset.catalogue.ids.index(i)] for i in seen)
-    requests: list[tuple[str, dict[str, Any]]] = [
+    return [
         (f"user {user}, who has a list", {"user_id": user}),
         (f"user {user} again, from a warm process", {"user_id": user}),
         (f"user {user} without the cache", {"user_id": user, "use_cache": False}),
@@ -74,20 +96,6 @@ def _send_requests(
         (f"a new user who has seen {titles}", {"user_id": "somebody-new", "history": seen}),
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
-    console.print(f"\nthe function's log is in {log}\n", highlight=False)
-    # One process for all requests, so that the second of each pair is answered warm.
-    with (
-        log.open("wb") as file,
-        LambdaService(
-            installed.HANDLER, str(installed.IMPORT_ROOT), variables, log=file.fileno()
-        ) as service,
-    ):
-        for caption, body in requests:
-            invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
-            answer = (
-                json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload
-            )
-            console.print(_table(caption, answer, invoked.milliseconds))
 
 
 def _liked(dataset: Dataset) -> list[str]:
@@ -95,10 +103,8 @@ def _liked(dataset: Dataset) -> list[str]:
     known = [dataset.catalogue.ids[titles.index(title)] for title in FILMS if title in titles]
     if known:
         return known
-    counts: dict[int, int] = {}
-    for item in dataset.events.item.tolist():
-        counts[item] = counts.get(item, 0) + 1
-    most_popular = sorted(counts, key=lambda row: (-counts[row], row))[: len(FILMS)]
+    counts = np.bincount(dataset.events.item)
+    most_popular = np.argsort(-counts, kind="stable")[: len(FILMS)].tolist()
     return [dataset.catalogue.ids[row] for row in most_popular]
 
 

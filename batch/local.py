@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from shortlist.batch.demo import publish
+from shortlist.batch.demo import lambda_environ, publish
 from shortlist.batch.installed import HANDLER, IMPORT_ROOT
 from shortlist.infra.local.front_door import front_door
 from shortlist.infra.local.runtime_api import LambdaService
@@ -36,11 +36,7 @@ def serve(
 
     package: a built Lambda package; None for this source tree.
     """
-    variables = dict(environ) | {
-        "REDIS_URL": settings.redis_url,
-        "SHORTLIST_ARTEFACTS": settings.artefacts,
-        "SHORTLIST_NAMESPACE": settings.namespace,
-    }
+    variables = lambda_environ(environ, settings)
     variables.pop("PYTHONPATH", None)  # else the handler would not be the package's
     root = str((IMPORT_ROOT if package is None else package).resolve())
     with (

@@ -25,7 +25,7 @@ from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
-from shortlist.recsys.models.pipeline import CHUNK, recommend
+from shortlist.recsys.models.pipeline import CHUNK, Recommended, recommend
 from shortlist.recsys.settings import Engine
 from shortlist.recsys.store.artefacts import verify
 from shortlist.recsys.store.records import UserRecord, pack_list
@@ -178,20 +178,8 @@ def _write_users(
         events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop]
     )
     recommendations = recommend(bundle.model, states, length)
-    created_at, as_of = int(bundle.manifest["created_at"]), int(bundle.manifest["as_of"])
-    watermark = int(bundle.manifest.get("watermark", BEGINNING))
     for position, user in enumerate(users):
-        kept = recommendations.items[position] != MISSING
-        packed = pack_list(
-            created_at,
-            as_of,
-            int(states.n_events[position]),
-            int(recommendations.n_candidates[position]),
-            recommendations.items[position, kept].astype("<i4").tobytes(),
-            _half(recommendations.scores[position, kept]),
-            _half(recommendations.retrieval[position, kept]),
-            watermark,
-        )
+        packed = _packed_list(bundle, recommendations, position, int(states.n_events[position]))
         record = user_record(dataset, states, position, user)
         fields = [
             record.items,
@@ -202,6 +190,22 @@ def _write_users(
             record.attributes,
         ]
         file.write(msgpack.packb([dataset.user_ids[user], packed, fields]))
+
+
+def _packed_list(
+    bundle: Bundle, recommendations: Recommended, position: int, n_events: int
+) -> bytes:
+    kept = recommendations.items[position] != MISSING
+    return pack_list(
+        int(bundle.manifest["created_at"]),
+        int(bundle.manifest["as_of"]),
+        n_events,
+        int(recommendations.n_candidates[position]),
+        recommendations.items[position, kept].astype("<i4").tobytes(),
+        _half(recommendations.scores[position, kept]),
+        _half(recommendations.retrieval[position, kept]),
+        int(bundle.manifest.get("watermark", BEGINNING)),
+    )
 
 
 def half_range(scores: Float32) -> Float32:
