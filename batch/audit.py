@@ -133,6 +133,7 @@ def _with_random_items(dataset: Dataset, replaced: np.ndarray) -> Dataset:
     replaced: bool[n_events].
     """
     events = dataset.events
+    # Items alone: with other times or users, the cut itself would move.
     drawn = np.random.default_rng(0).integers(0, events.n_items, len(events)).astype(np.int32)
     return replace(dataset, events=replace(events, item=np.where(replaced, drawn, events.item)))
 

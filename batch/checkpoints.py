@@ -60,7 +60,7 @@ class Checkpoints:
         changed = [name for name in _files(work) if self._known.get(name) != _state(work / name)]
         with s3.errors(self._bucket):
             for name in changed:
-                state = _state(work / name)
+                state = _state(work / name)  # before: what changes meanwhile is uploaded again
                 self._client.upload_file(str(work / name), self._bucket, self._prefix + name)
                 self._known[name] = state
         return len(changed)
@@ -85,5 +85,6 @@ def _stamps_last(name: str) -> tuple[bool, str]:
 
 
 def _state(path: Path) -> tuple[int, int]:
+    # Not a digest: the files may be gigabytes, and only this process writes them.
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns

@@ -73,6 +73,7 @@ class ContainerOptions:
             environ.get("SHORTLIST_ITEMS"),
             environ.get("SHORTLIST_USERS"),
             Path(environ.get("SHORTLIST_WORK", ".shortlist/work")),
+            # A random id is a run of its own, which no other attempt resumes.
             environ.get("SHORTLIST_RUN_ID", uuid.uuid4().hex[:12]),
             environ.get("SHORTLIST_EVENTS"),
             environ.get("SHORTLIST_CHECKPOINTS"),

@@ -15,6 +15,7 @@ from shortlist.recsys.models.interactions import Events
 def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
     events, catalogue = dataset.events, dataset.catalogue
+    # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
         directory / "dataset.npz",
         user=events.user,

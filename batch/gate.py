@@ -41,8 +41,8 @@ DEPTH = 10
 SEED = 20260801
 """Of the bootstrap: the same data gets the same verdict."""
 
-LATEST = 1 << 53
-"""Unix seconds, the largest that a manifest may have: every integer up to it is a float as well."""
+MAX_UNIX_SECONDS = 1 << 53
+"""The latest time that a manifest may have: every integer up to it is a float as well."""
 
 MIN_USERS = 50
 """Users with new events, below which a comparison would say nothing."""
@@ -144,7 +144,9 @@ def _against(
             new_figure = float(report["methods"]["two_stage"]["ndcg@10"]["value"])
             window = "on the same hold-out of the same data"
             return _verdict(serving, new_figure, old_figure, margin, window, certain=True)
-        truth = _unknown_to_both(dataset, cut, int(_number(manifest, -LATEST, LATEST, "as_of")))
+        truth = _unknown_to_both(
+            dataset, cut, int(_number(manifest, -MAX_UNIX_SECONDS, MAX_UNIX_SECONDS, "as_of"))
+        )
         if truth is None or len(truth) < MIN_USERS:
             return _too_few_users(serving, 0 if truth is None else len(truth))
         with tempfile.TemporaryDirectory() as directory:

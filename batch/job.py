@@ -261,6 +261,7 @@ def build_index(job: Job) -> None:
     with job.reporter.stage("build the index") as progress:
         model = load_fold(job, Fold.SERVE)
         offsets = events.offsets()
+        # A fixed seed: the recall of two runs on the same data is of the same users.
         users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
             events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]

@@ -32,7 +32,7 @@ READ_AT_ONCE = 1000
 """Waiting events read at once."""
 
 POSITIONS = 20
-"""Positions in the report, from the first."""
+"""Positions in the report, from the first; 20 items is what the API recommends by default."""
 
 Click = tuple[str | None, int | None]
 """An event's recommendation id and position."""

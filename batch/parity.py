@@ -85,6 +85,7 @@ def _difference(loaded: Bundle, number: int, user: Precomputed, packed: bytes | 
     live_lengths = len(live.rows), live.n_candidates
     if lengths != live_lengths:
         return f"{name}: {lengths} items and candidates, live {live_lengths}"
+    # Around 0 a relative difference says nothing, hence atol.
     if not np.allclose(written.scores, live.scores, rtol=TOLERANCE, atol=1e-6):
         return f"{name}: scores from {written.scores[0]}, live {live.scores[0]}"
     return None

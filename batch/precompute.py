@@ -116,7 +116,7 @@ def _run_task(work: str, users: range, length: int) -> int:
     return len(users)
 
 
-@cache
+@cache  # once a process: loading takes longer than a shard
 def _loaded(work: str) -> tuple[Bundle, Dataset]:
     return load_bundle(Path(work) / "bundle"), dataset_file.load(Path(work))
 
@@ -230,7 +230,7 @@ def user_record(dataset: Dataset, states: UserStates, position: int, user: int) 
     ids = dataset.catalogue.ids
     present = states.items[position] != MISSING
     rows = states.items[position, present]
-    earlier = np.setdiff1d(states.seen(position), rows)
+    earlier = np.setdiff1d(states.seen(position), rows)  # those in the history are seen anyway
     weights = states.weights[position, present]
     return UserRecord(
         items=tuple(ids[row] for row in rows),

@@ -51,7 +51,7 @@ class ProgressReporter:
             TextColumn("{task.fields[note]}"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.console.is_terminal,  # a log file would get a line each redraw
         )
         before = self.stages.seconds.get(name, 0.0)
         with self.stages.stage(name), bar:

@@ -148,6 +148,7 @@ def prune(settings: Settings, keep: int, now: float) -> list[str]:
     removed = [version for version in old if not role_of(version, pointer)]
     for version in removed:
         artefacts.remove(version)
+    # By age, as an upload that is going on has no manifest either.
     artefacts.sweep(now - STRAY_SECONDS)
     return removed
 

@@ -29,7 +29,7 @@ from shortlist.recsys.monitoring.skew import Histograms, Skew
 from shortlist.recsys.store.artefacts import Artefacts
 
 SAMPLE = 20_000
-"""Users drawn, and items: enough that what matters is certain."""
+"""Users drawn: enough that what matters is certain."""
 
 FEATURE_USERS = 2000
 """Users of whom one candidate's features are taken."""

@@ -109,6 +109,7 @@ def _length_divergence(
 
     below: rows of one stratum more, which the training lacks.
     """
+    # Each feature counts each row once; where counts were lost, the largest sum is nearest.
     live_rows = [max(int(counts.sum()) for counts in tables.values()) for tables in live]
     trained_rows = [stratum.rows for stratum in trained]
     return skew.divergence(np.array([*live_rows, below]), np.array([*trained_rows, 0]))

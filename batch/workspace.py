@@ -32,6 +32,7 @@ def alone_in(work: Path) -> Iterator[None]:
     work.mkdir(parents=True, exist_ok=True)
     with (work / LOCK).open("w") as file:
         try:
+            # The kernel's lock: no stale file keeps out the run after one that was killed.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             message = f"another process works in {str(work)!r}: wait for it, or give another --work"
