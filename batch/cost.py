@@ -62,7 +62,7 @@ MEMORY_GB = 1769 / 1024
 COLD_STARTS = 0.001
 ANSWER_BYTES, LOG_BYTES = 3_500, 2_200
 """Measured; most of the log is the metrics, in CloudWatch's embedded format."""
-METRICS = 33
+CLOUDWATCH_METRICS = 33
 """Ours in CloudWatch, by name and dimensions.
 
 Counted for recommendations from all sources, events and similar items.
@@ -241,7 +241,7 @@ def _network(_: Size) -> Part:
 
 
 def _watching(size: Size) -> Part:
-    logs, metrics = size.requests * LOG_BYTES / 1e9, METRICS if size.requests else 0
+    logs, metrics = size.requests * LOG_BYTES / 1e9, CLOUDWATCH_METRICS if size.requests else 0
     dollars = ALARMS * ALARM + DASHBOARD + metrics * METRIC + logs * LOGS_GB
     return Part(
         "CloudWatch",

@@ -167,13 +167,14 @@ def _kept(
         frame = pl.DataFrame([asdict(event) for event in events], schema=SCHEMA)
         files.write(name, _parquet(frame))
     unreadable = sum(letter.unreadable for letter in letters)
-    return Drained(
-        done.events + len(events),
-        (*done.files, name) if events else done.files,
-        done.unreadable + unreadable,
-        done.dropped + dropped,
-        done.invalid + len(letters) - unreadable,
-        (*done.letters, letters_name) if letters else done.letters,
+    return replace(
+        done,
+        events=done.events + len(events),
+        files=(*done.files, name) if events else done.files,
+        unreadable=done.unreadable + unreadable,
+        dropped=done.dropped + dropped,
+        invalid=done.invalid + len(letters) - unreadable,
+        letters=(*done.letters, letters_name) if letters else done.letters,
     )
 
 

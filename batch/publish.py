@@ -237,9 +237,9 @@ def serving(settings: Settings) -> str | None:
 
 
 def is_there(settings: Settings, bundle: Path) -> bool:
-    """Whether a published release is as it should be.
+    """Whether a release need not be published again.
 
-    It is whole in Redis, or has been superseded.
+    It is whole in Redis, or has been superseded since it was published.
     """
     version = str(manifest_in(bundle)["version"])
     with batch_store(settings) as store:
@@ -275,7 +275,7 @@ def promote(settings: Settings, version: str) -> ReleasePointer:
 
 
 def rollback(settings: Settings) -> ReleasePointer:
-    """See `releases.rollback`."""
+    """Goes back to the release before, see `releases.rollback`."""
     with batch_store(settings) as store:
         return releases.rollback(store, open_artefacts(settings.artefacts))
 
@@ -308,9 +308,8 @@ def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
     columns = zip(catalog["ids"], catalog["titles"], catalog["categories"], strict=True)
     records = (ItemRecord(*item) for item in columns)
     store.write_items(version, enumerate(records))
-    popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")[
-        :1000
-    ]
+    popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")
+    popular = popular[:1000]
     manifest = verify(bundle)
     falling = np.linspace(1, 0, len(popular), endpoint=False).astype("<f2").tobytes()
     at = (int(manifest["created_at"]), int(manifest["as_of"]))
