@@ -1,6 +1,6 @@
-"""`python -m shortlist.batch`: the whole job, or one of its stages, under the environment's settings."""
+"""Runs the job as `python -m shortlist.batch`."""
 
-from shortlist.batch.cli import batch_group
+from shortlist.batch.cli.batch import batch_group
 
 if __name__ == "__main__":
     batch_group(prog_name="python -m shortlist.batch")

@@ -1,17 +1,17 @@
-"""Copies of the work directory in S3, from which a refresh goes on when Spot has taken its machine.
+"""Copies the work directory to S3.
 
-What a stage left is uploaded when it has finished, the marks of finished stages last: whatever
-moment the machine stops at, a mark in S3 means that the files of its stage are there too.
+A refresh goes on from the copies when Spot has taken its machine. A stage's files are uploaded when
+it has finished, and the stamps of finished stages last: whenever the machine stops, a stamp in S3
+means that the files of its stage are there too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from shortlist.batch.stages import STAMPS
+from shortlist.recsys.atomic_file import DRAFT_SUFFIX
 from shortlist.recsys.store import s3
-
-MARKS = "done"
-"""The directory of marks, as `batch.job` writes them."""
 
 
 class Checkpoints:
@@ -29,19 +29,21 @@ class Checkpoints:
         self._known: dict[str, tuple[int, int]] = {}
 
     def restore(self, work: Path) -> int:
-        """Brings the copies to `work`, unless finished stages are there already; gives their number.
+        """Downloads the copies to `work`; gives their number.
+
+        Nothing is done where finished stages are there already.
 
         Raises:
             ArtefactsUnavailable: S3 does not answer.
         """
-        if (work / MARKS).exists():  # this machine's own files are at least as new
+        if (work / STAMPS).exists():  # this machine's own files are at least as new
             return 0
         with s3.errors(self._bucket):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             )
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-            names = sorted((key.removeprefix(self._prefix) for key in keys), key=_marks_last)
+            names = sorted((key.removeprefix(self._prefix) for key in keys), key=_stamps_last)
             for name in names:
                 key = self._prefix + name
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ class Checkpoints:
         return len(names)
 
     def save(self, work: Path) -> int:
-        """Uploads what is new or has changed; gives the number of files.
+        """Uploads new and changed files; gives their number.
 
         Raises:
             ArtefactsUnavailable: S3 does not answer.
@@ -58,24 +60,31 @@ class Checkpoints:
         changed = [name for name in _files(work) if self._known.get(name) != _state(work / name)]
         with s3.errors(self._bucket):
             for name in changed:
-                state = _state(work / name)
+                state = _state(work / name)  # before: what changes meanwhile is uploaded again
                 self._client.upload_file(str(work / name), self._bucket, self._prefix + name)
                 self._known[name] = state
         return len(changed)
 
 
 def _files(work: Path) -> list[str]:
-    """The finished files of the work directory, marks last; drafts are left out."""
-    files = (path.relative_to(work) for path in work.rglob("*") if path.is_file())
-    kept = [path for path in files if not path.name.startswith(".")]
-    return sorted((path.as_posix() for path in kept), key=_marks_last)
+    """The finished files of the work directory, stamps last.
+
+    Drafts and hidden files, such as the lock, are left out.
+    """
+    files = [path for path in work.rglob("*") if path.is_file() and not _is_unfinished(path.name)]
+    return sorted((path.relative_to(work).as_posix() for path in files), key=_stamps_last)
 
 
-def _marks_last(name: str) -> tuple[bool, str]:
-    """Sorts the marks behind the files that they vouch for, so that an interruption leaves no mark without its files."""
-    return name.startswith(f"{MARKS}/"), name
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(".") or name.endswith(DRAFT_SUFFIX)
+
+
+def _stamps_last(name: str) -> tuple[bool, str]:
+    """Sorts stamps behind the files that they vouch for."""
+    return name.startswith(f"{STAMPS}/"), name
 
 
 def _state(path: Path) -> tuple[int, int]:
+    # Not a digest: the files may be gigabytes, and only this process writes them.
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns

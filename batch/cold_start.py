@@ -1,9 +1,9 @@
-"""What the model is worth to users, and for items, that training has never seen.
+"""Evaluates users and items that training has never seen.
 
 Fresh users: some users are kept out of training altogether; from their first events the model
-foretells what they did next. They are served as they are (nothing is retrained), and beside that by
-towers, neighbours and an item table that have learnt from those first events, which is all that
-waiting for the next batch could give.
+predicts what they did next. They are served without retraining, and again by towers, neighbours and
+an item table that have learnt from those first events, which is all that waiting for the next batch
+could give.
 
 New items: some items are taken out of all events; each user who had any of them is offered those
 items alone, from the history without them, by what is known of their content.
@@ -49,25 +49,29 @@ from shortlist.recsys.training.item_table import content_matrix
 from shortlist.recsys.training.split import before
 
 KNOWN = (1, 3, 5, 10)
-"""How many events of a fresh user are known, where no tie ends there more or fewer."""
+"""How many events of a fresh user are known; a tie there makes it more or fewer."""
 
 TARGET_EVENTS = 10
 """How many of the following events judge a list."""
 
 USERS = 500
 SHARE = 0.1
-"""Of the users, or of the items, what is kept out of training; of the users USERS at most."""
+"""Share of the users, or of the items, that is kept out of training; USERS users at most."""
 
 MIN_USERS = 30
 """Users, or items, kept out, below which nothing is measured."""
 
 SEED = 20260801
+"""Of who is kept out, and of the bootstrap: a report can be made again to the last digit."""
 
 
 def cold_start(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
 ) -> dict[str, Any]:
-    """The report's sections "fresh_users" and "new_items", either left out where the data has too few of them."""
+    """Measures fresh users and new items.
+
+    Gives the report's sections "fresh_users" and "new_items", without one that has too few of them.
+    """
     sections = {
         "fresh_users": fresh_users(dataset, protocol, params, reporter.stage),
         "new_items": new_items(dataset, protocol, params, reporter.stage),
@@ -78,16 +82,16 @@ def cold_start(
 def fresh_users(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> list[dict[str, Any]]:
-    """NDCG@10 for each of KNOWN: {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}.
+    """NDCG@10 of fresh users, a row for each of KNOWN.
 
-    mean_events is how many events were really known, which ties make differ. Empty with too few
-    users.
+    Empty with too few users.
+
+    {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}: mean_events is how
+    many events were really known, as ties make it differ.
     """
     events = dataset.events
-    held = _drawn(
-        np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1]),
-        min(USERS, int(events.n_users * SHARE)),
-    )
+    long_enough = np.flatnonzero(np.diff(events.offsets()) > KNOWN[-1])
+    held = _drawn(long_enough, min(USERS, int(events.n_users * SHARE)))
     if len(held) < MIN_USERS:
         return []
     others = events.take(~np.isin(events.user, held))
@@ -99,6 +103,7 @@ def fresh_users(
         with stage(f"fresh users of {known} events") as progress:
             cut = _cuts_after(events, held, known)
             past = before(events, cut)
+            # As many epochs as without these users, and the same ranker: only knowledge differs.
             towers = train_towers(dataset, past, params, progress, fitted.epochs).towers
             retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
@@ -106,7 +111,8 @@ def fresh_users(
                 "fresh": recommender(fitted.model),
                 "retrained": recommender(retrained),
             }
-            report = _report(dataset, methods, _after_first(dataset, held, cut), others, protocol)
+            truth = _after_first(dataset, held, cut)
+            report = _report(dataset, methods, truth, others, protocol)
         figures = {name: row[HEADLINE_METRIC] for name, row in report["methods"].items()}
         n_known = float(np.mean((cut - events.offsets()[:-1])[held]))
         rows.append(
@@ -123,7 +129,12 @@ def fresh_users(
 def new_items(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> dict[str, Any]:
-    """Recall@20 among items that were kept out: {"n_items", "n_users", "recall@20", "random"}; empty without content."""
+    """Recall@20 among items that were kept out.
+
+    Empty without content, or with too few items.
+
+    {"n_items", "n_users", "recall@20", "random"}
+    """
     events = dataset.events
     popular = np.bincount(events.item, minlength=events.n_items)
     held = _drawn(np.flatnonzero(popular), int(events.n_items * SHARE))
@@ -152,7 +163,9 @@ def _drawn(able: Int64, wanted: int) -> Int64:
 
 
 def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
-    """int64[n_users]: the cut after the first `known` events of the held users, moved to the border of a tie.
+    """int64[n_users]: cuts after the held users' first events.
+
+    They are after `known` events, moved to the border of a tie.
 
     Where a tie holds the first and the following event, all of that tie is known. The cuts of
     others are at their end.
@@ -164,7 +177,10 @@ def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
 
 
 def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
-    """The JUDGED events of the held users after their cut, and what shares the last one's time."""
+    """The held users' events after their cut.
+
+    TARGET_EVENTS of them, and those that share the last one's time.
+    """
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
     stops = steps_of(events).after[np.minimum(ends, first + TARGET_EVENTS) - 1]
@@ -174,7 +190,12 @@ def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
 
 
 def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
-    """The new items of each user who had any of them and something else, from their history without these."""
+    """The new items that users had, as truth.
+
+    The states are the users' histories without new items.
+
+    Users who had nothing else are left out.
+    """
     had = events.take(new[events.item])
     counts, known = np.diff(had.offsets()), np.diff(past.offsets())
     users = np.flatnonzero((counts > 0) & (known > 0))
@@ -183,11 +204,12 @@ def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
 
 
 def _among(model: Model, allowed: NDArray[np.bool_]) -> Recommend:
+    # Without exploration, which would offer new items by chance.
     quiet = replace(model, exploration_share=0.0)
 
     def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
-        found = recommend(quiet, states, k, allowed=allowed)
-        return found.items, found.scores
+        recommendations = recommend(quiet, states, k, allowed=allowed)
+        return recommendations.items, recommendations.scores
 
     return method
 

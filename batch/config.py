@@ -1,4 +1,4 @@
-"""The config file: parameters of towers and ranker that `shortlist tune` found, or that a person wrote, as TOML."""
+"""Reads and writes parameters of the models as TOML."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ Params = TypeVar("Params", TowerParams, RankerParams)
 
 
 def with_config(params: FitParams, path: Path) -> FitParams:
-    """`params` with what the file says of its sections `towers` and `ranker`.
+    """Changes `params` by a config file.
 
     Raises:
         InvalidSettings: the file cannot be read, or has a section, a name or a value that breaks a
             rule.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        sections = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSettings(
             f"config {path}: {error}; give a TOML file, such as `shortlist tune` writes"
         ) from error
-    unknown = sorted(set(told) - {"towers", "ranker"})
+    unknown = sorted(set(sections) - {"towers", "ranker"})
     if unknown:
         raise InvalidSettings(
-            f"config {path} has {unknown[0]!r}: only the sections towers and ranker are known; remove it"
+            f"config {path} has {unknown[0]!r}: only the sections towers and ranker are known; "
+            "remove it"
         )
-    towers = _changed(params.towers, told.get("towers", {}), f"{path} [towers]")
-    ranker = _changed(params.ranker, told.get("ranker", {}), f"{path} [ranker]")
+    towers = _changed(params.towers, sections.get("towers", {}), f"{path} [towers]")
+    ranker = _changed(params.ranker, sections.get("ranker", {}), f"{path} [ranker]")
     return replace(params, towers=towers, ranker=ranker)
 
 
 def changes(before: FitParams, after: FitParams) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What differs in the towers, and in the ranker: what a config file has to say to make `after` of `before`."""
+    """The parameters in which `after` differs from `before`."""
 
     def differing(
         old: TowerParams | RankerParams, new: TowerParams | RankerParams
@@ -56,7 +57,7 @@ def changes(before: FitParams, after: FitParams) -> tuple[dict[str, Any], dict[s
 
 
 def write(path: Path, towers: Mapping[str, Any], ranker: Mapping[str, Any], comment: str) -> None:
-    """Writes a config file whole, or leaves the old one."""
+    """Writes a config file atomically."""
     lines = [*(f"# {line}" for line in comment.splitlines())]
     for name, section in (("towers", towers), ("ranker", ranker)):
         if section:

@@ -1,34 +1,31 @@
-"""The batch as a container runs it: told by the environment, telling by JSON lines, and leaving by an exit status.
+"""Runs the batch in a container: configuration from the environment, JSON logs, exit codes.
 
 0: the release serves. 1: it was refused, or something is broken: look at it. 2: a setting or a
-table breaks a rule: mend it.
-75: a part did not answer, another batch is at work, the disk is full, or the container was told to
-stop: start it again with the same run id, and it resumes.
+table breaks a rule: correct it. 75: a part did not answer, another batch is at work, the disk is
+full, or the container was told to stop: start it again with the same run id, and it resumes.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import sys
-import threading
 import time
-import traceback
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 
+from shortlist.batch import stages
 from shortlist.batch.checkpoints import Checkpoints
 from shortlist.batch.exit_status import AGAIN, DONE, is_disk_full, outcome
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.run_log import RunLog
 from shortlist.batch.workspace import alone_in, leased, usable
 from shortlist.recsys.errors import InvalidSettings, LeaseHeld, Unavailable
 from shortlist.recsys.settings import Settings
@@ -36,8 +33,7 @@ from shortlist.recsys.settings import Settings
 if TYPE_CHECKING:
     from shortlist.batch.job import Job
     from shortlist.recsys.store.lease import Lease
-
-HEARTBEAT_SECONDS = 60.0
+    from shortlist.recsys.training.fit import FitParams
 
 
 class Interrupted(BaseException):
@@ -46,7 +42,7 @@ class Interrupted(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class ContainerOptions:
-    """What the environment tells a container beyond `Settings`."""
+    """What the environment says to a container beyond `Settings`."""
 
     interactions: str
     items: str | None
@@ -59,7 +55,10 @@ class ContainerOptions:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ContainerOptions:
-        """`SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_EVENTS`, `_CHECKPOINTS` and `_CONFIG`.
+        """Reads the container's variables.
+
+        They are `SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_EVENTS`,
+        `_CHECKPOINTS` and `_CONFIG`.
 
         Raises:
             InvalidSettings: the interactions are not named.
@@ -74,6 +73,7 @@ class ContainerOptions:
             environ.get("SHORTLIST_ITEMS"),
             environ.get("SHORTLIST_USERS"),
             Path(environ.get("SHORTLIST_WORK", ".shortlist/work")),
+            # A random id is a run of its own, which no other attempt resumes.
             environ.get("SHORTLIST_RUN_ID", uuid.uuid4().hex[:12]),
             environ.get("SHORTLIST_EVENTS"),
             environ.get("SHORTLIST_CHECKPOINTS"),
@@ -81,31 +81,10 @@ class ContainerOptions:
         )
 
 
-class Log:
-    """Writes one JSON object a line, each with the run and the stage."""
-
-    def __init__(self, run: str, out: TextIO) -> None:
-        self._run, self._out = run, out
-        self._lock = threading.Lock()
-        self.stage: str | None = None
-
-    def __call__(self, event: str, **fields: object) -> None:
-        """Writes a line."""
-        told = {
-            "time": round(time.time(), 3),
-            "run": self._run,
-            "stage": self.stage,
-            "event": event,
-            **fields,
-        }
-        with self._lock:
-            print(json.dumps(told, default=str), file=self._out, flush=True)
-
-
 class LoggingReporter(ProgressReporter):
-    """Tells what a narrator tells, in lines of a log; tables that are meant for eyes are left out."""
+    """Logs what a reporter prints, but for the tables, which are for people."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: RunLog) -> None:
         super().__init__(Console(file=io.StringIO()))
         self._log = log
 
@@ -115,87 +94,102 @@ class LoggingReporter(ProgressReporter):
 
 
 def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
-    """Runs the whole job; gives the exit status. Replaces the process's handling of SIGTERM and of what nobody caught."""
-    log = Log(environ.get("SHORTLIST_RUN_ID", "none"), out)
-    sys.excepthook = _logs_uncaught(log)
+    """Runs the whole job; gives the exit status.
+
+    Replaces the process's handling of SIGTERM and of exceptions that nobody caught.
+    """
+    log = RunLog(environ.get("SHORTLIST_RUN_ID", "none"), out)
+    log.catch_uncaught()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        told = ContainerOptions.from_env(environ)
-        log = Log(told.run, out)
-        with heartbeat(log):
-            _run(told, Settings.from_env(environ), log)
+        with log.of_process():
+            options = ContainerOptions.from_env(environ)
+            log.run = options.run
+            with log.heartbeat():
+                _run(options, Settings.from_env(environ), log)
     except Interrupted:
         log("interrupted", message="told to stop: start again with the same run id, and it resumes")
         return AGAIN
     except Exception as error:
-        ended = outcome(error)
-        if ended is None:  # a bug, for the hook
+        failure = outcome(error)
+        if failure is None:  # a bug, for the hook
             raise
-        log("failed", error=type(error).__name__, message=ended[1])
-        return ended[0]
+        status, sentence = failure
+        log("failed", error=type(error).__name__, message=sentence)
+        return status
     log("published")
     return DONE
 
 
-def _run(told: ContainerOptions, settings: Settings, log: Log) -> None:
-    from shortlist.batch.config import with_config
-    from shortlist.batch.job import STAGES, Job, fit_params, is_done
+def _run(options: ContainerOptions, settings: Settings, log: RunLog) -> None:
+    from shortlist.batch.job import is_done
 
-    saved = None if told.checkpoints is None else Checkpoints(told.checkpoints, told.run)
-    params = None if told.config is None else with_config(fit_params(settings), told.config)
-    reporter = LoggingReporter(log)
-    with usable(told.work), alone_in(told.work), leased(settings, told.run) as lease:
-        job = Job(
-            told.interactions,
-            told.items,
-            told.users,
-            told.work,
-            settings,
-            reporter,
-            config=params,
-            events=told.events,
-            lease=lease,
-        )
-        if saved is not None:
-            log("restored", files=saved.restore(told.work))
-        if told.events is not None and not is_done(
-            job, next(iter(STAGES))
-        ):  # a run that goes on keeps its events
-            log.stage = "drain"
-            _drain(told.events, settings, log)
+    checkpoints = None
+    if options.checkpoints is not None:
+        checkpoints = Checkpoints(options.checkpoints, options.run)
+    config, work = _config(options, settings), options.work
+    with usable(work), alone_in(work), leased(settings, options.run) as lease:
+        job = _job(options, settings, config, LoggingReporter(log), lease)
+        if checkpoints is not None:
+            log("restored", files=checkpoints.restore(work))
+        # A run that goes on keeps its events: its finished stages learnt from these alone.
+        if options.events is not None and not is_done(job, stages.NAMES[0]):
+            _drain(options.events, settings, log)
         try:
-            _stages(
-                job, lease, log, (lambda: 0) if saved is None else (lambda: saved.save(told.work))
-            )
+            _run_stages(job, lease, log, checkpoints)
         except BaseException as error:
-            if saved is not None and _worth_saving(error):  # the parts of the stage that are whole
-                log("saved", files=saved.save(told.work))
+            if checkpoints is not None and _worth_saving(error):
+                log("saved", files=checkpoints.save(work))
             raise
 
 
-def _worth_saving(error: BaseException) -> bool:
-    """Whether another attempt goes on from here; one that has lost its lease leaves the copies to the new holder."""
-    if isinstance(error, LeaseHeld):
-        return False
-    return isinstance(error, Interrupted | Unavailable) or is_disk_full(error)
+def _config(options: ContainerOptions, settings: Settings) -> FitParams | None:
+    from shortlist.batch.config import with_config
+    from shortlist.batch.job import fit_params
+
+    if options.config is None:
+        return None
+    return with_config(fit_params(settings), options.config)
 
 
-def _drain(events: str, settings: Settings, log: Log) -> None:
+def _job(
+    options: ContainerOptions,
+    settings: Settings,
+    config: FitParams | None,
+    reporter: ProgressReporter,
+    lease: Lease,
+) -> Job:
+    from shortlist.batch.job import Job
+
+    return Job(
+        options.interactions,
+        options.items,
+        options.users,
+        options.work,
+        settings,
+        reporter,
+        config=config,
+        events=options.events,
+        lease=lease,
+    )
+
+
+def _drain(events: str, settings: Settings, log: RunLog) -> None:
+    from shortlist.batch.batch_store import batch_store
     from shortlist.batch.drain import drain
-    from shortlist.batch.publish import BATCH_TIMEOUT_MS
     from shortlist.recsys.store.event_files import open_event_files
     from shortlist.recsys.store.event_log import EventLog
-    from shortlist.recsys.store.redis import open_store
 
-    with closing(open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)) as store:
+    log.stage = "drain"
+    with batch_store(settings) as store:
         drained = drain(EventLog(store), open_event_files(events))
     log("finished", **(asdict(drained) | {"files": len(drained.files), "place": events}))
 
 
-def _stages(job: Job, lease: Lease, log: Log, save: Callable[[], int]) -> None:
-    from shortlist.batch.job import STAGES, is_done, run_stage
+def _run_stages(job: Job, lease: Lease, log: RunLog, checkpoints: Checkpoints | None) -> None:
+    from shortlist.batch.job import is_done, run_stage
 
-    for name in STAGES:
+    for name in stages.NAMES:
         log.stage = name
         if is_done(job, name):
             log("skipped", message="done already")
@@ -204,48 +198,24 @@ def _stages(job: Job, lease: Lease, log: Log, save: Callable[[], int]) -> None:
         lease.check()
         log("started")
         run_stage(job, name)
-        lease.check()
-        log("finished", seconds=round(time.monotonic() - started, 1), files=save())
+        lease.check()  # else the copies of another run would be overwritten
+        n_files = 0 if checkpoints is None else checkpoints.save(job.work)
+        log("finished", seconds=round(time.monotonic() - started, 1), files=n_files)
     log.stage = None
 
 
-@contextmanager
-def heartbeat(log: Log, every: float = HEARTBEAT_SECONDS) -> Iterator[None]:
-    """Logs that the process lives while the body runs, so that silence means a fault."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        started = time.monotonic()
-        while not ended.wait(every):
-            log("heartbeat", seconds=round(time.monotonic() - started))
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def _worth_saving(error: BaseException) -> bool:
+    """Whether another attempt can go on from here."""
+    if isinstance(error, LeaseHeld):  # the copies belong to the new holder
+        return False
+    return isinstance(error, Interrupted | Unavailable) or is_disk_full(error)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows saves and leaves
+    # A second SIGTERM must not break off the saving that the first one leads to.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Interrupted
-
-
-def _logs_uncaught(
-    log: Log,
-) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        log(
-            "broken",
-            error=kind.__name__,
-            message=str(error),
-            trace="".join(traceback.format_exception(kind, error, trace)),
-        )
-
-    return hook
 
 
 if __name__ == "__main__":

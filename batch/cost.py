@@ -1,8 +1,9 @@
-"""What the deployed service costs a month, by component: list prices, and what the template and the code are known to use.
+"""Estimates the monthly bill by component.
 
-An estimate: free tiers, taxes and discounts are left out. The prices were entered by hand as known
-at `PRICES_OF`, one table for three regions of the United States, and were not compared with AWS's
-price pages since: do that before you rely on a figure.
+List prices are multiplied by what the template and the code are known to use. Free tiers, taxes and
+discounts are left out. The prices were entered by hand as known at `PRICES_OF`, one table for three
+regions of the United States, and have not been compared with AWS's price pages since: do that
+before you rely on a figure.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LAMBDA_GB_SECOND = 0.0000133334  # arm64
 SNAPSHOT_GB_SECOND = 0.0000015046
 """A version that is kept as a snapshot; two are, while a deployment lasts: one is counted."""
 RESTORED_GB = 0.0001397998
-CACHE_GB_HOUR = 0.084  # ElastiCache Serverless for Valkey, of which at least 100 MB are billed
+CACHE_GB_HOUR = 0.084  # ElastiCache Serverless for Valkey
+MIN_CACHE_GB = 0.1  # what is billed at least
 CACHE_MILLION_UNITS = 0.0023
 FARGATE_CPU_HOUR = 0.04048
 FARGATE_GB_HOUR = 0.004445
@@ -48,6 +50,8 @@ USER_BYTES = 1_600
 ITEM_BYTES = 260
 """Of both hashes of items."""
 BUNDLE_ITEM_BYTES = 2_600
+EVENT_BYTES = 24
+"""Of a table of interactions in Parquet."""
 RELEASES_KEPT = 10
 UNITS_A_REQUEST = 3.0
 UNITS_A_USER = 5.0
@@ -58,8 +62,11 @@ MEMORY_GB = 1769 / 1024
 COLD_STARTS = 0.001
 ANSWER_BYTES, LOG_BYTES = 3_500, 2_200
 """Measured; most of the log is the metrics, in CloudWatch's embedded format."""
-METRICS = 33
-"""Of our own in CloudWatch, by name and dimensions: counted for recommendations from all sources, events and similar items."""
+CLOUDWATCH_METRICS = 33
+"""Ours in CloudWatch, by name and dimensions.
+
+Counted for recommendations from all sources, events and similar items.
+"""
 ENDPOINTS, ALARMS, IMAGE_GB = 3, 11, 2.0
 TASKS = ((4.0, 16.0), (8.0, 32.0), (16.0, 60.0))
 """CPUs and GB of the batch's task: the template's default, and its larger values."""
@@ -71,7 +78,11 @@ BATCH_DISK_GB = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a service is: users, items, requests a month, events a user, refreshes a day and their lists' days in Redis."""
+    """A service's size.
+
+    requests: a month; list_days: how long a superseded release's lists stay in Redis; live_share:
+    of the requests, those without a list; spot: whether the batch runs on Spot.
+    """
 
     users: int
     items: int
@@ -85,7 +96,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A component, what it uses in a month, and its dollars."""
+    """A component, its use in a month, and its dollars."""
 
     name: str
     uses: str
@@ -101,7 +112,8 @@ def estimate(size: Size, region: str = REGIONS[0]) -> list[Part]:
     if region not in REGIONS:
         known = ", ".join(REGIONS)
         raise InvalidInput(
-            f"--region {region!r}: the prices of {PRICES_OF} are of {known}; take one, and expect up to a third more"
+            f"--region {region!r}: the prices of {PRICES_OF} are of {known}; "
+            "take one, and expect up to a third more"
         )
     return [
         _api(size),
@@ -116,26 +128,33 @@ def estimate(size: Size, region: str = REGIONS[0]) -> list[Part]:
 
 
 def cache_gb(size: Size) -> float:
-    """Gigabytes in Redis at their most: while a refresh writes.
+    """Gigabytes in Redis while a refresh writes.
 
     Lists are there of its release, of the serving one, of the one before, and of superseded ones
     for their time to live.
     """
     releases = size.list_days * size.refreshes_a_day + 3
-    return (
-        size.users * (LIST_BYTES * releases + USER_BYTES) + size.items * ITEM_BYTES * releases
-    ) / 1e9
+    user_bytes = size.users * (LIST_BYTES * releases + USER_BYTES)
+    return (user_bytes + size.items * ITEM_BYTES * releases) / 1e9
 
 
 def refresh_hours(size: Size, cpus: float) -> float:
-    """Hours of one refresh on so many CPUs: a rough line, not fitted to measurements of large data."""
+    """Hours of one refresh on so many CPUs.
+
+    A rough line, not fitted to measurements of large data: a fixed part, one that grows with the
+    events, and one that grows with the lists.
+    """
     core_seconds = 150 + size.users * size.events_per_user * 1.2e-3 + size.users / 350
     return (120 + core_seconds / (cpus * 0.7)) / 3600
 
 
 def task_for(size: Size) -> tuple[float, float]:
-    """CPUs and GB of the smallest task that ends within TASK_HOURS, or of the largest."""
-    return next((task for task in TASKS if refresh_hours(size, task[0]) < TASK_HOURS), TASKS[-1])
+    """CPUs and GB of the smallest sufficient task.
+
+    That is one that ends within TASK_HOURS; else the largest.
+    """
+    fitting = (task for task in TASKS if refresh_hours(size, task[0]) < TASK_HOURS)
+    return next(fitting, TASKS[-1])
 
 
 def table(size: Size, region: str = REGIONS[0]) -> Table:
@@ -143,7 +162,7 @@ def table(size: Size, region: str = REGIONS[0]) -> Table:
     parts = estimate(size, region)
     shown = Table(
         title=f"a month in {region}, list prices of {PRICES_OF}",
-        caption="an estimate: free tiers and discounts aside; compare the prices with AWS's pages",
+        caption="an estimate without free tiers and discounts; compare the prices with AWS's pages",
     )
     shown.add_column("component")
     shown.add_column("uses")
@@ -184,11 +203,10 @@ def _snapshot(size: Size) -> Part:
 
 def _cache(size: Size) -> Part:
     gigabytes = cache_gb(size)
-    units = (
-        size.requests * UNITS_A_REQUEST
-        + size.users * UNITS_A_USER * size.refreshes_a_day * HOURS / 24
-    )
-    dollars = max(gigabytes, 0.1) * CACHE_GB_HOUR * HOURS + units / 1e6 * CACHE_MILLION_UNITS
+    refreshes = size.refreshes_a_day * HOURS / 24
+    units = size.requests * UNITS_A_REQUEST + size.users * UNITS_A_USER * refreshes
+    billed = max(gigabytes, MIN_CACHE_GB)
+    dollars = billed * CACHE_GB_HOUR * HOURS + units / 1e6 * CACHE_MILLION_UNITS
     return Part("ElastiCache", f"{gigabytes:.2f} GB at most, {units / 1e6:.1f} M units", dollars)
 
 
@@ -196,23 +214,19 @@ def _batch(size: Size) -> Part:
     cpus, gigabytes = task_for(size)
     hours = refresh_hours(size, cpus) * size.refreshes_a_day * HOURS / 24
     rate = cpus * FARGATE_CPU_HOUR + gigabytes * FARGATE_GB_HOUR
-    dollars = hours * (
-        rate * (SPOT_SHARE if size.spot else 1.0) + BATCH_DISK_GB * FARGATE_DISK_GB_HOUR
-    )
-    slow = (
-        ""
-        if refresh_hours(size, cpus) < TASK_HOURS
-        else f"; beyond {TASK_HOURS:g} h a refresh, raise the limit"
-    )
-    return Part(
-        "Fargate" + (" Spot" if size.spot else ""), f"{hours:.1f} h of {cpus:g} CPUs{slow}", dollars
-    )
+    if size.spot:
+        rate *= SPOT_SHARE
+    dollars = hours * (rate + BATCH_DISK_GB * FARGATE_DISK_GB_HOUR)
+    uses = f"{hours:.1f} h of {cpus:g} CPUs"
+    if refresh_hours(size, cpus) >= TASK_HOURS:
+        uses += f"; beyond {TASK_HOURS:g} h a refresh, raise the limit"
+    return Part("Fargate Spot" if size.spot else "Fargate", uses, dollars)
 
 
 def _storage(size: Size) -> Part:
-    gigabytes = (
-        size.items * BUNDLE_ITEM_BYTES * RELEASES_KEPT + size.users * size.events_per_user * 24
-    ) / 1e9
+    bundles = size.items * BUNDLE_ITEM_BYTES * RELEASES_KEPT
+    tables = size.users * size.events_per_user * EVENT_BYTES
+    gigabytes = (bundles + tables) / 1e9
     return Part(
         "S3 and images",
         f"{gigabytes:.1f} GB and {IMAGE_GB:g} GB",
@@ -227,7 +241,7 @@ def _network(_: Size) -> Part:
 
 
 def _watching(size: Size) -> Part:
-    logs, metrics = size.requests * LOG_BYTES / 1e9, METRICS if size.requests else 0
+    logs, metrics = size.requests * LOG_BYTES / 1e9, CLOUDWATCH_METRICS if size.requests else 0
     dollars = ALARMS * ALARM + DASHBOARD + metrics * METRIC + logs * LOGS_GB
     return Part(
         "CloudWatch",

@@ -1,4 +1,4 @@
-"""A validated data set on disk, so that every later stage reads arrays instead of parsing tables again."""
+"""Keeps a validated data set on disk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from shortlist.recsys.models.interactions import Events
 def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
     events, catalogue = dataset.events, dataset.catalogue
+    # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
         directory / "dataset.npz",
         user=events.user,
@@ -25,7 +26,7 @@ def save(directory: Path, dataset: Dataset) -> None:
         membership=catalogue.membership,
         year=catalogue.year,
     )
-    told = {
+    texts = {
         "ids": catalogue.ids,
         "titles": catalogue.titles,
         "categories": catalogue.categories,
@@ -34,21 +35,21 @@ def save(directory: Path, dataset: Dataset) -> None:
         "vocabulary": asdict(dataset.vocabulary),
         "fingerprint": dataset.fingerprint,
     }
-    (directory / "dataset.msgpack").write_bytes(msgpack.packb(told))
+    (directory / "dataset.msgpack").write_bytes(msgpack.packb(texts))
 
 
 def load(directory: Path) -> Dataset:
     """Reads what `save` wrote."""
-    told = msgpack.unpackb((directory / "dataset.msgpack").read_bytes(), use_list=False)
+    texts = msgpack.unpackb((directory / "dataset.msgpack").read_bytes(), use_list=False)
     with np.load(directory / "dataset.npz", allow_pickle=False) as a:
         events = Events(
-            a["user"], a["item"], a["time"], a["weight"], len(told["user_ids"]), len(told["ids"])
+            a["user"], a["item"], a["time"], a["weight"], len(texts["user_ids"]), len(texts["ids"])
         )
         catalogue = Catalogue(
-            told["ids"],
-            told["titles"],
-            told["categories"],
-            told["category_names"],
+            texts["ids"],
+            texts["titles"],
+            texts["categories"],
+            texts["category_names"],
             a["membership"],
             a["year"],
         )
@@ -56,8 +57,8 @@ def load(directory: Path) -> Dataset:
     return Dataset(
         events,
         catalogue,
-        told["user_ids"],
+        texts["user_ids"],
         attributes,
-        AttributeVocabulary(**told["vocabulary"]),
-        told["fingerprint"],
+        AttributeVocabulary(**texts["vocabulary"]),
+        texts["fingerprint"],
     )

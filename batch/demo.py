@@ -1,4 +1,4 @@
-"""The whole of Shortlist on one machine: the batch on a data set, and four kinds of request to the Lambda handler."""
+"""Runs the batch, and sends requests to the handler."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from shortlist.batch import dataset_file
+from shortlist.batch import dataset_file, installation, stages
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter, wide_console
@@ -20,21 +21,27 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import Settings
 
 SHOWN = 8
-"""Items shown of each answer."""
+"""Items shown of each answer: a screen holds all tables."""
 
 FILMS = ("Star Wars (1977)", "Empire Strikes Back, The (1980)", "Raiders of the Lost Ark (1981)")
 """What the fresh user has seen, where the data set has it; else its most popular items."""
 
 
 def run(directory: Path, environ: Mapping[str, str]) -> None:
-    """Runs the batch on the tables in `directory`/data, then asks, and prints the answers."""
+    """Runs the batch, sends requests and prints the answers.
+
+    The tables are in `directory`/data.
+    """
     with redis_url(environ) as url:
         job = publish(directory, environ, url)
-        _ask(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
+        _send_requests(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
 
 
 def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
-    """Runs the batch on the tables in `directory`/data, as far as it is not done, and publishes to the Redis at `url`."""
+    """Runs the batch on the tables in `directory`/data.
+
+    It publishes to the Redis at `url`.
+    """
     settings = replace(Settings.from_env(environ), redis_url=url)
     if "SHORTLIST_ARTEFACTS" not in environ:
         settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
@@ -43,22 +50,45 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     )
     job = Job(interactions, items, users, directory / "work", settings, ProgressReporter())
     # The embedded Redis may be new: what was published to the one before has gone with it.
-    (job.work / "done" / "publish").unlink(missing_ok=True)
+    stages.remove_stamp(job.work, stages.PUBLISH)
     run_job(job)
     return job
 
 
-def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path) -> None:
-    console = wide_console()
-    variables = dict(environ) | {
+def lambda_environ(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """The Lambda's environment: this one, with where the batch published to."""
+    return dict(environ) | {
         "REDIS_URL": settings.redis_url,
         "SHORTLIST_ARTEFACTS": settings.artefacts,
         "SHORTLIST_NAMESPACE": settings.namespace,
     }
+
+
+def _send_requests(
+    dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path
+) -> None:
+    console, root = wide_console(), str(installation.IMPORT_ROOT)
+    variables = lambda_environ(environ, settings)
+    console.print(f"\nthe function's log is in {log}\n", highlight=False)
+    # One process for all requests, so that the second of each pair is answered warm.
+    with (
+        log.open("wb") as file,
+        LambdaService(installation.HANDLER, root, variables, log=file.fileno()) as service,
+    ):
+        for caption, body in _requests(dataset):
+            invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
+            answer = invoked.payload
+            if invoked.error is None:
+                answer = json.loads(answer["body"])
+            console.print(_table(caption, answer, invoked.milliseconds))
+
+
+def _requests(dataset: Dataset) -> list[tuple[str, dict[str, Any]]]:
+    """Captions and bodies: from a list, live, of a session, of an unknown user."""
     user = dataset.user_ids[int(dataset.events.user[0])]
     seen = _liked(dataset)
     titles = ", ".join(dataset.catalogue.titles[dataset.catalogue.ids.index(i)] for i in seen)
-    requests: list[tuple[str, dict[str, Any]]] = [
+    return [
         (f"user {user}, who has a list", {"user_id": user}),
         (f"user {user} again, from a warm process", {"user_id": user}),
         (f"user {user} without the cache", {"user_id": user, "use_cache": False}),
@@ -66,19 +96,6 @@ def _ask(dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: 
         (f"a new user who has seen {titles}", {"user_id": "somebody-new", "history": seen}),
         ("a new user of whom nothing is known", {"user_id": "nobody-yet"}),
     ]
-    root = str(Path(__file__).parents[2])
-    console.print(f"\nthe function's log is in {log}\n", highlight=False)
-    handler = "shortlist.lambda_handler.handler.handler"
-    with (
-        log.open("wb") as file,
-        LambdaService(handler, root, variables, log=file.fileno()) as service,
-    ):
-        for caption, body in requests:
-            invoked = service.invoke(http_event("POST", "/recommend", {**body, "k": 20}))
-            answer = (
-                json.loads(invoked.payload["body"]) if invoked.error is None else invoked.payload
-            )
-            console.print(_table(caption, answer, invoked.milliseconds))
 
 
 def _liked(dataset: Dataset) -> list[str]:
@@ -86,22 +103,22 @@ def _liked(dataset: Dataset) -> list[str]:
     known = [dataset.catalogue.ids[titles.index(title)] for title in FILMS if title in titles]
     if known:
         return known
-    counts: dict[int, int] = {}
-    for item in dataset.events.item.tolist():
-        counts[item] = counts.get(item, 0) + 1
-    best = sorted(counts, key=lambda row: (-counts[row], row))[: len(FILMS)]
-    return [dataset.catalogue.ids[row] for row in best]
+    counts = np.bincount(dataset.events.item)
+    most_popular = np.argsort(-counts, kind="stable")[: len(FILMS)].tolist()
+    return [dataset.catalogue.ids[row] for row in most_popular]
 
 
 def _table(caption: str, answer: dict[str, Any], milliseconds: float) -> Table:
-    told = f"source {answer['source']} · {answer['latency_ms']:.1f} ms in the handler, {milliseconds:.0f} ms with the runtime"
-    table = Table(title=f"{caption}\n{told}", title_justify="left", width=100)
-    for column, width in (("#", 3), ("title", 48), ("genres", 30), ("score", 8)):
-        table.add_column(
-            column, width=width, no_wrap=True, justify="right" if column in "#score" else "left"
-        )
+    origin = (
+        f"source {answer['source']} · {answer['latency_ms']:.1f} ms in the handler, "
+        f"{milliseconds:.0f} ms with the runtime"
+    )
+    table = Table(title=f"{caption}\n{origin}", title_justify="left", width=100)
+    table.add_column("#", width=3, no_wrap=True, justify="right")
+    table.add_column("title", width=48, no_wrap=True)
+    table.add_column("genres", width=30, no_wrap=True)
+    table.add_column("score", width=8, no_wrap=True, justify="right")
     for item in answer["recommendations"][:SHOWN]:
-        table.add_row(
-            str(item["rank"]), item["title"], ", ".join(item["genres"]), f"{item['score']:.3f}"
-        )
+        genres, score = ", ".join(item["genres"]), f"{item['score']:.3f}"
+        table.add_row(str(item["rank"]), item["title"], genres, score)
     return table

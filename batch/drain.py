@@ -1,13 +1,13 @@
-"""Moves events from the stream in Redis to Parquet files, from which the next training learns.
+"""Moves events from the Redis stream to Parquet files.
 
-Entries leave the stream only once their file is there for good. Whoever is killed before that finds
-the same entries again; whoever is killed after it but before the acknowledgement writes them once
-more, and the reader of the files takes each (user, event id) once.
+The next training learns from the files. Entries leave the stream only once their file is durable. A
+drain that is killed before that finds the same entries again; one that is killed after it but
+before the acknowledgement writes them once more, and the reader of the files takes each (user,
+event id) once.
 
-Each event is checked by the rules of `recsys.values`, since an entry may be older than a rule. What
-cannot be read or breaks
-a rule becomes a dead letter: a row of a Parquet file that lies next to the files of events, and
-stops nothing.
+Each event is checked by the rules of `recsys.values`, since an entry may be older than a rule. An
+entry that cannot be read or breaks a rule becomes a dead letter: a row of a Parquet file that lies
+next to the files of events, and stops nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from shortlist.recsys.store.records import EventRecord, unpack_event
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import translate_redis_errors
 
-CHUNK = 10_000
-"""Events in one file, at most."""
+EVENTS_PER_FILE = 10_000
+"""At most: what a drain holds in memory, and what a killed one does again."""
 
 SCHEMA = {
     "event_id": pl.String,
@@ -48,19 +48,27 @@ LETTER_SCHEMA = {
     "user_id": pl.String,
     "body": pl.Binary,
 }
-"""Columns of a file of dead letters; user_id is null where it cannot be read, body is the entry as it was."""
+"""Columns of a file of dead letters.
 
-_USER = 2
-"""Where the user's id stands in a packed event."""
+user_id is null where it cannot be read; body is the entry as it was.
+"""
 
-Entry = tuple[bytes, Mapping[bytes, bytes] | None]
-Forgotten = Callable[[str], bool]
+_USER_POSITION = 2
+"""Of the user's id in a packed event."""
+
+StreamEntry = tuple[bytes, Mapping[bytes, bytes] | None]
+"""An entry's id and fields; None if it was deleted from the stream after it was taken."""
+
+IsDeleted = Callable[[str], bool]
 """Whether a user was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An entry that is no event: `unreadable`, or else one that breaks a rule; user: as it stands there, if it does."""
+    """A dead letter: an entry that cannot be read, or breaks a rule.
+
+    user: as the entry names them, if it does.
+    """
 
     stream_id: str
     reason: str
@@ -74,9 +82,8 @@ class Drained:
     """What a drain did.
 
     events: how many were written; files: their names; unreadable: entries that could not be read;
-    dropped: of deleted users;
-    invalid: entries that break a rule; letters: the files of dead letters, where both kinds lie;
-    broken: files of earlier drains that cannot be read.
+    dropped: of deleted users; invalid: entries that break a rule; letters: the files of dead
+    letters, where both kinds lie; broken: files of earlier drains that cannot be read.
     """
 
     events: int = 0
@@ -92,20 +99,25 @@ class Drained:
 class _Deletions:
     """Who was deleted, and when the last of them was, in unix seconds; -inf where nobody was."""
 
-    covers: Forgotten
+    covers: IsDeleted
     latest: float
 
     def after(self, stream_id: str) -> bool:
-        """Whether somebody was deleted after this entry came, or in the same second."""
+        """Whether a deletion came after this entry.
+
+        In the same second counts as after.
+        """
         milliseconds, _, _ = stream_id.partition("-")
-        came = (
-            int(milliseconds) // 1000 if milliseconds.isascii() and milliseconds.isdigit() else -inf
-        )
+        came = -inf  # an unknown time: any deletion may be later
+        if milliseconds.isascii() and milliseconds.isdigit():
+            came = int(milliseconds) // 1000
         return self.latest > -inf and came <= self.latest
 
 
-def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
-    """Moves everything that waits in the stream into files, and deleted users out of all of them.
+def drain(log: EventLog, files: EventFiles, chunk: int = EVENTS_PER_FILE) -> Drained:
+    """Moves the waiting events into files.
+
+    It also removes deleted users from the files of earlier drains.
 
     Raises:
         InvalidInput: the files' place cannot be written, or another drain is at work in it.
@@ -126,47 +138,54 @@ def drain(log: EventLog, files: EventFiles, chunk: int = CHUNK) -> Drained:
 
 @translate_redis_errors
 def _latest_deletion(store: RedisStore) -> float:
-    """When the last user was deleted; a time that cannot be read counts as now, so that nobody stays by it."""
+    """When the last user was deleted.
+
+    In unix seconds; -inf where nobody was.
+    """
     times = store.redis.hvals(store.keys.deleted())
-    return max((float(t) if t.isdigit() else inf for t in times), default=-inf)
+    # A time that cannot be read counts as the latest, so that no deleted user's event stays.
+    return max((float(time) if time.isdigit() else inf for time in times), default=-inf)
 
 
-def _chunks(log: EventLog, chunk: int) -> Iterator[list[Entry]]:
-    """What an earlier drain took and did not acknowledge, then what is new."""
+def _chunks(log: EventLog, chunk: int) -> Iterator[list[StreamEntry]]:
+    """Unacknowledged entries of an earlier drain, then new ones."""
     for again in (True, False):
         while entries := log.take(chunk, again=again):
             yield entries
 
 
 def _kept(
-    entries: list[Entry], files: EventFiles, is_forgotten: Forgotten, done: Drained
+    entries: list[StreamEntry], files: EventFiles, is_deleted: IsDeleted, done: Drained
 ) -> Drained:
     """Writes the entries; gives `done` with them."""
-    events, letters, dropped = _sorted_out(entries, is_forgotten)
+    events, letters, dropped = _classified(entries, is_deleted)
     first, last = (entries[at][0].decode() for at in (0, -1))
     name = f"{PREFIX}{first}-{last}{SUFFIX}"
     letters_name = f"{DEAD_LETTERS}{first}-{last}{SUFFIX}"
     if letters:
         files.write(letters_name, _parquet(_letters_frame(letters)))
     if events:
-        files.write(
-            name, _parquet(pl.DataFrame([asdict(event) for event in events], schema=SCHEMA))
-        )
+        frame = pl.DataFrame([asdict(event) for event in events], schema=SCHEMA)
+        files.write(name, _parquet(frame))
     unreadable = sum(letter.unreadable for letter in letters)
-    return Drained(
-        done.events + len(events),
-        (*done.files, name) if events else done.files,
-        done.unreadable + unreadable,
-        done.dropped + dropped,
-        done.invalid + len(letters) - unreadable,
-        (*done.letters, letters_name) if letters else done.letters,
+    return replace(
+        done,
+        events=done.events + len(events),
+        files=(*done.files, name) if events else done.files,
+        unreadable=done.unreadable + unreadable,
+        dropped=done.dropped + dropped,
+        invalid=done.invalid + len(letters) - unreadable,
+        letters=(*done.letters, letters_name) if letters else done.letters,
     )
 
 
-def _sorted_out(
-    entries: list[Entry], is_forgotten: Forgotten
+def _classified(
+    entries: list[StreamEntry], is_deleted: IsDeleted
 ) -> tuple[list[EventRecord], list[Letter], int]:
-    """The events and the dead letters among entries, and how many were of deleted users."""
+    """Splits entries into events and dead letters.
+
+    Gives also how many were of deleted users.
+    """
     events: list[EventRecord] = []
     letters: list[Letter] = []
     dropped = 0
@@ -175,7 +194,7 @@ def _sorted_out(
             continue  # deleted from the stream after it was taken
         read = _read(entry_id.decode(), fields)
         user = read.user if isinstance(read, Letter) else read[0]
-        if user is not None and _is_gone(user, is_forgotten):
+        if user is not None and _is_gone(user, is_deleted):
             dropped += 1
         elif isinstance(read, Letter):
             letters.append(read)
@@ -185,7 +204,7 @@ def _sorted_out(
 
 
 def _read(stream_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, EventRecord] | Letter:
-    """The user as the entry names them and the event by the rules, or why there is none."""
+    """The entry's user and event, or a dead letter."""
     body = fields.get(b"e")
     if body is None:
         whole = msgpack.packb(dict(fields))
@@ -201,20 +220,19 @@ def _read(stream_id: str, fields: Mapping[bytes, bytes]) -> tuple[str, EventReco
 
 
 def checked(event: EventRecord) -> EventRecord:
-    """The event with its ids, time and weight as the rules read them.
+    """The event with its fields normalised by the rules.
 
     Raises:
         InvalidInput: a field breaks its rule; the message names the field.
     """
-    acted_on, weight, at = event.recommendation_id, event.weight, event.position
     return EventRecord(
         _by("event_id", values.label_of, event.event_id),
         _by("user_id", values.id_of, event.user_id),
         _by("item_id", values.id_of, event.item_id),
         _by("timestamp", values.time_of, event.timestamp),
-        None if weight is None else _by("weight", values.weight_of, weight),
-        None if acted_on is None else _by("recommendation_id", values.label_of, acted_on),
-        None if at is None else _by("position", values.rank_position_of, at),
+        _by_optional("weight", values.weight_of, event.weight),
+        _by_optional("recommendation_id", values.label_of, event.recommendation_id),
+        _by_optional("position", values.rank_position_of, event.position),
     )
 
 
@@ -225,22 +243,32 @@ def _by(field: str, rule: Callable[[object], Any], value: object) -> Any:  # noq
         raise InvalidInput(f"{field}: {error}") from error
 
 
+def _by_optional(field: str, rule: Callable[[object], Any], value: object) -> Any:  # noqa: ANN401 - what the rule gives
+    return None if value is None else _by(field, rule, value)
+
+
 def _user_in(body: bytes) -> str | None:
-    """The user of a packed event that is damaged elsewhere; None where it cannot be read."""
+    """The user of a packed event that is damaged elsewhere.
+
+    None where it cannot be read.
+    """
     try:
         fields = msgpack.unpackb(body)
-        user = fields[_USER]
+        user = fields[_USER_POSITION]
     except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException):
         return None
     return user if isinstance(user, str) else None
 
 
-def _is_gone(user: str, is_forgotten: Forgotten) -> bool:
-    """Whether the user was deleted, by the id as it is spelt here or as the rules read it."""
-    if is_forgotten(user):
+def _is_gone(user: str, is_deleted: IsDeleted) -> bool:
+    """Whether the user was deleted, in either spelling.
+
+    The id as it stands here, and as the rules normalise it.
+    """
+    if is_deleted(user):
         return True
     try:
-        return is_forgotten(values.id_of(user))
+        return is_deleted(values.id_of(user))
     except InvalidInput:
         return False
 
@@ -251,10 +279,12 @@ def _letters_frame(letters: Sequence[Letter]) -> pl.DataFrame:
 
 
 def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
-    """Takes deleted users out of the files of earlier drains; gives the files that cannot be read.
+    """Removes deleted users from the files of earlier drains.
 
-    Of such a file nobody knows whom it holds: it goes with the first deletion that is later than
-    its events.
+    Gives the names of files that cannot be read.
+
+    Nobody knows whose events such a file holds: it goes with the first deletion that is later than
+    they are.
     """
     broken: list[str] = []
     for name in files.names():
@@ -269,25 +299,28 @@ def _forget(files: EventFiles, deletions: _Deletions) -> tuple[str, ...]:
 
 
 def _forget_letters(files: EventFiles, deletions: _Deletions) -> None:
-    """Takes deleted users out of the dead letters, and those of unknown users that came before the last deletion."""
+    """Takes deleted users out of the dead letters.
+
+    Letters of unknown users go as well if they came before the last deletion.
+    """
     for name in files.names(DEAD_LETTERS):
         frame = frame_of(files, name, "user_id", "stream_id")
         if frame is None:
             if deletions.after(name.removeprefix(DEAD_LETTERS)):
                 files.remove(name)
             continue
-        older = pl.Series(
-            [deletions.after(str(stream_id)) for stream_id in frame["stream_id"]], dtype=pl.Boolean
-        )
-        nobody = frame["user_id"].is_null() & older
-        _rewrite(files, name, frame, nobody | _of_deleted(frame, deletions.covers))
+        is_older = [deletions.after(str(stream_id)) for stream_id in frame["stream_id"]]
+        unknown = frame["user_id"].is_null() & pl.Series(is_older, dtype=pl.Boolean)
+        _rewrite(files, name, frame, unknown | _of_deleted(frame, deletions.covers))
     for name in files.names(UNREADABLE):
         if deletions.after(name.removeprefix(UNREADABLE)):
             files.remove(name)
 
 
 def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None:
-    """A file's rows with `columns` as text; None where it cannot be read, or does not have them.
+    """Reads a file, with `columns` as text.
+
+    None where it cannot be read, or does not have them.
 
     Raises:
         ArtefactsUnavailable: S3 did not answer.
@@ -296,24 +329,34 @@ def frame_of(files: EventFiles, name: str, *columns: str) -> pl.DataFrame | None
         frame = pl.read_parquet(io.BytesIO(files.read(name)))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
-    types = [frame.schema.get(column) for column in columns]
-    if not all(t is not None and (t.is_integer() or t in (pl.String, pl.Null)) for t in types):
+    if not all(_is_text(frame.schema.get(column)) for column in columns):
         return None
     return frame.with_columns(pl.col(column).cast(pl.String) for column in columns)
 
 
-def _of_deleted(frame: pl.DataFrame, is_forgotten: Forgotten) -> pl.Series:
+def _is_text(dtype: pl.DataType | None) -> bool:
+    """Whether ids may be of this type.
+
+    Another writer's may be whole numbers.
+    """
+    return dtype is not None and (dtype.is_integer() or dtype in (pl.String, pl.Null))
+
+
+def _of_deleted(frame: pl.DataFrame, is_deleted: IsDeleted) -> pl.Series:
     """bool[rows]: whether a row is of a deleted user."""
     gone = [
         user
         for user in frame["user_id"].unique()
-        if user is not None and _is_gone(user, is_forgotten)
+        if user is not None and _is_gone(user, is_deleted)
     ]
     return frame["user_id"].is_in(gone).fill_null(value=False)
 
 
 def _rewrite(files: EventFiles, name: str, frame: pl.DataFrame, gone: pl.Series) -> None:
-    """Writes a file without the rows that are gone; removes one of which nothing is left."""
+    """Removes the rows of `gone` from a file.
+
+    A file without rows is removed.
+    """
     if not gone.any():
         return
     left = frame.filter(~gone)

@@ -1,8 +1,8 @@
-"""How the batch and the command line end: one exit status and one sentence for each kind of failure.
+"""Maps failures to an exit status and a sentence.
 
-0: done. 1: refused, or something is broken: look at it. 2: a setting, a table or a place breaks a
-rule: mend it. 75: a part did not answer, another batch is at work, or the disk is full: try again,
-and it resumes.
+0: done. 1: refused, or something is broken: look at it. 2: a setting, a table or a path breaks a
+rule: correct it. 75: a part did not answer, another batch is at work, or the disk is full: try
+again, and it resumes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a file larger than the process or the file system may have."""
 
 _FULL_IN_WORDS = re.compile(
-    r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b|\d+ requested and \d+ written"
+    r"No space left on device|Disk quota exceeded|File too large|os error (28|122|27)\b"
+    r"|\d+ requested and \d+ written"
 )
-"""How polars, DuckDB, FAISS and numpy say it, whose errors carry no number."""
+"""How polars, DuckDB, FAISS and numpy report it, whose errors carry no number."""
 
 _MISPLACED = frozenset(
     {
@@ -38,26 +39,30 @@ _MISPLACED = frozenset(
         errno.EROFS,
     }
 )
-"""What is wrong with the name of a place, or with who may use it, rather than with its disk."""
+"""Faults of a path's name or permissions, rather than of its disk."""
 
 _MAX_PLACE_LENGTH = 200
-"""Characters of a place's name that a message shows."""
+"""Characters of a path that a message shows."""
 
 
 def outcome(error: BaseException) -> tuple[int, str] | None:
-    """The exit status and the sentence for an error; None for what is a bug, whose traceback is wanted."""
+    """The exit status and the sentence for an error.
+
+    None for a bug, whose traceback is wanted.
+    """
     if is_disk_full(error):
-        return (
-            AGAIN,
-            f"the disk is full ({_place(error)}): free some of it, or give more, and start again; it resumes",
-        )
+        remedy = "free some of it, or give more, and start again; it resumes"
+        return AGAIN, f"the disk is full ({_place(error)}): {remedy}"
     if isinstance(error, ShortlistError):
         return _status(error), str(error)
     return None
 
 
 def misplaced(error: BaseException) -> str | None:
-    """The sentence for a place on the command line that cannot be read or written; None for anything else."""
+    """The sentence for a path that cannot be used.
+
+    None for any other error.
+    """
     if not isinstance(error, OSError) or error.errno not in _MISPLACED or error.filename is None:
         return None
     place = str(error.filename if error.filename2 is None else error.filename2)
@@ -66,7 +71,7 @@ def misplaced(error: BaseException) -> str | None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk is what an error, or what led to it, says."""
+    """Whether a full disk caused an error."""
     return any(_says_full(link) for link in _chain(error))
 
 
@@ -83,8 +88,8 @@ def _says_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes; each once, as a chain may close to a circle."""
-    seen: set[int] = set()
+    """The error and its causes, each once."""
+    seen: set[int] = set()  # a chain of causes may be circular
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
@@ -92,7 +97,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _place(error: BaseException) -> str:
-    """What is known of the place: the file, or the library's own words."""
+    """The file, or else the library's own words."""
     for link in _chain(error):
         if isinstance(link, OSError) and link.filename is not None:
             return str(link)

@@ -1,4 +1,6 @@
-"""Whether a release may serve: it beats popularity, and does not fall behind the release that is serving now.
+"""Decides whether a release may serve.
+
+It has to beat popularity, and may not fall too far below the release that is serving now.
 
 The two releases are compared on what neither knew: the hold-outs' events that came after the
 serving one was made, from the same states. The serving one learnt from everything up to its making,
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import HELD
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData, ReleaseNotFound
 from shortlist.recsys.evaluation.bootstrap import interval, means, resampled
@@ -39,14 +42,15 @@ from shortlist.recsys.models.interactions import MISSING, Int32, Int64, UserStat
 from shortlist.recsys.models.pipeline import CHUNK, Model, recommend, recommender
 from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
-from shortlist.recsys.store.redis import open_store
 
-TIMEOUT_MS = 30_000
 DEPTH = 10
-SEED = 20260801
+"""NDCG@10 is the headline metric of the report."""
 
-LATEST = 1 << 53
-"""Unix seconds, the largest that a manifest may have: every integer up to it is a float as well."""
+SEED = 20260801
+"""Of the bootstrap: the same data gets the same verdict."""
+
+MAX_UNIX_SECONDS = 1 << 53
+"""The latest time that a manifest may have: every integer up to it is a float as well."""
 
 MIN_USERS = 50
 """Users with new events, below which a comparison would say nothing."""
@@ -54,7 +58,7 @@ MIN_USERS = 50
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """refusal: why the release may not serve, or None; note: what was compared, for the log and the manifest."""
+    """refusal: why the release may not serve, or None; note: for the log and the manifest."""
 
     refusal: str | None
     note: str
@@ -63,7 +67,10 @@ class Verdict:
 def judge(
     report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings
 ) -> Verdict:
-    """The verdict on the release whose `report` (on the events from `cut` on) and report model these are."""
+    """The verdict on a release.
+
+    report: on the events from `cut` on; model: the one that the report is about.
+    """
     verdict = _judged(report, model, dataset, cut, settings)
     return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
 
@@ -74,16 +81,24 @@ def off(report: Mapping[str, Any]) -> Verdict:
 
 
 def standing(report: Mapping[str, Any]) -> str:
-    """How the two stages stand against the retriever alone and the strongest baseline: for the record, not for the verdict."""
-    rival = strongest_baseline(report["methods"])
-    others = {RETRIEVER: "the retriever's order", rival: f"{rival}, the strongest baseline"}
+    """Compares the two stages with their rivals.
+
+    These are the retriever alone and the strongest baseline.
+
+    This is for the record, not for the verdict.
+    """
+    baseline = strongest_baseline(report["methods"])
+    others = {
+        RETRIEVER: "the retriever's order",
+        baseline: f"{baseline}, the strongest baseline",
+    }
     pairs = report["paired"][TWO_STAGE]
-    said = [
-        f"{_difference(pairs[name])} against {words}"
-        for name, words in others.items()
+    comparisons = [
+        f"{_difference(pairs[name])} against {label}"
+        for name, label in others.items()
         if name in pairs
     ]
-    return f"NDCG@10 {', '.join(said)}"
+    return f"NDCG@10 {', '.join(comparisons)}"
 
 
 def _ndcg_of(report: Mapping[str, Any], method: str) -> float:
@@ -102,18 +117,18 @@ def _judged(
     ours = _ndcg_of(report, TWO_STAGE)
     floor = _ndcg_of(report, POPULARITY)
     if not ours > floor:  # NaN is no better either
-        refusal = f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: a release must beat popularity; look at the data"
+        refusal = (
+            f"NDCG@10 is {ours:.4f}, popularity's is {floor:.4f}: "
+            "a release must beat popularity; look at the data"
+        )
         return Verdict(refusal, "does not beat popularity")
     doubts = [check["detail"] for check in report["audit"] if check["outcome"] != HELD]
     if doubts:
         return Verdict(
             f"the figures are too good to be true: {'; '.join(doubts)}", "the leak audit has doubts"
         )
-    store = open_store(settings.redis_url, settings.namespace, TIMEOUT_MS)
-    try:
+    with batch_store(settings) as store:
         pointer = store.release()
-    finally:
-        store.close()
     if pointer is None:
         return Verdict(None, "beats popularity; no release is serving yet")
     return _against(
@@ -139,47 +154,56 @@ def _against(
     try:
         manifest = artefacts.manifest(serving)
         if same_window(manifest, dataset, report["protocol"]):
-            old = _number(manifest, 0, 1, "metrics", *HEADLINE_PATH)
-            new = _ndcg_of(report, TWO_STAGE)
-            return _verdict(
-                serving, new, old, margin, "on the same hold-out of the same data", certain=True
-            )
-        truth = _unknown_to_both(dataset, cut, int(_number(manifest, -LATEST, LATEST, "as_of")))
-        n_users = 0 if truth is None else len(truth)
-        if truth is None or n_users < MIN_USERS:
-            few = f"only {n_users} users took to an item that was new to them since {serving} was made"
-            return Verdict(
-                None,
-                f"beats popularity; not compared with the serving release: {few}, and {MIN_USERS} are needed",
-            )
+            old_figure = _number(manifest, 0, 1, "metrics", *HEADLINE_PATH)
+            new_figure = _ndcg_of(report, TWO_STAGE)
+            window = "on the same hold-out of the same data"
+            return _verdict(serving, new_figure, old_figure, margin, window, certain=True)
+        truth = _unknown_to_both(
+            dataset, cut, int(_number(manifest, -MAX_UNIX_SECONDS, MAX_UNIX_SECONDS, "as_of"))
+        )
+        if truth is None or len(truth) < MIN_USERS:
+            return _too_few_users(serving, 0 if truth is None else len(truth))
         with tempfile.TemporaryDirectory() as directory:
-            old_values = _values(
-                _lists_of(
-                    bundle.load(artefacts.fetch(serving, Path(directory))), dataset, truth.states
-                ),
-                truth,
-            )
+            old = bundle.load(artefacts.fetch(serving, Path(directory)))
+            old_values = _values(_lists_of(old, dataset, truth.states), truth)
     except (BundleMismatch, CorruptArtefact, ReleaseNotFound, KeyError) as error:
+        # Nothing is wrong with the new release; a later one will be compared with it.
         return Verdict(None, f"beats popularity; {serving} cannot be compared: {error}")
     new_values = _values(recommender(model)(truth.states, DEPTH)[0], truth)
-    drawn = resampled(
-        means((new_values - old_values)[:, None]), len(truth), np.random.default_rng(SEED)
+    return _on_new_events(serving, new_values, old_values, margin)
+
+
+def _too_few_users(serving: str, n_users: int) -> Verdict:
+    note = (
+        "beats popularity; not compared with the serving release: "
+        f"only {n_users} users took to an item that was new to them since {serving} "
+        f"was made, and {MIN_USERS} are needed"
     )
+    return Verdict(None, note)
+
+
+def _on_new_events(
+    serving: str, new_values: Float64, old_values: Float64, margin: float
+) -> Verdict:
+    """Compares two releases' NDCG@10 of the same users, float64[U] each."""
+    n_users = len(new_values)
+    differences = (new_values - old_values)[:, None]
+    drawn = resampled(means(differences), n_users, np.random.default_rng(SEED))
+    # Worse beyond chance: the whole 95% interval of the difference lies below 0.
     certain = bool(interval(drawn)[1][0] < 0)
     window = f"on what {n_users} users newly took to since it was made"
-    return _verdict(
-        serving, float(new_values.mean()), float(old_values.mean()), margin, window, certain=certain
-    )
+    new_mean, old_mean = float(new_values.mean()), float(old_values.mean())
+    return _verdict(serving, new_mean, old_mean, margin, window, certain=certain)
 
 
 def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: HoldoutProtocol) -> bool:
-    """Whether a release's report is about the hold-out of this very data."""
+    """Whether a release's report has this hold-out."""
     same_data = _part(manifest, "data", "fingerprint") == dataset.fingerprint
     return bool(same_data and _part(manifest, "protocol") == protocol)
 
 
 def _part(manifest: Mapping[str, Any], *names: str) -> object:
-    """What lies in a manifest below these names, each inside the one before; None where nothing does."""
+    """The value below nested names; None without one."""
     value: object = manifest
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -187,7 +211,11 @@ def _part(manifest: Mapping[str, Any], *names: str) -> object:
 
 
 def _number(manifest: Mapping[str, Any], low: float, high: float, *names: str) -> float:
-    """A number of a manifest. Raises CorruptArtefact where it is none, or is not from low to high."""
+    """A number of a manifest.
+
+    Raises:
+        CorruptArtefact: it is no number from low to high.
+    """
     value = _part(manifest, *names)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return value
@@ -200,19 +228,20 @@ def _number(manifest: Mapping[str, Any], low: float, high: float, *names: str) -
 def _verdict(
     serving: str, new: float, old: float, margin: float, window: str, *, certain: bool
 ) -> Verdict:
-    told = f"NDCG@10 is {new:.4f}, that of the serving release {serving} {old:.4f}, {window}"
+    note = f"NDCG@10 is {new:.4f}, that of the serving release {serving} {old:.4f}, {window}"
     if certain and new < old * (1 - margin):
-        return Verdict(
-            f"{told}: a release may not fall more than {margin:.0%} below; look at the data", told
-        )
-    return Verdict(None, told)
+        rule = f"a release may not fall more than {margin:.0%} below; look at the data"
+        return Verdict(f"{note}: {rule}", note)
+    return Verdict(None, note)
 
 
 def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
-    """What users newly took to from their cut on and after `as_of`, from the states just before; None where nobody did.
+    """What users newly took to that neither release knew.
 
-    Users whose new events are all repeats are not among them: no list could have offered what they
-    took.
+    That is from their cut on and after `as_of`, unix seconds, from the states just before.
+
+    None where nobody did. Users whose new events are all repeats are not among them: no list could
+    have offered what they took.
     """
     events = dataset.events
     known = np.bincount(events.user[events.time <= as_of], minlength=events.n_users)
@@ -224,38 +253,26 @@ def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
 
 
 def _values(items: Int32, truth: Truth) -> Float64:
-    """float64[U]: NDCG@10 of lists int32[U, K]; every user of `truth` has a held-out item."""
-    n_items = (
-        max(
-            int(items.max(initial=0)),
-            int(truth.items.max(initial=0)),
-            int(truth.states.items.max(initial=0)),
-        )
-        + 1
-    )
-    return ndcg(hit_matrix(items, truth, n_items), truth.counts, DEPTH)
+    """float64[U]: NDCG@10 of lists int32[U, K].
+
+    Every user of `truth` has a held-out item.
+    """
+    arrays = items, truth.items, truth.states.items
+    highest_row = max(int(array.max(initial=0)) for array in arrays)
+    return ndcg(hit_matrix(items, truth, highest_row + 1), truth.counts, DEPTH)
 
 
 def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
-    """int32[U, DEPTH]: what a bundle recommends in these states, in the rows of `dataset`.
+    """int32[U, DEPTH]: an older bundle's lists.
+
+    They are in the rows of `dataset`.
 
     Items that `dataset` has lost take no place: nobody can take them any more.
     """
-    to_old = np.array(
-        [*(old.catalogue.row_of.get(i, MISSING) for i in dataset.catalogue.ids), MISSING], np.int32
-    )
-    to_new = np.full(len(old.catalogue.ids) + 1, MISSING, np.int32)
-    both = np.flatnonzero(to_old[:-1] != MISSING)
-    to_new[to_old[both]] = both
-    encoded = [
-        old.vocabulary.encode(dict(dataset.vocabulary.decode(tokens)))
-        for tokens in states.attributes
-    ]
-    attributes = (
-        np.stack(encoded) if encoded else np.empty((0, len(old.vocabulary.columns)), np.int32)
-    )
+    to_old, to_new = _row_maps(old, dataset)
+    translated = _translated(states, to_old, _encoded(old, dataset, states))
+    # Without exploration: a comparison by chance items would say nothing.
     model, allowed = replace(old.model, exploration_share=0.0), to_new[:-1] != MISSING
-    translated = _translated(states, to_old, attributes)
     parts = [np.empty((0, DEPTH), np.int32)]
     for start in range(0, len(states), CHUNK):
         part = translated.slice(start, min(start + CHUNK, len(states)))
@@ -263,17 +280,42 @@ def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
     return to_new[np.concatenate(parts)]
 
 
+def _row_maps(old: Bundle, dataset: Dataset) -> tuple[Int32, Int32]:
+    """Maps rows of `dataset` to the bundle's, and back.
+
+    The last entry keeps MISSING missing.
+    """
+    old_rows = [old.catalogue.row_of.get(item, MISSING) for item in dataset.catalogue.ids]
+    to_old = np.array([*old_rows, MISSING], np.int32)
+    to_new = np.full(len(old.catalogue.ids) + 1, MISSING, np.int32)
+    in_both = np.flatnonzero(to_old[:-1] != MISSING)
+    to_new[to_old[in_both]] = in_both
+    return to_old, to_new
+
+
+def _encoded(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
+    """int32[U, columns]: the users' attributes by the bundle's vocabulary."""
+    encoded = [
+        old.vocabulary.encode(dict(dataset.vocabulary.decode(tokens)))
+        for tokens in states.attributes
+    ]
+    if not encoded:
+        return np.empty((0, len(old.vocabulary.columns)), np.int32)
+    return np.stack(encoded)
+
+
 def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserStates:
-    """The states in the rows of another catalogue: what it does not know is left out."""
+    """The states in the rows of another catalogue.
+
+    Items that it lacks are left out.
+    """
     items = to_old[states.items]
-    order = np.argsort(
-        items != MISSING, axis=1, kind="stable"
-    )  # what is known moves to the right, in its order
+    # Known items move to the right, in their order: a history ends at the last column.
+    order = np.argsort(items != MISSING, axis=1, kind="stable")
     seen = to_old[states.seen_rows]
     owners = np.repeat(np.arange(len(states)), np.diff(states.seen_offsets))[seen != MISSING]
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=len(states))))).astype(
-        np.int64
-    )
+    counts = np.bincount(owners, minlength=len(states))
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     return UserStates(
         np.take_along_axis(items, order, axis=1),
         np.take_along_axis(states.times, order, axis=1),

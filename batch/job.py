@@ -1,14 +1,13 @@
-"""The scheduled job as a recipe: what each stage reads, what it writes, and in which order they run.
+"""Runs the scheduled job, stage by stage.
 
 Stages meet only in the work directory. A stage that finished is not run again while neither its
 input nor its settings have changed, so a job that was interrupted resumes at the first stage that
 is missing.
 
-Three folds keep it point in time. Fold 0 ends where the ranker's labels for the report start, fold
-1 where the reported hold-out starts, fold 2 holds everything and is what serves. The report is on
-fold 1 with a ranker that learnt on fold 0. The released ranker has as many trees, and learns from
-the same groups and those of fold 1 with the hold-out as labels. Where validation shows no gain of
-the ranker, both are served in the retriever's order.
+Three folds keep it point in time, see `Fold`. The report is on the model of the fold
+BEFORE_HOLDOUT, with a ranker whose labels the towers of the fold BEFORE_LABELS did not see. The
+released ranker has as many trees, and learns from the same groups and from those with the hold-out
+as labels. Where validation shows no gain of the ranker, both are served in the retriever's order.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,16 +32,18 @@ from shortlist.batch import (
     precompute,
     publish,
     release_drift,
+    stages,
 )
 from shortlist.batch.audit import audit
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
+from shortlist.recsys.evaluation.report import Report, write_json
 from shortlist.recsys.evaluation.report import table as report_table
-from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
@@ -54,7 +56,6 @@ from shortlist.recsys.store import releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
-from shortlist.recsys.store.redis import open_store
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -70,19 +71,13 @@ from shortlist.recsys.training.fit import (
     train_towers,
     validated_ranker,
 )
-from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams
+from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams, RankingGroups
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.version import installed_version
 
-CODE_VERSION = installed_version()
 RECIPE = 2
-"""Changes when stages make something else of the same input: what an older recipe left in a work directory is made again."""
-
-ASSEMBLED = "assemble"
-"""Marks a bundle that was assembled, within the stage precompute."""
-
-PUBLISH = "publish"
+"""Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
 """In the work directory: the position in the stream of events up to which the run has learnt."""
@@ -91,10 +86,13 @@ FIRST_CLOCK_TIME = 100_000_000
 """1973: times below are taken for sequence numbers."""
 
 TABLE_LAG_SECONDS = 86_400
-"""How late a table may have what came over HTTP, where events are not drained: until then they count as newer than it."""
+"""How late a table may have what came over HTTP, where events are not drained.
+
+Until then such events count as newer than the table.
+"""
 
 SERVED = "served.json"
-"""Which release served when the run began."""
+"""In the work directory: the release that served when the run began."""
 
 INDEX_QUERIES = 500
 """Users whose searches measure the recall of the index."""
@@ -102,7 +100,7 @@ INDEX_QUERIES = 500
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run: where its tables are, where it works, and how."""
+    """One run: its tables, its work directory, and its settings."""
 
     interactions: str
     items: str | None
@@ -118,7 +116,7 @@ class Job:
     events: str | None = None
     """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
     lease: Lease | None = None
-    """Of the run; None takes one for the publication alone."""
+    """The run's; None takes one for the publication alone."""
 
     @property
     def protocol(self) -> HoldoutProtocol:
@@ -152,14 +150,16 @@ def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold
     """The events that a fold may know."""
     if fold == Fold.EVERYTHING:
         return dataset.events
-    reported = before(dataset.events, cuts(dataset.events, protocol))
-    return (
-        reported if fold == Fold.BEFORE_HOLDOUT else past_before_labels(reported, protocol, params)
-    )
+    before_holdout = before(dataset.events, cuts(dataset.events, protocol))
+    if fold == Fold.BEFORE_HOLDOUT:
+        return before_holdout
+    return past_before_labels(before_holdout, protocol, params)
 
 
 def latest_known(times: Int64, started: float) -> float:
-    """Until when a table can have what came over HTTP: its own latest time that is not in the future.
+    """Until when a table can have what came over HTTP.
+
+    That is its latest time that is not in the future.
 
     times: int64[n] of the table; started: unix seconds at which it was read, which stands in where
     the times are no clock's.
@@ -170,59 +170,67 @@ def latest_known(times: Int64, started: float) -> float:
 
 
 def features(job: Job) -> None:
-    """Reads and validates the tables; counts neighbours and fills the item table of each fold."""
+    """Reads the tables; fills each fold's item table."""
     job.work.mkdir(parents=True, exist_ok=True)
-    _note_serving(job)
+    _note_serving(job)  # before anything is read: a release that is flipped meanwhile counts
     with job.reporter.stage("read and validate") as progress:
         started = time.time()
-        drained = publish.drained_up_to(
-            job.settings
-        )  # before the files are read, or they might lack some of it
-        loaded = data.load(
-            job.interactions,
-            job.items,
-            job.users,
-            max_reject_share=job.max_reject_share,
-            rejects=job.work / "rejects.parquet",
-            positive_rating=job.positive_rating,
-            events=job.events,
-            is_forgotten=publish.deleted_users(job.settings),
-        )
+        # Before the files are read: what is drained meanwhile may or may not be in them.
+        drained = publish.drained_up_to(job.settings)
+        loaded = _load(job)
         dataset = loaded.dataset
-        progress(1.0, _read(loaded))
-        (job.work / "rejects.json").write_text(json.dumps(loaded.rejects))
-        offline_evaluation.truth_after(
-            dataset, cuts(dataset.events, job.protocol)
-        )  # nothing to learn from is told at once
+        progress(1.0, _load_note(loaded))
+        _write_json(job.work / "rejects.json", loaded.rejects)
+        # Raises now, not after hours of training, where the data has nothing to evaluate on.
+        offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
         dataset_file.save(job.work, dataset)
-        in_table = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
-        (job.work / WATERMARK).write_text(str(in_table if job.events is None else drained))
+        if job.events is None:
+            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+        else:
+            watermark = drained
+        (job.work / WATERMARK).write_text(str(watermark))
     for note in loaded.notes:
         job.reporter.say(f"  {note}")
     for fold in Fold:
         with job.reporter.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
-            bundle.save_table(
-                job.fold(fold),
-                item_table_of(dataset, past_of(dataset, job.protocol, job.params, fold)),
-            )
+            past = past_of(dataset, job.protocol, job.params, fold)
+            bundle.save_table(job.fold(fold), item_table_of(dataset, past))
 
 
-def _read(loaded: data.Loaded) -> str:
-    """What a load kept and rejected, drained events apart from the rows of the tables."""
-    drained = sum(
-        count for reason, count in loaded.rejects.items() if reason.startswith("events: ")
+def _load(job: Job) -> data.Loaded:
+    return data.load(
+        job.interactions,
+        job.items,
+        job.users,
+        max_reject_share=job.max_reject_share,
+        rejects=job.work / "rejects.parquet",
+        positive_rating=job.positive_rating,
+        events=job.events,
+        is_forgotten=publish.deleted_users(job.settings),
     )
-    told = f"{len(loaded.dataset.events)} events kept, {sum(loaded.rejects.values()) - drained} rows rejected"
-    return (
-        f"{told}; of {loaded.n_drained} drained events {drained} rejected"
-        if loaded.n_drained
-        else told
-    )
+
+
+def _load_note(loaded: data.Loaded) -> str:
+    """Counts what a load kept and rejected.
+
+    Drained events are counted apart from the rows of the tables.
+    """
+    rejects = loaded.rejects.items()
+    n_drained = sum(count for reason, count in rejects if reason.startswith("events: "))
+    n_rows = sum(loaded.rejects.values()) - n_drained
+    note = f"{len(loaded.dataset.events)} events kept, {n_rows} rows rejected"
+    if loaded.n_drained:
+        note += f"; of {loaded.n_drained} drained events {n_drained} rejected"
+    return note
 
 
 def train_embeddings(job: Job) -> None:
-    """Trains the towers of each fold; the first tells for how long, and the others learn from all that they may know."""
+    """Trains the towers of each fold.
+
+    The first fold finds the number of epochs by holding out some events; the others then learn
+    from all that they may know.
+    """
     dataset = dataset_file.load(job.work)
     epochs = None
     for fold in Fold:
@@ -231,192 +239,205 @@ def train_embeddings(job: Job) -> None:
             trained = train_towers(dataset, past, job.params, progress, epochs)
             epochs = trained.epochs
             bundle.save_towers(job.fold(fold), trained.towers)
-            (job.fold(fold) / "towers.json").write_text(
-                json.dumps({"events": trained.events_digest, "rounds": trained.rounds})
-            )
+            training = {"events": trained.events_digest, "rounds": trained.rounds}
+            _write_json(job.fold(fold) / "towers.json", training)
 
 
 def build_index(job: Job) -> None:
-    """Builds the index that will serve, and measures its recall."""
+    """Builds the serving index, and measures its recall."""
     dataset = dataset_file.load(job.work)
+    events = dataset.events
     with job.reporter.stage("build the index") as progress:
         model = load_fold(job, Fold.EVERYTHING)
-        offsets = dataset.events.offsets()
-        chosen = np.random.default_rng(0).permutation(dataset.events.n_users)[:INDEX_QUERIES]
+        offsets = events.offsets()
+        # A fixed seed: the recall of two runs on the same data is of the same users.
+        users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
-            dataset.events, offsets[:-1][chosen], offsets[1:][chosen], dataset.attributes[chosen]
+            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]
         )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
-        told = {
+        index = {
             "kind": stats.kind,
             "n_items": stats.n_items,
             "recall": stats.recall,
             "recall_at": stats.recall_at,
         }
-        (job.work / "index.json").write_text(json.dumps(told))
+        _write_json(job.work / "index.json", index)
         progress(1.0, f"{stats.kind}, recall@{stats.recall_at} {stats.recall:.4f}")
 
 
 def train_ranker(job: Job) -> None:
-    """Trains the ranker to report on, and again for the release: as many trees, from the reported hold-out's labels too."""
+    """Trains the reported ranker, then the released one."""
     dataset = dataset_file.load(job.work)
-    with job.reporter.stage("train the ranker to report on") as progress:
-        past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
-        behind = load_fold(job, Fold.BEFORE_LABELS)
-        groups = ranker_training_groups(behind, dataset, past, job.protocol, job.params)
-        judged = ranker_validation_groups(behind, dataset, past, job.protocol, job.params)
-        reported = validated_ranker(groups, judged, job.params)
-        _save_ranker(job.fold(Fold.BEFORE_HOLDOUT), reported)
-        progress(1.0, reported.note)
+    groups, reported = _train_reported_ranker(job, dataset)
     with job.reporter.stage("train the ranker to release") as progress:
-        first, horizon = cuts(dataset.events, job.protocol), horizon_of(job.protocol)
-        later = groups_after(
-            load_fold(job, Fold.BEFORE_HOLDOUT), dataset, dataset.events, first, horizon, job.params
-        )
-        released = refit_ranker(reported, [groups, later], job.params)
+        holdout = cuts(dataset.events, job.protocol)
+        model, horizon = load_fold(job, Fold.BEFORE_HOLDOUT), horizon_of(job.protocol)
+        # The hold-out's labels too: it has been spent on the report, and is the newest data.
+        newest = groups_after(model, dataset, dataset.events, holdout, horizon, job.params)
+        released = refit_ranker(reported, [groups, newest], job.params)
         _save_ranker(job.fold(Fold.EVERYTHING), released)
         progress(1.0, released.note)
 
 
+def _train_reported_ranker(job: Job, dataset: Dataset) -> tuple[RankingGroups, FittedRanker]:
+    """Gives the reported ranker, and its training groups."""
+    with job.reporter.stage("train the ranker to report on") as progress:
+        past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
+        model = load_fold(job, Fold.BEFORE_LABELS)
+        groups = ranker_training_groups(model, dataset, past, job.protocol, job.params)
+        validation = ranker_validation_groups(model, dataset, past, job.protocol, job.params)
+        reported = validated_ranker(groups, validation, job.params)
+        _save_ranker(job.fold(Fold.BEFORE_HOLDOUT), reported)
+        progress(1.0, reported.note)
+    return groups, reported
+
+
 def evaluate(job: Job) -> None:
-    """Reports on fold 1, and refuses a release that is no better than popularity, or worse than the serving one.
+    """Reports on the hold-out, and judges the release.
+
+    It has to beat popularity, and may not fall too far below the serving release.
 
     Raises:
-        ReleaseRefused: the two stages do not beat popularity, or fall too far below the serving
-            release.
+        ReleaseRefused: by the gate, or by the drift since the serving release.
     """
     dataset = dataset_file.load(job.work)
     model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
-    cut = cuts(dataset.events, job.protocol)
-    truth = offline_evaluation.truth_after(dataset, cut)
-    past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
-    trained, rounds = (
-        json.loads((job.fold(fold) / "towers.json").read_text())[told]
-        for fold, told in ((Fold.BEFORE_HOLDOUT, "events"), (Fold.BEFORE_LABELS, "rounds"))
-    )
-    ranker, released = (
-        json.loads((job.fold(fold) / "ranker.json").read_text())
-        for fold in (Fold.BEFORE_HOLDOUT, Fold.EVERYTHING)
-    )
-    with job.reporter.stage("leak audit"):
-        checks = audit(dataset, cut, past, model, truth, {"towers": trained})
-    report = offline_evaluation.compare(
-        model, past, truth, dataset.catalogue, job.protocol, job.reporter
-    )
-    report["audit"] = checks
-    report["data"] = offline_evaluation.describe(dataset) | {
-        "rejects": json.loads((job.work / "rejects.json").read_text())
-    }
-    report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
-    report["importances"] = ranker["importances"]
-    report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
-    report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
-    report["examples"] = offline_evaluation.examples(dataset, model, truth, named=False)
+    report = _report(job, dataset, model)
     job.reporter.console.print(report_table(report))
     with job.reporter.stage("gate") as progress:
-        verdict = (
-            gate.judge(report, model, dataset, cut, job.settings)
-            if job.settings.gate
-            else gate.off(report)
-        )
+        verdict = _verdict(job, report, model, dataset)
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     with job.reporter.stage("drift since the serving release") as progress:
-        moved = drifted(job, dataset)
-        progress(1.0, moved.verdict.note)
-    report["drift"] = release_drift.told(moved)
+        drift = drifted(job, dataset)
+        progress(1.0, drift.verdict.note)
+    report["drift"] = release_drift.drift_section(drift)
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
     write_page(report, job.work / publish.PAGE)
-    refusals = [told for told in (verdict.refusal, moved.verdict.refusal) if told is not None]
+    refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
     if refusals and job.settings.gate:
         raise ReleaseRefused(
             f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same"
         )
 
 
+def _report(job: Job, dataset: Dataset, model: Model) -> Report:
+    cut = cuts(dataset.events, job.protocol)
+    truth = offline_evaluation.truth_after(dataset, cut)
+    past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
+    events_digest = _read_json(job.fold(Fold.BEFORE_HOLDOUT) / "towers.json")["events"]
+    rounds = _read_json(job.fold(Fold.BEFORE_LABELS) / "towers.json")["rounds"]
+    ranker = _read_json(job.fold(Fold.BEFORE_HOLDOUT) / "ranker.json")
+    released = _read_json(job.fold(Fold.EVERYTHING) / "ranker.json")
+    with job.reporter.stage("leak audit"):  # first: a leak makes all figures worthless
+        checks = audit(dataset, cut, past, model, truth, {"towers": events_digest})
+    report = offline_evaluation.compare(
+        model, past, truth, dataset.catalogue, job.protocol, job.reporter
+    )
+    report["audit"] = checks
+    report["data"] = offline_evaluation.describe(dataset)
+    report["data"]["rejects"] = _read_json(job.work / "rejects.json")
+    report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
+    report["importances"] = ranker["importances"]
+    report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
+    report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
+    # Without ids: the page lives in the bundle, and outlives a user's deletion.
+    report["examples"] = offline_evaluation.examples(dataset, model, truth, named=False)
+    return report
+
+
+def _verdict(job: Job, report: Report, model: Model, dataset: Dataset) -> gate.Verdict:
+    if not job.settings.gate:
+        return gate.off(report)
+    return gate.judge(report, model, dataset, cuts(dataset.events, job.protocol), job.settings)
+
+
 def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
-    """How users, items and features of the model to release differ from those of the serving release; keeps histograms."""
+    """Measures drift since the serving release; keeps histograms."""
     tables = release_drift.tables_of(dataset, load_fold(job, Fold.EVERYTHING))
+    # Kept whatever the verdict: the next release is compared with these.
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
-    with contextlib.closing(
-        open_store(job.settings.redis_url, job.settings.namespace, publish.BATCH_TIMEOUT_MS)
-    ) as store:
+    with batch_store(job.settings) as store:
         pointer = store.release()
     if pointer is None:
         return release_drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
-    return release_drift.against_release(
-        open_artefacts(job.settings.artefacts), pointer.current, tables
-    )
+    artefacts = open_artefacts(job.settings.artefacts)
+    return release_drift.against_release(artefacts, pointer.current, tables)
 
 
 def precompute_lists(job: Job) -> None:
-    """Assembles the bundle, and computes the list of every user from it."""
+    """Assembles the bundle, and computes all users' lists."""
     dataset = dataset_file.load(job.work)
-    directory = job.work / "bundle"
-    if not is_done(
-        job, ASSEMBLED
-    ):  # else an interrupted precompute goes on with the bundle that it began with
+    directory, lists = job.work / "bundle", job.work / "lists"
+    # An interrupted precompute goes on with its bundle: the shards of another would not count.
+    if not is_done(job, stages.ASSEMBLE):
         with job.reporter.stage("assemble the bundle"):
             _save_bundle(job, dataset, directory)
-        _mark(job, ASSEMBLED).write_text(_key(job, ASSEMBLED))
-    settings = job.settings
+        stages.stamp(job.work, stages.ASSEMBLE, stage_key(job, stages.ASSEMBLE))
+    engine, workers, length = job.settings.engine, job.settings.workers, job.settings.list_length
     with job.reporter.stage("precompute the lists") as progress:
-        if settings.engine == "local" and settings.workers == 1:
-            precompute.write_shards(
-                bundle.load(directory), dataset, job.work / "lists", settings.list_length, progress
-            )
+        if engine == "local" and workers == 1:
+            precompute.write_shards(bundle.load(directory), dataset, lists, length, progress)
         else:
-            precompute.write_shards_by(
-                settings.engine, settings.workers, job.work, settings.list_length, progress
-            )
+            precompute.write_shards_by(engine, workers, job.work, length, progress)
 
 
 def publish_release(job: Job) -> None:
-    """Uploads the bundle, writes the lists, verifies both, and flips the pointer."""
-    replaces = _served_before(job)
+    """Publishes the bundle and the lists."""
     publish.publish(
-        job.work / "bundle", job.work / "lists", job.settings, job.reporter, job.lease, replaces
+        job.work / "bundle",
+        job.work / "lists",
+        job.settings,
+        job.reporter,
+        job.lease,
+        _served_before(job),
     )
 
 
 def _note_serving(job: Job) -> None:
-    """Notes which release this run sets out to replace, before it reads anything."""
-    noted = {"target": _target(job), "release": publish.serving(job.settings)}
-    (job.work / SERVED).write_text(json.dumps(noted))
+    """Notes which release this run sets out to replace."""
+    note = {"target": _target(job), "release": publish.serving(job.settings)}
+    _write_json(job.work / SERVED, note)
 
 
 def _served_before(job: Job) -> object:
-    """The release that served when this run read its data; any one where that was of another Redis."""
+    """The release that served when the run began.
+
+    ANY if that was in another Redis.
+    """
     path = job.work / SERVED
     if not path.exists():  # a work directory that an earlier version of this code began
         return releases.ANY
-    noted = json.loads(path.read_text())
-    return noted["release"] if noted["target"] == _target(job) else releases.ANY
+    note = _read_json(path)
+    return note["release"] if note["target"] == _target(job) else releases.ANY
 
 
 def _target(job: Job) -> str:
-    """Stands for the Redis and the namespace: the URL may hold a password."""
-    return hashlib.sha256(
-        f"{job.settings.redis_url}\n{job.settings.namespace}".encode()
-    ).hexdigest()
+    """Digest of the Redis and the namespace."""
+    # A digest, as the URL may hold a password.
+    target = f"{job.settings.redis_url}\n{job.settings.namespace}"
+    return hashlib.sha256(target.encode()).hexdigest()
 
 
-STAGES: dict[str, Callable[[Job], None]] = {
-    "features": features,
-    "train-embeddings": train_embeddings,
-    "build-index": build_index,
-    "train-ranker": train_ranker,
-    "evaluate": evaluate,
-    "precompute": precompute_lists,
-    PUBLISH: publish_release,
-}
+_FUNCTIONS: tuple[Callable[[Job], None], ...] = (
+    features,
+    train_embeddings,
+    build_index,
+    train_ranker,
+    evaluate,
+    precompute_lists,
+    publish_release,
+)
+STAGES = dict(zip(stages.NAMES, _FUNCTIONS, strict=True))
+"""The function of each stage, in the order in which they run."""
 
 
 def run(job: Job) -> None:
-    """Runs every stage that has not finished on this input and these settings, under the lease of the namespace.
+    """Runs all missing stages under the namespace's lease.
 
     Raises:
         LeaseHeld: another batch is at work, here or elsewhere.
@@ -434,44 +455,48 @@ def run(job: Job) -> None:
 
 
 def run_stage(job: Job, name: str) -> None:
-    """Runs one stage, whose forerunners must have finished.
+    """Runs one stage; earlier ones must be done.
 
     Raises:
-        InvalidInput: a forerunner has not run on this input and these settings.
+        InvalidInput: an earlier one has not run on this input and these settings.
     """
     names = list(STAGES)
     missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
     if missing:
         raise InvalidInput(
-            f"stage {name} needs {', '.join(missing)} first: run them, or `shortlist batch run` for all"
+            f"stage {name} needs {', '.join(missing)} first: "
+            "run them, or `shortlist batch run` for all"
         )
-    outdated = names[names.index(name) :] + ([] if name in ("precompute", PUBLISH) else [ASSEMBLED])
+    outdated = names[names.index(name) :]
+    if stages.PRECOMPUTE in outdated[1:]:
+        outdated.append(stages.ASSEMBLE)
+    # Before it runs: a stage that is killed has changed files that later stages were made from.
     for later in outdated:
-        _mark(job, later).unlink(missing_ok=True)
+        stages.remove_stamp(job.work, later)
     STAGES[name](job)
-    _mark(job, name).parent.mkdir(parents=True, exist_ok=True)
-    _mark(job, name).write_text(_key(job, name))
+    stages.stamp(job.work, name, stage_key(job, name))
 
 
 def is_done(job: Job, name: str) -> bool:
-    """Whether a stage finished on this very input and these settings."""
-    mark = _mark(job, name)
-    if not mark.exists() or mark.read_text() != _key(job, name):
+    """Whether a stage finished on this input and settings."""
+    key = stages.stamped_key(job.work, name)
+    # The stage's own key last: it looks at the tables, which may be far away or not there.
+    if key is None or key != stage_key(job, name):
         return False
-    return name != PUBLISH or publish.is_there(job.settings, job.work / "bundle")
+    return name != stages.PUBLISH or publish.is_there(job.settings, job.work / "bundle")
 
 
-def _mark(job: Job, name: str) -> Path:
-    return job.work / "done" / name
+def stage_key(job: Job, name: str) -> str:
+    """Digest of what a stage is made from.
 
+    That is the code, the parameters and the state of the tables.
 
-def _key(job: Job, name: str) -> str:
-    """What a finished stage was made from; for the last, where to as well, so that another Redis needs no other training.
-
-    Not the deletions: each would start a night's run anew, and `publish` heeds them.
+    For the last stage also where it publishes to, so that another Redis needs no other training.
+    The deletions are not part of it: each would start a night's run again, and `publish` heeds
+    them.
     """
-    told = [
-        CODE_VERSION,
+    parts = [
+        installed_version(),
         str(RECIPE),
         repr(job.params),
         job.protocol,
@@ -479,19 +504,19 @@ def _key(job: Job, name: str) -> str:
         str(job.max_reject_share),
         str(job.positive_rating),
     ]
-    if name == PUBLISH:
-        told += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-    drained = None if job.events is None else pattern_of(job.events)
+    if name == stages.PUBLISH:
+        parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
     sources = {
         "interactions": job.interactions,
         "items": job.items,
         "users": job.users,
-        "events": drained,
+        "events": None if job.events is None else pattern_of(job.events),
     }
     for table, source in sources.items():
-        told.append(str(source))
-        told += [] if source is None else file_versions(source, table)
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        parts.append(str(source))
+        if source is not None:
+            parts += file_versions(source, table)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def load_fold(job: Job, fold: Fold, *, ranked: bool = False) -> Model:
@@ -505,30 +530,27 @@ def load_fold(job: Job, fold: Fold, *, ranked: bool = False) -> Model:
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
     (directory / "ranker.txt").write_text(ranker.text)
-    told = {
+    training = {
         "importances": ranker.importances,
         "curve": ranker.curve,
         "summary": offline_evaluation.summary(ranker),
     }
-    (directory / "ranker.json").write_text(json.dumps(told))
+    _write_json(directory / "ranker.json", training)
 
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
-    events = dataset.events
-    text = (job.fold(Fold.EVERYTHING) / "ranker.txt").read_text()
-    report = json.loads((job.work / "metrics.json").read_text())
-    fields = {
+    ranker_text = (job.fold(Fold.EVERYTHING) / "ranker.txt").read_text()
+    report = _read_json(job.work / "metrics.json")
+    manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(time.time()),
-        "as_of": int(events.time.max()),
+        "as_of": int(dataset.events.time.max()),
         "watermark": int((job.work / WATERMARK).read_text()),
-        "code_version": CODE_VERSION,
+        "code_version": installed_version(),
         "data": offline_evaluation.describe(dataset),
-        "index": json.loads((job.work / "index.json").read_text()),
-        "importances": json.loads((job.fold(Fold.EVERYTHING) / "ranker.json").read_text())[
-            "importances"
-        ],
+        "index": _read_json(job.work / "index.json"),
+        "importances": _read_json(job.fold(Fold.EVERYTHING) / "ranker.json")["importances"],
         "metrics": report["methods"],
         "gate": report["gate"],
         "ranker": report["ranker"],
@@ -537,6 +559,14 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)
-    for kept in (skew.FILE, strata.FILE, publish.PAGE):
-        shutil.copyfile(job.work / kept, directory / kept)
-    bundle.save(directory, model, text, dataset.catalogue, dataset.vocabulary, fields)
+    for name in (skew.FILE, strata.FILE, publish.PAGE):
+        shutil.copyfile(job.work / name, directory / name)
+    bundle.save(directory, model, ranker_text, dataset.catalogue, dataset.vocabulary, manifest)
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+    return json.loads(path.read_text())
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value))

@@ -1,17 +1,16 @@
-"""The deployed service on one machine: a release of the demo's data in Valkey, and the API before the Lambda's handler."""
+"""Serves the demo's release as it is deployed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from shortlist.batch.demo import publish
+from shortlist.batch.demo import lambda_environ, publish
+from shortlist.batch.installation import HANDLER, IMPORT_ROOT
 from shortlist.infra.local.front_door import front_door
 from shortlist.infra.local.runtime_api import LambdaService
 from shortlist.infra.local.valkey import kept
 from shortlist.recsys.settings import Settings
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(
@@ -21,7 +20,7 @@ def run(
     environ: Mapping[str, str],
     until: Callable[[str], object],
 ) -> None:
-    """Publishes the tables in `directory`/data, as far as that is not done, and serves."""
+    """Publishes the tables in `directory`/data, and serves."""
     with kept(environ, directory / "valkey") as url:
         serve(publish(directory, environ, url).settings, package, port, environ, until)
 
@@ -33,19 +32,15 @@ def serve(
     environ: Mapping[str, str],
     until: Callable[[str], object],
 ) -> None:
-    """Serves what is published while `until` runs, which is given the address.
+    """Serves while `until` runs, which takes the address.
 
     package: a built Lambda package; None for this source tree.
     """
-    variables = dict(environ) | {
-        "REDIS_URL": settings.redis_url,
-        "SHORTLIST_ARTEFACTS": settings.artefacts,
-        "SHORTLIST_NAMESPACE": settings.namespace,
-    }
+    variables = lambda_environ(environ, settings)
     variables.pop("PYTHONPATH", None)  # else the handler would not be the package's
-    root = str((ROOT if package is None else package).resolve())
+    root = str((IMPORT_ROOT if package is None else package).resolve())
     with (
-        LambdaService("shortlist.lambda_handler.handler.handler", root, variables) as service,
+        LambdaService(HANDLER, root, variables) as service,
         front_door(service, port) as address,
     ):
         until(address)

@@ -1,4 +1,8 @@
-"""Compares the two stages with the retriever alone and with strong baselines, on one hold-out, point in time."""
+"""Compares the two stages with strong baselines.
+
+The retriever alone is one of the methods. All know the same past and are judged by the same hold-
+out.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +53,13 @@ EXAMPLES = 10
 """Users that the report shows."""
 
 EXAMPLE_ITEMS = 10
-"""How many items of each kind."""
+"""Items of each kind that an example shows."""
 
 
 def truth_after(dataset: Dataset, cut: Int64) -> Truth:
-    """What each user did at or after their cut; users with nothing there, or nothing before it, are left out.
+    """What each user did at or after their cut.
+
+    Users with nothing there, or nothing before it, are left out.
 
     Raises:
         InvalidData: no user is left, or nobody did anything new after their cut.
@@ -72,15 +78,19 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
     truth = truth_between(events, users, states, cut[users], ends[users])
     if len(truth.items) == 0:
         message = (
-            f"each of the {len(users)} users had every held-out item before: seen items are never recommended, so there is "
-            "nothing to evaluate; give data in which users take to new items"
+            f"each of the {len(users)} users had every held-out item before: seen items are never "
+            "recommended, so there is nothing to evaluate; give data in which users take to new "
+            "items"
         )
         raise InvalidData(message)
     return truth
 
 
 def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
-    """The methods to beat, fitted to `past`; EASE only where the catalogue fits in memory."""
+    """The baselines that only count, fitted to `past`.
+
+    EASE only where its item matrix fits in memory.
+    """
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
@@ -99,17 +109,19 @@ def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
 def learnt_baselines(
     dataset: Dataset, past: Events, params: FitParams, reporter: ProgressReporter
 ) -> dict[str, Recommend]:
-    """The baselines that take training: factorisation by ALS, and our own towers trained by BPR."""
+    """The baselines that take training.
+
+    They are factorisation by ALS, and our towers trained by BPR.
+    """
     with reporter.stage("baseline: ALS"):
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
     with reporter.stage("baseline: towers by BPR") as progress:
+        # Once to find the number of epochs by holding out events, and once on all of them.
         epochs = train_towers(dataset, past, bpr, progress).epochs
         towers = train_towers(dataset, past, bpr, progress, epochs).towers
-        return {
-            "als": als,
-            "bpr_towers": recommender(assemble(towers, item_table_of(dataset, past), bpr)),
-        }
+        model = assemble(towers, item_table_of(dataset, past), bpr)
+        return {"als": als, "bpr_towers": recommender(model)}
 
 
 def compare(
@@ -121,13 +133,18 @@ def compare(
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
 ) -> Report:
-    """The report on a fitted model: every method's metrics, and what each source of candidates finds."""
-    methods = {**baselines(past, reporter), **(others or {})}
-    methods |= {RETRIEVER: recommender(without_ranker(model)), TWO_STAGE: recommender(model)}
+    """Reports every method's metrics and candidate recall."""
+    methods = {
+        **baselines(past, reporter),
+        **(others or {}),
+        RETRIEVER: recommender(without_ranker(model)),
+        TWO_STAGE: recommender(model),
+    }
     with reporter.stage("evaluation") as progress:
 
         def advance(name: str, done: int, total: int) -> None:
-            progress((list(methods).index(name) + done / total) / len(methods), name)
+            n_before = list(methods).index(name)
+            progress((n_before + done / total) / len(methods), name)
 
         report = evaluate(
             methods,
@@ -139,29 +156,34 @@ def compare(
             progress=advance,
         )
     with reporter.stage("candidate recall"):
-        report["candidate_recall"] = candidate_recall(_by_source(model, truth), truth, past.n_items)
+        candidates = _candidates_by_source(model, truth)
+        report["candidate_recall"] = candidate_recall(candidates, truth, past.n_items)
     return report
 
 
-def _by_source(model: Model, truth: Truth) -> dict[str, Int32]:
-    found: dict[str, Int32] = {
-        name: np.full((len(truth), model.n_candidates), MISSING, np.int32)
-        for name in (*CANDIDATE_SHARES, "all")
+def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
+    """int32[U, n_candidates] by source, and for "all"."""
+    shape = len(truth), model.n_candidates
+    candidates: dict[str, Int32] = {
+        name: np.full(shape, MISSING, np.int32) for name in (*CANDIDATE_SHARES, "all")
     }
     vectors = user_vectors(model.towers, truth.states)
     for user in range(len(truth)):
         rows, origin = proposals(model, truth.states, user, vectors[user], None)
-        found["all"][user, : len(rows)] = rows
+        candidates["all"][user, : len(rows)] = rows
         for source, name in enumerate(CANDIDATE_SHARES):
-            mine = rows[origin == source]
-            found[name][user, : len(mine)] = mine
-    return found
+            of_source = rows[origin == source]
+            candidates[name][user, : len(of_source)] = of_source
+    return candidates
 
 
 def run(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
 ) -> Report:
-    """Fits everything to the past of `protocol`'s split and reports on what it holds out."""
+    """Fits everything to the past, and reports.
+
+    The past and the hold-out are those of `protocol`.
+    """
     cut = cuts(dataset.events, protocol)
     truth = truth_after(dataset, cut)
     past = before(dataset.events, cut)
@@ -183,19 +205,20 @@ def run(
 def learning_curves(
     rounds: Sequence[Sequence[float]], curve: Sequence[float]
 ) -> dict[str, list[dict[str, float]]]:
-    """The towers' loss and validation by round, the ranker's validation by tree; rounds are (loss, validation)."""
+    """The towers' curves by round, the ranker's by tree.
+
+    rounds: (loss, validation) of each.
+    """
     towers = [
-        {"round": n + 1, "loss": loss, "validation": score}
-        for n, (loss, score) in enumerate(rounds)
+        {"round": number, "loss": loss, "validation": score}
+        for number, (loss, score) in enumerate(rounds, 1)
     ]
-    return {
-        "towers": towers,
-        "ranker": [{"tree": n + 1, "validation": score} for n, score in enumerate(curve)],
-    }
+    ranker = [{"tree": number, "validation": score} for number, score in enumerate(curve, 1)]
+    return {"towers": towers, "ranker": ranker}
 
 
 def summary(ranker: FittedRanker) -> dict[str, Any]:
-    """Whether lists are ranked, by how many trees from how many groups, and the validation that decided it, in figures."""
+    """The ranker's size, and the validation that decided its use."""
     return {
         "used": bool(ranker.text),
         "trees": ranker.trees,
@@ -206,36 +229,41 @@ def summary(ranker: FittedRanker) -> dict[str, Any]:
 
 
 def examples(dataset: Dataset, model: Model, truth: Truth, *, named: bool) -> list[dict[str, Any]]:
-    """A few users with their last items, what the two stages offer them, and what they took.
+    """A few users' histories, recommendations and held-out items.
 
     named: by their ids; else by numbers from 1, for a page that outlives the users' data.
     """
     counted = np.flatnonzero(truth.counts > 0)
     chosen = np.sort(np.random.default_rng(BOOTSTRAP_SEED).permutation(counted)[:EXAMPLES])
-    titles = dataset.catalogue.titles
-    out = []
-    for number, at in enumerate(chosen.tolist(), 1):
-        one = truth.slice(at, at + 1)
-        items, scores = (of[0].tolist() for of in recommender(model)(one.states, EXAMPLE_ITEMS))
-        past = [row for row in one.states.items[0].tolist() if row != MISSING]
-        offers = [
-            {"title": titles[row], "score": score, "held_out": row in one.items}
-            for row, score in zip(items, scores, strict=True)
-            if row != MISSING
-        ]
-        out.append(
-            {
-                "user": dataset.user_ids[int(one.users[0])] if named else str(number),
-                "history": [titles[row] for row in past[-EXAMPLE_ITEMS:]],
-                "recommendations": offers,
-                "held_out": [titles[row] for row in one.items.tolist()[:EXAMPLE_ITEMS]],
-            }
-        )
-    return out
+    rows = []
+    for number, position in enumerate(chosen.tolist(), 1):
+        one = truth.slice(position, position + 1)
+        user = dataset.user_ids[int(one.users[0])] if named else str(number)
+        rows.append({"user": user, **_example(dataset.catalogue.titles, model, one)})
+    return rows
+
+
+def _example(titles: Sequence[str], model: Model, one: Truth) -> dict[str, Any]:
+    """One user's items.
+
+    one: the truth of that user alone.
+    """
+    items, scores = recommender(model)(one.states, EXAMPLE_ITEMS)
+    history = [row for row in one.states.items[0].tolist() if row != MISSING]
+    recommendations = [
+        {"title": titles[row], "score": score, "held_out": row in one.items}
+        for row, score in zip(items[0].tolist(), scores[0].tolist(), strict=True)
+        if row != MISSING
+    ]
+    return {
+        "history": [titles[row] for row in history[-EXAMPLE_ITEMS:]],
+        "recommendations": recommendations,
+        "held_out": [titles[row] for row in one.items.tolist()[:EXAMPLE_ITEMS]],
+    }
 
 
 def describe(dataset: Dataset) -> dict[str, object]:
-    """What the data is: its fingerprint and its size."""
+    """The data's fingerprint and size."""
     return {
         "fingerprint": dataset.fingerprint,
         "n_users": dataset.events.n_users,
@@ -245,12 +273,19 @@ def describe(dataset: Dataset) -> dict[str, object]:
 
 
 def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
-    """{"tied_events": share of all events, "drawn_holdouts": users whose hold-out is drawn, as they have no order at all}."""
+    """Measures how much data has no order in time.
+
+    {"tied_events": share of all events, "drawn_holdouts": users whose hold-out was drawn by chance,
+    as a tie lies across their cut}.
+    """
     first = cut[truth.users]
     drawn = int((events.time[first - 1] == events.time[first]).sum())
     return {"tied_events": tied_share(events), "drawn_holdouts": drawn}
 
 
 def loaded_ranker(text: str) -> Ranker | None:
-    """The ranker, or None for the empty text of a fold that had nothing to rank."""
+    """The ranker of a text; None for an empty text.
+
+    A fold without a ranker has the empty one.
+    """
     return Ranker(text) if text else None

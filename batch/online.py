@@ -1,9 +1,9 @@
-"""How good the recommendations are to those who get them: answers shown and acted on, by release, source and position.
+"""Reports click-through rates by release, source and position.
 
-Every answer's id tells its release, its source and its day. The API counts the answers by these,
+Every answer's id names its release, its source and its day. The API counts the answers by these,
 and by how many items they showed; the events that name an id are the clicks. A share is of answers
-acted on at least once, so that it is a share of
-independent trials as far as users are: someone who comes back often counts as often.
+acted on at least once, so that it is a share of independent trials as far as users are: someone who
+comes back often counts as often.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.table import Table
 
+from shortlist.batch.batch_store import batch_store
 from shortlist.batch.drain import frame_of
-from shortlist.batch.publish import BATCH_TIMEOUT_MS
 from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.evaluation.proportions import newcombe, wilson
 from shortlist.recsys.settings import Settings
@@ -28,20 +28,19 @@ from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.recommendation_id import DAY_SECONDS, origin_of
 from shortlist.recsys.store.records import unpack_event
-from shortlist.recsys.store.redis import open_store
 
-CHUNK = 1000
+READ_AT_ONCE = 1000
 """Waiting events read at once."""
 
 POSITIONS = 20
-"""Positions told, from the first."""
+"""Positions in the report, from the first; 20 items is what the API recommends by default."""
 
 Click = tuple[str | None, int | None]
 """An event's recommendation id and position."""
 
 
-class Group(NamedTuple):
-    """Answers that are told together."""
+class AnswerGroup(NamedTuple):
+    """Answers that are counted together."""
 
     version: str
     source: str
@@ -49,16 +48,24 @@ class Group(NamedTuple):
 
 @dataclass(slots=True)
 class ImpressionStats:
-    """A group's answers. lengths: by number of items; clicked: ids acted on; at: ids acted on, by position."""
+    """A group's answers.
+
+    lengths: number of answers by how many items they showed; clicked: ids acted on; at: ids acted
+    on, by position.
+    """
 
     lengths: Counter[int] = field(default_factory=Counter)
     clicked: set[str] = field(default_factory=set)
     at: dict[int, set[str]] = field(default_factory=dict)
 
     def answers(self, position: int = 1) -> int:
-        """Answers that showed an item at `position`; at least those acted on there, as counts may have been lost."""
+        """Answers that showed an item at `position`.
+
+        Counts that were lost are made up for by clicks.
+        """
         counted = sum(number for length, number in self.lengths.items() if length >= position)
-        return max(counted, len(self.clicked if position == 1 else self.at.get(position, ())))
+        clicked = self.clicked if position == 1 else self.at.get(position, set())
+        return max(counted, len(clicked))
 
     @property
     def lost(self) -> int:
@@ -68,21 +75,25 @@ class ImpressionStats:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """days: how many, today included; groups: what was shown; current, other: releases to compare; foreign: ids not ours.
+    """What was shown and clicked.
 
-    broken: files of drained events that cannot be read.
+    days: how many, today included; groups: the counts; current, other: releases to compare;
+    unrecognised_ids: events whose recommendation id no API of ours made; broken: files of drained
+    events that cannot be read.
     """
 
     days: int
-    groups: dict[Group, ImpressionStats]
+    groups: dict[AnswerGroup, ImpressionStats]
     current: str | None
     other: str | None
-    foreign: int
+    unrecognised_ids: int
     broken: tuple[str, ...] = ()
 
 
 def online(settings: Settings, days: int, events: str | None, now: float) -> Online:
-    """What was shown in the last `days`, and what of it was acted on, by the stream and the files drained to `events`.
+    """Counts answers and clicks of the last `days`.
+
+    events: where `events drain` wrote to; now: unix seconds.
 
     Raises:
         InvalidInput: no drain has written to `events`.
@@ -90,33 +101,35 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
         StoreUnavailable: Redis did not answer.
     """
     today = int(now // DAY_SECONDS)
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    try:
+    first_day = today - days + 1
+    groups: dict[AnswerGroup, ImpressionStats] = {}
+    broken: list[str] = []
+    with batch_store(settings) as store:
         log = CountLog(store)
-        groups: dict[Group, ImpressionStats] = {}
-        for day in range(today - days + 1, today + 1):
-            add_impressions(groups, log.read(store.keys.impressions(_name(day))))
-        broken: list[str] = []
+        for day in range(first_day, today + 1):
+            add_impressions(groups, log.read(store.keys.impressions(_date(day))))
+        # The stream before the files: what a drain moves meanwhile is counted once at least, and a
+        # second time changes nothing, as clicks are sets of ids.
         clicks = [*waiting(EventLog(store)), *drained(events, broken)]
         pointer = store.release()
-    finally:
-        store.close()
-    foreign = add_clicks(groups, clicks, today - days + 1)
-    if pointer is None:
-        return Online(days, groups, None, None, foreign, tuple(broken))
-    other = pointer.previous if pointer.canary is None else pointer.canary.version
-    return Online(days, groups, pointer.current, other, foreign, tuple(broken))
+    unrecognised = add_clicks(groups, clicks, first_day)
+    current = other = None
+    if pointer is not None:
+        current, other = pointer.current, pointer.previous
+        if pointer.canary is not None:
+            other = pointer.canary.version
+    return Online(days, groups, current, other, unrecognised, tuple(broken))
 
 
-def _name(day: int) -> str:
+def _date(day: int) -> str:
     return datetime.fromtimestamp(day * DAY_SECONDS, UTC).strftime("%Y-%m-%d")
 
 
-def add_impressions(groups: dict[Group, ImpressionStats], counts: Mapping[str, int]) -> None:
+def add_impressions(groups: dict[AnswerGroup, ImpressionStats], counts: Mapping[str, int]) -> None:
     """Adds a day's counts, by `source:length:version`.
 
     Raises:
-        UnreadableRecord: a field is not that.
+        UnreadableRecord: a field has another form.
     """
     for name, number in counts.items():
         source, length, version = (*name.split(":", 2), "", "")[:3]
@@ -124,26 +137,32 @@ def add_impressions(groups: dict[Group, ImpressionStats], counts: Mapping[str, i
             raise UnreadableRecord(
                 f"the impressions have {name!r}, not source:length:version: delete that day's hash"
             )
-        groups.setdefault(Group(version, source), ImpressionStats()).lengths[int(length)] += number
+        stats = groups.setdefault(AnswerGroup(version, source), ImpressionStats())
+        stats.lengths[int(length)] += number
 
 
 def waiting(log: EventLog) -> Iterator[Click]:
-    """Of the events in the stream, which stay there."""
+    """The clicks in the stream, which stay there."""
     after = b"0"
-    while entries := log.waiting(after, CHUNK):
+    while entries := log.waiting(after, READ_AT_ONCE):
         for _, fields in entries:
             try:
                 event = unpack_event(fields.get(b"e", b""))
             except UnreadableRecord:
-                continue  # the next drain puts it aside and tells
+                continue  # the next drain makes a dead letter of it, and reports it
             yield event.recommendation_id, event.position
         after = entries[-1][0]
 
 
 def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Click]:
-    """Of the events in the files of `events drain`; older files know no positions.
+    """The clicks in the files of `events drain`.
+
+    Older files have no positions.
 
     broken: takes the names of files that cannot be read.
+
+    Raises:
+        InvalidInput: no drain has written to `address`.
     """
     if address is None:
         return
@@ -151,161 +170,169 @@ def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Cl
     names = files.names()
     if not names:
         raise InvalidInput(
-            f"{address!r} has no events: give what `shortlist events drain --out` wrote to, or nothing"
+            f"{address!r} has no events: "
+            "give what `shortlist events drain --out` wrote to, or nothing"
         )
     for name in names:
         frame = frame_of(files, name, "recommendation_id")
-        if frame is None:
-            if broken is not None:
-                broken.append(name)
-            continue
-        if frame.schema.get("position") != pl.Int64:
-            frame = frame.with_columns(position=pl.lit(None, pl.Int64))
-        yield from (
-            frame.select("recommendation_id", "position")
-            .filter(pl.col("recommendation_id").is_not_null())
-            .iter_rows()
-        )
+        if frame is not None:
+            yield from _clicks(frame)
+        elif broken is not None:
+            broken.append(name)
+
+
+def _clicks(frame: pl.DataFrame) -> Iterator[Click]:
+    if frame.schema.get("position") != pl.Int64:
+        frame = frame.with_columns(position=pl.lit(None, pl.Int64))
+    clicks = frame.filter(pl.col("recommendation_id").is_not_null())
+    yield from clicks.select("recommendation_id", "position").iter_rows()
 
 
 def add_clicks(
-    groups: dict[Group, ImpressionStats], clicks: Iterable[Click], first_day: int
+    groups: dict[AnswerGroup, ImpressionStats], clicks: Iterable[Click], first_day: int
 ) -> int:
-    """Adds the clicks on answers of `first_day` and later, each answer once; gives how many had an id that is not ours."""
-    foreign = 0
+    """Adds clicks on answers of `first_day` and later.
+
+    Each answer counts once.
+
+    Gives how many had an id that cannot be read.
+    """
+    unrecognised = 0
     for recommendation_id, position in clicks:
         if recommendation_id is None:
             continue
         origin = origin_of(recommendation_id)
         if origin is None:
-            foreign += 1
+            unrecognised += 1
         elif origin.day >= first_day:
-            shown = groups.setdefault(Group(origin.version, origin.source), ImpressionStats())
-            shown.clicked.add(recommendation_id)
+            group = AnswerGroup(origin.version, origin.source)
+            stats = groups.setdefault(group, ImpressionStats())
+            stats.clicked.add(recommendation_id)
             if position is not None:
-                shown.at.setdefault(position, set()).add(recommendation_id)
-    return foreign
+                stats.at.setdefault(position, set()).add(recommendation_id)
+    return unrecognised
 
 
-def report(found: Online) -> dict[str, Any]:
-    """The figures: of each release and source, by position, and of one release beside the serving one.
+def report(online: Online) -> dict[str, Any]:
+    """The report's figures.
 
     {"days", "serving", "other", "groups": [{"release", "source", share, "positions": [{"position",
     share}, …]}, …], "differences": [{"source", "ctr", "serving_ctr", "difference": {"value", "low",
     "high"}}, …], "lost", "foreign", "broken"}, where a share is "answers", "acted_on", "ctr":
-    {"value", "low", "high"}; a value is null where there was no answer.
+    {"value", "low", "high"}; a value is null where there was no answer; "foreign" counts ids that
+    cannot be read.
     """
+    sources = [source for source in ("all", *SOURCES) if _comparable(online, source)]
     return {
-        "days": found.days,
-        "serving": found.current,
-        "other": found.other,
-        "groups": [_of_group(group, shown) for group, shown in sorted(found.groups.items())],
-        "differences": [
-            _difference(found, source) for source in ("all", *SOURCES) if _comparable(found, source)
-        ],
-        "lost": sum(shown.lost for shown in found.groups.values()),
-        "foreign": found.foreign,
-        "broken": list(found.broken),
+        "days": online.days,
+        "serving": online.current,
+        "other": online.other,
+        "groups": [_group_row(group, stats) for group, stats in sorted(online.groups.items())],
+        "differences": [_difference(online, source) for source in sources],
+        "lost": sum(stats.lost for stats in online.groups.values()),
+        "foreign": online.unrecognised_ids,
+        "broken": list(online.broken),
     }
 
 
-def _of_group(group: Group, shown: ImpressionStats) -> dict[str, Any]:
-    told = {"release": group.version, "source": group.source} | _share(
-        len(shown.clicked), shown.answers()
-    )
-    positions = range(1, min(POSITIONS, max(shown.at, default=0)) + 1)
-    return told | {
-        "positions": [
-            {"position": p} | _share(len(shown.at.get(p, ())), shown.answers(p)) for p in positions
-        ]
-    }
+def _group_row(group: AnswerGroup, stats: ImpressionStats) -> dict[str, Any]:
+    deepest = min(POSITIONS, max(stats.at, default=0))
+    positions = [
+        {"position": position} | _share(len(stats.at.get(position, ())), stats.answers(position))
+        for position in range(1, deepest + 1)
+    ]
+    share = _share(len(stats.clicked), stats.answers())
+    return {"release": group.version, "source": group.source} | share | {"positions": positions}
 
 
 def _share(hits: int, trials: int) -> dict[str, Any]:
     low, high = wilson(hits, trials)
-    return {
-        "answers": trials,
-        "acted_on": hits,
-        "ctr": {"value": hits / trials if trials else None, "low": low, "high": high},
-    }
+    value = hits / trials if trials else None
+    return {"answers": trials, "acted_on": hits, "ctr": {"value": value, "low": low, "high": high}}
 
 
-def _comparable(found: Online, source: str) -> bool:
+def _comparable(online: Online, source: str) -> bool:
     """Whether both releases gave answers."""
-    return all(totals(found, version, source)[1] for version in (found.other, found.current))
+    return all(totals(online, version, source)[1] for version in (online.other, online.current))
 
 
-def _difference(found: Online, source: str) -> dict[str, Any]:
-    (hits, trials), (base, base_trials) = (
-        totals(found, version, source) for version in (found.other, found.current)
-    )
-    low, high = newcombe(hits, trials, base, base_trials)
-    ctr, serving = hits / trials, base / base_trials
-    difference = {"value": ctr - serving, "low": low, "high": high}
-    return {"source": source, "ctr": ctr, "serving_ctr": serving, "difference": difference}
+def _difference(online: Online, source: str) -> dict[str, Any]:
+    hits, trials = totals(online, online.other, source)
+    base_hits, base_trials = totals(online, online.current, source)
+    low, high = newcombe(hits, trials, base_hits, base_trials)
+    ctr, serving_ctr = hits / trials, base_hits / base_trials
+    difference = {"value": ctr - serving_ctr, "low": low, "high": high}
+    return {"source": source, "ctr": ctr, "serving_ctr": serving_ctr, "difference": difference}
 
 
-def tables(told: dict[str, Any]) -> list[Table]:
-    """A report for a terminal: by release and source, by position, and one release beside the other."""
-    groups = [((g["release"], g["source"]), g) for g in told["groups"]]
-    positions = [((*names, str(p["position"])), p) for names, g in groups for p in g["positions"]]
+def tables(figures: dict[str, Any]) -> list[Table]:
+    """Tables by group, by position, and of two releases."""
+    groups = [((group["release"], group["source"]), group) for group in figures["groups"]]
+    positions = [
+        ((*names, str(row["position"])), row)
+        for names, group in groups
+        for row in group["positions"]
+    ]
     return [
-        _shares(f"answers of {told['days']} days", ("release", "source"), groups),
-        _shares("by position", ("release", "source", "position"), positions),
-        _compared(told),
+        _share_table(f"answers of {figures['days']} days", ("release", "source"), groups),
+        _share_table("by position", ("release", "source", "position"), positions),
+        _difference_table(figures),
     ]
 
 
-def _shares(
-    title: str, names: Sequence[str], rows: Iterable[tuple[Sequence[str], dict[str, Any]]]
+def _share_table(
+    title: str, columns: Sequence[str], rows: Iterable[tuple[Sequence[str], dict[str, Any]]]
 ) -> Table:
-    out = Table(*names, "answers", "acted on", "CTR", "95%", title=title)
-    for named, share in rows:
-        value, low, high = (share["ctr"][field] for field in ("value", "low", "high"))
+    table = Table(*columns, "answers", "acted on", "CTR", "95%", title=title)
+    for names, share in rows:
+        value, low, high = _bounds(share["ctr"])
         ctr = "-" if value is None else f"{value:.4f}"
-        out.add_row(
-            *named, str(share["answers"]), str(share["acted_on"]), ctr, f"{low:.4f} to {high:.4f}"
-        )
-    return out
+        counts = str(share["answers"]), str(share["acted_on"])
+        table.add_row(*names, *counts, ctr, f"{low:.4f} to {high:.4f}")
+    return table
 
 
-def _compared(told: dict[str, Any]) -> Table:
-    title = (
-        f"{told['other']} minus {told['serving']}"
-        if told["other"]
-        else "one release: nothing to compare"
-    )
-    out = Table("source", "CTR", "CTR of the serving one", "difference", "95%", title=title)
-    for row in told["differences"]:
-        value, low, high = (row["difference"][field] for field in ("value", "low", "high"))
+def _difference_table(figures: dict[str, Any]) -> Table:
+    title = "one release: nothing to compare"
+    if figures["other"]:
+        title = f"{figures['other']} minus {figures['serving']}"
+    table = Table("source", "CTR", "CTR of the serving one", "difference", "95%", title=title)
+    for row in figures["differences"]:
+        value, low, high = _bounds(row["difference"])
         shares = f"{row['ctr']:.4f}", f"{row['serving_ctr']:.4f}"
-        out.add_row(row["source"], *shares, f"{value:+.4f}", f"{low:+.4f} to {high:+.4f}")
-    return out
+        table.add_row(row["source"], *shares, f"{value:+.4f}", f"{low:+.4f} to {high:+.4f}")
+    return table
 
 
-def totals(found: Online, version: str | None, source: str) -> tuple[int, int]:
-    """Answers acted on, and answers, of a release and a source, or "all" sources."""
+def _bounds(figure: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return figure["value"], figure["low"], figure["high"]
+
+
+def totals(online: Online, version: str | None, source: str) -> tuple[int, int]:
+    """Answers acted on, and answers.
+
+    They are of a release and a source, or "all" sources.
+    """
     chosen = [
-        s for g, s in found.groups.items() if g.version == version and source in ("all", g.source)
+        stats
+        for group, stats in online.groups.items()
+        if group.version == version and source in ("all", group.source)
     ]
-    return sum(len(shown.clicked) for shown in chosen), sum(shown.answers() for shown in chosen)
+    return sum(len(stats.clicked) for stats in chosen), sum(stats.answers() for stats in chosen)
 
 
-def notes(told: dict[str, Any]) -> list[str]:
+def notes(figures: dict[str, Any]) -> list[str]:
     """What a reader should know of a report's figures."""
-    lost, foreign = told["lost"], told["foreign"]
-    out = (
-        [
-            f"{lost} answers were acted on beyond those counted: counts were lost, so shares are too high"
-        ]
-        if lost
-        else []
-    )
-    out += [f"{foreign} events name a recommendation_id that is not ours"] if foreign else []
-    return [
-        *out,
-        *(
-            f"{name} cannot be read, and its clicks are not counted: mend or remove it"
-            for name in told["broken"]
-        ),
+    lines = []
+    if figures["lost"]:
+        lines.append(
+            f"{figures['lost']} answers were acted on beyond those counted: "
+            "counts were lost, so shares are too high"
+        )
+    if figures["foreign"]:
+        lines.append(f"{figures['foreign']} events name a recommendation_id that is not ours")
+    lines += [
+        f"{name} cannot be read, and its clicks are not counted: mend or remove it"
+        for name in figures["broken"]
     ]
+    return lines

@@ -1,6 +1,7 @@
-"""Computes every user's list in shards: each a file, written whole or not at all, and not computed twice.
+"""Computes every user's list, in shards.
 
-A shard depends on the bundle and its users alone, so that it can be computed anywhere and again.
+A shard is one file, written whole or not at all, and not computed twice. It depends on the bundle
+and its users alone, so that it can be computed anywhere and again.
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
-from shortlist.recsys.models.pipeline import CHUNK, recommend
+from shortlist.recsys.models.pipeline import CHUNK, Recommended, recommend
 from shortlist.recsys.settings import Engine
 from shortlist.recsys.store.records import UserRecord, pack_list
 from shortlist.recsys.store.release_files import verify
 from shortlist.recsys.store.watermark import BEGINNING
 
 SHARD_USERS = 2048
+"""Some megabytes and seconds: what an interruption costs, and what one worker takes at a time."""
 
-Progress = Callable[[float, str], None]
+ReportProgress = Callable[[float, str], None]
+"""Takes the share done and a note."""
+
 Task = tuple[str, range, int]
 """The work directory, the user rows, the length of the lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precomputed:
-    """What is published of one user: the packed list, and the record of their history."""
+    """One user's packed list, and the record of their history."""
 
     user_id: str
     packed: bytes
@@ -47,9 +51,12 @@ class Precomputed:
 
 
 def write_shards(
-    bundle: Bundle, dataset: Dataset, directory: Path, length: int, progress: Progress
+    bundle: Bundle, dataset: Dataset, directory: Path, length: int, progress: ReportProgress
 ) -> None:
-    """Writes the shards that `directory` lacks of this bundle's lists of `length` items, in this process."""
+    """Writes the shards that `directory` lacks, in this process.
+
+    length: items of a list.
+    """
     version, n_users = str(bundle.manifest["version"]), dataset.events.n_users
     for users in missing_shards(directory, version, n_users):
         write_shard(bundle, dataset, directory, users, length)
@@ -57,47 +64,46 @@ def write_shards(
 
 
 def write_shards_by(
-    engine: Engine, workers: int, work: Path, length: int, progress: Progress
+    engine: Engine, workers: int, work: Path, length: int, progress: ReportProgress
 ) -> None:
-    """The same by several processes of this machine, or on Ray, from what lies in the work directory.
+    """Writes the missing shards by processes or on Ray.
+
+    They read the files in `work`.
 
     On a Ray cluster the work directory must be one that every node sees.
     """
-    version, n_users = (
-        str(verify(work / "bundle")["version"]),
-        dataset_file.load(work).events.n_users,
-    )
-    tasks = [
-        (str(work.resolve()), users, length)
-        for users in missing_shards(work / "lists", version, n_users)
-    ]
+    version = str(verify(work / "bundle")["version"])
+    n_users = dataset_file.load(work).events.n_users
+    missing = missing_shards(work / "lists", version, n_users)
+    tasks = [(str(work.resolve()), users, length) for users in missing]
     for done, _ in enumerate(_ENGINES[engine](tasks, workers), 1):
         progress(done / len(tasks), f"{done} of {len(tasks)} shards")
 
 
 def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
-    """The user rows of the shards that `directory` lacks; shards of other versions are removed."""
+    """The user rows of the shards that `directory` lacks.
+
+    Shards of other versions are removed.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob("*.msgpack"):
         if not stale.name.startswith(f"{version}-"):
             stale.unlink()
     remove_drafts(directory)
-    shards = (
-        range(start, min(start + SHARD_USERS, n_users)) for start in range(0, n_users, SHARD_USERS)
-    )
+    starts = range(0, n_users, SHARD_USERS)
+    shards = [range(start, min(start + SHARD_USERS, n_users)) for start in starts]
     return [users for users in shards if not _shard_path(directory, version, users).exists()]
 
 
 def write_shard(
     bundle: Bundle, dataset: Dataset, directory: Path, users: range, length: int
 ) -> None:
-    """Writes the lists of these user rows, whole or not at all."""
+    """Writes the lists of these user rows atomically."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
     with replacing(path) as draft, draft.open("wb") as file:
         for start in range(users.start, users.stop, CHUNK):
-            _write_users(
-                file, bundle, dataset, range(start, min(start + CHUNK, users.stop)), length
-            )
+            chunk = range(start, min(start + CHUNK, users.stop))
+            _write_users(file, bundle, dataset, chunk, length)
 
 
 def _shard_path(directory: Path, version: str, users: range) -> Path:
@@ -110,31 +116,35 @@ def _run_task(work: str, users: range, length: int) -> int:
     return len(users)
 
 
-@cache
+@cache  # once a process: loading takes longer than a shard
 def _loaded(work: str) -> tuple[Bundle, Dataset]:
     return load_bundle(Path(work) / "bundle"), dataset_file.load(Path(work))
 
 
 def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
-    """Spawned, not forked: a fork after an OpenMP region hangs."""
+    """Runs the tasks in spawned processes.
+
+    A fork after an OpenMP region would hang.
+    """
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from (
-            done.result()
-            for done in as_completed([pool.submit(_run_task, *task) for task in tasks])
-        )
+        futures = [pool.submit(_run_task, *task) for task in tasks]
+        for future in as_completed(futures):
+            yield future.result()
 
 
 def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
-    """On the cluster that RAY_ADDRESS names, or on `workers` local workers."""
+    """Runs the tasks on Ray.
+
+    On the cluster that RAY_ADDRESS names, or on `workers` local workers.
+    """
     try:
         import ray
     except ImportError as error:
         raise InvalidSettings(
             "SHORTLIST_ENGINE=ray, but Ray is not installed: install the `scale` extra"
         ) from error
-    ray.init(
-        **({} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}), ignore_reinit_error=True
-    )
+    size = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}
+    ray.init(**size, ignore_reinit_error=True)
     try:
         run = ray.remote(_run_task)
         waiting = [run.remote(*task) for task in tasks]
@@ -155,8 +165,8 @@ def read_shards(directory: Path) -> Iterator[Precomputed]:
     """Every user of the shards in `directory`, in order."""
     for path in sorted(directory.glob("*.msgpack")):
         with path.open("rb") as file:
-            for user_id, packed, told in msgpack.Unpacker(file, use_list=False):
-                yield Precomputed(user_id, packed, UserRecord(*told))
+            for user_id, packed, fields in msgpack.Unpacker(file, use_list=False):
+                yield Precomputed(user_id, packed, UserRecord(*fields))
 
 
 def _write_users(
@@ -167,23 +177,11 @@ def _write_users(
     states = states_at(
         events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop]
     )
-    found = recommend(bundle.model, states, length)
-    created_at, as_of = int(bundle.manifest["created_at"]), int(bundle.manifest["as_of"])
-    watermark = int(bundle.manifest.get("watermark", BEGINNING))
-    for at, user in enumerate(users):
-        kept = found.items[at] != MISSING
-        packed = pack_list(
-            created_at,
-            as_of,
-            int(states.n_events[at]),
-            int(found.n_candidates[at]),
-            found.items[at, kept].astype("<i4").tobytes(),
-            _half(found.scores[at, kept]),
-            _half(found.retrieval[at, kept]),
-            watermark,
-        )
-        record = user_record(dataset, states, at, user)
-        told = [
+    recommendations = recommend(bundle.model, states, length)
+    for position, user in enumerate(users):
+        packed = _packed_list(bundle, recommendations, position, int(states.n_events[position]))
+        record = user_record(dataset, states, position, user)
+        fields = [
             record.items,
             record.times,
             record.weights,
@@ -191,27 +189,54 @@ def _write_users(
             record.seen,
             record.attributes,
         ]
-        file.write(msgpack.packb([dataset.user_ids[user], packed, told]))
+        file.write(msgpack.packb([dataset.user_ids[user], packed, fields]))
+
+
+def _packed_list(
+    bundle: Bundle, recommendations: Recommended, position: int, n_events: int
+) -> bytes:
+    kept = recommendations.items[position] != MISSING
+    return pack_list(
+        int(bundle.manifest["created_at"]),
+        int(bundle.manifest["as_of"]),
+        n_events,
+        int(recommendations.n_candidates[position]),
+        recommendations.items[position, kept].astype("<i4").tobytes(),
+        _half(recommendations.scores[position, kept]),
+        _half(recommendations.retrieval[position, kept]),
+        int(bundle.manifest.get("watermark", BEGINNING)),
+    )
+
+
+def half_range(scores: Float32) -> Float32:
+    """Clips scores to the range of half precision.
+
+    Beyond it they would become infinite.
+    """
+    largest = np.finfo(np.float16).max
+    return np.clip(scores, -largest, largest)
 
 
 def _half(scores: Float32) -> bytes:
-    """Little-endian half precision; what is beyond its range becomes its largest number."""
-    largest = np.finfo(np.float16).max
-    return np.clip(scores, -largest, largest).astype("<f2").tobytes()
+    """Little-endian half precision."""
+    return half_range(scores).astype("<f2").tobytes()
 
 
-def user_record(dataset: Dataset, states: UserStates, at: int, user: int) -> UserRecord:
-    """The record of the user at position `at` of `states`, who is row `user` of the data set."""
+def user_record(dataset: Dataset, states: UserStates, position: int, user: int) -> UserRecord:
+    """The record of one user.
+
+    position: in `states`; user: the row in the data set.
+    """
     ids = dataset.catalogue.ids
-    present = states.items[at] != MISSING
-    rows = states.items[at, present]
-    earlier = np.setdiff1d(states.seen(at), rows)
-    weights = states.weights[at, present]
+    present = states.items[position] != MISSING
+    rows = states.items[position, present]
+    earlier = np.setdiff1d(states.seen(position), rows)  # those in the history are seen anyway
+    weights = states.weights[position, present]
     return UserRecord(
         items=tuple(ids[row] for row in rows),
-        times=tuple(states.times[at, present].tolist()),
+        times=tuple(states.times[position, present].tolist()),
         weights=tuple(None if np.isnan(w) else float(w) for w in weights),
-        n_events=int(states.n_events[at]),
+        n_events=int(states.n_events[position]),
         seen=tuple(ids[row] for row in earlier),
         attributes=dataset.vocabulary.decode(dataset.attributes[user]),
     )

@@ -1,4 +1,4 @@
-"""What a person sees of the job while it runs: a progress bar a stage, and its seconds when it is done."""
+"""Shows a running job, stage by stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ WIDTH = 150
 
 
 def wide_console(*, stderr: bool = False) -> Console:
-    """A console of at least WIDTH columns where there is no terminal to say otherwise."""
+    """A console of at least WIDTH columns.
+
+    A terminal decides for itself.
+    """
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
 
@@ -33,7 +36,10 @@ class ProgressReporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[_Advance]:
-        """Times a stage, and shows a bar while it runs; the value takes (share done, note)."""
+        """Times a stage, and shows a bar.
+
+        The value takes (share done, note).
+        """
         columns = (
             TextColumn("{task.description:<44}"),
             BarColumn(24),
@@ -45,7 +51,7 @@ class ProgressReporter:
             TextColumn("{task.fields[note]}"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.console.is_terminal,  # a log file would get a line each redraw
         )
         before = self.stages.seconds.get(name, 0.0)
         with self.stages.stage(name), bar:

@@ -1,10 +1,9 @@
-"""What people do with releases: look at them, try one on a share of the users, compare two, and remove the old ones."""
+"""Lists, shows, tries, compares and removes releases."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from shortlist.batch.publish import BATCH_TIMEOUT_MS, PAGE
+from shortlist.batch.batch_store import batch_store
+from shortlist.batch.publish import PAGE
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
 from shortlist.recsys.models import bundle
@@ -23,7 +23,6 @@ from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
-from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.releases import change
 
 STRAY_SECONDS = 86_400.0
@@ -50,8 +49,8 @@ class Shift:
 
 
 def listing(settings: Settings) -> Iterator[str]:
-    """A line for each release, oldest first, with what it is to the users."""
-    with _store(settings) as store:
+    """Lists the releases, oldest first, with their roles."""
+    with batch_store(settings) as store:
         pointer = store.release()
     artefacts = open_artefacts(settings.artefacts)
     for version in artefacts.versions():
@@ -62,7 +61,7 @@ def listing(settings: Settings) -> Iterator[str]:
 
 
 def role_of(version: str, pointer: ReleasePointer | None) -> str:
-    """What a release is to the users: serving, previous, canary with its share, or nothing."""
+    """A release's role in a few words, or ""."""
     if pointer is None:
         return ""
     if version == pointer.current:
@@ -73,20 +72,20 @@ def role_of(version: str, pointer: ReleasePointer | None) -> str:
 
 
 def show(settings: Settings, version: str) -> Table:
-    """What is known of a release, as a table."""
+    """The facts of a release, as a table."""
     artefacts = open_artefacts(settings.artefacts)
     manifest = artefacts.manifest(version)
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         role, listed = role_of(version, store.release()), store.popular(version) is not None
     table = Table("what", "value", title=f"release {version}")
-    for name, value in _told(manifest, role, listed=listed):
+    for name, value in _facts(manifest, role, listed=listed):
         table.add_row(name, value)
     if PAGE in manifest["files"]:
         table.add_row("report", artefacts.address(version, PAGE))
     return table
 
 
-def _told(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tuple[str, str]]:
+def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tuple[str, str]]:
     yield "role", role or "none"
     yield "lists in Redis", "yes" if listed else "no, they have expired"
     for name in ("created_at", "as_of"):
@@ -96,12 +95,14 @@ def _told(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tupl
     for name, figure in manifest.get("metrics", {}).get(TWO_STAGE, {}).items():
         if isinstance(figure, dict) and "value" in figure:
             yield name, f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
-    size = sum(told["size"] for told in manifest["files"].values())
+    size = sum(file["size"] for file in manifest["files"].values())
     yield "files", f"{len(manifest['files'])}, {size / 2**20:.1f} MiB"
 
 
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
-    """Serves a share of the users from `version`, the same ones until that changes; 0 ends it.
+    """Serves a share of the users from `version`.
+
+    Always the same ones; 0 ends it.
 
     Raises:
         InvalidInput: the release serves already, or has no lists in Redis, or there is none to
@@ -112,90 +113,103 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
 
     def changed(pointer: ReleasePointer | None) -> ReleasePointer:
         if pointer is None or pointer.current == version:
-            serving = (
-                "no release serves"
-                if pointer is None
-                else f"release {version} serves everybody already"
-            )
+            reason = "no release serves"
+            if pointer is not None:
+                reason = f"release {version} serves everybody already"
             raise InvalidInput(
-                f"{serving}: a canary is a release beside the serving one; see `shortlist release list`"
+                f"{reason}: a canary is a release next to the serving one; "
+                "see `shortlist release list`"
             )
         return replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
 
-    with _store(settings) as store:
-        changed(store.release())  # the first thing to say, if it is so
+    with batch_store(settings) as store:
+        changed(store.release())  # a wrong version is the first thing to report
         if not store.restore(version):  # which keeps a retired release from expiring
-            message = f"release {version} is no longer whole in Redis (its lists expired): publish it again by a batch run"
-            raise InvalidInput(message)
+            raise InvalidInput(
+                f"release {version} is no longer whole in Redis (its lists expired): "
+                "publish it again by a batch run"
+            )
         return change(store, changed)
 
 
 def prune(settings: Settings, keep: int, now: float) -> list[str]:
-    """Removes all but the `keep` newest releases, never one that has a role, and what crashed uploads left; gives the removed."""
-    with _store(settings) as store:
+    """Removes old releases and what crashed uploads left.
+
+    The `keep` newest stay.
+
+    Never one that has a role. now: unix seconds. Gives the removed versions.
+    """
+    with batch_store(settings) as store:
         pointer = store.release()
     artefacts = open_artefacts(settings.artefacts)
     versions = artefacts.versions()
-    removed = [v for v in versions[: max(0, len(versions) - keep)] if not role_of(v, pointer)]
+    old = versions[: max(0, len(versions) - keep)]
+    removed = [version for version in old if not role_of(version, pointer)]
     for version in removed:
         artefacts.remove(version)
+    # By age, as an upload that is going on has no manifest either.
     artefacts.sweep(now - STRAY_SECONDS)
     return removed
 
 
 def shadow(settings: Settings, version: str, users: int, k: int) -> tuple[str, Shift]:
-    """Scores the same stored users with the serving release and with `version`; gives the serving one and the difference.
+    """Scores stored users with two releases.
+
+    They are the serving one and `version`.
+
+    Gives the serving version and the difference.
 
     Raises:
         InvalidInput: no release serves, or no user is stored.
     """
-    with _store(settings) as store:
+    with batch_store(settings) as store:
         pointer, records = store.release(), store.some_users(users)
     if pointer is None or not records:
         raise InvalidInput("there is no serving release, or no user in Redis: run the batch first")
     with tempfile.TemporaryDirectory(prefix="shortlist-") as directory:
         artefacts = open_artefacts(settings.artefacts)
-        old, new = (
-            bundle.load(artefacts.fetch(v, Path(directory))) for v in (pointer.current, version)
-        )
-        return pointer.current, shift(
-            [_list(old, r, k) for r in records], [_list(new, r, k) for r in records], k
-        )
+        old = bundle.load(artefacts.fetch(pointer.current, Path(directory)))
+        new = bundle.load(artefacts.fetch(version, Path(directory)))
+        old_lists = [_list(old, record, k) for record in records]
+        new_lists = [_list(new, record, k) for record in records]
+    return pointer.current, shift(old_lists, new_lists, k)
 
 
 def shift(old: Iterable[dict[str, float]], new: Iterable[dict[str, float]], k: int) -> Shift:
-    """How lists differ that are given as {item: score}, best first."""
+    """Compares lists, each {item: score} with the best first.
+
+    Raises:
+        InvalidInput: no user has a list in both.
+    """
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if a and b]
     if not pairs:
         raise InvalidInput(
             "no user has a list in both releases: the catalogues have nothing in common"
         )
-    both = [b[item] - a[item] for a, b in pairs for item in a.keys() & b.keys()]
+    overlaps = [len(a.keys() & b.keys()) / max(len(a), len(b)) for a, b in pairs]
+    same_first = [next(iter(a)) == next(iter(b)) for a, b in pairs]
+    differences = [b[item] - a[item] for a, b in pairs for item in a.keys() & b.keys()]
     return Shift(
         len(pairs),
         k,
-        float(np.mean([len(a.keys() & b.keys()) / max(len(a), len(b)) for a, b in pairs])),
-        float(np.mean([next(iter(a)) == next(iter(b)) for a, b in pairs])),
-        float(np.mean(both)) if both else float("nan"),
+        float(np.mean(overlaps)),
+        float(np.mean(same_first)),
+        float(np.mean(differences)) if differences else float("nan"),
         _percentiles(score for a, _ in pairs for score in a.values()),
         _percentiles(score for _, b in pairs for score in b.values()),
     )
 
 
-def shift_table(serving: str, version: str, found: Shift) -> Table:
+def shift_table(serving: str, version: str, shift: Shift) -> Table:
     """The difference as a table."""
-    table = Table(
-        "what",
-        "value",
-        title=f"{version} beside {serving}, {found.users} users, first {found.k} items",
-    )
-    table.add_row("items in both lists", f"{found.overlap:.1%}")
-    table.add_row("same first item", f"{found.same_first:.1%}")
-    table.add_row("score, new minus old, items in both", f"{found.score_shift:+.4f}")
-    for name, scores in ((serving, found.old_scores), (version, found.new_scores)):
-        table.add_row(
-            f"scores of {name}: 5%, 50%, 95%", "  ".join(f"{score:.4f}" for score in scores)
-        )
+    title = f"{version} next to {serving}, {shift.users} users, first {shift.k} items"
+    table = Table("what", "value", title=title)
+    table.add_row("items in both lists", f"{shift.overlap:.1%}")
+    table.add_row("same first item", f"{shift.same_first:.1%}")
+    table.add_row("score, new minus old, items in both", f"{shift.score_shift:+.4f}")
+    for name, scores in ((serving, shift.old_scores), (version, shift.new_scores)):
+        figures = "  ".join(f"{score:.4f}" for score in scores)
+        table.add_row(f"scores of {name}: 5%, 50%, 95%", figures)
     return table
 
 
@@ -209,8 +223,8 @@ def _list(loaded: Bundle, user: UserRecord, k: int) -> dict[str, float]:
         user.seen,
         user.attributes or {},
     )
-    found = recommend(loaded.model, state, k)
-    rows, scores = found.items[0], found.scores[0]
+    recommendations = recommend(loaded.model, state, k)
+    rows, scores = recommendations.items[0], recommendations.scores[0]
     return {
         loaded.catalogue.ids[row]: float(score)
         for row, score in zip(rows, scores, strict=True)
@@ -221,12 +235,3 @@ def _list(loaded: Bundle, user: UserRecord, k: int) -> dict[str, float]:
 def _percentiles(scores: Iterable[float]) -> tuple[float, float, float]:
     low, middle, high = np.percentile(list(scores), [5, 50, 95])
     return float(low), float(middle), float(high)
-
-
-@contextmanager
-def _store(settings: Settings) -> Iterator[RedisStore]:
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    try:
-        yield store
-    finally:
-        store.close()

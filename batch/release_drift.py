@@ -1,9 +1,10 @@
-"""Compares a batch's users, items and ranker features with those of the release before, through its `skew.msgpack`.
+"""Compares a batch's data with the serving release's.
 
-Three tables, each of independent rows: one row a user, one an item, and for the features one
-candidate of each user. What drifts is told; what drifts far is refused, since a feed that lost its
-ratings trains without an error. The features that follow from the retriever's scores have a scale
-of their own in every training, so they are told and never refused.
+Users, items and ranker features are three tables, each of independent rows: one row a user, one an
+item, and for the features one candidate of each user. The serving release's own are histograms in
+its `skew.msgpack`. Drift is reported; far drift is refused, since a feed that lost its ratings
+trains without an error. The features that follow from the retriever's scores have a scale of their
+own in every training, so they are reported and never refused.
 """
 
 from __future__ import annotations
@@ -28,31 +29,39 @@ from shortlist.recsys.monitoring.skew import Histograms, Skew
 from shortlist.recsys.store.artefacts import Artefacts
 
 SAMPLE = 20_000
-"""Users drawn, and items: enough that what matters is certain."""
+"""Users drawn: enough that what matters is certain."""
 
 FEATURE_USERS = 2000
 """Users of whom one candidate's features are taken."""
 
 LIMIT = 0.5
-"""KL divergence, in nats, from which a release is refused: a normal variable that moves by a standard deviation."""
+"""KL divergence, in nats, from which a release is refused.
+
+It is that of a normal variable that moves by one standard deviation.
+"""
 
 SCALED_BY_TRAINING = frozenset(("retrieval_score", "retrieval_margin"))
 SEED = 20260801
 
-Table = dict[str, NDArray[Any]]
+Columns = dict[str, NDArray[Any]]
+"""A table: arrays of one length, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """verdict: for the gate; tables: what was found, by table; lost: columns that the release before had, by table."""
+    """What has moved since a release.
+
+    verdict: for the gate; tables: the comparisons, by table; lost: columns that only the release
+    had, by table.
+    """
 
     verdict: Verdict
     tables: dict[str, Skew]
     lost: dict[str, tuple[str, ...]]
 
 
-def tables_of(dataset: Dataset, model: Model) -> dict[str, Table]:
-    """The three tables of a batch: its users, its items, and the features that `model` gives them."""
+def tables_of(dataset: Dataset, model: Model) -> dict[str, Columns]:
+    """The tables of users, items and features."""
     rng = np.random.default_rng(SEED)
     return {
         "users": _users(dataset, rng),
@@ -61,24 +70,24 @@ def tables_of(dataset: Dataset, model: Model) -> dict[str, Table]:
     }
 
 
-def save(directory: Path, tables: Mapping[str, Table]) -> None:
-    """Writes the tables' histograms into a bundle's directory, before its manifest is made.
+def save(directory: Path, tables: Mapping[str, Columns]) -> None:
+    """Writes the tables' histograms into a directory.
 
     Tables of fewer than `skew.MIN_ROWS` rows are left out: nothing can be compared with them.
     """
-    long = {
-        name: table
+    packed = {
+        name: skew.pack(skew.histograms(table))
         for name, table in tables.items()
         if len(next(iter(table.values()))) >= skew.MIN_ROWS
     }
-    told = {name: skew.pack(skew.histograms(table)) for name, table in long.items()}
-    (directory / skew.FILE).write_bytes(msgpack.packb(told))
+    # Before the bundle's manifest is made, which has a digest of every file.
+    (directory / skew.FILE).write_bytes(msgpack.packb(packed))
 
 
 def against_release(
-    artefacts: Artefacts, version: str, tables: Mapping[str, Table], limit: float = LIMIT
+    artefacts: Artefacts, version: str, tables: Mapping[str, Columns], limit: float = LIMIT
 ) -> Drift:
-    """Compares a batch's tables with those of a published release, which is fetched.
+    """Compares tables with those of a published release.
 
     Raises:
         ReleaseNotFound: the release is not there.
@@ -94,40 +103,51 @@ def against_release(
 def compare(
     version: str,
     before: Mapping[str, Histograms],
-    tables: Mapping[str, Table],
+    tables: Mapping[str, Columns],
     limit: float = LIMIT,
 ) -> Drift:
-    """Compares a batch's tables with the histograms of `version`; `limit` is the KL divergence that is refused, in nats."""
-    found: dict[str, Skew] = {}
+    """Compares a batch's tables with the histograms of `version`.
+
+    limit: the KL divergence that is refused, in nats.
+    """
+    compared: dict[str, Skew] = {}
     lost: dict[str, tuple[str, ...]] = {}
     for name, histograms in before.items():
         table = tables.get(name, {})
         common = {column: h for column, h in histograms.features.items() if column in table}
         lost[name] = tuple(column for column in histograms.features if column not in table)
         if common:
-            found[name] = skew.compare(
-                Histograms(histograms.rows, common), {column: table[column] for column in common}
-            )
+            columns = {column: table[column] for column in common}
+            compared[name] = skew.compare(Histograms(histograms.rows, common), columns)
     drifted = [
-        (s.feature_kl[f], f"{name}.{f}") for name, s in found.items() for f in s.flagged_features
+        (one.feature_kl[column], f"{name}.{column}")
+        for name, one in compared.items()
+        for column in one.flagged_features
     ]
-    note = f"drift since {version}: {_told(drifted)}" if drifted else f"no drift since {version}"
-    return Drift(Verdict(_refusal(version, drifted, lost, limit), note), found, lost)
+    note = f"no drift since {version}"
+    if drifted:
+        note = f"drift since {version}: {_listed(drifted)}"
+    return Drift(Verdict(_refusal(version, drifted, lost, limit), note), compared, lost)
 
 
-def told(drift: Drift) -> dict[str, Any]:
-    """The drift as the report holds it: {"note", "rows": [{"table", "feature", "kl", "psi", "ks", "flagged"}]}, worst first."""
+def drift_section(drift: Drift) -> dict[str, Any]:
+    """The drift as a section of the report.
+
+    The largest is first.
+
+    {"note", "rows": [{"table", "feature", "kl", "psi", "ks", "flagged"}, …]}
+    """
     rows = [
         {
             "table": name,
-            "feature": f,
+            "feature": column,
             "kl": kl,
-            "psi": s.psi[f],
-            "ks": s.ks[f],
-            "flagged": f in s.flagged_features,
+            "psi": one.psi[column],
+            "ks": one.ks[column],
+            "flagged": column in one.flagged_features,
         }
-        for name, s in drift.tables.items()
-        for f, kl in s.feature_kl.items()
+        for name, one in drift.tables.items()
+        for column, kl in one.feature_kl.items()
     ]
     return {"note": drift.verdict.note, "rows": sorted(rows, key=lambda row: -row["kl"])}
 
@@ -147,49 +167,60 @@ def _refusal(
         if kl >= limit and name.rpartition(".")[2] not in SCALED_BY_TRAINING
     ]
     if far:
-        return f"the data drifted by {limit} nats or more since {version}: {_told(far)}; look at the feed"
+        return (
+            f"the data drifted by {limit} nats or more since {version}: {_listed(far)}; "
+            "look at the feed"
+        )
     return None
 
 
-def _told(drifted: list[tuple[float, str]]) -> str:
+def _listed(drifted: list[tuple[float, str]]) -> str:
     return ", ".join(f"{name} (KL {kl:.2f})" for kl, name in sorted(drifted, reverse=True))
 
 
-def _users(dataset: Dataset, rng: np.random.Generator) -> Table:
-    """One row for each of SAMPLE users who have events: how many, over what time, one event of theirs, their attributes."""
+def _users(dataset: Dataset, rng: np.random.Generator) -> Columns:
+    """One row for each of SAMPLE users.
+
+    They are drawn from those who have events.
+
+    It has their number, over how many days, one event of theirs drawn, and the attributes.
+    """
     events = dataset.events
     offsets = events.offsets()
     users = _drawn(np.flatnonzero(np.diff(offsets)), SAMPLE, rng)
     first, last = offsets[users], offsets[users + 1] - 1
     one = rng.integers(first, last + 1)
+    popularity = np.bincount(events.item, minlength=events.n_items)
     table = {
         "events": last - first + 1,
         "days": (events.time[last] - events.time[first]) // 86_400,
         "weight": events.weight[one],
         "hour": events.time[one] // 3600 % 24,
-        "popularity": np.log1p(
-            np.bincount(events.item, minlength=events.n_items)[events.item[one]]
-        ),
+        "popularity": np.log1p(popularity[events.item[one]]),
         "categories": dataset.catalogue.membership[events.item[one]].sum(axis=1),
     }
-    return table | {
-        f"attribute {column}": values for column, values in _attributes(dataset, users).items()
-    }
+    attributes = _attributes(dataset, users)
+    return table | {f"attribute {column}": values for column, values in attributes.items()}
 
 
-def _attributes(dataset: Dataset, users: Int64) -> Table:
-    """Each attribute's labels, a number's being its quantile bin; None where a user has none. Tokens' numbers do not last."""
+def _attributes(dataset: Dataset, users: Int64) -> Columns:
+    """Each attribute's labels, None where there is none.
+
+    A number's label is its quantile bin.
+
+    Labels, as the numbers of tokens are others in each training.
+    """
     vocabulary = dataset.vocabulary
-    out: Table = {}
+    table: Columns = {}
     for a, column in enumerate(vocabulary.columns):
         labels = {token: label for label, token in vocabulary.tokens[a].items()}
         values = [labels.get(token) for token in dataset.attributes[users, a].tolist()]
-        out[column] = np.array(values, object)
-    return out
+        table[column] = np.array(values, object)
+    return table
 
 
-def _items(dataset: Dataset) -> Table:
-    """One row for each item: its events, its categories, its year."""
+def _items(dataset: Dataset) -> Columns:
+    """One row for each item."""
     events, catalogue = dataset.events, dataset.catalogue
     return {
         "events": np.bincount(events.item, minlength=events.n_items),
@@ -199,8 +230,11 @@ def _items(dataset: Dataset) -> Table:
     }
 
 
-def _features(dataset: Dataset, model: Model, rng: np.random.Generator) -> Table:
-    """One row for each of FEATURE_USERS users: what the ranker sees of a candidate drawn from theirs."""
+def _features(dataset: Dataset, model: Model, rng: np.random.Generator) -> Columns:
+    """The features of one candidate of each user.
+
+    For FEATURE_USERS users; the candidate is drawn from theirs.
+    """
     events = dataset.events
     users = _drawn(np.flatnonzero(np.diff(events.offsets())), FEATURE_USERS, rng)
     chunks = [users[start : start + CHUNK] for start in range(0, len(users), CHUNK)]
@@ -217,7 +251,7 @@ def _states(events: Events, dataset: Dataset, users: Int64) -> UserStates:
 def _feature_rows(
     model: Model, states: UserStates, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """float32[users with candidates, F]: the features of one candidate of each."""
+    """float32[users with candidates, F]: one candidate's features each."""
     candidates = retrieve(model, states)
     counts = (candidates.items >= 0).sum(axis=1)
     chosen = np.cumsum(counts)[counts > 0] - 1 - rng.integers(0, counts[counts > 0])

@@ -1,4 +1,4 @@
-"""Whether the features of live answers look like those of the training: the counts in Redis beside the bundle's histograms."""
+"""Compares features of sampled live answers with the training's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from shortlist.batch.publish import BATCH_TIMEOUT_MS
+from shortlist.batch.batch_store import batch_store
 from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.models.interactions import Int64
 from shortlist.recsys.monitoring import skew, strata
@@ -19,115 +19,128 @@ from shortlist.recsys.monitoring.strata import Stratum
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.counts import CountLog
-from shortlist.recsys.store.redis import open_store
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A release, and how what it served compares with what it was trained on.
+    """A release's live answers next to its training.
 
     skew: among users of histories of the same length; lengths: KL(live ‖ training) of the strata in
-    nats, which tells who asks;
-    aside: sampled rows of users with fewer events than any of the training, which nothing is
-    compared with.
+    nats, which is a matter of who sends requests; below_training_range: sampled rows of users with
+    fewer events than any of the training, which are compared with nothing.
     """
 
     version: str
     skew: Skew
     lengths: float
-    aside: int
+    below_training_range: int
 
 
 def served_skew(settings: Settings, version: str | None = None) -> Served:
-    """Compares the sampled live answers of a release, the serving one by default, with its training.
+    """Compares sampled live answers with the training.
+
+    version: the serving one by default.
 
     Raises:
         InvalidInput: there is no such release, or nothing was sampled yet.
-        CorruptArtefact: the bundle is not what was written.
+        UnreadableRecord: the bundle is not what was written.
         UnreadableRecord: the counts are not.
     """
-    store = open_store(settings.redis_url, settings.namespace, BATCH_TIMEOUT_MS)
-    try:
+    with batch_store(settings) as store:
         pointer = store.release()
-        wanted = version or (None if pointer is None else pointer.current)
-        if wanted is None:
+        if version is None and pointer is not None:
+            version = pointer.current
+        if version is None:
             raise InvalidInput("no release has been published: run `shortlist batch run` first")
-        counts = CountLog(store).read(store.keys.skew(wanted))
-    finally:
-        store.close()
-    trained = [stratum.trained for stratum in _strata(settings, wanted)]
-    aside, found = counts.pop(strata.ASIDE, 0), tallies(trained, counts)
-    if aside and not counts:
+        counts = CountLog(store).read(store.keys.skew(version))
+    trained = [stratum.trained for stratum in _strata(settings, version)]
+    below = counts.pop(strata.ASIDE, 0)
+    live = tallies(trained, counts)
+    if below and not counts:
         raise InvalidInput(
-            f"all {aside} sampled rows are of users with fewer events than any of the training: wait for others"
+            f"all {below} sampled rows are of users with fewer events than any of the training: "
+            "wait for others"
         )
-    return Served(
-        wanted,
-        skew.judge_strata(list(zip(trained, found, strict=True))),
-        _lengths(trained, found, aside),
-        aside,
-    )
+    compared = skew.judge_strata(list(zip(trained, live, strict=True)))
+    return Served(version, compared, _length_divergence(trained, live, below), below)
 
 
 def _strata(settings: Settings, version: str) -> list[Stratum]:
     with tempfile.TemporaryDirectory() as directory:
-        found = strata.load(open_artefacts(settings.artefacts).fetch(version, Path(directory)))
-    if not found:
+        bundle = open_artefacts(settings.artefacts).fetch(version, Path(directory))
+        loaded = strata.load(bundle)
+    if not loaded:
         raise InvalidInput(
-            f"{version} holds no histograms of its features: publish a release of {skew.MIN_ROWS} users or more"
+            f"{version} holds no histograms of its features: "
+            f"publish a release of {skew.MIN_ROWS} users or more"
         )
-    return found
+    return loaded
 
 
 def tallies(trained: Sequence[Histograms], counts: Mapping[str, int]) -> list[dict[str, Int64]]:
-    """int64[cells] by feature for each stratum, of counts by `stratum:feature:cell`.
+    """int64[cells] by feature, for each stratum.
+
+    counts: by `stratum:feature:cell`.
 
     Raises:
         UnreadableRecord: a count is of no cell of the training.
     """
-    found = [
-        {name: np.zeros(len(known.counts), np.int64) for name, known in one.features.items()}
-        for one in trained
+    tables = [
+        {name: np.zeros(len(known.counts), np.int64) for name, known in stratum.features.items()}
+        for stratum in trained
     ]
     for field, number in counts.items():
-        at, name, cell = (*field.split(":", 2), "", "")[:3]
-        cells = found[int(at)].get(name, ()) if at.isdecimal() and int(at) < len(found) else ()
+        stratum, name, cell = (*field.split(":", 2), "", "")[:3]
+        cells = np.empty(0, np.int64)
+        if stratum.isdecimal() and int(stratum) < len(tables):
+            cells = tables[int(stratum)].get(name, cells)
         if not cell.isdecimal() or int(cell) >= len(cells):
             raise UnreadableRecord(
-                f"the counts of live answers have {field!r}, which is no cell of the training: delete the hash"
+                f"the counts of live answers have {field!r}, which is no cell of the training: "
+                "delete the hash"
             )
-        found[int(at)][name][int(cell)] = number
-    return found
+        cells[int(cell)] = number
+    return tables
 
 
-def _lengths(
-    trained: Sequence[Histograms], found: Sequence[Mapping[str, Int64]], aside: int
+def _length_divergence(
+    trained: Sequence[Histograms], live: Sequence[Mapping[str, Int64]], below: int
 ) -> float:
-    """KL(live ‖ training) of the strata, with those aside."""
-    live = [max(int(counts.sum()) for counts in one.values()) for one in found]
-    return skew.divergence(np.array([*live, aside]), np.array([*(one.rows for one in trained), 0]))
+    """KL(live ‖ training) of the strata.
+
+    below: rows of one stratum more, which the training lacks.
+    """
+    # Each feature counts each row once; where counts were lost, the largest sum is nearest.
+    live_rows = [max(int(counts.sum()) for counts in tables.values()) for tables in live]
+    trained_rows = [stratum.rows for stratum in trained]
+    return skew.divergence(np.array([*live_rows, below]), np.array([*trained_rows, 0]))
 
 
 def table(served: Served) -> Table:
     """Every feature, the most different first."""
-    found = served.skew
-    title = f"live answers of {served.version} beside its training: {found.n_serving} sampled rows, {found.n_train} of training"
-    out = Table("feature", "KL, nats", "PSI", "KS", "p", "", title=title)
-    for name in sorted(found.feature_kl, key=lambda f: -found.feature_kl[f]):
-        figures = (found.feature_kl[name], found.psi[name], found.ks[name], found.p_value[name])
-        out.add_row(
-            name,
-            *(f"{figure:.4f}" for figure in figures),
-            "skew" if name in found.flagged_features else "",
-        )
-    return out
-
-
-def who_asks(served: Served) -> str:
-    """A sentence on the histories of those who were sampled, which is nothing to mend."""
-    told = f"who asks: the lengths of histories differ from the training's by {served.lengths:.4f} nats, and are allowed for"
-    return (
-        f"{told}; {served.aside} rows of shorter histories than any there are left out"
-        if served.aside
-        else told
+    compared = served.skew
+    title = (
+        f"live answers of {served.version} next to its training: "
+        f"{compared.n_serving} sampled rows, {compared.n_train} of training"
     )
+    table = Table("feature", "KL, nats", "PSI", "KS", "p", "", title=title)
+    for name in sorted(compared.feature_kl, key=lambda f: -compared.feature_kl[f]):
+        columns = compared.feature_kl, compared.psi, compared.ks, compared.p_value
+        figures = [f"{column[name]:.4f}" for column in columns]
+        table.add_row(name, *figures, "skew" if name in compared.flagged_features else "")
+    return table
+
+
+def history_lengths_note(served: Served) -> str:
+    """A sentence on the lengths of sampled histories.
+
+    They call for no action.
+    """
+    note = (
+        "who asks: the lengths of histories differ from the training's by "
+        f"{served.lengths:.4f} nats, and are allowed for"
+    )
+    if served.below_training_range:
+        left_out = served.below_training_range
+        note += f"; {left_out} rows of shorter histories than any there are left out"
+    return note

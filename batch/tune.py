@@ -1,28 +1,29 @@
-"""Searches the parameters that matter, by Optuna, on a validation window inside training: the reported hold-out is not read.
+"""Searches parameters by Optuna on a window inside training.
 
-First the towers, by the retriever's NDCG@10 alone; then the ranker, on the best towers. The first
-trial of each is what the settings say, so the outcome is never worse on that window. Every trial is
-in a journal: a later call with the same data goes on where the last one stopped.
+The reported hold-out is not read. First the towers, by the retriever's NDCG@10 alone; then the
+ranker, on the best towers. The first trial of each is what the settings say, so the outcome is
+never worse on that window. Every trial is in a journal: a later call with the same data goes on
+where the last one stopped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shortlist.batch.offline_evaluation import truth_after
+from shortlist.batch.offline_evaluation import loaded_ranker, truth_after
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, mean_over_users, ndcg
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import Int64, Recommend
+from shortlist.recsys.models.features import ItemTable
+from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.pipeline import Model, recommender
-from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -38,24 +39,74 @@ from shortlist.recsys.training.fit import (
 from shortlist.recsys.training.split import before, cuts
 
 VALIDATION_USERS = 2000
-"""Users whose validation decides; more would cost more than they tell."""
+"""Users whose validation decides; more would cost time and change no decision."""
 
 TOWERS_SHARE = 0.65
-"""Of the time, what the towers get."""
+"""The towers' share of the time: a trial of theirs takes longer than one of the ranker."""
 
 DEPTH = 10
+"""NDCG@10 is the headline metric of the report."""
 
 Objective = Callable[[Any], float]
 """An Optuna trial -> NDCG@10."""
 
+Space = Mapping[str, tuple[float, float, bool]]
+"""By parameter: from, to, and whether on a logarithmic scale; whole numbers if both ends are."""
+
+_TOWERS: Space = {
+    "learning_rate": (1e-3, 1.5e-2, True),
+    "dropout": (0.0, 0.6, False),
+    "weight_decay": (1e-3, 1.0, True),
+    "history_dropout": (0.0, 0.5, False),
+    "content_only": (0.0, 0.5, False),
+}
+_RANKER: Space = {
+    "learning_rate": (0.01, 0.2, True),
+    "leaves": (4, 63, True),
+    "min_rows_per_leaf": (10, 1000, True),
+    "feature_share": (0.3, 1.0, False),
+    "l2": (0.1, 100.0, True),
+    "truncation": (10, 60, True),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """params: the best found; scores: NDCG@10 of what the search began with and of the best, by section; trials: how many."""
+    """What a search came to.
+
+    params: the best ones; scores: NDCG@10 of the settings' own and of the best, by section; trials:
+    how many finished, by section.
+    """
 
     params: FitParams
     scores: dict[str, tuple[float, float]]
     trials: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """One study: its best parameters, NDCG@10 of the defaults and of these, finished trials."""
+
+    params: dict[str, Any]
+    scores: tuple[float, float]
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The validation window: `past` lies before it, and `truth` is what users did in it."""
+
+    known: Dataset
+    past: Events
+    table: ItemTable
+    truth: Truth
+
+    def score(self, model: Model) -> float:
+        """The model's NDCG@10."""
+        items = recommender(model)(self.truth.states, DEPTH)[0]
+        hits = hit_matrix(items, self.truth, self.past.n_items)
+        values = ndcg(hits, self.truth.counts, DEPTH)[self.truth.counts > 0]
+        return float(mean_over_users(values[:, None])[0])
 
 
 def tune(
@@ -66,54 +117,68 @@ def tune(
     work: Path,
     reporter: ProgressReporter,
 ) -> Tuned:
-    """The best parameters that `minutes` of search find; the trials are kept in `work`/tune.journal."""
-    past = before(dataset.events, cuts(dataset.events, protocol))
-    known = replace(dataset, events=past)
-    cut = label_cuts(past, protocol)
-    truth = _validation(known, cut, np.random.default_rng(params.seed))
-    inner = before(past, cut)
-    study = _Studies(work, f"{dataset.fingerprint[:16]}-{protocol}", reporter)
+    """Searches for `minutes`; the trials are kept in `work`/tune.journal."""
+    studies = _Studies(work, f"{dataset.fingerprint[:16]}-{protocol}", reporter)
     with reporter.stage("features"):
-        table = item_table_of(known, inner)
-
-    def towers(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
-        chosen = replace(params, towers=replace(params.towers, **_space(trial, _TOWERS)))
-        return _score(
-            recommender(assemble(train_towers(known, inner, chosen, _quiet).towers, table, chosen)),
-            truth,
-            past.n_items,
-        )
-
-    defaults = _chosen(asdict(params.towers), _TOWERS)
-    found, scores, n_towers = study.search("towers", towers, defaults, minutes * TOWERS_SHARE)
-    best = replace(params, towers=replace(params.towers, **found))
+        window = _window(dataset, protocol, params)
+    towers = studies.search(
+        "towers",
+        _towers_objective(window, params),
+        _searched(asdict(params.towers), _TOWERS),
+        minutes * TOWERS_SHARE,
+    )
+    best = replace(params, towers=replace(params.towers, **towers.params))
     with reporter.stage("the best towers"):
-        earlier = past_before_labels(inner, protocol, best)
-        before_labels = train_towers(known, earlier, best, _quiet)
-        behind = assemble(before_labels.towers, item_table_of(known, earlier), best)
-        model = assemble(
-            train_towers(known, inner, best, _quiet, before_labels.epochs).towers, table, best
-        )
-        groups = ranker_training_groups(behind, known, inner, protocol, best)
-        judged = ranker_validation_groups(behind, known, inner, protocol, best)
-
-    def ranker(trial: Any) -> float:  # noqa: ANN401 - likewise
-        chosen = replace(best.ranker, **_space(trial, _RANKER))
-        text = validated_ranker(groups, judged, replace(best, ranker=chosen)).text
-        return _score(recommender(_with(model, text)), truth, past.n_items)
-
-    changes, ranked, n_ranker = study.search(
+        objective = _ranker_objective(window, protocol, best)
+    ranker = studies.search(
         "ranker",
-        ranker,
-        _chosen(asdict(params.ranker), _RANKER),
+        objective,
+        _searched(asdict(params.ranker), _RANKER),
         minutes * (1 - TOWERS_SHARE),
-        key=repr(best.towers),
+        key=repr(best.towers),  # a ranker's score is of these towers and no others
     )
     return Tuned(
-        replace(best, ranker=replace(best.ranker, **changes)),
-        {"towers": scores, "ranker": ranked},
-        {"towers": n_towers, "ranker": n_ranker},
+        replace(best, ranker=replace(best.ranker, **ranker.params)),
+        {"towers": towers.scores, "ranker": ranker.scores},
+        {"towers": towers.trials, "ranker": ranker.trials},
     )
+
+
+def _window(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams) -> _Window:
+    training = before(dataset.events, cuts(dataset.events, protocol))
+    known = replace(dataset, events=training)
+    cut = label_cuts(training, protocol)
+    past = before(training, cut)
+    truth = _validation(known, cut, np.random.default_rng(params.seed))
+    return _Window(known, past, item_table_of(known, past), truth)
+
+
+def _towers_objective(window: _Window, params: FitParams) -> Objective:
+    def objective(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
+        chosen = replace(params, towers=replace(params.towers, **_suggested(trial, _TOWERS)))
+        towers = train_towers(window.known, window.past, chosen, _silent).towers
+        return window.score(assemble(towers, window.table, chosen))
+
+    return objective
+
+
+def _ranker_objective(window: _Window, protocol: HoldoutProtocol, best: FitParams) -> Objective:
+    """Trains the towers; a trial trains a ranker."""
+    known, past = window.known, window.past
+    before_labels = past_before_labels(past, protocol, best)
+    early = train_towers(known, before_labels, best, _silent)
+    early_model = assemble(early.towers, item_table_of(known, before_labels), best)
+    groups = ranker_training_groups(early_model, known, past, protocol, best)
+    validation = ranker_validation_groups(early_model, known, past, protocol, best)
+    towers = train_towers(known, past, best, _silent, early.epochs).towers
+    model = assemble(towers, window.table, best)
+
+    def objective(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
+        chosen = replace(best, ranker=replace(best.ranker, **_suggested(trial, _RANKER)))
+        text = validated_ranker(groups, validation, chosen).text
+        return window.score(replace(model, ranker=loaded_ranker(text)))
+
+    return objective
 
 
 class _Studies:
@@ -123,100 +188,84 @@ class _Studies:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
+        # Its line a trial would break the progress bar, which shows the same.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         work.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(work / "tune.journal"))
         self._storage = optuna.storages.JournalStorage(backend)
-        self._name, self._narrator = name, reporter
+        self._name, self._reporter = name, reporter
 
     def search(
         self,
-        what: str,
+        section: str,
         objective: Objective,
         defaults: dict[str, Any],
         minutes: float,
         key: str = "",
-    ) -> tuple[dict[str, Any], tuple[float, float], int]:
-        """The best parameters, the NDCG@10 of `defaults` and of the best, and the number of finished trials."""
+    ) -> _Outcome:
+        """Searches for `minutes`, from `defaults` on.
+
+        key: what else the scores depend on; a search with another key starts from nothing.
+        """
         import optuna
 
-        name = f"{self._name}-{what}-{defaults!r}-{key}"
         study = optuna.create_study(
             storage=self._storage,
-            study_name=name,
+            study_name=f"{self._name}-{section}-{defaults!r}-{key}",
             direction="maximize",
             load_if_exists=True,
             sampler=optuna.samplers.TPESampler(),
         )
-        done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-        if not any(t.params == defaults for t in done):
+        if not any(trial.params == defaults for trial in _finished(study)):
+            # A trial that was queued by a killed search is in the journal, but never finishes.
             study.enqueue_trial(defaults, skip_if_exists=False)
         started = time.monotonic()
-        with self._narrator.stage(f"tune the {what}") as progress:
+        with self._reporter.stage(f"tune the {section}") as progress:
 
-            def told(study: Any, trial: Any) -> None:  # noqa: ANN401 - Optuna's own
-                share = min(1.0, (time.monotonic() - started) / max(1e-9, minutes * 60))
-                progress(
-                    share,
-                    f"trial {trial.number + 1}: {trial.value:.4f}, best {study.best_value:.4f}",
-                )
+            def report(study: Any, trial: Any) -> None:  # noqa: ANN401 - Optuna's own
+                share = (time.monotonic() - started) / max(1e-9, minutes * 60)
+                note = f"trial {trial.number + 1}: {trial.value:.4f}, best {study.best_value:.4f}"
+                progress(min(1.0, share), note)
 
-            study.optimize(objective, timeout=minutes * 60, callbacks=[told])
-        finished = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-        start = next(t.value for t in finished if t.value is not None and t.params == defaults)
-        return study.best_params, (start, study.best_value), len(finished)
+            study.optimize(objective, timeout=minutes * 60, callbacks=[report])
+        finished = _finished(study)
+        default_score = next(trial.value for trial in finished if trial.params == defaults)
+        return _Outcome(study.best_params, (default_score, study.best_value), len(finished))
 
 
-_TOWERS: dict[str, tuple[float, float, bool]] = {
-    "learning_rate": (1e-3, 1.5e-2, True),
-    "dropout": (0.0, 0.6, False),
-    "weight_decay": (1e-3, 1.0, True),
-    "history_dropout": (0.0, 0.5, False),
-    "content_only": (0.0, 0.5, False),
-}
-_RANKER: dict[str, tuple[float, float, bool]] = {
-    "learning_rate": (0.01, 0.2, True),
-    "leaves": (4, 63, True),
-    "min_rows_per_leaf": (10, 1000, True),
-    "feature_share": (0.3, 1.0, False),
-    "l2": (0.1, 100.0, True),
-    "truncation": (10, 60, True),
-}
-"""What is searched: from, to, and whether on a logarithmic scale; whole numbers where both ends are."""
+def _finished(study: Any) -> list[Any]:  # noqa: ANN401 - Optuna's own
+    import optuna
+
+    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
 
 
-def _space(trial: Any, space: dict[str, tuple[float, float, bool]]) -> dict[str, Any]:  # noqa: ANN401 - Optuna's own
-    chosen: dict[str, Any] = {}
+def _suggested(trial: Any, space: Space) -> dict[str, Any]:  # noqa: ANN401 - Optuna's own
+    params: dict[str, Any] = {}
     for name, (low, high, log) in space.items():
-        suggest = (
-            trial.suggest_int
-            if isinstance(low, int) and isinstance(high, int)
-            else trial.suggest_float
-        )
-        chosen[name] = suggest(name, low, high, log=log)
-    return chosen
+        whole = isinstance(low, int) and isinstance(high, int)
+        suggest = trial.suggest_int if whole else trial.suggest_float
+        params[name] = suggest(name, low, high, log=log)
+    return params
 
 
-def _chosen(params: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+def _searched(params: dict[str, Any], space: Space) -> dict[str, Any]:
     return {name: params[name] for name in space}
 
 
-def _score(method: Recommend, truth: Truth, n_items: int) -> float:
-    hits = hit_matrix(method(truth.states, DEPTH)[0], truth, n_items)
-    return float(mean_over_users(ndcg(hits, truth.counts, DEPTH)[truth.counts > 0][:, None])[0])
-
-
-def _with(model: Model, text: str) -> Model:
-    return replace(model, ranker=Ranker(text) if text else None)
-
-
 def _validation(known: Dataset, cut: Int64, rng: np.random.Generator) -> Truth:
-    """What at most VALIDATION_USERS users, drawn at random, did after their cut."""
+    """What some users did after their cut.
+
+    At most VALIDATION_USERS, drawn at random.
+    """
     ends = known.events.offsets()[1:]
-    able = np.flatnonzero(cut < ends)
-    drawn = rng.permutation(able)[:VALIDATION_USERS]
-    return truth_after(known, np.where(np.isin(np.arange(len(ends)), drawn), cut, ends))
+    with_events = np.flatnonzero(cut < ends)
+    drawn = rng.permutation(with_events)[:VALIDATION_USERS]
+    is_drawn = np.isin(np.arange(len(ends)), drawn)
+    return truth_after(known, np.where(is_drawn, cut, ends))
 
 
-def _quiet(share: float, note: str) -> None:
-    """Trials tell of themselves when they are done."""
+def _silent(share: float, note: str) -> None:
+    """Shows nothing.
+
+    A trial is reported when it is done.
+    """

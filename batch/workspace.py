@@ -1,4 +1,4 @@
-"""What a run needs for itself: its work directory, which no second process may use, and the lease of its namespace."""
+"""Guards the work directory and the namespace's lease."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
+from shortlist.batch.batch_store import batch_store
 from shortlist.recsys.errors import InvalidInput, LeaseHeld
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.lease import Lease, Leases, held
-from shortlist.recsys.store.redis import open_store
 
 LOCK = ".lock"
 LEASE_TIMEOUT_MS = 5000
@@ -21,7 +21,9 @@ LEASE_TIMEOUT_MS = 5000
 
 @contextmanager
 def alone_in(work: Path) -> Iterator[None]:
-    """Keeps other processes of this machine out of the work directory; the lock goes with its process.
+    """Locks the work directory against other processes.
+
+    The lock goes with its process, however that ends.
 
     Raises:
         LeaseHeld: another process works there.
@@ -30,6 +32,7 @@ def alone_in(work: Path) -> Iterator[None]:
     work.mkdir(parents=True, exist_ok=True)
     with (work / LOCK).open("w") as file:
         try:
+            # The kernel's lock: no stale file keeps out the run after one that was killed.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             message = f"another process works in {str(work)!r}: wait for it, or give another --work"
@@ -39,7 +42,7 @@ def alone_in(work: Path) -> Iterator[None]:
 
 @contextmanager
 def usable(work: Path) -> Iterator[None]:
-    """Says in a sentence what the file system has against the work directory, wherever in the body that shows.
+    """Turns errors about the work directory into a sentence.
 
     Raises:
         InvalidInput: the directory, or something in it, cannot be made, read or written.
@@ -56,7 +59,10 @@ def usable(work: Path) -> Iterator[None]:
 
 
 def _lies_in(error: OSError, work: Path) -> bool:
-    """Whether the error is about the work directory, something in it, or a directory that leads there."""
+    """Whether the error is about the work directory.
+
+    Or about something in it, or a directory above it.
+    """
     if not isinstance(error.filename, str | bytes | Path):
         return False
     path, root = Path(os.fsdecode(error.filename)).absolute(), work.absolute()
@@ -71,11 +77,13 @@ def leased(settings: Settings, run: str) -> Iterator[Lease]:
         LeaseHeld: another run holds it.
         StoreUnavailable: Redis does not answer.
     """
-    opened = open_store(settings.redis_url, settings.namespace, LEASE_TIMEOUT_MS)
-    with closing(opened) as store, held(Leases(store), run) as lease:
+    with batch_store(settings, LEASE_TIMEOUT_MS) as store, held(Leases(store), run) as lease:
         yield lease
 
 
 def local_run(directory: Path) -> str:
-    """The id of a run that a person starts: a second start in the same directory goes on with the first one's work."""
+    """The id of a run that a person starts.
+
+    The same for the same directory, where a second start goes on with the first one's work.
+    """
     return f"{socket.gethostname()}:{directory.resolve()}"

@@ -1,14 +1,16 @@
-"""The batch as a container: what it logs, how it leaves, and that it goes on where it was stopped."""
+"""The batch in a container: its log, its exit status, and how it resumes."""
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 from shortlist.batch import container
 from shortlist.batch.checkpoints import Checkpoints
+from shortlist.batch.run_log import RunLog
 from shortlist.recsys.errors import ArtefactsUnavailable, InvalidSettings
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord
@@ -92,7 +95,10 @@ def users_learnt_from(work: Path) -> list[str]:
 
 
 def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> None:
-    """The run drains the stream to S3 first; the next run, which finds nothing new in the stream, learns from the files."""
+    """The run drains the stream to S3 first.
+
+    The next run, which finds nothing new in the stream, learns from the files.
+    """
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
     stream.append(
         [EventRecord("e1", "new-user", item, 1_900_000_000), EventRecord("e2", " ", item, 5)]
@@ -101,7 +107,9 @@ def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> 
         work = tmp_path / run
         process = start(environ | {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)})
         drained = next(
-            told for told in lines(process.communicate(timeout=120)[1]) if told["stage"] == "drain"
+            entry
+            for entry in lines(process.communicate(timeout=120)[1])
+            if entry["stage"] == "drain"
         )
         assert (process.returncode, drained["event"], drained["events"]) == (
             0,
@@ -113,15 +121,17 @@ def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> 
         assert drained["place"] == environ["SHORTLIST_EVENTS"]
 
 
-def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tmp_path) -> None:
-    """SIGTERM after two stages: it leaves with 75; another machine, with the run's id alone, skips those two and publishes.
+def test_a_stopped_refresh_resumes_elsewhere(environ, stream, tables, tmp_path) -> None:
+    """SIGTERM after two stages: it ends with 75, and another machine goes on.
+
+    With the run's id alone it skips those two stages and publishes.
 
     What came over HTTP meanwhile waits for the next run.
     """
     process = start(environ)
     for line in process.stderr:
-        told = json.loads(line)
-        if (told["stage"], told["event"]) == ("build-index", "started"):
+        entry = json.loads(line)
+        if (entry["stage"], entry["event"]) == ("build-index", "started"):
             process.send_signal(signal.SIGTERM)
             break
     rest = lines(process.communicate(timeout=60)[1])
@@ -132,10 +142,10 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tm
     again = start(environ | {"SHORTLIST_WORK": str(tmp_path / "other-machine")})
     log = lines(again.communicate(timeout=120)[1])
     assert again.returncode == 0
-    skipped = [told["stage"] for told in log if told["event"] == "skipped"]
+    skipped = [entry["stage"] for entry in log if entry["event"] == "skipped"]
     assert (skipped[:2], stream.length()) == (["features", "train-embeddings"], 1)
-    assert skipped + [told["stage"] for told in log if told["event"] == "finished"] == STAGES
-    assert (log[-1]["event"], {told["run"] for told in log}) == (
+    assert skipped + [entry["stage"] for entry in log if entry["event"] == "finished"] == STAGES
+    assert (log[-1]["event"], {entry["run"] for entry in log}) == (
         "published",
         {environ["SHORTLIST_RUN_ID"]},
     )
@@ -167,8 +177,8 @@ def test_a_refresh_that_is_stopped_goes_on_elsewhere(environ, stream, tables, tm
         ),
     ],
 )
-def test_the_exit_status_says_what_to_do(environ, change, status, said) -> None:
-    """2: mend the input; 75: try again. The last line says why."""
+def test_exit_statuses_of_failures(environ, change, status, said) -> None:
+    """2: correct the input; 75: try again. The last line says why."""
     out = io.StringIO()
     assert container.main(environ | change, out) == status
     last = lines(out.getvalue())[-1]
@@ -176,8 +186,8 @@ def test_the_exit_status_says_what_to_do(environ, change, status, said) -> None:
 
 
 @pytest.mark.usefixtures("keep_signals")
-def test_what_nobody_caught_is_a_line_of_the_log(environ, monkeypatch) -> None:
-    """A fault of ours is found in the log with its trace, and is not tried again."""
+def test_uncaught_errors_are_logged(environ, monkeypatch) -> None:
+    """A bug is in the log with its trace, and is not tried again."""
     out = io.StringIO()
     monkeypatch.setattr(container, "_run", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as raised:
@@ -191,17 +201,53 @@ def test_what_nobody_caught_is_a_line_of_the_log(environ, monkeypatch) -> None:
     )
 
 
-def test_the_heart_beats_while_a_stage_runs() -> None:
+def test_the_heartbeat_is_logged() -> None:
     """Lines come by themselves, so that silence means a fault."""
     beaten = threading.Event()
 
-    class Heard(container.Log):
+    class Heard(RunLog):
         def __call__(self, event: str, **fields: object) -> None:
             if (event, "seconds" in fields) == ("heartbeat", True):
                 beaten.set()
 
-    with container.heartbeat(Heard("r", io.StringIO()), every=0.001):
+    with Heard("r", io.StringIO()).heartbeat(every=0.001):
         assert beaten.wait(10)
+
+
+@pytest.mark.usefixtures("keep_signals")
+def test_libraries_log_json_lines_too(environ, monkeypatch) -> None:
+    """Each warning, log from WARNING on and trace of a library is one line, fields in order."""
+    out = io.StringIO()
+
+    def run(*_: object) -> None:
+        library = logging.getLogger("a.library")
+        library.info("left out")
+        library.warning("took %d s", 3)
+        try:
+            int("bad")
+        except ValueError:
+            library.exception("gave up")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("is deprecated", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(container, "_run", run)
+    assert container.main(environ, out) == 0
+    took, gave_up, deprecated, published = lines(out.getvalue())
+    assert list(took) == ["time", "run", "stage", "event", "logger", "level", "message"]
+    assert [took[name] for name in ("event", "logger", "level", "message")] == [
+        "log",
+        "a.library",
+        "WARNING",
+        "took 3 s",
+    ]
+    assert (gave_up["level"], gave_up["trace"].splitlines()[-1]) == (
+        "ERROR",
+        "ValueError: invalid literal for int() with base 10: 'bad'",
+    )
+    assert deprecated["logger"] == "py.warnings"
+    assert "UserWarning: is deprecated" in deprecated["message"]
+    assert list(published) == ["time", "run", "stage", "event"]
 
 
 @pytest.fixture

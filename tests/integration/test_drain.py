@@ -1,4 +1,4 @@
-"""From the stream to the next training: nothing lost and nothing doubled, whatever is killed when."""
+"""From the stream to the next training: nothing is lost or doubled by a kill."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ from shortlist.recsys.store.redis import open_store
 
 url, namespace, address, where, after = sys.argv[1:]
 files = open_event_files(address)
-owners = {"take": EventLog, "acknowledge": EventLog, "write": type(files), "fsync": os, "replace": Path, "_forget": module}
+owners = {"take": EventLog, "acknowledge": EventLog, "write": type(files)}
+owners |= {"fsync": os, "replace": Path, "_forget": module}
 owner = owners[where]
 inner = getattr(owner, where)
 
@@ -95,13 +96,16 @@ def address(request, tmp_path) -> str:
     )
 
 
-def told(number: int, user: str = "1") -> EventRecord:
+def event_of(number: int, user: str = "1") -> EventRecord:
     """An event."""
     return EventRecord(f"e{number}", user, str(number), 1_000 + number, float(number % 5), "r1", 3)
 
 
 def read(address: str, directory: Path) -> list[tuple[str, str]]:
-    """User and item of every event that a training would learn from; the interactions that it needs go to `directory`."""
+    """User and item of every event that a training would learn from.
+
+    The interactions that it needs go to `directory`.
+    """
     interactions = directory / "interactions.parquet"
     pl.DataFrame({"user_id": ["0"], "item_id": ["0"], "timestamp": [1]}).write_parquet(interactions)
     dataset = data.load(str(interactions), events=address).dataset
@@ -109,10 +113,10 @@ def read(address: str, directory: Path) -> list[tuple[str, str]]:
     return sorted((dataset.user_ids[user], dataset.catalogue.ids[item]) for user, item in pairs)
 
 
-def test_events_become_files_and_leave_the_stream(store, address) -> None:
-    """In chunks named by their first and last entry, with every field; a second drain finds nothing."""
+def test_events_move_to_files(store, address) -> None:
+    """Files are named by their first and last entry; a second drain has nothing to do."""
     log, files = EventLog(store), open_event_files(address)
-    log.append([told(number) for number in range(5)])
+    log.append([event_of(number) for number in range(5)])
     done = drain(log, files, chunk=3)
     assert (done.events, list(done.files), log.length()) == (5, files.names(), 0)
     frame = pl.concat(pl.read_parquet(files.read(name)) for name in done.files)
@@ -129,12 +133,10 @@ def test_events_become_files_and_leave_the_stream(store, address) -> None:
 
 
 @pytest.mark.parametrize(("address", "where", "when"), KILLS, indirect=["address"])
-def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(
-    store, tmp_path, address, where, when
-) -> None:
+def test_a_killed_drain_loses_nothing(store, tmp_path, address, where, when) -> None:
     """The next drain completes it: a training reads each event once, and the stream is empty."""
     log = EventLog(store)
-    *_, bad = log.append([*(told(number) for number in range(7)), BAD["timestamp"]])
+    *_, bad = log.append([*(event_of(number) for number in range(7)), BAD["timestamp"]])
     url = store.redis.connection_pool.connection_kwargs["path"]
     command = [
         sys.executable,
@@ -150,7 +152,7 @@ def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    log.append([told(7), told(6)])  # one of them sent a second time
+    log.append([event_of(7), event_of(6)])  # one of them sent a second time
     drain(log, open_event_files(address), chunk=4)
     assert read(address, tmp_path) == [("0", "0"), *(("1", str(number)) for number in range(8))]
     assert log.length() == 0
@@ -158,26 +160,24 @@ def test_a_drain_killed_at_any_step_loses_and_doubles_nothing(
     assert {letter["stream_id"] for letter in letters(open_event_files(address))} == {bad.decode()}
 
 
-def test_a_deleted_users_events_are_dropped_and_taken_out_of_earlier_files(store, address) -> None:
+def test_deleted_users_leave_all_files(store, address) -> None:
     """Of a file that held nobody else nothing is left."""
     log, files = EventLog(store), open_event_files(address)
     for numbers in ((0, 1), (2,)):
-        log.append([told(number, "2" if number else "1") for number in numbers])
+        log.append([event_of(number, "2" if number else "1") for number in numbers])
         drain(log, files)
     store.redis.hset(store.keys.deleted(), store.keys.digest("2"), 1)
-    log.append([told(3, "2"), told(4, "1")])
+    log.append([event_of(3, "2"), event_of(4, "1")])
     done = drain(log, files)
     assert (done.events, done.dropped) == (1, 1)
     frames = [pl.read_parquet(files.read(name)) for name in files.names()]
     assert [frame["user_id"].to_list() for frame in frames] == [["1"], ["1"]]
 
 
-def test_s3_that_does_not_answer_leaves_the_events_in_the_stream(
-    store, bucket, monkeypatch
-) -> None:
+def test_unreachable_s3_leaves_events_waiting(store, bucket, monkeypatch) -> None:
     """They are there for the next drain."""
     log, files = EventLog(store), open_event_files(f"s3://{bucket}/events")
-    log.append([told(1)])
+    log.append([event_of(1)])
     with monkeypatch.context() as patched:
         patched.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         patched.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -186,10 +186,10 @@ def test_s3_that_does_not_answer_leaves_the_events_in_the_stream(
     assert (log.length(), drain(log, files).events) == (1, 1)
 
 
-def test_an_entry_that_cannot_be_read_is_put_aside(store, address) -> None:
+def test_unreadable_entries_are_kept_apart(store, address) -> None:
     """It holds up nothing, and its bytes are kept."""
     store.redis.xadd(store.keys.events(), {"e": b"\xc1nonsense"})
-    EventLog(store).append([told(1)])
+    EventLog(store).append([event_of(1)])
     files = open_event_files(address)
     done = drain(EventLog(store), files)
     assert (done.events, done.unreadable, len(files.names())) == (1, 1, 1)
@@ -209,10 +209,10 @@ def letters(files: EventFiles) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("field", BAD)
-def test_an_entry_that_breaks_a_rule_becomes_a_dead_letter(store, address, field) -> None:
-    """With its id in the stream, the rule, the user and the bytes; the events around it are drained."""
+def test_invalid_entries_become_dead_letters(store, address, field) -> None:
+    """It has the stream's id, the rule, the user and the bytes; other events are drained."""
     log, files = EventLog(store), open_event_files(address)
-    _, at, _ = log.append([told(1), BAD[field], told(2)])
+    _, at, _ = log.append([event_of(1), BAD[field], event_of(2)])
     done = drain(log, files)
     assert (done.events, done.invalid, done.unreadable, log.length()) == (2, 1, 0, 0)
     assert list(done.letters) == files.names(DEAD_LETTERS)
@@ -222,7 +222,7 @@ def test_an_entry_that_breaks_a_rule_becomes_a_dead_letter(store, address, field
     assert unpack_event(letter["body"]) == BAD[field]
 
 
-def test_a_chunk_of_bad_entries_only_writes_no_events(store, tmp_path) -> None:
+def test_bad_entries_alone_write_no_events(store, tmp_path) -> None:
     """And the stream is empty all the same; a foreign entry keeps its bytes."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
     log.append([BAD["timestamp"]])
@@ -233,7 +233,7 @@ def test_a_chunk_of_bad_entries_only_writes_no_events(store, tmp_path) -> None:
     assert letters(files)[1]["body"] == msgpack.packb({b"other": b"\xff"})
 
 
-def test_old_entries_are_read_by_the_rules(store, tmp_path) -> None:
+def test_old_entries_are_normalised(store, tmp_path) -> None:
     """What was accepted in another spelling is the same user and item afterwards."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
     log.append([EventRecord("e", " 42 ", "7.0", 5, 3)])
@@ -243,11 +243,11 @@ def test_old_entries_are_read_by_the_rules(store, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("spelt", [" 42 ", "42.0", "42"])
-def test_a_deleted_user_is_dropped_in_every_spelling(store, tmp_path, spelt) -> None:
+def test_deleted_users_go_in_every_spelling(store, tmp_path, spelt) -> None:
     """From new entries, and from files that an earlier release wrote."""
     log, files = EventLog(store), open_event_files(str(tmp_path))
     old = pl.DataFrame(
-        [asdict(EventRecord("a", spelt, "1", 5)), asdict(told(1))], schema=drain_module.SCHEMA
+        [asdict(EventRecord("a", spelt, "1", 5)), asdict(event_of(1))], schema=drain_module.SCHEMA
     )
     old.write_parquet(tmp_path / "events-1-0-2-0.parquet")
     store.redis.hset(store.keys.deleted(), store.keys.digest("42"), 1)
@@ -257,8 +257,11 @@ def test_a_deleted_user_is_dropped_in_every_spelling(store, tmp_path, spelt) -> 
     assert (files.names(), letters(files)) == (["events-1-0-2-0.parquet"], [])
 
 
-def test_dead_letters_of_a_deleted_user_go(store, address) -> None:
-    """Those of others stay, those whose user cannot be read go with the first deletion that is later than they are."""
+def test_deleted_users_leave_dead_letters(store, address) -> None:
+    """Those of others stay.
+
+    Those of unknown users go with the first deletion that is later than they are.
+    """
     log, files = EventLog(store), open_event_files(address)
     damaged = msgpack.packb([1, "e", "2", "1", "soon", None, None])
     for body in (pack_event(BAD["timestamp"]), damaged, b"\xc1"):
@@ -276,7 +279,7 @@ def test_dead_letters_of_a_deleted_user_go(store, address) -> None:
     assert files.names(DEAD_LETTERS) == []
 
 
-def test_a_deletion_whose_time_cannot_be_read_counts_as_later(store, tmp_path) -> None:
+def test_unreadable_deletion_times_count_as_later(store, tmp_path) -> None:
     """No dead letter of an unknown user outlives it."""
     files = open_event_files(str(tmp_path))
     store.redis.xadd(store.keys.events(), {"e": b"\xc1"})
@@ -285,8 +288,11 @@ def test_a_deletion_whose_time_cannot_be_read_counts_as_later(store, tmp_path) -
     assert files.names(DEAD_LETTERS) == []
 
 
-def test_what_earlier_releases_put_aside_goes_as_dead_letters_do(store, address) -> None:
-    """`unreadable-*.bin`, files of events and of dead letters that cannot be read: none outlives a later deletion."""
+def test_older_unreadable_files_go_too(store, address) -> None:
+    """No file that cannot be read outlives a later deletion.
+
+    That holds for `unreadable-*.bin`, for files of events and of dead letters.
+    """
     log, files = EventLog(store), open_event_files(address)
     names = [
         "unreadable-5000-0.bin",
@@ -317,11 +323,14 @@ def table(directory: Path, rows: int = 1) -> str:
     return str(path)
 
 
-def test_bad_drained_rows_never_stop_a_load(tmp_path) -> None:
-    """Whatever their share: each is rejected by itself, under its file, and counted apart from the table's rows."""
+def test_bad_drained_rows_stop_nothing(tmp_path) -> None:
+    """Each is rejected by itself, whatever their share.
+
+    They are counted under their file, apart from the table's rows.
+    """
     events = tmp_path / "events"
     events.mkdir()
-    records = [BAD["user_id"], BAD["item_id"], BAD["timestamp"], BAD["weight"], told(1)]
+    records = [BAD["user_id"], BAD["item_id"], BAD["timestamp"], BAD["weight"], event_of(1)]
     frame = pl.DataFrame([asdict(r) for r in records], schema=drain_module.SCHEMA)
     frame = frame.with_columns(event_id=pl.Series(["a", "b", "c", "d", "e"]))
     frame.write_parquet(events / "events-1-0-2-0.parquet")
@@ -340,11 +349,11 @@ def test_bad_drained_rows_never_stop_a_load(tmp_path) -> None:
     assert repr(str(rejects)) in note
 
 
-def test_bad_rows_of_the_table_count_by_themselves(tmp_path) -> None:
+def test_bad_table_rows_count_apart(tmp_path) -> None:
     """Many good drained events do not hide that a table is broken."""
     events = tmp_path / "events"
     events.mkdir()
-    frame = pl.DataFrame([asdict(told(n)) for n in range(100)], schema=drain_module.SCHEMA)
+    frame = pl.DataFrame([asdict(event_of(n)) for n in range(100)], schema=drain_module.SCHEMA)
     frame.write_parquet(events / "events-1-0-2-0.parquet")
     path = tmp_path / "i.parquet"
     pl.DataFrame(
@@ -354,10 +363,10 @@ def test_bad_rows_of_the_table_count_by_themselves(tmp_path) -> None:
         data.load(str(path), events=str(events))
 
 
-def test_a_drained_file_that_cannot_be_read_costs_itself(store, address, tmp_path) -> None:
+def test_unreadable_drained_files_are_skipped(store, address, tmp_path) -> None:
     """A note names it; the events of the others are learnt from."""
     log, files = EventLog(store), open_event_files(address)
-    log.append([told(1)])
+    log.append([event_of(1)])
     drain(log, files)
     files.write("events-0-0-0-1.parquet", b"PAR1 cut short")
     other = io.BytesIO()
@@ -372,7 +381,7 @@ def test_a_drained_file_that_cannot_be_read_costs_itself(store, address, tmp_pat
     assert all("left out" in note for note in loaded.notes)
 
 
-def test_s3_that_does_not_answer_stops_a_load(bucket, tmp_path, monkeypatch) -> None:
+def test_unreachable_s3_stops_a_load(bucket, tmp_path, monkeypatch) -> None:
     """A night without its events would be a silent loss."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -383,12 +392,12 @@ def test_s3_that_does_not_answer_stops_a_load(bucket, tmp_path, monkeypatch) -> 
 def test_a_place_may_have_any_name(store, tmp_path) -> None:
     """Also one that a glob would read otherwise."""
     place = str(tmp_path / "a[b]*" / "events")
-    EventLog(store).append([told(1)])
+    EventLog(store).append([event_of(1)])
     drain(EventLog(store), open_event_files(place))
     assert data.load(table(tmp_path), events=place).n_drained == 1
 
 
-def test_a_user_of_other_digits_stops_no_night(store, tmp_path) -> None:
+def test_other_digits_in_user_ids(store, tmp_path) -> None:
     """Digits that are not ASCII: drained, read and learnt from as they are spelt."""
     wide = "\uff11\uff12\uff13"
     EventLog(store).append([EventRecord("e", wide, wide, 5)])
@@ -397,24 +406,24 @@ def test_a_user_of_other_digits_stops_no_night(store, tmp_path) -> None:
     assert data.load(table(tmp_path), events=events).dataset.user_ids == ("0", wide)
 
 
-def test_an_entry_deleted_after_it_was_taken_is_passed_over(store, tmp_path) -> None:
+def test_entries_deleted_when_taken_are_skipped(store, tmp_path) -> None:
     """As when a user is deleted between a killed drain and the next."""
     log = EventLog(store)
-    first, _ = log.append([told(1), told(2)])
+    first, _ = log.append([event_of(1), event_of(2)])
     log.join()
     log.take(2, again=False)
     store.redis.xdel(store.keys.events(), first)
     assert drain(log, open_event_files(str(tmp_path))).events == 1
 
 
-def test_two_drains_into_one_directory_are_refused(store, tmp_path) -> None:
-    """The second is told to wait."""
+def test_two_drains_at_once_are_refused(store, tmp_path) -> None:
+    """The error of the second says to wait."""
     files = open_event_files(str(tmp_path))
     with files.draining(), pytest.raises(InvalidInput, match="another drain is at work"):
         drain(EventLog(store), files)
 
 
-def test_a_directory_that_cannot_be_written_says_so(store, tmp_path) -> None:
+def test_an_unwritable_directory_is_reported(store, tmp_path) -> None:
     """With the path and the remedy."""
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="free or mend the disk"):
@@ -430,10 +439,8 @@ def test_a_directory_that_cannot_be_written_says_so(store, tmp_path) -> None:
         ({}, [None, 1.0]),
     ],
 )
-def test_events_join_interactions_of_any_columns_and_types(
-    store, tmp_path, columns, weights
-) -> None:
-    """Numbers as ids, dates as times, ratings or weights: an event means what an interaction means."""
+def test_events_join_interactions_of_any_type(store, tmp_path, columns, weights) -> None:
+    """Ids may be numbers, times dates, and weights ratings: both mean the same."""
     interactions = tmp_path / "interactions.csv"
     pl.DataFrame(
         {"user_id": [7], "item_id": [9], "timestamp": ["2026-01-01"], **columns}
@@ -450,8 +457,11 @@ def test_events_join_interactions_of_any_columns_and_types(
     assert [None if w != w else w for w in loaded.events.weight.tolist()] == weights  # noqa: PLR0124 - NaN
 
 
-def test_an_event_that_the_table_has_too_counts_once(store, tmp_path) -> None:
-    """As where the caller keeps what it sends: the same user, item and second, in whatever types the table has them."""
+def test_events_in_both_sources_count_once(store, tmp_path) -> None:
+    """The same user, item and second are one event, whatever types the table has.
+
+    Callers may keep a table of what they send.
+    """
     interactions = tmp_path / "interactions.csv"
     pl.DataFrame(
         {"user_id": [7, 7], "item_id": [9, 8], "timestamp": ["2026-01-01", "2026-01-02"]}
@@ -468,8 +478,8 @@ def test_an_event_that_the_table_has_too_counts_once(store, tmp_path) -> None:
     )
 
 
-def test_deleted_users_are_kept_out_of_a_load(tmp_path) -> None:
-    """Of neither table is anything read, counted or set aside."""
+def test_deleted_users_are_not_loaded(tmp_path) -> None:
+    """Nothing of theirs is read, counted or rejected, in either table."""
     frame = pl.DataFrame({"user_id": [1, 2, 2], "item_id": [1, 1, None], "timestamp": [1, 2, 3]})
     frame.write_parquet(tmp_path / "interactions.parquet")
     pl.DataFrame({"user_id": [1, 2, 3], "age": [30, 40, 50]}).write_parquet(
@@ -487,7 +497,7 @@ def test_a_place_without_events_adds_nothing(address, tmp_path) -> None:
 
 def test_the_command_says_what_it_did(store, valkey_url, tmp_path) -> None:
     """`shortlist events drain --out DIR`."""
-    EventLog(store).append([told(1)])
+    EventLog(store).append([event_of(1)])
     environ = {"REDIS_URL": valkey_url, "SHORTLIST_NAMESPACE": store.keys.namespace}
     done = CliRunner().invoke(
         main, ["events", "drain", "--out", str(tmp_path / "out")], env=environ
@@ -496,7 +506,7 @@ def test_the_command_says_what_it_did(store, valkey_url, tmp_path) -> None:
     assert "put aside" not in done.output
 
 
-def test_the_command_says_where_the_dead_letters_lie(store, valkey_url, tmp_path) -> None:
+def test_the_command_names_dead_letter_files(store, valkey_url, tmp_path) -> None:
     """How many of each kind, and in which file."""
     EventLog(store).append([BAD["weight"]])
     store.redis.xadd(store.keys.events(), {"e": b"\xc1"})

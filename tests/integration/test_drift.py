@@ -1,4 +1,4 @@
-"""A batch against the release before: the same data passes, and each way in which a feed breaks is named and refused."""
+"""Drift of a batch since the serving release: the same data passes, a broken feed is refused."""
 
 from __future__ import annotations
 
@@ -45,14 +45,17 @@ def spoilt(dataset, column: str, values: np.ndarray):
 
 def test_the_same_batch_does_not_drift(before, batch_tables) -> None:
     """Nothing is flagged, lost or refused."""
-    found = release_drift.compare("r1", before, batch_tables)
-    assert found.verdict == release_drift.Verdict(None, "no drift since r1")
-    assert found.lost == {"users": (), "items": (), "features": ()}
-    assert set(found.tables) == {"users", "items", "features"}
+    drift = release_drift.compare("r1", before, batch_tables)
+    assert drift.verdict == release_drift.Verdict(None, "no drift since r1")
+    assert drift.lost == {"users": (), "items": (), "features": ()}
+    assert set(drift.tables) == {"users", "items", "features"}
 
 
-def test_the_tables_have_a_row_for_each_user_and_item(published, batch_tables) -> None:
-    """Users who did something, items, one candidate of each user; attributes by their own names, features in their order."""
+def test_tables_have_one_row_each(published, batch_tables) -> None:
+    """One row for each user with events, for each item, and for a candidate of each user.
+
+    Attributes have their own names, features their order.
+    """
     events = published.dataset.events
     lengths = {
         name: {len(column) for column in table.values()} for name, table in batch_tables.items()
@@ -66,7 +69,7 @@ def test_the_tables_have_a_row_for_each_user_and_item(published, batch_tables) -
     assert int(batch_tables["users"]["events"].sum()) == len(events)
 
 
-def test_each_feature_row_is_one_of_its_users(published, model, batch_tables) -> None:
+def test_feature_rows_belong_to_their_users(published, model, batch_tables) -> None:
     """Row u is what the ranker sees of one of the candidates of user u."""
     rows = np.column_stack(list(batch_tables["features"].values()))
     states = release_drift._states(
@@ -88,17 +91,15 @@ def test_each_feature_row_is_one_of_its_users(published, model, batch_tables) ->
         ("time", lambda e: e.time // 1000, "users.days"),
     ],
 )
-def test_a_broken_feed_is_refused_by_name(
-    published, model, before, column: str, spoil, named: str
-) -> None:
+def test_broken_feeds_are_refused(published, model, before, column: str, spoil, named: str) -> None:
     """Ratings that vanish, ratings on another scale, times in another unit."""
     dataset = published.dataset
-    found = release_drift.compare(
+    drift = release_drift.compare(
         "r1", before, release_drift.tables_of(spoilt(dataset, column, spoil(dataset.events)), model)
     )
-    assert found.verdict.refusal is not None
-    assert named in found.verdict.refusal
-    assert named in found.verdict.note
+    assert drift.verdict.refusal is not None
+    assert named in drift.verdict.refusal
+    assert named in drift.verdict.note
 
 
 def test_lost_years_and_categories_are_refused(published, model, before) -> None:
@@ -114,8 +115,8 @@ def test_lost_years_and_categories_are_refused(published, model, before) -> None
     assert "items.category " in verdict.refusal
 
 
-def test_a_lost_attribute_is_refused_and_a_new_one_is_not(before, batch_tables) -> None:
-    """What the release before knew of its users must not vanish; what it did not know cannot be compared."""
+def test_lost_attributes_are_refused(before, batch_tables) -> None:
+    """An attribute of the earlier release must not vanish; a new one cannot be compared."""
     name = next(column for column in batch_tables["users"] if column.startswith("attribute "))
     fewer = batch_tables | {
         "users": {
@@ -129,20 +130,20 @@ def test_a_lost_attribute_is_refused_and_a_new_one_is_not(before, batch_tables) 
     assert release_drift.compare("r1", less, batch_tables).verdict.refusal is None
 
 
-def test_a_feature_of_older_code_is_not_missed(before, batch_tables) -> None:
+def test_features_of_older_code_are_ignored(before, batch_tables) -> None:
     """The code may change its features between two releases: those in common are compared."""
     older = before | {
         "features": skew.histograms(
             batch_tables["features"] | {"once": np.arange(len(batch_tables["features"]["year"]))}
         )
     }
-    found = release_drift.compare("r1", older, batch_tables)
-    assert found.lost["features"] == ("once",)
-    assert found.verdict.refusal is None
-    assert set(found.tables["features"].feature_kl) == set(FEATURES)
+    drift = release_drift.compare("r1", older, batch_tables)
+    assert drift.lost["features"] == ("once",)
+    assert drift.verdict.refusal is None
+    assert set(drift.tables["features"].feature_kl) == set(FEATURES)
 
 
-def test_the_retrievers_scale_is_told_and_not_refused(before, batch_tables) -> None:
+def test_retriever_score_drift_is_never_refused(before, batch_tables) -> None:
     """Every training gives its scores a scale of its own."""
     scaled = batch_tables["features"] | {
         "retrieval_score": batch_tables["features"]["retrieval_score"] * 10
@@ -153,7 +154,7 @@ def test_the_retrievers_scale_is_told_and_not_refused(before, batch_tables) -> N
 
 
 def test_the_limit_decides_what_is_refused(published, model, before) -> None:
-    """Under a higher limit, the same drift is only told."""
+    """Under a higher limit, the same drift is only reported."""
     dataset = published.dataset
     gone = release_drift.tables_of(
         spoilt(dataset, "weight", np.full_like(dataset.events.weight, np.nan)), model
@@ -163,7 +164,7 @@ def test_the_limit_decides_what_is_refused(published, model, before) -> None:
 
 
 def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_path: Path) -> None:
-    """Saved before the manifest is made, they are in it, travel with the release, and are read back the same."""
+    """Histograms are in the manifest, travel with the release, and read back the same."""
     directory = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", directory)
     release_drift.save(directory, batch_tables)
@@ -180,7 +181,7 @@ def test_a_bundle_carries_the_histograms(published, before, batch_tables, tmp_pa
     )
 
 
-def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path: Path) -> None:
+def test_a_release_without_histograms_is_noted(published, batch_tables, tmp_path: Path) -> None:
     """An older release is no reason to refuse a new one."""
     directory = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", directory)
@@ -190,21 +191,21 @@ def test_a_release_without_histograms_is_told(published, batch_tables, tmp_path:
     build_manifest(directory, **fields)
     artefacts = open_artefacts(str(tmp_path / "artefacts"))
     artefacts.publish(directory)
-    found = release_drift.against_release(artefacts, published.version, batch_tables)
-    assert found.verdict == release_drift.Verdict(
+    drift = release_drift.against_release(artefacts, published.version, batch_tables)
+    assert drift.verdict == release_drift.Verdict(
         None, f"{published.version} holds no histograms to compare with"
     )
 
 
 @pytest.mark.parametrize("content", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa5users\xa1x"])
-def test_histograms_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_histograms_are_refused(tmp_path: Path, content: bytes) -> None:
     """Cut short, not msgpack, not a mapping, or not histograms."""
     (tmp_path / skew.FILE).write_bytes(content)
     with pytest.raises(CorruptArtefact, match="publish"):
         skew.load(tmp_path)
 
 
-def test_a_table_too_short_is_left_out(batch_tables, tmp_path: Path) -> None:
+def test_short_tables_are_left_out(batch_tables, tmp_path: Path) -> None:
     """A world of few items has no histogram of them, and everything else is kept."""
     short = {column: values[:5] for column, values in batch_tables["items"].items()}
     release_drift.save(tmp_path, batch_tables | {"items": short})

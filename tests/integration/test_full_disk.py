@@ -1,4 +1,4 @@
-"""A batch whose disk is full, or whose work directory is none: an exit status, one sentence, and nothing half-done that counts.
+"""Full disks and unusable work directories: an exit status, one sentence, no half-done stage.
 
 The disks are real: small file systems in memory, which only root may mount. A limit on the size of
 files stands in for them elsewhere.
@@ -145,8 +145,11 @@ def used(directory: Path) -> int:
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("stage", ["features", "precompute"])
-def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, reporter, stage) -> None:
-    """At any stage: a sentence, no traceback, no mark of the stage; with room, the same directory goes on to the end."""
+def test_full_disk_in_the_container(environ, disk, finished, reporter, stage) -> None:
+    """At any stage it ends in 75 and a sentence, without a stamp of the stage.
+
+    With room, the same directory goes on to the end.
+    """
     before = [
         finished[name] for name in STAGES if list(STAGES).index(name) < list(STAGES).index(stage)
     ]
@@ -161,7 +164,7 @@ def test_a_full_disk_ends_the_container_with_75(environ, disk, finished, reporte
 
 
 @pytest.mark.parametrize("command", ["run", "features"])
-def test_a_full_disk_ends_the_command_line_with_75(environ, disk, monkeypatch, command) -> None:
+def test_full_disk_on_the_command_line(environ, disk, monkeypatch, command) -> None:
     """A sentence that says what to do."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -174,7 +177,7 @@ def test_a_full_disk_ends_the_command_line_with_75(environ, disk, monkeypatch, c
     )
 
 
-def test_a_limit_on_files_ends_with_75(environ, tmp_path) -> None:
+def test_a_file_size_limit(environ, tmp_path) -> None:
     """As a full disk does, where nobody may mount one."""
 
     def limited() -> None:
@@ -195,7 +198,7 @@ def test_a_limit_on_files_ends_with_75(environ, tmp_path) -> None:
     assert (done.returncode, "the disk is full" in last["message"]) == (AGAIN, True)
 
 
-def test_a_full_artefact_directory_ends_with_75(environ, disk, monkeypatch, published) -> None:
+def test_a_full_artefact_directory(environ, disk, monkeypatch, published) -> None:
     """The bundle does not fit where releases are kept; nothing is published."""
     artefacts = disk(MiB // 64, name="artefacts")
     settings = replace(Settings.from_env(environ), artefacts=str(artefacts))
@@ -212,7 +215,7 @@ def test_a_full_artefact_directory_ends_with_75(environ, disk, monkeypatch, publ
     assert list(artefacts.rglob("manifest.json")) == []
 
 
-def test_a_full_disk_under_a_drain_ends_with_75(environ, disk, monkeypatch) -> None:
+def test_full_disk_under_a_drain(environ, disk, monkeypatch) -> None:
     """The events stay in the stream."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -226,12 +229,10 @@ def test_a_full_disk_under_a_drain_ends_with_75(environ, disk, monkeypatch) -> N
 
 
 @pytest.mark.usefixtures("keep_signals")
-def test_a_checkpoint_that_does_not_fit_counts_for_nothing(
-    environ, disk, tmp_path, bucket, s3_environ
-) -> None:
-    """The copies in S3 are larger than the disk: 75, and what did arrive is taken for no finished stage.
+def test_a_checkpoint_that_does_not_fit(environ, disk, tmp_path, bucket, s3_environ) -> None:
+    """The copies in S3 are larger than the disk: 75, and no stage counts as finished.
 
-    Were the marks there before their files, the next attempt would go on with half of them.
+    Were the stamps there before their files, the next attempt would go on with half of them.
     """
     given = environ | s3_environ | {"SHORTLIST_CHECKPOINTS": f"s3://{bucket}/runs"}
     assert refreshed(given, tmp_path / "whole")[0] == 0
@@ -244,7 +245,7 @@ def test_a_checkpoint_that_does_not_fit_counts_for_nothing(
 
 
 def test_an_interrupted_restoration_is_completed(bucket, tmp_path, monkeypatch) -> None:
-    """The marks come last, so that a directory with marks has their files."""
+    """The stamps come last, so that a directory with stamps has their files."""
     source = tmp_path / "source"
     for name in ("a", "done/stage", "z/file"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -268,7 +269,7 @@ def test_an_interrupted_restoration_is_completed(bucket, tmp_path, monkeypatch) 
     boto3.client("s3").close()
 
 
-def test_an_index_that_does_not_fit_is_no_index(disk, published) -> None:
+def test_an_index_that_does_not_fit(disk, published) -> None:
     """The last block of a file is where a full disk is easily overlooked."""
     loaded = bundle.load(published.work / "bundle")
     whole = (published.work / "bundle" / "index.faiss").stat().st_size
@@ -282,9 +283,7 @@ def test_an_index_that_does_not_fit_is_no_index(disk, published) -> None:
 
 @pytest.mark.usefixtures("keep_signals")
 @pytest.mark.parametrize("kind", ["a file", "read-only", "a directory above it is a file"])
-def test_a_work_directory_that_is_none_ends_with_2(
-    environ, disk, tmp_path, kind, monkeypatch
-) -> None:
+def test_an_unusable_work_directory(environ, disk, tmp_path, kind, monkeypatch) -> None:
     """In the container and on the command line: what it is, and what to do."""
     (tmp_path / "file").write_text("")
     places = {
@@ -336,6 +335,6 @@ def test_every_library_that_writes_is_understood(disk) -> None:
         KeyboardInterrupt(),
     ],
 )
-def test_what_is_no_full_disk_is_not_called_one(error) -> None:
+def test_other_errors_are_no_full_disk(error) -> None:
     """Another error keeps its own sentence, or its traceback."""
     assert not is_disk_full(error)

@@ -1,4 +1,4 @@
-"""The gate: a release that is worse than the serving one is refused with both figures, and what cannot be compared is said."""
+"""The gate refuses a release that is worse than the serving one, with both figures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, 
     return changed
 
 
-def test_the_first_release_has_only_popularity_to_beat(published, report, fold, namespace) -> None:
+def test_the_first_release_beats_popularity(published, report, fold, namespace) -> None:
     """Where nothing is serving yet, the note says so."""
     verdict = judged(report, fold, published, replace(published.settings, namespace=namespace))
     assert verdict == gate.Verdict(
@@ -71,25 +71,32 @@ def test_the_first_release_has_only_popularity_to_beat(published, report, fold, 
     )
 
 
-def test_the_record_says_how_the_release_stands(report, fold, published) -> None:
-    """Against the retriever's order and the strongest baseline, with the report's paired intervals, whatever the verdict."""
+def test_the_note_compares_with_baselines(report, fold, published) -> None:
+    """Every verdict compares with the retriever's order and the strongest baseline.
+
+    The intervals are the report's paired ones.
+    """
     rivals = report["methods"].keys() - {"retriever", "two_stage"}
     best = max(rivals, key=lambda name: figure(report, name))
-    told = []
+    comparisons = []
     for other, words in (
         ("retriever", "the retriever's order"),
         (best, f"{best}, the strongest baseline"),
     ):
         pair = report["paired"]["two_stage"][other]
-        told.append(
+        comparisons.append(
             f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f}) against {words}"
         )
     for given in (report, with_figure(report, "two_stage", 0.0)):
-        assert judged(given, fold, published).note.endswith(f"; NDCG@10 {told[0]}, {told[1]}")
-    assert report["gate"].endswith(f"; NDCG@10 {told[0]}, {told[1]}")
+        assert judged(given, fold, published).note.endswith(
+            f"; NDCG@10 {comparisons[0]}, {comparisons[1]}"
+        )
+    assert report["gate"].endswith(f"; NDCG@10 {comparisons[0]}, {comparisons[1]}")
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     assert manifest["gate"] == report["gate"]
-    assert gate.off(report) == gate.Verdict(None, f"the gate is off; NDCG@10 {told[0]}, {told[1]}")
+    assert gate.off(report) == gate.Verdict(
+        None, f"the gate is off; NDCG@10 {comparisons[0]}, {comparisons[1]}"
+    )
 
 
 def figure(report: dict[str, Any], method: str) -> float:
@@ -106,7 +113,7 @@ def test_popularity_has_to_be_beaten(published, report, fold) -> None:
     )
 
 
-def test_on_the_same_data_the_reports_are_compared(published, report, fold) -> None:
+def test_same_data_compares_the_reports(published, report, fold) -> None:
     """The same figure passes, and one that lies further below than the margin does not."""
     old = report["methods"]["two_stage"]["ndcg@10"]["value"]
     assert judged(report, fold, published).refusal is None
@@ -132,8 +139,8 @@ def compared(published, report, model: Model, dataset: Dataset, as_of: int) -> g
     )
 
 
-def test_on_newer_events_a_worse_model_is_refused(published, report, fold) -> None:
-    """A model whose item vectors were shuffled loses against the serving one; that one's own report model does not."""
+def test_newer_events_refuse_a_worse_model(published, report, fold) -> None:
+    """A model with shuffled item vectors loses; the serving one's own report model does not."""
     dataset = published.dataset
     as_of = int(np.quantile(dataset.events.time, 0.5))
     assert (
@@ -152,7 +159,7 @@ def test_on_newer_events_a_worse_model_is_refused(published, report, fold) -> No
     )
 
 
-def test_without_newer_events_there_is_nothing_to_compare(published, report, fold) -> None:
+def test_without_newer_events_nothing_is_compared(published, report, fold) -> None:
     """The note says that nobody did anything."""
     verdict = compared(
         published, report, fold, published.dataset, int(published.dataset.events.time.max())
@@ -162,7 +169,7 @@ def test_without_newer_events_there_is_nothing_to_compare(published, report, fol
 
 
 def with_repeats(dataset: Dataset, users: np.ndarray) -> Dataset:
-    """The data, in which these users did nothing in their hold-out but take their first item again."""
+    """The data, with these users' hold-outs changed to repeats of their first item."""
     events = dataset.events
     held = np.arange(len(events)) >= cuts(events, "last-10pct")[events.user]
     first = events.item[np.minimum(events.offsets()[:-1], len(events) - 1)]
@@ -184,8 +191,8 @@ def n_newly(dataset: Dataset, as_of: int) -> int:
     return newly
 
 
-def test_users_who_only_repeat_themselves_are_not_compared(published, report, fold) -> None:
-    """A third of the users took nothing new, a third did nothing at all: the others are compared, and counted."""
+def test_users_with_only_repeats_are_skipped(published, report, fold) -> None:
+    """A third of the users took nothing new, a third did nothing: the others are compared."""
     whole = published.dataset
     some = with_repeats(whole, np.arange(0, whole.events.n_users, 3))
     held = np.arange(len(some.events)) >= cuts(some.events, "last-10pct")[some.events.user]
@@ -197,7 +204,7 @@ def test_users_who_only_repeat_themselves_are_not_compared(published, report, fo
     assert f"on what {n_newly(dataset, as_of)} users newly took to since it was made" in note
 
 
-def test_where_all_only_repeat_themselves_nothing_is_compared(published, report, fold) -> None:
+def test_only_repeats_leave_nothing_to_compare(published, report, fold) -> None:
     """Too few users are left, and none: the note counts those who took something new."""
     dataset, as_of = published.dataset, int(published.dataset.events.time.min())
     for spared in (10, 0):
@@ -209,7 +216,7 @@ def test_where_all_only_repeat_themselves_nothing_is_compared(published, report,
         assert f"only {newly} users took to an item that was new to them since" in verdict.note
 
 
-def test_items_that_are_gone_take_no_place_in_the_old_lists(published) -> None:
+def test_lost_items_take_no_place(published) -> None:
     """The old bundle's lists are full of items that the data still has."""
     from shortlist.recsys.models import bundle
     from shortlist.recsys.models.interactions import MISSING
@@ -220,13 +227,13 @@ def test_items_that_are_gone_take_no_place_in_the_old_lists(published) -> None:
     fewer = replace(dataset, events=replace(kept, n_items=n_kept))
     fewer = replace(fewer, catalogue=replace(dataset.catalogue, ids=dataset.catalogue.ids[:n_kept]))
     truth = truth_after(fewer, cuts(fewer.events, "last-10pct"))
-    found = gate._lists_of(old, fewer, truth.states)
-    assert found.max() < n_kept
-    assert (found != MISSING).all()
+    lists = gate._lists_of(old, fewer, truth.states)
+    assert lists.max() < n_kept
+    assert (lists != MISSING).all()
 
 
 def test_a_catalogue_that_moved_is_translated(published) -> None:
-    """The old bundle recommends the same items by id when the rows of the data have another order and an item is new."""
+    """The old bundle recommends the same ids when rows move and an item is new."""
     from shortlist.recsys.models import bundle
     from shortlist.recsys.models.interactions import MISSING, states_at
     from shortlist.recsys.models.pipeline import recommender
@@ -246,14 +253,12 @@ def test_a_catalogue_that_moved_is_translated(published) -> None:
         items=np.where(states.items == MISSING, MISSING, order[states.items] + 1).astype(np.int32),
         seen_rows=(order[states.seen_rows] + 1).astype(np.int32),
     )
-    found = gate._lists_of(old, moved, shifted)
+    lists = gate._lists_of(old, moved, shifted)
     plain = recommender(replace(old.model, exploration_share=0.0))(states, gate.DEPTH)[0]
-    np.testing.assert_array_equal(found, np.where(plain == MISSING, MISSING, order[plain] + 1))
+    np.testing.assert_array_equal(lists, np.where(plain == MISSING, MISSING, order[plain] + 1))
 
 
-def test_a_release_of_other_features_cannot_be_compared(
-    published, report, fold, monkeypatch
-) -> None:
+def test_other_features_cannot_be_compared(published, report, fold, monkeypatch) -> None:
     """The gate says why, and lets the release pass."""
     monkeypatch.setattr("shortlist.recsys.models.bundle.feature_hash", lambda: "0" * 16)
     verdict = compared(
@@ -291,7 +296,7 @@ class Stated:
 
 
 @pytest.mark.parametrize("value", [None, "0.3x", float("nan"), float("inf"), 10**400, -1, True, []])
-def test_a_manifest_without_a_usable_figure_cannot_be_compared(value) -> None:
+def test_unusable_manifest_figures_are_not_compared(value) -> None:
     """The note names the field, be it the report's figure or the time of the release."""
     same = {"data": {"fingerprint": "f"}, "protocol": "p"}
     figures = Stated(**same, metrics={"two_stage": {"ndcg@10": {"value": value}}})
@@ -308,7 +313,7 @@ def test_a_manifest_without_a_usable_figure_cannot_be_compared(value) -> None:
 
 
 @pytest.mark.parametrize(("ours", "floor"), [(float("nan"), 0.1), (0.1, float("nan"))])
-def test_a_figure_that_is_no_number_beats_nothing(ours, floor) -> None:
+def test_nan_beats_nothing(ours, floor) -> None:
     """Whichever of the two it is."""
     report = {
         "methods": {

@@ -1,4 +1,4 @@
-"""The batch as a whole: resumable, refusing what it must, publishing in one flip, and sound on odd data."""
+"""The whole batch: it resumes, refuses bad releases, and publishes in one flip."""
 
 from __future__ import annotations
 
@@ -74,9 +74,11 @@ def small_job(tables, tmp_path, valkey_url, namespace, reporter) -> Job:
     return Job(*paths, tmp_path / "work", Settings.from_env(environ), reporter)
 
 
-def pointer(told: Job) -> ReleasePointer | None:
+def pointer(current_job: Job) -> ReleasePointer | None:
     """What serves where a job publishes."""
-    with closing(open_store(told.settings.redis_url, told.settings.namespace, 1000)) as store:
+    with closing(
+        open_store(current_job.settings.redis_url, current_job.settings.namespace, 1000)
+    ) as store:
         return store.release()
 
 
@@ -85,9 +87,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
 
     def noting(name: str, stage: Callable[[Job], None]) -> Callable[[Job], None]:
-        def run(told: Job) -> None:
+        def run(current_job: Job) -> None:
             ran.append(name)
-            stage(told)
+            stage(current_job)
 
         return run
 
@@ -97,9 +99,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_a_finished_job_is_published_again_to_a_redis_that_came_back_empty(
-    small_job, monkeypatch
-) -> None:
+def test_an_empty_redis_is_published_again(small_job, monkeypatch) -> None:
     """Nothing is trained for it; the release is whole again."""
     job.run(small_job)
     serving = pointer(small_job)
@@ -126,12 +126,12 @@ def test_a_finished_job_is_published_again_to_a_redis_that_came_back_empty(
     ],
 )
 def test_until_when_a_table_knows(times, latest) -> None:
-    """Its latest time; sequence numbers are no times, and one row from the future proves nothing."""
+    """Its latest time; sequence numbers are no times, and rows of the future do not count."""
     assert job.latest_known(np.array(times, np.int64), 1e9) == latest
 
 
-def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, monkeypatch) -> None:
-    """Stages are skipped while input and settings are the same, and redone when they are not; each run flips the pointer."""
+def test_only_changed_settings_run_again(small_job, monkeypatch) -> None:
+    """Stages are skipped while input and settings are the same, and each run flips the pointer."""
     ran = counted(monkeypatch)
     job.run(small_job)
     job.run(small_job)
@@ -148,7 +148,7 @@ def test_a_finished_job_is_not_run_again_but_changed_settings_are(small_job, mon
     assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
 
 
-def test_a_finished_job_is_published_elsewhere_without_training(small_job, monkeypatch) -> None:
+def test_publishing_elsewhere_needs_no_training(small_job, monkeypatch) -> None:
     """As where the Redis of the first publication is gone, and another took its place."""
     job.run(small_job)
     ran = counted(monkeypatch)
@@ -168,7 +168,7 @@ def job_time(zone):
     return datetime.now(zone) + timedelta(hours=1)
 
 
-def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monkeypatch) -> None:
+def test_an_interrupted_job_resumes(small_job, monkeypatch) -> None:
     """What finished before the interruption is kept."""
     for name in ("features", "train-embeddings"):
         job.run_stage(small_job, name)
@@ -177,10 +177,8 @@ def test_a_job_that_was_interrupted_resumes_at_the_missing_stage(small_job, monk
     assert ran == list(job.STAGES)[2:]
 
 
-def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(
-    published, tmp_path, reporter, monkeypatch
-) -> None:
-    """Shards that are there stay as they are, those of another version go, and processes make the same bytes."""
+def test_an_interrupted_precompute_resumes(published, tmp_path, reporter, monkeypatch) -> None:
+    """Existing shards stay, those of another version go, and processes make the same bytes."""
     import shutil
 
     work = tmp_path / "work"
@@ -206,13 +204,13 @@ def test_an_interrupted_precompute_goes_on_at_the_first_missing_shard(
     assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
 
 
-def test_a_stage_without_its_forerunners_says_so(small_job) -> None:
+def test_a_stage_needs_earlier_ones(small_job) -> None:
     """With the names of what is missing."""
     with pytest.raises(InvalidInput, match="features, train-embeddings"):
         job.run_stage(small_job, "build-index")
 
 
-def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypatch) -> None:
+def test_popularity_must_be_beaten(small_job, monkeypatch) -> None:
     """Nothing is published, and the message gives both figures."""
     honest = offline_evaluation.compare
 
@@ -227,9 +225,7 @@ def test_a_release_that_does_not_beat_popularity_is_refused(small_job, monkeypat
     assert pointer(small_job) is None
 
 
-def test_a_list_that_reads_back_otherwise_stops_the_flip(
-    published, namespace, reporter, monkeypatch
-) -> None:
+def test_a_damaged_list_stops_the_flip(published, namespace, reporter, monkeypatch) -> None:
     """The pointer stays where it was; the next run completes."""
     settings = replace(published.settings, namespace=namespace)
     store = open_store(settings.redis_url, namespace, 1000)
@@ -253,7 +249,7 @@ def test_a_list_that_reads_back_otherwise_stops_the_flip(
     store.close()
 
 
-def test_nothing_to_roll_back_to_and_nothing_to_promote(published, namespace) -> None:
+def test_nothing_to_roll_back_or_promote(published, namespace) -> None:
     """Both say so, and change nothing."""
     settings = replace(published.settings, namespace=namespace)
     with pytest.raises(InvalidInput, match="nothing to roll back to"):
@@ -282,8 +278,8 @@ ODD = {
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out", "time"])
 @pytest.mark.parametrize("case", ODD)
-def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path, reporter) -> None:
-    """No ratings, titles, categories, years or users: a report of every method, or a clear error."""
+def test_odd_data_is_evaluated_or_refused(case, protocol, tmp_path, reporter) -> None:
+    """Without ratings, titles, categories, years or users: a full report, or a clear error."""
     loaded = data.load(table(tmp_path, *ODD[case]), None, None, max_reject_share=1.0)
     report = None
     with suppress(ShortlistError):
@@ -297,7 +293,7 @@ def test_odd_data_is_evaluated_or_refused_in_a_sentence(case, protocol, tmp_path
 
 
 @pytest.mark.parametrize(("users", "items"), [([1, 2, 3], [7, 7, 7]), ([1, 1], [7, 7]), ([5], [5])])
-def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, reporter) -> None:
+def test_data_without_hold_out_is_refused(users, items, tmp_path, reporter) -> None:
     """One item, or users of one event."""
     loaded = data.load(table(tmp_path, users, items), None, None)
     with pytest.raises(InvalidData):
@@ -307,7 +303,7 @@ def test_data_with_nothing_to_learn_from_is_refused(users, items, tmp_path, repo
 
 
 def test_the_report_has_the_promised_shape(published) -> None:
-    """Every method, every figure with its interval, candidate recall by source, what the data was, examples that name nobody."""
+    """It has every method with intervals, candidate recall, the data, and nameless examples."""
     report = json.loads((published.work / "metrics.json").read_text())
     assert report["protocol"] == "last-10pct"
     assert set(report["candidate_recall"]) == {"retriever", "neighbours", "trending", "all"}
@@ -323,7 +319,7 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
 
 
-def test_a_release_carries_its_report_and_its_histograms(published) -> None:
+def test_a_bundle_has_report_and_histograms(published) -> None:
     """The page for people, and what the next batch compares itself with."""
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     assert {"report.html", "skew.msgpack"} <= set(manifest["files"])
@@ -332,8 +328,8 @@ def test_a_release_carries_its_report_and_its_histograms(published) -> None:
     assert "two_stage" in page
 
 
-def test_the_release_has_the_ranker_of_the_report(published) -> None:
-    """As many trees, from the groups of the report and those of the hold-out; report and manifest say both."""
+def test_released_and_reported_ranker_agree(published) -> None:
+    """As many trees, learnt from the hold-out's groups too; report and manifest state both."""
     report = json.loads((published.work / "metrics.json").read_text())
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     reported, released = report["ranker"]["reported"], report["ranker"]["released"]
@@ -346,18 +342,21 @@ def test_the_release_has_the_ranker_of_the_report(published) -> None:
     assert manifest["ranker"] == report["ranker"]
 
 
-def test_leave_one_out_releases_the_reported_ranker_too(small_job) -> None:
+def test_leave_one_out_releases_the_ranker(small_job) -> None:
     """Its hold-out of one event a user is among the labels of the release."""
-    told = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
+    current_job = replace(small_job, settings=replace(small_job.settings, protocol="leave-one-out"))
     for name in list(job.STAGES)[:4]:
-        job.run_stage(told, name)
-    kept = [json.loads((told.fold(fold) / "ranker.json").read_text())["summary"] for fold in (1, 2)]
+        job.run_stage(current_job, name)
+    kept = [
+        json.loads((current_job.fold(fold) / "ranker.json").read_text())["summary"]
+        for fold in (1, 2)
+    ]
     assert kept[0]["trees"] == kept[1]["trees"] > 0
     assert kept[1]["n_groups"] > kept[0]["n_groups"]
 
 
-def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch) -> None:
-    """No ranker in the report or in the bundle, the same figures for both methods, and every place says so."""
+def test_without_gain_no_ranker_is_released(small_job, monkeypatch) -> None:
+    """No ranker in report or bundle, the same figures for both methods, and a note everywhere."""
     monkeypatch.setattr(lambdamart.Validation, "shows_a_gain", property(lambda _: False))
     job.run(small_job)
     assert (
@@ -380,8 +379,8 @@ def test_without_a_gain_the_retrievers_order_is_released(small_job, monkeypatch)
     assert "shows no gain" in (small_job.work / "report.html").read_text()
 
 
-def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) -> None:
-    """Half of the users only take again what they had; the gate compares the other half, and says how many."""
+def test_repeats_leave_other_users_to_compare(small_job, tmp_path) -> None:
+    """Half of the users only repeat items; the gate compares the other half, and counts it."""
     whole = pl.read_parquet(small_job.interactions).sort("user_id", "timestamp")
     users = whole["user_id"].to_list()
     last = [
@@ -415,8 +414,8 @@ def test_a_second_night_of_repeats_is_judged_by_the_others(small_job, tmp_path) 
     assert f"on what {newly} users newly took to since it was made" in note
 
 
-def test_data_that_lost_its_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
-    """The second batch's events have no ratings any more: the feed is broken, the first release goes on serving."""
+def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
+    """The second batch's events have lost their ratings; the first release goes on serving."""
     job.run(small_job)
     bare = tmp_path / "bare.parquet"
     pl.read_parquet(small_job.interactions).drop("rating").write_parquet(bare)

@@ -1,4 +1,4 @@
-"""The batch is killed at any point of a publication: readers see the old release whole, and a second run completes.
+"""A publication killed at any point: readers see one whole release, a second run completes.
 
 Two worlds are published in turn. The catalogue of the one has an item more, which shifts the rows
 of all others, so that an answer from parts of both would show.
@@ -60,18 +60,18 @@ def s3(monkeypatch) -> Iterator[None]:
 
 @pytest.fixture
 def shifted(published, tables, tmp_path, reporter) -> Path:
-    """The work directory of a batch on the same interactions, and a catalogue with one more item, the first."""
+    """The work directory of a batch on the same interactions and one more item, the first."""
     items = pl.read_parquet(tables / "items.parquet")
     first = items.head(1).with_columns(
         pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title")
     )
     pl.concat([first, items]).write_parquet(tmp_path / "items.parquet")
-    told = {
+    changes = {
         "SHORTLIST_NAMESPACE": "shifted",
         "SHORTLIST_ARTEFACTS": str(tmp_path / "shifted"),
         "SHORTLIST_GATE": "off",
     }
-    settings = Settings.from_env(published.environ | told | {"LGBM_N_ESTIMATORS": "5"})
+    settings = Settings.from_env(published.environ | changes | {"LGBM_N_ESTIMATORS": "5"})
     paths = (str(tables / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
     run_job(Job(*paths, tmp_path / "work", settings, reporter))
     return tmp_path / "work"
@@ -87,12 +87,12 @@ class Site:
     recommender: Recommender
 
     def answers(self) -> tuple[set[str], dict[str, tuple[object, ...]]]:
-        """The releases that users are answered from, and what each is told: whence it came, and the items with their scores."""
-        found = {
+        """The releases that answer the users, and each answer's source, items and scores."""
+        answered = {
             user: self.recommender.recommend(RecommendationQuery(user, 10)) for user in self.users
         }
-        return {answer.version for answer in found.values()}, {
-            user: _told(answer) for user, answer in found.items()
+        return {answer.version for answer in answered.values()}, {
+            user: _shown(answer) for user, answer in answered.items()
         }
 
     def marked(self) -> list[str]:
@@ -117,7 +117,7 @@ class Site:
         )
 
 
-def _told(answer: Answer) -> tuple[object, ...]:
+def _shown(answer: Answer) -> tuple[object, ...]:
     return answer.source, answer.degraded, answer.ranked
 
 
@@ -142,16 +142,19 @@ def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
 
 
 def points(flip: int, total: int) -> list[int]:
-    """The first message, the flip, the last, and one of each of KILLS equal parts before the flip, drawn by a seed."""
+    """The first message, the flip, the last, and a random one of KILLS equal parts before it."""
     rng = random.Random(total)  # noqa: S311 - not a secret
     bounds = [2 + part * (flip - 2) // KILLS for part in range(KILLS + 1)]
     return [1, *(rng.randrange(low, high) for low, high in itertools.pairwise(bounds)), flip, total]
 
 
-def test_no_reader_notices_a_publication_that_is_killed_anywhere(
+def test_readers_never_notice_a_killed_publication(
     site, release, shifted, reporter, tmp_path
 ) -> None:
-    """After each kill before the flip users are answered as before, after it from the new release; the second run serves it."""
+    """A kill before the flip leaves the old answers, one after it the new ones.
+
+    The second run serves the new release.
+    """
     artefacts = open_artefacts(site.settings.artefacts)
     work = {"plain": (), "shifted": (shifted,)}
     answers, totals = {}, {}

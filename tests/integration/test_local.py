@@ -16,6 +16,7 @@ import redis
 from click.testing import CliRunner
 
 from shortlist.batch import cli, local
+from shortlist.batch.cli import local as local_commands
 from shortlist.infra.local import valkey
 from shortlist.infra.local.valkey import kept
 from shortlist.recsys.store.admin import AdminStore
@@ -152,9 +153,9 @@ def test_a_signal_ends_the_service(monkeypatch) -> None:
         until("http://127.0.0.1:1")
         ended.append("in order")
 
-    monkeypatch.setattr(cli, "fetch_data", lambda *_: None)
+    monkeypatch.setattr(local_commands, "fetch_data", lambda *_: None)
     monkeypatch.setattr(local, "run", run)
     monkeypatch.setattr(threading, "Event", Signalled)
     assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (0, ["in order"])
-    monkeypatch.setattr(cli, "fetch_data", lambda *_: Signalled().wait())
+    monkeypatch.setattr(local_commands, "fetch_data", lambda *_: Signalled().wait())
     assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (1, ["in order"])

@@ -1,4 +1,4 @@
-"""Known traffic through the API, and the shares of answers acted on that `shortlist online-report` makes of it."""
+"""Known traffic through the API, and the shares that `shortlist online-report` makes of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from shortlist.batch.cli import main
 from shortlist.batch.drain import drain
 from shortlist.batch.online import (
-    Group,
+    AnswerGroup,
     ImpressionStats,
     Online,
     add_clicks,
@@ -101,15 +101,13 @@ def click(client) -> Callable[..., None]:
         event |= {"recommendation_id": answer["recommendation_id"]} | (
             {} if position is None else {"position": position}
         )
-        told = client.post("/v1/events", json={"events": [event]}).json()
-        assert told == {"accepted": 1, "duplicates": 0, "rejected": []}
+        figures = client.post("/v1/events", json={"events": [event]}).json()
+        assert figures == {"accepted": 1, "duplicates": 0, "rejected": []}
 
     return act
 
 
-def test_an_answer_is_counted_by_its_release_source_and_length(
-    client, own, counts, published, users
-) -> None:
+def test_answers_are_counted_by_group(client, own, counts, published, users) -> None:
     """Once, on its day, in a hash that expires; what shows nothing is not counted."""
     ask(client, users[0])
     ask(client, users[1])
@@ -138,7 +136,7 @@ def test_a_hit_writes_nothing(client, own, users, monkeypatch) -> None:
     assert origin_of(answer["recommendation_id"]) == Origin(answer["model_version"], "batch", TODAY)
 
 
-def test_an_event_keeps_the_position_of_its_item(client, own, users, click) -> None:
+def test_events_keep_their_positions(client, own, users, click) -> None:
     """From 1 to 100; anything else is rejected by itself."""
     click(ask(client, users[0]), 3)
     (entry,) = own[1].redis.xrange(own[1].keys.events())
@@ -151,11 +149,11 @@ def test_an_event_keeps_the_position_of_its_item(client, own, users, click) -> N
             "timestamp": 1,
             "position": position,
         }
-        told = client.post("/v1/events", json={"events": [event]}).json()
-        assert [r["code"] for r in told["rejected"]] == ["invalid_event"]
+        figures = client.post("/v1/events", json={"events": [event]}).json()
+        assert [r["code"] for r in figures["rejected"]] == ["invalid_event"]
 
 
-def test_an_event_of_an_older_writer_has_no_position() -> None:
+def test_older_events_have_no_position() -> None:
     """Records grow at their end."""
     seven = bytes.fromhex("9701a165a175a169" + "01" + "c0" + "a172")
     assert unpack_event(seven) == EventRecord("e", "u", "i", 1, None, "r")
@@ -164,7 +162,10 @@ def test_an_event_of_an_older_writer_has_no_position() -> None:
 def test_known_traffic_gives_known_shares(
     client, own, counts, published, users, click, tmp_path
 ) -> None:
-    """Forty lists shown, ten acted on, one of them twice; half of the clicks in drained files, half still in the stream."""
+    """Forty lists shown, ten acted on, one of them twice.
+
+    Half of the clicks are in drained files, half still in the stream.
+    """
     answers = [ask(client, user) for user in users]
     for at, answer in enumerate(answers[:5]):
         click(answer, 1 + at % 2)
@@ -173,10 +174,14 @@ def test_known_traffic_gives_known_shares(
         click(answer)
     click(answers[0], 4)
     counts.send()
-    found = online(own[0], 1, str(tmp_path), NOW)
-    assert set(found.groups) == {Group(published.version, "batch")}
-    shown = found.groups[Group(published.version, "batch")]
-    assert (totals(found, published.version, "all"), shown.answers(6), notes(report(found))) == (
+    counted = online(own[0], 1, str(tmp_path), NOW)
+    assert set(counted.groups) == {AnswerGroup(published.version, "batch")}
+    shown = counted.groups[AnswerGroup(published.version, "batch")]
+    assert (
+        totals(counted, published.version, "all"),
+        shown.answers(6),
+        notes(report(counted)),
+    ) == (
         (10, 40),
         0,
         [],
@@ -185,7 +190,7 @@ def test_known_traffic_gives_known_shares(
     assert EventLog(own[1]).length() == 6
 
 
-def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None:
+def test_a_canary_is_compared(own, monkeypatch) -> None:
     """With the difference's interval: here one that does not reach zero."""
     settings, store = own
     store.set_release(ReleasePointer("old", "older", Canary("new", 50.0)))
@@ -195,10 +200,10 @@ def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None
     ]
     monkeypatch.setattr("shortlist.batch.online.waiting", lambda _log: iter(clicks))
     CountLog(store).add({hash_today(store): groups})
-    found = online(settings, 1, None, NOW)
-    assert (found.current, found.other) == ("old", "new")
-    told = report(found)
-    compared = tables(told)[2]
+    counted = online(settings, 1, None, NOW)
+    assert (counted.current, counted.other) == ("old", "new")
+    figures = report(counted)
+    compared = tables(figures)[2]
     cells = [list(column.cells) for column in compared.columns]
     assert cells == [
         ["all", "batch"],
@@ -207,8 +212,10 @@ def test_a_canary_is_compared_with_the_serving_release(own, monkeypatch) -> None
         ["+0.0500"] * 2,
         ["+0.0210 to +0.0790"] * 2,
     ]
-    assert [row | {"source": "all"} for row in told["differences"]] == [told["differences"][0]] * 2
-    assert told["differences"][0]["difference"] == pytest.approx(
+    assert [row | {"source": "all"} for row in figures["differences"]] == [
+        figures["differences"][0]
+    ] * 2
+    assert figures["differences"][0]["difference"] == pytest.approx(
         {"value": 0.05, "low": 0.0210, "high": 0.0790}, abs=5e-5
     )
 
@@ -218,8 +225,8 @@ def hash_today(store) -> Hash:
     return Hash(store.keys.impressions(DATE), 1000)
 
 
-def test_a_server_that_is_stopped_sends_its_last_counts(own, published, users) -> None:
-    """One of the two answers is counted in Redis after the first, the other when the server ends."""
+def test_a_stopped_server_sends_its_counts(own, published, users) -> None:
+    """The first of two answers is counted at once, the other when the server ends."""
     settings, store = own
     environ = (
         os.environ
@@ -253,9 +260,9 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
     ] == [(0, 1), (1, 2)]
 
 
-def test_lost_counts_and_foreign_ids_are_told() -> None:
-    """More clicks than answers never make a share above one, and ids of others are counted aside."""
-    groups: dict[Group, ImpressionStats] = {}
+def test_lost_counts_and_unrecognised_ids() -> None:
+    """More clicks than answers never make a share above one; others' ids are counted apart."""
+    groups: dict[AnswerGroup, ImpressionStats] = {}
     add_impressions(groups, {"batch:10:v:1": 1})
     clicks = [
         (new_id("v:1", "batch", NOW), 2),
@@ -264,18 +271,18 @@ def test_lost_counts_and_foreign_ids_are_told() -> None:
         (None, None),
     ]
     assert add_clicks(groups, clicks, TODAY) == 1
-    shown = groups[Group("v:1", "batch")]
+    shown = groups[AnswerGroup("v:1", "batch")]
     assert (shown.answers(), shown.answers(2), shown.answers(3), shown.lost) == (2, 2, 1, 1)
 
 
-def test_impressions_that_cannot_be_read_are_an_error() -> None:
+def test_unreadable_impressions_are_an_error() -> None:
     """With what to do about it."""
     for field in ("batch", "batch:x:v1", "bach:1:v1", "batch:1:"):
         with pytest.raises(UnreadableRecord, match="delete that day's hash"):
             add_impressions({}, {field: 1})
 
 
-def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
+def test_older_drained_files_are_read(tmp_path: Path) -> None:
     """They have no positions."""
     pl.DataFrame({"recommendation_id": ["a", None]}).write_parquet(tmp_path / "events-1-2.parquet")
     assert list(drained(str(tmp_path))) == [("a", None)]
@@ -283,7 +290,7 @@ def test_files_of_an_older_drain_are_read(tmp_path: Path) -> None:
         list(drained(str(tmp_path / "absent")))
 
 
-def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     """The report names it, and counts the clicks of the others."""
     pl.DataFrame({"recommendation_id": ["a"], "position": [2]}).write_parquet(
         tmp_path / "events-1-2.parquet"
@@ -291,13 +298,13 @@ def test_a_file_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
     (tmp_path / "events-0-1.parquet").write_bytes(b"PAR1")
     broken: list[str] = []
     assert list(drained(str(tmp_path), broken)) == [("a", 2)]
-    told = report(Online(1, {}, None, None, 0, tuple(broken)))
-    assert notes(told) == [
+    figures = report(Online(1, {}, None, None, 0, tuple(broken)))
+    assert notes(figures) == [
         "events-0-1.parquet cannot be read, and its clicks are not counted: mend or remove it"
     ]
 
 
-def test_the_command_prints_every_table_and_writes_the_report(
+def test_the_command_prints_and_writes(
     client, own, counts, published, users, click, tmp_path, monkeypatch
 ) -> None:
     """Release, source, position and what a reader should know; the same figures as JSON."""

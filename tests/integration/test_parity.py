@@ -17,12 +17,12 @@ def loaded(published):
     return bundle.load(published.work / "bundle")
 
 
-def test_a_precomputed_list_equals_the_live_answer_of_every_user(published, loaded) -> None:
-    """The batch's list and the live path on the stored record agree: items exactly, scores at half precision."""
+def test_lists_equal_live_answers(published, loaded) -> None:
+    """Items are the same exactly, scores at half precision, from the stored record."""
     for user in read_shards(published.work / "lists"):
         stored = unpack_list(user.packed)
         record = unpack_user(pack_user(user.record))
-        told = (
+        history = (
             record.items,
             record.times,
             record.weights,
@@ -30,7 +30,7 @@ def test_a_precomputed_list_equals_the_live_answer_of_every_user(published, load
             record.seen,
             record.attributes or {},
         )
-        state, unknown = bundle.state_from(loaded, *told)
+        state, unknown = bundle.state_from(loaded, *history)
         live = recommend(loaded.model, state, published.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0
@@ -39,7 +39,7 @@ def test_a_precomputed_list_equals_the_live_answer_of_every_user(published, load
         assert stored.n_candidates == int(live.n_candidates[0])
 
 
-def test_one_user_equals_many_users_bit_for_bit(published, loaded) -> None:
+def test_one_user_equals_many_users(published, loaded) -> None:
     """A user's items and scores do not depend on who else is in the batch."""
     events, attributes = published.dataset.events, published.dataset.attributes
     offsets = events.offsets()
@@ -53,7 +53,7 @@ def test_one_user_equals_many_users_bit_for_bit(published, loaded) -> None:
         )
 
 
-def test_sums_over_few_rows_and_over_all_items_agree(published, loaded, monkeypatch) -> None:
+def test_sparse_and_dense_sums_agree(published, loaded, monkeypatch) -> None:
     """A catalogue too large to sum over as a whole gets the same lists, bit for bit."""
     events = published.dataset.events
     offsets = events.offsets()
@@ -65,7 +65,7 @@ def test_sums_over_few_rows_and_over_all_items_agree(published, loaded, monkeypa
     np.testing.assert_array_equal(dense.scores.view(np.int32), sparse.scores.view(np.int32))
 
 
-def test_no_list_holds_an_item_that_its_user_had(published) -> None:
+def test_no_list_holds_seen_items(published) -> None:
     """Seen items are never recommended."""
     events = published.dataset.events
     rows = {user_id: row for row, user_id in enumerate(published.dataset.user_ids)}

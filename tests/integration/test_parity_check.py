@@ -1,4 +1,4 @@
-"""The batch's self-check passes on what it published, and refuses what is not what the live path answers."""
+"""The self-check passes on published lists, and refuses lists unlike live answers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_release_as_published_passes(published, artefacts, store) -> None:
 
 
 def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
-    """No more users than asked for."""
+    """No more users than the limit."""
     note = parity.check(
         artefacts, store, published.version, read_shards(published.work / "lists"), users=7
     )
@@ -66,7 +66,7 @@ def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda r: replace(r, rows=(r.rows[1], r.rows[0], *r.rows[2:])), "place 1 has"),
         (
@@ -83,13 +83,17 @@ def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
         (lambda r: replace(r, scores=tuple(s * 1.01 for s in r.scores)), "scores from"),
     ],
 )
-def test_a_list_that_the_live_path_does_not_answer_refuses_the_release(
-    published, artefacts, store, change, told: str
+def test_lists_unlike_live_answers_are_refused(
+    published, artefacts, store, change, message: str
 ) -> None:
-    """Swapped items, an unknown one, a short list, other candidates, other scores: the difference is named, and no user."""
+    """The error names the difference, and no user.
+
+    Swapped items, an unknown one, a short list, other candidates, other scores.
+    """
     changed(store, published, change)
     with pytest.raises(
-        ReleaseRefused, match=rf"1 of .* users.* the first of them user \d+ of the sample: .*{told}"
+        ReleaseRefused,
+        match=rf"1 of .* users.* the first of them user \d+ of the sample: .*{message}",
     ):
         parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
@@ -102,9 +106,7 @@ def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None
         parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
 
 
-def test_another_bundle_under_the_same_version_refuses_the_release(
-    published, store, tmp_path: Path
-) -> None:
+def test_another_bundle_of_the_version(published, store, tmp_path: Path) -> None:
     """Whole and verified, but its towers are not those that made the lists."""
     copy = tmp_path / "bundle"
     shutil.copytree(published.work / "bundle", copy)

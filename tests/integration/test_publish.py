@@ -1,4 +1,4 @@
-"""Publishing on a real Valkey: verified before the flip, resumed after a crash, promoted and rolled back."""
+"""Publishing on a real Valkey: verification, one flip, crashes, promotion and rollback."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _break_off(*_: object, **__: object) -> None:
 def test_published(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
-    """A published release serves: bundle, items, popular items, every list and every record are there."""
+    """A published release serves: bundle, items, popular items, all lists and records exist."""
     bundle, lists = release("v1")
     assert publish(bundle, lists, settings, reporter) == "v1"
     assert store.release() == ReleasePointer("v1")
@@ -76,7 +76,7 @@ def test_larger_than_a_function_holds(
     store: RedisStore,
     bucket: str,
 ) -> None:
-    """A bundle that a function's disk has no room for is refused before anything is uploaded or written."""
+    """A bundle too large for the function's disk is refused before anything is written."""
     bundle, lists = release("v1")
     (bundle / "report.html").write_bytes(b" " * (3 << 20))
     fields = {
@@ -92,7 +92,7 @@ def test_larger_than_a_function_holds(
 def test_only_what_is_superseded_expires(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
-    """A release that nothing leads to expires, so that old ones leave; the serving one and the one before never do."""
+    """Superseded releases expire; the serving one and the one before never do."""
     for version in ("v1", "v2"):
         publish(*release(version), replace(settings, list_ttl_seconds=900), reporter)
     assert {store.redis.ttl(key) for key in store.redis.scan_iter(f"{settings.namespace}:*")} == {
@@ -125,7 +125,7 @@ def test_changed_list(
     monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
-    """A single list that reads back otherwise refuses the release; the old one goes on serving; a second run mends it."""
+    """One list that reads back otherwise refuses the release; a second run publishes it."""
     publish(*release("v1"), settings, reporter)
     bundle, lists = release("v2")
     victim = store.keys.list("v2", next(read_shards(lists)).user_id)
@@ -158,7 +158,7 @@ def test_lost_items(
     monkeypatch: pytest.MonkeyPatch,
     lost: str,
 ) -> None:
-    """A release whose items or popular list did not stay is refused too: its lists could not be shown."""
+    """A release without its items or popular list is refused: its lists could not be shown."""
     publish(*release("v1"), settings, reporter)
     write = RedisStore.merge_users
 
@@ -200,7 +200,7 @@ def test_crash(
     monkeypatch: pytest.MonkeyPatch,
     at: str,
 ) -> None:
-    """A crash between the upload and the flip leaves the old release serving, and a second run completes."""
+    """A crash before the flip leaves the old release serving, and a second run completes."""
     publish(*release("v1"), settings, reporter)
     bundle, lists = release("v2")
     with monkeypatch.context() as patch:
@@ -216,7 +216,7 @@ def test_crash(
 def test_corrupt_bundle(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
-    """A bundle that is not what its manifest says is not published, and nothing of it is written."""
+    """A bundle unlike its manifest is not published, and nothing of it is written."""
     bundle, lists = release("v1")
     (bundle / "ranker.txt").write_text("another")
     with pytest.raises(CorruptArtefact, match=r"ranker\.txt"):
@@ -259,7 +259,7 @@ def test_nothing_to_roll_back_to(
 def test_unknown_release(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
-    """A version that was never published is told, and the pointer stays."""
+    """A version that was never published is an error, and the pointer stays."""
     publish(*release("v1"), settings, reporter)
     with pytest.raises(ReleaseNotFound, match="release v9 is not in"):
         promote(settings, "v9")
@@ -269,7 +269,7 @@ def test_unknown_release(
 def test_expired_release(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
-    """A release whose lists have expired cannot serve again, by promotion or rollback, until it is published again."""
+    """A release whose lists have expired cannot serve until it is published again."""
     for version in ("v1", "v2"):
         publish(*release(version), settings, reporter)
     store.redis.delete(*store.redis.scan_iter(f"{settings.namespace}:v1:*"))
@@ -279,14 +279,14 @@ def test_expired_release(
     assert store.release() == ReleasePointer("v2", "v1")
 
 
-def test_a_release_that_serves_is_never_retired(
+def test_serving_releases_are_never_retired(
     release: Release,
     settings: Settings,
     reporter: ProgressReporter,
     store: RedisStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not where its own second publication is refused, nor where an operator promotes it while it is being retired."""
+    """Neither when its second publication is refused, nor when it is promoted meanwhile."""
     for version in ("v1", "v2"):
         publish(*release(version), settings, reporter)
     again = Path(settings.artefacts).parent / "v2"
@@ -315,7 +315,7 @@ def test_a_release_that_serves_is_never_retired(
     } == {-1}
 
 
-def test_without_a_readable_pointer_nothing_is_retired(
+def test_unreadable_pointers_retire_nothing(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """Nobody knows then what serves."""
@@ -331,10 +331,10 @@ def test_without_a_readable_pointer_nothing_is_retired(
     }
 
 
-def test_a_batch_that_was_overtaken_writes_nothing(
+def test_an_overtaken_batch_writes_nothing(
     release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
-    """It is refused before its lists and records, as another release serves than when it read its data."""
+    """It is refused as another release serves than when it read its data."""
     publish(*release("v1"), settings, reporter)
     with pytest.raises(ReleaseRefused, match="v2"):
         publish(*release("v2"), settings, reporter, replaces="v0")

@@ -56,8 +56,8 @@ def served(pointer: ReleasePointer) -> set[str]:
     return {user for user in USERS if pointer.serving(user) != pointer.current}
 
 
-def test_a_canary_serves_its_share_and_always_the_same_users() -> None:
-    """About the percentage; a larger one keeps the users of a smaller one; another canary takes others."""
+def test_a_canary_serves_the_same_users() -> None:
+    """A larger percentage keeps the users of a smaller one; another canary takes others."""
     five, twenty = (
         served(ReleasePointer("a", None, Canary("b", percent))) for percent in (5.0, 20.0)
     )
@@ -68,7 +68,7 @@ def test_a_canary_serves_its_share_and_always_the_same_users() -> None:
     assert ReleasePointer("a", None, Canary("b", 100.0)).serving(None) == "a"
 
 
-def test_the_bundles_of_a_release_and_its_canary_are_both_held(two) -> None:
+def test_release_and_canary_bundles_are_held(two) -> None:
     """Live answers that alternate between the two load each bundle once."""
     live = BundleLive(two)
     for version in ("v1", "v2"):
@@ -107,7 +107,7 @@ def test_a_canary_is_served_and_ended(two, pointer, published) -> None:
     assert pointer() == ReleasePointer("v1", "v2")
 
 
-def test_a_canary_must_be_another_release_that_can_serve(two) -> None:
+def test_a_canary_must_be_servable(two) -> None:
     """The serving one, an unknown one and one without lists are refused."""
     with pytest.raises(InvalidInput, match="serves everybody already"):
         release_admin.canary(two, "v2", 5.0)
@@ -122,25 +122,25 @@ def test_a_canary_must_be_another_release_that_can_serve(two) -> None:
         release_admin.canary(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5.0)
 
 
-def test_a_shadow_of_the_same_model_differs_in_nothing(two) -> None:
+def test_a_shadow_of_the_same_model(two) -> None:
     """v1 and v2 are one bundle under two names."""
-    serving, found = release_admin.shadow(two, "v1", 30, 10)
-    assert (serving, found.users, found.overlap, found.same_first, found.score_shift) == (
+    serving, shift = release_admin.shadow(two, "v1", 30, 10)
+    assert (serving, shift.users, shift.overlap, shift.same_first, shift.score_shift) == (
         "v2",
         30,
         1.0,
         1.0,
         0.0,
     )
-    assert found.old_scores == found.new_scores
+    assert shift.old_scores == shift.new_scores
 
 
 def test_the_shift_between_lists() -> None:
     """Half of the items in common, one of two first items, scores up by one."""
     old = [{"a": 1.0, "b": 0.5}, {"c": 1.0, "d": 0.5}]
     new = [{"a": 2.0, "x": 0.5}, {"d": 1.5, "y": 0.5}]
-    found = release_admin.shift(old, new, 2)
-    assert (found.users, found.overlap, found.same_first, found.score_shift) == (2, 0.5, 0.5, 1.0)
+    shift = release_admin.shift(old, new, 2)
+    assert (shift.users, shift.overlap, shift.same_first, shift.score_shift) == (2, 0.5, 0.5, 1.0)
     with pytest.raises(InvalidInput, match="no user has a list"):
         release_admin.shift([{}], [{"a": 1.0}], 2)
 
@@ -151,7 +151,7 @@ def test_a_shadow_needs_users(two) -> None:
         release_admin.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
 
 
-def test_prune_keeps_the_newest_and_those_with_a_role(two, release, reporter, pointer) -> None:
+def test_prune_keeps_releases_with_roles(two, release, reporter, pointer) -> None:
     """The serving one and the one before stay, however few are to be kept."""
     publish(*release("v3"), two, reporter)
     promote(two, "v1")
@@ -197,7 +197,7 @@ def test_the_commands(two, published) -> None:
     assert said("canary", "v1", "--percent", "0") == "v2 is serving, no canary\n"
 
 
-def test_a_warm_handler_sees_a_flip_without_a_restart(two, published) -> None:
+def test_a_warm_handler_sees_a_flip(two, published) -> None:
     """Promotion is seen by a running Lambda at its next look at the pointer."""
     user = published.dataset.user_ids[0]
     environ = os.environ | published.environ

@@ -1,4 +1,4 @@
-"""Live answers leave counts of the features they used, and `shortlist skew` tells whether those are the training's."""
+"""Live answers leave counts of their features, which `shortlist skew` compares with training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from starlette.testclient import TestClient
 
 from shortlist.batch.cli import main
-from shortlist.batch.served_skew import served_skew, tallies, who_asks
+from shortlist.batch.served_skew import history_lengths_note, served_skew, tallies
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, CounterBuffer, InBackground
 from shortlist.lambda_handler.live import BundleLive
@@ -35,7 +35,7 @@ def hash_of(store: RedisStore) -> Callable[[str], Hash]:
 
 @pytest.fixture
 def serve(own) -> Callable[..., CounterBuffer]:
-    """Has live answers given to users, in a process that samples all of them, and sends its counts."""
+    """Answers users live in a process that samples every answer, and sends its counts."""
     settings, store = own
 
     def served(users: Iterable[str], share: float = 1.0, **more: object) -> CounterBuffer:
@@ -78,11 +78,11 @@ def shift(monkeypatch, name: str) -> None:
     monkeypatch.setattr(pipeline, "features", broken)
 
 
-def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve) -> None:
-    """One row of each of the same users, drawn anew: nothing is flagged, and all are counted."""
+def test_training_users_show_no_skew(own, published, serve) -> None:
+    """One new row of each of the same users: nothing is flagged, and all are counted."""
     serve(known(published))
     served = served_skew(own[0])
-    assert (served.version, served.skew.flagged_features, served.aside) == (
+    assert (served.version, served.skew.flagged_features, served.below_training_range) == (
         published.version,
         (),
         0,
@@ -93,7 +93,7 @@ def test_the_users_of_the_training_served_live_are_no_skew(own, published, serve
     )
 
 
-def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, monkeypatch) -> None:
+def test_a_changed_feature_is_flagged(own, published, serve, monkeypatch) -> None:
     """And only that one."""
     shift(monkeypatch, "popularity")
     serve(known(published))
@@ -101,10 +101,8 @@ def test_a_feature_that_is_served_otherwise_is_flagged(own, published, serve, mo
     assert flagged == ("popularity",)
 
 
-def test_the_command_prints_a_table_and_ends_with_1_for_skew(
-    own, published, serve, monkeypatch
-) -> None:
-    """0 while the features are those of the training, 1 once they are not, 2 before anything was served."""
+def test_the_command_exits_1_for_skew(own, published, serve, monkeypatch) -> None:
+    """0 for the training's features, 1 for others, 2 before anything was served."""
     environ = published.environ | {"SHORTLIST_NAMESPACE": own[0].namespace}
     before = CliRunner().invoke(main, ["skew"], env=environ)
     assert (before.exit_code, "wait for some" in before.output) == (2, True)
@@ -119,8 +117,8 @@ def test_the_command_prints_a_table_and_ends_with_1_for_skew(
     assert (bad.exit_code, bad.output.splitlines()[-1]) == (1, "skew in popularity")
 
 
-def test_what_training_does_not_have_is_not_sampled(own, published, serve) -> None:
-    """Answers to users without a history, of one category only, from the list, or from the cache."""
+def test_answers_unlike_training_are_not_sampled(own, published, serve) -> None:
+    """Such as answers without a history, of one category, from the list or from the cache."""
     user = known(published)[0]
     category = published.dataset.catalogue.categories[0][0]
     serve(["nobody"], attributes={"age": 30})
@@ -130,29 +128,30 @@ def test_what_training_does_not_have_is_not_sampled(own, published, serve) -> No
         served_skew(own[0])
 
 
-def test_a_session_is_sampled_and_told_apart_if_training_has_none_as_short(
-    own, published, serve
-) -> None:
-    """Its history is all that there is of the user, as in training; of one event, where nobody there has so few, it is aside."""
+def test_short_sessions_are_counted_apart(own, published, serve) -> None:
+    """A session shorter than any training history is counted apart from the strata.
+
+    Its history is all that there is of the user, as in training.
+    """
     items = published.dataset.catalogue.ids
     least = int(published.dataset.events.offsets()[1:].min())
     serve(["fresh"], history=list(items[:1]))
     with pytest.raises(InvalidInput, match="all 1 sampled rows are of users with fewer events"):
         served_skew(own[0])
     serve(["older"], history=list(items[: least + 50]))
-    told = served_skew(own[0])
-    assert (told.skew.n_serving, told.aside) == (1, 1)
-    assert "1 rows of shorter histories" in who_asks(told)
+    served = served_skew(own[0])
+    assert (served.skew.n_serving, served.below_training_range) == (1, 1)
+    assert "1 rows of shorter histories" in history_lengths_note(served)
 
 
-def test_no_answer_is_sampled_at_share_nought(own, published, serve) -> None:
+def test_share_zero_samples_nothing(own, published, serve) -> None:
     """SHORTLIST_SKEW_SHARE=0 counts nothing, and Redis holds no hash."""
     serve(known(published)[:5], share=0.0)
     assert own[1].redis.exists(own[1].keys.skew(published.version)) == 0
 
 
-def test_the_counts_expire_and_name_no_user(own, published, serve) -> None:
-    """The hash has fields of features and cells only, and lives as long as it was told from its first count on."""
+def test_counts_expire_and_name_nobody(own, published, serve) -> None:
+    """The hash has features and cells only, and a time to live from its first count on."""
     _, store = own
     serve(known(published)[:3])
     store.redis.expire(store.keys.skew(published.version), 500)
@@ -165,7 +164,7 @@ def test_the_counts_expire_and_name_no_user(own, published, serve) -> None:
     assert fields == {f"0:{name}" for name in FEATURES if name != strata.COLUMN}
 
 
-def test_no_more_rows_wait_than_the_most(own, published) -> None:
+def test_waiting_rows_are_bounded(own, published) -> None:
     """However many answers there are between two sendings."""
     sampler = Sampler(1.0, hash_of(own[1]))
     rows = np.zeros((4, len(FEATURES)), np.float32)
@@ -178,7 +177,7 @@ def test_no_more_rows_wait_than_the_most(own, published) -> None:
     assert sampler.take() == {}
 
 
-def test_counts_of_no_cell_are_an_error() -> None:
+def test_unknown_cells_are_an_error() -> None:
     """Such as those of a release that another code made under the same name."""
     trained = skew.histograms({"a": np.arange(40.0)})
     assert [one["a"][0] for one in tallies([trained, trained], {"1:a:0": 3})] == [0, 3]
@@ -187,7 +186,7 @@ def test_counts_of_no_cell_are_an_error() -> None:
             tallies([trained, trained], {field: 1})
 
 
-def test_without_a_release_the_remedy_is_told(own, namespace) -> None:
+def test_no_release_names_the_remedy(own, namespace) -> None:
     """There is nothing to compare with before the first."""
     with pytest.raises(InvalidInput, match="no release has been published"):
         served_skew(replace(own[0], namespace=f"{namespace}-empty"))
@@ -210,7 +209,7 @@ def failures(metrics: Metrics) -> str:
     )
 
 
-def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None:
+def test_counts_wait_for_redis(own, gone) -> None:
     """Nothing is raised, and the next sending has them."""
     metrics = Metrics()
     counts = CounterBuffer(CountLog(gone), metrics)
@@ -225,7 +224,7 @@ def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None
 
 
 @pytest.mark.parametrize("junk", [b"", b"1.5", b"x", b"9223372036854775807", b"\xff" * 30])
-def test_a_count_that_is_none_costs_itself(own, junk) -> None:
+def test_an_unreadable_count_is_skipped(own, junk) -> None:
     """The others are added once, read, and not kept for another time."""
     key = own[1].keys.skew("v1")
     own[1].redis.hset(key, mapping={"a:0": junk, b"\xff:1": 7})
@@ -240,7 +239,7 @@ def test_a_count_that_is_none_costs_itself(own, junk) -> None:
     assert failures(metrics).endswith(" 0")
 
 
-def test_a_key_that_is_no_hash_costs_itself(own) -> None:
+def test_keys_of_another_type_are_skipped(own) -> None:
     """As a field does."""
     own[1].redis.set(own[1].keys.skew("v1"), b"x")
     counts = CounterBuffer(CountLog(own[1]), Metrics())
@@ -251,7 +250,7 @@ def test_a_key_that_is_no_hash_costs_itself(own) -> None:
     assert CountLog(own[1]).read(own[1].keys.skew("v2")) == {"a:0": 1}
 
 
-def test_counts_are_sent_after_the_first_answer_and_then_now_and_then(own) -> None:
+def test_when_counts_are_sent(own) -> None:
     """Not before SECONDS have passed or ANSWERS were given."""
     now, sent = [0.0], []
     counts = CounterBuffer(

@@ -1,4 +1,4 @@
-"""The search for parameters: it reads no hold-out, goes on where it stopped, and writes what the batch takes."""
+"""The search for parameters reads no hold-out, resumes, and writes a usable config."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def test_the_hold_out_is_never_read(published, tmp_path, reporter) -> None:
 
 
 def test_a_later_call_goes_on(published, tmp_path, reporter) -> None:
-    """Trials of an earlier call count, and the outcome is never worse than what the search began with."""
+    """Trials of an earlier call count, and the outcome is never worse than the defaults."""
     tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, reporter)
     again = tune(published.dataset, "last-10pct", SMALL, 1e-6, tmp_path, reporter)
     assert again.trials["towers"] == 2
     assert all(before <= after for before, after in again.scores.values())
 
 
-def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) -> None:
+def test_the_command_writes_a_usable_config(tables, tmp_path, monkeypatch) -> None:
     """`shortlist tune` prints both figures and leaves a file that `evaluate --config` reads."""
     monkeypatch.setenv("TOP_K_CANDIDATES", "20")
     start = tmp_path / "start.toml"
     config.write(
         start, {"dimension": 8, "hidden": 16, "rounds": 2, "round_steps": 1}, {"estimators": 10}, ""
     )
-    out = tmp_path / "found.toml"
+    out = tmp_path / "tuned.toml"
     interactions = ["--interactions", str(tables / "interactions.parquet")]
     options = [
         "--minutes",
@@ -67,8 +67,8 @@ def test_the_command_writes_what_the_batch_takes(tables, tmp_path, monkeypatch) 
     result = CliRunner().invoke(main, ["tune", *interactions, *options])
     assert result.exit_code == 0, result.output
     assert "towers: validation NDCG@10" in result.output
-    found = config.with_config(FitParams(), out)
-    assert (found.towers.round_steps, found.ranker.estimators) == (1, 10)
+    tuned = config.with_config(FitParams(), out)
+    assert (tuned.towers.round_steps, tuned.ranker.estimators) == (1, 10)
     result = CliRunner().invoke(
         main, ["evaluate", *interactions, "--config", str(tmp_path / "other.toml")]
     )

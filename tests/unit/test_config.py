@@ -1,4 +1,4 @@
-"""A config file changes what it names, and a slip in it is told in a sentence."""
+"""A config file changes what it names; an error in it is one sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_what_is_written_is_read_back(tmp_path) -> None:
     assert path.read_text().startswith("# found by\n# searching\n\n[towers]\n")
 
 
-def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
+def test_a_share_may_be_whole(tmp_path) -> None:
     """`dropout = 0` is 0.0."""
     dropout = config.with_config(
         FitParams(), written(tmp_path, "[towers]\ndropout = 0\n")
@@ -43,7 +43,7 @@ def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[towers]\nround = 3\n", r"\[towers\] has 'round': must be one of dimension, hidden"),
         ("[tower]\nrounds = 3\n", "has 'tower': only the sections towers and ranker are known"),
@@ -59,9 +59,9 @@ def test_a_whole_number_stands_for_a_share_too(tmp_path) -> None:
         ("[ranker\n", "give a TOML file"),
     ],
 )
-def test_a_slip_is_told_with_its_value_and_rule(text, told, tmp_path) -> None:
+def test_errors_name_value_and_rule(text, message, tmp_path) -> None:
     """Each message names the file, the value and the rule."""
-    with pytest.raises(InvalidSettings, match=told):
+    with pytest.raises(InvalidSettings, match=message):
         config.with_config(FitParams(), written(tmp_path, text))
 
 

@@ -1,4 +1,4 @@
-"""The monthly estimate: sums that can be done by hand, what it grows with, and that the README shows what it says."""
+"""The monthly estimate against manual sums, its growth, and the README."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def dollars(size: Size) -> dict[str, float]:
     return {part.name: part.dollars for part in estimate(size)}
 
 
-def test_the_parts_add_up_to_what_a_hand_would_reckon() -> None:
-    """A million requests: a dollar for the API and its traffic, twenty cents and the milliseconds for the function."""
+def test_parts_match_a_manual_calculation() -> None:
+    """A million requests cost a dollar and traffic, plus twenty cents and milliseconds."""
     parts = dollars(SMALL)
     assert parts["HTTP API"] == pytest.approx(1.00 + 3.5 * 0.09)
     assert parts["Lambda"] == pytest.approx(0.20 + 1_000_000 * 0.0052 * 1769 / 1024 * 0.0000133334)
@@ -37,8 +37,8 @@ def test_a_small_cache_costs_its_least() -> None:
     assert dollars(Size(1, 1, 0))["ElastiCache"] == pytest.approx(0.1 * 0.084 * 730, rel=1e-3)
 
 
-def test_memory_in_redis_is_bounded_while_a_refresh_writes() -> None:
-    """Four releases: being written, serving, the one before, and one that expires; one history a user."""
+def test_redis_memory_during_a_refresh() -> None:
+    """Four releases: written, serving, previous and expiring; one history a user."""
     assert cache_gb(Size(1_000_000, 0, 0)) == pytest.approx((962 * 4 + 1600) / 1000)
     assert cache_gb(Size(1_000_000, 0, 0, list_days=2.5)) == pytest.approx(
         (962 * 5.5 + 1600) / 1000
@@ -62,7 +62,7 @@ def test_everything_grows_with_its_cause() -> None:
     )
 
 
-def test_a_large_refresh_gets_a_larger_task_and_says_when_none_is_enough() -> None:
+def test_large_refreshes_get_larger_tasks() -> None:
     """The state machine ends a task after four hours."""
     assert [cost.task_for(Size(users, 1, 0))[0] for users in (10_000, 400_000, 1_000_000)] == [
         4.0,
@@ -119,7 +119,7 @@ def test_the_command_prints_the_table() -> None:
     ("users", "items", "requests"),
     [(10_000, 5_000, 10**6), (200_000, 50_000, 2 * 10**7), (10**6, 10**5, 10**8)],
 )
-def test_the_readme_shows_what_the_estimate_says(users, items, requests) -> None:
+def test_the_readme_shows_the_estimate(users, items, requests) -> None:
     """Each of its three sizes, to the dollar."""
     total = sum(part.dollars for part in estimate(Size(users, items, requests)))
     row = f"| {users:,} | {items:,} | {requests:,} | ${total:,.0f} |".replace(",", " ")

@@ -1,4 +1,4 @@
-"""A place on the command line that cannot be used is told in one sentence, with status 2."""
+"""An unusable path on the command line ends in one sentence and status 2."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_place_that_cannot_be_written(own, published, tmp_path: Path, place: s
 
 
 @pytest.mark.parametrize("command", ["show", "promote"])
-def test_a_version_that_no_file_could_have(published, command: str) -> None:
+def test_a_version_too_long_for_files(published, command: str) -> None:
     """Is longer than any name."""
     result = CliRunner(env=published.environ).invoke(main, ["release", command, "v" * 5000])
     assert result.exit_code in (1, 2)

@@ -1,4 +1,4 @@
-"""Shards: whole or not at all, not computed twice, of one version, and what a user's record says."""
+"""Shards are whole, computed once and of one version; records hold the user's history."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bundle(published) -> Bundle:
 
 
 class Progress:
-    """Keeps what it was told."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.shares: list[float] = []
@@ -60,7 +60,7 @@ def test_all_shards_of_an_empty_directory(tmp_path: Path, small_shards: None) ->
 
 
 def test_missing_shards(tmp_path: Path, small_shards: None) -> None:
-    """A shard that is there is not computed again; drafts do not count; other versions' shards go, alike or not."""
+    """Existing shards are not computed again; drafts do not count; other versions' shards go."""
     for name in (
         "v1-000000064.msgpack",
         "v1-000000000.draft",
@@ -78,19 +78,21 @@ def test_lists_are_the_pipelines(
     """Every user has the list that the pipeline gives, in the users' order, whatever the shard."""
     progress, dataset = Progress(), published.dataset
     write_shards(bundle, dataset, tmp_path, LENGTH, progress)
-    told = list(read_shards(tmp_path))
-    assert [one.user_id for one in told] == list(dataset.user_ids)
+    users = list(read_shards(tmp_path))
+    assert [one.user_id for one in users] == list(dataset.user_ids)
     offsets = dataset.events.offsets()
-    found = recommend(
+    expected = recommend(
         bundle.model,
         states_at(dataset.events, offsets[:-1], offsets[1:], dataset.attributes),
         LENGTH,
     )
-    for user, one in enumerate(told):
+    for user, one in enumerate(users):
         record = unpack_list(one.packed)
-        rows = found.items[user][found.items[user] >= 0]
+        rows = expected.items[user][expected.items[user] >= 0]
         assert record.rows == tuple(rows)
-        assert record.scores == tuple(found.scores[user, : len(rows)].astype(np.float16).tolist())
+        assert record.scores == tuple(
+            expected.scores[user, : len(rows)].astype(np.float16).tolist()
+        )
         assert record.n_events == one.record.n_events == offsets[user + 1] - offsets[user]
         assert (record.created_at, record.as_of) == (
             bundle.manifest["created_at"],
@@ -100,7 +102,7 @@ def test_lists_are_the_pipelines(
 
 
 def test_resumed(bundle: Bundle, published, tmp_path: Path, small_shards: None) -> None:
-    """A run that was interrupted goes on with the shards that are missing, and ends with the same bytes."""
+    """An interrupted run computes the missing shards, and ends with the same bytes."""
     write_shards(bundle, published.dataset, tmp_path, LENGTH, Progress())
     shards = sorted(tmp_path.glob("*.msgpack"))
     whole = [shard.read_bytes() for shard in shards]
@@ -176,7 +178,7 @@ def _record(dataset: Dataset) -> UserRecord:
 
 
 def test_record_of_a_short_history() -> None:
-    """A user's record holds their events oldest first, weights where given, and attributes that encode alike."""
+    """A record holds events oldest first, weights where given, and the attributes."""
     record = _record(_dataset([2, 0, 1], [5.0, np.nan, 1.5]))
     attributes = {"age": 30.0, "region": "north"}
     assert record == UserRecord(
@@ -185,7 +187,7 @@ def test_record_of_a_short_history() -> None:
 
 
 def test_record_of_a_long_history() -> None:
-    """What left the window is still seen, but not told twice."""
+    """What left the window is still seen, but not recorded twice."""
     n = HISTORY_LENGTH + 3
     record = _record(_dataset([0, 1, 2, *range(3, n - 1), 0], [np.nan] * n))
     assert (len(record.items), record.items[-1], record.n_events) == (HISTORY_LENGTH, "i0", n)

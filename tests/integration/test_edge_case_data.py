@@ -1,4 +1,4 @@
-"""The batch from tables to lists on data that is small, bare or strange: right lists, or an error that says why."""
+"""The batch on tiny, bare or strange data: right lists, or an error that says why."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ TINY = {
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """Towers that train for a moment: what is tested is that data goes through, not what is learnt from it."""
+    """Towers that train for a moment: tested is that data goes through, not what is learnt."""
     honest = job.TowerParams
     monkeypatch.setattr(
-        job, "TowerParams", lambda **told: honest(hidden=16, round_steps=5, rounds=2, **told)
+        job, "TowerParams", lambda **params: honest(hidden=16, round_steps=5, rounds=2, **params)
     )
 
 
 @pytest.fixture(autouse=True)
 def redis_at(valkey_url, namespace, monkeypatch) -> None:
-    """A Redis of each test's own, which is asked for deleted users."""
+    """A Redis of each test's own, which has the deleted users."""
     monkeypatch.setitem(TINY, "REDIS_URL", valkey_url)
     monkeypatch.setitem(TINY, "SHORTLIST_NAMESPACE", namespace)
 
@@ -59,11 +59,11 @@ def job_of(
     if users is not None:
         pl.DataFrame(users).write_parquet(tmp_path / "users.parquet")
     settings = Settings.from_env(TINY | environ)
-    told = None if users is None else str(tmp_path / "users.parquet")
+    prepared = None if users is None else str(tmp_path / "users.parquet")
     return Job(
         str(tmp_path / "interactions.parquet"),
         None,
-        told,
+        prepared,
         tmp_path / "work",
         settings,
         reporter,
@@ -71,13 +71,13 @@ def job_of(
     )
 
 
-def made(told: Job) -> dict[str, tuple[str, ...]]:
-    """Runs the job up to its lists, checks each against the live path, and gives every user's item ids."""
+def made(prepared: Job) -> dict[str, tuple[str, ...]]:
+    """Runs the job up to its lists, compares each with the live path, and gives the item ids."""
     for name in UP_TO_LISTS:
-        run_stage(told, name)
-    loaded = bundle.load(told.work / "bundle")
+        run_stage(prepared, name)
+    loaded = bundle.load(prepared.work / "bundle")
     out: dict[str, tuple[str, ...]] = {}
-    for user in read_shards(told.work / "lists"):
+    for user in read_shards(prepared.work / "lists"):
         stored, record = unpack_list(user.packed), unpack_user(pack_user(user.record))
         fields = (
             record.items,
@@ -88,7 +88,7 @@ def made(told: Job) -> dict[str, tuple[str, ...]]:
             record.attributes or {},
         )
         state, unknown = bundle.state_from(loaded, *fields)
-        live = recommend(loaded.model, state, told.settings.list_length)
+        live = recommend(loaded.model, state, prepared.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0
         assert stored.rows == tuple(live.items[0, kept].tolist())
@@ -110,8 +110,8 @@ def columns_of(histories: dict[str, list[int]], times: list[int] | None = None) 
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
 @pytest.mark.usefixtures("quick")
-def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, reporter) -> None:
-    """An empty list, all but the one, and a full list for somebody of whom only attributes are known."""
+def test_users_with_all_or_no_items(protocol, tmp_path, reporter) -> None:
+    """They get an empty list, all but one item, and a full list by their attributes."""
     histories = {f"u{n}": [n % 12, (n + 1) % 12, (n + 2) % 12, (n + 3) % 12] for n in range(20)}
     histories |= {"all": list(range(12)), "one": [4]}
     users = {
@@ -130,22 +130,22 @@ def test_users_who_had_everything_one_thing_or_nothing(protocol, tmp_path, repor
 
 @pytest.mark.usefixtures("quick")
 def test_sequence_numbers_with_ties_get_through(tmp_path, reporter) -> None:
-    """Where all of a user's events share a time there is no order: it is drawn, and every event is there."""
+    """Events that share one time get a random order, and none is lost."""
     histories = {f"u{n}": [(n + i * i) % 17 for i in range(6)] for n in range(30)}
-    told = job_of(tmp_path, reporter, columns_of(histories, [0] * 180))
-    lists = made(told)
-    events = dataset_file.load(told.work).events
-    ids = dataset_file.load(told.work).catalogue.ids
+    prepared = job_of(tmp_path, reporter, columns_of(histories, [0] * 180))
+    lists = made(prepared)
+    events = dataset_file.load(prepared.work).events
+    ids = dataset_file.load(prepared.work).catalogue.ids
     assert sorted(ids[row] for row in events.item[:6]) == sorted(str(i * i % 17) for i in range(6))
     assert all(len(row) == 10 for row in lists.values())
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_user_with_two_items_gets_through(tmp_path, reporter) -> None:
+def test_one_user_with_two_items(tmp_path, reporter) -> None:
     """There is one item to learn from, one to test on, and nothing left to recommend."""
-    told = job_of(tmp_path, reporter, columns_of({"only": [1, 2]}))
-    assert made(told) == {"only": ()}
-    report = json.loads((told.work / "metrics.json").read_text())
+    prepared = job_of(tmp_path, reporter, columns_of({"only": [1, 2]}))
+    assert made(prepared) == {"only": ()}
+    report = json.loads((prepared.work / "metrics.json").read_text())
     assert report["methods"]["two_stage"]["ndcg@10"]["value"] == 1.0
 
 
@@ -160,77 +160,78 @@ def test_one_user_with_two_items_gets_through(tmp_path, reporter) -> None:
     ids=["one event", "one item", "single events", "one item again and again"],
 )
 @pytest.mark.usefixtures("quick")
-def test_data_that_cannot_be_evaluated_is_refused_in_a_sentence(
-    histories, tmp_path, reporter
-) -> None:
+def test_data_without_evaluation_is_refused(histories, tmp_path, reporter) -> None:
     """Before any list is made, and with what to do."""
-    told = job_of(tmp_path, reporter, columns_of(histories))
+    prepared = job_of(tmp_path, reporter, columns_of(histories))
     with pytest.raises(InvalidData, match="evaluat"):
-        made(told)
-    assert not (told.work / "lists").exists()
+        made(prepared)
+    assert not (prepared.work / "lists").exists()
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_time_cut_with_all_times_equal_is_refused(tmp_path, reporter) -> None:
+def test_equal_times_have_no_cut(tmp_path, reporter) -> None:
     """There is no before and no after."""
-    told = job_of(
+    prepared = job_of(
         tmp_path,
         reporter,
         columns_of({"a": [1, 2], "b": [2, 3]}, [5] * 4),
         SHORTLIST_PROTOCOL="time",
     )
     with pytest.raises(InvalidData, match="share one time"):
-        made(told)
+        made(prepared)
 
 
 def test_no_interactions_at_all_are_refused(tmp_path, reporter) -> None:
     """A table of the right columns and no rows."""
     empty = pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
-    told = job_of(tmp_path, reporter, empty.to_dict(as_series=False))
-    empty.write_parquet(told.interactions)
+    prepared = job_of(tmp_path, reporter, empty.to_dict(as_series=False))
+    empty.write_parquet(prepared.interactions)
     with pytest.raises(InvalidInput):
-        run_stage(told, "features")
+        run_stage(prepared, "features")
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_table_that_changed_is_read_again(tmp_path, reporter) -> None:
+def test_changed_tables_are_read_again(tmp_path, reporter) -> None:
     """Also when it is one of several that a pattern names, and when one is added."""
     columns = columns_of({"a": [1, 2, 3], "b": [2, 3, 1]})
-    told = job_of(tmp_path, reporter, columns)
+    prepared = job_of(tmp_path, reporter, columns)
     parts = tmp_path / "parts"
     parts.mkdir()
     pl.DataFrame(columns).write_parquet(parts / "1.parquet")
-    told = Job(str(parts / "*.parquet"), None, None, told.work, told.settings, reporter)
-    run_stage(told, "features")
-    assert is_done(told, "features")
+    prepared = Job(str(parts / "*.parquet"), None, None, prepared.work, prepared.settings, reporter)
+    run_stage(prepared, "features")
+    assert is_done(prepared, "features")
     os.utime(parts / "1.parquet", ns=(1, 1))
-    assert not is_done(told, "features")
-    run_stage(told, "features")
-    assert is_done(told, "features")
+    assert not is_done(prepared, "features")
+    run_stage(prepared, "features")
+    assert is_done(prepared, "features")
     pl.DataFrame(columns_of({"c": [1, 2]})).write_parquet(parts / "2.parquet")
-    assert not is_done(told, "features")
+    assert not is_done(prepared, "features")
 
 
 def test_lists_want_every_stage_before_them(tmp_path, reporter) -> None:
     """The error names them in their order."""
-    told = job_of(tmp_path, reporter, columns_of({"a": [1, 2]}))
+    prepared = job_of(tmp_path, reporter, columns_of({"a": [1, 2]}))
     with pytest.raises(
         InvalidInput, match="features, train-embeddings, build-index, train-ranker, evaluate first"
     ):
-        run_stage(told, "precompute")
+        run_stage(prepared, "precompute")
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_stage_that_runs_again_undoes_those_after_it(tmp_path, reporter) -> None:
+def test_a_rerun_stage_undoes_later_ones(tmp_path, reporter) -> None:
     """What was made of the old towers is not taken for new."""
-    told = job_of(
+    prepared = job_of(
         tmp_path,
         reporter,
         columns_of({f"u{n}": [n % 5, (n + 1) % 5, (n + 2) % 5] for n in range(8)}),
     )
-    made(told)
-    assert all(is_done(told, name) for name in UP_TO_LISTS)
-    run_stage(told, "train-embeddings")
-    assert [name for name in UP_TO_LISTS if is_done(told, name)] == ["features", "train-embeddings"]
+    made(prepared)
+    assert all(is_done(prepared, name) for name in UP_TO_LISTS)
+    run_stage(prepared, "train-embeddings")
+    assert [name for name in UP_TO_LISTS if is_done(prepared, name)] == [
+        "features",
+        "train-embeddings",
+    ]
     with pytest.raises(InvalidInput, match="build-index"):
-        run_stage(told, "precompute")
+        run_stage(prepared, "precompute")

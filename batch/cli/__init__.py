@@ -1,0 +1,52 @@
+"""Assembles the command line from its groups.
+
+This is the batch's composition root. The modules import what a command needs inside the command,
+so that `shortlist --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from shortlist.batch.cli import (
+    batch,
+    cost,
+    data,
+    evaluation,
+    events,
+    local,
+    monitoring,
+    release,
+)
+from shortlist.batch.cli.friendly_errors import FriendlyErrors
+
+# torch, FAISS and LightGBM each bring an OpenMP pool, whose idle threads would spin on the cores
+# that the next one needs. Each library reads this when it is loaded, which no command has done yet.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@click.group(cls=FriendlyErrors)
+@click.version_option(package_name="shortlist-recommender", prog_name="shortlist")
+def main() -> None:
+    """Shortlist: a serverless recommender. Settings come from the environment; see the README."""
+
+
+for _command in (
+    data.data,
+    evaluation.evaluate,
+    evaluation.tune,
+    batch.batch_group,
+    events.events_group,
+    release.release,
+    monitoring.skew,
+    monitoring.online_report,
+    cost.cost,
+    local.serve,
+    local.invoke,
+    local.demo,
+    local.local,
+    local.redis,
+):
+    main.add_command(_command)

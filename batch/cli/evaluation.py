@@ -1,0 +1,116 @@
+"""Commands that judge and search models offline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shortlist.batch.cli.options import (
+    DEFAULT_WORK,
+    PATH,
+    config_option,
+    fit_params_of,
+    json_option,
+    loaded_tables,
+    protocol_option,
+    table_options,
+)
+from shortlist.recsys.settings import Settings
+
+
+@click.command()
+@table_options
+@protocol_option
+@config_option
+@click.option(
+    "--cold-start",
+    is_flag=True,
+    help="Also measure users and items that training has not seen: three times the time.",
+)
+@json_option
+@click.option("--report", "page", type=PATH, help="Write report.html here: one page with plots.")
+def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Compares the two stages with the retriever and strong baselines on a hold-out."""
+    from shortlist.batch import offline_evaluation
+    from shortlist.batch.cold_start import cold_start
+    from shortlist.batch.progress import ProgressReporter, wide_console
+    from shortlist.recsys.evaluation.report import table, write_json
+
+    params = fit_params_of(Settings.from_env(os.environ), options["config"])
+    protocol, reporter = options["protocol"], ProgressReporter()
+    with reporter.stage("read and validate") as progress:
+        loaded = loaded_tables(interactions, items, users, options)
+        n_events, n_rejects = len(loaded.dataset.events), sum(loaded.rejects.values())
+        progress(1.0, f"{n_events} events kept, {n_rejects} rejected")
+    for note in loaded.notes:
+        reporter.say(f"  {note}")
+    report = offline_evaluation.run(loaded.dataset, protocol, params, reporter)
+    if options["cold_start"]:
+        report |= cold_start(loaded.dataset, protocol, params, reporter)
+        report |= reporter.stages.summary()  # again: the seconds have grown
+    report["data"]["rejects"] = loaded.rejects
+    wide_console().print(table(report))
+    click.echo(_summary(report))
+    if options["json_file"] is not None:
+        write_json(report, options["json_file"])
+    if options["page"] is not None:
+        from shortlist.recsys.evaluation.page import write_page
+
+        page = options["page"] / "report.html"
+        write_page(report, page)
+        click.echo(f"the page is {page}")
+
+
+def _summary(report: dict[str, Any]) -> str:
+    recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
+    audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report["audit"])
+    seconds, mib = report["seconds_total"], report["peak_memory_bytes"]["process"] / 2**20
+    return f"candidate recall: {recall}\n{audit}\n{seconds:.0f} s, {mib:.0f} MiB at most"
+
+
+@click.command()
+@table_options
+@protocol_option
+@config_option
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="How long to search.",
+)
+@click.option(
+    "--work", type=PATH, default=DEFAULT_WORK, show_default=True, help="Where trials are kept."
+)
+@click.option("--out", type=PATH, default=Path("shortlist.toml"), show_default=True)
+def tune(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+    """Searches parameters on a window inside training; writes a config for `batch run --config`.
+
+    It starts from the settings, and from --config where one is given.
+    """
+    from shortlist.batch import config
+    from shortlist.batch.progress import ProgressReporter
+    from shortlist.batch.tune import tune as search
+    from shortlist.recsys.training.fit import FitParams
+
+    params = fit_params_of(Settings.from_env(os.environ), options["config"])
+    reporter = ProgressReporter()
+    loaded = loaded_tables(interactions, items, users, options)
+    tuned = search(
+        loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
+    )
+    lines = [
+        f"{section}: validation NDCG@10 {best:.4f}, with the settings' own {default:.4f};"
+        f" {tuned.trials[section]} trials"
+        for section, (default, best) in tuned.scores.items()
+    ]
+    out = options["out"]
+    # Against the defaults, not the settings: the file is all that another machine is given.
+    towers, ranker = config.changes(FitParams(), tuned.params)
+    config.write(out, towers, ranker, "\n".join(lines))
+    for line in lines:
+        click.echo(line)
+    click.echo(f"written to {out}: use it with `shortlist batch run --config {out}`")
