@@ -26,13 +26,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from serving import DEMO, environ_of, free_port, until_ready
+from serving import DEMO, REPORTS, environ_of, free_port, until_ready
 
 from shortlist.batch import dataset_file, publish
 from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.settings import Settings
 
+SETUP = "`shortlist serve` beyond its capacity: 80% cached answers, 10% live ones, 10% events"
 CALLERS = 32
 SHARES = (0.4, 0.7, 1.3)
 ROUNDS = 5
@@ -258,6 +260,7 @@ async def measured(
     for column in COLUMNS:
         table.add_column(column, justify="right")
     crowd, part = Crowd(port, requests), seconds / ROUNDS
+    loads = []
     await at_capacity(crowd, part)  # warm
     for share in SHARES:
         most, told = Told(), Told()
@@ -270,7 +273,21 @@ async def measured(
             told.extend(loaded, cpu_seconds(pid) - between)
         add(table, "capacity", most, seconds, deadline, None)
         add(table, f"{share:.0%}", told, seconds, deadline, most)
+        loads.append(figures(share, told, most, deadline))
+    write_json({"setup": SETUP, "loads": loads}, REPORTS / "load.json")
     return table
+
+
+def figures(share: float, told: Told, most: Told, deadline: float) -> dict[str, float]:
+    """What docs/reports keeps of one load."""
+    status, took = np.array(told.status), np.array(told.seconds)
+    return {
+        "load": share,
+        "goodput": round(told.good(deadline) / most.good(deadline), 3),
+        "p99_ms": round(float(np.percentile(took[status == 200], 99)) * 1000),
+        "lost": int((status == 0).sum()),
+        "recovery_seconds": round(told.recovery, 2),
+    }
 
 
 def cpu_seconds(pid: int) -> float:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -38,6 +39,7 @@ from shortlist.infra.local.valkey import redis_url
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.data.synthetic import WorldSize, world
+from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.features import features
 from shortlist.recsys.models.index import search
@@ -49,6 +51,8 @@ from shortlist.recsys.store.redis import open_store
 
 DEMO = Path(".demo")
 ROUNDS = 2
+REPORTS = Path("docs/reports")
+NAMES = {DEMO: "MovieLens 100K", Path(".demo/1m"): "A made-up world of MovieLens 1M's size"}
 CALLS = 2000
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
@@ -70,6 +74,26 @@ print(json.dumps([*first, int(peak[1]) / 1024]), file=sys.stderr)
 """
 """A fresh process: seconds to its first answer by the clock and by the CPU, and its MiB after all of them."""
 USERS_PRECOMPUTED = 512
+
+
+class Results(Table):
+    """The printed table; `report` holds the same figures for docs/reports."""
+
+    def __init__(self, setup: str) -> None:
+        super().__init__(title=setup)
+        self.report: dict[str, Any] = {
+            "setup": setup,
+            "latencies": [],
+            "cold_start_seconds": {},
+            "memory_mib": {},
+            "http": [],
+        }
+
+
+def percentiles(times: np.ndarray) -> dict[str, float]:
+    """Milliseconds at the three reported percentiles."""
+    values = np.percentile(times, (50, 99, 99.9)).round(3).tolist()
+    return dict(zip(("p50_ms", "p99_ms", "p99_9_ms"), values, strict=True))
 
 
 class Context:
@@ -134,15 +158,15 @@ def main() -> None:
         users, items, events = map(int, sys.argv[2:5])
         train(directory, WorldSize(n_users=users, n_items=items, events_per_user=float(events)))
     dataset = dataset_file.load(work)
-    table = Table(
-        title=f"{CALLS} calls each, one thread, k=20, {dataset.events.n_users} users, {dataset.events.n_items} items"
-    )
+    size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
+    name = NAMES.get(directory, directory.name)
+    table = Results(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    with redis_url({}) as url, tempfile.TemporaryDirectory() as directory:
+    with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
         own = {
-            "artefacts": f"{directory}/artefacts",
-            "bundle_dir": Path(directory),
+            "artefacts": f"{scratch}/artefacts",
+            "bundle_dir": Path(scratch),
             "release_cache_seconds": 3600.0,
         }
         settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
@@ -154,10 +178,12 @@ def main() -> None:
         processes(table, settings, dataset.user_ids)
         throughput(table, settings, dataset.user_ids)
     Console(width=110).print(table)
+    file = "speed.json" if directory == DEMO else f"speed-{directory.name}.json"
+    write_json(table.report, REPORTS / file)
 
 
 def cached(
-    table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str
+    table: Results, settings: Settings, version: str, users: tuple[str, ...], path: str
 ) -> None:
     """Cached answers: the app behind Mangum, above the store alone, above a raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
@@ -186,7 +212,7 @@ def cached(
     )
 
 
-def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
+def live(table: Results, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
     """Live answers, above the index search and the ranker alone."""
     events, ids = dataset.events, dataset.user_ids  # type: ignore[attr-defined]
     offsets = events.offsets()
@@ -231,7 +257,7 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
         )  # type: ignore[misc]
 
 
-def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
+def rate(table: Results, loaded: bundle.Bundle, dataset: object) -> None:
     """Users a second of precompute, on one core."""
     import io
 
@@ -240,8 +266,10 @@ def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
     for start in range(0, len(users), precompute.CHUNK):
         part = users[start : start + precompute.CHUNK]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
+    per_second = len(users) / (time.perf_counter() - started)
+    table.report["precompute_users_per_second"] = round(per_second)
     table.add_row(
-        f"precompute: {len(users) / (time.perf_counter() - started):.0f} users a second on one core",
+        f"precompute: {per_second:.0f} users a second on one core",
         "",
         "",
         "",
@@ -249,10 +277,12 @@ def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
     )
 
 
-def add(table: Table, what: str, times: np.ndarray, floor: np.ndarray) -> None:
+def add(table: Results, what: str, times: np.ndarray, floor: np.ndarray) -> None:
     """One row."""
-    shown = [f"{value:.3f}" for value in np.percentile(times, (50, 99, 99.9))]
-    table.add_row(what, *shown, f"{np.median(times) / np.median(floor):.1f}")
+    latency = percentiles(times)
+    ratio = float(np.median(times) / np.median(floor))
+    table.add_row(what, *(f"{value:.3f}" for value in latency.values()), f"{ratio:.1f}")
+    table.report["latencies"].append({"what": what, **latency, "floor_ratio": round(ratio, 1)})
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
@@ -265,7 +295,7 @@ def environ_of(settings: Settings) -> dict[str, str]:
     )
 
 
-def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
+def processes(table: Results, settings: Settings, users: tuple[str, ...]) -> None:
     """What a fresh process takes to its first answer, and to hold once it is warm."""
     for what, more in (("cached", {}), ("live", {"use_cache": False})):
         events = [
@@ -279,6 +309,8 @@ def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
         }
         done = subprocess.run([sys.executable, "-c", COLD], check=True, **told)  # type: ignore[call-overload]
         seconds, cpu, mib = json.loads(done.stderr.splitlines()[-1])
+        table.report["cold_start_seconds"][what] = round(seconds, 2)
+        table.report["memory_mib"][what] = round(mib)
         table.add_row(
             f"cold start to the first {what} answer: {seconds:.2f} s, {cpu:.2f} s of CPU",
             "",
@@ -291,7 +323,7 @@ def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
         )
 
 
-def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
+def throughput(table: Results, settings: Settings, users: tuple[str, ...]) -> None:
     """Cached answers over loopback HTTP from one uvicorn process, at several numbers of connections."""
     port = free_port()
     command = [
@@ -309,9 +341,18 @@ def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None
         until_ready(port)
         for connections in CONCURRENCY:
             times, seconds = asked(port, users, connections)
-            per_second = f"HTTP, {connections} connections: {len(times) / seconds:.0f} cached answers a second"
+            latency, per_second = percentiles(times), len(times) / seconds
             table.add_row(
-                per_second, *(f"{v:.3f}" for v in np.percentile(times, (50, 99, 99.9))), ""
+                f"HTTP, {connections} connections: {per_second:.0f} cached answers a second",
+                *(f"{value:.3f}" for value in latency.values()),
+                "",
+            )
+            table.report["http"].append(
+                {
+                    "connections": connections,
+                    "answers_per_second": round(per_second),
+                    **latency,
+                }
             )
     finally:
         server.terminate()
