@@ -33,12 +33,14 @@ SUMMARY_METHODS = (
     "retriever",
     "two_stage",
 )
-SPEED_SUMMARY = (
-    "cached answer, whole handler",
-    "live answer, whole handler",
-    "the same with diversity",
-    "the same with explain",
-)
+SPEED_SUMMARY = {
+    "cached answer, whole handler": "cached answer",
+    "live answer, whole handler": "live answer",
+    "the same with diversity": "live answer with `diversity`",
+    "the same with explain": "live answer with `explain`",
+}
+"""Rows of the benchmark that the README shows, and what they are called there."""
+
 LATENCY_COLUMNS = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "p99_9_ms": "p99.9 ms"}
 FLOOR = "p50 / floor"
 NOT_MEASURED = "-"
@@ -91,8 +93,8 @@ def speed_summary(reports: Path) -> str:
     overload = _report(reports, "load")["loads"][-1]
     by_name = {row["what"]: row for row in speed["latencies"]}
     rows = [
-        [name, f"{by_name[name]['p50_ms']:.3g} ms", f"{by_name[name]['p99_ms']:.3g} ms"]
-        for name in SPEED_SUMMARY
+        [title, f"{by_name[name]['p50_ms']:.3g} ms", f"{by_name[name]['p99_ms']:.3g} ms"]
+        for name, title in SPEED_SUMMARY.items()
     ]
     fastest = max(speed["http"], key=lambda row: row["answers_per_second"])
     cold, memory = speed["cold_start_seconds"], speed["memory_mib"]
@@ -118,7 +120,7 @@ def speed(reports: Path) -> str:
 def settings(_reports: Path) -> str:
     """Each environment variable with its default, what it may be and what it does."""
     rows = [
-        [f"`{variable}`", _code(default), allowed, description]
+        [f"`{variable}`", *map(_cell, (_code(default), allowed, description))]
         for variable, default, allowed, description in _settings_table()
     ]
     return _markdown(["variable", "default", "allowed", "meaning"], rows)
@@ -126,8 +128,17 @@ def settings(_reports: Path) -> str:
 
 def features(_reports: Path) -> str:
     """Each feature of the ranker, in its order."""
-    rows = [[f"`{name}`", f"{default:g}", text] for name, default, text in _feature_table()]
+    rows = [[f"`{name}`", f"{default:g}", _cell(text)] for name, default, text in _feature_table()]
     return _markdown(["feature", "where unknown", "meaning"], rows)
+
+
+def metrics(_reports: Path) -> str:
+    """Each metric of the API."""
+    rows = []
+    for name, metric in _module("lambda_handler.metrics").METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append([f"`{name}`", metric.kind, labels, metric.help])
+    return _markdown(["metric", "kind", "labels", "meaning"], rows)
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
@@ -137,11 +148,17 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "speed": speed,
     "settings": settings,
     "features": features,
+    "metrics": metrics,
 }
 
 
+def _module(name: str) -> Any:  # noqa: ANN401 - a module
+    """A module of the package: by its name, because infra is below some of them."""
+    return importlib.import_module(f"shortlist.{name}")
+
+
 def _settings_table() -> list[tuple[str, str, str, str]]:
-    module = importlib.import_module("shortlist.recsys.settings")
+    module = _module("recsys.settings")
     if hasattr(module, "settings_table"):
         return list(module.settings_table())
     fields = re.findall(
@@ -151,7 +168,7 @@ def _settings_table() -> list[tuple[str, str, str, str]]:
 
 
 def _feature_table() -> list[tuple[str, float, str]]:
-    module = importlib.import_module("shortlist.recsys.models.features")
+    module = _module("recsys.models.features")
     if hasattr(module, "feature_table"):
         return list(module.feature_table())
     return [(name, default, "") for name, default in module.FEATURES.items()]
@@ -296,6 +313,10 @@ def _ratio(row: dict[str, Any]) -> str:
 
 def _code(text: str) -> str:
     return text if text in ("", "none") or " " in text else f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _markdown(header: list[str], rows: Iterable[Iterable[str]]) -> str:
