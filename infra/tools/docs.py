@@ -128,7 +128,7 @@ def settings(_reports: Path) -> str:
 
 def features(_reports: Path) -> str:
     """Each feature of the ranker, in its order."""
-    rows = [[f"`{name}`", f"{default:g}", _cell(text)] for name, default, text in _feature_table()]
+    rows = [[f"`{name}`", default, _cell(sentence)] for name, default, sentence in _feature_table()]
     return _markdown(["feature", "where unknown", "meaning"], rows)
 
 
@@ -167,11 +167,11 @@ def _settings_table() -> list[tuple[str, str, str, str]]:
     return [(name, default, "", " ".join(text.split())) for name, default, text in fields]
 
 
-def _feature_table() -> list[tuple[str, float, str]]:
+def _feature_table() -> list[tuple[str, str, str]]:
     module = _module("recsys.models.features")
     if hasattr(module, "feature_table"):
         return list(module.feature_table())
-    return [(name, default, "") for name, default in module.FEATURES.items()]
+    return [(name, f"{default:g}", "") for name, default in module.FEATURES.items()]
 
 
 def _report(reports: Path, name: str) -> Any:  # noqa: ANN401 - JSON

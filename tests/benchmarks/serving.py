@@ -1,10 +1,10 @@
-"""Times the handler on the demo's release, each figure beside its floor in the same run: `make bench`, after `make demo`.
+"""Times the Lambda handler on the demo's release: `make bench`, after `make demo`.
 
-Cached answers are set against one raw GET of the same value; live answers against the index search
-and the ranker alone. Cold starts and memory are those of fresh processes, throughput that of one
-uvicorn process asked by this one. Larger releases are those of made-up worlds, which are trained
-first, unless they are there: `make bench-large`, or `python tests/benchmarks/serving.py DIRECTORY
-USERS ITEMS EVENTS_PER_USER`.
+Each figure comes with its ratio to a floor measured in the same run: cached answers to one raw GET
+of the same value, live answers to the index search and the ranker alone. Cold starts and memory are
+measured in fresh processes, throughput on one uvicorn process. Larger releases are trained on
+synthetic worlds first, unless they exist: `make bench-large`, or `python
+tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
 
 DEMO = Path(".demo")
-ROUNDS = 2
 REPORTS = Path("docs/reports")
-NAMES = {DEMO: "MovieLens 100K", Path(".demo/1m"): "A made-up world of MovieLens 1M's size"}
+NAMES = {DEMO: "MovieLens 100K", DEMO / "1m": "A synthetic world of MovieLens 1M's size"}
+ROUNDS = 2
 CALLS = 2000
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
@@ -72,11 +72,13 @@ for event in events[1:]:
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([*first, int(peak[1]) / 1024]), file=sys.stderr)
 """
-"""A fresh process: seconds to its first answer by the clock and by the CPU, and its MiB after all of them."""
+"""Program of a fresh process, which prints the seconds to its first answer, by the clock and of
+CPU, and its peak MiB after all answers."""
+
 USERS_PRECOMPUTED = 512
 
 
-class Results(Table):
+class SpeedTable(Table):
     """The printed table; `report` holds the same figures for docs/reports."""
 
     def __init__(self, setup: str) -> None:
@@ -97,13 +99,13 @@ def percentiles(times: np.ndarray) -> dict[str, float]:
 
 
 class Context:
-    """What Mangum asks of a Lambda context."""
+    """A Lambda context, as Mangum needs it."""
 
     aws_request_id = "benchmark"
 
 
 def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
-    """Milliseconds of each call, after a tenth as many that are not counted."""
+    """Milliseconds of each call, after a warm-up of a tenth as many."""
     for i in range(calls // 10):
         call(i)
     out = np.empty(calls)
@@ -115,7 +117,7 @@ def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
 
 
 def raw_get(path: str, key: str) -> Callable[[int], object]:
-    """A GET over a bare socket: the floor of any answer from Redis."""
+    """Gives a GET over a bare socket, the floor of any answer from Redis."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     command = f"*2\r\n$3\r\nGET\r\n${len(key.encode())}\r\n{key}\r\n".encode()
@@ -132,7 +134,10 @@ def raw_get(path: str, key: str) -> Callable[[int], object]:
 
 
 def train(directory: Path, size: WorldSize) -> None:
-    """Runs the batch on a made-up world, up to the lists; its towers train for ROUNDS only, which no time depends on."""
+    """Runs the batch on a synthetic world, up to the lists.
+
+    The towers train for ROUNDS only: their quality does not change the times.
+    """
     made = world(size)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.parquet" for name in ("interactions", "items", "users")]
@@ -160,7 +165,7 @@ def main() -> None:
     dataset = dataset_file.load(work)
     size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
     name = NAMES.get(directory, directory.name)
-    table = Results(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
+    table = SpeedTable(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
@@ -183,9 +188,9 @@ def main() -> None:
 
 
 def cached(
-    table: Results, settings: Settings, version: str, users: tuple[str, ...], path: str
+    table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...], path: str
 ) -> None:
-    """Cached answers: the app behind Mangum, above the store alone, above a raw GET."""
+    """Adds cached answers: through Mangum, from the store alone, and by a raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
@@ -212,8 +217,8 @@ def cached(
     )
 
 
-def live(table: Results, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
-    """Live answers, above the index search and the ranker alone."""
+def live(table: SpeedTable, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
+    """Adds live answers, and the index search with the ranker alone."""
     events, ids = dataset.events, dataset.user_ids  # type: ignore[attr-defined]
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes)  # type: ignore[attr-defined]
@@ -233,32 +238,22 @@ def live(table: Results, settings: Settings, loaded: bundle.Bundle, dataset: obj
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     base = timed(floor, CALLS // 4)
-    add(
-        table,
-        f"index search and {model.ranker.n_trees} trees on {model.n_candidates} rows",
-        base,
-        base,
-    )  # type: ignore[union-attr]
-    shapes = {
+    trees = model.ranker.n_trees  # type: ignore[union-attr]
+    add(table, f"index search and {trees} trees on {model.n_candidates} rows", base, base)
+    variants = {
         "live answer, whole handler": {},
         "the same with diversity": {"diversity": 0.5},
         "the same with explain": {"explain": True},
     }
-    for what, more in shapes.items():
-        asked = [
-            http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more})
-            for u in ids
-        ]
-        add(
-            table,
-            what,
-            timed(lambda i, asked=asked: handler(asked[i % len(asked)], Context()), CALLS // 4),
-            base,
-        )  # type: ignore[misc]
+    for what, more in variants.items():
+        options = {"use_cache": False, **more}
+        requests = [http_event("POST", "/recommend", {"user_id": u, **options}) for u in ids]
+        handled = timed(lambda i, r=requests: handler(r[i % len(r)], Context()), CALLS // 4)  # type: ignore[misc]
+        add(table, what, handled, base)
 
 
-def rate(table: Results, loaded: bundle.Bundle, dataset: object) -> None:
-    """Users a second of precompute, on one core."""
+def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: object) -> None:
+    """Adds the users per second of precompute on one core."""
     import io
 
     started = time.perf_counter()
@@ -268,99 +263,73 @@ def rate(table: Results, loaded: bundle.Bundle, dataset: object) -> None:
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
     per_second = len(users) / (time.perf_counter() - started)
     table.report["precompute_users_per_second"] = round(per_second)
-    table.add_row(
-        f"precompute: {per_second:.0f} users a second on one core",
-        "",
-        "",
-        "",
-        "",
-    )
+    table.add_row(f"precompute: {per_second:.0f} users a second on one core")
 
 
-def add(table: Results, what: str, times: np.ndarray, floor: np.ndarray) -> None:
-    """One row."""
+def add(table: SpeedTable, what: str, times: np.ndarray, floor: np.ndarray) -> None:
+    """Adds a row."""
     latency = percentiles(times)
-    ratio = float(np.median(times) / np.median(floor))
+    ratio = round(float(np.median(times) / np.median(floor)), 1)
     table.add_row(what, *(f"{value:.3f}" for value in latency.values()), f"{ratio:.1f}")
-    table.report["latencies"].append({"what": what, **latency, "floor_ratio": round(ratio, 1)})
+    table.report["latencies"].append({"what": what, **latency, "floor_ratio": ratio})
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
-    """The environment under which another process serves the same release."""
-    told = {"REDIS_URL": settings.redis_url, "SHORTLIST_ARTEFACTS": settings.artefacts}
-    return (
-        os.environ
-        | told
-        | {"SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir), "PYTHONPATH": str(Path.cwd())}
-    )
+    """The environment of another process that serves the same release."""
+    return os.environ | {
+        "REDIS_URL": settings.redis_url,
+        "SHORTLIST_ARTEFACTS": settings.artefacts,
+        "SHORTLIST_BUNDLE_DIR": str(settings.bundle_dir),
+        "PYTHONPATH": str(Path.cwd()),
+    }
 
 
-def processes(table: Results, settings: Settings, users: tuple[str, ...]) -> None:
-    """What a fresh process takes to its first answer, and to hold once it is warm."""
+def processes(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
+    """Adds cold starts, and the memory of a warm process."""
     for what, more in (("cached", {}), ("live", {"use_cache": False})):
         events = [
             http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more})
             for i in range(WARM_CALLS)
         ]
-        told = {
+        options = {
             "input": json.dumps(events).encode(),
             "env": environ_of(settings),
             "capture_output": True,
         }
-        done = subprocess.run([sys.executable, "-c", COLD], check=True, **told)  # type: ignore[call-overload]
+        command = [sys.executable, "-c", COLD]
+        done = subprocess.run(command, check=True, **options)  # type: ignore[call-overload]
         seconds, cpu, mib = json.loads(done.stderr.splitlines()[-1])
         table.report["cold_start_seconds"][what] = round(seconds, 2)
         table.report["memory_mib"][what] = round(mib)
-        table.add_row(
-            f"cold start to the first {what} answer: {seconds:.2f} s, {cpu:.2f} s of CPU",
-            "",
-            "",
-            "",
-            "",
-        )
-        table.add_row(
-            f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB", "", "", "", ""
-        )
+        cold = f"{seconds:.2f} s, {cpu:.2f} s of CPU"
+        table.add_row(f"cold start to the first {what} answer: {cold}")
+        table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB")
 
 
-def throughput(table: Results, settings: Settings, users: tuple[str, ...]) -> None:
-    """Cached answers over loopback HTTP from one uvicorn process, at several numbers of connections."""
+def throughput(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
+    """Adds cached answers over loopback HTTP from one uvicorn process."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "shortlist.lambda_handler.handler:app",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-    ]
+    app = "shortlist.lambda_handler.handler:app"
+    options = ["--port", str(port), "--log-level", "error"]
+    command = [sys.executable, "-m", "uvicorn", app, *options]
     server = subprocess.Popen(command, env=environ_of(settings), stdout=subprocess.DEVNULL)
     try:
         until_ready(port)
         for connections in CONCURRENCY:
-            times, seconds = asked(port, users, connections)
-            latency, per_second = percentiles(times), len(times) / seconds
-            table.add_row(
-                f"HTTP, {connections} connections: {per_second:.0f} cached answers a second",
-                *(f"{value:.3f}" for value in latency.values()),
-                "",
-            )
-            table.report["http"].append(
-                {
-                    "connections": connections,
-                    "answers_per_second": round(per_second),
-                    **latency,
-                }
-            )
+            times, seconds = http_times(port, users, connections)
+            latency, per_second = percentiles(times), round(len(times) / seconds)
+            rate = f"{per_second} cached answers a second"
+            shown = [f"{value:.3f}" for value in latency.values()]
+            table.add_row(f"HTTP, {connections} connections: {rate}", *shown, "")
+            row = {"connections": connections, "answers_per_second": per_second}
+            table.report["http"].append(row | latency)
     finally:
         server.terminate()
         server.wait()
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """A free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -377,8 +346,11 @@ def until_ready(port: int) -> None:
         time.sleep(0.05)
 
 
-def asked(port: int, users: tuple[str, ...], connections: int) -> tuple[np.ndarray, float]:
-    """Milliseconds of each of CALLS answers, and the seconds of all, by so many threads with a connection each."""
+def http_times(port: int, users: tuple[str, ...], connections: int) -> tuple[np.ndarray, float]:
+    """Milliseconds of each of CALLS answers, and the seconds of all.
+
+    Each connection has a thread of its own.
+    """
     each = CALLS // connections
     out = np.empty((connections, each))
 
