@@ -23,16 +23,10 @@ PROTOCOLS = {
     "leave-one-out": "ml-100k-leave-one-out",
     "last-10pct": "ml-100k-last-10pct",
 }
-METRICS = ("ndcg@10", "recall@10", "recall@20", "mrr", "coverage")
-HEADLINE = "ndcg@10"
-SUMMARY_METHODS = (
-    "popularity",
-    "item_knn",
-    "recent_ease",
-    "bpr_towers",
-    "retriever",
-    "two_stage",
-)
+POPULARITY, RETRIEVER, TWO_STAGE = "popularity", "retriever", "two_stage"
+HEADLINE_METRIC = "ndcg@10"
+OTHER_METRICS = ("recall@10", "recall@20", "mrr", "coverage")
+SUMMARY_METHODS = (POPULARITY, "item_knn", "recent_ease", "bpr_towers", RETRIEVER, TWO_STAGE)
 SPEED_SUMMARY = {
     "cached answer, whole handler": "cached answer",
     "live answer, whole handler": "live answer",
@@ -69,7 +63,7 @@ def quality_summary(reports: Path) -> str:
     """NDCG@10 of the main methods under both protocols."""
     both = [_report(reports, name) for name in PROTOCOLS.values()]
     rows = [
-        [name, *(_with_interval(report["methods"][name][HEADLINE]) for report in both)]
+        [name, *(_with_interval(report["methods"][name][HEADLINE_METRIC]) for report in both)]
         for name in SUMMARY_METHODS
     ]
     return _markdown(["NDCG@10", *PROTOCOLS], rows)
@@ -183,8 +177,8 @@ def _comparison(report: dict[str, Any]) -> str:
     n_users = next(iter(methods.values()))["n_users"]
     rows = []
     for name, row in methods.items():
-        others = [f"{row[metric]['value']:.4f}" for metric in METRICS[1:]]
-        rows.append([name, _with_interval(row[HEADLINE]), *others])
+        others = [f"{row[metric]['value']:.4f}" for metric in OTHER_METRICS]
+        rows.append([name, _with_interval(row[HEADLINE_METRIC]), *others])
     recall = ", ".join(f"{name} {share:.3f}" for name, share in report["candidate_recall"].items())
     mebibytes = report["peak_memory_bytes"]["process"] / 2**20
     scope = " with fresh users and new items" if "fresh_users" in report else ""
@@ -194,10 +188,10 @@ def _comparison(report: dict[str, Any]) -> str:
     lines = [
         title,
         "",
-        _markdown(["method", *METRICS], rows),
+        _markdown(["method", HEADLINE_METRIC, *OTHER_METRICS], rows),
         "",
         f"- {_gain(report, strongest_baseline(methods) or '')}, the strongest baseline.",
-        f"- {_gain(report, 'retriever')}.",
+        f"- {_gain(report, RETRIEVER)}.",
         f"- Candidate recall: {recall}.",
         f"- Fitted and evaluated{scope} {cost}.",
     ]
@@ -205,15 +199,15 @@ def _comparison(report: dict[str, Any]) -> str:
 
 
 def _gain(report: dict[str, Any], rival: str) -> str:
-    ours = report["methods"]["two_stage"][HEADLINE]["value"]
-    theirs = report["methods"][rival][HEADLINE]["value"]
-    pair = report["paired"]["two_stage"][rival]
+    ours = report["methods"][TWO_STAGE][HEADLINE_METRIC]["value"]
+    theirs = report["methods"][rival][HEADLINE_METRIC]["value"]
+    pair = report["paired"][TWO_STAGE][rival]
     interval = f"95% interval of the difference {pair['low']:.4f} to {pair['high']:.4f}"
-    return f"NDCG@10 of `two_stage`: {ours / theirs - 1:+.1%} ({interval}) against `{rival}`"
+    return f"NDCG@10 of `{TWO_STAGE}`: {ours / theirs - 1:+.1%} ({interval}) against `{rival}`"
 
 
 def _fresh_users(rows: list[dict[str, Any]]) -> str:
-    methods = ("popularity", "fresh", "retrained")
+    methods = (POPULARITY, "fresh", "retrained")
     cells = [
         [
             str(row["events"]),
@@ -241,17 +235,17 @@ def _new_items(new: dict[str, Any]) -> str:
 def _worlds(rows: list[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
-        value = {name: figure["value"] for name, figure in row[HEADLINE].items()}
+        value = {name: figure["value"] for name, figure in row[HEADLINE_METRIC].items()}
         rival, pair = row["rival"], row["difference"]
-        gain = f"{value['two_stage'] / value[rival] - 1:+.1%}"
+        gain = f"{value[TWO_STAGE] / value[rival] - 1:+.1%}"
         cells.append(
             [
                 row["world"],
                 str(row["n_events"]),
-                f"{value['popularity']:.4f}",
+                f"{value[POPULARITY]:.4f}",
                 f"{rival} {value[rival]:.4f}",
-                f"{value['retriever']:.4f}",
-                f"{value['two_stage']:.4f}",
+                f"{value[RETRIEVER]:.4f}",
+                f"{value[TWO_STAGE]:.4f}",
                 f"{gain} <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub>",
             ]
         )

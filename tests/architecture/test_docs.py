@@ -1,4 +1,4 @@
-"""The documents say what the code does: tables, links, commands, and blocks that are run."""
+"""Compares the documents with the code, and runs their commands."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def command_lines(text: str) -> list[str]:
 
 def shortlist_calls() -> list[tuple[str, str]]:
     """Each call of the command line in a shell block or a code span, with its document."""
-    found = [
+    calls = [
         (block.document, line)
         for block in ALL_BLOCKS
         if block.language in SHELLS
@@ -123,8 +123,8 @@ def shortlist_calls() -> list[tuple[str, str]]:
     ]
     for path in DOCUMENTS:
         spans = _CODE_SPAN.findall(prose(path.read_text()).replace("\n", " "))
-        found += [(path.name, span) for span in spans]
-    return [(name, line) for name, line in found if line.startswith("shortlist ")]
+        calls += [(path.name, span) for span in spans]
+    return [(name, line) for name, line in calls if line.startswith("shortlist ")]
 
 
 def commands(group: click.Group, path: str) -> list[str]:
@@ -330,6 +330,15 @@ def test_the_tour_is_what_is_answered(published, own) -> None:
                 assert answer == expected
             else:
                 assert_same_shape(answer, expected)
+
+
+def test_every_route_is_documented(published) -> None:
+    """Each path of the OpenAPI document stands in docs/api.md."""
+    text = re.sub(r"{\w+}", "{}", (ROOT / "docs" / "api.md").read_text())
+    with as_process(published.environ) as (_, port):
+        paths = fetched(f"http://127.0.0.1:{port}/openapi.json")["paths"]
+    named = {re.sub(r"{\w+}", "{}", path.removeprefix("/v1")) for path in paths}
+    assert {path for path in named if path not in text} == set()
 
 
 def tour() -> list[tuple[str, str]]:
