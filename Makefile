@@ -45,8 +45,8 @@ evaluate: install ## Both reports on MovieLens 100K, as JSON in docs/reports/.
 worlds: install ## The same defaults on data of other kinds, as JSON in docs/reports/; after `make evaluate`.
 	$(BIN)/python tests/benchmarks/quality.py
 
-readme: install ## Writes the README's generated tables from docs/reports/.
-	$(BIN)/python -m shortlist.infra.tools.readme
+readme: install ## Writes the generated tables of README.md and docs/.
+	$(BIN)/python -m shortlist.infra.tools.docs
 
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py

@@ -1,6 +1,6 @@
-"""Measures `shortlist serve` under overload.
+"""Measures `shortlist serve` under overload: `make bench-load`, after `make demo`.
 
-Run: `make bench-load`, after `make demo`; or `python tests/benchmarks/load.py SECONDS DIRECTORY`.
+By hand: `python tests/benchmarks/load.py [SECONDS [DIRECTORY]]`.
 
 A real server process over a real Valkey gets requests from this process on bare sockets: 80% cached
 answers, 10% live ones, 10% events. Its capacity is the rate at 32 callers who each wait for their
@@ -30,12 +30,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from serving import DEMO, environ_of, free_port, until_ready
+from serving import DEMO, REPORTS, environ_of, free_port, until_ready
 
 from shortlist.batch import dataset_file, publish
 from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.settings import Settings
+
+SETUP = "`shortlist serve` beyond its capacity: 80% cached answers, 10% live ones, 10% events"
 
 CALLERS = 32
 SHARES = (0.4, 0.7, 1.3)
@@ -271,15 +274,16 @@ def served(settings: Settings) -> Iterator[tuple[int, int]]:
 async def measured(
     port: int, pid: int, seconds: float, deadline: float, requests: Iterator[bytes]
 ) -> Table:
-    """The table: a row for each load, and one for its capacity.
+    """The table: for each load a row, and one for the capacity in the same minutes.
 
-    Both alternate, since a shared machine does not stay equally fast.
+    They alternate, since a shared machine does not stay equally fast.
     """
     table = Table(title=f"{seconds:g} s each, deadline {deadline:g} s")
     for column in COLUMNS:
         table.add_column(column, justify="right")
     crowd, part = Crowd(port, requests), seconds / ROUNDS
     await at_capacity(crowd, part)  # warm up
+    loads = []
     for share in SHARES:
         capacity, load = Results(), Results()
         for _ in range(ROUNDS):
@@ -291,12 +295,25 @@ async def measured(
             load.extend(loaded, cpu_seconds(pid) - between)
         add(table, "capacity", capacity, seconds, deadline, None)
         add(table, f"{share:.0%}", load, seconds, deadline, capacity)
+        loads.append(figures(share, load, capacity, deadline))
+    write_json({"setup": SETUP, "loads": loads}, REPORTS / "load.json")
     return table
 
 
+def figures(share: float, load: Results, capacity: Results, deadline: float) -> dict[str, float]:
+    """What docs/reports keeps of one load."""
+    status, took = np.array(load.status), np.array(load.seconds)
+    return {
+        "load": share,
+        "goodput": round(load.good(deadline) / capacity.good(deadline), 3),
+        "p99_ms": round(float(np.percentile(took[status == 200], 99)) * 1000),
+        "lost": int((status == 0).sum()),
+        "recovery_seconds": round(load.recovery, 2),
+    }
+
+
 def cpu_seconds(pid: int) -> float:
-    """Seconds of CPU of a process so far."""
-    # On a busy machine CPU time is a fairer measure than the clock.
+    """Seconds of CPU of a process so far: on a busy machine fairer than the clock."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -309,10 +326,7 @@ def add(
     deadline: float,
     capacity: Results | None,
 ) -> None:
-    """Adds a row.
-
-    capacity: results at capacity in the same minutes; None in their own row.
-    """
+    """Adds a row. capacity: results at capacity in the same minutes; None in their own row."""
     status, took = np.array(results.status), np.array(results.seconds)
     good, refused, lost = results.good(deadline), status == 503, status == 0
     p50, p99 = np.percentile(took[status == 200], (50, 99))

@@ -1,12 +1,10 @@
-"""Times the Lambda handler on the demo's release.
-
-Run: `make bench`, after `make demo`; `make bench-large` for larger releases, or `python
-tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER` for one of any size.
+"""Times the Lambda handler on the demo's release: `make bench`, after `make demo`.
 
 Each figure comes with its ratio to a floor measured in the same run: cached answers to one raw GET
 of the same value, live answers to the index search and the ranker alone. Cold starts and memory are
 measured in fresh processes, throughput on one uvicorn process. Larger releases are trained on
-synthetic worlds first, unless they exist.
+synthetic worlds first, unless they exist: `make bench-large`, or `python
+tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -40,6 +39,7 @@ from shortlist.infra.local.valkey import redis_url
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import BundleLive
 from shortlist.recsys.data.synthetic import WorldSize, world
+from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.features import features
 from shortlist.recsys.models.index import search
@@ -50,6 +50,8 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
 
 DEMO = Path(".demo")
+REPORTS = Path("docs/reports")
+NAMES = {DEMO: "MovieLens 100K", DEMO / "1m": "A synthetic world of MovieLens 1M's size"}
 ROUNDS = 2
 CALLS = 2000
 WARM_CALLS = 400
@@ -76,6 +78,26 @@ CPU, and its peak MiB after all answers."""
 USERS_PRECOMPUTED = 512
 
 
+class SpeedTable(Table):
+    """The printed table; `report` holds the same figures for docs/reports."""
+
+    def __init__(self, setup: str) -> None:
+        super().__init__(title=setup)
+        self.report: dict[str, Any] = {
+            "setup": setup,
+            "latencies": [],
+            "cold_start_seconds": {},
+            "memory_mib": {},
+            "http": [],
+        }
+
+
+def percentiles(times: np.ndarray) -> dict[str, float]:
+    """Milliseconds at the three reported percentiles."""
+    values = np.percentile(times, (50, 99, 99.9)).round(3).tolist()
+    return dict(zip(("p50_ms", "p99_ms", "p99_9_ms"), values, strict=True))
+
+
 class Context:
     """A Lambda context, as Mangum needs it."""
 
@@ -95,7 +117,7 @@ def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
 
 
 def raw_get(path: str, key: str) -> Callable[[int], object]:
-    """Gives a GET over a bare socket: the floor."""
+    """Gives a GET over a bare socket, the floor of any answer from Redis."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(path)
     command = f"*2\r\n$3\r\nGET\r\n${len(key.encode())}\r\n{key}\r\n".encode()
@@ -142,13 +164,14 @@ def main() -> None:
         train(directory, WorldSize(n_users=users, n_items=items, events_per_user=float(events)))
     dataset = dataset_file.load(work)
     size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
-    table = Table(title=f"{CALLS} calls each, one thread, k=20, {size}")
+    name = NAMES.get(directory, directory.name)
+    table = SpeedTable(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
     for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    with redis_url({}) as url, tempfile.TemporaryDirectory() as directory:
+    with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
         own = {
-            "artefacts": f"{directory}/artefacts",
-            "bundle_dir": Path(directory),
+            "artefacts": f"{scratch}/artefacts",
+            "bundle_dir": Path(scratch),
             "release_cache_seconds": 3600.0,
         }
         settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
@@ -160,12 +183,14 @@ def main() -> None:
         processes(table, settings, dataset.user_ids)
         throughput(table, settings, dataset.user_ids)
     Console(width=110).print(table)
+    file = "speed.json" if directory == DEMO else f"speed-{directory.name}.json"
+    write_json(table.report, REPORTS / file)
 
 
 def cached(
-    table: Table, settings: Settings, version: str, users: tuple[str, ...], path: str
+    table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...], path: str
 ) -> None:
-    """Adds cached answers: handler, store alone, raw GET."""
+    """Adds cached answers: through Mangum, from the store alone, and by a raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
     handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
@@ -192,7 +217,7 @@ def cached(
     )
 
 
-def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
+def live(table: SpeedTable, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
     """Adds live answers, and the index search with the ranker alone."""
     events, ids = dataset.events, dataset.user_ids  # type: ignore[attr-defined]
     offsets = events.offsets()
@@ -227,7 +252,7 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
         add(table, what, handled, base)
 
 
-def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
+def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: object) -> None:
     """Adds the users per second of precompute on one core."""
     import io
 
@@ -237,13 +262,16 @@ def rate(table: Table, loaded: bundle.Bundle, dataset: object) -> None:
         part = users[start : start + precompute.CHUNK]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
     per_second = len(users) / (time.perf_counter() - started)
+    table.report["precompute_users_per_second"] = round(per_second)
     table.add_row(f"precompute: {per_second:.0f} users a second on one core")
 
 
-def add(table: Table, what: str, times: np.ndarray, floor: np.ndarray) -> None:
+def add(table: SpeedTable, what: str, times: np.ndarray, floor: np.ndarray) -> None:
     """Adds a row."""
-    shown = [f"{value:.3f}" for value in np.percentile(times, (50, 99, 99.9))]
-    table.add_row(what, *shown, f"{np.median(times) / np.median(floor):.1f}")
+    latency = percentiles(times)
+    ratio = round(float(np.median(times) / np.median(floor)), 1)
+    table.add_row(what, *(f"{value:.3f}" for value in latency.values()), f"{ratio:.1f}")
+    table.report["latencies"].append({"what": what, **latency, "floor_ratio": ratio})
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
@@ -256,7 +284,7 @@ def environ_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
+def processes(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
     """Adds cold starts, and the memory of a warm process."""
     for what, more in (("cached", {}), ("live", {"use_cache": False})):
         events = [
@@ -271,12 +299,14 @@ def processes(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
         command = [sys.executable, "-c", COLD]
         done = subprocess.run(command, check=True, **options)  # type: ignore[call-overload]
         seconds, cpu, mib = json.loads(done.stderr.splitlines()[-1])
+        table.report["cold_start_seconds"][what] = round(seconds, 2)
+        table.report["memory_mib"][what] = round(mib)
         cold = f"{seconds:.2f} s, {cpu:.2f} s of CPU"
         table.add_row(f"cold start to the first {what} answer: {cold}")
         table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB")
 
 
-def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None:
+def throughput(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
     """Adds cached answers over loopback HTTP from one uvicorn process."""
     port = free_port()
     app = "shortlist.lambda_handler.handler:app"
@@ -287,9 +317,12 @@ def throughput(table: Table, settings: Settings, users: tuple[str, ...]) -> None
         until_ready(port)
         for connections in CONCURRENCY:
             times, seconds = http_times(port, users, connections)
-            rate = f"{len(times) / seconds:.0f} cached answers a second"
-            shown = [f"{value:.3f}" for value in np.percentile(times, (50, 99, 99.9))]
+            latency, per_second = percentiles(times), round(len(times) / seconds)
+            rate = f"{per_second} cached answers a second"
+            shown = [f"{value:.3f}" for value in latency.values()]
             table.add_row(f"HTTP, {connections} connections: {rate}", *shown, "")
+            row = {"connections": connections, "answers_per_second": per_second}
+            table.report["http"].append(row | latency)
     finally:
         server.terminate()
         server.wait()
