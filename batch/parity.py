@@ -21,6 +21,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.interactions import MISSING
 from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.models.scores import within_half
 from shortlist.recsys.store.artefacts import Artefacts
 from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_list
 from shortlist.recsys.store.redis import Store
@@ -96,10 +97,8 @@ def live_answer(loaded: Bundle, record: UserRecord, k: int) -> ShortlistRecord:
     )
     found = recommend(loaded.model, bundle.state_from(loaded, *told)[0], k)
     kept = found.items[0] != MISSING
-    largest = np.finfo(np.float16).max
     scores, retrieval = (
-        np.clip(column[0, kept], -largest, largest).tolist()
-        for column in (found.scores, found.retrieval)
+        within_half(column[0, kept]).tolist() for column in (found.scores, found.retrieval)
     )
     at = int(loaded.manifest["created_at"]), int(loaded.manifest["as_of"])
     rows = tuple(found.items[0, kept].tolist())

@@ -23,8 +23,9 @@ from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
-from shortlist.recsys.models.pipeline import CHUNK, recommend
+from shortlist.recsys.models.interactions import MISSING, UserStates, states_at
+from shortlist.recsys.models.pipeline import USERS_AT_ONCE, recommend
+from shortlist.recsys.models.scores import half_bytes
 from shortlist.recsys.settings import Engine
 from shortlist.recsys.store.artefacts import verify
 from shortlist.recsys.store.records import UserRecord, pack_list
@@ -94,9 +95,9 @@ def write_shard(
     """Writes the lists of these user rows, whole or not at all."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
     with replacing(path) as draft, draft.open("wb") as file:
-        for start in range(users.start, users.stop, CHUNK):
+        for start in range(users.start, users.stop, USERS_AT_ONCE):
             _write_users(
-                file, bundle, dataset, range(start, min(start + CHUNK, users.stop)), length
+                file, bundle, dataset, range(start, min(start + USERS_AT_ONCE, users.stop)), length
             )
 
 
@@ -178,8 +179,8 @@ def _write_users(
             int(states.n_events[at]),
             int(found.n_candidates[at]),
             found.items[at, kept].astype("<i4").tobytes(),
-            _half(found.scores[at, kept]),
-            _half(found.retrieval[at, kept]),
+            half_bytes(found.scores[at, kept]),
+            half_bytes(found.retrieval[at, kept]),
             watermark,
         )
         record = user_record(dataset, states, at, user)
@@ -192,12 +193,6 @@ def _write_users(
             record.attributes,
         ]
         file.write(msgpack.packb([dataset.user_ids[user], packed, told]))
-
-
-def _half(scores: Float32) -> bytes:
-    """Little-endian half precision; what is beyond its range becomes its largest number."""
-    largest = np.finfo(np.float16).max
-    return np.clip(scores, -largest, largest).astype("<f2").tobytes()
 
 
 def user_record(dataset: Dataset, states: UserStates, at: int, user: int) -> UserRecord:

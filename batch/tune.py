@@ -22,7 +22,7 @@ from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import Int64, Recommend
 from shortlist.recsys.models.pipeline import Model, recommender
-from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -207,7 +207,7 @@ def _score(method: Recommend, truth: Truth, n_items: int) -> float:
 
 
 def _with(model: Model, text: str) -> Model:
-    return replace(model, ranker=Ranker(text) if text else None)
+    return replace(model, ranker=ranker_from(text))
 
 
 def _validation(known: Dataset, cut: Int64, rng: np.random.Generator) -> Truth:

@@ -29,6 +29,7 @@ from shortlist.recsys.models.interactions import (
     UserStates,
 )
 from shortlist.recsys.models.regression import (
+    BLOCK,
     MAX_REGRESSION_ITEMS,
     interaction_matrix,
     item_regression,
@@ -47,9 +48,6 @@ CHUNK_CELLS = 2**22
 
 RECENT_SHARE = 0.1
 """Share of the latest events that `fit_recent_popularity` counts."""
-
-BLOCK = 512
-"""Rows of an [items, items] matrix treated at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,22 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.recsys.models import neighbours
 from shortlist.recsys.models.features import Candidates, ItemTable, features
 from shortlist.recsys.models.index import search
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Recommend, UserStates
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers, user_vectors
-
-CANDIDATE_SHARES = {"retriever": 0.7, "neighbours": 0.25, "trending": 0.05}
-"""How the candidates are shared out among their sources; what a source lacks goes to the retriever."""
-
-NEIGHBOUR_RELATIONS = (2, 3, 4)
-"""Which RELATIONS propose candidates: next_10, near and regression."""
 
 NEW_ITEM_EVENTS = 10
 """An item of at most so many events, all of them recent, or of none, is new: it is what exploration shows."""
@@ -38,11 +33,8 @@ PLACES = 1000
 EXPLORED = 50
 """Of how many new items, the best for the user by the retriever, exploration draws."""
 
-DENSE_ITEMS = 50_000
-"""Catalogues up to this size are summed over as a whole."""
-
-CHUNK = 64
-"""Users scored at once by `two_stage`: enough to amortise, little enough to stay in cache."""
+USERS_AT_ONCE = 64
+"""Users scored at once by `recommender`: enough to amortise, little enough to stay in cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,73 +106,84 @@ def retrieve(
     return Candidates(items, scores)
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One user's retrieval, as the sources of candidates see it."""
+
+    model: Model
+    history: Int32
+    """int32[N] item rows, oldest to newest, MISSING-padded."""
+    nearest: Int32
+    """Item rows by falling retrieval score: `n_candidates` open ones, unless there are fewer."""
+    open: NDArray[np.bool_]
+    """bool[n]: the items that are allowed and unseen."""
+
+
+def _from_retriever(query: Query, _limit: int) -> Int32:
+    return query.nearest
+
+
+def _from_neighbours(query: Query, limit: int) -> Int32:
+    return neighbours.proposed(query.model.table.neighbours, query.history, limit, query.open)
+
+
+def _from_trending(query: Query, _limit: int) -> Int32:
+    return query.model.trending
+
+
+class Source(NamedTuple):
+    """A source of candidates."""
+
+    share: float
+    """Of the candidates, 0 to 1."""
+    propose: Callable[[Query, int], Int32]
+    """(query, limit) -> item rows, best first; closed items and those over the limit are dropped."""
+
+
+CANDIDATE_SOURCES: dict[str, Source] = {
+    "retriever": Source(0.7, _from_retriever),
+    "neighbours": Source(0.25, _from_neighbours),
+    "trending": Source(0.05, _from_trending),
+}
+"""All sources, in the order in which they take their share: of two that propose an item, the first
+has it. What a source lacks goes to the first one, the retriever, whose supply has no end."""
+
+
 def proposals(
     model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
 ) -> tuple[Int32, Int32]:
-    """int32[c] item rows, and int32[c] the source of each: an index into CANDIDATE_SHARES."""
-    n, wanted = len(model.towers.items), model.n_candidates
-    free = np.ones(n, np.bool_) if allowed is None else allowed.copy()
-    free[states.seen(user)] = False
-    closed = n - int(free.sum())
-    ranked = search(model.index, vector, wanted + closed)
-    sources = [
-        ranked,
-        _from_neighbours(
-            model.table, states.items[user], int(wanted * CANDIDATE_SHARES["neighbours"]), free
-        ),
+    """One user's candidates: int32[c] item rows, and int32[c] the index of the source of each."""
+    wanted = model.n_candidates
+    query = _query(model, states, user, vector, allowed)
+    limits = [int(wanted * source.share) for source in CANDIDATE_SOURCES.values()]
+    lists = [
+        source.propose(query, limit)
+        for source, limit in zip(CANDIDATE_SOURCES.values(), limits, strict=True)
     ]
-    sources.append(model.trending)
-    quota = [int(wanted * share) for share in CANDIDATE_SHARES.values()]
+    untaken = query.open.copy()
     rows: list[Int32] = []
-    origin: list[Int32] = []
-    for source, (found, limit) in enumerate([*zip(sources, quota, strict=True), (ranked, wanted)]):
-        taken = found[free[found]][: min(limit, wanted - sum(len(r) for r in rows))]
-        free[taken] = False
+    origins: list[Int32] = []
+    # Each source has its turn, and then the first one fills what is left.
+    turns = [*zip(range(len(lists)), lists, limits, strict=True), (0, query.nearest, wanted)]
+    for source, proposed, limit in turns:
+        left = wanted - sum(map(len, rows))
+        taken = proposed[untaken[proposed]][: min(limit, left)]
+        untaken[taken] = False
         rows.append(taken)
-        origin.append(np.full(len(taken), source % len(quota), np.int32))
-    return np.concatenate(rows), np.concatenate(origin)
+        origins.append(np.full(len(taken), source, np.int32))
+    return np.concatenate(rows), np.concatenate(origins)
 
 
-def _from_neighbours(
-    table: ItemTable, history: Int32, limit: int, free: NDArray[np.bool_]
-) -> Int32:
-    past = history[history != MISSING]
-    if len(past) == 0:
-        return np.empty(0, np.int32)
-    decay = 0.5 ** (np.arange(len(past) - 1, -1, -1, dtype=np.float32) / 10)
-    found: list[Int32] = []
-    for relation in NEIGHBOUR_RELATIONS:
-        rows, weights = (
-            table.neighbours.rows[relation][past],
-            table.neighbours.weights[relation][past] * decay[:, None],
-        )
-        items, total = _totals(rows.ravel(), weights.ravel(), len(free))
-        real = (items < len(free)) & (total > 0)
-        real[real] = free[items[real]]
-        items, total = items[real], total[real]
-        found.append(items[np.lexsort((items, -total))][:limit].astype(np.int32))
-    return _interleaved(found)
-
-
-def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The distinct rows, up to n, in their order, and the sum of the weights of each."""
-    if n <= DENSE_ITEMS:  # a sum for every item is had sooner than the few rows are sorted
-        total = np.bincount(rows, weights, minlength=n + 1)
-        items = np.flatnonzero(total)
-        return items, total[items]
-    items, inverse = np.unique(rows, return_inverse=True)
-    return items, np.bincount(inverse.ravel(), weights)
-
-
-def _interleaved(lists: list[Int32]) -> Int32:
-    """The lists' distinct items, turn by turn."""
-    width = max(map(len, lists))
-    grid = np.full((width, len(lists)), MISSING, np.int32)
-    for column, items in enumerate(lists):
-        grid[: len(items), column] = items
-    flat = grid.ravel()
-    flat = flat[flat != MISSING]
-    return flat[np.sort(np.unique(flat, return_index=True)[1])]
+def _query(
+    model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
+) -> Query:
+    n = len(model.towers.items)
+    is_open = np.ones(n, np.bool_) if allowed is None else allowed.copy()
+    is_open[states.seen(user)] = False
+    # The index knows no filter: as many more are asked for as could be closed.
+    closed = n - int(is_open.sum())
+    nearest = search(model.index, vector, model.n_candidates + closed)
+    return Query(model, states.items[user], nearest, is_open)
 
 
 Observe = Callable[[str, float], None]
@@ -316,7 +319,8 @@ def recommender(model: Model) -> Recommend:
 
     def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
         parts = [
-            recommend(model, states.slice(s, s + CHUNK), k) for s in range(0, len(states), CHUNK)
+            recommend(model, states.slice(s, s + USERS_AT_ONCE), k)
+            for s in range(0, len(states), USERS_AT_ONCE)
         ]
         if not parts:
             return np.empty((0, k), np.int32), np.empty((0, k), np.float32)

@@ -13,11 +13,9 @@ import numpy as np
 
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.neighbours import Relation
 from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.models.towers import user_vectors
-
-NEAR = 3
-"""The symmetric one of RELATIONS."""
 
 RankedRows = tuple[Candidates, Float32]
 """One user's candidates, and their feature rows, float32[C, F]."""
@@ -68,7 +66,7 @@ def _nearness(model: Model, state: UserStates, items: Int32) -> Float32:
     out = np.zeros((len(items), len(history)), np.float32)
     places = np.flatnonzero(history != MISSING)
     rows, weights = (
-        part[NEAR][history[places]]
+        part[Relation.NEAR][history[places]]
         for part in (model.table.neighbours.rows, model.table.neighbours.weights)
     )
     out[:, places] = np.where(rows[None] == items[:, None, None], weights[None], 0).sum(axis=2)

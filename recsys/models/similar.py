@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from shortlist.recsys.models.interactions import Float32, Int32
-from shortlist.recsys.models.neighbours import RELATIONS, Neighbours
+from shortlist.recsys.models.neighbours import Neighbours, Relation
 
 RANK_CONSTANT = 60
 """The constant of that paper: how little the first places outweigh those behind them."""
@@ -24,7 +24,7 @@ def similar(unit: Float32, neighbours: Neighbours, item: int, rows: Int32) -> tu
     place = np.empty(len(rows), np.int64)
     place[np.lexsort((rows, -likeness))] = np.arange(len(rows))
     score = 1 / (RANK_CONSTANT + 1 + place)
-    together = neighbours.rows[RELATIONS.index("near"), item]
+    together = neighbours.rows[Relation.NEAR, item]
     at = np.searchsorted(rows, together)
     at = at[rows[np.minimum(at, len(rows) - 1)] == together] if len(rows) else at[:0]
     score[at] += 1 / (RANK_CONSTANT + 1 + np.arange(len(at)))

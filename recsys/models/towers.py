@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from shortlist.recsys.models.interactions import HISTORY_LENGTH, MISSING, Float32, UserStates
+from shortlist.recsys.models.decay import position_weights
+from shortlist.recsys.models.interactions import MISSING, Float32, UserStates
 
 HALF_LIVES = (0.0, 1.0, 3.0, 10.0, 40.0, math.inf)
 """Half-lives of the decayed means, in events: 0 is the last item alone, infinity the plain mean."""
@@ -55,14 +56,7 @@ class Towers:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-def decay_weights() -> Float32:
-    """float32[S, N]: weight of each of the N history positions (oldest to newest) under each half-life, not normalised."""
-    age = np.arange(HISTORY_LENGTH - 1, -1, -1, dtype=np.float64)
-    rows = [(age == 0).astype(np.float64) if h == 0 else 0.5 ** (age / h) for h in HALF_LIVES]
-    return np.stack(rows).astype(np.float32)
-
-
-_DECAY = decay_weights()
+_DECAY = position_weights(HALF_LIVES)
 
 
 def decayed_means(towers: Towers, states: UserStates) -> Float32:

@@ -51,7 +51,7 @@ DESIGN_SHARE = 4
 """One training row in so many decides the cells."""
 
 SEED = 20260801
-LAYOUT = 1
+HISTOGRAM_LAYOUT = 1
 
 FILE = "skew.msgpack"
 """The training histograms' file in a bundle, by table."""
@@ -217,7 +217,7 @@ def _rows_of(served: Mapping[str, Int64]) -> int:
 def pack(trained: Histograms) -> bytes:
     """The histograms as msgpack."""
     told = [[name, h.bounds, h.ordered, h.design, h.counts] for name, h in trained.features.items()]
-    return cast("bytes", msgpack.packb([LAYOUT, trained.rows, told]))
+    return cast("bytes", msgpack.packb([HISTOGRAM_LAYOUT, trained.rows, told]))
 
 
 def unpack(packed: bytes) -> Histograms:
@@ -228,7 +228,7 @@ def unpack(packed: bytes) -> Histograms:
     """
     try:
         layout, rows, told = msgpack.unpackb(packed, use_list=False)
-        if layout == LAYOUT:
+        if layout == HISTOGRAM_LAYOUT:
             found = Histograms(rows, {name: Histogram(*parts) for name, *parts in told})
             if _is_sound(found):
                 return found
@@ -240,7 +240,7 @@ def unpack(packed: bytes) -> Histograms:
             f"the training histograms cannot be read ({error}): publish the release again"
         ) from error
     raise CorruptArtefact(
-        f"the training histograms have layout {layout!r}, not {LAYOUT}: publish a release with this code"
+        f"the training histograms have layout {layout!r}, not {HISTOGRAM_LAYOUT}: publish a release with this code"
     )
 
 

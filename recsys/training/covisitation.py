@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from shortlist.recsys.models.interactions import Events, Float32, Int32, Int64
-from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
+from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.models.regression import (
     MAX_REGRESSION_ITEMS,
     interaction_matrix,
@@ -36,22 +36,25 @@ def fit_neighbours(events: Events) -> Neighbours:
     n = events.n_items
     source, target, counts = _pair_counts(events)
     times = np.maximum(1, np.bincount(events.item, minlength=n)).astype(np.float64)
-    rows = np.full((len(RELATIONS), n + 1, NEIGHBOURS), n, np.int32)
-    weights = np.zeros((len(RELATIONS), n + 1, NEIGHBOURS), np.float32)
-    for r in range(3):
-        _keep(rows[r], weights[r], source, target, counts[r] / (times[source] + 1))
+    rows = np.full((len(Relation), n + 1, NEIGHBOURS), n, np.int32)
+    weights = np.zeros((len(Relation), n + 1, NEIGHBOURS), np.float32)
+    following = (Relation.NEXT_1, Relation.NEXT_3, Relation.NEXT_10)
+    for relation, count in zip(following, counts, strict=True):
+        _keep(rows[relation], weights[relation], source, target, count / (times[source] + 1))
     near = sparse.coo_array((counts[2], (source, target)), shape=(n, n)).tocsr()
     near = (near + near.T).tocoo()
     _keep(
-        rows[3],
-        weights[3],
+        rows[Relation.NEAR],
+        weights[Relation.NEAR],
         near.row,
         near.col,
         near.data / np.sqrt((times[near.row] + 1) * (times[near.col] + 1)),
     )
     if n <= MAX_REGRESSION_ITEMS:
         had = interaction_matrix(events.user, events.item, (events.n_users, n))
-        _keep_dense(rows[4], weights[4], item_regression(had, RIDGE))
+        _keep_dense(
+            rows[Relation.REGRESSION], weights[Relation.REGRESSION], item_regression(had, RIDGE)
+        )
     return Neighbours(rows, weights)
 
 

@@ -18,7 +18,7 @@ from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.index import build_index
 from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
-from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from
 from shortlist.recsys.models.towers import Towers
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.covisitation import fit_neighbours
@@ -126,7 +126,7 @@ def refit_ranker(
     reported: FittedRanker, groups: Sequence[Groups], params: FitParams
 ) -> FittedRanker:
     """What was reported on, trained again on more groups: a ranker of as many trees, or none where there was none."""
-    if not reported.text:
+    if reported.text == NO_RANKER:
         return reported
     rng = np.random.default_rng(params.seed + 1)
     joined = Groups.joined(groups).some(params.ranker.max_groups, rng)
@@ -237,7 +237,7 @@ def fit_two_stage(
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
         trained = towers_of(dataset, past, params, progress, behind.epochs)
-    served = assemble(trained.towers, table, params, Ranker(ranker.text) if ranker.text else None)
+    served = assemble(trained.towers, table, params, ranker_from(ranker.text))
     return TwoStage(served, ranker, behind.rounds, behind.epochs, trained.learnt_from)
 
 

@@ -30,7 +30,7 @@ from shortlist.recsys.models.interactions import (
     states_at,
 )
 from shortlist.recsys.models.pipeline import Model, retrieve
-from shortlist.recsys.models.ranker import stamp
+from shortlist.recsys.models.ranker import NO_RANKER, stamp
 from shortlist.recsys.models.ties import Steps, steps_of
 from shortlist.recsys.training.split import before
 
@@ -169,11 +169,11 @@ def fit_ranker(
     n_judged = len(np.unique(judged.users))
     if n_judged < MIN_VALIDATION_USERS:
         few = f"only {n_judged} users have a label among their candidates, and {MIN_VALIDATION_USERS} are needed to validate a ranker"
-        return FittedRanker("", {}, f"{few}: lists come in the retriever's order")
+        return FittedRanker(NO_RANKER, {}, f"{few}: lists come in the retriever's order")
     curve, trees, validation = _cross_validated(groups, judged, params, rng, threads)
     if not validation.shows_a_gain:
         note = f"{validation.note()} shows no gain: lists come in the retriever's order"
-        return FittedRanker("", {}, note, curve, validation=validation)
+        return FittedRanker(NO_RANKER, {}, note, curve, validation=validation)
     fitted = train_ranker(groups, trees, params, rng, threads)
     return replace(
         fitted, note=f"{fitted.note}; {validation.note()}", curve=curve, validation=validation

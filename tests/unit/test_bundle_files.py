@@ -307,7 +307,7 @@ def test_no_message(directory: Path, name: str, body: bytes) -> None:
 
 def test_file_larger_than_is_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would fill the memory is refused by its size."""
-    monkeypatch.setattr(bundle, "CATALOG_BYTES", 100)
+    monkeypatch.setattr(bundle, "CATALOGUE_BYTES", 100)
     with pytest.raises(CorruptArtefact, match="at most 100 are read"):
         loaded(directory)
 

@@ -9,7 +9,13 @@ import pytest
 
 from shortlist.recsys.models import features as module
 from shortlist.recsys.models.catalogue import Catalogue
-from shortlist.recsys.models.features import FEATURES, Candidates, ItemTable, feature_hash, features
+from shortlist.recsys.models.features import (
+    FEATURES,
+    Candidates,
+    ItemTable,
+    feature_table,
+    features,
+)
 from shortlist.recsys.models.interactions import MISSING, Events, states_at
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
@@ -74,16 +80,18 @@ def test_content_and_popularity(table) -> None:
     """Categories by cosine with the history's taste, years by distance, popularity by its logarithm."""
     rows = made(table, 1, [2, 4, 3])
     assert column("popularity", rows) == pytest.approx([np.log1p(2), 0.0, 0.0])
-    assert column("category_all", rows) == pytest.approx([0.0, 0.0, FEATURES["category_all"]])
-    assert column("year", rows) == [2000.0, 2010.0, FEATURES["year"]]
-    assert column("year_distance", rows)[2] == FEATURES["year_distance"]
+    assert column("category_all", rows) == pytest.approx(
+        [0.0, 0.0, FEATURES["category_all"].default]
+    )
+    assert column("year", rows) == [2000.0, 2010.0, FEATURES["year"].default]
+    assert column("year_distance", rows)[2] == FEATURES["year_distance"].default
     assert 0 < column("year_distance", rows)[0] < column("year_distance", rows)[1]
 
 
 def test_unknowns_get_their_declared_defaults(table) -> None:
     """No weights anywhere: the features of weights are at their defaults, and nothing is NaN."""
     rows = made(table, 0, [3, 4])
-    assert column("history_weight", rows) == [FEATURES["history_weight"]] * 2
+    assert column("history_weight", rows) == [FEATURES["history_weight"].default] * 2
     assert np.isfinite(rows).all()
 
 
@@ -102,19 +110,6 @@ def test_an_empty_history_is_a_state_like_any_other(table) -> None:
     assert column("history_length", rows) == [0.0, 0.0]
 
 
-def test_the_hash_changes_with_names_order_and_defaults(monkeypatch) -> None:
-    """Any of them makes another ranker input."""
-    hashes = {feature_hash()}
-    for changed in (
-        dict(reversed(FEATURES.items())),
-        FEATURES | {"year": 0.0},
-        FEATURES | {"new": 0.0},
-    ):
-        monkeypatch.setattr(module, "FEATURES", changed)
-        hashes.add(feature_hash())
-    assert len(hashes) == 4
-
-
 @pytest.mark.parametrize("weight", [0.0, np.finfo(np.float32).max])
 def test_the_largest_weight_overflows_nothing(weight) -> None:
     """Of a user whose every event has it, where the others' weights hardly differ."""
@@ -128,3 +123,13 @@ def test_the_largest_weight_overflows_nothing(weight) -> None:
     )
     assert np.isfinite(rows).all()
     assert abs(column("history_weight", rows)[0]) == pytest.approx(module.MAX_DEVIATIONS, rel=0.8)
+
+
+def test_every_feature_has_its_sentence() -> None:
+    """The documentation's table has one row a feature: name, default and a sentence."""
+    rows = feature_table()
+    assert [name for name, _, _ in rows] == list(FEATURES)
+    assert [float(default) for _, default, _ in rows] == [f.default for f in FEATURES.values()]
+    sentences = [sentence for _, _, sentence in rows]
+    assert all(sentence.endswith(".") for sentence in sentences)
+    assert len(set(sentences)) == len(sentences)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.recsys.models import neighbours as shared
+from shortlist.recsys.models.decay import halving, position_weights
 from shortlist.recsys.models.interactions import Events
-from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours, decays
+from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.training import covisitation as module
 from shortlist.recsys.training.covisitation import fit_neighbours
 
@@ -30,7 +30,7 @@ def events_of(histories: list[list[int]], n_items: int) -> Events:
 
 def of(found: Neighbours, relation: str, item: int, n_items: int) -> dict[int, float]:
     """The neighbours of an item, and their weights."""
-    rows, weights = (a[RELATIONS.index(relation), item] for a in (found.rows, found.weights))
+    rows, weights = (a[Relation[relation.upper()], item] for a in (found.rows, found.weights))
     return {int(r): float(w) for r, w in zip(rows, weights, strict=True) if r != n_items}
 
 
@@ -68,8 +68,8 @@ def test_an_item_is_no_neighbour_of_itself() -> None:
     """A repeat is a step from an item to itself, and is left out of every relation."""
     found = fit_neighbours(events_of([[0, 0, 1, 0], [0, 0]], 2))
     for item in range(2):
-        for relation in RELATIONS:
-            assert item not in of(found, relation, item, 2)
+        for relation in Relation:
+            assert item not in of(found, relation.name, item, 2)
 
 
 def test_users_do_not_run_into_each_other() -> None:
@@ -87,7 +87,7 @@ def test_only_the_strongest_are_kept(monkeypatch) -> None:
     """Three for each item, where that is the limit."""
     monkeypatch.setattr(module, "NEIGHBOURS", 3)
     found = fit_neighbours(events_of([list(range(9))], 9))
-    assert found.rows.shape == (len(RELATIONS), 10, 3)
+    assert found.rows.shape == (len(Relation), 10, 3)
     assert list(of(found, "next_10", 0, 9)) == [1, 2, 3]
 
 
@@ -103,15 +103,16 @@ def test_a_large_catalogue_has_no_regression(monkeypatch) -> None:
 def test_without_pairs_there_are_no_neighbours(histories, n_items) -> None:
     """No events, or users of one: every place is padding with the weight zero."""
     found = fit_neighbours(events_of(histories, n_items))
-    assert found.rows.shape == (len(RELATIONS), n_items + 1, NEIGHBOURS)
+    assert found.rows.shape == (len(Relation), n_items + 1, NEIGHBOURS)
     assert (found.rows == n_items).all()
     assert (found.weights == 0).all()
 
 
 def test_decay_halves_by_the_half_life() -> None:
     """The last event counts for one, the one before it for a half where the half-life is one event."""
-    assert decays((1.0, 2.0))[:, -3:].tolist() == [
+    assert position_weights((1.0, 2.0))[:, -3:].tolist() == [
         [0.25, 0.5, 1.0],
         [0.5, np.float32(0.5**0.5), 1.0],
     ]
-    assert shared.decays((3.0,)).shape == (1, 100)
+    assert halving(3.0).tolist() == position_weights((3.0,))[0].tolist()
+    assert halving(3.0).shape == (100,)

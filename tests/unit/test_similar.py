@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
+from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.models.similar import similar
 
 N = 5
@@ -16,8 +16,8 @@ UNIT = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)
 @pytest.fixture
 def together() -> Neighbours:
     """Item 0 is taken with 3, and less often with 2."""
-    rows = np.full((len(RELATIONS), N + 1, NEIGHBOURS), N, np.int32)
-    rows[RELATIONS.index("near"), 0, :2] = 3, 2
+    rows = np.full((len(Relation), N + 1, NEIGHBOURS), N, np.int32)
+    rows[Relation.NEAR, 0, :2] = 3, 2
     return Neighbours(rows, np.zeros(rows.shape, np.float32))
 
 
