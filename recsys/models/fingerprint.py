@@ -56,9 +56,7 @@ def declarations() -> list[object]:
     declared: list[object] = []
     for name, feature in features_module.FEATURES.items():
         column = feature.column
-        parameters: dict[str, object] = {}
-        if is_dataclass(column) and not isinstance(column, type):
-            parameters = asdict(column)
+        parameters: dict[str, object] = asdict(column) if is_dataclass(column) else {}
         declared.append([name, feature.default, parameters])
     constants = {
         "history_length": HISTORY_LENGTH,
