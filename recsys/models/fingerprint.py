@@ -31,7 +31,7 @@ from shortlist.recsys.models.towers import (
 )
 
 GRID = 0.01
-"""Values are rounded to multiples of this before they are hashed, and a formula that moves one shows.
+"""Values are rounded to multiples of this before they are hashed; what moves one shows.
 
 Processors add floats in different orders, and libraries differ in the last bit: by less than 1e-5
 here. The input is chosen so that every value is 20 times as far from where rounding flips, and the

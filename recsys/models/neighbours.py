@@ -32,7 +32,7 @@ NEIGHBOURS = 100
 """Neighbours kept for each item and relation."""
 
 PROPOSING_RELATIONS = (Relation.NEXT_10, Relation.NEAR, Relation.REGRESSION)
-"""The relations that propose candidates. NEXT_1 and NEXT_3 are left out: NEXT_10 counts them too."""
+"""The relations that propose candidates; NEXT_10 counts what NEXT_1 and NEXT_3 count."""
 
 PROPOSING_HALF_LIFE = 10.0
 """In events: how fast a history's items lose their say in what is proposed."""

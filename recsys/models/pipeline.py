@@ -1,7 +1,8 @@
-"""The two stages in their order: retrieve candidates, make their features, rank them, keep the best.
+"""Recommends in two stages: retrieve candidates, then rank them.
 
-One implementation, for one user or many: the ranker's training, evaluation, precompute and the live
-path call it, and a user's result does not depend on who else is in the batch.
+The ranker's training, evaluation, precompute and the live path call this one implementation, for
+one user or many, and a user's result does not depend on who else is in the batch. A source of
+candidates is one entry of `CANDIDATE_SOURCES`.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers, user_vectors
 
 NEW_ITEM_EVENTS = 10
-"""An item of at most so many events, all of them recent, or of none, is new: it is what exploration shows."""
+"""An item of no event, or of at most this many and all of them recent, is new: exploration shows
+it."""
 
 RESERVED = 3
-"""The first places of a list, which are the ranker's own."""
+"""The first places of a list, which exploration leaves to the ranker."""
 
 PLACES = 1000
 """The longest list."""
 
 EXPLORED = 50
-"""Of how many new items, the best for the user by the retriever, exploration draws."""
+"""Exploration draws from this many new items, those that the retriever scores best for the user."""
 
 USERS_AT_ONCE = 64
 """Users scored at once by `recommender`: enough to amortise, little enough to stay in cache."""
@@ -39,10 +41,11 @@ USERS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All that recommending needs: towers, the index over their item vectors, the item table, and the ranker."""
+    """Everything that recommending needs."""
 
     towers: Towers
     index: Any
+    """FAISS's, over the item vectors of the towers."""
     table: ItemTable
     ranker: Ranker | None
     n_candidates: int
@@ -56,7 +59,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """items: int32[U, k], best first, MISSING-padded; scores, retrieval: float32[U, k]; n_candidates: int32[U]."""
+    """The lists of U users.
+
+    items: int32[U, k], best first, MISSING-padded; scores, retrieval: float32[U, k], -inf-padded.
+    n_candidates: int32[U].
+    """
 
     items: Int32
     scores: Float32
@@ -66,16 +73,15 @@ class Recommended:
 
 def by_trend(table: ItemTable) -> Int32:
     """int32[n]: all item rows by recent, then overall popularity, then row."""
-    n = len(table.popularity) - 1
-    return np.lexsort((np.arange(n), -table.popularity[:n], -table.recent[:n])).astype(np.int32)
+    popularity, recent = table.popularity[:-1], table.recent[:-1]
+    return np.lexsort((np.arange(len(recent)), -popularity, -recent)).astype(np.int32)
 
 
 def new_items(table: ItemTable) -> Int32:
-    """int32[m]: the rows of the items that have had no chance yet: without an event, or with a few recent ones only."""
+    """int32[m]: rows of the items without an event, or with a few recent ones only."""
     popularity, recent = table.popularity[:-1], table.recent[:-1]
-    return np.flatnonzero(
-        (popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)
-    ).astype(np.int32)
+    is_new = (popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)
+    return np.flatnonzero(is_new).astype(np.int32)
 
 
 def retrieve(
@@ -86,23 +92,23 @@ def retrieve(
 ) -> Candidates:
     """Up to `n_candidates` unseen items for each user, by falling retrieval score.
 
-    allowed: bool[n] masks the items that may appear at all, or None for all of them; vectors: those
-    of the users, where they are known already.
+    allowed: bool[n], the items that may appear, or None for all of them.
+    vectors: the users' vectors, where they are known already.
     """
     vectors = user_vectors(model.towers, states) if vectors is None else vectors
     rows = [
         proposals(model, states, user, vectors[user], allowed)[0] for user in range(len(states))
     ]
-    width = max((len(r) for r in rows), default=0)
+    width = max(map(len, rows), default=0)
     items = np.full((len(states), width), MISSING, np.int32)
     scores = np.full((len(states), width), -np.inf, np.float32)
     for user, row in enumerate(rows):
-        with np.errstate(
-            invalid="ignore"
-        ):  # BLAS kernels may raise the flag over lanes that they throw away
+        # BLAS kernels may raise the flag over lanes that they throw away.
+        with np.errstate(invalid="ignore"):
             score = np.matmul(model.towers.items[row], vectors[user])
         order = np.lexsort((row, -score))
-        items[user, : len(row)], scores[user, : len(row)] = row[order], score[order]
+        items[user, : len(row)] = row[order]
+        scores[user, : len(row)] = score[order]
     return Candidates(items, scores)
 
 
@@ -137,7 +143,7 @@ class Source(NamedTuple):
     share: float
     """Of the candidates, 0 to 1."""
     propose: Callable[[Query, int], Int32]
-    """(query, limit) -> item rows, best first; closed items and those over the limit are dropped."""
+    """(query, limit) -> item rows, best first; what is closed or over the limit is dropped."""
 
 
 CANDIDATE_SOURCES: dict[str, Source] = {
@@ -187,19 +193,20 @@ def _query(
 
 
 Observe = Callable[[str, float], None]
-"""Is told the name of a step (retrieval, features, ranking) and the seconds that it took."""
+"""Called with the name of a step (retrieval, features, ranking) and its seconds."""
 
 
 def unobserved(_step: str, _seconds: float) -> None:
-    """Nobody asks how long a step took."""
+    """Ignores the times."""
 
 
 Sample = Callable[[Candidates, Float32], None]
-"""Is shown the candidates, and their feature rows, float32[candidates, F], that the ranker sees."""
+"""Called with the candidates and their feature rows, float32[candidates, F], as the ranker sees
+them."""
 
 
 def unsampled(_candidates: Candidates, _rows: Float32) -> None:
-    """Nobody looks at the rows."""
+    """Ignores the rows."""
 
 
 def recommend(
@@ -211,33 +218,34 @@ def recommend(
     observe: Observe = unobserved,
     sample: Sample = unsampled,
 ) -> Recommended:
-    """The best k unseen, allowed items of each user, out of `n_candidates`; fewer only where there are no more."""
+    """The best k unseen, allowed items of each user; fewer only where there are no more."""
     started = time.perf_counter()
     vectors = user_vectors(model.towers, states)
     candidates = retrieve(model, states, allowed, vectors)
     observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
-    ranked = np.full(present.shape, -np.inf, np.float32)
     if model.ranker is None:
         ranked = candidates.scores
     else:
+        ranked = np.full(present.shape, -np.inf, np.float32)
         ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe, sample)
-    items = np.full((len(states), k), MISSING, np.int32)
-    scores = np.full((len(states), k), -np.inf, np.float32)
-    retrieval = np.full((len(states), k), -np.inf, np.float32)
-    exploring = model.exploration_share > 0 and len(model.new) > 0
+    shape = (len(states), k)
+    items = np.full(shape, MISSING, np.int32)
+    scores, retrieval = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
+    explores = model.exploration_share > 0 and len(model.new) > 0
+    # An explored item that was in the list already leaves its place, which the next one fills.
+    depth = 2 * k if explores else k
     for user in range(len(states)):
-        order = np.lexsort((candidates.items[user], -ranked[user]))[: 2 * k if exploring else k]
+        order = np.lexsort((candidates.items[user], -ranked[user]))[:depth]
         order = order[present[user, order]]
-        found = [candidates.items[user, order], ranked[user, order], candidates.scores[user, order]]
-        if exploring and len(order):
-            entries = list(zip(*(column.tolist() for column in found), strict=True))
-            entries = _explored(model, states, user, vectors[user], entries, k, allowed)
-            found = [np.array(column) for column in zip(*entries, strict=True)]
-        width = min(k, len(found[0]))
-        items[user, :width], scores[user, :width], retrieval[user, :width] = (
-            column[:k] for column in found
-        )
+        columns = [column[user, order] for column in (candidates.items, ranked, candidates.scores)]
+        if explores and len(order):
+            ranking = list(zip(*(column.tolist() for column in columns), strict=True))
+            ranking = _explored(model, states, user, vectors[user], ranking, k, allowed)
+            columns = [np.array(column) for column in zip(*ranking, strict=True)]
+        width = min(k, len(columns[0]))
+        for target, column in zip((items, scores, retrieval), columns, strict=True):
+            target[user, :width] = column[:k]
     return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
 
 
@@ -249,18 +257,19 @@ def _ranked(
     observe: Observe,
     sample: Sample,
 ) -> NDArray[np.float64]:
+    """float64[candidates]: the ranker's scores."""
     started = time.perf_counter()
     rows = features(states, candidates, table)
-    made = time.perf_counter()
+    computed = time.perf_counter()
     scores = ranker.predict(rows)
-    observe("features", made - started)
-    observe("ranking", time.perf_counter() - made)
+    observe("features", computed - started)
+    observe("ranking", time.perf_counter() - computed)
     sample(candidates, rows)
     return scores
 
 
 def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
-    """These very items, int32[c] distinct rows, for one user in the ranker's order, seen ones too; nothing is explored."""
+    """Ranks these very items, int32[c] distinct rows, for one user: seen ones too, unexplored."""
     affinity = np.matmul(model.towers.items[items], user_vectors(model.towers, states)[0])
     order = np.lexsort((items, -affinity))
     candidates = Candidates(items[order][None, :], affinity[order].astype(np.float32)[None, :])
@@ -268,11 +277,15 @@ def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
     if model.ranker is not None:
         scores = model.ranker.predict(features(states, candidates, model.table)).astype(np.float32)
     best = np.lexsort((candidates.items[0], -scores))
-    told = (candidates.items[:, best], scores[None, best], candidates.scores[:, best])
-    return Recommended(*told, np.array([len(items)], np.int32))
+    return Recommended(
+        items=candidates.items[:, best],
+        scores=scores[None, best],
+        retrieval=candidates.scores[:, best],
+        n_candidates=np.array([len(items)], np.int32),
+    )
 
 
-Entry = tuple[int, float, float]
+RankedItem = tuple[int, float, float]
 """An item row, its score and its retrieval score."""
 
 
@@ -281,47 +294,57 @@ def _explored(
     states: UserStates,
     user: int,
     vector: Float32,
-    ranking: list[Entry],
+    ranking: list[RankedItem],
     k: int,
     allowed: NDArray[np.bool_] | None,
-) -> list[Entry]:
-    """The ranking with new items at some of its first k places after the RESERVED, as chance has it; the rest moves down.
+) -> list[RankedItem]:
+    """The ranking with new items at some places after the RESERVED; the rest moves down.
 
-    Chance is drawn from the history, so that a user sees the same list until they do something, on
+    Chance is seeded by the history, so that a user sees the same list until they do something, on
     every path, and a shorter list is the beginning of a longer one. An item put in takes the score
     of the one that makes room for it.
     """
     chance = np.random.default_rng(np.ascontiguousarray(states.items[user]).view(np.uint32))
-    places = (
-        np.flatnonzero(chance.random(PLACES)[RESERVED:k] < model.exploration_share) + RESERVED
-    ).tolist()
+    # All PLACES are drawn, whatever k is: a list of another length draws the same.
+    draws = chance.random(PLACES)[RESERVED:k]
+    places = (np.flatnonzero(draws < model.exploration_share) + RESERVED).tolist()
     if not places:
         return ranking
-    pool = np.setdiff1d(model.new, states.seen(user))
+    drawn = iter(_drawn_items(model, states.seen(user), vector, allowed, chance))
+    for place in places:
+        above = {row for row, _, _ in ranking[:place]}
+        item = next(((row, affinity) for row, affinity in drawn if row not in above), None)
+        if item is None or place > len(ranking):
+            break
+        row, affinity = item
+        ranking = [entry for entry in ranking if entry[0] != row]
+        score = ranking[min(place, len(ranking) - 1)][1] if ranking else affinity
+        ranking.insert(place, (row, score, affinity))
+    return ranking
+
+
+def _drawn_items(
+    model: Model,
+    seen: Int32,
+    vector: Float32,
+    allowed: NDArray[np.bool_] | None,
+    chance: np.random.Generator,
+) -> list[tuple[int, float]]:
+    """The user's best new items in the order of chance, each with its retrieval score."""
+    pool = np.setdiff1d(model.new, seen)
     pool = pool if allowed is None else pool[allowed[pool]]
     affinity = np.matmul(model.towers.items[pool], vector)
     best = np.lexsort((pool, -affinity))[:EXPLORED]
     best = best[np.argsort(chance.random(EXPLORED)[: len(best)])]
-    drawn = iter(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
-    for place in places:
-        taken = {row for row, _, _ in ranking[:place]}
-        item = next(((row, near) for row, near in drawn if row not in taken), None)
-        if item is None or place > len(ranking):
-            break
-        ranking = [entry for entry in ranking if entry[0] != item[0]]
-        score = ranking[min(place, len(ranking) - 1)][1] if ranking else item[1]
-        ranking.insert(place, (item[0], score, item[1]))
-    return ranking
+    return list(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
 
 
 def recommender(model: Model) -> Recommend:
-    """The model as a method to evaluate: the two stages, or the retriever alone where the model has no ranker."""
+    """The model as a method to evaluate: both stages, or the retriever alone without a ranker."""
 
     def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
-        parts = [
-            recommend(model, states.slice(s, s + USERS_AT_ONCE), k)
-            for s in range(0, len(states), USERS_AT_ONCE)
-        ]
+        starts = range(0, len(states), USERS_AT_ONCE)
+        parts = [recommend(model, states.slice(s, s + USERS_AT_ONCE), k) for s in starts]
         if not parts:
             return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
         return np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts])
