@@ -55,7 +55,7 @@ def served_skew(settings: Settings, version: str | None = None) -> Served:
     finally:
         store.close()
     trained = [stratum.trained for stratum in _strata(settings, wanted)]
-    aside, found = counts.pop(strata.ASIDE, 0), tallies(trained, counts)
+    aside, found = counts.pop(strata.BELOW_TRAINING, 0), tallies(trained, counts)
     if aside and not counts:
         raise InvalidInput(
             f"all {aside} sampled rows are of users with fewer events than any of the training: wait for others"

@@ -33,7 +33,7 @@ MAX_STRATA = 8
 MIN_ROWS_PER_STRATUM = 100
 """Training rows of a stratum, unless there are fewer in all."""
 
-ASIDE = "aside"
+BELOW_TRAINING = "aside"
 """The stored name of the count of rows below the least of the training."""
 
 FILE = "strata.msgpack"
