@@ -75,7 +75,7 @@ def read_npz(file: BinaryIO, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any
 
 
 def read_npy(file: BinaryIO, dtype: str, low: float, high: float) -> NDArray[Any]:
-    """The array of an npy file, read-only; mapped where it has more than IN_MEMORY bytes.
+    """The array of an npy file, read-only; mapped above IN_MEMORY bytes.
 
     Raises:
         CorruptArtefact: the file is not what `numpy.save` writes of such an array, or a value is

@@ -78,7 +78,7 @@ RANKER_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The catalogue as serving needs it, by row; row_of maps an id to its row."""
+    """The catalogue by row, for serving; row_of maps an id to its row."""
 
     ids: list[str]
     titles: list[str]
@@ -174,7 +174,10 @@ def load_table(directory: Path) -> ItemTable:
 
 
 def load_items(directory: Path) -> tuple[Items, Int32]:
-    """The catalogue and popular rows of a bundle that this machine wrote; nothing is checked."""
+    """The catalogue and popular rows of a bundle that this machine wrote.
+
+    Nothing is checked.
+    """
     catalog = msgpack.unpackb((directory / CATALOGUE).read_bytes(), use_list=False)
     popular = np.frombuffer(msgpack.unpackb((directory / POPULAR).read_bytes()), "<i4")
     return _items(catalog), popular
@@ -285,7 +288,9 @@ def read(release: Release) -> Bundle:
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Checks type and range of what serving reads; what the batch adds may be absent.
+    """Checks type and range of what serving reads.
+
+    What the batch adds may be absent.
 
     Raises:
         BundleMismatch: another layout or other features.
@@ -352,7 +357,7 @@ def _popular(release: Release, n: int) -> Int32:
 
 def _catalogue(release: Release, n: int, n_tokens: int) -> tuple[Items, AttributeVocabulary]:
     """The catalogue of n items, and the vocabulary of n_tokens user attributes."""
-    # Small vocabularies of small catalogues have up to 1024 columns.
+    # 1024: the bins of a column may outnumber the items of a small catalogue.
     catalog = _unpacked(release, CATALOGUE, CATALOGUE_BYTES, max(n, n_tokens, 1024))
     parts = {"ids", "titles", "categories", "attributes"}
     holds = isinstance(catalog, dict) and catalog.keys() == parts
@@ -376,7 +381,7 @@ def _all_of(kind: type, values: Any) -> bool:  # noqa: ANN401 - any iterable of 
 
 
 def _vocabulary(file: str, parts: object, n_tokens: int) -> AttributeVocabulary:
-    """The vocabulary, in which every token of the towers belongs to one value of one column."""
+    """The vocabulary, which gives every token of the towers one value."""
 
     def check(*, holds: bool) -> None:
         _check(file, "has attributes that are no vocabulary", holds=holds)
@@ -445,7 +450,7 @@ def _check_column(file: str, name: str, array: Float32) -> None:
 
 
 def _are_moments(moments: np.ndarray) -> bool:
-    """A mean, and a scale above 0; or NaN for both, where no event has a weight."""
+    """Whether these are a mean and a scale above 0, or NaN without weights."""
     mean, scale = (float(value) for value in moments)
     if math.isnan(mean) and math.isnan(scale):
         return True
@@ -471,7 +476,7 @@ def state_from(
     seen: Sequence[str],
     attributes: Mapping[str, object],
 ) -> tuple[UserStates, int]:
-    """One user's state from ids, and how many of the history's items the catalogue lacks.
+    """One user's state from ids, and the number of unknown items in the history.
 
     items, times, weights: the history, oldest to newest; seen: other items that the user had.
     """

@@ -64,7 +64,10 @@ class AttributeVocabulary:
         return encoded
 
     def decode(self, tokens: Int32) -> dict[str, str | float]:
-        """{column: value} that encodes to tokens int32[A]; a number is its bin's lower edge."""
+        """{column: value} that encodes to tokens int32[A].
+
+        A number is its bin's lower edge.
+        """
         decoded: dict[str, str | float] = {}
         columns = zip(self.columns, self.tokens, self.edges, tokens, strict=True)
         for column, known, edges, token in columns:
@@ -81,7 +84,7 @@ class AttributeVocabulary:
 
 
 def _label(value: object, edges: tuple[float, ...] | None) -> str | None:
-    """A value as the vocabulary spells it; None for no value, or no number among numbers."""
+    """A value as the vocabulary spells it; None where it has no token."""
     if value is None:
         return None
     if edges is None:
@@ -95,7 +98,7 @@ def _label(value: object, edges: tuple[float, ...] | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Validated data: events, the catalogue, user ids in row order, and user attributes.
+    """Validated data; user_ids are in row order.
 
     attributes: int32[n_users, A] tokens of `vocabulary`; A may be 0.
     fingerprint: sha256 of the validated content.

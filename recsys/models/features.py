@@ -32,8 +32,9 @@ MAX_DEVIATIONS = 1e4
 
 @dataclass(frozen=True, slots=True)
 class ItemTable:
-    """Facts about n items as of a moment; row n is padding, so that MISSING reads unknowns.
+    """Facts about n items as of a moment.
 
+    Row n is padding, so that MISSING reads unknowns.
     popularity: float32[n + 1], log(1 + events); recent: the same over the last tenth of the events.
     trend: `recent` less what `popularity` implies.
     age: share of the time span since the item's first event, NaN for none.
@@ -67,9 +68,9 @@ class Candidates:
 
 
 class Inputs:
-    """The arguments of one call of `features`, and the values that several features share.
+    """The inputs of all features, and the values that several share.
 
-    Shared values are computed when the first feature asks for them, and once.
+    A shared value is computed when the first feature reads it, and once.
     """
 
     def __init__(self, states: UserStates, candidates: Candidates, table: ItemTable) -> None:
@@ -86,9 +87,9 @@ class Inputs:
 
     @cached_property
     def weights(self) -> Float32:
-        """float32[U, N]: weights in standard deviations from the mean; NaN where there is none.
+        """float32[U, N]: weights in standard deviations from the mean.
 
-        They are cut off at MAX_DEVIATIONS.
+        They are cut off at MAX_DEVIATIONS, and NaN where there is none.
         """
         mean, scale = np.float32(self.table.weight_mean), np.float32(self.table.weight_scale)
         largest = float(np.finfo(np.float32).max)
@@ -127,12 +128,15 @@ class Inputs:
         return _neighbour_sums(self)
 
     def recent_mean(self, column: Float32) -> Float32:
-        """float32[U, 1]: the mean of an item column, float32[n + 1], over the recent history."""
+        """float32[U, 1]: mean of an item column over the recent history."""
         return weighted_mean(column[self.states.items], halving(RECENT))[:, None]
 
 
 def weighted_mean(values: Float32, weights: Float32) -> Float32:
-    """float32[U]: the mean of the finite values [U, N] under weights [N]; NaN where none is."""
+    """float32[U]: means of the finite values [U, N] under weights [N].
+
+    NaN where no value is finite.
+    """
     known = np.isfinite(values)
     total = (known * weights).sum(axis=1)
     summed = (np.where(known, values, 0) * weights).sum(axis=1)
@@ -141,7 +145,7 @@ def weighted_mean(values: Float32, weights: Float32) -> Float32:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourSum:
-    """How strongly the history's items have a candidate as neighbour, decayed by their age."""
+    """Strength of a candidate as neighbour of the history, decayed by age."""
 
     relation: Relation
     half_life: float
@@ -168,7 +172,7 @@ class ItemColumn:
 
 @dataclass(frozen=True, slots=True)
 class CategoryMatch:
-    """Cosine of a candidate's categories with those of the history, decayed by age."""
+    """Cosine of a candidate's categories with the decayed history's."""
 
     half_life: float
     """In events."""
@@ -327,7 +331,7 @@ def feature_table() -> list[tuple[str, str, str]]:
 
 
 def features(states: UserStates, candidates: Candidates, table: ItemTable) -> Float32:
-    """float32[rows, F]: one row for each candidate that is not padding, user by user."""
+    """float32[rows, F]: one row for each real candidate, user by user."""
     inputs = Inputs(states, candidates, table)
     present = inputs.present
     rows = np.empty((int(present.sum()), len(FEATURES)), np.float32)

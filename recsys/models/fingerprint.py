@@ -1,4 +1,4 @@
-"""Hashes what turns events into scores, so that a bundle meets only the code it was trained with.
+"""Hashes the features and the towers, so that bundles meet the code they were trained with.
 
 Names, order, defaults and constants are hashed as text. Code has no text that is the same after a
 harmless rewrite, so formulas are hashed by what they give: the feature rows and user vectors of one
@@ -44,7 +44,10 @@ SEED = 54
 
 @cache
 def feature_hash() -> str:
-    """Sixteen hex digits that change with any feature, its formula, or the towers' forward pass."""
+    """Sixteen hex digits of all features and the towers' forward pass.
+
+    Computed once in a process, in about a millisecond.
+    """
     cells = np.rint(reference_values().astype(np.float64) / GRID).astype("<i8")
     digest = hashlib.sha256(json.dumps(declarations()).encode())
     digest.update(cells.tobytes())
@@ -52,7 +55,7 @@ def feature_hash() -> str:
 
 
 def declarations() -> list[object]:
-    """All that is declared: the features in order, and every constant that shapes their inputs."""
+    """The features in order, and every constant that shapes their inputs."""
     declared: list[object] = []
     for name, feature in features_module.FEATURES.items():
         column = feature.column
@@ -73,7 +76,7 @@ def declarations() -> list[object]:
 
 
 def reference_values() -> Float32:
-    """float32[m]: feature rows and user vectors of the fixed input, one after the other."""
+    """float32[m]: feature rows and user vectors of the fixed input."""
     states, candidates = _states(), _candidates()
     rows = features(states, candidates, _table())
     vectors = user_vectors(_towers(), states)
@@ -85,7 +88,10 @@ DIMENSION, HIDDEN, N_TOKENS = 2, 3, 2
 
 
 def _noise(stream: int, *shape: int) -> Float32:
-    """float32 in [-1, 1), by integer arithmetic alone: no generator's stream may change it."""
+    """float32 in [-1, 1), by integer arithmetic alone.
+
+    A generator's stream may change with numpy.
+    """
     at = np.arange(np.prod(shape, dtype=np.int64), dtype=np.uint64)
     mixed = at * np.uint64(2654435761) + np.uint64(40503 * (stream + 1) + 7919 * SEED)
     mixed = (mixed * np.uint64(2246822519)) % np.uint64(2**32)
@@ -94,7 +100,7 @@ def _noise(stream: int, *shape: int) -> Float32:
 
 
 def _states() -> UserStates:
-    """A user with half a window, one with a full window, and one with no history."""
+    """Users with half a window, a full window and no history."""
     lengths = np.array([HISTORY_LENGTH // 2, HISTORY_LENGTH, 0])
     shape = (len(lengths), HISTORY_LENGTH)
     absent = np.arange(HISTORY_LENGTH) < HISTORY_LENGTH - lengths[:, None]

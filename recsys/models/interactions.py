@@ -126,8 +126,9 @@ class UserStates:
 def states_at(
     events: Events, starts: Int64, cuts: Int64, attributes: Int32 | None = None
 ) -> UserStates:
-    """The states of users just before their cuts; nothing at or after a cut enters a state.
+    """The states of users just before their cuts.
 
+    Nothing at or after a cut enters a state.
     starts, cuts: int64[U]; user i has the events in rows starts[i]:cuts[i].
     attributes: int32[U, A] or None.
     """

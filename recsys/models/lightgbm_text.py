@@ -62,7 +62,7 @@ _KEPT_FIELDS = (
 
 
 def checked(text: str, n_features: int) -> str:
-    """The model's text for LightGBM to read: checked, and without what scoring does not need.
+    """Checks a model's text, and gives it without what scoring does not need.
 
     Raises:
         CorruptArtefact: the text is not one that training writes for `n_features` features.
@@ -222,7 +222,10 @@ def _parsed(
     characters: bytes,
     parse: Callable[[str], float],
 ) -> list[float]:
-    """The numbers of all rows, separated by one blank; counts: how many each row must have."""
+    """The numbers of all rows, separated by one blank.
+
+    counts: how many each row must have.
+    """
     lengths = [row.count(" ") + 1 if row else 0 for row in rows]
     if counts is not None and lengths != counts.tolist():
         raise _corrupt(f"has a {name} that is too long or too short for its tree")

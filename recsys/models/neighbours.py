@@ -14,7 +14,7 @@ from shortlist.recsys.models.interactions import MISSING, Float32, Int32
 
 
 class Relation(IntEnum):
-    """How two items are neighbours; the value is the index into the arrays of `Neighbours`."""
+    """A kind of neighbourhood; its value is its index in `Neighbours`."""
 
     NEXT_1 = 0
     """How often j was the event after i, for each time i occurred."""
@@ -43,7 +43,7 @@ DENSE_ITEMS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The strongest neighbours of each of n items, for each of the R relations.
+    """The strongest neighbours of n items under R relations.
 
     rows: int32[R, n + 1, K] item rows, strongest first, n where there is none.
     weights: float32[R, n + 1, K], zero there.
@@ -57,8 +57,9 @@ class Neighbours:
 def proposed(
     neighbours: Neighbours, history: Int32, limit: int, allowed: NDArray[np.bool_]
 ) -> Int32:
-    """int32[m]: a history's strongest neighbours, up to `limit` of each proposing relation in turn.
+    """int32[m]: a history's strongest neighbours, the relations taking turns.
 
+    limit: items of each proposing relation.
     history: int32[N] item rows, MISSING-padded; allowed: bool[n] masks what may be proposed.
     """
     past = history[history != MISSING]
@@ -81,7 +82,7 @@ def proposed(
 
 
 def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The distinct rows, up to n, ascending, and the sum of the weights of each."""
+    """The distinct rows, ascending, and the sum of the weights of each."""
     if n <= DENSE_ITEMS:
         total = np.bincount(rows, weights, minlength=n + 1)
         items = np.flatnonzero(total)

@@ -8,7 +8,7 @@ candidates is one entry of `CANDIDATE_SOURCES`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def by_trend(table: ItemTable) -> Int32:
 
 
 def new_items(table: ItemTable) -> Int32:
-    """int32[m]: rows of the items without an event, or with a few recent ones only."""
+    """int32[m]: rows of items with no event, or a few recent ones."""
     popularity, recent = table.popularity[:-1], table.recent[:-1]
     is_new = (popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)
     return np.flatnonzero(is_new).astype(np.int32)
@@ -120,7 +120,7 @@ class Query:
     history: Int32
     """int32[N] item rows, oldest to newest, MISSING-padded."""
     nearest: Int32
-    """Item rows by falling retrieval score: `n_candidates` open ones, unless there are fewer."""
+    """Item rows by falling retrieval score; enough that `n_candidates` of them are open."""
     open: NDArray[np.bool_]
     """bool[n]: the items that are allowed and unseen."""
 
@@ -158,7 +158,10 @@ has it. What a source lacks goes to the first one, the retriever, whose supply h
 def proposals(
     model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
 ) -> tuple[Int32, Int32]:
-    """One user's candidates: int32[c] item rows, and int32[c] the index of the source of each."""
+    """One user's candidates.
+
+    Returns int32[c] item rows, and int32[c] the source of each as an index into CANDIDATE_SOURCES.
+    """
     wanted = model.n_candidates
     query = _query(model, states, user, vector, allowed)
     limits = [int(wanted * source.share) for source in CANDIDATE_SOURCES.values()]
@@ -218,7 +221,11 @@ def recommend(
     observe: Observe = unobserved,
     sample: Sample = unsampled,
 ) -> Recommended:
-    """The best k unseen, allowed items of each user; fewer only where there are no more."""
+    """Recommends k unseen items to each user.
+
+    allowed: bool[n], the items that may appear, or None for all of them. A list is shorter only
+    where there are no more.
+    """
     started = time.perf_counter()
     vectors = user_vectors(model.towers, states)
     candidates = retrieve(model, states, allowed, vectors)
@@ -232,21 +239,38 @@ def recommend(
     shape = (len(states), k)
     items = np.full(shape, MISSING, np.int32)
     scores, retrieval = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
+    for user, vector in enumerate(vectors):
+        columns = [
+            column[user, present[user]] for column in (candidates.items, ranked, candidates.scores)
+        ]
+        columns = _best(model, states, user, vector, columns, k, allowed)
+        width = len(columns[0])
+        for table, column in zip((items, scores, retrieval), columns, strict=True):
+            table[user, :width] = column
+    return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+
+
+def _best(
+    model: Model,
+    states: UserStates,
+    user: int,
+    vector: Float32,
+    columns: Sequence[NDArray[Any]],
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> list[NDArray[Any]]:
+    """One user's list, up to k of [candidates] items, scores and retrieval scores, best first."""
+    items, scores, _ = columns
     explores = model.exploration_share > 0 and len(model.new) > 0
     # An explored item that was in the list already leaves its place, which the next one fills.
     depth = 2 * k if explores else k
-    for user in range(len(states)):
-        order = np.lexsort((candidates.items[user], -ranked[user]))[:depth]
-        order = order[present[user, order]]
-        columns = [column[user, order] for column in (candidates.items, ranked, candidates.scores)]
-        if explores and len(order):
-            ranking = list(zip(*(column.tolist() for column in columns), strict=True))
-            ranking = _explored(model, states, user, vectors[user], ranking, k, allowed)
-            columns = [np.array(column) for column in zip(*ranking, strict=True)]
-        width = min(k, len(columns[0]))
-        for target, column in zip((items, scores, retrieval), columns, strict=True):
-            target[user, :width] = column[:k]
-    return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+    order = np.lexsort((items, -scores))[:depth]
+    best = [column[order] for column in columns]
+    if explores and len(order):
+        ranking = list(zip(*(column.tolist() for column in best), strict=True))
+        ranking = _explored(model, states, user, vector, ranking, k, allowed)
+        best = [np.array(column) for column in zip(*ranking, strict=True)]
+    return [column[:k] for column in best]
 
 
 def _ranked(
@@ -269,7 +293,10 @@ def _ranked(
 
 
 def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
-    """Ranks these very items, int32[c] distinct rows, for one user: seen ones too, unexplored."""
+    """Ranks given items for one user, seen ones too, without exploration.
+
+    items: int32[c] distinct rows.
+    """
     affinity = np.matmul(model.towers.items[items], user_vectors(model.towers, states)[0])
     order = np.lexsort((items, -affinity))
     candidates = Candidates(items[order][None, :], affinity[order].astype(np.float32)[None, :])
@@ -298,7 +325,7 @@ def _explored(
     k: int,
     allowed: NDArray[np.bool_] | None,
 ) -> list[RankedItem]:
-    """The ranking with new items at some places after the RESERVED; the rest moves down.
+    """Puts new items at some places after the RESERVED.
 
     Chance is seeded by the history, so that a user sees the same list until they do something, on
     every path, and a shorter list is the beginning of a longer one. An item put in takes the score
@@ -330,7 +357,7 @@ def _drawn_items(
     allowed: NDArray[np.bool_] | None,
     chance: np.random.Generator,
 ) -> list[tuple[int, float]]:
-    """The user's best new items in the order of chance, each with its retrieval score."""
+    """The user's best new items, shuffled, with their retrieval scores."""
     pool = np.setdiff1d(model.new, seen)
     pool = pool if allowed is None else pool[allowed[pool]]
     affinity = np.matmul(model.towers.items[pool], vector)
@@ -340,7 +367,7 @@ def _drawn_items(
 
 
 def recommender(model: Model) -> Recommend:
-    """The model as a method to evaluate: both stages, or the retriever alone without a ranker."""
+    """The model as a method to evaluate, with both stages or, without a ranker, the first."""
 
     def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
         starts = range(0, len(states), USERS_AT_ONCE)

@@ -36,7 +36,7 @@ NO_RANKER = ""
 
 
 def stamp(model_text: str) -> str:
-    """The model's text with the hash of the features that it was trained on."""
+    """The model's text, stamped with this code's feature hash."""
     return f"{model_text.rstrip()}\n{_STAMP}{feature_hash()}\n"
 
 
@@ -82,13 +82,14 @@ class Ranker:
             self._library.LGBM_BoosterFree(self._handle)
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
-        """float64[n]: raw scores of rows float32[n, F], higher is better; in one thread."""
+        """float64[n]: raw scores of rows float32[n, F], higher is better."""
         return self._predict(rows, _RAW_SCORE, 1)[:, 0]
 
     def contributions(self, rows: Float32) -> NDArray[np.float64]:
-        """float64[n, F + 1]: each feature's part of a row's score, and last the score without any.
+        """float64[n, F + 1]: each feature's part of a row's score.
 
-        These are the SHAP values of a tree ensemble (Lundberg, 2018).
+        The last column is the score without any feature. These are the SHAP values of a tree
+        ensemble (Lundberg, 2018).
         """
         return self._predict(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
 

@@ -34,10 +34,11 @@ def interaction_matrix(rows: NDArray[Any], columns: Int32, shape: tuple[int, int
 
 
 def item_regression(matrix: Csr, l2: float) -> Float32:
-    """float32[n_items, n_items]: the weights B of EASE; a user's items x score as x B.
+    """float32[n_items, n_items]: the weights B of EASE.
 
-    matrix: csr[n_users, n_items] of ones. P = (XᵀX + l2 I)⁻¹, and B = -P / diag(P) off the
-    diagonal, 0 on it (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
+    A user's items x score as x B. P = (XᵀX + l2 I)⁻¹, and B = -P / diag(P) off the diagonal, 0 on
+    it (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
+    matrix: csr[n_users, n_items] of ones.
     """
     n_items = matrix.shape[1]
     weights = np.zeros((n_items, n_items), np.float32)

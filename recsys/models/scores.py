@@ -11,12 +11,12 @@ from shortlist.recsys.models.interactions import Float32
 
 
 def falling_scores(n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """[n]: scores that fall linearly from 1 towards 0: of a list that has an order and no model."""
+    """[n]: scores from 1 linearly towards 0, for a list without a model."""
     return np.linspace(1, 0, n, endpoint=False).astype(dtype)
 
 
 def within_half(scores: Float32) -> Float32:
-    """The scores, with what is beyond half precision's range as its largest number."""
+    """The scores, clipped to the range of half precision."""
     largest = np.finfo(np.float16).max
     return np.clip(scores, -largest, largest)
 

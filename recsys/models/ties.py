@@ -44,7 +44,10 @@ class Steps:
 
 
 def steps_of(events: Events) -> Steps:
-    """The steps of these events; a history that was cut down to one tie counts as one."""
+    """The steps of these events.
+
+    A history that was cut down to one tie counts as one.
+    """
     new = ~ties_with_previous(events)
     new |= is_drawn(events)[events.user]
     borders = np.append(np.flatnonzero(new), len(events))
@@ -53,9 +56,10 @@ def steps_of(events: Events) -> Steps:
 
 
 def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
-    """int64[n_users]: the cut before each user's last `held` events and all of the same time.
+    """int64[n_users]: the cut before each user's last `held` events.
 
-    At least one event is left before a cut: a user of a single event has the cut after it.
+    Events of the same time lie after the cut too. At least one event is left before a cut: a user
+    of a single event has the cut after it.
     """
     offsets = events.offsets()
     starts, cut = offsets[:-1], offsets[1:].copy()
@@ -65,14 +69,14 @@ def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
 
 
 def is_drawn(events: Events) -> NDArray[np.bool_]:
-    """bool[n_users]: whether a user's events, two or more, share one time: their order is drawn."""
+    """bool[n_users]: whether a user's whole history, two events or more, is one tie."""
     n_tied = np.bincount(events.user[ties_with_previous(events)], minlength=events.n_users)
     lengths = np.bincount(events.user, minlength=events.n_users)
     return (lengths > 1) & (n_tied == lengths - 1)
 
 
 def tied_share(events: Events) -> float:
-    """The share of events at the time of another event of their user; 0 for no events."""
+    """The share of events that are in a tie; 0 for no events."""
     with_previous = ties_with_previous(events)
     with_next = np.append(with_previous[1:], np.zeros(min(1, len(events)), np.bool_))
     return float((with_previous | with_next).mean()) if len(events) else 0.0

@@ -26,8 +26,9 @@ LAYER_NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Towers:
-    """Trained weights of n items, d dimensions, S half-lives, T attribute tokens, H hidden units.
+    """Trained weights.
 
+    n items, d dimensions, S half-lives, T attribute tokens, H hidden units.
     history: float32[n + 1, d], embeddings of the items as history, the last row zero (padding).
     items: float32[n, d + 1], item vectors, whose last column is the bias.
     attributes: float32[T + 1, d], the last row zero.
@@ -74,7 +75,7 @@ def decayed_means(towers: Towers, states: UserStates) -> Float32:
 
 
 def user_vectors(towers: Towers, states: UserStates) -> Float32:
-    """float32[U, d + 1]: user vectors; the last column is 1, times the item vectors' bias."""
+    """float32[U, d + 1]: user vectors; the last column is 1, for the bias."""
     means = decayed_means(towers, states)[:, None, :]  # [U, 1, S * d]
     attributes = towers.attributes[states.attributes].sum(axis=1)[:, None, :]  # [U, 1, d]
     inputs = np.concatenate((means, attributes), axis=2)

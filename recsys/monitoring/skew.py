@@ -262,7 +262,7 @@ def unpack(packed: bytes) -> Histograms:
 
 
 def _is_sound(trained: Histograms) -> bool:
-    """Whether these can be histograms: names, counts for each cell, and sorted bounds."""
+    """Whether these can be histograms."""
     if not _are_counts((trained.rows,)) or not _all_of(str, trained.features):
         return False
     return all(_is_histogram(each) for each in trained.features.values())
@@ -377,10 +377,10 @@ def _plogp(counts: Float64) -> Float64:
 
 
 def _merged(known: Histogram, served: Int64) -> tuple[Int64, Int64]:
-    """Training and serving counts, in cells that may expect MIN_EXPECTED rows on either side.
+    """Training and serving counts, with neighbouring cells joined.
 
-    Neighbouring cells are joined until they do. What to join is read from the rows that decided the
-    cells, never from the counts that are compared.
+    They are joined until each may expect MIN_EXPECTED rows on either side. What to join is read
+    from the rows that decided the cells, never from the counts that are compared.
     """
     counts, design = np.array(known.counts, np.int64), np.array(known.design, np.float64)
     least = MIN_EXPECTED * design.sum() / max(1, min(counts.sum(), served.sum()))
@@ -445,7 +445,7 @@ def _counted(column: Column, bounds: Sequence[float] | Sequence[str], *, ordered
 
 
 def _value_cells(column: Column, bounds: Sequence[float] | Sequence[str]) -> NDArray[np.intp]:
-    """intp[known]: the position in `bounds` of each value; one past the last for no bound."""
+    """intp[known]: each value's position in `bounds`; one past the last for none."""
     if len(bounds) == 0 or isinstance(bounds[0], str) != column.text:
         return np.full(len(column.known), len(bounds), np.intp)
     values = np.asarray(bounds)

@@ -1,4 +1,4 @@
-"""What every list of the two stages keeps to, for any users and any catalogue, with models that learnt nothing."""
+"""Properties of every list, for any users, catalogue and untrained model."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def drawn(seed: int, ranker: Ranker | None) -> tuple[Model, UserStates, np.rando
 
 @given(seed=SEEDS, ranked=st.booleans())
 @EXAMPLES
-def test_one_user_equals_many_bit_for_bit(ranker, seed, ranked) -> None:
+def test_one_user_equals_many(ranker, seed, ranked) -> None:
     """Items, scores and retrieval scores of a user do not depend on who else is asked for."""
     model, states, rng = drawn(seed, ranker if ranked else None)
     together = recommend(model, states, 12)
@@ -123,28 +123,28 @@ def test_one_user_equals_many_bit_for_bit(ranker, seed, ranked) -> None:
 
 @given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 50), masked=st.booleans())
 @EXAMPLES
-def test_a_list_holds_what_it_may_and_is_full(ranker, seed, ranked, k, masked) -> None:
-    """No seen, forbidden or repeated item; k items, while candidates and the catalogue last; scores never rise."""
+def test_list_is_allowed_and_full(ranker, seed, ranked, k, masked) -> None:
+    """No seen, forbidden or repeated item; k items while there are any; scores never rise."""
     model, states, rng = drawn(seed, ranker if ranked else None)
     n = len(model.towers.items)
     allowed = rng.random(n) < 0.5 if masked else np.ones(n, bool)
-    found = recommend(model, states, k, allowed=allowed if masked else None)
+    best = recommend(model, states, k, allowed=allowed if masked else None)
     for user in range(len(states)):
-        items = found.items[user][found.items[user] != MISSING]
+        items = best.items[user][best.items[user] != MISSING]
         may = set(np.flatnonzero(allowed).tolist()) - set(states.seen(user).tolist())
         assert set(items.tolist()) <= may
         assert len(items) == len(set(items.tolist())) == min(k, model.n_candidates, len(may))
-        assert (found.items[user, len(items) :] == MISSING).all()
-        assert np.isneginf(found.scores[user, len(items) :]).all()
-        scores = found.scores[user, : len(items)]
+        assert (best.items[user, len(items) :] == MISSING).all()
+        assert np.isneginf(best.scores[user, len(items) :]).all()
+        scores = best.scores[user, : len(items)]
         assert np.isfinite(scores).all()
         assert (np.diff(scores) <= 0).all()
-        assert found.n_candidates[user] == min(model.n_candidates, len(may))
+        assert best.n_candidates[user] == min(model.n_candidates, len(may))
 
 
 @given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 20))
 @EXAMPLES
-def test_a_shorter_list_is_the_head_of_a_longer(ranker, seed, ranked, k) -> None:
+def test_shorter_list_is_a_prefix(ranker, seed, ranked, k) -> None:
     """The length cuts a list and changes nothing in it."""
     model, states, _ = drawn(seed, ranker if ranked else None)
     assert (
@@ -158,6 +158,6 @@ def test_a_shorter_list_is_the_head_of_a_longer(ranker, seed, ranked, k) -> None
 def test_nothing_allowed_gives_nothing(ranker, seed) -> None:
     """A mask that forbids every item is answered by padding, and no error."""
     model, states, _ = drawn(seed, ranker)
-    found = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
-    assert (found.items == MISSING).all()
-    assert not found.n_candidates.any()
+    best = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
+    assert (best.items == MISSING).all()
+    assert not best.n_candidates.any()

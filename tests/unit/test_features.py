@@ -59,7 +59,7 @@ def made(table: ItemTable, user: int, items: list[int]) -> np.ndarray:
     return features(states, Candidates(np.array([items], np.int32), scores[None, :]), table)
 
 
-def test_what_follows_what_is_counted() -> None:
+def test_transitions_are_counted() -> None:
     """After a came b twice at once; counts are normalised by the source's events and one more."""
     neighbours = fit_neighbours(EVENTS)
     after_a = dict(
@@ -70,14 +70,14 @@ def test_what_follows_what_is_counted() -> None:
     assert neighbours.rows[:, 5].min() == 5
 
 
-def test_neighbour_sums_decay_from_the_last_event(table) -> None:
+def test_neighbour_sums_decay_by_age(table) -> None:
     """User 1 had a, then b: c followed b in two of three cases, and nothing else says so."""
     rows = made(table, 1, [2, 3])
     assert column("next_1", rows) == pytest.approx([2 / (3 + 1), 0.0])
 
 
 def test_content_and_popularity(table) -> None:
-    """Categories by cosine with the history's taste, years by distance, popularity by its logarithm."""
+    """Categories by cosine with the history, years by distance, popularity by logarithm."""
     rows = made(table, 1, [2, 4, 3])
     assert column("popularity", rows) == pytest.approx([np.log1p(2), 0.0, 0.0])
     assert column("category_all", rows) == pytest.approx(
@@ -88,7 +88,7 @@ def test_content_and_popularity(table) -> None:
     assert 0 < column("year_distance", rows)[0] < column("year_distance", rows)[1]
 
 
-def test_unknowns_get_their_declared_defaults(table) -> None:
+def test_unknowns_get_declared_defaults(table) -> None:
     """No weights anywhere: the features of weights are at their defaults, and nothing is NaN."""
     rows = made(table, 0, [3, 4])
     assert column("history_weight", rows) == [FEATURES["history_weight"].default] * 2
@@ -100,7 +100,7 @@ def test_padding_makes_no_row(table) -> None:
     assert made(table, 0, [3, 4, MISSING]).shape == (2, len(FEATURES))
 
 
-def test_an_empty_history_is_a_state_like_any_other(table) -> None:
+def test_empty_history_has_finite_features(table) -> None:
     """A user of whom nothing is known has features, all finite."""
     states = states_at(EVENTS, np.array([0]), np.array([0]))
     rows = features(

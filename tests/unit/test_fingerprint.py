@@ -27,7 +27,9 @@ KERNELS = {
 """Other processors, as far as this one can play them: sums in other orders, other functions."""
 
 CONSTANTS = {
-    "history length": "from shortlist.recsys.models import interactions as m; m.HISTORY_LENGTH = 50",
+    "history length": (
+        "from shortlist.recsys.models import interactions as m; m.HISTORY_LENGTH = 50"
+    ),
     "relation order": (
         "from shortlist.recsys.models import neighbours as m; from enum import IntEnum; "
         "m.Relation = IntEnum('Relation', 'NEXT_3 NEXT_1 NEXT_10 NEAR REGRESSION', start=0)"
@@ -39,7 +41,7 @@ CONSTANTS = {
         "from shortlist.recsys.models import towers as m; m.HALF_LIVES = (0, 1, 3, 10, 80, 1e9)"
     ),
     "decay": (
-        "from shortlist.recsys.models import decay as m; m.decayed = lambda age, h: 0.4 ** (age / h)"
+        "from shortlist.recsys.models import decay as m; m.decayed = lambda a, h: 0.4 ** (a / h)"
     ),
     "nothing": "",
 }

@@ -1,4 +1,4 @@
-"""Items like an item, by vectors and by neighbours."""
+"""Similar items, by vectors and by neighbours."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def together() -> Neighbours:
 
 
 def test_both_orders_count(together) -> None:
-    """By 1 / (60 + place) of each, brought to 1 for the first of both: 2 is second and second, 3 third and first."""
+    """By 1 / (60 + place) of each, scaled to 1 for the first of both: 2 is second and second."""
     rows, scores = similar(UNIT, together, 0, np.array([1, 2, 3, 4], np.int32))
     assert rows.tolist() == [3, 2, 1, 4]
     assert scores * 2 / 61 == pytest.approx([1 / 63 + 1 / 61, 1 / 62 + 1 / 62, 1 / 61, 1 / 64])
 
 
-def test_places_are_counted_among_what_is_asked(together) -> None:
+def test_places_count_among_given_rows(together) -> None:
     """Without 3, item 2 is the first neighbour, and the second in likeness."""
     rows, scores = similar(UNIT, together, 0, np.array([1, 2, 4], np.int32))
     assert (rows.tolist(), scores[0]) == ([2, 1, 4], pytest.approx((61 / 62 + 1) / 2))
 
 
-def test_an_item_without_neighbours_has_the_nearest_vectors(together) -> None:
+def test_no_neighbours_gives_nearest_vectors(together) -> None:
     """As a new one."""
     assert similar(UNIT, together, 4, np.array([0, 1, 2, 3], np.int32))[0].tolist() == [3, 2, 1, 0]
 
