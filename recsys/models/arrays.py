@@ -29,7 +29,7 @@ _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, "
     rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n"
 )
-_MAX_HEADER_BYTES = 1 << 16
+_MAX_HEADER_BYTES = 1 << 16  # all that the two bytes of a version 1 length can say
 _MEMBERS = 64
 """Arrays of an npz file that are looked at: far more than any file here has."""
 

@@ -33,8 +33,8 @@ from shortlist.recsys.models.towers import (
 GRID = 0.01
 """Values are rounded to multiples of this before they are hashed; what moves one shows.
 
-Processors add floats in different orders, and libraries differ in the last bit: by less than 1e-5
-here. The input is chosen so that every value is 20 times as far from where rounding flips, and the
+Processors add floats in different orders, and libraries differ in the last bit: by less than 1e-6
+here. The input is chosen so that every value is 200 times as far from where rounding flips, and the
 tests check that, so the hash is the same on every machine.
 """
 

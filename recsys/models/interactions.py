@@ -134,7 +134,7 @@ def states_at(
     """
     window = cuts[:, None] - np.arange(HISTORY_LENGTH, 0, -1)[None, :]
     inside = window >= starts[:, None]
-    at = np.where(inside, window, 0)
+    at = np.where(inside, window, 0)  # padding reads any event, and is masked below
     if len(events):
         items = np.where(inside, events.item[at], np.int32(MISSING))
         times = np.where(inside, events.time[at], np.int64(0))

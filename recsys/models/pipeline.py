@@ -106,6 +106,7 @@ def retrieve(
         # BLAS kernels may raise the flag over lanes that they throw away.
         with np.errstate(invalid="ignore"):
             score = np.matmul(model.towers.items[row], vectors[user])
+        # Ties go by row: the order does not depend on which source proposed an item.
         order = np.lexsort((row, -score))
         items[user, : len(row)] = row[order]
         scores[user, : len(row)] = score[order]

@@ -434,6 +434,7 @@ def _cells(column: Column) -> tuple[tuple[float, ...] | tuple[str, ...], bool]:
 def _counted(column: Column, bounds: Sequence[float] | Sequence[str], *, ordered: bool) -> Int64:
     """int64[cells]: the rows in each cell; the last two hold the unseen and the nulls."""
     if ordered and not column.text:
+        # A value equal to a bound is in that bound's bin; one below all of them is unseen.
         cell = np.searchsorted(np.asarray(bounds), column.known, side="left")
         cell[column.known < bounds[0]] = len(bounds)
     else:

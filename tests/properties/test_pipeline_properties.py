@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightgbm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shortlist.recsys.models import pipeline
 from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.index import build_index
@@ -20,7 +23,7 @@ from shortlist.recsys.models.interactions import (
 )
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend
 from shortlist.recsys.models.ranker import Ranker, stamp
-from shortlist.recsys.models.towers import HALF_LIVES, Towers
+from shortlist.recsys.models.towers import HALF_LIVES, Towers, user_vectors
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
 
@@ -161,3 +164,19 @@ def test_nothing_allowed_gives_nothing(ranker, seed) -> None:
     best = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
     assert (best.items == MISSING).all()
     assert not best.n_candidates.any()
+
+
+def test_one_entry_adds_a_source(ranker, monkeypatch) -> None:
+    """A source is its entry: it has its share, and the retriever fills what it lacks."""
+    model, states, _ = drawn(3, ranker)
+    n = len(model.towers.items)
+    last = pipeline.Source(0.5, lambda _query, _limit: np.arange(n - 1, -1, -1, dtype=np.int32))
+    vector = user_vectors(model.towers, states)[0]
+    first = pipeline.CANDIDATE_SOURCES["retriever"]._replace(share=0.0)
+    monkeypatch.setattr(pipeline, "CANDIDATE_SOURCES", {"retriever": first, "last": last})
+    model = replace(model, n_candidates=min(10, n))
+    rows, origins = pipeline.proposals(model, states, 0, vector, None)
+    share = model.n_candidates // 2
+    assert rows[origins == 1].tolist() == list(range(n - 1, n - 1 - share, -1))
+    assert len(rows) == model.n_candidates
+    assert (origins == 0).sum() == model.n_candidates - share

@@ -138,3 +138,10 @@ def test_state_from_many_ids_keeps_latest(loaded) -> None:
     state, _ = bundle.state_from(loaded, ids[:n], list(range(n)), [None] * n, n, [], {})
     assert state.items[0].tolist() == list(range(7, n))
     assert state.seen(0).tolist() == list(range(n))
+
+
+def test_items_load_alone(published, loaded) -> None:
+    """Publishing reads the catalogue and the popular rows without the models."""
+    items, popular = bundle.load_items(published.work / "bundle")
+    assert items == loaded.catalogue
+    assert popular.tolist() == loaded.popular.tolist()

@@ -133,3 +133,14 @@ def test_every_feature_has_its_sentence() -> None:
     sentences = [sentence for _, _, sentence in rows]
     assert all(sentence.endswith(".") for sentence in sentences)
     assert len(set(sentences)) == len(sentences)
+
+
+def test_one_entry_adds_a_feature(table, monkeypatch) -> None:
+    """A feature is its entry: rows have one more column, and unknowns its default."""
+    year = module.Feature(
+        -7.0, "Decade of the item.", lambda inputs: inputs.table.year[inputs.items] // 10
+    )
+    monkeypatch.setattr(module, "FEATURES", FEATURES | {"decade": year})
+    rows = made(table, 1, [2, 4, 3])
+    assert rows.shape == (3, len(FEATURES) + 1)
+    assert rows[:, -1].tolist() == [200.0, 201.0, -7.0]

@@ -9,7 +9,7 @@ import pytest
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models import ranker as module
 from shortlist.recsys.models.features import FEATURES
-from shortlist.recsys.models.ranker import Ranker, stamp
+from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from, stamp
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +55,8 @@ def test_rows_of_another_width_are_refused(booster) -> None:
     """Before they reach the library."""
     with pytest.raises(BundleMismatch, match="use `features`"):
         Ranker(stamp(booster.model_to_string())).predict(np.zeros((2, 3), np.float32))
+
+
+def test_no_ranker_is_none() -> None:
+    """A fold without a gain stores an empty text, which stands for no ranker."""
+    assert ranker_from(NO_RANKER) is None
