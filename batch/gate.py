@@ -39,7 +39,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Int32, Int64, UserStates
-from shortlist.recsys.models.pipeline import CHUNK, Model, recommend, recommender
+from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Model, recommend, recommender
 from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 
@@ -274,8 +274,8 @@ def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
     # Without exploration: a comparison by chance items would say nothing.
     model, allowed = replace(old.model, exploration_share=0.0), to_new[:-1] != MISSING
     parts = [np.empty((0, DEPTH), np.int32)]
-    for start in range(0, len(states), CHUNK):
-        part = translated.slice(start, min(start + CHUNK, len(states)))
+    for start in range(0, len(states), USERS_AT_ONCE):
+        part = translated.slice(start, min(start + USERS_AT_ONCE, len(states)))
         parts.append(recommend(model, part, DEPTH, allowed=allowed).items)
     return to_new[np.concatenate(parts)]
 

@@ -49,6 +49,7 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
 from shortlist.recsys.models.interactions import Events, Int64, states_at
 from shortlist.recsys.models.pipeline import Model
+from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
 from shortlist.recsys.settings import HoldoutProtocol, Settings
@@ -522,14 +523,12 @@ def stage_key(job: Job, name: str) -> str:
 def load_fold(job: Job, fold: Fold, *, ranked: bool = False) -> Model:
     """A fold's model; with its ranker where `ranked`."""
     directory = job.fold(fold)
-    ranker = None
-    if ranked:
-        ranker = offline_evaluation.loaded_ranker((directory / "ranker.txt").read_text())
+    ranker = ranker_from(bundle.load_ranker_text(directory)) if ranked else None
     return assemble(bundle.load_towers(directory), bundle.load_table(directory), job.params, ranker)
 
 
 def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
-    (directory / "ranker.txt").write_text(ranker.text)
+    bundle.save_ranker_text(directory, ranker.text)
     training = {
         "importances": ranker.importances,
         "curve": ranker.curve,
@@ -540,7 +539,7 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
-    ranker_text = (job.fold(Fold.EVERYTHING) / "ranker.txt").read_text()
+    ranker_text = bundle.load_ranker_text(job.fold(Fold.EVERYTHING))
     report = _read_json(job.work / "metrics.json")
     manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",

@@ -30,8 +30,8 @@ from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluat
 from shortlist.recsys.evaluation.truth import Truth, truth_between
 from shortlist.recsys.models.catalogue import Catalogue, Dataset
 from shortlist.recsys.models.interactions import MISSING, Events, Int32, Int64, Recommend, states_at
-from shortlist.recsys.models.pipeline import CANDIDATE_SHARES, Model, proposals, recommender
-from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.pipeline import CANDIDATE_SOURCES, Model, proposals, recommender
+from shortlist.recsys.models.ranker import NO_RANKER
 from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
 from shortlist.recsys.models.ties import tied_share
 from shortlist.recsys.models.towers import user_vectors
@@ -165,13 +165,13 @@ def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
     """int32[U, n_candidates] by source, and for "all"."""
     shape = len(truth), model.n_candidates
     candidates: dict[str, Int32] = {
-        name: np.full(shape, MISSING, np.int32) for name in (*CANDIDATE_SHARES, "all")
+        name: np.full(shape, MISSING, np.int32) for name in (*CANDIDATE_SOURCES, "all")
     }
     vectors = user_vectors(model.towers, truth.states)
     for user in range(len(truth)):
         rows, origin = proposals(model, truth.states, user, vectors[user], None)
         candidates["all"][user, : len(rows)] = rows
-        for source, name in enumerate(CANDIDATE_SHARES):
+        for source, name in enumerate(CANDIDATE_SOURCES):
             of_source = rows[origin == source]
             candidates[name][user, : len(of_source)] = of_source
     return candidates
@@ -220,7 +220,7 @@ def learning_curves(
 def summary(ranker: FittedRanker) -> dict[str, Any]:
     """The ranker's size, and the validation that decided its use."""
     return {
-        "used": bool(ranker.text),
+        "used": ranker.text != NO_RANKER,
         "trees": ranker.trees,
         "n_groups": ranker.n_groups,
         "validation": None if ranker.validation is None else asdict(ranker.validation),
@@ -281,11 +281,3 @@ def ties(events: Events, cut: Int64, truth: Truth) -> dict[str, float | int]:
     first = cut[truth.users]
     drawn = int((events.time[first - 1] == events.time[first]).sum())
     return {"tied_events": tied_share(events), "drawn_holdouts": drawn}
-
-
-def loaded_ranker(text: str) -> Ranker | None:
-    """The ranker of a text; None for an empty text.
-
-    A fold without a ranker has the empty one.
-    """
-    return Ranker(text) if text else None

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from shortlist.batch.precompute import Precomputed, half_range
+from shortlist.batch.precompute import Precomputed
 from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.interactions import MISSING
 from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.models.scores import within_half
 from shortlist.recsys.store.artefacts import Artefacts
 from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_list
 from shortlist.recsys.store.redis import RedisStore
@@ -113,8 +114,8 @@ def live_answer(loaded: Bundle, record: UserRecord, k: int) -> ShortlistRecord:
         record.n_events,
         int(recommendations.n_candidates[0]),
         tuple(recommendations.items[0, kept].tolist()),
-        tuple(half_range(recommendations.scores[0, kept]).tolist()),
-        tuple(half_range(recommendations.retrieval[0, kept]).tolist()),
+        tuple(within_half(recommendations.scores[0, kept]).tolist()),
+        tuple(within_half(recommendations.retrieval[0, kept]).tolist()),
     )
 
 

@@ -25,7 +25,8 @@ from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
-from shortlist.recsys.models.pipeline import CHUNK, Recommended, recommend
+from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Recommended, recommend
+from shortlist.recsys.models.scores import half_bytes
 from shortlist.recsys.settings import Engine
 from shortlist.recsys.store.records import UserRecord, pack_list
 from shortlist.recsys.store.release_files import verify
@@ -101,8 +102,8 @@ def write_shard(
     """Writes the lists of these user rows atomically."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
     with replacing(path) as draft, draft.open("wb") as file:
-        for start in range(users.start, users.stop, CHUNK):
-            chunk = range(start, min(start + CHUNK, users.stop))
+        for start in range(users.start, users.stop, USERS_AT_ONCE):
+            chunk = range(start, min(start + USERS_AT_ONCE, users.stop))
             _write_users(file, bundle, dataset, chunk, length)
 
 
@@ -202,8 +203,8 @@ def _packed_list(
         n_events,
         int(recommendations.n_candidates[position]),
         recommendations.items[position, kept].astype("<i4").tobytes(),
-        _half(recommendations.scores[position, kept]),
-        _half(recommendations.retrieval[position, kept]),
+        half_bytes(recommendations.scores[position, kept]),
+        half_bytes(recommendations.retrieval[position, kept]),
         int(bundle.manifest.get("watermark", BEGINNING)),
     )
 
@@ -215,11 +216,6 @@ def half_range(scores: Float32) -> Float32:
     """
     largest = np.finfo(np.float16).max
     return np.clip(scores, -largest, largest)
-
-
-def _half(scores: Float32) -> bytes:
-    """Little-endian half precision."""
-    return half_range(scores).astype("<f2").tobytes()
 
 
 def user_record(dataset: Dataset, states: UserStates, position: int, user: int) -> UserRecord:

@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
-import numpy as np
-
 from shortlist.batch import parity
 from shortlist.batch.batch_store import batch_store
 from shortlist.batch.operator_notes import keep_operators_changes
@@ -24,6 +21,8 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import leased, local_run
 from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, UnreadableRecord
 from shortlist.recsys.evaluation.headline import headline_value
+from shortlist.recsys.models.bundle import load_items
+from shortlist.recsys.models.scores import falling_scores
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
@@ -300,14 +299,13 @@ def _delete_late(store: RedisStore, lists: Path) -> None:
 
 
 def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
-    catalog = msgpack.unpackb((bundle / "catalog.msgpack").read_bytes(), use_list=False)
-    columns = zip(catalog["ids"], catalog["titles"], catalog["categories"], strict=True)
+    items, by_popularity = load_items(bundle)
+    columns = zip(items.ids, items.titles, items.categories, strict=True)
     records = (ItemRecord(*item) for item in columns)
     store.write_items(version, enumerate(records))
-    popular = np.frombuffer(msgpack.unpackb((bundle / "popular.msgpack").read_bytes()), "<i4")
-    popular = popular[:1000]
+    popular = by_popularity[:1000]
     manifest = verify(bundle)
-    falling = np.linspace(1, 0, len(popular), endpoint=False).astype("<f2").tobytes()
+    falling = falling_scores(len(popular), "<f2").tobytes()
     at = (int(manifest["created_at"]), int(manifest["as_of"]))
     store.write_popular(
         version, pack_list(*at, 0, len(popular), popular.tobytes(), falling, falling)

@@ -23,7 +23,7 @@ from shortlist.batch.gate import Verdict
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import FEATURES, Candidates, features
 from shortlist.recsys.models.interactions import Events, Int64, UserStates, states_at
-from shortlist.recsys.models.pipeline import CHUNK, Model, retrieve
+from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Model, retrieve
 from shortlist.recsys.monitoring import skew
 from shortlist.recsys.monitoring.skew import Histograms, Skew
 from shortlist.recsys.store.artefacts import Artefacts
@@ -237,7 +237,7 @@ def _features(dataset: Dataset, model: Model, rng: np.random.Generator) -> Colum
     """
     events = dataset.events
     users = _drawn(np.flatnonzero(np.diff(events.offsets())), FEATURE_USERS, rng)
-    chunks = [users[start : start + CHUNK] for start in range(0, len(users), CHUNK)]
+    chunks = [users[start : start + USERS_AT_ONCE] for start in range(0, len(users), USERS_AT_ONCE)]
     rows = [_feature_rows(model, _states(events, dataset, chunk), rng) for chunk in chunks]
     together = np.concatenate(rows) if rows else np.empty((0, len(FEATURES)), np.float32)
     return {name: together[:, f] for f, name in enumerate(FEATURES)}

@@ -54,7 +54,7 @@ def served_skew(settings: Settings, version: str | None = None) -> Served:
             raise InvalidInput("no release has been published: run `shortlist batch run` first")
         counts = CountLog(store).read(store.keys.skew(version))
     trained = [stratum.trained for stratum in _strata(settings, version)]
-    below = counts.pop(strata.ASIDE, 0)
+    below = counts.pop(strata.BELOW_TRAINING, 0)
     live = tallies(trained, counts)
     if below and not counts:
         raise InvalidInput(

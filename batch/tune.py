@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.batch.offline_evaluation import loaded_ranker, truth_after
+from shortlist.batch.offline_evaluation import truth_after
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, mean_over_users, ndcg
 from shortlist.recsys.evaluation.truth import Truth
@@ -24,6 +24,7 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.pipeline import Model, recommender
+from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -176,7 +177,7 @@ def _ranker_objective(window: _Window, protocol: HoldoutProtocol, best: FitParam
     def objective(trial: Any) -> float:  # noqa: ANN401 - Optuna's own
         chosen = replace(best, ranker=replace(best.ranker, **_suggested(trial, _RANKER)))
         text = validated_ranker(groups, validation, chosen).text
-        return window.score(replace(model, ranker=loaded_ranker(text)))
+        return window.score(replace(model, ranker=ranker_from(text)))
 
     return objective
 

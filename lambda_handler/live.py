@@ -28,7 +28,7 @@ from shortlist.recsys.errors import (
 )
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
-from shortlist.recsys.models.diversity import diversified
+from shortlist.recsys.models.diversity import diversified, unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.pipeline import (
@@ -41,6 +41,7 @@ from shortlist.recsys.models.pipeline import (
     unsampled,
 )
 from shortlist.recsys.models.reasons import RankedRows, contributions
+from shortlist.recsys.models.scores import falling_scores
 from shortlist.recsys.models.similar import similar
 from shortlist.recsys.monitoring import strata
 from shortlist.recsys.monitoring.strata import Stratum
@@ -344,9 +345,7 @@ def _load(settings: Settings, version: str) -> _Loaded:
     for row, names in enumerate(opened.catalogue.categories):
         for name in names:
             rows.setdefault(name, []).append(row)
-    vectors = opened.model.towers.items[:, :-1]
-    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+    unit = unit_vectors(opened.model.towers.items[:, :-1])
     return _Loaded(
         opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained
     )
@@ -374,7 +373,7 @@ def _in_order(loaded: _Loaded, rows: Int32, k: int, filters: Filters) -> Ranked:
     """Items of a fixed order, with scores that tell no more than it."""
     allowed = _allowed(loaded, filters)
     rows = rows if allowed is None else rows[allowed[rows]]
-    falling = np.linspace(1, 0, len(rows), endpoint=False, dtype=np.float32)
+    falling = falling_scores(len(rows))
     return _ranked(loaded, rows[:k], falling[:k], falling[:k], len(rows), 0)
 
 

@@ -56,7 +56,7 @@ class Sampler:
 
 def _cells(trained: Sequence[Stratum], rows: Float32) -> dict[str, int]:
     placed = strata.place(trained, rows[:, _BY])
-    out = {strata.ASIDE: int((placed < 0).sum())} if (placed < 0).any() else {}
+    out = {strata.BELOW_TRAINING: int((placed < 0).sum())} if (placed < 0).any() else {}
     for at in np.unique(placed[placed >= 0]).tolist():
         columns = {name: rows[placed == at, f] for f, name in enumerate(FEATURES) if f != _BY}
         for name, cells in skew.tally(trained[at].trained, columns).items():

@@ -22,6 +22,7 @@ from shortlist.recsys.evaluation.baselines import (
 )
 from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, ndcg
 from shortlist.recsys.evaluation.truth import Truth, truth_between
+from shortlist.recsys.models.decay import decayed
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
@@ -107,7 +108,7 @@ def decayed_rows(states: UserStates, n_items: int, half_life: float) -> Csr:
     latest = np.unique(cells, return_index=True)[
         1
     ]  # within a user ages ascend, so the first of a cell is the newest
-    weight = (0.5 ** (ages[latest] / half_life)).astype(np.float32)
+    weight = decayed(ages[latest], half_life).astype(np.float32)
     return sparse.csr_matrix(
         (weight, (users[latest], cells[latest] % max(n_items, 1))), shape=(len(states), n_items)
     )

@@ -1,1 +1,1 @@
-"""Scoring with arrays: user states, features, towers, index, neighbours, ranker and bundle. No training library."""
+"""Scores with arrays: user states, features, towers, index, ranker, bundle; trains nothing."""

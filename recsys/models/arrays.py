@@ -1,9 +1,9 @@
-"""Reads npy and npz files that may be anybody's: the header is checked before a byte is allocated.
+"""Reads npy and npz files from untrusted sources.
 
-`numpy.load` believes the header: it allocates what the shape says, unpacks what was compressed, and
-evaluates the header as a Python literal. Here a header must be one that `numpy.save` writes for a
-little-endian array in C order, of the dtype that is expected, and the file must have exactly the
-bytes of that shape.
+The header is checked before a byte is allocated, since `numpy.load` believes it:
+it allocates what the shape says, unpacks what was compressed, and evaluates the header as a Python
+literal. Here a header must be one that `numpy.save` writes for a little-endian array in C order, of
+the expected dtype, and the file must have exactly the bytes of that shape.
 """
 
 from __future__ import annotations
@@ -21,21 +21,38 @@ from numpy.typing import NDArray
 from shortlist.recsys.errors import CorruptArtefact
 
 IN_MEMORY = 64 << 20
-"""Arrays up to so many bytes are read, larger ones mapped. A mapped file that somebody cuts short
+"""Arrays up to this many bytes are read, larger ones mapped. A mapped file that somebody cuts short
 kills the process that reads it (SIGBUS), and few megabytes are not worth that."""
 
 _PREFIX = re.compile(rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(..)\x00\x00)", re.DOTALL)
 _HEADER = re.compile(
-    rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n"
+    rb"\{'descr': '([<|][a-z]\d)', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,12}, ?)*(?:\d{1,12})?)\), \} *\n"
 )
-_MAX_HEADER_BYTES = 1 << 16
+_MAX_HEADER_BYTES = 1 << 16  # all that the two bytes of a version 1 length can say
 _MEMBERS = 64
+"""Arrays of an npz file that are looked at: far more than any file here has."""
+
 _CHECKED = 4 << 20
 """Values of a mapped array that are checked at once."""
 
 
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    ValueError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    OverflowError,
+    OSError,
+)
+"""zipfile raises all of these on files that are no zip archives."""
+
+
 def read_npz(file: BinaryIO, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file by name: exactly those of `dtypes`, each of its dtype ("<f4").
+    """The arrays of an npz file by name.
+
+    dtypes: the names that it must have, no more and no fewer, each with its dtype ("<f4").
 
     Raises:
         CorruptArtefact: the file is not what `numpy.savez` writes of such arrays.
@@ -48,25 +65,17 @@ def read_npz(file: BinaryIO, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any
                 raise _corrupt(file, f"has arrays {names}, not {sorted(dtypes)}")
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
                 raise _corrupt(file, "is compressed, and may unpack to any size")
-            return {
-                m.filename[:-4]: _array(file, archive.read(m), dtypes[m.filename[:-4]])
-                for m in members
-            }
-    # zipfile raises all of these on files that are no zip archives
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        EOFError,
-        KeyError,
-        RuntimeError,
-        OverflowError,
-        OSError,
-    ) as error:
+            arrays = {}
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                arrays[name] = _array(file, archive.read(member), dtypes[name])
+            return arrays
+    except _ZIP_ERRORS as error:
         raise _corrupt(file, f"is no npz archive ({error!r})") from error
 
 
 def read_npy(file: BinaryIO, dtype: str, low: float, high: float) -> NDArray[Any]:
-    """The array of an npy file, read-only; mapped where it has more than IN_MEMORY bytes.
+    """The array of an npy file, read-only; mapped above IN_MEMORY bytes.
 
     Raises:
         CorruptArtefact: the file is not what `numpy.save` writes of such an array, or a value is
@@ -78,15 +87,14 @@ def read_npy(file: BinaryIO, dtype: str, low: float, high: float) -> NDArray[Any
         array = _array(file, file.read(), dtype)
         _check_range(file, array, low, high)
         return array
-    start, shape = _described(file, file.read(_MAX_HEADER_BYTES), dtype)
+    start, shape = _header_of(file, file.read(_MAX_HEADER_BYTES), dtype)
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     array = _shaped(file, mapped, size, start, shape, dtype)
     values = array.reshape(-1)
     for at in range(0, len(values), _CHECKED):
         _check_range(file, values[at : at + _CHECKED], low, high)
-        mapped.madvise(
-            mmap.MADV_DONTNEED
-        )  # else each page that was looked at counts as the process's memory
+        # Otherwise each page that was looked at counts as the process's memory.
+        mapped.madvise(mmap.MADV_DONTNEED)
     return array
 
 
@@ -98,12 +106,12 @@ def _check_range(file: BinaryIO, values: NDArray[Any], low: float, high: float) 
 
 
 def _array(file: BinaryIO, body: bytes, dtype: str) -> NDArray[Any]:
-    start, shape = _described(file, body[:_MAX_HEADER_BYTES], dtype)
+    start, shape = _header_of(file, body[:_MAX_HEADER_BYTES], dtype)
     return _shaped(file, body, len(body), start, shape, dtype)
 
 
-def _described(file: BinaryIO, head: bytes, dtype: str) -> tuple[int, tuple[int, ...]]:
-    """Where the data begins, and its shape."""
+def _header_of(file: BinaryIO, head: bytes, dtype: str) -> tuple[int, tuple[int, ...]]:
+    """The position of the data, and its shape."""
     prefix = _PREFIX.match(head)
     if prefix is None:
         raise _corrupt(file, "does not begin as an npy file")
@@ -130,16 +138,14 @@ def _shaped(
         raise _corrupt(file, f"has {size - start} bytes for an array of shape {shape}")
     try:
         return np.frombuffer(body, dtype, count, start).reshape(shape)
-    except (
-        ValueError
-    ) as error:  # of no bytes, and with more values along its other axes than numpy counts
+    except ValueError as error:  # an array of no bytes, whose other axes are beyond numpy's count
         raise _corrupt(file, f"has the shape {shape}") from error
 
 
 def finite_within(values: NDArray[Any], largest: float, *, unknown: bool = False) -> bool:
-    """Whether every value is a number of at most this size; unknown: NaN may stand for none.
+    """Whether every value is a number of at most this size.
 
-    Needs no memory beside the array's, whatever its size.
+    unknown: NaN may stand for none. No memory is allocated, whatever the array's size.
     """
     if values.size == 0:
         return True

@@ -1,9 +1,9 @@
-"""A release's artefacts as a directory: written by the batch, verified and memory-mapped by whoever serves.
+"""Saves, verifies and loads a release's artefacts as a directory.
 
-Nothing in it can run: npy without pickle, msgpack, FAISS's and LightGBM's own formats, and each
+Nothing in a bundle can run: npy without pickle, msgpack, FAISS's and LightGBM's own formats. Each
 file's sha256 is checked against the manifest before any of it is read. A sum says only that files
-and manifest belong together: whoever can write to the store can write both. So every shape, type
-and range is checked too, before a library that would believe it sees it.
+and manifest belong together, since whoever can write to the store can write both. So every shape,
+type and range is checked too, before a library that would believe it sees it.
 """
 
 from __future__ import annotations
@@ -22,45 +22,64 @@ import numpy as np
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue
-from shortlist.recsys.models.features import ItemTable, feature_hash
+from shortlist.recsys.models.features import ItemTable
+from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
-from shortlist.recsys.models.interactions import MISSING, Int32, UserStates
-from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
-from shortlist.recsys.models.pipeline import Model, by_trend, new_items
-from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
+from shortlist.recsys.models.pipeline import PLACES, Model, by_trend, new_items
+from shortlist.recsys.models.ranker import Ranker, ranker_from
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
 from shortlist.recsys.store import release_files
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.store.release_files import Release
 from shortlist.recsys.values import MAX_WEIGHT
 
-LAYOUT = 2
+BUNDLE_LAYOUT = 2
 """Changes when older code could no longer read the files."""
 
-_COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership")
+# The files of a bundle; only this module opens them.
+TOWERS = "towers.npz"
+ITEM_TABLE = "items.npz"
+NEIGHBOUR_ROWS = "neighbour_rows.npy"
+NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
+INDEX = "index.faiss"
+RANKER = "ranker.txt"
+CATALOGUE = "catalog.msgpack"
+POPULAR = "popular.msgpack"
 
-MAX_NEIGHBOUR_WEIGHT = 1e4
-"""Of the towers. Trained ones are below 100; with this, no sum of products in `user_vectors` leaves float32."""
+_TABLE_COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership")
+_ALWAYS_KNOWN = ("popularity", "recent", "trend")
+
+MAX_TOWER_WEIGHT = 1e4
+"""Trained ones are below 100; up to this, no sum of products in `user_vectors` leaves float32."""
 
 MAX_SHARE = 1e6
-"""Of memberships and neighbours' weights, which are multiplied with each other: real ones are about 1 at most."""
+"""Largest membership and neighbour weight, which are multiplied: real ones are about 1 at most."""
 
 MAX_VALUE = MAX_WEIGHT
-"""Of the item table's other columns, of which differences and means are taken; a year may be any number that a shop gives."""
+"""Largest value of the item table's other columns: differences and means of them fit into float32.
+A year may be any number that a shop gives."""
 
 MAX_CANDIDATES = 10_000
 """The most that `TOP_K_CANDIDATES` allows."""
 
-MAX_DIMENSIONS, MAX_UNITS = 1024, 65_536
-"""Of the towers: the most that `EMBEDDING_DIM` allows, and far more hidden units than any training here has."""
+MAX_DIMENSIONS = 1024
+"""Of the towers: the most that `EMBEDDING_DIM` allows."""
 
-CATALOG_BYTES, RANKER_BYTES = 512 << 20, 256 << 20
-"""The largest that are read: a million items with titles of 400 characters; 10 000 trees of 250 leaves."""
+MAX_UNITS = 65_536
+"""Hidden units of the towers: far more than any training here has."""
+
+CATALOGUE_BYTES = 512 << 20
+"""The largest that is read: a million items with titles of 400 characters."""
+
+RANKER_BYTES = 256 << 20
+"""The largest that is read: 10 000 trees of 250 leaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The catalogue as serving needs it, by row; row_of maps an id to its row."""
+    """The catalogue by row, for serving; row_of maps an id to its row."""
 
     ids: list[str]
     titles: list[str]
@@ -87,45 +106,88 @@ def save(
     vocabulary: AttributeVocabulary,
     fields: Mapping[str, object],
 ) -> dict[str, Any]:
-    """Writes a bundle and its manifest into `directory`; gives the manifest. fields must name the `version`."""
+    """Writes a bundle into `directory` and gives its manifest.
+
+    fields: what else the manifest says; they must name the `version`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    table = model.table
     save_towers(directory, model.towers)
-    save_table(directory, table)
-    # Not faiss.write_index, which says nothing where the disk is full and the last block does not
-    # fit.
-    (directory / "index.faiss").write_bytes(faiss.serialize_index(model.index).tobytes())
-    (directory / "ranker.txt").write_text(ranker_text)
-    catalog: dict[str, Any] = {
+    save_table(directory, model.table)
+    # Not faiss.write_index, which says nothing when the disk is full and the last block is lost.
+    (directory / INDEX).write_bytes(faiss.serialize_index(model.index).tobytes())
+    save_ranker_text(directory, ranker_text)
+    catalog = {
         "ids": catalogue.ids,
         "titles": catalogue.titles,
         "categories": catalogue.categories,
+        "attributes": asdict(vocabulary),
     }
-    catalog["attributes"] = asdict(vocabulary)
-    (directory / "catalog.msgpack").write_bytes(msgpack.packb(catalog))
-    (directory / "popular.msgpack").write_bytes(msgpack.packb(_by_popularity(table).tobytes()))
-    fixed = {"layout": LAYOUT, "feature_hash": feature_hash(), "n_candidates": model.n_candidates}
-    fixed["exploration_share"] = model.exploration_share
-    return release_files.build_manifest(directory, **fixed, **fields)
+    (directory / CATALOGUE).write_bytes(msgpack.packb(catalog))
+    popular = _by_popularity(model.table)
+    (directory / POPULAR).write_bytes(msgpack.packb(popular.tobytes()))
+    own = {
+        "layout": BUNDLE_LAYOUT,
+        "feature_hash": feature_hash(),
+        "n_candidates": model.n_candidates,
+        "exploration_share": model.exploration_share,
+    }
+    return release_files.build_manifest(directory, **own, **fields)
 
 
 def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
-    np.savez(directory / "items.npz", moments=moments, **{c: getattr(table, c) for c in _COLUMNS})
-    np.save(directory / "neighbour_rows.npy", table.neighbours.rows, allow_pickle=False)
-    np.save(directory / "neighbour_weights.npy", table.neighbours.weights, allow_pickle=False)
+    columns = {name: getattr(table, name) for name in _TABLE_COLUMNS}
+    np.savez(directory / ITEM_TABLE, moments=moments, **columns)
+    np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
+    np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
 
 
 def save_towers(directory: Path, towers: Towers) -> None:
     """Writes trained towers."""
-    np.savez(directory / "towers.npz", **towers.arrays())  # type: ignore[arg-type]
+    np.savez(directory / TOWERS, **towers.arrays())  # type: ignore[arg-type]
+
+
+def save_ranker_text(directory: Path, text: str) -> None:
+    """Writes a stamped ranker, or `NO_RANKER`."""
+    (directory / RANKER).write_text(text)
+
+
+def load_ranker_text(directory: Path) -> str:
+    """Reads what `save_ranker_text` wrote."""
+    return (directory / RANKER).read_text()
 
 
 def load_towers(directory: Path) -> Towers:
     """Reads what `save_towers` wrote."""
-    with (directory / "towers.npz").open("rb") as file:
+    with (directory / TOWERS).open("rb") as file:
         return _towers(file)
+
+
+def load_table(directory: Path) -> ItemTable:
+    """Reads what `save_table` wrote; large neighbours are memory-mapped."""
+    with (
+        (directory / ITEM_TABLE).open("rb") as items,
+        (directory / NEIGHBOUR_ROWS).open("rb") as rows,
+        (directory / NEIGHBOUR_WEIGHTS).open("rb") as weights,
+    ):
+        return _table(items, rows, weights)
+
+
+def load_items(directory: Path) -> tuple[Items, Int32]:
+    """The catalogue and popular rows of a bundle that this machine wrote.
+
+    Nothing is checked.
+    """
+    catalog = msgpack.unpackb((directory / CATALOGUE).read_bytes(), use_list=False)
+    popular = np.frombuffer(msgpack.unpackb((directory / POPULAR).read_bytes()), "<i4")
+    return _items(catalog), popular
+
+
+def _items(catalog: Mapping[str, Any]) -> Items:
+    ids = list(catalog["ids"])
+    row_of = {item: row for row, item in enumerate(ids)}
+    return Items(ids, list(catalog["titles"]), list(catalog["categories"]), row_of)
 
 
 def _towers(file: BinaryIO) -> Towers:
@@ -135,33 +197,41 @@ def _towers(file: BinaryIO) -> Towers:
     for name, array in towers.arrays().items():
         _check(
             file.name,
-            f"has values of {name} beyond {MAX_NEIGHBOUR_WEIGHT:g}",
-            holds=finite_within(array, MAX_NEIGHBOUR_WEIGHT),
+            f"has values of {name} beyond {MAX_TOWER_WEIGHT:g}",
+            holds=finite_within(array, MAX_TOWER_WEIGHT),
         )
-    _check(
-        file.name,
-        "has arrays of another rank",
-        holds=towers.history.ndim == towers.hidden_w.ndim == 2,  # noqa: PLR2004
-    )
-    n, d, hidden = len(towers.history) - 1, towers.dimension, towers.hidden_w.shape[1]
-    tokens, wide = len(towers.attributes), len(HALF_LIVES) * d
-    shapes = {
+    are_matrices = towers.history.ndim == towers.hidden_w.ndim == 2  # noqa: PLR2004
+    _check(file.name, "has arrays of another rank", holds=are_matrices)
+    shapes = {name: array.shape for name, array in towers.arrays().items()}
+    holds = shapes == _tower_shapes(towers) and _are_tower_sizes(towers)
+    _check(file.name, f"has arrays of shapes {shapes}, which do not fit each other", holds=holds)
+    return towers
+
+
+def _tower_shapes(towers: Towers) -> dict[str, tuple[int, ...]]:
+    """The shapes that fit the towers' history embeddings, hidden layer and tokens."""
+    n, d = len(towers.history) - 1, towers.dimension
+    hidden, tokens = towers.hidden_w.shape[1], len(towers.attributes)
+    means = len(HALF_LIVES) * d
+    return {
         "history": (n + 1, d),
         "items": (n, d + 1),
         "attributes": (tokens, d),
-        "skip_w": (wide, d),
-        "norm_g": (wide + d,),
-        "norm_b": (wide + d,),
-        "hidden_w": (wide + d, hidden),
+        "skip_w": (means, d),
+        "norm_g": (means + d,),
+        "norm_b": (means + d,),
+        "hidden_w": (means + d, hidden),
         "hidden_b": (hidden,),
         "out_w": (hidden, d),
         "out_b": (d,),
     }
-    found = {name: array.shape for name, array in towers.arrays().items()}
-    holds = found == shapes and n >= 1 and tokens >= 1
-    holds = holds and 1 <= d <= MAX_DIMENSIONS and 1 <= hidden <= MAX_UNITS
-    _check(file.name, f"has arrays of shapes {found}, which do not fit each other", holds=holds)
-    return towers
+
+
+def _are_tower_sizes(towers: Towers) -> bool:
+    hidden = towers.hidden_w.shape[1]
+    holds = 1 <= towers.dimension <= MAX_DIMENSIONS and 1 <= hidden <= MAX_UNITS
+    # An item at least, and the padding row of the tokens.
+    return holds and len(towers.history) > 1 and len(towers.attributes) >= 1
 
 
 def _check(name: str, what: str, *, holds: bool) -> None:
@@ -184,7 +254,7 @@ def load(directory: Path) -> Bundle:
         LoadFailed: a file cannot be read.
     """
     manifest = release_files.manifest_in(directory)
-    _check_manifest(manifest)  # before its files: of another layout, they may be others
+    _check_manifest(manifest)  # before its files: another layout may have others
     with release_files.open_verified(directory, manifest) as release:
         return read(release)
 
@@ -194,46 +264,45 @@ def read(release: Release) -> Bundle:
     manifest = release.manifest
     _check_manifest(manifest)
     table = _table(
-        release.file("items.npz"),
-        release.file("neighbour_rows.npy"),
-        release.file("neighbour_weights.npy"),
+        release.file(ITEM_TABLE), release.file(NEIGHBOUR_ROWS), release.file(NEIGHBOUR_WEIGHTS)
     )
-    towers = _towers(release.file("towers.npz"))
+    towers = _towers(release.file(TOWERS))
     n = len(table.popularity) - 1
     _check(
-        release.file("towers.npz").name,
+        release.file(TOWERS).name,
         f"is of {len(towers.items)} items, the table of {n}",
         holds=len(towers.items) == n,
     )
-    index = read_index(release.file("index.faiss"), n, towers.items.shape[1], MAX_NEIGHBOUR_WEIGHT)
+    index = read_index(release.file(INDEX), n, towers.items.shape[1], MAX_TOWER_WEIGHT)
     items, vocabulary = _catalogue(release, n, len(towers.attributes) - 1)
-    ranker = _ranker(release)
-    share = float(manifest["exploration_share"])
     model = Model(
-        towers,
-        index,
-        table,
-        ranker,
-        manifest["n_candidates"],
-        by_trend(table),
-        share,
-        new_items(table),
+        towers=towers,
+        index=index,
+        table=table,
+        ranker=_ranker(release),
+        n_candidates=manifest["n_candidates"],
+        trending=by_trend(table),
+        exploration_share=float(manifest["exploration_share"]),
+        new=new_items(table),
     )
     return Bundle(manifest, items, vocabulary, model, _popular(release, n))
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """What serving reads of a manifest has its type and range; what the batch adds may be absent.
+    """Checks type and range of what serving reads.
+
+    What the batch adds may be absent.
 
     Raises:
         BundleMismatch: another layout or other features.
-        CorruptArtefact: a value is none that `save` writes.
+        CorruptArtefact: a value is not one that `save` writes.
     """
     version = manifest.get("version")
-    found = (manifest.get("layout"), manifest.get("feature_hash"))
-    if found != (LAYOUT, feature_hash()):
+    made_with = (manifest.get("layout"), manifest.get("feature_hash"))
+    own = (BUNDLE_LAYOUT, feature_hash())
+    if made_with != own:
         message = (
-            f"bundle {version} has layout and features {found}, this code {(LAYOUT, feature_hash())}: "
+            f"bundle {version} has layout and features {made_with}, this code {own}: "
             "rebuild it, or activate an older release"
         )
         raise BundleMismatch(message)
@@ -242,15 +311,14 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         "version": isinstance(version, str),
         "n_candidates": _is_whole(candidates, 1, MAX_CANDIDATES),
         "exploration_share": _is_number(share) and 0 <= share <= 1,
-        "list_length": _is_whole(manifest.get("list_length", 1), 1, 1000),
-        "created_at": _is_whole(manifest.get("created_at", 0), 0, 2**53),
+        "list_length": _is_whole(manifest.get("list_length", 1), 1, PLACES),
+        "created_at": _is_whole(manifest.get("created_at", 0), 0, 2**53),  # exact in JSON
         "as_of": _is_whole(manifest.get("as_of", 0), -(2**63), 2**63 - 1),
         "importances": _are_shares(manifest.get("importances", {})),
     }
+    where = f"the manifest of bundle {version}"
     for name, holds in rules.items():
-        _check(
-            f"the manifest of bundle {version}", f"has {name} {manifest.get(name)!r}", holds=holds
-        )
+        _check(where, f"has {name} {manifest.get(name)!r}", holds=holds)
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:
@@ -266,82 +334,69 @@ def _are_shares(value: object) -> bool:
 
 
 def _ranker(release: Release) -> Ranker | None:
-    """The ranker, or None where the batch found nothing to learn."""
-    body = release.read("ranker.txt", RANKER_BYTES)
+    body = release.read(RANKER, RANKER_BYTES)
     try:
         text = body.decode("ascii")
     except UnicodeDecodeError as error:
-        raise CorruptArtefact(
-            f"{release.directory}/ranker.txt is no text ({error}): publish the release again"
-        ) from error
-    return Ranker(text) if text else None
+        path = release.directory / RANKER
+        raise CorruptArtefact(f"{path} is no text ({error}): publish the release again") from error
+    return ranker_from(text)
 
 
 def _popular(release: Release, n: int) -> Int32:
     """int32[n]: every row once."""
-    name = "popular.msgpack"
-    body = _unpacked(release, name, 16 + 4 * n, 4 * n)
-    _check(
-        name, f"holds no rows of {n} items", holds=isinstance(body, bytes) and len(body) == 4 * n
-    )
+    # A msgpack header of bytes has 5 bytes at most.
+    body = _unpacked(release, POPULAR, 16 + 4 * n, 4 * n)
+    is_column = isinstance(body, bytes) and len(body) == 4 * n
+    _check(POPULAR, f"holds no rows of {n} items", holds=is_column)
     rows = np.frombuffer(body, np.int32)
     within = bool(((rows >= 0) & (rows < n)).all())
-    _check(
-        name,
-        "does not hold every row once",
-        holds=within and bool((np.bincount(rows, minlength=n) == 1).all()),
-    )
+    holds = within and bool((np.bincount(rows, minlength=n) == 1).all())
+    _check(POPULAR, "does not hold every row once", holds=holds)
     return rows
 
 
 def _catalogue(release: Release, n: int, n_tokens: int) -> tuple[Items, AttributeVocabulary]:
     """The catalogue of n items, and the vocabulary of n_tokens user attributes."""
-    name = "catalog.msgpack"
-    found = _unpacked(release, name, CATALOG_BYTES, max(n, n_tokens, 1024))
+    # 1024: the bins of a column may outnumber the items of a small catalogue.
+    catalog = _unpacked(release, CATALOGUE, CATALOGUE_BYTES, max(n, n_tokens, 1024))
     parts = {"ids", "titles", "categories", "attributes"}
-    _check(name, "is no catalogue", holds=isinstance(found, dict) and found.keys() == parts)
+    holds = isinstance(catalog, dict) and catalog.keys() == parts
+    _check(CATALOGUE, "is no catalogue", holds=holds)
     for column in ("ids", "titles", "categories"):
-        _check(
-            name,
-            f"has no {column} of {n} items",
-            holds=isinstance(found[column], tuple) and len(found[column]) == n,
-        )
+        holds = isinstance(catalog[column], tuple) and len(catalog[column]) == n
+        _check(CATALOGUE, f"has no {column} of {n} items", holds=holds)
     for column in ("ids", "titles"):
-        _check(name, f"has {column} that are no texts", holds=_all_of(str, found[column]))
-    _check(name, "has categories that are no lists", holds=_all_of(tuple, found["categories"]))
-    categories: tuple[tuple[str, ...], ...] = found["categories"]
-    _check(
-        name,
-        "has categories that are no texts",
-        holds=_all_of(str, chain.from_iterable(categories)),
-    )
-    ids = list(found["ids"])
-    row_of = {item: row for row, item in enumerate(ids)}
-    _check(name, "has an id twice", holds=len(row_of) == n)
-    return Items(ids, list(found["titles"]), list(categories), row_of), _vocabulary(
-        name, found["attributes"], n_tokens
-    )
+        _check(CATALOGUE, f"has {column} that are no texts", holds=_all_of(str, catalog[column]))
+    categories: tuple[tuple[str, ...], ...] = catalog["categories"]
+    _check(CATALOGUE, "has categories that are no lists", holds=_all_of(tuple, categories))
+    names = chain.from_iterable(categories)
+    _check(CATALOGUE, "has categories that are no texts", holds=_all_of(str, names))
+    items = _items(catalog)
+    _check(CATALOGUE, "has an id twice", holds=len(items.row_of) == n)
+    return items, _vocabulary(CATALOGUE, catalog["attributes"], n_tokens)
 
 
 def _all_of(kind: type, values: Any) -> bool:  # noqa: ANN401 - any iterable of what msgpack gives
     return set(map(type, values)) <= {kind}
 
 
-def _vocabulary(name: str, told: object, n_tokens: int) -> AttributeVocabulary:
-    """Every token of the towers belongs to one value of one column."""
-    what = "has attributes that are no vocabulary"
-    _check(
-        name, what, holds=isinstance(told, dict) and told.keys() == {"columns", "tokens", "edges"}
-    )
-    assert isinstance(told, dict)
-    parts = (told["columns"], told["tokens"], told["edges"])
-    _check(name, what, holds=_all_of(tuple, parts) and len({len(part) for part in parts}) == 1)
-    columns, tokens, edges = parts
-    holds = _all_of(str, columns) and len(set(columns)) == len(columns) and _all_of(dict, tokens)
-    _check(name, what, holds=holds and all(_all_of(str, known) for known in tokens))
-    numbers = list(chain.from_iterable(known.values() for known in tokens))
-    _check(name, what, holds=_all_of(int, numbers) and sorted(numbers) == list(range(n_tokens)))
-    _check(name, what, holds=all(each is None or _are_edges(each) for each in edges))
+def _vocabulary(file: str, parts: object, n_tokens: int) -> AttributeVocabulary:
+    """The vocabulary, which gives every token of the towers one value."""
+
+    def check(*, holds: bool) -> None:
+        _check(file, "has attributes that are no vocabulary", holds=holds)
+
+    check(holds=isinstance(parts, dict) and parts.keys() == {"columns", "tokens", "edges"})
+    assert isinstance(parts, dict)
+    lists = (parts["columns"], parts["tokens"], parts["edges"])
+    check(holds=_all_of(tuple, lists) and len({len(each) for each in lists}) == 1)
+    columns, tokens, edges = lists
+    check(holds=_all_of(str, columns) and len(set(columns)) == len(columns))
+    check(holds=_all_of(dict, tokens) and all(_all_of(str, values) for values in tokens))
+    numbers = list(chain.from_iterable(values.values() for values in tokens))
+    check(holds=_all_of(int, numbers) and sorted(numbers) == list(range(n_tokens)))
+    check(holds=all(each is None or _are_edges(each) for each in edges))
     return AttributeVocabulary(columns, tokens, edges)
 
 
@@ -353,68 +408,64 @@ def _are_edges(values: object) -> bool:
 
 
 def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -> Any:  # noqa: ANN401 - checked by the caller
-    """What a msgpack file holds; most_entries: of a list or map, whose header alone would allocate them."""
+    """A msgpack file's value.
+
+    most_entries: of a list or map, whose header alone would make msgpack allocate them.
+    """
     body = release.read(name, most_bytes)
     limits = {"max_array_len": most_entries, "max_map_len": most_entries, "max_ext_len": 0}
     try:
         return msgpack.unpackb(body, use_list=False, **limits)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        path = release.directory / name
         raise CorruptArtefact(
-            f"{release.directory / name} is no msgpack ({error!r}): publish the release again"
+            f"{path} is no msgpack ({error!r}): publish the release again"
         ) from error
 
 
-def load_table(directory: Path) -> ItemTable:
-    """Reads what `save_table` wrote; large neighbours are memory-mapped."""
-    with (
-        (directory / "items.npz").open("rb") as items,
-        (directory / "neighbour_rows.npy").open("rb") as rows,
-        (directory / "neighbour_weights.npy").open("rb") as weights,
-    ):
-        return _table(items, rows, weights)
-
-
 def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
-    arrays = read_npz(items, {"moments": "<f8", **dict.fromkeys(_COLUMNS, "<f4")})
-    moments, columns = arrays.pop("moments"), arrays
-    found = {name: array.shape for name, array in columns.items()}
+    columns = read_npz(items, {"moments": "<f8", **dict.fromkeys(_TABLE_COLUMNS, "<f4")})
+    moments = columns.pop("moments")
     n = len(columns["popularity"]) - 1
+    shapes = {name: array.shape for name, array in columns.items()}
     ranks = all(array.ndim == 1 + (name == "membership") for name, array in columns.items())
-    holds = (
-        ranks
-        and moments.shape == (2,)
-        and n >= 1
-        and all(len(array) == n + 1 for array in columns.values())
-    )
-    _check(items.name, f"has columns of shapes {found}", holds=holds)
+    lengths = n >= 1 and all(len(array) == n + 1 for array in columns.values())
+    holds = ranks and lengths and moments.shape == (2,)
+    _check(items.name, f"has columns of shapes {shapes}", holds=holds)
     for name, array in columns.items():
-        known = array[:n] if name in ("popularity", "recent", "trend") else array
-        largest = MAX_SHARE if name == "membership" else MAX_VALUE
-        holds = finite_within(known, largest, unknown=known is array and name != "membership")
-        _check(items.name, f"has values of {name} beyond {largest:g}", holds=holds)
+        _check_column(items.name, name, array)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
     mean, scale = (float(value) for value in moments)
-    return ItemTable(
-        **columns, weight_mean=mean, weight_scale=scale, neighbours=_neighbours(rows, weights, n)
-    )
+    neighbours = _neighbours(rows, weights, n)
+    return ItemTable(**columns, weight_mean=mean, weight_scale=scale, neighbours=neighbours)
+
+
+def _check_column(file: str, name: str, array: Float32) -> None:
+    if name == "membership":
+        largest, holds = MAX_SHARE, finite_within(array, MAX_SHARE)
+    elif name in _ALWAYS_KNOWN:
+        largest, holds = MAX_VALUE, finite_within(array[:-1], MAX_VALUE)  # the padding is NaN
+    else:
+        largest, holds = MAX_VALUE, finite_within(array, MAX_VALUE, unknown=True)
+    _check(file, f"has values of {name} beyond {largest:g}", holds=holds)
 
 
 def _are_moments(moments: np.ndarray) -> bool:
-    """A mean, and a scale above 0; or NaN for both, where no event has a weight."""
+    """Whether these are a mean and a scale above 0, or NaN without weights."""
     mean, scale = (float(value) for value in moments)
     if math.isnan(mean) and math.isnan(scale):
         return True
     return abs(mean) <= MAX_VALUE and 1 / MAX_VALUE <= scale <= MAX_VALUE
 
 
-def _neighbours(rows: BinaryIO, weights: BinaryIO, n: int) -> Neighbours:
-    found = Neighbours(read_npy(rows, "<i4", 0, n), read_npy(weights, "<f4", -MAX_SHARE, MAX_SHARE))
-    shape = found.rows.shape
-    holds = shape[:2] == (len(RELATIONS), n + 1) and len(shape) == 3 and 1 <= shape[2] <= NEIGHBOURS  # noqa: PLR2004
-    _check(
-        rows.name, f"has neighbours of shape {shape}", holds=holds and found.weights.shape == shape
-    )
-    return found
+def _neighbours(rows_file: BinaryIO, weights_file: BinaryIO, n: int) -> Neighbours:
+    rows = read_npy(rows_file, "<i4", 0, n)
+    weights = read_npy(weights_file, "<f4", -MAX_SHARE, MAX_SHARE)
+    shape = rows.shape
+    holds = len(shape) == 3 and 1 <= shape[2] <= NEIGHBOURS  # noqa: PLR2004 - relation, item, place
+    holds = holds and shape[:2] == (len(Relation), n + 1) and weights.shape == shape
+    _check(rows_file.name, f"has neighbours of shape {shape}", holds=holds)
+    return Neighbours(rows, weights)
 
 
 def state_from(
@@ -426,27 +477,32 @@ def state_from(
     seen: Sequence[str],
     attributes: Mapping[str, object],
 ) -> tuple[UserStates, int]:
-    """One user's state from ids (events oldest to newest), and how many of the history's items the catalogue lacks."""
+    """One user's state from ids, and the number of unknown items in the history.
+
+    items, times, weights: the history, oldest to newest; seen: other items that the user had.
+    """
     row_of = bundle.catalogue.row_of
-    known = [
-        (row_of[i], t, w) for i, t, w in zip(items, times, weights, strict=True) if i in row_of
-    ]
+    history = zip(items, times, weights, strict=True)
+    known = [(row_of[item], at, w) for item, at, w in history if item in row_of]
     recent = known[-HISTORY_LENGTH:]
-    padded = np.full((1, HISTORY_LENGTH), MISSING, np.int32)
-    moments = np.zeros((1, HISTORY_LENGTH), np.int64)
-    weighed = np.full((1, HISTORY_LENGTH), np.nan, np.float32)
+    row = np.full((1, HISTORY_LENGTH), MISSING, np.int32)
+    time = np.zeros((1, HISTORY_LENGTH), np.int64)
+    weight = np.full((1, HISTORY_LENGTH), np.nan, np.float32)
     if recent:
-        rows, when, weight = zip(*recent, strict=True)
-        padded[0, -len(recent) :], moments[0, -len(recent) :] = rows, when
-        weighed[0, -len(recent) :] = [np.nan if w is None else w for w in weight]
-    had = {row for row, _, _ in known} | {row_of[i] for i in seen if i in row_of}
+        recent_rows, recent_times, recent_weights = zip(*recent, strict=True)
+        row[0, -len(recent) :] = recent_rows
+        time[0, -len(recent) :] = recent_times
+        weight[0, -len(recent) :] = [np.nan if w is None else w for w in recent_weights]
+    had = {known_row for known_row, _, _ in known} | {
+        row_of[item] for item in seen if item in row_of
+    }
     state = UserStates(
-        padded,
-        moments,
-        weighed,
-        np.array([n_events], np.int32),
-        bundle.vocabulary.encode(dict(attributes))[None, :],
-        np.array(sorted(had), np.int32),
-        np.array([0, len(had)], np.int64),
+        items=row,
+        times=time,
+        weights=weight,
+        n_events=np.array([n_events], np.int32),
+        attributes=bundle.vocabulary.encode(dict(attributes))[None, :],
+        seen_rows=np.array(sorted(had), np.int32),
+        seen_offsets=np.array([0, len(had)], np.int64),
     )
     return state, len(items) - len(known)

@@ -1,4 +1,7 @@
-"""What is known of the items and users beside their interactions, as arrays that need no data frame to read."""
+"""Defines the catalogue, user attributes and data set as arrays.
+
+No data frame is needed to read them.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shortlist.recsys.models.interactions import Events, Float32, Int32
+from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """The items in row order.
 
-    ids: n item ids, unique; titles: n titles, the id where there is none; categories: n tuples of
-    category names, maybe empty; category_names: the C that models learn from, sorted, all unless
-    they are too many; membership: float32[n, C], 1 where an item has such a category; year:
-    float32[n], NaN where unknown.
+    ids: n item ids, unique; titles: n titles, the id where there is none.
+    categories: n tuples of category names, maybe empty.
+    category_names: the C that models learn from, sorted; all unless they are too many.
+    membership: float32[n, C], 1 where an item has such a category.
+    year: float32[n], NaN where unknown.
     """
 
     ids: tuple[str, ...]
@@ -33,10 +37,11 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class AttributeVocabulary:
-    """How user attributes become tokens: columns[a] is a column; tokens[a] maps its value to a token, all tokens distinct.
+    """Encodes user attributes as tokens.
 
-    Numbers become the label of their quantile bin, "0", "1", …: edges[a] holds the bin edges, or
-    None for a text column.
+    columns: A names; tokens[a] maps the values of columns[a] to tokens, all of them distinct.
+    edges[a]: the edges of a number's quantile bins, whose labels "0", "1", … are its values; None
+    for a text column.
     """
 
     columns: tuple[str, ...]
@@ -49,44 +54,54 @@ class AttributeVocabulary:
         return sum(len(t) for t in self.tokens)
 
     def encode(self, attributes: dict[str, object]) -> Int32:
-        """int32[A] tokens of one user's {column: value}; MISSING for a column or a value that training never saw."""
-        out = np.full(len(self.columns), -1, np.int32)
-        for a, (column, tokens, edges) in enumerate(
-            zip(self.columns, self.tokens, self.edges, strict=True)
-        ):
-            value = attributes.get(column)
-            if value is None:
-                continue
-            if edges is None:
-                if isinstance(value, float) and value.is_integer():
-                    value = int(value)  # 1.0 is the 1 that training saw
-                out[a] = tokens.get(str(value), -1)
-            elif isinstance(value, (int, float)) and math.isfinite(value):
-                out[a] = tokens.get(str(int(np.searchsorted(edges, value, side="right"))), -1)
-        return out
+        """int32[A]: tokens of one user's {column: value}; MISSING for what training never saw."""
+        encoded = np.full(len(self.columns), MISSING, np.int32)
+        columns = zip(self.columns, self.tokens, self.edges, strict=True)
+        for a, (column, tokens, edges) in enumerate(columns):
+            label = _label(attributes.get(column), edges)
+            if label is not None:
+                encoded[a] = tokens.get(label, MISSING)
+        return encoded
 
     def decode(self, tokens: Int32) -> dict[str, str | float]:
-        """{column: value} that encodes to tokens int32[A]; a number is the lower edge of its bin."""
-        out: dict[str, str | float] = {}
-        for column, known, edges, token in zip(
-            self.columns, self.tokens, self.edges, tokens, strict=True
-        ):
+        """{column: value} that encodes to tokens int32[A].
+
+        A number is its bin's lower edge.
+        """
+        decoded: dict[str, str | float] = {}
+        columns = zip(self.columns, self.tokens, self.edges, tokens, strict=True)
+        for column, known, edges, token in columns:
             label = next((text for text, number in known.items() if number == token), None)
             if label is None:
                 continue
             if edges is None:
-                out[column] = label
+                decoded[column] = label
+            elif int(label) > 0:
+                decoded[column] = edges[int(label) - 1]
             else:
-                out[column] = edges[int(label) - 1] if int(label) > 0 else edges[0] - 1
-        return out
+                decoded[column] = edges[0] - 1  # the first bin has no lower edge
+        return decoded
+
+
+def _label(value: object, edges: tuple[float, ...] | None) -> str | None:
+    """A value as the vocabulary spells it; None where it has no token."""
+    if value is None:
+        return None
+    if edges is None:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 1.0 is the 1 that training saw
+        return str(value)
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return str(int(np.searchsorted(edges, value, side="right")))
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Validated data: events, the catalogue, user ids in row order, and user attributes.
+    """Validated data; user_ids are in row order.
 
-    attributes: int32[n_users, A] tokens of `vocabulary` (A may be 0); fingerprint: sha256 of the
-    validated content.
+    attributes: int32[n_users, A] tokens of `vocabulary`; A may be 0.
+    fingerprint: sha256 of the validated content.
     """
 
     events: Events

@@ -1,4 +1,7 @@
-"""The FAISS index over the item vectors: exact while that is fast, inverted lists beyond, with its recall measured."""
+"""Builds, searches, measures and reads the FAISS index over the item vectors.
+
+It is exact while that is fast, and has inverted lists beyond.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,22 @@ MAX_INVERTED_LISTS = 65_536
 """The most that `FAISS_N_LISTS` allows."""
 
 _HEADER = struct.Struct("<4siqqqBi")
-"""FAISS's own (index_write.cpp): kind, dimension, vectors, two constants, whether trained, metric."""
+"""FAISS's (index_write.cpp): kind, dimension, vectors, two constants, whether trained, metric."""
+
+_FLAT, _INVERTED = b"IxFI", b"IwFl"
+"""FAISS's codes of the two kinds that `build_index` makes."""
+
+_DUMMY = 1 << 20
+"""FAISS writes this constant twice into every header."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """kind: FAISS's name of the index; n_items; recall: share of the exact top k that a search of the index finds."""
+    """The measured quality of an index.
+
+    kind: FAISS's name of the index.
+    recall: share of the exact best `recall_at` items that it finds.
+    """
 
     kind: str
     n_items: int
@@ -39,8 +52,11 @@ class IndexStats:
 
 
 def build_index(vectors: Float32, n_lists: int, n_probe: int, seed: int = 0) -> Any:  # noqa: ANN401 - FAISS has no types
-    """An inner-product index over vectors float32[n, d]; `IndexFlatIP` up to EXACT_UP_TO items, else `IndexIVFFlat`."""
-    faiss.omp_set_num_threads(1)
+    """An inner-product index over vectors float32[n, d].
+
+    It is an `IndexFlatIP` up to EXACT_UP_TO items, else an `IndexIVFFlat`.
+    """
+    faiss.omp_set_num_threads(1)  # one query takes less than waking the threads
     n, d = vectors.shape
     if n <= EXACT_UP_TO:
         index: Any = faiss.IndexFlatIP(d)
@@ -57,16 +73,16 @@ def build_index(vectors: Float32, n_lists: int, n_probe: int, seed: int = 0) -> 
 def search(index: Any, vector: Float32, k: int) -> Int32:  # noqa: ANN401 - likewise
     """int32[<= k]: rows of the best items for one user vector float32[d], best first.
 
-    An inverted index probes more lists until k are found, so that no item is out of reach.
+    An inverted index probes more lists until it has k items, so that no item is out of reach.
     """
     k = min(k, index.ntotal)
-    found = index.search(vector[None, :], k)[1][0]
+    rows = index.search(vector[None, :], k)[1][0]
     n_lists = getattr(index, "nlist", 0)
     n_probe = getattr(index, "nprobe", 0)
-    while n_lists and n_probe < n_lists and found[-1] < 0:
+    while n_lists and n_probe < n_lists and rows[-1] < 0:
         n_probe = min(n_lists, n_probe * 4)
-        found = index.search(vector[None, :], k, params=_probing(n_probe))[1][0]
-    kept: Int32 = found[found >= 0].astype(np.int32)
+        rows = index.search(vector[None, :], k, params=_probing(n_probe))[1][0]
+    kept: Int32 = rows[rows >= 0].astype(np.int32)
     return kept
 
 
@@ -90,25 +106,24 @@ def measure(index: Any, vectors: Float32, queries: Float32, k: int) -> IndexStat
 
 
 def read_index(file: BinaryIO, n: int, d: int, largest: float) -> Any:  # noqa: ANN401 - FAISS has no types
-    """The index of n vectors of d dimensions that `faiss.write_index` wrote of one that `build_index` made.
+    """Reads a serialized index of `build_index`, of n vectors of d dimensions.
 
-    FAISS allocates what a file says, so every number in it is checked first; largest: of a vector's
-    values.
+    FAISS allocates what a file says, so every number in it is checked first.
+    largest: the largest value of a vector.
 
     Raises:
-        CorruptArtefact: the file is another.
+        CorruptArtefact: the file is not such an index.
     """
     faiss.omp_set_num_threads(1)
     try:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
             reader = _Reader(file, body)
-            if bytes(body[:4]) == b"IxFI":
-                index: Any = faiss.IndexFlatIP(d)
+            if bytes(body[:4]) == _FLAT:
                 vectors = reader.flat(n, d)
                 reader.end()
-                reader.check(
-                    "has a vector that is out of range", holds=finite_within(vectors, largest)
-                )
+                holds = finite_within(vectors, largest)
+                reader.check("has a vector that is out of range", holds=holds)
+                index: Any = faiss.IndexFlatIP(d)
                 index.add(vectors)
                 return index
             _check_lists(reader, n, d, largest)
@@ -121,7 +136,7 @@ def read_index(file: BinaryIO, n: int, d: int, largest: float) -> Any:  # noqa: 
 
 
 class _Reader:
-    """Reads an index file from its beginning to its end."""
+    """Reads and checks an index file from its beginning to its end."""
 
     def __init__(self, file: BinaryIO, body: mmap.mmap) -> None:
         self._name, self._body, self._at = file.name, body, 0
@@ -145,40 +160,36 @@ class _Reader:
         return np.frombuffer(self._body[self._at - size : self._at], dtype)
 
     def header(self, kind: bytes, n: int, d: int) -> None:
-        """An index's header, which must be that of a trained one of inner products."""
-        found = self.numbers(_HEADER.format)
-        wanted = (kind, d, n, 1 << 20, 1 << 20, 1, faiss.METRIC_INNER_PRODUCT)
-        self.check(f"has the header {found}, not {wanted}", holds=found == wanted)
+        """Checks an index's header: of a trained index of inner products."""
+        header = self.numbers(_HEADER.format)
+        expected = (kind, d, n, _DUMMY, _DUMMY, 1, faiss.METRIC_INNER_PRODUCT)
+        self.check(f"has the header {header}, not {expected}", holds=header == expected)
 
     def flat(self, n: int, d: int) -> Float32:
         """float32[n, d]: the vectors of a flat index."""
-        self.header(b"IxFI", n, d)
+        self.header(_FLAT, n, d)
         self.check("has another number of vectors", holds=self.numbers("<Q") == (n * d,))
         return self.array("<f4", n * d).reshape(n, d)
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Refuses bytes after the index."""
         self.check("has more bytes than its index", holds=self._at == len(self._body))
 
 
 def _check_lists(reader: _Reader, n: int, d: int, largest: float) -> None:
-    """Of an inverted index: its centroids, and lists that hold each row once."""
-    reader.header(b"IwFl", n, d)
+    """Checks an inverted index: its centroids, and that its lists hold each row once."""
+    reader.header(_INVERTED, n, d)
     lists, probes = reader.numbers("<QQ")
-    reader.check(
-        f"has {lists} lists, {probes} probed", holds=1 <= probes <= lists <= MAX_INVERTED_LISTS
-    )
-    reader.check(
-        "has a centroid that is out of range", holds=finite_within(reader.flat(lists, d), largest)
-    )
+    holds = 1 <= probes <= lists <= MAX_INVERTED_LISTS
+    reader.check(f"has {lists} lists, {probes} probed", holds=holds)
+    holds = finite_within(reader.flat(lists, d), largest)
+    reader.check("has a centroid that is out of range", holds=holds)
     reader.check("has a direct map", holds=reader.numbers("<BQ") == (0, 0))
-    found = reader.numbers("<4sQQ")
-    reader.check(f"has inverted lists {found}", holds=found == (b"ilar", lists, 4 * d))
+    header = reader.numbers("<4sQQ")
+    reader.check(f"has inverted lists {header}", holds=header == (b"ilar", lists, 4 * d))
     sizes = _list_sizes(reader, lists)
-    reader.check(
-        "has lists of another number of vectors",
-        holds=bool((sizes <= n).all()) and int(sizes.sum()) == n,
-    )
+    holds = bool((sizes <= n).all()) and int(sizes.sum()) == n
+    reader.check("has lists of another number of vectors", holds=holds)
     seen = np.zeros(n, np.bool_)
     for size in sizes[sizes > 0].tolist():
         vectors, rows = reader.array("<f4", size * d), reader.array("<i8", size)
@@ -190,12 +201,13 @@ def _check_lists(reader: _Reader, n: int, d: int, largest: float) -> None:
 
 
 def _list_sizes(reader: _Reader, lists: int) -> NDArray[np.uint64]:
-    """uint64[lists]; FAISS writes all of them, or pairs of list and size where most are empty."""
+    """uint64[lists]: the sizes of the lists.
+
+    FAISS writes all of them, or pairs of list and size where most are empty.
+    """
     kind, count = reader.numbers("<4sQ")
-    reader.check(
-        f"has list sizes of kind {kind!r}",
-        holds=(kind, count) == (b"full", lists) or kind == b"sprs",
-    )
+    holds = (kind, count) == (b"full", lists) or kind == b"sprs"
+    reader.check(f"has list sizes of kind {kind!r}", holds=holds)
     if kind == b"full":
         return reader.array("<u8", lists)
     pairs = reader.array("<u8", count).reshape(-1, 2)

@@ -1,9 +1,9 @@
-"""Interactions as arrays, and the user states that every model sees instead of users.
+"""Defines interactions and user states as arrays.
 
 `Events` is the one form in which interactions leave the data package. `UserStates` is a batch of
-"whole users": the last `HISTORY_LENGTH` events each, the counters that these do not tell,
-everything seen, and optional attributes. No model ever sees a user in another form, which is why a
-fresh user's history from a request goes through the same code.
+users: the last `HISTORY_LENGTH` events of each, the number of events ever, everything seen, and
+optional attributes. No model sees a user in another form, which is why a fresh user's history from
+a request goes through the same code.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ MISSING = -1
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Interactions in the order (user, time, draw): events of one user and time have no order, see `recsys.models.ties`.
+    """Interactions, sorted by user and time.
 
-    user: int32[n] user rows, non-decreasing; item: int32[n] item rows; time: int64[n] seconds (or
-    sequence numbers);
+    Events of one user and time have no order: theirs is drawn, see `recsys.models.ties`.
+    user: int32[n] user rows, non-decreasing; item: int32[n] item rows.
+    time: int64[n] seconds, or sequence numbers.
     weight: float32[n] ratings or weights, NaN where there is none.
     """
 
@@ -61,24 +62,22 @@ class Events:
         return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
     def digest(self) -> str:
-        """Hex sha256 of who did what, when: the same on every machine."""
-        told = hashlib.sha256()
+        """Hex sha256 of users, items and times: the same on every machine."""
+        digest = hashlib.sha256()
         for array in (self.user, self.item, self.time):
-            told.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
-        return told.hexdigest()
+            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class UserStates:
     """A batch of users as the models see them.
 
-    items: int32[U, N] item rows, oldest to newest, right-aligned, MISSING-padded on the left;
-    times: int64[U, N];
-    weights: float32[U, N], NaN where absent; n_events: int32[U] events ever, also those that left
-    the window;
-    attributes: int32[U, A] attribute tokens, MISSING where absent; seen_rows: int32[S] item rows,
-    and
-    seen_offsets: int64[U + 1] whose slices give each user's seen items.
+    items: int32[U, N] item rows, oldest to newest, right-aligned, MISSING-padded on the left.
+    times: int64[U, N]; weights: float32[U, N], NaN where absent.
+    n_events: int32[U] events ever, also those that left the window.
+    attributes: int32[U, A] attribute tokens, MISSING where absent.
+    seen_rows: int32[S] item rows; seen_offsets: int64[U + 1], whose slices give each user's.
     """
 
     items: Int32
@@ -93,7 +92,7 @@ class UserStates:
         return len(self.items)
 
     def seen(self, user: int) -> Int32:
-        """int32[s]: the item rows that the user at position `user` of this batch has already had."""
+        """int32[s]: the item rows that the user at position `user` has already had."""
         return self.seen_rows[self.seen_offsets[user] : self.seen_offsets[user + 1]]
 
     def slice(self, start: int, stop: int) -> UserStates:
@@ -126,26 +125,23 @@ class UserStates:
 def states_at(
     events: Events, starts: Int64, cuts: Int64, attributes: Int32 | None = None
 ) -> UserStates:
-    """The states of users whose events are rows starts[i]:cuts[i] of `events`, as of just before row cuts[i].
+    """The states of users just before their cuts.
 
-    starts, cuts: int64[U]; attributes: int32[U, A] or None. Nothing at or after a cut enters a
-    state.
+    Nothing at or after a cut enters a state.
+    starts, cuts: int64[U]; user i has the events in rows starts[i]:cuts[i].
+    attributes: int32[U, A] or None.
     """
     window = cuts[:, None] - np.arange(HISTORY_LENGTH, 0, -1)[None, :]
     inside = window >= starts[:, None]
-    at = np.where(inside, window, 0)
-    empty = len(events) == 0
-    items = (
-        np.full(at.shape, MISSING, np.int32)
-        if empty
-        else np.where(inside, events.item[at], np.int32(MISSING))
-    )
-    times = (
-        np.zeros(at.shape, np.int64) if empty else np.where(inside, events.time[at], np.int64(0))
-    )
-    weights = np.full(at.shape, np.nan, np.float32)
-    if not empty:
+    at = np.where(inside, window, 0)  # padding reads any event, and is masked below
+    if len(events):
+        items = np.where(inside, events.item[at], np.int32(MISSING))
+        times = np.where(inside, events.time[at], np.int64(0))
         weights = np.where(inside, events.weight[at], np.float32(np.nan))
+    else:
+        items = np.full(at.shape, MISSING, np.int32)
+        times = np.zeros(at.shape, np.int64)
+        weights = np.full(at.shape, np.nan, np.float32)
     lengths = cuts - starts
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
@@ -157,4 +153,5 @@ def states_at(
 
 
 Recommend = Callable[[UserStates, int], tuple[Int32, Float32]]
-"""(states, k) -> items int32[U, k], best first and MISSING-padded, and scores float32[U, k], -inf-padded; never a seen item."""
+"""(states, k) -> items int32[U, k], best first, MISSING-padded, and scores float32[U, k],
+-inf-padded; never a seen item."""

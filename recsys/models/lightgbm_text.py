@@ -1,10 +1,10 @@
-"""Checks a LightGBM model text before the library sees it, and writes it again in its plainest form.
+"""Checks a LightGBM model text before the library reads it.
 
 LightGBM believes a model's text: counts become allocations, child indexes become addresses, and an
 exception inside its parallel loops ends the process. So a text must be what training writes here:
-one class, numerical splits, children that come after their parents and are each reached once,
-finite numbers. What is handed on is written anew from the values that were checked, number by
-number in their own spelling, so that scores keep their bits; comments, gains and parameters are
+one class, numerical splits, finite numbers, children that come after their parents and are each
+reached once. The text that LightGBM reads is written again from the checked values, number by
+number in their own spelling, so that scores keep their bits. Comments, gains and parameters are
 left out.
 """
 
@@ -21,20 +21,23 @@ MAX_TREES = 10_000
 """The most that `LGBM_N_ESTIMATORS` allows."""
 
 MAX_LEAVES = 1024
+"""Leaves of a tree: far more than any training here grows."""
+
 MAX_LEAF_VALUE = 1e6
-"""Of a leaf's value: scores stay far from the end of float32, in which lists are kept."""
+"""With 10 000 trees, scores stay far from the end of float32, in which lists are kept."""
 
 OBJECTIVES = ("lambdarank", "rank_xendcg")
 DECISIONS = (0, 2, 4, 6, 8, 10)
-"""Numerical splits: bit 1 sends missing values to the left, bits 2 and 3 say which values are missing."""
+"""Numerical splits: bit 1 sends missing values to the left, bits 2 and 3 say which are missing."""
 
-_OF_INTEGERS = b"0123456789- "
-_OF_NUMBERS = b"0123456789-+.e "
-_MAX_LENGTH = 40
+_INTEGER_CHARACTERS = b"0123456789- "
+_NUMBER_CHARACTERS = b"0123456789-+.e "
+_NUMBER_LENGTH = 40
 """Characters of one number; LightGBM writes at most 25."""
 
+# The fields of the header that have one value, and those of a tree.
 _FIXED = {"version": "v4", "num_class": "1", "num_tree_per_iteration": "1", "label_index": "0"}
-_OF_NODES = (
+_NODE_FIELDS = (
     "split_feature",
     "threshold",
     "decision_type",
@@ -42,11 +45,11 @@ _OF_NODES = (
     "right_child",
     "internal_count",
 )
-_OF_LEAVES = ("leaf_value", "leaf_count")
-_SINGLE = ("num_leaves", "num_cat", "is_linear", "shrinkage")
-_UNUSED = ("split_gain", "leaf_weight", "internal_value", "internal_weight")
-_FIELDS = frozenset((*_OF_NODES, *_OF_LEAVES, *_SINGLE, *_UNUSED))
-_KEPT = (
+_LEAF_FIELDS = ("leaf_value", "leaf_count")
+_SCALAR_FIELDS = ("num_leaves", "num_cat", "is_linear", "shrinkage")
+_UNUSED_FIELDS = ("split_gain", "leaf_weight", "internal_value", "internal_weight")
+_FIELDS = frozenset((*_NODE_FIELDS, *_LEAF_FIELDS, *_SCALAR_FIELDS, *_UNUSED_FIELDS))
+_KEPT_FIELDS = (
     "split_feature",
     "threshold",
     "decision_type",
@@ -59,15 +62,15 @@ _KEPT = (
 
 
 def checked(text: str, n_features: int) -> str:
-    """The model in its plainest form, for LightGBM to read.
+    """Checks a model's text, and gives it without what scoring does not need.
 
     Raises:
-        CorruptArtefact: the text is none that training writes for `n_features` features.
+        CorruptArtefact: the text is not one that training writes for `n_features` features.
     """
     if not text.isascii() or not text.replace("\n", "").isprintable():
         raise _corrupt("has characters other than printable ASCII")
-    header, found, _ = text.partition("\nTree=0\n")
-    if not found:
+    header, first_tree, _ = text.partition("\nTree=0\n")
+    if not first_tree:
         raise _corrupt("has no tree")
     fields = _header(header, n_features)
     trees = list(_blocks(text[len(header) + 1 :], fields["tree_sizes"]))
@@ -79,19 +82,18 @@ def _header(text: str, n_features: int) -> dict[str, str]:
     title, _, rest = text.partition("\n")
     pairs = [line.partition("=") for line in rest.split("\n") if line]
     fields = {name: value for name, _, value in pairs}
-    wanted = {**_FIXED, "max_feature_idx": str(n_features - 1)}
-    other = {name: fields.get(name) for name, value in wanted.items() if fields.get(name) != value}
+    expected = {**_FIXED, "max_feature_idx": str(n_features - 1)}
+    other = {name: fields.get(name) for name in expected if fields.get(name) != expected[name]}
     if title != "tree" or len(pairs) != len(fields) or other:
-        raise _corrupt(
-            f"has the header values {other}, not { ({name: wanted[name] for name in other}) }"
-        )
-    if fields.get("objective") not in OBJECTIVES:
-        raise _corrupt(
-            f"has objective {fields.get('objective')!r}, not one of {', '.join(OBJECTIVES)}"
-        )
+        rule = {name: expected[name] for name in other}
+        raise _corrupt(f"has the header values {other}, not {rule}")
+    objective = fields.get("objective")
+    if objective not in OBJECTIVES:
+        raise _corrupt(f"has objective {objective!r}, not one of {', '.join(OBJECTIVES)}")
     for name in ("feature_names", "feature_infos"):
-        if len(fields.get(name, "").split()) != n_features:
-            raise _corrupt(f"has {len(fields.get(name, '').split())} {name}, not {n_features}")
+        count = len(fields.get(name, "").split())
+        if count != n_features:
+            raise _corrupt(f"has {count} {name}, not {n_features}")
     if "tree_sizes" not in fields:
         raise _corrupt("has no tree_sizes")
     return fields
@@ -110,7 +112,8 @@ def _blocks(body: str, sizes: str) -> Iterable[dict[str, str]]:
         start += length
         pairs = [line.partition("=") for line in lines[1:]]
         fields = {name: value for name, _, value in pairs}
-        if lines[0] != f"Tree={number}" or fields.keys() != _FIELDS or len(pairs) != len(fields):
+        is_tree = lines[0] == f"Tree={number}"
+        if not is_tree or fields.keys() != _FIELDS or len(pairs) != len(fields):
             raise _corrupt(
                 f"has another tree {number} than its tree_sizes say, or other fields in it"
             )
@@ -120,7 +123,7 @@ def _blocks(body: str, sizes: str) -> Iterable[dict[str, str]]:
 
 
 def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
-    """Every rule of a tree, over all trees at once."""
+    """Checks every rule of a tree, over all trees at once."""
     column = {name: [tree[name] for tree in trees] for name in _FIELDS}
     leaves = _integers("num_leaves", column["num_leaves"])
     if len(leaves) != len(trees) or leaves.min() < 1 or leaves.max() > MAX_LEAVES:
@@ -132,46 +135,46 @@ def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
             )
     nodes = leaves - 1
     integers = {
-        name: _integers(name, column[name], nodes) for name in _OF_NODES if name != "threshold"
+        name: _integers(name, column[name], nodes) for name in _NODE_FIELDS if name != "threshold"
     }
     _within("split_feature", integers["split_feature"], 0, n_features - 1)
     _within("internal_count", integers["internal_count"], 0, 2**31 - 1)
     _within("leaf_count", _integers("leaf_count", column["leaf_count"], leaves), 0, 2**31 - 1)
     if not np.isin(integers["decision_type"], DECISIONS).all():
         raise _corrupt(f"has a decision_type other than {DECISIONS}")
-    _within("threshold", _numbers("threshold", column["threshold"], nodes), -1e308, 1e308)
-    _within(
-        "leaf_value",
-        _numbers("leaf_value", column["leaf_value"], leaves),
-        -MAX_LEAF_VALUE,
-        MAX_LEAF_VALUE,
-    )
-    _within(
-        "shrinkage",
-        _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves)),
-        0,
-        MAX_LEAF_VALUE,
-    )
+    thresholds = _numbers("threshold", column["threshold"], nodes)
+    _within("threshold", thresholds, -1e308, 1e308)
+    leaf_values = _numbers("leaf_value", column["leaf_value"], leaves)
+    _within("leaf_value", leaf_values, -MAX_LEAF_VALUE, MAX_LEAF_VALUE)
+    shrinkages = _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves))
+    _within("shrinkage", shrinkages, 0, MAX_LEAF_VALUE)
     _check_children(integers["left_child"], integers["right_child"], nodes)
 
 
 def _check_children(
     left: NDArray[np.int64], right: NDArray[np.int64], nodes: NDArray[np.int64]
 ) -> None:
-    """Each child is a later node or a leaf (~leaf) of its tree, and all but the roots are the child of one node."""
+    """Checks that the children of all trees' nodes make trees.
+
+    Each child is a later node or a leaf (~leaf) of its tree, and all but the roots are the child of
+    one node. left, right: int64[all nodes]; nodes: int64[trees].
+    """
     start = np.repeat(np.cumsum(nodes) - nodes, nodes)
-    place, many = np.arange(len(start)) - start, np.repeat(nodes, nodes)
+    place, n_nodes = np.arange(len(start)) - start, np.repeat(nodes, nodes)
     first_leaf = np.repeat(np.cumsum(nodes + 1) - (nodes + 1), nodes)
-    reached, leaves = [], []
+    inner_children, leaves = [], []
     for child in (left, right):
-        inner = child >= 0
-        if (inner & ((child <= place) | (child >= many))).any() or (~inner & (~child > many)).any():
+        is_inner = child >= 0
+        not_later = is_inner & ((child <= place) | (child >= n_nodes))
+        no_leaf = ~is_inner & (~child > n_nodes)
+        if not_later.any() or no_leaf.any():
             raise _corrupt("has a child that is no later node and no leaf of its tree")
-        reached.append((start + child)[inner])
-        leaves.append((first_leaf + ~child)[~inner])
-    times = np.bincount(np.concatenate(reached), minlength=len(start))
-    roots = place == 0
-    if (times != ~roots).any() or (np.bincount(np.concatenate(leaves), minlength=0) > 1).any():
+        inner_children.append((start + child)[is_inner])
+        leaves.append((first_leaf + ~child)[~is_inner])
+    node_parents = np.bincount(np.concatenate(inner_children), minlength=len(start))
+    leaf_parents = np.bincount(np.concatenate(leaves), minlength=0)
+    is_root = place == 0
+    if (node_parents != ~is_root).any() or (leaf_parents > 1).any():
         raise _corrupt("has a node or leaf that is the child of two nodes or of none")
 
 
@@ -195,21 +198,21 @@ def _written(fields: dict[str, str], trees: Sequence[dict[str, str]]) -> str:
 
 def _tree(number: int, tree: dict[str, str]) -> str:
     lines = [f"Tree={number}", f"num_leaves={tree['num_leaves']}", "num_cat=0"]
-    lines += [f"{name}={tree[name]}" for name in _KEPT]
+    lines += [f"{name}={tree[name]}" for name in _KEPT_FIELDS]
     return "\n".join([*lines, "is_linear=0", f"shrinkage={tree['shrinkage']}"]) + "\n\n\n"
 
 
 def _integers(
     name: str, rows: Sequence[str], counts: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    values = _parsed(name, rows, counts, _OF_INTEGERS, int)
+    values = _parsed(name, rows, counts, _INTEGER_CHARACTERS, int)
     if values and not -(2**31) <= min(values) <= max(values) < 2**31:
         raise _corrupt(f"has a {name} that is beyond 32 bits")
     return np.array(values, np.int64)
 
 
 def _numbers(name: str, rows: Sequence[str], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.array(_parsed(name, rows, counts, _OF_NUMBERS, float), np.float64)
+    return np.array(_parsed(name, rows, counts, _NUMBER_CHARACTERS, float), np.float64)
 
 
 def _parsed(
@@ -219,15 +222,18 @@ def _parsed(
     characters: bytes,
     parse: Callable[[str], float],
 ) -> list[float]:
-    """The numbers of all rows, with one blank between two; counts: how many each row must have."""
-    if counts is not None and [row.count(" ") + 1 if row else 0 for row in rows] != counts.tolist():
+    """The numbers of all rows, separated by one blank.
+
+    counts: how many each row must have.
+    """
+    lengths = [row.count(" ") + 1 if row else 0 for row in rows]
+    if counts is not None and lengths != counts.tolist():
         raise _corrupt(f"has a {name} that is too long or too short for its tree")
     tokens = " ".join(row for row in rows if row).split(" ") if any(rows) else []
+    strange = "".join(rows).encode().translate(None, characters)
+    longest = max(map(len, tokens), default=0)
     try:
-        if (
-            not "".join(rows).encode().translate(None, characters)
-            and max(map(len, tokens), default=0) <= _MAX_LENGTH
-        ):
+        if not strange and longest <= _NUMBER_LENGTH:
             return list(map(parse, tokens))
     except ValueError as error:  # two signs, two points, or nothing between two blanks
         raise _corrupt(f"has a {name} that is no list of numbers ({error})") from error

@@ -1,36 +1,103 @@
-"""What follows what: for each item, its strongest neighbours under several relations, and how a history adds them up."""
+"""Item-to-item co-visitation: the strongest neighbours of each item."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shortlist.recsys.models.interactions import Float32, Int32
-from shortlist.recsys.store.histories import HISTORY_LENGTH
+from shortlist.recsys.models.decay import decayed
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32
 
-RELATIONS = ("next_1", "next_3", "next_10", "near", "regression")
-"""`next_w`: how often j came within w events after i, for each time i came; `near`: the same in either direction within 10,
-normalised by both items' counts (a cosine); `regression`: weights of the item-item ridge regression
-of Steck (2019), zero where the catalogue is too large for it."""
+
+class Relation(IntEnum):
+    """A kind of neighbourhood; its value is its index in `Neighbours`."""
+
+    NEXT_1 = 0
+    """How often j was the event after i, for each time i occurred."""
+    NEXT_3 = 1
+    """The same within 3 events."""
+    NEXT_10 = 2
+    """The same within 10 events."""
+    NEAR = 3
+    """Within 10 events in either direction, normalised by both items' counts (a cosine)."""
+    REGRESSION = 4
+    """Weights of the item-item ridge regression (Steck, 2019); 0 in catalogues too large for it."""
+
 
 NEIGHBOURS = 100
 """Neighbours kept for each item and relation."""
 
+PROPOSING_RELATIONS = (Relation.NEXT_10, Relation.NEAR, Relation.REGRESSION)
+"""The relations that propose candidates; NEXT_10 counts what NEXT_1 and NEXT_3 count."""
+
+PROPOSING_HALF_LIFE = 10.0
+"""In events: how fast a history's items lose their say in what is proposed."""
+
+DENSE_ITEMS = 50_000
+"""Catalogues up to this size are summed over as a whole, which is faster than sorting the few."""
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The strongest neighbours of each of n items, for each of the R relations.
+    """The strongest neighbours of n items under R relations.
 
-    rows: int32[R, n + 1, K] item rows, strongest first, n where there is none; weights: float32[R,
-    n + 1, K], zero there. The last item row is padding, so that MISSING (-1) reads no neighbours.
+    rows: int32[R, n + 1, K] item rows, strongest first, n where there is none.
+    weights: float32[R, n + 1, K], zero there.
+    The last item row is padding, so that MISSING (-1) reads no neighbours.
     """
 
     rows: Int32
     weights: Float32
 
 
-def decays(half_lives: tuple[float, ...]) -> Float32:
-    """float32[len(half_lives), N]: what a history event counts for, by position (oldest to newest)."""
-    age = np.arange(HISTORY_LENGTH - 1, -1, -1)
-    return np.stack([0.5 ** (age / h) for h in half_lives]).astype(np.float32)
+def proposed(
+    neighbours: Neighbours, history: Int32, limit: int, allowed: NDArray[np.bool_]
+) -> Int32:
+    """int32[m]: a history's strongest neighbours, the relations taking turns.
+
+    limit: items of each proposing relation.
+    history: int32[N] item rows, MISSING-padded; allowed: bool[n] masks what may be proposed.
+    """
+    past = history[history != MISSING]
+    if len(past) == 0:
+        return np.empty(0, np.int32)
+    # In single precision, as the weights are: a double here would change the order of near ties.
+    age = np.arange(len(past) - 1, -1, -1, dtype=np.float32)
+    decay = decayed(age, PROPOSING_HALF_LIFE)
+    lists: list[Int32] = []
+    for relation in PROPOSING_RELATIONS:
+        rows = neighbours.rows[relation][past]
+        weights = neighbours.weights[relation][past] * decay[:, None]
+        items, total = _totals(rows.ravel(), weights.ravel(), len(allowed))
+        kept = (items < len(allowed)) & (total > 0)
+        kept[kept] = allowed[items[kept]]
+        items, total = items[kept], total[kept]
+        strongest = np.lexsort((items, -total))[:limit]
+        lists.append(items[strongest].astype(np.int32))
+    return _interleaved(lists)
+
+
+def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The distinct rows, ascending, and the sum of the weights of each."""
+    if n <= DENSE_ITEMS:
+        total = np.bincount(rows, weights, minlength=n + 1)
+        items = np.flatnonzero(total)
+        return items, total[items]
+    items, inverse = np.unique(rows, return_inverse=True)
+    return items, np.bincount(inverse.ravel(), weights)
+
+
+def _interleaved(lists: list[Int32]) -> Int32:
+    """The lists' distinct items, one of each list in turn."""
+    width = max(map(len, lists))
+    grid = np.full((width, len(lists)), MISSING, np.int32)
+    for column, items in enumerate(lists):
+        grid[: len(items), column] = items
+    flat = grid.ravel()
+    flat = flat[flat != MISSING]
+    first = np.unique(flat, return_index=True)[1]
+    return flat[np.sort(first)]

@@ -1,56 +1,51 @@
-"""The two stages in their order: retrieve candidates, make their features, rank them, keep the best.
+"""Recommends in two stages: retrieve candidates, then rank them.
 
-One implementation, for one user or many: the ranker's training, evaluation, precompute and the live
-path call it, and a user's result does not depend on who else is in the batch.
+The ranker's training, evaluation, precompute and the live path call this one implementation, for
+one user or many, and a user's result does not depend on who else is in the batch. A source of
+candidates is one entry of `CANDIDATE_SOURCES`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.recsys.models import neighbours
 from shortlist.recsys.models.features import Candidates, ItemTable, features
 from shortlist.recsys.models.index import search
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Recommend, UserStates
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers, user_vectors
 
-CANDIDATE_SHARES = {"retriever": 0.7, "neighbours": 0.25, "trending": 0.05}
-"""How the candidates are shared out among their sources; what a source lacks goes to the retriever."""
-
-NEIGHBOUR_RELATIONS = (2, 3, 4)
-"""Which RELATIONS propose candidates: next_10, near and regression."""
-
 NEW_ITEM_EVENTS = 10
-"""An item of at most so many events, all of them recent, or of none, is new: it is what exploration shows."""
+"""An item of no event, or of at most this many and all of them recent, is new: exploration shows
+it."""
 
 RESERVED = 3
-"""The first places of a list, which are the ranker's own."""
+"""The first places of a list, which exploration leaves to the ranker."""
 
 PLACES = 1000
 """The longest list."""
 
 EXPLORED = 50
-"""Of how many new items, the best for the user by the retriever, exploration draws."""
+"""Exploration draws from this many new items, those that the retriever scores best for the user."""
 
-DENSE_ITEMS = 50_000
-"""Catalogues up to this size are summed over as a whole."""
-
-CHUNK = 64
-"""Users scored at once by `two_stage`: enough to amortise, little enough to stay in cache."""
+USERS_AT_ONCE = 64
+"""Users scored at once by `recommender`: enough to amortise, little enough to stay in cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All that recommending needs: towers, the index over their item vectors, the item table, and the ranker."""
+    """Everything that recommending needs."""
 
     towers: Towers
     index: Any
+    """FAISS's, over the item vectors of the towers."""
     table: ItemTable
     ranker: Ranker | None
     n_candidates: int
@@ -64,7 +59,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """items: int32[U, k], best first, MISSING-padded; scores, retrieval: float32[U, k]; n_candidates: int32[U]."""
+    """The lists of U users.
+
+    items: int32[U, k], best first, MISSING-padded; scores, retrieval: float32[U, k], -inf-padded.
+    n_candidates: int32[U].
+    """
 
     items: Int32
     scores: Float32
@@ -74,16 +73,15 @@ class Recommended:
 
 def by_trend(table: ItemTable) -> Int32:
     """int32[n]: all item rows by recent, then overall popularity, then row."""
-    n = len(table.popularity) - 1
-    return np.lexsort((np.arange(n), -table.popularity[:n], -table.recent[:n])).astype(np.int32)
+    popularity, recent = table.popularity[:-1], table.recent[:-1]
+    return np.lexsort((np.arange(len(recent)), -popularity, -recent)).astype(np.int32)
 
 
 def new_items(table: ItemTable) -> Int32:
-    """int32[m]: the rows of the items that have had no chance yet: without an event, or with a few recent ones only."""
+    """int32[m]: rows of items with no event, or a few recent ones."""
     popularity, recent = table.popularity[:-1], table.recent[:-1]
-    return np.flatnonzero(
-        (popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)
-    ).astype(np.int32)
+    is_new = (popularity <= np.log1p(NEW_ITEM_EVENTS)) & (recent >= popularity)
+    return np.flatnonzero(is_new).astype(np.int32)
 
 
 def retrieve(
@@ -94,109 +92,125 @@ def retrieve(
 ) -> Candidates:
     """Up to `n_candidates` unseen items for each user, by falling retrieval score.
 
-    allowed: bool[n] masks the items that may appear at all, or None for all of them; vectors: those
-    of the users, where they are known already.
+    allowed: bool[n], the items that may appear, or None for all of them.
+    vectors: the users' vectors, where they are known already.
     """
     vectors = user_vectors(model.towers, states) if vectors is None else vectors
     rows = [
         proposals(model, states, user, vectors[user], allowed)[0] for user in range(len(states))
     ]
-    width = max((len(r) for r in rows), default=0)
+    width = max(map(len, rows), default=0)
     items = np.full((len(states), width), MISSING, np.int32)
     scores = np.full((len(states), width), -np.inf, np.float32)
     for user, row in enumerate(rows):
-        with np.errstate(
-            invalid="ignore"
-        ):  # BLAS kernels may raise the flag over lanes that they throw away
+        # BLAS kernels may raise the flag over lanes that they throw away.
+        with np.errstate(invalid="ignore"):
             score = np.matmul(model.towers.items[row], vectors[user])
+        # Ties go by row: the order does not depend on which source proposed an item.
         order = np.lexsort((row, -score))
-        items[user, : len(row)], scores[user, : len(row)] = row[order], score[order]
+        items[user, : len(row)] = row[order]
+        scores[user, : len(row)] = score[order]
     return Candidates(items, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One user's retrieval, as the sources of candidates see it."""
+
+    model: Model
+    history: Int32
+    """int32[N] item rows, oldest to newest, MISSING-padded."""
+    nearest: Int32
+    """Item rows by falling retrieval score; enough that `n_candidates` of them are open."""
+    open: NDArray[np.bool_]
+    """bool[n]: the items that are allowed and unseen."""
+
+
+def _from_retriever(query: Query, _limit: int) -> Int32:
+    return query.nearest
+
+
+def _from_neighbours(query: Query, limit: int) -> Int32:
+    return neighbours.proposed(query.model.table.neighbours, query.history, limit, query.open)
+
+
+def _from_trending(query: Query, _limit: int) -> Int32:
+    return query.model.trending
+
+
+class Source(NamedTuple):
+    """A source of candidates."""
+
+    share: float
+    """Of the candidates, 0 to 1."""
+    propose: Callable[[Query, int], Int32]
+    """(query, limit) -> item rows, best first; what is closed or over the limit is dropped."""
+
+
+CANDIDATE_SOURCES: dict[str, Source] = {
+    "retriever": Source(0.7, _from_retriever),
+    "neighbours": Source(0.25, _from_neighbours),
+    "trending": Source(0.05, _from_trending),
+}
+"""All sources, in the order in which they take their share: of two that propose an item, the first
+has it. What a source lacks goes to the first one, the retriever, whose supply has no end."""
 
 
 def proposals(
     model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
 ) -> tuple[Int32, Int32]:
-    """int32[c] item rows, and int32[c] the source of each: an index into CANDIDATE_SHARES."""
-    n, wanted = len(model.towers.items), model.n_candidates
-    free = np.ones(n, np.bool_) if allowed is None else allowed.copy()
-    free[states.seen(user)] = False
-    closed = n - int(free.sum())
-    ranked = search(model.index, vector, wanted + closed)
-    sources = [
-        ranked,
-        _from_neighbours(
-            model.table, states.items[user], int(wanted * CANDIDATE_SHARES["neighbours"]), free
-        ),
+    """One user's candidates.
+
+    Returns int32[c] item rows, and int32[c] the source of each as an index into CANDIDATE_SOURCES.
+    """
+    wanted = model.n_candidates
+    query = _query(model, states, user, vector, allowed)
+    limits = [int(wanted * source.share) for source in CANDIDATE_SOURCES.values()]
+    lists = [
+        source.propose(query, limit)
+        for source, limit in zip(CANDIDATE_SOURCES.values(), limits, strict=True)
     ]
-    sources.append(model.trending)
-    quota = [int(wanted * share) for share in CANDIDATE_SHARES.values()]
+    untaken = query.open.copy()
     rows: list[Int32] = []
-    origin: list[Int32] = []
-    for source, (found, limit) in enumerate([*zip(sources, quota, strict=True), (ranked, wanted)]):
-        taken = found[free[found]][: min(limit, wanted - sum(len(r) for r in rows))]
-        free[taken] = False
+    origins: list[Int32] = []
+    # Each source has its turn, and then the first one fills what is left.
+    turns = [*zip(range(len(lists)), lists, limits, strict=True), (0, query.nearest, wanted)]
+    for source, proposed, limit in turns:
+        left = wanted - sum(map(len, rows))
+        taken = proposed[untaken[proposed]][: min(limit, left)]
+        untaken[taken] = False
         rows.append(taken)
-        origin.append(np.full(len(taken), source % len(quota), np.int32))
-    return np.concatenate(rows), np.concatenate(origin)
+        origins.append(np.full(len(taken), source, np.int32))
+    return np.concatenate(rows), np.concatenate(origins)
 
 
-def _from_neighbours(
-    table: ItemTable, history: Int32, limit: int, free: NDArray[np.bool_]
-) -> Int32:
-    past = history[history != MISSING]
-    if len(past) == 0:
-        return np.empty(0, np.int32)
-    decay = 0.5 ** (np.arange(len(past) - 1, -1, -1, dtype=np.float32) / 10)
-    found: list[Int32] = []
-    for relation in NEIGHBOUR_RELATIONS:
-        rows, weights = (
-            table.neighbours.rows[relation][past],
-            table.neighbours.weights[relation][past] * decay[:, None],
-        )
-        items, total = _totals(rows.ravel(), weights.ravel(), len(free))
-        real = (items < len(free)) & (total > 0)
-        real[real] = free[items[real]]
-        items, total = items[real], total[real]
-        found.append(items[np.lexsort((items, -total))][:limit].astype(np.int32))
-    return _interleaved(found)
-
-
-def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The distinct rows, up to n, in their order, and the sum of the weights of each."""
-    if n <= DENSE_ITEMS:  # a sum for every item is had sooner than the few rows are sorted
-        total = np.bincount(rows, weights, minlength=n + 1)
-        items = np.flatnonzero(total)
-        return items, total[items]
-    items, inverse = np.unique(rows, return_inverse=True)
-    return items, np.bincount(inverse.ravel(), weights)
-
-
-def _interleaved(lists: list[Int32]) -> Int32:
-    """The lists' distinct items, turn by turn."""
-    width = max(map(len, lists))
-    grid = np.full((width, len(lists)), MISSING, np.int32)
-    for column, items in enumerate(lists):
-        grid[: len(items), column] = items
-    flat = grid.ravel()
-    flat = flat[flat != MISSING]
-    return flat[np.sort(np.unique(flat, return_index=True)[1])]
+def _query(
+    model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
+) -> Query:
+    n = len(model.towers.items)
+    is_open = np.ones(n, np.bool_) if allowed is None else allowed.copy()
+    is_open[states.seen(user)] = False
+    # The index knows no filter: as many more are asked for as could be closed.
+    closed = n - int(is_open.sum())
+    nearest = search(model.index, vector, model.n_candidates + closed)
+    return Query(model, states.items[user], nearest, is_open)
 
 
 Observe = Callable[[str, float], None]
-"""Is told the name of a step (retrieval, features, ranking) and the seconds that it took."""
+"""Called with the name of a step (retrieval, features, ranking) and its seconds."""
 
 
 def unobserved(_step: str, _seconds: float) -> None:
-    """Nobody asks how long a step took."""
+    """Ignores the times."""
 
 
 Sample = Callable[[Candidates, Float32], None]
-"""Is shown the candidates, and their feature rows, float32[candidates, F], that the ranker sees."""
+"""Called with the candidates and their feature rows, float32[candidates, F], as the ranker sees
+them."""
 
 
 def unsampled(_candidates: Candidates, _rows: Float32) -> None:
-    """Nobody looks at the rows."""
+    """Ignores the rows."""
 
 
 def recommend(
@@ -208,34 +222,56 @@ def recommend(
     observe: Observe = unobserved,
     sample: Sample = unsampled,
 ) -> Recommended:
-    """The best k unseen, allowed items of each user, out of `n_candidates`; fewer only where there are no more."""
+    """Recommends k unseen items to each user.
+
+    allowed: bool[n], the items that may appear, or None for all of them. A list is shorter only
+    where there are no more.
+    """
     started = time.perf_counter()
     vectors = user_vectors(model.towers, states)
     candidates = retrieve(model, states, allowed, vectors)
     observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
-    ranked = np.full(present.shape, -np.inf, np.float32)
     if model.ranker is None:
         ranked = candidates.scores
     else:
+        ranked = np.full(present.shape, -np.inf, np.float32)
         ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe, sample)
-    items = np.full((len(states), k), MISSING, np.int32)
-    scores = np.full((len(states), k), -np.inf, np.float32)
-    retrieval = np.full((len(states), k), -np.inf, np.float32)
-    exploring = model.exploration_share > 0 and len(model.new) > 0
-    for user in range(len(states)):
-        order = np.lexsort((candidates.items[user], -ranked[user]))[: 2 * k if exploring else k]
-        order = order[present[user, order]]
-        found = [candidates.items[user, order], ranked[user, order], candidates.scores[user, order]]
-        if exploring and len(order):
-            entries = list(zip(*(column.tolist() for column in found), strict=True))
-            entries = _explored(model, states, user, vectors[user], entries, k, allowed)
-            found = [np.array(column) for column in zip(*entries, strict=True)]
-        width = min(k, len(found[0]))
-        items[user, :width], scores[user, :width], retrieval[user, :width] = (
-            column[:k] for column in found
-        )
+    shape = (len(states), k)
+    items = np.full(shape, MISSING, np.int32)
+    scores, retrieval = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
+    for user, vector in enumerate(vectors):
+        columns = [
+            column[user, present[user]] for column in (candidates.items, ranked, candidates.scores)
+        ]
+        columns = _best(model, states, user, vector, columns, k, allowed)
+        width = len(columns[0])
+        for table, column in zip((items, scores, retrieval), columns, strict=True):
+            table[user, :width] = column
     return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+
+
+def _best(
+    model: Model,
+    states: UserStates,
+    user: int,
+    vector: Float32,
+    columns: Sequence[NDArray[Any]],
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> list[NDArray[Any]]:
+    """One user's list, up to k of [candidates] items, scores and retrieval scores, best first."""
+    items, scores, _ = columns
+    explores = model.exploration_share > 0 and len(model.new) > 0
+    # An explored item that was in the list already leaves its place, which the next one fills.
+    depth = 2 * k if explores else k
+    order = np.lexsort((items, -scores))[:depth]
+    best = [column[order] for column in columns]
+    if explores and len(order):
+        ranking = list(zip(*(column.tolist() for column in best), strict=True))
+        ranking = _explored(model, states, user, vector, ranking, k, allowed)
+        best = [np.array(column) for column in zip(*ranking, strict=True)]
+    return [column[:k] for column in best]
 
 
 def _ranked(
@@ -246,18 +282,22 @@ def _ranked(
     observe: Observe,
     sample: Sample,
 ) -> NDArray[np.float64]:
+    """float64[candidates]: the ranker's scores."""
     started = time.perf_counter()
     rows = features(states, candidates, table)
-    made = time.perf_counter()
+    computed = time.perf_counter()
     scores = ranker.predict(rows)
-    observe("features", made - started)
-    observe("ranking", time.perf_counter() - made)
+    observe("features", computed - started)
+    observe("ranking", time.perf_counter() - computed)
     sample(candidates, rows)
     return scores
 
 
 def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
-    """These very items, int32[c] distinct rows, for one user in the ranker's order, seen ones too; nothing is explored."""
+    """Ranks given items for one user, seen ones too, without exploration.
+
+    items: int32[c] distinct rows.
+    """
     affinity = np.matmul(model.towers.items[items], user_vectors(model.towers, states)[0])
     order = np.lexsort((items, -affinity))
     candidates = Candidates(items[order][None, :], affinity[order].astype(np.float32)[None, :])
@@ -265,11 +305,15 @@ def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
     if model.ranker is not None:
         scores = model.ranker.predict(features(states, candidates, model.table)).astype(np.float32)
     best = np.lexsort((candidates.items[0], -scores))
-    told = (candidates.items[:, best], scores[None, best], candidates.scores[:, best])
-    return Recommended(*told, np.array([len(items)], np.int32))
+    return Recommended(
+        items=candidates.items[:, best],
+        scores=scores[None, best],
+        retrieval=candidates.scores[:, best],
+        n_candidates=np.array([len(items)], np.int32),
+    )
 
 
-Entry = tuple[int, float, float]
+RankedItem = tuple[int, float, float]
 """An item row, its score and its retrieval score."""
 
 
@@ -278,46 +322,57 @@ def _explored(
     states: UserStates,
     user: int,
     vector: Float32,
-    ranking: list[Entry],
+    ranking: list[RankedItem],
     k: int,
     allowed: NDArray[np.bool_] | None,
-) -> list[Entry]:
-    """The ranking with new items at some of its first k places after the RESERVED, as chance has it; the rest moves down.
+) -> list[RankedItem]:
+    """Puts new items at some places after the RESERVED.
 
-    Chance is drawn from the history, so that a user sees the same list until they do something, on
+    Chance is seeded by the history, so that a user sees the same list until they do something, on
     every path, and a shorter list is the beginning of a longer one. An item put in takes the score
     of the one that makes room for it.
     """
     chance = np.random.default_rng(np.ascontiguousarray(states.items[user]).view(np.uint32))
-    places = (
-        np.flatnonzero(chance.random(PLACES)[RESERVED:k] < model.exploration_share) + RESERVED
-    ).tolist()
+    # All PLACES are drawn, whatever k is: a list of another length draws the same.
+    draws = chance.random(PLACES)[RESERVED:k]
+    places = (np.flatnonzero(draws < model.exploration_share) + RESERVED).tolist()
     if not places:
         return ranking
-    pool = np.setdiff1d(model.new, states.seen(user))
+    drawn = iter(_drawn_items(model, states.seen(user), vector, allowed, chance))
+    for place in places:
+        above = {row for row, _, _ in ranking[:place]}
+        item = next(((row, affinity) for row, affinity in drawn if row not in above), None)
+        if item is None or place > len(ranking):
+            break
+        row, affinity = item
+        ranking = [entry for entry in ranking if entry[0] != row]
+        score = ranking[min(place, len(ranking) - 1)][1] if ranking else affinity
+        ranking.insert(place, (row, score, affinity))
+    return ranking
+
+
+def _drawn_items(
+    model: Model,
+    seen: Int32,
+    vector: Float32,
+    allowed: NDArray[np.bool_] | None,
+    chance: np.random.Generator,
+) -> list[tuple[int, float]]:
+    """The user's best new items, shuffled, with their retrieval scores."""
+    pool = np.setdiff1d(model.new, seen)
     pool = pool if allowed is None else pool[allowed[pool]]
     affinity = np.matmul(model.towers.items[pool], vector)
     best = np.lexsort((pool, -affinity))[:EXPLORED]
     best = best[np.argsort(chance.random(EXPLORED)[: len(best)])]
-    drawn = iter(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
-    for place in places:
-        taken = {row for row, _, _ in ranking[:place]}
-        item = next(((row, near) for row, near in drawn if row not in taken), None)
-        if item is None or place > len(ranking):
-            break
-        ranking = [entry for entry in ranking if entry[0] != item[0]]
-        score = ranking[min(place, len(ranking) - 1)][1] if ranking else item[1]
-        ranking.insert(place, (item[0], score, item[1]))
-    return ranking
+    return list(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
 
 
 def recommender(model: Model) -> Recommend:
-    """The model as a method to evaluate: the two stages, or the retriever alone where the model has no ranker."""
+    """The model as a method to evaluate, with both stages or, without a ranker, the first."""
 
     def method(states: UserStates, k: int) -> tuple[Int32, Float32]:
-        parts = [
-            recommend(model, states.slice(s, s + CHUNK), k) for s in range(0, len(states), CHUNK)
-        ]
+        starts = range(0, len(states), USERS_AT_ONCE)
+        parts = [recommend(model, states.slice(s, s + USERS_AT_ONCE), k) for s in starts]
         if not parts:
             return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
         return np.concatenate([p.items for p in parts]), np.concatenate([p.scores for p in parts])

@@ -1,7 +1,8 @@
-"""Scores feature rows with a LightGBM model through its C API, which needs neither scipy nor the lightgbm package's import.
+"""Scores feature rows with a LightGBM model through the library's C API.
 
-The same library does the arithmetic as in the package, so the scores are the same bits; what is
-spared is a quarter of a second of imports and 100 MB of dependencies in the Lambda.
+The C API needs neither scipy nor the import of the lightgbm package: the Lambda is spared a quarter
+of a second and 100 MB of dependencies. The same library does the arithmetic, so the scores have the
+same bits as the package's.
 """
 
 from __future__ import annotations
@@ -16,20 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
-from shortlist.recsys.models.features import FEATURES, feature_hash
+from shortlist.recsys.models.features import FEATURES
+from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.interactions import Float32
 from shortlist.recsys.models.lightgbm_text import checked
 
+# Constants of LightGBM's c_api.h.
 _FLOAT32 = 0
 _ROW_MAJOR = 1
 _RAW_SCORE = 1
 _CONTRIBUTIONS = 3
+_ALL_TREES = -1
+
 _STAMP = "shortlist_feature_hash="
+
+NO_RANKER = ""
+"""The text that stands for no ranker: validation showed no gain, or there was nothing to learn."""
 
 
 def stamp(model_text: str) -> str:
-    """The model's text with the hash of the features that it was trained on."""
+    """The model's text, stamped with this code's feature hash."""
     return f"{model_text.rstrip()}\n{_STAMP}{feature_hash()}\n"
+
+
+def ranker_from(text: str) -> Ranker | None:
+    """The ranker of a stamped text, or None for `NO_RANKER`. Raises as `Ranker`."""
+    return None if text == NO_RANKER else Ranker(text)
 
 
 class Ranker:
@@ -40,14 +53,18 @@ class Ranker:
 
         Raises:
             BundleMismatch: the model was trained on other features than this code's.
-            CorruptArtefact: the text is none that training writes; LightGBM, which could end the
-                process, does not see it.
+            CorruptArtefact: the text is not one that training writes. LightGBM does not see it:
+                it could end the process.
         """
-        found = text.rpartition(_STAMP)[2].strip()
-        if found != feature_hash():
-            message = f"the ranker has features {found[:16]!r}, this code {feature_hash()}: rebuild it, or activate an older release"
+        body, _, stamped = text.rpartition(_STAMP)
+        trained_on = stamped.strip()
+        if trained_on != feature_hash():
+            message = (
+                f"the ranker has features {trained_on[:16]!r}, this code {feature_hash()}: "
+                "rebuild it, or activate an older release"
+            )
             raise BundleMismatch(message)
-        model = checked(text.rpartition(_STAMP)[0], len(FEATURES)).encode()
+        model = checked(body, len(FEATURES)).encode()
         self._library = _library()
         self._handle = ctypes.c_void_p()
         trees = ctypes.c_int()
@@ -65,17 +82,23 @@ class Ranker:
             self._library.LGBM_BoosterFree(self._handle)
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
-        """float64[n]: raw scores of rows float32[n, F]; higher is better. One thread."""
-        return self._told(rows, _RAW_SCORE, 1)[:, 0]
+        """float64[n]: raw scores of rows float32[n, F], higher is better."""
+        return self._predict(rows, _RAW_SCORE, 1)[:, 0]
 
     def contributions(self, rows: Float32) -> NDArray[np.float64]:
-        """float64[n, F + 1]: what each feature adds to a row's score, and last the score without any (Lundberg, 2018)."""
-        return self._told(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
+        """float64[n, F + 1]: each feature's part of a row's score.
 
-    def _told(self, rows: Float32, kind: int, width: int) -> NDArray[np.float64]:
+        The last column is the score without any feature. These are the SHAP values of a tree
+        ensemble (Lundberg, 2018).
+        """
+        return self._predict(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
+
+    def _predict(self, rows: Float32, kind: int, width: int) -> NDArray[np.float64]:
+        """float64[n, width]."""
         if rows.ndim != 2 or rows.shape[1] != len(FEATURES):  # noqa: PLR2004 - a matrix
             raise BundleMismatch(
-                f"rows have shape {rows.shape}, the ranker takes [n, {len(FEATURES)}]: use `features`"
+                f"rows have shape {rows.shape}, the ranker takes [n, {len(FEATURES)}]: "
+                "use `features`"
             )
         rows = np.ascontiguousarray(rows, np.float32)
         out = np.empty((len(rows), width), np.float64)
@@ -90,9 +113,9 @@ class Ranker:
             ctypes.c_int32(rows.shape[1]),
             ctypes.c_int(_ROW_MAJOR),
             ctypes.c_int(kind),
-            ctypes.c_int(0),
-            ctypes.c_int(-1),
-            b"num_threads=1",
+            ctypes.c_int(0),  # from the first tree
+            ctypes.c_int(_ALL_TREES),
+            b"num_threads=1",  # a row takes microseconds, waking threads takes longer
             ctypes.byref(length),
             out.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
         )
@@ -112,13 +135,14 @@ def _library() -> ctypes.CDLL:
 
 
 def _library_path() -> Path:
-    """Where LightGBM's shared library lies: `LIGHTGBM_LIBRARY`, or inside the installed package, which is not imported."""
+    """LightGBM's shared library: `LIGHTGBM_LIBRARY`, or inside the package, unimported."""
     given = os.environ.get("LIGHTGBM_LIBRARY")
     if given is not None:
         return Path(given)
     spec = importlib.util.find_spec("lightgbm")
     if spec is None or spec.submodule_search_locations is None:
         raise BundleMismatch(
-            "LightGBM's library is not installed: install the `serving` extra, or set LIGHTGBM_LIBRARY"
+            "LightGBM's library is not installed: "
+            "install the `serving` extra, or set LIGHTGBM_LIBRARY"
         )
     return Path(spec.submodule_search_locations[0]) / "lib" / "lib_lightgbm.so"

@@ -1,4 +1,7 @@
-"""The item-item ridge regression with a zero diagonal (EASE): a baseline, and one of the neighbour relations."""
+"""Fits the item-item ridge regression with a zero diagonal (EASE).
+
+It is a baseline, and one of the neighbour relations.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ Float64 = NDArray[np.float64]
 Csr = Any  # scipy.sparse carries no types
 
 MAX_REGRESSION_ITEMS = 12_000
-"""Larger catalogues get none: it inverts a dense [items, items] matrix in double precision and keeps it in single. 12 000
-items need 1.2 + 0.6 GB (3 700 items: 0.1 + 0.06 GB and 4 seconds), and time grows with the cube of
-the catalogue."""
+"""Larger catalogues get none: a dense [items, items] matrix is inverted in double precision and
+kept in single. 12 000 items need 1.2 + 0.6 GB (3 700 items: 0.1 + 0.06 GB and 4 seconds), and time
+grows with the cube of the catalogue."""
 
 BLOCK = 512
 """Rows of an [items, items] matrix treated at once."""
@@ -31,10 +34,11 @@ def interaction_matrix(rows: NDArray[Any], columns: Int32, shape: tuple[int, int
 
 
 def item_regression(matrix: Csr, l2: float) -> Float32:
-    """float32[n_items, n_items]: the weights B of EASE, so that a user's items x score as x B; zero diagonal.
+    """float32[n_items, n_items]: the weights B of EASE.
 
-    matrix: csr[n_users, n_items] of ones. P = (XᵀX + l2 I)⁻¹ and B = -P / diag(P) off the diagonal
-    (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
+    A user's items x score as x B. P = (XᵀX + l2 I)⁻¹, and B = -P / diag(P) off the diagonal, 0 on
+    it (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data").
+    matrix: csr[n_users, n_items] of ones.
     """
     n_items = matrix.shape[1]
     weights = np.zeros((n_items, n_items), np.float32)
@@ -49,10 +53,11 @@ def item_regression(matrix: Csr, l2: float) -> Float32:
 
 
 def _gram(matrix: Csr, l2: float) -> Float64:
-    """float64[n_items, n_items]: XᵀX + l2 I, made in blocks because the sparse product is larger yet."""
+    """float64[n_items, n_items]: XᵀX + l2 I."""
     n_items = matrix.shape[1]
     gram = np.empty((n_items, n_items), np.float64)
     transposed = matrix.T.tocsr()
+    # In blocks: the whole product as a sparse matrix would be larger than the dense one.
     for start in range(0, n_items, BLOCK):
         gram[start : start + BLOCK] = (transposed[start : start + BLOCK] @ matrix).toarray()
     gram[np.diag_indices(n_items)] += l2
@@ -60,22 +65,25 @@ def _gram(matrix: Csr, l2: float) -> Float64:
 
 
 def _inverse(matrix: Float64) -> Float64:
-    """The inverse of a symmetric positive definite matrix, which is overwritten by it: Gauss-Jordan by blocks.
+    """Inverts a symmetric positive definite matrix in place, by blocked Gauss-Jordan.
 
     No pivoting is needed for such a matrix, all work is matrix products, and one block row is the
     only other memory. LAPACK's Cholesky inverse does half the arithmetic, but its threads were
     measured 16 times slower than this on two shared cores.
     """
     n = len(matrix)
-    for start in range(0, n, BLOCK):
+    starts = range(0, n, BLOCK)
+    for start in starts:
         stop = min(start + BLOCK, n)
         pivot = np.linalg.inv(matrix[start:stop, start:stop])
         rows = pivot @ matrix[start:stop]
         rows[:, start:stop] = pivot
-        for other in range(0, n, BLOCK):
-            if other != start:
-                left = matrix[other : other + BLOCK, start:stop].copy()
-                matrix[other : other + BLOCK, start:stop] = 0.0
-                matrix[other : other + BLOCK] -= left @ rows
+        for other in starts:
+            if other == start:
+                continue
+            block = matrix[other : other + BLOCK]
+            left = block[:, start:stop].copy()
+            block[:, start:stop] = 0.0
+            block -= left @ rows
         matrix[start:stop] = rows
     return matrix

@@ -1,7 +1,7 @@
-"""Items like an item: near in what the towers learnt, and taken near it by the same users.
+"""Finds items similar to an item, by its vector and by its neighbours.
 
-Item vectors alone say what kind of users an item is for, and tell little of what goes with it; the
-two orders are joined by reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009).
+Item vectors alone say what kind of users an item is for, and little of what goes with it. The two
+orders are joined by reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009).
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ from __future__ import annotations
 import numpy as np
 
 from shortlist.recsys.models.interactions import Float32, Int32
-from shortlist.recsys.models.neighbours import RELATIONS, Neighbours
+from shortlist.recsys.models.neighbours import Neighbours, Relation
 
 RANK_CONSTANT = 60
-"""The constant of that paper: how little the first places outweigh those behind them."""
+"""The constant of that paper: the larger, the less the first places outweigh later ones."""
 
 
 def similar(unit: Float32, neighbours: Neighbours, item: int, rows: Int32) -> tuple[Int32, Float32]:
-    """int32[m], float32[m]: the m `rows`, most like `item` first, and how much, from 0 to 1 (first in both orders).
+    """int32[m], float32[m]: `rows` by falling similarity to `item`, and the similarity.
 
-    unit: float32[n, d], item vectors of length one; rows: item rows, rising, without `item`.
+    unit: float32[n, d], item vectors of length one; rows: int32[m] item rows, ascending, without
+    `item`. The similarity goes from 0 to 1, which is first in both orders.
     """
     likeness = unit[rows] @ unit[item]
     place = np.empty(len(rows), np.int64)
     place[np.lexsort((rows, -likeness))] = np.arange(len(rows))
     score = 1 / (RANK_CONSTANT + 1 + place)
-    together = neighbours.rows[RELATIONS.index("near"), item]
-    at = np.searchsorted(rows, together)
-    at = at[rows[np.minimum(at, len(rows) - 1)] == together] if len(rows) else at[:0]
+    nearest = neighbours.rows[Relation.NEAR, item]
+    at = np.searchsorted(rows, nearest)
+    at = at[rows[np.minimum(at, len(rows) - 1)] == nearest] if len(rows) else at[:0]
     score[at] += 1 / (RANK_CONSTANT + 1 + np.arange(len(at)))
     score *= (RANK_CONSTANT + 1) / 2
     best = np.lexsort((rows, -score))

@@ -1,8 +1,9 @@
-"""Ties: events of one user at one time, among which there is no order.
+"""Moves cuts to the borders of ties: events of one user at one time.
 
-Their rows follow one another as drawn when the data was loaded, so a cut inside a tie would call a
-draw the past. Every cut is therefore moved to the border of a tie. A user whose whole history
-shares one time has no border inside it: there, and only there, the drawn order stands in for time.
+Events of a tie have no order; their rows follow one another as drawn when the data was loaded. A
+cut inside a tie would call a draw the past, so every cut is moved to the border of a tie. A user
+whose whole history shares one time has no border inside it: there, and only there, the drawn order
+stands in for time.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from shortlist.recsys.models.interactions import Events, Int64
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps of all histories, oldest first: a step is one tie, or one event where a user's whole history is a tie.
+    """The steps of all histories, oldest first.
 
-    first: int64[n], the row of the first event of each event's step; after: int64[n], the row after
-    its last event.
+    A step is one tie, or one event where a user's whole history is a tie.
+    first: int64[n], the row of the first event of each event's step.
+    after: int64[n], the row after its last event.
     """
 
     first: Int64
@@ -42,7 +44,10 @@ class Steps:
 
 
 def steps_of(events: Events) -> Steps:
-    """The steps of these events, and of nothing later: a history that was cut down to one tie counts as one."""
+    """The steps of these events.
+
+    A history that was cut down to one tie counts as one.
+    """
     new = ~ties_with_previous(events)
     new |= is_drawn(events)[events.user]
     borders = np.append(np.flatnonzero(new), len(events))
@@ -51,10 +56,10 @@ def steps_of(events: Events) -> Steps:
 
 
 def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
-    """int64[n_users]: the cut before the last `held` events of each user and all that shares their time.
+    """int64[n_users]: the cut before each user's last `held` events.
 
-    A user of a single event keeps it: the cut is then after it. At least one event is left before a
-    cut.
+    Events of the same time lie after the cut too. At least one event is left before a cut: a user
+    of a single event has the cut after it.
     """
     offsets = events.offsets()
     starts, cut = offsets[:-1], offsets[1:].copy()
@@ -64,21 +69,21 @@ def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
 
 
 def is_drawn(events: Events) -> NDArray[np.bool_]:
-    """bool[n_users]: whether all of a user's events, two or more, share one time, so that their order is a draw."""
+    """bool[n_users]: whether a user's whole history, two events or more, is one tie."""
     n_tied = np.bincount(events.user[ties_with_previous(events)], minlength=events.n_users)
     lengths = np.bincount(events.user, minlength=events.n_users)
     return (lengths > 1) & (n_tied == lengths - 1)
 
 
 def tied_share(events: Events) -> float:
-    """The share of events that share their time with another one of their user; 0 for no events."""
+    """The share of events that are in a tie; 0 for no events."""
     with_previous = ties_with_previous(events)
     with_next = np.append(with_previous[1:], np.zeros(min(1, len(events)), np.bool_))
     return float((with_previous | with_next).mean()) if len(events) else 0.0
 
 
 def ties_with_previous(events: Events) -> NDArray[np.bool_]:
-    """bool[n]: whether the event of the row before has the same user and time."""
+    """bool[n]: whether the event in the row before has the same user and time."""
     tied = np.zeros(len(events), np.bool_)
     tied[1:] = (events.user[1:] == events.user[:-1]) & (events.time[1:] == events.time[:-1])
     return tied

@@ -1,10 +1,10 @@
-"""The two towers as arrays: what a user's history and an item's content become, by numpy alone.
+"""Computes user vectors from trained towers, by numpy alone.
 
 The user tower sees no user id: exponentially decayed means of the history's item embeddings, at
 several half-lives counted in events, pass through a skip connection beside a one-hidden-layer MLP.
-Whatever torch learnt travels here as arrays, and everything that scores uses this forward, one user
-or many: each user is multiplied on their own (stacked `matmul`), so that the bits of an answer do
-not depend on who else is in the batch.
+What torch learnt is handed over as arrays, and everything that scores uses this forward pass. Each
+user is multiplied on their own (stacked `matmul`), so that the bits of an answer do not depend on
+who else is in the batch.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from shortlist.recsys.models.decay import position_weights
 from shortlist.recsys.models.interactions import MISSING, Float32, UserStates
-from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 HALF_LIVES = (0.0, 1.0, 3.0, 10.0, 40.0, math.inf)
 """Half-lives of the decayed means, in events: 0 is the last item alone, infinity the plain mean."""
 
 LAYER_NORM_EPSILON = 1e-5
+"""torch's default, which the towers are trained with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Towers:
-    """Trained weights. n items, d dimensions, S half-lives, T attribute tokens, H hidden units.
+    """Trained weights.
 
-    history: float32[n + 1, d], embeddings of the items as history, the last row zero (padding);
-    items: float32[n, d + 1], item vectors, whose last column is the bias; attributes: float32[T +
-    1, d], the last row zero;
-    skip_w: float32[S * d, d]; norm_g, norm_b: float32[S * d + d]; hidden_w: float32[S * d + d, H];
-    hidden_b: float32[H];
+    n items, d dimensions, S half-lives, T attribute tokens, H hidden units.
+    history: float32[n + 1, d], embeddings of the items as history, the last row zero (padding).
+    items: float32[n, d + 1], item vectors, whose last column is the bias.
+    attributes: float32[T + 1, d], the last row zero.
+    skip_w: float32[S * d, d]; norm_g, norm_b: float32[S * d + d].
+    hidden_w: float32[S * d + d, H]; hidden_b: float32[H].
     out_w: float32[H, d]; out_b: float32[d].
     """
 
@@ -52,22 +54,18 @@ class Towers:
         return self.history.shape[1]
 
     def arrays(self) -> dict[str, Float32]:
-        """The weights by name, as they are stored in `towers.npz`."""
+        """The weights by name, as they are stored in a bundle."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-def decay_weights() -> Float32:
-    """float32[S, N]: weight of each of the N history positions (oldest to newest) under each half-life, not normalised."""
-    age = np.arange(HISTORY_LENGTH - 1, -1, -1, dtype=np.float64)
-    rows = [(age == 0).astype(np.float64) if h == 0 else 0.5 ** (age / h) for h in HALF_LIVES]
-    return np.stack(rows).astype(np.float32)
-
-
-_DECAY = decay_weights()
+_DECAY = position_weights(HALF_LIVES)
 
 
 def decayed_means(towers: Towers, states: UserStates) -> Float32:
-    """float32[U, S * d]: the history's embeddings averaged under each half-life; zeros for an empty history."""
+    """float32[U, S * d]: mean embeddings of the history under each half-life.
+
+    An empty history has zeros.
+    """
     present = states.items != MISSING  # [U, N]
     weights = _DECAY[None] * present[:, None, :]  # [U, S, N]
     total = weights.sum(axis=2, keepdims=True)
@@ -77,24 +75,22 @@ def decayed_means(towers: Towers, states: UserStates) -> Float32:
 
 
 def user_vectors(towers: Towers, states: UserStates) -> Float32:
-    """float32[U, d + 1]: user vectors, with a last column of ones that meets the item vectors' bias."""
+    """float32[U, d + 1]: user vectors; the last column is 1, for the bias."""
     means = decayed_means(towers, states)[:, None, :]  # [U, 1, S * d]
     attributes = towers.attributes[states.attributes].sum(axis=1)[:, None, :]  # [U, 1, d]
     inputs = np.concatenate((means, attributes), axis=2)
     centred = inputs - inputs.mean(axis=2, keepdims=True)
     variance = np.square(centred).mean(axis=2, keepdims=True)
-    normal = (
-        centred / np.sqrt(variance + np.float32(LAYER_NORM_EPSILON)) * towers.norm_g + towers.norm_b
-    )
+    deviation = np.sqrt(variance + np.float32(LAYER_NORM_EPSILON))
+    normal = centred / deviation * towers.norm_g + towers.norm_b
     hidden = gelu(np.matmul(normal, towers.hidden_w) + towers.hidden_b)
-    out = (
-        np.matmul(means, towers.skip_w) + np.matmul(hidden, towers.out_w) + towers.out_b
-    )  # [U, 1, d]
+    skip = np.matmul(means, towers.skip_w)
+    out = skip + np.matmul(hidden, towers.out_w) + towers.out_b  # [U, 1, d]
     ones = np.ones((len(states), 1), np.float32)
     return np.concatenate((out[:, 0, :], ones), axis=1).astype(np.float32)
 
 
 def gelu(x: Float32) -> Float32:
-    """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel, 2016), elementwise."""
+    """The Gaussian error linear unit in its tanh form (Hendrycks and Gimpel, 2016)."""
     inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
     return (np.float32(0.5) * x * (1 + np.tanh(inner))).astype(np.float32)

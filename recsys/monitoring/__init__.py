@@ -1,1 +1,1 @@
-"""Training/serving skew of features, from histograms."""
+"""Detects training/serving skew of features, from histograms."""

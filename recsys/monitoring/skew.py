@@ -1,11 +1,10 @@
-"""Whether what is served looks like what was trained on, feature by feature, without keeping the training rows.
+"""Detects training/serving skew per feature, from histograms.
 
-A random quarter of the training rows decides the cells (quantile bins, or the values themselves
-where there are few); the other three quarters are counted in them. Were both done on the same rows,
-rare values and the extremes would seem to grow in every fresh sample, and identical distributions
-would be flagged. Nulls are a cell of their own, and so is everything that
-the first quarter did not hold: unseen values, numbers outside its range, infinities, text among
-numbers.
+No training rows are kept. A random quarter of them decides the cells (quantile bins, or the values
+themselves where there are few); the other three quarters are counted in them. Were both done on the
+same rows, rare values and the extremes would seem to grow in every fresh sample, and identical
+distributions would be flagged. Nulls are a cell of their own, and so is everything that the first
+quarter did not hold: unseen values, numbers outside its range, infinities, text among numbers.
 
 A feature is flagged when two things hold: a G-test finds the counts incompatible, under
 Bonferroni's correction over the features and with any single row left out; and the difference is
@@ -15,7 +14,7 @@ large enough to matter. Rows must be independent: of a ranker's rows, take one f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,28 +29,31 @@ from shortlist.recsys.models.interactions import Int64
 Float64 = NDArray[np.float64]
 
 THRESHOLD = 0.02
-"""The least KL divergence, in nats, that is worth a flag: a normal variable that moves by 0.2 standard deviations."""
+"""The least KL divergence, in nats, that is flagged: a normal variable moved by 0.2 deviations."""
 
 ALPHA = 0.002
-"""The share of comparisons of identical distributions that the test may flag, all features together."""
+"""The share of comparisons of identical distributions that may be flagged, over all features."""
 
 MAX_CELLS = 20
-"""Cells of a feature beside those of unseen values and of nulls."""
+"""Cells of a feature, without those of unseen values and of nulls."""
 
 MIN_EXPECTED = 5
-"""Rows that a cell must expect on either side; with fewer, a G statistic is not distributed as chi-squared."""
+"""Rows that a cell must expect on either side; with fewer, G is not distributed as chi-squared."""
 
 MIN_ROWS = 20
-"""Training rows, below which there are no cells to speak of."""
+"""The least training rows that make a histogram."""
 
 SMOOTHING = 0.5
-"""Added to each cell's count before shares are compared (Jeffreys), so that an empty cell has a logarithm."""
+"""Added to each cell's count before shares are compared (Jeffreys): no logarithm of zero."""
 
 DESIGN_SHARE = 4
 """One training row in so many decides the cells."""
 
 SEED = 20260801
-LAYOUT = 1
+"""Draws the rows that decide the cells."""
+
+HISTOGRAM_LAYOUT = 1
+"""Changes when older code could no longer read packed histograms."""
 
 FILE = "skew.msgpack"
 """The training histograms' file in a bundle, by table."""
@@ -61,10 +63,10 @@ FILE = "skew.msgpack"
 class Histogram:
     """One feature's training counts.
 
-    bounds: the upper bounds of the bins, ascending, the first being the smallest value; or, where
-    `ordered` is false, the values themselves, most frequent first. design: rows that decided the
-    cells, by cell; counts: the other rows. Both have one entry for each bound, then the unseen,
-    then the nulls.
+    bounds: the upper bounds of the bins, ascending, the first being the smallest value; where
+    `ordered` is false, the values themselves, most frequent first.
+    design: the rows that decided the cells, by cell; counts: the other rows. Both have one entry
+    for each bound, then one for the unseen and one for the nulls.
     """
 
     bounds: tuple[float, ...] | tuple[str, ...]
@@ -75,7 +77,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Histograms:
-    """All features' histograms; rows: how many training rows there were."""
+    """All features' histograms; rows: the number of training rows."""
 
     rows: int
     features: dict[str, Histogram]
@@ -83,10 +85,11 @@ class Histograms:
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """What a comparison found, by feature.
+    """The result of a comparison, by feature.
 
-    feature_kl: KL(serving ‖ training) in nats; psi: the population stability index, which is KL in
-    both directions added up; ks: the largest difference of the cumulated shares over the cells;
+    feature_kl: KL(serving ‖ training) in nats.
+    psi: the population stability index: KL in both directions added up.
+    ks: the largest difference of the cumulated shares over the cells.
     p_value: how likely identical distributions are to differ as much.
     """
 
@@ -105,9 +108,10 @@ class Skew:
 
 
 def detect_training_serving_skew(train: Any, serving: Any, threshold: float = THRESHOLD) -> Skew:  # noqa: ANN401 - any frame
-    """Compares two tables: frames with column names, mappings of name to column, or arrays [rows] or [rows, features].
+    """Compares two tables.
 
-    threshold: the least KL divergence, in nats, that is flagged.
+    train, serving: frames with column names, mappings of name to column, or arrays [rows] or
+    [rows, features]; threshold: the least KL divergence, in nats, that is flagged.
 
     Raises:
         InvalidData: a table is too short, or the two have not the same columns.
@@ -116,7 +120,9 @@ def detect_training_serving_skew(train: Any, serving: Any, threshold: float = TH
 
 
 def histograms(train: Any, seed: int = SEED) -> Histograms:  # noqa: ANN401 - any frame
-    """The training histograms of a table as `detect_training_serving_skew` takes it; `seed` draws the rows that decide cells.
+    """The training histograms of a table as `detect_training_serving_skew` takes it.
+
+    seed: draws the rows that decide the cells.
 
     Raises:
         InvalidData: the table has fewer than MIN_ROWS rows, or columns of different lengths.
@@ -127,9 +133,10 @@ def histograms(train: Any, seed: int = SEED) -> Histograms:  # noqa: ANN401 - an
         raise InvalidData(
             f"{rows} training rows: a histogram takes {MIN_ROWS} or more; give it more"
         )
-    drawn = np.zeros(rows, np.bool_)
-    drawn[np.random.default_rng(seed).permutation(rows)[: rows // DESIGN_SHARE]] = True
-    return Histograms(rows, {name: _histogram(column, drawn) for name, column in columns.items()})
+    chosen = np.random.default_rng(seed).permutation(rows)[: rows // DESIGN_SHARE]
+    designs = np.zeros(rows, np.bool_)
+    designs[chosen] = True
+    return Histograms(rows, {name: _histogram(column, designs) for name, column in columns.items()})
 
 
 def compare(trained: Histograms, serving: Any, threshold: float = THRESHOLD) -> Skew:  # noqa: ANN401 - any frame
@@ -138,7 +145,9 @@ def compare(trained: Histograms, serving: Any, threshold: float = THRESHOLD) -> 
 
 
 def tally(trained: Histograms, serving: Any) -> dict[str, Int64]:  # noqa: ANN401 - any frame
-    """int64[cells] by feature: the served rows in each training cell. Tallies of several processes may be added up.
+    """int64[cells] by feature: the served rows in each training cell.
+
+    Tallies of several processes may be added up.
 
     Raises:
         InvalidData: the columns are not those of the training.
@@ -146,12 +155,11 @@ def tally(trained: Histograms, serving: Any) -> dict[str, Int64]:  # noqa: ANN40
     columns = _columns(serving)
     _rows(columns)
     if columns.keys() != trained.features.keys():
-        lacking, extra = (
-            sorted(trained.features.keys() - columns.keys()),
-            sorted(columns.keys() - trained.features.keys()),
-        )
+        lacking = sorted(trained.features.keys() - columns.keys())
+        extra = sorted(columns.keys() - trained.features.keys())
         raise InvalidData(
-            f"served rows lack the columns {lacking} and have {extra} beside: give those of the training"
+            f"served rows lack the columns {lacking} and have {extra} in addition: "
+            "give those of the training"
         )
     return {
         name: _counted(columns[name], known.bounds, ordered=known.ordered)
@@ -171,40 +179,45 @@ def judge(trained: Histograms, served: Mapping[str, Int64], threshold: float = T
 def judge_strata(
     strata: Sequence[tuple[Histograms, Mapping[str, Int64]]], threshold: float = THRESHOLD
 ) -> Skew:
-    """Compares tallies with the training histograms of their own stratum; the figures are means by served rows.
+    """Compares tallies with the training histograms of their own stratum.
 
-    The p-value is of the strata's G statistics and degrees of freedom, added up.
+    Figures are means by served rows. The p-value is of the strata's G statistics and degrees of
+    freedom, added up.
 
     Raises:
         InvalidData: nothing was served.
     """
-    told = [(trained, served, _rows_of(served)) for trained, served in strata if _rows_of(served)]
-    if not told:
+    served_strata = [(trained, served) for trained, served in strata if _rows_of(served)]
+    if not served_strata:
         raise InvalidData("no served rows to compare with the training: wait for some")
-    n_serving = sum(rows for *_, rows in told)
-    shares = [rows / n_serving for *_, rows in told]
-    pairs = {
-        name: [_merged(trained.features[name], served[name]) for trained, served, _ in told]
-        for name in told[0][0].features
-    }
+    rows = [_rows_of(served) for _, served in served_strata]
+    n_serving = sum(rows)
+    shares = [each / n_serving for each in rows]
+    pairs: dict[str, list[tuple[Int64, Int64]]] = {}
+    for name in served_strata[0][0].features:
+        pairs[name] = [
+            _merged(trained.features[name], served[name]) for trained, served in served_strata
+        ]
 
     def mean(figure: Callable[[Int64, Int64], float]) -> dict[str, float]:
-        return {
-            name: sum(w * figure(*pair) for w, pair in zip(shares, both, strict=True))
-            for name, both in pairs.items()
-        }
+        means = {}
+        for name, counts in pairs.items():
+            weighted = zip(shares, counts, strict=True)
+            means[name] = sum(share * figure(*pair) for share, pair in weighted)
+        return means
 
-    kl, back = mean(lambda x, y: divergence(y, x)), mean(divergence)
-    p_value = {name: homogeneity_within(both) for name, both in pairs.items()}
+    kl = mean(lambda training, serving: divergence(serving, training))
+    reverse_kl = mean(divergence)
+    p_value = {name: homogeneity_within(counts) for name, counts in pairs.items()}
+    # Bonferroni's correction: any of the features may be flagged by chance.
     limit = ALPHA / len(pairs)
+    flagged = [name for name in kl if p_value[name] < limit and kl[name] >= threshold]
     return Skew(
         feature_kl=kl,
-        psi={name: kl[name] + back[name] for name in kl},
+        psi={name: kl[name] + reverse_kl[name] for name in kl},
         ks=mean(_ks),
         p_value=p_value,
-        flagged_features=tuple(
-            name for name in kl if p_value[name] < limit and kl[name] >= threshold
-        ),
+        flagged_features=tuple(flagged),
         n_train=sum(trained.rows for trained, _ in strata),
         n_serving=n_serving,
     )
@@ -216,22 +229,25 @@ def _rows_of(served: Mapping[str, Int64]) -> int:
 
 def pack(trained: Histograms) -> bytes:
     """The histograms as msgpack."""
-    told = [[name, h.bounds, h.ordered, h.design, h.counts] for name, h in trained.features.items()]
-    return cast("bytes", msgpack.packb([LAYOUT, trained.rows, told]))
+    features = [
+        [name, each.bounds, each.ordered, each.design, each.counts]
+        for name, each in trained.features.items()
+    ]
+    return cast("bytes", msgpack.packb([HISTOGRAM_LAYOUT, trained.rows, features]))
 
 
 def unpack(packed: bytes) -> Histograms:
-    """What `pack` wrote.
+    """Reads what `pack` wrote.
 
     Raises:
-        CorruptArtefact: it is not that.
+        CorruptArtefact: the bytes are not such histograms.
     """
     try:
-        layout, rows, told = msgpack.unpackb(packed, use_list=False)
-        if layout == LAYOUT:
-            found = Histograms(rows, {name: Histogram(*parts) for name, *parts in told})
-            if _is_sound(found):
-                return found
+        layout, rows, features = msgpack.unpackb(packed, use_list=False)
+        if layout == HISTOGRAM_LAYOUT:
+            trained = Histograms(rows, {name: Histogram(*parts) for name, *parts in features})
+            if _is_sound(trained):
+                return trained
             raise CorruptArtefact(
                 "the training histograms have cells that none can have: publish the release again"
             )
@@ -240,42 +256,48 @@ def unpack(packed: bytes) -> Histograms:
             f"the training histograms cannot be read ({error}): publish the release again"
         ) from error
     raise CorruptArtefact(
-        f"the training histograms have layout {layout!r}, not {LAYOUT}: publish a release with this code"
+        f"the training histograms have layout {layout!r}, not {HISTOGRAM_LAYOUT}: "
+        "publish a release with this code"
     )
 
 
-def _is_sound(found: Histograms) -> bool:
-    """Whether these can be histograms: names, counts for each cell, and bounds that can be searched."""
-    if not _are_counts((found.rows,)) or not all(isinstance(name, str) for name in found.features):
+def _is_sound(trained: Histograms) -> bool:
+    """Whether these can be histograms."""
+    if not _are_counts((trained.rows,)) or not _all_of(str, trained.features):
         return False
-    return all(_is_histogram(each) for each in found.features.values())
+    return all(_is_histogram(each) for each in trained.features.values())
 
 
-def _is_histogram(found: Histogram) -> bool:
-    if not all(isinstance(part, tuple) for part in (found.bounds, found.design, found.counts)):
+def _is_histogram(histogram: Histogram) -> bool:
+    bounds, design, counts = histogram.bounds, histogram.design, histogram.counts
+    if not _all_of(tuple, (bounds, design, counts)) or len(bounds) > MAX_CELLS + 1:
         return False
-    if len(found.bounds) > MAX_CELLS + 1:
+    cells = len(bounds) + 2  # the unseen and the nulls
+    if len(design) != cells or len(counts) != cells or not _are_counts(design + counts):
         return False
-    cells = len(found.bounds) + 2
-    if (
-        len(found.design) != cells
-        or len(found.counts) != cells
-        or not _are_counts(found.design + found.counts)
-    ):
-        return False
-    numbers = all(
-        isinstance(bound, (int, float)) and math.isfinite(bound) for bound in found.bounds
-    )
-    if found.ordered is True:
-        return numbers and len(found.bounds) > 0 and sorted(found.bounds) == list(found.bounds)
-    return found.ordered is False and (
-        numbers or all(isinstance(bound, str) for bound in found.bounds)
-    )
+    are_numbers = all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds)
+    if histogram.ordered is True:
+        return are_numbers and len(bounds) > 0 and sorted(bounds) == list(bounds)
+    return histogram.ordered is False and (are_numbers or _all_of(str, bounds))
+
+
+def _all_of(kind: type, values: Iterable[object]) -> bool:
+    return all(isinstance(value, kind) for value in values)
 
 
 def _are_counts(values: Sequence[object]) -> bool:
     """Whole numbers whose sums stay within int64."""
     return all(type(value) is int and 0 <= value < 2**50 for value in values)
+
+
+_UNPACK_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    msgpack.UnpackException,
+)
+"""msgpack, and code that expects another shape, raise these on bytes that nobody here packed."""
 
 
 def load(directory: Path) -> dict[str, Histograms] | None:
@@ -288,51 +310,50 @@ def load(directory: Path) -> dict[str, Histograms] | None:
     if not path.exists():
         return None
     try:
-        told = msgpack.unpackb(path.read_bytes())
-        return {str(name): unpack(packed) for name, packed in told.items()}
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        msgpack.UnpackException,
-    ) as error:
+        tables = msgpack.unpackb(path.read_bytes())
+        return {str(name): unpack(packed) for name, packed in tables.items()}
+    except _UNPACK_ERRORS as error:
         raise CorruptArtefact(
             f"{path} cannot be read ({error}): publish the release again"
         ) from error
 
 
 def homogeneity(x: Int64, y: Int64) -> float:
-    """The p-value of x and y, int64[cells], counting rows of one distribution, without the row that speaks most against it.
+    """The p-value of x and y, int64[cells], counting rows of one distribution.
 
-    A two-sample G-test (Sokal & Rohlf, Biometry, ch. 17): G = 2 Σ O ln(O / E) is chi-squared with
-    (non-empty cells - 1) degrees of freedom.
+    It is computed without the row that speaks most against that. A two-sample G-test (Sokal &
+    Rohlf, Biometry, ch. 17): G = 2 Σ O ln(O / E) is chi-squared with (non-empty cells - 1) degrees
+    of freedom.
     """
     return homogeneity_within([(x, y)])
 
 
 def homogeneity_within(strata: Sequence[tuple[Int64, Int64]]) -> float:
-    """As `homogeneity`, of pairs each of which may have a distribution of its own: independent chi-squared add up.
+    """As `homogeneity`, of pairs each of which may have a distribution of its own.
 
-    Each goes without its own worst row; without only one of all, small strata would seem to differ
-    by chance too often.
+    Independent chi-squared statistics add up. Each stratum goes without its own worst row: without
+    only one of all, small strata would seem to differ by chance too often.
     """
-    told = [_tested(x, y) for x, y in strata]
-    return chi_squared_tail(sum(least for least, _ in told), sum(freedom for _, freedom in told))
+    tests = [_g_test(x, y) for x, y in strata]
+    statistic, freedom = sum(least for least, _ in tests), sum(free for _, free in tests)
+    return chi_squared_tail(statistic, freedom)
 
 
-def _tested(x: Int64, y: Int64) -> tuple[float, int]:
-    """The least G without a row, and the degrees of freedom."""
+def _g_test(x: Int64, y: Int64) -> tuple[float, int]:
+    """The least G without any one row, and the degrees of freedom."""
     table = np.stack([x, y]).astype(np.float64)
     table = table[:, table.sum(axis=0) > 0]
     side, cell = np.nonzero(table)
-    without = np.repeat(table[None], len(side), axis=0)  # [variants, 2, cells]
-    without[np.arange(len(side)), side, cell] -= 1
-    return float(_g_statistic(without).min(initial=np.inf)), table.shape[1] - 1
+    variants = np.repeat(table[None], len(side), axis=0)  # [variants, 2, cells]
+    variants[np.arange(len(side)), side, cell] -= 1
+    return float(_g_statistic(variants).min(initial=np.inf)), table.shape[1] - 1
 
 
 def chi_squared_tail(statistic: float, freedom: int) -> float:
-    """The chance that chi-squared with `freedom` degrees exceeds `statistic` (Abramowitz & Stegun 26.4.4 and 26.4.5)."""
+    """The chance that chi-squared with `freedom` degrees exceeds `statistic`.
+
+    Abramowitz & Stegun 26.4.4 and 26.4.5.
+    """
     if freedom < 1 or statistic <= 0:
         return 1.0
     half, odd = statistic / 2, freedom % 2
@@ -344,10 +365,11 @@ def chi_squared_tail(statistic: float, freedom: int) -> float:
 
 def _g_statistic(tables: Float64) -> Float64:
     """float64[variants]: the G statistics of tables [variants, 2, cells]."""
-    cells, rows, columns = _plogp(tables).sum(axis=(1, 2)), tables.sum(axis=2), tables.sum(axis=1)
-    return 2 * (
-        cells - _plogp(rows).sum(axis=1) - _plogp(columns).sum(axis=1) + _plogp(rows.sum(axis=1))
-    )
+    rows, columns = tables.sum(axis=2), tables.sum(axis=1)
+    of_cells = _plogp(tables).sum(axis=(1, 2))
+    of_rows, of_columns = _plogp(rows).sum(axis=1), _plogp(columns).sum(axis=1)
+    of_all = _plogp(rows.sum(axis=1))
+    return 2 * (of_cells - of_rows - of_columns + of_all)
 
 
 def _plogp(counts: Float64) -> Float64:
@@ -355,10 +377,10 @@ def _plogp(counts: Float64) -> Float64:
 
 
 def _merged(known: Histogram, served: Int64) -> tuple[Int64, Int64]:
-    """Training and serving counts, with neighbouring cells joined until each may expect MIN_EXPECTED rows on either side.
+    """Training and serving counts, with neighbouring cells joined.
 
-    What to join is read from the rows that decided the cells, never from the counts that are
-    compared.
+    They are joined until each may expect MIN_EXPECTED rows on either side. What to join is read
+    from the rows that decided the cells, never from the counts that are compared.
     """
     counts, design = np.array(known.counts, np.int64), np.array(known.design, np.float64)
     least = MIN_EXPECTED * design.sum() / max(1, min(counts.sum(), served.sum()))
@@ -370,7 +392,8 @@ def _merged(known: Histogram, served: Int64) -> tuple[Int64, Int64]:
         held += weight
     if held < least and len(starts) > 1:
         starts.pop()  # the last few join those before
-    starts += [len(design) - 2, len(design) - 1] if len(design) > 2 else [1]  # noqa: PLR2004 - nothing but unseen and null
+    unseen, null = len(design) - 2, len(design) - 1
+    starts += [unseen, null] if unseen > 0 else [null]
     return np.add.reduceat(counts, starts), np.add.reduceat(served, starts)
 
 
@@ -379,7 +402,7 @@ def _shares(counts: Int64) -> Float64:
 
 
 def divergence(of: Int64, from_: Int64) -> float:
-    """KL(of ‖ from_) in nats, of smoothed shares."""
+    """KL(of ‖ from_) in nats, of smoothed shares of counts int64[cells]."""
     p, q = _shares(of), _shares(from_)
     return max(0.0, float((p * np.log(p / q)).sum()))
 
@@ -389,10 +412,10 @@ def _ks(x: Int64, y: Int64) -> float:
     return float(np.abs(difference).max())
 
 
-def _histogram(column: Column, drawn: NDArray[np.bool_]) -> Histogram:
-    bounds, ordered = _cells(column.take(drawn))
-    design = _counted(column.take(drawn), bounds, ordered=ordered)
-    counts = _counted(column.take(~drawn), bounds, ordered=ordered)
+def _histogram(column: Column, designs: NDArray[np.bool_]) -> Histogram:
+    bounds, ordered = _cells(column.take(designs))
+    design = _counted(column.take(designs), bounds, ordered=ordered)
+    counts = _counted(column.take(~designs), bounds, ordered=ordered)
     return Histogram(bounds, ordered, tuple(design.tolist()), tuple(counts.tolist()))
 
 
@@ -409,8 +432,9 @@ def _cells(column: Column) -> tuple[tuple[float, ...] | tuple[str, ...], bool]:
 
 
 def _counted(column: Column, bounds: Sequence[float] | Sequence[str], *, ordered: bool) -> Int64:
-    """int64[cells]: how many rows are in each cell; the last two hold the unseen and the nulls."""
+    """int64[cells]: the rows in each cell; the last two hold the unseen and the nulls."""
     if ordered and not column.text:
+        # A value equal to a bound is in that bound's bin; one below all of them is unseen.
         cell = np.searchsorted(np.asarray(bounds), column.known, side="left")
         cell[column.known < bounds[0]] = len(bounds)
     else:
@@ -422,18 +446,22 @@ def _counted(column: Column, bounds: Sequence[float] | Sequence[str], *, ordered
 
 
 def _value_cells(column: Column, bounds: Sequence[float] | Sequence[str]) -> NDArray[np.intp]:
-    """intp[known]: the position in `bounds` of each value, or that behind the last for none."""
+    """intp[known]: each value's position in `bounds`; one past the last for none."""
     if len(bounds) == 0 or isinstance(bounds[0], str) != column.text:
         return np.full(len(column.known), len(bounds), np.intp)
-    told = np.asarray(bounds)
-    order = np.argsort(told)
-    at = order[np.minimum(np.searchsorted(told, column.known, sorter=order), len(told) - 1)]
-    return np.where(told[at] == column.known, at, len(told))
+    values = np.asarray(bounds)
+    order = np.argsort(values)
+    place = np.searchsorted(values, column.known, sorter=order)
+    cell = order[np.minimum(place, len(values) - 1)]
+    return np.where(values[cell] == column.known, cell, len(values))
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A feature's values as one kind: finite numbers or text; `null` and `strange` (infinite) mark the rows without."""
+    """A feature's values as one kind, numbers or text.
+
+    null: bool[rows]; strange: bool[rows], infinite numbers.
+    """
 
     values: NDArray[Any]
     null: NDArray[np.bool_]
@@ -450,7 +478,7 @@ class Column:
 
     @property
     def nulls(self) -> int:
-        """How many rows are null."""
+        """The number of null rows."""
         return int(self.null.sum())
 
     def take(self, mask: NDArray[np.bool_]) -> Column:

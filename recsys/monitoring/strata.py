@@ -1,9 +1,10 @@
-"""Training histograms by how long a user's history is, so that live answers are compared with the training's of the same kind.
+"""Splits training histograms by the length of a user's history.
 
-Who asks for live answers is not who was trained on, and most features follow from the length of the
-history. By the chain rule of the divergence (Cover and Thomas, Elements of Information Theory,
-2.5), that of everything together is that of the lengths, which tells who asks, and that of the
-features among users of the same length, which tells whether they are made as in training.
+Users who get live answers are not those who were trained on, and most features follow from the
+length of the history; live rows are therefore compared with training rows of the same length. By
+the chain rule of the divergence (Cover and Thomas, Elements of Information Theory, 2.5), the
+divergence of everything together is that of the lengths, which shows who asks, and that of the
+features among users of the same length, which shows whether they are computed as in training.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from shortlist.recsys.monitoring.skew import Histograms
 from shortlist.recsys.store.release_files import Release
 
 COLUMN = "history_length"
-"""The feature that the strata are of; within them it is not compared."""
+"""The feature that the strata split; within them it is not compared."""
 
 MAX_STRATA = 8
 MIN_ROWS_PER_STRATUM = 100
-"""Training rows of a stratum, where there are so many."""
+"""Training rows of a stratum, unless there are fewer in all."""
 
-ASIDE = "aside"
-"""Counts the rows below the least of the training."""
+BELOW_TRAINING = "aside"
+"""The stored name of the count of rows below the least of the training."""
 
 FILE = "strata.msgpack"
 """In a bundle."""
@@ -44,7 +45,10 @@ MAX_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """Rows whose COLUMN is above the stratum before, and at most `high`; low: the least in training; trained: the others."""
+    """The training rows whose COLUMN is above the stratum before, and at most `high`.
+
+    low: the least COLUMN in training; trained: histograms of the other features.
+    """
 
     low: float
     high: float
@@ -52,43 +56,53 @@ class Stratum:
 
 
 def split(table: Mapping[str, NDArray[Any]]) -> list[Stratum]:
-    """Up to MOST strata of about the same number of rows, by rising COLUMN; none of fewer than skew.MIN_ROWS rows in all."""
+    """Up to MAX_STRATA strata of about the same number of rows, by rising COLUMN.
+
+    A table of fewer than skew.MIN_ROWS rows has none.
+    """
     values = np.asarray(table[COLUMN])
     if len(values) < skew.MIN_ROWS:
         return []
     highs = _highs(values)
-    at = np.searchsorted(highs, values)
+    stratum_of = np.searchsorted(highs, values)
     rest = {name: column for name, column in table.items() if name != COLUMN}
-    out = []
-    for stratum, high in enumerate(highs.tolist()):
-        inside = at == stratum
+    strata = []
+    for number, high in enumerate(highs.tolist()):
+        inside = stratum_of == number
         trained = skew.histograms({name: column[inside] for name, column in rest.items()})
-        out.append(Stratum(float(values[inside].min()), high, trained))
-    return out
+        strata.append(Stratum(float(values[inside].min()), high, trained))
+    return strata
 
 
 def _highs(values: NDArray[Any]) -> NDArray[np.float64]:
-    """float64[strata]: the largest value of each; equal values stay together, and the last few join those before."""
+    """float64[strata]: the largest value of each stratum.
+
+    Equal values stay together, and the last few join those before.
+    """
     different, counts = np.unique(values, return_counts=True)
-    least, held, out = max(MIN_ROWS_PER_STRATUM, len(values) // MAX_STRATA), 0, []
+    least = max(MIN_ROWS_PER_STRATUM, len(values) // MAX_STRATA)
+    rows, highs = 0, []
     for value, count in zip(different.tolist(), counts.tolist(), strict=True):
-        held += count
-        if held >= least:
-            out.append(value)
-            held = 0
-    return np.array([*out[:-1], different[-1]], np.float64)
+        rows += count
+        if rows >= least:
+            highs.append(value)
+            rows = 0
+    return np.array([*highs[:-1], different[-1]], np.float64)
 
 
 def place(strata: Sequence[Stratum], values: NDArray[Any]) -> Int64:
-    """int64[rows]: each row's stratum by its COLUMN; -1 below the least of the training, and the last for all above."""
+    """int64[rows]: each row's stratum by its COLUMN.
+
+    It is -1 below the least of the training, and the last stratum for all above.
+    """
     highs = np.array([stratum.high for stratum in strata[:-1]], np.float64)
     return np.where(values < strata[0].low, -1, np.searchsorted(highs, values)).astype(np.int64)
 
 
 def save(directory: Path, strata: Sequence[Stratum]) -> None:
     """Writes them into a bundle's directory, before its manifest is made."""
-    told = [[stratum.low, stratum.high, skew.pack(stratum.trained)] for stratum in strata]
-    (directory / FILE).write_bytes(msgpack.packb(told))
+    packed = [[stratum.low, stratum.high, skew.pack(stratum.trained)] for stratum in strata]
+    (directory / FILE).write_bytes(msgpack.packb(packed))
 
 
 def load(directory: Path) -> list[Stratum]:
@@ -102,21 +116,20 @@ def load(directory: Path) -> list[Stratum]:
 
 
 def read(release: Release) -> list[Stratum]:
-    """As `load`, of a verified release: a file that its manifest does not name is none of it."""
+    """As `load`, of a verified release: only a file that its manifest names counts."""
     if FILE not in release.files:
         return []
-    found = _unpacked(release.read(FILE, MAX_BYTES), release.directory / FILE)
-    wanted = FEATURES.keys() - {COLUMN}
-    if any(stratum.trained.features.keys() != wanted for stratum in found):
-        raise CorruptArtefact(
-            f"{release.directory / FILE} is of other features: publish the release again"
-        )
-    return found
+    path = release.directory / FILE
+    strata = _unpacked(release.read(FILE, MAX_BYTES), path)
+    compared = FEATURES.keys() - {COLUMN}
+    if any(stratum.trained.features.keys() != compared for stratum in strata):
+        raise CorruptArtefact(f"{path} is of other features: publish the release again")
+    return strata
 
 
 def _unpacked(body: bytes, path: Path) -> list[Stratum]:
     try:
-        found = [
+        strata = [
             Stratum(float(low), float(high), skew.unpack(packed))
             for low, high, packed in msgpack.unpackb(body)
         ]
@@ -124,9 +137,10 @@ def _unpacked(body: bytes, path: Path) -> list[Stratum]:
         raise CorruptArtefact(
             f"{path} cannot be read ({error}): publish the release again"
         ) from error
-    bounds = [bound for stratum in found for bound in (stratum.low, stratum.high)]
-    if len(found) > MAX_STRATA or not all(map(math.isfinite, bounds)) or sorted(bounds) != bounds:
+    bounds = [bound for stratum in strata for bound in (stratum.low, stratum.high)]
+    ascends = all(map(math.isfinite, bounds)) and sorted(bounds) == bounds
+    if len(strata) > MAX_STRATA or not ascends:
         raise CorruptArtefact(
             f"{path} has strata {bounds}, which do not follow each other: publish the release again"
         )
-    return found
+    return strata

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from shortlist.recsys.models.interactions import Events, Float32, Int32, Int64
-from shortlist.recsys.models.neighbours import NEIGHBOURS, RELATIONS, Neighbours
+from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.models.regression import (
     MAX_REGRESSION_ITEMS,
     interaction_matrix,
@@ -22,11 +22,6 @@ RIDGE = 300.0
 
 The middle of the range that Steck (2019) reports as flat.
 """
-
-# Co-visitation within 1, 3 and 10 events; `near` and `regression` are derived apart.
-_WINDOWS = tuple(RELATIONS.index(name) for name in ("next_1", "next_3", "next_10"))
-_NEAR = RELATIONS.index("near")
-_REGRESSION = RELATIONS.index("regression")
 
 _PAIRS = """
 with steps as (select unnest(range(1, ? + 1)) as step),
@@ -49,18 +44,20 @@ def fit_neighbours(events: Events) -> Neighbours:
     n = events.n_items
     source, target, counts = _pair_counts(events)
     times = np.maximum(1, np.bincount(events.item, minlength=n)).astype(np.float64)
-    rows = np.full((len(RELATIONS), n + 1, NEIGHBOURS), n, np.int32)
-    weights = np.zeros((len(RELATIONS), n + 1, NEIGHBOURS), np.float32)
-    for relation, count in zip(_WINDOWS, counts, strict=True):
+    rows = np.full((len(Relation), n + 1, NEIGHBOURS), n, np.int32)
+    weights = np.zeros((len(Relation), n + 1, NEIGHBOURS), np.float32)
+    following = (Relation.NEXT_1, Relation.NEXT_3, Relation.NEXT_10)
+    for relation, count in zip(following, counts, strict=True):
         # One more, so that an item seen once does not outweigh all others.
         _keep(rows[relation], weights[relation], source, target, count / (times[source] + 1))
     near = sparse.coo_array((counts[-1], (source, target)), shape=(n, n)).tocsr()
     near = (near + near.T).tocoo()
     cosine = near.data / np.sqrt((times[near.row] + 1) * (times[near.col] + 1))
-    _keep(rows[_NEAR], weights[_NEAR], near.row, near.col, cosine)
+    _keep(rows[Relation.NEAR], weights[Relation.NEAR], near.row, near.col, cosine)
     if n <= MAX_REGRESSION_ITEMS:
         had = interaction_matrix(events.user, events.item, (events.n_users, n))
-        _keep_dense(rows[_REGRESSION], weights[_REGRESSION], item_regression(had, RIDGE))
+        regression = item_regression(had, RIDGE)
+        _keep_dense(rows[Relation.REGRESSION], weights[Relation.REGRESSION], regression)
     return Neighbours(rows, weights)
 
 

@@ -24,7 +24,7 @@ from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.index import build_index
 from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
-from shortlist.recsys.models.ranker import Ranker
+from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from
 from shortlist.recsys.models.towers import Towers
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.covisitation import fit_neighbours
@@ -170,7 +170,7 @@ def refit_ranker(
 
     An empty ranker stays empty.
     """
-    if not reported.text:
+    if reported.text == NO_RANKER:
         return reported
     rng = np.random.default_rng(params.seed + 1)
     sample = RankingGroups.joined(groups).sample(params.ranker.max_groups, rng)
@@ -300,8 +300,7 @@ def fit_two_stage(
         table = item_table_of(dataset, past)
     with stage("towers") as progress:
         trained = train_towers(dataset, past, params, progress, early_towers.epochs)
-    served_ranker = Ranker(ranker.text) if ranker.text else None
-    model = assemble(trained.towers, table, params, served_ranker)
+    model = assemble(trained.towers, table, params, ranker_from(ranker.text))
     return TwoStage(model, ranker, early_towers.rounds, early_towers.epochs, trained.events_digest)
 
 

@@ -30,7 +30,7 @@ from shortlist.recsys.models.interactions import (
     states_at,
 )
 from shortlist.recsys.models.pipeline import Model, retrieve
-from shortlist.recsys.models.ranker import stamp
+from shortlist.recsys.models.ranker import NO_RANKER, stamp
 from shortlist.recsys.models.ties import Steps, steps_of
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
@@ -207,11 +207,11 @@ def fit_ranker(
             f"and {MIN_VALIDATION_USERS} are needed to validate a ranker: "
             "lists come in the retriever's order"
         )
-        return FittedRanker("", {}, note)
+        return FittedRanker(NO_RANKER, {}, note)
     curve, trees, figures = _cross_validated(groups, validation, params, rng, threads)
     if not figures.shows_a_gain:
         note = f"{figures.note()} shows no gain: lists come in the retriever's order"
-        return FittedRanker("", {}, note, curve, validation=figures)
+        return FittedRanker(NO_RANKER, {}, note, curve, validation=figures)
     fitted = train_ranker(groups, trees, params, rng, threads)
     note = f"{fitted.note}; {figures.note()}"
     return replace(fitted, note=note, curve=curve, validation=figures)

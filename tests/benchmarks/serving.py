@@ -44,7 +44,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.features import features
 from shortlist.recsys.models.index import search
 from shortlist.recsys.models.interactions import states_at
-from shortlist.recsys.models.pipeline import retrieve
+from shortlist.recsys.models.pipeline import USERS_AT_ONCE, retrieve
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
@@ -258,8 +258,8 @@ def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: object) -> None:
 
     started = time.perf_counter()
     users = range(min(USERS_PRECOMPUTED, dataset.events.n_users))  # type: ignore[attr-defined]
-    for start in range(0, len(users), precompute.CHUNK):
-        part = users[start : start + precompute.CHUNK]
+    for start in range(0, len(users), USERS_AT_ONCE):
+        part = users[start : start + USERS_AT_ONCE]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
     per_second = len(users) / (time.perf_counter() - started)
     table.report["precompute_users_per_second"] = round(per_second)

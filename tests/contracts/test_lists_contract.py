@@ -275,7 +275,7 @@ def test_diversity_is_maximal_marginal_relevance(diversity) -> None:
             if item not in chosen
         }
         chosen.append(max(worth, key=lambda item: worth[item]))
-    assert diversified(vectors, scores, 12, diversity).tolist() == chosen
+    assert diversified(unit, scores, 12, diversity).tolist() == chosen
 
 
 def test_every_item_has_its_reason_from_the_history(client, user, history) -> None:

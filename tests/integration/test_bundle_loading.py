@@ -132,7 +132,7 @@ def test_store_failure(
 
 
 def test_unreadable_file(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that the disk refuses is told with its path; the next request reads it."""
+    """A file that the disk refuses is reported with its path; the next request reads it."""
     honest, refusals = release_files._check_file, [PermissionError(13, "Permission denied")]
 
     def refusing(*args: Any) -> None:
@@ -149,7 +149,7 @@ def test_unreadable_file(published, live: BundleLive, monkeypatch: pytest.Monkey
 
 
 def test_two_failing_releases(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A canary that fails does not make the serving release's failure forgotten, nor the reverse."""
+    """A canary's failure does not erase the serving release's failure, nor the reverse."""
     loading = plan(monkeypatch, *(CorruptArtefact("broken") for _ in range(9)))
     for _ in range(3):
         for version in ("serving", "canary"):
@@ -246,7 +246,7 @@ def test_least_recently_used_goes(
 
 @pytest.mark.parametrize("kind", ["permission", "memory"])
 def test_answers(published, own, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Over HTTP: flagged popular items and 503 while it fails, the live answer at the next request."""
+    """Over HTTP: flagged popular items and 503 while it fails, then the live answer."""
     settings, store = own
     client = TestClient(create_app(settings, store, BundleLive(settings)))
     item = published.dataset.catalogue.ids[3]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shortlist.batch.precompute import read_shards
-from shortlist.recsys.models import bundle, pipeline
+from shortlist.recsys.models import bundle, neighbours
 from shortlist.recsys.models.interactions import MISSING, states_at
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.store.records import pack_user, unpack_list, unpack_user
@@ -59,7 +59,7 @@ def test_sparse_and_dense_sums_agree(published, loaded, monkeypatch) -> None:
     offsets = events.offsets()
     states = states_at(events, offsets[:-1], offsets[1:])
     dense = recommend(loaded.model, states, 30)
-    monkeypatch.setattr(pipeline, "DENSE_ITEMS", 0)
+    monkeypatch.setattr(neighbours, "DENSE_ITEMS", 0)
     sparse = recommend(loaded.model, states, 30)
     np.testing.assert_array_equal(dense.items, sparse.items)
     np.testing.assert_array_equal(dense.scores.view(np.int32), sparse.scores.view(np.int32))

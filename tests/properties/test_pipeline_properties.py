@@ -1,6 +1,8 @@
-"""What every list of the two stages keeps to, for any users and any catalogue, with models that learnt nothing."""
+"""Properties of every list, for any users, catalogue and untrained model."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import lightgbm
 import numpy as np
@@ -8,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shortlist.recsys.models import pipeline
 from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.index import build_index
 from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend
 from shortlist.recsys.models.ranker import Ranker, stamp
-from shortlist.recsys.models.towers import HALF_LIVES, Towers
+from shortlist.recsys.models.towers import HALF_LIVES, Towers, user_vectors
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
@@ -106,7 +109,7 @@ def drawn(seed: int, ranker: Ranker | None) -> tuple[Model, UserStates, np.rando
 
 @given(seed=SEEDS, ranked=st.booleans())
 @EXAMPLES
-def test_one_user_equals_many_bit_for_bit(ranker, seed, ranked) -> None:
+def test_one_user_equals_many(ranker, seed, ranked) -> None:
     """Items, scores and retrieval scores of a user do not depend on who else is asked for."""
     model, states, rng = drawn(seed, ranker if ranked else None)
     together = recommend(model, states, 12)
@@ -118,28 +121,28 @@ def test_one_user_equals_many_bit_for_bit(ranker, seed, ranked) -> None:
 
 @given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 50), masked=st.booleans())
 @EXAMPLES
-def test_a_list_holds_what_it_may_and_is_full(ranker, seed, ranked, k, masked) -> None:
-    """No seen, forbidden or repeated item; k items, while candidates and the catalogue last; scores never rise."""
+def test_list_is_allowed_and_full(ranker, seed, ranked, k, masked) -> None:
+    """No seen, forbidden or repeated item; k items while there are any; scores never rise."""
     model, states, rng = drawn(seed, ranker if ranked else None)
     n = len(model.towers.items)
     allowed = rng.random(n) < 0.5 if masked else np.ones(n, bool)
-    found = recommend(model, states, k, allowed=allowed if masked else None)
+    best = recommend(model, states, k, allowed=allowed if masked else None)
     for user in range(len(states)):
-        items = found.items[user][found.items[user] != MISSING]
+        items = best.items[user][best.items[user] != MISSING]
         may = set(np.flatnonzero(allowed).tolist()) - set(states.seen(user).tolist())
         assert set(items.tolist()) <= may
         assert len(items) == len(set(items.tolist())) == min(k, model.n_candidates, len(may))
-        assert (found.items[user, len(items) :] == MISSING).all()
-        assert np.isneginf(found.scores[user, len(items) :]).all()
-        scores = found.scores[user, : len(items)]
+        assert (best.items[user, len(items) :] == MISSING).all()
+        assert np.isneginf(best.scores[user, len(items) :]).all()
+        scores = best.scores[user, : len(items)]
         assert np.isfinite(scores).all()
         assert (np.diff(scores) <= 0).all()
-        assert found.n_candidates[user] == min(model.n_candidates, len(may))
+        assert best.n_candidates[user] == min(model.n_candidates, len(may))
 
 
 @given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 20))
 @EXAMPLES
-def test_a_shorter_list_is_the_head_of_a_longer(ranker, seed, ranked, k) -> None:
+def test_shorter_list_is_a_prefix(ranker, seed, ranked, k) -> None:
     """The length cuts a list and changes nothing in it."""
     model, states, _ = drawn(seed, ranker if ranked else None)
     assert (
@@ -153,6 +156,22 @@ def test_a_shorter_list_is_the_head_of_a_longer(ranker, seed, ranked, k) -> None
 def test_nothing_allowed_gives_nothing(ranker, seed) -> None:
     """A mask that forbids every item is answered by padding, and no error."""
     model, states, _ = drawn(seed, ranker)
-    found = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
-    assert (found.items == MISSING).all()
-    assert not found.n_candidates.any()
+    best = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
+    assert (best.items == MISSING).all()
+    assert not best.n_candidates.any()
+
+
+def test_one_entry_adds_a_source(ranker, monkeypatch) -> None:
+    """A source is its entry: it has its share, and the retriever fills what it lacks."""
+    model, states, _ = drawn(3, ranker)
+    n = len(model.towers.items)
+    last = pipeline.Source(0.5, lambda _query, _limit: np.arange(n - 1, -1, -1, dtype=np.int32))
+    vector = user_vectors(model.towers, states)[0]
+    first = pipeline.CANDIDATE_SOURCES["retriever"]._replace(share=0.0)
+    monkeypatch.setattr(pipeline, "CANDIDATE_SOURCES", {"retriever": first, "last": last})
+    model = replace(model, n_candidates=min(10, n))
+    rows, origins = pipeline.proposals(model, states, 0, vector, None)
+    share = model.n_candidates // 2
+    assert rows[origins == 1].tolist() == list(range(n - 1, n - 1 - share, -1))
+    assert len(rows) == model.n_candidates
+    assert (origins == 0).sum() == model.n_candidates - share

@@ -36,14 +36,14 @@ def test_every_row_is_in_one_cell(train: list[object], serving: list[object]) ->
 @given(COLUMNS, COLUMNS)
 def test_figures_are_in_their_ranges(train: list[object], serving: list[object]) -> None:
     """KL and PSI are finite and not negative, PSI at least KL, KS and p between 0 and 1."""
-    found = compare(histograms(column(train)), column(serving))
-    assert 0 <= found.feature_kl["f"] <= found.psi["f"] < np.inf
-    assert 0 <= found.ks["f"] <= 1 + 1e-12
-    assert 0 <= found.p_value["f"] <= 1
+    result = compare(histograms(column(train)), column(serving))
+    assert 0 <= result.feature_kl["f"] <= result.psi["f"] < np.inf
+    assert 0 <= result.ks["f"] <= 1 + 1e-12
+    assert 0 <= result.p_value["f"] <= 1
 
 
 @given(COLUMNS)
-def test_a_table_compared_with_itself_is_not_flagged(values: list[object]) -> None:
+def test_table_with_itself_is_unflagged(values: list[object]) -> None:
     """The rows that decided the cells are no reason for a flag either."""
     assert compare(histograms(column(values)), column(values)).flagged_features == ()
 
@@ -67,7 +67,7 @@ def test_units_do_not_matter(train: list[int], serving: list[int]) -> None:
 
 
 @given(st.lists(NUMBERS, min_size=20, max_size=80), st.randoms(use_true_random=False))
-def test_the_order_of_served_rows_does_not_matter(values: list[object], random) -> None:
+def test_order_of_rows_is_ignored(values: list[object], random) -> None:
     """A shuffled serving table is the same table."""
     made = histograms(column(values))
     shuffled = list(values)

@@ -1,4 +1,4 @@
-"""What is computed as of a cut does not move when the time after it does, on any data; and the check can fail."""
+"""The leak check on any data: values as of a cut ignore later events, and it can fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ N_ITEMS = 25
 
 
 def drawn(seed: int) -> Dataset:
-    """A few users of random habits; some have a single event, some none, and times are often equal."""
+    """A few users of random habits; some have one event, some none, and times are often equal."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(0, 25, 9)
     n = int(lengths.sum())
@@ -47,13 +47,13 @@ def drawn(seed: int) -> Dataset:
 
 def arrays_of(table: ItemTable) -> list[np.ndarray]:
     """All that a table holds."""
-    told = [getattr(table, f.name) for f in fields(table)]
-    found = [np.asarray(v) for v in told if not isinstance(v, Neighbours)]
-    return [*found, table.neighbours.rows, table.neighbours.weights]
+    values = [getattr(table, f.name) for f in fields(table)]
+    arrays = [np.asarray(value) for value in values if not isinstance(value, Neighbours)]
+    return [*arrays, table.neighbours.rows, table.neighbours.weights]
 
 
 def rows_as_of(dataset: Dataset, cut: np.ndarray, known: Events) -> np.ndarray:
-    """Every user's feature rows for all items: the state as of the cut, the item table from `known`."""
+    """Every user's feature rows for all items, as of the cut, with the item table of `known`."""
     states = states_at(dataset.events, dataset.events.offsets()[:-1], cut)
     items = np.tile(np.arange(N_ITEMS, dtype=np.int32), (len(states), 1))
     return features(
@@ -63,8 +63,8 @@ def rows_as_of(dataset: Dataset, cut: np.ndarray, known: Events) -> np.ndarray:
 
 @given(seed=st.integers(0, 2**31), protocol=st.sampled_from(PROTOCOLS))
 @settings(max_examples=30)
-def test_without_its_future_a_cut_knows_as_much(seed, protocol) -> None:
-    """Removing all events at or after the cut leaves tables, neighbours, states and feature rows as they are, bit for bit."""
+def test_cut_without_future_knows_alike(seed, protocol) -> None:
+    """Without the events from the cut on, tables, states and feature rows keep their bits."""
     dataset = drawn(seed)
     events, cut = dataset.events, cuts(dataset.events, protocol)
     past = before(events, cut)
@@ -85,8 +85,8 @@ def test_without_its_future_a_cut_knows_as_much(seed, protocol) -> None:
         np.testing.assert_array_equal(honest, rows_as_of(poorer, at, known))
 
 
-def test_an_item_table_that_knows_the_future_is_noticed(published) -> None:
-    """Neighbours counted on all events know the pairs of the hold-out: one feature alone then ranks far better than it can."""
+def test_item_table_leak_is_noticed(published) -> None:
+    """Neighbours counted on all events know the hold-out's pairs: one feature ranks too well."""
     dataset = published.dataset
     cut = cuts(dataset.events, "leave-one-out")
     truth = truth_after(dataset, cut)

@@ -1,4 +1,4 @@
-"""Nothing that a fold learns or a state holds knows what came after its cut; a planted leak is caught."""
+"""Folds and states know nothing from after their cut; a planted leak is caught."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def model_of(dataset, past: Events) -> Model:
 
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
-def test_another_future_changes_nothing_that_is_as_of_the_cut(published, protocol) -> None:
-    """Towers, neighbours, item table, candidates and feature rows are the same bits, whatever happens after the cut."""
+def test_other_future_changes_nothing_before_cut(published, protocol) -> None:
+    """Towers, neighbours, table, candidates and rows keep their bits whatever comes after."""
     dataset = published.dataset
     cut = cuts(dataset.events, protocol)
     other = with_another_future(dataset.events, cut, np.random.default_rng(3))
@@ -64,7 +64,7 @@ def test_another_future_changes_nothing_that_is_as_of_the_cut(published, protoco
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
-def test_the_rankers_rows_do_not_know_their_labels(published) -> None:
+def test_ranker_rows_ignore_their_labels(published) -> None:
     """With another label window, the rows of a user's first group are the same."""
     dataset = published.dataset
     first = label_cuts(dataset.events, "last-10pct")
@@ -92,8 +92,8 @@ def test_the_rankers_rows_do_not_know_their_labels(published) -> None:
         np.testing.assert_array_equal(groups[0][user], groups[1][user])
 
 
-def test_the_fresh_cohort_is_unknown_to_the_model_that_ranks_it(published) -> None:
-    """No event of theirs is in what that model learns from, and their groups know from one event up."""
+def test_fresh_cohort_is_unknown_to_model(published) -> None:
+    """That model learns from none of their events; their groups know from one event up."""
     dataset = published.dataset
     cohort = held_out_cohort(dataset.events, PARAMS)
     inner = past_before_labels(dataset.events, "last-10pct", PARAMS)
@@ -111,7 +111,7 @@ def test_the_fresh_cohort_is_unknown_to_the_model_that_ranks_it(published) -> No
 
 
 def test_a_planted_leak_is_caught(published, reporter, monkeypatch) -> None:
-    """A feature that holds the future lifts the hold-out figure far beyond what the honest pipeline reaches."""
+    """A feature that holds the future lifts the hold-out figure far beyond the honest one."""
     dataset = published.dataset
     cut = cuts(dataset.events, "last-10pct")
     past, truth = before(dataset.events, cut), truth_after(dataset, cut)
@@ -134,7 +134,7 @@ def test_a_planted_leak_is_caught(published, reporter, monkeypatch) -> None:
 
 
 def leaking_features(events: Events):
-    """The feature function with a planted fault: one column says whether the user ever takes the item."""
+    """The feature function with a planted fault: a column says whether the item is taken."""
     ever = set(zip(events.user.tolist(), events.item.tolist(), strict=True))
     by_history = {}
     for user in range(events.n_users):
@@ -148,19 +148,19 @@ def leaking_features(events: Events):
             by_history.get(int(states.seen(u)[0]) if len(states.seen(u)) else -1, [])
             for u in range(len(states))
         ]
-        told = [
+        is_taken = [
             float(any((user, int(item)) in ever for user in users[u]))
             for u in range(len(states))
             for item in candidates.items[u]
             if item >= 0
         ]
-        rows[:, 0] = told
+        rows[:, 0] = is_taken
         return rows
 
     return leaky
 
 
-def test_the_two_stages_beat_popularity_and_item_knn(published) -> None:
+def test_two_stages_beat_the_baselines(published) -> None:
     """A floor for quality on the small synthetic world, far below what it reaches."""
     import json
 

@@ -1,4 +1,4 @@
-"""Array files that are anybody's are read as arrays of the wanted kind, or refused before anything is allocated."""
+"""Untrusted array files are read as the expected arrays, or refused before allocation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_saved_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory:
     monkeypatch.setattr(arrays, "IN_MEMORY", in_memory)
     array = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     with saved(tmp_path / "a.npy", array).open("rb") as file:
-        found = read_npy(file, "<f4", 0, 59)
-    np.testing.assert_array_equal(found, array)
-    assert (found.dtype, found.flags.writeable) == (np.float32, False)
+        array_read = read_npy(file, "<f4", 0, 59)
+    np.testing.assert_array_equal(array_read, array)
+    assert (array_read.dtype, array_read.flags.writeable) == (np.float32, False)
 
 
 def header(
@@ -111,9 +111,9 @@ def archive(**named: Any) -> io.BytesIO:
 def test_saved_archive() -> None:
     """Every array by its name."""
     a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1.5])
-    found = read_npz(archive(a=a, b=b), WANTED)
-    np.testing.assert_array_equal(found["a"], a)
-    np.testing.assert_array_equal(found["b"], b)
+    array_read = read_npz(archive(a=a, b=b), WANTED)
+    np.testing.assert_array_equal(array_read["a"], a)
+    np.testing.assert_array_equal(array_read["b"], b)
 
 
 def compressed() -> io.BytesIO:

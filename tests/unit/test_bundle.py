@@ -29,7 +29,7 @@ def loaded(published) -> bundle.Bundle:
     return bundle.load(published.work / "bundle")
 
 
-def test_a_bundle_recommends_as_the_model_that_was_saved(published, tmp_path) -> None:
+def test_loaded_bundle_recommends_as_saved(published, tmp_path) -> None:
     """Saved and loaded, the same states get the same items and the same bits of scores."""
     from dataclasses import replace
 
@@ -67,20 +67,20 @@ def test_popular_items_come_most_popular_first(published, loaded) -> None:
     assert loaded.popular.tolist() == np.lexsort((np.arange(len(counts)), -counts)).tolist()
 
 
-def test_nothing_in_a_bundle_is_a_pickle(directory) -> None:
+def test_no_pickle_in_a_bundle(directory) -> None:
     """Every array loads with pickles forbidden, and no file bears pickle's ending."""
     for path in [*directory.glob("*.npy"), *directory.glob("*.npz")]:
-        found = np.load(path, allow_pickle=False)
+        arrays = np.load(path, allow_pickle=False)
         if path.suffix == ".npz":
-            assert all(found[name].dtype != object for name in found.files)
-            found.close()
+            assert all(arrays[name].dtype != object for name in arrays.files)
+            arrays.close()
     assert not [*directory.glob("*.pkl"), *directory.glob("*.pickle"), *directory.glob("*.pt")]
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("feature_hash", "0" * 16), ("layout", 999), ("feature_hash", None)]
 )
-def test_a_bundle_of_other_features_or_layout_is_refused(directory, field, value) -> None:
+def test_other_features_or_layout_are_refused(directory, field, value) -> None:
     """The message says what it has, what the code has, and what to do."""
     path = directory / release_files.MANIFEST
     manifest = json.loads(path.read_text()) | {field: value}
@@ -89,7 +89,7 @@ def test_a_bundle_of_other_features_or_layout_is_refused(directory, field, value
         bundle.load(directory)
 
 
-def test_a_changed_byte_in_any_file_is_found(directory) -> None:
+def test_a_changed_byte_is_noticed(directory) -> None:
     """Before any of the file is read."""
     for name in json.loads((directory / release_files.MANIFEST).read_text())["files"]:
         path = directory / name
@@ -101,7 +101,7 @@ def test_a_changed_byte_in_any_file_is_found(directory) -> None:
     assert bundle.load(directory).manifest["version"]
 
 
-def test_a_missing_file_or_manifest_is_found(directory) -> None:
+def test_missing_file_or_manifest_is_noticed(directory) -> None:
     """A bundle is whole or it is none."""
     (directory / "ranker.txt").unlink()
     with pytest.raises(CorruptArtefact, match="no file"):
@@ -111,7 +111,7 @@ def test_a_missing_file_or_manifest_is_found(directory) -> None:
         bundle.load(directory)
 
 
-def test_a_state_from_ids_holds_what_is_known(loaded) -> None:
+def test_state_from_ids(loaded) -> None:
     """Unknown items are counted and left out; earlier items are seen without being history."""
     ids = loaded.catalogue.ids
     state, unknown = bundle.state_from(
@@ -125,17 +125,24 @@ def test_a_state_from_ids_holds_what_is_known(loaded) -> None:
     assert (state.attributes == MISSING).all()
 
 
-def test_a_state_from_nothing_is_an_empty_one(loaded) -> None:
+def test_state_from_nothing_is_empty(loaded) -> None:
     """Somebody new, of whom the request says nothing, is recommended something."""
     state, unknown = bundle.state_from(loaded, [], [], [], 0, [], {})
     assert (unknown, len(state), (state.items == MISSING).all()) == (0, 1, True)
     assert (recommend(loaded.model, state, 10).items != MISSING).all()
 
 
-def test_a_state_from_many_ids_keeps_the_latest(loaded) -> None:
+def test_state_from_many_ids_keeps_latest(loaded) -> None:
     """The window holds the last HISTORY_LENGTH, and all of them are seen."""
     ids = loaded.catalogue.ids
     n = HISTORY_LENGTH + 7
     state, _ = bundle.state_from(loaded, ids[:n], list(range(n)), [None] * n, n, [], {})
     assert state.items[0].tolist() == list(range(7, n))
     assert state.seen(0).tolist() == list(range(n))
+
+
+def test_items_load_alone(published, loaded) -> None:
+    """Publishing reads the catalogue and the popular rows without the models."""
+    items, popular = bundle.load_items(published.work / "bundle")
+    assert items == loaded.catalogue
+    assert popular.tolist() == loaded.popular.tolist()

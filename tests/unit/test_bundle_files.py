@@ -1,4 +1,4 @@
-"""A bundle whose sums agree and whose values do not is refused, value by value, before it is served."""
+"""Bundles with right sums and wrong values are refused, value by value, before they serve."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
     ("name", "value"), [(name, value) for name, values in FIELDS.items() for value in values]
 )
 def test_field(directory: Path, name: str, value: object) -> None:
-    """A field of another type or range is told with its value."""
+    """A field of another type or range is reported with its value."""
     with pytest.raises(CorruptArtefact, match=rf"has {name} .*: publish the release again"):
         loaded(resummed(directory, **{name: value}))
 
@@ -197,14 +197,16 @@ def test_neighbours(
 
 def catalog(**changed: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The catalogue with changed columns."""
-    return lambda told: told | {name: change(told[name]) for name, change in changed.items()}
+    return lambda content: (
+        content | {name: change(content[name]) for name, change in changed.items()}
+    )
 
 
 def vocabulary(**changed: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The catalogue with a changed vocabulary."""
     return catalog(
-        attributes=lambda told: (
-            told | {name: change(told[name]) for name, change in changed.items()}
+        attributes=lambda content: (
+            content | {name: change(content[name]) for name, change in changed.items()}
         )
     )
 
@@ -213,9 +215,9 @@ MESSAGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "catalogue: a list": ("catalog.msgpack", lambda _: [1, 2]),
     "catalogue: no ids": (
         "catalog.msgpack",
-        lambda told: {name: told[name] for name in told if name != "ids"},
+        lambda content: {name: content[name] for name in content if name != "ids"},
     ),
-    "catalogue: one more": ("catalog.msgpack", lambda told: told | {"more": 1}),
+    "catalogue: one more": ("catalog.msgpack", lambda content: content | {"more": 1}),
     "catalogue: fewer ids": ("catalog.msgpack", catalog(ids=lambda ids: ids[:-1])),
     "catalogue: an id twice": ("catalog.msgpack", catalog(ids=lambda ids: [*ids[:-1], ids[0]])),
     "catalogue: a number": ("catalog.msgpack", catalog(ids=lambda ids: [*ids[:-1], 7])),
@@ -226,43 +228,52 @@ MESSAGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "catalogue: no title": ("catalog.msgpack", catalog(titles=lambda titles: [*titles[:-1], None])),
     "catalogue: a category alone": (
         "catalog.msgpack",
-        catalog(categories=lambda told: [*told[:-1], "Drama"]),
+        catalog(categories=lambda content: [*content[:-1], "Drama"]),
     ),
     "catalogue: a list as category": (
         "catalog.msgpack",
-        catalog(categories=lambda told: [*told[:-1], [["Drama"]]]),
+        catalog(categories=lambda content: [*content[:-1], [["Drama"]]]),
     ),
     "attributes: none": ("catalog.msgpack", catalog(attributes=lambda _: None)),
-    "attributes: a column less": ("catalog.msgpack", vocabulary(columns=lambda told: told[:-1])),
+    "attributes: a column less": (
+        "catalog.msgpack",
+        vocabulary(columns=lambda content: content[:-1]),
+    ),
     "attributes: a column twice": (
         "catalog.msgpack",
-        vocabulary(columns=lambda told: [told[0]] * len(told)),
+        vocabulary(columns=lambda content: [content[0]] * len(content)),
     ),
     "attributes: a token twice": (
         "catalog.msgpack",
-        vocabulary(tokens=lambda told: [told[0]] * len(told)),
+        vocabulary(tokens=lambda content: [content[0]] * len(content)),
     ),
     "attributes: a token beyond": (
         "catalog.msgpack",
-        vocabulary(tokens=lambda told: [told[0] | {"x": 99}, *told[1:]]),
+        vocabulary(tokens=lambda content: [content[0] | {"x": 99}, *content[1:]]),
     ),
     "attributes: a token of text": (
         "catalog.msgpack",
-        vocabulary(tokens=lambda told: [{"0": "x"}, *told[1:]]),
+        vocabulary(tokens=lambda content: [{"0": "x"}, *content[1:]]),
     ),
     "attributes: falling edges": (
         "catalog.msgpack",
-        vocabulary(edges=lambda told: [told[0][::-1], *told[1:]]),
+        vocabulary(edges=lambda content: [content[0][::-1], *content[1:]]),
     ),
     "attributes: an edge that is none": (
         "catalog.msgpack",
-        vocabulary(edges=lambda told: [[float("nan")], *told[1:]]),
+        vocabulary(edges=lambda content: [[float("nan")], *content[1:]]),
     ),
     "popular: no bytes": ("popular.msgpack", lambda _: [1, 2, 3]),
-    "popular: too few": ("popular.msgpack", lambda told: told[:-4]),
-    "popular: a row twice": ("popular.msgpack", lambda told: told[:4] + told[:-4]),
-    "popular: a row beyond": ("popular.msgpack", lambda told: np.int32(10**6).tobytes() + told[4:]),
-    "popular: a negative row": ("popular.msgpack", lambda told: np.int32(-1).tobytes() + told[4:]),
+    "popular: too few": ("popular.msgpack", lambda content: content[:-4]),
+    "popular: a row twice": ("popular.msgpack", lambda content: content[:4] + content[:-4]),
+    "popular: a row beyond": (
+        "popular.msgpack",
+        lambda content: np.int32(10**6).tobytes() + content[4:],
+    ),
+    "popular: a negative row": (
+        "popular.msgpack",
+        lambda content: np.int32(-1).tobytes() + content[4:],
+    ),
 }
 
 
@@ -307,7 +318,7 @@ def test_no_message(directory: Path, name: str, body: bytes) -> None:
 
 def test_file_larger_than_is_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would fill the memory is refused by its size."""
-    monkeypatch.setattr(bundle, "CATALOG_BYTES", 100)
+    monkeypatch.setattr(bundle, "CATALOGUE_BYTES", 100)
     with pytest.raises(CorruptArtefact, match="at most 100 are read"):
         loaded(directory)
 
@@ -318,8 +329,8 @@ def test_empty_ranker_is_none(directory: Path) -> None:
     assert bundle.load(resummed(directory)).model.ranker is None
 
 
-def test_file_that_the_manifest_does_not_name(directory: Path) -> None:
-    """Strata that lie beside a release are none of it."""
+def test_file_not_named_by_the_manifest(directory: Path) -> None:
+    """Strata that its manifest does not name are not read."""
     manifest = json.loads((directory / release_files.MANIFEST).read_text())
     del manifest["files"]["strata.msgpack"]
     with release_files.open_verified(directory, manifest) as release:
@@ -327,18 +338,18 @@ def test_file_that_the_manifest_does_not_name(directory: Path) -> None:
 
 
 HISTOGRAMS: dict[str, Callable[[list[Any]], object]] = {
-    "rows": lambda told: told.__setitem__(1, "many"),
-    "negative rows": lambda told: told.__setitem__(1, -1),
-    "name": lambda told: told[2][0].__setitem__(0, 7),
-    "bounds": lambda told: told[2][0].__setitem__(1, 5),
-    "falling bounds": lambda told: told[2][0].__setitem__(1, told[2][0][1][::-1]),
-    "mixed bounds": lambda told: told[2][0].__setitem__(1, ["a", *told[2][0][1][1:]]),
-    "a bound that is none": lambda told: told[2][0][1].__setitem__(0, float("nan")),
-    "ordered": lambda told: told[2][0].__setitem__(2, "yes"),
-    "too few cells": lambda told: told[2][0].__setitem__(4, told[2][0][4][:-1]),
-    "a negative count": lambda told: told[2][0][3].__setitem__(0, -1),
-    "a huge count": lambda told: told[2][0][4].__setitem__(0, 2**60),
-    "a part less": lambda told: told[2][0].pop(),
+    "rows": lambda content: content.__setitem__(1, "many"),
+    "negative rows": lambda content: content.__setitem__(1, -1),
+    "name": lambda content: content[2][0].__setitem__(0, 7),
+    "bounds": lambda content: content[2][0].__setitem__(1, 5),
+    "falling bounds": lambda content: content[2][0].__setitem__(1, content[2][0][1][::-1]),
+    "mixed bounds": lambda content: content[2][0].__setitem__(1, ["a", *content[2][0][1][1:]]),
+    "a bound that is none": lambda content: content[2][0][1].__setitem__(0, float("nan")),
+    "ordered": lambda content: content[2][0].__setitem__(2, "yes"),
+    "too few cells": lambda content: content[2][0].__setitem__(4, content[2][0][4][:-1]),
+    "a negative count": lambda content: content[2][0][3].__setitem__(0, -1),
+    "a huge count": lambda content: content[2][0][4].__setitem__(0, 2**60),
+    "a part less": lambda content: content[2][0].pop(),
 }
 
 
@@ -346,17 +357,17 @@ HISTOGRAMS: dict[str, Callable[[list[Any]], object]] = {
 def test_histograms(kind: str) -> None:
     """Cells that no training gives."""
     rows = np.random.default_rng(0).normal(size=500)
-    told = msgpack.unpackb(skew.pack(skew.histograms({"a": rows, "b": rows})))
-    HISTOGRAMS[kind](told)
+    content = msgpack.unpackb(skew.pack(skew.histograms({"a": rows, "b": rows})))
+    HISTOGRAMS[kind](content)
     with pytest.raises(CorruptArtefact, match="publish the release again"):
-        skew.unpack(msgpack.packb(told))
+        skew.unpack(msgpack.packb(content))
 
 
 STRATA: dict[str, Callable[[list[Any]], object]] = {
-    "falling": lambda told: told.reverse(),
-    "many": lambda told: told.extend([told[-1]] * 9),
-    "not a number": lambda told: told[0].__setitem__(0, float("nan")),
-    "other features": lambda told: told[0].__setitem__(
+    "falling": lambda content: content.reverse(),
+    "many": lambda content: content.extend([content[-1]] * 9),
+    "not a number": lambda content: content[0].__setitem__(0, float("nan")),
+    "other features": lambda content: content[0].__setitem__(
         2, skew.pack(skew.histograms({"a": np.arange(50.0)}))
     ),
 }
@@ -366,10 +377,10 @@ STRATA: dict[str, Callable[[list[Any]], object]] = {
 def test_strata(directory: Path, kind: str) -> None:
     """Ranges that do not follow each other, or histograms of other features."""
     path = directory / strata.FILE
-    told = msgpack.unpackb(path.read_bytes())
-    told = told * 2 if len(told) < 2 else told
-    STRATA[kind](told)
-    path.write_bytes(msgpack.packb(told))
+    content = msgpack.unpackb(path.read_bytes())
+    content = content * 2 if len(content) < 2 else content
+    STRATA[kind](content)
+    path.write_bytes(msgpack.packb(content))
     with pytest.raises(CorruptArtefact, match="publish the release again"):
         loaded(resummed(directory))
 

@@ -17,7 +17,7 @@ VOCABULARY = AttributeVocabulary(
 )
 
 
-def test_values_become_the_tokens_of_their_columns() -> None:
+def test_values_become_tokens_of_their_columns() -> None:
     """Texts by themselves, numbers by their bin, whose lower edge belongs to it."""
     assert VOCABULARY.size == 8
     assert VOCABULARY.encode({"gender": "M", "age": 24.9, "cars": 1}).tolist() == [1, 2, 6]
@@ -33,7 +33,7 @@ def test_what_training_never_saw_is_missing(unknown) -> None:
     assert VOCABULARY.encode(unknown).tolist() == [MISSING] * 3
 
 
-def test_a_whole_number_is_the_same_with_and_without_a_fraction() -> None:
+def test_whole_float_is_the_integer() -> None:
     """JSON's 1.0 is the 1 that training saw."""
     assert (
         VOCABULARY.encode({"cars": 1.0}).tolist()
@@ -44,19 +44,19 @@ def test_a_whole_number_is_the_same_with_and_without_a_fraction() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_is_missing(value) -> None:
+def test_nan_is_missing(value) -> None:
     """As in training, which leaves them out too."""
     assert VOCABULARY.encode({"age": value, "cars": value}).tolist() == [MISSING] * 3
 
 
-def test_every_token_survives_the_way_out_and_back() -> None:
+def test_tokens_survive_the_round_trip() -> None:
     """Whatever tokens a user has, the decoded values encode to them again."""
     for gender in (MISSING, 0, 1):
         for age in (MISSING, 2, 3, 4):
             for cars in (MISSING, 5, 6, 7):
                 tokens = np.array([gender, age, cars], np.int32)
-                told: dict[str, object] = {**VOCABULARY.decode(tokens)}
-                assert VOCABULARY.encode(told).tolist() == tokens.tolist()
+                decoded: dict[str, object] = {**VOCABULARY.decode(tokens)}
+                assert VOCABULARY.encode(decoded).tolist() == tokens.tolist()
 
 
 def test_decoding_names_what_is_known() -> None:
@@ -64,7 +64,7 @@ def test_decoding_names_what_is_known() -> None:
     assert VOCABULARY.decode(np.array([1, 4, MISSING], np.int32)) == {"gender": "M", "age": 40.0}
 
 
-def test_a_catalogue_is_as_long_as_its_ids() -> None:
+def test_catalogue_length_is_its_ids() -> None:
     """One row for each item."""
     assert (
         len(

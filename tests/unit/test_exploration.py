@@ -1,4 +1,4 @@
-"""New items get the share of places that they are given, and no more, at no cost to what a list promises."""
+"""New items get their share of places, and lists keep what they promise."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def with_share(setting: tuple[Model, UserStates], share: float, k: int = K) -> R
     return recommend(replace(model, exploration_share=share), states, k)
 
 
-def test_new_items_are_those_without_a_past(setting, published) -> None:
-    """Every item that nobody had is new, and no item is that had events before the last tenth of the time."""
+def test_new_items_have_no_past(setting, published) -> None:
+    """An item without events is new; one with events before the last tenth of time is not."""
     events = published.dataset.events
     late = events.time >= np.quantile(events.time, 0.9, method="nearest")
     counts = np.bincount(events.item, minlength=events.n_items)
@@ -50,8 +50,8 @@ def test_without_a_share_nothing_is_explored(setting) -> None:
     np.testing.assert_array_equal(none.items, bare.items)
 
 
-def test_the_share_is_kept_over_all_users(setting) -> None:
-    """A tenth of the places at most holds items that would not be there otherwise; the rest keeps its order."""
+def test_share_holds_over_all_users(setting) -> None:
+    """At most a tenth of the places holds items put in; the rest keeps its order."""
     model, _ = setting
     own, explored = with_share(setting, 0.0), with_share(setting, 0.1)
     put_in = np.isin(explored.items, model.new) & (explored.items != own.items)
@@ -61,7 +61,7 @@ def test_the_share_is_kept_over_all_users(setting) -> None:
         assert kept == [i for i in before.tolist() if i not in model.new][: len(kept)]
 
 
-def test_an_explored_list_is_sorted_and_starts_like_a_shorter_one(setting) -> None:
+def test_explored_list_is_sorted_and_prefixed(setting) -> None:
     """Scores never rise, nothing is repeated or seen, and 15 items are the first 15 of 40."""
     _, states = setting
     whole, part = with_share(setting, 0.3), with_share(setting, 0.3, 15)
@@ -74,7 +74,7 @@ def test_an_explored_list_is_sorted_and_starts_like_a_shorter_one(setting) -> No
         assert not set(items) & set(states.seen(user).tolist())
 
 
-def test_a_fold_explores_as_its_settings_say(published) -> None:
+def test_fold_explores_as_settings_say(published) -> None:
     """The report's model explores like the released one: what is measured is what is served."""
     from shortlist.batch.job import Job
     from shortlist.batch.progress import ProgressReporter

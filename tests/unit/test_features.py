@@ -9,7 +9,13 @@ import pytest
 
 from shortlist.recsys.models import features as module
 from shortlist.recsys.models.catalogue import Catalogue
-from shortlist.recsys.models.features import FEATURES, Candidates, ItemTable, feature_hash, features
+from shortlist.recsys.models.features import (
+    FEATURES,
+    Candidates,
+    ItemTable,
+    feature_table,
+    features,
+)
 from shortlist.recsys.models.interactions import MISSING, Events, states_at
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
@@ -53,7 +59,7 @@ def made(table: ItemTable, user: int, items: list[int]) -> np.ndarray:
     return features(states, Candidates(np.array([items], np.int32), scores[None, :]), table)
 
 
-def test_what_follows_what_is_counted() -> None:
+def test_transitions_are_counted() -> None:
     """After a came b twice at once; counts are normalised by the source's events and one more."""
     neighbours = fit_neighbours(EVENTS)
     after_a = dict(
@@ -64,26 +70,28 @@ def test_what_follows_what_is_counted() -> None:
     assert neighbours.rows[:, 5].min() == 5
 
 
-def test_neighbour_sums_decay_from_the_last_event(table) -> None:
+def test_neighbour_sums_decay_by_age(table) -> None:
     """User 1 had a, then b: c followed b in two of three cases, and nothing else says so."""
     rows = made(table, 1, [2, 3])
     assert column("next_1", rows) == pytest.approx([2 / (3 + 1), 0.0])
 
 
 def test_content_and_popularity(table) -> None:
-    """Categories by cosine with the history's taste, years by distance, popularity by its logarithm."""
+    """Categories by cosine with the history, years by distance, popularity by logarithm."""
     rows = made(table, 1, [2, 4, 3])
     assert column("popularity", rows) == pytest.approx([np.log1p(2), 0.0, 0.0])
-    assert column("category_all", rows) == pytest.approx([0.0, 0.0, FEATURES["category_all"]])
-    assert column("year", rows) == [2000.0, 2010.0, FEATURES["year"]]
-    assert column("year_distance", rows)[2] == FEATURES["year_distance"]
+    assert column("category_all", rows) == pytest.approx(
+        [0.0, 0.0, FEATURES["category_all"].default]
+    )
+    assert column("year", rows) == [2000.0, 2010.0, FEATURES["year"].default]
+    assert column("year_distance", rows)[2] == FEATURES["year_distance"].default
     assert 0 < column("year_distance", rows)[0] < column("year_distance", rows)[1]
 
 
-def test_unknowns_get_their_declared_defaults(table) -> None:
+def test_unknowns_get_declared_defaults(table) -> None:
     """No weights anywhere: the features of weights are at their defaults, and nothing is NaN."""
     rows = made(table, 0, [3, 4])
-    assert column("history_weight", rows) == [FEATURES["history_weight"]] * 2
+    assert column("history_weight", rows) == [FEATURES["history_weight"].default] * 2
     assert np.isfinite(rows).all()
 
 
@@ -92,7 +100,7 @@ def test_padding_makes_no_row(table) -> None:
     assert made(table, 0, [3, 4, MISSING]).shape == (2, len(FEATURES))
 
 
-def test_an_empty_history_is_a_state_like_any_other(table) -> None:
+def test_empty_history_has_finite_features(table) -> None:
     """A user of whom nothing is known has features, all finite."""
     states = states_at(EVENTS, np.array([0]), np.array([0]))
     rows = features(
@@ -100,19 +108,6 @@ def test_an_empty_history_is_a_state_like_any_other(table) -> None:
     )
     assert np.isfinite(rows).all()
     assert column("history_length", rows) == [0.0, 0.0]
-
-
-def test_the_hash_changes_with_names_order_and_defaults(monkeypatch) -> None:
-    """Any of them makes another ranker input."""
-    hashes = {feature_hash()}
-    for changed in (
-        dict(reversed(FEATURES.items())),
-        FEATURES | {"year": 0.0},
-        FEATURES | {"new": 0.0},
-    ):
-        monkeypatch.setattr(module, "FEATURES", changed)
-        hashes.add(feature_hash())
-    assert len(hashes) == 4
 
 
 @pytest.mark.parametrize("weight", [0.0, np.finfo(np.float32).max])
@@ -128,3 +123,24 @@ def test_the_largest_weight_overflows_nothing(weight) -> None:
     )
     assert np.isfinite(rows).all()
     assert abs(column("history_weight", rows)[0]) == pytest.approx(module.MAX_DEVIATIONS, rel=0.8)
+
+
+def test_every_feature_has_its_sentence() -> None:
+    """The documentation's table has one row a feature: name, default and a sentence."""
+    rows = feature_table()
+    assert [name for name, _, _ in rows] == list(FEATURES)
+    assert [float(default) for _, default, _ in rows] == [f.default for f in FEATURES.values()]
+    sentences = [sentence for _, _, sentence in rows]
+    assert all(sentence.endswith(".") for sentence in sentences)
+    assert len(set(sentences)) == len(sentences)
+
+
+def test_one_entry_adds_a_feature(table, monkeypatch) -> None:
+    """A feature is its entry: rows have one more column, and unknowns its default."""
+    year = module.Feature(
+        -7.0, "Decade of the item.", lambda inputs: inputs.table.year[inputs.items] // 10
+    )
+    monkeypatch.setattr(module, "FEATURES", FEATURES | {"decade": year})
+    rows = made(table, 1, [2, 4, 3])
+    assert rows.shape == (3, len(FEATURES) + 1)
+    assert rows[:, -1].tolist() == [200.0, 201.0, -7.0]

@@ -17,7 +17,7 @@ def test_a_small_catalogue_is_searched_exactly() -> None:
     assert index.measure(built, vectors, vectors[:5], 10).recall == 1.0
 
 
-def test_a_large_catalogue_is_searched_in_lists_and_its_recall_measured(monkeypatch) -> None:
+def test_large_catalogue_recall_is_measured(monkeypatch) -> None:
     """Recall is a share below one here, and more probes find more; no item is out of reach."""
     monkeypatch.setattr(index, "EXACT_UP_TO", 100)
     rng = np.random.default_rng(1)

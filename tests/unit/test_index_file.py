@@ -1,4 +1,4 @@
-"""An index file is one that the batch writes for this catalogue, or is refused before FAISS sees it."""
+"""Index files are those that the batch writes, or are refused before FAISS sees them."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def read(path: Path, body: bytes) -> Any:
 
 @pytest.mark.parametrize("kind", ["flat", "inverted", "few lists are filled"])
 def test_an_index_comes_back(tmp_path: Path, vectors: np.ndarray, kind: str) -> None:
-    """Whichever `build_index` makes, it finds what it found."""
+    """Either kind of index searches as it did when it was built."""
     index = build_index(vectors, 4, 2) if kind == "flat" else inverted(vectors)
     if kind == "few lists are filled":
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(D), D, 16, faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = 1
         index.train(vectors)
         index.add(np.repeat(vectors[:1], N, axis=0))
-    found = read(tmp_path / "i", written(tmp_path / "i", index))
-    assert (type(found), found.ntotal) == (type(index), N)
-    np.testing.assert_array_equal(search(found, vectors[7], 10), search(index, vectors[7], 10))
+    reread = read(tmp_path / "i", written(tmp_path / "i", index))
+    assert (type(reread), reread.ntotal) == (type(index), N)
+    np.testing.assert_array_equal(search(reread, vectors[7], 10), search(index, vectors[7], 10))
 
 
 def other(kind: str, vectors: np.ndarray) -> Any:
@@ -89,10 +89,8 @@ def test_another_index_is_refused(tmp_path: Path, vectors: np.ndarray, kind: str
 
 
 @pytest.mark.parametrize("kind", ["flat", "inverted"])
-def test_every_number_of_an_index_is_checked(
-    tmp_path: Path, vectors: np.ndarray, kind: str
-) -> None:
-    """With any four bytes set to the largest number it is refused; the vectors' bytes then are no numbers."""
+def test_every_index_number_is_checked(tmp_path: Path, vectors: np.ndarray, kind: str) -> None:
+    """Any four bytes set to the largest number: refused; of vectors they are no numbers then."""
     body = written(
         tmp_path / "i", build_index(vectors, 4, 2) if kind == "flat" else inverted(vectors)
     )

@@ -21,14 +21,14 @@ def trained(**options: object) -> lightgbm.Booster:
     rows = rng.normal(size=(600, FEATURES)).astype(np.float32)
     rows[:, 3] = 1.0  # a feature that no tree can split
     data = lightgbm.Dataset(rows, (rows[:, 0] + rows[:, 1] > 0.5).astype(int), group=[20] * 30)
-    told = {
+    options = {
         "objective": "lambdarank",
         "verbosity": -1,
         "num_threads": 1,
         "num_leaves": 7,
         **options,
     }
-    return lightgbm.train(told, data, 12)
+    return lightgbm.train(options, data, 12)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def text() -> str:
     [{}, {"num_leaves": 2}, {"min_data_in_leaf": 5000}, {"num_leaves": 63, "min_data_in_leaf": 1}],
 )
 def test_bits(options: dict[str, object]) -> None:
-    """What is handed on scores and explains as the whole text does, bit for bit; also without any split."""
+    """The checked text scores and explains as the whole text, bit for bit; without splits too."""
     booster = trained(**options)
     plain = lightgbm.Booster(model_str=checked(booster.model_to_string(), FEATURES))
     rows = np.random.default_rng(1).normal(size=(200, FEATURES)).astype(np.float32)
@@ -53,12 +53,12 @@ def test_bits(options: dict[str, object]) -> None:
 def in_tree(text: str, line: str, replacement: str) -> str:
     """The text with a line of its second tree replaced, and `tree_sizes` that agree."""
     at = text.index("Tree=1\n")
-    found = re.compile(line, re.MULTILINE).search(text, at)
-    assert found is not None
-    grown = len(replacement) - len(found[0])
+    match = re.compile(line, re.MULTILINE).search(text, at)
+    assert match is not None
+    grown = len(replacement) - len(match[0])
     sizes = [int(size) for size in re.search(r"tree_sizes=(.*)", text)[1].split()]  # type: ignore[index]
     sizes[1] += grown
-    out = text[: found.start()] + replacement + text[found.end() :]
+    out = text[: match.start()] + replacement + text[match.end() :]
     return re.sub(r"tree_sizes=.*", "tree_sizes=" + " ".join(map(str, sizes)), out)
 
 
@@ -151,7 +151,7 @@ def test_broken_text(text: str, kind: str) -> None:
         checked(TEXTS[kind](text), FEATURES)
 
 
-def test_what_follows_the_trees_is_not_handed_on(text: str) -> None:
+def test_text_after_trees_is_dropped(text: str) -> None:
     """Parameters could name files and machines."""
     plain = checked(text.replace("[seed: 0]", "[forcedsplits_filename: /etc/passwd]"), FEATURES)
     assert plain.endswith("end of trees\n")

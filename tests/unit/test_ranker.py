@@ -9,7 +9,7 @@ import pytest
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models import ranker as module
 from shortlist.recsys.models.features import FEATURES
-from shortlist.recsys.models.ranker import Ranker, stamp
+from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from, stamp
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def booster() -> lightgbm.Booster:
     return lightgbm.train({"objective": "lambdarank", "verbosity": -1, "num_threads": 1}, data, 20)
 
 
-def test_the_scores_are_the_packages_own_bit_for_bit(booster) -> None:
+def test_scores_are_the_packages_bits(booster) -> None:
     """One row or many."""
     rows = np.random.default_rng(1).normal(size=(300, len(FEATURES))).astype(np.float32)
     ranker = Ranker(stamp(booster.model_to_string()))
@@ -31,7 +31,7 @@ def test_the_scores_are_the_packages_own_bit_for_bit(booster) -> None:
     assert len(ranker.predict(rows[:0])) == 0
 
 
-def test_a_model_of_other_features_is_refused(booster, monkeypatch) -> None:
+def test_model_of_other_features_is_refused(booster, monkeypatch) -> None:
     """The stamp is the hash of the features that it was trained on."""
     text = stamp(booster.model_to_string())
     monkeypatch.setattr(module, "feature_hash", lambda: "0" * 16)
@@ -39,13 +39,13 @@ def test_a_model_of_other_features_is_refused(booster, monkeypatch) -> None:
         Ranker(text)
 
 
-def test_a_model_without_a_stamp_is_refused(booster) -> None:
+def test_model_without_stamp_is_refused(booster) -> None:
     """Whoever wrote it did not say what it takes."""
     with pytest.raises(BundleMismatch):
         Ranker(booster.model_to_string())
 
 
-def test_a_text_that_is_no_model_is_corrupt() -> None:
+def test_text_without_model_is_corrupt() -> None:
     """LightGBM's own words, and what to do."""
     with pytest.raises(CorruptArtefact, match="publish the release again"):
         Ranker(stamp("not a model"))
@@ -55,3 +55,8 @@ def test_rows_of_another_width_are_refused(booster) -> None:
     """Before they reach the library."""
     with pytest.raises(BundleMismatch, match="use `features`"):
         Ranker(stamp(booster.model_to_string())).predict(np.zeros((2, 3), np.float32))
+
+
+def test_no_ranker_is_none() -> None:
+    """A fold without a gain stores an empty text, which stands for no ranker."""
+    assert ranker_from(NO_RANKER) is None

@@ -1,4 +1,4 @@
-"""Skew between training and serving: what must be flagged, what must not, and the arithmetic against SciPy."""
+"""Skew between training and serving: flagged or not, and its arithmetic against SciPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shortlist.recsys.monitoring.skew import (
 
 
 def table(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
-    """Features of many shapes: bell, heavy tails, mostly zero, counts, text, ids, some nulls, rare, constant."""
+    """Features of many shapes: bell, heavy tails, zeros, counts, text, ids, nulls, constant."""
     nulls = np.where(rng.random(rows) < 0.02, np.nan, rng.normal(size=rows))
     return {
         "bell": rng.normal(size=rows),
@@ -66,27 +66,27 @@ def test_identical_distributions_are_not_flagged(train: int, serving: int, runs:
     assert sum(flagged) <= runs // 100
 
 
-def test_a_million_rows_do_not_make_a_trifle_matter() -> None:
-    """A shift by a fiftieth of a standard deviation is certain at a million rows, and still not worth a flag."""
+def test_trifling_shift_in_a_million_rows() -> None:
+    """A fiftieth of a deviation is certain at a million rows, and still not worth a flag."""
     rng = np.random.default_rng(3)
-    found = detect_training_serving_skew(
+    result = detect_training_serving_skew(
         rng.normal(size=1_000_000), rng.normal(0.02, size=1_000_000)
     )
-    assert found.p_value["0"] < 1e-6
-    assert not found.skew_detected
-    assert found.feature_kl["0"] < 0.001
+    assert result.p_value["0"] < 1e-6
+    assert not result.skew_detected
+    assert result.feature_kl["0"] < 0.001
 
 
 @pytest.mark.parametrize("rows", [100, 1000, 100_000])
-def test_a_shift_of_three_standard_deviations_is_flagged(rows: int) -> None:
+def test_three_standard_deviations_are_flagged(rows: int) -> None:
     """Only the feature that moved is flagged."""
     train, serving = pair(rows)
     serving["bell"] = serving["bell"] + 3
-    found = detect_training_serving_skew(train, serving)
-    assert found.flagged_features == ("bell",)
-    assert found.skew_detected
-    assert found.psi["bell"] > 1
-    assert found.ks["bell"] > 0.8
+    result = detect_training_serving_skew(train, serving)
+    assert result.flagged_features == ("bell",)
+    assert result.skew_detected
+    assert result.psi["bell"] > 1
+    assert result.ks["bell"] > 0.8
 
 
 def test_a_flood_of_nulls_is_flagged() -> None:
@@ -110,7 +110,7 @@ def test_a_new_value_is_flagged(feature: str, new: object) -> None:
 
 
 @pytest.mark.parametrize("rows", [100, 5000])
-def test_a_column_that_became_constant_is_flagged(rows: int) -> None:
+def test_constant_column_is_flagged(rows: int) -> None:
     """Every row has the training's median."""
     train, serving = pair(rows)
     serving["bell"] = np.full(rows, np.median(train["bell"]))
@@ -134,17 +134,17 @@ def test_swapped_columns_are_flagged() -> None:
 @pytest.mark.parametrize("rows", [100, 100_000])
 @pytest.mark.parametrize("side", ["train", "serving"])
 @pytest.mark.parametrize("feature", ["bell", "constant", "counts"])
-def test_one_outlier_on_either_side_is_not_flagged(rows: int, side: str, feature: str) -> None:
+def test_one_outlier_is_not_flagged(rows: int, side: str, feature: str) -> None:
     """A single row of 1e12 is no evidence, not even among constants."""
     tables = dict(zip(("train", "serving"), pair(rows), strict=True))
     tables[side][feature] = tables[side][feature].astype(np.float64)
     tables[side][feature][0] = 1e12
     for seed in range(4):  # whether or not the outlier decides the cells
-        found = compare(histograms(tables["train"], seed), tables["serving"])
-        assert feature not in found.flagged_features
+        result = compare(histograms(tables["train"], seed), tables["serving"])
+        assert feature not in result.flagged_features
 
 
-def test_one_outlier_does_not_hide_a_shift() -> None:
+def test_one_outlier_hides_no_shift() -> None:
     """The bins are quantiles: a training row of 1e12 leaves them where they were."""
     rng = np.random.default_rng(5)
     train = rng.normal(size=1000)
@@ -152,7 +152,7 @@ def test_one_outlier_does_not_hide_a_shift() -> None:
     assert detect_training_serving_skew(train, rng.normal(0.6, size=1000)).skew_detected
 
 
-def test_the_threshold_is_the_least_difference_that_is_flagged() -> None:
+def test_threshold_is_least_flagged_difference() -> None:
     """Half a standard deviation is flagged by default, and not where a whole nat is asked for."""
     rng = np.random.default_rng(9)
     train, serving = rng.normal(size=5000), rng.normal(0.5, size=5000)
@@ -160,25 +160,25 @@ def test_the_threshold_is_the_least_difference_that_is_flagged() -> None:
     assert not detect_training_serving_skew(train, serving, threshold=1.0).skew_detected
 
 
-def test_kl_and_psi_are_those_of_the_normal_distribution() -> None:
-    """Half a standard deviation apart, KL is close to 1/8 either way and PSI to their sum; KS is that of the formula."""
+def test_kl_and_psi_of_normal_distributions() -> None:
+    """Half a deviation apart: KL is near 1/8 either way, PSI their sum, KS by its formula."""
     rng = np.random.default_rng(13)
-    found = detect_training_serving_skew(rng.normal(size=400_000), rng.normal(0.5, size=400_000))
-    assert found.feature_kl["0"] == pytest.approx(0.125, rel=0.05)  # bins lose a little
-    assert found.psi["0"] == pytest.approx(0.25, rel=0.05)
-    assert found.ks["0"] == pytest.approx(2 * stats.norm.cdf(0.25) - 1, abs=0.005)
+    result = detect_training_serving_skew(rng.normal(size=400_000), rng.normal(0.5, size=400_000))
+    assert result.feature_kl["0"] == pytest.approx(0.125, rel=0.05)  # bins lose a little
+    assert result.psi["0"] == pytest.approx(0.25, rel=0.05)
+    assert result.ks["0"] == pytest.approx(2 * stats.norm.cdf(0.25) - 1, abs=0.005)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 20, 21])
-def test_the_tail_of_chi_squared_is_scipys(freedom: int) -> None:
+def test_chi_squared_tail_is_scipys(freedom: int) -> None:
     """From certain to one in 1e30."""
     for statistic in (0.0, 0.1, 1.0, 3.84, 20.0, 150.0):
         expected = stats.chi2.sf(statistic, freedom)
         assert skew.chi_squared_tail(statistic, freedom) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_g_test_is_scipys_after_leaving_out_the_worst_row() -> None:
-    """Of all tables with one row fewer, the p-value is that of the one that speaks least against equality."""
+def test_g_test_is_scipys_without_worst() -> None:
+    """Of all tables with one row fewer, the one that speaks least against equality decides."""
     x, y = np.array([30, 20, 10]), np.array([10, 20, 31])
     expected = []
     for side in (0, 1):
@@ -211,7 +211,7 @@ def test_frames_arrays_and_mappings_agree() -> None:
     assert matrix == mapping == frame
 
 
-def test_polars_nulls_are_nulls_in_every_type() -> None:
+def test_polars_nulls_of_every_type() -> None:
     """Integers, floats, booleans, text and moments with nulls: their last cell counts them."""
     moment = dt.datetime(2026, 8, 1, tzinfo=dt.UTC)
     columns = {
@@ -227,16 +227,16 @@ def test_polars_nulls_are_nulls_in_every_type() -> None:
     } == dict.fromkeys(columns, 20)
 
 
-def test_moments_are_compared_in_seconds_whatever_their_unit() -> None:
+def test_moments_are_compared_in_seconds() -> None:
     """Nanoseconds in training and milliseconds in serving are the same moments."""
     seconds = np.random.default_rng(2).integers(0, 10**9, 2000)
     train = (seconds[:1000] * 10**9).astype("datetime64[ns]")
-    found = detect_training_serving_skew(train, (seconds[1000:] * 1000).astype("datetime64[ms]"))
-    assert not found.skew_detected
+    result = detect_training_serving_skew(train, (seconds[1000:] * 1000).astype("datetime64[ms]"))
+    assert not result.skew_detected
 
 
 def test_text_where_numbers_were_is_unseen() -> None:
-    """A feature that turned from numbers into text is flagged, not refused; and the other way round."""
+    """A feature that turned from numbers into text, or the reverse, is flagged, not refused."""
     numbers, text = (
         np.random.default_rng(4).normal(size=300),
         np.array(["a", "b", "c"] * 100, object),
@@ -245,7 +245,7 @@ def test_text_where_numbers_were_is_unseen() -> None:
     assert detect_training_serving_skew(text, numbers).skew_detected
 
 
-def test_an_integer_is_the_float_of_the_same_value() -> None:
+def test_integers_equal_floats() -> None:
     """A column that lost its nulls, and with them its float type, is the same column."""
     values = np.random.default_rng(6).integers(0, 5, 2000)
     assert not detect_training_serving_skew(
@@ -253,7 +253,7 @@ def test_an_integer_is_the_float_of_the_same_value() -> None:
     ).skew_detected
 
 
-def test_each_of_few_values_has_a_cell_and_rare_ones_share_that_of_the_unseen() -> None:
+def test_few_values_have_own_cells() -> None:
     """Every row is counted once, in the cell of its value."""
     made = histograms(np.array([1, 2] * 200 + [3], np.int64)).features["0"]
     assert sorted(made.bounds) == [1.0, 2.0]
@@ -264,8 +264,8 @@ def test_each_of_few_values_has_a_cell_and_rare_ones_share_that_of_the_unseen() 
     assert made.counts[-1] == 0
 
 
-def test_bins_hold_equal_shares_of_the_rows_that_decided_them() -> None:
-    """800 distinct values: 200 decide, twenty bins have ten each, and the smallest value is the first bound."""
+def test_bins_hold_equal_design_shares() -> None:
+    """Of 800 distinct values 200 decide: twenty bins of ten, the smallest is the first bound."""
     made = histograms(np.random.default_rng(8).normal(size=800)).features["0"]
     assert made.ordered is True
     assert made.design == (1, 9, *[10] * 19, 0, 0)
@@ -313,25 +313,25 @@ def test_histograms_of_another_layout_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "serving", "told"),
+    ("train", "serving", "message"),
     [
         (np.zeros(19), np.zeros(9), "19 training rows"),
         (np.zeros(20), np.zeros(0), "no served rows"),
         (np.zeros((20, 2)), np.zeros((20, 1)), r"lack the columns \['1'\]"),
-        (np.zeros((20, 1)), np.zeros((20, 2)), r"have \['1'\] beside"),
+        (np.zeros((20, 1)), np.zeros((20, 2)), r"have \['1'\] in addition"),
         ({"a": np.zeros(20), "b": np.zeros(21)}, {}, "lengths {'a': 20, 'b': 21}"),
         ({}, {}, "lengths {}"),
         (np.zeros((2, 2, 2)), np.zeros(3), r"shape \(2, 2, 2\)"),
         ({"a": np.zeros((20, 2))}, {}, r"column 'a' has shape \(20, 2\)"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(train: object, serving: object, told: str) -> None:
+def test_incomparable_tables_are_refused(train: object, serving: object, message: str) -> None:
     """The error names the value."""
-    with pytest.raises(InvalidData, match=told):
+    with pytest.raises(InvalidData, match=message):
         detect_training_serving_skew(train, serving)
 
 
-def test_a_column_of_nulls_can_be_compared() -> None:
+def test_column_of_nulls_is_compared() -> None:
     """Nothing known in training: nulls in serving are the same, values are not."""
     nulls = np.full(100, np.nan)
     assert not detect_training_serving_skew(nulls, nulls).skew_detected

@@ -1,4 +1,4 @@
-"""Training rows by how long a user's history is, and live rows compared with those of their own kind."""
+"""Training rows by history length; live rows are compared with those of their stratum."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def of_lengths(lengths: np.ndarray) -> dict[str, np.ndarray]:
     return {"a": np.arange(len(lengths)) % 7, strata.COLUMN: lengths}
 
 
-def test_strata_are_of_about_the_same_size() -> None:
+def test_strata_have_similar_sizes() -> None:
     """Eight of 1600 different lengths; the column that they are of is not among their features."""
     made = strata.split(of_lengths(np.arange(1600.0)))
     assert [(one.low, one.high) for one in made] == [(200.0 * s, 200.0 * s + 199) for s in range(8)]
     assert [(one.trained.rows, list(one.trained.features)) for one in made] == [(200, ["a"])] * 8
 
 
-def test_equal_lengths_stay_together_and_the_last_few_join() -> None:
+def test_equal_lengths_stay_together() -> None:
     """Whatever the number of rows, none has fewer than LEAST_ROWS where there are so many."""
     made = strata.split(of_lengths(np.repeat([1.0, 2.0, 3.0, 9.0], [150, 90, 20, 40])))
     assert [(one.low, one.high, one.trained.rows) for one in made] == [(1, 1, 150), (2, 9, 150)]
@@ -33,13 +33,13 @@ def test_equal_lengths_stay_together_and_the_last_few_join() -> None:
 
 
 def test_rows_find_their_stratum() -> None:
-    """The bounds belong to it; what is longer than all goes to the last, what is shorter than all to none."""
+    """Bounds belong to a stratum; longer than all is the last, shorter than all is none."""
     made = strata.split(of_lengths(np.repeat([2.0, 5.0, 6.0], 100)))
     assert strata.place(made, np.array([1, 2, 3, 5, 5.5, 6, 99])).tolist() == [-1, 0, 1, 1, 2, 2, 2]
 
 
 def test_strata_outlive_a_bundle(tmp_path: Path) -> None:
-    """What is read is what was written; nothing is in a bundle without the file, and another file is an error."""
+    """They are read as written; a bundle may lack the file, and another file is an error."""
     made = strata.split(of_lengths(np.arange(400.0)))
     assert strata.load(tmp_path) == []
     strata.save(tmp_path, made)
@@ -52,10 +52,10 @@ def test_strata_outlive_a_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_who_asks_is_no_skew(factor: float) -> None:
-    """Users of histories twice as long, or half as long: compared with all it would be flagged; a spoilt feature is in both."""
+    """Other histories' lengths are flagged over all rows, not by strata; a spoilt feature is."""
     rng = np.random.default_rng(7)
-    told = skew_study.askers(rng, factor, 0.0, 10)
-    assert (told["alone"], told["strata"]) == (10, 0)
+    flagged = skew_study.askers(rng, factor, 0.0, 10)
+    assert (flagged["alone"], flagged["strata"]) == (10, 0)
     assert skew_study.askers(rng, factor, 0.5, 5)["strata"] == 5
 
 
@@ -86,9 +86,9 @@ def test_evidence_of_strata_adds_up() -> None:
 def test_strata_raise_no_alarm_by_themselves() -> None:
     """Users of the training served again: p-values below 5% are no more frequent than that."""
     rng = np.random.default_rng(9)
-    found = [
+    results = [
         skew_study.within(skew_study.of_users(rng, 2000, 1.0), skew_study.of_users(rng, 1000, 1.0))
         for _ in range(30)
     ]
-    assert sum(one.skew_detected for one in found) == 0
-    assert np.mean([p < 0.05 for one in found for p in one.p_value.values()]) < 0.08
+    assert sum(one.skew_detected for one in results) == 0
+    assert np.mean([p < 0.05 for one in results for p in one.p_value.values()]) < 0.08
