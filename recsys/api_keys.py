@@ -1,4 +1,4 @@
-"""Parses API keys, their names and scopes; only a key's digest is kept."""
+"""Parses API keys, and keeps their digests alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _KEY = re.compile(r"[!-~]*")
 
 
 class InvalidApiKey(ValueError):
-    """An entry breaks a rule; the message has its number, never its text with the key."""
+    """An entry breaks a rule.
+
+    The message has its number, never its text with the key.
+    """
 
 
 @dataclass(frozen=True, slots=True)

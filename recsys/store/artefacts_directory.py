@@ -28,13 +28,13 @@ _DRAFT = ".draft-"
 
 
 class DirectoryArtefacts:
-    """Releases as subdirectories of `root`; see `Artefacts` for what each method does."""
+    """Releases as subdirectories of `root`; see `Artefacts`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def publish(self, directory: Path) -> None:
-        """Copies the release under a draft's name, then renames it."""
+        """Copies the release to a draft, then renames it."""
         version = version_in(verify(directory), directory)
         target = self._root / version
         if target.exists():
@@ -101,7 +101,7 @@ class DirectoryArtefacts:
         shutil.rmtree(draft)
 
     def sweep(self, before: float) -> int:
-        """Removes old drafts, and those whose files are all gone."""
+        """Removes the files of old drafts."""
         drafts = list(self._root.glob(f"{_DRAFT}*"))
         old_files = [
             path

@@ -1,4 +1,4 @@
-"""Counts that many processes add up in Redis hashes, which expire by themselves."""
+"""Counts that many processes add up in expiring Redis hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNCOUNTABLE = (
 
 
 class Hash(NamedTuple):
-    """A hash of counts, which lives `ttl` seconds from the first of them."""
+    """A hash of counts; ttl: seconds from the first."""
 
     key: str
     ttl: int
@@ -52,7 +52,7 @@ class CountLog:
 
     @translate_redis_errors
     def read(self, key: str) -> dict[str, int]:
-        """The readable counts of a hash; none where it is not there."""
+        """The readable counts of a hash."""
         counts: dict[str, int] = {}
         for field, number in self.store.redis.hgetall(key).items():
             with suppress(ValueError):  # which UnicodeDecodeError is as well

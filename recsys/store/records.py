@@ -82,7 +82,7 @@ class ItemRecord:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A release that a share of the users is served from, to see how it does."""
+    """A release on trial for a share of the users."""
 
     version: str
     percent: float
@@ -90,7 +90,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """An action of a user, as it waits for the next training."""
+    """A user's action, waiting for the next training."""
 
     event_id: str
     user_id: str
@@ -104,7 +104,7 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePointer:
-    """The serving release, the one before it, and the canary that some users get."""
+    """The serving release, the one before, and the canary."""
 
     current: str
     previous: str | None = None
@@ -112,14 +112,14 @@ class ReleasePointer:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Every release that may have served somebody lately, the serving one first."""
+        """Releases that may have served lately, serving one first."""
         canary = None if self.canary is None else self.canary.version
         return tuple(
             dict.fromkeys(v for v in (self.current, canary, self.previous) if v is not None)
         )
 
     def serving(self, user: str | None) -> str:
-        """The release that serves this user, None for nobody in particular.
+        """The release for this user; None: for nobody in particular.
 
         A user's place in 0 to 100 is a hash of canary and user: the same in every process, kept as
         the percentage grows, and another for the next canary, so that not always the same users are
@@ -142,7 +142,10 @@ def pack_list(  # the batch hands over little-endian int32 and half-precision by
     retrieval: bytes,
     watermark: int = 0,
 ) -> bytes:
-    """Packs a ShortlistRecord with a checksum: a flipped bit would otherwise be another item."""
+    """Packs a ShortlistRecord with a checksum.
+
+    Without it a flipped bit would be another item.
+    """
     numbers = (created_at, as_of, n_events, n_candidates)
     checksum = _checksum((*numbers, watermark), (rows, scores, retrieval))
     return msgpack.packb([LAYOUT, *numbers, rows, scores, retrieval, watermark, checksum])
@@ -170,7 +173,7 @@ def unpack_list(packed: bytes) -> ShortlistRecord:
 def _scored_rows(
     columns: tuple[bytes, ...],
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
-    """The rows of a list, their scores and their retrieval scores."""
+    """A list's rows, scores and retrieval scores."""
     count = len(columns[0]) // 4
     try:
         rows = struct.unpack(f"<{count}i", columns[0])
@@ -183,7 +186,10 @@ def _scored_rows(
 
 
 def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
-    """CRC-32 of a list's numbers and columns: enough against faults, none against forgers."""
+    """CRC-32 of a list's numbers and columns.
+
+    Enough against faults; no protection against forgers.
+    """
     checksum = zlib.crc32(repr(numbers).encode())
     for column in columns:
         checksum = zlib.crc32(column, checksum)
@@ -191,7 +197,10 @@ def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
 
 
 def pack_user(record: UserRecord) -> bytes:
-    """Packs a UserRecord: times as steps, weights at single precision, nil where there are none."""
+    """Packs a UserRecord.
+
+    Times become steps; weights single precision, or nil where there are none.
+    """
     steps = [after - before for before, after in pairwise((0, *record.times))]
     fields = (
         LAYOUT,
@@ -251,7 +260,7 @@ def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[floa
 
 
 def _check_attributes(what: str, attributes: dict[Any, Any]) -> None:
-    """Raises UnreadableRecord unless these are names with texts, numbers or truth values."""
+    """Checks for names with texts, numbers or truth values."""
     _typed(what, tuple(attributes), *(str,) * len(attributes))
     _typed(what, tuple(attributes.values()), *(str | int | float | None,) * len(attributes))
 
@@ -298,7 +307,10 @@ def unpack_event(packed: bytes) -> EventRecord:
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:
-    """Packs a ReleasePointer as a map, which a person can read in a Redis client."""
+    """Packs a ReleasePointer.
+
+    It is a map, which a person can read in a Redis client.
+    """
     fields: dict[str, Any] = {"current": pointer.current, "previous": pointer.previous}
     if pointer.canary is not None:
         fields["canary"] = {"version": pointer.canary.version, "percent": pointer.canary.percent}
@@ -328,7 +340,7 @@ def _canary(value: object) -> Canary | None:
 
 
 def _unpack(packed: bytes, what: str, length: int) -> tuple[Any, ...]:
-    """The elements of an array of this layout, `length` of them or more."""
+    """An array's elements, `length` or more."""
     fields = _decoded(packed, what)
     if not isinstance(fields, tuple) or len(fields) < length or fields[0] != LAYOUT:
         raise UnreadableRecord(f"a {what} is not of layout {LAYOUT}: publish the release again")

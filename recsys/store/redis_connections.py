@@ -1,4 +1,4 @@
-"""Bounds redis-py's connections in time, and heals them after a fail-over.
+"""Bounds redis-py's connections in time, heals them after a fail-over.
 
 redis-py limits the wait for each *read*: a reply that comes byte by byte holds its caller for as
 long as it likes. Here one limit covers everything that a command needs: looking up the host,
@@ -87,7 +87,7 @@ class _Socket:
         self._socket, self.ends, self._set = connected, ends, -1.0
 
     def recv(self, size: int) -> bytes:
-        """Bytes that have come; raises TimeoutError when the time is over."""
+        """Bytes that have come. Raises TimeoutError at the deadline."""
         self._limit()
         return self._socket.recv(size)
 
@@ -108,13 +108,16 @@ class _Socket:
             sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
-        """Heeds 0, by which a reader polls; any other time is this class's own matter."""
+        """Heeds 0, by which a reader polls.
+
+        Any other time is this class's own matter.
+        """
         self._set = _POLLING if seconds == 0 else -1.0
         if seconds == 0:
             self._socket.settimeout(0)
 
     def _limit(self) -> None:
-        """Lets the next operation wait for the time that is left."""
+        """Gives the next operation the remaining time."""
         if self._set == _POLLING:
             return
         left = _left(self.ends)
@@ -135,7 +138,10 @@ def _left(ends: float) -> float:
 
 
 class _Timed:
-    """A connection with one end in time for a command, which breaks at a change of roles."""
+    """A connection with one deadline for a command.
+
+    It breaks at a change of roles.
+    """
 
     guard: ClassVar[CallPolicy]
     seconds: ClassVar[float]
@@ -155,7 +161,10 @@ class _Timed:
         self._timed_out = False
 
     def connect(self) -> None:
-        """Opens the connection; look-up, TLS and signing in share the command's time."""
+        """Opens the connection within the command's time.
+
+        Look-up, TLS and signing in share it.
+        """
         if self._opens:
             super().connect()  # type: ignore[misc]
             return
@@ -173,7 +182,7 @@ class _Timed:
             self._opens = False
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002
-        """Sends a command, or a batch of them; the time begins here."""
+        """Sends a command or batch; its time begins."""
         if not self._opens:
             if self._sock is None:
                 self.connect()
@@ -186,7 +195,7 @@ class _Timed:
             raise
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """The next reply; one that states another role breaks the connection."""
+        """The next reply; another role breaks the connection."""
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except redis.TimeoutError:
@@ -213,7 +222,10 @@ class _Timed:
             self._sock.ends = self._ends
 
     def _note_timeout(self) -> None:
-        """Counts once for a command, however often redis-py tries to connect in its time."""
+        """Counts one timeout for a command.
+
+        redis-py may try to connect several times in its time.
+        """
         if not self._timed_out:
             self._timed_out = self.is_suspect = True
             self.guard.failed(timed_out=True)
@@ -223,7 +235,7 @@ class _Timed:
 
 
 def _role_of(error: RedisError) -> str | None:
-    """The code of a reply that states a change of roles; None for another error."""
+    """The code of a change of roles, or None."""
     for kind, role in _ROLE_OF:
         if isinstance(error, kind):
             return role
@@ -234,7 +246,10 @@ def _role_of(error: RedisError) -> str | None:
 
 
 class _Tcp(_Timed):
-    """Connects to each of the host's addresses in turn, within the command's time."""
+    """Connects to the host's addresses in turn.
+
+    All within the command's time.
+    """
 
     host: str
     port: int
@@ -298,7 +313,7 @@ class UnixConnection(_Timed, UnixDomainSocketConnection):  # type: ignore[misc]
 
 
 def _addresses(host: str, port: int, seconds: float) -> Addresses:
-    """The host's addresses, from the resolver in at most so many seconds.
+    """The host's addresses, in at most so many seconds.
 
     Raises:
         OSError: the host is unknown; a TimeoutError where the resolver took too long.
@@ -330,10 +345,10 @@ def _look_up(host: str, port: int, answers: queue.SimpleQueue[Addresses | OSErro
 
 
 class Pool(ConnectionPool):
-    """Gives out connections without a check, in a tenth of redis-py's time.
+    """A pool that gives out connections without a check.
 
-    A broken one is mended by the command's retry. Threads share the pool without a lock, since each
-    step on a list or a set is one of the interpreter's.
+    That takes a tenth of redis-py's time. A broken one is mended by the command's retry. Threads
+    share the pool without a lock, since each step on a list or a set is one of the interpreter's.
     """
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as redis-py's
@@ -341,7 +356,7 @@ class Pool(ConnectionPool):
         super().__init__(**{**kwargs, "max_connections": MAX_CONNECTIONS})
 
     def get_connection(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - as redis-py's
-        """A connection for this thread alone, which may not be open yet."""
+        """A connection for this thread, maybe not open yet."""
         if self.pid != os.getpid():  # after a fork, whose child must not share sockets
             self._checkpid()
         connection: Any
@@ -375,7 +390,10 @@ class Pool(ConnectionPool):
         self.disconnect_free_connections()
 
     def disconnect_free_connections(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as redis-py's
-        """Closes idle connections, each taken out first, so that no other thread gets it."""
+        """Closes idle connections.
+
+        Each is taken out first, so that no other thread gets it.
+        """
         closed = []
         while self._available_connections:
             try:
@@ -397,10 +415,10 @@ class Pool(ConnectionPool):
 def open_client(
     address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: CallPolicy
 ) -> Any:  # noqa: ANN401 - Redis or RedisCluster
-    """A client of redis-py, not connected yet; a cluster's has read the topology.
+    """A client of redis-py, not connected yet.
 
-    credentials: see `credentials_of`; seconds: the time of one command, or of one batch of
-    pipelined ones, of which `guard` may allow less.
+    A cluster's has read the topology. credentials: see `credentials_of`; seconds: the time of one
+    command, or of one batch of pipelined ones, of which `guard` may allow less.
     """
     place: dict[str, Any]
     base: type[_Timed]

@@ -1,4 +1,4 @@
-"""Parses `REDIS_URL` in full, and never repeats it in a message.
+"""Parses `REDIS_URL` in full, and keeps it out of messages.
 
 redis-py's own reader gives a default for what it does not understand: `/abc` is database 0,
 `?cluster=True` reaches a constructor that has no such argument, and a password with `#` or `/`
@@ -93,7 +93,10 @@ Stated = dict[str, str | int | None]
 
 
 def _socket(rest: str) -> Stated:
-    """Parses unix://: credentials, if any, end at the first slash; the path holds any character."""
+    """Parses unix://, whose credentials end at the first slash.
+
+    The path may hold any character.
+    """
     authority, slash, path = rest.partition("/")
     if authority and not authority.endswith("@"):
         _refuse(
@@ -262,7 +265,7 @@ def _value(name: str, text: str) -> str | bool:
 
 
 def _checked(stated: Stated, options: dict[str, str | bool], *, tls: bool) -> RedisAddress:
-    """The whole address, after a check that its parts fit together."""
+    """The address, if its parts fit together."""
     cluster, cache = options.pop("cluster", False), options.pop("iam", None)
     database = int(options.pop("db", stated.get("database") or 0))
     if stated.get("database") and database != stated["database"]:
