@@ -80,7 +80,7 @@ class RedisLink:
 
     def close(self) -> None:
         """Gives the connections back."""
-        from shortlist.recsys.store.redis_connections import drop_connections
+        from shortlist.recsys.store.redis_pool import drop_connections
 
         client, self._client = self._client, None
         if client is not None:
@@ -92,7 +92,7 @@ class RedisLink:
 
         Connections in use go when they come back.
         """
-        from shortlist.recsys.store.redis_connections import drop_connections
+        from shortlist.recsys.store.redis_pool import drop_connections
 
         client = self._client
         if client is None:
@@ -164,7 +164,7 @@ def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]
     address = parse_redis_url(url)
     _check_files(address)
     # Imported here, not at the first command: a Lambda's start has time for imports.
-    from shortlist.recsys.store.redis_connections import credentials_of, open_client
+    from shortlist.recsys.store.redis_pool import credentials_of, open_client
 
     credentials = credentials_of(address)
     return functools.partial(open_client, address, credentials, timeout_ms / 1000, guard)
