@@ -225,27 +225,44 @@ def _packed_weights(weights: tuple[float | None, ...]) -> bytes | None:
 
 def unpack_user(packed: bytes) -> UserRecord:
     """Reads `pack_user`. Raises UnreadableRecord for anything else."""
-    what, fields = "user record", _unpack(packed, "user record", _USER_LENGTH)
+    what = "user record"
+    fields = _unpack(packed, what, _USER_LENGTH)
     items, steps, weights, n_events, seen, attributes = _typed(
         what, fields[1:7], tuple, tuple, bytes | None, int, tuple, dict
     )
-    positions: tuple[int, ...] = ()
-    spilled = 0
-    if len(fields) > _USER_LENGTH + 1:  # older writers knew no positions
-        kept, spilled = _typed(what, fields[7:9], tuple | None, int)
-        positions = kept or ()
-    for values, kind in ((items, str), (seen, str), (steps, int), (positions, int)):
-        _typed(what, values, *(kind,) * len(values))
-    if len(steps) != len(items):
-        raise _unusable(what, f"{len(items)} items, and times of another number")
-    if positions and len(positions) != len(items):
-        raise _unusable(what, f"{len(items)} items, and {len(positions)} positions")
-    times = tuple(accumulate(steps))
-    if not 0 <= n_events < MAX_STORED_EVENTS or any(not 0 <= time <= MAX_TIME for time in times):
-        raise _unusable(what, "a time or a number of events beyond its range")
+    _check_all(what, items, str)
+    _check_all(what, seen, str)
+    if not 0 <= n_events < MAX_STORED_EVENTS:
+        raise _unusable(what, "a number of events beyond its range")
     _check_attributes(what, attributes)
+    times = _unpacked_times(what, steps, len(items))
     known = _unpacked_weights(what, weights, len(items))
+    positions, spilled = _unpacked_positions(what, fields[_USER_LENGTH:], len(items))
     return UserRecord(items, times, known, n_events, seen, attributes, positions, spilled)
+
+
+def _unpacked_times(what: str, steps: tuple[int, ...], count: int) -> tuple[int, ...]:
+    _check_all(what, steps, int)
+    if len(steps) != count:
+        raise _unusable(what, f"{count} items, and {len(steps)} times")
+    times = tuple(accumulate(steps))
+    if any(not 0 <= time <= MAX_TIME for time in times):
+        raise _unusable(what, "a time beyond its range")
+    return times
+
+
+def _unpacked_positions(
+    what: str, fields: tuple[Any, ...], count: int
+) -> tuple[tuple[int, ...], int]:
+    """The positions and the greatest spilled one; older writers knew neither."""
+    if len(fields) < 2:  # noqa: PLR2004 - both
+        return (), 0
+    stated, spilled = _typed(what, fields[:2], tuple | None, int)
+    positions = stated or ()
+    _check_all(what, positions, int)
+    if positions and len(positions) != count:
+        raise _unusable(what, f"{count} items, and {len(positions)} positions")
+    return positions, spilled
 
 
 def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[float | None, ...]:
@@ -261,8 +278,8 @@ def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[floa
 
 def _check_attributes(what: str, attributes: dict[Any, Any]) -> None:
     """Checks for names with texts, numbers or truth values."""
-    _typed(what, tuple(attributes), *(str,) * len(attributes))
-    _typed(what, tuple(attributes.values()), *(str | int | float | None,) * len(attributes))
+    _check_all(what, tuple(attributes), str)
+    _check_all(what, tuple(attributes.values()), str | int | float | None)
 
 
 def _unusable(what: str, why: str) -> UnreadableRecord:
@@ -279,7 +296,7 @@ def unpack_item(packed: bytes) -> ItemRecord:
     what = "item record"
     fields = _unpack(packed, what, _ITEM_LENGTH)
     item = ItemRecord(*_typed(what, fields[1:5], str, str, tuple, bool))
-    _typed(what, item.categories, *(str,) * len(item.categories))
+    _check_all(what, item.categories, str)
     return item
 
 
@@ -356,6 +373,11 @@ def _typed(what: str, values: tuple[Any, ...], *kinds: type | UnionType) -> tupl
                 "publish the release again"
             )
     return values
+
+
+def _check_all(what: str, values: tuple[Any, ...], kind: type | UnionType) -> None:
+    """Raises UnreadableRecord unless every value is of one kind."""
+    _typed(what, values, *(kind,) * len(values))
 
 
 def _decoded(packed: bytes, what: str) -> Any:  # noqa: ANN401 - whatever was packed
