@@ -55,6 +55,7 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
 
 
 def _parsed(number: int, entry: str) -> ApiKey:
+    # At most three parts: the key itself may hold colons.
     name, stated_scopes, key = [*entry.split(":", 2), "", ""][:3]
     scopes = frozenset(stated_scopes.split("+"))
     if not _NAME.fullmatch(name):

@@ -26,6 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk refused.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same directory, since a rename is atomic within one file system only.
     draft = path.with_name(f".{path.name}.{uuid4().hex}{DRAFT_SUFFIX}")
     try:
         yield draft

@@ -67,6 +67,7 @@ ID_PATTERN = (
 _CONTROL = re.compile(CONTROL)
 _WHOLE = re.compile(WHOLE)
 _ROUNDED = re.compile(ROUNDED)
+# Nearly every id: no other rule can refuse it, so it is let through at once.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SHOWN = 60
 _MAX_SHOWN = 10**30

@@ -79,6 +79,7 @@ class AdminStore:
         a batch that runs at this moment nor the next training brings the user back.
         """
         redis, keys = self.store.redis, self.store.keys
+        # First: a batch that reads deletions from here on will not write the user again.
         redis.hsetnx(keys.deleted(), keys.digest(user), now)
         pipe = redis.pipeline(transaction=False)
         pipe.hmget(keys.user(user), "e0", "e1")

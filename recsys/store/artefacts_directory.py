@@ -43,10 +43,10 @@ class DirectoryArtefacts:
         try:
             shutil.copytree(directory, draft, dirs_exist_ok=True)
             verify(draft)
-            draft.chmod(0o755)
-            draft.rename(target)
+            draft.chmod(0o755)  # mkdtemp's 0700 would keep a serving user out
+            draft.rename(target)  # fails where another process published the version meanwhile
         except OSError as error:
-            if target.exists():  # another process published it meanwhile
+            if target.exists():
                 raise already_there(version, str(self._root)) from error
             raise self._unwritable(error) from error
         finally:
@@ -71,7 +71,7 @@ class DirectoryArtefacts:
 
     def open(self, version: str, into: Path) -> Release:
         """A local release is used where it lies."""
-        del into
+        del into  # nothing is copied on one disk
         manifest = self.manifest(version)
         return open_verified(self._root / version, manifest)
 

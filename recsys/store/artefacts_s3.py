@@ -47,7 +47,7 @@ A reply that drips does not hold up others for ever.
 _BLOCK = 1 << 20
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
-_OTHER_SIZE = ("416", "InvalidRange")
+_OTHER_SIZE = ("416", "InvalidRange")  # the object ends before the part begins
 
 
 class S3Artefacts:
@@ -73,6 +73,7 @@ class S3Artefacts:
             for name, entry in manifest["files"].items():
                 key = self._key(version, _stored_name(name, entry))
                 self._client.upload_file(str(directory / name), self._bucket, key)
+                # upload_file splits large files; a part that was lost shows in the size.
                 stored = self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
                 if stored != entry["size"]:
                     raise CorruptArtefact(
@@ -84,6 +85,7 @@ class S3Artefacts:
     def _put_manifest(self, version: str, body: bytes) -> None:
         key = self._key(version, MANIFEST)
         try:
+            # S3 refuses where the key exists, so two batches cannot publish over each other.
             self._client.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
         except self._client.exceptions.ClientError as error:
             if _code(error) in _TAKEN:
@@ -137,7 +139,7 @@ class S3Artefacts:
         parts = []
         for name, entry in manifest["files"].items():
             path = draft / name
-            path.touch()
+            path.touch()  # its parts are written into it in any order, and it may be empty
             key = self._key(manifest["version"], _stored_name(name, entry))
             for start in range(0, entry["size"], PART_BYTES):
                 stop = min(start + PART_BYTES, entry["size"])
@@ -328,6 +330,7 @@ def _sound_copy(directory: Path, manifest: dict[str, Any], body: bytes) -> Relea
 
 
 def _stored_name(name: str, entry: Mapping[str, Any]) -> str:
+    # 64 bits of the digest: enough that two files of one name never share a key.
     return f"{entry['sha256'][:16]}/{name}"
 
 

@@ -41,11 +41,12 @@ class CountLog:
         A count whose field holds something else is dropped by itself: kept for the next time, it
         would fail for ever, and have the others, which were added, added again and again.
         """
+        # Not a transaction: the hashes may lie in different slots of a cluster.
         pipe = self.store.redis.pipeline(transaction=False)
         for (key, ttl), fields in counts.items():
             for field, number in fields.items():
                 pipe.hincrby(key, field, number)
-            pipe.expire(key, ttl, nx=True)
+            pipe.expire(key, ttl, nx=True)  # nx: from the first count, not the latest
         for reply in pipe.execute(raise_on_error=False):
             if isinstance(reply, Exception) and not _is_uncountable(reply):
                 raise reply

@@ -76,4 +76,4 @@ class IamCredentials:
         signed = signer.generate_presigned_url(
             request, "connect", expires_in=TOKEN_SECONDS, region_name=self._region
         )
-        return str(signed).removeprefix("https://")
+        return str(signed).removeprefix("https://")  # the cache expects it without a scheme

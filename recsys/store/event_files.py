@@ -95,6 +95,7 @@ class DirectoryEventFiles:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with (self._directory / ".lock").open("w") as file:
+                # Not waited for: the other drain does the same work.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove_drafts(self._directory)
                 yield

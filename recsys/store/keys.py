@@ -77,6 +77,7 @@ class Keys:
 
     def live(self, version: str, user: str) -> str:
         """A hash: digest of inputs -> live result."""
+        # Not below `of_release`: it expires by itself, and retiring a release need not scan it.
         return f"{self.namespace}:live:{version}:{{{user}}}"
 
     def claim(self, user: str) -> str:

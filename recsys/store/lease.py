@@ -105,6 +105,7 @@ class Leases:
         """
         packed = json.dumps(asdict(holder)).encode()
         token, other = self._take(b"", packed)
+        # An interrupted run that starts again takes over, without a wait for its own lease.
         if token == 0 and _run_of(other) == holder.run:
             token, other = self._take(other, packed)
         if token == 0:

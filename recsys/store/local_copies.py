@@ -42,6 +42,7 @@ def exclusive(directory: Path) -> Iterator[None]:
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        # The directory itself is locked: a lock file would need room on a full disk.
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _refused(directory, error) from error
@@ -80,6 +81,7 @@ def remove(path: Path) -> None:
 
     It is renamed first, so that no half of it is seen.
     """
+    # A link is removed as a link, and the directory that it leads to stays.
     if not path.is_symlink() and path.is_dir():
         hidden = draft(path.parent)
         path.rename(hidden / path.name)

@@ -17,6 +17,7 @@ from shortlist.recsys.store.answer_sources import SOURCES, AnswerSource
 
 LAYOUT = 1
 DAY_SECONDS = 86_400
+# The day has two bytes, which last until 2149; eight random ones keep ids of a day apart.
 _HEAD = struct.Struct(">BBH8s")
 
 
@@ -33,7 +34,9 @@ def new_id(version: str, source: str, seconds: float) -> str:
     """The id of an answer; seconds: unix time."""
     number, day = SOURCES.index(source), int(seconds // DAY_SECONDS)
     head = _HEAD.pack(LAYOUT, number, day, os.urandom(8))
-    return base64.urlsafe_b64encode(head + version.encode()).rstrip(b"=").decode()
+    return (
+        base64.urlsafe_b64encode(head + version.encode()).rstrip(b"=").decode()
+    )  # '=' means something in URLs
 
 
 def origin_of(recommendation_id: str) -> Origin | None:

@@ -128,6 +128,7 @@ class ReleasePointer:
         if self.canary is None or user is None:
             return self.current
         digest = hashlib.sha256(f"{self.canary.version}\n{user}".encode()).digest()
+        # 32 bits resolve a share of users far finer than any percentage that is given.
         place = int.from_bytes(digest[:4], "big") / 2**32 * 100
         return self.canary.version if place < self.canary.percent else self.current
 
@@ -201,6 +202,7 @@ def pack_user(record: UserRecord) -> bytes:
 
     Times become steps; weights single precision, or nil where there are none.
     """
+    # Steps between times are small numbers, which msgpack packs into fewer bytes.
     steps = [after - before for before, after in pairwise((0, *record.times))]
     fields = (
         LAYOUT,

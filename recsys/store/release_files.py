@@ -76,6 +76,7 @@ def build_manifest(directory: Path, **fields: object) -> dict[str, Any]:
 
     fields: further entries.
     """
+    # Hidden files are drafts of `atomic_file`.
     files = {
         path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(directory.iterdir())
@@ -111,6 +112,7 @@ def manifest_in(directory: Path) -> dict[str, Any]:
         if not path.is_file():
             raise CorruptArtefact(f"{path} is missing: fetch or build the bundle again")
         with path.open("rb") as file:
+            # One byte more than allowed shows that there are more.
             return parse_manifest(file.read(MANIFEST_BYTES + 1), str(path))
 
 
@@ -188,6 +190,7 @@ def parse_manifest(body: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_shallow(value: object, depth: int) -> bool:
+    # json reads far deeper than the code that walks a manifest may recurse.
     if not isinstance(value, (dict, list)):
         return True
     inner = value.values() if isinstance(value, dict) else value

@@ -75,7 +75,7 @@ def change(
         packed = store.packed_release()
         old = _readable(packed)
         pointer = changed(old)
-        if pointer == old:
+        if pointer == old:  # no flip, so no running batch is overtaken
             return pointer
         match store.set_release(pointer, FlipIf(packed, lease, new_token)):
             case Flip.DONE:

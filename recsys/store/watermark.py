@@ -27,6 +27,7 @@ def stream_position(stream_id: bytes | str) -> int:
     """The position of an id such as b"1526919030474-55"."""
     text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
     milliseconds, _, sequence = text.partition("-")
+    # Events beyond a million in one millisecond share a position: never one that is too low.
     return (int(milliseconds) << SEQUENCE_BITS) | min(int(sequence or 0), _LAST)
 
 
