@@ -1,1 +1,1 @@
-"""Shortlist's library: data, models, evaluation and the records that cross process borders."""
+"""Library of Shortlist: store, models, data, training, evaluation, monitoring."""

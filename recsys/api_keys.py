@@ -1,4 +1,4 @@
-"""Parses API keys, their names and scopes; only a key's digest is kept."""
+"""Parses API keys, and keeps their digests alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _KEY = re.compile(r"[!-~]*")
 
 
 class InvalidApiKey(ValueError):
-    """An entry breaks a rule; the message has its number, never its text with the key."""
+    """An entry breaks a rule.
+
+    The message has its number, never its text with the key.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ def parse_api_keys(entries: Iterable[str]) -> tuple[ApiKey, ...]:
 
 
 def _parsed(number: int, entry: str) -> ApiKey:
+    # At most three parts: the key itself may hold colons.
     name, stated_scopes, key = [*entry.split(":", 2), "", ""][:3]
     scopes = frozenset(stated_scopes.split("+"))
     if not _NAME.fullmatch(name):

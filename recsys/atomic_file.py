@@ -17,7 +17,7 @@ DRAFT_SUFFIX = ".draft"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a draft, which takes the place of `path` unless the block raises.
+    """Gives a draft, which replaces `path` unless the block raises.
 
     The directory of `path` is made where it is missing. A draft of a killed process stays as a
     hidden file whose name ends in DRAFT_SUFFIX.
@@ -26,6 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk refused.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same directory, since a rename is atomic within one file system only.
     draft = path.with_name(f".{path.name}.{uuid4().hex}{DRAFT_SUFFIX}")
     try:
         yield draft
@@ -45,7 +46,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_drafts(directory: Path) -> None:
-    """Removes the drafts of killed processes; safe only where no other process writes."""
+    """Removes the drafts of killed processes.
+
+    Safe only where no other process writes.
+    """
     for draft in directory.glob(f".*{DRAFT_SUFFIX}"):
         draft.unlink(missing_ok=True)
 

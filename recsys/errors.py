@@ -25,7 +25,10 @@ ShortlistError
 
 
 class ShortlistError(Exception):
-    """Base of all errors; the message gives the value, the rule and the remedy."""
+    """Base of all errors.
+
+    A message gives the value, the rule and the remedy.
+    """
 
 
 class InvalidInput(ShortlistError):
@@ -33,7 +36,7 @@ class InvalidInput(ShortlistError):
 
 
 class InvalidSettings(InvalidInput):
-    """An environment variable or option is missing or out of its range."""
+    """A setting is missing or out of its range."""
 
 
 class UnknownItem(InvalidInput):
@@ -41,7 +44,7 @@ class UnknownItem(InvalidInput):
 
 
 class InvalidData(InvalidInput):
-    """A table breaks its documented schema, or too many of its rows were rejected."""
+    """A table breaks its schema, or too many of its rows were rejected."""
 
 
 class Unavailable(ShortlistError):
@@ -57,7 +60,10 @@ class ArtefactsUnavailable(Unavailable):
 
 
 class LoadFailed(ArtefactsUnavailable):
-    """A release is there, but this process's disk, permissions or memory refused it."""
+    """This process could not load the release.
+
+    Its disk, permissions or memory refused.
+    """
 
 
 class NoRoom(LoadFailed):
@@ -69,19 +75,28 @@ class LeaseHeld(Unavailable):
 
 
 class DeadlineExceeded(Unavailable):
-    """The request's time ended before its work, which may still be carried out."""
+    """The request's time ended before its work.
+
+    The work may still be carried out.
+    """
 
 
 class Overloaded(Unavailable):
-    """More work waits already than can be done within a request's time."""
+    """More work waits than can be done in time."""
 
 
 class InvalidRecommendations(ShortlistError):
-    """A recommender's list breaks its promises; its figures would be worthless."""
+    """A recommender's list breaks its promises.
+
+    Its figures would be worthless.
+    """
 
 
 class LeakDetected(InvalidRecommendations):
-    """Something as of a cut depends on later events; the figures would be worthless."""
+    """Something as of a cut depends on later events.
+
+    The figures would be worthless.
+    """
 
 
 class BrokenRelease(ShortlistError):
@@ -93,16 +108,19 @@ class ReleaseNotFound(BrokenRelease):
 
 
 class BundleMismatch(BrokenRelease):
-    """The bundle was built by other features or another layout than this code's."""
+    """The bundle has other features or another layout."""
 
 
 class CorruptArtefact(BrokenRelease):
-    """A file is missing, or is not the one that its manifest states."""
+    """A file is missing, or is not the one in its manifest."""
 
 
 class UnreadableRecord(BrokenRelease):
-    """A value in Redis is not the record that its key names."""
+    """A value in Redis is no valid record."""
 
 
 class ReleaseRefused(BrokenRelease):
-    """A release failed a check before the pointer flipped; the old one goes on serving."""
+    """A release failed a check before the flip.
+
+    The old one goes on serving.
+    """

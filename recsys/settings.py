@@ -1,8 +1,9 @@
-"""Settings from the environment, read once by each entry point and passed on as a value.
+"""Reads the settings from the environment, declared once each.
 
-Each setting is declared once: its type with its bounds, which pydantic enforces, and a `Variable`
-with its name in the environment, its default and a sentence. `Settings.from_env`, its errors and
-the table in docs/settings.md all follow from that declaration.
+Each entry point reads them once and passes them on as a value. Each setting is declared once: its
+type with its bounds, which pydantic enforces, and a `Variable` with its name in the environment,
+its default and a sentence. `Settings.from_env`, its errors and the table in docs/settings.md all
+follow from that declaration.
 """
 
 # No `from __future__ import annotations`: the annotations of Settings are read as they are.
@@ -30,6 +31,7 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[HoldoutProtocol, ...] = get_args(HoldoutProtocol)
 
 SECRET_LENGTH = 16
+"""Characters of the admin key, at least: 16 random ones cannot be guessed over a network."""
 
 REDIS_ATTEMPTS = 2
 """How often the API waits for Redis's timeout before it gives up."""
@@ -128,7 +130,10 @@ def _base_paths(text: str) -> tuple[str, ...]:
 
 
 def _api_keys(text: str) -> tuple[ApiKey, ...]:
-    """Entries, or those of a file, whose path has no colon. No message holds the secret text."""
+    """Reads entries, or a file, whose path has no colon.
+
+    No message holds the secret text.
+    """
     stripped = text.strip()
     if stripped == NONE:
         return ()
@@ -146,7 +151,7 @@ def _api_keys(text: str) -> tuple[ApiKey, ...]:
 
 
 def _lines_of(path: Path) -> list[str]:
-    """The lines of a file of secrets, without blank ones and remarks."""
+    """A file's lines, without blank ones and remarks."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -505,7 +510,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Reads the settings that `environ` states; the rest have their defaults.
+        """Reads the environment; missing variables have defaults.
 
         Raises:
             InvalidSettings: a variable breaks its rule; the message names it, its value unless it
@@ -522,7 +527,10 @@ class Settings:
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:
-    """Rows of variable, default, allowed values and description, for docs/settings.md."""
+    """Rows: variable, default, allowed values, description.
+
+    For the generated docs/settings.md.
+    """
     return [
         (
             variable.name,
@@ -536,12 +544,12 @@ def settings_table() -> list[tuple[str, str, str, str]]:
 
 @cache
 def _declarations() -> dict[str, tuple[Any, Variable]]:
-    """The annotation and variable of each field of Settings, in their order."""
+    """The annotation and variable of each field."""
     declarations: dict[str, tuple[Any, Variable]] = {}
-    for each in fields(Settings):
-        annotation: Any = each.type
+    for setting in fields(Settings):
+        annotation: Any = setting.type
         variable = next(part for part in annotation.__metadata__ if isinstance(part, Variable))
-        declarations[each.name] = annotation, variable
+        declarations[setting.name] = annotation, variable
     return declarations
 
 
@@ -554,18 +562,22 @@ def _read(annotation: Any, variable: Variable, text: str, before: Mapping[str, A
         )
     try:
         value = TypeAdapter(annotation).validate_python(text)
-        broken_rule = variable.rule(value, before)
-        message = f"{variable.name}={text!r}: {broken_rule}"
     except ValidationError as error:
-        broken_rule = message = _message(annotation, variable, text, error)
-    if broken_rule is None:
-        return value
+        message = _message(annotation, variable, text, error)
+    else:
+        broken_rule = variable.rule(value, before)
+        if broken_rule is None:
+            return value
+        message = f"{variable.name}={text!r}: {broken_rule}"
     # Raised outside: as the cause of this error, pydantic's would show the text, maybe a secret.
     raise InvalidSettings(message)
 
 
 def _message(annotation: Any, variable: Variable, text: str, error: ValidationError) -> str:  # noqa: ANN401 - as above
-    """A sentence for pydantic's finding; the text of a parser that may hold a secret is its own."""
+    """A sentence for pydantic's finding.
+
+    A parser whose text may hold a secret gives its own.
+    """
     problem = error.errors(include_url=False)[0]
     match problem["type"]:
         case "value_error":

@@ -67,6 +67,7 @@ ID_PATTERN = (
 _CONTROL = re.compile(CONTROL)
 _WHOLE = re.compile(WHOLE)
 _ROUNDED = re.compile(ROUNDED)
+# Nearly every id: no other rule can refuse it, so it is let through at once.
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SHOWN = 60
 _MAX_SHOWN = 10**30
@@ -74,7 +75,9 @@ _TOO_LONG = 10**MAX_ID_LENGTH
 
 
 def id_of(value: object) -> str:
-    """An id as text: without outer blanks; 42, 42.0, "42.0" and " 42 " are all "42".
+    """An id as text, without outer blanks.
+
+    42, 42.0, "42.0" and " 42 " are all "42".
 
     Raises:
         InvalidInput: it is blank, too long, has control characters, or is no text or whole number.
@@ -111,7 +114,10 @@ def _short(text: str, value: object) -> str:
 
 
 def _utf8(text: str) -> str:
-    """The text, if it can be stored: half of a surrogate pair cannot."""
+    """The text, if UTF-8 can hold it.
+
+    It cannot hold half of a surrogate pair.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -120,7 +126,7 @@ def _utf8(text: str) -> str:
 
 
 def label_of(value: object) -> str:
-    """A text without the rules of an id, such as an event id: kept as it is.
+    """A text kept as it is, such as an event id.
 
     Raises:
         InvalidInput: it is not text of 1 to MAX_ID_LENGTH characters that can be written as UTF-8.
@@ -156,7 +162,7 @@ def weight_of(value: object) -> float:
 
 
 def rank_position_of(value: object) -> int:
-    """The rank of an item in an answer, from 1 to LAST_POSITION.
+    """An item's rank in an answer, from 1.
 
     Raises:
         InvalidInput: it is no such whole number.
@@ -167,7 +173,7 @@ def rank_position_of(value: object) -> int:
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, on one line, and writable in any encoding."""
+    """A value for a message, short and on one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) >= _MAX_SHOWN:

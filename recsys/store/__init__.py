@@ -1,1 +1,4 @@
-"""Records, Redis, the event log and releases: all that the hit path may touch. No numpy."""
+"""Redis, the event log and releases: light, for the hit path.
+
+Standard library, msgpack, redis-py and boto3 alone; no numpy.
+"""

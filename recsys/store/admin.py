@@ -1,4 +1,4 @@
-"""Changes by operators: deleted users, blocked items, and notes on releases."""
+"""Changes by operators: deletions, blocked items, notes on releases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BLOCKED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ReleaseNote:
-    """A release whose lists were written; ndcg: of its report, at 10."""
+    """A release with lists; ndcg: of its report, at 10."""
 
     version: str
     created_at: int
@@ -34,13 +34,16 @@ class AdminStore:
 
     @translate_redis_errors
     def note_release(self, note: ReleaseNote) -> None:
-        """Remembers that something of a release may be in the store."""
+        """Notes a release before its keys are written."""
         packed = msgpack.packb([note.created_at, note.ndcg])
         self.store.redis.hset(self.store.keys.releases(), note.version, packed)
 
     @translate_redis_errors
     def releases(self) -> list[ReleaseNote]:
-        """The releases whose lists are alive, oldest first; an unreadable note is left out."""
+        """The releases whose lists are alive, oldest first.
+
+        An unreadable note is left out.
+        """
         redis, keys = self.store.redis, self.store.keys
         notes: list[ReleaseNote] = []
         for name, packed in sorted(redis.hgetall(keys.releases()).items()):
@@ -50,12 +53,15 @@ class AdminStore:
 
     @translate_redis_errors
     def forget_release(self, version: str) -> None:
-        """Drops the note on a release that has left the store."""
+        """Drops the note on a release without keys."""
         self.store.redis.hdel(self.store.keys.releases(), version)
 
     @translate_redis_errors
     def versions(self) -> list[str]:
-        """Every release with a key in the store, oldest first, interrupted publications too."""
+        """Every release with keys, oldest first.
+
+        Those of interrupted publications are among them.
+        """
         versions: set[str] = set()
         with suppress(UnreadableRecord):  # such a pointer names none, and the notes still do
             pointer = self.store.release()
@@ -67,12 +73,13 @@ class AdminStore:
 
     @translate_redis_errors
     def delete_user(self, user: str, now: int) -> bool:
-        """Deletes a user from every release and from the stream; gives whether anything was there.
+        """Deletes a user from every release and the stream.
 
-        The digest of the id stays, first of all, so that neither a batch that runs at this moment
-        nor the next training brings the user back.
+        Gives whether anything was there. The digest of the id stays, first of all, so that neither
+        a batch that runs at this moment nor the next training brings the user back.
         """
         redis, keys = self.store.redis, self.store.keys
+        # First: a batch that reads deletions from here on will not write the user again.
         redis.hsetnx(keys.deleted(), keys.digest(user), now)
         pipe = redis.pipeline(transaction=False)
         pipe.hmget(keys.user(user), "e0", "e1")
@@ -89,12 +96,12 @@ class AdminStore:
 
     @translate_redis_errors
     def deletions(self) -> dict[bytes, bytes]:
-        """The digest of each deleted user's id -> when that was, as decimal unix seconds."""
+        """Digests of deleted users' ids -> decimal unix seconds."""
         return dict(self.store.redis.hgetall(self.store.keys.deleted()))
 
     @translate_redis_errors
     def add_deletions(self, deletions: Mapping[bytes, bytes]) -> None:
-        """Adds deletions that are not known; the first time of each holds."""
+        """Adds deletions; the first time of each holds."""
         pipe = self.store.redis.pipeline(transaction=False)
         for digest, when in deletions.items():
             pipe.hsetnx(self.store.keys.deleted(), digest, when)

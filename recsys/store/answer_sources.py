@@ -1,4 +1,4 @@
-"""Sources of a recommendation answer, by the number that recommendation ids carry."""
+"""Sources of a recommendation answer, in the order of their numbers."""
 
 from __future__ import annotations
 

@@ -30,13 +30,15 @@ class Artefacts(Protocol):
         """
 
     def fetch(self, version: str, into: Path) -> Path:
-        """Brings a release to `into`/version, verified, whole or not at all; gives its directory.
+        """Brings a release to `into`/version, verified and whole.
+
+        Gives its directory.
 
         Raises as `open`.
         """
 
     def open(self, version: str, into: Path) -> Release:
-        """As `fetch`, with its files open, which need no other verification.
+        """As `fetch`, with its files open and verified.
 
         The manifest is the place's own each time. A copy in `into` serves only as far as it agrees
         with it: one that was cut short, forged, or holds other files is fetched again; where the
@@ -55,7 +57,7 @@ class Artefacts(Protocol):
         """A release's manifest. Raises ReleaseNotFound or CorruptArtefact."""
 
     def address(self, version: str, name: str) -> str:
-        """The path or s3:// address of a release's file, for a person.
+        """The path or s3:// address of a file.
 
         Raises:
             ReleaseNotFound: the place has no release of that version.
@@ -63,23 +65,23 @@ class Artefacts(Protocol):
         """
 
     def remove(self, version: str) -> None:
-        """Removes a release, its manifest first, so that no half of it is seen.
+        """Removes a release, its manifest first.
 
         Raises:
             ReleaseNotFound: the place has no release of that version.
         """
 
     def sweep(self, before: float) -> int:
-        """Removes the files of uploads that stopped before this unix time; gives their number.
+        """Removes the files of uploads that stopped.
 
-        Such an upload has no manifest.
+        before: unix seconds. Gives the number of files. Such an upload has no manifest.
         """
 
     def read_note(self, name: str) -> bytes | None:
-        """A small file next to the releases; None where there is none."""
+        """A small file next to the releases, or None."""
 
     def write_note(self, name: str, body: bytes) -> None:
-        """Writes a small file next to the releases, whole, in place of one of that name."""
+        """Writes or replaces a small file next to the releases."""
 
 
 def open_artefacts(uri: str) -> Artefacts:
@@ -90,7 +92,9 @@ def open_artefacts(uri: str) -> Artefacts:
 
 
 def ensure_fits(uri: str, manifest: Mapping[str, Any], most_mb: int) -> None:
-    """Refuses a release in S3 that is too large for the disk of a process that serves it.
+    """Refuses a release in S3 without room for copies.
+
+    A process that serves it keeps a copy on its disk.
 
     Raises:
         ReleaseRefused: the artefacts are in S3, and the release has more than most_mb MiB.

@@ -28,13 +28,13 @@ _DRAFT = ".draft-"
 
 
 class DirectoryArtefacts:
-    """Releases as subdirectories of `root`; see `Artefacts` for what each method does."""
+    """Releases as subdirectories of `root`; see `Artefacts`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def publish(self, directory: Path) -> None:
-        """Copies the release under a draft's name, then renames it."""
+        """Copies the release to a draft, then renames it."""
         version = version_in(verify(directory), directory)
         target = self._root / version
         if target.exists():
@@ -43,10 +43,10 @@ class DirectoryArtefacts:
         try:
             shutil.copytree(directory, draft, dirs_exist_ok=True)
             verify(draft)
-            draft.chmod(0o755)
-            draft.rename(target)
+            draft.chmod(0o755)  # mkdtemp's 0700 would keep a serving user out
+            draft.rename(target)  # fails where another process published the version meanwhile
         except OSError as error:
-            if target.exists():  # another process published it meanwhile
+            if target.exists():
                 raise already_there(version, str(self._root)) from error
             raise self._unwritable(error) from error
         finally:
@@ -71,7 +71,7 @@ class DirectoryArtefacts:
 
     def open(self, version: str, into: Path) -> Release:
         """A local release is used where it lies."""
-        del into
+        del into  # nothing is copied on one disk
         manifest = self.manifest(version)
         return open_verified(self._root / version, manifest)
 
@@ -101,7 +101,7 @@ class DirectoryArtefacts:
         shutil.rmtree(draft)
 
     def sweep(self, before: float) -> int:
-        """Removes old drafts, and those whose files are all gone."""
+        """Removes the files of old drafts."""
         drafts = list(self._root.glob(f"{_DRAFT}*"))
         old_files = [
             path

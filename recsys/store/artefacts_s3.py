@@ -47,11 +47,11 @@ A reply that drips does not hold up others for ever.
 _BLOCK = 1 << 20
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
 _TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
-_OTHER_SIZE = ("416", "InvalidRange")
+_OTHER_SIZE = ("416", "InvalidRange")  # the object ends before the part begins
 
 
 class S3Artefacts:
-    """Releases as prefixes of a bucket; see `Artefacts` for what each method does.
+    """Releases as prefixes of a bucket; see `Artefacts`.
 
     A file lies under its own sha256, so that a second publication of a version, which the
     manifest's condition refuses, has not touched the files of the first.
@@ -63,13 +63,17 @@ class S3Artefacts:
         self._place = f"s3://{bucket}/{self._prefix}"
 
     def publish(self, directory: Path) -> None:
-        """Uploads the files, each read back by size, then the manifest, unless there is one."""
+        """Uploads the files, then the manifest.
+
+        Each file's size is read back, and the manifest replaces none.
+        """
         manifest = verify(directory)
         version = version_in(manifest, directory)
         with s3.errors(self._bucket):
             for name, entry in manifest["files"].items():
                 key = self._key(version, _stored_name(name, entry))
                 self._client.upload_file(str(directory / name), self._bucket, key)
+                # upload_file splits large files; a part that was lost shows in the size.
                 stored = self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
                 if stored != entry["size"]:
                     raise CorruptArtefact(
@@ -81,6 +85,7 @@ class S3Artefacts:
     def _put_manifest(self, version: str, body: bytes) -> None:
         key = self._key(version, MANIFEST)
         try:
+            # S3 refuses where the key exists, so two batches cannot publish over each other.
             self._client.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
         except self._client.exceptions.ClientError as error:
             if _code(error) in _TAKEN:
@@ -93,7 +98,10 @@ class S3Artefacts:
             return release.directory
 
     def open(self, version: str, into: Path) -> Release:
-        """Uses a sound copy, or replaces it; of the older ones at most one stays."""
+        """Uses a sound copy, or replaces it.
+
+        Of the older ones at most one stays.
+        """
         body = self._manifest_body(version)
         manifest = self._parsed(version, body)
         target = into / version
@@ -107,7 +115,7 @@ class S3Artefacts:
             return release
 
     def _downloaded(self, target: Path, manifest: dict[str, Any], body: bytes) -> Release:
-        """A new copy: written under a draft's name, verified, then renamed."""
+        """A new copy: a draft, verified, then renamed."""
         draft = local_copies.draft(target.parent)
         try:
             self._download(manifest, draft)
@@ -123,12 +131,15 @@ class S3Artefacts:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _download(self, manifest: Mapping[str, Any], draft: Path) -> None:
-        """All files, in parts, several at a time; no more bytes than the manifest says."""
+        """Downloads all files, in parts.
+
+        Several at a time, and no more bytes than the manifest says.
+        """
         ends = time.monotonic() + DOWNLOAD_SECONDS
         parts = []
         for name, entry in manifest["files"].items():
             path = draft / name
-            path.touch()
+            path.touch()  # its parts are written into it in any order, and it may be empty
             key = self._key(manifest["version"], _stored_name(name, entry))
             for start in range(0, entry["size"], PART_BYTES):
                 stop = min(start + PART_BYTES, entry["size"])
@@ -192,7 +203,7 @@ class S3Artefacts:
         return body
 
     def _object(self, key: str, most: int) -> bytes | None:
-        """An object's bytes, up to `most` of them; None where there is no such object.
+        """An object's first `most` bytes, or None.
 
         Raises:
             ArtefactsUnavailable: they do not come in time.
@@ -284,7 +295,7 @@ class _Unbuffered:
         self._raw = raw
 
     def read(self, amt: int | None = None) -> bytes:
-        """At least one byte and at most `amt`; none at the end."""
+        """1 to `amt` bytes; none at the end."""
         return bytes(self._raw.read1(amt))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the stream has
@@ -292,14 +303,20 @@ class _Unbuffered:
 
 
 def _unbuffered(answer: Mapping[str, Any]) -> Any:  # noqa: ANN401 - botocore's streaming body
-    """An answer's body, whose `read` gives what has arrived; botocore still checks the checksum."""
+    """An answer's body, whose `read` gives what has arrived.
+
+    botocore still checks length and checksum.
+    """
     body = answer["Body"]
     body._raw_stream = _Unbuffered(body._raw_stream)  # noqa: SLF001 - botocore offers no such read
     return body
 
 
 def _sound_copy(directory: Path, manifest: dict[str, Any], body: bytes) -> Release | None:
-    """The copy, if it holds this very manifest, the files it names, and nothing else."""
+    """The copy, if it agrees with the manifest.
+
+    It holds this very manifest, the files that it names, and nothing else.
+    """
     try:
         names = {path.name for path in directory.iterdir()}
         if names != {MANIFEST, *manifest["files"]}:
@@ -313,6 +330,7 @@ def _sound_copy(directory: Path, manifest: dict[str, Any], body: bytes) -> Relea
 
 
 def _stored_name(name: str, entry: Mapping[str, Any]) -> str:
+    # 64 bits of the digest: enough that two files of one name never share a key.
     return f"{entry['sha256'][:16]}/{name}"
 
 

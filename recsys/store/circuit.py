@@ -1,4 +1,4 @@
-"""Circuit breaker for Redis, with a check of the request's remaining time.
+"""Circuit breaker for Redis, aware of the request's remaining time.
 
 One lost packet says nothing about a server, and is mended by another try; a server that fails time
 after time is left alone, so that requests fall back at once instead of waiting for it one by one.
@@ -27,13 +27,13 @@ WINDOW_SECONDS = 10.0
 
 
 class CircuitBreaker:
-    """Counts failures in a row; opens after too many, and lets one thread try again after a rest.
+    """Opens after too many failures in a row.
 
-    Any thread may call any method.
+    After a rest it lets one thread try again. Any thread may call any method.
     """
 
     def __init__(self, rest_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """rest_seconds: how long it stays open before one thread may try; 0 for never open."""
+        """rest_seconds: how long it stays open before a trial; 0 for never open."""
         self._rest, self._clock = rest_seconds, clock
         self._lock = threading.Lock()
         self._failures = self._timeouts = 0
@@ -42,7 +42,7 @@ class CircuitBreaker:
         self._trial: int | None = None  # the thread that tries whether the server is back
 
     def wait(self) -> float:
-        """Seconds until this thread may send a command; 0 for now."""
+        """Seconds until this thread may send a command."""
         if self._open_until is None:
             return 0.0
         with self._lock:
@@ -65,7 +65,7 @@ class CircuitBreaker:
             self._open_until = self._trial = None
 
     def failed(self, *, timed_out: bool = False) -> None:
-        """Notes a failed operation, or with timed_out a single timeout."""
+        """Notes a failed operation, or a single timeout."""
         with self._lock:
             now = self._clock()
             if now - self._last_failure > WINDOW_SECONDS:
@@ -80,7 +80,7 @@ class CircuitBreaker:
 
 
 class CallPolicy:
-    """Decides whether, and for how long, a command may be sent.
+    """Decides for how long a command may run.
 
     time_left: seconds that the caller still has; needed: how many of them one operation may take,
     its retry included.
@@ -112,7 +112,10 @@ class CallPolicy:
             )
 
     def allowance(self, seconds: float) -> float:
-        """Seconds that a command may take now, `seconds` at most; 0 where none may be sent."""
+        """The time for a command now, at most `seconds`.
+
+        0 where none may be sent.
+        """
         if self._circuit.wait() > 0:
             return 0.0
         return min(seconds, self.time_left())

@@ -1,4 +1,4 @@
-"""Counts that many processes add up in Redis hashes, which expire by themselves."""
+"""Counts that many processes add up in expiring Redis hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNCOUNTABLE = (
 
 
 class Hash(NamedTuple):
-    """A hash of counts, which lives `ttl` seconds from the first of them."""
+    """A hash of counts; ttl: seconds from the first."""
 
     key: str
     ttl: int
@@ -41,18 +41,19 @@ class CountLog:
         A count whose field holds something else is dropped by itself: kept for the next time, it
         would fail for ever, and have the others, which were added, added again and again.
         """
+        # Not a transaction: the hashes may lie in different slots of a cluster.
         pipe = self.store.redis.pipeline(transaction=False)
         for (key, ttl), fields in counts.items():
             for field, number in fields.items():
                 pipe.hincrby(key, field, number)
-            pipe.expire(key, ttl, nx=True)
+            pipe.expire(key, ttl, nx=True)  # nx: from the first count, not the latest
         for reply in pipe.execute(raise_on_error=False):
             if isinstance(reply, Exception) and not _is_uncountable(reply):
                 raise reply
 
     @translate_redis_errors
     def read(self, key: str) -> dict[str, int]:
-        """The readable counts of a hash; none where it is not there."""
+        """The readable counts of a hash."""
         counts: dict[str, int] = {}
         for field, number in self.store.redis.hgetall(key).items():
             with suppress(ValueError):  # which UnicodeDecodeError is as well

@@ -17,7 +17,7 @@ TOKEN_SECONDS = 900
 
 
 class IamCredentials:
-    """Gives redis-py the user's name and a new token for each connection."""
+    """Gives redis-py a new token for each connection."""
 
     def __init__(self, user: str, cache: str) -> None:
         """user: of the cache; cache: the serverless cache's name.
@@ -76,4 +76,4 @@ class IamCredentials:
         signed = signer.generate_presigned_url(
             request, "connect", expires_in=TOKEN_SECONDS, region_name=self._region
         )
-        return str(signed).removeprefix("https://")
+        return str(signed).removeprefix("https://")  # the cache expects it without a scheme

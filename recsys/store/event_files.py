@@ -1,4 +1,4 @@
-"""Keeps drained events as Parquet files in a directory or in S3.
+"""Keeps drained events as Parquet files in a directory or S3.
 
 A file appears whole or not at all, and when `write` returns it outlives a power cut: only then may
 its events leave the stream.
@@ -34,29 +34,32 @@ def pattern_of(address: str) -> str:
 
 
 class EventFiles(Protocol):
-    """Files of one place; `address` names it for people and for readers of tables.
+    """Files of one place, named by `address`.
 
-    Every method may raise ArtefactsUnavailable: S3 does not answer.
+    Readers of tables take the same address. Every method may raise ArtefactsUnavailable: S3 does
+    not answer.
     """
 
     address: str
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Prepares the place for a drain, alone where two would disturb each other.
+        """Prepares the place for a drain.
+
+        The drain is alone where two would disturb each other.
 
         Raises:
             InvalidInput: the place cannot be written, or another drain is at work in it.
         """
 
     def names(self, prefix: str = PREFIX) -> list[str]:
-        """The names of the files of events, or of those with another prefix, sorted."""
+        """The sorted names of files with a prefix."""
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
 
     def write(self, name: str, body: bytes) -> None:
-        """Writes a file durably, in place of one of that name."""
+        """Writes or replaces a file, durably."""
 
     def remove(self, name: str) -> None:
         """Removes a file."""
@@ -77,7 +80,7 @@ def _is_one_of(name: str, prefix: str) -> bool:
 
 
 class DirectoryEventFiles:
-    """Files in a directory; see `EventFiles` for what each method does."""
+    """Files in a directory; see `EventFiles`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -85,10 +88,14 @@ class DirectoryEventFiles:
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Holds a lock that ends with the process, and removes an earlier drain's drafts."""
+        """Holds a lock, and removes an earlier drain's drafts.
+
+        The end of the process, however it comes, frees the lock.
+        """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with (self._directory / ".lock").open("w") as file:
+                # Not waited for: the other drain does the same work.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remove_drafts(self._directory)
                 yield
@@ -120,7 +127,7 @@ class DirectoryEventFiles:
 
 
 class S3EventFiles:
-    """Objects below a prefix; see `EventFiles` for what each method does.
+    """Objects below a prefix; see `EventFiles`.
 
     S3 shows an object whole, and keeps it once it has said so: there is nothing to lock or sweep.
     Two drains at once may keep an event in two files, as a killed one may; readers take it once.
@@ -134,7 +141,7 @@ class S3EventFiles:
 
     @contextmanager
     def draining(self) -> Iterator[None]:
-        """Raises where the bucket cannot be used, before anything leaves the stream."""
+        """Checks the bucket before anything leaves the stream."""
         self.names()
         yield
 

@@ -1,4 +1,4 @@
-"""Appends events to the stream for training, and adds them to users' records.
+"""Appends events to the stream and updates users' records.
 
 The stream and a user's record lie in different slots of a cluster, so no transaction spans both.
 The stream comes first and the record, with the dedup keys of its new events, second: a process that
@@ -48,7 +48,7 @@ DedupKeys = dict[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A user as stored: the packed record, and the dedup keys of two windows.
+    """A user as stored: record and dedup keys.
 
     position: of their latest accepted event in the stream, 0 where there is none; dedup_keys: of
     this window; earlier: of the one before.
@@ -63,9 +63,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A user's record with new events, valid while the stored one is still `expected`.
+    """A user's record with new events.
 
-    position: of the latest of the events in the stream.
+    It is written only over the stored record `expected`. position: of the latest of the events in
+    the stream.
     """
 
     user: str
@@ -76,12 +77,12 @@ class Change:
 
 
 def dedup_key_of(event_id: str) -> bytes:
-    """The twelve bytes by which a user's event is recognised."""
+    """The twelve bytes that recognise a user's event."""
     return hashlib.sha256(event_id.encode()).digest()[:12]
 
 
 def window_of(now: float) -> int:
-    """The number of the window that `now`, in unix seconds, lies in."""
+    """The window's number; now: unix seconds."""
     return int(now // WINDOW_SECONDS)
 
 
@@ -93,7 +94,10 @@ class EventLog:
 
     @translate_redis_errors
     def known(self, users: Sequence[str], window: int) -> tuple[dict[str, Known], int]:
-        """Each user as stored, and how many events wait in the stream, in one round trip."""
+        """Users as stored, and the stream's length.
+
+        One round trip.
+        """
         keys = self.store.keys
         pipe = self.store.redis.pipeline(transaction=False)
         user_keys: list[str | None] = []
@@ -134,15 +138,16 @@ class EventLog:
 
     @translate_redis_errors
     def withdraw(self, stream_ids: Sequence[bytes]) -> None:
-        """Takes events out of the stream whose user turned out to be deleted."""
+        """Takes a deleted user's events out of the stream."""
         if stream_ids:
             self.store.redis.xdel(self.store.keys.events(), *stream_ids)
 
     @translate_redis_errors
     def commit(self, changes: Sequence[Change], window: int, newcomer_seconds: int) -> list[bool]:
-        """Writes each change whose record is still the expected one; gives which were.
+        """Writes each change whose expected record still holds.
 
-        A record that no batch has written lives `newcomer_seconds` after its latest event.
+        Gives which were written. A record that no batch has written lives `newcomer_seconds` after
+        its latest event.
         """
         pipe = self.store.redis.pipeline(transaction=False)
         for change in changes:
@@ -174,7 +179,7 @@ class EventLog:
 
     @translate_redis_errors
     def drained_up_to(self) -> int:
-        """The position up to which every event has left the stream for the drain's files."""
+        """The position up to which all events are drained."""
         from redis.exceptions import ResponseError
 
         key = self.store.keys.events()
@@ -194,7 +199,7 @@ class EventLog:
 
     @translate_redis_errors
     def join(self) -> None:
-        """Makes the consumer group that drains the stream, from its beginning."""
+        """Makes the consumer group that drains the stream."""
         from redis.exceptions import ResponseError
 
         try:
@@ -205,7 +210,7 @@ class EventLog:
 
     @translate_redis_errors
     def take(self, count: int, *, again: bool) -> list[tuple[bytes, Mapping[bytes, bytes] | None]]:
-        """Takes up to `count` entries (id, fields) that are new.
+        """Takes up to `count` new entries (id, fields).
 
         again: those that were taken before and never acknowledged, instead.
         """
@@ -226,7 +231,10 @@ class EventLog:
 
     @translate_redis_errors
     def waiting(self, after: bytes, count: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-        """Reads up to `count` entries after the id `after`, b"0" for the first ones."""
+        """Reads up to `count` entries after an id.
+
+        after: b"0" for the first ones. The entries stay in the stream.
+        """
         first = b"(" + after  # the bracket excludes the id itself
         return list(self.store.redis.xrange(self.store.keys.events(), min=first, count=count))
 
@@ -237,12 +245,12 @@ class EventLog:
 
 
 def stream_ids(packed: Sequence[bytes | None]) -> list[bytes]:
-    """The ids in the stream of all events whose dedup keys a user's fields e0 and e1 hold."""
+    """The stream's ids in a user's fields e0 and e1."""
     return [stream_id for field in packed for stream_id in _window_and_keys(field)[1].values()]
 
 
 def _field(window: int) -> str:
-    """The field of a window's dedup keys: two fields take turns."""
+    """The field of a window; two take turns."""
     return f"e{window % 2}"
 
 

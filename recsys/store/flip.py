@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LeaseProof:
-    """Proof that a batch holds the lease: its entry in Redis, and its fencing token."""
+    """Proof of a lease: entry and fencing token."""
 
     holder: bytes
     token: int
@@ -29,7 +29,10 @@ class FlipIf:
 
 
 class Flip(enum.Enum):
-    """The outcome of a change; the values are the replies of the scripts in `redis`."""
+    """The outcome of a change of the pointer.
+
+    The values are the replies of the scripts in `redis`.
+    """
 
     DONE = 1
     CHANGED = 0

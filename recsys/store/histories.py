@@ -1,4 +1,7 @@
-"""Adds events to a user's record: the latest are kept whole, the rest as seen items."""
+"""Adds events to a user's record.
+
+The latest events are kept whole, the rest as seen items.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def with_events(record: UserRecord, events: Sequence[Happened]) -> UserRecord:
 
 
 def merge(learnt: UserRecord, stored: UserRecord | None, watermark: int) -> UserRecord:
-    """The batch's record with the stored events that the batch has not learnt from.
+    """The batch's record with newer stored events.
 
     watermark: the position in the stream up to which the batch has read. The stored events from
     before it are the batch's to keep or to drop: a table may lose rows. An event that the table has

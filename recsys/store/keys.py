@@ -44,7 +44,10 @@ class Keys:
         return f"{self.namespace}:{version}:items"
 
     def rows(self, version: str) -> str:
-        """A hash: item id -> item row; "" -> the number of items, written after all of them."""
+        """A hash: item id -> item row.
+
+        "" -> the number of items, written after all of them.
+        """
         return f"{self.namespace}:{version}:rows"
 
     def popular(self, version: str) -> str:
@@ -52,9 +55,10 @@ class Keys:
         return f"{self.namespace}:{version}:popular"
 
     def skew(self, version: str) -> str:
-        """A hash: `stratum:feature:cell` of the training -> sampled rows of live answers in it.
+        """A hash: `stratum:feature:cell` -> live feature rows.
 
-        The field `aside` counts the rows that belong to no stratum.
+        The cells are those of the training, and the rows a sample of live answers'. The field
+        `aside` counts the rows that belong to no stratum.
         """
         return f"{self.namespace}:{version}:skew"
 
@@ -72,11 +76,12 @@ class Keys:
         return f"{self.namespace}:user:{{{user}}}"
 
     def live(self, version: str, user: str) -> str:
-        """A hash: digest of a live result's inputs -> the cached result."""
+        """A hash: digest of inputs -> live result."""
+        # Not below `of_release`: it expires by itself, and retiring a release need not scan it.
         return f"{self.namespace}:live:{version}:{{{user}}}"
 
     def claim(self, user: str) -> str:
-        """The digest of the live result that some process computes at this moment."""
+        """The digest of the live result being computed."""
         return f"{self.namespace}:claim:{{{user}}}"
 
     def blocked(self) -> str:
@@ -88,11 +93,11 @@ class Keys:
         return f"{self.namespace}:events"
 
     def newcomers(self, day: int) -> str:
-        """A number: users without a record who sent events on that day (since 1970)."""
+        """A number: newcomers of a day since 1970."""
         return f"{self.namespace}:newcomers:{day}"
 
     def releases(self) -> str:
-        """A hash: version of a release with lists -> msgpack [created_at, ndcg@10]."""
+        """A hash: version -> msgpack [created_at, ndcg@10]."""
         return f"{self.namespace}:releases"
 
     def deleted(self) -> str:
@@ -100,7 +105,7 @@ class Keys:
         return f"{self.namespace}:deleted"
 
     def impressions(self, day: str) -> str:
-        """A hash: `source:length:version` -> recommendation answers of that day.
+        """A hash: `source:length:version` -> answers of a day.
 
         day: YYYY-MM-DD in UTC; length: the number of items in the answer.
         """

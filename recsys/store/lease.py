@@ -1,4 +1,4 @@
-"""Leases the batch to one run at a time, with a fencing token for the pointer.
+"""Leases the batch to one run, with a fencing token.
 
 The lease lives for a minute and is renewed by a thread. Whoever takes it draws the next fencing
 token, and so does an operator who flips the pointer by hand. A flip holds only for the newest
@@ -83,23 +83,29 @@ class Holder:
 
 
 class Leases:
-    """The lease of one namespace. Every method may raise StoreUnavailable."""
+    """The lease of one namespace.
+
+    Every method may raise StoreUnavailable.
+    """
 
     def __init__(self, store: RedisStore, seconds: float = LEASE_SECONDS) -> None:
-        """seconds: how long a lease lives after it was last renewed."""
+        """seconds: life of a lease after its last renewal."""
         self.store = store
         self.seconds = seconds
         self._keys = (store.keys.lease(), store.keys.fence())
 
     @translate_redis_errors
     def take(self, holder: Holder) -> LeaseProof:
-        """Takes the lease for `holder`, who may replace only an earlier holder of the same run.
+        """Takes the lease for `holder`.
+
+        It replaces no holder but an earlier one of the same run.
 
         Raises:
             LeaseHeld: another run holds it.
         """
         packed = json.dumps(asdict(holder)).encode()
         token, other = self._take(b"", packed)
+        # An interrupted run that starts again takes over, without a wait for its own lease.
         if token == 0 and _run_of(other) == holder.run:
             token, other = self._take(other, packed)
         if token == 0:
@@ -117,13 +123,16 @@ class Leases:
 
     @translate_redis_errors
     def renew(self, proof: LeaseProof) -> bool:
-        """Prolongs the lease; false where somebody else holds it, or has held it since."""
+        """Prolongs the lease, unless another has had it.
+
+        False where it has, or holds it.
+        """
         arguments = (proof.holder, proof.token, self._milliseconds)
         return bool(self.store.redis.eval(_RENEW, 2, *self._keys, *arguments))
 
     @translate_redis_errors
     def release(self, proof: LeaseProof) -> None:
-        """Gives the lease back, if it is still this one."""
+        """Gives the lease back, if still held."""
         self.store.redis.eval(_RELEASE, 1, self._keys[0], proof.holder)
 
     @property
@@ -132,14 +141,17 @@ class Leases:
 
 
 class Lease:
-    """A lease that is held, as its holder sees it."""
+    """A lease in the hands of its holder."""
 
     def __init__(self, leases: Leases, proof: LeaseProof) -> None:
         self._leases, self.proof = leases, proof
         self._lost = threading.Event()
 
     def check(self) -> None:
-        """Raises LeaseHeld if a renewal has shown that the lease is lost; sends no command."""
+        """Raises LeaseHeld after a renewal found the lease lost.
+
+        Sends no command.
+        """
         if self._lost.is_set():
             raise taken_over()
 
@@ -156,7 +168,10 @@ class Lease:
         self.check()
 
     def renew_until(self, ended: threading.Event) -> None:
-        """Renews until `ended` is set, or the lease is lost; Redis may be away for a while."""
+        """Renews until `ended` is set, or the lease lost.
+
+        Redis may be away for a while.
+        """
         while not ended.wait(self._leases.seconds / RENEWALS):
             with suppress(StoreUnavailable):
                 if not self._leases.renew(self.proof):
@@ -190,14 +205,14 @@ def held(leases: Leases, run: str) -> Iterator[Lease]:
 
 
 def taken_over() -> LeaseHeld:
-    """The error of a batch that has lost its lease."""
+    """The error for a lost lease."""
     return LeaseHeld(
         "another batch has taken the lease over since this one began: this one stops without a flip"
     )
 
 
 def overtaken(version: str) -> ReleaseRefused:
-    """The error of a batch whose token is no longer the newest."""
+    """The error for an outdated fencing token."""
     return ReleaseRefused(
         f"release {version} is not made to serve: another batch or an operator has flipped the "
         "pointer since this batch began; "
@@ -211,7 +226,10 @@ def _run_of(packed: bytes) -> str | None:
 
 
 def _read(packed: bytes) -> Holder | None:
-    """The holder; None for an unreadable value, under which the lease is held and lapses too."""
+    """The holder; None for an unreadable value.
+
+    The lease is held all the same, and lapses.
+    """
     try:
         fields = json.loads(packed)
         return Holder(

@@ -42,6 +42,7 @@ def exclusive(directory: Path) -> Iterator[None]:
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        # The directory itself is locked: a lock file would need room on a full disk.
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _refused(directory, error) from error
@@ -62,18 +63,25 @@ def _refused(directory: Path, error: OSError) -> LoadFailed:
 
 
 def draft(directory: Path) -> Path:
-    """A new directory for a copy that is being written."""
+    """A new directory for a copy in progress."""
     return Path(tempfile.mkdtemp(prefix=DRAFT, dir=directory))
 
 
 def sweep(directory: Path) -> None:
-    """Removes the drafts of killed processes; the caller holds the lock, and has no draft yet."""
+    """Removes the drafts of killed processes.
+
+    The caller holds the lock, and has no draft yet.
+    """
     for abandoned in directory.glob(f"{DRAFT}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
-    """Removes a copy, or whatever lies in its place: renamed first, so that no half is seen."""
+    """Removes a copy, or whatever lies in its place.
+
+    It is renamed first, so that no half of it is seen.
+    """
+    # A link is removed as a link, and the directory that it leads to stays.
     if not path.is_symlink() and path.is_dir():
         hidden = draft(path.parent)
         path.rename(hidden / path.name)
@@ -83,7 +91,7 @@ def remove(path: Path) -> None:
 
 
 def note_use(directory: Path, versions: Sequence[str]) -> None:
-    """Notes that these copies are in use, the last one most recently.
+    """Marks copies as used, the last most recently.
 
     Others are removed before them.
     """
@@ -94,10 +102,10 @@ def note_use(directory: Path, versions: Sequence[str]) -> None:
 
 
 def make_room(directory: Path, version: str, needed: int) -> None:
-    """Removes copies, least recently used first, until there is room for `version`.
+    """Makes room for a copy of `version`.
 
-    needed: its bytes. A file that a process has mapped keeps its room until that process lets go of
-    it.
+    Least recently used copies go first. needed: its bytes. A file that a process has mapped keeps
+    its room until that process lets go of it.
 
     Raises:
         NoRoom: there would not be enough even without the other copies, or their room is not free

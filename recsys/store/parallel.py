@@ -8,10 +8,10 @@ from threading import Thread
 
 
 def run_all(jobs: Sequence[Callable[[], None]], threads: int) -> None:
-    """Runs every job, at most `threads` at a time; after a failure no other begins.
+    """Runs every job, at most `threads` at a time.
 
-    The threads are daemons: a `ThreadPoolExecutor` finishes its queue before the process may end,
-    and a stop would wait for a whole download.
+    After a failure no other begins. The threads are daemons: a `ThreadPoolExecutor` finishes its
+    queue before the process may end, and a stop would wait for a whole download.
 
     Raises:
         Exception: the first that a job raised.

@@ -1,4 +1,4 @@
-"""Encodes and decodes recommendation ids: release, source and day of an answer.
+"""Encodes and decodes recommendation ids: release, source and day.
 
 So an event can be attributed without a look-up. The id is URL-safe base64 of: a layout byte, the
 source's number, the day since 1970 (two bytes), eight random bytes, the release. It is no secret
@@ -17,12 +17,13 @@ from shortlist.recsys.store.answer_sources import SOURCES, AnswerSource
 
 LAYOUT = 1
 DAY_SECONDS = 86_400
+# The day has two bytes, which last until 2149; eight random ones keep ids of a day apart.
 _HEAD = struct.Struct(">BBH8s")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The origin of an answer; day: since 1970, in UTC."""
+    """An answer's origin; day: since 1970, in UTC."""
 
     version: str
     source: AnswerSource
@@ -30,14 +31,16 @@ class Origin:
 
 
 def new_id(version: str, source: str, seconds: float) -> str:
-    """The id of an answer that is given at `seconds`, unix time."""
+    """The id of an answer; seconds: unix time."""
     number, day = SOURCES.index(source), int(seconds // DAY_SECONDS)
     head = _HEAD.pack(LAYOUT, number, day, os.urandom(8))
-    return base64.urlsafe_b64encode(head + version.encode()).rstrip(b"=").decode()
+    return (
+        base64.urlsafe_b64encode(head + version.encode()).rstrip(b"=").decode()
+    )  # '=' means something in URLs
 
 
 def origin_of(recommendation_id: str) -> Origin | None:
-    """The origin that the id states; None for a text that is no such id."""
+    """The origin in an id; None for other texts."""
     padding = "=" * (-len(recommendation_id) % 4)
     try:
         content = base64.b64decode(recommendation_id + padding, altchars=b"-_", validate=True)

@@ -82,7 +82,7 @@ class ItemRecord:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A release that a share of the users is served from, to see how it does."""
+    """A release on trial for a share of the users."""
 
     version: str
     percent: float
@@ -90,7 +90,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """An action of a user, as it waits for the next training."""
+    """A user's action, waiting for the next training."""
 
     event_id: str
     user_id: str
@@ -104,7 +104,7 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePointer:
-    """The serving release, the one before it, and the canary that some users get."""
+    """The serving release, the one before, and the canary."""
 
     current: str
     previous: str | None = None
@@ -112,14 +112,14 @@ class ReleasePointer:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Every release that may have served somebody lately, the serving one first."""
+        """Releases that may have served lately, serving one first."""
         canary = None if self.canary is None else self.canary.version
         return tuple(
             dict.fromkeys(v for v in (self.current, canary, self.previous) if v is not None)
         )
 
     def serving(self, user: str | None) -> str:
-        """The release that serves this user, None for nobody in particular.
+        """The release for this user; None: for nobody in particular.
 
         A user's place in 0 to 100 is a hash of canary and user: the same in every process, kept as
         the percentage grows, and another for the next canary, so that not always the same users are
@@ -128,6 +128,7 @@ class ReleasePointer:
         if self.canary is None or user is None:
             return self.current
         digest = hashlib.sha256(f"{self.canary.version}\n{user}".encode()).digest()
+        # 32 bits resolve a share of users far finer than any percentage that is given.
         place = int.from_bytes(digest[:4], "big") / 2**32 * 100
         return self.canary.version if place < self.canary.percent else self.current
 
@@ -142,7 +143,10 @@ def pack_list(  # the batch hands over little-endian int32 and half-precision by
     retrieval: bytes,
     watermark: int = 0,
 ) -> bytes:
-    """Packs a ShortlistRecord with a checksum: a flipped bit would otherwise be another item."""
+    """Packs a ShortlistRecord with a checksum.
+
+    Without it a flipped bit would be another item.
+    """
     numbers = (created_at, as_of, n_events, n_candidates)
     checksum = _checksum((*numbers, watermark), (rows, scores, retrieval))
     return msgpack.packb([LAYOUT, *numbers, rows, scores, retrieval, watermark, checksum])
@@ -170,7 +174,7 @@ def unpack_list(packed: bytes) -> ShortlistRecord:
 def _scored_rows(
     columns: tuple[bytes, ...],
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
-    """The rows of a list, their scores and their retrieval scores."""
+    """A list's rows, scores and retrieval scores."""
     count = len(columns[0]) // 4
     try:
         rows = struct.unpack(f"<{count}i", columns[0])
@@ -183,7 +187,10 @@ def _scored_rows(
 
 
 def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
-    """CRC-32 of a list's numbers and columns: enough against faults, none against forgers."""
+    """CRC-32 of a list's numbers and columns.
+
+    Enough against faults; no protection against forgers.
+    """
     checksum = zlib.crc32(repr(numbers).encode())
     for column in columns:
         checksum = zlib.crc32(column, checksum)
@@ -191,7 +198,11 @@ def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
 
 
 def pack_user(record: UserRecord) -> bytes:
-    """Packs a UserRecord: times as steps, weights at single precision, nil where there are none."""
+    """Packs a UserRecord.
+
+    Times become steps; weights single precision, or nil where there are none.
+    """
+    # Steps between times are small numbers, which msgpack packs into fewer bytes.
     steps = [after - before for before, after in pairwise((0, *record.times))]
     fields = (
         LAYOUT,
@@ -216,27 +227,44 @@ def _packed_weights(weights: tuple[float | None, ...]) -> bytes | None:
 
 def unpack_user(packed: bytes) -> UserRecord:
     """Reads `pack_user`. Raises UnreadableRecord for anything else."""
-    what, fields = "user record", _unpack(packed, "user record", _USER_LENGTH)
+    what = "user record"
+    fields = _unpack(packed, what, _USER_LENGTH)
     items, steps, weights, n_events, seen, attributes = _typed(
         what, fields[1:7], tuple, tuple, bytes | None, int, tuple, dict
     )
-    positions: tuple[int, ...] = ()
-    spilled = 0
-    if len(fields) > _USER_LENGTH + 1:  # older writers knew no positions
-        kept, spilled = _typed(what, fields[7:9], tuple | None, int)
-        positions = kept or ()
-    for values, kind in ((items, str), (seen, str), (steps, int), (positions, int)):
-        _typed(what, values, *(kind,) * len(values))
-    if len(steps) != len(items):
-        raise _unusable(what, f"{len(items)} items, and times of another number")
-    if positions and len(positions) != len(items):
-        raise _unusable(what, f"{len(items)} items, and {len(positions)} positions")
-    times = tuple(accumulate(steps))
-    if not 0 <= n_events < MAX_STORED_EVENTS or any(not 0 <= time <= MAX_TIME for time in times):
-        raise _unusable(what, "a time or a number of events beyond its range")
+    _check_all(what, items, str)
+    _check_all(what, seen, str)
+    if not 0 <= n_events < MAX_STORED_EVENTS:
+        raise _unusable(what, "a number of events beyond its range")
     _check_attributes(what, attributes)
+    times = _unpacked_times(what, steps, len(items))
     known = _unpacked_weights(what, weights, len(items))
+    positions, spilled = _unpacked_positions(what, fields[_USER_LENGTH:], len(items))
     return UserRecord(items, times, known, n_events, seen, attributes, positions, spilled)
+
+
+def _unpacked_times(what: str, steps: tuple[int, ...], count: int) -> tuple[int, ...]:
+    _check_all(what, steps, int)
+    if len(steps) != count:
+        raise _unusable(what, f"{count} items, and {len(steps)} times")
+    times = tuple(accumulate(steps))
+    if any(not 0 <= time <= MAX_TIME for time in times):
+        raise _unusable(what, "a time beyond its range")
+    return times
+
+
+def _unpacked_positions(
+    what: str, fields: tuple[Any, ...], count: int
+) -> tuple[tuple[int, ...], int]:
+    """The positions and the greatest spilled one; older writers knew neither."""
+    if len(fields) < 2:  # noqa: PLR2004 - both
+        return (), 0
+    stated, spilled = _typed(what, fields[:2], tuple | None, int)
+    positions = stated or ()
+    _check_all(what, positions, int)
+    if positions and len(positions) != count:
+        raise _unusable(what, f"{count} items, and {len(positions)} positions")
+    return positions, spilled
 
 
 def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[float | None, ...]:
@@ -251,9 +279,9 @@ def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[floa
 
 
 def _check_attributes(what: str, attributes: dict[Any, Any]) -> None:
-    """Raises UnreadableRecord unless these are names with texts, numbers or truth values."""
-    _typed(what, tuple(attributes), *(str,) * len(attributes))
-    _typed(what, tuple(attributes.values()), *(str | int | float | None,) * len(attributes))
+    """Checks for names with texts, numbers or truth values."""
+    _check_all(what, tuple(attributes), str)
+    _check_all(what, tuple(attributes.values()), str | int | float | None)
 
 
 def _unusable(what: str, why: str) -> UnreadableRecord:
@@ -270,7 +298,7 @@ def unpack_item(packed: bytes) -> ItemRecord:
     what = "item record"
     fields = _unpack(packed, what, _ITEM_LENGTH)
     item = ItemRecord(*_typed(what, fields[1:5], str, str, tuple, bool))
-    _typed(what, item.categories, *(str,) * len(item.categories))
+    _check_all(what, item.categories, str)
     return item
 
 
@@ -298,7 +326,10 @@ def unpack_event(packed: bytes) -> EventRecord:
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:
-    """Packs a ReleasePointer as a map, which a person can read in a Redis client."""
+    """Packs a ReleasePointer.
+
+    It is a map, which a person can read in a Redis client.
+    """
     fields: dict[str, Any] = {"current": pointer.current, "previous": pointer.previous}
     if pointer.canary is not None:
         fields["canary"] = {"version": pointer.canary.version, "percent": pointer.canary.percent}
@@ -328,7 +359,7 @@ def _canary(value: object) -> Canary | None:
 
 
 def _unpack(packed: bytes, what: str, length: int) -> tuple[Any, ...]:
-    """The elements of an array of this layout, `length` of them or more."""
+    """An array's elements, `length` or more."""
     fields = _decoded(packed, what)
     if not isinstance(fields, tuple) or len(fields) < length or fields[0] != LAYOUT:
         raise UnreadableRecord(f"a {what} is not of layout {LAYOUT}: publish the release again")
@@ -344,6 +375,11 @@ def _typed(what: str, values: tuple[Any, ...], *kinds: type | UnionType) -> tupl
                 "publish the release again"
             )
     return values
+
+
+def _check_all(what: str, values: tuple[Any, ...], kind: type | UnionType) -> None:
+    """Raises UnreadableRecord unless every value is of one kind."""
+    _typed(what, values, *(kind,) * len(values))
 
 
 def _decoded(packed: bytes, what: str) -> Any:  # noqa: ANN401 - whatever was packed

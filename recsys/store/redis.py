@@ -1,4 +1,4 @@
-"""Reads and writes the lists, user records and the release pointer in Redis.
+"""Reads and writes lists, user records and pointer in Redis.
 
 Works on one node, a replicated primary and a cluster: no command spans the keys of two users. Every
 command is bounded in time, and its failure becomes one error, see `redis_client`.
@@ -122,10 +122,10 @@ def open_store(
 
 
 class RedisStore(RedisLink):
-    """The store in Redis or Valkey. Every method may raise StoreUnavailable.
+    """The store in Redis or Valkey.
 
-    Everything of a release is kept until the release is retired: no key of a serving release
-    expires.
+    Every method may raise StoreUnavailable. Everything of a release is kept until the release is
+    retired: no key of a serving release expires.
     """
 
     def __init__(
@@ -175,10 +175,10 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def read_user(self, version: str, user: str) -> tuple[bytes | None, int | None]:
-        """The user's packed list, and the position of their latest event, in one round trip.
+        """The user's packed list and latest position, in one round trip.
 
-        The position is 0 for a user whose events all came by the batch's table; either is None
-        where unknown.
+        The position is that of their latest accepted event, 0 for a user whose events all came by
+        the batch's table; either is None where unknown.
         """
         packed, latest = self._replies(
             ("GET", self.keys.list(version, user)), ("HGET", self.keys.user(user), "s")
@@ -192,7 +192,10 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def some_users(self, limit: int) -> list[UserRecord]:
-        """Up to `limit` stored users, in the order of their keys' hashes: as good as random."""
+        """Up to `limit` users, in the order of hashes.
+
+        That is as good as random.
+        """
         records: list[UserRecord] = []
         for key in self.redis.scan_iter(match=_literal(self.keys.users()) + "*", count=PIPELINE):
             record = _readable_user(self.redis.hget(key, "h"))
@@ -249,7 +252,10 @@ class RedisStore(RedisLink):
         return written
 
     def _merged(self, records: Mapping[str, UserRecord], watermark: int, token: int) -> list[str]:
-        """One attempt; gives the users whose record changed between reading and writing."""
+        """One attempt; gives the users to try again.
+
+        Their records changed between reading and writing.
+        """
         pipe = self.redis.pipeline(transaction=False)
         for user in records:
             pipe.hget(self.keys.user(user), "h")
@@ -266,7 +272,7 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def write_items(self, version: str, items: Iterable[tuple[int, ItemRecord]]) -> None:
-        """Writes the catalogue: what answers show of each item, by item row."""
+        """Writes the catalogue, by item row."""
         items_key, rows_key = self.keys.items(version), self.keys.rows(version)
         self.redis.hdel(rows_key, WHOLE)  # half a catalogue proves nothing
         number = 0
@@ -280,7 +286,7 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def items(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
-        """The records of these item rows; None where unknown or unreadable."""
+        """Records by item row; None where unknown or unreadable."""
         if not rows:
             return []
         packed = self.redis.hmget(self.keys.items(version), rows)
@@ -288,7 +294,7 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def rows_of(self, version: str, item_ids: Sequence[str]) -> tuple[list[int | None], bool]:
-        """The rows of several items, and whether the catalogue is whole.
+        """Items' rows, and whether the catalogue is whole.
 
         Where it is not, an absent row proves nothing.
         """
@@ -325,10 +331,10 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def retire(self, version: str, ttl: int) -> int:
-        """Lets a release expire in `ttl` seconds; gives the number of keys that did not before.
+        """Lets a release expire in `ttl` seconds.
 
-        A key that expires already keeps its time. The popular list goes first, as `is_retiring`
-        looks at it.
+        Gives the number of keys that did not expire before. A key that expires already keeps its
+        time. The popular list goes first, as `is_retiring` looks at it.
         """
         first = int(self.redis.expire(self.keys.popular(version), ttl, nx=True))
         others = self._of_every_key(version, lambda pipe, key: pipe.expire(key, ttl, nx=True))
@@ -342,9 +348,9 @@ class RedisStore(RedisLink):
         return self.is_whole(version)
 
     def _of_every_key(self, version: str, command: Callable[[Any, bytes], object]) -> Iterator[int]:
-        """The replies to a command for each key of a release, except its skew counts.
+        """Replies to a command for each key of a release.
 
-        Those have a time to live of their own.
+        Its skew counts, which have a time to live of their own, are left out.
         """
         counts = self.keys.skew(version).encode()
         pattern = _literal(self.keys.of_release(version)) + "*"
@@ -362,10 +368,11 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def retire_unknown(self, versions: Sequence[str], ttl: int) -> int:
-        """Lets the records of users without a list in `versions` expire; gives their number.
+        """Lets records of users without a list expire.
 
-        So a table that no longer has a user is followed. A record that expires already keeps its
-        time, and that of a deleted user, written by a run that could not know, is removed.
+        versions: the releases whose lists count. Gives the number of records. A user who has left
+        the table leaves the store by this. A record that expires already keeps its time, and that
+        of a deleted user, written by a run that could not know, is removed.
         """
         is_deleted = self._is_deleted()
         number = 0
@@ -383,13 +390,16 @@ class RedisStore(RedisLink):
         return number
 
     def _users_of(self, keys: Iterable[bytes]) -> list[str]:
-        """The ids in the keys of users' records; a key that is no text has none."""
+        """The ids in keys of users' records.
+
+        A key that is no text has none.
+        """
         start = len(self.keys.users()) + 1  # and the hash tag's brace
         texts = (_text(key) for key in keys)
         return [text[start:-1] for text in texts if text is not None]
 
     def _with_list(self, users: Sequence[str], versions: Sequence[str]) -> set[str]:
-        """Those of the users who have a list in one of the releases."""
+        """The users with a list in any of the releases."""
         pairs = [(user, version) for user in users for version in versions]
         pipe = self.redis.pipeline(transaction=False)
         for user, version in pairs:
@@ -399,13 +409,16 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def blocked(self) -> frozenset[str]:
-        """The ids of items never to be shown; a member that is no text can be no item's id."""
+        """The ids of items never to be shown.
+
+        A member that is no text can be no item's id.
+        """
         members = self.redis.smembers(self.keys.blocked())
         return frozenset(text for text in map(_text, members) if text is not None)
 
     @translate_redis_errors
     def is_deleted(self) -> Callable[[str], bool]:
-        """A test whether a user's id is one of those deleted so far."""
+        """A test whether a user's id is deleted."""
         return self._is_deleted()
 
     def _is_deleted(self) -> Callable[[str], bool]:
@@ -421,7 +434,7 @@ class RedisStore(RedisLink):
     def live_or_claim(
         self, version: str, user: str, digest: str, milliseconds: int
     ) -> tuple[bytes | None, bool]:
-        """A cached live result, and whether this caller may compute it.
+        """A live result, and whether to compute it.
 
         False while another caller has claimed it, for at most so many milliseconds.
         """
@@ -447,10 +460,11 @@ class RedisStore(RedisLink):
 
 
 def replies_or_none(store: RedisStore, pipe: Any, keys: Sequence[str | None]) -> list[Any]:  # noqa: ANN401 - redis-py's
-    """The replies to one command for each of `keys`; None for a key of another type.
+    """The pipeline's replies; None for keys of another type.
 
-    Such a key, which is removed, is nobody's record, and must not cost the users of the same round
-    trip theirs. The refusal of a command whose key is None is raised.
+    keys: the user's key of each command; None for a command whose refusal is raised. A user's key
+    of another type is nobody's record: it is removed, and must not cost the users of the same round
+    trip theirs.
     """
     from redis.exceptions import ResponseError
 
@@ -472,7 +486,10 @@ def _chunks(values: Iterable[R]) -> Iterator[list[R]]:
 
 
 def _readable_user(packed: bytes | None) -> UserRecord | None:
-    """A stored record; None for an unreadable one, which the next refresh writes again."""
+    """A record; None for an unreadable one.
+
+    The next refresh writes it again.
+    """
     if packed is None:
         return None
     try:
@@ -482,7 +499,7 @@ def _readable_user(packed: bytes | None) -> UserRecord | None:
 
 
 def _readable_item(packed: bytes | None) -> ItemRecord | None:
-    """An item's record; an unreadable one is missing alone, without its neighbours."""
+    """A record; None for an unreadable one, which is missing without its neighbours."""
     if packed is None:
         return None
     try:

@@ -40,7 +40,10 @@ _REMEDIES = {
 
 
 class RedisLink:
-    """A client of Redis or of a cluster, with its call policy. Any thread may use it."""
+    """A client of Redis with its call policy.
+
+    Any thread may use it. The client may be a cluster's.
+    """
 
     def __init__(self, connect: Callable[[], Any], guard: CallPolicy | None = None) -> None:
         """connect: makes a client of redis-py."""
@@ -77,7 +80,7 @@ class RedisLink:
 
     def close(self) -> None:
         """Gives the connections back."""
-        from shortlist.recsys.store.redis_connections import drop_connections
+        from shortlist.recsys.store.redis_pool import drop_connections
 
         client, self._client = self._client, None
         if client is not None:
@@ -85,8 +88,11 @@ class RedisLink:
             client.close()
 
     def drop(self) -> None:
-        """Drops all connections, those in use when they come back, and a cluster's topology."""
-        from shortlist.recsys.store.redis_connections import drop_connections
+        """Drops all connections and a cluster's topology.
+
+        Connections in use go when they come back.
+        """
+        from shortlist.recsys.store.redis_pool import drop_connections
 
         client = self._client
         if client is None:
@@ -96,7 +102,10 @@ class RedisLink:
         drop_connections(client)
 
     def unavailable(self, operation: str, error: Exception) -> StoreUnavailable:
-        """Notes the failure of an operation; gives its error, which holds words alone."""
+        """Notes a failed operation; gives its error.
+
+        The error holds no more than words of the server or the network.
+        """
         from redis.exceptions import AuthenticationError, DataError, ResponseError
 
         if isinstance(error, (ResponseError, AuthenticationError)):
@@ -116,9 +125,9 @@ class RedisLink:
         )
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys, in one round trip.
+        """Raw replies to commands on one user's keys.
 
-        A pipeline of redis-py takes twice as long, which counts for a look-up.
+        One round trip. A pipeline of redis-py takes twice as long, which counts for a look-up.
         """
         client = self.redis
         pool = getattr(client, "connection_pool", None)
@@ -147,7 +156,7 @@ def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> lis
 
 
 def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]:
-    """A function that opens a client of the server or cluster at `url`, for `RedisLink`.
+    """A function that opens the client at `url`.
 
     Raises:
         InvalidSettings: the URL breaks a rule, or names a file that is not there.
@@ -155,7 +164,7 @@ def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]
     address = parse_redis_url(url)
     _check_files(address)
     # Imported here, not at the first command: a Lambda's start has time for imports.
-    from shortlist.recsys.store.redis_connections import credentials_of, open_client
+    from shortlist.recsys.store.redis_pool import credentials_of, open_client
 
     credentials = credentials_of(address)
     return functools.partial(open_client, address, credentials, timeout_ms / 1000, guard)
@@ -238,9 +247,9 @@ def _words(text: str) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The network's message in full; of any other error its first words and its own cause.
+    """The network's message, or an error's first words.
 
-    Such an error may quote a command with its keys.
+    Any other error, which may quote a command with its keys, is followed by its own cause.
     """
     from redis.exceptions import AuthenticationError
 
@@ -262,7 +271,7 @@ def _has_changed_roles(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ServerPolicy:
-    """A server's limit of memory, and its policy when that is full."""
+    """A server's limit of memory, and its policy."""
 
     maxmemory: int
     """Bytes; 0 for no limit."""
@@ -271,15 +280,19 @@ class ServerPolicy:
 
     @property
     def evicts_any_key(self) -> bool:
-        """Whether a full server evicts keys without a time to live, such as a release's."""
+        """Whether a full server evicts a release's keys.
+
+        Those have no time to live.
+        """
         return self.maxmemory > 0 and self.maxmemory_policy.startswith("allkeys-")
 
 
 @translate_redis_errors
 def server_policy(link: RedisLink) -> ServerPolicy | None:
-    """The server's policy when it is full; of a cluster's primaries that of the worst.
+    """The server's policy when it is full.
 
-    None where the server refuses INFO, as to a user who may not call it.
+    Of a cluster, that of the worst primary. None where the server refuses INFO, as to a user who
+    may not call it.
 
     Raises:
         StoreUnavailable: the server did not answer.

@@ -1,4 +1,4 @@
-"""Bounds redis-py's connections in time, and heals them after a fail-over.
+"""Bounds the time of a command over redis-py's connections.
 
 redis-py limits the wait for each *read*: a reply that comes byte by byte holds its caller for as
 long as it likes. Here one limit covers everything that a command needs: looking up the host,
@@ -10,7 +10,6 @@ a broken connection: the configured name is looked up again, which may lead else
 from __future__ import annotations
 
 import math
-import os
 import queue
 import re
 import socket
@@ -20,8 +19,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
@@ -29,19 +27,8 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
 )
-from redis.retry import Retry
 
 from shortlist.recsys.store.circuit import CallPolicy
-from shortlist.recsys.store.redis_url import RedisAddress
-
-RETRIES = 1
-"""Further tries of a command, over a fresh connection.
-
-A second one would be a third wait for a silent server.
-"""
-
-MAX_CONNECTIONS = 10_000
-"""No real limit: a thread takes one connection at a time, and the service bounds its threads."""
 
 _ROLES = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED")
 """Replies of a server that cannot serve now, or no longer.
@@ -87,7 +74,7 @@ class _Socket:
         self._socket, self.ends, self._set = connected, ends, -1.0
 
     def recv(self, size: int) -> bytes:
-        """Bytes that have come; raises TimeoutError when the time is over."""
+        """Bytes that have come. Raises TimeoutError at the deadline."""
         self._limit()
         return self._socket.recv(size)
 
@@ -108,13 +95,16 @@ class _Socket:
             sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
-        """Heeds 0, by which a reader polls; any other time is this class's own matter."""
+        """Heeds 0, by which a reader polls.
+
+        Any other time is this class's own matter.
+        """
         self._set = _POLLING if seconds == 0 else -1.0
         if seconds == 0:
             self._socket.settimeout(0)
 
     def _limit(self) -> None:
-        """Lets the next operation wait for the time that is left."""
+        """Gives the next operation the remaining time."""
         if self._set == _POLLING:
             return
         left = _left(self.ends)
@@ -135,7 +125,10 @@ def _left(ends: float) -> float:
 
 
 class _Timed:
-    """A connection with one end in time for a command, which breaks at a change of roles."""
+    """A connection with one deadline for a command.
+
+    It breaks at a change of roles.
+    """
 
     guard: ClassVar[CallPolicy]
     seconds: ClassVar[float]
@@ -155,7 +148,10 @@ class _Timed:
         self._timed_out = False
 
     def connect(self) -> None:
-        """Opens the connection; look-up, TLS and signing in share the command's time."""
+        """Opens the connection within the command's time.
+
+        Look-up, TLS and signing in share it.
+        """
         if self._opens:
             super().connect()  # type: ignore[misc]
             return
@@ -173,7 +169,7 @@ class _Timed:
             self._opens = False
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ANN401, FBT001, FBT002
-        """Sends a command, or a batch of them; the time begins here."""
+        """Sends a command or batch; its time begins."""
         if not self._opens:
             if self._sock is None:
                 self.connect()
@@ -186,7 +182,7 @@ class _Timed:
             raise
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """The next reply; one that states another role breaks the connection."""
+        """The next reply; another role breaks the connection."""
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         except redis.TimeoutError:
@@ -213,7 +209,10 @@ class _Timed:
             self._sock.ends = self._ends
 
     def _note_timeout(self) -> None:
-        """Counts once for a command, however often redis-py tries to connect in its time."""
+        """Counts one timeout for a command.
+
+        redis-py may try to connect several times in its time.
+        """
         if not self._timed_out:
             self._timed_out = self.is_suspect = True
             self.guard.failed(timed_out=True)
@@ -223,18 +222,19 @@ class _Timed:
 
 
 def _role_of(error: RedisError) -> str | None:
-    """The code of a reply that states a change of roles; None for another error."""
+    """The code of a change of roles, or None."""
     for kind, role in _ROLE_OF:
         if isinstance(error, kind):
             return role
-    match = _ROLE.search(
-        str(error)
-    )  # not at the start alone: a script's error names its line first
+    match = _ROLE.search(str(error))  # a script's error names the script first
     return None if match is None else match[1]
 
 
 class _Tcp(_Timed):
-    """Connects to each of the host's addresses in turn, within the command's time."""
+    """Connects to the host's addresses in turn.
+
+    All within the command's time.
+    """
 
     host: str
     port: int
@@ -298,7 +298,7 @@ class UnixConnection(_Timed, UnixDomainSocketConnection):  # type: ignore[misc]
 
 
 def _addresses(host: str, port: int, seconds: float) -> Addresses:
-    """The host's addresses, from the resolver in at most so many seconds.
+    """The host's addresses, in at most so many seconds.
 
     Raises:
         OSError: the host is unknown; a TimeoutError where the resolver took too long.
@@ -327,130 +327,3 @@ def _look_up(host: str, port: int, answers: queue.SimpleQueue[Addresses | OSErro
         answers.put(error)
     except UnicodeError:
         answers.put(OSError("the host's name is not valid"))
-
-
-class Pool(ConnectionPool):
-    """Gives out connections without a check, in a tenth of redis-py's time.
-
-    A broken one is mended by the command's retry. Threads share the pool without a lock, since each
-    step on a list or a set is one of the interpreter's.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as redis-py's
-        self._generation = 0
-        super().__init__(**{**kwargs, "max_connections": MAX_CONNECTIONS})
-
-    def get_connection(self, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - as redis-py's
-        """A connection for this thread alone, which may not be open yet."""
-        if self.pid != os.getpid():  # after a fork, whose child must not share sockets
-            self._checkpid()
-        connection: Any
-        try:
-            connection = self._available_connections.pop()
-        except IndexError:
-            connection = self.make_connection()
-        self._in_use_connections.add(connection)
-        connection.generation = self._generation
-        return connection
-
-    def release(self, connection: Any) -> None:  # noqa: ANN401 - as redis-py's
-        """Takes a connection back."""
-        try:
-            self._in_use_connections.remove(connection)
-        except KeyError:  # given back before, or taken before a fork
-            return
-        if connection.generation != self._generation or connection.should_reconnect():
-            connection.disconnect()
-        if connection.is_suspect:
-            connection.is_suspect = False
-            self.drop()
-        self._available_connections.append(connection)
-
-    def drop(self) -> None:
-        """Closes idle connections, and those in use when they come back.
-
-        Each new one looks up the host's name again.
-        """
-        self._generation += 1
-        self.disconnect_free_connections()
-
-    def disconnect_free_connections(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as redis-py's
-        """Closes idle connections, each taken out first, so that no other thread gets it."""
-        closed = []
-        while self._available_connections:
-            try:
-                connection = self._available_connections.pop()
-            except IndexError:  # another thread took the last one
-                break
-            connection.disconnect()
-            closed.append(connection)
-        self._available_connections.extend(closed)
-
-    def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002 - as redis-py's
-        """Closes idle connections, and on request those in use."""
-        self.disconnect_free_connections()
-        if inuse_connections:
-            for connection in set(self._in_use_connections):
-                connection.disconnect()
-
-
-def open_client(
-    address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: CallPolicy
-) -> Any:  # noqa: ANN401 - Redis or RedisCluster
-    """A client of redis-py, not connected yet; a cluster's has read the topology.
-
-    credentials: see `credentials_of`; seconds: the time of one command, or of one batch of
-    pipelined ones, of which `guard` may allow less.
-    """
-    place: dict[str, Any]
-    base: type[_Timed]
-    if address.path is not None:
-        base, place = UnixConnection, {"path": address.path}
-    else:
-        base = TlsConnection if address.tls else TcpConnection
-        place = {"host": address.host, "port": address.port}
-    # A subclass of its own, since redis-py makes connections from the class and keyword arguments
-    # that it knows.
-    kind = type(base.__name__, (base,), {"guard": guard, "seconds": seconds})
-    retry = Retry(NoBackoff(), RETRIES)
-    # Protocol 2 needs no greeting: a fresh connection of a user without a password costs no reply
-    # at all.
-    common = {**credentials, **address.options, "connection_class": kind, "protocol": 2}
-    if not address.cluster:
-        return redis.Redis.from_pool(Pool(**common, **place, db=address.database, retry=retry))
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return redis.RedisCluster(
-        url=f"redis://{host}:{address.port}",
-        retry=retry,
-        dynamic_startup_nodes=False,  # the configured name finds a cluster with all nodes replaced
-        connection_pool_class=Pool,
-        **common,
-    )
-
-
-def credentials_of(address: RedisAddress) -> dict[str, Any]:
-    """The arguments of redis-py by which a connection signs in."""
-    if address.iam_cache is None:
-        return {"username": address.username, "password": address.password}
-    from shortlist.recsys.store.elasticache import IamCredentials
-
-    return {"credential_provider": IamCredentials(str(address.username), address.iam_cache)}
-
-
-def drop_connections(client: Any) -> None:  # noqa: ANN401 - as above
-    """Drops a client's connections, those in use when they come back."""
-    manager = getattr(client, "nodes_manager", None)
-    if manager is None:
-        pools = [client.connection_pool]
-    else:
-        nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
-        pools = [
-            node.redis_connection.connection_pool
-            for node in nodes
-            if node.redis_connection is not None
-        ]
-    for pool in pools:
-        if isinstance(pool, Pool):
-            pool.drop()
-        else:
-            pool.disconnect(inuse_connections=False)

@@ -1,4 +1,4 @@
-"""Parses `REDIS_URL` in full, and never repeats it in a message.
+"""Parses `REDIS_URL` in full, and keeps it out of messages.
 
 redis-py's own reader gives a default for what it does not understand: `/abc` is database 0,
 `?cluster=True` reaches a constructor that has no such argument, and a password with `#` or `/`
@@ -27,6 +27,7 @@ _OPTION = re.compile(r"[A-Za-z_]{1,40}")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 _CACHE = re.compile(r"[A-Za-z0-9-]{1,40}")
 _NUMBER = re.compile(r"[0-9]{1,5}")
+# redis-py would strip or send these; none is meant in an address.
 _UNPRINTABLE = re.compile(r"[\s\x00-\x1f\x7f]")
 _IAM_RULE = (
     "REDIS_URL asks for iam: it must be rediss://USER@HOST:PORT?iam=CACHE, "
@@ -93,7 +94,10 @@ Stated = dict[str, str | int | None]
 
 
 def _socket(rest: str) -> Stated:
-    """Parses unix://: credentials, if any, end at the first slash; the path holds any character."""
+    """Parses unix://, whose credentials end at the first slash.
+
+    The path may hold any character.
+    """
     authority, slash, path = rest.partition("/")
     if authority and not authority.endswith("@"):
         _refuse(
@@ -109,6 +113,7 @@ def _server(rest: str) -> Stated:
     authority, _, path = rest.partition("/")
     if "@" in path:
         _refuse("has an '@' after a '/': percent-encode '/' as %2F and '@' as %40 in the password")
+    # The last '@': one in a password that was not encoded belongs to it.
     user_info, _, place = authority.rpartition("@")
     host, port = _place(place)
     return {"host": host, "port": port, "database": _database(path), **_credentials(user_info)}
@@ -123,6 +128,7 @@ def _decoded(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
+        # Refused below, outside: as a cause, this error would show the text, maybe a password.
         problem = "has a percent-encoded character that is not UTF-8: encode 'é' as %C3%A9"
     _refuse(problem)
 
@@ -262,7 +268,7 @@ def _value(name: str, text: str) -> str | bool:
 
 
 def _checked(stated: Stated, options: dict[str, str | bool], *, tls: bool) -> RedisAddress:
-    """The whole address, after a check that its parts fit together."""
+    """The address, if its parts fit together."""
     cluster, cache = options.pop("cluster", False), options.pop("iam", None)
     database = int(options.pop("db", stated.get("database") or 0))
     if stated.get("database") and database != stated["database"]:

@@ -1,4 +1,4 @@
-"""A release's files on this disk: the manifest, and the check of each file's size and sha256."""
+"""Reads and verifies a release's files by their manifest."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A release on this disk whose files are open, and agreed with the manifest when opened.
+    """A release on this disk, its files open.
 
-    A reader reads these very files, whatever is renamed or removed meanwhile. `with` closes them.
+    They agreed with the manifest when they were opened. A reader reads these very files, whatever
+    is renamed or removed meanwhile. `with` closes them.
     """
 
     directory: Path
@@ -51,7 +52,7 @@ class Release:
             file.close()
 
     def file(self, name: str) -> BufferedReader:
-        """An open file, at its beginning. Raises CorruptArtefact where the manifest has none."""
+        """An open file, at its beginning. Raises CorruptArtefact."""
         if name not in self.files:
             raise CorruptArtefact(
                 f"{self.directory} has no {name} in its manifest: publish the release again"
@@ -60,7 +61,7 @@ class Release:
         return self.files[name]
 
     def read(self, name: str, most: int) -> bytes:
-        """A file's bytes. Raises CorruptArtefact where there is none, or more than `most`."""
+        """A file's bytes, at most `most`. Raises CorruptArtefact."""
         size = self.manifest["files"][name]["size"] if name in self.files else 0
         if size > most:
             raise CorruptArtefact(
@@ -71,7 +72,11 @@ class Release:
 
 
 def build_manifest(directory: Path, **fields: object) -> dict[str, Any]:
-    """Writes the manifest of all files in `directory`, together with `fields`; gives it."""
+    """Writes the manifest of all files; gives it.
+
+    fields: further entries.
+    """
+    # Hidden files are drafts of `atomic_file`.
     files = {
         path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(directory.iterdir())
@@ -94,7 +99,10 @@ def verify(directory: Path) -> dict[str, Any]:
 
 
 def manifest_in(directory: Path) -> dict[str, Any]:
-    """The manifest of `directory`, whose files are not looked at. Raises as `verify`."""
+    """The manifest of `directory`; its files are not read.
+
+    Raises as `verify`.
+    """
     path = directory / MANIFEST
     with _reading(path):
         if not directory.is_dir():
@@ -104,11 +112,12 @@ def manifest_in(directory: Path) -> dict[str, Any]:
         if not path.is_file():
             raise CorruptArtefact(f"{path} is missing: fetch or build the bundle again")
         with path.open("rb") as file:
+            # One byte more than allowed shows that there are more.
             return parse_manifest(file.read(MANIFEST_BYTES + 1), str(path))
 
 
 def open_verified(directory: Path, manifest: dict[str, Any]) -> Release:
-    """Opens the files that a manifest names; each has its size and sha256.
+    """Opens the files of a manifest, verified.
 
     Raises:
         CorruptArtefact: a file is missing, or differs.
@@ -155,7 +164,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def parse_manifest(body: bytes, where: str) -> dict[str, Any]:
-    """Reads a manifest's bytes; `where` is for messages. Raises CorruptArtefact."""
+    """Parses a manifest; where: for messages.
+
+    Raises CorruptArtefact.
+    """
     if len(body) > MANIFEST_BYTES:
         raise CorruptArtefact(
             f"{where} has more than {MANIFEST_BYTES} bytes, and is no manifest: "
@@ -178,6 +190,7 @@ def parse_manifest(body: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_shallow(value: object, depth: int) -> bool:
+    # json reads far deeper than the code that walks a manifest may recurse.
     if not isinstance(value, (dict, list)):
         return True
     inner = value.values() if isinstance(value, dict) else value
@@ -185,7 +198,10 @@ def _is_shallow(value: object, depth: int) -> bool:
 
 
 def _check_entry(name: str, entry: Any) -> None:  # noqa: ANN401 - whatever the JSON has
-    """Raises CorruptArtefact, ValueError or TypeError where an entry describes no file."""
+    """Checks a file's entry.
+
+    Raises CorruptArtefact, ValueError or TypeError where it describes no file.
+    """
     if not _NAME.fullmatch(plain_name(name)) or name == MANIFEST:
         raise ValueError(f"{name!r} is no name of a file")
     size, sha256 = entry["size"], entry["sha256"]
@@ -196,7 +212,9 @@ def _check_entry(name: str, entry: Any) -> None:  # noqa: ANN401 - whatever the 
 
 
 def plain_name(name: str) -> str:
-    """The name, if it is one part of a path, so that nothing is read or written elsewhere.
+    """The name, if it is one part of a path.
+
+    So nothing is read or written elsewhere.
 
     Raises:
         CorruptArtefact: it is not.
@@ -209,13 +227,13 @@ def plain_name(name: str) -> str:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name is one part of a path, visible and printable."""
+    """Whether a name is one visible path part."""
     is_one_part = Path(name).name == name and not name.startswith(".")
     return is_one_part and name.isprintable() and len(name) <= _MAX_NAME_LENGTH
 
 
 def version_in(manifest: Mapping[str, Any], directory: Path) -> str:
-    """The version that a manifest states. Raises CorruptArtefact where it states none."""
+    """The version in a manifest. Raises CorruptArtefact."""
     version = manifest.get("version")
     if not isinstance(version, str):
         raise CorruptArtefact(
@@ -225,7 +243,7 @@ def version_in(manifest: Mapping[str, Any], directory: Path) -> str:
 
 
 def check_version(manifest: dict[str, Any], version: str, where: str) -> dict[str, Any]:
-    """The manifest, if it is of this version. Raises CorruptArtefact where it is of another."""
+    """The manifest, if of this version. Raises CorruptArtefact."""
     if manifest.get("version") != version:
         raise CorruptArtefact(
             f"the manifest of {version} in {where} is of {manifest.get('version')!r}: "
@@ -235,7 +253,7 @@ def check_version(manifest: dict[str, Any], version: str, where: str) -> dict[st
 
 
 def entry_of(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A file's size and sha256. Raises CorruptArtefact where the manifest does not name it."""
+    """A file's size and sha256. Raises CorruptArtefact."""
     if name not in manifest["files"]:
         raise CorruptArtefact(
             f"release {manifest['version']} has no {name}: "

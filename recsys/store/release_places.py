@@ -17,14 +17,14 @@ def already_there(version: str, place: str) -> ReleaseRefused:
 
 
 def not_there(version: str, place: str) -> ReleaseNotFound:
-    """The error for a version that nobody published there, or that was removed."""
+    """The error for a version that is not there."""
     return ReleaseNotFound(
         f"release {version} is not in {place}: see `shortlist release list` for those that are"
     )
 
 
 def plain_version(version: str) -> str:
-    """The version, if a release can have it. Raises ReleaseNotFound where none can."""
+    """The version, if possible. Raises ReleaseNotFound."""
     if not is_plain_name(version):
         raise ReleaseNotFound(
             f"{version!r} is no plain name, so no release has it: see `shortlist release list`"

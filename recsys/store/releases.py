@@ -1,4 +1,4 @@
-"""Flips the release pointer for the batch, the command line and the API's operators.
+"""Flips the release pointer for the batch and for operators.
 
 Two who flip at once never overwrite each other: each change of the pointer names the value that it
 replaces. A batch flips under its lease alone. An operator's flip is the newer word: it ends the
@@ -29,7 +29,7 @@ ANY = object()
 def flip(
     store: RedisStore, version: str, lease: Lease | None = None, replaces: object = ANY
 ) -> ReleasePointer:
-    """Makes `version` the serving release, and remembers the one before.
+    """Makes `version` the serving release.
 
     lease: of the batch that flips; None for an operator. replaces: the release that served, or
     None, when that batch read its data: where another one serves by now, it has newer data, or an
@@ -54,7 +54,10 @@ def flip(
 
 
 def check_replaces(old: ReleasePointer | None, version: str, replaces: object) -> None:
-    """Raises ReleaseRefused where `version` may not take the place of what serves; see `flip`."""
+    """Checks whether `version` may replace the serving release.
+
+    See `flip`. Raises ReleaseRefused where it may not.
+    """
     if old is None or replaces is ANY:
         return
     if old.current not in {version, replaces}:
@@ -64,7 +67,7 @@ def check_replaces(old: ReleasePointer | None, version: str, replaces: object) -
 def change(
     store: RedisStore, changed: Changed, lease: LeaseProof | None = None, *, new_token: bool = False
 ) -> ReleasePointer:
-    """Replaces the pointer by what `changed` makes of it; gives the new one.
+    """Changes the pointer; gives the new one.
 
     lease, new_token: see `FlipIf`.
     """
@@ -72,7 +75,7 @@ def change(
         packed = store.packed_release()
         old = _readable(packed)
         pointer = changed(old)
-        if pointer == old:
+        if pointer == old:  # no flip, so no running batch is overtaken
             return pointer
         match store.set_release(pointer, FlipIf(packed, lease, new_token)):
             case Flip.DONE:
@@ -96,7 +99,9 @@ def _readable(packed: bytes | None) -> ReleasePointer | None:
 
 
 def promote(store: RedisStore, artefacts: Artefacts, version: str) -> ReleasePointer:
-    """Flips to a release that is whole in the artefacts and in Redis.
+    """Flips to a release that is whole everywhere.
+
+    That is, in the artefacts and in Redis.
 
     Raises:
         InvalidInput: its lists are no longer in Redis, or are about to expire.

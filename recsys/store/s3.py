@@ -1,4 +1,4 @@
-"""Opens S3 with short timeouts, reads addresses, and translates boto3's errors."""
+"""Opens S3, reads its addresses, and translates boto3's errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SIGN_IN = re.compile(r"://.*@", re.DOTALL)
 
 
 def bucket_and_prefix(uri: str, setting: str) -> tuple[str, str]:
-    """The bucket of s3://bucket/prefix, and the prefix without slashes around it.
+    """The bucket and prefix of an s3:// address.
 
-    setting: the name for the error.
+    The prefix has no slashes around it. setting: the name for the error.
 
     Raises:
         InvalidSettings: the address names no bucket of S3.
@@ -29,7 +29,10 @@ def bucket_and_prefix(uri: str, setting: str) -> tuple[str, str]:
 
 
 def open_client() -> Any:  # noqa: ANN401 - boto3 clients have no static type
-    """A client of S3, configured as boto3 always is: credentials, region, `AWS_ENDPOINT_URL`."""
+    """A client of S3 with short timeouts.
+
+    Credentials, region and `AWS_ENDPOINT_URL` come from where boto3 always takes them.
+    """
     import boto3
     from botocore.config import Config
 
@@ -40,13 +43,19 @@ def open_client() -> Any:  # noqa: ANN401 - boto3 clients have no static type
 
 
 def without_secrets(error: BaseException) -> str:
-    """The text of an error without the user and password that an endpoint's address may hold."""
+    """The text of an error, without credentials.
+
+    An endpoint's address may hold a user and a password.
+    """
     return _SIGN_IN.sub("://…@", str(error))
 
 
 @contextmanager
 def errors(bucket: str) -> Iterator[None]:
-    """Turns boto3's errors into ArtefactsUnavailable, also for a reply that is no S3's."""
+    """Turns boto3's errors into ArtefactsUnavailable.
+
+    A reply that is no S3's, as a proxy's page, is one too.
+    """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError

@@ -1,4 +1,4 @@
-"""Positions in the event stream, by which lists state up to where they have learnt.
+"""Positions in the event stream, and watermarks of lists.
 
 A position is one whole number for a stream id `milliseconds-sequence`, so that it packs into a few
 bytes and compares as a number. Redis gives ids that only grow, also across a fail-over. A list is
@@ -24,26 +24,33 @@ BEGINNING = 0
 
 
 def stream_position(stream_id: bytes | str) -> int:
-    """The position of an id as Redis gives it, such as b"1526919030474-55"."""
+    """The position of an id such as b"1526919030474-55"."""
     text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
     milliseconds, _, sequence = text.partition("-")
+    # Events beyond a million in one millisecond share a position: never one that is too low.
     return (int(milliseconds) << SEQUENCE_BITS) | min(int(sequence or 0), _LAST)
 
 
 def position_at(seconds: float) -> int:
-    """The last position of a millisecond in unix seconds; BEGINNING before 1970."""
+    """The last position of a millisecond.
+
+    seconds: unix time; before 1970 the position is BEGINNING.
+    """
     milliseconds = int(seconds * 1000)
     return BEGINNING if milliseconds <= 0 else (milliseconds << SEQUENCE_BITS) | _LAST
 
 
 def readable_position(field: bytes | None) -> int:
-    """A stored position; BEGINNING for anything else, so that the next one takes its place."""
+    """A stored position; BEGINNING for anything else.
+
+    So the next position takes its place.
+    """
     position = position_in(field)
     return BEGINNING if position is None or position >= _UNREADABLE else position
 
 
 def position_in(field: bytes | None) -> int | None:
-    """A position stored as decimal digits; None where there is none.
+    """A stored position, or None.
 
     A field that cannot be read gives a position beyond all: it may be newer than any list, so the
     user is answered live until an event or a refresh writes it again.
