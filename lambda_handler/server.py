@@ -26,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shortlist.lambda_handler.admission import ALWAYS, BODY_BYTES, BUSY, MEBIBYTE
 from shortlist.lambda_handler.envelope import SOON_SECONDS
-from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.executors import PooledExecutor, Seats
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.settings import Settings
@@ -93,7 +93,7 @@ def run(host: str, port: int) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = Metrics()
     log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
-    work = InPools(metrics, settings.request_timeout_ms / 1000)
+    work = PooledExecutor(metrics, settings.request_timeout_ms / 1000)
     app = build(metrics, work, log.say)
     Server(configured(app, metrics, work.seats)).run([listener])
     log.close()

@@ -36,7 +36,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.infra.local.valkey import redis_url
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.features import features
@@ -161,7 +161,7 @@ def cached(
 ) -> None:
     """Cached answers: the app behind Mangum, above the store alone, above a raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
+    handler = Mangum(create_app(settings, store, LivePath(settings)), lifespan="off")
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
     floor = timed(raw_get(path, store.keys.list(version, users[0])))
     add(table, "raw socket GET of a list", floor, floor)
@@ -205,7 +205,7 @@ def live(table: Table, settings: Settings, loaded: bundle.Bundle, dataset: objec
         model.ranker.predict(matrix)  # type: ignore[union-attr]
 
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
+    handler = Mangum(create_app(settings, store, LivePath(settings)), lifespan="off")
     base = timed(floor, CALLS // 4)
     add(
         table,

@@ -300,7 +300,7 @@ def _served(directory: Path) -> bool:
     from shortlist.recsys.store.records import UserRecord
 
     settings = replace(Settings.from_env({}), artefacts=str(directory.parent))
-    path = live.BundleLive(settings)
+    path = live.LivePath(settings)
     loaded = path._bundle(directory.name)
     ids = loaded.bundle.catalogue.ids
     known = UserRecord(

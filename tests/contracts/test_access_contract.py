@@ -16,7 +16,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.access import OPEN, check_user, scope_of, secure
 from shortlist.lambda_handler.app import METHODS, create_app
 from shortlist.lambda_handler.entry import Adapter
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.api_keys import parse_api_keys
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.records import UserRecord
@@ -67,7 +67,7 @@ def world(published) -> Iterator[tuple[Settings, RedisStore]]:
 def behind_gateway(world) -> Adapter:
     """The API that binds tokens to the user in `sub`."""
     settings = replace(world[0], jwt_user_claim="sub")
-    return Adapter(create_app(settings, world[1], BundleLive(settings)))
+    return Adapter(create_app(settings, world[1], LivePath(settings)))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def keyed(world: tuple[Settings, RedisStore], rate: float) -> TestClient:
     keys = parse_api_keys(KEYS.split(","))
     settings = replace(world[0], api_keys=keys, api_key_rate=rate, admin_key=ADMIN)
     return TestClient(
-        create_app(settings, world[1], BundleLive(settings)), raise_server_exceptions=False
+        create_app(settings, world[1], LivePath(settings)), raise_server_exceptions=False
     )
 
 
@@ -283,7 +283,7 @@ def test_without_the_settings_nothing_is_checked(world) -> None:
     checked = replace(settings, jwt_user_claim="sub")
 
     def guarded(how: Settings) -> set[str]:
-        routes = create_app(how, store, BundleLive(how)).routes
+        routes = create_app(how, store, LivePath(how)).routes
         return {r.path for r in routes if isinstance(r, Route) and "guard" in r.app.__qualname__}
 
     assert guarded(settings) == set()
@@ -295,7 +295,7 @@ def test_without_the_settings_nothing_is_checked(world) -> None:
 def test_what_cannot_be_guarded_is_not_served(world) -> None:
     """A part that is mounted into the app has no route whose scope could be looked up."""
     settings, store = world
-    app = create_app(settings, store, BundleLive(settings))
+    app = create_app(settings, store, LivePath(settings))
     app.mount("/more", app)
     with pytest.raises(TypeError, match="cannot be guarded: add it as a route with a path"):
         secure(app, replace(settings, jwt_user_claim="sub"))
@@ -306,7 +306,7 @@ def test_every_route_has_a_scope_of_its_own_choice(world) -> None:
     settings, store = world
     paths = {
         route.path
-        for route in create_app(settings, store, BundleLive(settings)).routes
+        for route in create_app(settings, store, LivePath(settings)).routes
         if isinstance(route, Route)
     }
     by_default = {path for path in paths if scope_of(path) == "admin"}
@@ -367,7 +367,7 @@ def test_a_key_may_have_any_bytes_sent_for_it(with_keys) -> None:
 def test_admin_routes_open_to_the_scope_without_an_admin_key(world) -> None:
     """By a key; an app that checks no callers goes on asking for the admin key."""
     settings = replace(world[0], api_keys=parse_api_keys(KEYS.split(",")))
-    client = TestClient(create_app(settings, world[1], BundleLive(settings)))
+    client = TestClient(create_app(settings, world[1], LivePath(settings)))
     assert client.get("/v1/releases", headers={"X-Api-Key": "boss-key-01234567"}).status_code == 200
     assert client.get("/v1/releases", headers={"X-Api-Key": "shop-key-01234567"}).status_code == 403
 
@@ -392,7 +392,7 @@ def test_the_log_names_the_key_and_no_secret(world) -> None:
     """So that one finds out who deleted whom."""
     lines: list[str] = []
     settings = replace(world[0], api_keys=parse_api_keys(KEYS.split(",")))
-    client = TestClient(create_app(settings, world[1], BundleLive(settings), say=lines.append))
+    client = TestClient(create_app(settings, world[1], LivePath(settings), say=lines.append))
     client.get("/v1/popular", headers={"X-Api-Key": "shop-key-01234567"})
     client.get("/v1/popular", headers={"X-Api-Key": "shop-key-unknown!"})
     assert [json.loads(line).get("caller") for line in lines] == ["shop", None]
@@ -406,7 +406,7 @@ ORIGIN = "https://shop.example"
 def for_pages(world) -> TestClient:
     """The API for pages of one origin, with keys."""
     settings = replace(world[0], cors_origins=(ORIGIN,), api_keys=parse_api_keys(KEYS.split(",")))
-    app = create_app(settings, world[1], BundleLive(settings))
+    app = create_app(settings, world[1], LivePath(settings))
 
     @app.get("/fails")
     def fails() -> None:
@@ -443,7 +443,7 @@ def test_a_page_may_read_a_503(world, tmp_path) -> None:
     settings = replace(world[0], cors_origins=(ORIGIN,), bundle_dir=tmp_path)
     away = open_store("redis://127.0.0.1:1", "away", 100)
     client = TestClient(
-        create_app(settings, away, BundleLive(settings)), raise_server_exceptions=False
+        create_app(settings, away, LivePath(settings)), raise_server_exceptions=False
     )
     response = client.get("/health", headers={"Origin": ORIGIN})
     away.close()
@@ -465,7 +465,7 @@ def test_a_form_of_another_page_deletes_nobody(world, content_type) -> None:
     """A browser sends such a body without a preflight, so it is not taken for JSON."""
     settings, store = world
     store.merge_users([("formed", UserRecord(("1",), (1,), (None,), 1))], 0)
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     response = client.post(
         "/v1/user/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type}
     )

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store import admin as upkeep_module
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.artefacts import DirectoryArtefacts, build_manifest
@@ -31,7 +31,7 @@ def app_client(own, key: str | None, sent: str | None = None) -> TestClient:
     settings, store = own
     settings = replace(settings, admin_key=key, release_cache_seconds=3600.0)
     headers = {} if sent is None else {"X-Shortlist-Admin-Key": sent}
-    return TestClient(create_app(settings, store, BundleLive(settings)), headers=headers)
+    return TestClient(create_app(settings, store, LivePath(settings)), headers=headers)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_routes_are_closed_without_the_key(own, method, path, key, sent) -> 
     """403 in the one envelope, whether there is no key or another one, and nothing has changed."""
     settings, store = own
     before = store.release()
-    app = create_app(replace(settings, admin_key=key), store, BundleLive(settings))
+    app = create_app(replace(settings, admin_key=key), store, LivePath(settings))
     headers = [] if sent is None else [("X-Shortlist-Admin-Key", sent.encode("latin-1"))]
     response = TestClient(app).request(method, path, headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")

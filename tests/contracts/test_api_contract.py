@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.watermark import position_at
@@ -49,7 +49,7 @@ def store(published) -> Iterator[RedisStore]:
 @pytest.fixture
 def client(published, store) -> TestClient:
     """The API over the published release."""
-    return TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    return TestClient(create_app(published.settings, store, LivePath(published.settings)))
 
 
 @pytest.fixture
@@ -275,11 +275,11 @@ def test_health_and_metrics_count_what_happened(client, known) -> None:
     client.get("/v1/items/no-such-item")
     assert client.get("/health").json()["status"] == "ok"
     lines = client.get("/metrics").text.splitlines()
-    assert 'shortlist_requests_total{route="/recommend",status="200"} 2' in lines
+    assert 'shortlist_requests_total{route="/recommend",status="200"} 2.0' in lines
     assert 'shortlist_requests_total{route="/v1/items/{item_id}",status="404"} 1' in lines
-    assert 'shortlist_answers_total{source="batch"} 1' in lines
-    assert 'shortlist_answers_total{source="popular"} 1' in lines
-    assert "shortlist_recommend_seconds_count 2" in lines
+    assert 'shortlist_answers_total{source="batch"} 1.0' in lines
+    assert 'shortlist_answers_total{source="popular"} 1.0' in lines
+    assert "shortlist_recommend_seconds_count 2.0" in lines
 
 
 class Gone(RedisStore):
@@ -299,7 +299,7 @@ class Gone(RedisStore):
 def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published, known) -> None:
     """A warm process answers known users with popular items and sessions in full, both flagged as degraded."""
     store = Gone(published.settings.redis_url, "published")
-    client = TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    client = TestClient(create_app(published.settings, store, LivePath(published.settings)))
     ask(client, user_id=known, k=3)
     store.leave()
     known_answer = ask(client, user_id=known, k=10)
@@ -318,7 +318,7 @@ def test_a_process_that_never_saw_redis_says_so(published, tmp_path) -> None:
     """503 with Retry-After and the envelope, when nothing can be answered."""
     store = open_store("unix:///nonexistent/valkey.sock", "published", 200)
     settings = replace(published.settings, bundle_dir=tmp_path)
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     response = client.post("/recommend", json={"user_id": "1"})
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert response.json()["error"]["code"] == "unavailable"
@@ -329,7 +329,7 @@ def test_without_a_bundle_known_users_get_their_stale_list(
 ) -> None:
     """When the live path cannot be loaded, the list there is is better than none, and says that it is stale."""
     lost = replace(published.settings, artefacts=str(tmp_path / "nothing"))
-    client = TestClient(create_app(lost, store, BundleLive(lost)))
+    client = TestClient(create_app(lost, store, LivePath(lost)))
     key = store.keys.user(known)
     latest = store.redis.hget(key, "s")
     store.redis.hset(key, "s", position_at(4e9))
@@ -358,7 +358,7 @@ def test_in_a_lambda_a_body_of_more_than_a_mebibyte_is_413(published, path) -> N
     """In the envelope, before it is parsed; API Gateway would take ten times as much."""
     store = open_store(published.settings.redis_url, "published", 500)
     handler = Mangum(
-        create_app(published.settings, store, BundleLive(published.settings)), lifespan="off"
+        create_app(published.settings, store, LivePath(published.settings)), lifespan="off"
     )
     event = http_event("POST", path, {"user_id": "x" * 1_048_576})
     answer = handler(event, None)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from shortlist.lambda_handler import ingest as intake_module
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.ingest import Bounds, EventIngestor
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.models.interactions import HISTORY_LENGTH
 from shortlist.recsys.store.event_log import WINDOW_SECONDS, EventLog
@@ -27,7 +27,7 @@ BOUNDS = Bounds(waiting=1000, newcomers=1000, newcomer_seconds=600)
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW))
+    return TestClient(create_app(settings, store, LivePath(settings), lambda: NOW))
 
 
 @pytest.fixture
@@ -267,9 +267,9 @@ def test_events_are_counted(client, items) -> None:
     """By what became of them."""
     send(client, event(items[0]), event(items[0]), event("no-such-item", 1))
     lines = client.get("/metrics").text.splitlines()
-    assert 'shortlist_events_total{outcome="accepted"} 1' in lines
-    assert 'shortlist_events_total{outcome="duplicate"} 1' in lines
-    assert 'shortlist_events_total{outcome="unknown_item"} 1' in lines
+    assert 'shortlist_events_total{outcome="accepted"} 1.0' in lines
+    assert 'shortlist_events_total{outcome="duplicate"} 1.0' in lines
+    assert 'shortlist_events_total{outcome="unknown_item"} 1.0' in lines
 
 
 def test_a_record_takes_events_in_order_of_time() -> None:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from shortlist.batch import publish
 from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store.records import ItemRecord, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
 
@@ -37,7 +37,7 @@ def world(published) -> Iterator[tuple[TestClient, RedisStore]]:
     )
     store = open_store(settings.redis_url, "any-ids", 2000)
     client = TestClient(
-        create_app(settings, store, BundleLive(settings)),
+        create_app(settings, store, LivePath(settings)),
         headers={"X-Shortlist-Admin-Key": KEY},
         follow_redirects=False,
     )

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.diversity import diversified
 from shortlist.recsys.models.pipeline import recommend
@@ -22,7 +22,7 @@ from shortlist.recsys.models.similar import similar
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings)))
+    return TestClient(create_app(settings, store, LivePath(settings)))
 
 
 @pytest.fixture
@@ -128,10 +128,10 @@ def test_origins_are_closed_unless_opened(own) -> None:
     """No CORS header by default; the configured origin and no other one where there is one."""
     settings, store = own
     asking = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-    closed = TestClient(create_app(settings, store, BundleLive(settings)))
+    closed = TestClient(create_app(settings, store, LivePath(settings)))
     assert "access-control-allow-origin" not in closed.get("/v1/popular", headers=asking).headers
     settings = replace(settings, cors_origins=("https://shop.example",))
-    opened = TestClient(create_app(settings, store, BundleLive(settings)))
+    opened = TestClient(create_app(settings, store, LivePath(settings)))
     assert (
         opened.options("/recommend", headers=asking).headers["access-control-allow-origin"]
         == "https://shop.example"
@@ -340,7 +340,7 @@ def test_without_a_history_nothing_is_the_cause(loaded) -> None:
 def test_more_items_than_candidates_can_be_had(own, published, user) -> None:
     """K above TOP_K_CANDIDATES is still filled while the catalogue has so many unseen items."""
     settings, store = own
-    live = BundleLive(settings)
+    live = LivePath(settings)
     client = TestClient(create_app(settings, store, live))
     loaded_bundle = live._bundle(published.version)
     small = replace(loaded_bundle.bundle.model, n_candidates=10)

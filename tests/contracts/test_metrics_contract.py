@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.admission import BODY_BYTES
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import METRICS, Metrics
 from shortlist.recsys.errors import ShortlistError
 from shortlist.recsys.store.redis import open_store
@@ -32,7 +32,7 @@ def client(published, metrics) -> TestClient:
     """The API over the published release, which does not raise what it answers with 500."""
     store = open_store(published.settings.redis_url, "published", 500)
     app = create_app(
-        published.settings, store, BundleLive(published.settings, metrics.step), metrics=metrics
+        published.settings, store, LivePath(published.settings, metrics.step), metrics=metrics
     )
     return TestClient(app, raise_server_exceptions=False)
 

@@ -18,7 +18,7 @@ from shortlist.batch import publish
 from shortlist.batch.drain import drain
 from shortlist.batch.job import Job
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore
@@ -60,7 +60,7 @@ def holding(store: RedisStore, text: str) -> list[bytes]:
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings)))
+    return TestClient(create_app(settings, store, LivePath(settings)))
 
 
 def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> None:
@@ -105,7 +105,7 @@ def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(
 ) -> None:
     """The event that was checked before the deletion and written after it is deleted again."""
     settings, store = own
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     honest = EventLog.commit
 
     def late(self: EventLog, changes, *more: int) -> list[bool]:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from shortlist.batch.drain import drain
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys import data, values
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
@@ -41,7 +41,7 @@ def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
     return TestClient(
-        create_app(replace(settings, admin_key=KEY), store, BundleLive(settings), lambda: NOW)
+        create_app(replace(settings, admin_key=KEY), store, LivePath(settings), lambda: NOW)
     )
 
 

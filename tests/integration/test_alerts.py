@@ -37,9 +37,9 @@ from shortlist.batch import publish
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import SECONDS, CounterBuffer
-from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.executors import PooledExecutor, Seats
 from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.counts import CountLog
@@ -108,7 +108,7 @@ class World:
 
     def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
-        work = None if seats is None else InPools(metrics, 60.0, seats)
+        work = None if seats is None else PooledExecutor(metrics, 60.0, seats)
         guard = CallPolicy(
             REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
         )
@@ -116,7 +116,7 @@ class World:
         store = open_store(url, self.settings.namespace, timeout_ms, guard)
         self.ends.callback(store.close)
         tallies = CounterBuffer(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
-        live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
+        live = LivePath(self.settings, metrics.step, clock=lambda: self.seconds)
         now, say = lambda: self.made_at + self.seconds, self.said.append
         return create_app(
             self.settings, store, live, now, metrics, tallies, say, lambda: self.seconds, work

@@ -30,8 +30,9 @@ from shortlist.lambda_handler import live as live_module
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
-from shortlist.lambda_handler.handler import ATTEMPTS, LazyLive
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.handler import ATTEMPTS, open_live_path
+from shortlist.lambda_handler.lazy import lazy
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
@@ -65,7 +66,7 @@ class World:
         used = settings or self.settings
         guard = CallPolicy(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
-        live = BundleLive(used, clock=lambda: self.seconds)
+        live = LivePath(used, clock=lambda: self.seconds)
         return TestClient(
             create_app(
                 used, store, live, lambda: 1_800_000_000 + self.seconds, clock=lambda: self.seconds
@@ -451,7 +452,7 @@ def test_a_burst_of_misses_computes_once(world) -> None:
     """Eight requests at the same moment, as from as many Lambdas: one computes, the others take its result."""
     computed, gate = [], threading.Barrier(8)
 
-    class Counting(BundleLive):
+    class Counting(LivePath):
         def recommend(self, *args: Any, **kwargs: Any) -> Any:
             computed.append(1)
             return super().recommend(*args, **kwargs)
@@ -488,7 +489,7 @@ def test_a_claim_whose_holder_died_does_not_hold_up_others(world) -> None:
     pauses: list[float] = []
     cache = LiveCache(world.store, 300, pauses.append)
     world.store.live_or_claim(world.version, "1", "digest", 60_000)
-    live = BundleLive(world.settings)
+    live = LivePath(world.settings)
     ranked, was_there = cache.get(
         world.version, "1", "digest", lambda: live.popular(world.version, 3, Filters())
     )
@@ -532,7 +533,8 @@ def test_a_library_that_cannot_be_imported_is_a_part_that_is_missing(own, monkey
     """The answer is degraded, as with any bundle that cannot be loaded, and the next request tries again."""
     settings, store = own
     metrics = Metrics()
-    live = LazyLive(settings, metrics, CounterBuffer(CountLog(store), metrics), store.keys)
+    counters = CounterBuffer(CountLog(store), metrics)
+    live = lazy(lambda: open_live_path(settings, metrics, counters, store.keys))
     client = TestClient(create_app(settings, store, live, metrics=metrics))
     body = {"user_id": "a-newcomer", "k": 3}
     with monkeypatch.context() as patched:
@@ -541,4 +543,4 @@ def test_a_library_that_cannot_be_imported_is_a_part_that_is_missing(own, monkey
             live.info("v")
         told = client.post("/recommend", json=body)
         assert told.status_code == 200, told.text
-    assert live._live is not None
+    assert live.recommend is not None

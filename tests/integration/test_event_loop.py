@@ -15,7 +15,7 @@ from shortlist.lambda_handler import app as app_module
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
 from tests.loops import run_apart
 
@@ -43,7 +43,7 @@ class Gate:
         self._open.set()
 
 
-class Slow(BundleLive):
+class Slow(LivePath):
     """A live path that stops at a gate."""
 
     def __init__(self, settings: Any, gate: Gate) -> None:
@@ -104,7 +104,7 @@ def test_a_cached_answer_does_not_wait_for_another_process(own, published, monke
     first, second = published.dataset.user_ids[:2]
     gate = Gate()
     monkeypatch.setattr(app_module, "LiveCache", partial(LiveCache, wait=gate.wait))
-    app = create_app(settings, store, BundleLive(settings))
+    app = create_app(settings, store, LivePath(settings))
     store.redis.delete(store.keys.list(published.version, first))
     record = store.user_record(first)
     assert record is not None

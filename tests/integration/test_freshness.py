@@ -19,7 +19,7 @@ from shortlist.batch import publish
 from shortlist.batch.drain import drain
 from shortlist.batch.job import STAGES, Job, fit_params, run, run_stage
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
@@ -108,7 +108,7 @@ def site(tables, tmp_path, valkey_url, namespace, reporter) -> Iterator[Site]:
     }
     settings = Settings.from_env(environ)
     store = open_store(valkey_url, namespace, 1000)
-    client = TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW + 100))
+    client = TestClient(create_app(settings, store, LivePath(settings), lambda: NOW + 100))
     yield Site(tmp_path, settings, store, reporter, client, tables / "items.parquet")
     store.close()
 

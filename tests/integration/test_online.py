@@ -36,7 +36,7 @@ from shortlist.batch.online import (
 )
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import CorruptArtefact, InvalidInput
 from shortlist.recsys.evaluation.proportions import wilson
@@ -69,7 +69,7 @@ def client(own, counts, now) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
     return TestClient(
-        create_app(settings, store, BundleLive(settings), lambda: now[0], tallies=counts)
+        create_app(settings, store, LivePath(settings), lambda: now[0], counters=counts)
     )
 
 
@@ -120,7 +120,7 @@ def test_an_answer_is_counted_by_its_release_source_and_length(
     assert client.head(path).status_code == 200
     assert client.post("/recommend", json={"user_id": "1", "k": 0}).status_code == 422
     assert client.get("/v1/popular").status_code == 200
-    counts.send()
+    counts.flush()
     key = own[1].keys.impressions(DATE)
     assert CountLog(own[1]).read(key) == {
         f"batch:5:{published.version}": 3,
@@ -172,7 +172,7 @@ def test_known_traffic_gives_known_shares(
     for answer in answers[5:10]:
         click(answer)
     click(answers[0], 4)
-    counts.send()
+    counts.flush()
     found = online(own[0], 1, str(tmp_path), NOW)
     assert set(found.groups) == {Group(published.version, "batch")}
     shown = found.groups[Group(published.version, "batch")]
@@ -247,7 +247,7 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
     now[0] = NOW
     ask(client, users[1])
     click(old, 1)
-    counts.send()
+    counts.flush()
     assert [
         totals(online(own[0], days, None, NOW), old["model_version"], "all") for days in (1, 2)
     ] == [(0, 1), (1, 2)]
@@ -309,7 +309,7 @@ def test_the_command_prints_every_table_and_writes_the_report(
         [EventRecord("f", "u", "i", 1, None, "theirs"), EventRecord("g", "u", "i", 1)]
     )
     store.redis.xadd(store.keys.events(), {"e": b"unreadable"})
-    counts.send()
+    counts.flush()
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
     file = tmp_path / "new" / "online.json"
     done = CliRunner().invoke(

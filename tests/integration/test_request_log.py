@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.request_log import warn_once
 from shortlist.recsys.errors import StoreUnavailable
 
@@ -147,7 +147,7 @@ def said() -> list[str]:
 @pytest.fixture
 def client(own, said) -> TestClient:
     """The API, whose log the test reads."""
-    app = create_app(own[0], own[1], BundleLive(own[0]), say=said.append)
+    app = create_app(own[0], own[1], LivePath(own[0]), say=said.append)
     return TestClient(app, raise_server_exceptions=False)
 
 

@@ -14,7 +14,7 @@ from shortlist.batch.cli import main
 from shortlist.batch.served_skew import served_skew, tallies, who_asks
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, CounterBuffer, InBackground
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.sampler import MAX_WAITING, Sampler
 from shortlist.recsys.errors import CorruptArtefact, InvalidData, InvalidInput
@@ -43,8 +43,8 @@ def serve(own) -> Callable[..., CounterBuffer]:
         counts = CounterBuffer(CountLog(store), metrics, hand_over=lambda _send: None)
         sampler = Sampler(share, hash_of(store), np.random.default_rng(5))
         counts.add_source(sampler.take)
-        live = BundleLive(settings, sampler=sampler)
-        client = TestClient(create_app(settings, store, live, metrics=metrics, tallies=counts))
+        live = LivePath(settings, sampler=sampler)
+        client = TestClient(create_app(settings, store, live, metrics=metrics, counters=counts))
         for at, user in enumerate(users):
             assert (
                 client.post(
@@ -53,8 +53,8 @@ def serve(own) -> Callable[..., CounterBuffer]:
                 == 200
             )
             if at % MAX_WAITING == MAX_WAITING - 1:
-                counts.send()
-        counts.send()
+                counts.flush()
+        counts.flush()
         return counts
 
     return served
@@ -215,11 +215,11 @@ def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None
     metrics = Metrics()
     counts = CounterBuffer(CountLog(gone), metrics)
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0", 2)
-    counts.send()
+    counts.flush()
     assert failures(metrics).endswith(" 1")
     counts._log = CountLog(own[1])
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
-    counts.send()
+    counts.flush()
     assert CountLog(own[1]).read(own[1].keys.skew("v1")) == {"a:0": 3}
     assert failures(metrics).endswith(" 1")
 
@@ -234,7 +234,7 @@ def test_a_count_that_is_none_costs_itself(own, junk) -> None:
     for _ in range(2):
         counts.add(Hash(key, TTL), "a:0")
         counts.add(Hash(key, TTL), "b:0")
-        counts.send()
+        counts.flush()
     assert CountLog(own[1]).read(key).get("b:0") == 2
     assert own[1].redis.hget(key, "a:0") == junk
     assert failures(metrics).endswith(" 0")
@@ -247,7 +247,7 @@ def test_a_key_that_is_no_hash_costs_itself(own) -> None:
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
     counts.add(Hash(own[1].keys.skew("v2"), TTL), "a:0")
     for _ in range(2):
-        counts.send()
+        counts.flush()
     assert CountLog(own[1]).read(own[1].keys.skew("v2")) == {"a:0": 1}
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from shortlist.lambda_handler import admission, server
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.executors import InPools, Seats
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.executors import PooledExecutor, Seats
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.store.redis import open_store
 from tests.exposition import parse, value
@@ -47,13 +47,13 @@ def running(published) -> Iterator[Any]:
             store = ends.enter_context(
                 contextlib.closing(open_store(published.settings.redis_url, "published", 500))
             )
-            live = BundleLive(published.settings)
+            live = LivePath(published.settings)
             app = create_app(
                 published.settings,
                 store,
                 live,
                 metrics=metrics,
-                work=InPools(metrics, SECONDS, seats),
+                executor=PooledExecutor(metrics, SECONDS, seats),
             )
             return Running(ends.enter_context(in_thread(app, metrics, seats, most)), seats, metrics)
 

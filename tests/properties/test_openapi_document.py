@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
 
@@ -30,7 +30,7 @@ UNLESS: dict[str, list[CheckFunction]] = {
 def documented() -> schemathesis.BaseSchema:
     """The document, of an app that is not asked for anything else."""
     unasked = Settings.from_env({})
-    app = create_app(unasked, open_store(unasked.redis_url, "document", 1), BundleLive(unasked))
+    app = create_app(unasked, open_store(unasked.redis_url, "document", 1), LivePath(unasked))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from shortlist.lambda_handler.metrics import MAX_SERIES, METRICS, Metrics
-from shortlist.lambda_handler.timed_store import observed
+from shortlist.lambda_handler.timed_store import timed
 from tests.exposition import parse, value
 
 
@@ -43,9 +43,9 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it() -> None:
     name = "shortlist_recommend_seconds_bucket"
     told = {
         bound: value(samples, name, le=bound)
-        for bound in ("0.0005", "0.001", "0.01", "0.025", "10", "+Inf")
+        for bound in ("0.0005", "0.001", "0.01", "0.025", "10.0", "+Inf")
     }
-    assert told == {"0.0005": 1, "0.001": 2, "0.01": 2, "0.025": 3, "10": 3, "+Inf": 4}
+    assert told == {"0.0005": 1, "0.001": 2, "0.01": 2, "0.025": 3, "10.0": 3, "+Inf": 4}
     assert value(samples, "shortlist_recommend_seconds_sum") == pytest.approx(99.0214)
 
 
@@ -138,7 +138,7 @@ def test_threads_lose_no_count() -> None:
         thread.join()
     _, samples = parse(metrics.text())
     assert value(samples, "shortlist_answers_total", source="batch") == 8000
-    assert value(samples, "shortlist_candidates_bucket", le="100") == 8000
+    assert value(samples, "shortlist_candidates_bucket", le="100.0") == 8000
 
 
 def test_percentiles_are_those_of_the_latest_recommendations() -> None:
@@ -237,7 +237,7 @@ class Flaky:
 def test_commands_are_timed_when_they_fail_too() -> None:
     """Each command is timed under its own name; what is no command passes through."""
     metrics = Metrics()
-    store = observed(Flaky(), metrics)  # type: ignore[arg-type]
+    store = timed(Flaky(), metrics)  # type: ignore[arg-type]
     assert (store.ping(), store.ping(), store.name) == ("pong", "pong", "flaky")
     with pytest.raises(OSError, match="gone"):
         store.release()

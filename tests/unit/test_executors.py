@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import pytest
 
 from shortlist.lambda_handler import deadline
-from shortlist.lambda_handler.executors import InPools, OnTheSpot, Pool
+from shortlist.lambda_handler.executors import InlineExecutor, Pool, PooledExecutor
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import DeadlineExceeded, Overloaded
 from tests.exposition import parse, value
@@ -75,7 +75,7 @@ def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(
     metrics, gate, kind
 ) -> None:
     """The loop goes on meanwhile, and so do the other pools."""
-    work = InPools(metrics, 0.05)
+    work = PooledExecutor(metrics, 0.05)
     other = "live" if kind != "live" else "lookup"
 
     async def late() -> str:
@@ -137,7 +137,7 @@ def test_what_could_not_begin_in_time_is_refused_at_once(metrics, gate) -> None:
 
 def test_in_a_lambda_a_look_up_is_on_the_spot_and_the_rest_ends_in_time(gate) -> None:
     """A look-up costs no thread; a live answer leaves before the function's own end."""
-    work = OnTheSpot()
+    work = InlineExecutor()
 
     async def calls() -> bool:
         own = await work.run("lookup", threading.current_thread)

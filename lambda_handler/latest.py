@@ -1,0 +1,14 @@
+"""Keeps the latest entries of a dict."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def keep_latest(entries: dict[K, V], n: int) -> None:
+    """Removes the oldest entries, by order of insertion, until `n` are left."""
+    for key in list(entries)[: max(0, len(entries) - n)]:
+        entries.pop(key, None)  # another thread may have removed it meanwhile
