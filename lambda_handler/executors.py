@@ -210,7 +210,7 @@ class Pool:
         self._queue.put(job)
 
     def _start(self) -> None:
-        """Adds a thread, up to the limit; raises Overloaded if the pool has none and none starts."""
+        """Adds a thread, up to the limit. Raises Overloaded if the first one cannot start."""
         with self._lock:
             if self._started >= self._threads:
                 return

@@ -22,7 +22,7 @@ from shortlist.recsys.store.records import EventRecord, UserRecord, unpack_user
 from shortlist.recsys.store.watermark import position_of
 
 AHEAD_SECONDS = 24 * 3600
-"""How far ahead of this machine's clock an event may lie: clocks and time zones go wrong by hours."""
+"""How far ahead of this machine's clock an event may lie: time zones go wrong by hours."""
 
 ATTEMPTS = 5
 """How often a record is tried again that other processes change at the same moment."""
@@ -146,7 +146,7 @@ class EventIngestor:
         return valid, rejects
 
     def _unknown(self, versions: Sequence[str], items: list[str]) -> set[str]:
-        """The items that no release has, by Redis, or by the bundle of a release not whole there."""
+        """The items that no release has, by Redis or, if that is incomplete, by the bundle."""
         left = items
         incomplete: list[str] = []
         for version in versions:

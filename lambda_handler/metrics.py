@@ -28,7 +28,7 @@ from prometheus_client import (
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the latency buckets in seconds, close around 0.3 ms hits and 10 ms live answers."""
+"""Upper bounds of the latency buckets, in seconds."""
 
 _CANDIDATES = (0.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0)
 _HOUR = 3600.0

@@ -127,7 +127,7 @@ def _add_blocking(
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **options)
     async def block(item_id: ItemPath) -> Response:
-        """Keeps an item out of every answer, in this process at once and everywhere within seconds."""
+        """Keeps an item out of every answer: at once in this process, elsewhere within seconds."""
         return await block_item(item_id)
 
     @app.post("/v1/item/block", response_model=BlockedAnswer, **options)

@@ -276,7 +276,7 @@ def test_health_and_metrics_count_what_happened(client, known) -> None:
     assert client.get("/health").json()["status"] == "ok"
     lines = client.get("/metrics").text.splitlines()
     assert 'shortlist_requests_total{route="/recommend",status="200"} 2.0' in lines
-    assert 'shortlist_requests_total{route="/v1/items/{item_id}",status="404"} 1' in lines
+    assert 'shortlist_requests_total{route="/v1/items/{item_id}",status="404"} 1.0' in lines
     assert 'shortlist_answers_total{source="batch"} 1.0' in lines
     assert 'shortlist_answers_total{source="popular"} 1.0' in lines
     assert "shortlist_recommend_seconds_count 2.0" in lines

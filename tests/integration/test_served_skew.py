@@ -216,12 +216,12 @@ def test_counts_that_redis_does_not_take_wait_and_are_counted(own, gone) -> None
     counts = CounterBuffer(CountLog(gone), metrics)
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0", 2)
     counts.flush()
-    assert failures(metrics).endswith(" 1")
+    assert failures(metrics).endswith(" 1.0")
     counts._log = CountLog(own[1])
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
     counts.flush()
     assert CountLog(own[1]).read(own[1].keys.skew("v1")) == {"a:0": 3}
-    assert failures(metrics).endswith(" 1")
+    assert failures(metrics).endswith(" 1.0")
 
 
 @pytest.mark.parametrize("junk", [b"", b"1.5", b"x", b"9223372036854775807", b"\xff" * 30])
@@ -237,7 +237,7 @@ def test_a_count_that_is_none_costs_itself(own, junk) -> None:
         counts.flush()
     assert CountLog(own[1]).read(key).get("b:0") == 2
     assert own[1].redis.hget(key, "a:0") == junk
-    assert failures(metrics).endswith(" 0")
+    assert failures(metrics).endswith(" 0.0")
 
 
 def test_a_key_that_is_no_hash_costs_itself(own) -> None:
