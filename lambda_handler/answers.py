@@ -66,7 +66,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an item is recommended: its causes, and the features' parts of the score, largest first."""
+    """Why an item is recommended: causes, and the features' parts of the score, largest first."""
 
     causes: tuple[Cause, ...] = ()
     features: tuple[tuple[str, float], ...] = ()
