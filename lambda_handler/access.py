@@ -57,6 +57,7 @@ OPERATIONS |= {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 OWN = frozenset({"read", "events", "delete"})
 """Scopes that a caller has for the one user whom their token names."""
 
+# Admin routes need their own key or scope: one IAM policy for `*` must not open them.
 SIGNED = frozenset(SCOPES) - {"admin"}
 """Scopes of a caller with a verified AWS signature; IAM policies limit methods and paths."""
 
@@ -79,7 +80,10 @@ class Caller:
 
 
 def scope_of(path: str) -> str | None:
-    """The scope that a route's template needs: None for an open one, admin for one not listed."""
+    """The scope that a route needs.
+
+    None for an open one, admin for one not listed.
+    """
     if path in OPEN:
         return None
     named = (("read", READ), ("events", EVENTS), ("delete", DELETE), ("operations", OPERATIONS))
@@ -102,6 +106,7 @@ def is_admin_key(settings: Settings, given: str | None) -> bool:
     """Compares with the configured admin key, in constant time."""
     if settings.admin_key is None or given is None:
         return False
+    # compare_digest refuses non-ASCII strings, and headers may have any byte.
     sent = given.encode(errors="surrogatepass")
     return hmac.compare_digest(sent, settings.admin_key.encode())
 
@@ -113,7 +118,7 @@ def secure(app: FastAPI, settings: Settings) -> None:
         TypeError: a part of the app is no route with a path, so that its scope is not known.
     """
     if settings.jwt_user_claim is None and not settings.api_keys:
-        return
+        return  # open, as behind a gateway that authorizes every call
     access = Access(settings)
     for route in app.routes:
         if not isinstance(route, Route):
@@ -130,7 +135,10 @@ class Access:
         self._limit = RateLimit(rate) if rate > 0 else None
 
     def guard(self, needed: str | None, app: ASGIApp) -> ASGIApp:
-        """Wraps an app for callers with the scope, or for those who act for themselves."""
+        """Wraps an app.
+
+        Callers need the scope, or act for themselves.
+        """
         if needed is None:
             return app
 
@@ -162,16 +170,22 @@ class Access:
         return caller
 
     def _by_key(self, given: str | None) -> Caller | None:
-        """The caller with a key; all keys are compared, so that the time reveals no match."""
+        """The caller with a key.
+
+        All keys are compared, so that the time reveals no match.
+        """
         if given is None:
             return None
-        digest = digest_of(given)
+        digest = digest_of(given)  # settings have no key in clear text
         keys = self._settings.api_keys
         matches = [key for key in keys if hmac.compare_digest(digest, key.digest)]
         return Caller(matches[0].scopes, key=matches[0].name) if matches else None
 
     def _by_gateway(self, event: Mapping[str, Any] | None) -> Caller | None:
-        """The caller verified by API Gateway; our own server has no event."""
+        """The caller verified by API Gateway.
+
+        Our own server has no event.
+        """
         claim = self._settings.jwt_user_claim
         if claim is None or event is None:
             return None
@@ -188,7 +202,10 @@ class Access:
 
 
 def _only_user(caller: Caller, needed: str) -> str | None:
-    """The only user whom a caller may act for; None for any."""
+    """The only user whom a caller may act for.
+
+    None for any.
+    """
     if needed in caller.scopes:
         return None
     if caller.user is not None and needed in OWN:
@@ -198,7 +215,10 @@ def _only_user(caller: Caller, needed: str) -> str | None:
 
 
 def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
-    """The caller in an event's request context; None if the gateway has verified nobody."""
+    """The caller in an event's request context.
+
+    None if the gateway has verified nobody.
+    """
     claims = _claims(context)
     if claims is None:
         return Caller(SIGNED) if _signature(context).get("userArn") else None
@@ -206,7 +226,10 @@ def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
 
 
 def _user_id(claim: object) -> str | None:
-    """The user id in a claim, normalised as everywhere; None if it has none."""
+    """The user id in a claim, normalised as everywhere.
+
+    None if it has none.
+    """
     try:
         return id_of(claim)
     except InvalidInput:
@@ -214,7 +237,7 @@ def _user_id(claim: object) -> str | None:
 
 
 def _claims(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """A token's claims, a Lambda authorizer's context, or a Cognito identity pool's user.
+    """Claims of a token, an authorizer or an identity pool.
 
     None if there was no authorizer, or one that verifies signatures.
     """
@@ -239,7 +262,10 @@ def _signature(context: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _pool_user(context: Mapping[str, Any]) -> str | None:
-    """The id of an identity pool's end user, who must not get a server's scopes."""
+    """An identity pool's end user.
+
+    They must not get a server's scopes.
+    """
     signature = _signature(context)
     identity = _mapping(signature.get("cognitoIdentity")).get("identityId")
     return identity or signature.get("cognitoIdentityId")

@@ -1,4 +1,4 @@
-"""Admits requests: bounds body size, arrival time and requests at once.
+"""Bounds body size, arrival time and concurrent requests.
 
 It runs before everything that costs time: a refused request was neither parsed nor looked up.
 """
@@ -62,9 +62,9 @@ class Admission:
         try:
             self._check_head(scope)
             message = await receive()
-            if message.get("more_body", False):
+            if message.get("more_body", False):  # rare: most bodies come in one message
                 message = await self._read_in_time(message, receive)
-                self._check_room(scope)
+                self._check_room(scope)  # others may have taken the seats meanwhile
             elif len(message.get("body", b"")) > BODY_BYTES:
                 self._check_size(len(message["body"]))
         except _Refused as refused:
@@ -80,10 +80,12 @@ class Admission:
         if self._seats.full():
             self._check_room(scope)
         for name, value in scope["headers"]:
+            # Refused by its stated length, before a byte is read; chunked bodies have none.
             if name == b"content-length" and value.isdigit():
                 self._check_size(int(value))
 
     def _check_room(self, scope: Scope) -> None:
+        # A base path may stand before the route's own.
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if self._seats.full() and path not in ALWAYS:
             raise self._refused("busy", refusal(503, "overloaded", BUSY, retry_after=SOON_SECONDS))
@@ -94,7 +96,10 @@ class Admission:
             raise self._refused("large_body", refusal(413, "body_too_large", message, close=True))
 
     async def _read_in_time(self, first: Message, receive: Receive) -> Message:
-        """Reads the rest of a body, and returns one message with all of it."""
+        """Reads the rest of a body.
+
+        Returns one message with all of it.
+        """
         try:
             async with asyncio.timeout(self._body_seconds):
                 return await self._read_all(first, receive)
@@ -133,7 +138,7 @@ class Admission:
 
 
 def _replayed(message: Message, receive: Receive) -> Receive:
-    """Receives the message that was read already, and then those after it."""
+    """Receives a message that was read already, then the others."""
     is_replayed = False
 
     async def replay() -> Message:

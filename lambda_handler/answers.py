@@ -40,6 +40,7 @@ class Filters:
     def without(self, items: Iterable[str]) -> Filters:
         """Adds item ids to exclude."""
         excluded = self.excluded.union(items)
+        # The same object if nothing changes: the hit path makes no copies.
         return self if len(excluded) == len(self.excluded) else replace(self, excluded=excluded)
 
 

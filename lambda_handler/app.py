@@ -61,7 +61,9 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     executor: Executor | None = None,
 ) -> FastAPI:
-    """Builds the API over a store and a live path, which reports to the same `metrics`.
+    """Builds the API over a store and a live path.
+
+    live: reports to the same `metrics`.
 
     now: unix seconds; clock: monotonic seconds.
     counters: sends counts to Redis; None sends none. say: writes request lines; None writes none.

@@ -1,4 +1,7 @@
-"""Serves the API below a base path: an API's stage, a domain's mapping, or a proxy's prefix."""
+"""Serves the API below a base path.
+
+Such a path is an API's stage, a domain's mapping, or a proxy's prefix.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class BasePath:
     def __init__(self, app: ASGIApp, base_paths: Sequence[str]) -> None:
         """base_paths: each begins with a slash and ends without one."""
         self._app = app
-        self._bases = sorted(base_paths, key=len, reverse=True)
+        self._bases = sorted(base_paths, key=len, reverse=True)  # the longest match wins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Uses the longest base path that matches."""
@@ -29,4 +32,5 @@ class BasePath:
         await self._app(scope, receive, send)
 
     def _base_of(self, path: str) -> str | None:
+        # With the slash: `/shop` is no base path of `/shopping/...`.
         return next((base for base in self._bases if path.startswith(f"{base}/")), None)

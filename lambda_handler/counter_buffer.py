@@ -1,4 +1,4 @@
-"""Buffers counts in this process and flushes them to Redis from a background thread.
+"""Buffers counts and flushes them to Redis in the background.
 
 No answer waits for a flush. A server flushes once more when it stops. A killed process, as a
 Lambda's always is, loses what it has not sent: the counts of SECONDS or of ANSWERS at most. A
@@ -45,7 +45,7 @@ class CounterBuffer:
         self._lock = Lock()
         self._waiting: dict[Hash, dict[str, int]] = {}
         self._sources: list[Source] = []
-        self._answers, self._flushed_at = 0, float("-inf")
+        self._answers, self._flushed_at = 0, float("-inf")  # the first answer flushes at once
 
     def add(self, key: Hash, field: str, by: int = 1) -> None:
         """Adds to a count."""
@@ -68,11 +68,14 @@ class CounterBuffer:
         self._hand_over(self.flush)
 
     def flush(self) -> None:
-        """Sends all counts; those that Redis does not take wait for the next flush."""
+        """Sends all counts.
+
+        Those that Redis does not take wait for the next flush.
+        """
         try:
             for source in self._sources:
                 self._merge(source())
-            with self._lock:
+            with self._lock:  # held briefly: answers must not wait for Redis
                 counts, self._waiting = self._waiting, {}
             if counts:
                 self._send(counts)
@@ -101,6 +104,7 @@ class InBackground:
     def __call__(self, function: Callable[[], None]) -> None:
         """Submits a function."""
         if self._pool is None:
+            # One thread, so that two flushes do not send the same counts.
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="counters")
         future = self._pool.submit(function)
         # Nobody awaits the result: asking for it makes a bug's traceback appear in the log.

@@ -1,4 +1,4 @@
-"""Holds the current request's deadline, from Lambda's context or the server's limit."""
+"""Holds the current request's deadline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ def left() -> float:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Sets a deadline for the block, and for threads that copy its context."""
+    """Sets a deadline for the block.
+
+    Threads that copy its context have it too.
+    """
+    # A context variable: each request has its own, and asyncio.to_thread copies it.
     token = _DEADLINE.set(time.monotonic() + seconds)
     try:
         yield

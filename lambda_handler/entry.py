@@ -1,6 +1,6 @@
-"""Converts Lambda events to ASGI requests; decodes each path exactly once.
+"""Converts Lambda events to ASGI requests.
 
-The kind of gateway decides what is decoded already:
+A path must be decoded exactly once. The kind of gateway decides what is decoded already:
 
 | | path | query |
 |---|---|---|
@@ -47,7 +47,7 @@ class MalformedRequest(ValueError):
 
 
 def is_http(event: object) -> bool:
-    """Tells if an event has an HTTP request that this module can read."""
+    """Tells if an event has a readable HTTP request."""
     if not isinstance(event, Mapping) or not isinstance(event.get("requestContext"), Mapping):
         return False
     if event.get("version") == "2.0":
@@ -57,7 +57,10 @@ def is_http(event: object) -> bool:
 
 
 def is_warm_up(event: object) -> bool:
-    """Tells if an event comes from a schedule; an empty event counts as one."""
+    """Tells if an event comes from a schedule.
+
+    An empty event counts as one.
+    """
     if not isinstance(event, Mapping):
         return False
     source, kind = str(event.get("source", "")), str(event.get("detail-type", ""))
@@ -125,7 +128,10 @@ class RestApi(APIGateway):
 
     @classmethod
     def infer(cls, event: LambdaEvent, context: LambdaContext, config: LambdaConfig) -> bool:  # noqa: ARG003 - Mangum's
-        """Tells if the event has this version, which a REST API does not name."""
+        """Tells if the event has this version.
+
+        A REST API does not name it.
+        """
         return "httpMethod" in event
 
     @cached_property
@@ -207,7 +213,10 @@ def _many_headers(event: LambdaEvent) -> Headers:
 
 
 def _pairs(many: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """One pair for each value; a value is a string or a list of strings."""
+    """One pair for each value.
+
+    A value is a string or a list of strings.
+    """
     for name, values in many.items():
         for value in values if isinstance(values, list) else (values,):
             yield name, value

@@ -1,4 +1,4 @@
-"""Defines the error envelope, ETags and request metrics that all routes share."""
+"""Defines the error envelope, ETags and request metrics."""
 
 from __future__ import annotations
 
@@ -63,9 +63,13 @@ def encoded(content: object) -> bytes:
 
 
 def tagged(request: Request, payload: dict[str, Any]) -> Response:
-    """The answer with its ETag; 304 without a body if If-None-Match has that tag."""
+    """The answer with its ETag.
+
+    304 without a body if If-None-Match has that tag.
+    """
     stable = {name: value for name, value in payload.items() if name not in VOLATILE}
     body = encoded(stable)
+    # A weak tag: the volatile fields differ between two answers with the same one.
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
     if _matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers={"ETag": tag})
@@ -91,14 +95,14 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
+        first = error.errors()[0]  # one error is enough to act on, and keeps the envelope
         parts = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
         field = ".".join(parts) or "body"
         return _error(422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def refused(_request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == UNREADABLE:
+        if error.status_code == UNREADABLE:  # the API has one status for bad bodies
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = CODES.get(error.status_code, "refused")
         response = _error(error.status_code, code, str(error.detail))
@@ -180,7 +184,10 @@ def error_body(status: int, code: str, message: str, request_id: str) -> dict[st
 def refusal(
     status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False
 ) -> Response:
-    """An error as an ASGI app; close: ends the connection, since a body is left unread."""
+    """An error as an ASGI app.
+
+    close: ends the connection, since a body is left unread.
+    """
     response = _error(status, code, message)
     if retry_after is not None:
         response.headers["Retry-After"] = retry_after
@@ -199,7 +206,10 @@ def add_counting(app: FastAPI, metrics: Metrics, *hooks: AfterAnswer) -> None:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of a request's route: never its path, which may have ids."""
+    """The template of a request's route.
+
+    Its path may have ids.
+    """
     return getattr(scope.get("route"), "path", "unmatched")
 
 
@@ -213,7 +223,7 @@ class _Counting:
         if scope["type"] != "http":  # a server's start and end are no requests
             await self._app(scope, receive, send)
             return
-        status, started = 500, time.perf_counter()
+        status, started = 500, time.perf_counter()  # 500 if no response starts
         context = begin(scope)
 
         async def send_and_note(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Runs blocking functions: inline in a Lambda, in thread pools in a server.
+"""Runs blocking functions, inline or in thread pools.
 
 A Lambda answers one request at a time, so a look-up may block its event loop. A server's loop must
 never block: each kind of work has its own threads there, and a request leaves at its deadline
@@ -153,7 +153,7 @@ class Pool:
         self, name: str, threads: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._name, self._threads, self._metrics, self._clock = name, threads, metrics, clock
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()  # None ends a thread
         self._lock = Lock()
         self._started = 0
         self._running: dict[int, float] = {}
@@ -163,7 +163,7 @@ class Pool:
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Executor.run`."""
         left, wait = deadline.left(), self.expected_wait()
-        if wait > 0 and wait >= left:
+        if wait > 0 and wait >= left:  # refused now, rather than after a vain wait
             self._metrics.count("shortlist_refused_total", reason="queue")
             raise Overloaded(
                 f"{wait:.1f} s of work wait already, and the request has {left:.1f} s: "
@@ -172,6 +172,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         ends = self._clock() + left
+        # The context takes the deadline and the request's facts into the thread.
         self._put(_Job(partial(function, *args, **kwargs), copy_context(), ends, loop, future))
         timer = None if left == math.inf else loop.call_later(max(0.0, left), _expire, future)
         try:
@@ -195,7 +196,7 @@ class Pool:
             self._started = 0
 
     def _least_age(self) -> float:
-        """The age of the youngest running job if every thread is busy, else 0.
+        """Age of the youngest job if all threads are busy, else 0.
 
         No thread has been free for that long, so jobs may take longer than the average says.
         """
@@ -210,7 +211,10 @@ class Pool:
         self._queue.put(job)
 
     def _start(self) -> None:
-        """Adds a thread, up to the limit. Raises Overloaded if the first one cannot start."""
+        """Adds a thread, up to the limit.
+
+        Raises Overloaded if the first one cannot start.
+        """
         with self._lock:
             if self._started >= self._threads:
                 return

@@ -78,7 +78,7 @@ _http = Adapter(app)
 
 
 def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - whatever invokes the function
-    """Answers HTTP events and warm-ups; any other event with a message of what is wrong.
+    """Answers HTTP events and warm-ups, and explains errors in others.
 
     It never raises for one: Lambda would retry it, and an alarm would count it, to no use.
     """
@@ -88,14 +88,18 @@ def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - wh
         return _http(event, context)  # type: ignore[arg-type]
     except MalformedRequest as error:
         return _malformed(error, context)
-    finally:
+    finally:  # after every invocation: a frozen container may never run again
         milliseconds = time.time_ns() // 1_000_000
         sys.stdout.writelines(f"{line}\n" for line in _metrics.emf_lines(milliseconds))
         sys.stdout.flush()
 
 
 def _unknown(event: object) -> dict[str, Any]:
-    """The answer to an unknown event; it has field names alone, since values may be private."""
+    """The answer to an unknown event.
+
+    It has field names alone, since values may be private.
+    """
+    # Bounded, since anything may invoke the function.
     names = sorted(str(name)[:40] for name in event)[:10] if isinstance(event, dict) else []
     fields = ", ".join(names) or type(event).__name__
     rule = (

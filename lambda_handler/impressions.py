@@ -24,7 +24,10 @@ class Impressions:
         self._metrics, self._counters, self._keys = metrics, counters, keys
 
     def count(self, context: RequestContext, status: int) -> None:
-        """Counts an answer that showed a recommendation, which needs a body and an item."""
+        """Counts an answer that showed a recommendation.
+
+        That needs a body and an item.
+        """
         source, version = context.source, context.version
         if status != OK or context.head or not context.shown or version is None or source is None:
             return

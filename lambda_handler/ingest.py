@@ -1,4 +1,4 @@
-"""Ingests events: checks each, appends it to the stream and updates its user's record, once."""
+"""Ingests events into the stream and their users' records."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ class EventIngestor:
         self._admin = AdminStore(log.store)
 
     def take(self, versions: Sequence[str], events: Sequence[Indexed]) -> IngestResult:
-        """Checks and stores events; their items must be in one of the releases `versions`.
+        """Checks and stores events.
+
+        Their items must be in one of the releases `versions`.
 
         Raises:
             StoreUnavailable: some events may be stored and others not; sending all of them again
@@ -125,9 +127,10 @@ class EventIngestor:
     def _checked(
         self, versions: Sequence[str], events: Sequence[Indexed]
     ) -> tuple[list[Indexed], list[Reject]]:
-        """The events that break no rule of their own, and the rejects."""
-        items = list(dict.fromkeys(event.item_id for _, event in events))
+        """Valid events, and rejects."""
+        items = list(dict.fromkeys(event.item_id for _, event in events))  # each once, in order
         unknown = self._unknown(versions, items)
+        # A later time would keep an event at the head of the history for ever.
         latest = int(self._now()) + AHEAD_SECONDS
         valid: list[Indexed] = []
         rejects: list[Reject] = []
@@ -146,7 +149,10 @@ class EventIngestor:
         return valid, rejects
 
     def _unknown(self, versions: Sequence[str], items: list[str]) -> set[str]:
-        """The items that no release has, by Redis or, if that is incomplete, by the bundle."""
+        """Items that no release has.
+
+        The bundle is read if Redis is incomplete.
+        """
         left = items
         incomplete: list[str] = []
         for version in versions:
@@ -156,7 +162,7 @@ class EventIngestor:
             left = [item for item, row in zip(left, rows, strict=True) if row is None]
             if not is_whole:
                 incomplete.append(version)
-        for version in incomplete:
+        for version in incomplete:  # only now: a bundle may have to be downloaded
             if not left:
                 break
             known = self._catalogue(version, left)
@@ -176,7 +182,10 @@ class EventIngestor:
         return set(left)
 
     def _round(self, pending: dict[str, _Pending], rejects: list[Reject]) -> IngestResult:
-        """One attempt for all pending users; those whose record changed meanwhile stay pending."""
+        """One attempt for all pending users.
+
+        Those whose record changed meanwhile stay pending.
+        """
         window = window_of(self._now())
         known, waiting = self._log.known(list(pending), window)
         self._check_waiting(waiting)
@@ -194,6 +203,7 @@ class EventIngestor:
                 fresh[user] = [event for _, event in new]
             else:
                 del pending[user]
+        # The stream first: a crash between the two leaves an event that can be sent again.
         self._append(pending, fresh)
         written = self._written(known, fresh, pending, window)
         for user in written:
@@ -260,7 +270,7 @@ class EventIngestor:
 
 
 def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed], list[Reject]]:
-    """The events that are new to this user, and those that the user may not have."""
+    """New events of a user, and those to reject."""
     new: dict[bytes, Indexed] = {}
     refused: list[Reject] = []
     for at, event in events:
@@ -282,6 +292,7 @@ def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed],
 
 
 def _change(user: str, known: Known, events: Sequence[EventRecord], stream: DedupKeys) -> Change:
+    # In the order of the events, so that positions pair with them.
     keys = [dedup_key_of(event.event_id) for event in events]
     added = {key: stream[key] for key in keys}
     positions = [position_of(stream_id) for stream_id in added.values()]
@@ -294,7 +305,10 @@ def _change(user: str, known: Known, events: Sequence[EventRecord], stream: Dedu
 
 
 def _record(known: Known) -> UserRecord:
-    """The stored record; an empty one for an unreadable one, until the batch writes it again."""
+    """The stored record.
+
+    An empty one for an unreadable one, until the batch writes it again.
+    """
     try:
         return UserRecord() if known.packed is None else unpack_user(known.packed)
     except BrokenRelease:

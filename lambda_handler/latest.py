@@ -9,6 +9,9 @@ V = TypeVar("V")
 
 
 def keep_latest(entries: dict[K, V], n: int) -> None:
-    """Removes the oldest entries, by order of insertion, until `n` are left."""
+    """Removes the oldest entries until `n` are left.
+
+    A dict keeps the order of insertion.
+    """
     for key in list(entries)[: max(0, len(entries) - n)]:
         entries.pop(key, None)  # another thread may have removed it meanwhile

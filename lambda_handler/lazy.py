@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 def lazy(open_: Callable[[], T]) -> T:
-    """Returns a proxy that calls `open_` when one of its attributes is first read.
+    """Returns a proxy for what `open_` returns.
 
-    An error of `open_` reaches the caller, and the next use opens again.
+    It is opened when an attribute is first read. An error of `open_` reaches the caller, and the
+    next use opens again.
     """
     return cast("T", _Lazy(open_))
 

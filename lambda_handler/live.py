@@ -128,7 +128,7 @@ class LivePath:
         """By version, the most recently used last."""
         self._loading: dict[str, Future[_Loaded]] = {}
         self._failures: dict[str, _Failure] = {}
-        self._one_at_a_time = Lock()
+        self._one_at_a_time = Lock()  # apart from _lock, which is never held for long
 
     def recommend(
         self, version: str, user: UserRecord, k: int, filters: Filters, options: Options = PLAIN
@@ -138,6 +138,7 @@ class LivePath:
         state, unknown = _state(loaded, user)
         n = k if options.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = loaded.bundle.model
+        # A k above the candidates is still filled while the catalogue has items.
         model = replace(model, n_candidates=max(model.n_candidates, n))
         sample = self._sample(version, loaded, user, filters)
         ranked: list[RankedRows] = []
@@ -170,7 +171,10 @@ class LivePath:
         return replace(answer, reasons=reasons)
 
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
-        """Samples feature rows that are made as in training: with a history, of all categories."""
+        """Samples rows that are made as in training.
+
+        With a history, of all categories.
+        """
         sampler, trained = self._sampler, loaded.trained
         if sampler is None or not trained or not user.items or filters.categories:
             return unsampled
@@ -198,7 +202,7 @@ class LivePath:
             message = f"item {item_id!r} is not in the catalogue: see the items of a recommendation"
             raise UnknownItem(message)
         allowed = _allowed(loaded, filters.without([item_id]))
-        assert allowed is not None
+        assert allowed is not None  # one item is excluded
         candidates = np.flatnonzero(allowed).astype(np.int32)
         rows, likeness = similar(loaded.unit, loaded.bundle.model.table.neighbours, row, candidates)
         return _answer(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
@@ -206,7 +210,10 @@ class LivePath:
     def rank(
         self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
     ) -> Ranked:
-        """These items in the ranker's order; unknown_items counts those the catalogue lacks."""
+        """These items in the ranker's order.
+
+        Unknown_items counts those the catalogue lacks.
+        """
         loaded = self._bundle(version)
         state, _ = _state(loaded, user)
         row_of = loaded.bundle.catalogue.row_of
@@ -226,18 +233,26 @@ class LivePath:
         )
 
     def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
-        """The release's own records of items; None for those that its catalogue lacks."""
+        """The release's own records of items.
+
+        None for those that its catalogue lacks.
+        """
         loaded = self._bundle(version)
         rows = [loaded.bundle.catalogue.row_of.get(item_id) for item_id in item_ids]
         return [None if row is None else _record(loaded, row) for row in rows]
 
     def info(self, version: str) -> dict[str, object]:
-        """The release's manifest; NaN and infinity are None, since JSON lacks them."""
+        """The release's manifest.
+
+        NaN and infinity are None, since JSON lacks them.
+        """
         manifest = self._bundle(version).bundle.manifest
         return {name: _as_json(value) for name, value in manifest.items()}
 
     def _bundle(self, version: str) -> _Loaded:
-        """The bundle of `version`, loaded in its own thread so that a request can leave in time.
+        """The bundle of `version`.
+
+        A thread loads it, so that a request can leave in time.
 
         Raises:
             ArtefactsUnavailable: it is not loaded yet; loading goes on.
@@ -257,9 +272,13 @@ class LivePath:
         return self._awaited(version, loading)
 
     def _start(self, version: str) -> Future[_Loaded]:
-        """Starts loading in a daemon thread, so that a process can end during a download."""
+        """Starts loading in a daemon thread.
+
+        A process can end during a download.
+        """
         future: Future[_Loaded] = Future()
         try:
+            # Not a pool: its threads are joined when the interpreter exits.
             Thread(target=self._load, args=(version, future), name="bundle", daemon=True).start()
         except RuntimeError as error:  # no more threads: nothing has begun that could fail later
             message = f"the bundle of {version} cannot be loaded ({error}): it is tried again"
@@ -281,7 +300,10 @@ class LivePath:
             raise _copied(error) from error
 
     def _load(self, version: str, future: Future[_Loaded]) -> None:
-        """Loads a bundle; records the outcome, whatever it is, before anyone can see it."""
+        """Loads a bundle.
+
+        Records the outcome, whatever it is, before anyone can see it.
+        """
         with self._one_at_a_time:  # two bundles at once could exceed a Lambda's memory
             try:
                 loaded = self._with_room(version)
@@ -299,10 +321,14 @@ class LivePath:
         future.set_result(loaded)
 
     def _with_room(self, version: str) -> _Loaded:
-        """Loads a bundle; unloads the others if disk or memory has too little room for it."""
+        """Loads a bundle.
+
+        Unloads the others if disk or memory has too little room for it.
+        """
         with self._lock:
             keep_latest(self._loaded, local_copies.KEPT - 1)
             kept = list(self._loaded)
+        # Tells the cache on disk which copies it must not remove.
         local_copies.note_use(_directory(self._settings), kept)
         try:
             return _load(self._settings, version)
@@ -345,7 +371,10 @@ def _copied(error: Unavailable | BrokenRelease) -> Unavailable | BrokenRelease:
 def open_live(
     settings: Settings, observe: Observe, counters: CounterBuffer, keys: Keys
 ) -> LivePath:
-    """Opens the live path; its sampled feature rows are counted in `counters`."""
+    """Opens the live path.
+
+    Its sampled feature rows are counted in `counters`.
+    """
     sampler = Sampler(
         settings.skew_share, lambda version: Hash(keys.skew(version), settings.list_ttl_seconds)
     )
@@ -360,7 +389,7 @@ def _directory(settings: Settings) -> Path:
 def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
-    vectors = opened.model.towers.items[:, :-1]
+    vectors = opened.model.towers.items[:, :-1]  # the last column is the bias
     length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
     unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
     return _Loaded(opened, _rows_by_category(opened), unit, trained)
@@ -375,7 +404,7 @@ def _rows_by_category(opened: Bundle) -> dict[str, Int32]:
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
-    """The user's state, and how many items of the history the catalogue lacks."""
+    """The user's state, and the number of unknown items."""
     history = (user.items, user.times, user.weights)
     attributes = user.attributes or {}
     return bundle.state_from(loaded.bundle, *history, user.n_events, user.seen, attributes)
@@ -395,7 +424,10 @@ def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
 
 
 def _in_order(loaded: _Loaded, rows: Int32, k: int, filters: Filters) -> Ranked:
-    """Items of a fixed order; their scores fall evenly and say no more than the order."""
+    """Items of a fixed order.
+
+    Their scores fall evenly and say no more than the order.
+    """
     allowed = _allowed(loaded, filters)
     rows = rows if allowed is None else rows[allowed[rows]]
     falling = np.linspace(1, 0, len(rows), endpoint=False, dtype=np.float32)
@@ -438,7 +470,10 @@ def _causes(loaded: _Loaded, history: Sequence[int], shares: Sequence[float]) ->
 
 
 def _strongest(names: Sequence[str], values: Float32) -> tuple[tuple[str, float], ...]:
-    """The features that add most to the score, up or down; the base is left out."""
+    """The features that add most to the score, up or down.
+
+    The base is left out.
+    """
     if np.isnan(values).any():
         return ()
     best = np.argsort(-np.abs(values[:-1]), kind="stable")[:SHOWN_FEATURES].tolist()
@@ -453,7 +488,7 @@ def _answer(
     n_candidates: int,
     unknown: int,
 ) -> Ranked:
-    kept = rows != MISSING
+    kept = rows != MISSING  # a list may be shorter than k
     return Ranked(
         tuple(_record(loaded, row) for row in rows[kept].tolist()),
         tuple(scores[kept].tolist()),

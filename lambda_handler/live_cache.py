@@ -1,4 +1,4 @@
-"""Caches live results in Redis under a digest of their inputs.
+"""Caches live results in Redis by a digest of inputs.
 
 One process computes a result; others that need the same one wait for it.
 """
@@ -50,7 +50,10 @@ class LiveCache:
         return (compute(), False) if ranked is None else (ranked, True)
 
     def _awaited(self, version: str, user: str, digest: str) -> bytes | None:
-        """Another process's result; None if it does not appear in time."""
+        """Another process's result.
+
+        None if it does not appear in time.
+        """
         # A time limit as well as a count: with a slow store each poll takes long.
         ends = time.monotonic() + min(POLLS * POLL_SECONDS, deadline.left())
         for _ in range(POLLS):
@@ -65,7 +68,10 @@ class LiveCache:
     def put(
         self, version: str, user: str, digest: str, ranked: Ranked, record: bytes
     ) -> StoreUnavailable | None:
-        """Caches a result of the user's packed `record`; returns the error if that fails."""
+        """Caches a result of the user's packed `record`.
+
+        Returns the error if that fails.
+        """
         try:
             self._store.write_live(version, user, digest, pack_ranked(ranked), self._ttl, record)
         except StoreUnavailable as error:
@@ -74,13 +80,16 @@ class LiveCache:
 
 
 def digest_of(k: int, filters: Filters, options: Options, record: bytes) -> str:
-    """Digest of everything that a live result depends on, with the user's packed record."""
+    """Digest of all inputs of a live result.
+
+    record: the user's, packed.
+    """
     payload = msgpack.packb(
         [
             k,
-            sorted(filters.excluded),
+            sorted(filters.excluded),  # sets have no order of their own
             sorted(filters.categories),
-            float(options.diversity),
+            float(options.diversity),  # 0 and 0.0 are packed differently
             options.explain,
             record,
         ]
@@ -168,7 +177,10 @@ def _check_scores(scores: object, n: int) -> None:
 
 
 def read_ranked(packed: bytes) -> Ranked | None:
-    """Reads a cached result; None for an unreadable one, which is then computed again."""
+    """Reads a cached result.
+
+    None for an unreadable one, which is then computed again.
+    """
     try:
         return unpack_ranked(packed)
     except UnreadableRecord:

@@ -1,4 +1,4 @@
-"""Defines the service's metrics, for Prometheus and for CloudWatch's embedded format (EMF).
+"""Defines the metrics, for Prometheus and CloudWatch.
 
 `prometheus-client` keeps the series and writes the text. The table of metrics, the cap on series
 and EMF are ours: a metric that is not in METRICS, or labels that are not its own, raise, so that
@@ -192,6 +192,7 @@ class Metrics:
         for name, metric in METRICS.items():
             for value in metric.starts:
                 self._add_child((name, (value,)))
+        # Percentiles of the raw values: those from buckets would be as coarse as the buckets.
         self._latest: deque[float] = deque(maxlen=REMEMBERED)
         self._release: str | None = None
         self._pending = _Pending() if emf else None
@@ -211,7 +212,10 @@ class Metrics:
         child.inc(by)
 
     def level(self, name: str, value: float) -> None:
-        """Sets a gauge to a value seen outside this process, which CloudWatch receives too."""
+        """Sets a gauge to a value seen outside this process.
+
+        CloudWatch receives it too.
+        """
         series, child = self._child(name, "gauge", {})
         child.set(value)
         if self._pending is not None:
@@ -232,14 +236,14 @@ class Metrics:
                 self._pending.values.setdefault(series, []).append(value)
 
     def step(self, name: str, seconds: float) -> None:
-        """Records the time of a step of a live answer: retrieval, features or ranking."""
+        """Records a step's time; steps are retrieval, features and ranking."""
         self.record(f"shortlist_{name}_seconds", seconds)
 
     def release(self, version: str) -> None:
         """Exposes which release serves, in place of the one before."""
         with self._lock:
             if version == self._release:
-                return
+                return  # the usual case, every few seconds
             family = self._families["shortlist_release_info"]
             if self._release is not None:
                 family.remove(self._release)
@@ -247,16 +251,19 @@ class Metrics:
             self._release = version
 
     def percentiles(self) -> dict[str, float | None]:
-        """Milliseconds at the 50th and 99th percentile of the latest recommendations, or None."""
+        """Percentiles of the latest recommendations in milliseconds.
+
+        None before the first.
+        """
         ordered = sorted(self._latest.copy())
         return {"p50_ms": _quantile(ordered, 0.5), "p99_ms": _quantile(ordered, 0.99)}
 
     def text(self) -> str:
-        """Everything since the process started, in the Prometheus text format (version 0.0.4)."""
+        """All metrics in the Prometheus text format, version 0.0.4."""
         return generate_latest(self._registry).decode()
 
     def emf_lines(self, milliseconds: int) -> list[str]:
-        """What was recorded since the last call, as lines of CloudWatch's embedded metric format.
+        """EMF lines of what was recorded since the last call.
 
         milliseconds: unix time. Gauges that move are left out: a frozen container has none. The
         release is a property of each line.
@@ -271,7 +278,10 @@ class Metrics:
         return [_ENCODE(document) for document in _documents(values, milliseconds, self._release)]
 
     def _child(self, name: str, kind: Kind, labels: dict[str, str]) -> tuple[Series, Any]:
-        """The series of these labels and what counts it; that of OTHER if there are too many."""
+        """The labels' series and its counter.
+
+        Those of OTHER if there are too many.
+        """
         metric = METRICS.get(name)
         if metric is None or metric.kind != kind:
             raise KeyError(f"{name!r} is no {kind} of METRICS: define it there")
@@ -284,8 +294,8 @@ class Metrics:
     def _add_child(self, series: Series) -> tuple[Series, Any]:
         name, values = series
         with self._lock:
-            if series not in self._children:
-                if self._sizes[name] >= MAX_SERIES:
+            if series not in self._children:  # another thread may have added it
+                if self._sizes[name] >= MAX_SERIES:  # memory and scrapes stay bounded
                     series = (name, (OTHER,) * len(values))
                 else:
                     self._sizes[name] += 1
@@ -305,7 +315,7 @@ def _family(name: str, metric: Metric, registry: CollectorRegistry) -> Any:  # n
 
 
 def _in_order(name: str, labels: dict[str, str], defined: tuple[str, ...]) -> dict[str, str]:
-    """The labels in the order of the definition. Raises KeyError for any others."""
+    """Orders labels as defined; raises KeyError for any others."""
     if labels.keys() != set(defined):
         message = (
             f"{name} with labels {sorted(labels)}: it has {sorted(defined)}; "
@@ -316,7 +326,10 @@ def _in_order(name: str, labels: dict[str, str], defined: tuple[str, ...]) -> di
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:
-    """Milliseconds at a share of seconds in rising order; None for no values."""
+    """A quantile of sorted seconds, in milliseconds.
+
+    None for no values.
+    """
     if not ordered:
         return None
     place = min(len(ordered) - 1, int(len(ordered) * share))
@@ -353,7 +366,10 @@ def _chunks(numbers: list[float], size: int) -> Iterator[list[float]]:
 
 
 def _fits(document: dict[str, Any], name: str, labels: dict[str, str]) -> bool:
-    """Tells if a document may take a metric: it lacks it, and has no other value of a label."""
+    """Tells if a document may take a metric.
+
+    It must lack it and have no other value of a label.
+    """
     if name in document:
         return False
     return all(document.get(label, value) == value for label, value in labels.items())

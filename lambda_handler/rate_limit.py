@@ -1,4 +1,4 @@
-"""Limits the rate of each caller by a token bucket, in this process."""
+"""Limits each caller's rate by a token bucket."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class RateLimit:
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         """rate: requests a second, above 0; now: monotonic seconds."""
         self._rate, self._now = rate, now
-        self._capacity = max(1.0, rate * BURST_SECONDS)
+        self._capacity = max(1.0, rate * BURST_SECONDS)  # below 1 nothing could ever pass
         self._buckets: dict[str, tuple[float, float]] = {}  # tokens, and when counted
 
     def seconds_to_wait(self, caller: str) -> float:
-        """Takes a token and returns 0, or returns the seconds until there is one.
+        """Takes a token.
+
+        Returns 0, or the seconds until there is one.
 
         caller: from a bounded set, since each has a bucket for as long as the process lives.
         """

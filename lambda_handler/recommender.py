@@ -1,4 +1,4 @@
-"""Chooses the source of an answer: cached list, live path or popular items.
+"""Answers from the cached list, live path or popular items.
 
 It is part of the hit path and imports nothing heavy. Every fallback is flagged in the answer and
 counted; an error is raised only when no source is left.
@@ -86,7 +86,7 @@ class Recommender:
         return _resolved(self.look_up(query))
 
     def look_up(self, query: RecommendationQuery) -> Answer | DeferredAnswer:
-        """Answers from the cached list, or returns the call that computes the answer.
+        """Answers from the cached list, or defers the answer.
 
         Raises:
             NothingToServe: as `recommend`.
@@ -102,13 +102,18 @@ class Recommender:
         return _mapped(answer, lambda answer: self._counted(query, answer, started))
 
     def popular(self, k: int, filters: Filters) -> Answer | DeferredAnswer:
-        """The most popular items, from Redis; deferred to the bundle if Redis has too few."""
+        """The most popular items from Redis.
+
+        Deferred to the bundle if Redis has too few.
+        """
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())
         return _mapped(self._popular_or_deferred(version, k, filters), self._flagged)
 
     def from_live(self, compute: Compute, filters: Filters) -> Answer:
-        """Has the live path compute a list under the serving release, without blocked items.
+        """Has the live path compute a list.
+
+        Blocked items are excluded.
 
         Raises:
             UnknownItem: neither the serving release nor its canary has the item.
@@ -127,7 +132,10 @@ class Recommender:
         return self._flagged(Answer(ranked, LIVE, version))
 
     def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
-        """As `from_live`; the k most popular items if the bundle cannot be read."""
+        """As `from_live`.
+
+        The k most popular items if the bundle cannot be read.
+        """
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())
         try:
@@ -138,7 +146,7 @@ class Recommender:
         return self._flagged(Answer(ranked, LIVE, version))
 
     def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
-        """Orders items by the ranker, for the stored history, the request's, or an empty one."""
+        """Ranks items for the stored history, the request's, or an empty one."""
         version = self._serving.version(user)
         stored, degraded = (None, False) if user is None else self._stored(user)
         if session is not None:
@@ -156,7 +164,7 @@ class Recommender:
         return replace(answer, degraded=True) if self._serving.is_stale else answer
 
     def _for_user(self, version: str, query: RecommendationQuery) -> Answer | DeferredAnswer:
-        """From what is stored of the user: the list, the history, or nothing."""
+        """From the user's stored list or history."""
         try:
             packed, latest = self._store.read_user(version, query.user)
         except _STORE_ERRORS as error:
@@ -168,7 +176,7 @@ class Recommender:
             if answer is not None:
                 return answer
         if record is None and latest is None:
-            is_unreadable = packed is not None
+            is_unreadable = packed is not None  # a list that is there, but cannot be read
             return self._popular_or_deferred(
                 version, query.k, query.filters, degraded=is_unreadable
             )
@@ -177,23 +185,30 @@ class Recommender:
     def _listed(
         self, version: str, record: ShortlistRecord, query: RecommendationQuery
     ) -> Answer | None:
-        """The cached list; None if filters leave fewer than k items, or items are missing."""
+        """The cached list.
+
+        None if filters leave fewer than k items, or items are missing.
+        """
         try:
             ranked = self._serving.cut(version, record, query.k, query.filters)
         except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return None
         if len(ranked.items) < query.k:
-            return None
+            return None  # the live path can fill it up
         return Answer(ranked, BATCH, version, cache_hit=True, list_age_s=self._age(record))
 
     def _age(self, record: ShortlistRecord) -> int:
+        # Not below 0: the clocks of batch and Lambda differ.
         return max(0, int(self._serving.now()) - record.created_at)
 
     def _for_history(
         self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
     ) -> Answer:
-        """Live from the stored history; if that fails, the outdated list and popular items."""
+        """Live from the stored history.
+
+        If that fails, the outdated list and popular items.
+        """
         stored: UserRecord | None = None
         try:
             packed = self._store.user_record(query.user)
@@ -202,14 +217,14 @@ class Recommender:
                 return self._live_answer(version, query, packed, stored)
         except ShortlistError as error:
             self._serving.degraded(error)
-        if stored is not None:
+        if stored is not None:  # what the list does not know of is excluded here
             query = query.without((*stored.seen, *stored.items))
         return self._stale(version, query, listed)
 
     def _live_answer(
         self, version: str, query: RecommendationQuery, packed: bytes, stored: UserRecord
     ) -> Answer:
-        """The live list, from the cache if another process has computed it."""
+        """The live list, cached or computed."""
 
         def compute() -> Ranked:  # the live path is not opened if the cache has the result
             return self._live.recommend(version, stored, query.k, query.filters, query.options)
@@ -236,7 +251,7 @@ class Recommender:
     def _stale(
         self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
     ) -> Answer:
-        """What the filters leave of the outdated list, filled up with popular items."""
+        """The outdated list, filtered and filled up with popular items."""
         ranked = None if listed is None else self._cut(version, listed, query)
         if listed is None or ranked is None or not ranked.items:
             return self._popular(version, query.k, query.filters, degraded=True)
@@ -249,7 +264,10 @@ class Recommender:
     def _cut(
         self, version: str, listed: ShortlistRecord, query: RecommendationQuery
     ) -> Ranked | None:
-        """The list's items that the filters admit; None if Redis does not give them."""
+        """The list's items that the filters admit.
+
+        None if Redis does not give them.
+        """
         try:
             return self._serving.cut(version, listed, query.k, query.filters)
         except _STORE_ERRORS as error:
@@ -257,7 +275,7 @@ class Recommender:
             return None
 
     def _for_session(self, version: str, query: RecommendationQuery, session: UserRecord) -> Answer:
-        """From the request's history, merged into what is stored of the user."""
+        """From the request's history and the stored record."""
         stored, degraded = self._stored(query.user)
         user = joined(session, stored)
         try:
@@ -283,7 +301,10 @@ class Recommender:
     def _popular_or_deferred(
         self, version: str, k: int, filters: Filters, *, degraded: bool = False
     ) -> Answer | DeferredAnswer:
-        """Popular items from Redis; deferred to the bundle if Redis has fewer than k."""
+        """Popular items from Redis.
+
+        Deferred to the bundle if Redis has fewer than k.
+        """
         ranked, failed = self._popular_list(version, k, filters)
         degraded = degraded or failed
         if ranked is not None and len(ranked.items) >= k:
@@ -293,7 +314,10 @@ class Recommender:
     def _popular_of_bundle(
         self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool
     ) -> Answer:
-        """Popular items from the bundle; `few`, which Redis has, if the bundle cannot be read."""
+        """Popular items from the bundle.
+
+        `few`, which Redis has, if the bundle cannot be read.
+        """
         try:
             ranked = self._live.popular(version, k, filters)
         except _BUNDLE_ERRORS as error:
@@ -305,7 +329,7 @@ class Recommender:
         return Answer(ranked, POPULAR, version, degraded=degraded)
 
     def _popular_list(self, version: str, k: int, filters: Filters) -> tuple[Ranked | None, bool]:
-        """Popular items that Redis has (None: no list), and whether reading them failed."""
+        """Popular items in Redis (None: no list), and whether reading failed."""
         try:
             record = self._serving.unpacked(self._store.popular(version))
             if record is None:
@@ -353,12 +377,12 @@ def _concatenated(first: Ranked, second: Ranked) -> Ranked:
 
 
 def _may_be_listed(query: RecommendationQuery) -> bool:
-    """Tells if the precomputed list is made the way the query wants it."""
+    """Tells if a precomputed list can serve the query."""
     return query.use_cache and query.options == PLAIN
 
 
 def _is_fresh(listed: ShortlistRecord, latest: int | None) -> bool:
-    """Tells if the list was made after the user's latest accepted event.
+    """Tells if the list includes the user's latest event.
 
     A user without a record has no known event, which proves nothing: such a list is fresh only if
     it names no watermark. Lists of older batches do so, from before records named positions.

@@ -1,4 +1,4 @@
-"""Holds facts about the current request, for its log line and for metrics."""
+"""Holds facts about the current request for logs and metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ _CONTEXT: ContextVar[RequestContext | None] = ContextVar("request", default=None
 
 
 def begin(scope: Scope) -> RequestContext:
-    """Starts the context of a request, with Lambda's request id or a new one."""
+    """Starts a request's context.
+
+    Its id is Lambda's, or a new one.
+    """
+    # Lambda's own id: with it the caller's answer is found in CloudWatch.
     request_id = getattr(scope.get("aws.context"), "aws_request_id", None) or uuid.uuid4().hex
     context = RequestContext(request_id, head=scope.get("shortlist.head", False))
     # Never reset: the outer error handlers read it after the request has left the inner stack.
@@ -44,7 +48,10 @@ def begin(scope: Scope) -> RequestContext:
 
 
 def current() -> RequestContext:
-    """The context of the current request; a new one outside of requests."""
+    """The context of the current request.
+
+    A new one outside of requests.
+    """
     context = _CONTEXT.get()
     return RequestContext(uuid.uuid4().hex) if context is None else context
 

@@ -1,4 +1,4 @@
-"""Samples feature rows of live answers, to compare them with training.
+"""Samples feature rows of live answers for skew detection.
 
 A share of the answers gives the row of one candidate. Rows are copied in the request and counted
 later, in the thread that flushes the counts. They have no user ids.
@@ -36,12 +36,13 @@ class Sampler:
         self._waiting: dict[str, tuple[Sequence[Stratum], list[Float32]]] = {}
 
     def offer(self, version: str, trained: Sequence[Stratum], rows: Float32) -> None:
-        """Keeps a random row of an answer's rows, float32[candidates, F], with `share`'s chance."""
+        """Keeps a random row with `share`'s chance; rows: float32[candidates, F]."""
         with self._lock:
             if len(rows) == 0 or self._rng.random() >= self._share:
                 return
             _, waiting = self._waiting.setdefault(version, (trained, []))
             if len(waiting) < MAX_WAITING:
+                # A copy: a view would keep all rows of the answer in memory.
                 waiting.append(rows[self._rng.integers(len(rows))].copy())
 
     def take(self) -> Counts:
@@ -49,7 +50,7 @@ class Sampler:
 
         Rows below the training range are counted under `aside`.
         """
-        with self._lock:
+        with self._lock:  # counting takes longer, and live answers must not wait
             waiting, self._waiting = self._waiting, {}
         return {
             self._key_of(version): _cells(trained, np.stack(rows))

@@ -31,7 +31,10 @@ from shortlist.recsys.errors import InvalidInput
 
 
 def _by(rule: Callable[[object], object]) -> PlainValidator:
-    """Validates by a rule of `recsys.values`; its message reaches the caller unchanged."""
+    """Validates by a rule of `recsys.values`.
+
+    Its message reaches the caller unchanged.
+    """
 
     def check(value: object) -> object:
         try:
@@ -43,7 +46,10 @@ def _by(rule: Callable[[object], object]) -> PlainValidator:
 
 
 def _id(value: object) -> str | int:
-    """Normalises an id; an integer stays one, so that an answer returns it as it came."""
+    """Normalises an id.
+
+    An integer stays one, so that an answer returns it as it came.
+    """
     text = values.id_of(value)
     return text if isinstance(value, str) else int(text)
 
@@ -56,6 +62,7 @@ ID_SHOWN: dict[str, Any] = {
         "42, 42.0, ' 42 ' and '42.0' are '42'."
     ),
 }
+# Strict types: `"7"` for a number or `1` for a truth value is a caller's mistake.
 Text = Annotated[StrictStr, Field(min_length=1, max_length=values.MAX_ID_LENGTH)]
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]  # whole ones too
 Id = Annotated[str | int, _by(_id), WithJsonSchema(ID_SHOWN)]
@@ -391,6 +398,7 @@ def _or_invalid(value: object, check: ValidatorFunctionWrapHandler) -> Event | I
 
 def _explained(error: ErrorDetails) -> str:
     """Formats an event's first error: field, value, rule and remedy."""
+    # A field's name is the caller's text: ASCII, and cut.
     field = ascii(".".join(map(str, error["loc"][:1])))[1:-1][:_FIELD_SHOWN]
     kind, value = error["type"], values.shown(error["input"])
     if kind == "value":

@@ -1,4 +1,4 @@
-"""Runs the API under uvicorn, with a limit on every wait.
+"""Runs the API under uvicorn with limits on all waits.
 
 Callers, Redis and S3 can each make a server wait; docs/operations.md has one table of the limits.
 Lambda needs none of them: it reads whole requests, one at a time.
@@ -109,11 +109,11 @@ def configured(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS
     return uvicorn.Config(
         app,
         http=protocol,
-        ws="none",
-        lifespan="on",
+        ws="none",  # the API has none
+        lifespan="on",  # an error at the start must end the server
         log_level="info",
         access_log=False,  # the app has its own
-        server_header=False,
+        server_header=False,  # says nothing about versions
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
@@ -139,10 +139,11 @@ def listening(host: str, port: int) -> socket.socket:
 
 def _bound(host: str, port: int) -> socket.socket:
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = addresses[0]
+    family, kind, protocol, _, address = addresses[0]  # the resolver's preference
     # With the protocol named, asyncio sets TCP_NODELAY on the connections.
     listener = socket.socket(family, kind, protocol)
     try:
+        # A restart need not wait for the old connections' TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -164,7 +165,10 @@ class Server(uvicorn.Server):
     """Uvicorn's server, which logs its address and ends in time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts, and logs the address, which uvicorn does not do for sockets given to it."""
+        """Starts and logs the address.
+
+        Uvicorn does not log that of a given socket.
+        """
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
@@ -186,6 +190,7 @@ class Server(uvicorn.Server):
 
 
 def _exit_after(seconds: float) -> None:
+    # os._exit: threads that wait for Redis or S3 would keep a normal exit waiting.
     timer = threading.Timer(seconds, os._exit, [1])
     timer.daemon = True
     timer.start()
@@ -230,7 +235,10 @@ class Connection(H11Protocol):
         self._write: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for a head, and makes room if there are too many connections."""
+        """Waits for a head.
+
+        Makes room if there are too many connections.
+        """
         super().connection_made(cast("asyncio.Transport", _Lingering(transport, self)))
         self._await_head()
         if len(self.connections) > self._most:
@@ -243,7 +251,10 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads data, but not the rest of a body whose request is answered."""
+        """Reads data.
+
+        The rest of an answered request's body is discarded.
+        """
         if self.transport.lingering:  # type: ignore[attr-defined]
             return
         if self._owes_only_body():
@@ -267,7 +278,9 @@ class Connection(H11Protocol):
             self._stop_head()
 
     def _refuse(self, data: bytes) -> bool:
-        """Refuses a request before it is parsed; returns False for one that is not plain.
+        """Refuses a request before it is parsed.
+
+        Returns False for one that is not plain.
 
         It costs a tenth of the same answer by the app, and a busy server needs the time for others.
         """
@@ -311,7 +324,10 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Starts a timer: the caller does not read as fast as the app writes."""
+        """Starts a timer.
+
+        The caller reads more slowly than the app writes.
+        """
         super().pause_writing()
         self._write = self.loop.call_later(WRITE_SECONDS, self._drop, "unread_answer")
 
@@ -358,7 +374,7 @@ class Connection(H11Protocol):
 
 
 def _is_plain(data: bytes) -> bool:
-    """Tells if this is one whole request over HTTP/1.1, with a body of a stated length or none.
+    """Tells if this is one whole HTTP/1.1 request of stated length.
 
     A browser's is not plain, as its answer needs more headers, nor is an operator's.
     """
@@ -406,7 +422,10 @@ class _Lingering:
         self.linger()
 
     def linger(self) -> None:
-        """Closes for writing, and later for reading; data until then is discarded."""
+        """Closes for writing, and later for reading.
+
+        Data until then is discarded.
+        """
         self.lingering = True
         self._transport.write_eof()
         self._connection.flow.resume_reading()
@@ -425,14 +444,17 @@ class LogWriter:
         self._thread.start()
 
     def say(self, line: str) -> None:
-        """Queues a line; it is lost if the queue is full."""
+        """Queues a line.
+
+        It is lost if the queue is full.
+        """
         try:
             self._lines.put_nowait(f"{line}\n")
         except Full:
             self._metrics.count("shortlist_log_lines_lost_total")
 
     def close(self, seconds: float = 1.0) -> None:
-        """Waits for the queued lines to be written, for at most `seconds`."""
+        """Waits `seconds` at most for queued lines to be written."""
         try:
             self._lines.put(None, timeout=seconds)
         except Full:
@@ -447,7 +469,10 @@ class LogWriter:
             self._write_all(lines)
 
     def _next_queued(self) -> str | None:
-        """The next queued line, if any; the end marker stays in the queue."""
+        """The next queued line, if any.
+
+        The end marker stays in the queue.
+        """
         try:
             line = self._lines.get_nowait()
         except Empty:

@@ -1,4 +1,4 @@
-"""Remembers the serving release: its version, blocked items and item records."""
+"""Remembers the serving release, blocked items and item records."""
 
 from __future__ import annotations
 
@@ -68,12 +68,14 @@ class ServingRelease:
         return self.pointer().serving(user)
 
     def pointer(self) -> ReleasePointer:
-        """The pointer to the serving releases; the last known one while Redis is away.
+        """The pointer to the serving releases.
+
+        The last known one while Redis is away.
 
         Raises:
             NothingToServe: there is none, or Redis never answered.
         """
-        read_at = self._clock()
+        read_at = self._clock()  # before reading: the age counts from the request
         if self._pointer is not None and self._is_recent(self._pointer[0], read_at):
             return self._pointer[1]
         try:
@@ -94,7 +96,7 @@ class ServingRelease:
         return now - read_at < self._settings.release_cache_seconds
 
     def _last_known(self, error: ShortlistError) -> ReleasePointer:
-        """The pointer that this process had, or an earlier process saved on this disk."""
+        """The last pointer of this process, or of an earlier one on this disk."""
         self.is_stale = True
         self.degraded(error)
         if self._pointer is not None:
@@ -111,11 +113,11 @@ class ServingRelease:
             self._metrics.count("shortlist_degraded_total", kind="UnwritableMemory")
 
     def _pointer_file(self) -> Path:
-        name = self._settings.namespace.replace("/", "_")
+        name = self._settings.namespace.replace("/", "_")  # one file for each namespace
         return Path(self._settings.bundle_dir) / "shortlist" / f"{name}.release"
 
     def blocked(self) -> frozenset[str]:
-        """The items never to be shown, read as often as the pointer.
+        """The blocked items, read as often as the pointer.
 
         While Redis is away, or has lost the release and these items with it, the last known ones.
         """
@@ -128,12 +130,14 @@ class ServingRelease:
         return self._blocked[1]
 
     def invalidate(self) -> None:
-        """Has the pointer and the blocked items read again at the next request."""
+        """Has pointer and blocked items read again."""
         self._pointer = None if self._pointer is None else (NEVER, self._pointer[1])
         self._blocked = (NEVER, self._blocked[1])
 
     def item(self, item_id: str) -> ItemRecord | None:
-        """An item of the serving release or its canary; None if neither catalogue has it.
+        """An item of the serving release or its canary.
+
+        None if neither catalogue has it.
 
         Raises:
             Unavailable: Redis has lost the catalogue, and the bundle cannot be read either.
@@ -154,14 +158,18 @@ class ServingRelease:
         return item
 
     def is_whole(self) -> bool:
-        """Tells if Redis has the serving release's pointer, catalogue and popular items."""
+        """Tells if Redis has the whole serving release."""
         pointer = self._store.release()
         return pointer is not None and self._store.is_whole(pointer.current)
 
     def records(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
-        """The records of catalogue rows, None if the store lacks one; kept once read."""
+        """The records of catalogue rows.
+
+        None if the store lacks one. They are kept once read.
+        """
         known = self._items.get(version)
         if known is None or len(known) > REMEMBERED_ITEMS:
+            # Starting again is simpler than an LRU over rows, and rare.
             self._items.pop(version, None)
             keep_latest(self._items, KEPT - 1)
             known = self._items[version] = {}
@@ -173,7 +181,10 @@ class ServingRelease:
         return [known.get(row) for row in rows]
 
     def unpacked(self, packed: bytes | None) -> ShortlistRecord | None:
-        """A stored list; None if there is none, or it cannot be read."""
+        """A stored list.
+
+        None if there is none, or it cannot be read.
+        """
         try:
             return None if packed is None else _finite(unpack_list(packed))
         except BrokenRelease as error:
@@ -181,7 +192,7 @@ class ServingRelease:
             return None
 
     def cut(self, version: str, record: ShortlistRecord, k: int, filters: Filters) -> Ranked:
-        """The best k items of a stored list that the filters admit, or as many as there are.
+        """The best k items of a stored list that the filters admit.
 
         Items whose record is missing or unreadable are left out.
         """

@@ -11,7 +11,10 @@ from shortlist.recsys.store.redis import Store
 
 
 def timed(store: Store, metrics: Metrics) -> Store:
-    """Wraps a store so that `shortlist_store_seconds` has each command, failed ones too."""
+    """Wraps a store to time its commands.
+
+    Failed ones too, in `shortlist_store_seconds`.
+    """
     return cast("Store", _TimedStore(store, metrics))
 
 

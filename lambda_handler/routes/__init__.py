@@ -1,1 +1,1 @@
-"""Routes of the HTTP API, one file for each tag of the document."""
+"""Routes of the HTTP API, a file for each tag."""

@@ -1,4 +1,4 @@
-"""Routes that change what is served; closed unless an admin key is configured."""
+"""Routes that change what is served, for operators."""
 
 from __future__ import annotations
 
@@ -127,7 +127,10 @@ def _add_blocking(
 
     @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **options)
     async def block(item_id: ItemPath) -> Response:
-        """Keeps an item out of every answer: at once in this process, elsewhere within seconds."""
+        """Keeps an item out of every answer.
+
+        Other processes follow within seconds.
+        """
         return await block_item(item_id)
 
     @app.post("/v1/item/block", response_model=BlockedAnswer, **options)

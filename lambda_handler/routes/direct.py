@@ -98,7 +98,10 @@ def _is_json(content_type: str) -> bool:
 
 
 def query_of(model: type[M]) -> Callable[[Request], M]:
-    """Reads a query string: a parameter's last value, or all values for a list."""
+    """Reads a query string.
+
+    A list gets all values of a parameter, others the last.
+    """
     fields = model.model_fields
     lists = {name for name, field in fields.items() if get_origin(field.annotation) is list}
     has_required = any(field.is_required() for field in fields.values())

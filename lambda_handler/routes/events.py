@@ -93,10 +93,10 @@ def add_events(
     """Adds the route."""
 
     async def events(request: EventsRequest) -> Response:
-        """Accepts events. Sending one again, by the same user and event_id, is safe for a week.
+        """Accepts events.
 
-        The user's very next recommendations take them into account. An event that breaks a rule is
-        rejected by itself.
+        Sending one again, by the same user and event_id, is safe for a week. The user's very next
+        recommendations take them into account. An event that breaks a rule is rejected by itself.
         """
         _check_users(request)  # of all events before any is stored
         valid, invalid = _sorted_out(request)
@@ -117,7 +117,7 @@ def add_events(
         "/v1/events",
         events,
         methods=["POST"],
-        route_class_override=_LenientRoute,
+        route_class_override=_LenientRoute,  # FastAPI's decorators do not take it
         response_model=EventsAnswer,
         responses=ERRORS,
         tags=["events"],
@@ -131,7 +131,7 @@ def _check_users(request: EventsRequest) -> None:
 
 
 def _sorted_out(request: EventsRequest) -> tuple[list[Indexed], list[Reject]]:
-    """The valid events, and the rejects of invalid ones, with their places in the request."""
+    """Valid events, and rejects of the others."""
     events = list(enumerate(request.events))
     valid = [(at, _record(event)) for at, event in events if isinstance(event, Event)]
     invalid = [

@@ -1,4 +1,4 @@
-"""Routes about items: one item, similar items, popular and trending ones."""
+"""Routes about items: single, similar, popular and trending."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def _add_similar(app: FastAPI, recommender: Recommender, executor: Executor) -> 
     async def similar(
         item_id: ItemPath, query: Annotated[ListQuery, Query()], request: Request
     ) -> Response:
-        """The items most like one: near it in the model, or taken by the same users."""
+        """The items most like one.
+
+        Near it in the model, or taken by the same users.
+        """
         return tagged(request, await similar_items(item_id, query))
 
     @app.get("/v1/item/similar", **options)

@@ -73,19 +73,28 @@ def add_operations(
     @app.get("/health/ready", responses=ERRORS, tags=["operations"])
     @app.get("/v1/health/ready", responses=ERRORS, tags=["operations"])
     async def ready() -> dict[str, str]:
-        """Checks that Redis has the whole serving release; what it lacks is served, but slower."""
+        """Checks that Redis has the whole serving release.
+
+        What it lacks is served, but slower.
+        """
         release = await executor.run("health", _whole, serving)
         return {"status": "ok", "store": "ok", "release": release}
 
 
 def _checked(store: Store, serving: ServingRelease) -> str:
-    """Returns the serving release. Raises StoreUnavailable if Redis does not answer."""
+    """Returns the serving release.
+
+    Raises StoreUnavailable if Redis does not answer.
+    """
     store.ping()
     return serving.version()
 
 
 def _whole(serving: ServingRelease) -> str:
-    """Returns the serving release. Raises StoreUnavailable if Redis lacks a part of it."""
+    """Returns the serving release.
+
+    Raises StoreUnavailable if Redis lacks a part of it.
+    """
     release = serving.version()
     if not serving.is_whole():
         raise StoreUnavailable(

@@ -78,7 +78,10 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
     async def recommendations(
         user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request
     ) -> Response:
-        """The same list as by POST, with an ETag that changes with the recommendations."""
+        """The same list as by POST, with an ETag.
+
+        It changes with the recommendations.
+        """
         return tagged(request, await _list_payload(recommender, executor, user_id, query))
 
     @direct(
@@ -95,7 +98,10 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
-        """Orders given items for a user by the ranker; blocked items are left out."""
+        """Orders given items for a user by the ranker.
+
+        Blocked items are left out.
+        """
         user = None if request.user_id is None else str(request.user_id)
         if user is not None:
             check_user(user)
@@ -108,7 +114,10 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
 async def _answer(
     recommender: Recommender, executor: Executor, query: RecommendationQuery
 ) -> Answer:
-    """Looks up first; what the list does not give may take long and has its own threads."""
+    """Looks up first.
+
+    What the list does not give may take long and has its own threads.
+    """
     answer = await executor.run("lookup", recommender.look_up, query)
     return answer if isinstance(answer, Answer) else await executor.run("live", answer)
 
@@ -152,7 +161,7 @@ def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
 
 
 def _event(entry: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
-    """Item id, unix seconds and weight of an entry of a request's history."""
+    """An entry's item id, unix seconds and weight."""
     if not isinstance(entry, HistoryEvent):
         return str(entry), None, None
     weight = None if entry.weight is None else float(entry.weight)
@@ -211,7 +220,10 @@ def _reason(reason: Reason) -> dict[str, Any]:
 
 
 def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
-    """The JSON of a plain list of items; records the answer in the request's context."""
+    """The JSON of a plain list of items.
+
+    Records the answer in the request's context.
+    """
     note_answer(answer, user)
     scored = zip(answer.ranked.items, answer.ranked.scores, strict=True)
     items = [

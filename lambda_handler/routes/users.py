@@ -22,15 +22,19 @@ def add_users(
         "/v1/users/{user_id}", response_model=DeletedAnswer, responses=ERRORS, tags=["users"]
     )
     async def delete(user_id: UserPath) -> Response:
-        """Deletes history, lists and live results, and keeps the user out of the next training.
+        """Deletes a user's data and keeps the user out of training.
 
-        It is safe to repeat. Later events of a deleted user are rejected.
+        History, lists and live results are deleted. It is safe to repeat. Later events of a deleted
+        user are rejected.
         """
         return await _deleted(user_id)
 
     @app.post("/v1/user/delete", response_model=DeletedAnswer, responses=ERRORS, tags=["users"])
     async def delete_by_body(request: UserBody) -> Response:
-        """The same, for an id that is not safe in a path: with a slash, or of dots alone."""
+        """The same, for ids that are unsafe in a path.
+
+        They have a slash, or dots alone.
+        """
         return await _deleted(str(request.user_id))
 
     async def _deleted(user_id: str) -> Response:
