@@ -189,12 +189,8 @@ class Recommender:
 
         None if filters leave fewer than k items, or items are missing.
         """
-        try:
-            ranked = self._serving.cut(version, record, query.k, query.filters)
-        except _STORE_ERRORS as error:
-            self._serving.degraded(error)
-            return None
-        if len(ranked.items) < query.k:
+        ranked = self._cut(version, record, query)
+        if ranked is None or len(ranked.items) < query.k:
             return None  # the live path can fill it up
         return Answer(ranked, BATCH, version, cache_hit=True, list_age_s=self._age(record))
 

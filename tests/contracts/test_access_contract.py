@@ -163,7 +163,7 @@ SCOPES = [
 
 @pytest.mark.parametrize("claims", SCOPES)
 def test_a_scope_acts_for_every_user(behind_gateway, claims) -> None:
-    """In each spelling that providers and API Gateway have."""
+    """A scope, in each spelling of providers and API Gateway, acts for every user."""
     assert status(behind_gateway, by_token(http_api(*OWN["recommend"]("anybody")), claims)) == 200
     assert status(behind_gateway, by_token(http_api(*OWN["delete"]("anybody")), claims)) == 403
 
@@ -445,7 +445,7 @@ def test_a_page_may_read_every_answer(for_pages, method, path, key, expected) ->
 
 
 def test_a_page_may_read_a_503(world, tmp_path) -> None:
-    """As when Redis is away; there is nothing on its port."""
+    """A page of an allowed origin may read the 503 while Redis is away."""
     settings = replace(world[0], cors_origins=(ORIGIN,), bundle_dir=tmp_path)
     away = open_store("redis://127.0.0.1:1", "away", 100)
     client = TestClient(

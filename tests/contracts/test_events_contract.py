@@ -177,7 +177,7 @@ def test_too_many_values(client, events, encoding) -> None:
 
 
 def test_commas_in_ids_are_no_values(client, items) -> None:
-    """As many events as a request may have, whose ids are full of them."""
+    """A full request whose ids are full of commas is accepted."""
     sound = [
         event(items[0], user="eve,[{" * 20) | {"event_id": f'{number}"\\' + ",[{" * 30}
         for number in range(500)
@@ -262,7 +262,7 @@ def test_unreadable_record(client, own, items) -> None:
 
 
 def test_events_are_counted(client, items) -> None:
-    """By what became of them."""
+    """Events are counted by their outcome."""
     send(client, event(items[0]), event(items[0]), event("no-such-item", 1))
     lines = client.get("/metrics").text.splitlines()
     assert 'shortlist_events_total{outcome="accepted"} 1.0' in lines

@@ -119,7 +119,7 @@ def test_every_metric_has_data(client, published, metrics, monkeypatch) -> None:
     """After traffic, a broken store and a bug, no family is empty."""
     drive(client, published)
     fail_once(client, monkeypatch, RuntimeError("a bug"))
-    fail_once(client, monkeypatch, ShortlistError("an error of ours"))
+    fail_once(client, monkeypatch, ShortlistError("one of our errors"))
     metrics.count(
         "shortlist_degraded_total", kind="StoreUnavailable"
     )  # how it comes about is tested with the API

@@ -333,8 +333,8 @@ POISON: dict[str, Callable[[World], bytes]] = {
 
 
 @pytest.mark.parametrize("poison", POISON)
-def test_a_poisoned_list_is_answered_live(world, poison) -> None:
-    """Whatever lies where a list should be."""
+def test_corrupt_list_is_answered_live(world, poison) -> None:
+    """Any other value in place of a list makes the answer live."""
     world.store.write_lists(world.version, [(world.known, POISON[poison](world))])
     answer = ask(world.app(), user_id=world.known)
     assert (answer["source"], len(answer["recommendations"])) == ("live", 10)

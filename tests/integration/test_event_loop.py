@@ -118,7 +118,7 @@ def test_cached_answer_during_a_claim(own, published, monkeypatch) -> None:
 
 
 def test_claim_beyond_the_deadline(own, published) -> None:
-    """Without time left a result is computed at once, whoever has claimed it."""
+    """Without time left a result is computed at once, even if another process has claimed it."""
     _, store = own
     store.live_or_claim(published.version, "user", "digest", 60_000)
     waits: list[float] = []

@@ -98,7 +98,7 @@ def test_event_of_a_request() -> None:
     ],
 )
 def test_path_is_decoded_once(target, path, query) -> None:
-    """As by API Gateway, cut at an encoded question mark; the query stays as it was sent."""
+    """It is decoded as by API Gateway, and cut at an encoded question mark; the query is not."""
     event = event_of("GET", target, {}, b"")
     assert (event["rawPath"], event["requestContext"]["http"]["path"]) == (path, path)
     assert event["rawQueryString"] == query

@@ -178,8 +178,8 @@ def test_unhandled_error(failing, handler, kind) -> None:
     assert (second.error, second.payload["errorType"]) == ("Unhandled", kind)
 
 
-def test_a_handler_that_hangs_is_ended(failing) -> None:
-    """After the function's own time-out, with Lambda's words."""
+def test_handler_that_hangs(failing) -> None:
+    """It is ended after the function's time-out, with Lambda's words."""
     with LambdaService("failing.hangs", str(failing), os.environ, timeout=1.0) as running:
         running_out = running.invoke({})
     assert "Task timed out after 1.00 seconds" in running_out.payload["errorMessage"]

@@ -106,7 +106,7 @@ def test_users_are_named_when_asked_for(published, tmp_path) -> None:
 
 
 def test_one_line_a_bug_in_lambda(published, tmp_path) -> None:
-    """Under the request id that the caller got; Mangum writes nothing more."""
+    """It has the request id that the caller got, and the traceback; Mangum writes nothing more."""
     (tmp_path / "broken.py").write_text(BROKEN)
     (line,) = invoked(
         published, tmp_path / "log", http_event("GET", "/v1/items/1"), handler="broken.handler"
@@ -171,8 +171,8 @@ def test_error_and_line_share_an_id(client, said, monkeypatch) -> None:
     ]
 
 
-def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
-    """As the answer itself does."""
+def test_line_of_a_degraded_answer(client, said, monkeypatch) -> None:
+    """The line has the flag of the answer."""
     client.post("/recommend", json={"user_id": "nobody"})
     with monkeypatch.context() as patched:
         patched.setattr(
@@ -186,7 +186,7 @@ def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
 def test_logged_exceptions_are_not_repeated(client, said, monkeypatch, caplog) -> None:
     """Any other exception, as of the server itself, is still logged by the server."""
     warn_once()
-    logged, other = RuntimeError("told"), RuntimeError("other")
+    logged, other = RuntimeError("logged"), RuntimeError("other")
     with monkeypatch.context() as patched:
         patched.setattr(
             "shortlist.recsys.store.redis.RedisStore.rows_of",

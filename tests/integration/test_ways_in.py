@@ -188,13 +188,13 @@ def test_foreign_event(service) -> None:
 
 @pytest.mark.parametrize("source", ["aws.events", "aws.scheduler", "serverless-plugin-warmup"])
 def test_a_schedule_is_answered_as_warm(service, source) -> None:
-    """By whichever name it goes."""
+    """Every known kind of schedule is answered as a warm-up."""
     invoked = service.invoke({"source": source})
     assert (invoked.error, invoked.payload) == (None, {"ok": True})
 
 
 def test_a_malformed_event_is_a_400(service) -> None:
-    """In the envelope of every error."""
+    """It is a 400 in the envelope of every error."""
     invoked = service.invoke(
         http_api("POST", "/recommend") | {"body": "%%%", "isBase64Encoded": True}
     )

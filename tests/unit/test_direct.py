@@ -135,8 +135,8 @@ def test_query_is_read_as_by_fastapi(query) -> None:
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 405), ("PUT", 405), ("POST", 200)])
-def test_other_methods_are_refused(method, status) -> None:
-    """By the router, as for every route."""
+def test_direct_routes_refuse_other_methods(method, status) -> None:
+    """The router refuses them as for every route."""
     assert (
         OURS.request(method, "/wish", content=GOOD, headers={"content-type": JSON}).status_code
         == status
@@ -166,8 +166,8 @@ def answered(messages: list[dict[str, Any]]) -> list[Any]:
     return sent
 
 
-def test_a_body_may_come_in_parts() -> None:
-    """As servers deliver a long one."""
+def test_body_in_parts() -> None:
+    """A long body may come in several messages, as servers deliver it."""
     parts = [
         {"type": "http.request", "body": GOOD[n : n + 9], "more_body": True}
         for n in range(0, len(GOOD), 9)

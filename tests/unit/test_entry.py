@@ -82,7 +82,7 @@ def scope_of(event: Any) -> Any:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_path_is_decoded_once(way, target) -> None:
-    """Whatever the gateway has decoded already."""
+    """A path is decoded once, whatever the gateway has decoded already."""
     assert scope_of(WAYS[way]("GET", target))["path"] == TARGETS[target]
 
 
@@ -165,7 +165,7 @@ def test_path_that_is_not_utf8(way) -> None:
 
 @pytest.mark.parametrize("event", WARM)
 def test_a_schedule_warms(event) -> None:
-    """Those of AWS, of the usual plug-ins, and an empty event."""
+    """Schedules of AWS and of the usual plug-ins, and an empty event, are warm-ups."""
     assert (is_http(event), is_warm_up(event)) == (False, True)
 
 
