@@ -307,7 +307,7 @@ def _change(user: str, known: Known, events: Sequence[EventRecord], stream: Dedu
 def _record(known: Known) -> UserRecord:
     """The stored record.
 
-    An empty one for an unreadable one, until the batch writes it again.
+    An unreadable one is taken as empty, until the batch writes it again.
     """
     try:
         return UserRecord() if known.packed is None else unpack_user(known.packed)

@@ -173,7 +173,7 @@ class LivePath:
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Samples rows that are made as in training.
 
-        With a history, of all categories.
+        They need a history, and candidates of all categories.
         """
         sampler, trained = self._sampler, loaded.trained
         if sampler is None or not trained or not user.items or filters.categories:
@@ -212,7 +212,7 @@ class LivePath:
     ) -> Ranked:
         """These items in the ranker's order.
 
-        Unknown_items counts those the catalogue lacks.
+        `unknown_items` counts those that the catalogue lacks.
         """
         loaded = self._bundle(version)
         state, _ = _state(loaded, user)
@@ -274,7 +274,7 @@ class LivePath:
     def _start(self, version: str) -> Future[_Loaded]:
         """Starts loading in a daemon thread.
 
-        A process can end during a download.
+        Such a thread does not keep a process from ending during a download.
         """
         future: Future[_Loaded] = Future()
         try:
@@ -321,7 +321,7 @@ class LivePath:
         future.set_result(loaded)
 
     def _with_room(self, version: str) -> _Loaded:
-        """Loads a bundle.
+        """Loads a bundle, and makes room for it.
 
         Unloads the others if disk or memory has too little room for it.
         """

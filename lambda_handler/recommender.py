@@ -132,9 +132,9 @@ class Recommender:
         return self._flagged(Answer(ranked, LIVE, version))
 
     def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
-        """As `from_live`.
+        """As `from_live`, or the most popular items.
 
-        The k most popular items if the bundle cannot be read.
+        Those are answered if the bundle cannot be read.
         """
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())

@@ -165,7 +165,7 @@ class Server(uvicorn.Server):
     """Uvicorn's server, which logs its address and ends in time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts and logs the address.
+        """Starts, and logs the address.
 
         Uvicorn does not log that of a given socket.
         """

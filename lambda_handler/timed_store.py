@@ -13,7 +13,7 @@ from shortlist.recsys.store.redis import Store
 def timed(store: Store, metrics: Metrics) -> Store:
     """Wraps a store to time its commands.
 
-    Failed ones too, in `shortlist_store_seconds`.
+    `shortlist_store_seconds` has failed ones too.
     """
     return cast("Store", _TimedStore(store, metrics))
 

@@ -73,7 +73,7 @@ def _add_similar(app: FastAPI, recommender: Recommender, executor: Executor) -> 
     ) -> Response:
         """The items most like one.
 
-        Near it in the model, or taken by the same users.
+        They are near it in the model, or taken by the same users.
         """
         return tagged(request, await similar_items(item_id, query))
 

@@ -114,9 +114,9 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
 async def _answer(
     recommender: Recommender, executor: Executor, query: RecommendationQuery
 ) -> Answer:
-    """Looks up first.
+    """Answers by a look-up or, failing that, by the live path.
 
-    What the list does not give may take long and has its own threads.
+    Live answers may take long, and have their own threads.
     """
     answer = await executor.run("lookup", recommender.look_up, query)
     return answer if isinstance(answer, Answer) else await executor.run("live", answer)
