@@ -1,1 +1,1 @@
-"""The HTTP API: a lookup when there is a list, the full two-stage path when there is none."""
+"""Serves the HTTP API, in a Lambda or under uvicorn."""

@@ -1,8 +1,8 @@
-"""Who calls, and what they may do: by an API key, or by what API Gateway's authorizer says.
+"""Authorizes callers by API key or by API Gateway's authorizer.
 
-Claims are read from the event alone, where only the gateway can put them, never from a header.
-Each route has one scope. A caller who holds it may act for every user. A caller whose token names
-a user may read, send events and delete for that one.
+Claims are read from the event alone, which only the gateway can write, never from a header. Each
+route has one scope. A caller with that scope may act for every user. A caller whose token names a
+user may read, send events and delete for that user.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from shortlist.recsys.values import id_of
 ADMIN_HEADER = "X-Shortlist-Admin-Key"
 KEY_HEADER = "X-Api-Key"
 CALLER = "shortlist.caller"
-"""Where the ASGI scope of an admitted request names its caller."""
+"""Key of the caller in the ASGI scope of an authorized request."""
 
 OPEN = frozenset({"/health", "/v1/health", "/health/ready", "/v1/health/ready"})
-"""What a load balancer asks, which has no credentials."""
+"""Routes of load balancers, which have no credentials."""
 
 READ = frozenset(
     {
@@ -55,23 +55,24 @@ DELETE = frozenset({"/v1/users/{user_id}", "/v1/user/delete"})
 OPERATIONS = frozenset({"/metrics", "/v1/metrics", "/model/info", "/v1/model/info"})
 OPERATIONS |= {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 OWN = frozenset({"read", "events", "delete"})
-"""What a caller may do for the one user whom their token names."""
+"""Scopes that a caller has for the one user whom their token names."""
 
+# Admin routes need their own key or scope: one IAM policy for `*` must not open them.
 SIGNED = frozenset(SCOPES) - {"admin"}
-"""What a caller may do whose signature AWS has verified: IAM policies name methods and paths."""
+"""Scopes of a caller with a verified AWS signature; IAM policies limit methods and paths."""
 
 OPERATOR = frozenset({"admin", "operations"})
-"""What the admin key is for."""
+"""Scopes that the admin key gives."""
 
 CHALLENGE = {"WWW-Authenticate": f'ApiKey header="{KEY_HEADER}", Bearer'}
 
-_BOUND: ContextVar[str | None] = ContextVar("bound", default=None)
-"""The only user whom the request at hand may concern; None for any."""
+_ONLY_USER: ContextVar[str | None] = ContextVar("only_user", default=None)
+"""The only user that the current request may concern; None for any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. user: whom their token names; key: the name of their API key."""
+    """Who calls; user: named by their token; key: the name of their API key."""
 
     scopes: frozenset[str]
     user: str | None = None
@@ -79,7 +80,10 @@ class Caller:
 
 
 def scope_of(path: str) -> str | None:
-    """The scope that a route's template needs: None for an open one, admin for one not listed."""
+    """The scope that a route needs.
+
+    None for an open one, admin for one not listed.
+    """
     if path in OPEN:
         return None
     named = (("read", READ), ("events", EVENTS), ("delete", DELETE), ("operations", OPERATIONS))
@@ -87,33 +91,34 @@ def scope_of(path: str) -> str | None:
 
 
 def check_user(user: str) -> None:
-    """Lets the request at hand concern a user.
+    """Checks that the current request may concern a user.
 
     Raises:
         HTTPException: 403; the caller may act for another user alone.
     """
-    bound = _BOUND.get()
-    if bound is not None and bound != user:
+    only_user = _ONLY_USER.get()
+    if only_user is not None and only_user != user:
         remedy = "act for that one, or bring a token with the scope for all"
         raise HTTPException(403, f"the token names another user: {remedy}")
 
 
 def is_admin_key(settings: Settings, given: str | None) -> bool:
-    """Whether this is the configured admin key, compared in constant time."""
+    """Compares with the configured admin key, in constant time."""
     if settings.admin_key is None or given is None:
         return False
+    # compare_digest refuses non-ASCII strings, and headers may have any byte.
     sent = given.encode(errors="surrogatepass")
     return hmac.compare_digest(sent, settings.admin_key.encode())
 
 
 def secure(app: FastAPI, settings: Settings) -> None:
-    """Guards every route that the app has by now; does nothing unless a setting asks for it.
+    """Guards every route added so far, if a setting asks for it.
 
     Raises:
         TypeError: a part of the app is no route with a path, so that its scope is not known.
     """
     if settings.jwt_user_claim is None and not settings.api_keys:
-        return
+        return  # open, as behind a gateway that authorizes every call
     access = Access(settings)
     for route in app.routes:
         if not isinstance(route, Route):
@@ -122,7 +127,7 @@ def secure(app: FastAPI, settings: Settings) -> None:
 
 
 class Access:
-    """Finds out who calls, and holds them to their scopes and to their rate."""
+    """Identifies callers and enforces their scopes and rates."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -130,20 +135,23 @@ class Access:
         self._limit = RateLimit(rate) if rate > 0 else None
 
     def guard(self, needed: str | None, app: ASGIApp) -> ASGIApp:
-        """The same app, for callers with the scope, or for those who act for themselves."""
+        """Wraps an app.
+
+        Callers need the scope, or act for themselves.
+        """
         if needed is None:
             return app
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             caller = self._caller(scope)
-            self._hold_to_rate(caller)
-            bound = _BOUND.set(_bound(caller, needed))
+            self._check_rate(caller)
+            token = _ONLY_USER.set(_only_user(caller, needed))
             scope[CALLER] = caller
             current().caller = caller.key
             try:
                 await app(scope, receive, send)
             finally:
-                _BOUND.reset(bound)
+                _ONLY_USER.reset(token)
 
         return guarded
 
@@ -154,40 +162,50 @@ class Access:
             known = caller or Caller(frozenset(), key="admin")
             caller = replace(known, scopes=known.scopes | OPERATOR)
         if caller is None:
-            remedy = (
-                f"send {KEY_HEADER} with a known key, or a token that the API's authorizer takes"
+            message = (
+                f"the caller is unknown: send {KEY_HEADER} with a known key, "
+                "or a token that the API's authorizer takes"
             )
-            raise HTTPException(401, f"the caller is unknown: {remedy}", CHALLENGE)
+            raise HTTPException(401, message, CHALLENGE)
         return caller
 
     def _by_key(self, given: str | None) -> Caller | None:
-        """The caller with a key. All keys are compared: the time does not tell which one matched."""
+        """The caller with a key.
+
+        All keys are compared, so that the time reveals no match.
+        """
         if given is None:
             return None
-        digest = digest_of(given)
-        same = [key for key in self._settings.api_keys if hmac.compare_digest(digest, key.digest)]
-        return Caller(same[0].scopes, key=same[0].name) if same else None
+        digest = digest_of(given)  # settings have no key in clear text
+        keys = self._settings.api_keys
+        matches = [key for key in keys if hmac.compare_digest(digest, key.digest)]
+        return Caller(matches[0].scopes, key=matches[0].name) if matches else None
 
     def _by_gateway(self, event: Mapping[str, Any] | None) -> Caller | None:
-        """The caller whom API Gateway has verified; under a server of our own there is no event."""
+        """The caller verified by API Gateway.
+
+        Our own server has no event.
+        """
         claim = self._settings.jwt_user_claim
         if claim is None or event is None:
             return None
         return _verified(event["requestContext"], claim)
 
-    def _hold_to_rate(self, caller: Caller) -> None:
+    def _check_rate(self, caller: Caller) -> None:
         if caller.key is None or self._limit is None:
             return  # the gateway throttles the others
         wait = self._limit.seconds_to_wait(caller.key)
         if wait > 0:
-            message = (
-                f"more than {self._settings.api_key_rate:g} requests a second by this key: wait"
-            )
+            rate = self._settings.api_key_rate
+            message = f"more than {rate:g} requests a second by this key: wait"
             raise HTTPException(429, message, {"Retry-After": str(math.ceil(wait))})
 
 
-def _bound(caller: Caller, needed: str) -> str | None:
-    """Whom a caller may act for: None for any user."""
+def _only_user(caller: Caller, needed: str) -> str | None:
+    """The only user whom a caller may act for.
+
+    None for any.
+    """
     if needed in caller.scopes:
         return None
     if caller.user is not None and needed in OWN:
@@ -197,7 +215,10 @@ def _bound(caller: Caller, needed: str) -> str | None:
 
 
 def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
-    """The caller in an event's request context; None where the gateway has verified nobody."""
+    """The caller in an event's request context.
+
+    None if the gateway has verified nobody.
+    """
     claims = _claims(context)
     if claims is None:
         return Caller(SIGNED) if _signature(context).get("userArn") else None
@@ -205,7 +226,10 @@ def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
 
 
 def _user_id(claim: object) -> str | None:
-    """The user whom a claim names, by the one reading of ids; None where it names none."""
+    """The user id in a claim, normalised as everywhere.
+
+    None if it has none.
+    """
     try:
         return id_of(claim)
     except InvalidInput:
@@ -213,9 +237,9 @@ def _user_id(claim: object) -> str | None:
 
 
 def _claims(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """A token's claims, a Lambda authorizer's context, or a Cognito identity pool's user.
+    """Claims of a token, an authorizer or an identity pool.
 
-    None where there was no authorizer, or one that verifies signatures.
+    None if there was no authorizer, or one that verifies signatures.
     """
     pool_user = _pool_user(context)
     if pool_user is not None:
@@ -228,17 +252,20 @@ def _claims(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     for kind in ("lambda", "claims"):
         if kind in authorizer:
             return _mapping(authorizer[kind])
-    return authorizer  # a Lambda authorizer's context stands here itself in payload 1.0
+    return authorizer  # payload 1.0 has a Lambda authorizer's context here
 
 
 def _signature(context: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Who signed the request, as AWS has verified it."""
+    """Who signed the request, as verified by AWS."""
     iam = _mapping(_mapping(context.get("authorizer")).get("iam"))
     return iam or _mapping(context.get("identity"))
 
 
 def _pool_user(context: Mapping[str, Any]) -> str | None:
-    """An identity pool signs for its end users, who are not to be taken for servers."""
+    """An identity pool's end user.
+
+    They must not get a server's scopes.
+    """
     signature = _signature(context)
     identity = _mapping(signature.get("cognitoIdentity")).get("identityId")
     return identity or signature.get("cognitoIdentityId")
@@ -249,10 +276,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """The scopes that claims give, as `shortlist/read` or `shortlist:read`.
+    """The scopes in claims, as `shortlist/read` or `shortlist:read`.
 
-    They stand in a text, in a list, or in a list as API Gateway writes it: `[a b]`. A bare `read`
-    counts for nothing: providers give such scopes to end users, for other services.
+    A claim is a string, a list, or a list as API Gateway writes it: `[a b]`. A bare `read` is
+    ignored: providers give such scopes to end users, for other services.
     """
     words: list[str] = []
     for name in ("scope", "scp", "scopes"):
@@ -262,5 +289,7 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
         elif isinstance(value, list):
             words += map(str, value)
     return frozenset(
-        scope for scope in SCOPES for mark in "/:" if f"shortlist{mark}{scope}" in words
+        scope
+        for scope in SCOPES
+        if not {f"shortlist/{scope}", f"shortlist:{scope}"}.isdisjoint(words)
     )

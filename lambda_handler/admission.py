@@ -1,7 +1,6 @@
-"""Which requests are let in: bodies of a bounded size that arrive in time, and no more at once than can be answered.
+"""Bounds body size, arrival time and concurrent requests.
 
-It stands before everything that costs something: what is refused here was neither parsed nor looked
-up.
+It runs before everything that costs time: a refused request was neither parsed nor looked up.
 """
 
 from __future__ import annotations
@@ -18,31 +17,31 @@ from shortlist.lambda_handler.metrics import Metrics
 MEBIBYTE = 1 << 20
 
 BODY_BYTES = MEBIBYTE
-"""Of one request: 500 events with the longest ids in plain letters need three quarters of it."""
+"""Most bytes of a body: 500 events with the longest ids in ASCII need three quarters of it."""
 
 HELD_BYTES = 64 * MEBIBYTE
-"""Of all bodies that are still arriving, so that slow callers cannot fill the memory."""
+"""Most bytes of all bodies still arriving, so that slow callers cannot fill the memory."""
 
 BODY_SECONDS = 10.0
-"""From a request's head to the end of its body."""
+"""Most time from a request's head to the end of its body."""
 
 ALWAYS = frozenset(
     f"{prefix}{path}" for prefix in ("", "/v1") for path in ("/health", "/health/ready", "/metrics")
 )
-"""What operators must see of a server that has too much to do."""
+"""Paths that a full server still answers, since operators need them then."""
 
 BUSY = "as many requests are being answered as can be at once: try again later"
 
 
 class _Refused(Exception):
-    """A request is not let in; the response says why."""
+    """A request is not admitted; the response says why."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
 
 
 class Admission:
-    """Reads each body whole and lets its request in, or refuses it; ASGI middleware."""
+    """Reads each body whole and admits its request, or refuses it; ASGI middleware."""
 
     def __init__(
         self,
@@ -51,21 +50,21 @@ class Admission:
         seats: Seats,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
-        """seats: of the requests that are answered at once; as many as there are where Lambda sees to it."""
+        """seats: limits the requests answered at once; unlimited in Lambda, which has its own."""
         self._app, self._metrics, self._seats = app, metrics, seats
         self._body_seconds, self._held = body_seconds, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers what it refuses in the app's place: 413, 408 or 503."""
+        """Answers refused requests itself, with 413, 408 or 503."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
             self._check_head(scope)
             message = await receive()
-            if message.get("more_body", False):
-                message = await self._in_time(message, receive)
-                self._check_room(scope)
+            if message.get("more_body", False):  # rare: most bodies come in one message
+                message = await self._read_in_time(message, receive)
+                self._check_room(scope)  # others may have taken the seats meanwhile
             elif len(message.get("body", b"")) > BODY_BYTES:
                 self._check_size(len(message["body"]))
         except _Refused as refused:
@@ -73,7 +72,7 @@ class Admission:
             return
         self._seats.taken += 1
         try:
-            await self._app(scope, _beginning_with(message, receive), send)
+            await self._app(scope, _replayed(message, receive), send)
         finally:
             self._seats.taken -= 1
 
@@ -81,10 +80,12 @@ class Admission:
         if self._seats.full():
             self._check_room(scope)
         for name, value in scope["headers"]:
+            # Refused by its stated length, before a byte is read; chunked bodies have none.
             if name == b"content-length" and value.isdigit():
                 self._check_size(int(value))
 
     def _check_room(self, scope: Scope) -> None:
+        # A base path may stand before the route's own.
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if self._seats.full() and path not in ALWAYS:
             raise self._refused("busy", refusal(503, "overloaded", BUSY, retry_after=SOON_SECONDS))
@@ -94,17 +95,20 @@ class Admission:
             message = f"body: it may have {BODY_BYTES // MEBIBYTE} MiB at most: send it in parts"
             raise self._refused("large_body", refusal(413, "body_too_large", message, close=True))
 
-    async def _in_time(self, first: Message, receive: Receive) -> Message:
-        """The message with the whole body, of which the first part is there."""
+    async def _read_in_time(self, first: Message, receive: Receive) -> Message:
+        """Reads the rest of a body.
+
+        Returns one message with all of it.
+        """
         try:
             async with asyncio.timeout(self._body_seconds):
-                return await self._whole(first, receive)
+                return await self._read_all(first, receive)
         except TimeoutError as error:
             message = f"the body did not arrive within {self._body_seconds:g} s: send it again"
             response = refusal(408, "request_timeout", message, close=True)
             raise self._refused("slow_body", response) from error
 
-    async def _whole(self, message: Message, receive: Receive) -> Message:
+    async def _read_all(self, message: Message, receive: Receive) -> Message:
         parts: list[bytes] = []
         size = 0
         try:
@@ -118,7 +122,7 @@ class Admission:
                 if not message.get("more_body", False):
                     return {"type": "http.request", "body": b"".join(parts)}
                 message = await receive()
-            return message  # the caller has gone
+            return message  # the caller has disconnected
         finally:
             self._held -= size
 
@@ -133,15 +137,15 @@ class Admission:
         return _Refused(response)
 
 
-def _beginning_with(message: Message, receive: Receive) -> Receive:
-    """What gives the message that was read already, and then what comes after it."""
-    read = False
+def _replayed(message: Message, receive: Receive) -> Receive:
+    """Receives a message that was read already, then the others."""
+    is_replayed = False
 
-    async def given() -> Message:
-        nonlocal read
-        if read:
+    async def replay() -> Message:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        read = True
+        is_replayed = True
         return message
 
-    return given
+    return replay

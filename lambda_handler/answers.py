@@ -1,48 +1,64 @@
-"""What is asked and what is answered, as values; and what the light part of the Lambda expects of the heavy one."""
+"""Defines queries, filters and answers as plain records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from shortlist.recsys.errors import Unavailable
 from shortlist.recsys.store.records import ItemRecord, UserRecord
 
+BATCH = "batch"
+"""Source of an answer that is the precomputed list."""
+
+LIVE = "live"
+"""Source of an answer that the models computed from the stored history."""
+
+SESSION = "session"
+"""Source of an answer that the models computed from the request's history."""
+
+POPULAR = "popular"
+"""Source of an answer of popular items."""
+
+STALE = "stale"
+"""Source of an outdated precomputed list, served because the models could not be reached."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What an answer may not contain (item ids), and the categories of which it must have one (none: any)."""
+    """Item ids to exclude, and categories of which an item must have one (none: any)."""
 
     excluded: frozenset[str] = frozenset()
     categories: frozenset[str] = frozenset()
 
     def admit(self, item: ItemRecord) -> bool:
-        """Whether the item may be shown."""
+        """Tells if the item may be shown."""
         if not item.available or item.id in self.excluded:
             return False
         return not self.categories or not self.categories.isdisjoint(item.categories)
 
     def without(self, items: Iterable[str]) -> Filters:
-        """The same, and none of these items either."""
+        """Adds item ids to exclude."""
         excluded = self.excluded.union(items)
+        # The same object if nothing changes: the hit path makes no copies.
         return self if len(excluded) == len(self.excluded) else replace(self, excluded=excluded)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a list is made beyond its filters: diversity from 0 (none) to 1, and whether each item comes with its reason."""
+    """Diversity from 0 (none) to 1, and whether each item comes with its reason."""
 
     diversity: float = 0.0
     explain: bool = False
 
 
 PLAIN = Options()
+"""The only options that precomputed lists are made with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """An item of the user's history that speaks for a recommended one; share: of all that does, 0 to 1."""
+    """An item of the history that speaks for a recommended one; share: of all causes, 0 to 1."""
 
     item_id: str
     title: str
@@ -51,7 +67,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an item is recommended: what the user had, and what each feature added to the ranker's score, most first."""
+    """Why an item is recommended: causes, and the features' parts of the score, largest first."""
 
     causes: tuple[Cause, ...] = ()
     features: tuple[tuple[str, float], ...] = ()
@@ -59,7 +75,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Items, best first, with their scores; reasons: one for each item where they were asked for, else none."""
+    """Items, best first, with their scores; reasons: one for each item if requested, else none."""
 
     items: tuple[ItemRecord, ...]
     scores: tuple[float, ...]
@@ -67,35 +83,6 @@ class Ranked:
     n_candidates: int
     unknown_items: int = 0
     reasons: tuple[Reason, ...] = ()
-
-
-class LivePath(Protocol):
-    """The heavy path, loaded when first needed. Every method may raise Unavailable or BrokenRelease."""
-
-    def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
-    ) -> Ranked:
-        """The two stages for one user."""
-
-    def popular(self, version: str, k: int, filters: Filters) -> Ranked:
-        """The most popular items."""
-
-    def trending(self, version: str, k: int, filters: Filters) -> Ranked:
-        """The items of the most recent interest."""
-
-    def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """The items that are most like one of the catalogue."""
-
-    def rank(
-        self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
-    ) -> Ranked:
-        """Just these items, in the ranker's order; unknown_items counts those that the catalogue lacks."""
-
-    def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
-        """What the release's own catalogue has of these items; None for those that it lacks."""
-
-    def info(self, version: str) -> dict[str, object]:
-        """The release's manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +94,10 @@ class RecommendationQuery:
     use_cache: bool = True
     session: UserRecord | None = None
     filters: Filters = field(default_factory=Filters)
-    shape: Options = PLAIN
+    options: Options = PLAIN
 
     def without(self, items: Iterable[str]) -> RecommendationQuery:
-        """The same, and none of these items."""
+        """Adds item ids to exclude."""
         filters = self.filters.without(items)
         return self if filters is self.filters else replace(self, filters=filters)
 
@@ -134,21 +121,25 @@ class NothingToServe(Unavailable):
 def session_of(
     events: Iterable[tuple[str, int | None, float | None]], attributes: dict[str, object] | None
 ) -> UserRecord:
-    """A request's history as a record; an event without a time takes the one before it."""
+    """Converts a request's history to a record.
+
+    events: item id, unix seconds and weight; an event without a time takes the one before it.
+    """
     items, times, weights = [], [], []
-    last = 0
-    for item, when, weight in events:
-        last = last if when is None else when
+    latest = 0
+    for item, at, weight in events:
+        latest = latest if at is None else at
         items.append(item)
-        times.append(last)
+        times.append(latest)
         weights.append(weight)
     return UserRecord(tuple(items), tuple(times), tuple(weights), len(items), (), attributes)
 
 
 def joined(session: UserRecord, stored: UserRecord | None) -> UserRecord:
-    """The request's history in place of the stored one, if it has one; its attributes above the stored ones.
+    """Merges a request's history into the stored record.
 
-    What the store knows that the user had stays excluded either way.
+    A history in the request replaces the stored one, and its attributes override stored ones. All
+    items of the stored history stay excluded either way.
     """
     if stored is None:
         return session

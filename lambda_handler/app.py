@@ -1,4 +1,4 @@
-"""The HTTP API, put together from its routes."""
+"""Composes the HTTP API from its routes and middleware."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -14,12 +14,11 @@ from starlette.types import ASGIApp
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.access import ADMIN_HEADER, KEY_HEADER, secure
 from shortlist.lambda_handler.admission import Admission
-from shortlist.lambda_handler.answers import LivePath
 from shortlist.lambda_handler.base_path import BasePath
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.deadline import Deadlines
-from shortlist.lambda_handler.envelope import Done, HeadAsGet, add_counting, add_errors
-from shortlist.lambda_handler.executors import OnTheSpot, Pool, Work
+from shortlist.lambda_handler.envelope import AfterAnswer, HeadAsGet, add_counting, add_errors
+from shortlist.lambda_handler.executors import Executor, InlineExecutor, Pool
 from shortlist.lambda_handler.impressions import Impressions
 from shortlist.lambda_handler.ingest import Bounds, EventIngestor
 from shortlist.lambda_handler.live_cache import LiveCache
@@ -33,7 +32,7 @@ from shortlist.lambda_handler.routes.operations import add_operations
 from shortlist.lambda_handler.routes.recommend import add_recommend
 from shortlist.lambda_handler.routes.users import add_users
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.lambda_handler.timed_store import observed
+from shortlist.lambda_handler.timed_store import timed
 from shortlist.recsys.errors import DeadlineExceeded, Overloaded, ShortlistError
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.admin import AdminStore
@@ -42,11 +41,14 @@ from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.version import installed_version
 
+if TYPE_CHECKING:
+    from shortlist.lambda_handler.live import LivePath
+
 WARM_SECONDS = 5.0
-"""For which a server waits for the serving bundle before its first request."""
+"""How long a server waits for the serving bundle before its first request."""
 
 LAST_SECONDS = 2.0
-"""For which a server waits for Redis to take its last counts."""
+"""How long a server waits at its end for Redis to take the last counts."""
 
 
 def create_app(
@@ -55,68 +57,68 @@ def create_app(
     live: LivePath,
     now: Callable[[], float] = time.time,
     metrics: Metrics | None = None,
-    tallies: CounterBuffer | None = None,
+    counters: CounterBuffer | None = None,
     say: Say | None = None,
     clock: Callable[[], float] = time.monotonic,
-    work: Work | None = None,
+    executor: Executor | None = None,
 ) -> FastAPI:
-    """The API over a store and a live path, which reports to the same `metrics`.
+    """Builds the API over a store and a live path.
 
-    now: unix seconds; clock: seconds that never go back.
-    tallies: what sends counts to Redis, and say: what writes a line for each request; without them
-    neither is done.
-    work: where look-ups and live answers run; without it as in a Lambda, one request at a time and
-    without a limit of its own.
+    live: reports to the same `metrics`.
+
+    now: unix seconds; clock: monotonic seconds.
+    counters: sends counts to Redis; None sends none. say: writes request lines; None writes none.
+    executor: runs look-ups and live answers; by default as in a Lambda, one request at a time and
+    without a time limit of its own.
     """
     metrics = Metrics() if metrics is None else metrics
-    work = OnTheSpot() if work is None else work
-    seen = observed(store, metrics)
-    serving = ServingRelease(settings, seen, live, metrics, now, clock)
-    about = "Recommendations at the price of a lookup."
+    executor = InlineExecutor() if executor is None else executor
+    timed_store = timed(store, metrics)
+    serving = ServingRelease(settings, timed_store, live, metrics, now, clock)
     app = _Api(
         title="Shortlist",
         version=installed_version(),
-        description=about,
-        lifespan=_lifespan(work, lambda: live.info(serving.version()), metrics, tallies),
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # we count and log ourselves
-        redirect_slashes=False,  # another path is another id: nobody is sent from one user to another
-        openapi_url=None,  # until the routes stand, so that those of the documentation are looked through last
+        description="Recommendations at the price of a lookup.",
+        lifespan=_lifespan(executor, lambda: live.info(serving.version()), metrics, counters),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the app has its own
+        redirect_slashes=False,  # another path is another id: a redirect would change the user
+        openapi_url=None,  # set below: documentation routes are matched after all others
     )
-    recommender = Recommender(
-        serving, seen, live, LiveCache(seen, settings.cache_ttl_seconds), metrics
-    )
+    cache = LiveCache(timed_store, settings.cache_ttl_seconds)
+    recommender = Recommender(serving, timed_store, live, cache, metrics)
     add_errors(app, metrics)
-    app.add_middleware(Deadlines, seconds=work.seconds)  # of the time after the body is there
-    app.add_middleware(Admission, metrics=metrics, seats=work.seats)
-    logged = [] if say is None else [RequestLog(say, users=settings.log_users).line]
-    add_counting(app, metrics, *logged, *_after(metrics, tallies, store))
-    app.outermost(settings.cors_origins, settings.base_paths)
-    add_recommend(app, recommender, work)
+    # Starlette runs middleware in reverse order: the deadline starts once the body is there.
+    app.add_middleware(Deadlines, seconds=executor.seconds)
+    app.add_middleware(Admission, metrics=metrics, seats=executor.seats)
+    logs = [] if say is None else [RequestLog(say, users=settings.log_users).line]
+    add_counting(app, metrics, *logs, *_after_answers(metrics, counters, store))
+    app.wrap(settings.cors_origins, settings.base_paths)
+
+    def has_items(version: str, item_ids: Sequence[str]) -> list[bool]:
+        return [item is not None for item in live.items(version, item_ids)]
+
     bounds = Bounds(settings.max_waiting_events, settings.max_newcomers, NEWCOMER_SECONDS)
-    intake = EventIngestor(EventLog(store), partial(_has_items, live), bounds, now)
-    add_events(app, serving, intake, metrics, work)
-    add_items(app, serving, recommender, work)
-    add_users(app, serving, AdminStore(store), work)
-    add_admin(app, settings, serving, AdminStore(store), work)
-    add_operations(app, serving, store, live, metrics, work)
+    ingestor = EventIngestor(EventLog(store), has_items, bounds, now)
+    add_recommend(app, recommender, executor)
+    add_events(app, serving, ingestor, metrics, executor)
+    add_items(app, serving, recommender, executor)
+    add_users(app, serving, AdminStore(store), executor)
+    add_admin(app, settings, serving, AdminStore(store), executor)
+    add_operations(app, serving, store, live, metrics, executor)
     app.openapi_url = "/openapi.json"
     app.setup()
     secure(app, settings)
     return app
 
 
-def _has_items(live: LivePath, version: str, item_ids: Sequence[str]) -> list[bool]:
-    return [item is not None for item in live.items(version, item_ids)]
-
-
 class _Api(FastAPI):
-    """FastAPI, with what must stand outside its own handling of errors, so that it holds for a 500 as well."""
+    """FastAPI with middleware outside its own error handling, so that it covers a 500 as well."""
 
     _origins: Sequence[str] = ()
     _base_paths: Sequence[str] = ()
 
-    def outermost(self, origins: Sequence[str], base_paths: Sequence[str]) -> None:
-        """Serves pages of these origins, and below these base paths."""
+    def wrap(self, origins: Sequence[str], base_paths: Sequence[str]) -> None:
+        """Allows pages of these origins, and serves below these base paths."""
         self._origins, self._base_paths = origins, base_paths
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -127,36 +129,39 @@ class _Api(FastAPI):
         return _with_cors(stack, self._origins) if self._origins else stack
 
 
-def _after(metrics: Metrics, tallies: CounterBuffer | None, store: RedisStore) -> list[Done]:
-    """What follows an answer, in this order."""
-    impressions = Impressions(metrics, tallies, store.keys)
-    done: list[Done] = [lambda note, _scope, status, _seconds: impressions.count(note, status)]
-    if tallies is not None:
-        done.append(lambda *_: tallies.maybe_flush())
-    return done
+def _after_answers(
+    metrics: Metrics, counters: CounterBuffer | None, store: RedisStore
+) -> list[AfterAnswer]:
+    """What runs after each answer, in this order."""
+    impressions = Impressions(metrics, counters, store.keys)
+    hooks: list[AfterAnswer] = [
+        lambda context, _scope, status, _seconds: impressions.count(context, status)
+    ]
+    if counters is not None:
+        hooks.append(lambda *_: counters.maybe_flush())
+    return hooks
 
 
 def _lifespan(
-    work: Work, warm: Callable[[], object], metrics: Metrics, tallies: CounterBuffer | None
+    executor: Executor, warm: Callable[[], object], metrics: Metrics, counters: CounterBuffer | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """What a server does at its beginning and its end. In Lambda there are no such moments."""
+    """Start and end of a server; a Lambda has neither."""
 
     @asynccontextmanager
-    async def until_the_end(_app: FastAPI) -> AsyncIterator[None]:
-        if work.seconds < math.inf:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if executor.seconds < math.inf:
             with suppress(ShortlistError, OSError), deadline.within(WARM_SECONDS):
-                await work.run(
-                    "live", warm
-                )  # without it the first live answers would be popular items
+                # Otherwise the first live answers would be popular items.
+                await executor.run("live", warm)
         yield
-        if tallies is not None:
-            sender = Pool("counts", 1, metrics)
+        if counters is not None:
+            pool = Pool("counts", 1, metrics)  # the others may be full
             with suppress(DeadlineExceeded, Overloaded), deadline.within(LAST_SECONDS):
-                await sender.run(tallies.send)
-            sender.close()
-        work.close()
+                await pool.run(counters.flush)
+            pool.close()
+        executor.close()
 
-    return until_the_end
+    return lifespan
 
 
 METHODS = ("GET", "HEAD", "POST", "DELETE")
@@ -165,13 +170,14 @@ METHODS = ("GET", "HEAD", "POST", "DELETE")
 HEADERS = (
     "content-type",
     "if-none-match",
-    "authorization",  # this and the next for whoever checks callers, here or before the API
+    "authorization",  # checked by a gateway or proxy
     KEY_HEADER.lower(),
     ADMIN_HEADER.lower(),
-    "x-amz-date",  # these with a signature
+    "x-amz-date",  # this and the next two come with a signature of AWS
     "x-amz-security-token",
     "x-amz-content-sha256",
 )
+"""Request headers that pages of other origins may send."""
 
 
 def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

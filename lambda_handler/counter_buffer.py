@@ -1,9 +1,9 @@
-"""Counts on their way to Redis: kept in this process, and sent by a thread of their own now and then, after an answer.
+"""Buffers counts and flushes them to Redis in the background.
 
-A server sends the rest at its end. What a process has not sent when it is killed, as a Lambda's
-always is, is lost: at most the counts of SECONDS, or of ANSWERS. A command that Redis
-carried out, but whose answer was lost, is counted twice. Both are small beside what is counted, and
-no answer waits for it.
+No answer waits for a flush. A server flushes once more when it stops. A killed process, as a
+Lambda's always is, loses what it has not sent: the counts of SECONDS or of ANSWERS at most. A
+command that Redis carried out, but whose answer was lost, is counted twice. Both are small against
+the totals.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from shortlist.recsys.errors import ShortlistError
 from shortlist.recsys.store.counts import CountLog, Counts, Hash
 
 SECONDS = 60.0
-"""Counts are sent no more often than this, unless there were ANSWERS answers."""
+"""Least time between two flushes, unless there were ANSWERS answers: one command a minute."""
 
 ANSWERS = 1000
+"""Answers after which counts are flushed early, so that a busy process loses few of them."""
 
 Source = Callable[[], Counts]
-"""Gives what was counted elsewhere since the last call; called in the thread that sends."""
+"""Gives what was counted elsewhere since the last call; called in the thread that flushes."""
 
 HandOver = Callable[[Callable[[], None]], object]
-"""Has a function called, at once or by another thread."""
+"""Runs a function, at once or in another thread."""
 
 
 class CounterBuffer:
-    """Counts of this process that Redis has not yet."""
+    """Counts of this process that are not in Redis yet."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class CounterBuffer:
         self._lock = Lock()
         self._waiting: dict[Hash, dict[str, int]] = {}
         self._sources: list[Source] = []
-        self._answers, self._sent_at = 0, float("-inf")
+        self._answers, self._flushed_at = 0, float("-inf")  # the first answer flushes at once
 
     def add(self, key: Hash, field: str, by: int = 1) -> None:
         """Adds to a count."""
@@ -53,32 +54,35 @@ class CounterBuffer:
             fields[field] = fields.get(field, 0) + by
 
     def add_source(self, source: Source) -> None:
-        """Asks `source` as well, whenever counts are sent."""
+        """Includes the counts of `source` in every flush."""
         self._sources.append(source)
 
     def maybe_flush(self) -> None:
-        """Has the counts sent if it is time."""
+        """Counts an answer, and starts a flush if one is due."""
         now = self._clock()
         with self._lock:
             self._answers += 1
-            if self._answers < ANSWERS and now - self._sent_at < SECONDS:
+            if self._answers < ANSWERS and now - self._flushed_at < SECONDS:
                 return
-            self._answers, self._sent_at = 0, now
-        self._hand_over(self.send)
+            self._answers, self._flushed_at = 0, now
+        self._hand_over(self.flush)
 
-    def send(self) -> None:
-        """Sends all counts; those that Redis did not take wait for the next time."""
+    def flush(self) -> None:
+        """Sends all counts.
+
+        Those that Redis does not take wait for the next flush.
+        """
         try:
             for source in self._sources:
                 self._merge(source())
-            with self._lock:
+            with self._lock:  # held briefly: answers must not wait for Redis
                 counts, self._waiting = self._waiting, {}
             if counts:
-                self._add(counts)
+                self._send(counts)
         except ShortlistError:
             self._metrics.count("shortlist_tally_failures_total")
 
-    def _add(self, counts: Counts) -> None:
+    def _send(self, counts: Counts) -> None:
         try:
             self._log.add(counts)
         except ShortlistError:
@@ -92,13 +96,16 @@ class CounterBuffer:
 
 
 class InBackground:
-    """Calls functions one after the other in a thread, which starts at the first."""
+    """Runs functions one after another in a thread, which starts with the first."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
 
     def __call__(self, function: Callable[[], None]) -> None:
-        """A bug in the function is logged with its traceback, as nobody asks for its result."""
+        """Submits a function."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="tallies")
-        self._pool.submit(function).add_done_callback(Future.result)
+            # One thread, so that two flushes do not send the same counts.
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="counters")
+        future = self._pool.submit(function)
+        # Nobody awaits the result: asking for it makes a bug's traceback appear in the log.
+        future.add_done_callback(Future.result)

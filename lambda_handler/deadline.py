@@ -1,4 +1,4 @@
-"""How long the request at hand may still take: from the Lambda's context, or from the server's own limit."""
+"""Holds the current request's deadline."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ from contextvars import ContextVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 MARGIN_SECONDS = 0.25
-"""Kept back of the Lambda's time for putting the answer together."""
+"""Part of the Lambda's time kept for encoding and sending the answer."""
 
-_ENDS: ContextVar[float] = ContextVar("ends", default=math.inf)
+_DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 def left() -> float:
-    """Seconds until the request at hand should be answered; infinity without a deadline."""
-    return _ENDS.get() - time.monotonic()
+    """Seconds until the current request's deadline; infinity without one."""
+    return _DEADLINE.get() - time.monotonic()
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Sets a deadline for what runs inside, and for the threads that it starts from there."""
-    token = _ENDS.set(time.monotonic() + seconds)
+    """Sets a deadline for the block.
+
+    Threads that copy its context have it too.
+    """
+    # A context variable: each request has its own, and asyncio.to_thread copies it.
+    token = _DEADLINE.set(time.monotonic() + seconds)
     try:
         yield
     finally:
-        _ENDS.reset(token)
+        _DEADLINE.reset(token)
 
 
 class Deadlines:
-    """Notes each request's deadline; ASGI middleware."""
+    """Sets each request's deadline; ASGI middleware."""
 
     def __init__(self, app: ASGIApp, seconds: float = math.inf) -> None:
-        """seconds: of a request where no Lambda tells its remaining time."""
+        """seconds: time limit of a request outside Lambda."""
         self._app, self._seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sets the deadline for whatever the request calls."""
+        """Sets the deadline while the request runs."""
         remaining = getattr(scope.get("aws.context"), "get_remaining_time_in_millis", None)
         seconds = self._seconds if remaining is None else remaining() / 1000 - MARGIN_SECONDS
-        token = _ENDS.set(time.monotonic() + seconds)
+        token = _DEADLINE.set(time.monotonic() + seconds)
         try:
             await self._app(scope, receive, send)
         finally:
-            _ENDS.reset(token)
+            _DEADLINE.reset(token)

@@ -1,6 +1,6 @@
-"""Turns what invokes the function into an ASGI request, whose path is decoded exactly once.
+"""Converts Lambda events to ASGI requests.
 
-What brings a request decides what is decoded already:
+A path must be decoded exactly once. The kind of gateway decides what is decoded already:
 
 | | path | query |
 |---|---|---|
@@ -10,8 +10,8 @@ What brings a request decides what is decoded already:
 | load balancer | `path`, as sent | parameters, as sent |
 | function URL (payload 2.0) | `rawPath`, as sent | `rawQueryString`, as sent |
 
-Mangum decodes all of these paths. Behind an HTTP API that is the second time: `a%2520b` would
-become the user `a b`.
+Mangum decodes all of these paths. Behind an HTTP API that would be the second time, and `a%2520b`
+would become the user `a b`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from mangum.handlers import ALB, APIGateway, HTTPGateway
 from mangum.types import ASGI, LambdaConfig, LambdaContext, LambdaEvent, LambdaHandler, Scope
 
 FUNCTION_URL = ".lambda-url."
-"""Part of every function URL's domain, by which its events differ from those of an HTTP API."""
+"""Part of a function URL's domain; its events are else like those of an HTTP API."""
 
 SCHEDULERS = frozenset({"aws.events", "aws.scheduler", "serverless-plugin-warmup"})
-"""What calls itself so in the field `source` sends the function nothing to answer."""
+"""Values of the field `source` in scheduled events, which have no request."""
 
 WARMERS = ("warmup", "warmer", "warm", "keepwarm")
-"""Fields by which warm-up plug-ins and hand-written schedules mark their events, in lower case."""
+"""Fields that warm-up plug-ins and hand-written schedules set, in lower case without - and _."""
 
 REPLACED = "\ufffd"
-"""What a decoder puts in the place of bytes that are no text."""
+"""The character that replaces bytes which are not UTF-8."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class MalformedRequest(ValueError):
-    """An event that looks like an HTTP request, and has a part that no gateway makes."""
+    """An event looks like an HTTP request, but has a part that no gateway makes."""
 
 
 def is_http(event: object) -> bool:
-    """Whether an event carries an HTTP request that this module can read."""
+    """Tells if an event has a readable HTTP request."""
     if not isinstance(event, Mapping) or not isinstance(event.get("requestContext"), Mapping):
         return False
     if event.get("version") == "2.0":
@@ -57,39 +57,42 @@ def is_http(event: object) -> bool:
 
 
 def is_warm_up(event: object) -> bool:
-    """Whether an event without a request comes from a schedule; an empty event warms too."""
+    """Tells if an event comes from a schedule.
+
+    An empty event counts as one.
+    """
     if not isinstance(event, Mapping):
         return False
     source, kind = str(event.get("source", "")), str(event.get("detail-type", ""))
     if source in SCHEDULERS or "schedule" in kind.lower():
         return True
-    marks = {re.sub("[_-]", "", str(name).lower()) for name, value in event.items() if value}
-    return not event or not marks.isdisjoint(WARMERS)
+    fields = {re.sub("[_-]", "", str(name).lower()) for name, value in event.items() if value}
+    return not event or not fields.isdisjoint(WARMERS)
 
 
 class Adapter(Mangum):
-    """Mangum, with the entries of this module in place of its own."""
+    """Mangum with this module's event readers in place of its own."""
 
     def __init__(self, app: ASGI) -> None:
-        entries: list[type[LambdaHandler]] = [LoadBalancer, HttpApi, RestApi]
+        # The order matters: a load balancer's event looks like a REST API's as well.
+        readers: list[type[LambdaHandler]] = [LoadBalancer, HttpApi, RestApi]
         # Mangum would run a lifespan at every invocation.
-        super().__init__(app, lifespan="off", custom_handlers=entries)
+        super().__init__(app, lifespan="off", custom_handlers=readers)
 
     def infer(self, event: LambdaEvent, context: LambdaContext) -> LambdaHandler:
-        """The entry that reads an event, which `is_http` has let pass.
+        """Returns the reader of an event that `is_http` accepts.
 
         Raises:
             MalformedRequest: a part of the event has a type or content that no gateway gives it.
         """
-        entry = super().infer(event, context)
+        reader = super().infer(event, context)
         try:
-            _ = entry.scope, entry.body
+            _ = reader.scope, reader.body  # both are cached for Mangum
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            kind = type(error).__name__  # its message may hold the request's ids
-            raise MalformedRequest(
-                f"the event is no HTTP request as AWS makes them: {kind}"
-            ) from error
-        return entry
+            kind = type(error).__name__  # the error's message may have the request's ids
+            message = f"the event is no HTTP request as AWS makes them: {kind}"
+            raise MalformedRequest(message) from error
+        return reader
 
 
 class HttpApi(HTTPGateway):
@@ -97,7 +100,7 @@ class HttpApi(HTTPGateway):
 
     @classmethod
     def infer(cls, event: LambdaEvent, context: LambdaContext, config: LambdaConfig) -> bool:  # noqa: ARG003 - Mangum's
-        """Whether the event has that version."""
+        """Tells if the event has that version."""
         return event.get("version") == "2.0"
 
     @cached_property
@@ -125,17 +128,22 @@ class RestApi(APIGateway):
 
     @classmethod
     def infer(cls, event: LambdaEvent, context: LambdaContext, config: LambdaConfig) -> bool:  # noqa: ARG003 - Mangum's
-        """Whether the event is of this version, which a REST API does not name."""
+        """Tells if the event has this version.
+
+        A REST API does not name it.
+        """
         return "httpMethod" in event
 
     @cached_property
     def scope(self) -> Scope:
         """The ASGI scope."""
         event = self.event
-        of_http_api = event.get("version") == "1.0"
-        path = event["path"] if of_http_api else unquote(event["path"])
-        many = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters")
-        query = urlencode(many or {}, doseq=True)
+        is_http_api = event.get("version") == "1.0"
+        path = event["path"] if is_http_api else unquote(event["path"])
+        parameters = event.get("multiValueQueryStringParameters") or event.get(
+            "queryStringParameters"
+        )
+        query = urlencode(parameters or {}, doseq=True)
         ip = (event["requestContext"].get("identity") or {}).get("sourceIp")
         return _scope(self, event["httpMethod"], path, query.encode(), _many_headers(event), ip)
 
@@ -150,15 +158,17 @@ class LoadBalancer(ALB):
 
     @classmethod
     def infer(cls, event: LambdaEvent, context: LambdaContext, config: LambdaConfig) -> bool:  # noqa: ARG003 - Mangum's
-        """Whether a load balancer says that it sent the event."""
+        """Tells if the event is a load balancer's."""
         return "elb" in event["requestContext"]
 
     @cached_property
     def scope(self) -> Scope:
         """The ASGI scope."""
         event = self.event
-        many = event.get("multiValueQueryStringParameters") or event.get("queryStringParameters")
-        query = "&".join(f"{name}={value}" for name, value in _pairs(many or {}))
+        parameters = event.get("multiValueQueryStringParameters") or event.get(
+            "queryStringParameters"
+        )
+        query = "&".join(f"{name}={value}" for name, value in _pairs(parameters or {}))
         headers = _many_headers(event)
         ip = dict(headers).get(b"x-forwarded-for", b"").decode()
         return _scope(self, event["httpMethod"], unquote(event["path"]), _bytes(query), headers, ip)
@@ -170,7 +180,7 @@ class LoadBalancer(ALB):
 
 
 def _scope(
-    entry: HttpApi | RestApi | LoadBalancer,
+    reader: HttpApi | RestApi | LoadBalancer,
     method: str,
     path: str,
     query: bytes,
@@ -178,8 +188,8 @@ def _scope(
     ip: str | None,
 ) -> Scope:
     path.encode()  # raises for half of a surrogate pair, which is no text
-    if REPLACED in path:
-        raise ValueError("the path has bytes that are no UTF-8")  # and is many ids in one
+    if REPLACED in path:  # different ids would become the same one
+        raise ValueError("the path has bytes that are no UTF-8")
     return {
         "type": "http",
         "http_version": "1.1",
@@ -190,11 +200,11 @@ def _scope(
         "root_path": "",
         "scheme": "https",
         "query_string": query,
-        "server": None,  # the Host header may hold anything, and nothing here needs it
+        "server": None,  # the Host header may be anything, and nothing here needs it
         "client": (ip, 0),
         "asgi": {"version": "3.0", "spec_version": "2.0"},
-        "aws.event": entry.event,
-        "aws.context": entry.context,
+        "aws.event": reader.event,
+        "aws.context": reader.context,
     }
 
 
@@ -203,10 +213,13 @@ def _many_headers(event: LambdaEvent) -> Headers:
 
 
 def _pairs(many: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """One pair for each value, where a value is a text or a list of them."""
-    for name, value in many.items():
-        for one in value if isinstance(value, list) else (value,):
-            yield name, one
+    """One pair for each value.
+
+    A value is a string or a list of strings.
+    """
+    for name, values in many.items():
+        for value in values if isinstance(values, list) else (values,):
+            yield name, value
 
 
 def _headers(pairs: Iterable[tuple[str, str]]) -> Headers:
@@ -219,4 +232,4 @@ def _body(event: LambdaEvent) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")  # what is no text is refused where it is read
+    return text.encode(errors="surrogatepass")  # refused later, with an answer

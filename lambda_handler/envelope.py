@@ -1,4 +1,4 @@
-"""How answers look that every route shares: the error envelope, and the count of what was answered."""
+"""Defines the error envelope, ETags and request metrics."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from shortlist.recsys.errors import (
 )
 
 RETRY_AFTER_SECONDS = "5"
+"""When to retry after a failure: as long as the pause after a failed bundle."""
 
 SOON_SECONDS = "1"
-"""When to come back to a server that has too much to do: its queues hold no more than its deadline."""
+"""When to retry on a busy server, whose queues hold no more work than its deadline allows."""
 
 UNREADABLE = 400
-"""What FastAPI answers where a body cannot even be decoded."""
-
+"""FastAPI's status for a body that cannot be decoded."""
 
 CODES = {
     401: "unauthorized",
@@ -43,14 +43,14 @@ CODES = {
     422: "invalid_request",
     429: "too_many_requests",
 }
-"""Of refusals; each other status is `refused`."""
+"""Error codes by status; any other status has `refused`."""
 
 VOLATILE = ("latency_ms", "list_age_s", "recommendation_id", "cache_hit")
-"""What differs from one answer to the next without a difference in what is recommended."""
+"""Fields that change between answers with the same recommendations; ETags leave them out."""
 
 
 class Json(JSONResponse):
-    """JSON by pydantic's own encoder, a tenth of the standard library's time for a list of twenty items."""
+    """JSON by pydantic's encoder: a tenth of the standard library's time for twenty items."""
 
     def render(self, content: Any) -> bytes:  # noqa: ANN401 - as the parent
         """See `encoded`."""
@@ -58,39 +58,51 @@ class Json(JSONResponse):
 
 
 def encoded(content: object) -> bytes:
-    """JSON; what is not a number becomes null."""
+    """Encodes JSON; NaN and infinity become null."""
     return to_json(content, inf_nan_mode="null")
 
 
-def tagged(request: Request, told: dict[str, Any]) -> Response:
-    """The answer with its entity tag; 304 without a body where If-None-Match has it."""
-    body = encoded({name: value for name, value in told.items() if name not in VOLATILE})
+def tagged(request: Request, payload: dict[str, Any]) -> Response:
+    """The answer with its ETag.
+
+    304 without a body if If-None-Match has that tag.
+    """
+    stable = {name: value for name, value in payload.items() if name not in VOLATILE}
+    body = encoded(stable)
+    # A weak tag: the volatile fields differ between two answers with the same one.
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
-    known = request.headers.get("if-none-match")
-    if known is not None and not {tag, tag.removeprefix("W/"), "*"}.isdisjoint(
-        part.strip() for part in known.split(",")
-    ):
+    if _matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers={"ETag": tag})
-    rest = {name: told[name] for name in VOLATILE if name in told}
-    whole = body[:-1] + b"," + encoded(rest)[1:] if rest else body
-    return Response(whole, media_type="application/json", headers={"ETag": tag})
+    volatile = {name: payload[name] for name in VOLATILE if name in payload}
+    if volatile:  # joined as text, since encoding the whole payload again would double the time
+        body = body[:-1] + b"," + encoded(volatile)[1:]
+    return Response(body, media_type="application/json", headers={"ETag": tag})
+
+
+def _matches(if_none_match: str | None, tag: str) -> bool:
+    """Compares tags weakly, as RFC 9110 has it for If-None-Match."""
+    if if_none_match is None:
+        return False
+    tags = {part.strip() for part in if_none_match.split(",")}
+    return not tags.isdisjoint({tag, tag.removeprefix("W/"), "*"})
 
 
 def add_errors(app: FastAPI, metrics: Metrics) -> None:
-    """Every error in the one envelope. The handlers are coroutines: others would need one of anyio's threads to be free."""
+    """Answers every error with the envelope.
+
+    The handlers are coroutines: plain functions would need a free thread of anyio's.
+    """
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = (
-            ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-            or "body"
-        )
+        first = error.errors()[0]  # one error is enough to act on, and keeps the envelope
+        parts = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        field = ".".join(parts) or "body"
         return _error(422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
     async def refused(_request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == UNREADABLE:
+        if error.status_code == UNREADABLE:  # the API has one status for bad bodies
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = CODES.get(error.status_code, "refused")
         response = _error(error.status_code, code, str(error.detail))
@@ -100,22 +112,19 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(Exception)
     async def broken(_request: Request, _unexpected: Exception) -> JSONResponse:
         metrics.count("shortlist_errors_total", kind="unexpected")
-        return _error(
-            500, "internal", "an unexpected error, which is in the log under this request's id"
-        )
+        message = "an unexpected error, which is in the log under this request's id"
+        return _error(500, "internal", message)
 
     @app.exception_handler(InvalidInput)
     async def mistaken(_request: Request, error: InvalidInput) -> JSONResponse:
-        status, code = (
-            (404, "not_found") if isinstance(error, UnknownItem) else (422, "invalid_request")
-        )
-        return _error(status, code, str(error))
+        if isinstance(error, UnknownItem):
+            return _error(404, "not_found", str(error))
+        return _error(422, "invalid_request", str(error))
 
     @app.exception_handler(Overloaded)
     async def overloaded(_request: Request, error: Overloaded) -> Response:
-        metrics.count(
-            "shortlist_errors_total", kind="Overloaded"
-        )  # and no traceback in the log: there are many
+        # Without a traceback in the log: there are many of these.
+        metrics.count("shortlist_errors_total", kind="Overloaded")
         return refusal(503, "overloaded", str(error), retry_after=SOON_SECONDS)
 
     @app.exception_handler(DeadlineExceeded)
@@ -141,25 +150,25 @@ class HeadAsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Leaves every other method alone."""
+        """Passes other methods on unchanged."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
 
         async def bodiless(message: Message) -> None:
-            await send(
-                {**message, "body": b""} if message["type"] == "http.response.body" else message
-            )
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
 
         await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
 
 
 def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers, whose Allow names HEAD beside GET."""
-    return {
-        name: value.replace("GET", "GET, HEAD") if name == "Allow" else value
-        for name, value in headers.items()
-    }
+    """Adds HEAD to an Allow header that has GET."""
+    out = dict(headers)
+    if "Allow" in out:
+        out["Allow"] = out["Allow"].replace("GET", "GET, HEAD")
+    return out
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:
@@ -167,15 +176,18 @@ def _error(status: int, code: str, message: str) -> JSONResponse:
 
 
 def error_body(status: int, code: str, message: str, request_id: str) -> dict[str, Any]:
-    """The one envelope of every error."""
-    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - HTTP's border
+    """The envelope of an error."""
+    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - as HTTP divides them
     return {"error": {"type": kind, "code": code, "message": message, "request_id": request_id}}
 
 
 def refusal(
     status: int, code: str, message: str, *, retry_after: str | None = None, close: bool = False
 ) -> Response:
-    """An error in the envelope, as an ASGI app. close: whether the connection ends, as the rest of a body is not read."""
+    """An error as an ASGI app.
+
+    close: ends the connection, since a body is left unread.
+    """
     response = _error(status, code, message)
     if retry_after is not None:
         response.headers["Retry-After"] = retry_after
@@ -184,34 +196,37 @@ def refusal(
     return response
 
 
-Done = Callable[[RequestContext, Scope, int, float], None]
-"""Is told of each request when its answer is given: what was noted, its scope, its status, and the seconds it took."""
+AfterAnswer = Callable[[RequestContext, Scope, int, float], None]
+"""Runs after each answer, with the request's context, its scope, the status and the seconds."""
 
 
-def add_counting(app: FastAPI, metrics: Metrics, *done: Done) -> None:
-    """Counts every answer by route and status, and tells each of `done`."""
-    app.add_middleware(_Counting, metrics=metrics, done=done)
+def add_counting(app: FastAPI, metrics: Metrics, *hooks: AfterAnswer) -> None:
+    """Counts every answer by route and status, and calls the hooks."""
+    app.add_middleware(_Counting, metrics=metrics, hooks=hooks)
 
 
 def route_of(scope: Scope) -> str:
-    """The template of a request's route: never its path, which may hold ids."""
+    """The template of a request's route.
+
+    Its path may have ids.
+    """
     return getattr(scope.get("route"), "path", "unmatched")
 
 
 class _Counting:
-    """Counts and times every answer by route template and status, without the cost of a request object."""
+    """Counts and times answers as plain ASGI, without the cost of a request object."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, done: Sequence[Done]) -> None:
-        self._app, self._metrics, self._done = app, metrics, done
+    def __init__(self, app: ASGIApp, metrics: Metrics, hooks: Sequence[AfterAnswer]) -> None:
+        self._app, self._metrics, self._hooks = app, metrics, hooks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # a server's start and end are no requests
             await self._app(scope, receive, send)
             return
-        status, started = 500, time.perf_counter()
-        note = begin(scope)
+        status, started = 500, time.perf_counter()  # 500 if no response starts
+        context = begin(scope)
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -219,14 +234,14 @@ class _Counting:
 
         self._metrics.move("shortlist_requests_in_flight", 1)
         try:
-            await self._app(scope, receive, noting)
-        except Exception as error:  # noted for the log's one line, and raised again
-            note.error = error
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:  # kept for the request's line, and raised again
+            context.error = error
             raise
         finally:
             seconds, route = time.perf_counter() - started, route_of(scope)
             self._metrics.move("shortlist_requests_in_flight", -1)
             self._metrics.record("shortlist_request_seconds", seconds, route=route)
             self._metrics.count("shortlist_requests_total", route=route, status=str(status))
-            for done in self._done:
-                done(note, scope, status, seconds)
+            for hook in self._hooks:
+                hook(context, scope, status, seconds)

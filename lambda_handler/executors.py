@@ -1,9 +1,8 @@
-"""Where the functions run that wait for Redis or S3, or compute: on the spot in a Lambda, in pools of threads in a server.
+"""Runs blocking functions, inline or in thread pools.
 
-A Lambda answers one request at a time, so that a look-up on the event loop holds up nobody. A
-server's loop
-must wait for nothing: each kind of work has threads of its own there, and a request leaves when its
-deadline has passed, whatever its thread waits for.
+A Lambda answers one request at a time, so a look-up may block its event loop. A server's loop must
+never block: each kind of work has its own threads there, and a request leaves at its deadline
+whatever its thread waits for.
 """
 
 from __future__ import annotations
@@ -26,54 +25,54 @@ from shortlist.recsys.errors import DeadlineExceeded, Overloaded
 P = ParamSpec("P")
 R = TypeVar("R")
 Kind = Literal["lookup", "live", "health", "admin"]
-"""lookup: a few commands of Redis; live: the bundle and the CPU; health: for load balancers; admin: releases, with S3."""
+"""lookup: Redis; live: bundle and CPU; health: load balancers' checks; admin: releases, with S3."""
 
 THREADS: dict[Kind, int] = {"lookup": 16, "live": 4, "health": 2, "admin": 2}
-"""Look-ups wait for Redis most of their time, live answers compute: more threads of these would only share the cores."""
+"""Look-ups mostly wait for Redis; live answers compute, and more of them would share the cores."""
 
 IN_FLIGHT = 64
-"""Requests that a server answers at once: a tenth of a second of its work, and enough to keep every pool busy."""
+"""Requests that a server answers at once: 0.1 s of its work, enough to keep every pool busy."""
 
 SMOOTHING = 0.1
-"""Weight of the latest time in the mean time of a pool's work: the last ten or twenty of them count."""
+"""Weight of the latest duration in a pool's moving average, which spans the last 10 to 20."""
 
 
 @dataclass(slots=True)
 class Seats:
-    """How many requests are being answered, and how many may be at once; infinity for any number."""
+    """How many requests are being answered, and how many may be; infinity for no limit."""
 
     most: float = math.inf
     taken: int = 0
 
     def full(self) -> bool:
-        """Whether no further request may be let in."""
+        """Tells if no further request may be admitted."""
         return self.taken >= self.most
 
 
-class Work(Protocol):
+class Executor(Protocol):
     """Runs functions for requests."""
 
     seconds: float
-    """What a request may take where no Lambda tells its remaining time; infinity for no limit."""
+    """Time limit of a request outside Lambda; infinity for none."""
     seats: Seats
-    """For the requests that are answered at once."""
+    """Of the requests that are answered at once."""
 
     async def run(
         self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """What the function gives.
+        """Returns the function's result.
 
         Raises:
             DeadlineExceeded: the request's time is over; the function may still be running.
-            Overloaded: it was not begun, because too much waits before it.
+            Overloaded: the function was not started, because too much work waits before it.
         """
 
     def close(self) -> None:
-        """Ends the threads that have nothing to do."""
+        """Ends idle threads."""
 
 
-class OnTheSpot:
-    """Look-ups on the event loop, and in a thread what may take longer; for one request at a time."""
+class InlineExecutor:
+    """Runs look-ups on the event loop and longer work in a thread; for one request at a time."""
 
     seconds = math.inf
 
@@ -83,7 +82,7 @@ class OnTheSpot:
     async def run(
         self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """See `Work`. A look-up is bounded by the store's own limits alone."""
+        """See `Executor`. Only the store's own timeouts bound a look-up."""
         if kind in ("lookup", "health"):
             return function(*args, **kwargs)
         left = deadline.left()
@@ -96,11 +95,11 @@ class OnTheSpot:
             raise _late() from error
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: no thread is kept."""
 
 
-class InPools:
-    """Every kind in a pool of its own, so that none waits for another; for a server."""
+class PooledExecutor:
+    """Runs each kind of work in its own thread pool, so that none waits for another."""
 
     def __init__(
         self,
@@ -109,25 +108,25 @@ class InPools:
         seats: Seats | None = None,
         threads: dict[Kind, int] = THREADS,
     ) -> None:
-        """seconds: for each request; seats: IN_FLIGHT of them, unless others are given."""
+        """seconds: time limit of a request; seats: IN_FLIGHT by default."""
         self.seconds, self.seats = seconds, Seats(IN_FLIGHT) if seats is None else seats
         self._pools = {kind: Pool(kind, number, metrics) for kind, number in threads.items()}
 
     async def run(
         self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """See `Work`."""
+        """See `Executor`."""
         return await self._pools[kind].run(function, *args, **kwargs)
 
     def close(self) -> None:
-        """See `Work`."""
+        """See `Executor`."""
         for pool in self._pools.values():
             pool.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """ends: on the monotonic clock; after it nobody waits for the result."""
+    """A call to run; after `ends`, in monotonic seconds, nobody awaits its result."""
 
     call: Callable[[], Any]
     context: Context
@@ -135,42 +134,45 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
 
-    def give(self, result: object, error: BaseException | None) -> None:
-        """Hands the outcome to the event loop, if both are still there."""
+    def deliver(self, result: object, error: BaseException | None) -> None:
+        """Hands the outcome to the event loop, unless that has ended."""
         try:
             self.loop.call_soon_threadsafe(_settle, self.future, result, error)
-        except RuntimeError:  # the loop has ended meanwhile
+        except RuntimeError:  # the loop is closed
             return
 
 
 class Pool:
-    """At most so many daemon threads, which begin when needed; and a queue that takes only what can be begun in time.
+    """A bounded thread pool whose queue takes only work that can start in time.
 
-    They are daemons because a thread that waits for a dead server must not keep the process from
-    ending.
+    Threads start when needed. They are daemons, so that one that waits for a dead server does not
+    keep the process from ending.
     """
 
     def __init__(
         self, name: str, threads: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._name, self._threads, self._metrics, self._clock = name, threads, metrics, clock
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()  # None ends a thread
         self._lock = Lock()
         self._started = 0
         self._running: dict[int, float] = {}
+        """When each thread's current job began, by thread."""
         self._mean = 0.0
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See `Work.run`."""
+        """See `Executor.run`."""
         left, wait = deadline.left(), self.expected_wait()
-        if wait > 0 and wait >= left:
+        if wait > 0 and wait >= left:  # refused now, rather than after a vain wait
             self._metrics.count("shortlist_refused_total", reason="queue")
             raise Overloaded(
-                f"{wait:.1f} s of work wait already, and the request has {left:.1f} s: send it again later"
+                f"{wait:.1f} s of work wait already, and the request has {left:.1f} s: "
+                "send it again later"
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         ends = self._clock() + left
+        # The context takes the deadline and the request's facts into the thread.
         self._put(_Job(partial(function, *args, **kwargs), copy_context(), ends, loop, future))
         timer = None if left == math.inf else loop.call_later(max(0.0, left), _expire, future)
         try:
@@ -180,35 +182,39 @@ class Pool:
                 timer.cancel()
 
     def expected_wait(self) -> float:
-        """Seconds until work that comes now would begin, from how long work takes lately."""
+        """Estimates the seconds until new work would start, from recent durations."""
         waiting = self._queue.qsize()
         if waiting == 0:
             return 0.0
         return waiting * max(self._mean, self._least_age()) / self._threads
 
     def close(self) -> None:
-        """Ends the threads once they have done what waits."""
+        """Ends the threads once the queue is empty."""
         with self._lock:
             for _ in range(self._started):
                 self._queue.put(None)
             self._started = 0
 
     def _least_age(self) -> float:
-        """How long the youngest running work takes by now, where every thread is at work: none will be free sooner."""
+        """Age of the youngest job if all threads are busy, else 0.
+
+        No thread has been free for that long, so jobs may take longer than the average says.
+        """
         begun = list(self._running.values())
         return self._clock() - max(begun) if len(begun) >= self._threads else 0.0
 
     def _put(self, job: _Job) -> None:
-        if (
-            self._started < self._threads
-            and len(self._running) + self._queue.qsize() >= self._started
-        ):
+        has_idle_thread = len(self._running) + self._queue.qsize() < self._started
+        if self._started < self._threads and not has_idle_thread:
             self._start()
         self._metrics.move("shortlist_waiting", 1, pool=self._name)
         self._queue.put(job)
 
     def _start(self) -> None:
-        """Adds a thread where there may be one more; raises Overloaded where there is none and none can begin."""
+        """Adds a thread, up to the limit.
+
+        Raises Overloaded if the first one cannot start.
+        """
         with self._lock:
             if self._started >= self._threads:
                 return
@@ -220,29 +226,29 @@ class Pool:
                     self._metrics.count("shortlist_refused_total", reason="queue")
                     message = f"no thread can begin ({error}): send it again later"
                     raise Overloaded(message) from error
-                return  # the threads that there are will come to it
-            self._started += 1  # counted only now: one that never began would never take work
+                return  # the other threads will do the job
+            self._started += 1  # only now: a thread that never began would never take work
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             self._metrics.move("shortlist_waiting", -1, pool=self._name)
             begun = self._clock()
-            if not job.future.done() and begun < job.ends:  # else nobody waits for it any more
+            if not job.future.done() and begun < job.ends:  # else nobody awaits it any more
                 self._running[get_ident()] = begun
-                self._carry_out(job)
+                self._run_job(job)
                 del self._running[get_ident()]
-                self._learn(self._clock() - begun)
-            del job  # and with it what it holds, while this thread waits for the next
+                self._update_mean(self._clock() - begun)
+            del job  # frees what it holds while this thread waits for the next
 
-    def _carry_out(self, job: _Job) -> None:
+    def _run_job(self, job: _Job) -> None:
         result, error = None, None
         try:
             result = job.context.run(job.call)
-        except BaseException as raised:  # noqa: BLE001 - it is raised again where the result is awaited
+        except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
             error = raised
-        job.give(result, error)
+        job.deliver(result, error)
 
-    def _learn(self, seconds: float) -> None:
+    def _update_mean(self, seconds: float) -> None:
         self._mean = seconds if self._mean == 0 else self._mean + SMOOTHING * (seconds - self._mean)
 
 
@@ -262,5 +268,6 @@ def _expire(future: asyncio.Future[Any]) -> None:
 
 def _late() -> DeadlineExceeded:
     return DeadlineExceeded(
-        "the request's time is over before its work: send it again; what it asked for may still be done"
+        "the request's time is over before its work: send it again; "
+        "what it asked for may still be done"
     )

@@ -1,4 +1,4 @@
-"""Counts the recommendation answers that were shown, by release and source: what clicks are divided by."""
+"""Counts recommendation answers shown, by release and source."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from shortlist.recsys.store.counts import Hash
 from shortlist.recsys.store.keys import Keys
 
 RETENTION_SECONDS = 90 * 86_400
-"""How long the counts of a day are kept."""
+"""How long the counts of a day are kept: a quarter of a year."""
 
 OK = 200
 
 
 class Impressions:
-    """Counts in the metrics and, with `tallies`, for Redis: nothing is written while a request waits."""
+    """Counts impressions, the denominator of click rates, in the metrics and for Redis."""
 
-    def __init__(self, metrics: Metrics, tallies: CounterBuffer | None, keys: Keys) -> None:
-        self._metrics, self._tallies, self._keys = metrics, tallies, keys
+    def __init__(self, metrics: Metrics, counters: CounterBuffer | None, keys: Keys) -> None:
+        """counters: the buffer that sends counts to Redis; None counts in the metrics alone."""
+        self._metrics, self._counters, self._keys = metrics, counters, keys
 
-    def count(self, note: RequestContext, status: int) -> None:
-        """Counts the answer if it showed a recommendation: not one without a body or without an item."""
-        if (
-            status != OK
-            or note.head
-            or not note.shown
-            or note.version is None
-            or note.source is None
-        ):
+    def count(self, context: RequestContext, status: int) -> None:
+        """Counts an answer that showed a recommendation.
+
+        That needs a body and an item.
+        """
+        source, version = context.source, context.version
+        if status != OK or context.head or not context.shown or version is None or source is None:
             return
-        self._metrics.count("shortlist_impressions_total", version=note.version, source=note.source)
-        if self._tallies is not None:
-            day = time.strftime("%Y-%m-%d", time.gmtime(note.at))
-            field = f"{note.source}:{note.shown}:{note.version}"
-            self._tallies.add(Hash(self._keys.impressions(day), RETENTION_SECONDS), field)
+        self._metrics.count("shortlist_impressions_total", version=version, source=source)
+        if self._counters is not None:
+            day = time.strftime("%Y-%m-%d", time.gmtime(context.at))
+            field = f"{source}:{context.shown}:{version}"
+            self._counters.add(Hash(self._keys.impressions(day), RETENTION_SECONDS), field)

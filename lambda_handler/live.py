@@ -1,4 +1,8 @@
-"""The full two-stage path, on the bundle: the only file of the Lambda that needs numpy, FAISS and LightGBM."""
+"""Computes answers with the models of a release's bundle.
+
+The only file of the Lambda, with the sampler, that needs numpy, FAISS and LightGBM: it is imported
+when the first request needs it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock, Thread
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Options, Ranked, Reason
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
+from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.sampler import Sampler
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
@@ -28,7 +33,7 @@ from shortlist.recsys.errors import (
 )
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
-from shortlist.recsys.models.diversity import diversified, unit_vectors
+from shortlist.recsys.models.diversity import diversified
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.pipeline import (
@@ -52,49 +57,59 @@ from shortlist.recsys.store.counts import Hash
 from shortlist.recsys.store.keys import Keys
 from shortlist.recsys.store.records import ItemRecord, UserRecord
 
-AGAIN_SECONDS = 5.0
-"""After a bundle could not be loaded, it is tried again no sooner than this; after the first failure of this machine (a file
-that could not be read, memory that was short) at the next request, for such a cause is often gone
-and costs little to ask."""
+RELOAD_SECONDS = 5.0
+"""Pause after a bundle could not be loaded, since checking its sums takes seconds.
+
+The first failure of this machine itself (an unreadable file, too little memory) has no pause: its
+cause is often gone at the next request, and costs little to test.
+"""
 
 REMEMBERED_FAILURES = 8
-"""Releases of which the last failure is kept; a pointer names three at most."""
+"""Releases whose last failure is kept; a pointer names three releases at most."""
 
 RESERVE = 3
-"""How many of Redis's timeouts a request keeps back while it waits for a bundle."""
+"""Redis timeouts that a request keeps back, for popular items, while it waits for a bundle."""
 
 POOL, POOL_LIMIT = 5, 300
-"""Diversity chooses among so many times k items, and no more than the limit."""
+"""Diversity chooses among POOL times k items; the limit bounds its time."""
 
 CAUSES = 3
-FEATURES_TOLD = 5
+"""Items of the history that a reason names."""
+
+SHOWN_FEATURES = 5
+"""Features that a reason names."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A bundle, and what answers need of it that is made once. rows: int32 item rows by category."""
+    """A bundle, and what is derived from it once.
+
+    rows: int32 item rows by category; unit: float32[n, d], item vectors of length one, without the
+    bias; trained: strata of the features in training, if the bundle has them.
+    """
 
     bundle: Bundle
     rows: dict[str, Int32]
     unit: Float32
-    """float32[n, d]: item vectors of length one, without the bias."""
     trained: list[Stratum]
-    """Of the features in training, where the bundle has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a bundle could not be loaded, how often in a row, and when (monotonic seconds) it is tried again."""
+    """Why a bundle could not be loaded, how often in a row, and when it may be tried again.
+
+    until: seconds of the monotonic clock.
+    """
 
     error: Unavailable | BrokenRelease
     times: int
     until: float
 
 
-class BundleLive:
+class LivePath:
     """Answers from a release's bundle, which is fetched, verified and loaded once.
 
-    clock: seconds that never run backwards.
+    Every method that takes a version may raise Unavailable or BrokenRelease.
     """
 
     def __init__(
@@ -104,65 +119,80 @@ class BundleLive:
         clock: Callable[[], float] = time.monotonic,
         sampler: Sampler | None = None,
     ) -> None:
-        self._settings, self._observe, self._clock, self._sampler = (
-            settings,
-            observe,
-            clock,
-            sampler,
-        )
+        """observe: receives the time of each step; clock: monotonic seconds."""
+        self._settings = settings
+        self._observe = observe
+        self._clock = clock
+        self._sampler = sampler
         self._lock = Lock()
         self._loaded: dict[str, _Loaded] = {}
         """By version, the most recently used last."""
         self._loading: dict[str, Future[_Loaded]] = {}
         self._failures: dict[str, _Failure] = {}
-        self._one_at_a_time = Lock()
+        self._one_at_a_time = Lock()  # apart from _lock, which is never held for long
 
     def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
+        self, version: str, user: UserRecord, k: int, filters: Filters, options: Options = PLAIN
     ) -> Ranked:
-        """See `LivePath`."""
+        """The two stages for one user."""
         loaded = self._bundle(version)
         state, unknown = _state(loaded, user)
-        allowed = _allowed(loaded, filters)
-        wanted = k if shape.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
-        model = replace(
-            loaded.bundle.model, n_candidates=max(loaded.bundle.model.n_candidates, wanted)
-        )
+        n = k if options.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
+        model = loaded.bundle.model
+        # A k above the candidates is still filled while the catalogue has items.
+        model = replace(model, n_candidates=max(model.n_candidates, n))
         sample = self._sample(version, loaded, user, filters)
-        seen: list[RankedRows] = []
+        ranked: list[RankedRows] = []
 
-        def look(candidates: Candidates, rows: Float32) -> None:
-            seen.append((candidates, rows))
+        def keep(candidates: Candidates, rows: Float32) -> None:
+            ranked.append((candidates, rows))
             sample(candidates, rows)
 
-        found = recommend(model, state, wanted, allowed=allowed, observe=self._observe, sample=look)
-        order = _order(loaded, found, k, shape.diversity)
-        rows = found.items[0, order]
-        columns = (found.scores[0, order], found.retrieval[0, order], int(found.n_candidates[0]))
-        ranked = _ranked(loaded, rows, *columns, unknown)
-        if not shape.explain:
-            return ranked
-        return replace(ranked, reasons=_reasons(loaded, state, rows, seen[0] if seen else None))
+        recommended = recommend(
+            model,
+            state,
+            n,
+            allowed=_allowed(loaded, filters),
+            observe=self._observe,
+            sample=keep,
+        )
+        places = _chosen(loaded, recommended, k, options.diversity)
+        rows = recommended.items[0, places]
+        answer = _answer(
+            loaded,
+            rows,
+            recommended.scores[0, places],
+            recommended.retrieval[0, places],
+            int(recommended.n_candidates[0]),
+            unknown,
+        )
+        if not options.explain:
+            return answer
+        reasons = _reasons(loaded, state, rows, ranked[0] if ranked else None)
+        return replace(answer, reasons=reasons)
 
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
-        """Who sees the feature rows: only those as training has them, of users with a history and of all categories."""
+        """Samples rows that are made as in training.
+
+        They need a history, and candidates of all categories.
+        """
         sampler, trained = self._sampler, loaded.trained
         if sampler is None or not trained or not user.items or filters.categories:
             return unsampled
         return lambda _, rows: sampler.offer(version, trained, rows)
 
     def popular(self, version: str, k: int, filters: Filters) -> Ranked:
-        """See `LivePath`."""
+        """The most popular items."""
         loaded = self._bundle(version)
         return _in_order(loaded, loaded.bundle.popular, k, filters)
 
     def trending(self, version: str, k: int, filters: Filters) -> Ranked:
-        """See `LivePath`."""
+        """The items of the most recent interest."""
         loaded = self._bundle(version)
         return _in_order(loaded, loaded.bundle.model.trending, k, filters)
 
     def similar(self, version: str, item_id: str, k: int, filters: Filters) -> Ranked:
-        """See `LivePath`, and `recsys.models.similar`.
+        """The items most like one of the catalogue; see `recsys.models.similar`.
 
         Raises:
             UnknownItem: the catalogue lacks the item.
@@ -170,59 +200,63 @@ class BundleLive:
         loaded = self._bundle(version)
         row = loaded.bundle.catalogue.row_of.get(item_id)
         if row is None:
-            raise UnknownItem(
-                f"item {item_id!r} is not in the catalogue: see the items of a recommendation"
-            )
+            message = f"item {item_id!r} is not in the catalogue: see the items of a recommendation"
+            raise UnknownItem(message)
         allowed = _allowed(loaded, filters.without([item_id]))
-        assert allowed is not None
+        assert allowed is not None  # one item is excluded
         candidates = np.flatnonzero(allowed).astype(np.int32)
         rows, likeness = similar(loaded.unit, loaded.bundle.model.table.neighbours, row, candidates)
-        return _ranked(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
+        return _answer(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
     def rank(
         self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
     ) -> Ranked:
-        """See `LivePath`."""
+        """These items in the ranker's order.
+
+        `unknown_items` counts those that the catalogue lacks.
+        """
         loaded = self._bundle(version)
         state, _ = _state(loaded, user)
         row_of = loaded.bundle.catalogue.row_of
-        asked = np.array(sorted({row_of[i] for i in items if i in row_of}), np.int32)
+        distinct = set(items)
+        rows = np.array(sorted(row_of[item] for item in distinct if item in row_of), np.int32)
         allowed = _allowed(loaded, filters)
-        found = ranked_among(
-            loaded.bundle.model, state, asked if allowed is None else asked[allowed[asked]]
-        )
-        unknown = len({i for i in items if i not in row_of})
-        return _ranked(
+        if allowed is not None:
+            rows = rows[allowed[rows]]
+        ranked = ranked_among(loaded.bundle.model, state, rows)
+        return _answer(
             loaded,
-            found.items[0],
-            found.scores[0],
-            found.retrieval[0],
-            int(found.n_candidates[0]),
-            unknown,
+            ranked.items[0],
+            ranked.scores[0],
+            ranked.retrieval[0],
+            int(ranked.n_candidates[0]),
+            sum(item not in row_of for item in distinct),
         )
 
     def items(self, version: str, item_ids: Sequence[str]) -> list[ItemRecord | None]:
-        """See `LivePath`."""
-        catalogue = self._bundle(version).bundle.catalogue
-        rows = [catalogue.row_of.get(item_id) for item_id in item_ids]
-        return [
-            None
-            if row is None
-            else ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
-            for row in rows
-        ]
+        """The release's own records of items.
+
+        None for those that its catalogue lacks.
+        """
+        loaded = self._bundle(version)
+        rows = [loaded.bundle.catalogue.row_of.get(item_id) for item_id in item_ids]
+        return [None if row is None else _record(loaded, row) for row in rows]
 
     def info(self, version: str) -> dict[str, object]:
-        """See `LivePath`; a figure that is no number is None, as JSON has it."""
-        return {
-            name: _as_json(value) for name, value in self._bundle(version).bundle.manifest.items()
-        }
+        """The release's manifest.
+
+        NaN and infinity are None, since JSON lacks them.
+        """
+        manifest = self._bundle(version).bundle.manifest
+        return {name: _as_json(value) for name, value in manifest.items()}
 
     def _bundle(self, version: str) -> _Loaded:
-        """The bundle of `version`; loaded in a thread of its own, so that a request can leave when its time is up.
+        """The bundle of `version`.
+
+        A thread loads it, so that a request can leave in time.
 
         Raises:
-            ArtefactsUnavailable: it is not there yet; the loading goes on.
+            ArtefactsUnavailable: it is not loaded yet; loading goes on.
             Unavailable, BrokenRelease: it could not be loaded, now or a moment ago.
         """
         with self._lock:
@@ -232,44 +266,52 @@ class BundleLive:
                 return loaded
             failure = self._failures.get(version)
             if failure is not None and self._clock() < failure.until:
-                raise _again(failure.error)
+                raise _copied(failure.error)
             loading = self._loading.get(version)
             if loading is None:
-                loading = self._loading[version] = self._started(version)
+                loading = self._loading[version] = self._start(version)
         return self._awaited(version, loading)
 
-    def _started(self, version: str) -> Future[_Loaded]:
-        """Loads in a daemon thread: a process that is told to end does not wait for a download."""
+    def _start(self, version: str) -> Future[_Loaded]:
+        """Starts loading in a daemon thread.
+
+        Such a thread does not keep a process from ending during a download.
+        """
         future: Future[_Loaded] = Future()
         try:
+            # Not a pool: its threads are joined when the interpreter exits.
             Thread(target=self._load, args=(version, future), name="bundle", daemon=True).start()
         except RuntimeError as error:  # no more threads: nothing has begun that could fail later
-            raise LoadFailed(
-                f"the bundle of {version} cannot be loaded ({error}): it is tried again"
-            ) from error
+            message = f"the bundle of {version} cannot be loaded ({error}): it is tried again"
+            raise LoadFailed(message) from error
         return future
 
     def _awaited(self, version: str, loading: Future[_Loaded]) -> _Loaded:
-        seconds = (
-            deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000
-        )  # for popular items from Redis instead
+        # What is kept back lets the request answer with popular items from Redis.
+        seconds = deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000
         try:
             return loading.result(None if seconds == math.inf else max(0.0, seconds))
-        except Late as error:
-            message = f"the bundle of {version} is not loaded before the request's deadline: it will be for a later one"
+        except FutureTimeout as error:
+            message = (
+                f"the bundle of {version} is not loaded before the request's deadline: "
+                "it will be for a later one"
+            )
             raise ArtefactsUnavailable(message) from error
         except (Unavailable, BrokenRelease) as error:
-            raise _again(error) from error
+            raise _copied(error) from error
 
     def _load(self, version: str, future: Future[_Loaded]) -> None:
-        """Loads a bundle, and notes the outcome, whatever it is, before anybody learns of it."""
-        with self._one_at_a_time:
+        """Loads a bundle.
+
+        Records the outcome, whatever it is, before anyone can see it.
+        """
+        with self._one_at_a_time:  # two bundles at once could exceed a Lambda's memory
             try:
-                loaded = self._tried(version)
-            except BaseException as error:  # noqa: BLE001 - whatever it was, the process goes on serving, and tries again
+                loaded = self._with_room(version)
+            except BaseException as error:  # noqa: BLE001 - the process goes on and tries again
                 failure = _explained(version, error)
                 with self._lock:
-                    self._note_failure(version, failure)
+                    self._add_failure(version, failure)
                     self._loading.pop(version, None)
                 future.set_exception(failure)
                 return
@@ -279,12 +321,15 @@ class BundleLive:
                 self._loading.pop(version, None)
         future.set_result(loaded)
 
-    def _tried(self, version: str) -> _Loaded:
-        """The bundle; where the disk or the memory is too small for another one, without those that are loaded."""
+    def _with_room(self, version: str) -> _Loaded:
+        """Loads a bundle, and makes room for it.
+
+        Unloads the others if disk or memory has too little room for it.
+        """
         with self._lock:
-            for old in list(self._loaded)[: -(local_copies.KEPT - 1)]:
-                del self._loaded[old]
+            keep_latest(self._loaded, local_copies.KEPT - 1)
             kept = list(self._loaded)
+        # Tells the cache on disk which copies it must not remove.
         local_copies.note_use(_directory(self._settings), kept)
         try:
             return _load(self._settings, version)
@@ -292,46 +337,50 @@ class BundleLive:
             if not kept:
                 raise
         with self._lock:
-            self._loaded.clear()  # a mapped file keeps its room on the disk until it is let go of
+            self._loaded.clear()  # a mapped file takes room on the disk until it is closed
         return _load(self._settings, version)
 
-    def _note_failure(self, version: str, error: Unavailable | BrokenRelease) -> None:
-        before = self._failures.pop(version, None)
-        times = 1 if before is None else before.times + 1
-        wait = 0.0 if isinstance(error, LoadFailed) and times == 1 else AGAIN_SECONDS
-        kept = list(self._failures.items())[1 - REMEMBERED_FAILURES :]
-        self._failures = {
-            **dict(kept),
-            version: _Failure(_again(error), times, self._clock() + wait),
-        }
+    def _add_failure(self, version: str, error: Unavailable | BrokenRelease) -> None:
+        previous = self._failures.pop(version, None)
+        times = 1 if previous is None else previous.times + 1
+        wait = 0.0 if isinstance(error, LoadFailed) and times == 1 else RELOAD_SECONDS
+        keep_latest(self._failures, REMEMBERED_FAILURES - 1)
+        self._failures[version] = _Failure(_copied(error), times, self._clock() + wait)
 
 
 def _explained(version: str, error: BaseException) -> Unavailable | BrokenRelease:
-    """The error as one that every caller has an answer to."""
+    """Converts any error to one that every caller handles."""
     if isinstance(error, (Unavailable, BrokenRelease)):
         return error
-    what = f"{type(error).__name__}: {error}"
+    cause = f"{type(error).__name__}: {error}"
     failure = LoadFailed(
-        f"the bundle of {version} could not be loaded ({what}): mend the cause; it is tried again by itself"
+        f"the bundle of {version} could not be loaded ({cause}): "
+        "mend the cause; it is tried again by itself"
     )
     failure.__cause__ = error
     return failure
 
 
-def _again(error: Unavailable | BrokenRelease) -> Unavailable | BrokenRelease:
-    """The same error for another request: one object raised many times would gather the frames of all of them."""
+def _copied(error: Unavailable | BrokenRelease) -> Unavailable | BrokenRelease:
+    """The same error as a new object.
+
+    One object raised for many requests would collect the frames of all of them.
+    """
     return type(error)(*error.args)
 
 
 def open_live(
-    settings: Settings, observe: Observe, tallies: CounterBuffer, keys: Keys
-) -> BundleLive:
-    """The live path that samples its feature rows for `tallies`."""
+    settings: Settings, observe: Observe, counters: CounterBuffer, keys: Keys
+) -> LivePath:
+    """Opens the live path.
+
+    Its sampled feature rows are counted in `counters`.
+    """
     sampler = Sampler(
         settings.skew_share, lambda version: Hash(keys.skew(version), settings.list_ttl_seconds)
     )
-    tallies.add_source(sampler.take)
-    return BundleLive(settings, observe, sampler=sampler)
+    counters.add_source(sampler.take)
+    return LivePath(settings, observe, sampler=sampler)
 
 
 def _directory(settings: Settings) -> Path:
@@ -341,59 +390,70 @@ def _directory(settings: Settings) -> Path:
 def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
+    vectors = opened.model.towers.items[:, :-1]  # the last column is the bias
+    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+    return _Loaded(opened, _rows_by_category(opened), unit, trained)
+
+
+def _rows_by_category(opened: Bundle) -> dict[str, Int32]:
     rows: dict[str, list[int]] = {}
     for row, names in enumerate(opened.catalogue.categories):
         for name in names:
             rows.setdefault(name, []).append(row)
-    unit = unit_vectors(opened.model.towers.items[:, :-1])
-    return _Loaded(
-        opened, {name: np.array(found, np.int32) for name, found in rows.items()}, unit, trained
-    )
+    return {name: np.array(own, np.int32) for name, own in rows.items()}
 
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
+    """The user's state, and the number of unknown items."""
     history = (user.items, user.times, user.weights)
-    return bundle.state_from(
-        loaded.bundle, *history, user.n_events, user.seen, user.attributes or {}
-    )
+    attributes = user.attributes or {}
+    return bundle.state_from(loaded.bundle, *history, user.n_events, user.seen, attributes)
 
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
+    """bool[n]: the items that the filters admit; None for all."""
     if not filters.excluded and not filters.categories:
         return None
     catalogue = loaded.bundle.catalogue
     allowed = np.full(len(catalogue.ids), not filters.categories, np.bool_)
     for name in filters.categories:
         allowed[loaded.rows.get(name, np.empty(0, np.int32))] = True
-    allowed[[catalogue.row_of[i] for i in filters.excluded if i in catalogue.row_of]] = False
+    row_of = catalogue.row_of
+    allowed[[row_of[item] for item in filters.excluded if item in row_of]] = False
     return allowed
 
 
 def _in_order(loaded: _Loaded, rows: Int32, k: int, filters: Filters) -> Ranked:
-    """Items of a fixed order, with scores that tell no more than it."""
+    """Items of a fixed order.
+
+    Their scores fall evenly and say no more than the order.
+    """
     allowed = _allowed(loaded, filters)
     rows = rows if allowed is None else rows[allowed[rows]]
     falling = falling_scores(len(rows))
-    return _ranked(loaded, rows[:k], falling[:k], falling[:k], len(rows), 0)
+    return _answer(loaded, rows[:k], falling[:k], falling[:k], len(rows), 0)
 
 
-def _order(loaded: _Loaded, found: Recommended, k: int, diversity: float) -> NDArray[np.int64]:
-    places = np.flatnonzero(found.items[0] != MISSING)
+def _chosen(
+    loaded: _Loaded, recommended: Recommended, k: int, diversity: float
+) -> NDArray[np.int64]:
+    """The places of the k items to show, in order."""
+    places = np.flatnonzero(recommended.items[0] != MISSING)
     if diversity == 0:
         return places[:k]
-    return places[
-        diversified(loaded.unit[found.items[0, places]], found.scores[0, places], k, diversity)
-    ]
+    vectors = loaded.unit[recommended.items[0, places]]
+    return places[diversified(vectors, recommended.scores[0, places], k, diversity)]
 
 
 def _reasons(
     loaded: _Loaded, state: UserStates, rows: Int32, ranked: RankedRows | None
 ) -> tuple[Reason, ...]:
-    told = contributions(loaded.bundle.model, state, rows, ranked)
+    parts = contributions(loaded.bundle.model, state, rows, ranked)
     names, history = [*FEATURES, "base"], state.items[0].tolist()
     return tuple(
         Reason(_causes(loaded, history, shares), _strongest(names, features))
-        for shares, features in zip(told.history.tolist(), told.features, strict=True)
+        for shares, features in zip(parts.history.tolist(), parts.features, strict=True)
     )
 
 
@@ -404,18 +464,24 @@ def _causes(loaded: _Loaded, history: Sequence[int], shares: Sequence[float]) ->
         if share > 0:
             total[item] = total.get(item, 0.0) + share
     best = sorted(total.items(), key=lambda pair: -pair[1])[:CAUSES]
-    items = loaded.bundle.catalogue
-    return tuple(Cause(items.ids[row], items.titles[row], round(share, 4)) for row, share in best)
+    catalogue = loaded.bundle.catalogue
+    return tuple(
+        Cause(catalogue.ids[row], catalogue.titles[row], round(share, 4)) for row, share in best
+    )
 
 
 def _strongest(names: Sequence[str], values: Float32) -> tuple[tuple[str, float], ...]:
+    """The features that add most to the score, up or down.
+
+    The base is left out.
+    """
     if np.isnan(values).any():
         return ()
-    best = np.argsort(-np.abs(values[:-1]), kind="stable")[:FEATURES_TOLD].tolist()
+    best = np.argsort(-np.abs(values[:-1]), kind="stable")[:SHOWN_FEATURES].tolist()
     return tuple((names[at], round(float(values[at]), 6)) for at in best if values[at] != 0)
 
 
-def _ranked(
+def _answer(
     loaded: _Loaded,
     rows: Int32,
     scores: Float32,
@@ -423,13 +489,9 @@ def _ranked(
     n_candidates: int,
     unknown: int,
 ) -> Ranked:
-    kept = rows != MISSING
-    items = loaded.bundle.catalogue
+    kept = rows != MISSING  # a list may be shorter than k
     return Ranked(
-        tuple(
-            ItemRecord(items.ids[r], items.titles[r], items.categories[r])
-            for r in rows[kept].tolist()
-        ),
+        tuple(_record(loaded, row) for row in rows[kept].tolist()),
         tuple(scores[kept].tolist()),
         tuple(retrieval[kept].tolist()),
         n_candidates,
@@ -437,8 +499,13 @@ def _ranked(
     )
 
 
+def _record(loaded: _Loaded, row: int) -> ItemRecord:
+    catalogue = loaded.bundle.catalogue
+    return ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
+
+
 def _as_json(value: object) -> object:
-    """A manifest's value without NaN and infinity, which JSON lacks."""
+    """A manifest's value with None for NaN and infinity."""
     if isinstance(value, dict):
         return {name: _as_json(each) for name, each in value.items()}
     if isinstance(value, list):

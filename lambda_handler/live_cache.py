@@ -1,4 +1,7 @@
-"""Live results in the store: under everything that shaped them, and computed once by whoever is first."""
+"""Caches live results in Redis by a digest of inputs.
+
+One process computes a result; others that need the same one wait for it.
+"""
 
 from __future__ import annotations
 
@@ -16,47 +19,61 @@ from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.redis import RedisStore
 
 LAYOUT = 2
-"""Of a cached live answer."""
+"""Version of the packed result; a result of another layout is computed again."""
 
 CLAIM_MS = 2000
-"""How long others wait for whoever computes a result, at most."""
+"""Most time that a process may hold a claim: one that died does not block others for longer."""
 
 POLLS, POLL_SECONDS = 40, 0.005
-"""How often, and how far apart, a result is looked for that another process computes."""
+"""Polls for another process's result: 0.2 s in all, longer than a live answer takes."""
 
 
 class LiveCache:
-    """Finds or computes live results. `wait` pauses between two looks, and the thread with it, which must be no event loop's."""
+    """Reads or computes live results."""
 
     def __init__(
         self, store: RedisStore, ttl: int, wait: Callable[[float], None] = time.sleep
     ) -> None:
+        """ttl: seconds; wait: pauses between two polls, and blocks its thread."""
         self._store, self._ttl, self._wait = store, ttl, wait
 
     def get(
         self, version: str, user: str, digest: str, compute: Callable[[], Ranked]
     ) -> tuple[Ranked, bool]:
-        """The result, and whether it was there.
+        """The result, and whether it was cached.
 
         Raises:
-            StoreUnavailable: the store could not be asked; what `compute` raises.
+            StoreUnavailable: Redis does not answer; and what `compute` raises.
         """
         packed, is_mine = self._store.live_or_claim(version, user, digest, CLAIM_MS)
+        if packed is None and not is_mine:
+            packed = self._awaited(version, user, digest)
+        ranked = None if packed is None else read_ranked(packed)
+        return (compute(), False) if ranked is None else (ranked, True)
+
+    def _awaited(self, version: str, user: str, digest: str) -> bytes | None:
+        """Another process's result.
+
+        None if it does not appear in time.
+        """
+        # A time limit as well as a count: with a slow store each poll takes long.
         ends = time.monotonic() + min(POLLS * POLL_SECONDS, deadline.left())
-        for _ in range(0 if is_mine else POLLS):
-            if (
-                packed is not None or time.monotonic() >= ends
-            ):  # a slow store makes each look a long one
-                break
+        for _ in range(POLLS):
+            if time.monotonic() >= ends:
+                return None
             self._wait(POLL_SECONDS)
             packed = self._store.live(version, user, digest)
-        found = None if packed is None else read_ranked(packed)
-        return (compute(), False) if found is None else (found, True)
+            if packed is not None:
+                return packed
+        return None
 
     def put(
         self, version: str, user: str, digest: str, ranked: Ranked, record: bytes
     ) -> StoreUnavailable | None:
-        """Keeps a result that was made of the user's packed `record`; gives what went wrong, if anything did."""
+        """Caches a result of the user's packed `record`.
+
+        Returns the error if that fails.
+        """
         try:
             self._store.write_live(version, user, digest, pack_ranked(ranked), self._ttl, record)
         except StoreUnavailable as error:
@@ -64,37 +81,41 @@ class LiveCache:
         return None
 
 
-def digest_of(k: int, filters: Filters, shape: Options, record: bytes) -> str:
-    """What shaped a live result: k, the filters, the shape, and the user's whole record."""
-    told = msgpack.packb(
+def digest_of(k: int, filters: Filters, options: Options, record: bytes) -> str:
+    """Digest of all inputs of a live result.
+
+    record: the user's, packed.
+    """
+    payload = msgpack.packb(
         [
             k,
-            sorted(filters.excluded),
+            sorted(filters.excluded),  # sets have no order of their own
             sorted(filters.categories),
-            float(shape.diversity),
-            shape.explain,
+            float(options.diversity),  # 0 and 0.0 are packed differently
+            options.explain,
             record,
         ]
     )
-    return hashlib.sha256(told).hexdigest()[:16]
+    return hashlib.sha256(payload).hexdigest()[:16]  # 64 bits: keys are per user and short-lived
 
 
 def pack_ranked(ranked: Ranked) -> bytes:
-    """A live result as bytes."""
-    items = [[i.id, i.title, i.categories, i.available] for i in ranked.items]
-    reasons = [
-        [[[c.item_id, c.title, c.share] for c in r.causes], r.features] for r in ranked.reasons
-    ]
-    told = [
+    """Packs a live result."""
+    payload = [
         LAYOUT,
-        items,
+        [[item.id, item.title, item.categories, item.available] for item in ranked.items],
         ranked.scores,
         ranked.retrieval,
         ranked.n_candidates,
         ranked.unknown_items,
-        reasons,
+        [_packable(reason) for reason in ranked.reasons],
     ]
-    return msgpack.packb(told)
+    return msgpack.packb(payload)
+
+
+def _packable(reason: Reason) -> list[object]:
+    causes = [[cause.item_id, cause.title, cause.share] for cause in reason.causes]
+    return [causes, reason.features]
 
 
 def unpack_ranked(packed: bytes) -> Ranked:
@@ -109,19 +130,18 @@ def unpack_ranked(packed: bytes) -> Ranked:
                 int(candidates),
                 int(unknown),
                 reasons,
-            ) if layout == LAYOUT and len(_numbers(scores)) == len(_numbers(retrieval)) == len(
-                items
-            ):
-                shown = tuple(_shown(item) for item in items)
-                return Ranked(
-                    shown, scores, retrieval, candidates, unknown, tuple(map(_reason, reasons))
-                )
+            ) if layout == LAYOUT:
+                records = tuple(map(_item, items))
+                _check_scores(scores, len(items))
+                _check_scores(retrieval, len(items))
+                unpacked = tuple(map(_reason, reasons))
+                return Ranked(records, scores, retrieval, candidates, unknown, unpacked)
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
     raise UnreadableRecord("a cached answer cannot be read: it is computed again")
 
 
-def _shown(item: object) -> ItemRecord:
+def _item(item: object) -> ItemRecord:
     match item:
         case (str(item_id), str(title), tuple(categories), bool(available)):
             if all(isinstance(name, str) for name in categories):
@@ -150,17 +170,19 @@ def _feature(feature: object) -> tuple[str, float]:
     raise TypeError
 
 
-def _numbers(values: object) -> tuple[float, ...]:
-    """The values, which must be finite numbers."""
-    if isinstance(values, tuple) and all(
-        isinstance(v, float | int) and math.isfinite(v) for v in values
-    ):
-        return values
-    raise TypeError
+def _check_scores(scores: object, n: int) -> None:
+    """Raises TypeError unless these are n finite numbers."""
+    if not isinstance(scores, tuple) or len(scores) != n:
+        raise TypeError
+    if not all(isinstance(score, float | int) and math.isfinite(score) for score in scores):
+        raise TypeError
 
 
 def read_ranked(packed: bytes) -> Ranked | None:
-    """A cached result; None for one that cannot be read, which is as good as none."""
+    """Reads a cached result.
+
+    None for an unreadable one, which is then computed again.
+    """
     try:
         return unpack_ranked(packed)
     except UnreadableRecord:

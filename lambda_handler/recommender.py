@@ -1,6 +1,7 @@
-"""Decides where an answer comes from: the cached list, the live path, or popular items; light enough for the hit path.
+"""Answers from the cached list, live path or popular items.
 
-Every fall-back is flagged in the answer and counted. What can be answered without an error is.
+It is part of the hit path and imports nothing heavy. Every fallback is flagged in the answer and
+counted; an error is raised only when no source is left.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shortlist.lambda_handler.answers import (
+    BATCH,
+    LIVE,
     PLAIN,
+    POPULAR,
+    SESSION,
+    STALE,
     Answer,
     Filters,
-    LivePath,
     NothingToServe,
     Ranked,
     RecommendationQuery,
@@ -34,12 +40,24 @@ from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_u
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.watermark import BEGINNING
 
+if TYPE_CHECKING:
+    from shortlist.lambda_handler.live import LivePath
+
 DeferredAnswer = Callable[[], Answer]
-"""Makes an answer that the cached list does not give: by the live path, or of popular items."""
+"""Computes an answer that the cached list cannot give; may take long."""
+
+Compute = Callable[["LivePath", str, Filters], Ranked]
+"""Calls one method of the live path, for a release's version and under filters."""
+
+_STORE_ERRORS = (StoreUnavailable, BrokenRelease)
+"""Redis does not answer, or what it holds cannot be read."""
+
+_BUNDLE_ERRORS = (Unavailable, BrokenRelease)
+"""The bundle cannot be fetched, or cannot be read."""
 
 
 class Recommender:
-    """Answers requests for recommendations from a store and a live path."""
+    """Answers recommendation queries from a store and a live path."""
 
     def __init__(
         self,
@@ -49,273 +67,303 @@ class Recommender:
         cache: LiveCache,
         metrics: Metrics,
     ) -> None:
-        self._serving, self._store, self._live, self._cache, self._metrics = (
-            serving,
-            store,
-            live,
-            cache,
-            metrics,
-        )
+        self._serving = serving
+        self._store = store
+        self._live = live
+        self._cache = cache
+        self._metrics = metrics
 
     def now(self) -> float:
         """Unix seconds."""
         return self._serving.now()
 
-    def recommend(self, asked: RecommendationQuery) -> Answer:
-        """The answer to a request.
+    def recommend(self, query: RecommendationQuery) -> Answer:
+        """Answers a query.
 
         Raises:
             NothingToServe: no release can be reached.
         """
-        found = self.look_up(asked)
-        return found if isinstance(found, Answer) else found()
+        return _resolved(self.look_up(query))
 
-    def look_up(self, asked: RecommendationQuery) -> Answer | DeferredAnswer:
-        """The answer that the cached list gives; where it gives none, what makes another, and may take its time.
+    def look_up(self, query: RecommendationQuery) -> Answer | DeferredAnswer:
+        """Answers from the cached list, or defers the answer.
 
         Raises:
             NothingToServe: as `recommend`.
         """
         started = time.perf_counter()
-        version = self._serving.version(asked.user)
-        asked = asked.without(self._serving.blocked())
-        found = (
-            partial(self._session, version, asked)
-            if asked.session is not None
-            else self._known(version, asked)
-        )
-        if isinstance(found, Answer):
-            return self._told(asked, found, started)
-        return lambda: self._told(asked, found(), started)
+        version = self._serving.version(query.user)
+        query = query.without(self._serving.blocked())
+        answer: Answer | DeferredAnswer
+        if query.session is None:
+            answer = self._for_user(version, query)
+        else:
+            answer = partial(self._for_session, version, query, query.session)
+        return _mapped(answer, lambda answer: self._counted(query, answer, started))
 
     def popular(self, k: int, filters: Filters) -> Answer | DeferredAnswer:
-        """The most popular items, whoever asks; where Redis has too few of them, what asks the bundle for them."""
-        version = self._serving.version()
-        found = self._popular_or_rest(version, k, filters.without(self._serving.blocked()))
-        return self._flagged(found) if isinstance(found, Answer) else lambda: self._flagged(found())
+        """The most popular items from Redis.
 
-    def trending(self, k: int, filters: Filters) -> Answer:
-        """The items of the most recent interest; popular ones where the bundle cannot be read."""
+        Deferred to the bundle if Redis has too few.
+        """
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())
-        try:
-            return self._flagged(Answer(self._live.trending(version, k, filters), "live", version))
-        except (Unavailable, BrokenRelease) as error:
-            self._serving.degraded(error)
-            return self._popular(version, k, filters, degraded=True)
+        return _mapped(self._popular_or_deferred(version, k, filters), self._flagged)
 
-    def similar(self, item_id: str, k: int, filters: Filters) -> Answer:
-        """The items most like one. Raises UnknownItem, and what the live path raises: there is no other source."""
+    def from_live(self, compute: Compute, filters: Filters) -> Answer:
+        """Has the live path compute a list.
+
+        Blocked items are excluded.
+
+        Raises:
+            UnknownItem: neither the serving release nor its canary has the item.
+            Unavailable, BrokenRelease: the bundle cannot be read, and there is no other source.
+        """
         pointer = self._serving.pointer()
         filters = filters.without(self._serving.blocked())
+        version = pointer.current
         try:
-            version, ranked = (
-                pointer.current,
-                self._live.similar(pointer.current, item_id, k, filters),
-            )
+            ranked = compute(self._live, version, filters)
         except UnknownItem:
             if pointer.canary is None:
                 raise
-            version = pointer.canary.version  # whose items its users are shown
-            ranked = self._live.similar(version, item_id, k, filters)
-        return self._flagged(Answer(ranked, "live", version))
+            version = pointer.canary.version  # its users are shown items that are new in it
+            ranked = compute(self._live, version, filters)
+        return self._flagged(Answer(ranked, LIVE, version))
+
+    def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
+        """As `from_live`, or the most popular items.
+
+        Those are answered if the bundle cannot be read.
+        """
+        version = self._serving.version()
+        filters = filters.without(self._serving.blocked())
+        try:
+            ranked = compute(self._live, version, filters)
+        except _BUNDLE_ERRORS as error:
+            self._serving.degraded(error)
+            return self._popular(version, k, filters, degraded=True)
+        return self._flagged(Answer(ranked, LIVE, version))
 
     def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
-        """These items in the ranker's order, for a stored history, a given one, or one without an event."""
+        """Ranks items for the stored history, the request's, or an empty one."""
         version = self._serving.version(user)
         stored, degraded = (None, False) if user is None else self._stored(user)
-        known = session or stored
+        if session is not None:
+            source, record = SESSION, joined(session, stored)
+        elif stored is not None:
+            source, record = LIVE, stored
+        else:
+            source, record = POPULAR, UserRecord()
         filters = Filters().without(self._serving.blocked())
-        told = joined(session, stored) if session is not None else stored or UserRecord()
-        source = "popular" if known is None else "live" if session is None else "session"
-        return self._flagged(
-            Answer(
-                self._live.rank(version, told, items, filters), source, version, degraded=degraded
-            )
-        )
+        ranked = self._live.rank(version, record, items, filters)
+        return self._flagged(Answer(ranked, source, version, degraded=degraded))
 
     def _flagged(self, answer: Answer) -> Answer:
-        """The answer, degraded where nobody can say now whether its release still serves."""
+        """Flags the answer as degraded while Redis cannot confirm its release."""
         return replace(answer, degraded=True) if self._serving.is_stale else answer
 
-    def _known(self, version: str, asked: RecommendationQuery) -> Answer | DeferredAnswer:
+    def _for_user(self, version: str, query: RecommendationQuery) -> Answer | DeferredAnswer:
+        """From the user's stored list or history."""
         try:
-            packed, latest = self._store.read_user(version, asked.user)
-        except (StoreUnavailable, BrokenRelease) as error:
+            packed, latest = self._store.read_user(version, query.user)
+        except _STORE_ERRORS as error:
             self._serving.degraded(error)
-            return self._popular_or_rest(version, asked.k, asked.filters, degraded=True)
+            return self._popular_or_deferred(version, query.k, query.filters, degraded=True)
         record = self._serving.unpacked(packed)
-        if (
-            record is not None
-            and asked.use_cache
-            and asked.shape == PLAIN
-            and _is_fresh(record, latest)
-        ):
-            hit = self._hit(version, record, asked)
-            if hit is not None:
-                return hit
+        if record is not None and _may_be_listed(query) and _is_fresh(record, latest):
+            answer = self._listed(version, record, query)
+            if answer is not None:
+                return answer
         if record is None and latest is None:
-            return self._popular_or_rest(
-                version, asked.k, asked.filters, degraded=packed is not None
+            is_unreadable = packed is not None  # a list that is there, but cannot be read
+            return self._popular_or_deferred(
+                version, query.k, query.filters, degraded=is_unreadable
             )
-        return partial(self._of_record, version, asked, record)
+        return partial(self._for_history, version, query, record)
 
-    def _hit(
-        self, version: str, record: ShortlistRecord, asked: RecommendationQuery
+    def _listed(
+        self, version: str, record: ShortlistRecord, query: RecommendationQuery
     ) -> Answer | None:
-        """The cached list, unless too little of it is left, or its items are no longer where they were."""
-        try:
-            ranked = self._serving.cut(version, record, asked.k, asked.filters)
-        except (StoreUnavailable, BrokenRelease) as error:
-            self._serving.degraded(error)
-            return None
-        if len(ranked.items) < asked.k:
-            return None
-        return Answer(ranked, "batch", version, cache_hit=True, list_age_s=self._age(record))
+        """The cached list.
+
+        None if filters leave fewer than k items, or items are missing.
+        """
+        ranked = self._cut(version, record, query)
+        if ranked is None or len(ranked.items) < query.k:
+            return None  # the live path can fill it up
+        return Answer(ranked, BATCH, version, cache_hit=True, list_age_s=self._age(record))
 
     def _age(self, record: ShortlistRecord) -> int:
+        # Not below 0: the clocks of batch and Lambda differ.
         return max(0, int(self._serving.now()) - record.created_at)
 
-    def _of_record(
-        self, version: str, asked: RecommendationQuery, listed: ShortlistRecord | None
+    def _for_history(
+        self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
     ) -> Answer:
-        """From the stored history, live; failing that the list there is, filled up with popular items."""
+        """Live from the stored history.
+
+        If that fails, the outdated list and popular items.
+        """
         stored: UserRecord | None = None
         try:
-            packed = self._store.user_record(asked.user)
-            stored = None if packed is None else unpack_user(packed)
-            if packed is not None and stored is not None:
-                return self._live_answer(version, asked, packed, stored)
+            packed = self._store.user_record(query.user)
+            if packed is not None:
+                stored = unpack_user(packed)
+                return self._live_answer(version, query, packed, stored)
         except ShortlistError as error:
             self._serving.degraded(error)
-        had = () if stored is None else (*stored.seen, *stored.items)
-        return self._stale(version, replace(asked, filters=asked.filters.without(had)), listed)
+        if stored is not None:  # what the list does not know of is excluded here
+            query = query.without((*stored.seen, *stored.items))
+        return self._stale(version, query, listed)
 
     def _live_answer(
-        self, version: str, asked: RecommendationQuery, packed: bytes, stored: UserRecord
+        self, version: str, query: RecommendationQuery, packed: bytes, stored: UserRecord
     ) -> Answer:
-        def compute() -> Ranked:
-            return self._live.recommend(version, stored, asked.k, asked.filters, asked.shape)
+        """The live list, cached or computed."""
 
-        if (
-            self._serving.is_stale
-        ):  # under a release that Redis has lost nobody would find it to delete it
-            return Answer(compute(), "live", version)
-        digest = digest_of(asked.k, asked.filters, asked.shape, packed)
-        degraded = False
+        def compute() -> Ranked:  # the live path is not opened if the cache has the result
+            return self._live.recommend(version, stored, query.k, query.filters, query.options)
+
+        if self._serving.is_stale:
+            # Redis has lost the release: a cached result would outlive the user's deletion.
+            return Answer(compute(), LIVE, version)
+        digest = digest_of(query.k, query.filters, query.options, packed)
+        hit = degraded = False
         try:
-            ranked, hit = (
-                self._cache.get(version, asked.user, digest, compute)
-                if asked.use_cache
-                else (compute(), False)
-            )
+            if query.use_cache:
+                ranked, hit = self._cache.get(version, query.user, digest, compute)
+            else:
+                ranked = compute()
         except StoreUnavailable as error:
             self._serving.degraded(error)
-            ranked, hit, degraded = compute(), False, True
+            ranked, degraded = compute(), True
         if not hit:
-            failed = self._cache.put(version, asked.user, digest, ranked, packed)
-            if failed is not None:
-                self._serving.degraded(failed)  # the answer is there all the same
-        return Answer(ranked, "live", version, cache_hit=hit, degraded=degraded)
+            error_ = self._cache.put(version, query.user, digest, ranked, packed)
+            if error_ is not None:  # the answer does not depend on it
+                self._serving.degraded(error_)
+        return Answer(ranked, LIVE, version, cache_hit=hit, degraded=degraded)
 
     def _stale(
-        self, version: str, asked: RecommendationQuery, listed: ShortlistRecord | None
+        self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
     ) -> Answer:
-        ranked = None
-        if listed is not None:
-            try:
-                ranked = self._serving.cut(version, listed, asked.k, asked.filters)
-            except (StoreUnavailable, BrokenRelease) as error:
-                self._serving.degraded(error)
+        """The outdated list, filtered and filled up with popular items."""
+        ranked = None if listed is None else self._cut(version, listed, query)
         if listed is None or ranked is None or not ranked.items:
-            return self._popular(version, asked.k, asked.filters, degraded=True)
-        lacking = asked.k - len(ranked.items)
+            return self._popular(version, query.k, query.filters, degraded=True)
+        lacking = query.k - len(ranked.items)
         if lacking:
-            more = asked.filters.without(item.id for item in ranked.items)
-            ranked = _followed_by(ranked, self._popular(version, lacking, more).ranked)
-        return Answer(ranked, "stale", version, list_age_s=self._age(listed), degraded=True)
+            filters = query.filters.without(item.id for item in ranked.items)
+            ranked = _concatenated(ranked, self._popular(version, lacking, filters).ranked)
+        return Answer(ranked, STALE, version, list_age_s=self._age(listed), degraded=True)
 
-    def _session(self, version: str, asked: RecommendationQuery) -> Answer:
-        """From what the request tells of the user, and what the store knows beside it."""
-        assert asked.session is not None
-        stored, degraded = self._stored(asked.user)
-        user = joined(asked.session, stored)
+    def _cut(
+        self, version: str, listed: ShortlistRecord, query: RecommendationQuery
+    ) -> Ranked | None:
+        """The list's items that the filters admit.
+
+        None if Redis does not give them.
+        """
         try:
-            ranked = self._live.recommend(version, user, asked.k, asked.filters, asked.shape)
-        except (Unavailable, BrokenRelease) as error:
+            return self._serving.cut(version, listed, query.k, query.filters)
+        except _STORE_ERRORS as error:
             self._serving.degraded(error)
-            return self._popular(
-                version, asked.k, asked.filters.without((*user.seen, *user.items)), degraded=True
-            )
-        return Answer(ranked, "session", version, degraded=degraded)
+            return None
+
+    def _for_session(self, version: str, query: RecommendationQuery, session: UserRecord) -> Answer:
+        """From the request's history and the stored record."""
+        stored, degraded = self._stored(query.user)
+        user = joined(session, stored)
+        try:
+            ranked = self._live.recommend(version, user, query.k, query.filters, query.options)
+        except _BUNDLE_ERRORS as error:
+            self._serving.degraded(error)
+            filters = query.filters.without((*user.seen, *user.items))
+            return self._popular(version, query.k, filters, degraded=True)
+        return Answer(ranked, SESSION, version, degraded=degraded)
 
     def _stored(self, user: str) -> tuple[UserRecord | None, bool]:
-        """The user's record, and whether it could not be read."""
+        """The user's record, and whether reading it failed."""
         try:
             packed = self._store.user_record(user)
             return None if packed is None else unpack_user(packed), False
-        except (StoreUnavailable, BrokenRelease) as error:
+        except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return None, True
 
     def _popular(self, version: str, k: int, filters: Filters, *, degraded: bool = False) -> Answer:
-        found = self._popular_or_rest(version, k, filters, degraded=degraded)
-        return found if isinstance(found, Answer) else found()
+        return _resolved(self._popular_or_deferred(version, k, filters, degraded=degraded))
 
-    def _popular_or_rest(
+    def _popular_or_deferred(
         self, version: str, k: int, filters: Filters, *, degraded: bool = False
     ) -> Answer | DeferredAnswer:
-        """Popular items from the store; where it has too few, what asks the bundle, and may take its time."""
+        """Popular items from Redis.
+
+        Deferred to the bundle if Redis has fewer than k.
+        """
         ranked, failed = self._popular_list(version, k, filters)
         degraded = degraded or failed
         if ranked is not None and len(ranked.items) >= k:
-            return Answer(ranked, "popular", version, degraded=degraded)
-        return lambda: self._popular_of_bundle(version, k, filters, ranked, degraded=degraded)
+            return Answer(ranked, POPULAR, version, degraded=degraded)
+        return partial(self._popular_of_bundle, version, k, filters, ranked, degraded=degraded)
 
     def _popular_of_bundle(
         self, version: str, k: int, filters: Filters, few: Ranked | None, *, degraded: bool
     ) -> Answer:
-        """few: what the store has, which is answered where the bundle cannot be read."""
+        """Popular items from the bundle.
+
+        `few`, which Redis has, if the bundle cannot be read.
+        """
         try:
             ranked = self._live.popular(version, k, filters)
-        except (Unavailable, BrokenRelease) as error:
+        except _BUNDLE_ERRORS as error:
             self._serving.degraded(error)
             if few is None:
-                raise NothingToServe(
-                    f"neither Redis nor the bundle can be reached ({error})"
-                ) from error
+                message = f"neither Redis nor the bundle can be reached ({error})"
+                raise NothingToServe(message) from error
             ranked, degraded = few, True
-        return Answer(ranked, "popular", version, degraded=degraded)
+        return Answer(ranked, POPULAR, version, degraded=degraded)
 
     def _popular_list(self, version: str, k: int, filters: Filters) -> tuple[Ranked | None, bool]:
-        """From the store, None where it has none; and whether that failed."""
+        """Popular items in Redis (None: no list), and whether reading failed."""
         try:
             record = self._serving.unpacked(self._store.popular(version))
-            return (
-                (None, True)
-                if record is None
-                else (self._serving.cut(version, record, k, filters), False)
-            )
-        except (StoreUnavailable, BrokenRelease) as error:
+            if record is None:
+                return None, True
+            return self._serving.cut(version, record, k, filters), False
+        except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return None, True
 
-    def _told(self, asked: RecommendationQuery, answer: Answer, started: float) -> Answer:
-        """The answer, flagged and counted."""
+    def _counted(self, query: RecommendationQuery, answer: Answer, started: float) -> Answer:
+        """Flags the answer and records its metrics."""
         answer = self._flagged(answer)
         self._metrics.observe(time.perf_counter() - started)
         self._metrics.count("shortlist_answers_total", source=answer.source)
         self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)
-        if asked.use_cache and asked.session is None:
-            self._metrics.count(
-                "shortlist_cache_total", result="hit" if answer.cache_hit else "miss"
-            )
+        if query.use_cache and query.session is None:
+            result = "hit" if answer.cache_hit else "miss"
+            self._metrics.count("shortlist_cache_total", result=result)
         if answer.list_age_s is not None:
             self._metrics.record("shortlist_list_age_seconds", answer.list_age_s)
         return answer
 
 
-def _followed_by(first: Ranked, second: Ranked) -> Ranked:
+def _resolved(answer: Answer | DeferredAnswer) -> Answer:
+    """The answer, which is computed now if it is deferred."""
+    return answer if isinstance(answer, Answer) else answer()
+
+
+def _mapped(
+    answer: Answer | DeferredAnswer, change: Callable[[Answer], Answer]
+) -> Answer | DeferredAnswer:
+    """Applies `change` to the answer, as soon as it is computed."""
+    if isinstance(answer, Answer):
+        return change(answer)
+    return lambda: change(answer())
+
+
+def _concatenated(first: Ranked, second: Ranked) -> Ranked:
     return replace(
         first,
         items=first.items + second.items,
@@ -324,11 +372,16 @@ def _followed_by(first: Ranked, second: Ranked) -> Ranked:
     )
 
 
-def _is_fresh(listed: ShortlistRecord, latest: int | None) -> bool:
-    """Whether the list has learnt from the user's latest accepted event.
+def _may_be_listed(query: RecommendationQuery) -> bool:
+    """Tells if a precomputed list can serve the query."""
+    return query.use_cache and query.options == PLAIN
 
-    A user whose record is gone has none that is known, which proves nothing; lists of older
-    batches, which name no watermark, are from before records named positions.
+
+def _is_fresh(listed: ShortlistRecord, latest: int | None) -> bool:
+    """Tells if the list includes the user's latest event.
+
+    A user without a record has no known event, which proves nothing: such a list is fresh only if
+    it names no watermark. Lists of older batches do so, from before records named positions.
     """
     if latest is None:
         return listed.watermark == BEGINNING

@@ -1,4 +1,4 @@
-"""What is noted of the request at hand while it is answered: for its line in the log, and for counting what was shown."""
+"""Holds facts about the current request for logs and metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from shortlist.lambda_handler.answers import Answer
 
 @dataclass(slots=True)
 class RequestContext:
-    """Of one request. shown: items of its recommendation answer; at: unix seconds; head: whether no body is sent.
+    """Facts about one request.
 
-    caller: the name of the API key by which the request came.
+    head: no body is sent; shown: items of its recommendation answer; at: unix seconds; caller: the
+    name of the API key that it came with.
     """
 
     request_id: str
@@ -30,32 +31,36 @@ class RequestContext:
     caller: str | None = None
 
 
-_NOTE: ContextVar[RequestContext | None] = ContextVar("note", default=None)
+_CONTEXT: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 
 
 def begin(scope: Scope) -> RequestContext:
-    """The note of the request that begins, under the id that Lambda gave it, or one of its own."""
+    """Starts a request's context.
+
+    Its id is Lambda's, or a new one.
+    """
+    # Lambda's own id: with it the caller's answer is found in CloudWatch.
     request_id = getattr(scope.get("aws.context"), "aws_request_id", None) or uuid.uuid4().hex
-    note = RequestContext(request_id, head=scope.get("shortlist.head", False))
-    _NOTE.set(
-        note
-    )  # and never reset: error handlers outside ask for it, and each request has a context of its own
-    return note
+    context = RequestContext(request_id, head=scope.get("shortlist.head", False))
+    # Never reset: the outer error handlers read it after the request has left the inner stack.
+    _CONTEXT.set(context)
+    return context
 
 
 def current() -> RequestContext:
-    """The note of the request at hand."""
-    note = _NOTE.get()
-    return RequestContext(uuid.uuid4().hex) if note is None else note
+    """The context of the current request.
+
+    A new one outside of requests.
+    """
+    context = _CONTEXT.get()
+    return RequestContext(uuid.uuid4().hex) if context is None else context
 
 
-def answered(answer: Answer, user: str | None = None) -> RequestContext:
-    """Notes where the answer to the request at hand came from."""
-    note = current()
-    note.version, note.source, note.degraded, note.user = (
-        answer.version,
-        answer.source,
-        answer.degraded,
-        user,
-    )
-    return note
+def note_answer(answer: Answer, user: str | None = None) -> RequestContext:
+    """Records where the current request's answer came from."""
+    context = current()
+    context.version = answer.version
+    context.source = answer.source
+    context.degraded = answer.degraded
+    context.user = user
+    return context

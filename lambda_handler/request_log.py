@@ -1,7 +1,7 @@
-"""One line of JSON for each request: what was asked, by its route's template, how it ended, where the answer came from.
+"""Writes one line of JSON for each request.
 
-An error of ours comes with its traceback, in the same line. Users' ids stay out unless they were
-asked for.
+A line has the route's template, the outcome and the source of the answer. An unexpected error adds
+its traceback to the same line. Users' ids are left out unless a setting asks for them.
 """
 
 from __future__ import annotations
@@ -22,56 +22,58 @@ Say = Callable[[str], None]
 """Writes a line."""
 
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
-_TOLD = "_shortlist_told"
+_LOGGED = "_shortlist_logged"
+"""Attribute of an exception whose traceback is in the log."""
+
 _SERVERS = ("mangum.http", "uvicorn.error")
-"""Loggers that tell every exception which leaves the app once more."""
+"""Loggers that write every exception which leaves the app a second time."""
 
 
 def say(line: str) -> None:
-    """To standard output, which is CloudWatch's log in Lambda."""
+    """Writes a line to standard output, which Lambda sends to CloudWatch."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 class RequestLog:
-    """Says one line when a request's answer is given."""
+    """Writes a line when a request's answer is complete."""
 
     def __init__(self, say: Say, *, users: bool) -> None:
-        """users: whether the lines name the users who asked."""
+        """users: whether lines have the users' ids."""
         self._say, self._users = say, users
 
-    def line(self, note: RequestContext, scope: Scope, status: int, seconds: float) -> None:
-        """Says the request's line."""
-        told: dict[str, Any] = {
-            "level": "info" if note.error is None else "error",
-            "request_id": note.request_id,
+    def line(self, context: RequestContext, scope: Scope, status: int, seconds: float) -> None:
+        """Writes the request's line."""
+        fields: dict[str, Any] = {
+            "level": "info" if context.error is None else "error",
+            "request_id": context.request_id,
             "route": route_of(scope),
             "status": status,
-            "release": note.version,
-            "source": note.source,
+            "release": context.version,
+            "source": context.source,
             "ms": round(seconds * 1000, 3),
-            "degraded": note.degraded,
+            "degraded": context.degraded,
         }
-        if note.caller is not None:
-            told["caller"] = note.caller
+        if context.caller is not None:
+            fields["caller"] = context.caller
         if self._users:
-            told["user"] = note.user or scope.get("path_params", {}).get("user_id")
-        if note.error is not None:
-            told["error"] = type(note.error).__name__
-            told["traceback"] = "".join(traceback.format_exception(note.error))
-            setattr(note.error, _TOLD, True)
-        self._say(_ENCODE(told))
+            fields["user"] = context.user or scope.get("path_params", {}).get("user_id")
+        if context.error is not None:
+            fields["error"] = type(context.error).__name__
+            fields["traceback"] = "".join(traceback.format_exception(context.error))
+            setattr(context.error, _LOGGED, True)
+        self._say(_ENCODE(fields))
 
 
-class _Once(logging.Filter):
-    """Lets an exception pass that no request's line has told."""
+class _NotLogged(logging.Filter):
+    """Drops records of exceptions that a request's line has already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """False for one that was."""
-        return record.exc_info is None or not getattr(record.exc_info[1], _TOLD, False)
+        """Returns False to drop the record."""
+        return record.exc_info is None or not getattr(record.exc_info[1], _LOGGED, False)
 
 
 def warn_once() -> None:
-    """Keeps the servers under the app from telling an error again, in many lines."""
+    """Keeps the servers' loggers from writing a logged exception again."""
     for name in _SERVERS:
-        logging.getLogger(name).addFilter(_Once())
+        logging.getLogger(name).addFilter(_NotLogged())

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, as FastAPI checks and documents them."""
+"""Defines requests and answers, as FastAPI validates and documents them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ from shortlist.recsys.store.answer_sources import AnswerSource
 
 
 def _by(rule: Callable[[object], object]) -> PlainValidator:
-    """Validates by a rule of `recsys.values`, whose message reaches the caller as it is."""
+    """Validates by a rule of `recsys.values`.
+
+    Its message reaches the caller unchanged.
+    """
 
     def check(value: object) -> object:
         try:
@@ -44,23 +47,30 @@ def _by(rule: Callable[[object], object]) -> PlainValidator:
 
 
 def _id(value: object) -> str | int:
-    """The id by the one reading; an integer stays one, so that an answer gives it back as it came."""
-    read = values.id_of(value)
-    return read if isinstance(value, str) else int(read)
+    """Normalises an id.
+
+    An integer stays one, so that an answer returns it as it came.
+    """
+    text = values.id_of(value)
+    return text if isinstance(value, str) else int(text)
 
 
 ID_TEXT: dict[str, Any] = {"type": "string", "pattern": values.ID_PATTERN}
 ID_SHOWN: dict[str, Any] = {
     "anyOf": [ID_TEXT, {"type": "integer"}],
-    "description": f"Text of 1 to {values.MAX_ID_LENGTH} characters or a whole number; 42, 42.0, ' 42 ' and '42.0' are '42'.",
+    "description": (
+        f"Text of 1 to {values.MAX_ID_LENGTH} characters or a whole number; "
+        "42, 42.0, ' 42 ' and '42.0' are '42'."
+    ),
 }
+# Strict types: `"7"` for a number or `1` for a truth value is a caller's mistake.
 Text = Annotated[StrictStr, Field(min_length=1, max_length=values.MAX_ID_LENGTH)]
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]  # whole ones too
 Id = Annotated[str | int, _by(_id), WithJsonSchema(ID_SHOWN)]
 """An id in a body."""
 
 IdText = Annotated[str, _by(values.id_of), WithJsonSchema(ID_TEXT)]
-"""An id in a path or a query, which are text."""
+"""An id in a path or a query, where it is text."""
 
 UserPath = Annotated[IdText, Path(description="The user's id.")]
 ItemPath = Annotated[IdText, Path(description="The item's id.")]
@@ -88,27 +98,29 @@ Attributes = dict[
     Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number
 ]
 
-MAX_HISTORY = 1000
+MAX_HISTORY = 1000  # ten times what the models look at
 MAX_EXCLUDED = 1000
-MAX_EVENTS = 500
+MAX_EVENTS = 500  # with the longest ids they fit into a mebibyte
 MAX_RANKED = 500
 MAX_ATTRIBUTES = 100
-_FIELD_SHOWN = 60
+_FIELD_SHOWN = 60  # characters of a field's name in an error
 
 
 class HistoryEvent(BaseModel):
-    """One thing the user did."""
+    """An event in a request's history."""
 
     model_config = ConfigDict(extra="forbid")
     item_id: Id
     timestamp: Seconds | None = Field(
-        default=None, description="Unix seconds; events without one keep their order."
+        default=None, description="Unix seconds; an event without a time takes the one before it."
     )
-    weight: Weight | None = Field(default=None, description="A rating or another strength.")
+    weight: Weight | None = Field(
+        default=None, description="A rating, or another strength of the interest."
+    )
 
 
 def _kind(value: object) -> str:
-    """Which form an entry of a history has, so that an error is about that form."""
+    """The form of a history's entry, so that an error is about that form."""
     return "event" if isinstance(value, (dict, HistoryEvent)) else "item"
 
 
@@ -119,7 +131,7 @@ HistoryEntry = Annotated[
 
 
 class RecommendRequest(BaseModel):
-    """Who asks, and for what."""
+    """A request for recommendations."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -130,72 +142,78 @@ class RecommendRequest(BaseModel):
     user_id: Id
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
     use_cache: StrictBool = Field(
-        default=True, description="false computes live, whatever is stored."
+        default=True, description="false: computes the answer with the models, whatever is cached."
     )
     history: list[HistoryEntry] | None = Field(
         default=None,
         max_length=MAX_HISTORY,
-        description="What the user did, oldest first. It replaces the stored history for this answer.",
+        description="The user's events, oldest first; used instead of the stored history.",
     )
     attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     exclude: list[Id] = Field(
         default_factory=list, max_length=MAX_EXCLUDED, description="Items not to recommend."
     )
     categories: list[Text] = Field(
-        default_factory=list, max_length=100, description="Only items of one of these."
+        default_factory=list, max_length=100, description="Only items of one of these categories."
     )
     diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
         default=0,
-        description="0 ranks by score alone; towards 1 items unlike those above them come first. Computed live.",
+        description=(
+            "0 ranks by score alone; towards 1, items unlike those above them come first. "
+            "Not cached lists: computed by the models."
+        ),
     )
     explain: StrictBool = Field(
-        default=False, description="Gives the reason of each item. Computed live."
+        default=False, description="Adds the reason of each item. Computed by the models."
     )
 
 
-Wanted = Annotated[int, Field(ge=1, le=100, description="How many items.")]
+Count = Annotated[int, Field(ge=1, le=100, description="How many items.")]
 Categories = Annotated[
-    list[Text], Field(max_length=100, description="Only items of one of these; may be repeated.")
+    list[Text],
+    Field(max_length=100, description="Only items of one of these categories; may be repeated."),
 ]
 
 
 class ListQuery(BaseModel):
-    """How many items, and of which categories."""
+    """Number of items, and their categories."""
 
     model_config = ConfigDict(extra="forbid")
-    k: Wanted = 20
+    k: Count = 20
     category: Categories = Field(default_factory=list)
 
 
 class UserQuery(ListQuery):
-    """The same, and which items not."""
+    """Number of items, their categories, and excluded items."""
 
     exclude: list[IdText] = Field(
-        default_factory=list, max_length=MAX_EXCLUDED, description="Not these; may be repeated."
+        default_factory=list,
+        max_length=MAX_EXCLUDED,
+        description="Items not to recommend; may be repeated.",
     )
 
 
 class OfUserQuery(UserQuery):
-    """The same, and whose list; for ids that a path cannot hold."""
+    """The same with a user; for ids that a path cannot hold."""
 
     user_id: IdText = Field(description="The user's id, of any characters.")
 
 
 class ItemQuery(BaseModel):
-    """Which item."""
+    """An item's id, as a parameter."""
 
     model_config = ConfigDict(extra="forbid")
     item_id: IdText = Field(description="The item's id, of any characters.")
 
 
 class OfItemQuery(ListQuery):
-    """How many items like which, and of which categories."""
+    """An item, the number of items like it, and their categories."""
 
     item_id: IdText = Field(description="The item's id, of any characters.")
 
 
 class UserBody(BaseModel):
-    """Which user; for ids that a path cannot hold."""
+    """A user's id in a body; for ids that a path cannot hold."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"user_id": "acme/42"}]}
@@ -204,7 +222,7 @@ class UserBody(BaseModel):
 
 
 class ItemBody(BaseModel):
-    """Which item; for ids that a path cannot hold."""
+    """An item's id in a body; for ids that a path cannot hold."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"item_id": "sku/7"}]}
@@ -213,7 +231,7 @@ class ItemBody(BaseModel):
 
 
 class RankRequest(BaseModel):
-    """Items to put in order for a user, by their id or by a history."""
+    """Items to rank for a user, who is given by id or by a history."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -232,22 +250,24 @@ class RankRequest(BaseModel):
     history: list[HistoryEntry] | None = Field(default=None, max_length=MAX_HISTORY)
     attributes: Attributes | None = Field(default=None, max_length=MAX_ATTRIBUTES)
     items: list[Id] = Field(
-        min_length=1, max_length=MAX_RANKED, description="Items that the user had are ranked too."
+        min_length=1,
+        max_length=MAX_RANKED,
+        description="Items to rank; those of the user's history too.",
     )
 
     @model_validator(mode="after")
-    def _of_someone(self) -> Self:
+    def _check_user(self) -> Self:
         if self.user_id is None and self.history is None:
             raise ValueError("one of user_id and history must be given")
         return self
 
 
 class CauseAnswer(BaseModel):
-    """Something the user had that speaks for an item."""
+    """An item of the history that speaks for a recommended one."""
 
     item_id: str
     title: str
-    share: float = Field(description="Of all that the history says for the item.")
+    share: float = Field(description="Part of all that speaks for the item, 0 to 1.")
 
 
 class ReasonAnswer(BaseModel):
@@ -256,7 +276,7 @@ class ReasonAnswer(BaseModel):
     text: str
     because: list[CauseAnswer]
     features: dict[str, float] = Field(
-        description="What the features that matter most add to the ranker's score."
+        description="What the strongest features add to the ranker's score."
     )
 
 
@@ -273,7 +293,7 @@ class Recommendation(BaseModel):
 
 
 class RecommendAnswer(BaseModel):
-    """The list, and where it came from."""
+    """A list of recommendations and its source."""
 
     user_id: str | int
     recommendations: list[Recommendation]
@@ -285,15 +305,15 @@ class RecommendAnswer(BaseModel):
     list_age_s: int | None = Field(
         description="Seconds since the list was computed; null for a live answer."
     )
-    degraded: bool = Field(description="Whether something failed and this is a fall-back.")
+    degraded: bool = Field(description="True if a part failed and this answer is a fallback.")
     unknown_items: int = Field(
-        description="Items of the request's history that the catalogue lacks, and that were ignored."
+        description="Items of the request's history that the catalogue lacks; they were ignored."
     )
     recommendation_id: str
 
 
 class Listed(BaseModel):
-    """One item of a list that is the same for everybody."""
+    """An item of a list that is the same for all users."""
 
     item_id: str
     title: str
@@ -307,20 +327,20 @@ class ListAnswer(BaseModel):
 
     items: list[Listed]
     model_version: str
-    degraded: bool = Field(description="Whether something failed and this is a fall-back.")
+    degraded: bool = Field(description="True if a part failed and this answer is a fallback.")
 
 
 class RankAnswer(ListAnswer):
-    """The items that were asked about, best first."""
+    """The requested items, best first."""
 
     source: AnswerSource
     unknown_items: int = Field(
-        description="Asked items that the catalogue lacks, and that are not in the answer."
+        description="Requested items that are not in the catalogue, nor in the answer."
     )
 
 
 class ItemAnswer(BaseModel):
-    """What is known of an item."""
+    """An item of the catalogue."""
 
     item_id: str
     title: str
@@ -329,7 +349,7 @@ class ItemAnswer(BaseModel):
 
 
 class Event(BaseModel):
-    """Something that a user did."""
+    """An interaction of a user with an item."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -346,27 +366,29 @@ class Event(BaseModel):
         },
     )
     event_id: Label = Field(
-        description="Tells this event from every other of the user; sending it again is safe."
+        description="Identifies the event among the user's; sending it again is safe."
     )
     user_id: Id
     item_id: Id
     timestamp: Seconds = Field(description="Unix seconds.")
-    weight: Weight | None = Field(default=None, description="A rating or another strength.")
-    recommendation_id: Label | None = Field(
-        default=None, description="Of the answer that the user acted on."
+    weight: Weight | None = Field(
+        default=None, description="A rating, or another strength of the interest."
     )
-    position: Position | None = Field(default=None, description="Where in it the item stood.")
+    recommendation_id: Label | None = Field(
+        default=None, description="The recommendation_id of the answer that led to the event."
+    )
+    position: Position | None = Field(default=None, description="The item's rank in that answer.")
 
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """An event of a request that breaks a rule."""
+    """An event that breaks a rule."""
 
     message: str
 
 
 def _or_invalid(value: object, check: ValidatorFunctionWrapHandler) -> Event | Invalid:
-    """One bad event does not spoil the others of its request."""
+    """Turns an invalid event into a value, so that the others are still accepted."""
     try:
         event: Event = check(value)
     except ValidationError as error:
@@ -375,9 +397,10 @@ def _or_invalid(value: object, check: ValidatorFunctionWrapHandler) -> Event | I
 
 
 def _explained(error: ErrorDetails) -> str:
-    """An event's first error: its field, the value, the rule and the remedy."""
+    """Formats an event's first error: field, value, rule and remedy."""
+    # A field's name is the caller's text: ASCII, and cut.
     field = ascii(".".join(map(str, error["loc"][:1])))[1:-1][:_FIELD_SHOWN]
-    kind, given = error["type"], values.shown(error["input"])
+    kind, value = error["type"], values.shown(error["input"])
     if kind == "value":
         return f"{field}: {error['msg']}"
     if kind == "missing":
@@ -385,12 +408,12 @@ def _explained(error: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return f"{field}: an event has no such field: leave it out"
     if not field:
-        return f"{given} is no event: send an object with event_id, user_id, item_id and timestamp"
-    return f"{field}: {given} is refused: {error['msg']}"
+        return f"{value} is no event: send an object with event_id, user_id, item_id and timestamp"
+    return f"{field}: {value} is refused: {error['msg']}"
 
 
 class EventsRequest(BaseModel):
-    """Events of any users, in any order."""
+    """Events of any number of users, in any order."""
 
     model_config = ConfigDict(extra="forbid")
     events: list[Annotated[Event, WrapValidator(_or_invalid)]] = Field(
@@ -399,37 +422,37 @@ class EventsRequest(BaseModel):
 
 
 class RejectedEvent(BaseModel):
-    """An event that was not taken."""
+    """An event that was not accepted."""
 
-    index: int = Field(description="Its place in the request, from 0.")
+    index: int = Field(description="The event's place in the request, from 0.")
     code: str
     message: str
 
 
 class EventsAnswer(BaseModel):
-    """What became of the events."""
+    """The outcome of the events."""
 
     accepted: int
-    duplicates: int = Field(description="Events that were sent before.")
+    duplicates: int = Field(description="Events that had been sent before.")
     rejected: list[RejectedEvent]
 
 
 class DeletedAnswer(BaseModel):
-    """That a user is gone."""
+    """The outcome of a deletion."""
 
     user_id: str
-    existed: bool = Field(description="Whether anything was stored of the user.")
+    existed: bool = Field(description="True if anything was stored about the user.")
 
 
 class CanaryAnswer(BaseModel):
-    """A release that some users are served from."""
+    """A release that serves a share of the users."""
 
     version: str
     percent: float
 
 
 class PointerAnswer(BaseModel):
-    """Which release serves, which one rollback would bring back, and which one is tried on some users."""
+    """The serving release, the one that a rollback restores, and the canary."""
 
     current: str | None
     previous: str | None
@@ -441,7 +464,7 @@ class ReleaseAnswer(BaseModel):
 
     version: str
     created_at: int = Field(description="Unix seconds.")
-    ndcg_at_10: float | None = Field(description="Of its report.")
+    ndcg_at_10: float | None = Field(description="From the release's report.")
 
 
 class ReleasesAnswer(PointerAnswer):
@@ -451,14 +474,14 @@ class ReleasesAnswer(PointerAnswer):
 
 
 class BlockedAnswer(BaseModel):
-    """Whether an item is kept out of answers."""
+    """Tells if an item is kept out of all answers."""
 
     item_id: str
     blocked: bool
 
 
 class ErrorBody(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     type: str
     code: str
@@ -467,32 +490,32 @@ class ErrorBody(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """The one envelope of every error."""
+    """The envelope of every error."""
 
     error: ErrorBody
 
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorAnswer, "description": "The catalogue lacks the item."}
+    404: {"model": ErrorAnswer, "description": "The item is not in the catalogue."}
 }
 NO_RELEASE: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "There is no such release."}
 }
 UNCHANGED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "What If-None-Match names is still the answer."}
+    304: {"description": "The answer still has the tag in If-None-Match."}
 }
 REFUSED: dict[int | str, dict[str, Any]] = {
     401: {
         "model": ErrorAnswer,
-        "description": "Nobody is known to call. Only where callers are checked.",
+        "description": "The caller is unknown. Only if the service checks callers.",
     },
     403: {"model": ErrorAnswer, "description": "The caller may not do this, or not for this user."},
     429: {
         "model": ErrorAnswer,
-        "description": "Too many requests by one API key; see Retry-After.",
+        "description": "Too many requests with one API key; see Retry-After.",
     },
 }
 ERRORS: dict[int | str, dict[str, Any]] = REFUSED | {
     422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},
-    503: {"model": ErrorAnswer, "description": "Nothing can be answered now; see Retry-After."},
+    503: {"model": ErrorAnswer, "description": "No answer is possible now; see Retry-After."},
 }

@@ -1,7 +1,7 @@
-"""The API as a process of its own: uvicorn, with a bound on whatever a caller, Redis or S3 could make it wait for.
+"""Runs the API under uvicorn with limits on all waits.
 
-What bounds what is in one table in docs/operations.md. Lambda needs none of this: it reads whole
-requests, one at a time.
+Callers, Redis and S3 can each make a server wait; docs/operations.md has one table of the limits.
+Lambda needs none of them: it reads whole requests, one at a time.
 """
 
 from __future__ import annotations
@@ -26,54 +26,56 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shortlist.lambda_handler.admission import ALWAYS, BODY_BYTES, BUSY, MEBIBYTE
 from shortlist.lambda_handler.envelope import SOON_SECONDS
-from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.executors import PooledExecutor, Seats
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.settings import Settings
 
 HEAD_SECONDS = 10.0
-"""From a connection's beginning, or a later request's first byte, to the end of the request's head."""
+"""Most time for a request's head, from its first byte or the start of the connection."""
 
 WRITE_SECONDS = 10.0
-"""For how long a caller may leave an answer unread that does not fit into the buffers between."""
+"""Most time that an answer too large for the socket's buffers may stay unread."""
 
 IDLE_SECONDS = 65
-"""For how long a connection waits for its next request: longer than a load balancer's usual 60."""
+"""Most time between requests of a connection: longer than a load balancer's usual 60 s."""
 
 CONNECTIONS = 1000
-"""At once. A new one beyond them takes the place of that which has waited longest without a request."""
+"""Most connections at once; a further one replaces the one that has been idle longest."""
 
 SPARE_FILES = 100
-"""File descriptors that connections leave to Redis, S3 and the bundle."""
+"""File descriptors kept for Redis, S3 and the bundle."""
 
 UNREAD_BYTES = 1 << 18
-"""Of a body that is thrown away after its request was answered; a longer one costs the connection."""
+"""Most bytes discarded of a body after its answer; a longer one ends the connection."""
 
 RAW_BYTES = 2 * BODY_BYTES + (1 << 16)
-"""Of a request as it is sent, with its head, and the sizes and extensions of chunks around its body."""
+"""Most bytes of a request as sent, with its head and the framing of its chunks."""
 
 RAW_LINES = 10_000
-"""Line ends in a request as it is sent. Each chunk has two, and costs the event loop as much as a kilobyte: a mebibyte that
-came byte by byte would hold it up for seconds. 500 events with a line for each field have half as
-many."""
+"""Most line ends in a request as sent; 500 events with a line for each field have half as many.
+
+Each chunk has two, and costs the event loop as much as a kilobyte: a mebibyte in chunks of one
+byte would block it for seconds.
+"""
 
 LINGER_SECONDS = 1.0
-"""For how long a refused body is thrown away, so that its sender comes to read why."""
+"""How long a refused body is discarded, so that its sender reads the answer."""
 
 GRACE_SECONDS = 5
-"""For what is being answered when the server is told to stop."""
+"""Time for requests in progress when the server stops."""
 
 STOP_SECONDS = 9.0
-"""After which a server that was told to stop ends, whatever still runs: grace, last counts and log take no longer."""
+"""Time until a stopping server exits whatever still runs; grace, counts and log take 8 s."""
 
 LINES = 10_000
-"""Of the log, that wait for whoever reads standard output; beyond them lines are lost, and counted."""
+"""Most log lines that wait for standard output; further ones are lost, and counted."""
 
 BACKLOG = 2048
-"""Connections that wait for the event loop to take them."""
+"""Connections that may wait for the event loop to accept them."""
 
 SWITCH_SECONDS = 0.001
-"""After which a thread that computes lets the event loop on; Python's own 5 ms would let it wait for each of them."""
+"""Time slice of a computing thread; Python's 5 ms would delay the event loop for each of them."""
 
 MAX_PORTS = 65_535
 
@@ -82,52 +84,50 @@ def run(host: str, port: int) -> None:
     """Serves until SIGINT or SIGTERM; never returns.
 
     Raises:
-        InvalidSettings: a setting breaks its rule, or nobody can listen there.
+        InvalidSettings: a setting breaks its rule, or the address cannot be used.
     """
     settings = Settings.from_env(os.environ)
     listener = listening(host, port)
-    from shortlist.lambda_handler.handler import (
-        build,
-    )  # which reads the environment, once it is known to be right
+    # The module reads the environment when it is imported, so only after it was checked.
+    from shortlist.lambda_handler.handler import build
 
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = Metrics()
     log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
-    work = InPools(metrics, settings.request_timeout_ms / 1000)
-    app = build(metrics, work, log.say)
-    Server(configured(app, metrics, work.seats)).run([listener])
+    executor = PooledExecutor(metrics, settings.request_timeout_ms / 1000)
+    app = build(metrics, executor, log.say)
+    Server(configured(app, metrics, executor.seats)).run([listener])
     log.close()
-    os._exit(0)  # without waiting for threads whose server does not answer
+    os._exit(0)  # does not wait for threads that wait for Redis or S3
 
 
 def configured(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS) -> uvicorn.Config:  # noqa: ANN401 - an ASGI app
-    """How uvicorn runs the app. seats: those that the app itself keeps; most: connections at once."""
+    """Uvicorn's configuration; seats: the app's own; most: connections at once."""
     protocol = cast(
         "type[asyncio.Protocol]", partial(Connection, metrics, seats, _within_files(most))
     )
     return uvicorn.Config(
         app,
         http=protocol,
-        ws="none",
-        lifespan="on",
+        ws="none",  # the API has none
+        lifespan="on",  # an error at the start must end the server
         log_level="info",
-        access_log=False,  # the app logs
-        server_header=False,
+        access_log=False,  # the app has its own
+        server_header=False,  # says nothing about versions
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one.
+    """Opens a listening socket; port 0 takes a free one.
 
     Raises:
         InvalidSettings: there is no such port or host, or it is taken.
     """
     if not 0 <= port <= MAX_PORTS:
-        raise InvalidSettings(
-            f"port {port}: must be from 0 to {MAX_PORTS}, where 0 takes a free one"
-        )
+        message = f"port {port}: must be from 0 to {MAX_PORTS}, where 0 takes a free one"
+        raise InvalidSettings(message)
     try:
         return _bound(host, port)
     except OSError as error:
@@ -138,12 +138,12 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(
-        family, kind, protocol
-    )  # asyncio sends at once where the protocol is TCP, and says so
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = addresses[0]  # the resolver's preference
+    # With the protocol named, asyncio sets TCP_NODELAY on the connections.
+    listener = socket.socket(family, kind, protocol)
     try:
+        # A restart need not wait for the old connections' TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -154,20 +154,21 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _within_files(connections: int) -> int:
-    """As many connections as the limit of open files admits."""
+    """As many connections as the limit on open files allows."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (
-        connections
-        if files == resource.RLIM_INFINITY
-        else max(1, min(connections, files - SPARE_FILES))
-    )
+    if files == resource.RLIM_INFINITY:
+        return connections
+    return max(1, min(connections, files - SPARE_FILES))
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which tells where it listens, and ends in time once it is told to."""
+    """Uvicorn's server, which logs its address and ends in time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, which says nothing of sockets that it is given."""
+        """Starts, and logs the address.
+
+        Uvicorn does not log that of a given socket.
+        """
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
@@ -177,15 +178,19 @@ class Server(uvicorn.Server):
             )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins the end. The signal is not raised again afterwards, as uvicorn's own is: the log is written yet."""
+        """Starts the shutdown.
+
+        Uvicorn raises the signal again at its end. Here it is not, as the log must be written.
+        """
         del sig, frame
         if not self.should_exit:
-            _end_after(STOP_SECONDS)
+            _exit_after(STOP_SECONDS)
         self.force_exit = self.should_exit
         self.should_exit = True
 
 
-def _end_after(seconds: float) -> None:
+def _exit_after(seconds: float) -> None:
+    # os._exit: threads that wait for Redis or S3 would keep a normal exit waiting.
     timer = threading.Timer(seconds, os._exit, [1])
     timer.daemon = True
     timer.start()
@@ -196,25 +201,29 @@ _REFUSAL = (
     % BUSY.encode()
 )
 _REFUSAL_HEAD = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %b\r\ncontent-length: %%d\r\n\r\n"
-    % SOON_SECONDS.encode()
-)
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
+    b"retry-after: %b\r\ncontent-length: %%d\r\n\r\n"
+) % SOON_SECONDS.encode()
 _SPLIT = (
-    b'{"error":{"type":"invalid_request_error","code":"body_too_large","message":"body: it may take %d MiB and %d lines and '
-    b'chunks at most as it is sent: send it in larger chunks, or in parts","request_id":"%%b"}}'
+    b'{"error":{"type":"invalid_request_error","code":"body_too_large","message":'
+    b'"body: it may take %d MiB and %d lines and chunks at most as it is sent: '
+    b'send it in larger chunks, or in parts","request_id":"%%b"}}'
 ) % (RAW_BYTES // MEBIBYTE, RAW_LINES // 2)
-_SPLIT_HEAD = b"HTTP/1.1 413 Content Too Large\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+_SPLIT_HEAD = (
+    b"HTTP/1.1 413 Content Too Large\r\ncontent-type: application/json\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n"
+)
 _UNPLAIN = frozenset({b"origin", b"transfer-encoding", b"expect", b"upgrade"})
-"""Headers of requests that take the long way: the answer depends on them."""
+"""Headers on which a refusal depends: requests with them go through the app."""
 _ALWAYS = tuple(path.encode() for path in ALWAYS)
-"""Ends of paths that the app itself looks at, as it knows which base path may stand before them."""
+"""Ends of paths that go through the app, which knows the base paths."""
 
 WORDS = 3
-"""Of a request line."""
+"""Of a request line: method, target and version."""
 
 
 class Connection(H11Protocol):
-    """A connection that ends where its caller neither finishes a request nor reads an answer."""
+    """A connection that ends if its caller neither finishes a request nor reads an answer."""
 
     def __init__(self, metrics: Metrics, seats: Seats, most: int, **uvicorns: Any) -> None:  # noqa: ANN401 - see H11Protocol
         super().__init__(**uvicorns)
@@ -226,20 +235,26 @@ class Connection(H11Protocol):
         self._write: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for a head from now on, and makes room where there are too many connections."""
+        """Waits for a head.
+
+        Makes room if there are too many connections.
+        """
         super().connection_made(cast("asyncio.Transport", _Lingering(transport, self)))
         self._await_head()
         if len(self.connections) > self._most:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Cancels the timers."""
         self._stop_head()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on, but no body that nobody wants any longer."""
+        """Reads data.
+
+        The rest of an answered request's body is discarded.
+        """
         if self.transport.lingering:  # type: ignore[attr-defined]
             return
         if self._owes_only_body():
@@ -263,10 +278,11 @@ class Connection(H11Protocol):
             self._stop_head()
 
     def _refuse(self, data: bytes) -> bool:
-        """Turns a request away before it is parsed, as a busy server has no time for more; false for one that is not plain.
+        """Refuses a request before it is parsed.
 
-        It costs a tenth of what the same answer by the app costs, so that what is left is spent on
-        the others.
+        Returns False for one that is not plain.
+
+        It costs a tenth of the same answer by the app, and a busy server needs the time for others.
         """
         is_new = not self._has_part and self.is_waiting() and self.conn.their_state is h11.IDLE
         if not is_new or not _is_plain(data):
@@ -284,7 +300,10 @@ class Connection(H11Protocol):
         return True
 
     def _refuse_rest(self) -> None:
-        """Ends a request that is sent in too many pieces before these are parsed; with 413, unless its answer has begun."""
+        """Ends a request in too many pieces before they are parsed.
+
+        It answers 413, unless the answer has begun.
+        """
         cycle = None if self.is_waiting() else self.cycle
         if self._owes_only_body() or (cycle is not None and cycle.response_started):
             self._drop("split_body")
@@ -293,35 +312,38 @@ class Connection(H11Protocol):
         self._metrics.count("shortlist_refused_total", reason="split_body")
         body = _SPLIT % uuid.uuid4().hex.encode()
         self.transport.write(_SPLIT_HEAD % len(body) + body)
-        if cycle is not None:  # the app gives up, and writes nothing more
+        if cycle is not None:  # the app stops, and writes nothing more
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.linger()  # type: ignore[attr-defined]
 
     def on_response_complete(self) -> None:
-        """Waits for the next request from now on."""
+        """Waits for the next request."""
         self._since = self.loop.time()
         self._raw = self._lines = 0
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The caller does not read as fast as is written."""
+        """Starts a timer.
+
+        The caller reads more slowly than the app writes.
+        """
         super().pause_writing()
         self._write = self.loop.call_later(WRITE_SECONDS, self._drop, "unread_answer")
 
     def resume_writing(self) -> None:
-        """The caller reads again."""
+        """Stops the timer: the caller reads again."""
         super().resume_writing()
         if self._write is not None:
             self._write.cancel()
             self._write = None
 
     def is_waiting(self) -> bool:
-        """Whether no request is being answered."""
+        """Tells if no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def owes_data(self) -> bool:
-        """Whether the caller is in the midst of sending something."""
+        """Tells if the caller has sent a part of a request."""
         return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def _owes_only_body(self) -> bool:
@@ -342,35 +364,30 @@ class Connection(H11Protocol):
         oldest._drop("connections")  # noqa: SLF001 - likewise
 
     def _others(self) -> list[Connection]:
-        return [
-            other
-            for other in self.connections
-            if isinstance(other, Connection) and other is not self
-        ]
+        connections = [each for each in self.connections if isinstance(each, Connection)]
+        return [each for each in connections if each is not self]
 
     def _drop(self, reason: str) -> None:
         self._metrics.count("shortlist_refused_total", reason=reason)
-        self.connections.discard(self)  # now, and not when the transport tells
+        self.connections.discard(self)  # at once: the transport reports it later
         self.transport.abort()
 
 
 def _is_plain(data: bytes) -> bool:
-    """Whether this is one whole request over HTTP/1.1 with a body of a stated length, or without one.
+    """Tells if this is one whole HTTP/1.1 request of stated length.
 
-    Not a browser's, whose answer needs more headers, and not an operator's.
+    A browser's is not plain, as its answer needs more headers, nor is an operator's.
     """
     head, ended, body = data.partition(b"\r\n\r\n")
     line, _, headers = head.partition(b"\r\n")
     words = line.split(b" ")
-    if (
-        not ended
-        or len(words) != WORDS
-        or words[2] != b"HTTP/1.1"
-        or words[0] not in (b"GET", b"POST", b"DELETE")
-    ):
+    if not ended or len(words) != WORDS:
+        return False
+    method, target, http_version = words
+    if http_version != b"HTTP/1.1" or method not in (b"GET", b"POST", b"DELETE"):
         return False
     fields = dict(field.partition(b":")[::2] for field in headers.lower().split(b"\r\n"))
-    if not _UNPLAIN.isdisjoint(fields) or words[1].partition(b"?")[0].endswith(_ALWAYS):
+    if not _UNPLAIN.isdisjoint(fields) or target.partition(b"?")[0].endswith(_ALWAYS):
         return False
     if fields.get(b"connection", b"keep-alive").strip() != b"keep-alive":
         return False
@@ -379,9 +396,9 @@ def _is_plain(data: bytes) -> bool:
 
 
 class _Lingering:
-    """A transport that closes for writing first, while its caller is still sending.
+    """A transport that closes for writing first while its caller is still sending.
 
-    Closed at once, the unread rest would reset the connection, and the caller would see no answer.
+    An immediate close with unread data resets the connection, and the caller would see no answer.
     """
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
@@ -394,7 +411,7 @@ class _Lingering:
         return getattr(self._transport, name)
 
     def close(self) -> None:
-        """Closes; a second call does at once."""
+        """Closes; a second call closes at once."""
         if (
             self.lingering
             or not self._connection.owes_data()
@@ -405,7 +422,10 @@ class _Lingering:
         self.linger()
 
     def linger(self) -> None:
-        """Closes for writing, and a little later for reading; what comes meanwhile is thrown away."""
+        """Closes for writing, and later for reading.
+
+        Data until then is discarded.
+        """
         self.lingering = True
         self._transport.write_eof()
         self._connection.flow.resume_reading()
@@ -413,7 +433,7 @@ class _Lingering:
 
 
 class LogWriter:
-    """Writes lines in a thread of its own, so that no request waits for whoever reads the log."""
+    """Writes lines in its own thread, so that no request waits for the log's reader."""
 
     def __init__(
         self, write: Callable[[str], object], flush: Callable[[], object], metrics: Metrics
@@ -424,14 +444,17 @@ class LogWriter:
         self._thread.start()
 
     def say(self, line: str) -> None:
-        """Takes a line; one that finds no room is lost."""
+        """Queues a line.
+
+        It is lost if the queue is full.
+        """
         try:
             self._lines.put_nowait(f"{line}\n")
         except Full:
             self._metrics.count("shortlist_log_lines_lost_total")
 
     def close(self, seconds: float = 1.0) -> None:
-        """Waits for what is left to be written, at most so long."""
+        """Waits `seconds` at most for queued lines to be written."""
         try:
             self._lines.put(None, timeout=seconds)
         except Full:
@@ -441,12 +464,15 @@ class LogWriter:
     def _work(self) -> None:
         while (line := self._lines.get()) is not None:
             lines = [line]
-            while (more := self._more()) is not None:
+            while (more := self._next_queued()) is not None:
                 lines.append(more)
-            self._put_out(lines)
+            self._write_all(lines)
 
-    def _more(self) -> str | None:
-        """A further line, if there is one; the end of the log stays where it is."""
+    def _next_queued(self) -> str | None:
+        """The next queued line, if any.
+
+        The end marker stays in the queue.
+        """
         try:
             line = self._lines.get_nowait()
         except Empty:
@@ -455,24 +481,24 @@ class LogWriter:
             self._lines.put_nowait(None)
         return line
 
-    def _put_out(self, lines: list[str]) -> None:
+    def _write_all(self, lines: list[str]) -> None:
         try:
             self._write("".join(lines))
             self._flush()
-        except OSError:  # nobody reads any more
+        except OSError:  # the reader has gone
             self._metrics.count("shortlist_log_lines_lost_total", len(lines))
 
 
 def main() -> None:
-    """Serves, as `shortlist serve` does, where the command line is not installed."""
+    """Serves as `shortlist serve` does, without the command line's packages."""
     parser = argparse.ArgumentParser(
         prog="python -m shortlist.lambda_handler.server", description="Serves the API."
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", default=8000, type=int)
-    told = parser.parse_args()
+    args = parser.parse_args()
     try:
-        run(told.host, told.port)
+        run(args.host, args.port)
     except InvalidSettings as error:
         parser.exit(2, f"shortlist: InvalidSettings: {error}\n")
 

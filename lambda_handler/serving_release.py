@@ -1,4 +1,4 @@
-"""What this process remembers of the serving release: its version, the blocked items, and the items it has shown."""
+"""Remembers the serving release, blocked items and item records."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from shortlist.lambda_handler.answers import Filters, LivePath, NothingToServe, Ranked
+from shortlist.lambda_handler.answers import Filters, NothingToServe, Ranked
+from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import (
@@ -27,15 +29,21 @@ from shortlist.recsys.store.records import (
 )
 from shortlist.recsys.store.redis import RedisStore
 
+if TYPE_CHECKING:
+    from shortlist.lambda_handler.live import LivePath
+
 REMEMBERED_ITEMS = 100_000
-"""Item records of a release that a process keeps, about 30 MB; beyond that it starts afresh."""
+"""Item records of a release that a process keeps, about 30 MB; with more it starts again."""
 
 KEPT = 2
-"""Releases whose items are remembered: the serving one, and its canary or the one before."""
+"""Releases whose items are kept: the serving one, and its canary or the previous one."""
+
+NEVER = float("-inf")
+"""When something was read that has not been read yet, or must be read again."""
 
 
 class ServingRelease:
-    """The serving release, as far as the store tells it."""
+    """The serving release as the store names it, read again every few seconds."""
 
     def __init__(
         self,
@@ -46,13 +54,13 @@ class ServingRelease:
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """now: unix seconds, for what answers say; clock: seconds that never go back, for how old a memory is."""
+        """now: unix seconds, for answers; clock: monotonic seconds, for the age of what is kept."""
         self._settings, self._store, self._live, self._metrics = settings, store, live, metrics
         self.now, self._clock = now, clock
         self._pointer: tuple[float, ReleasePointer] | None = None
         self.is_stale = False
-        """Whether the version is what was last known, because the store does not tell it now."""
-        self._blocked: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
+        """True while the store does not give the pointer, and the last known one is used."""
+        self._blocked: tuple[float, frozenset[str]] = (NEVER, frozenset())
         self._items: dict[str, dict[int, ItemRecord]] = {}
 
     def version(self, user: str | None = None) -> str:
@@ -60,121 +68,123 @@ class ServingRelease:
         return self.pointer().serving(user)
 
     def pointer(self) -> ReleasePointer:
-        """Which releases serve, read again every few seconds; the last ones known while Redis is away.
+        """The pointer to the serving releases.
+
+        The last known one while Redis is away.
 
         Raises:
             NothingToServe: there is none, or Redis never answered.
         """
-        read_at = self._clock()
-        if (
-            self._pointer is not None
-            and read_at - self._pointer[0] < self._settings.release_cache_seconds
-        ):
+        read_at = self._clock()  # before reading: the age counts from the request
+        if self._pointer is not None and self._is_recent(self._pointer[0], read_at):
             return self._pointer[1]
         try:
             pointer = self._store.release()
         except (StoreUnavailable, BrokenRelease) as error:
             return self._last_known(error)
         if pointer is None:
-            return self._last_known(
-                NothingToServe("no release has been published: run `shortlist batch run` first")
-            )
+            message = "no release has been published: run `shortlist batch run` first"
+            return self._last_known(NothingToServe(message))
         self.is_stale = False
         if self._pointer is None or self._pointer[1] != pointer:
-            self._remember(pointer)
+            self._save(pointer)
         self._pointer = (read_at, pointer)
         self._metrics.release(pointer.current)
         return pointer
 
+    def _is_recent(self, read_at: float, now: float) -> bool:
+        return now - read_at < self._settings.release_cache_seconds
+
     def _last_known(self, error: ShortlistError) -> ReleasePointer:
-        """From this process, or from the file of one that ran before it on this disk."""
+        """The last pointer of this process, or of an earlier one on this disk."""
         self.is_stale = True
         self.degraded(error)
         if self._pointer is not None:
             return self._pointer[1]
         try:
-            return unpack_pointer(self._memory().read_bytes())
+            return unpack_pointer(self._pointer_file().read_bytes())
         except (OSError, BrokenRelease):
             raise NothingToServe(f"the release pointer cannot be read: {error}") from error
 
-    def _remember(self, pointer: ReleasePointer) -> None:
+    def _save(self, pointer: ReleasePointer) -> None:
         try:
-            write_atomically(self._memory(), pack_pointer(pointer))
-        except OSError:
-            self._metrics.count(
-                "shortlist_degraded_total", kind="UnwritableMemory"
-            )  # it serves all the same
+            write_atomically(self._pointer_file(), pack_pointer(pointer))
+        except OSError:  # a copy for bad times only: requests are answered all the same
+            self._metrics.count("shortlist_degraded_total", kind="UnwritableMemory")
 
-    def _memory(self) -> Path:
-        return (
-            Path(self._settings.bundle_dir)
-            / "shortlist"
-            / f"{self._settings.namespace.replace('/', '_')}.release"
-        )
+    def _pointer_file(self) -> Path:
+        name = self._settings.namespace.replace("/", "_")  # one file for each namespace
+        return Path(self._settings.bundle_dir) / "shortlist" / f"{name}.release"
 
     def blocked(self) -> frozenset[str]:
-        """The items never to be shown, read again as often as the release; the last ones known while Redis is away.
+        """The blocked items, read as often as the pointer.
 
-        A Redis that has lost the release has lost these, too.
+        While Redis is away, or has lost the release and these items with it, the last known ones.
         """
         read_at = self._clock()
-        if read_at - self._blocked[0] >= self._settings.release_cache_seconds and not self.is_stale:
+        if not self._is_recent(self._blocked[0], read_at) and not self.is_stale:
             try:
                 self._blocked = (read_at, self._store.blocked())
             except StoreUnavailable as error:
                 self.degraded(error)
         return self._blocked[1]
 
-    def forget(self) -> None:
-        """Reads release and blocked items again, at the next request."""
-        self._pointer = None if self._pointer is None else (float("-inf"), self._pointer[1])
-        self._blocked = (float("-inf"), self._blocked[1])
+    def invalidate(self) -> None:
+        """Has pointer and blocked items read again."""
+        self._pointer = None if self._pointer is None else (NEVER, self._pointer[1])
+        self._blocked = (NEVER, self._blocked[1])
 
     def item(self, item_id: str) -> ItemRecord | None:
-        """What is known of an item; None for one that the catalogue lacks.
+        """An item of the serving release or its canary.
+
+        None if neither catalogue has it.
 
         Raises:
-            Unavailable: Redis has lost the catalogue, and the bundle, which has it too, cannot be
-                read.
+            Unavailable: Redis has lost the catalogue, and the bundle cannot be read either.
         """
         pointer = self.pointer()
-        shown = (
-            (pointer.current,)
-            if pointer.canary is None
-            else (pointer.current, pointer.canary.version)
-        )
-        return next(
-            (item for version in shown if (item := self._item(version, item_id)) is not None), None
-        )
+        item = self._item(pointer.current, item_id)
+        if item is None and pointer.canary is not None:
+            item = self._item(pointer.canary.version, item_id)
+        return item
 
     def _item(self, version: str, item_id: str) -> ItemRecord | None:
         rows, is_whole = self._store.rows_of(version, [item_id])
-        item = None if rows[0] is None else self.records(version, [rows[0]])[0]
-        if item is None and (rows[0] is not None or not is_whole):
+        row = rows[0]
+        item = None if row is None else self.records(version, [row])[0]
+        if item is None and (row is not None or not is_whole):
+            # Redis has lost the record, or the whole catalogue: the bundle has both.
             item = self._live.items(version, [item_id])[0]
         return item
 
     def is_whole(self) -> bool:
-        """Whether Redis has the serving release: its pointer, its catalogue and its popular items."""
+        """Tells if Redis has the whole serving release."""
         pointer = self._store.release()
         return pointer is not None and self._store.is_whole(pointer.current)
 
     def records(self, version: str, rows: Sequence[int]) -> list[ItemRecord | None]:
-        """The records of these rows, None for those that the store lacks; what was read once is remembered."""
+        """The records of catalogue rows.
+
+        None if the store lacks one. They are kept once read.
+        """
         known = self._items.get(version)
         if known is None or len(known) > REMEMBERED_ITEMS:
-            known = {}
-            self._items = dict([*self._items.items()][1 - KEPT :]) | {version: known}
-        lacking = [row for row in rows if row not in known]
-        if lacking:
-            items = self._store.items(version, lacking)
-            known.update(
-                {row: item for row, item in zip(lacking, items, strict=True) if item is not None}
-            )
+            # Starting again is simpler than an LRU over rows, and rare.
+            self._items.pop(version, None)
+            keep_latest(self._items, KEPT - 1)
+            known = self._items[version] = {}
+        missing = [row for row in rows if row not in known]
+        if missing:
+            for row, item in zip(missing, self._store.items(version, missing), strict=True):
+                if item is not None:
+                    known[row] = item
         return [known.get(row) for row in rows]
 
     def unpacked(self, packed: bytes | None) -> ShortlistRecord | None:
-        """A stored list; None where there is none that can be read."""
+        """A stored list.
+
+        None if there is none, or it cannot be read.
+        """
         try:
             return None if packed is None else _finite(unpack_list(packed))
         except BrokenRelease as error:
@@ -182,33 +192,34 @@ class ServingRelease:
             return None
 
     def cut(self, version: str, record: ShortlistRecord, k: int, filters: Filters) -> Ranked:
-        """The best k items of a stored list that the filters admit, or as many as there are.
+        """The best k items of a stored list that the filters admit.
 
-        An item whose record is lacking or unreadable is left out by itself.
+        Items whose record is missing or unreadable are left out.
         """
         kept: list[tuple[ItemRecord, float, float]] = []
-        for start in range(0, len(record.rows), k):
+        for start in range(0, len(record.rows), k):  # mostly the first k rows are enough
             part = slice(start, start + k)
             items = self.records(version, record.rows[part])
             scored = zip(items, record.scores[part], record.retrieval[part], strict=True)
             kept += [
-                (i, score, near) for i, score, near in scored if i is not None and filters.admit(i)
+                (item, score, retrieval)
+                for item, score, retrieval in scored
+                if item is not None and filters.admit(item)
             ]
-            if len(kept) >= k or not any(
-                items
-            ):  # the rest of a catalogue that is gone is gone, too
+            if len(kept) >= k:
+                break
+            if not any(items):  # Redis has lost the catalogue: further rows cost time in vain
                 break
         items_, scores, retrieval = zip(*kept[:k], strict=True) if kept else ((), (), ())
         return Ranked(items_, scores, retrieval, record.n_candidates)
 
     def degraded(self, error: ShortlistError) -> None:
-        """Counts a fall-back, by what failed."""
+        """Counts a fallback by the error that caused it."""
         self._metrics.count("shortlist_degraded_total", kind=type(error).__name__)
 
 
 def _finite(record: ShortlistRecord) -> ShortlistRecord:
-    if not math.isfinite(
-        sum(record.scores) + sum(record.retrieval)
-    ):  # half-precision numbers are too small to add up to it
+    # One sum checks all scores: half-precision numbers are too small to overflow it.
+    if not math.isfinite(sum(record.scores) + sum(record.retrieval)):
         raise UnreadableRecord("a list has a score that is no number: publish the release again")
     return record

@@ -1,1 +1,1 @@
-"""The routes of the HTTP API, a file for each of its parts."""
+"""Routes of the HTTP API, a file for each tag."""

@@ -1,4 +1,4 @@
-"""The routes for operators who may change what is served; closed unless a key is configured."""
+"""Routes that change what is served, for operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 
 from shortlist.lambda_handler.access import ADMIN_HEADER, CALLER, is_admin_key
-from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.executors import Executor
 from shortlist.lambda_handler.schemas import (
     ERRORS,
     NO_RELEASE,
@@ -36,7 +36,11 @@ VersionPath = Annotated[
 
 
 def add_admin(
-    app: FastAPI, settings: Settings, serving: ServingRelease, upkeep: AdminStore, work: Work
+    app: FastAPI,
+    settings: Settings,
+    serving: ServingRelease,
+    admin_store: AdminStore,
+    executor: Executor,
 ) -> None:
     """Adds the routes."""
 
@@ -44,115 +48,124 @@ def add_admin(
         if CALLER in request.scope or is_admin_key(settings, key):
             return  # where callers are checked, this one has the scope
         if settings.admin_key is None:
-            raise HTTPException(
-                403, "the admin routes are closed: set SHORTLIST_ADMIN_KEY to open them"
-            )
-        raise HTTPException(
-            403, f"{ADMIN_HEADER} is missing or is not the configured one: send the right one"
-        )
+            message = "the admin routes are closed: set SHORTLIST_ADMIN_KEY to open them"
+            raise HTTPException(403, message)
+        message = f"{ADMIN_HEADER} is missing or is not the configured one: send the right one"
+        raise HTTPException(403, message)
 
     guarded = [Depends(check)]
-    _add_releases(app, settings, serving, upkeep, work, guarded)
-    _add_blocking(app, serving, upkeep, work, guarded)
+    _add_releases(app, settings, serving, admin_store, executor, guarded)
+    _add_blocking(app, serving, admin_store, executor, guarded)
 
 
 def _add_releases(
     app: FastAPI,
     settings: Settings,
     serving: ServingRelease,
-    upkeep: AdminStore,
-    work: Work,
+    admin_store: AdminStore,
+    executor: Executor,
     guarded: list[Any],
 ) -> None:
-    told: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS}
+    options: dict[str, Any] = {"dependencies": guarded, "tags": ["admin"], "responses": ERRORS}
 
     def artefacts() -> Artefacts:
         return open_artefacts(settings.artefacts)
 
-    @app.get("/v1/releases", response_model=ReleasesAnswer, **told)
+    @app.get("/v1/releases", response_model=ReleasesAnswer, **options)
     async def list_releases() -> Response:
         """The releases that can serve, oldest first, and which one does."""
-        pointer = await work.run("admin", upkeep.store.release)
-        known = await work.run("admin", upkeep.releases)
-        notes = [
-            {"version": n.version, "created_at": n.created_at, "ndcg_at_10": n.ndcg} for n in known
+        pointer = await executor.run("admin", admin_store.store.release)
+        known = await executor.run("admin", admin_store.releases)
+        listed = [
+            {
+                "version": release.version,
+                "created_at": release.created_at,
+                "ndcg_at_10": release.ndcg,
+            }
+            for release in known
         ]
-        return JSONResponse(_pointed(pointer) | {"releases": notes})
+        return JSONResponse(_pointer_payload(pointer) | {"releases": listed})
 
     @app.post(
         "/v1/releases/{version}/promote",
         response_model=PointerAnswer,
-        **told | {"responses": told["responses"] | NO_RELEASE},
+        **options | {"responses": ERRORS | NO_RELEASE},
     )
     async def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
         try:
-            pointer = await work.run(
-                "admin", lambda: releases.promote(upkeep.store, artefacts(), version)
+            pointer = await executor.run(
+                "admin", lambda: releases.promote(admin_store.store, artefacts(), version)
             )
         except ReleaseNotFound as error:
             raise HTTPException(404, str(error)) from error
-        serving.forget()
-        return JSONResponse(_pointed(pointer))
+        serving.invalidate()
+        return JSONResponse(_pointer_payload(pointer))
 
-    @app.post("/v1/releases/rollback", response_model=PointerAnswer, **told)
+    @app.post("/v1/releases/rollback", response_model=PointerAnswer, **options)
     async def rollback() -> Response:
-        """Makes the release before the serving one."""
-        pointer = await work.run("admin", lambda: releases.rollback(upkeep.store, artefacts()))
-        serving.forget()
-        return JSONResponse(_pointed(pointer))
+        """Makes the previous release the serving one again."""
+        pointer = await executor.run(
+            "admin", lambda: releases.rollback(admin_store.store, artefacts())
+        )
+        serving.invalidate()
+        return JSONResponse(_pointer_payload(pointer))
 
 
 def _add_blocking(
-    app: FastAPI, serving: ServingRelease, upkeep: AdminStore, work: Work, guarded: list[Any]
+    app: FastAPI,
+    serving: ServingRelease,
+    admin_store: AdminStore,
+    executor: Executor,
+    guarded: list[Any],
 ) -> None:
-    told: dict[str, Any] = {
+    options: dict[str, Any] = {
         "dependencies": guarded,
         "tags": ["admin"],
         "responses": ERRORS | NOT_FOUND,
     }
 
-    @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **told)
+    @app.post("/v1/items/{item_id}/block", response_model=BlockedAnswer, **options)
     async def block(item_id: ItemPath) -> Response:
-        """Keeps an item out of every answer, in this process at once and everywhere within seconds."""
-        return await _blocked(item_id)
+        """Keeps an item out of every answer.
 
-    @app.post("/v1/item/block", response_model=BlockedAnswer, **told)
+        Other processes follow within seconds.
+        """
+        return await block_item(item_id)
+
+    @app.post("/v1/item/block", response_model=BlockedAnswer, **options)
     async def block_by_body(request: ItemBody) -> Response:
         """The same, for an id of any characters."""
-        return await _blocked(str(request.item_id))
+        return await block_item(str(request.item_id))
 
-    @app.post("/v1/items/{item_id}/unblock", response_model=BlockedAnswer, **told)
+    @app.post("/v1/items/{item_id}/unblock", response_model=BlockedAnswer, **options)
     async def unblock(item_id: ItemPath) -> Response:
         """Lets an item be shown again."""
-        return await _unblocked(item_id)
+        return await unblock_item(item_id)
 
-    @app.post("/v1/item/unblock", response_model=BlockedAnswer, **told)
+    @app.post("/v1/item/unblock", response_model=BlockedAnswer, **options)
     async def unblock_by_body(request: ItemBody) -> Response:
         """The same, for an id of any characters."""
-        return await _unblocked(str(request.item_id))
+        return await unblock_item(str(request.item_id))
 
-    async def _blocked(item_id: str) -> Response:
-        if await work.run("lookup", serving.item, item_id) is None:
-            raise UnknownItem(
-                f"item {item_id!r} is not in the catalogue, so that there is nothing to block"
-            )
-        await work.run("lookup", upkeep.block, item_id)
-        serving.forget()
+    async def block_item(item_id: str) -> Response:
+        if await executor.run("lookup", serving.item, item_id) is None:
+            message = f"item {item_id!r} is not in the catalogue, so that there is nothing to block"
+            raise UnknownItem(message)
+        await executor.run("lookup", admin_store.block, item_id)
+        serving.invalidate()
         return JSONResponse({"item_id": item_id, "blocked": True})
 
-    async def _unblocked(item_id: str) -> Response:
-        await work.run("lookup", upkeep.unblock, item_id)
-        serving.forget()
+    async def unblock_item(item_id: str) -> Response:
+        await executor.run("lookup", admin_store.unblock, item_id)
+        serving.invalidate()
         return JSONResponse({"item_id": item_id, "blocked": False})
 
 
-def _pointed(pointer: ReleasePointer | None) -> dict[str, Any]:
+def _pointer_payload(pointer: ReleasePointer | None) -> dict[str, Any]:
     if pointer is None:
         return {"current": None, "previous": None, "canary": None}
-    canary = (
-        None
-        if pointer.canary is None
-        else {"version": pointer.canary.version, "percent": pointer.canary.percent}
-    )
+    canary = None
+    if pointer.canary is not None:
+        canary = {"version": pointer.canary.version, "percent": pointer.canary.percent}
     return {"current": pointer.current, "previous": pointer.previous, "canary": canary}

@@ -1,8 +1,8 @@
-"""Routes that FastAPI finds and documents, but that are called with no more than what they read of the request.
+"""Adds routes that skip FastAPI's per-request machinery.
 
-Between a route and its function FastAPI keeps exit stacks, parses the body before pydantic sees it,
-and solves dependencies. That is worth its time where there are dependencies; a cached answer, which
-has none, would take a quarter longer by it.
+FastAPI matches and documents such a route as any other. But between a route and its function it
+keeps exit stacks, parses the body before pydantic does, and resolves dependencies: a quarter more
+time for a cached answer, which needs none of it. Here the route reads its arguments itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 Read = Callable[[Request], Awaitable[tuple[Any, ...]]]
-"""Makes of a request the arguments of an endpoint. Raises ValidationError, or RequestValidationError."""
+"""Reads an endpoint's arguments. Raises ValidationError or RequestValidationError."""
 
 Endpoint = Callable[..., Awaitable[Response]]
 M = TypeVar("M", bound=BaseModel)
@@ -35,14 +35,17 @@ NOT_JSON = [
 ]
 
 
-def direct(app: FastAPI, method: str, path: str, read: Read, **told: Any) -> Callable[[E], E]:  # noqa: ANN401 - as FastAPI's
-    """Decorates an endpoint, which FastAPI documents by its parameters as ever, and which is called with what `read` gives."""
+def direct(app: FastAPI, method: str, path: str, read: Read, **options: Any) -> Callable[[E], E]:  # noqa: ANN401 - as FastAPI's
+    """Decorates an endpoint, which is called with what `read` returns.
 
-    class Direct(APIRoute):
-        def __init__(self, path: str, endpoint: Endpoint, **documented: Any) -> None:  # noqa: ANN401 - likewise
-            super().__init__(path, endpoint, **documented)
+    FastAPI documents it by its parameters; `options` are those of `add_api_route`.
+    """
 
-            async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    class DirectRoute(APIRoute):
+        def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:  # noqa: ANN401 - likewise
+            super().__init__(path, endpoint, **options)
+
+            async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 request = Request(scope, receive)
                 try:
                     arguments = await read(request)
@@ -51,15 +54,15 @@ def direct(app: FastAPI, method: str, path: str, read: Read, **told: Any) -> Cal
                 response = await endpoint(*arguments)
                 await response(scope, receive, send)
 
-            self.app = answer
+            self.app = app  # in place of FastAPI's own
 
-    def added(endpoint: E) -> E:
+    def add(endpoint: E) -> E:
         app.router.add_api_route(
-            path, endpoint, methods=[method], route_class_override=Direct, **told
+            path, endpoint, methods=[method], route_class_override=DirectRoute, **options
         )
         return endpoint
 
-    return added
+    return add
 
 
 def body_of(model: type[M]) -> Callable[[Request], Awaitable[tuple[M]]]:
@@ -87,29 +90,32 @@ async def _body(request: Request) -> bytes:
 
 
 def _is_json(content_type: str) -> bool:
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or (
-        kind.startswith("application/") and kind.endswith("+json")
-    )
+    """Accepts application/json and suffixed types such as application/ld+json, as FastAPI does."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return True
+    return media_type.startswith("application/") and media_type.endswith("+json")
 
 
 def query_of(model: type[M]) -> Callable[[Request], M]:
-    """Reads a query string: the last value of a parameter, or all of them where the model takes a list."""
-    lists = {
-        name for name, field in model.model_fields.items() if get_origin(field.annotation) is list
-    }
-    needs = any(field.is_required() for field in model.model_fields.values())
-    nothing = None if needs else model()
+    """Reads a query string.
+
+    A list gets all values of a parameter, others the last.
+    """
+    fields = model.model_fields
+    lists = {name for name, field in fields.items() if get_origin(field.annotation) is list}
+    has_required = any(field.is_required() for field in fields.values())
+    default = None if has_required else model()  # built once: most requests have no query
 
     def read(request: Request) -> M:
         query: bytes = request.scope["query_string"]
-        if not query and nothing is not None:
-            return nothing
+        if not query and default is not None:
+            return default
         values: dict[str, list[str]] = {}
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
             values.setdefault(name, []).append(value)
         return model.model_validate(
-            {name: all_ if name in lists else all_[-1] for name, all_ in values.items()}
+            {name: each if name in lists else each[-1] for name, each in values.items()}
         )
 
     return read

@@ -1,10 +1,10 @@
-"""The route that takes events: what users did since the last training."""
+"""Route that accepts users' events."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, AnyStr
 
 from fastapi import FastAPI, HTTPException, Request
@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 
 from shortlist.lambda_handler.access import check_user
-from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.executors import Executor
 from shortlist.lambda_handler.ingest import EventIngestor, Indexed, IngestResult, Reject
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.schemas import (
@@ -28,18 +28,22 @@ from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.records import EventRecord
 
 MAX_DIGITS = 300
-"""Digits of an integer that are read: more than any field may have, and fewer than Python refuses to convert."""
+"""Digits of an integer that are read: more than any field may have, fewer than Python refuses."""
 
 MAX_VALUES = 50_000
-"""Commas and opening brackets outside the strings of a body. 500 events have some 4,000; a mebibyte of brackets would take
-hundreds of megabytes as Python's lists, and hold up the event loop while these are made."""
+"""Most commas and opening brackets outside of a body's strings; 500 plain events have some 4,000.
 
+A mebibyte of brackets would take hundreds of megabytes as Python lists, and block the event loop
+while they are made.
+"""
+
+# Possessive quantifiers, so that each part of a hostile body is looked at once. An unterminated
+# string matches too.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
-"""A string of JSON, or its beginning where it does not end: each part of a body is looked at once, whatever it has."""
 
 
 class _LenientRequest(Request):
-    """A request whose JSON may have integers of any length, which then cost their event and not the request."""
+    """Reads integers of any length, so that they cost their event and not the whole request."""
 
     async def json(self) -> Any:  # noqa: ANN401 - as the parent
         body = await self.body()
@@ -48,18 +52,25 @@ class _LenientRequest(Request):
 
 
 def _check_values(body: bytes) -> None:
-    """Refuses a body of too many values before it is parsed; strings are left out only where it matters."""
-    if _marks(body, b",[{") <= MAX_VALUES:
+    """Refuses a body of too many values before it is parsed.
+
+    Strings are removed only from bodies that have too many with them, since that takes longer.
+    """
+    if _count(body, b",[{") <= MAX_VALUES:
         return
     text = body.decode(json.detect_encoding(body), "surrogatepass")
-    found = _marks(_STRING.sub("", text), ",[{")
-    if found > MAX_VALUES:
-        message = f"body: it has some {found} values, at most {MAX_VALUES} are read: send at most {MAX_EVENTS} plain events"
+    count = _count(_STRING.sub("", text), ",[{")
+    if count > MAX_VALUES:
+        message = (
+            f"body: it has some {count} values, at most {MAX_VALUES} are read: "
+            f"send at most {MAX_EVENTS} plain events"
+        )
         raise HTTPException(422, message)
 
 
-def _marks(text: AnyStr, marks: AnyStr) -> int:
-    return sum(text.count(marks[at : at + 1]) for at in range(len(marks)))
+def _count(text: AnyStr, characters: AnyStr) -> int:
+    """How often any of the characters occurs."""
+    return sum(text.count(characters[at : at + 1]) for at in range(len(characters)))
 
 
 class _LenientRoute(APIRoute):
@@ -73,69 +84,93 @@ class _LenientRoute(APIRoute):
 
 
 def add_events(
-    app: FastAPI, serving: ServingRelease, intake: EventIngestor, metrics: Metrics, work: Work
+    app: FastAPI,
+    serving: ServingRelease,
+    ingestor: EventIngestor,
+    metrics: Metrics,
+    executor: Executor,
 ) -> None:
     """Adds the route."""
 
     async def events(request: EventsRequest) -> Response:
-        """Takes events. Sending one again, by the same user and event_id, is safe for a week at least.
+        """Accepts events.
 
-        The user's very next recommendations know of them. An event that breaks a rule is rejected
-        by itself.
+        Sending one again, by the same user and event_id, is safe for a week. The user's very next
+        recommendations take them into account. An event that breaks a rule is rejected by itself.
         """
-        for event in request.events:
-            if isinstance(event, Event):
-                check_user(str(event.user_id))  # of all before any is taken
-        good = [
-            (at, _record(event))
-            for at, event in enumerate(request.events)
-            if isinstance(event, Event)
-        ]
-        bad = [
-            Reject(at, "invalid_event", e.message)
-            for at, e in enumerate(request.events)
-            if isinstance(e, Invalid)
-        ]
-        taken = await work.run("lookup", _taken, serving, intake, good)
-        if taken.waiting is not None:
-            metrics.level("shortlist_events_waiting", taken.waiting + taken.accepted)
-        for outcome, count in (("accepted", taken.accepted), ("duplicate", taken.duplicates)):
-            metrics.count("shortlist_events_total", count, outcome=outcome)
-        rejected = sorted([*bad, *taken.rejected], key=lambda reject: reject.index)
-        for reject in rejected:
-            metrics.count("shortlist_events_total", outcome=reject.code)
-        told = [{"index": r.index, "code": r.code, "message": r.message} for r in rejected]
-        return JSONResponse(
-            {"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": told}
-        )
+        _check_users(request)  # of all events before any is stored
+        valid, invalid = _sorted_out(request)
+        result = await executor.run("lookup", _take, serving, ingestor, valid)
+        rejected = sorted([*invalid, *result.rejected], key=lambda reject: reject.index)
+        _count_outcomes(metrics, result, rejected)
+        answer = {
+            "accepted": result.accepted,
+            "duplicates": result.duplicates,
+            "rejected": [
+                {"index": reject.index, "code": reject.code, "message": reject.message}
+                for reject in rejected
+            ],
+        }
+        return JSONResponse(answer)
 
     app.router.add_api_route(
         "/v1/events",
         events,
         methods=["POST"],
-        route_class_override=_LenientRoute,
+        route_class_override=_LenientRoute,  # FastAPI's decorators do not take it
         response_model=EventsAnswer,
         responses=ERRORS,
         tags=["events"],
     )
 
 
-def _taken(serving: ServingRelease, intake: EventIngestor, good: list[Indexed]) -> IngestResult:
-    if not good:
+def _check_users(request: EventsRequest) -> None:
+    for event in request.events:
+        if isinstance(event, Event):
+            check_user(str(event.user_id))
+
+
+def _sorted_out(request: EventsRequest) -> tuple[list[Indexed], list[Reject]]:
+    """Valid events, and rejects of the others."""
+    events = list(enumerate(request.events))
+    valid = [(at, _record(event)) for at, event in events if isinstance(event, Event)]
+    invalid = [
+        Reject(at, "invalid_event", event.message)
+        for at, event in events
+        if isinstance(event, Invalid)
+    ]
+    return valid, invalid
+
+
+def _count_outcomes(metrics: Metrics, result: IngestResult, rejected: Sequence[Reject]) -> None:
+    if result.waiting is not None:
+        metrics.level("shortlist_events_waiting", result.waiting + result.accepted)
+    metrics.count("shortlist_events_total", result.accepted, outcome="accepted")
+    metrics.count("shortlist_events_total", result.duplicates, outcome="duplicate")
+    for reject in rejected:
+        metrics.count("shortlist_events_total", outcome=reject.code)
+
+
+def _take(serving: ServingRelease, ingestor: EventIngestor, events: list[Indexed]) -> IngestResult:
+    if not events:
         return IngestResult()
     versions = serving.pointer().versions
-    if (
-        serving.is_stale
-    ):  # with the release Redis has lost who was deleted: what is taken now might be theirs
+    if serving.is_stale:  # Redis may have lost who was deleted, whose events must not be stored
         raise StoreUnavailable(
-            "Redis has no release: nobody knows what it has lost; run a refresh, and send the events again"
+            "Redis has no release: nobody knows what it has lost; "
+            "run a refresh, and send the events again"
         )
-    return intake.take(versions, good)
+    return ingestor.take(versions, events)
 
 
 def _record(event: Event) -> EventRecord:
     weight = None if event.weight is None else float(event.weight)
-    acted_on = (event.recommendation_id, event.position)
     return EventRecord(
-        event.event_id, str(event.user_id), str(event.item_id), event.timestamp, weight, *acted_on
+        event.event_id,
+        str(event.user_id),
+        str(event.item_id),
+        event.timestamp,
+        weight,
+        event.recommendation_id,
+        event.position,
     )

@@ -1,21 +1,37 @@
-"""The routes for operators: the model, the metrics and the health of this process."""
+"""Routes for operators: model, metrics and health of this process."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from shortlist.lambda_handler.answers import LivePath
-from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.executors import Executor
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.schemas import ERRORS
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.redis import RedisStore
 
+if TYPE_CHECKING:
+    from shortlist.lambda_handler.live import LivePath
+
 TOP_FEATURES = 10
+"""Features whose importance is shown."""
+
+SHOWN = (
+    "version",
+    "created_at",
+    "as_of",
+    "code_version",
+    "feature_hash",
+    "index",
+    "data",
+    "protocol",
+    "metrics",
+)
+"""Fields of the manifest that are shown."""
 
 
 def add_operations(
@@ -24,32 +40,22 @@ def add_operations(
     store: RedisStore,
     live: LivePath,
     metrics: Metrics,
-    work: Work,
+    executor: Executor,
 ) -> None:
     """Adds the routes."""
 
     @app.get("/model/info", responses=ERRORS, tags=["operations"])
     @app.get("/v1/model/info", responses=ERRORS, tags=["operations"])
     async def model_info() -> dict[str, Any]:
-        """The serving release: versions, index, most important features, offline figures, latencies of this process."""
-        manifest = await work.run("live", lambda: live.info(serving.version()))
-        shares = dict(manifest.get("importances") or {})  # type: ignore[call-overload]
-        top = sorted(shares.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
-        kept = (
-            "version",
-            "created_at",
-            "as_of",
-            "code_version",
-            "feature_hash",
-            "index",
-            "data",
-            "protocol",
-            "metrics",
-        )
-        return {name: manifest.get(name) for name in kept} | {
-            "importances": dict(top),
-            "latency": metrics.percentiles(),
-        }
+        """The serving release and this process.
+
+        Versions, index, most important features, offline figures, and latencies.
+        """
+        manifest = await executor.run("live", lambda: live.info(serving.version()))
+        importances = dict(manifest.get("importances") or {})  # type: ignore[call-overload]
+        top = sorted(importances.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
+        answer: dict[str, Any] = {name: manifest.get(name) for name in SHOWN}
+        return answer | {"importances": dict(top), "latency": metrics.percentiles()}
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operations"])
     @app.get("/v1/metrics", response_class=PlainTextResponse, tags=["operations"])
@@ -60,29 +66,39 @@ def add_operations(
     @app.get("/health", responses=ERRORS, tags=["operations"])
     @app.get("/v1/health", responses=ERRORS, tags=["operations"])
     async def health() -> dict[str, str]:
-        """Whether Redis answers and a release is there."""
-        release = await work.run("health", _checked, store, serving)
+        """Checks that Redis answers and a release is published."""
+        release = await executor.run("health", _checked, store, serving)
         return {"status": "ok", "store": "ok", "release": release}
 
     @app.get("/health/ready", responses=ERRORS, tags=["operations"])
     @app.get("/v1/health/ready", responses=ERRORS, tags=["operations"])
     async def ready() -> dict[str, str]:
-        """Whether Redis has the whole serving release: what it lacks is served from the bundle, slower."""
-        release = await work.run("health", _whole, serving)
+        """Checks that Redis has the whole serving release.
+
+        What it lacks is served, but slower.
+        """
+        release = await executor.run("health", _whole, serving)
         return {"status": "ok", "store": "ok", "release": release}
 
 
 def _checked(store: RedisStore, serving: ServingRelease) -> str:
-    """The serving release, if Redis answers."""
+    """Returns the serving release.
+
+    Raises StoreUnavailable if Redis does not answer.
+    """
     store.ping()
     return serving.version()
 
 
 def _whole(serving: ServingRelease) -> str:
-    """The serving release, if Redis has all of it."""
+    """Returns the serving release.
+
+    Raises StoreUnavailable if Redis lacks a part of it.
+    """
     release = serving.version()
     if not serving.is_whole():
         raise StoreUnavailable(
-            f"release {release} is not whole in Redis (evicted, or Redis came back empty): run a refresh"
+            f"release {release} is not whole in Redis (evicted, or Redis came back empty): "
+            "run a refresh"
         )
     return release

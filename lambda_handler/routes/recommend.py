@@ -1,4 +1,4 @@
-"""The routes that recommend: what they take and what they answer."""
+"""Routes that recommend items to a user."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from shortlist.lambda_handler.answers import (
     session_of,
 )
 from shortlist.lambda_handler.envelope import Json, tagged
-from shortlist.lambda_handler.executors import Work
+from shortlist.lambda_handler.executors import Executor
 from shortlist.lambda_handler.recommender import Recommender
-from shortlist.lambda_handler.request_context import answered
+from shortlist.lambda_handler.request_context import note_answer
 from shortlist.lambda_handler.routes.direct import body_of, direct, query_of
 from shortlist.lambda_handler.schemas import (
     ERRORS,
@@ -45,134 +45,134 @@ class _Path(BaseModel):
     user_id: UserPath
 
 
-_QUERY = query_of(UserQuery)
-_OF_USER = query_of(OfUserQuery)
+_USER_QUERY = query_of(UserQuery)
+_OF_USER_QUERY = query_of(OfUserQuery)
 
 
-def add_recommend(app: FastAPI, recommender: Recommender, work: Work) -> None:
+def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) -> None:
     """Adds the routes."""
     body = body_of(RecommendRequest)
+    options: dict[str, Any] = {"response_model": RecommendAnswer, "tags": ["recommendations"]}
 
-    @direct(
-        app,
-        "POST",
-        "/recommend",
-        body,
-        response_model=RecommendAnswer,
-        responses=ERRORS,
-        tags=["recommendations"],
-    )
-    @direct(
-        app,
-        "POST",
-        "/v1/recommend",
-        body,
-        response_model=RecommendAnswer,
-        responses=ERRORS,
-        tags=["recommendations"],
-    )
+    @direct(app, "POST", "/recommend", body, responses=ERRORS, **options)
+    @direct(app, "POST", "/v1/recommend", body, responses=ERRORS, **options)
     async def recommend(request: RecommendRequest) -> Response:
-        """The best items for a user: from the cached list, live, from the request's history, or popular ones."""
+        """The best items for a user.
+
+        They come from the precomputed list, from the models, or from the request's own history;
+        users of whom nothing is known get popular items.
+        """
         started = time.perf_counter()
         check_user(str(request.user_id))
-        answer = await _answered(recommender, work, _asked(request))
-        return Json(_told(request.user_id, answer, started, recommender.now()))
+        answer = await _answer(recommender, executor, _query(request))
+        return Json(_payload(request.user_id, answer, started, recommender.now()))
 
     @direct(
         app,
         "GET",
         "/v1/users/{user_id}/recommendations",
-        _read_user,
-        response_model=RecommendAnswer,
+        _read_path,
         responses=ERRORS | UNCHANGED,
-        tags=["recommendations"],
+        **options,
     )
     async def recommendations(
         user_id: UserPath, query: Annotated[UserQuery, Query()], request: Request
     ) -> Response:
-        """The same list as by POST, with an ETag that changes when what is recommended does."""
-        return tagged(request, await _listed(recommender, work, user_id, query))
+        """The same list as by POST, with an ETag.
+
+        It changes with the recommendations.
+        """
+        return tagged(request, await _list_payload(recommender, executor, user_id, query))
 
     @direct(
         app,
         "GET",
         "/v1/user/recommendations",
         _read_query,
-        response_model=RecommendAnswer,
         responses=ERRORS | UNCHANGED,
-        tags=["recommendations"],
+        **options,
     )
     async def by_query(query: Annotated[OfUserQuery, Query()], request: Request) -> Response:
-        """The same list, for a user with an id of any characters."""
-        return tagged(request, await _listed(recommender, work, query.user_id, query))
+        """The same list, for a user id of any characters."""
+        return tagged(request, await _list_payload(recommender, executor, query.user_id, query))
 
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
-        """Puts given items in the ranker's order for a user; blocked items are left out."""
+        """Orders given items for a user by the ranker.
+
+        Blocked items are left out.
+        """
         user = None if request.user_id is None else str(request.user_id)
         if user is not None:
             check_user(user)
         items = [str(item) for item in request.items]
-        answer = await work.run("live", recommender.rank, user, _session(request), items)
-        told = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
-        return Json(list_of(answer, user) | told)
+        answer = await executor.run("live", recommender.rank, user, _session(request), items)
+        extra = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
+        return Json(list_payload(answer, user) | extra)
 
 
-async def _answered(recommender: Recommender, work: Work, asked: RecommendationQuery) -> Answer:
-    """Looks up first; what the list does not give may take long, and is no look-up's business."""
-    found = await work.run("lookup", recommender.look_up, asked)
-    return found if isinstance(found, Answer) else await work.run("live", found)
+async def _answer(
+    recommender: Recommender, executor: Executor, query: RecommendationQuery
+) -> Answer:
+    """Answers by a look-up or, failing that, by the live path.
+
+    Live answers may take long, and have their own threads.
+    """
+    answer = await executor.run("lookup", recommender.look_up, query)
+    return answer if isinstance(answer, Answer) else await executor.run("live", answer)
 
 
-async def _listed(
-    recommender: Recommender, work: Work, user_id: str, query: UserQuery
+async def _list_payload(
+    recommender: Recommender, executor: Executor, user_id: str, query: UserQuery
 ) -> dict[str, Any]:
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category))
-    answer = await _answered(
-        recommender, work, RecommendationQuery(user_id, query.k, filters=filters)
-    )
-    return _told(user_id, answer, started, recommender.now())
+    own = RecommendationQuery(user_id, query.k, filters=filters)
+    answer = await _answer(recommender, executor, own)
+    return _payload(user_id, answer, started, recommender.now())
 
 
 async def _read_query(request: Request) -> tuple[OfUserQuery, Request]:
-    return _OF_USER(request), request
+    return _OF_USER_QUERY(request), request
 
 
-async def _read_user(request: Request) -> tuple[str, UserQuery, Request]:
-    return _Path.model_validate(request.path_params).user_id, _QUERY(request), request
+async def _read_path(request: Request) -> tuple[str, UserQuery, Request]:
+    user_id = _Path.model_validate(request.path_params).user_id
+    return user_id, _USER_QUERY(request), request
 
 
-def _asked(request: RecommendRequest) -> RecommendationQuery:
-    filters = Filters(frozenset(map(str, request.exclude)), frozenset(request.categories))
-    shape = Options(float(request.diversity), request.explain)
+def _query(request: RecommendRequest) -> RecommendationQuery:
     return RecommendationQuery(
-        str(request.user_id), request.k, request.use_cache, _session(request), filters, shape
+        user=str(request.user_id),
+        k=request.k,
+        use_cache=request.use_cache,
+        session=_session(request),
+        filters=Filters(frozenset(map(str, request.exclude)), frozenset(request.categories)),
+        options=Options(float(request.diversity), request.explain),
     )
 
 
 def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
     if not request.history and not request.attributes:
         return None
-    events = [_event(e) for e in request.history or ()]
+    events = [_event(entry) for entry in request.history or ()]
     return session_of(events, dict(request.attributes or {}))
 
 
-def _event(event: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
-    if isinstance(event, HistoryEvent):
-        return (
-            str(event.item_id),
-            event.timestamp,
-            None if event.weight is None else float(event.weight),
-        )
-    return str(event), None, None
+def _event(entry: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
+    """An entry's item id, unix seconds and weight."""
+    if not isinstance(entry, HistoryEvent):
+        return str(entry), None, None
+    weight = None if entry.weight is None else float(entry.weight)
+    return str(entry.item_id), entry.timestamp, weight
 
 
-def _told(user_id: str | int, answer: Answer, started: float, now: float) -> dict[str, Any]:
+def _payload(user_id: str | int, answer: Answer, started: float, now: float) -> dict[str, Any]:
+    """The JSON answer; records it in the request's context."""
     ranked = answer.ranked
-    note = answered(answer, str(user_id))
-    note.shown, note.at = len(ranked.items), now
+    context = note_answer(answer, str(user_id))
+    context.shown, context.at = len(ranked.items), now
     return {
         "user_id": user_id,
         "recommendations": _rows(ranked),
@@ -189,7 +189,8 @@ def _told(user_id: str | int, answer: Answer, started: float, now: float) -> dic
 
 
 def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
-    rows = [
+    columns = zip(ranked.items, ranked.scores, ranked.retrieval, strict=True)
+    rows: list[dict[str, Any]] = [
         {
             "item_id": item.id,
             "title": item.title,
@@ -198,30 +199,33 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
             "retrieval_score": retrieval,
             "genres": list(item.categories),
         }
-        for rank, (item, score, retrieval) in enumerate(
-            zip(ranked.items, ranked.scores, ranked.retrieval, strict=True), 1
-        )
+        for rank, (item, score, retrieval) in enumerate(columns, 1)
     ]
-    for row, reason in zip(rows, ranked.reasons, strict=False):
+    for row, reason in zip(rows, ranked.reasons, strict=False):  # there are none unless requested
         row["reason"] = _reason(reason)
     return rows
 
 
 def _reason(reason: Reason) -> dict[str, Any]:
     titles = " and ".join(cause.title for cause in reason.causes[:2])
+    causes = [
+        {"item_id": cause.item_id, "title": cause.title, "share": cause.share}
+        for cause in reason.causes
+    ]
     return {
         "text": f"because of {titles}" if titles else "because it is popular, or new",
-        "because": [
-            {"item_id": c.item_id, "title": c.title, "share": c.share} for c in reason.causes
-        ],
+        "because": causes,
         "features": dict(reason.features),
     }
 
 
-def list_of(answer: Answer, user: str | None = None) -> dict[str, Any]:
-    """An answer that is a mere list of items."""
-    answered(answer, user)
-    ranked = answer.ranked
+def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
+    """The JSON of a plain list of items.
+
+    Records the answer in the request's context.
+    """
+    note_answer(answer, user)
+    scored = zip(answer.ranked.items, answer.ranked.scores, strict=True)
     items = [
         {
             "item_id": item.id,
@@ -230,6 +234,6 @@ def list_of(answer: Answer, user: str | None = None) -> dict[str, Any]:
             "rank": rank,
             "genres": list(item.categories),
         }
-        for rank, (item, score) in enumerate(zip(ranked.items, ranked.scores, strict=True), 1)
+        for rank, (item, score) in enumerate(scored, 1)
     ]
     return {"items": items, "model_version": answer.version, "degraded": answer.degraded}

@@ -37,7 +37,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.infra.local.valkey import redis_url
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.models import bundle
@@ -192,7 +192,7 @@ def cached(
 ) -> None:
     """Adds cached answers: through Mangum, from the store alone, and by a raw GET."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
+    handler = Mangum(create_app(settings, store, LivePath(settings)), lifespan="off")
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
     floor = timed(raw_get(path, store.keys.list(version, users[0])))
     add(table, "raw socket GET of a list", floor, floor)
@@ -236,7 +236,7 @@ def live(table: SpeedTable, settings: Settings, loaded: bundle.Bundle, dataset: 
         model.ranker.predict(matrix)  # type: ignore[union-attr]
 
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Mangum(create_app(settings, store, BundleLive(settings)), lifespan="off")
+    handler = Mangum(create_app(settings, store, LivePath(settings)), lifespan="off")
     base = timed(floor, CALLS // 4)
     trees = model.ranker.n_trees  # type: ignore[union-attr]
     add(table, f"index search and {trees} trees on {model.n_candidates} rows", base, base)

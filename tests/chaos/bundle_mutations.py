@@ -287,8 +287,10 @@ def _answers_soundly(directory: Path) -> bool:
     from shortlist.recsys.settings import Settings
     from shortlist.recsys.store.records import UserRecord
 
-    path = live.BundleLive(replace(Settings.from_env({}), artefacts=str(directory.parent)))
-    ids = path._bundle(directory.name).bundle.catalogue.ids
+    settings = replace(Settings.from_env({}), artefacts=str(directory.parent))
+    path = live.LivePath(settings)
+    loaded = path._bundle(directory.name)
+    ids = loaded.bundle.catalogue.ids
     known = UserRecord(
         tuple(ids[:5]), (1, 2, 3, 4, 5), (1.0, None, 5.0, 2.0, 3.0), 5, (), {"age": 30}
     )

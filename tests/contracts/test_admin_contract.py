@@ -1,4 +1,4 @@
-"""What the admin routes promise: closed without the key, and flips and blocks that hold at once."""
+"""Tests the admin routes: closed without a key, and in effect at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store import admin as upkeep_module
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.artefacts_directory import DirectoryArtefacts
@@ -32,7 +32,7 @@ def app_client(own, key: str | None, sent: str | None = None) -> TestClient:
     settings, store = own
     settings = replace(settings, admin_key=key, release_cache_seconds=3600.0)
     headers = {} if sent is None else {"X-Shortlist-Admin-Key": sent}
-    return TestClient(create_app(settings, store, BundleLive(settings)), headers=headers)
+    return TestClient(create_app(settings, store, LivePath(settings)), headers=headers)
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def client(own) -> TestClient:
     ("key", "sent"),
     [(None, None), (None, ""), (KEY, None), (KEY, "another key"), (KEY, ""), (KEY, "é")],
 )
-def test_the_routes_are_closed_without_the_key(own, method, path, key, sent) -> None:
-    """403 in the one envelope, whether there is no key or another one, and nothing has changed."""
+def test_closed_without_the_key(own, method, path, key, sent) -> None:
+    """Without the right key each route is a 403 in the envelope, and nothing changes."""
     settings, store = own
     before = store.release()
-    app = create_app(replace(settings, admin_key=key), store, BundleLive(settings))
+    app = create_app(replace(settings, admin_key=key), store, LivePath(settings))
     headers = [] if sent is None else [("X-Shortlist-Admin-Key", sent.encode("latin-1"))]
     response = TestClient(app).request(method, path, headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
@@ -59,19 +59,23 @@ def test_the_routes_are_closed_without_the_key(own, method, path, key, sent) -> 
 
 
 def test_the_releases_are_listed(client, own, published) -> None:
-    """Those that have lists, with the serving one; one whose lists expired is gone from the list."""
+    """Releases with lists, and the serving one; a release whose lists expired is not listed."""
     _, store = own
     AdminStore(store).note_release(ReleaseNote("expired", 1, 0.5))
-    told = client.get("/v1/releases").json()
-    assert (told["current"], told["previous"], told["canary"]) == (published.version, None, None)
+    answer = client.get("/v1/releases").json()
+    assert (answer["current"], answer["previous"], answer["canary"]) == (
+        published.version,
+        None,
+        None,
+    )
     store.set_release(ReleasePointer(published.version, None, Canary("next", 5.0)))
     assert client.get("/v1/releases").json()["canary"] == {"version": "next", "percent": 5.0}
-    assert [release["version"] for release in told["releases"]] == [published.version]
-    assert 0 < told["releases"][0]["ndcg_at_10"] <= 1
+    assert [release["version"] for release in answer["releases"]] == [published.version]
+    assert 0 < answer["releases"][0]["ndcg_at_10"] <= 1
 
 
-def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, tmp_path) -> None:
-    """The very next answer is of the other release, although the process trusts its pointer for an hour."""
+def test_promote_and_roll_back(client, own, published, tmp_path) -> None:
+    """The next answer is of the other release, although the pointer is cached for an hour."""
     settings, store = own
     assert (
         client.post("/recommend", json={"user_id": "1"}).json()["model_version"]
@@ -105,16 +109,16 @@ def test_a_release_is_promoted_and_rolled_back_at_once(client, own, published, t
         ("/v1/releases/..%2Fx/promote", 404),
     ],
 )
-def test_a_release_that_cannot_serve_is_refused(client, own, path, status) -> None:
-    """With the reason; the pointer stays."""
+def test_broken_release_is_not_promoted(client, own, path, status) -> None:
+    """The answer has the reason, and the pointer stays."""
     _, store = own
     before = store.release()
     assert client.post(path).status_code == status
     assert store.release() == before
 
 
-def test_a_release_whose_lists_expired_is_refused(client, own, published) -> None:
-    """It would serve nobody."""
+def test_expired_release_is_not_promoted(client, own, published) -> None:
+    """A release whose lists expired is refused, as it would serve nobody."""
     _, store = own
     store.set_release(ReleasePointer("other", published.version))
     store.redis.delete(store.keys.popular(published.version))
@@ -123,8 +127,8 @@ def test_a_release_whose_lists_expired_is_refused(client, own, published) -> Non
     assert "its lists expired" in response.json()["error"]["message"]
 
 
-def test_a_blocked_item_is_gone_at_once_and_can_come_back(client, published) -> None:
-    """From the cached list, and with the item's own page telling so."""
+def test_block_and_unblock(client, published) -> None:
+    """A blocked item leaves the cached list at once, its own page says so, and it can come back."""
     user = published.dataset.user_ids[0]
 
     def ids() -> list[str]:
@@ -145,7 +149,7 @@ def test_a_blocked_item_is_gone_at_once_and_can_come_back(client, published) -> 
     assert ids() == first
 
 
-def test_blocking_is_bounded_and_knows_its_items(client, published, monkeypatch) -> None:
+def test_blocking_limits(client, published, monkeypatch) -> None:
     """404 for an item that nobody could be shown; 422 beyond the bound."""
     ids = published.dataset.catalogue.ids
     assert client.post("/v1/items/no-such-item/block").status_code == 404

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store.release_files import MANIFEST, build_manifest
 
 KEY = "a-key-of-the-tests-own"
@@ -30,7 +30,7 @@ def client(own, place: Path) -> TestClient:
     """An operator of an API over that directory."""
     settings, store = own
     settings = replace(settings, admin_key=KEY, artefacts=str(place))
-    app = create_app(settings, store, BundleLive(settings))
+    app = create_app(settings, store, LivePath(settings))
     return TestClient(app, headers={"X-Shortlist-Admin-Key": KEY})
 
 

@@ -1,4 +1,4 @@
-"""What the HTTP API promises: where answers come from, what never appears in them, and how errors look."""
+"""Tests the HTTP API: sources of answers, exclusions, and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.watermark import position_at
@@ -49,7 +49,7 @@ def store(published) -> Iterator[RedisStore]:
 @pytest.fixture
 def client(published, store) -> TestClient:
     """The API over the published release."""
-    return TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    return TestClient(create_app(published.settings, store, LivePath(published.settings)))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def ids_of(answer: dict) -> list[str]:
     return [r["item_id"] for r in answer["recommendations"]]
 
 
-def test_a_known_user_gets_the_cached_list(client, published, known, seen) -> None:
+def test_known_user_gets_cached_list(client, published, known, seen) -> None:
     """The answer has every field of the contract, k items in order, and none that the user had."""
     answer = ask(client, user_id=known, k=10)
     assert set(answer) == FIELDS
@@ -100,23 +100,21 @@ def test_a_known_user_gets_the_cached_list(client, published, known, seen) -> No
     assert seen(known).isdisjoint(ids_of(answer))
 
 
-def test_the_versioned_path_gives_the_same_answer(client, known) -> None:
+def test_versioned_path(client, known) -> None:
     """/v1/recommend and /recommend are one route."""
     versioned = client.post("/v1/recommend", json={"user_id": known, "k": 5}).json()
     assert ids_of(versioned) == ids_of(ask(client, user_id=known, k=5))
 
 
-def test_without_the_cache_the_answer_is_live_and_the_same(client, known) -> None:
-    """use_cache=false computes, and comes to the precomputed list."""
+def test_answer_without_the_cache(client, known) -> None:
+    """use_cache=false computes the answer, which equals the precomputed list."""
     live = ask(client, user_id=known, k=20, use_cache=False)
     assert (live["source"], live["cache_hit"], live["list_age_s"]) == ("live", False, None)
     assert ids_of(live) == ids_of(ask(client, user_id=known, k=20))
 
 
-def test_a_user_whose_list_is_lost_is_served_live_and_then_from_the_live_cache(
-    client, store, published, known
-) -> None:
-    """A cache miss runs the whole path once; the same request again is a hit, another one is not."""
+def test_live_cache(client, store, published, known) -> None:
+    """A lost list is computed live; the same request again is a hit, another one is not."""
     key = store.keys.list(published.version, known)
     packed = store.redis.get(key)
     store.redis.delete(key)
@@ -132,7 +130,7 @@ def test_a_user_whose_list_is_lost_is_served_live_and_then_from_the_live_cache(
 
 
 def test_newer_events_replace_the_precomputed_list(client, store, published, known) -> None:
-    """A user with an event beyond the list's watermark gets a live answer without what they did since."""
+    """An event beyond the list's watermark makes the answer live, without its item."""
     cached = ask(client, user_id=known, k=10)
     key = store.keys.user(known)
     before = store.redis.hgetall(key)
@@ -150,7 +148,7 @@ def test_newer_events_replace_the_precomputed_list(client, store, published, kno
     assert ids_of(cached)[0] not in ids_of(answer)
 
 
-def test_a_fresh_user_is_served_from_the_history_of_the_request(client, published) -> None:
+def test_history_in_the_request(client, published) -> None:
     """Known items of the history shape the answer and are not in it; unknown ones are counted."""
     ids = published.dataset.catalogue.ids
     history = [ids[3], {"item_id": ids[5], "timestamp": 10, "weight": 4.0}, "no-such-item"]
@@ -170,7 +168,7 @@ def test_another_history_gives_another_answer(client, published) -> None:
     assert len(answers) > 4
 
 
-def test_a_user_of_whom_nothing_is_known_gets_popular_items(client) -> None:
+def test_unknown_user_gets_popular_items(client) -> None:
     """200, and flagged as what it is."""
     answer = ask(client, user_id="nobody", k=12)
     assert (answer["source"], answer["degraded"], len(ids_of(answer))) == ("popular", False, 12)
@@ -178,7 +176,7 @@ def test_a_user_of_whom_nothing_is_known_gets_popular_items(client) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"use_cache": False}])
 def test_filters_hold_for_known_users(client, store, published, known, more) -> None:
-    """Excluded and blocked items never appear, only the asked categories do, and the list is still full."""
+    """Excluded and blocked items and other categories never appear, and the list is full."""
     first = ids_of(ask(client, user_id=known, k=10))
     store.redis.sadd(store.keys.blocked(), first[1])
     answer = ask(client, user_id=known, k=10, exclude=[first[0]], **more)
@@ -191,8 +189,8 @@ def test_filters_hold_for_known_users(client, store, published, known, more) -> 
 
 
 @pytest.mark.parametrize("body", [{"user_id": "fresh", "history": ["1"]}, {"user_id": "nobody"}])
-def test_filters_hold_for_fresh_and_unknown_users(client, store, published, body) -> None:
-    """Blocked and excluded items and other categories are kept from sessions and popular lists too."""
+def test_filters_without_a_list(client, store, published, body) -> None:
+    """Sessions and popular lists have no blocked or excluded items, and no other categories."""
     first = ids_of(ask(client, k=10, **body))
     store.redis.sadd(store.keys.blocked(), first[1])
     assert {first[0], first[1]}.isdisjoint(ids_of(ask(client, k=10, exclude=[first[0]], **body)))
@@ -201,8 +199,8 @@ def test_filters_hold_for_fresh_and_unknown_users(client, store, published, body
     assert all(category in r["genres"] for r in narrowed["recommendations"])
 
 
-def test_integer_ids_are_taken_and_given_back(client, known) -> None:
-    """A user id may be a number, and is answered as it was asked."""
+def test_integer_ids(client, known) -> None:
+    """A user id may be a number, and the answer has it as it was sent."""
     assert ask(client, user_id=int(known), k=3)["user_id"] == int(known)
 
 
@@ -221,8 +219,8 @@ def test_integer_ids_are_taken_and_given_back(client, known) -> None:
         ({"user_id": "1", "use_cache": "no"}, "use_cache"),
     ],
 )
-def test_bad_input_is_refused_with_the_field_and_the_rule(client, body, field) -> None:
-    """422 in the one envelope; nothing is coerced."""
+def test_bad_input(client, body, field) -> None:
+    """It is a 422 with the field and the rule; nothing is coerced."""
     response = client.post("/recommend", json=body)
     assert response.status_code == 422
     error = response.json()["error"]
@@ -238,18 +236,18 @@ def test_bad_input_is_refused_with_the_field_and_the_rule(client, body, field) -
         ("PATCH", "/v1/users/1", "DELETE"),
     ],
 )
-def test_another_method_is_refused_with_those_that_there_are(client, method, path, allowed) -> None:
+def test_method_not_allowed(client, method, path, allowed) -> None:
     """405, and the header Allow."""
     response = client.request(method, path)
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
     assert response.json()["error"]["code"] == "method_not_allowed"
 
 
-def test_an_item_is_told_and_an_unknown_one_is_404(client, published) -> None:
-    """Title and genres of the catalogue; the envelope for the rest."""
+def test_item_route(client, published) -> None:
+    """An item has its title and genres; an unknown one is a 404 in the envelope."""
     catalogue = published.dataset.catalogue
-    told = client.get(f"/v1/items/{catalogue.ids[4]}").json()
-    assert told == {
+    item = client.get(f"/v1/items/{catalogue.ids[4]}").json()
+    assert item == {
         "item_id": catalogue.ids[4],
         "title": catalogue.titles[4],
         "genres": list(catalogue.categories[4]),
@@ -275,11 +273,11 @@ def test_health_and_metrics_count_what_happened(client, known) -> None:
     client.get("/v1/items/no-such-item")
     assert client.get("/health").json()["status"] == "ok"
     lines = client.get("/metrics").text.splitlines()
-    assert 'shortlist_requests_total{route="/recommend",status="200"} 2' in lines
-    assert 'shortlist_requests_total{route="/v1/items/{item_id}",status="404"} 1' in lines
-    assert 'shortlist_answers_total{source="batch"} 1' in lines
-    assert 'shortlist_answers_total{source="popular"} 1' in lines
-    assert "shortlist_recommend_seconds_count 2" in lines
+    assert 'shortlist_requests_total{route="/recommend",status="200"} 2.0' in lines
+    assert 'shortlist_requests_total{route="/v1/items/{item_id}",status="404"} 1.0' in lines
+    assert 'shortlist_answers_total{source="batch"} 1.0' in lines
+    assert 'shortlist_answers_total{source="popular"} 1.0' in lines
+    assert "shortlist_recommend_seconds_count 2.0" in lines
 
 
 class Gone(RedisStore):
@@ -296,10 +294,10 @@ class Gone(RedisStore):
         self._connect = dead._connect
 
 
-def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published, known) -> None:
-    """A warm process answers known users with popular items and sessions in full, both flagged as degraded."""
+def test_redis_goes_away(published, known) -> None:
+    """Known users get popular items and sessions full answers, both flagged as degraded."""
     store = Gone(published.settings.redis_url, "published")
-    client = TestClient(create_app(published.settings, store, BundleLive(published.settings)))
+    client = TestClient(create_app(published.settings, store, LivePath(published.settings)))
     ask(client, user_id=known, k=3)
     store.leave()
     known_answer = ask(client, user_id=known, k=10)
@@ -314,22 +312,20 @@ def test_redis_going_away_is_flagged_and_fresh_users_are_still_served(published,
     store.close()
 
 
-def test_a_process_that_never_saw_redis_says_so(published, tmp_path) -> None:
-    """503 with Retry-After and the envelope, when nothing can be answered."""
+def test_redis_was_never_there(published, tmp_path) -> None:
+    """It is a 503 with Retry-After and the envelope, as nothing can be answered."""
     store = open_store("unix:///nonexistent/valkey.sock", "published", 200)
     settings = replace(published.settings, bundle_dir=tmp_path)
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     response = client.post("/recommend", json={"user_id": "1"})
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert response.json()["error"]["code"] == "unavailable"
 
 
-def test_without_a_bundle_known_users_get_their_stale_list(
-    published, store, known, tmp_path
-) -> None:
-    """When the live path cannot be loaded, the list there is is better than none, and says that it is stale."""
+def test_stale_list_without_a_bundle(published, store, known, tmp_path) -> None:
+    """Without the live path a known user gets the outdated list, flagged as stale."""
     lost = replace(published.settings, artefacts=str(tmp_path / "nothing"))
-    client = TestClient(create_app(lost, store, BundleLive(lost)))
+    client = TestClient(create_app(lost, store, LivePath(lost)))
     key = store.keys.user(known)
     latest = store.redis.hget(key, "s")
     store.redis.hset(key, "s", position_at(4e9))
@@ -354,14 +350,17 @@ def test_a_poisoned_list_is_not_served(client, store, published, known) -> None:
 
 
 @pytest.mark.parametrize("path", ["/recommend", "/v1/rank", "/v1/events"])
-def test_in_a_lambda_a_body_of_more_than_a_mebibyte_is_413(published, path) -> None:
-    """In the envelope, before it is parsed; API Gateway would take ten times as much."""
+def test_large_body_in_a_lambda(published, path) -> None:
+    """A body of more than a mebibyte is a 413 before it is parsed.
+
+    API Gateway takes ten times more.
+    """
     store = open_store(published.settings.redis_url, "published", 500)
     handler = Mangum(
-        create_app(published.settings, store, BundleLive(published.settings)), lifespan="off"
+        create_app(published.settings, store, LivePath(published.settings)), lifespan="off"
     )
     event = http_event("POST", path, {"user_id": "x" * 1_048_576})
     answer = handler(event, None)  # type: ignore[arg-type]
-    told = json.loads(answer["body"])["error"]
-    assert (answer["statusCode"], told["code"]) == (413, "body_too_large")
+    error = json.loads(answer["body"])["error"]
+    assert (answer["statusCode"], error["code"]) == (413, "body_too_large")
     store.close()

@@ -1,4 +1,4 @@
-"""What `POST /v1/events` promises: every event once, at once, and told to the next training."""
+"""Tests `POST /v1/events`: each event once, at once, and in the next training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from shortlist.lambda_handler import ingest as intake_module
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.ingest import Bounds, EventIngestor
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.event_log import WINDOW_SECONDS, EventLog
 from shortlist.recsys.store.histories import HISTORY_LENGTH, Happened, with_events
@@ -26,7 +26,7 @@ BOUNDS = Bounds(waiting=1000, newcomers=1000, newcomer_seconds=600)
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW))
+    return TestClient(create_app(settings, store, LivePath(settings), lambda: NOW))
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def streamed(store) -> list[EventRecord]:
     return [unpack_event(fields[b"e"]) for _, fields in store.redis.xrange(store.keys.events())]
 
 
-def test_the_first_event_of_a_new_user_personalises_the_next_answer(client, items) -> None:
-    """Popular items before it, live ones after it, and not the item itself."""
+def test_first_event_of_a_new_user(client, items) -> None:
+    """The next answer is live in place of popular items, and without the item itself."""
     assert ask(client, "eve")["source"] == "popular"
     assert send(client, event(items[3])) == {"accepted": 1, "duplicates": 0, "rejected": []}
     answer = ask(client, "eve")
@@ -82,8 +82,8 @@ def test_the_first_event_of_a_new_user_personalises_the_next_answer(client, item
     assert items[3] not in ids_of(answer)
 
 
-def test_a_known_users_list_is_stale_after_an_event(client, published) -> None:
-    """The item that was chosen from the cached list is not in the very next answer, which is live."""
+def test_cached_list_after_an_event(client, published) -> None:
+    """An item chosen from the cached list is not in the next answer, which is live."""
     user = published.dataset.user_ids[0]
     before = ask(client, user)
     send(client, event(ids_of(before)[0], user=user))
@@ -92,8 +92,8 @@ def test_a_known_users_list_is_stale_after_an_event(client, published) -> None:
     assert ids_of(before)[0] not in ids_of(after)
 
 
-def test_an_event_is_taken_once_however_often_it_is_sent(client, own, items) -> None:
-    """Within a request, in the next one, and in the next window; the record and the stream have it once."""
+def test_event_is_stored_once(client, own, items) -> None:
+    """An event sent again, in its request, the next one or the next window, is stored once."""
     _, store = own
     assert send(client, event(items[1]), event(items[1]), event(items[2], 1)) == {
         "accepted": 2,
@@ -110,17 +110,17 @@ def test_an_event_is_taken_once_however_often_it_is_sent(client, own, items) -> 
         (NOW, NOW + 1),
         2,
     )
-    assert [told.event_id for told in streamed(store)] == ["e0", "e1"]
+    assert [stored.event_id for stored in streamed(store)] == ["e0", "e1"]
 
 
-def test_another_users_event_of_the_same_id_is_another_event(client, items) -> None:
-    """An event id belongs to its user."""
+def test_event_ids_belong_to_users(client, items) -> None:
+    """The same event id of another user is another event."""
     assert send(client, event(items[1]), event(items[1], user="adam"))["accepted"] == 2
 
 
-def test_each_bad_event_is_rejected_by_itself(client, items) -> None:
-    """With its place, a code, and a message that names field and rule; the good ones are taken."""
-    told = send(
+def test_bad_events_are_rejected_singly(client, items) -> None:
+    """Each has its place, a code, and a message with field and rule; the others are accepted."""
+    answer = send(
         client,
         event(items[0]),
         event("no-such-item", 1),
@@ -130,8 +130,8 @@ def test_each_bad_event_is_rejected_by_itself(client, items) -> None:
         "not an event",
         event(items[0], 200_000),
     )
-    assert told["accepted"] == 1
-    assert [(r["index"], r["code"]) for r in told["rejected"]] == [
+    assert answer["accepted"] == 1
+    assert [(r["index"], r["code"]) for r in answer["rejected"]] == [
         (1, "unknown_item"),
         (2, "invalid_event"),
         (3, "invalid_event"),
@@ -139,7 +139,7 @@ def test_each_bad_event_is_rejected_by_itself(client, items) -> None:
         (5, "invalid_event"),
         (6, "future_timestamp"),
     ]
-    assert [r["message"].split(":")[0].split(".")[0] for r in told["rejected"][:4]] == [
+    assert [r["message"].split(":")[0].split(".")[0] for r in answer["rejected"][:4]] == [
         "item_id",
         "item_id",
         "weight",
@@ -150,8 +150,8 @@ def test_each_bad_event_is_rejected_by_itself(client, items) -> None:
 @pytest.mark.parametrize(
     "body", [{}, {"events": []}, {"events": [{}] * 501}, {"events": [], "more": 1}, []]
 )
-def test_a_request_of_another_shape_is_refused(client, body) -> None:
-    """422 for the whole of it."""
+def test_malformed_request(client, body) -> None:
+    """A request of another structure is a 422 as a whole."""
     assert client.post("/v1/events", json=body).status_code == 422
 
 
@@ -166,36 +166,34 @@ def test_a_request_of_another_shape_is_refused(client, body) -> None:
         ",".join(["{}"] * 30_000),
     ],
 )
-def test_a_body_of_very_many_values_is_not_parsed(client, events, encoding) -> None:
-    """422 with the rule and the remedy, in every encoding that JSON may have."""
+def test_too_many_values(client, events, encoding) -> None:
+    """It is a 422 with the rule and the remedy, in every encoding of JSON, and is not parsed."""
     body = f'{{"events": [{events}]}}'.encode(encoding)[: 1 << 20]
     response = client.post("/v1/events", content=body, headers={"Content-Type": "application/json"})
-    told = response.json()["error"]
-    assert (response.status_code, told["code"]) == (422, "invalid_request")
-    assert "at most 50000 are read: send at most 500 plain events" in told["message"]
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (422, "invalid_request")
+    assert "at most 50000 are read: send at most 500 plain events" in error["message"]
 
 
 def test_commas_in_ids_are_no_values(client, items) -> None:
-    """As many events as a request may have, whose ids are full of them."""
+    """A full request whose ids are full of commas is accepted."""
     sound = [
         event(items[0], user="eve,[{" * 20) | {"event_id": f'{number}"\\' + ",[{" * 30}
         for number in range(500)
     ]
-    told = send(client, *sound)
-    assert told["accepted"] + len(told["rejected"]) == 500
-    assert not [each for each in told["rejected"] if each["code"] == "invalid_event"]
+    answer = send(client, *sound)
+    assert answer["accepted"] + len(answer["rejected"]) == 500
+    assert not [each for each in answer["rejected"] if each["code"] == "invalid_event"]
 
 
-def test_what_the_stream_holds_is_the_event_as_it_was_sent(client, own, items) -> None:
+def test_stream_has_the_whole_event(client, own, items) -> None:
     """Every field, so that training can use it."""
     send(client, event(items[0], weight=4, recommendation_id="r1"))
     assert streamed(own[1]) == [EventRecord("e0", "eve", items[0], NOW, 4.0, "r1")]
 
 
-def test_a_process_that_dies_between_stream_and_record_loses_nothing(
-    client, own, items, monkeypatch
-) -> None:
-    """The caller is told 503 and sends again: the record has the event once, the stream twice under one id."""
+def test_crash_between_stream_and_record(client, own, items, monkeypatch) -> None:
+    """The caller gets a 503 and sends again: the record has the event once, the stream twice."""
     _, store = own
 
     def dies(*_: object) -> list[bool]:
@@ -206,15 +204,15 @@ def test_a_process_that_dies_between_stream_and_record_loses_nothing(
         assert client.post("/v1/events", json={"events": [event(items[0])]}).status_code == 503
     assert store.user_record("eve") is None
     assert send(client, event(items[0])) == {"accepted": 1, "duplicates": 0, "rejected": []}
-    assert [(told.user_id, told.event_id) for told in streamed(store)] == [
+    assert [(stored.user_id, stored.event_id) for stored in streamed(store)] == [
         ("eve", "e0"),
         ("eve", "e0"),
     ]
     assert unpack_user(store.user_record("eve")).n_events == 1
 
 
-def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
-    """A record that changed meanwhile is read again, and what is in the stream already is not put there twice."""
+def test_concurrent_events_of_one_user(own, items) -> None:
+    """A record that changed is read again, and the stream has each event once."""
     _, store = own
     version = store.release().current
     gate = threading.Barrier(4)
@@ -232,11 +230,11 @@ def test_concurrent_events_of_one_user_are_all_kept(own, items) -> None:
     for thread in threads:
         thread.join()
     assert sorted(unpack_user(store.user_record("busy")).items) == sorted(items[:4])
-    assert sorted(told.event_id for told in streamed(store)) == ["t0", "t1", "t2", "t3"]
+    assert sorted(stored.event_id for stored in streamed(store)) == ["t0", "t1", "t2", "t3"]
 
 
-def test_a_record_that_always_changes_is_given_up_with_a_503(client, items, monkeypatch) -> None:
-    """After a few attempts, with the remedy."""
+def test_record_that_always_changes(client, items, monkeypatch) -> None:
+    """After a few attempts the answer is a 503 with the remedy."""
     monkeypatch.setattr(
         intake_module.EventLog, "commit", lambda _self, changes, *_: [False] * len(changes)
     )
@@ -245,15 +243,15 @@ def test_a_record_that_always_changes_is_given_up_with_a_503(client, items, monk
     assert "send the events again" in response.json()["error"]["message"]
 
 
-def test_a_week_of_one_user_is_bounded(client, items, monkeypatch) -> None:
+def test_weekly_limit_of_a_user(client, items, monkeypatch) -> None:
     """Beyond the bound events are rejected, so that a record cannot grow without end."""
     monkeypatch.setattr(intake_module, "MAX_DEDUP_KEYS", 2)
-    told = send(client, *(event(items[n], n) for n in range(3)))
-    assert (told["accepted"], [r["code"] for r in told["rejected"]]) == (2, ["too_many_events"])
+    answer = send(client, *(event(items[n], n) for n in range(3)))
+    assert (answer["accepted"], [r["code"] for r in answer["rejected"]]) == (2, ["too_many_events"])
 
 
-def test_a_record_that_cannot_be_read_begins_afresh(client, own, items) -> None:
-    """Events of other users in the same request are not held up by it either."""
+def test_unreadable_record(client, own, items) -> None:
+    """It starts again, and other users' events in the request are stored."""
     _, store = own
     store.redis.hset(
         store.keys.user("eve"), mapping={"h": b"\xc1", "e0": b"\xc1", "e1": b"\x92\x01\x02"}
@@ -263,30 +261,30 @@ def test_a_record_that_cannot_be_read_begins_afresh(client, own, items) -> None:
 
 
 def test_events_are_counted(client, items) -> None:
-    """By what became of them."""
+    """Events are counted by their outcome."""
     send(client, event(items[0]), event(items[0]), event("no-such-item", 1))
     lines = client.get("/metrics").text.splitlines()
-    assert 'shortlist_events_total{outcome="accepted"} 1' in lines
-    assert 'shortlist_events_total{outcome="duplicate"} 1' in lines
-    assert 'shortlist_events_total{outcome="unknown_item"} 1' in lines
+    assert 'shortlist_events_total{outcome="accepted"} 1.0' in lines
+    assert 'shortlist_events_total{outcome="duplicate"} 1.0' in lines
+    assert 'shortlist_events_total{outcome="unknown_item"} 1.0' in lines
 
 
-def test_a_record_takes_events_in_order_of_time() -> None:
+def test_record_is_ordered_by_time() -> None:
     """A late event goes where it belongs; one as late as another after it."""
     record = UserRecord(("a", "b"), (10, 20), (None, 1.0), 2, ("z",))
-    told = with_events(record, [Happened("c", 20, 5.0), Happened("d", 15, None)])
-    assert told == UserRecord(
+    updated = with_events(record, [Happened("c", 20, 5.0), Happened("d", 15, None)])
+    assert updated == UserRecord(
         ("a", "d", "b", "c"), (10, 15, 20, 20), (None, None, 1.0, 5.0), 4, ("z",)
     )
 
 
-def test_a_record_keeps_as_many_events_as_the_models_look_at() -> None:
-    """What falls out of the window stays among the seen."""
+def test_record_keeps_the_latest_events() -> None:
+    """A record keeps as many events as the models use; older items stay among the seen ones."""
     assert HISTORY_LENGTH == 100
-    told = with_events(
+    updated = with_events(
         UserRecord(), [Happened(f"i{at}", at, None) for at in range(HISTORY_LENGTH + 2)]
     )
-    assert (len(told.items), told.items[0], told.seen, told.n_events) == (
+    assert (len(updated.items), updated.items[0], updated.seen, updated.n_events) == (
         HISTORY_LENGTH,
         "i2",
         ("i0", "i1"),

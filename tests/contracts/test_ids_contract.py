@@ -1,4 +1,4 @@
-"""Ids of any characters: every operation that takes one in its path takes it in its body or query too."""
+"""Tests ids of any characters: by body or query where a path cannot hold them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from shortlist.batch import publish
 from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store.records import ItemRecord, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
 
@@ -30,14 +30,14 @@ PAIRS = {
 
 @pytest.fixture(scope="module")
 def world(published) -> Iterator[tuple[TestClient, RedisStore]]:
-    """The API with an admin key, over a copy of the release that deletions and blocks may change."""
+    """The API with an admin key, over a copy of the release that the test may change."""
     settings = replace(published.settings, namespace="any-ids", admin_key=KEY)
     publish.publish(
         published.work / "bundle", published.work / "lists", settings, ProgressReporter()
     )
     store = open_store(settings.redis_url, "any-ids", 2000)
     client = TestClient(
-        create_app(settings, store, BundleLive(settings)),
+        create_app(settings, store, LivePath(settings)),
         headers={"X-Shortlist-Admin-Key": KEY},
         follow_redirects=False,
     )
@@ -45,8 +45,8 @@ def world(published) -> Iterator[tuple[TestClient, RedisStore]]:
     store.close()
 
 
-def test_every_operation_with_an_id_in_its_path_has_another_form(world) -> None:
-    """Of the document's operations, none is left out; a release's version has no such characters."""
+def test_every_path_id_has_another_form(world) -> None:
+    """All documented operations do, except a release's, whose version has no such characters."""
     paths = world[0].get("/openapi.json").json()["paths"]
     operations = [
         f"{method.upper()} {path}" for path, methods in paths.items() for method in methods
@@ -57,8 +57,8 @@ def test_every_operation_with_an_id_in_its_path_has_another_form(world) -> None:
 
 
 @pytest.mark.parametrize("user", IDS)
-def test_a_user_of_any_id_is_served_and_deleted(world, user) -> None:
-    """In the body and in the query, alone of all."""
+def test_user_of_any_id(world, user) -> None:
+    """A user of any id is served and deleted by body and query, and no other user is."""
     client, store = world
     known = UserRecord(("1", "2"), (1, 2), (None, None), 2)
     neighbour = f"{user}-neighbour"
@@ -79,8 +79,8 @@ def test_a_user_of_any_id_is_served_and_deleted(world, user) -> None:
 
 
 @pytest.mark.parametrize("item", IDS)
-def test_an_item_of_any_id_is_told_and_blocked(world, published, item) -> None:
-    """As Redis has it beside those of the release; and what is like it is asked for by the same id."""
+def test_item_of_any_id(world, published, item) -> None:
+    """An item in Redis is read, compared, blocked and unblocked by the same id."""
     client, store = world
     row = 1000 + IDS.index(item)
     stored = ItemRecord(item, "A title", ("A genre",), available=True)
@@ -98,8 +98,8 @@ def test_an_item_of_any_id_is_told_and_blocked(world, published, item) -> None:
     }
 
 
-def test_what_is_like_an_item_is_the_same_by_either_form(world, published) -> None:
-    """And an unknown id is named in the 404."""
+def test_similar_items_by_either_form(world, published) -> None:
+    """Both forms give the same items, and the 404 has an unknown id."""
     client, _ = world
     item = published.dataset.catalogue.ids[3]
     by_path = client.get(f"/v1/items/{item}/similar", params={"k": 5}).json()
@@ -110,7 +110,7 @@ def test_what_is_like_an_item_is_the_same_by_either_form(world, published) -> No
 
 @pytest.mark.parametrize("pair", PAIRS.values())
 def test_the_id_must_be_given(world, pair) -> None:
-    """Nothing happens to nobody: a path that lost its id on the way, as by a client that folds dots, is a 422."""
+    """A path that lost its id, as with a client that folds dots, is a 422 and changes nothing."""
     client, _ = world
     method, path = pair.split()
     response = client.request(method, path, json={} if method == "POST" else None)

@@ -1,4 +1,4 @@
-"""What the GET routes, ranking, diversity and reasons promise, on a real release."""
+"""Tests GET routes, ranking, diversity and reasons on a real release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.diversity import diversified
 from shortlist.recsys.models.pipeline import recommend
@@ -22,7 +22,7 @@ from shortlist.recsys.models.similar import similar
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings)))
+    return TestClient(create_app(settings, store, LivePath(settings)))
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def ids_of(answer: dict[str, Any]) -> list[str]:
     return [item["item_id"] for item in answer.get("recommendations", answer.get("items"))]
 
 
-def test_get_and_post_give_the_same_list(client, user, category) -> None:
-    """With and without filters; query parameters may be repeated."""
+def test_get_equals_post(client, user, category) -> None:
+    """GET gives the list of POST, with and without filters; parameters may be repeated."""
     first = client.get(f"/v1/users/{user}/recommendations", params={"k": 7}).json()
     posted = client.post("/recommend", json={"user_id": user, "k": 7}).json()
     assert (ids_of(first), first["source"]) == (ids_of(posted), "batch")
@@ -73,7 +73,7 @@ def test_get_and_post_give_the_same_list(client, user, category) -> None:
         "/v1/trending",
     ],
 )
-def test_a_list_that_did_not_change_is_not_sent_again(client, published, user, path) -> None:
+def test_unchanged_list_is_304(client, published, user, path) -> None:
     """304 and no body for the tag that was given; HEAD has the same headers and no body."""
     path = path.format(user=user, item=published.dataset.catalogue.ids[3])
     first = client.get(path)
@@ -90,7 +90,7 @@ def test_a_list_that_did_not_change_is_not_sent_again(client, published, user, p
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_the_tag_changes_with_what_is_recommended(client, user) -> None:
+def test_tag_changes_with_the_list(client, user) -> None:
     """After an event the old tag no longer holds."""
     path = f"/v1/users/{user}/recommendations"
     first = client.get(path)
@@ -117,8 +117,8 @@ def test_the_tag_changes_with_what_is_recommended(client, user) -> None:
         ("/v1/items/1/similar?k=-1", "k"),
     ],
 )
-def test_a_bad_query_is_refused_with_the_field(client, path, field) -> None:
-    """422 in the one envelope."""
+def test_bad_query(client, path, field) -> None:
+    """A bad query is a 422 in the envelope with the field."""
     response = client.get(path)
     assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_request")
     assert response.json()["error"]["message"].startswith(f"{field}:")
@@ -128,10 +128,10 @@ def test_origins_are_closed_unless_opened(own) -> None:
     """No CORS header by default; the configured origin and no other one where there is one."""
     settings, store = own
     asking = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-    closed = TestClient(create_app(settings, store, BundleLive(settings)))
+    closed = TestClient(create_app(settings, store, LivePath(settings)))
     assert "access-control-allow-origin" not in closed.get("/v1/popular", headers=asking).headers
     settings = replace(settings, cors_origins=("https://shop.example",))
-    opened = TestClient(create_app(settings, store, BundleLive(settings)))
+    opened = TestClient(create_app(settings, store, LivePath(settings)))
     assert (
         opened.options("/recommend", headers=asking).headers["access-control-allow-origin"]
         == "https://shop.example"
@@ -141,16 +141,16 @@ def test_origins_are_closed_unless_opened(own) -> None:
         "x-api-key",
         "x-amz-date,x-amz-security-token",
     ):  # as an authorizer needs them
-        told = opened.options(
+        response = opened.options(
             "/recommend", headers=asking | {"Access-Control-Request-Headers": name}
         )
-        assert told.status_code == 200
+        assert response.status_code == 200
     other = opened.get("/v1/popular", headers=asking | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_similar_items_are_those_near_in_vectors_and_in_histories(client, published) -> None:
-    """Best first, without the item itself."""
+def test_similar_items(client, published) -> None:
+    """Items near in vectors and in histories, best first, without the item itself."""
     catalogue, model = published.dataset.catalogue, bundle.load(published.work / "bundle").model
     vectors = model.towers.items[:, :-1]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -163,8 +163,8 @@ def test_similar_items_are_those_near_in_vectors_and_in_histories(client, publis
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
-def test_popular_and_trending_items_are_those_with_the_most_events(client, published) -> None:
-    """Over all time, and over the last tenth of it."""
+def test_popular_and_trending(client, published) -> None:
+    """The items with the most events over all time, and over the last tenth of it."""
     catalogue, events = published.dataset.catalogue, published.dataset.events
     counts = np.bincount(events.item, minlength=len(catalogue.ids))
     expected = [catalogue.ids[row] for row in np.argsort(-counts, kind="stable")[:10]]
@@ -177,7 +177,7 @@ def test_popular_and_trending_items_are_those_with_the_most_events(client, publi
 
 @pytest.mark.parametrize("path", ["/v1/popular", "/v1/trending", "/v1/items/{item}/similar"])
 def test_filters_hold_for_lists(client, own, published, category, path) -> None:
-    """Only the asked category, and nothing that is blocked."""
+    """Only the requested category, and no blocked item."""
     _, store = own
     path = path.format(item=published.dataset.catalogue.ids[3])
     first = client.get(path, params={"k": 10, "category": category}).json()
@@ -188,11 +188,14 @@ def test_filters_hold_for_lists(client, own, published, category, path) -> None:
     assert len(ids_of(second)) == 10
 
 
-def test_ranking_gives_the_asked_items_and_no_others(client, own, published, user, history) -> None:
-    """For a stored user and for the same history alike; unknown ones are counted, blocked ones left out."""
+def test_rank_has_the_requested_items(client, own, published, user, history) -> None:
+    """The same for a stored and a sent history.
+
+    Unknown items are counted, blocked ones left out.
+    """
     ids = published.dataset.catalogue.ids
-    asked = [*ids[:10], "no-such-item", ids[0]]
-    stored = client.post("/v1/rank", json={"user_id": user, "items": asked}).json()
+    items = [*ids[:10], "no-such-item", ids[0]]
+    stored = client.post("/v1/rank", json={"user_id": user, "items": items}).json()
     assert (stored["source"], stored["unknown_items"], sorted(ids_of(stored))) == (
         "live",
         1,
@@ -200,21 +203,21 @@ def test_ranking_gives_the_asked_items_and_no_others(client, own, published, use
     )
     scores = [item["score"] for item in stored["items"]]
     assert scores == sorted(scores, reverse=True)
-    session = client.post("/v1/rank", json={"history": history, "items": asked}).json()
+    session = client.post("/v1/rank", json={"history": history, "items": items}).json()
     assert session["source"] == "session"
     assert sorted(ids_of(session)) == sorted(ids[:10])
-    nobody = client.post("/v1/rank", json={"user_id": "nobody", "items": asked}).json()
+    nobody = client.post("/v1/rank", json={"user_id": "nobody", "items": items}).json()
     assert nobody["source"] == "popular"
     _, store = own
     store.redis.sadd(store.keys.blocked(), ids[0])
     assert ids[0] not in ids_of(
-        client.post("/v1/rank", json={"user_id": user, "items": asked}).json()
+        client.post("/v1/rank", json={"user_id": user, "items": items}).json()
     )
     assert client.post("/v1/rank", json={"items": ["1"]}).status_code == 422
 
 
-def test_ranking_the_candidates_gives_the_recommended_order(client, published, user) -> None:
-    """The best of a list are put in the order of the list, but for what rank within the candidates tells the ranker."""
+def test_rank_of_the_candidates(client, published, user) -> None:
+    """The best of a list keep its order, except where a rank within the candidates is a feature."""
     listed = ids_of(
         client.post("/recommend", json={"user_id": user, "k": 60, "use_cache": False}).json()
     )
@@ -239,14 +242,14 @@ def test_diversity_makes_a_list_more_various(client, published, user) -> None:
 
     plain, half, full = likeness(0), likeness(0.5), likeness(1)
     assert plain > half > full
-    asked = {
+    body = {
         "user_id": user,
         "k": 10,
         "diversity": 1,
         "exclude": [published.dataset.catalogue.ids[0]],
     }
     assert published.dataset.catalogue.ids[0] not in ids_of(
-        client.post("/recommend", json=asked).json()
+        client.post("/recommend", json=body).json()
     )
 
 
@@ -261,7 +264,7 @@ def test_marginal_relevance_against_a_known_answer() -> None:
 
 @pytest.mark.parametrize("diversity", [0.2, 0.7, 1.0])
 def test_diversity_is_maximal_marginal_relevance(diversity) -> None:
-    """Each next item is the one of the highest worth by the definition, counted anew over all pairs."""
+    """Each next item has the highest value by the definition, computed over all pairs."""
     rng = np.random.default_rng(3)
     vectors, scores = rng.normal(size=(40, 8)).astype(np.float32), rng.random(40).astype(np.float32)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -278,8 +281,8 @@ def test_diversity_is_maximal_marginal_relevance(diversity) -> None:
     assert diversified(unit, scores, 12, diversity).tolist() == chosen
 
 
-def test_every_item_has_its_reason_from_the_history(client, user, history) -> None:
-    """What the user had, most first; shares of at most one in all; and the features that moved the ranker most."""
+def test_every_item_has_a_reason(client, user, history) -> None:
+    """A reason has the strongest items of the history with shares, and the strongest features."""
     answer = client.post("/recommend", json={"user_id": user, "k": 10, "explain": True}).json()
     plain = client.post("/recommend", json={"user_id": user, "k": 10}).json()
     assert (answer["source"], ids_of(answer)) == ("live", ids_of(plain))
@@ -316,31 +319,31 @@ def loaded(published) -> bundle.Bundle:
     return bundle.load(published.work / "bundle")
 
 
-def test_the_contributions_of_the_features_add_up_to_the_score(loaded, published, history) -> None:
-    """With the base, feature by feature: the ranker's own arithmetic."""
+def test_contributions_sum_to_the_score(loaded, published, history) -> None:
+    """With the base, the features' contributions add up to the ranker's score."""
     n = len(history)
     state, _ = bundle.state_from(loaded, history, list(range(n)), [None] * n, n, (), {})
     seen: list[RankedRows] = []
     model = replace(loaded.model, exploration_share=0.0)
-    found = recommend(
+    recommended = recommend(
         model, state, 10, sample=lambda candidates, rows: seen.append((candidates, rows))
     )
-    told = contributions(loaded.model, state, found.items[0], seen[0])
-    np.testing.assert_allclose(told.features.sum(axis=1), found.scores[0], atol=1e-4)
+    parts = contributions(loaded.model, state, recommended.items[0], seen[0])
+    np.testing.assert_allclose(parts.features.sum(axis=1), recommended.scores[0], atol=1e-4)
 
 
-def test_without_a_history_nothing_is_the_cause(loaded) -> None:
-    """Zeros, and no division by them."""
+def test_reasons_without_a_history(loaded) -> None:
+    """Without a history there are no causes, and no division by zero."""
     state, _ = bundle.state_from(loaded, (), (), (), 0, (), {})
-    told = contributions(loaded.model, state, np.arange(4, dtype=np.int32), None)
-    assert not told.history.any()
-    assert np.isnan(told.features).all()
+    parts = contributions(loaded.model, state, np.arange(4, dtype=np.int32), None)
+    assert not parts.history.any()
+    assert np.isnan(parts.features).all()
 
 
-def test_more_items_than_candidates_can_be_had(own, published, user) -> None:
+def test_more_items_than_candidates(own, published, user) -> None:
     """K above TOP_K_CANDIDATES is still filled while the catalogue has so many unseen items."""
     settings, store = own
-    live = BundleLive(settings)
+    live = LivePath(settings)
     client = TestClient(create_app(settings, store, live))
     loaded_bundle = live._bundle(published.version)
     small = replace(loaded_bundle.bundle.model, n_candidates=10)

@@ -1,4 +1,4 @@
-"""Known traffic through the whole API, and the exact counts that it leaves behind, for Prometheus and in Lambda's log."""
+"""Tests the exact counts of known traffic, for Prometheus and in Lambda's log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.admission import BODY_BYTES
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import METRICS, Metrics
 from shortlist.recsys.errors import ShortlistError
 from shortlist.recsys.store.redis import open_store
@@ -32,13 +32,13 @@ def client(published, metrics) -> TestClient:
     """The API over the published release, which does not raise what it answers with 500."""
     store = open_store(published.settings.redis_url, "published", 500)
     app = create_app(
-        published.settings, store, BundleLive(published.settings, metrics.step), metrics=metrics
+        published.settings, store, LivePath(published.settings, metrics.step), metrics=metrics
     )
     return TestClient(app, raise_server_exceptions=False)
 
 
 def drive(client: TestClient, published) -> Samples:
-    """Two cached answers, a live one, a session, an unknown user, a bad request, an unknown path; then the metrics."""
+    """Sends requests of each source, a bad one and an unknown path; returns the metrics."""
     known = published.dataset.user_ids[int(published.dataset.events.user[0])]
     for body in (
         {"user_id": known, "k": 3},
@@ -76,8 +76,8 @@ def test_known_traffic_leaves_exact_counts(client, published) -> None:
     }
 
 
-def test_known_traffic_is_timed_as_often_as_it_happened(client, published) -> None:
-    """Steps once for each live answer and session, list ages once for each list, candidates once for each answer."""
+def test_known_traffic_is_timed(client, published) -> None:
+    """Steps count once a live answer, list ages once a list, candidates once an answer."""
     samples = drive(client, published)
     counts = {
         name: value(samples, f"shortlist_{name}_count")
@@ -101,7 +101,7 @@ def test_known_traffic_is_timed_as_often_as_it_happened(client, published) -> No
 
 
 def test_steps_are_parts_of_the_whole(client, published) -> None:
-    """Retrieval, features and ranking together take no longer than the recommendations, and those no longer than the requests."""
+    """Steps take no longer than recommendations, and those no longer than requests."""
     samples = drive(client, published)
     steps = [
         value(samples, f"shortlist_{step}_seconds_sum")
@@ -115,13 +115,11 @@ def test_steps_are_parts_of_the_whole(client, published) -> None:
     )
 
 
-def test_every_metric_has_data_after_traffic_and_failures(
-    client, published, metrics, monkeypatch
-) -> None:
-    """With a broken store and a bug beside the traffic, no family is empty."""
+def test_every_metric_has_data(client, published, metrics, monkeypatch) -> None:
+    """After traffic, a broken store and a bug, no family is empty."""
     drive(client, published)
     fail_once(client, monkeypatch, RuntimeError("a bug"))
-    fail_once(client, monkeypatch, ShortlistError("an error of ours"))
+    fail_once(client, monkeypatch, ShortlistError("one of our errors"))
     metrics.count(
         "shortlist_degraded_total", kind="StoreUnavailable"
     )  # how it comes about is tested with the API
@@ -134,8 +132,8 @@ def test_every_metric_has_data_after_traffic_and_failures(
     metrics.move("shortlist_waiting", 1, pool="live")
     assert client.post("/recommend", content=b"x" * (BODY_BYTES + 1)).status_code == 413
     _, samples = parse(metrics.text())
-    told = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
-    assert set(METRICS) - told == {"shortlist_requests_in_flight"}
+    with_data = {name.removesuffix("_count") for (name, _), number in samples.items() if number > 0}
+    assert set(METRICS) - with_data == {"shortlist_requests_in_flight"}
 
 
 def fail_once(client: TestClient, monkeypatch, error: Exception) -> int:
@@ -149,10 +147,11 @@ def fail_once(client: TestClient, monkeypatch, error: Exception) -> int:
         return client.get("/v1/items/1").status_code
 
 
-def test_errors_are_counted_by_kind_and_leave_nothing_in_flight(
-    client, metrics, monkeypatch
-) -> None:
-    """A bug is a 500, an error of ours a 503; each is counted once, and the gauge returns to zero."""
+def test_errors_are_counted_by_kind(client, metrics, monkeypatch) -> None:
+    """A bug is a 500, one of our errors a 503.
+
+    Each is counted once, and the gauge returns to zero.
+    """
     statuses = [
         fail_once(client, monkeypatch, error)
         for error in (RuntimeError("a bug"), ShortlistError("ours"))
@@ -174,15 +173,15 @@ def test_errors_are_counted_by_kind_and_leave_nothing_in_flight(
     )
 
 
-def test_a_request_is_in_flight_while_it_is_answered(client) -> None:
-    """The request that asks for the metrics sees itself, and no other."""
+def test_requests_in_flight(client) -> None:
+    """The request for the metrics counts itself, and no other."""
     client.get("/health")
     _, samples = parse(client.get("/metrics").text)
     assert value(samples, "shortlist_requests_in_flight") == 1
 
 
-def test_in_lambda_the_log_holds_the_same_counts(published, tmp_path) -> None:
-    """Under the real runtime client, each invocation prints its metrics in CloudWatch's embedded metric format."""
+def test_counts_in_lambdas_log(published, tmp_path) -> None:
+    """Under the real runtime client, each invocation prints its metrics as EMF."""
     known = published.dataset.user_ids[int(published.dataset.events.user[0])]
     log = tmp_path / "log"
     with (
@@ -205,8 +204,8 @@ def test_in_lambda_the_log_holds_the_same_counts(published, tmp_path) -> None:
             labels = [document[name] for name in directive["Dimensions"][0]]
             for name in (metric["Name"] for metric in directive["Metrics"]):
                 values = document[name]
-                told = len(values) if isinstance(values, list) else 1
-                totals[name, ",".join(labels)] = totals.get((name, ",".join(labels)), 0) + told
+                count = len(values) if isinstance(values, list) else 1
+                totals[name, ",".join(labels)] = totals.get((name, ",".join(labels)), 0) + count
     assert {d["release"] for d in documents} == {published.version}
     assert {key: n for key, n in totals.items() if key[0] != "shortlist_store_seconds"} == {
         ("shortlist_requests_total", "/recommend,200"): 2,

@@ -1,4 +1,4 @@
-"""What every method of recommending promises, whatever it is made of: one suite, run on all of them.
+"""Tests every method of recommending by one suite.
 
 A new method joins by a line in `METHODS`: from events to a `Recommend`.
 """
@@ -43,7 +43,7 @@ def recent_ease(events: Events) -> Recommend:
 
 
 def pipeline(events: Events, *, ranked: bool) -> Recommend:
-    """The retriever alone, or the two stages, of towers and trees that are just large enough to have an opinion."""
+    """The retriever alone, or the two stages, with small towers and trees."""
     rng = np.random.default_rng(3)
     content, nobody = np.zeros((N_ITEMS, 0), np.float32), np.empty((N_USERS, 0), np.int32)
     catalogue = Catalogue((), (), (), (), content, np.full(N_ITEMS, np.nan, np.float32))
@@ -95,7 +95,7 @@ METHODS: dict[str, Callable[[Events], Recommend]] = {
 
 @pytest.fixture(scope="module")
 def events() -> Events:
-    """Users of two tastes; the last four had everything, all but three, one item 130 times, and nothing."""
+    """Users of two tastes; the last four saw all, all but three, one item 130 times, nothing."""
     rng = np.random.default_rng(7)
     histories = [
         (rng.integers(0, N_ITEMS // 2, rng.integers(5, 40)) * 2 + user % 2).tolist()
@@ -122,7 +122,7 @@ def method(request: pytest.FixtureRequest, events: Events) -> Recommend:
     return METHODS[request.param](events)
 
 
-def test_lists_have_the_promised_shape_and_types(method: Recommend, states: UserStates) -> None:
+def test_shape_and_types(method: Recommend, states: UserStates) -> None:
     """Items are int32[U, k] and scores float32[U, k], for any k from 1 to beyond the catalogue."""
     for k in (1, 10, N_ITEMS, N_ITEMS + 7):
         items, scores = method(states, k)
@@ -146,7 +146,7 @@ def test_no_list_holds_an_item_twice(method: Recommend, states: UserStates) -> N
         assert ((kept >= 0) & (kept < N_ITEMS)).all()
 
 
-def test_lists_are_ordered_and_padded_at_their_end(method: Recommend, states: UserStates) -> None:
+def test_order_and_padding(method: Recommend, states: UserStates) -> None:
     """Scores never rise, none is NaN, and padding comes last, with the score -inf."""
     truth = Truth(
         np.arange(N_USERS, dtype=np.int32),
@@ -160,41 +160,41 @@ def test_lists_are_ordered_and_padded_at_their_end(method: Recommend, states: Us
     assert np.isneginf(scores[:, -7:]).all()
 
 
-def test_a_user_who_has_seen_everything_gets_padding(method: Recommend, states: UserStates) -> None:
-    """Nothing is left to recommend, and nothing is."""
+def test_user_who_saw_everything(method: Recommend, states: UserStates) -> None:
+    """A user who has seen every item gets padding alone."""
     items, scores = method(states.slice(N_USERS - 4, N_USERS - 3), 10)
     assert (items == MISSING).all()
     assert np.isneginf(scores).all()
 
 
-def test_a_user_with_three_unseen_items_gets_no_more(method: Recommend, states: UserStates) -> None:
+def test_user_with_three_unseen_items(method: Recommend, states: UserStates) -> None:
     """A k beyond what is unseen gives at most what is unseen, and padding."""
     items, _ = method(states.slice(N_USERS - 3, N_USERS - 2), 10)
     assert set(items[0].tolist()) <= {0, 1, 2, MISSING}
     assert (items[0, 3:] == MISSING).all()
 
 
-def test_a_user_without_history_gets_a_full_list(method: Recommend, states: UserStates) -> None:
-    """Somebody new is offered something."""
+def test_user_without_history(method: Recommend, states: UserStates) -> None:
+    """A new user gets a full list."""
     items, _ = method(states.slice(N_USERS - 1, N_USERS), 10)
     assert (items != MISSING).all()
 
 
-def test_the_same_states_give_the_same_lists(method: Recommend, states: UserStates) -> None:
-    """Asking twice changes nothing, bit for bit."""
+def test_same_states_same_lists(method: Recommend, states: UserStates) -> None:
+    """The same states give the same lists, bit for bit."""
     first, second = method(states, 20), method(states, 20)
     assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
 
 
 def test_one_user_equals_many(method: Recommend, states: UserStates) -> None:
-    """A user asked for alone gets the list that they get among others, bit for bit."""
+    """A user alone gets the same list as among others, bit for bit."""
     items, scores = method(states, 20)
     alone = [method(states.slice(u, u + 1), 20) for u in range(N_USERS)]
     assert np.concatenate([i for i, _ in alone]).tobytes() == items.tobytes()
     assert np.concatenate([s for _, s in alone]).tobytes() == scores.tobytes()
 
 
-def test_the_order_of_users_does_not_matter(method: Recommend, states: UserStates) -> None:
+def test_order_of_users_is_irrelevant(method: Recommend, states: UserStates) -> None:
     """Users in another order get the same lists in that order."""
     order = np.random.default_rng(1).permutation(N_USERS)
     items, _ = method(states, 20)
@@ -202,7 +202,7 @@ def test_the_order_of_users_does_not_matter(method: Recommend, states: UserState
     assert shuffled.tolist() == items[order].tolist()
 
 
-def test_a_shorter_list_is_the_head_of_a_longer(method: Recommend, states: UserStates) -> None:
+def test_shorter_list_is_a_prefix(method: Recommend, states: UserStates) -> None:
     """The length k cuts the list and does not change it."""
     long, _ = method(states, 20)
     short, _ = method(states, 5)

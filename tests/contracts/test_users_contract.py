@@ -1,4 +1,4 @@
-"""What `DELETE /v1/users/{id}` promises: nothing of the user is left anywhere, and nothing brings them back."""
+"""Tests `DELETE /v1/users/{id}`: no data is left, and nothing restores it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shortlist.batch import publish
 from shortlist.batch.drain import drain
 from shortlist.batch.job import Job
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore
@@ -52,19 +52,22 @@ def everything(store: RedisStore) -> dict[bytes, bytes]:
 
 def holding(store: RedisStore, text: str) -> list[bytes]:
     """The keys that name the text, or hold it."""
-    told = text.encode()
-    return [key for key, value in everything(store).items() if told in key or told in value]
+    encoded = text.encode()
+    return [key for key, value in everything(store).items() if encoded in key or encoded in value]
 
 
 @pytest.fixture
 def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
-    return TestClient(create_app(settings, store, BundleLive(settings)))
+    return TestClient(create_app(settings, store, LivePath(settings)))
 
 
-def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> None:
-    """Not in any key or value: history, lists of all releases, live results, events in the stream, marks; only a digest."""
+def test_redis_after_a_deletion(client, own, published) -> None:
+    """No key or value has a deleted user's list, history, live result, event or id.
+
+    Only a digest.
+    """
     _, store = own
     items = published.dataset.catalogue.ids
     for version in (published.version, "older"):
@@ -85,8 +88,8 @@ def test_nothing_of_a_deleted_user_is_left_in_redis(client, own, published) -> N
     assert client.delete(f"/v1/users/{NAME}").json() == {"user_id": NAME, "existed": False}
 
 
-def test_a_deleted_user_is_unknown_and_their_events_are_rejected(client, published) -> None:
-    """Popular items for the id, and a code for each event."""
+def test_deleted_user_is_unknown(client, published) -> None:
+    """The id gets popular items, and each of its events a code."""
     user = published.dataset.user_ids[0]
     assert client.delete(f"/v1/users/{user}").json()["existed"] is True
     assert client.post("/recommend", json={"user_id": user}).json()["source"] == "popular"
@@ -96,16 +99,14 @@ def test_a_deleted_user_is_unknown_and_their_events_are_rejected(client, publish
         "item_id": published.dataset.catalogue.ids[0],
         "timestamp": 1,
     }
-    told = client.post("/v1/events", json={"events": [event]}).json()
-    assert (told["accepted"], told["rejected"][0]["code"]) == (0, "deleted_user")
+    answer = client.post("/v1/events", json={"events": [event]}).json()
+    assert (answer["accepted"], answer["rejected"][0]["code"]) == (0, "deleted_user")
 
 
-def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(
-    own, published, monkeypatch
-) -> None:
+def test_deletion_during_the_first_event(own, published, monkeypatch) -> None:
     """The event that was checked before the deletion and written after it is deleted again."""
     settings, store = own
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     honest = EventLog.commit
 
     def late(self: EventLog, changes, *more: int) -> list[bool]:
@@ -124,9 +125,7 @@ def test_a_user_deleted_while_their_first_event_is_taken_stays_deleted(
 
 
 @pytest.mark.parametrize("when", ["before the lists", "while they are written"])
-def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(
-    own, published, reporter, monkeypatch, when
-) -> None:
+def test_deletion_during_a_batch(own, published, reporter, monkeypatch, when) -> None:
     """Its lists were computed before the deletion; neither list nor record is there afterwards."""
     settings, store = own
     user = published.dataset.user_ids[3]
@@ -147,9 +146,7 @@ def test_a_batch_that_runs_meanwhile_does_not_bring_the_user_back(
     assert store.read_user(published.version, published.dataset.user_ids[4])[0] is not None
 
 
-def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(
-    own, published, reporter, monkeypatch
-) -> None:
+def test_deletion_during_a_killed_batch(own, published, reporter, monkeypatch) -> None:
     """What it wrote of a user who was deleted at that moment is gone when it has run again."""
     settings, store = own
     user = published.dataset.user_ids[3]
@@ -170,19 +167,17 @@ def test_a_batch_that_was_killed_meanwhile_leaves_nothing_of_the_user(
     assert store.read_user(published.version, user) == (None, None)
 
 
-def test_a_release_that_is_being_written_is_noted_whoever_asks(
-    own, release, reporter, monkeypatch
-) -> None:
-    """`GET /v1/releases` leaves it out, and forgets it not, so that a deletion finds its lists."""
+def test_release_being_written(own, release, reporter, monkeypatch) -> None:
+    """`GET /v1/releases` omits it but keeps its note, so that a deletion finds its lists."""
     settings, store = own
     honest = RedisStore.write_items
 
-    def asked(self: RedisStore, version: str, items) -> None:
+    def list_releases(self: RedisStore, version: str, items) -> None:
         AdminStore(store).releases()
         assert version in AdminStore(store).versions()
         honest(self, version, items)
 
-    monkeypatch.setattr(RedisStore, "write_items", asked)
+    monkeypatch.setattr(RedisStore, "write_items", list_releases)
     publish.publish(*release("v9"), settings, reporter)
     assert "v9" in {note.version for note in AdminStore(store).releases()}
 
@@ -204,16 +199,18 @@ def named_tables(tables, tmp_path) -> Path:
 
 def files_holding(text: str, *directories: Path) -> list[str]:
     """The files that hold the text, plain or in a Parquet table."""
-    found = []
+    files = []
     for path in sorted(p for directory in directories for p in directory.rglob("*") if p.is_file()):
-        told = path.read_bytes()
+        content = path.read_bytes()
         if path.suffix == ".parquet":
-            told += json.dumps(pl.read_parquet(path).to_dict(as_series=False), default=str).encode()
+            content += json.dumps(
+                pl.read_parquet(path).to_dict(as_series=False), default=str
+            ).encode()
         if path.suffix == ".npz":
-            told = b""  # numbers only: rows and times
-        if text.encode() in told:
-            found.append(path.name)
-    return found
+            content = b""  # numbers only: rows and times
+        if text.encode() in content:
+            files.append(path.name)
+    return files
 
 
 @pytest.fixture
@@ -234,8 +231,11 @@ def named(
         yield Job(*paths, tmp_path / "work", settings, reporter), store
 
 
-def test_the_next_training_knows_nothing_of_a_deleted_user(named, tables, tmp_path) -> None:
-    """Neither of the old interactions nor of drained events; no key, and no file that the run leaves, has the id."""
+def test_training_after_a_deletion(named, tables, tmp_path) -> None:
+    """It uses neither old interactions nor drained events.
+
+    No key and no file of the run has the id.
+    """
     job, store = named
     events = tmp_path / "events"
     item = str(pl.read_parquet(tables / "items.parquet")["item_id"][0])
@@ -255,8 +255,8 @@ def test_the_next_training_knows_nothing_of_a_deleted_user(named, tables, tmp_pa
     assert "2" in users
 
 
-def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(named, tmp_path) -> None:
-    """Whichever stages have read of them: no list, no history, no name in the bundle; and the next run never reads of them."""
+def test_deletion_between_two_stages(named, tmp_path) -> None:
+    """No list, history or name in the bundle has the user, nor does the next run read of them."""
     job, store = named
     late = {"features": NAME, "evaluate": "2", "precompute": "3"}
     for stage in job_module.STAGES:
@@ -274,8 +274,8 @@ def test_a_user_deleted_between_two_stages_is_in_nothing_that_serves(named, tmp_
     assert (len(users), set(users) & set(late.values())) == (147, set())
 
 
-def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
-    """The lists of the release before were deleted as well."""
+def test_rollback_after_a_deletion(own, published) -> None:
+    """The lists of the previous release were deleted as well."""
     settings, store = own
     user = published.dataset.user_ids[0]
     store.write_lists("before", [(user, b"list")])
@@ -286,8 +286,11 @@ def test_a_rollback_does_not_bring_a_deleted_user_back(own, published) -> None:
     assert settings.namespace == store.keys.namespace
 
 
-def test_deletions_and_blocks_outlive_an_emptied_redis(own, published, reporter) -> None:
-    """The next refresh brings both back, and no id is kept for it; an item that was unblocked stays so."""
+def test_deletions_outlive_an_emptied_redis(own, published, reporter) -> None:
+    """The next refresh restores deletions and blocks without ids.
+
+    An unblocked item stays unblocked.
+    """
     settings, store = own
     user, items = published.dataset.user_ids[0], published.dataset.catalogue.ids
     AdminStore(store).delete_user(user, 1)

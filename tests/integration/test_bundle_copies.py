@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from shortlist.lambda_handler.answers import Filters
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     CorruptArtefact,
@@ -380,17 +380,17 @@ def test_larger_than_its_target(tmp_path: Path, uri: str) -> None:
 
 
 @pytest.fixture
-def live(published, bucket: str, tmp_path: Path) -> tuple[BundleLive, Settings]:
+def live(published, bucket: str, tmp_path: Path) -> tuple[LivePath, Settings]:
     """A process that serves the published release from S3."""
     settings = replace(
         published.settings, artefacts=f"s3://{bucket}/releases", bundle_dir=tmp_path / "disk"
     )
     open_artefacts(settings.artefacts).publish(published.work / "bundle")
-    return BundleLive(settings), settings
+    return LivePath(settings), settings
 
 
 def test_forged_bundle_is_not_served(
-    published, live: tuple[BundleLive, Settings], tmp_path: Path
+    published, live: tuple[LivePath, Settings], tmp_path: Path
 ) -> None:
     """A copy with another catalogue and sums that agree is replaced when a process starts."""
     import msgpack
@@ -407,12 +407,12 @@ def test_forged_bundle_is_not_served(
         if name != "files"
     }
     build_manifest(copy, **fields)
-    again = BundleLive(settings)
+    again = LivePath(settings)
     assert [item.title for item in again.popular(published.version, 5, Filters()).items] == titles
 
 
 def test_truncated_copy_does_not_kill(
-    published, live: tuple[BundleLive, Settings], tmp_path: Path
+    published, live: tuple[LivePath, Settings], tmp_path: Path
 ) -> None:
     """A file that is cut short under a running process does not kill it: it is not mapped."""
     serving, _ = live
@@ -426,7 +426,7 @@ def test_truncated_copy_does_not_kill(
 
 def test_room_that_a_loaded_bundle_holds(
     published,
-    live: tuple[BundleLive, Settings],
+    live: tuple[LivePath, Settings],
     release,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

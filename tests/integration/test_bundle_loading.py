@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from shortlist.lambda_handler import live as module
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import AGAIN_SECONDS, BundleLive
+from shortlist.lambda_handler.live import RELOAD_SECONDS, LivePath
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     CorruptArtefact,
@@ -75,9 +75,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def live(published, clock: Clock) -> BundleLive:
+def live(published, clock: Clock) -> LivePath:
     """A process that has loaded nothing yet."""
-    return BundleLive(published.settings, clock=clock)
+    return LivePath(published.settings, clock=clock)
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, *errors: BaseException) -> Loading:
@@ -88,9 +88,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, *errors: BaseException) -> Loading:
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_one_failure(
-    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_one_failure(published, live: LivePath, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Whatever it was, one request is refused with the reason, and the next one is answered."""
     plan(monkeypatch, FAILURES[kind]())
     with pytest.raises(LoadFailed, match=f"the bundle of {published.version} could not be loaded"):
@@ -100,7 +98,7 @@ def test_one_failure(
 
 @pytest.mark.parametrize("kind", FAILURES)
 def test_lasting_failure(
-    published, live: BundleLive, clock: Clock, monkeypatch: pytest.MonkeyPatch, kind: str
+    published, live: LivePath, clock: Clock, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """From the second failure on it is tried every few seconds; then it heals by itself."""
     loading = plan(monkeypatch, *(FAILURES[kind]() for _ in range(3)))
@@ -108,10 +106,10 @@ def test_lasting_failure(
         with pytest.raises(LoadFailed):
             live.info(published.version)
     assert len(loading.tried) == 2
-    clock.seconds += AGAIN_SECONDS
+    clock.seconds += RELOAD_SECONDS
     with pytest.raises(LoadFailed):
         live.info(published.version)
-    clock.seconds += AGAIN_SECONDS
+    clock.seconds += RELOAD_SECONDS
     assert live.info(published.version)["version"] == published.version
 
 
@@ -119,7 +117,7 @@ def test_lasting_failure(
     "error", [ArtefactsUnavailable("S3 is away"), CorruptArtefact("another sha256")]
 )
 def test_store_failure(
-    published, live: BundleLive, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception
+    published, live: LivePath, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """What costs a download or the reading of all files is not tried at each request."""
     loading = plan(monkeypatch, error)
@@ -127,11 +125,11 @@ def test_store_failure(
         with pytest.raises(type(error), match=str(error)):
             live.info(published.version)
     assert len(loading.tried) == 1
-    clock.seconds += AGAIN_SECONDS
+    clock.seconds += RELOAD_SECONDS
     assert live.info(published.version)["version"] == published.version
 
 
-def test_unreadable_file(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file(published, live: LivePath, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that the disk refuses is reported with its path; the next request reads it."""
     honest, refusals = release_files._check_file, [PermissionError(13, "Permission denied")]
 
@@ -148,7 +146,7 @@ def test_unreadable_file(published, live: BundleLive, monkeypatch: pytest.Monkey
     assert live.info(published.version)["version"] == published.version
 
 
-def test_two_failing_releases(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_failing_releases(published, live: LivePath, monkeypatch: pytest.MonkeyPatch) -> None:
     """A canary's failure does not erase the serving release's failure, nor the reverse."""
     loading = plan(monkeypatch, *(CorruptArtefact("broken") for _ in range(9)))
     for _ in range(3):
@@ -159,7 +157,7 @@ def test_two_failing_releases(published, live: BundleLive, monkeypatch: pytest.M
 
 
 def test_failures_do_not_gather_frames(
-    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch
+    published, live: LivePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that refuses for hours raises a new error each time, not one that grows."""
     plan(monkeypatch, CorruptArtefact("broken"))
@@ -173,7 +171,7 @@ def test_failures_do_not_gather_frames(
     assert {frames() for _ in range(20)} == {frames()}
 
 
-def test_no_thread(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread(published, live: LivePath, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without another thread refuses one request, and not all that follow."""
 
     def none_left(_: object) -> None:
@@ -187,7 +185,7 @@ def test_no_thread(published, live: BundleLive, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_waiting_for_one_while_another_fails(
-    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch
+    published, live: LivePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests for two releases at once: the failure of the one is not the outcome of the other."""
     entered, go = threading.Event(), threading.Event()
@@ -221,7 +219,7 @@ def test_waiting_for_one_while_another_fails(
 
 
 def test_too_little_memory_beside_another(
-    published, live: BundleLive, release, monkeypatch: pytest.MonkeyPatch
+    published, live: LivePath, release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where two bundles are too many, the one that is loaded makes way."""
     live.info(published.version)
@@ -234,7 +232,7 @@ def test_too_little_memory_beside_another(
 
 
 def test_least_recently_used_goes(
-    published, live: BundleLive, monkeypatch: pytest.MonkeyPatch
+    published, live: LivePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two bundles are kept: the third takes the place of the one that was not used."""
     loaded = HONEST(published.settings, published.version)
@@ -248,7 +246,7 @@ def test_least_recently_used_goes(
 def test_answers(published, own, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Over HTTP: flagged popular items and 503 while it fails, then the live answer."""
     settings, store = own
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     item = published.dataset.catalogue.ids[3]
     honest, refusals = bundle.read, [FAILURES[kind]()]
 
@@ -267,7 +265,7 @@ def test_answers(published, own, monkeypatch: pytest.MonkeyPatch, kind: str) -> 
 def test_route_without_another_source(published, own, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After, and then the answer."""
     settings, store = own
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     plan(monkeypatch, PermissionError(13, "Permission denied"))
     path = f"/v1/items/{published.dataset.catalogue.ids[3]}/similar"
     refused = client.get(path)
@@ -284,4 +282,4 @@ def test_manifest_with_nan(published, release) -> None:
     build_manifest(made, **fields)
     place = replace(published.settings, artefacts=str(made.parent / "place"))
     DirectoryArtefacts(made.parent / "place").publish(made)
-    assert BundleLive(place).info("odd")["metrics"]["two_stage"]["ndcg@10"]["value"] is None
+    assert LivePath(place).info("odd")["metrics"]["two_stage"]["ndcg@10"]["value"] is None

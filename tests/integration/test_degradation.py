@@ -1,4 +1,4 @@
-"""What is answered when a part is away, slow, full or broken: flagged, counted, never an error while anything is left.
+"""Tests answers while a part is away, slow, full or broken: flagged and counted.
 
 The server is a real one of each test's own, which the test stops, pauses, fills or empties.
 """
@@ -30,8 +30,9 @@ from shortlist.lambda_handler import live as live_module
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
-from shortlist.lambda_handler.handler import ATTEMPTS, LazyLive
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.handler import ATTEMPTS, open_live_path
+from shortlist.lambda_handler.lazy import lazy
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
@@ -65,7 +66,7 @@ class World:
         used = settings or self.settings
         guard = CallPolicy(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
-        live = BundleLive(used, clock=lambda: self.seconds)
+        live = LivePath(used, clock=lambda: self.seconds)
         return TestClient(
             create_app(
                 used, store, live, lambda: 1_800_000_000 + self.seconds, clock=lambda: self.seconds
@@ -102,7 +103,7 @@ def ask(client: TestClient, **body: object) -> dict[str, Any]:
     return response.json()
 
 
-def told(answer: dict[str, Any]) -> tuple[str, bool, int]:
+def summary(answer: dict[str, Any]) -> tuple[str, bool, int]:
     """Source, flag and number of items."""
     return answer["source"], answer["degraded"], len(answer["recommendations"])
 
@@ -123,13 +124,16 @@ def emptied(world: World) -> None:
 
 
 @pytest.mark.parametrize("harm", [away, slow, emptied])
-def test_a_warm_process_goes_on_without_its_redis(world, harm) -> None:
-    """Known users get popular items, sessions get live answers; both flagged and counted, and lists are what they were."""
+def test_warm_process_without_redis(world, harm) -> None:
+    """Known users get popular items, sessions live answers, both flagged.
+
+    Later lists are as before.
+    """
     client = world.app()
     ask(client, user_id=world.known)
     harm(world)
-    assert told(ask(client, user_id=world.known)) == ("popular", True, 10)
-    assert told(ask(client, user_id="new", history=[world.item])) == ("session", True, 10)
+    assert summary(ask(client, user_id=world.known)) == ("popular", True, 10)
+    assert summary(ask(client, user_id="new", history=[world.item])) == ("session", True, 10)
     assert client.get("/v1/popular").json()["degraded"] is True
     assert client.get(f"/v1/items/{world.item}/similar").status_code == 200
     assert (
@@ -145,17 +149,17 @@ def test_a_warm_process_goes_on_without_its_redis(world, harm) -> None:
 
 
 @pytest.mark.parametrize("harm", [away, slow])
-def test_a_cold_process_without_redis_serves_from_what_is_on_its_disk(world, harm) -> None:
-    """The release that an earlier process served from this disk is remembered there."""
+def test_cold_process_without_redis(world, harm) -> None:
+    """The release that an earlier process saved on this disk serves."""
     ask(world.app(), user_id=world.known)
     harm(world)
     client = world.app()
-    assert told(ask(client, user_id="new", history=[world.item])) == ("session", True, 10)
-    assert told(ask(client, user_id=world.known)) == ("popular", True, 10)
+    assert summary(ask(client, user_id="new", history=[world.item])) == ("session", True, 10)
+    assert summary(ask(client, user_id=world.known)) == ("popular", True, 10)
 
 
-def test_where_nothing_is_known_the_answer_is_503(world) -> None:
-    """With Retry-After, in the one envelope, for every route that needs the release."""
+def test_nothing_is_known(world) -> None:
+    """It is a 503 with Retry-After in the envelope, for every route that needs the release."""
     away(world)
     client = world.app()
     for method, path, body in [
@@ -179,8 +183,11 @@ def test_where_nothing_is_known_the_answer_is_503(world) -> None:
         assert response.json()["error"]["code"] == "unavailable"
 
 
-def test_a_redis_that_does_not_answer_is_left_alone_for_a_while_and_then_asked_again(world) -> None:
-    """One request pays for it, the next ones do not ask; once the time is over and it is back, the list is served."""
+def test_circuit_opens_and_closes(world) -> None:
+    """One request waits for Redis, the next ones do not.
+
+    After the pause the list is served again.
+    """
     client = world.app()
     ask(client, user_id=world.known)
     slow(world, 5000)
@@ -188,13 +195,13 @@ def test_a_redis_that_does_not_answer_is_left_alone_for_a_while_and_then_asked_a
     world.store.redis.close()
     with closing(open_store(world.settings.redis_url, "own", 60_000)) as patient:
         patient.ping()  # which is answered when the time is over
-    assert told(ask(client, user_id=world.known)) == ("popular", True, 10)
+    assert summary(ask(client, user_id=world.known)) == ("popular", True, 10)
     world.seconds += 1.5
-    assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
+    assert summary(ask(client, user_id=world.known)) == ("batch", False, 10)
 
 
-def test_a_redis_that_comes_back_is_used_again(world) -> None:
-    """With nothing but time."""
+def test_redis_comes_back(world) -> None:
+    """Nothing but time is needed to use it again."""
     client = world.app()
     ask(client, user_id=world.known)
     lists = world.store.read_user(world.version, world.known)[0]
@@ -211,17 +218,17 @@ def test_a_redis_that_comes_back_is_used_again(world) -> None:
         world.store.redis.restore(key, 0, content)
     world.store.write_lists(world.version, [(world.known, lists)])
     world.seconds += 1.5
-    assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
+    assert summary(ask(client, user_id=world.known)) == ("batch", False, 10)
 
 
-def test_a_full_redis_still_serves_and_says_what_it_cannot_take(world) -> None:
-    """Lists as ever; live answers that are not kept, flagged; events are refused, so that the caller keeps them."""
+def test_full_redis(world) -> None:
+    """Lists are served, live answers flagged, and events refused so that callers keep them."""
     client = world.app()
     world.store.redis.config_set("maxmemory-policy", "noeviction")
     world.store.redis.config_set("maxmemory", 1)
-    assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
-    assert told(ask(client, user_id=world.known, k=11, diversity=0.5)) == ("live", True, 11)
-    assert told(ask(client, user_id=world.known, use_cache=False)) == ("live", False, 10)
+    assert summary(ask(client, user_id=world.known)) == ("batch", False, 10)
+    assert summary(ask(client, user_id=world.known, k=11, diversity=0.5)) == ("live", True, 11)
+    assert summary(ask(client, user_id=world.known, use_cache=False)) == ("live", False, 10)
     event = {"event_id": "1", "user_id": "1", "item_id": world.item, "timestamp": 1}
     response = client.post("/v1/events", json={"events": [event]})
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
@@ -254,17 +261,15 @@ def no_manifest(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [lost, corrupt, foreign, no_manifest])
-def test_without_a_sound_bundle_lists_are_served_and_the_rest_falls_back(
-    world, published, harm
-) -> None:
-    """Cached lists unflagged; stale lists, filled up and without seen items, and popular items flagged; 503 for the rest."""
+def test_broken_bundle(world, published, harm) -> None:
+    """Cached lists are unflagged; stale lists and popular items are flagged; the rest is a 503."""
     bundle = Path(world.settings.artefacts) / world.version
     kept = bundle.parent / ".kept"
     shutil.copytree(bundle, kept)
     harm(bundle)
     client = world.app()
-    assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
-    assert told(ask(client, user_id="new", history=[world.item])) == ("popular", True, 10)
+    assert summary(ask(client, user_id=world.known)) == ("batch", False, 10)
+    assert summary(ask(client, user_id="new", history=[world.item])) == ("popular", True, 10)
     event = {
         "event_id": "1",
         "user_id": world.known,
@@ -273,20 +278,20 @@ def test_without_a_sound_bundle_lists_are_served_and_the_rest_falls_back(
     }
     assert client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
     stale = ask(client, user_id=world.known, k=20)
-    assert told(stale) == ("stale", True, 20)
+    assert summary(stale) == ("stale", True, 20)
     assert world.item not in [r["item_id"] for r in stale["recommendations"]]
-    assert told(ask(client, user_id=world.known, k=5, diversity=0.5)) == ("stale", True, 5)
+    assert summary(ask(client, user_id=world.known, k=5, diversity=0.5)) == ("stale", True, 5)
     assert client.get("/v1/trending").json()["degraded"] is True
     for path in (f"/v1/items/{world.item}/similar", "/model/info"):
         assert (client.get(path).status_code, client.get(path).headers["Retry-After"]) == (503, "5")
     shutil.rmtree(bundle, ignore_errors=True)
     kept.rename(bundle)
     world.seconds += 6.0
-    assert told(ask(client, user_id="new", history=[world.item])) == ("session", False, 10)
+    assert summary(ask(client, user_id="new", history=[world.item])) == ("session", False, 10)
 
 
-def test_a_stale_list_is_filled_up_with_popular_items(world, published) -> None:
-    """K items although the filters leave few of the list, none twice, and none that the user had."""
+def test_stale_list_is_filled_up(world, published) -> None:
+    """It has k items although filters leave few, none twice, and none that the user had."""
     shutil.rmtree(Path(world.settings.artefacts) / world.version)
     client = world.app()
     listed = [r["item_id"] for r in ask(client, user_id=world.known, k=100)["recommendations"]]
@@ -328,16 +333,16 @@ POISON: dict[str, Callable[[World], bytes]] = {
 
 
 @pytest.mark.parametrize("poison", POISON)
-def test_a_poisoned_list_is_answered_live(world, poison) -> None:
-    """Whatever lies where a list should be."""
+def test_corrupt_list_is_answered_live(world, poison) -> None:
+    """Any other value in place of a list makes the answer live."""
     world.store.write_lists(world.version, [(world.known, POISON[poison](world))])
     answer = ask(world.app(), user_id=world.known)
     assert (answer["source"], len(answer["recommendations"])) == ("live", 10)
 
 
 @pytest.mark.parametrize("field", ["h", "s"])
-def test_a_poisoned_history_costs_the_list_and_no_more(world, field) -> None:
-    """Never an error of the server's."""
+def test_corrupt_history(world, field) -> None:
+    """A corrupt history causes a fallback and no server error."""
     world.store.redis.hset(
         world.store.keys.user(world.known), field, b"\xc1" if field == "h" else b"many"
     )
@@ -354,16 +359,16 @@ def test_a_poisoned_history_costs_the_list_and_no_more(world, field) -> None:
     )
 
 
-def test_poisoned_items_are_told_from_the_bundle(world) -> None:
-    """What answers show of an item is in the bundle too."""
+def test_corrupt_items(world) -> None:
+    """Items that Redis has corrupted are answered from the bundle."""
     key = world.store.keys.items(world.version)
     world.store.redis.hset(key, mapping=dict.fromkeys(world.store.redis.hkeys(key), b"\xc1"))
     assert ask(world.app(), user_id=world.known)["source"] == "live"
-    assert told(ask(world.app(), user_id="nobody"))[0] == "popular"
+    assert summary(ask(world.app(), user_id="nobody"))[0] == "popular"
 
 
-def test_a_release_that_is_flipped_in_mid_request_is_answered_whole(world, monkeypatch) -> None:
-    """The answer is all of the old release, the next one all of the new; what the new one lacks is not mixed in."""
+def test_release_flips_within_a_request(world, monkeypatch) -> None:
+    """The answer is all of the old release, the next one all of the new."""
     client = world.app()
     honest = RedisStore.read_user
 
@@ -402,35 +407,35 @@ def invoke(client: TestClient, milliseconds: int, **body: object) -> tuple[int, 
     return answer["statusCode"], json.loads(answer["body"])
 
 
-def test_with_little_time_left_redis_is_not_waited_for(world) -> None:
-    """The answer comes from what the process has."""
+def test_little_time_left(world) -> None:
+    """Redis is not awaited; the answer comes from what the process has."""
     client = world.app()
     ask(client, user_id=world.known)
     ask(client, user_id="new", history=[world.item])
     status, answer = invoke(client, 300, user_id=world.known)
-    assert (status, *told(answer)) == (200, "popular", True, 10)
+    assert (status, *summary(answer)) == (200, "popular", True, 10)
     status, answer = invoke(client, 30_000, user_id=world.known)
-    assert (status, *told(answer)) == (200, "batch", False, 10)
+    assert (status, *summary(answer)) == (200, "batch", False, 10)
 
 
-def test_a_dripping_redis_does_not_outlast_the_requests_deadline(world, tmp_path) -> None:
-    """Popular items before the time is up, although each byte of a reply comes in time; the list once replies are whole."""
+def test_redis_that_drips_bytes(world, tmp_path) -> None:
+    """Popular items are answered in time, although each byte comes in time; later the list."""
     with TcpProxy(world.settings.redis_url.removeprefix("unix://"), tmp_path / "wire") as wire:
         client = world.app(replace(world.settings, redis_url=wire.url))
-        assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
+        assert summary(ask(client, user_id=world.known)) == ("batch", False, 10)
         ask(client, user_id="new", history=[world.item])
         wire.drip = 0.05
         began = time.monotonic()
         status, answer = invoke(client, 3000, user_id=world.known)
         assert time.monotonic() - began < 3.0
-        assert (status, *told(answer)) == (200, "popular", True, 10)
+        assert (status, *summary(answer)) == (200, "popular", True, 10)
         wire.drip = None
         world.seconds += 1.5
-        assert told(ask(client, user_id=world.known)) == ("batch", False, 10)
+        assert summary(ask(client, user_id=world.known)) == ("batch", False, 10)
 
 
-def test_a_bundle_that_takes_too_long_is_left_to_a_later_request(world, monkeypatch) -> None:
-    """Popular items, flagged, for the request whose time is up; the loading goes on and serves the next one."""
+def test_slow_bundle(world, monkeypatch) -> None:
+    """The request gets flagged popular items; loading goes on and serves the next one."""
     go = threading.Event()
     honest = live_module._load
 
@@ -441,17 +446,17 @@ def test_a_bundle_that_takes_too_long_is_left_to_a_later_request(world, monkeypa
     monkeypatch.setattr(live_module, "_load", late)
     client = world.app()
     status, answer = invoke(client, 1000, user_id="new", history=[world.item])
-    assert (status, *told(answer)) == (200, "popular", True, 10)
+    assert (status, *summary(answer)) == (200, "popular", True, 10)
     go.set()
     status, answer = invoke(client, 60_000, user_id="new", history=[world.item])
-    assert (status, *told(answer)) == (200, "session", False, 10)
+    assert (status, *summary(answer)) == (200, "session", False, 10)
 
 
 def test_a_burst_of_misses_computes_once(world) -> None:
-    """Eight requests at the same moment, as from as many Lambdas: one computes, the others take its result."""
+    """Of eight requests at once, as from Lambdas, one computes; the others take its result."""
     computed, gate = [], threading.Barrier(8)
 
-    class Counting(BundleLive):
+    class Counting(LivePath):
         def recommend(self, *args: Any, **kwargs: Any) -> Any:
             computed.append(1)
             return super().recommend(*args, **kwargs)
@@ -483,20 +488,20 @@ def test_a_burst_of_misses_computes_once(world) -> None:
     ) == (1, 8, 1)
 
 
-def test_a_claim_whose_holder_died_does_not_hold_up_others(world) -> None:
-    """Whoever waited long enough computes by itself."""
+def test_claim_of_a_dead_process(world) -> None:
+    """A process that waited long enough computes the result itself."""
     pauses: list[float] = []
     cache = LiveCache(world.store, 300, pauses.append)
     world.store.live_or_claim(world.version, "1", "digest", 60_000)
-    live = BundleLive(world.settings)
+    live = LivePath(world.settings)
     ranked, was_there = cache.get(
         world.version, "1", "digest", lambda: live.popular(world.version, 3, Filters())
     )
     assert (len(ranked.items), was_there, len(pauses)) == (3, False, 40)
 
 
-def test_a_guard_says_why_it_does_not_ask() -> None:
-    """The rest after a failure, and the time that is lacking; both with figures."""
+def test_call_policy_explains_itself() -> None:
+    """The error has the pause that is left, or the time that is missing."""
     seconds = 0.0
     guard = CallPolicy(2.0, lambda: 1.0, 0.5, lambda: seconds)
     guard.check()
@@ -510,8 +515,8 @@ def test_a_guard_says_why_it_does_not_ask() -> None:
         CallPolicy(time_left=lambda: 0.1, needed=0.5).check()
 
 
-def test_a_bundle_that_failed_is_not_tried_at_every_request(world, monkeypatch) -> None:
-    """Checking its sums takes long; it is tried again after a few seconds."""
+def test_failed_bundle_is_retried_later(world, monkeypatch) -> None:
+    """Checking its sums takes seconds, so it is retried only after a pause."""
     tries: list[str] = []
 
     def failing(_settings: Settings, version: str) -> object:
@@ -528,17 +533,18 @@ def test_a_bundle_that_failed_is_not_tried_at_every_request(world, monkeypatch) 
     assert len(tries) == 2
 
 
-def test_a_library_that_cannot_be_imported_is_a_part_that_is_missing(own, monkeypatch) -> None:
-    """The answer is degraded, as with any bundle that cannot be loaded, and the next request tries again."""
+def test_missing_library(own, monkeypatch) -> None:
+    """The answer is degraded as with a broken bundle, and the next request tries again."""
     settings, store = own
     metrics = Metrics()
-    live = LazyLive(settings, metrics, CounterBuffer(CountLog(store), metrics), store.keys)
+    counters = CounterBuffer(CountLog(store), metrics)
+    live = lazy(lambda: open_live_path(settings, metrics, counters, store.keys))
     client = TestClient(create_app(settings, store, live, metrics=metrics))
     body = {"user_id": "a-newcomer", "k": 3}
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "shortlist.lambda_handler.live", None)
         with pytest.raises(LoadFailed, match="the live path cannot be opened"):
             live.info("v")
-        told = client.post("/recommend", json=body)
-        assert told.status_code == 200, told.text
-    assert live._live is not None
+        response = client.post("/recommend", json=body)
+        assert response.status_code == 200, response.text
+    assert live.recommend is not None

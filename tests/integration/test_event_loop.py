@@ -1,4 +1,4 @@
-"""Under a server with an event loop: what takes long holds up nobody else."""
+"""Tests that slow requests delay no others under a server with an event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shortlist.lambda_handler import app as app_module
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
 from tests.loops import run_in_own_loop
 
@@ -43,7 +43,7 @@ class Gate:
         self._open.set()
 
 
-class Slow(BundleLive):
+class Slow(LivePath):
     """A live path that stops at a gate."""
 
     def __init__(self, settings: Any, gate: Gate) -> None:
@@ -58,7 +58,7 @@ class Slow(BundleLive):
 async def meanwhile(
     app: Any, gate: Gate, slow: Callable[[AsyncClient], Awaitable[Response]], user: str
 ) -> list[Response]:
-    """A cached answer that is asked for while `slow` waits at the gate, and then that of `slow`."""
+    """A cached answer, requested while `slow` waits at the gate, and then that of `slow`."""
     async with AsyncClient(transport=ASGITransport(app=app), base_url="http://test") as client:
         first = asyncio.ensure_future(slow(client))
         await gate.reached()
@@ -78,12 +78,12 @@ async def meanwhile(
         ("GET", "/model/info", None),
     ],
 )
-def test_a_cached_answer_does_not_wait_for_a_live_one(own, published, method, path, body) -> None:
-    """It is given while the live path is at work on another request, which is answered afterwards."""
+def test_cached_answer_during_a_live_one(own, published, method, path, body) -> None:
+    """It is given while the live path works on another request, which is answered afterwards."""
     settings, store = own
     gate = Gate()
     item = published.dataset.catalogue.ids[0]
-    told = (
+    body = (
         None
         if body is None
         else {name: [item] if isinstance(value, list) else value for name, value in body.items()}
@@ -91,20 +91,20 @@ def test_a_cached_answer_does_not_wait_for_a_live_one(own, published, method, pa
     app = create_app(settings, store, Slow(settings, gate))
 
     async def slow(client: AsyncClient) -> Response:
-        return await client.request(method, path.replace("/1/", f"/{item}/"), json=told)
+        return await client.request(method, path.replace("/1/", f"/{item}/"), json=body)
 
     answers = run_in_own_loop(meanwhile(app, gate, slow, published.dataset.user_ids[0]))
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["source"] == "batch"
 
 
-def test_a_cached_answer_does_not_wait_for_another_process(own, published, monkeypatch) -> None:
-    """It is given while a request waits for the live result that another process has claimed."""
+def test_cached_answer_during_a_claim(own, published, monkeypatch) -> None:
+    """It is given while a request waits for the result that another process has claimed."""
     settings, store = own
     first, second = published.dataset.user_ids[:2]
     gate = Gate()
     monkeypatch.setattr(app_module, "LiveCache", partial(LiveCache, wait=gate.wait))
-    app = create_app(settings, store, BundleLive(settings))
+    app = create_app(settings, store, LivePath(settings))
     store.redis.delete(store.keys.list(published.version, first))
     record = store.user_record(first)
     assert record is not None
@@ -117,8 +117,8 @@ def test_a_cached_answer_does_not_wait_for_another_process(own, published, monke
     assert [answer.json()["source"] for answer in answers] == ["batch", "live"]
 
 
-def test_nobody_waits_for_another_process_beyond_the_deadline(own, published) -> None:
-    """Without time left the result is computed at once, whoever has claimed it."""
+def test_claim_beyond_the_deadline(own, published) -> None:
+    """Without time left a result is computed at once, even if another process has claimed it."""
     _, store = own
     store.live_or_claim(published.version, "user", "digest", 60_000)
     waits: list[float] = []

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from shortlist.batch.drain import drain
 from shortlist.batch.job import Job, run
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys import values
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
@@ -73,7 +73,7 @@ def test_a_night_with_extremes(published, tables: Path, namespace, reporter, tmp
     assert drain(log, open_event_files(events)).events == len(NAMES)
     paths = (str(tmp_path / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
     run(Job(*paths, tmp_path / "work", settings, reporter, events=events))
-    client = TestClient(create_app(settings, store, BundleLive(settings)))
+    client = TestClient(create_app(settings, store, LivePath(settings)))
     for name in NAMES:
         for use_cache in (True, False):
             answer = client.post(

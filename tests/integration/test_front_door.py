@@ -1,4 +1,4 @@
-"""Requests over HTTP to the handler under the real runtime client, as API Gateway would bring them."""
+"""Tests the local gateway: HTTP requests to the handler under the real runtime client."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def address(published) -> Iterator[str]:
 def ask(address: str, path: str, body: dict | None = None) -> tuple[int, dict]:
     """Status and JSON of an answer."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{address}{path}", data, {"content-type": "application/json"})  # noqa: S310 - loopback
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{address}{path}", data, headers)  # noqa: S310 - loopback
     try:
         with urllib.request.urlopen(request, timeout=30) as answered:  # noqa: S310 - loopback
             return answered.status, json.load(answered)
@@ -57,26 +58,26 @@ def test_an_error_keeps_its_status(address) -> None:
 def test_head_is_answered_without_a_body(address) -> None:
     """The headers of the GET, ETag and all, and the connection goes on."""
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
-    told = {}
+    answers = {}
     for method in ("HEAD", "GET"):
         connection.request(method, "/v1/popular?k=1")
         answered = connection.getresponse()
-        told[method] = (answered.status, answered.headers["etag"], bool(answered.read()))
+        answers[method] = (answered.status, answered.headers["etag"], bool(answered.read()))
     connection.close()
-    status, etag, _ = told["GET"]
-    assert told == {"HEAD": (200, etag, False), "GET": (status, etag, True)}
+    status, etag, _ = answers["GET"]
+    assert answers == {"HEAD": (200, etag, False), "GET": (status, etag, True)}
 
 
-def test_a_handler_that_fails_is_a_500(tmp_path) -> None:
-    """As API Gateway says it."""
+def test_failing_handler(tmp_path) -> None:
+    """It is a 500 in API Gateway's words."""
     (tmp_path / "failing.py").write_text("def handler(event, context):\n    raise ValueError\n")
     service = LambdaService("failing.handler", str(tmp_path), os.environ)
     with service, front_door(service, 0) as at:
         assert ask(at, "/") == (500, {"message": "Internal Server Error"})
 
 
-def test_what_a_request_says_is_in_its_event() -> None:
-    """Path, query, cookies, headers and body, in payload version 2.0."""
+def test_event_of_a_request() -> None:
+    """It has path, query, cookies, headers and body, in payload version 2.0."""
     headers = {"Content-Type": "text/plain", "Cookie": "a=1; b=2"}
     event = event_of("POST", "/v1/items/a%20b?k=1&k=2&x=", headers, b"text")
     assert (event["rawPath"], event["rawQueryString"]) == ("/v1/items/a b", "k=1&k=2&x=")
@@ -96,8 +97,8 @@ def test_what_a_request_says_is_in_its_event() -> None:
         ("/v1/users/a?b?c#d", "/v1/users/a", "b?c#d"),
     ],
 )
-def test_a_path_is_decoded_as_api_gateway_does(target, path, query) -> None:
-    """Once, and cut at a question mark that was encoded; the query stays as it was sent."""
+def test_path_is_decoded_once(target, path, query) -> None:
+    """It is decoded as by API Gateway, and cut at an encoded question mark; the query is not."""
     event = event_of("GET", target, {}, b"")
     assert (event["rawPath"], event["requestContext"]["http"]["path"]) == (path, path)
     assert event["rawQueryString"] == query
@@ -128,16 +129,20 @@ def test_bytes_travel_as_base64() -> None:
     )
 
 
-def test_an_answer_without_a_status_is_json() -> None:
-    """API Gateway takes a bare value for a body."""
+def test_answer_without_a_status() -> None:
+    """API Gateway takes a bare value for a JSON body."""
     assert response_of({"ok": True}) == (200, {"content-type": "application/json"}, b'{"ok": true}')
 
 
 def test_a_release_is_served_locally(published) -> None:
     """`shortlist local` serves the tree, or a package, over what is published."""
-    found = []
+    answers = []
     environ = os.environ | published.environ
     serve(
-        published.settings, None, 0, environ, lambda address: found.append(ask(address, "/health"))
+        published.settings,
+        None,
+        0,
+        environ,
+        lambda address: answers.append(ask(address, "/health")),
     )
-    assert [(status, answer["release"]) for status, answer in found] == [(200, published.version)]
+    assert [(status, answer["release"]) for status, answer in answers] == [(200, published.version)]

@@ -27,7 +27,7 @@ from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.publish import publish
 from shortlist.lambda_handler.answers import Answer, RecommendationQuery
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
@@ -134,7 +134,7 @@ def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
     environ |= {"SHORTLIST_NAMESPACE": namespace, "SHORTLIST_ARTEFACTS": settings.artefacts}
     environ |= {"PYTHONPATH": str(HERE.parents[1]), "TMPDIR": str(tmp_path)}
     store, metrics = open_store(settings.redis_url, namespace, 5000), Metrics()
-    live = BundleLive(settings)
+    live = LivePath(settings)
     serving = ServingRelease(settings, store, live, metrics, time.time)
     recommender = Recommender(serving, store, live, LiveCache(store, 60), metrics)
     yield Site(settings, environ, published.dataset.user_ids, recommender)

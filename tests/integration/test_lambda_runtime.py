@@ -1,4 +1,4 @@
-"""The handler under the real Lambda runtime client, and the runtime's answers to handlers that fail."""
+"""Tests the handler under the real Lambda runtime client, and handlers that fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def hangs(event, context):
         time.monotonic()
 
 def echoes(event, context):
-    return {"request": context.aws_request_id, "left": context.get_remaining_time_in_millis() > 0, "event": event}
+    left = context.get_remaining_time_in_millis() > 0
+    return {"request": context.aws_request_id, "left": left, "event": event}
 """
 
 
@@ -57,8 +58,8 @@ def known_user(published) -> str:
     return published.dataset.user_ids[int(published.dataset.events.user[0])]
 
 
-def test_a_hit_a_live_answer_a_session_and_popular_items(service, published) -> None:
-    """The four kinds of request that there are, through HTTP API events."""
+def test_the_four_sources(service, published) -> None:
+    """A hit, a live answer, a session and popular items, through HTTP API events."""
     user = known_user(published)
     bodies = [
         {"user_id": user},
@@ -74,8 +75,8 @@ def test_a_hit_a_live_answer_a_session_and_popular_items(service, published) -> 
     )
 
 
-def test_an_error_carries_the_request_id_of_the_invocation(service) -> None:
-    """What the caller is told can be found in the function's log."""
+def test_errors_have_the_request_id(service) -> None:
+    """The id that the caller gets is the invocation's in the function's log."""
     invoked = service.invoke(http_event("POST", "/recommend", {"user_id": "1", "k": 1000}))
     error = json.loads(invoked.payload["body"])["error"]
     assert (invoked.payload["statusCode"], error["code"], len(error["request_id"])) == (
@@ -93,7 +94,7 @@ def test_every_documented_event_is_answered(service, path) -> None:
     assert invoked.payload == {"ok": True} or invoked.payload["statusCode"] == 200
 
 
-def test_every_route_of_the_document_is_answered(service, published) -> None:
+def test_every_documented_route(service, published) -> None:
     """Each path and method, through HTTP API events; 422 where there is nothing to roll back to."""
     document = json.loads(service.invoke(http_event("GET", "/openapi.json")).payload["body"])
     parts = {
@@ -133,7 +134,7 @@ def test_every_route_of_the_document_is_answered(service, published) -> None:
     assert len(statuses) >= 20
 
 
-def test_an_entity_tag_and_a_head_go_through_the_gateway(service) -> None:
+def test_etag_and_head(service) -> None:
     """304 for a tag that holds, and no body for HEAD."""
     first = service.invoke(http_event("GET", "/v1/popular", query="k=3")).payload
     event = http_event("GET", "/v1/popular", query="k=3")
@@ -166,22 +167,25 @@ def failing(tmp_path: Path) -> Path:
         ("broken.handler", "RuntimeError"),
     ],
 )
-def test_a_failing_handler_is_answered_as_lambda_answers_it(failing, handler, kind) -> None:
-    """Unhandled, with the error's type; the next invocation gets an environment again."""
+def test_unhandled_error(failing, handler, kind) -> None:
+    """The answer is Lambda's own with the error's type.
+
+    The next invocation starts a new environment.
+    """
     with LambdaService(handler, str(failing), os.environ) as running:
         first, second = running.invoke({}), running.invoke({})
     assert (first.error, first.payload["errorType"]) == ("Unhandled", kind)
     assert (second.error, second.payload["errorType"]) == ("Unhandled", kind)
 
 
-def test_a_handler_that_hangs_is_ended(failing) -> None:
-    """After the function's own time-out, with Lambda's words."""
+def test_handler_that_hangs(failing) -> None:
+    """It is ended after the function's time-out, with Lambda's words."""
     with LambdaService("failing.hangs", str(failing), os.environ, timeout=1.0) as running:
         running_out = running.invoke({})
     assert "Task timed out after 1.00 seconds" in running_out.payload["errorMessage"]
 
 
-def test_the_context_is_the_runtime_clients_own(failing) -> None:
+def test_context_of_the_runtime_client(failing) -> None:
     """Request id and remaining time come from the service's headers."""
     with LambdaService("failing.echoes", str(failing), os.environ) as running:
         invoked = running.invoke({"a": 1})

@@ -1,4 +1,4 @@
-"""Alerts, dashboard and compose file against what the service really tells, and against Prometheus itself."""
+"""Tests alerts, dashboard and compose file against the service and Prometheus."""
 
 from __future__ import annotations
 
@@ -43,25 +43,26 @@ def panel_queries() -> dict[str, str]:
     }
 
 
-def test_every_metric_in_an_alert_or_on_the_dashboard_is_defined() -> None:
-    """No query asks for what no process tells; histograms are asked for by their parts."""
+def test_queried_metrics_are_defined() -> None:
+    """No query uses a metric that is not exposed; histograms are queried by their parts."""
     defined = {n for n, m in METRICS.items() if m.kind != "histogram"}
     defined |= {
         f"{n}{suffix}" for n, m in METRICS.items() if m.kind == "histogram" for suffix in SUFFIXES
     }
-    asked = {
+    queries = {
         **alert_queries(),
         **panel_queries(),
         "annotation": dashboard()["annotations"]["list"][0]["expr"],
     }
     unknown = {
-        where: set(re.findall(r"shortlist_\w+", query)) - defined for where, query in asked.items()
+        where: set(re.findall(r"shortlist_\w+", query)) - defined
+        for where, query in queries.items()
     }
     assert {where: names for where, names in unknown.items() if names} == {}
 
 
-def test_every_label_that_a_query_uses_is_one_of_its_metrics() -> None:
-    """A matcher or a grouping by a label that no metric of the query has would silently match nothing."""
+def test_queried_labels_are_defined() -> None:
+    """A label that no metric of the query has would silently match nothing."""
     for where, query in {**alert_queries(), **panel_queries()}.items():
         names = {
             re.sub(r"_(bucket|sum|count)$", "", name)
@@ -81,11 +82,11 @@ def test_every_label_that_a_query_uses_is_one_of_its_metrics() -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     """Nothing is gathered that nobody can see."""
-    told = " ".join(panel_queries().values())
-    assert {name for name in METRICS if name not in told} == set()
+    queries = " ".join(panel_queries().values())
+    assert {name for name in METRICS if name not in queries} == set()
 
 
-def test_every_metric_and_alert_is_documented_as_it_is() -> None:
+def test_metrics_and_alerts_are_documented() -> None:
     """docs/monitoring.md has a row for each, and no others."""
     page = (ROOT / "docs" / "monitoring.md").read_text()
     labels = {
@@ -99,8 +100,8 @@ def test_every_metric_and_alert_is_documented_as_it_is() -> None:
     assert re.findall(r"^\| `(Shortlist\w+)` \|", page, re.MULTILINE) == list(alert_queries())
 
 
-def test_panels_do_not_overlap_and_say_what_they_show() -> None:
-    """Each panel has its place on the grid of 24 columns, a description, and the provisioned data source."""
+def test_panels() -> None:
+    """Each panel has its own place, a description, and the provisioned data source."""
     source = yaml.safe_load(
         (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text()
     )["datasources"][0]["uid"]
@@ -130,13 +131,13 @@ def test_promtool_accepts_the_configuration() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_fires_above_its_threshold_and_not_below() -> None:
-    """Promtool replays the histories of tests.yml; what leads there is tested with the alerts' causes."""
-    told = yaml.safe_load((MONITORING / "tests.yml").read_text())["tests"]
+def test_alert_thresholds() -> None:
+    """Promtool replays tests.yml: each alert fires above its threshold and not below."""
+    cases = yaml.safe_load((MONITORING / "tests.yml").read_text())["tests"]
     fired = {
-        case["alertname"] for one in told for case in one["alert_rule_test"] if case["exp_alerts"]
+        case["alertname"] for one in cases for case in one["alert_rule_test"] if case["exp_alerts"]
     }
-    silent = {case["alertname"] for case in told[0]["alert_rule_test"] if not case["exp_alerts"]}
+    silent = {case["alertname"] for case in cases[0]["alert_rule_test"] if not case["exp_alerts"]}
     assert fired == silent == set(alert_queries())
     done = subprocess.run(
         [tool("promtool"), "test", "rules", "tests.yml"],
@@ -163,8 +164,9 @@ def get(url: str) -> Any:
 
 def ask(api: str, body: dict[str, Any], path: str = "/recommend") -> None:
     """One request; errors are answers too."""
-    told = json.dumps(body).encode()
-    request = urllib.request.Request(f"{api}{path}", told, {"content-type": "application/json"})  # noqa: S310 - loopback
+    payload = json.dumps(body).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(f"{api}{path}", payload, headers)  # noqa: S310 - loopback
     with contextlib.suppress(urllib.error.HTTPError):
         urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - loopback
 
@@ -202,9 +204,9 @@ def api(published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     dockerfile = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]["api"][
         "build"
     ]["dockerfile_inline"]
-    told = json.loads(dockerfile.rpartition("CMD ")[2])
-    assert told[3:] == ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - of a container
-    command = [sys.executable, *told[1:], "--host", "127.0.0.1", "--port", str(port)]
+    arguments = json.loads(dockerfile.rpartition("CMD ")[2])
+    assert arguments[3:] == ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104 - of a container
+    command = [sys.executable, *arguments[1:], "--host", "127.0.0.1", "--port", str(port)]
     environ = {"PATH": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | published.environ
     with running(command, tmp_path_factory.mktemp("api") / "log", environ) as process:
         url = f"http://127.0.0.1:{port}"
@@ -214,7 +216,7 @@ def api(published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prometheus(api, published, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prometheus with our configuration, scraping the API five times a second while traffic comes in."""
+    """A real Prometheus with our configuration, which scrapes the API five times a second."""
     directory, port = tmp_path_factory.mktemp("prometheus"), free_port()
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     config["global"] = {
@@ -238,7 +240,7 @@ def prometheus(api, published, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def drive(api: str, published) -> None:
-    """A cached answer, a live one, a session, a user whom nobody knows, and an event that is rejected."""
+    """Gets a cached answer, a live one, a session, an unknown user's, and a rejected event."""
     event = {"event_id": "1", "user_id": "nobody", "item_id": "no such item", "timestamp": 1}
     ask(api, {"events": [event]}, "/v1/events")
     known = published.dataset.user_ids[int(published.dataset.events.user[0])]
@@ -252,7 +254,7 @@ def drive(api: str, published) -> None:
 
 
 def has_rates(url: str) -> bool:
-    """Whether what appears last, live answers and the times of whole requests, was scraped often enough to have a rate."""
+    """Tells if the last series, live answers and request times, were scraped enough for a rate."""
     parts = (
         "ranking_seconds_count",
         "list_age_seconds_count",
@@ -265,13 +267,13 @@ def has_rates(url: str) -> bool:
 
 def values(url: str, query: str) -> list[float]:
     """The values of an instant query."""
-    told = get(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}")
-    assert told["status"] == "success"
-    return [float(sample["value"][1]) for sample in told["data"]["result"]]
+    answer = get(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}")
+    assert answer["status"] == "success"
+    return [float(sample["value"][1]) for sample in answer["data"]["result"]]
 
 
 @pytest.mark.parametrize("panel", panel_queries())
-def test_every_query_of_the_dashboard_has_data(prometheus, panel: str) -> None:
+def test_dashboard_queries_have_data(prometheus, panel: str) -> None:
     """After the driven traffic, a real Prometheus answers each with at least one number."""
     assert any(math.isfinite(number) for number in values(prometheus, panel_queries()[panel]))
 
@@ -280,8 +282,8 @@ def test_prometheus_scrapes_without_a_complaint(prometheus, api) -> None:
     """The target is up, and its metrics' types are those of the definition."""
     targets = get(f"{prometheus}/api/v1/targets")["data"]["activeTargets"]
     assert [(t["health"], t["lastError"]) for t in targets] == [("up", "")]
-    told = get(f"{prometheus}/api/v1/metadata")["data"]
-    assert {n: m[0]["type"] for n, m in told.items() if n.startswith("shortlist_")} == {
+    metadata = get(f"{prometheus}/api/v1/metadata")["data"]
+    assert {n: m[0]["type"] for n, m in metadata.items() if n.startswith("shortlist_")} == {
         n: m.kind for n, m in METRICS.items()
     }
 

@@ -36,7 +36,7 @@ from shortlist.batch.online import (
 )
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import InvalidInput, UnreadableRecord
 from shortlist.recsys.evaluation.proportions import wilson
@@ -69,7 +69,7 @@ def client(own, counts, now) -> TestClient:
     """The API over a release of the test's own."""
     settings, store = own
     return TestClient(
-        create_app(settings, store, BundleLive(settings), lambda: now[0], tallies=counts)
+        create_app(settings, store, LivePath(settings), lambda: now[0], counters=counts)
     )
 
 
@@ -118,7 +118,7 @@ def test_answers_are_counted_by_group(client, own, counts, published, users) -> 
     assert client.head(path).status_code == 200
     assert client.post("/recommend", json={"user_id": "1", "k": 0}).status_code == 422
     assert client.get("/v1/popular").status_code == 200
-    counts.send()
+    counts.flush()
     key = own[1].keys.impressions(DATE)
     assert CountLog(own[1]).read(key) == {
         f"batch:5:{published.version}": 3,
@@ -173,7 +173,7 @@ def test_known_traffic_gives_known_shares(
     for answer in answers[5:10]:
         click(answer)
     click(answers[0], 4)
-    counts.send()
+    counts.flush()
     counted = online(own[0], 1, str(tmp_path), NOW)
     assert set(counted.groups) == {AnswerGroup(published.version, "batch")}
     shown = counted.groups[AnswerGroup(published.version, "batch")]
@@ -254,7 +254,7 @@ def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -
     now[0] = NOW
     ask(client, users[1])
     click(old, 1)
-    counts.send()
+    counts.flush()
     assert [
         totals(online(own[0], days, None, NOW), old["model_version"], "all") for days in (1, 2)
     ] == [(0, 1), (1, 2)]
@@ -316,7 +316,7 @@ def test_the_command_prints_and_writes(
         [EventRecord("f", "u", "i", 1, None, "theirs"), EventRecord("g", "u", "i", 1)]
     )
     store.redis.xadd(store.keys.events(), {"e": b"unreadable"})
-    counts.send()
+    counts.flush()
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
     file = tmp_path / "new" / "online.json"
     done = CliRunner().invoke(

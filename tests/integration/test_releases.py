@@ -17,7 +17,7 @@ from shortlist.batch import release_admin
 from shortlist.batch.publish import promote, publish
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
@@ -70,7 +70,7 @@ def test_a_canary_serves_the_same_users() -> None:
 
 def test_release_and_canary_bundles_are_held(two) -> None:
     """Live answers that alternate between the two load each bundle once."""
-    live = BundleLive(two)
+    live = LivePath(two)
     for version in ("v1", "v2"):
         assert live.recommend(version, UserRecord(), 3, Filters()).items
     held = dict(live._loaded)

@@ -1,4 +1,4 @@
-"""What the log holds after known requests: under the real Lambda runtime client, under uvicorn, and in the app alone."""
+"""Tests the log of known requests: in Lambda, under uvicorn, and in the app alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.request_log import warn_once
 from shortlist.recsys.errors import StoreUnavailable
 
@@ -52,7 +52,7 @@ def invoked(
     handler: str = "shortlist.lambda_handler.handler.handler",
     **more: str,
 ) -> Any:
-    """The lines that the function's log holds after these events; standard error goes there as well."""
+    """The lines of the function's log after these events, with standard error."""
     environ = os.environ | published.environ | more
     root = f"{ROOT}:{log.parent}"
     with log.open("wb") as file:
@@ -67,14 +67,14 @@ def invoked(
 
 def steady(line: str) -> dict[str, Any]:
     """A line as it is every time: the milliseconds and the id are looked at, and taken out."""
-    told = json.loads(line)
-    assert 0 < told.pop("ms") < 60_000
-    assert len(told.pop("request_id")) == 36
-    return told
+    fields = json.loads(line)
+    assert 0 < fields.pop("ms") < 60_000
+    assert len(fields.pop("request_id")) == 36
+    return fields
 
 
-def test_in_lambda_each_request_is_one_line(published, tmp_path) -> None:
-    """These lines and no others, whatever became of the request; no user is named."""
+def test_one_line_a_request_in_lambda(published, tmp_path) -> None:
+    """These lines and no others, whatever the outcome of the request; none has a user."""
     user = user_of(published)
     events = (
         http_event("POST", "/recommend", {"user_id": user}),
@@ -98,28 +98,32 @@ def test_in_lambda_each_request_is_one_line(published, tmp_path) -> None:
 
 
 def test_users_are_named_when_asked_for(published, tmp_path) -> None:
-    """SHORTLIST_LOG_USERS=on names who asked, by body or by path."""
+    """SHORTLIST_LOG_USERS=on logs the user, from the body or the path."""
     user = user_of(published)
     events = (http_event("POST", "/recommend", {"user_id": user}), http_event("GET", "/health"))
     lines = invoked(published, tmp_path / "log", *events, SHORTLIST_LOG_USERS="on")
     assert [steady(line)["user"] for line in lines] == [user, None]
 
 
-def test_in_lambda_a_bug_is_one_line_with_its_traceback(published, tmp_path) -> None:
-    """Under the id that the caller was told; Mangum says nothing more."""
+def test_one_line_a_bug_in_lambda(published, tmp_path) -> None:
+    """It has the request id that the caller got, and the traceback; Mangum writes nothing more."""
     (tmp_path / "broken.py").write_text(BROKEN)
     (line,) = invoked(
         published, tmp_path / "log", http_event("GET", "/v1/items/1"), handler="broken.handler"
     )
-    told = steady(line)
-    assert (told["level"], told["status"], told["route"]) == ("error", 500, "/v1/items/{item_id}")
-    assert told["error"] == "RuntimeError"
-    assert told["traceback"].startswith("Traceback (most recent call last):\n")
-    assert told["traceback"].endswith('raise RuntimeError("a bug")\nRuntimeError: a bug\n')
+    fields = steady(line)
+    assert (fields["level"], fields["status"], fields["route"]) == (
+        "error",
+        500,
+        "/v1/items/{item_id}",
+    )
+    assert fields["error"] == "RuntimeError"
+    assert fields["traceback"].startswith("Traceback (most recent call last):\n")
+    assert fields["traceback"].endswith('raise RuntimeError("a bug")\nRuntimeError: a bug\n')
 
 
-def test_under_uvicorn_each_request_is_one_line_on_standard_output(published, tmp_path) -> None:
-    """With `shortlist serve`, which says nothing of them on standard error, and of its own start and end no line."""
+def test_one_line_a_request_under_uvicorn(published, tmp_path) -> None:
+    """With `shortlist serve`: nothing on standard error, and no line for its start and end."""
     environ = os.environ | published.environ | {"PYTHONPATH": ROOT}
     command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -130,8 +134,8 @@ def test_under_uvicorn_each_request_is_one_line_on_standard_output(published, tm
             urllib.request.urlopen(f"{address}{path}", timeout=20).close()  # noqa: S310 - loopback
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    told = [json.loads(line) for line in out.splitlines()]
-    assert [(t["route"], t["status"], t["source"]) for t in told] == [
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(t["route"], t["status"], t["source"]) for t in lines] == [
         ("/health", 200, None),
         ("/v1/popular", 200, "popular"),
     ]
@@ -147,11 +151,11 @@ def said() -> list[str]:
 @pytest.fixture
 def client(own, said) -> TestClient:
     """The API, whose log the test reads."""
-    app = create_app(own[0], own[1], BundleLive(own[0]), say=said.append)
+    app = create_app(own[0], own[1], LivePath(own[0]), say=said.append)
     return TestClient(app, raise_server_exceptions=False)
 
 
-def test_an_error_carries_the_request_id_of_its_line(client, said, monkeypatch) -> None:
+def test_error_and_line_share_an_id(client, said, monkeypatch) -> None:
     """A bug and an unavailable store alike."""
     for error in (RuntimeError("a bug"), OSError("gone")):
         with monkeypatch.context() as patched:
@@ -167,8 +171,8 @@ def test_an_error_carries_the_request_id_of_its_line(client, said, monkeypatch) 
     ]
 
 
-def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
-    """As the answer itself does."""
+def test_line_of_a_degraded_answer(client, said, monkeypatch) -> None:
+    """The line has the flag of the answer."""
     client.post("/recommend", json={"user_id": "nobody"})
     with monkeypatch.context() as patched:
         patched.setattr(
@@ -179,14 +183,14 @@ def test_a_degraded_answer_says_so(client, said, monkeypatch) -> None:
     assert [json.loads(line)["degraded"] for line in said] == [False, True]
 
 
-def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch, caplog) -> None:
-    """Another one, as of the server itself, is still logged by the server."""
+def test_logged_exceptions_are_not_repeated(client, said, monkeypatch, caplog) -> None:
+    """Any other exception, as of the server itself, is still logged by the server."""
     warn_once()
-    told, other = RuntimeError("told"), RuntimeError("other")
+    logged, other = RuntimeError("logged"), RuntimeError("other")
     with monkeypatch.context() as patched:
         patched.setattr(
             "shortlist.recsys.store.redis.RedisStore.rows_of",
-            lambda *_: (_ for _ in ()).throw(told),
+            lambda *_: (_ for _ in ()).throw(logged),
         )
         client.get("/v1/items/1")
     server = logging.getLogger("uvicorn.error")
@@ -199,7 +203,7 @@ def test_only_an_exception_that_was_told_is_kept_back(client, said, monkeypatch,
     }
     for name, value in as_new.items():  # whatever a server in this process made of its loggers
         monkeypatch.setattr(server, name, value)
-    for error in (told, other):
+    for error in (logged, other):
         server.error("Exception in ASGI application", exc_info=error)
     assert [record.exc_info[1] for record in caplog.records if record.name == "uvicorn.error"] == [
         other

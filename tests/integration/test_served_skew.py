@@ -14,7 +14,7 @@ from shortlist.batch.cli import main
 from shortlist.batch.served_skew import history_lengths_note, served_skew, tallies
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import ANSWERS, SECONDS, CounterBuffer, InBackground
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.sampler import MAX_WAITING, Sampler
 from shortlist.recsys.errors import InvalidData, InvalidInput, UnreadableRecord
@@ -43,8 +43,8 @@ def serve(own) -> Callable[..., CounterBuffer]:
         counts = CounterBuffer(CountLog(store), metrics, hand_over=lambda _send: None)
         sampler = Sampler(share, hash_of(store), np.random.default_rng(5))
         counts.add_source(sampler.take)
-        live = BundleLive(settings, sampler=sampler)
-        client = TestClient(create_app(settings, store, live, metrics=metrics, tallies=counts))
+        live = LivePath(settings, sampler=sampler)
+        client = TestClient(create_app(settings, store, live, metrics=metrics, counters=counts))
         for at, user in enumerate(users):
             assert (
                 client.post(
@@ -53,8 +53,8 @@ def serve(own) -> Callable[..., CounterBuffer]:
                 == 200
             )
             if at % MAX_WAITING == MAX_WAITING - 1:
-                counts.send()
-        counts.send()
+                counts.flush()
+        counts.flush()
         return counts
 
     return served
@@ -214,13 +214,13 @@ def test_counts_wait_for_redis(own, gone) -> None:
     metrics = Metrics()
     counts = CounterBuffer(CountLog(gone), metrics)
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0", 2)
-    counts.send()
-    assert failures(metrics).endswith(" 1")
+    counts.flush()
+    assert failures(metrics).endswith(" 1.0")
     counts._log = CountLog(own[1])
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
-    counts.send()
+    counts.flush()
     assert CountLog(own[1]).read(own[1].keys.skew("v1")) == {"a:0": 3}
-    assert failures(metrics).endswith(" 1")
+    assert failures(metrics).endswith(" 1.0")
 
 
 @pytest.mark.parametrize("junk", [b"", b"1.5", b"x", b"9223372036854775807", b"\xff" * 30])
@@ -233,10 +233,10 @@ def test_an_unreadable_count_is_skipped(own, junk) -> None:
     for _ in range(2):
         counts.add(Hash(key, TTL), "a:0")
         counts.add(Hash(key, TTL), "b:0")
-        counts.send()
+        counts.flush()
     assert CountLog(own[1]).read(key).get("b:0") == 2
     assert own[1].redis.hget(key, "a:0") == junk
-    assert failures(metrics).endswith(" 0")
+    assert failures(metrics).endswith(" 0.0")
 
 
 def test_keys_of_another_type_are_skipped(own) -> None:
@@ -246,7 +246,7 @@ def test_keys_of_another_type_are_skipped(own) -> None:
     counts.add(Hash(own[1].keys.skew("v1"), TTL), "a:0")
     counts.add(Hash(own[1].keys.skew("v2"), TTL), "a:0")
     for _ in range(2):
-        counts.send()
+        counts.flush()
     assert CountLog(own[1]).read(own[1].keys.skew("v2")) == {"a:0": 1}
 
 

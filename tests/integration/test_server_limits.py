@@ -1,4 +1,4 @@
-"""Callers who send too much, too slowly or nothing: the API's own server under them, over real sockets."""
+"""Tests the server's limits on callers who send too much, too slowly or nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 
 from shortlist.lambda_handler import admission, server
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.executors import InPools, Seats
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.executors import PooledExecutor, Seats
+from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.store.redis import open_store
 from tests.exposition import parse, value
@@ -47,13 +47,13 @@ def running(published) -> Iterator[Any]:
             store = ends.enter_context(
                 contextlib.closing(open_store(published.settings.redis_url, "published", 500))
             )
-            live = BundleLive(published.settings)
+            live = LivePath(published.settings)
             app = create_app(
                 published.settings,
                 store,
                 live,
                 metrics=metrics,
-                work=InPools(metrics, SECONDS, seats),
+                executor=PooledExecutor(metrics, SECONDS, seats),
             )
             return Running(ends.enter_context(in_thread(app, metrics, seats, most)), seats, metrics)
 
@@ -111,8 +111,8 @@ GOOD = post(b'{"user_id": "nobody", "k": 3}')
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_large_body_is_413_and_is_not_kept(running, chunked) -> None:
-    """A caller who sends all of it before reading gets the answer; the connection ends."""
+def test_large_body(running, chunked) -> None:
+    """A caller who sends all of it before reading gets the 413; the connection ends."""
     with opened(running().port) as client:
         if chunked:
             client.sendall(
@@ -122,8 +122,8 @@ def test_a_large_body_is_413_and_is_not_kept(running, chunked) -> None:
             rest = part * 8 + b"0\r\n\r\n"
         else:
             rest = post(b"x" * (8 << 20))
-        status, headers, told = asks(client, rest)
-        assert (status, told["error"]["code"], headers["connection"]) == (
+        status, headers, answer = asks(client, rest)
+        assert (status, answer["error"]["code"], headers["connection"]) == (
             413,
             "body_too_large",
             "close",
@@ -136,15 +136,15 @@ SMALL = b"1\r\n \r\n"
 
 @pytest.mark.parametrize("chunks", [SMALL * 200_000, (b"1;a=%b\r\n \r\n" % (b"b" * 2000)) * 1500])
 @pytest.mark.parametrize("at_once", [False, True])
-def test_a_body_in_very_many_pieces_is_413(running, chunks, at_once) -> None:
-    """Before they are parsed, as is one whose chunks are mostly extensions."""
+def test_body_in_many_pieces(running, chunks, at_once) -> None:
+    """It is a 413 before it is parsed, as is one whose chunks are mostly extensions."""
     process = running()
     head = b"POST /v1/events HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     with opened(process.port) as client:
         if not at_once:
             client.sendall(head + SMALL)
-        status, headers, told = asks(client, chunks if not at_once else head + chunks)
-        assert (status, told["error"]["code"], headers["connection"]) == (
+        status, headers, answer = asks(client, chunks if not at_once else head + chunks)
+        assert (status, answer["error"]["code"], headers["connection"]) == (
             413,
             "body_too_large",
             "close",
@@ -163,7 +163,7 @@ def test_small_chunks_are_counted_by_request(running, monkeypatch) -> None:
             assert asks(client, head + chunks + b"0\r\n\r\n")[0] == 200
 
 
-def test_who_waits_for_leave_to_send_is_refused_before(running) -> None:
+def test_expect_100_continue(running) -> None:
     """The answer to `Expect: 100-continue` is 413 at once."""
     with opened(running().port) as client:
         head = (
@@ -175,8 +175,8 @@ def test_who_waits_for_leave_to_send_is_refused_before(running) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"P", b"POST /recommend HTTP/1.1\r\nHost: a\r\n"])
-def test_a_head_that_does_not_end_costs_the_connection(running, monkeypatch, sent) -> None:
-    """After HEAD_SECONDS, also for a second request on it."""
+def test_endless_head(running, monkeypatch, sent) -> None:
+    """It ends the connection after HEAD_SECONDS, also for a second request on it."""
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
     process = running()
     with opened(process.port) as first, opened(process.port) as second:
@@ -188,8 +188,8 @@ def test_a_head_that_does_not_end_costs_the_connection(running, monkeypatch, sen
     assert process.refused("slow_head") == 2
 
 
-def test_bytes_that_drip_do_not_prolong_a_head(running, monkeypatch) -> None:
-    """The time runs from the first of them."""
+def test_dripping_head(running, monkeypatch) -> None:
+    """The time runs from the first byte."""
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
     process, stop = running(), threading.Event()
     with opened(process.port) as client:
@@ -206,8 +206,8 @@ def test_bytes_that_drip_do_not_prolong_a_head(running, monkeypatch) -> None:
         dripping.join()
 
 
-def test_a_body_that_does_not_come_is_408(running, monkeypatch) -> None:
-    """And takes no seat meanwhile: nine such callers on eight seats keep nobody out."""
+def test_absent_body(running, monkeypatch) -> None:
+    """It is a 408 and takes no seat meanwhile: nine such callers block nobody on eight seats."""
     monkeypatch.setattr(admission.Admission.__init__, "__defaults__", (0.5,))
     process = running()
     with contextlib.ExitStack() as stack:
@@ -222,7 +222,7 @@ def test_a_body_that_does_not_come_is_408(running, monkeypatch) -> None:
 
 
 def test_idle_connections_shut_nobody_out(running) -> None:
-    """Thirty on a server of ten: a new caller takes the place of the one that has waited longest."""
+    """Thirty on a server of ten: a new caller replaces the one that has been idle longest."""
     process = running(10)
     with contextlib.ExitStack() as stack:
         keeper = stack.enter_context(opened(process.port))
@@ -235,7 +235,7 @@ def test_idle_connections_shut_nobody_out(running) -> None:
     assert process.refused("connections") == 22
 
 
-def test_who_does_not_read_the_answer_is_dropped(running, monkeypatch) -> None:
+def test_unread_answer(running, monkeypatch) -> None:
     """An answer that does not fit into the buffers waits for WRITE_SECONDS and no longer."""
     monkeypatch.setattr(server, "WRITE_SECONDS", 0.2)
     process = running()
@@ -249,20 +249,23 @@ def test_who_does_not_read_the_answer_is_dropped(running, monkeypatch) -> None:
     assert process.refused("unread_answer") == 1
 
 
-def test_a_busy_server_refuses_before_it_parses(running) -> None:
-    """503 in the envelope on a connection that stays; operators are answered, and everybody once there is a seat."""
+def test_busy_server(running) -> None:
+    """It answers 503 on a connection that stays.
+
+    Operators are answered, and all once there is a seat.
+    """
     process = running()
     with opened(process.port) as client:
         process.seats.taken = 8
         browsers = post(b"{}", b"Origin: https://a.example\r\n")
         for request in (GOOD, GOOD, browsers, b"GET /v1/popular HTTP/1.1\r\nHost: a\r\n\r\n"):
-            status, headers, told = asks(client, request)
-            assert (status, headers["retry-after"], told["error"]["code"]) == (
+            status, headers, answer = asks(client, request)
+            assert (status, headers["retry-after"], answer["error"]["code"]) == (
                 503,
                 "1",
                 "overloaded",
             )
-            assert set(told["error"]) == {"type", "code", "message", "request_id"}
+            assert set(answer["error"]) == {"type", "code", "message", "request_id"}
         for path in (b"/health", b"/rec/health?a=b", b"/rec/v1/metrics"):
             assert server._is_plain(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) is False
         assert asks(client, b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")[0] == 200
@@ -272,7 +275,7 @@ def test_a_busy_server_refuses_before_it_parses(running) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 40, len(GOOD) - 1])
-def test_a_busy_server_is_not_confused_by_parts(running, cut) -> None:
+def test_busy_server_and_split_requests(running, cut) -> None:
     """A request in two parts is one request, whatever its parts look like."""
     process = running()
     with opened(process.port) as client:
@@ -284,8 +287,8 @@ def test_a_busy_server_is_not_confused_by_parts(running, cut) -> None:
         assert asks(client, GOOD)[0] == 200
 
 
-def test_told_to_stop_it_ends_in_time_whoever_is_stuck(own, published) -> None:
-    """With callers in the midst of heads and bodies, and the last counts are sent."""
+def test_stop_with_stuck_callers(own, published) -> None:
+    """It ends in time with callers within heads and bodies, and the last counts are sent."""
     settings, store = own
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
     with as_process(environ) as (process, port), contextlib.ExitStack() as stack:
@@ -300,9 +303,12 @@ def test_told_to_stop_it_ends_in_time_whoever_is_stuck(own, published) -> None:
     assert sum(map(int, store.redis.hvals(key))) == 2
 
 
-def test_who_is_stuck_for_good_is_not_waited_for(monkeypatch) -> None:
-    """A process whose end hangs is ended."""
-    code = "import threading\nfrom shortlist.lambda_handler.server import _end_after\n_end_after(0.1)\nthreading.Event().wait()"
+def test_stop_with_a_stuck_shutdown(monkeypatch) -> None:
+    """A process whose shutdown hangs is ended."""
+    code = (
+        "import threading\nfrom shortlist.lambda_handler.server import _exit_after\n"
+        "_exit_after(0.1)\nthreading.Event().wait()"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, check=False, timeout=SECONDS
@@ -312,16 +318,16 @@ def test_who_is_stuck_for_good_is_not_waited_for(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 99_999, "taken"])
-def test_where_nobody_can_listen_is_told_in_a_sentence(port) -> None:
-    """With exit status 2, and no traceback."""
+def test_unusable_address(port) -> None:
+    """It is an error of one sentence with exit status 2, and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        told = str(taken.getsockname()[1] if port == "taken" else port)
+        shown = str(taken.getsockname()[1] if port == "taken" else port)
         for module in ("shortlist.batch.cli serve", "shortlist.lambda_handler.server"):
-            command = [sys.executable, "-m", *module.split(), "--port", told]
+            command = [sys.executable, "-m", *module.split(), "--port", shown]
             done = subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS
             )
             assert (done.returncode, done.stdout) == (2, "")
             (line,) = done.stderr.splitlines()
             assert line.startswith("shortlist: InvalidSettings: ")
-            assert told in line
+            assert shown in line

@@ -1,4 +1,4 @@
-"""`shortlist serve` over parts that are slow: every request ends by its deadline, and those that need no slow part are quick."""
+"""Tests `shortlist serve` over slow parts: deadlines hold, and other requests are quick."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tcp_proxy import TcpProxy
 
 DEADLINE = 1.5
 ENDS = 8.0
-"""Before it, on a machine that has much else to do: what these parts did without a deadline took a minute."""
+"""Generous for a busy machine: without deadlines these requests took a minute."""
 
 
 @dataclass
@@ -48,8 +48,8 @@ class World:
         except urllib.error.HTTPError as error:
             with error:
                 status, raw = error.code, error.read()
-        told = json.loads(raw) if raw.startswith(b"{") else {"text": raw.decode()}
-        return status, told, time.monotonic() - started
+        answer = json.loads(raw) if raw.startswith(b"{") else {"text": raw.decode()}
+        return status, answer, time.monotonic() - started
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def slow(world) -> Iterator[World]:
 
 
 def crowd(world: World, number: int) -> list[tuple[int, dict[str, Any], float]]:
-    """What so many callers get at the same time, for each kind of request that waits for Redis; and what others get meanwhile."""
+    """Answers to callers at the same time, for each kind of request that waits for Redis."""
     event = {"event_id": "e", "user_id": "clicker", "item_id": world.item, "timestamp": 1}
     kinds: list[tuple[str, dict[str, Any] | None]] = [
         ("/recommend", {"user_id": world.user}),
@@ -88,22 +88,22 @@ def crowd(world: World, number: int) -> list[tuple[int, dict[str, Any], float]]:
         ("/health", None),
     ]
     with ThreadPoolExecutor(number) as pool:
-        asked = [pool.submit(world.ask, *kinds[at % len(kinds)]) for at in range(number)]
-        status, told, _ = world.ask("/metrics")
-        assert (status, "shortlist_requests_in_flight" in told["text"]) == (200, True)
-        return [future.result() for future in asked]
+        futures = [pool.submit(world.ask, *kinds[at % len(kinds)]) for at in range(number)]
+        status, answer, _ = world.ask("/metrics")
+        assert (status, "shortlist_requests_in_flight" in answer["text"]) == (200, True)
+        return [future.result() for future in futures]
 
 
 def checked(answers: list[tuple[int, dict[str, Any], float]]) -> None:
     """Each is an answer or a 503 in the envelope, in time."""
-    for status, told, seconds in answers:
-        assert status in (200, 503), told
+    for status, answer, seconds in answers:
+        assert status in (200, 503), answer
         assert seconds < ENDS
-        assert status == 200 or told["error"]["code"] in ("deadline", "unavailable", "overloaded")
+        assert status == 200 or answer["error"]["code"] in ("deadline", "unavailable", "overloaded")
 
 
-def test_a_redis_that_is_late_freezes_nobody(slow) -> None:
-    """Three tenths of a second for each reply: eight callers are answered, in time."""
+def test_slow_redis(slow) -> None:
+    """Three tenths of a second for each reply: eight callers are answered in time."""
     slow.redis.delay = 0.3
     answers = crowd(slow, 8)
     checked(answers)
@@ -111,13 +111,16 @@ def test_a_redis_that_is_late_freezes_nobody(slow) -> None:
 
 
 def test_a_redis_that_drips_freezes_nobody(slow) -> None:
-    """A reply that comes byte by byte outlasts every timeout of a socket; a request leaves at its deadline."""
+    """A reply byte by byte outlasts every socket timeout; a request leaves at its deadline."""
     slow.redis.drip = 0.2  # less than a socket's timeout, which begins again with each byte
     checked(crowd(slow, 24))
 
 
-def test_an_s3_that_does_not_answer_holds_up_live_answers_alone(published) -> None:
-    """Cached and popular answers are what they were; live ones are popular items, flagged, or 503 in time."""
+def test_silent_s3(published) -> None:
+    """Cached and popular answers are as before.
+
+    Live ones are flagged popular items, or 503 in time.
+    """
     with socket.create_server(("127.0.0.1", 0)) as s3:
         threading.Thread(target=held, args=(s3,), daemon=True).start()
         own = {
@@ -141,9 +144,15 @@ def test_an_s3_that_does_not_answer_holds_up_live_answers_alone(published) -> No
                 popular = [world.ask("/v1/popular") for _ in range(3)]
                 answers = [future.result() for future in waiting]
             checked(answers)
-            assert {told["source"] for status, told, _ in answers if status == 200} == {"popular"}
-            assert [(status, told["source"]) for status, told, _ in cached] == [(200, "batch")] * 3
-            assert [(status, told["degraded"]) for status, told, _ in popular] == [(200, False)] * 3
+            assert {answer["source"] for status, answer, _ in answers if status == 200} == {
+                "popular"
+            }
+            assert [(status, answer["source"]) for status, answer, _ in cached] == [
+                (200, "batch")
+            ] * 3
+            assert [(status, answer["degraded"]) for status, answer, _ in popular] == [
+                (200, False)
+            ] * 3
             process.terminate()
             assert process.wait(SECONDS) == 0
 

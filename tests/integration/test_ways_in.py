@@ -1,4 +1,4 @@
-"""The real handler, by every way in: API Gateway's kinds, a load balancer, a function URL, and uvicorn."""
+"""Tests the real handler by API Gateway's kinds, load balancer, function URL and uvicorn."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def left(store: RedisStore, named: list[str]) -> list[str]:
     return [user for user in named if store.user_record(user) is not None]
 
 
-def test_the_named_user_is_deleted_and_no_other(ask, world) -> None:
+def test_only_the_named_user_is_deleted(ask, world) -> None:
     """`a%2520b` in the request line is the user `a%20b` by every way in; `a b` stays."""
     escaped, spaced = both = users(world[1], "a%20b", "a b")
     answer = ask("DELETE", f"/v1/users/{quote(escaped, safe='')}")
@@ -134,7 +134,7 @@ def test_the_named_user_is_deleted_and_no_other(ask, world) -> None:
     assert left(world[1], both) == [spaced]
 
 
-def test_the_same_user_is_read_below_each_base_path(ask) -> None:
+def test_user_below_each_base_path(ask) -> None:
     """A stage, a mapping, both, and neither; by path and by query."""
     escaped = "a%20b"
     in_path = f"/v1/users/{quote(escaped, safe='')}/recommendations?k=3"
@@ -149,8 +149,8 @@ def test_the_same_user_is_read_below_each_base_path(ask) -> None:
     assert ask("GET", f"/recs{in_query}")[0] == 404
 
 
-def test_an_id_with_a_slash_is_reached_in_body_and_query(ask, world) -> None:
-    """And never in a path, where it would be another route's: 404, nobody is touched."""
+def test_id_with_a_slash(ask, world) -> None:
+    """By body and query; in a path it would be another route's: 404, and nobody is touched."""
     slashed, plain, ended = three = users(world[1], "acme/42", "acme", "acme/")
     for target in (quote(slashed, safe=""), quote(ended, safe=""), ended):
         assert ask("DELETE", f"/v1/users/{target}")[0] == 404
@@ -164,7 +164,7 @@ def test_an_id_with_a_slash_is_reached_in_body_and_query(ask, world) -> None:
 
 
 def test_repeated_parameters_all_count(service) -> None:
-    """Each excluded item is, by the ways that can say so: a plain load balancer hands on the last one."""
+    """All values count, except with a plain load balancer, which passes on the last one."""
     first = _invoked(service, http_api("GET", "/v1/user/recommendations?user_id=nobody&k=3"))[1]
     shown = [item["item_id"] for item in first["recommendations"]]
     target = "/v1/user/recommendations?user_id=nobody&k=3&" + "&".join(
@@ -176,8 +176,8 @@ def test_repeated_parameters_all_count(service) -> None:
         assert kept == (set(shown[:2]) if name == "load-balancer" else set()), name
 
 
-def test_a_foreign_event_is_answered_in_one_sentence(service) -> None:
-    """No error that Lambda would count and try again, and none of the event's values."""
+def test_foreign_event(service) -> None:
+    """It is answered in one sentence without its values; Lambda sees no error to retry."""
     invoked = service.invoke({"Records": [{"eventSource": "aws:sqs", "body": "secret-77"}]})
     assert (invoked.error, invoked.payload["ok"]) == (None, False)
     assert invoked.payload["error"].startswith(
@@ -188,13 +188,13 @@ def test_a_foreign_event_is_answered_in_one_sentence(service) -> None:
 
 @pytest.mark.parametrize("source", ["aws.events", "aws.scheduler", "serverless-plugin-warmup"])
 def test_a_schedule_is_answered_as_warm(service, source) -> None:
-    """By whichever name it goes."""
+    """Every known kind of schedule is answered as a warm-up."""
     invoked = service.invoke({"source": source})
     assert (invoked.error, invoked.payload) == (None, {"ok": True})
 
 
 def test_a_malformed_event_is_a_400(service) -> None:
-    """In the envelope of every error."""
+    """It is a 400 in the envelope of every error."""
     invoked = service.invoke(
         http_api("POST", "/recommend") | {"body": "%%%", "isBase64Encoded": True}
     )
@@ -206,8 +206,8 @@ def test_a_malformed_event_is_a_400(service) -> None:
     )
 
 
-def test_a_hostile_host_is_answered_like_any_other(service) -> None:
-    """And does not come back in a redirect: there are none."""
+def test_hostile_host_header(service) -> None:
+    """It is answered as any other, and is in no redirect: there are none."""
     event = load_balancer("DELETE", "/v1/users/nobody/")
     event["headers"]["host"] = "evil.example:80:80"
     invoked = service.invoke(event)
@@ -215,7 +215,7 @@ def test_a_hostile_host_is_answered_like_any_other(service) -> None:
     assert "evil.example" not in json.dumps(invoked.payload)
 
 
-def test_the_documentation_is_found_below_a_base_path(service) -> None:
+def test_documentation_below_a_base_path(service) -> None:
     """Its page asks for the document where it is."""
     page = service.invoke(http_api("GET", "/rec/docs")).payload
     assert "'/rec/openapi.json'" in page["body"]

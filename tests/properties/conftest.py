@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from shortlist.batch import publish
 from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.store.redis import open_store
 
 ADMIN_KEY = "the-properties-key"
@@ -29,5 +29,5 @@ def api(published) -> Iterator[TestClient]:
         published.work / "bundle", published.work / "lists", changed, ProgressReporter()
     )
     store = open_store(changed.redis_url, changed.namespace, 2000)
-    yield TestClient(create_app(changed, store, BundleLive(changed)), raise_server_exceptions=False)
+    yield TestClient(create_app(changed, store, LivePath(changed)), raise_server_exceptions=False)
     store.close()

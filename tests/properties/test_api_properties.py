@@ -1,4 +1,7 @@
-"""What the OpenAPI document does not lead to: sound requests about items and users of the release, and bytes that are no JSON."""
+"""Tests requests that the OpenAPI document does not lead to.
+
+They are valid requests about items and users of the release, and bytes that are no JSON.
+"""
 
 from __future__ import annotations
 
@@ -97,10 +100,11 @@ def is_id(text: str) -> bool:
 
 
 def checked(api: TestClient, method: str, route: str, path: str, **how: Any) -> int:
-    """The status of a request, whose answer is documented for its route, and is what the document says."""
+    """Sends a request, and checks that its answer is as documented; returns the status."""
     response = api.request(method, path, **how)
     assert response.status_code < 500, (path, how, response.text)
-    documented = api.app.openapi()["paths"][route][method.lower()]["responses"]  # type: ignore[attr-defined]
+    document = api.app.openapi()  # type: ignore[attr-defined]
+    documented = document["paths"][route][method.lower()]["responses"]
     if response.status_code == 200:
         ANSWERS[route].model_validate(response.json())
     elif response.status_code != 304:
@@ -150,8 +154,8 @@ def test_any_other_body_is_refused(api, route) -> None:
         "/v1/popular",
     ],
 )
-def test_any_query_about_what_is_there_is_answered_or_refused(api, route) -> None:
-    """Users and items of the release, and parameters with any value."""
+def test_any_query_is_answered_or_refused(api, route) -> None:
+    """Known users and items, with parameters of any value, are answered or refused."""
 
     @many
     @given(
@@ -167,7 +171,7 @@ def test_any_query_about_what_is_there_is_answered_or_refused(api, route) -> Non
 
 
 def test_anyone_can_be_deleted(api) -> None:
-    """Known or not; whoever was deleted does not exist the second time."""
+    """Known or not; a deleted user does not exist the second time."""
 
     @many
     @given(TEXT.filter(lambda text: is_id(text) and "/" not in text and text not in (".", "..")))
@@ -183,8 +187,8 @@ def test_anyone_can_be_deleted(api) -> None:
     "raw",
     [b'{"user_id": "\\ud800"}', b'{"user_id": NaN}', b'{"user_id": "1", "k": 1e999}', b"\xff", b""],
 )
-def test_text_that_is_no_text_is_refused(api, raw) -> None:
-    """A lone surrogate, what JSON has no word for, and bytes that are not UTF-8."""
+def test_invalid_text_is_refused(api, raw) -> None:
+    """A lone surrogate, NaN and bytes that are not UTF-8 are refused."""
     assert (
         checked(
             api,
@@ -198,8 +202,11 @@ def test_text_that_is_no_text_is_refused(api, raw) -> None:
     )
 
 
-def test_every_route_is_documented_with_its_errors(api) -> None:
-    """Summary, tag and answer of each operation; the examples of the document are sound requests."""
+def test_every_route_is_documented(api) -> None:
+    """Each operation has a summary, a tag and answers.
+
+    The document's examples are valid requests.
+    """
     document = json.loads(json.dumps(api.app.openapi()))  # type: ignore[attr-defined]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

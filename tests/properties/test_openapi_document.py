@@ -1,4 +1,4 @@
-"""Whatever is asked by the OpenAPI document, or against it, the API answers as the document says."""
+"""Tests that the API answers valid and invalid requests as documented."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
-from shortlist.lambda_handler.live import BundleLive
+from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
 
 EXAMPLES = 50
-"""Of each operation, beside those that cover its document."""
+"""For each operation, with those that cover its document."""
 
 UNLESS: dict[str, list[CheckFunction]] = {
     "POST /v1/events": [negative_data_rejection],  # a bad event is rejected by itself, with 200
@@ -28,9 +28,9 @@ UNLESS: dict[str, list[CheckFunction]] = {
 
 
 def documented() -> schemathesis.BaseSchema:
-    """The document, of an app that is not asked for anything else."""
+    """The document, from an app that serves nothing else."""
     unasked = Settings.from_env({})
-    app = create_app(unasked, open_store(unasked.redis_url, "document", 1), BundleLive(unasked))
+    app = create_app(unasked, open_store(unasked.redis_url, "document", 1), LivePath(unasked))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
@@ -38,7 +38,7 @@ schema = documented()
 
 
 def whole(value: Any) -> Any:
-    """The value with 5 for each 5.0: to JSON Schema both are integers, and we take only the former."""
+    """The value with 5 for each 5.0: JSON Schema has both as integers, the API only 5."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
@@ -51,7 +51,7 @@ def whole(value: Any) -> Any:
 @schema.parametrize()
 @settings(max_examples=EXAMPLES)
 def test_every_operation_answers_as_documented(case: schemathesis.Case, api: TestClient) -> None:
-    """No error of the server's, no undocumented status, header or body; what is sound is taken, and what is not refused."""
+    """No 500, no undocumented status, header or body; valid requests pass, others are refused."""
     case.body = whole(case.body)
     case.call_and_validate(
         app=api.app,

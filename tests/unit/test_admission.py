@@ -1,4 +1,4 @@
-"""Which requests are let in: 413 for large bodies, 408 for those that do not arrive, 503 where all seats are taken."""
+"""Tests admission: 413 for large bodies, 408 for late ones, 503 without a free seat."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def echo(_scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(len(message["body"])).encode()})
 
 
-def asked(
+def answer_of(
     chunks: Sequence[bytes],
     *,
     seats: Seats | None = None,
@@ -66,20 +66,20 @@ def asked(
 
 
 def refused(metrics: Metrics) -> dict[str, float]:
-    """What was refused, by why."""
+    """Refused requests by reason."""
     _, samples = parse(metrics.text())
-    found = {
+    counts = {
         dict(labels)["reason"]: number
         for (name, labels), number in samples.items()
         if name == "shortlist_refused_total"
     }
-    return {reason: number for reason, number in found.items() if number}
+    return {reason: number for reason, number in counts.items() if number}
 
 
 @pytest.mark.parametrize("chunks", [[b"x" * BODY_BYTES], [b"x" * (BODY_BYTES - 1), b"x"], [b""]])
-def test_a_body_within_the_limit_arrives_whole(chunks) -> None:
-    """In one piece, whatever pieces it came in."""
-    status, _, body, _, metrics = asked(chunks)
+def test_body_within_the_limit(chunks) -> None:
+    """A body within the limit reaches the app whole, whatever pieces it came in."""
+    status, _, body, _, metrics = answer_of(chunks)
     assert (status, int(body), refused(metrics)) == (200, sum(map(len, chunks)), {})
 
 
@@ -91,9 +91,9 @@ def test_a_body_within_the_limit_arrives_whole(chunks) -> None:
         ([b"x" * 300_000] * 100, None, 4),  # of a stream without a length no more than needed
     ],
 )
-def test_a_body_beyond_the_limit_is_413_and_not_read_on(chunks, length, read) -> None:
-    """In the envelope, with the limit and the remedy; the connection ends."""
-    status, headers, body, was_read, metrics = asked(chunks, length=length)
+def test_body_beyond_the_limit(chunks, length, read) -> None:
+    """It is a 413 with the limit and the remedy, no more of it is read, and the connection ends."""
+    status, headers, body, was_read, metrics = answer_of(chunks, length=length)
     assert (status, was_read, refused(metrics)) == (413, read, {"large_body": 1})
     error = json.loads(body)["error"]
     assert (error["code"], error["message"]) == (
@@ -103,17 +103,17 @@ def test_a_body_beyond_the_limit_is_413_and_not_read_on(chunks, length, read) ->
     assert headers[b"connection"] == b"close"
 
 
-def test_a_body_that_does_not_arrive_is_408() -> None:
-    """And its connection ends."""
-    status, headers, body, _, metrics = asked([b"{"], ends=False)
+def test_late_body() -> None:
+    """A body that does not arrive in time is a 408, and its connection ends."""
+    status, headers, body, _, metrics = answer_of([b"{"], ends=False)
     assert (status, headers[b"connection"], refused(metrics)) == (408, b"close", {"slow_body": 1})
     assert json.loads(body)["error"]["code"] == "request_timeout"
 
 
-def test_without_a_seat_a_request_is_refused_unread() -> None:
-    """503 with Retry-After; the seats are what they were."""
+def test_no_free_seat() -> None:
+    """Without a free seat a request is a 503 with Retry-After, and is not read."""
     seats = Seats(2, 2)
-    status, headers, body, read, metrics = asked([b"{}"], seats=seats)
+    status, headers, body, read, metrics = answer_of([b"{}"], seats=seats)
     assert (status, headers[b"retry-after"], read, seats.taken) == (503, b"1", 0, 2)
     assert json.loads(body)["error"]["code"] == "overloaded"
     assert refused(metrics) == {"busy": 1}
@@ -124,21 +124,21 @@ def test_without_a_seat_a_request_is_refused_unread() -> None:
     ["/health", "/v1/health", "/health/ready", "/v1/health/ready", "/metrics", "/v1/metrics"],
 )
 def test_operators_are_let_in_always(path) -> None:
-    """Without a seat as well."""
-    assert asked([b""], seats=Seats(0), path=path)[0] == 200
-    assert asked([b""], seats=Seats(0), path=f"/rec{path}", root_path="/rec")[0] == 200
-    assert asked([b""], seats=Seats(0), path=f"/rec{path}")[0] == 503
+    """Health and metrics are answered without a free seat as well."""
+    assert answer_of([b""], seats=Seats(0), path=path)[0] == 200
+    assert answer_of([b""], seats=Seats(0), path=f"/rec{path}", root_path="/rec")[0] == 200
+    assert answer_of([b""], seats=Seats(0), path=f"/rec{path}")[0] == 503
 
 
 def test_a_seat_is_given_back() -> None:
-    """After the answer."""
+    """The seat is free again after the answer."""
     seats = Seats(1)
-    assert asked([b"{}"], seats=seats)[0] == 200
+    assert answer_of([b"{}"], seats=seats)[0] == 200
     assert seats.taken == 0
 
 
-def test_bodies_on_their_way_have_a_bound_together(monkeypatch) -> None:
-    """Beyond it they are refused, and what was held is given back."""
+def test_all_bodies_are_bounded_together(monkeypatch) -> None:
+    """Beyond the bound on all arriving bodies they are refused, and their bytes are released."""
     monkeypatch.setattr(admission, "HELD_BYTES", 1000)
-    status, _, _, _, metrics = asked([b"x" * 600, b"x" * 600])
+    status, _, _, _, metrics = answer_of([b"x" * 600, b"x" * 600])
     assert (status, refused(metrics)) == (503, {"memory": 1})

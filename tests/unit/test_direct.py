@@ -1,4 +1,4 @@
-"""Routes that read a request by themselves: what they take, what they refuse, and that FastAPI documents them as its own."""
+"""Compares direct routes with FastAPI's own: status, answers and document."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_the_document_is_fastapis() -> None:
         (b'{"times": 1}', JSON, 422),
     ],
 )
-def test_a_body_is_taken_as_fastapi_takes_it(body, content_type, status) -> None:
-    """The same status and, where it is taken or a field is refused, the same answer."""
+def test_body_is_read_as_by_fastapi(body, content_type, status) -> None:
+    """The status is FastAPI's and, for an accepted body or a refused field, so is the answer."""
     ours, theirs = (
         client.post("/wish", content=body, headers={"content-type": content_type})
         for client in (OURS, THEIRS)
@@ -124,19 +124,19 @@ def test_a_body_is_taken_as_fastapi_takes_it(body, content_type, status) -> None
         "category=a+b",
     ],
 )
-def test_a_query_is_taken_as_fastapi_takes_it(query) -> None:
-    """The same answer, or a refusal of the same field."""
+def test_query_is_read_as_by_fastapi(query) -> None:
+    """The answer is FastAPI's, or the same field is refused."""
     ours, theirs = (client.get(f"/choice?{query}") for client in (OURS, THEIRS))
     assert ours.status_code == theirs.status_code
-    told = [
+    answers = [
         a.json() if a.status_code == 200 else a.json()["error"]["message"] for a in (ours, theirs)
     ]
-    assert told[0] == told[1]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 405), ("PUT", 405), ("POST", 200)])
-def test_other_methods_are_refused(method, status) -> None:
-    """By the router, as for every route."""
+def test_direct_routes_refuse_other_methods(method, status) -> None:
+    """The router refuses them as for every route."""
     assert (
         OURS.request(method, "/wish", content=GOOD, headers={"content-type": JSON}).status_code
         == status
@@ -166,8 +166,8 @@ def answered(messages: list[dict[str, Any]]) -> list[Any]:
     return sent
 
 
-def test_a_body_may_come_in_parts() -> None:
-    """As servers deliver a long one."""
+def test_body_in_parts() -> None:
+    """A long body may come in several messages, as servers deliver it."""
     parts = [
         {"type": "http.request", "body": GOOD[n : n + 9], "more_body": True}
         for n in range(0, len(GOOD), 9)
@@ -176,8 +176,8 @@ def test_a_body_may_come_in_parts() -> None:
     assert (sent[0]["status"], json.loads(sent[1]["body"])) == (200, {"name": "a", "times": 2})
 
 
-def test_a_caller_who_goes_in_the_middle_of_a_body_is_no_error_of_ours() -> None:
-    """Nobody reads the answer, and no alarm is raised."""
+def test_disconnect_within_a_body() -> None:
+    """A caller who disconnects within a body causes no 500 and no alarm."""
     sent = answered(
         [{"type": "http.request", "body": GOOD[:9], "more_body": True}, {"type": "http.disconnect"}]
     )

@@ -1,4 +1,4 @@
-"""What the adapter makes of events: the same request by every way in, and a word on whatever is no request."""
+"""Tests the adapter: one request by every kind of event, and events without a request."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def scope_of(event: Any) -> Any:
 @pytest.mark.parametrize("way", EVENT_BUILDERS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_path_is_decoded_once(way, target) -> None:
-    """Whatever the gateway has decoded already."""
+    """A path is decoded once, whatever the gateway has decoded already."""
     assert scope_of(EVENT_BUILDERS[way]("GET", target))["path"] == TARGETS[target]
 
 
 @pytest.mark.parametrize("way", EVENT_BUILDERS)
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_says_the_same(way, query) -> None:
-    """All values of a parameter, decoded once; but a plain load balancer gives the last value alone."""
+    """All values of a parameter, decoded once; a plain load balancer gives the last one alone."""
     sent = parse_qsl(query, keep_blank_values=True)
     expected = list(dict(sent).items()) if way == "load-balancer" else sent
     got = scope_of(EVENT_BUILDERS[way]("GET", f"/v1/popular?{query}"))["query_string"]
@@ -123,7 +123,7 @@ def test_a_host_may_be_anything(host) -> None:
     assert (scope["server"], scope["scheme"], scope["path"]) == (None, "https", "/health")
 
 
-def test_the_test_button_of_the_console_sends_nulls() -> None:
+def test_console_test_event_with_nulls() -> None:
     """A REST API's test invocation has neither headers nor parameters."""
     event = rest_api("GET", "/health")
     event |= {
@@ -148,8 +148,8 @@ def test_the_test_button_of_the_console_sends_nulls() -> None:
         {"requestContext": {"http": {}}},
     ],
 )
-def test_a_part_that_no_gateway_makes_is_named_by_its_kind(change) -> None:
-    """And not by its text, which may hold ids."""
+def test_malformed_part_is_not_logged(change) -> None:
+    """An impossible part is reported by its error's type, not by its text with ids."""
     with pytest.raises(
         MalformedRequest, match=r"^the event is no HTTP request as AWS makes them: \w*Error$"
     ):
@@ -157,15 +157,15 @@ def test_a_part_that_no_gateway_makes_is_named_by_its_kind(change) -> None:
 
 
 @pytest.mark.parametrize("way", EVENT_BUILDERS)
-def test_a_path_that_is_no_text_is_refused(way) -> None:
-    """All such ids would be one and the same after decoding."""
+def test_path_that_is_not_utf8(way) -> None:
+    """It is refused, as all such ids would become one after decoding."""
     with pytest.raises(MalformedRequest):
         ADAPTER.infer(EVENT_BUILDERS[way]("DELETE", "/v1/users/%FF"), None)
 
 
 @pytest.mark.parametrize("event", WARM)
 def test_a_schedule_warms(event) -> None:
-    """Those of AWS, of the usual plug-ins, and an empty event."""
+    """Schedules of AWS and of the usual plug-ins, and an empty event, are warm-ups."""
     assert (is_http(event), is_warm_up(event)) == (False, True)
 
 

@@ -1,4 +1,4 @@
-"""The server's log: whoever does not read it holds up no request."""
+"""Tests the server's log: a slow reader delays no request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def lost(metrics: Metrics) -> float:
     return value(parse(metrics.text())[1], "shortlist_log_lines_lost_total")
 
 
-def test_lines_are_written_whole_and_in_order() -> None:
-    """All of them are, before the end."""
+def test_lines_are_written_in_order() -> None:
+    """Lines are written whole and in order, all of them before the end."""
     written: list[str] = []
     metrics = Metrics()
     log = LogWriter(written.append, lambda: None, metrics)
@@ -29,8 +29,8 @@ def test_lines_are_written_whole_and_in_order() -> None:
     assert lost(metrics) == 0
 
 
-def test_a_reader_that_is_stuck_costs_lines_and_no_time(monkeypatch) -> None:
-    """What finds no room is counted, and the end does not wait."""
+def test_stuck_reader(monkeypatch) -> None:
+    """Lines beyond the queue are lost and counted, and neither a request nor the end waits."""
     monkeypatch.setattr(server, "LINES", 2)
     stuck, begun, metrics = threading.Event(), threading.Event(), Metrics()
 
@@ -48,7 +48,7 @@ def test_a_reader_that_is_stuck_costs_lines_and_no_time(monkeypatch) -> None:
     stuck.set()
 
 
-def test_a_reader_that_has_gone_costs_lines() -> None:
+def test_closed_reader() -> None:
     """A broken pipe ends neither the writer nor a request."""
     metrics = Metrics()
 

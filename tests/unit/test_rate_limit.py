@@ -1,4 +1,4 @@
-"""A caller's tokens, on a clock of the test's own."""
+"""Tests a caller's tokens, on the test's own clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from shortlist.lambda_handler.rate_limit import RateLimit
 
 
 class Clock:
-    """Seconds that go on when they are told to."""
+    """Seconds that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -16,8 +16,8 @@ class Clock:
         return self.now
 
 
-def test_two_seconds_worth_may_come_at_once() -> None:
-    """Then each must wait for the next token, and is told how long."""
+def test_burst_of_two_seconds() -> None:
+    """Two seconds' worth may come at once; then each must wait for the next token."""
     clock = Clock()
     limit = RateLimit(4.0, clock)
     assert [limit.seconds_to_wait("a") for _ in range(8)] == [0.0] * 8

@@ -1,4 +1,4 @@
-"""The service's metrics: exact counts in both renderings, bounded labels, and names that cannot be misspelt."""
+"""Tests the metrics: exact counts in both formats, bounded labels, checked names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from shortlist.lambda_handler.metrics import MAX_SERIES, METRICS, Metrics
-from shortlist.lambda_handler.timed_store import observed
+from shortlist.lambda_handler.timed_store import timed
 from tests.exposition import parse, value
 
 
@@ -37,20 +37,20 @@ def test_counts_are_exact() -> None:
     assert value(samples, "shortlist_store_seconds_sum", command="read_user") == 0.003
 
 
-def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it() -> None:
+def test_histogram_buckets() -> None:
     """A bound belongs to its bucket; what is beyond the last is in +Inf alone."""
     _, samples = parse(driven().text())
     name = "shortlist_recommend_seconds_bucket"
-    told = {
+    buckets = {
         bound: value(samples, name, le=bound)
-        for bound in ("0.0005", "0.001", "0.01", "0.025", "10", "+Inf")
+        for bound in ("0.0005", "0.001", "0.01", "0.025", "10.0", "+Inf")
     }
-    assert told == {"0.0005": 1, "0.001": 2, "0.01": 2, "0.025": 3, "10": 3, "+Inf": 4}
+    assert buckets == {"0.0005": 1, "0.001": 2, "0.01": 2, "0.025": 3, "10.0": 3, "+Inf": 4}
     assert value(samples, "shortlist_recommend_seconds_sum") == pytest.approx(99.0214)
 
 
-def test_a_process_that_served_nothing_tells_every_metric() -> None:
-    """Each family is there from the start, and so are the known values of a label, at zero: a first error is a rise."""
+def test_every_metric_before_the_first_request() -> None:
+    """Each family, and each known label value at zero, is exposed from the start."""
     kinds, samples = parse(Metrics().text())
     assert value(samples, "shortlist_errors_total", kind="unexpected") == 0
     assert value(samples, "shortlist_answers_total", source="stale") == 0
@@ -82,7 +82,7 @@ def test_labels_are_escaped() -> None:
     assert value(samples, "shortlist_degraded_total", kind='a"b\\c\nd') == 1
 
 
-def test_only_the_serving_release_is_told() -> None:
+def test_only_the_serving_release_is_exposed() -> None:
     """A new release takes the place of the old one."""
     metrics = driven()
     metrics.release("r2")
@@ -104,8 +104,8 @@ def test_only_the_serving_release_is_told() -> None:
         lambda m: m.step("thinking", 1.0),
     ],
 )
-def test_what_is_not_defined_raises(call) -> None:
-    """A misspelt name, another kind, a label too few or too many."""
+def test_undefined_metrics_raise(call) -> None:
+    """A misspelt name, another kind, and a label too few or too many raise KeyError."""
     with pytest.raises(KeyError, match="METRICS"):
         call(Metrics())
 
@@ -138,11 +138,11 @@ def test_threads_lose_no_count() -> None:
         thread.join()
     _, samples = parse(metrics.text())
     assert value(samples, "shortlist_answers_total", source="batch") == 8000
-    assert value(samples, "shortlist_candidates_bucket", le="100") == 8000
+    assert value(samples, "shortlist_candidates_bucket", le="100.0") == 8000
 
 
-def test_percentiles_are_those_of_the_latest_recommendations() -> None:
-    """Milliseconds; None before the first."""
+def test_percentiles() -> None:
+    """Percentiles are milliseconds of the latest recommendations; None before the first."""
     metrics = Metrics()
     assert metrics.percentiles() == {"p50_ms": None, "p99_ms": None}
     for milliseconds in range(100):
@@ -150,8 +150,8 @@ def test_percentiles_are_those_of_the_latest_recommendations() -> None:
     assert metrics.percentiles() == {"p50_ms": 50.0, "p99_ms": 99.0}
 
 
-def told_by(lines: list[str]) -> list[tuple[str, str, dict[str, str], object]]:
-    """What CloudWatch extracts from EMF lines: each metric's name, unit, dimensions and value or values."""
+def recorded_in(lines: list[str]) -> list[tuple[str, str, dict[str, str], object]]:
+    """What CloudWatch extracts from EMF lines: name, unit, dimensions and value or values."""
     out = []
     for line in lines:
         document = json.loads(line)
@@ -164,11 +164,11 @@ def told_by(lines: list[str]) -> list[tuple[str, str, dict[str, str], object]]:
     return sorted(out, key=repr)
 
 
-def test_emf_tells_what_was_recorded_and_once_only() -> None:
-    """Counts and the values themselves, in their units, with the release as a property; nothing on a second call."""
+def test_emf_lines_are_written_once() -> None:
+    """EMF lines have counts and values in their units, with the release; a second call has none."""
     metrics = driven(emf=True)
     lines = metrics.emf_lines(1_785_542_400_123)
-    assert told_by(lines) == [
+    assert recorded_in(lines) == [
         ("shortlist_recommend_seconds", "Seconds", {}, [0.0004, 0.001, 0.02, 99.0]),
         ("shortlist_requests_total", "Count", {"route": "/recommend", "status": "200"}, 2),
         ("shortlist_requests_total", "Count", {"route": "/recommend", "status": "404"}, 1),
@@ -184,13 +184,13 @@ def test_emf_tells_what_was_recorded_and_once_only() -> None:
 def test_emf_and_prometheus_agree() -> None:
     """Over several flushes, the sums are the same for every counter and histogram."""
     metrics = driven(emf=True)
-    told = told_by(metrics.emf_lines(1))
+    recorded = recorded_in(metrics.emf_lines(1))
     metrics.count("shortlist_requests_total", route="/recommend", status="200")
     metrics.observe(0.5)
-    told += told_by(metrics.emf_lines(2))
+    recorded += recorded_in(metrics.emf_lines(2))
     _, samples = parse(metrics.text())
     sums: dict[tuple[str, str], float] = {}
-    for name, _, labels, values in told:
+    for name, _, labels, values in recorded:
         key = (
             name if METRICS[name].kind == "counter" else f"{name}_sum",
             str(tuple(sorted(labels.items()))),
@@ -205,17 +205,17 @@ def test_emf_and_prometheus_agree() -> None:
     assert len(sums) == 4
 
 
-def test_emf_lines_hold_at_most_a_hundred_values_of_a_metric() -> None:
-    """CloudWatch takes no more; none is lost."""
+def test_emf_lines_hold_100_values() -> None:
+    """A line has at most the 100 values of a metric that CloudWatch takes; none is lost."""
     metrics = Metrics(emf=True)
     for i in range(250):
         metrics.observe(i / 1000)
-    parts = [values for *_, values in told_by(metrics.emf_lines(1))]
+    parts = [values for *_, values in recorded_in(metrics.emf_lines(1))]
     assert sorted(len(part) for part in parts) == [50, 100, 100]
     assert sorted(v for part in parts for v in part) == [i / 1000 for i in range(250)]
 
 
-def test_without_emf_nothing_is_kept_for_it() -> None:
+def test_no_emf_without_lambda() -> None:
     """A server that Prometheus scrapes does not gather values for ever."""
     assert driven().emf_lines(1) == []
 
@@ -234,10 +234,10 @@ class Flaky:
         raise OSError("gone")
 
 
-def test_commands_are_timed_when_they_fail_too() -> None:
+def test_failed_commands_are_timed() -> None:
     """Each command is timed under its own name; what is no command passes through."""
     metrics = Metrics()
-    store = observed(Flaky(), metrics)  # type: ignore[arg-type]
+    store = timed(Flaky(), metrics)  # type: ignore[arg-type]
     assert (store.ping(), store.ping(), store.name) == ("pong", "pong", "flaky")
     with pytest.raises(OSError, match="gone"):
         store.release()

@@ -1,4 +1,4 @@
-"""Where work runs: bounded pools that refuse what they cannot begin in time, and requests that leave at their deadline."""
+"""Tests the executors: bounded pools, early refusals, and deadlines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import pytest
 
 from shortlist.lambda_handler import deadline
-from shortlist.lambda_handler.executors import InPools, OnTheSpot, Pool
+from shortlist.lambda_handler.executors import InlineExecutor, Pool, PooledExecutor
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import DeadlineExceeded, Overloaded
 from tests.exposition import parse, value
@@ -32,7 +32,7 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-def test_a_pool_has_so_many_threads_and_no_more(metrics, gate) -> None:
+def test_pool_size_is_a_limit(metrics, gate) -> None:
     """Two of three run; the third begins when one of them is done."""
     pool, at_work = Pool("live", 2, metrics), threading.Semaphore(0)
 
@@ -55,27 +55,28 @@ def test_a_pool_has_so_many_threads_and_no_more(metrics, gate) -> None:
     pool.close()
 
 
-def test_a_result_an_error_and_the_context_pass(metrics) -> None:
-    """As if the function were called on the spot."""
+def test_result_error_and_context_pass(metrics) -> None:
+    """A call in a pool behaves as if it were made in place."""
     pool, variable = Pool("live", 1, metrics), ContextVar("variable", default="")
 
     async def calls() -> list[object]:
         variable.set("seen")
-        found = [await pool.run(variable.get), await pool.run(int, "7", base=8)]
+        results = [await pool.run(variable.get), await pool.run(int, "7", base=8)]
         with pytest.raises(ValueError, match="invalid literal"):
             await pool.run(int, "x")
-        return found
+        return results
 
     assert run_in_own_loop(calls()) == ["seen", 7]
     pool.close()
 
 
 @pytest.mark.parametrize("kind", ["lookup", "live", "health", "admin"])
-def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(
-    metrics, gate, kind
-) -> None:
-    """The loop goes on meanwhile, and so do the other pools."""
-    work = InPools(metrics, 0.05)
+def test_request_leaves_at_its_deadline(metrics, gate, kind) -> None:
+    """A request leaves at its deadline whatever its thread waits for.
+
+    Loop and other pools go on.
+    """
+    work = PooledExecutor(metrics, 0.05)
     other = "live" if kind != "live" else "lookup"
 
     async def late() -> str:
@@ -87,8 +88,8 @@ def test_a_request_leaves_at_its_deadline_whatever_its_thread_waits_for(
     work.close()
 
 
-def test_what_nobody_waits_for_any_more_is_not_begun(metrics, gate) -> None:
-    """The work of a request whose deadline passed in the queue."""
+def test_expired_work_is_not_started(metrics, gate) -> None:
+    """Work whose request left while it was queued is not started."""
     pool, begun = Pool("live", 1, metrics), []
 
     async def calls() -> None:
@@ -105,8 +106,8 @@ def test_what_nobody_waits_for_any_more_is_not_begun(metrics, gate) -> None:
     pool.close()
 
 
-def test_what_could_not_begin_in_time_is_refused_at_once(metrics, gate) -> None:
-    """By the time that work took lately and by the age of what runs, and counted; without a queue nothing is."""
+def test_late_work_is_refused_at_once(metrics, gate) -> None:
+    """Work that could not start in time is refused and counted; without a queue none is."""
     now = [0.0]
     pool = Pool("live", 1, metrics, lambda: now[0])
     begun = threading.Event()
@@ -135,9 +136,9 @@ def test_what_could_not_begin_in_time_is_refused_at_once(metrics, gate) -> None:
     pool.close()
 
 
-def test_in_a_lambda_a_look_up_is_on_the_spot_and_the_rest_ends_in_time(gate) -> None:
+def test_inline_executor(gate) -> None:
     """A look-up costs no thread; a live answer leaves before the function's own end."""
-    work = OnTheSpot()
+    work = InlineExecutor()
 
     async def calls() -> bool:
         own = await work.run("lookup", threading.current_thread)
@@ -151,8 +152,8 @@ def test_in_a_lambda_a_look_up_is_on_the_spot_and_the_rest_ends_in_time(gate) ->
     assert run_in_own_loop(calls())
 
 
-def test_a_thread_that_cannot_begin_does_not_end_its_pool(metrics, gate, monkeypatch) -> None:
-    """Without any thread work is refused; with some it waits for them; later threads begin as ever."""
+def test_thread_that_cannot_start(metrics, gate, monkeypatch) -> None:
+    """Without any thread work is refused; with some it waits, and later threads can start."""
     pool, left = Pool("live", 2, metrics), [0]
 
     class Scarce(threading.Thread):
