@@ -14,7 +14,15 @@ import pytest
 
 from shortlist.batch.local import serve
 from shortlist.infra.local.runtime_api import LambdaService, http_event
-from shortlist.infra.tools.package import FORBIDDEN, LIMIT_MIB, LOCKED, Refused, build, check
+from shortlist.infra.tools.package import (
+    FORBIDDEN,
+    LIMIT_MIB,
+    LOCKED,
+    OURS,
+    Refused,
+    build,
+    check,
+)
 from shortlist.infra.tools.sbom import FILE
 
 EVENTS = Path(__file__).parents[2] / "infra" / "events"
@@ -52,8 +60,10 @@ def test_the_package_is_bounded(built) -> None:
 def test_the_package_holds_nothing_of_training(built) -> None:
     """No training library, and of ours only what serves."""
     assert [name for name in FORBIDDEN if (built.root / name).exists()] == []
-    assert {p.name for p in (built.root / "recsys").iterdir() if p.is_dir()} == {"__pycache__"}
-    assert not (built.root / "batch").exists()
+    ours = built.root / "shortlist"
+    assert {path.name for path in ours.iterdir()} == {*OURS, "__pycache__"}
+    rooms = {path.name for path in (ours / "recsys").iterdir() if path.is_dir()}
+    assert rooms == {"__pycache__", "models", "monitoring", "store"}
 
 
 def test_of_lightgbm_only_the_library_is_there(built) -> None:
@@ -139,7 +149,7 @@ def test_the_package_is_served_over_http(built, published) -> None:
     requests = [
         event
         for event in map(json.loads, map(Path.read_text, EVENTS.glob("*.json")))
-        if "requestContext" in event
+        if "http" in event.get("requestContext", {})  # payload 2.0, as the HTTP API sends it
     ]
     environ = os.environ | published.environ | {"SHORTLIST_ADMIN_KEY": "a-key-for-local-invokes"}
     statuses = []

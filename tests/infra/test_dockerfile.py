@@ -63,7 +63,7 @@ def test_all_that_the_installation_reads_is_copied() -> None:
 def test_what_is_started_is_a_command() -> None:
     """The entry point is the project's own, and its default arguments lead to a command."""
     [program] = json.loads(told("ENTRYPOINT")[0])
-    assert PROJECT["project"]["scripts"][program] == "shortlist.batch.cli:main"
+    assert PROJECT["project"]["scripts"][program] == "shortlist.__main__:main"
     command: click.Command = main
     for word in json.loads(told("CMD")[0]):
         assert isinstance(command, click.Group)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import importlib.metadata
 import re
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from shortlist.infra.tools.lock import BATCH, SERVING, TORCH, Hashes, normal
 from shortlist.infra.tools.package import Refused, install, requirements
+from tests.distributions import closure
+from tests.fake_wheel import fake_wheel
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -28,21 +26,6 @@ def read(path: Path) -> Hashes:
         pin: {option.removeprefix("--hash=sha256:") for option in options}
         for pin, *options in lines
     }
-
-
-def closure(needed: list[str], bare: tuple[str, ...] = ()) -> set[str]:
-    """What the requirements bring, by what is installed here; nothing is followed behind the bare ones."""
-    found: set[str] = set()
-    waiting = [Requirement(text) for text in needed]
-    while waiting:
-        requirement = waiting.pop()
-        name = normal(requirement.name)
-        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
-            continue
-        found.add(name)
-        if name not in bare:
-            waiting += [Requirement(text) for text in importlib.metadata.requires(name) or ()]
-    return found
 
 
 def names(hashes: Hashes) -> set[str]:
@@ -64,6 +47,7 @@ def test_the_images_lock_is_what_the_batch_needs() -> None:
     needed = [requirement for requirement in needed if not requirement.startswith(PROJECT["name"])]
     locked = names(read(BATCH))
     assert locked >= closure([n for n in needed if not n.startswith("torch")]) | {
+        "hatchling",
         "setuptools",
         "sympy",
         "networkx",
@@ -105,25 +89,7 @@ def test_each_machine_and_python_has_its_file() -> None:
 
 def wheel(directory: Path, body: str) -> str:
     """A wheel of the package `tiny`, and its sha256."""
-    path = directory / "tiny-1.0-py3-none-any.whl"
-    files = {
-        "tiny.py": body,
-        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nLicense: MIT\n",
-        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = []
-    with zipfile.ZipFile(path, "w") as packed:
-        for name, text in files.items():
-            packed.writestr(name, text)
-            digest = (
-                base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-                .rstrip(b"=")
-                .decode()
-            )
-            rows.append(f"{name},sha256={digest},{len(text)}")
-        packed.writestr(
-            "tiny-1.0.dist-info/RECORD", "\n".join([*rows, "tiny-1.0.dist-info/RECORD,,"]) + "\n"
-        )
+    path = fake_wheel(directory, "tiny", {"tiny.py": body})
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
