@@ -8,16 +8,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import trustme
 
 SLOTS = 16384
 NODES = 3
@@ -36,26 +31,16 @@ def server() -> str | None:
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
-        )
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    (directory / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    )
-    (directory / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return directory / "certificate.pem", directory / "key.pem"
+    """Writes a certificate of 127.0.0.1 with its authority, and its key; returns both paths."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    trusted, key = directory / "certificate.pem", directory / "key.pem"
+    leaf.private_key_pem.write_to_path(key)
+    # The chain and its authority in one file: servers present it, clients trust it.
+    for blob in leaf.cert_chain_pems:
+        blob.write_to_path(trusted, append=True)
+    authority.cert_pem.write_to_path(trusted, append=True)
+    return trusted, key
 
 
 @contextmanager

@@ -8,6 +8,7 @@ runtimes" in the AWS Lambda developer guide.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import queue
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
@@ -157,7 +159,7 @@ class LambdaService:
             "LD_LIBRARY_PATH": f"{self._root}:{self._root}/lib",
             "TZ": ":UTC",
         }
-        command = [*self._python, "-m", "awslambdaric", self._handler]
+        command = [*self._python, *runtime_client(), self._handler]
         environ |= self._environ
         self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
         threading.Thread(
@@ -195,6 +197,14 @@ class LambdaService:
     def answered(self, request: str, kind: str, body: bytes) -> None:
         """Takes the runtime client's answer to a request; an empty request means the initialisation."""
         self._outcomes.put((request, _Outcome(kind, body)))
+
+
+def runtime_client() -> list[str]:
+    """The interpreter's arguments that start the real runtime client, or ours where it is missing."""
+    if importlib.util.find_spec("awslambdaric") is not None:
+        return ["-m", "awslambdaric"]
+    # -P: this folder's modules must not hide installed ones.
+    return ["-P", str(Path(__file__).with_name("runtime_client.py"))]
 
 
 def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:

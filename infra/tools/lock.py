@@ -33,8 +33,8 @@ PYTHONS = ("3.11", "3.12", "3.13")
 IMAGE = ("x86_64", "3.13")
 """Machine and Python of the batch's image."""
 
-BUILD = "setuptools"
-"""What builds the project itself in the image; pip would else fetch one that nothing pins."""
+BUILD = "hatchling"
+"""Builds the project itself in the image; without it here, pip would fetch one that nothing pins."""
 
 HEAD = "# Written by `python -m shortlist.infra.tools.lock`: {}.\n"
 

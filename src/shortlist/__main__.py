@@ -8,7 +8,7 @@ from importlib.metadata import version
 DISTRIBUTION = "shortlist-recommender"
 
 EXTRAS = {
-    "serving": ("fastapi", "faiss", "lightgbm", "mangum", "numpy", "pydantic"),
+    "serving": ("fastapi", "faiss", "lightgbm", "mangum", "numpy", "prometheus_client", "pydantic"),
     "batch": (
         "click",
         "duckdb",

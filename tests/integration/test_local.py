@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -16,13 +17,15 @@ import redis
 from click.testing import CliRunner
 
 from shortlist.batch import cli, local
-from shortlist.infra.local import valkey
+from shortlist.infra.local import runtime_api, valkey
+from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.infra.local.valkey import kept
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import Change, EventLog
 from shortlist.recsys.store.records import EventRecord, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
 
+SOURCE = str(Path(__file__).parents[2] / "src")
 SMALL = {
     "EMBEDDING_DIM": "8",
     "TOP_K_CANDIDATES": "20",
@@ -132,6 +135,65 @@ def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd)
         ["ok", "ok"],
         1,
     )
+
+
+HANDLERS = """
+import json, sys
+
+def echoes(event, context):
+    left = context.get_remaining_time_in_millis()
+    return {"event": event, "request": len(context.aws_request_id), "left": left > 0}
+
+def raises(event, context):
+    raise ValueError("a handler's own error")
+
+def lists_modules(event, context):
+    import valkey
+    return [valkey.OWNER, "awslambdaric" in sys.modules]
+"""
+
+
+@pytest.fixture
+def without_runtime_client(monkeypatch) -> None:
+    """A machine on which `awslambdaric` is not installed, such as a Mac."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        runtime_api.importlib.util,
+        "find_spec",
+        lambda name: None if name == "awslambdaric" else real(name),
+    )
+
+
+@pytest.mark.usefixtures("without_runtime_client")
+@pytest.mark.parametrize(
+    ("name", "payload", "error"),
+    [
+        ("echoes", {"event": {"ping": "é"}, "request": 36, "left": True}, None),
+        ("raises", "a handler's own error", "Unhandled"),
+        ("lists_modules", ["the package's own", False], None),
+        ("missing", "module 'handlers' has no attribute 'missing'", "Unhandled"),
+    ],
+)
+def test_handler_without_runtime_client(tmp_path, name, payload, error) -> None:
+    """Answers, errors and a handler that is not there, as under the real one; ours hides nothing."""
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    (tmp_path / "valkey.py").write_text('OWNER = "the package\'s own"\n')
+    environ = {"PYTHONDONTWRITEBYTECODE": "1"}
+    with LambdaService(f"handlers.{name}", str(tmp_path), environ) as service:
+        invoked = [service.invoke({"ping": "é"}) for _ in range(2)]
+    assert [one.error for one in invoked] == [error] * 2
+    for one in invoked:
+        assert (one.payload if error is None else one.payload["errorMessage"]) == payload
+
+
+@pytest.mark.usefixtures("without_runtime_client")
+def test_api_without_runtime_client(published) -> None:
+    """The product's own handler answers from a release."""
+    user = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    environ = os.environ | published.environ
+    with LambdaService("shortlist.lambda_handler.handler.handler", SOURCE, environ) as service:
+        invoked = service.invoke(http_event("POST", "/recommend", {"user_id": user}))
+    assert json.loads(invoked.payload["body"])["source"] == "batch"
 
 
 class Signalled:
