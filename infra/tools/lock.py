@@ -1,19 +1,22 @@
-"""Writes which files may be installed: every package of the Lambda and of the batch's image, with the hash of each wheel.
+"""Writes the locks: each package that may be installed, with its hashes.
 
-`python -m shortlist.infra.tools.lock` asks pip, for each machine and Python that is built for, what
-it would install under constraints.txt, and downloads nothing but metadata. Run it whenever
-constraints.txt changes. What installs from these files passes `--require-hashes`: a file that is
-not the one whose hash is written here is refused, whatever the index says.
+`make lock` asks pip, for each machine and Python that is built for, what it would install under
+constraints.txt. Only metadata is downloaded. Run it whenever constraints.txt or pyproject.toml
+changes. Whatever installs from a lock passes `--require-hashes`, so that pip refuses any file whose
+hash is not written here, whatever the index says.
 
-torch stands in a file of its own, with the CUDA libraries that PyPI's needs. PyTorch's index of CPU
-builds has other files under the same version, which need none of them, and whose hash the image
-takes as a build argument.
+torch has a file of its own, with the CUDA libraries that PyPI's build needs. PyTorch's index of CPU
+builds has other files under the same version. They need none of those libraries, and the image
+takes their hash as a build argument.
+
+The developers' set is for several systems at once, which pip cannot resolve in one run: uv does.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,8 +30,11 @@ from shortlist.infra.tools.package import MACHINES, ROOT, platforms, requirement
 
 LOCKED = ROOT / "infra" / "locked"
 SERVING, BATCH, TORCH = LOCKED / "serving.txt", LOCKED / "batch.txt", LOCKED / "torch.txt"
+DEVELOPMENT = LOCKED / "dev.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
 """Of the Lambda's package, which `make local` builds for the Python at hand."""
+
+SYSTEMS = "sys_platform == 'darwin' or sys_platform == 'linux'"
 
 IMAGE = ("x86_64", "3.13")
 """Machine and Python of the batch's image."""
@@ -76,6 +82,7 @@ def main() -> None:
         {pin: h for pin, h in batch.items() if pin not in of_torch},
     )
     _write(TORCH, "torch as PyPI has it", {pin: h for pin, h in batch.items() if pin in of_torch})
+    DEVELOPMENT.write_text(HEAD.format("development, without torch") + development_lock(BATCH))
 
 
 def locked(targets: Iterable[Target]) -> Hashes:
@@ -96,6 +103,34 @@ def locked(targets: Iterable[Target]) -> Hashes:
         for pin, digest in files.items():
             found.setdefault(pin, set()).add(digest)
     return found
+
+
+def development_lock(batch: Path) -> str:
+    """Every package of the `dev` extra with all its files, for Linux and macOS; without torch.
+
+    batch: the batch's lock, which names the libraries that torch needs of everybody.
+
+    Raises:
+        Refused: uv is missing, or failed.
+    """
+    uv = shutil.which("uv")
+    if uv is None:
+        raise Refused("uv is not on PATH: run `make lock`, which installs it into .cache/uv")
+    with tempfile.TemporaryDirectory() as directory:
+        without_torch, with_needs = Path(directory) / "override", Path(directory) / "needs.in"
+        without_torch.write_text("torch ; sys_platform == 'never'\n")
+        pins = (line.split()[0] for line in batch.read_text().splitlines() if "==" in line)
+        with_needs.write_text("\n".join(pin for pin in pins if pin[0] != "#") + "\n")
+        command = [uv, "pip", "compile", str(ROOT / "pyproject.toml"), str(with_needs)]
+        command += ["--quiet", "--no-sources", "--extra", "dev", "--universal"]
+        command += ["--python-version", PYTHONS[0], "--generate-hashes", "--no-header"]
+        command += ["--no-annotate", "--no-emit-package", "torch"]
+        command += ["--constraint", str(ROOT / "constraints.txt"), "--override", str(without_torch)]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own arguments
+    if done.returncode:
+        raise Refused("uv cannot resolve the development set: its message is above")
+    # uv repeats pyproject.toml's list of systems on every line; what is for both needs no marker.
+    return done.stdout.replace(f" ; {SYSTEMS} ", " ").replace(f" and ({SYSTEMS}) ", " ")
 
 
 def _files(target: Target) -> Iterator[tuple[str, str]]:

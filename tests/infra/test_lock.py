@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shortlist.infra.tools.lock import BATCH, SERVING, TORCH, Hashes, normal
+from shortlist.infra.tools.lock import BATCH, DEVELOPMENT, SERVING, TORCH, Hashes, normal
 from shortlist.infra.tools.package import Refused, install, requirements
 from tests.distributions import closure
 from tests.fake_wheel import fake_wheel
@@ -22,8 +22,9 @@ def read(path: Path) -> Hashes:
     """A lock's pins and their hashes."""
     text = path.read_text().replace("\\\n", " ")
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    prefix = "--hash=sha256:"
     return {
-        pin: {option.removeprefix("--hash=sha256:") for option in options}
+        pin: {option.removeprefix(prefix) for option in options if option.startswith(prefix)}
         for pin, *options in lines
     }
 
@@ -56,7 +57,19 @@ def test_the_images_lock_is_what_the_batch_needs() -> None:
     assert "torch" in names(read(TORCH))
 
 
-@pytest.mark.parametrize("path", [SERVING, BATCH, TORCH], ids=lambda path: path.stem)
+def test_development_lock_is_complete() -> None:
+    """All that the `dev` extra brings here but torch, and what torch needs of everybody."""
+    optional = PROJECT["optional-dependencies"]
+    extras = [
+        text for extra in ("serving", "batch", "tune", "local", "dev") for text in optional[extra]
+    ]
+    needed = [text for text in extras if not text.startswith(PROJECT["name"])]
+    locked = names(read(DEVELOPMENT))
+    assert closure([*PROJECT["dependencies"], *needed]) - locked == {"torch"}
+    assert names(read(BATCH)) - locked == set()
+
+
+@pytest.mark.parametrize("path", [SERVING, BATCH, TORCH, DEVELOPMENT], ids=lambda path: path.stem)
 def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
     """One version of each package everywhere, and a hash for each file."""
     pins = {}
