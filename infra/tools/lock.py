@@ -40,7 +40,7 @@ IMAGE = ("x86_64", "3.13")
 """Machine and Python of the batch's image."""
 
 BUILD = "hatchling"
-"""Builds the project itself in the image; without it here, pip would fetch one that nothing pins."""
+"""Builds the project in the image; left out here, pip would fetch one that nothing pins."""
 
 HEAD = "# Written by `python -m shortlist.infra.tools.lock`: {}.\n"
 
@@ -73,12 +73,11 @@ def main() -> None:
     _write(SERVING, "the Lambda's package", locked(serving))
     pinned = set(_pins())
     batch = locked([Target(*IMAGE, (*_batch(), BUILD))])
-    of_torch = {
-        pin for pin in batch if pin.startswith("torch==") or pin not in pinned
-    }  # CUDA's libraries are pinned nowhere else
+    # CUDA's libraries, which PyTorch's own builds do without, are pinned nowhere else.
+    of_torch = {pin for pin in batch if pin.startswith("torch==") or pin not in pinned}
     _write(
         BATCH,
-        "the batch's image, torch aside",
+        "the batch's image, without torch",
         {pin: h for pin, h in batch.items() if pin not in of_torch},
     )
     _write(TORCH, "torch as PyPI has it", {pin: h for pin, h in batch.items() if pin in of_torch})
@@ -91,22 +90,23 @@ def locked(targets: Iterable[Target]) -> Hashes:
     Raises:
         Refused: the targets need different packages, which one list for all cannot say.
     """
-    found: Hashes = {}
+    hashes: Hashes = {}
     names: set[str] | None = None
     for target in targets:
         files = dict(_files(target))
         if names is not None and names != set(files):
             raise Refused(
-                f"{target.machine} with Python {target.python} differs in {sorted(names ^ set(files))}"
+                f"{target.machine} with Python {target.python} differs in "
+                f"{sorted(names ^ set(files))}"
             )
         names = set(files)
         for pin, digest in files.items():
-            found.setdefault(pin, set()).add(digest)
-    return found
+            hashes.setdefault(pin, set()).add(digest)
+    return hashes
 
 
 def development_lock(batch: Path) -> str:
-    """Every package of the `dev` extra with all its files, for Linux and macOS; without torch.
+    """The packages of the `dev` extra with all their files, for Linux and macOS; without torch.
 
     batch: the batch's lock, which names the libraries that torch needs of everybody.
 
@@ -149,40 +149,23 @@ def _report(
     """What pip would install."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--dry-run",
-        ]
-        command += [
-            "--ignore-installed",
-            "--only-binary=:all:",
-            "--implementation=cp",
-            f"--python-version={target.python}",
-        ]
-        command += [
-            "--target",
-            directory,
-            "--report",
-            str(report),
-            "--constraint",
-            str(ROOT / "constraints.txt"),
-        ]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
+        command += ["--disable-pip-version-check", "--ignore-installed", "--only-binary=:all:"]
+        command += ["--implementation=cp", f"--python-version={target.python}"]
+        command += ["--target", directory, "--report", str(report)]
+        command += ["--constraint", str(ROOT / "constraints.txt")]
         command += [*platforms(target.machine), *options, *needed]
-        if subprocess.run(command, check=False).returncode:  # noqa: S603 - pip, with our own arguments
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own arguments
             raise Refused(
-                f"pip finds no files for {target.machine} and Python {target.python}: its message is above"
+                f"pip finds no files for {target.machine} and Python {target.python}: "
+                "its message is above"
             )
         installed: list[dict[str, Any]] = json.loads(report.read_text())["install"]
         return installed
 
 
 def _batch() -> list[str]:
-    """What the image needs: the project's dependencies, and those of its extras `batch` and `serving`."""
+    """The image's requirements: the project's own, and those of `batch` and `serving`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     needed = [*project["dependencies"], *extras["serving"], *extras["batch"]]

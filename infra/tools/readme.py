@@ -1,4 +1,7 @@
-"""Writes the README's generated tables from the reports in docs/reports: no figure there is typed by hand."""
+"""Writes the README's generated tables from docs/reports.
+
+No figure in them is typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ START, END = "<!-- generated: quality -->", "<!-- end of generated -->"
 
 def quality(reports: Path) -> str:
     """The tables of all reports, as Markdown."""
-    found = [json.loads((reports / f"{name}.json").read_text()) for name in REPORTS]
-    parts = [_table(report) for report in found]
+    contents = [json.loads((reports / f"{name}.json").read_text()) for name in REPORTS]
+    parts = [_table(report) for report in contents]
     parts += [
         _fresh_users(report["fresh_users"], report["new_items"])
-        for report in found
+        for report in contents
         if "fresh_users" in report
     ]
     return "\n\n".join([*parts, _worlds(json.loads((reports / "worlds.json").read_text()))])
@@ -39,9 +42,15 @@ def _table(report: dict[str, Any]) -> str:
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     memory = report["peak_memory_bytes"]["process"] / 2**20
     more = ", the fresh users and new items below too" if "fresh_users" in report else ""
-    cost = f"Everything fitted and evaluated{more} in {report['seconds_total']:.0f} s on two shared cores, {memory:.0f} MiB at most."
+    cost = (
+        f"Everything fitted and evaluated{more} in {report['seconds_total']:.0f} s "
+        f"on two shared cores, {memory:.0f} MiB at most."
+    )
     lines = [
-        f"**`{report['protocol']}`**, {users} users, all {report['n_items']} items ranked, seen items removed:",
+        (
+            f"**`{report['protocol']}`**, {users} users, all {report['n_items']} items ranked, "
+            "seen items removed:"
+        ),
         "",
         f"| method | {' | '.join(METRICS)} |",
         f"|---|{'---|' * len(METRICS)}",
@@ -56,11 +65,14 @@ def _finding(report: dict[str, Any]) -> str:
     rows = report["methods"]
     rival = strongest_baseline(rows)
     assert rival is not None
-    told = [
+    comparisons = [
         f"{_more(rows, other)} {_ends(report['paired']['two_stage'][other])}"
         for other in (rival, "retriever")
     ]
-    return f"NDCG@10 of `two_stage` against `{rival}`, the strongest baseline: {told[0]}; against the retriever: {told[1]}."
+    return (
+        f"NDCG@10 of `two_stage` against `{rival}`, the strongest baseline: {comparisons[0]}; "
+        f"against the retriever: {comparisons[1]}."
+    )
 
 
 def _more(rows: dict[str, Any], other: str) -> str:
@@ -73,7 +85,10 @@ def _ends(pair: dict[str, float]) -> str:
 
 def _fresh_users(rows: list[dict[str, Any]], new: dict[str, Any]) -> str:
     lines = [
-        f"**Fresh users**: {rows[0]['n_users']} users kept out of training, the next ten events after the first few, NDCG@10:",
+        (
+            f"**Fresh users**: {rows[0]['n_users']} users kept out of training, "
+            "the next ten events after the first few, NDCG@10:"
+        ),
         "",
         "| events known | mean, with ties | popularity | served at once | after a retraining |",
         "|---|---|---|---|---|",
@@ -90,8 +105,11 @@ def _fresh_row(row: dict[str, Any]) -> str:
 
 
 def _new_items(new: dict[str, Any]) -> str:
-    found = f"{new['recall@20']['value']:.1%} of those that a user took are among the first twenty of these items"
-    return f"**New items**: of {new['n_items']} items kept out of training, {found}, by content alone; chance: {new['random']:.1%}."
+    return (
+        f"**New items**: of {new['n_items']} items kept out of training, "
+        f"{new['recall@20']['value']:.1%} of those that a user took are among the first twenty of "
+        f"these items, by content alone; chance: {new['random']:.1%}."
+    )
 
 
 def _worlds(rows: list[dict[str, Any]]) -> str:
@@ -101,15 +119,24 @@ def _worlds(rows: list[dict[str, Any]]) -> str:
         "| data | events | popularity | strongest baseline | retriever | two_stage | difference |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        value = {name: figure["value"] for name, figure in row["ndcg@10"].items()}
-        pair = row["difference"]
-        lines.append(
-            f"| {row['world']} | {row['n_events']} | {value['popularity']:.4f} | {row['rival']} {value[row['rival']]:.4f}"
-            f" | {value['retriever']:.4f} | {value['two_stage']:.4f} | {value['two_stage'] / value[row['rival']] - 1:+.1%}"
-            f" <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub> |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_world_row, rows)])
+
+
+def _world_row(row: dict[str, Any]) -> str:
+    ndcg = {name: figure["value"] for name, figure in row["ndcg@10"].items()}
+    best = ndcg[row["rival"]]
+    pair = row["difference"]
+    gain = f"{ndcg['two_stage'] / best - 1:+.1%}"
+    cells = [
+        row["world"],
+        row["n_events"],
+        f"{ndcg['popularity']:.4f}",
+        f"{row['rival']} {best:.4f}",
+        f"{ndcg['retriever']:.4f}",
+        f"{ndcg['two_stage']:.4f}",
+        f"{gain} <sub>{pair['low']:.4f} to {pair['high']:.4f}</sub>",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _values(row: dict[str, Any]) -> str:
