@@ -28,7 +28,7 @@ def link_distributions(directory: Path, names: Iterable[str]) -> Path:
 
 
 def closure(requirements: Iterable[str], bare: Container[str] = ()) -> set[str]:
-    """The names of what the requirements bring, by what is installed here; bare: without its own."""
+    """The names of all that the requirements bring here; bare: without their own."""
     names: set[str] = set()
     waiting = [Requirement(text) for text in requirements]
     while waiting:

@@ -1,4 +1,4 @@
-"""The built package, and an interpreter that sees it and the runtime client, and no other installed library."""
+"""Fixtures: the built package, and an interpreter that sees only it and the runtime client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built package, not the source tree, under the real runtime client: what is in it, and that it answers."""
+"""Checks the built Lambda package, under the real runtime client."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_package_holds_nothing_of_training(built) -> None:
     assert rooms == {"__pycache__", "models", "monitoring", "store"}
 
 
-def test_of_lightgbm_only_the_library_is_there(built) -> None:
+def test_only_lightgbms_library_is_kept(built) -> None:
     """Its Python would import scipy."""
     files = [
         p.relative_to(built.root / "lightgbm").as_posix()
@@ -77,7 +77,7 @@ def test_of_lightgbm_only_the_library_is_there(built) -> None:
 
 
 def test_the_bill_lists_what_is_there(built) -> None:
-    """Each installed distribution with its version, its wheel one of those in the lock; and the library that was copied."""
+    """Each distribution with its version and a locked wheel; and the copied library."""
     told = json.loads((built.root / FILE).read_text())
     libraries = {
         (c["name"].lower().replace("_", "-"), c["version"]): c
@@ -100,7 +100,7 @@ def test_the_bill_lists_what_is_there(built) -> None:
     assert [c["name"] for c in told["components"] if c["type"] == "file"] == ["lib/libgomp.so.1"]
 
 
-def test_every_module_has_bytecode_that_is_trusted(built) -> None:
+def test_every_module_has_trusted_bytecode(built) -> None:
     """A cold start compiles nothing and compares no time: the flags say unchecked, by hash."""
     lacking = []
     for source in built.root.rglob("*.py"):
@@ -168,14 +168,14 @@ def test_the_package_is_served_over_http(built, published) -> None:
     assert statuses == [200] * len(requests)
 
 
-def test_a_full_directory_is_not_built_into(tmp_path) -> None:
+def test_full_directory_is_refused(tmp_path) -> None:
     """What an earlier build left would be shipped."""
     (tmp_path / "left").touch()
     with pytest.raises(Refused, match="is not empty"):
         build(tmp_path, "arm64", "3.13")
 
 
-def test_a_package_with_a_training_library_is_refused(tmp_path) -> None:
+def test_training_library_is_refused(tmp_path) -> None:
     """A new dependency that brings one is told at the build."""
     (tmp_path / "scipy").mkdir()
     with pytest.raises(Refused, match="holds scipy"):

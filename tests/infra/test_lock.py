@@ -1,4 +1,4 @@
-"""What may be installed: the locks are of this very code, and a file that is not the locked one is refused."""
+"""Checks the locks: they match this code, and any other file is refused."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def names(hashes: Hashes) -> set[str]:
     return {pin.partition("==")[0] for pin in hashes}
 
 
-def test_the_lambdas_lock_is_what_serving_needs() -> None:
+def test_lambda_lock_is_what_serving_needs() -> None:
     """Neither more nor less; of LightGBM's dependencies none."""
     plain, bare = requirements()
     assert names(read(SERVING)) == closure(plain) | {"lightgbm"}
     assert [requirement.partition(">")[0] for requirement in bare] == ["lightgbm"]
 
 
-def test_the_images_lock_is_what_the_batch_needs() -> None:
+def test_image_lock_is_complete() -> None:
     """With torch aside, and with what builds the project."""
     extras = PROJECT["optional-dependencies"]
     needed = [*PROJECT["dependencies"], *extras["serving"], *extras["batch"]]
@@ -70,7 +70,7 @@ def test_development_lock_is_complete() -> None:
 
 
 @pytest.mark.parametrize("path", [SERVING, BATCH, TORCH, DEVELOPMENT], ids=lambda path: path.stem)
-def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
+def test_locks_repeat_the_constraints(path) -> None:
     """One version of each package everywhere, and a hash for each file."""
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
@@ -90,8 +90,8 @@ def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
     assert path is TORCH or names(locked) <= set(pins)
 
 
-def test_each_machine_and_python_has_its_file() -> None:
-    """Of a compiled package the Lambda's lock has one for each of two machines and three Pythons."""
+def test_each_target_has_its_file() -> None:
+    """The Lambda's lock has a compiled package for two machines and three Pythons."""
     locked = read(SERVING)
     assert {
         len(hashes)
@@ -117,7 +117,7 @@ def index(tmp_path, monkeypatch) -> Path:
     return directory
 
 
-def test_a_file_that_is_not_the_locked_one_is_refused(index, tmp_path, capfd) -> None:
+def test_another_file_is_refused(index, tmp_path, capfd) -> None:
     """The same name and version, other contents: nothing is installed."""
     digest = wheel(index, "good = True\n")
     lock = tmp_path / "lock.txt"
@@ -136,7 +136,7 @@ def test_a_file_that_is_not_the_locked_one_is_refused(index, tmp_path, capfd) ->
     assert not (tmp_path / "second").exists()
 
 
-def test_a_package_without_a_hash_is_refused(index, tmp_path) -> None:
+def test_package_without_hash_is_refused(index, tmp_path) -> None:
     """No line may be forgotten."""
     wheel(index, "good = True\n")
     (tmp_path / "lock.txt").write_text("tiny==1.0\n")

@@ -44,7 +44,7 @@ def keep_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_what_the_embedded_server_holds_is_there_the_next_time(tmp_path: Path) -> None:
+def test_embedded_data_survives_a_restart(tmp_path: Path) -> None:
     """Lists, users and events outlive the process."""
     counts = []
     for _ in range(2):
@@ -76,7 +76,7 @@ def holding(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("when", ["at its stop", "at its next start", "while it runs"])
-def test_a_deleted_user_leaves_the_embedded_servers_files(tmp_path, monkeypatch, when) -> None:
+def test_deleted_user_leaves_the_files(tmp_path, monkeypatch, when) -> None:
     """Records, events, and the commands that deleted them; the others stay."""
     if when == "at its next start":  # the process was killed
         monkeypatch.setattr(valkey, "rewrite", lambda _: None)
@@ -101,7 +101,7 @@ def test_a_deleted_user_leaves_the_embedded_servers_files(tmp_path, monkeypatch,
     assert holding(tmp_path) == []
 
 
-def test_the_append_only_file_is_rewritten_again_and_again(tmp_path, monkeypatch) -> None:
+def test_append_only_file_is_rewritten_repeatedly(tmp_path, monkeypatch) -> None:
     """At the start, then each hour; here, without a pause."""
     times, rewritten = threading.Semaphore(0), valkey.rewrite
 
@@ -115,7 +115,7 @@ def test_the_append_only_file_is_rewritten_again_and_again(tmp_path, monkeypatch
         assert [times.acquire(timeout=30) for _ in range(3)] == [True] * 3
 
 
-def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd) -> None:
+def test_second_start_trains_nothing(tables, tmp_path, capfd) -> None:
     """The finished stages are done already; the release serves both times."""
     shutil.copytree(tables, tmp_path / "data")
     environ = {
@@ -175,7 +175,7 @@ def without_runtime_client(monkeypatch) -> None:
     ],
 )
 def test_handler_without_runtime_client(tmp_path, name, payload, error) -> None:
-    """Answers, errors and a handler that is not there, as under the real one; ours hides nothing."""
+    """Answers, errors and a missing handler, as under the real client; ours hides no module."""
     (tmp_path / "handlers.py").write_text(HANDLERS)
     (tmp_path / "valkey.py").write_text('OWNER = "the package\'s own"\n')
     environ = {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -207,7 +207,7 @@ class Signalled:
 
 @pytest.mark.usefixtures("keep_signals")
 def test_a_signal_ends_the_service(monkeypatch) -> None:
-    """While it serves, everything is stopped in order; before that, what is being computed is left."""
+    """While it serves, everything stops in order; before that, the computation is left."""
     ended = []
 
     def run(directory: Path, package: Path | None, port: int, environ: object, until) -> None:
