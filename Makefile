@@ -4,11 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SAM := .cache/sam
+UV := .cache/uv
 ASL := .cache/asl
 MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
+# `make lowest UV_OPTIONS=...` for an index or a torch of one's own.
+UV_OPTIONS ?=
+# The tests that need no trained release: enough to see that an old library breaks.
+FAST_TESTS := tests/unit tests/contracts tests/golden
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo test check tests evaluate worlds readme bench bench-large bench-load drift local package chaos infra-check build-Serve clean
+.PHONY: help install demo quick test check tests lock lowest evaluate worlds readme bench \
+  bench-large bench-load drift local package chaos infra-check build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -16,7 +22,8 @@ help: ## This list.
 install: $(STAMP) ## Makes .venv and installs everything into it.
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) \
+	  and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -24,7 +31,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## MovieLens 100K, the whole batch, and answers from the Lambda handler.
 	$(BIN)/shortlist demo
 
-test: check tests ## Everything that CI runs.
+quick: install ## Lint, types and the unit tests, for whoever edits.
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet --numprocesses auto --dist loadfile tests/unit
+
+test: check tests ## Lint, types, import contracts and the whole test suite.
 
 check: install ## Lint, types and import contracts.
 	$(BIN)/ruff check .
@@ -35,14 +47,31 @@ check: install ## Lint, types and import contracts.
 tests: install ## The test suite, a file at a time on each core.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+lock: install $(UV)/.installed ## Writes infra/locked, after constraints.txt or pyproject.toml changed.
+	PATH="$(CURDIR)/$(UV)/bin:$$PATH" $(BIN)/python -m shortlist.infra.tools.lock
+
+# Old libraries warn of what newer ones removed, which is no failure of ours: warnings stay warnings.
+lowest: $(UV)/.installed ## The fast tests under the lowest versions that pyproject.toml allows.
+	mkdir -p build
+	$(UV)/bin/uv pip compile pyproject.toml --extra dev --resolution lowest-direct \
+	  --python-version 3.11 --quiet --output-file build/lowest.txt $(UV_OPTIONS)
+	$(UV)/bin/uv venv --quiet --clear --python 3.11 .cache/lowest
+	$(UV)/bin/uv pip install --quiet --python .cache/lowest $(UV_OPTIONS) \
+	  --requirement build/lowest.txt
+	$(UV)/bin/uv pip install --quiet --python .cache/lowest --no-deps --editable .
+	.cache/lowest/bin/python -m pytest --quiet --override-ini filterwarnings=default $(FAST_TESTS)
+
 evaluate: install ## Both reports on MovieLens 100K, as JSON in docs/reports/.
 	$(BIN)/shortlist data fetch ml-100k --out .demo/data
 	for protocol in leave-one-out last-10pct; do \
-	  $(BIN)/shortlist evaluate --interactions .demo/data/interactions.parquet --items .demo/data/items.parquet \
-	    --users .demo/data/users.parquet --protocol $$protocol --json docs/reports/ml-100k-$$protocol.json \
-	    $$([ $$protocol = last-10pct ] && echo --cold-start) --report .demo/reports/$$protocol || exit 1; done
+	  $(BIN)/shortlist evaluate --interactions .demo/data/interactions.parquet \
+	    --items .demo/data/items.parquet --users .demo/data/users.parquet \
+	    --protocol $$protocol --json docs/reports/ml-100k-$$protocol.json \
+	    $$([ $$protocol = last-10pct ] && echo --cold-start) \
+	    --report .demo/reports/$$protocol || exit 1; \
+	done
 
-worlds: install ## The same defaults on data of other kinds, as JSON in docs/reports/; after `make evaluate`.
+worlds: install ## The same defaults on other data, as JSON in docs/reports/; after `make evaluate`.
 	$(BIN)/python tests/benchmarks/quality.py
 
 readme: install ## Writes the generated tables of README.md and docs/.
@@ -51,17 +80,21 @@ readme: install ## Writes the generated tables of README.md and docs/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
-bench-large: install ## The same for made-up worlds of MovieLens 1M's size and of 100 000 items, after half an hour of training.
+bench-large: install ## The same for worlds of MovieLens 1M's size and of 100 000 items: half an hour.
 	$(BIN)/python tests/benchmarks/serving.py .demo/1m 6040 3706 165
 	$(BIN)/python tests/benchmarks/serving.py .demo/100k-items 20000 100000 50
 
 bench-load: install ## `shortlist serve` at 40, 70 and 130% of its capacity, after `make demo`.
 	$(BIN)/python tests/benchmarks/load.py
 
-local: install ## The API on http://127.0.0.1:3000: the Lambda package under the real runtime client, over Valkey.
+local: install ## The API on http://127.0.0.1:3000, over an embedded Valkey.
+ifeq ($(shell uname -s),Linux)
 	rm -rf build/local
 	$(BIN)/python infra/tools/package.py --out build/local --machine $(MACHINE) --python $(HERE)
 	$(BIN)/shortlist local --package build/local
+else # the package holds Linux's libraries, so the source tree is served
+	$(BIN)/shortlist local
+endif
 
 package: install ## The Lambda's package for deployment, in build/lambda.
 	rm -rf build/lambda
@@ -70,16 +103,22 @@ package: install ## The Lambda's package for deployment, in build/lambda.
 build-Serve: # Called by `sam build`, which names the directory.
 	$(PYTHON) infra/tools/package.py --out "$(ARTIFACTS_DIR)"
 
-infra-check: install $(SAM)/.installed $(ASL)/.installed ## Everything about the deployment that needs no account.
+infra-check: install $(SAM)/.installed $(ASL)/.installed ## The deployment, without an account.
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1
 	$(SAM)/bin/cfn-lint template.yaml
 	mkdir -p build
 	$(SAM)/bin/python infra/tools/expand.py template.yaml > build/expanded.json
 	$(SAM)/bin/cfn-lint --ignore-checks W1033 W2001 -- build/expanded.json
-	if [ -d $(ASL)/node_modules ]; then $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
+	if [ -d $(ASL)/node_modules ]; then \
+	  $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
 	$(SAM)/bin/python infra/tools/sam_local.py template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam build --region us-east-1
 	$(BIN)/python -m pytest tests/deployment
+
+$(UV)/.installed: # Resolves the locks and the floors; nothing else here needs it.
+	$(PYTHON) -m venv $(UV)
+	$(UV)/bin/python -m pip install --quiet uv
+	touch $@
 
 $(SAM)/.installed: # SAM's pins are not ours, so it lives by itself.
 	$(PYTHON) -m venv $(SAM)
@@ -88,14 +127,17 @@ $(SAM)/.installed: # SAM's pins are not ours, so it lives by itself.
 
 $(ASL)/.installed: # Step Functions' language is checked by a Node program, where there is Node.
 	mkdir -p $(ASL)
-	if command -v npm > /dev/null; then npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; else echo "no npm: the state machine is checked by the tests alone"; fi
+	if command -v npm > /dev/null; then \
+	  npm install --silent --no-fund --no-audit --prefix $(ASL) asl-validator@4; \
+	else echo "no npm: the state machine is checked by the tests alone"; fi
 	touch $@
 
-chaos: install ## Attacks the whole service, for most of an hour: docs/reliability.md; with the load test after `make demo`.
+chaos: install ## Attacks the whole service for an hour: docs/reliability.md; load after `make demo`.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos run --write $(if $(wildcard .demo/data),--load)
 
 drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/python -m shortlist.infra.tools.skew_study
 
 clean: ## Removes what the recipes made, but not .venv.
-	rm -rf .aws-sam .demo .shortlist artefacts build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .aws-sam .demo .shortlist artefacts build dist \
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

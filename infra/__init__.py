@@ -1,1 +1,1 @@
-"""What surrounds the software: deployment, events, and the local stand-ins for the cloud."""
+"""Deployment, monitoring, sample events, and local stand-ins for the cloud."""

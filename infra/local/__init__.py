@@ -1,1 +1,1 @@
-"""A laptop as the cloud: the Lambda service around the real runtime client, and a real Valkey."""
+"""Runs the cloud's parts on a laptop: the Lambda service and a real Valkey."""

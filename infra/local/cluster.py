@@ -1,4 +1,7 @@
-"""A cluster of Redis with TLS on this machine, as ElastiCache Serverless is one: for tests, where `redis-server` is installed."""
+"""Runs a Redis cluster with TLS on this machine, for tests.
+
+ElastiCache Serverless is such a cluster. It needs `redis-server`: an embedded Valkey has no TLS.
+"""
 
 from __future__ import annotations
 
@@ -8,69 +11,56 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import trustme
 
 SLOTS = 16384
 NODES = 3
-OLDEST = 7
-"""Version of redis-server; older ones have no ADDSLOTSRANGE."""
+MIN_VERSION = 7
+"""Of redis-server; older ones have no ADDSLOTSRANGE."""
 
 
 def server() -> str | None:
-    """A redis-server of version 7 or newer, or None; Debian's speaks TLS, an embedded Valkey does not."""
-    found = shutil.which("redis-server")
-    if found is None:
+    """The path of a redis-server of version 7 or newer, or None."""
+    executable = shutil.which("redis-server")
+    if executable is None:
         return None
-    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603 - as found
-    version = re.search(r"v=(\d+)", told)
-    return found if version is not None and int(version[1]) >= OLDEST else None
+    command = [executable, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - from PATH
+    version = re.search(r"v=(\d+)", done.stdout)
+    is_new_enough = version is not None and int(version[1]) >= MIN_VERSION
+    return executable if is_new_enough else None
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
-        )
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    (directory / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    )
-    (directory / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return directory / "certificate.pem", directory / "key.pem"
+    """Writes a certificate of 127.0.0.1 with its authority, and its key; returns both paths."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    trusted, key = directory / "certificate.pem", directory / "key.pem"
+    leaf.private_key_pem.write_to_path(key)
+    # The chain and its authority in one file: servers present it, clients trust it.
+    for blob in leaf.cert_chain_pems:
+        blob.write_to_path(trusted, append=True)
+    authority.cert_pem.write_to_path(trusted, append=True)
+    return trusted, key
 
 
 @contextmanager
 def cluster(executable: str, directory: Path) -> Iterator[str]:
-    """The URL of a cluster of three nodes; what may connect trusts `directory`/certificate.pem."""
-    made, key = certificate(directory)
+    """Yields the URL of a cluster of three nodes; clients trust `directory`/certificate.pem."""
+    trusted, key = certificate(directory)
     ports = _free_ports(2 * NODES)
     ports, buses = ports[:NODES], ports[NODES:]
     processes = [
-        _node(executable, directory / str(port), (port, bus), made, key)
+        _node(executable, directory / str(port), (port, bus), trusted, key)
         for port, bus in zip(ports, buses, strict=True)
     ]
     try:
-        _join(ports, buses, made)
-        yield f"rediss://127.0.0.1:{ports[0]}?cluster=true&ssl_ca_certs={made}"
+        _join(ports, buses, trusted)
+        yield f"rediss://127.0.0.1:{ports[0]}?cluster=true&ssl_ca_certs={trusted}"
     finally:
         for process in processes:
             process.kill()
@@ -86,7 +76,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 def _node(
-    executable: str, directory: Path, ports: tuple[int, int], made: Path, key: Path
+    executable: str, directory: Path, ports: tuple[int, int], trusted: Path, key: Path
 ) -> subprocess.Popen[bytes]:
     directory.mkdir()
     options = {
@@ -94,9 +84,9 @@ def _node(
         "tls-port": ports[0],
         "cluster-port": ports[1],
         "bind": "127.0.0.1",
-        "tls-cert-file": made,
+        "tls-cert-file": trusted,
         "tls-key-file": key,
-        "tls-ca-cert-file": made,
+        "tls-ca-cert-file": trusted,
         "tls-auth-clients": "no",
         "tls-cluster": "yes",
         "tls-replication": "yes",
@@ -107,28 +97,28 @@ def _node(
         "appendonly": "no",
     }
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    process = subprocess.Popen([executable, *arguments], stdout=subprocess.PIPE)  # noqa: S603 - as found
+    process = subprocess.Popen([executable, *arguments], stdout=subprocess.PIPE)  # noqa: S603 - from PATH
     for line in process.stdout or ():
         if b"Ready to accept connections" in line:
             return process
     raise RuntimeError(f"{executable} did not start with TLS: see its own message above")
 
 
-def _join(ports: list[int], buses: list[int], made: Path) -> None:
-    """Gives each node its share of the slots, acquaints them, and waits until each says that the cluster is whole."""
+def _join(ports: list[int], buses: list[int], trusted: Path) -> None:
+    """Shares the slots among the nodes, introduces them, and waits until each sees all others."""
     nodes: list[Any] = [
-        redis.Redis("127.0.0.1", port, ssl=True, ssl_ca_certs=str(made), decode_responses=True)
+        redis.Redis("127.0.0.1", port, ssl=True, ssl_ca_certs=str(trusted), decode_responses=True)
         for port in ports
     ]
     for number, node in enumerate(nodes):
-        first, behind = number * SLOTS // NODES, (number + 1) * SLOTS // NODES
-        node.execute_command("CLUSTER ADDSLOTSRANGE", first, behind - 1)
+        first, end = number * SLOTS // NODES, (number + 1) * SLOTS // NODES
+        node.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
         nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", ports[number], buses[number])
     for node in nodes:
-        while not _whole(node.execute_command("CLUSTER INFO")):
+        while not _is_whole(node.execute_command("CLUSTER INFO")):
             node.ping()
         node.close()
 
 
-def _whole(info: dict[str, str]) -> bool:
+def _is_whole(info: dict[str, str]) -> bool:
     return (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", str(NODES))

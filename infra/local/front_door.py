@@ -1,6 +1,7 @@
-"""The HTTP API's side of Lambda on this machine: requests become HTTP API events, and the handler's answers become responses.
+"""Serves HTTP on this machine as API Gateway does in front of Lambda.
 
-It does what `sam local start-api` does, over the real runtime client instead of a container.
+Requests become HTTP API events, and the handler's answers become responses, as in
+`sam local start-api`, but over the real runtime client instead of a container.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from urllib.parse import parse_qsl
 
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 
+FAILED = {
+    "statusCode": 500,
+    "headers": {"content-type": "application/json"},
+    "body": '{"message":"Internal Server Error"}',
+}
+"""API Gateway's answer where the function failed."""
+
 
 def event_of(method: str, target: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
     """The event of payload version 2.0 that API Gateway makes of a request."""
-    path, _, raw_query = target.partition("?")  # no more: `//x` is a path here, and no host
+    # Not urlsplit, which takes `//x` for a host: here it is a path.
+    path, _, raw_query = target.partition("?")
     event = http_event(method, path, query=raw_query)
     lowered = {name.lower(): value for name, value in headers.items()}
     cookies = lowered.pop("cookie", None)
@@ -37,7 +46,7 @@ def event_of(method: str, target: str, headers: Mapping[str, str], body: bytes) 
 
 
 def response_of(payload: object) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body that API Gateway makes of a handler's answer."""
+    """The status, headers and body that API Gateway makes of a handler's answer."""
     if not isinstance(payload, dict) or "statusCode" not in payload:
         return 200, {"content-type": "application/json"}, json.dumps(payload).encode()
     body = payload.get("body") or ""
@@ -47,7 +56,7 @@ def response_of(payload: object) -> tuple[int, dict[str, str], bytes]:
 
 @contextmanager
 def front_door(service: LambdaService, port: int) -> Iterator[str]:
-    """Serves HTTP on loopback from the service's handler; gives the address. Port 0 takes a free one."""
+    """Serves the handler on loopback; yields the address. Port 0 takes a free one."""
     server = ThreadingHTTPServer(("127.0.0.1", port), _handler_class(service))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -68,7 +77,7 @@ def _body(body: bytes) -> dict[str, Any]:
 
 
 def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """One value for each header: API Gateway joins those of a repeated one with commas."""
+    """Joins the values of repeated headers with commas, as API Gateway does."""
     joined: dict[str, str] = {}
     for name, value in headers:
         lowered = name.lower()
@@ -85,26 +94,21 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            invoked = service.invoke(
-                event_of(self.command, self.path, _joined(self.headers.items()), body)
-            )
-            failed = {
-                "statusCode": 500,
-                "headers": {"content-type": "application/json"},
-                "body": '{"message":"Internal Server Error"}',
-            }
-            status, headers, data = response_of(
-                invoked.payload if invoked.error is None else failed
-            )
+            request_headers = _joined(self.headers.items())
+            invoked = service.invoke(event_of(self.command, self.path, request_headers, body))
+            payload = invoked.payload if invoked.error is None else FAILED
+            status, headers, data = response_of(payload)
+            headers = {name.lower(): value for name, value in headers.items()}
+            headers["content-length"] = str(len(data))
             self.send_response(status)
-            for name, value in (
-                {n.lower(): v for n, v in headers.items()} | {"content-length": str(len(data))}
-            ).items():
+            for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = answer  # noqa: N815 - as http.server calls them
+        # The names by which http.server calls them.
+        do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
+        do_DELETE = do_PATCH = do_OPTIONS = answer  # noqa: N815
 
     return Handler

@@ -1,13 +1,15 @@
-"""The Lambda service's side of the Runtime API, so that the real runtime client runs a handler on this machine.
+"""Plays the Lambda service, so that a handler runs on this machine.
 
-One environment at a time, as in Lambda: a process of `awslambdaric` polls for the next event over
-loopback HTTP, and posts its answer. A handler that fails, exits or takes too long is answered as
-Lambda answers it. The protocol is documented under "Using the Lambda runtime API for custom
-runtimes" in the AWS Lambda developer guide.
+It serves the Runtime API over loopback HTTP. As in Lambda there is one environment at a time: a
+process of the real runtime client, `awslambdaric`, polls for the next event and posts its answer. A
+handler that fails, exits or takes too long has the outcome that Lambda gives it. The protocol is
+documented under "Using the Lambda runtime API for custom runtimes" in the AWS Lambda developer
+guide.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import queue
@@ -19,6 +21,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
@@ -28,7 +31,7 @@ STDERR = 2
 """The file descriptor of standard error."""
 
 INIT_SECONDS = 10.0
-"""How long Lambda waits for the first poll."""
+"""Lambda's limit for the first poll."""
 
 FUNCTION = "shortlist"
 ARN = f"arn:aws:lambda:us-east-1:123456789012:function:{FUNCTION}"
@@ -61,10 +64,11 @@ class LambdaService:
         python: Sequence[str] = (sys.executable,),
         log: int = STDERR,
     ) -> None:
-        """handler: `package.module.function`, found below `root`; environ: the function's variables; timeout: seconds.
+        """Prepares a service; the handler starts with the first event.
 
-        python: how the interpreter is called, for one that sees no installed packages. log: the
-        file descriptor to which the function's standard output goes, as Lambda's goes to
+        handler: `package.module.function`, below `root`. environ: the function's variables.
+        timeout: seconds. python: the interpreter's command, for one that sees no installed
+        packages. log: the file descriptor for the function's standard output, which Lambda sends to
         CloudWatch.
         """
         self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
@@ -98,11 +102,10 @@ class LambdaService:
                 self._start()
             started = time.perf_counter()
             request = str(uuid.uuid4())
-            self._events.put(
-                (request, json.dumps(event).encode(), int((time.time() + self._timeout) * 1000))
-            )
+            deadline_ms = int((time.time() + self._timeout) * 1000)
+            self._events.put((request, json.dumps(event).encode(), deadline_ms))
             outcome = self._outcome(request)
-            return self._told(request, outcome, (time.perf_counter() - started) * 1000)
+            return self._invoked(request, outcome, (time.perf_counter() - started) * 1000)
 
     def _outcome(self, request: str) -> _Outcome | None:
         deadline = time.monotonic() + self._timeout
@@ -117,17 +120,12 @@ class LambdaService:
                 return outcome
         return None
 
-    def _told(self, request: str, outcome: _Outcome | None, milliseconds: float) -> Invoked:
+    def _invoked(self, request: str, outcome: _Outcome | None, milliseconds: float) -> Invoked:
         if outcome is None:
             self._stop()
-            message = (
-                f"RequestId: {request} Error: Task timed out after {self._timeout:.2f} seconds"
-            )
-            return Invoked(
-                {"errorType": "Sandbox.Timedout", "errorMessage": message},
-                "Unhandled",
-                milliseconds,
-            )
+            text = f"RequestId: {request} Error: Task timed out after {self._timeout:.2f} seconds"
+            error = {"errorType": "Sandbox.Timedout", "errorMessage": text}
+            return Invoked(error, "Unhandled", milliseconds)
         if outcome.kind == "response":
             return Invoked(json.loads(outcome.body) if outcome.body else None, None, milliseconds)
         if outcome.kind != "error":
@@ -157,7 +155,7 @@ class LambdaService:
             "LD_LIBRARY_PATH": f"{self._root}:{self._root}/lib",
             "TZ": ":UTC",
         }
-        command = [*self._python, "-m", "awslambdaric", self._handler]
+        command = [*self._python, *runtime_client(), self._handler]
         environ |= self._environ
         self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
         threading.Thread(
@@ -169,17 +167,8 @@ class LambdaService:
     ) -> None:
         code = process.wait()
         message = f"Runtime exited with exit status {code}"
-        outcomes.put(
-            (
-                "",
-                _Outcome(
-                    "exit",
-                    json.dumps(
-                        {"errorType": "Runtime.ExitError", "errorMessage": message}
-                    ).encode(),
-                ),
-            )
-        )
+        error = {"errorType": "Runtime.ExitError", "errorMessage": message}
+        outcomes.put(("", _Outcome("exit", json.dumps(error).encode())))
 
     def _stop(self) -> None:
         if self._process is not None:
@@ -188,21 +177,28 @@ class LambdaService:
             self._process = None
 
     def next_event(self) -> tuple[str, bytes, int]:
-        """The next event for the runtime client: request id, body, deadline in unix milliseconds. Blocks."""
+        """Waits for the next event: request id, body, deadline in unix milliseconds."""
         self._polled.set()
         return self._events.get()
 
     def answered(self, request: str, kind: str, body: bytes) -> None:
-        """Takes the runtime client's answer to a request; an empty request means the initialisation."""
+        """Takes the client's answer to a request; the empty request is the initialisation."""
         self._outcomes.put((request, _Outcome(kind, body)))
+
+
+def runtime_client() -> list[str]:
+    """The interpreter's arguments that start the real client, or ours where it is missing."""
+    if importlib.util.find_spec("awslambdaric") is not None:
+        return ["-m", "awslambdaric"]
+    # -P: this folder's modules must not hide installed ones.
+    return ["-P", str(Path(__file__).with_name("runtime_client.py"))]
 
 
 def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = (
-            True  # and one write an answer: else delayed acknowledgements cost 40 ms a hop
-        )
+        # Without these two, delayed acknowledgements cost 40 ms a hop.
+        disable_nagle_algorithm = True
         wbufsize = -1
 
         def log_message(self, *args: object) -> None:
@@ -210,15 +206,12 @@ def _handler_class(service: LambdaService) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             request, body, deadline = service.next_event()
-            self._reply(
-                200,
-                body,
-                {
-                    "Lambda-Runtime-Aws-Request-Id": request,
-                    "Lambda-Runtime-Deadline-Ms": str(deadline),
-                    "Lambda-Runtime-Invoked-Function-Arn": ARN,
-                },
-            )
+            headers = {
+                "Lambda-Runtime-Aws-Request-Id": request,
+                "Lambda-Runtime-Deadline-Ms": str(deadline),
+                "Lambda-Runtime-Invoked-Function-Arn": ARN,
+            }
+            self._reply(200, body, headers)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

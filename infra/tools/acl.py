@@ -1,4 +1,4 @@
-"""What the cache's two users may do: every command that the code sends, by name, and who sends it.
+"""Lists the Redis commands that the API and the batch may send.
 
 Categories are not used: `+@connection` grants CLIENT KILL and CLIENT PAUSE, `+@read` grants SCAN,
 `+@write` grants FUNCTION LOAD. A new command is one line in COMMANDS, and `python -m
@@ -22,7 +22,7 @@ BOTH = (API, BATCH)
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as access strings spell it, subcommands with a bar; users: who sends it; why: for what."""
+    """A command of an access string, subcommands with a bar; users: its senders; why: its use."""
 
     name: str
     users: tuple[str, ...]
@@ -45,7 +45,8 @@ COMMANDS = (
     Command(
         "set",
         BOTH,
-        "API: claims, and the pointer with an AdminKey; batch: lists, popular items, pointer and lease",
+        "API: claims, and the pointer with an AdminKey; "
+        "batch: lists, popular items, pointer and lease",
     ),
     Command("del", BOTH, "deletion of a user; API: claims; batch: the lease"),
     Command("exists", BOTH, "whether a release still has its popular items"),
@@ -91,7 +92,8 @@ COMMANDS = (
     Command(
         "eval",
         BOTH,
-        "records that only grow, the lease, flips of the pointer; a script's commands need permission too",
+        "records that only grow, the lease, flips of the pointer; "
+        "a script's commands need permission too",
     ),
 )
 
@@ -109,19 +111,18 @@ def rules(user: str) -> str:
 def table() -> str:
     """The guide's table, in Markdown."""
     head = ["| command | API | batch | for |", "|---|---|---|---|"]
-    rows = [
-        f"| `{command.name.replace('|', ' ').upper()}` | {_mark(command, API)} | {_mark(command, BATCH)} | {command.why} |"
-        for command in sorted((*CONNECTION, *COMMANDS), key=lambda command: command.name)
-    ]
-    return "\n".join([*head, *rows])
+    commands = sorted((*CONNECTION, *COMMANDS), key=lambda command: command.name)
+    return "\n".join([*head, *map(_row, commands)])
 
 
-def _mark(command: Command, user: str) -> str:
-    return "yes" if user in command.users else ""
+def _row(command: Command) -> str:
+    name = command.name.replace("|", " ").upper()
+    api, batch = ("yes" if user in command.users else "" for user in BOTH)
+    return f"| `{name}` | {api} | {batch} | {command.why} |"
 
 
 def with_table(guide: str) -> str:
-    """The guide with the table between its marks."""
+    """The guide with the table between its comments."""
     return re.sub(
         r"(<!-- acl -->\n).*?(<!-- /acl -->)",
         lambda m: f"{m[1]}{table()}\n{m[2]}",
@@ -131,7 +132,7 @@ def with_table(guide: str) -> str:
 
 
 def with_rules(template: str) -> str:
-    """The template with the commands of the API's user, and then of the batch's, in their access strings."""
+    """The template with both users' commands in their access strings, the API's first."""
     users = iter((API, BATCH))
     return re.sub(
         r"(?m)^( +)-@all \+.*$", lambda match: f"{match[1]}{rules(next(users))}", template

@@ -1,6 +1,7 @@
-"""Prints the CloudFormation that SAM makes of a template, offline, so that cfn-lint can look at it as well.
+"""Prints the CloudFormation that SAM makes of a template.
 
-It runs in the environment of aws-sam-cli, whose translator it uses.
+cfn-lint then checks it as well, offline. It runs in the environment of aws-sam-cli, whose
+translator it uses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ CODE = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::StateMachine":
 
 
 class NoManagedPolicies:
-    """SAM asks for the managed policies that a template names; ours writes out its own."""
+    """No managed policies: SAM asks for a template's, and ours writes out its own."""
 
     def load(self) -> dict[str, str]:
         """No policy."""

@@ -1,19 +1,22 @@
-"""Writes which files may be installed: every package of the Lambda and of the batch's image, with the hash of each wheel.
+"""Writes the locks: each package that may be installed, with its hashes.
 
-`python -m shortlist.infra.tools.lock` asks pip, for each machine and Python that is built for, what
-it would install under constraints.txt, and downloads nothing but metadata. Run it whenever
-constraints.txt changes. What installs from these files passes `--require-hashes`: a file that is
-not the one whose hash is written here is refused, whatever the index says.
+`make lock` asks pip, for each machine and Python that is built for, what it would install under
+constraints.txt. Only metadata is downloaded. Run it whenever constraints.txt or pyproject.toml
+changes. Whatever installs from a lock passes `--require-hashes`, so that pip refuses any file whose
+hash is not written here, whatever the index says.
 
-torch stands in a file of its own, with the CUDA libraries that PyPI's needs. PyTorch's index of CPU
-builds has other files under the same version, which need none of them, and whose hash the image
-takes as a build argument.
+torch has a file of its own, with the CUDA libraries that PyPI's build needs. PyTorch's index of CPU
+builds has other files under the same version. They need none of those libraries, and the image
+takes their hash as a build argument.
+
+The developers' set is for several systems at once, which pip cannot resolve in one run: uv does.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,14 +30,17 @@ from shortlist.infra.tools.package import MACHINES, ROOT, platforms, requirement
 
 LOCKED = ROOT / "infra" / "locked"
 SERVING, BATCH, TORCH = LOCKED / "serving.txt", LOCKED / "batch.txt", LOCKED / "torch.txt"
+DEVELOPMENT = LOCKED / "dev.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
 """Of the Lambda's package, which `make local` builds for the Python at hand."""
+
+SYSTEMS = "sys_platform == 'darwin' or sys_platform == 'linux'"
 
 IMAGE = ("x86_64", "3.13")
 """Machine and Python of the batch's image."""
 
-BUILD = "setuptools"
-"""What builds the project itself in the image; pip would else fetch one that nothing pins."""
+BUILD = "hatchling"
+"""Builds the project in the image; left out here, pip would fetch one that nothing pins."""
 
 HEAD = "# Written by `python -m shortlist.infra.tools.lock`: {}.\n"
 
@@ -67,15 +73,15 @@ def main() -> None:
     _write(SERVING, "the Lambda's package", locked(serving))
     pinned = set(_pins())
     batch = locked([Target(*IMAGE, (*_batch(), BUILD))])
-    of_torch = {
-        pin for pin in batch if pin.startswith("torch==") or pin not in pinned
-    }  # CUDA's libraries are pinned nowhere else
+    # CUDA's libraries, which PyTorch's own builds do without, are pinned nowhere else.
+    of_torch = {pin for pin in batch if pin.startswith("torch==") or pin not in pinned}
     _write(
         BATCH,
-        "the batch's image, torch aside",
+        "the batch's image, without torch",
         {pin: h for pin, h in batch.items() if pin not in of_torch},
     )
     _write(TORCH, "torch as PyPI has it", {pin: h for pin, h in batch.items() if pin in of_torch})
+    DEVELOPMENT.write_text(HEAD.format("development, without torch") + development_lock(BATCH))
 
 
 def locked(targets: Iterable[Target]) -> Hashes:
@@ -84,18 +90,47 @@ def locked(targets: Iterable[Target]) -> Hashes:
     Raises:
         Refused: the targets need different packages, which one list for all cannot say.
     """
-    found: Hashes = {}
+    hashes: Hashes = {}
     names: set[str] | None = None
     for target in targets:
         files = dict(_files(target))
         if names is not None and names != set(files):
             raise Refused(
-                f"{target.machine} with Python {target.python} differs in {sorted(names ^ set(files))}"
+                f"{target.machine} with Python {target.python} differs in "
+                f"{sorted(names ^ set(files))}"
             )
         names = set(files)
         for pin, digest in files.items():
-            found.setdefault(pin, set()).add(digest)
-    return found
+            hashes.setdefault(pin, set()).add(digest)
+    return hashes
+
+
+def development_lock(batch: Path) -> str:
+    """The packages of the `dev` extra with all their files, for Linux and macOS; without torch.
+
+    batch: the batch's lock, which names the libraries that torch needs of everybody.
+
+    Raises:
+        Refused: uv is missing, or failed.
+    """
+    uv = shutil.which("uv")
+    if uv is None:
+        raise Refused("uv is not on PATH: run `make lock`, which installs it into .cache/uv")
+    with tempfile.TemporaryDirectory() as directory:
+        without_torch, with_needs = Path(directory) / "override", Path(directory) / "needs.in"
+        without_torch.write_text("torch ; sys_platform == 'never'\n")
+        pins = (line.split()[0] for line in batch.read_text().splitlines() if "==" in line)
+        with_needs.write_text("\n".join(pin for pin in pins if pin[0] != "#") + "\n")
+        command = [uv, "pip", "compile", str(ROOT / "pyproject.toml"), str(with_needs)]
+        command += ["--quiet", "--no-sources", "--extra", "dev", "--universal"]
+        command += ["--python-version", PYTHONS[0], "--generate-hashes", "--no-header"]
+        command += ["--no-annotate", "--no-emit-package", "torch"]
+        command += ["--constraint", str(ROOT / "constraints.txt"), "--override", str(without_torch)]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own arguments
+    if done.returncode:
+        raise Refused("uv cannot resolve the development set: its message is above")
+    # uv repeats pyproject.toml's list of systems on every line; what is for both needs no marker.
+    return done.stdout.replace(f" ; {SYSTEMS} ", " ").replace(f" and ({SYSTEMS}) ", " ")
 
 
 def _files(target: Target) -> Iterator[tuple[str, str]]:
@@ -114,40 +149,23 @@ def _report(
     """What pip would install."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--dry-run",
-        ]
-        command += [
-            "--ignore-installed",
-            "--only-binary=:all:",
-            "--implementation=cp",
-            f"--python-version={target.python}",
-        ]
-        command += [
-            "--target",
-            directory,
-            "--report",
-            str(report),
-            "--constraint",
-            str(ROOT / "constraints.txt"),
-        ]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
+        command += ["--disable-pip-version-check", "--ignore-installed", "--only-binary=:all:"]
+        command += ["--implementation=cp", f"--python-version={target.python}"]
+        command += ["--target", directory, "--report", str(report)]
+        command += ["--constraint", str(ROOT / "constraints.txt")]
         command += [*platforms(target.machine), *options, *needed]
-        if subprocess.run(command, check=False).returncode:  # noqa: S603 - pip, with our own arguments
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own arguments
             raise Refused(
-                f"pip finds no files for {target.machine} and Python {target.python}: its message is above"
+                f"pip finds no files for {target.machine} and Python {target.python}: "
+                "its message is above"
             )
         installed: list[dict[str, Any]] = json.loads(report.read_text())["install"]
         return installed
 
 
 def _batch() -> list[str]:
-    """What the image needs: the project's dependencies, and those of its extras `batch` and `serving`."""
+    """The image's requirements: the project's own, and those of `batch` and `serving`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     needed = [*project["dependencies"], *extras["serving"], *extras["batch"]]

@@ -1,11 +1,10 @@
-"""Builds the Lambda's package: what serving needs and no more, its bytecode, and a bound on its size.
+"""Builds the Lambda's package: serving's code, libraries and bytecode.
 
-Lambda takes 250 MB unpacked, and a cold start reads what is there. pip fetches the Lambda's own
-wheels, so neither Docker nor
-that platform is needed: those of infra/locked/serving.txt, each with the hash that stands there.
-What was installed is listed in sbom.cdx.json. Only LightGBM's shared library is kept of its
-package, which would bring scipy; the OpenMP runtime it needs, and Lambda lacks, is the one that
-FAISS brings.
+Lambda takes 250 MB unpacked, and a cold start reads all of it, so the size is bounded. pip fetches
+the wheels of infra/locked/serving.txt for the Lambda's own platform, each by its hash: neither
+Docker nor that platform is needed. sbom.cdx.json lists them. Of LightGBM only the shared library is
+kept, since its package would bring scipy. The OpenMP runtime that it needs, and that Lambda lacks,
+is the one that FAISS brings.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Refused(Exception):
 
 
 def build(out: Path, machine: str, python: str) -> float:
-    """Builds the package in `out` for a machine and a Python version such as 3.13; gives its size in MiB.
+    """Builds the package in `out` and returns its size in MiB; python: a version such as 3.13.
 
     Raises:
         Refused: pip failed, or the package holds what it may not, or is too large.
@@ -78,7 +77,7 @@ def build(out: Path, machine: str, python: str) -> float:
 
 
 def requirements() -> tuple[list[str], list[str]]:
-    """What is installed with its dependencies, and without: LightGBM's package is only a carrier."""
+    """The requirements with their dependencies, and those without: LightGBM is only a carrier."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["serving"]]
     bare = [requirement for requirement in needed if requirement.startswith("lightgbm")]
@@ -101,10 +100,11 @@ def check(out: Path) -> float:
     Raises:
         Refused: it holds a library that serving may not have, or is above LIMIT_MIB.
     """
-    found = [name for name in FORBIDDEN if (out / name).exists()]
-    if found:
+    unwanted = [name for name in FORBIDDEN if (out / name).exists()]
+    if unwanted:
         raise Refused(
-            f"{out} holds {', '.join(found)}: the Lambda may not have it; see what requires it in pyproject.toml"
+            f"{out} holds {', '.join(unwanted)}: the Lambda may not have it; "
+            "see what requires it in pyproject.toml"
         )
     sizes = {path.name: size_mib(path) for path in out.iterdir()}
     for name, size in sorted(sizes.items(), key=lambda part: -part[1])[:8]:
@@ -133,34 +133,22 @@ def platforms(machine: str) -> list[str]:
 
 
 def install(out: Path, machine: str, python: str, locked: Path) -> list[sbom.Installed]:
-    """Installs the packages of a lock, and no others, each from a file with one of its hashes; gives what it installed.
+    """Installs the packages of a lock, each by its hash, and returns what was installed.
 
     Raises:
         Refused: pip failed, or an index offered another file.
     """
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-compile",
-        ]
-        command += ["--target", str(out), "--report", str(report), "--upgrade"]
-        command += [
-            "--only-binary=:all:",
-            "--implementation=cp",
-            f"--python-version={python}",
-            *platforms(machine),
-        ]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--upgrade"]
+        command += ["--disable-pip-version-check", "--target", str(out), "--report", str(report)]
+        command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+        command += platforms(machine)
         command += ["--require-hashes", "--no-deps", "--requirement", str(locked)]
-        if subprocess.run(command, check=False).returncode:  # noqa: S603 - pip, with our own arguments
-            message = f"pip could not install what {locked.name} lists for {machine} and Python {python}: its message is above"
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own arguments
             raise Refused(
-                f"{message}; `python -m shortlist.infra.tools.lock` writes the list again"
+                f"pip could not install {locked.name} for {machine} and Python {python}: "
+                "its message is above; `make lock` writes the list again"
             )
         return sbom.read_report(report)
 
@@ -177,13 +165,14 @@ def _copy_ours(out: Path) -> None:
 
 def _give_openmp(out: Path) -> None:
     """Puts FAISS's OpenMP runtime where the loader finds it for LightGBM as well."""
-    found = sorted(out.glob("faiss_cpu.libs/libgomp*.so*"))
-    if len(found) != 1:
+    runtimes = sorted(out.glob("faiss_cpu.libs/libgomp*.so*"))
+    if len(runtimes) != 1:
         raise Refused(
-            f"FAISS brings {len(found)} OpenMP runtimes, one was expected: see faiss_cpu.libs in {out}"
+            f"FAISS brings {len(runtimes)} OpenMP runtimes, one was expected: "
+            f"see faiss_cpu.libs in {out}"
         )
     (out / "lib").mkdir(exist_ok=True)
-    shutil.copy2(found[0], out / "lib" / "libgomp.so.1")
+    shutil.copy2(runtimes[0], out / "lib" / "libgomp.so.1")
 
 
 def _compile(out: Path, python: str) -> None:
@@ -191,20 +180,11 @@ def _compile(out: Path, python: str) -> None:
     interpreter = _interpreter(python)
     if interpreter is None:
         print(  # noqa: T201
-            f"  no Python {python} here: the package carries no bytecode, and starts half a second later"
+            f"  no Python {python} here: the package has no bytecode, and starts 0.5 s later"
         )
         return
-    command = [
-        interpreter,
-        "-m",
-        "compileall",
-        "-q",
-        "-j",
-        "0",
-        "--invalidation-mode",
-        "unchecked-hash",
-        str(out),
-    ]
+    command = [interpreter, "-m", "compileall", "-q", "-j", "0"]
+    command += ["--invalidation-mode", "unchecked-hash", str(out)]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own command
         raise Refused(f"{interpreter} could not compile the package: its message is above")
 
@@ -214,8 +194,8 @@ def _interpreter(python: str) -> str | None:
     for candidate in (sys.executable, shutil.which(f"python{python}")):
         if candidate is not None:
             command = [candidate, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
-            asked = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
-            if asked.stdout.strip() == python:
+            done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+            if done.stdout.strip() == python:
                 return candidate
     return None
 
@@ -233,9 +213,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--machine", choices=MACHINES, default="arm64")
     parser.add_argument("--python", default="3.13")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        build(asked.out, asked.machine, asked.python)
+        build(options.out, options.machine, options.python)
     except Refused as error:
         sys.exit(f"package: {error}")
 

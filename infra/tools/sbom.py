@@ -1,6 +1,6 @@
-"""Writes what a package consists of as a software bill of materials, in CycloneDX's JSON.
+"""Writes a package's software bill of materials, in CycloneDX's JSON.
 
-It says what pip has installed, with the hash of each wheel, and holds no time and nothing random:
+It lists what pip installed, with the hash of each wheel. It holds no time and nothing random, so
 the same package has the same bill.
 """
 
@@ -24,7 +24,7 @@ NAMESPACE = uuid.UUID("6f1f6c1e-6d0e-5c1f-9a52-0b6b9a5d7c11")
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A package that pip has installed; sha256: of its wheel; license: as its metadata has it, or None."""
+    """An installed package; sha256: of its wheel; license: from its metadata, or None."""
 
     name: str
     version: str
@@ -38,9 +38,9 @@ class Installed:
 
 
 def read_report(path: Path) -> list[Installed]:
-    """What a report of `pip install --report` lists, by name."""
+    """The packages in a report of `pip install --report`, sorted by name."""
     entries = json.loads(path.read_text())["install"]
-    found = [
+    packages = [
         Installed(
             entry["metadata"]["name"],
             entry["metadata"]["version"],
@@ -49,7 +49,7 @@ def read_report(path: Path) -> list[Installed]:
         )
         for entry in entries
     ]
-    return sorted(found, key=lambda package: package.name.lower())
+    return sorted(packages, key=lambda package: package.name.lower())
 
 
 def _short(text: str | None) -> str | None:
@@ -58,7 +58,7 @@ def _short(text: str | None) -> str | None:
 
 
 def bill(installed: Sequence[Installed], files: Sequence[Path], root: Path) -> dict[str, Any]:
-    """The bill of materials: the packages, and `files` below `root` that no package has put there."""
+    """The bill of the packages, and of `files` below `root` that no package has put there."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     reference = f"pkg:pypi/{project['name']}@{project['version']}"
     components = [_library(package) for package in installed] + [
@@ -113,7 +113,7 @@ def _file(path: Path, root: Path) -> dict[str, Any]:
 
 
 def write(root: Path, installed: Sequence[Installed]) -> None:
-    """Writes the bill of the package in `root` into it; the libraries that were copied out of wheels are files of it."""
+    """Writes the bill into the package in `root`; libraries in `lib` are listed as files."""
     files = sorted(path for path in (root / "lib").glob("*") if path.is_file())
     (root / FILE).write_text(
         json.dumps(bill(installed, files, root), indent=1, ensure_ascii=False) + "\n"

@@ -1,4 +1,7 @@
-"""Measures how often the skew check is right, at many sizes, and writes docs/drift.md and its figure from what it measured."""
+"""Measures how often the skew check is right, for docs/drift.md.
+
+The page and its figure are generated from the measurements: no figure there is typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ ASKERS = (
     (0.5, 0.5),
     (2.0, 0.5),
 )
-"""By what factor the histories of those who ask are longer, and by how many standard deviations one feature is spoilt."""
+"""Factor by which live histories are longer; shift of one feature in standard deviations."""
 
 ASKED_ROWS = 2000, 1000
 """Of training, and live."""
@@ -113,18 +116,19 @@ def measure() -> dict[str, Any]:
 
 
 def false_alarms(rng: np.random.Generator, train: int, served: int, runs: int) -> dict[str, Any]:
-    """How many runs on identical distributions are flagged, by the check and by the rule of thumb."""
+    """Counts flagged runs on identical distributions, by the check and by the rule of thumb."""
     started = time.process_time()
-    found = [
+    results = [
         detect_training_serving_skew(table(rng, train), table(rng, served)) for _ in range(runs)
     ]
+    p_values = np.array([p for skew in results for p in skew.p_value.values()])
     return {
         "train": train,
         "served": served,
         "runs": runs,
-        "flagged": sum(skew.skew_detected for skew in found),
-        "thumb": sum(max(skew.psi.values()) > RULE_OF_THUMB for skew in found),
-        "nominal_5": float(np.mean([p < 0.05 for skew in found for p in skew.p_value.values()])),  # noqa: PLR2004 - as named
+        "flagged": sum(skew.skew_detected for skew in results),
+        "thumb": sum(max(skew.psi.values()) > RULE_OF_THUMB for skew in results),
+        "nominal_5": float(np.mean(p_values < 0.05)),  # noqa: PLR2004 - as named
         "seconds": round((time.process_time() - started) / runs, 4),
     }
 
@@ -153,34 +157,33 @@ def measure_askers() -> list[dict[str, Any]]:
 
 
 def of_users(rng: np.random.Generator, rows: int, factor: float) -> dict[str, Column]:
-    """Ten features, which follow the logarithm of the history's length with correlations from 0 to 0.6, and that length."""
+    """Ten features of correlations 0 to 0.6 with the logarithm of the history's length, and it."""
     length = np.log1p(np.round(np.exp(rng.normal(4 + np.log(factor), 1, rows))) + 1)
     standard = length - np.log(np.exp(4))
-    told = {
+    features = {
         f"r = {r:.2f}": r * standard + np.sqrt(1 - r * r) * rng.normal(size=rows)
         for r in np.linspace(0, 0.6, 10)
     }
-    return told | {strata.COLUMN: length}
+    return features | {strata.COLUMN: length}
 
 
 def askers(rng: np.random.Generator, factor: float, moved: float, runs: int) -> dict[str, Any]:
-    """How often features are flagged, with and without strata, where those who ask are not those of the training."""
-    told = {"factor": factor, "moved": moved, "runs": runs, "alone": 0, "strata": 0}
+    """Counts flagged runs with and without strata, where the live users differ."""
+    flagged_alone = flagged_in_strata = 0
     for _ in range(runs):
         train, served = of_users(rng, ASKED_ROWS[0], 1.0), of_users(rng, ASKED_ROWS[1], factor)
         served["r = 0.20"] = served["r = 0.20"] + moved
         alone = set(detect_training_serving_skew(train, served).flagged_features) - {strata.COLUMN}
         among = set(within(train, served).flagged_features)
         wanted = {"r = 0.20"} if moved else set(train)
-        told |= {
-            "alone": told["alone"] + bool(alone & wanted),
-            "strata": told["strata"] + bool(among & wanted),
-        }
-    return told
+        flagged_alone += bool(alone & wanted)
+        flagged_in_strata += bool(among & wanted)
+    counts = {"alone": flagged_alone, "strata": flagged_in_strata}
+    return {"factor": factor, "moved": moved, "runs": runs} | counts
 
 
 def within(train: dict[str, Column], served: dict[str, Column]) -> Skew:
-    """The comparison of live users with those of the training whose histories are as long."""
+    """Compares live users with those of the training whose histories are as long."""
     made = strata.split(train)
     at = strata.place(made, served[strata.COLUMN])
     rest = {name: column for name, column in served.items() if name != strata.COLUMN}
@@ -192,7 +195,7 @@ def within(train: dict[str, Column], served: dict[str, Column]) -> Skew:
 
 
 def page(report: dict[str, Any]) -> str:
-    """docs/drift.md of what was measured."""
+    """The text of docs/drift.md."""
     measured = [
         *map(_null_row, report["null"]),
         _MIDDLE,
@@ -203,24 +206,24 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join([_HEAD, *measured, _TAIL])
 
 
-def _asked_row(told: dict[str, Any]) -> str:
-    spoilt = f"{told['moved']:g}" if told["moved"] else "no"
-    shares = [f"{told[how] / told['runs']:.1%}" for how in ("alone", "strata")]
-    return f"| {told['factor']:g} | {spoilt} | {shares[0]} | **{shares[1]}** |"
+def _asked_row(row: dict[str, Any]) -> str:
+    spoilt = f"{row['moved']:g}" if row["moved"] else "no"
+    shares = [f"{row[how] / row['runs']:.1%}" for how in ("alone", "strata")]
+    return f"| {row['factor']:g} | {spoilt} | {shares[0]} | **{shares[1]}** |"
 
 
-def _null_row(told: dict[str, Any]) -> str:
-    runs = told["runs"]
+def _null_row(row: dict[str, Any]) -> str:
+    runs = row["runs"]
     cells = [
-        f"{told['train']:,}",
-        f"{told['served']:,}",
+        f"{row['train']:,}",
+        f"{row['served']:,}",
         str(runs),
-        f"**{told['flagged'] / runs:.1%}**",
+        f"**{row['flagged'] / runs:.1%}**",
     ]
     cells += [
-        f"{told['thumb'] / runs:.0%}",
-        f"{told['nominal_5']:.1%}",
-        f"{told['seconds'] * 1000:,.0f} ms",
+        f"{row['thumb'] / runs:.0%}",
+        f"{row['nominal_5']:.1%}",
+        f"{row['seconds'] * 1000:,.0f} ms",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -260,8 +263,8 @@ def figure(report: dict[str, Any], path: Path) -> None:
     plt.close(drawn)
 
 
-def _draw_false_alarms(axes: Any, told: list[dict[str, Any]]) -> None:  # noqa: ANN401 - matplotlib is untyped
-    even = [one for one in told if one["train"] == one["served"]]
+def _draw_false_alarms(axes: Any, rows_of_sizes: list[dict[str, Any]]) -> None:  # noqa: ANN401 - matplotlib is untyped
+    even = [one for one in rows_of_sizes if one["train"] == one["served"]]
     rows = [one["train"] for one in even]
     axes.plot(
         rows,
@@ -303,86 +306,96 @@ def _draw_power(axes: Any, curves: list[dict[str, Any]], label: str, linear: flo
 
 _HEAD = f"""# Drift and skew: how far the check can be believed
 
-`detect_training_serving_skew(train, serving)` compares served features with those of the training, one by one. It says
-that something changed when it did, and holds its peace when nothing did, at 100 rows as at a million. This page is
-generated by `make drift`; every figure in it was measured.
+`detect_training_serving_skew(train, serving)` compares served features with those of the training,
+one by one. It says that something changed when it did, and stays silent otherwise, at 100 rows as
+at a million. This page is generated by `make drift`; every figure in it was measured.
 
 ## How it decides
 
-1. A random quarter of the training rows decides the cells: up to {MAX_CELLS} quantile bins, or the values themselves where there
-   are few. The other three quarters are counted in them. Deciding and counting on the same rows would make every fresh
-   sample look richer in rare values and extremes. Nulls have a cell, and so has whatever the first quarter did not hold.
+1. A random quarter of the training rows decides the cells: up to {MAX_CELLS} quantile bins, or the
+   values themselves where there are few. The other three quarters are counted in them. Deciding and
+   counting on the same rows would make every fresh sample look richer in rare values and extremes.
+   Nulls have a cell, and so has whatever the first quarter did not hold.
 2. Neighbouring cells are joined until each may expect {MIN_EXPECTED} rows on either side.
-3. A two-sample G-test gives the chance that identical distributions differ as much, with the one row left out that speaks most
-   against them: no single outlier can raise the alarm. Over all features together it may err in {ALPHA:.1%} of the comparisons
-   (Bonferroni).
-4. Of what is certain, only what matters is flagged: a Kullback-Leibler divergence of {THRESHOLD} nats or more, which is a normal
-   variable that moves by 0.2 standard deviations. At a million rows, trifles are certain too.
+3. A two-sample G-test gives the chance that identical distributions differ as much, with the one
+   row left out that speaks most against them: no single outlier can raise the alarm. Over all
+   features together it may err in {ALPHA:.1%} of the comparisons (Bonferroni).
+4. Of what is certain, only what matters is flagged: a Kullback-Leibler divergence of {THRESHOLD}
+   nats or more, which is a normal variable that moves by 0.2 standard deviations. At a million
+   rows, trifles are certain too.
 
-`feature_kl`, `psi`, `ks` and `p_value` are told for every feature, flagged or not. Only the counts are kept (`skew.msgpack` in
-the bundle), about 300 bytes a feature, so no training row is needed later. Served rows are tallied into the same cells;
-tallies of several processes add up.
+`feature_kl`, `psi`, `ks` and `p_value` are reported for every feature, flagged or not. Only the
+counts are kept (`skew.msgpack` in the bundle), about 300 bytes a feature, so no training row is
+needed later. Served rows are tallied into the same cells; tallies of several processes add up.
 
-Rows must be independent. A ranker's rows are not: the candidates of one user share that user's history. Take one row for
-each user, or the test will be as certain as if it had seen that many users.
+Rows must be independent. A ranker's rows are not: the candidates of one user share that user's
+history. Take one row for each user, or the test will be as certain as if it had seen that many
+users.
 
-What it cannot see: a change that leaves each feature's own distribution alone, such as two like-distributed columns that change
-places.
+What it cannot see: a change that leaves each feature's own distribution alone, such as two
+like-distributed columns that change places.
 
 ## Nothing changed
 
-Ten features (normal, log-normal, Student t, mostly zero, some nulls, Poisson, categories, Zipf-distributed ids, a rare flag, a
-constant), both sides drawn from the same distribution. The aim: at most 1% of the runs flagged, at every size. The rule of
-thumb "PSI above {RULE_OF_THUMB}", for comparison, knows no sample size. A calibrated p-value is below 5% about 5% of the
-time, and of these features 4.5%, as the constant's never is; leaving out a row makes it rarer in small samples. No flag in 100
-runs alone would only say "below 3%, at 95% confidence"; the p-values say more, at a million rows too.
+Ten features (normal, log-normal, Student t, mostly zero, some nulls, Poisson, categories,
+Zipf-distributed ids, a rare flag, a constant), both sides drawn from the same distribution. The
+aim: at most 1% of the runs flagged, at every size. The rule of thumb "PSI above {RULE_OF_THUMB}",
+for comparison, knows no sample size. A calibrated p-value is below 5% about 5% of the time, and of
+these features 4.5%, as the constant's never is; leaving out a row makes it rarer in small samples.
+No flag in 100 runs alone would only say "below 3%, at 95% confidence"; the p-values say more, at a
+million rows too.
 
-| training rows | served rows | runs | flagged | by the rule of thumb | p below 5% | CPU time of a run |
+| training rows | served rows | runs | flagged | rule of thumb | p below 5% | CPU time of a run |
 |---:|---:|---:|---:|---:|---:|---:|"""
 
 _MIDDLE = """
-![Left: the share of runs on identical distributions that are flagged, by sample size. Middle and right: the share of runs in
-which a spoilt feature is flagged, by how much it was spoilt.](drift.svg)
+![Left: the share of runs on identical distributions that are flagged, by sample size. Middle and
+right: the share of runs in which a spoilt feature is flagged, by how much it was
+spoilt.](drift.svg)
 
 ## One feature changed
 
-One of the ten features, a normal one, is spoilt on the served side. The table has the least amount of those tried from which 95%
-of 200 runs flag it.
+One of the ten features, a normal one, is spoilt on the served side. The table has the least amount
+of those tried from which 95% of 200 runs flag it.
 
 | | 100 rows | 1,000 rows | 10,000 rows |
 |---|---:|---:|---:|"""
 
 _ASKERS = f"""
-A new category is found like any unseen value. A constant column, swapped columns and values of another type move most
-rows, and are found at 100 rows already.
+A new category is found like any unseen value. A constant column, swapped columns and values of
+another type move most rows, and are found at 100 rows already.
 
-## Others ask than were trained on
+## Live users differ from those of the training
 
-Live answers go to users who come back often, or have only begun, and nearly every feature follows from the length of their
-history: compared with all users of the training, much would be flagged although nothing is wrong. The divergence of everything
-together is that of the lengths plus the mean divergence among users of the same length (the chain rule: Cover and Thomas,
-*Elements of Information Theory*, 2.5). The first tells who asks, the second whether features are made as in training. So
-`shortlist skew` compares live rows with training rows of the same kind: up to {strata.MAX_STRATA} strata of history lengths, of
-{strata.MIN_ROWS_PER_STRATUM} training rows or more. G statistics, each without the row that speaks most against it, and degrees of freedom
-add up; divergences are averaged over the live rows. The command tells how far the lengths differ, and flags no length. Rows of
-users with fewer events than any of the training have nothing to be compared with: they are counted and left out.
+Live answers go to users who come back often, or have only begun, and nearly every feature follows
+from the length of their history: compared with all users of the training, much would be flagged
+although nothing is wrong. The divergence of everything together is that of the lengths plus the
+mean divergence among users of the same length (the chain rule: Cover and Thomas, *Elements of
+Information Theory*, 2.5). The first says who asks, the second whether features are made as in
+training. So `shortlist skew` compares live rows with training rows of the same kind: up to
+{strata.MAX_STRATA} strata of history lengths, of {strata.MIN_ROWS_PER_STRATUM} training rows or
+more. G statistics, each without the row that speaks most against it, and degrees of freedom add up;
+divergences are averaged over the live rows. The command reports how far the lengths differ, and
+flags no length. Rows of users with fewer events than any of the training have nothing to be
+compared with: they are counted and left out.
 
-Ten features whose correlation with the length (its logarithm, of standard deviation 1) is 0 to 0.6, {ASKED_ROWS[0]:,} rows of
-training and {ASKED_ROWS[1]:,} live ones, {POWER_RUNS} runs: the share in which any feature is flagged, or, where one was spoilt,
-that one.
+Ten features whose correlation with the length (its logarithm, of standard deviation 1) is 0 to 0.6,
+{ASKED_ROWS[0]:,} rows of training and {ASKED_ROWS[1]:,} live ones, {POWER_RUNS} runs: the share in
+which any feature is flagged, or, where one was spoilt, that one.
 
-| live histories longer by a factor | one feature spoilt, standard deviations | flagged without strata | with strata |
+| live histories longer by | feature moved by, in SD | flagged without strata | with strata |
 |---:|---:|---:|---:|"""
 
 _TAIL = """
-The same on MovieLens 100K, measured once by hand (943 users of 20 to 737 events, the demo's model; 15 comparisons: 300 users
-drawn by how many or how few events they have, everybody cut to 20 to 60 first or last events, everybody cut to their first 1 to
-60): without strata 1 to 14 of the 27 features are flagged, with strata none. Of four features spoilt by half a standard
-deviation in 300 rows, three times, strata find 9 of 12, the comparison with all 10.
+The same on MovieLens 100K, measured once by hand (943 users of 20 to 737 events, the demo's model;
+15 comparisons: 300 users drawn by how many or how few events they have, everybody cut to 20 to 60
+first or last events, everybody cut to their first 1 to 60): without strata 1 to 14 of the 27
+features are flagged, with strata none. Of four features spoilt by half a standard deviation in 300
+rows, three times, strata find 9 of 12, the comparison with all 10.
 
-What strata cannot allow for: users of the same length whose taste is another. Where those who ask live are another
-people than those of the training, that is flagged, and it is a reason to look, not yet a bug. Below 200 training rows there is
-one stratum, and so no allowance.
+What strata cannot allow for: users of the same length whose taste is another. Where the live users
+are other people than those of the training, that is flagged, and it is a reason to look, not yet a
+bug. Below 200 training rows there is one stratum, and so no allowance.
 """
 
 if __name__ == "__main__":

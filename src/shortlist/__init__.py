@@ -1,4 +1,5 @@
 """A serverless batch-plus-lookup recommender.
 
-The folders of the repository are linked into this one package, so that an installation adds one name to Python's.
+The folders of the repository are linked into this one package, so that an installation adds one
+top-level name.
 """

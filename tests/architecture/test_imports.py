@@ -50,7 +50,7 @@ def served(published, body: dict) -> tuple[str, set[str]]:
     return source, set(modules)
 
 
-def test_the_hit_path_imports_no_heavy_module(published) -> None:
+def test_hit_path_imports_nothing_heavy(published) -> None:
     """Serving a cached list needs the standard library, redis, msgpack and fastapi."""
     user = published.dataset.user_ids[int(published.dataset.events.user[0])]
     source, modules = served(published, {"user_id": user})
@@ -58,7 +58,7 @@ def test_the_hit_path_imports_no_heavy_module(published) -> None:
     assert modules & HIT_MAY_NOT == set()
 
 
-def test_the_live_path_imports_no_training_library(published) -> None:
+def test_live_path_imports_no_training(published) -> None:
     """The two stages run without torch, scipy and the lightgbm package."""
     source, modules = served(
         published, {"user_id": "fresh", "history": [published.dataset.catalogue.ids[0]]}
@@ -69,7 +69,7 @@ def test_the_live_path_imports_no_training_library(published) -> None:
 
 
 def test_the_import_contracts_hold(monkeypatch) -> None:
-    """Packages import only what is below them, and the batch and the Lambda do not know each other."""
+    """Packages import only what is below them; batch and Lambda do not know each other."""
     monkeypatch.chdir(ROOT)
     assert lint_imports() == 0
 

@@ -1,8 +1,7 @@
-"""The built package, and an interpreter that sees it and the runtime client, and no other installed library."""
+"""Fixtures: the built package, and an interpreter that sees only it and the runtime client."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from shortlist.infra.local.runtime_api import LambdaService
 from shortlist.infra.tools.package import build
+from tests.distributions import link_distributions
 
 HANDLER = "shortlist.lambda_handler.handler.handler"
 RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
@@ -60,19 +60,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     size = build(
         directory / "package", machine, f"{sys.version_info.major}.{sys.version_info.minor}"
     )
-    return Built(directory / "package", runtime_client(directory / "runtime"), size)
-
-
-def runtime_client(directory: Path) -> Path:
-    """A directory with links to the installed runtime client, and nothing else."""
-    directory.mkdir()
-    for name in RUNTIME_CLIENT:
-        for file in importlib.metadata.files(name) or ():
-            top = file.parts[0]
-            if top != ".." and not (directory / top).exists():
-                (directory / top).symlink_to(
-                    file.locate().parents[len(file.parts) - 2]
-                    if len(file.parts) > 1
-                    else file.locate()
-                )
-    return directory
+    return Built(
+        directory / "package", link_distributions(directory / "runtime", RUNTIME_CLIENT), size
+    )

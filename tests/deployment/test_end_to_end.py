@@ -54,7 +54,7 @@ class Service:
     attempts: int = 0
 
     def refresh(self, run: str, tables: str, kill_after: str | None = None) -> int:
-        """Runs the batch; with `kill_after`, kills it once it has said so. Gives the exit status."""
+        """Runs the batch, killed once it has logged `kill_after`; returns the exit status."""
         told = {
             f"SHORTLIST_{t.upper()}": f"s3://{BUCKET}/{tables}/{t}.parquet"
             for t in ("interactions", "items")
@@ -152,7 +152,7 @@ def service(tables, s3_environ, tmp_path_factory) -> Iterator[Service]:
 
 
 def upload(environ: dict[str, str], tables: Path, directory: Path) -> None:
-    """The first night's tables, and the second's: an event more for each user, and a new item that shifts every row."""
+    """Uploads two nights' tables; the second has more events, and an item that shifts the rows."""
     names = {
         "aws_access_key_id": "AWS_ACCESS_KEY_ID",
         "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
@@ -207,7 +207,7 @@ def tell(running: LambdaService, user: str, item: str) -> None:
 
 
 def is_whole(store: RedisStore, answer: dict) -> bool:
-    """Whether an answer is of the release that it names alone: its own list, or items that this release has."""
+    """Whether an answer is of its own release alone: its list, or items that it has."""
     version, ids = answer["model_version"], [item["item_id"] for item in answer["recommendations"]]
     if answer["source"] == "batch":
         rows = unpack_list(store.lists(version, [answer["user_id"]])[0]).rows[:K]
@@ -217,8 +217,8 @@ def is_whole(store: RedisStore, answer: dict) -> bool:
     )
 
 
-def test_releases_change_under_a_client_that_never_notices(service, built, tables) -> None:
-    """Refresh, serve, killed refreshes, refresh, canary, promote, rollback: no answer fails, falls back or mixes two releases."""
+def test_releases_change_without_a_failure(service, built, tables) -> None:
+    """Refreshes, kills, canary, promote, rollback: no answer fails, degrades or mixes releases."""
     users = (
         pl.read_parquet(tables / "interactions.parquet")["user_id"]
         .unique(maintain_order=True)

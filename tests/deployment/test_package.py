@@ -1,4 +1,4 @@
-"""The built package, not the source tree, under the real runtime client: what is in it, and that it answers."""
+"""Checks the built Lambda package, under the real runtime client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ import pytest
 
 from shortlist.batch.local import serve
 from shortlist.infra.local.runtime_api import LambdaService, http_event
-from shortlist.infra.tools.package import FORBIDDEN, LIMIT_MIB, LOCKED, Refused, build, check
+from shortlist.infra.tools.package import (
+    FORBIDDEN,
+    LIMIT_MIB,
+    LOCKED,
+    OURS,
+    Refused,
+    build,
+    check,
+)
 from shortlist.infra.tools.sbom import FILE
 
 EVENTS = Path(__file__).parents[2] / "infra" / "events"
@@ -52,11 +60,13 @@ def test_the_package_is_bounded(built) -> None:
 def test_the_package_holds_nothing_of_training(built) -> None:
     """No training library, and of ours only what serves."""
     assert [name for name in FORBIDDEN if (built.root / name).exists()] == []
-    assert {p.name for p in (built.root / "recsys").iterdir() if p.is_dir()} == {"__pycache__"}
-    assert not (built.root / "batch").exists()
+    ours = built.root / "shortlist"
+    assert {path.name for path in ours.iterdir()} == {*OURS, "__pycache__"}
+    rooms = {path.name for path in (ours / "recsys").iterdir() if path.is_dir()}
+    assert rooms == {"__pycache__", "models", "monitoring", "store"}
 
 
-def test_of_lightgbm_only_the_library_is_there(built) -> None:
+def test_only_lightgbms_library_is_kept(built) -> None:
     """Its Python would import scipy."""
     files = [
         p.relative_to(built.root / "lightgbm").as_posix()
@@ -67,7 +77,7 @@ def test_of_lightgbm_only_the_library_is_there(built) -> None:
 
 
 def test_the_bill_lists_what_is_there(built) -> None:
-    """Each installed distribution with its version, its wheel one of those in the lock; and the library that was copied."""
+    """Each distribution with its version and a locked wheel; and the copied library."""
     told = json.loads((built.root / FILE).read_text())
     libraries = {
         (c["name"].lower().replace("_", "-"), c["version"]): c
@@ -90,7 +100,7 @@ def test_the_bill_lists_what_is_there(built) -> None:
     assert [c["name"] for c in told["components"] if c["type"] == "file"] == ["lib/libgomp.so.1"]
 
 
-def test_every_module_has_bytecode_that_is_trusted(built) -> None:
+def test_every_module_has_trusted_bytecode(built) -> None:
     """A cold start compiles nothing and compares no time: the flags say unchecked, by hash."""
     lacking = []
     for source in built.root.rglob("*.py"):
@@ -139,7 +149,7 @@ def test_the_package_is_served_over_http(built, published) -> None:
     requests = [
         event
         for event in map(json.loads, map(Path.read_text, EVENTS.glob("*.json")))
-        if "requestContext" in event
+        if "http" in event.get("requestContext", {})  # payload 2.0, as the HTTP API sends it
     ]
     environ = os.environ | published.environ | {"SHORTLIST_ADMIN_KEY": "a-key-for-local-invokes"}
     statuses = []
@@ -158,14 +168,14 @@ def test_the_package_is_served_over_http(built, published) -> None:
     assert statuses == [200] * len(requests)
 
 
-def test_a_full_directory_is_not_built_into(tmp_path) -> None:
+def test_full_directory_is_refused(tmp_path) -> None:
     """What an earlier build left would be shipped."""
     (tmp_path / "left").touch()
     with pytest.raises(Refused, match="is not empty"):
         build(tmp_path, "arm64", "3.13")
 
 
-def test_a_package_with_a_training_library_is_refused(tmp_path) -> None:
+def test_training_library_is_refused(tmp_path) -> None:
     """A new dependency that brings one is told at the build."""
     (tmp_path / "scipy").mkdir()
     with pytest.raises(Refused, match="holds scipy"):

@@ -1,4 +1,4 @@
-"""The cache's users may send what the code sends, and nothing else: command by command, on real servers."""
+"""Checks on real servers that each cache user may send its commands and no others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NOT_COMMANDS = {
 }
 
 
-def test_the_guide_and_the_template_are_current() -> None:
+def test_guide_and_template_are_current() -> None:
     """`python -m shortlist.infra.tools.acl` would change nothing."""
     assert acl.with_table(acl.GUIDE.read_text()) == acl.GUIDE.read_text()
     assert acl.with_rules(acl.TEMPLATE.read_text()) == acl.TEMPLATE.read_text()
@@ -64,8 +64,8 @@ def test_the_guide_and_the_template_are_current() -> None:
         assert rules == acl.rules(user).split()
 
 
-def test_the_list_is_what_the_code_names() -> None:
-    """Commands by redis-py's methods, by name, and inside scripts: none is missing, none is left over."""
+def test_list_matches_the_code() -> None:
+    """By redis-py's methods, by name and in scripts: none is missing, none is left over."""
     named = set()
     for path in SOURCES:
         text = path.read_text()
@@ -97,7 +97,7 @@ def admin(valkey_url) -> Iterator[redis.Redis]:
 
 
 def every_command(client: redis.Redis) -> dict[str, list[str]]:
-    """What the server has, subcommands too: the name in access strings -> words that call it with as much as it needs."""
+    """The server's commands by their names in access strings -> words that call each."""
     connection = client.connection_pool.get_connection()
     connection.send_command("COMMAND")
     replies = connection.read_response()
@@ -114,9 +114,7 @@ def every_command(client: redis.Redis) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("user", [API, BATCH])
 @pytest.mark.parametrize("is_admin", [False, True])
-def test_every_command_of_the_server_is_allowed_or_refused_as_listed(
-    admin, namespace, user, is_admin
-) -> None:
+def test_every_command_is_allowed_as_listed(admin, namespace, user, is_admin) -> None:
     """All of them, subcommands too; the server itself is asked, without running any."""
     name = f"{namespace}-{user}"
     admin.execute_command(
@@ -135,7 +133,7 @@ def test_every_command_of_the_server_is_allowed_or_refused_as_listed(
 
 
 def verdict(admin: redis.Redis, user: str, words: list[str]) -> str:
-    """What the server says of a command, as far as that is about the command, and not its arguments or keys."""
+    """The server's verdict on a command, without that on its arguments or keys."""
     try:
         said = str(admin.execute_command("ACL", "DRYRUN", user, *words))
     except redis.ResponseError as error:
@@ -176,7 +174,7 @@ def test_nobody_may_do_what_is_dangerous(store_of, user, command) -> None:
 
 
 @pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])
-def test_a_url_with_a_database_and_a_name_signs_in(store_of, valkey_url, user) -> None:
+def test_url_with_database_signs_in(store_of, valkey_url, user) -> None:
     """What redis-py then sends on each new connection is allowed."""
     store_of(user)
     url = f"{valkey_url}{'&' if '?' in valkey_url else '?'}db=1&client_name=shortlist"
@@ -184,7 +182,7 @@ def test_a_url_with_a_database_and_a_name_signs_in(store_of, valkey_url, user) -
         assert client.ping()
 
 
-def test_the_api_may_not_look_through_the_keys(store_of) -> None:
+def test_api_may_not_scan_keys(store_of) -> None:
     """SCAN shows every user's id, and what is not Shortlist's."""
     with pytest.raises(redis.exceptions.NoPermissionError):
         store_of("CacheApiUser").redis.scan()
@@ -193,7 +191,7 @@ def test_the_api_may_not_look_through_the_keys(store_of) -> None:
 
 @pytest.fixture
 def cluster_store_of(namespace) -> Iterator[Callable[[str], RedisStore]]:
-    """Stores on a cluster that lets them in under the template's access strings, over TCP and by `open_store`."""
+    """Stores on a cluster under the template's access strings, over TCP and by `open_store`."""
     ports = [free_port(), free_port()]
     with ValkeyServer(port=ports[0], config={"cluster-enabled": "yes", "cluster-port": ports[1]}):
         node: Any = redis.Redis("127.0.0.1", ports[0], decode_responses=True)
@@ -231,8 +229,8 @@ def signed_in(request) -> Callable[[str], RedisStore]:
     return lambda user: inner(user, with_admin=True)
 
 
-def test_each_user_may_do_all_that_is_theirs(signed_in, tmp_path) -> None:
-    """A night and a day: lists, lease and flip; answers, events, counts, blocks; deletion; the drain; an operator's flip."""
+def test_each_user_may_do_its_work(signed_in, tmp_path) -> None:
+    """A night and a day: publication, answers, events, deletion, the drain, an operator's flip."""
     batch, api = signed_in("CacheBatchUser"), signed_in("CacheApiUser")
     write_release(batch)
     answer(api)
@@ -292,7 +290,7 @@ def answer(api: RedisStore) -> None:
 
 
 def finish(api: RedisStore, batch: RedisStore, directory: Path) -> None:
-    """Deletion by either, the drain, the reports, a release that expired, and an operator's flip."""
+    """Deletion by either, the drain, the reports, an expired release, and an operator's flip."""
     assert AdminStore(api).delete_user("gone", 1)
     batch.write_lists("v1", [("late", b"list")])
     batch.merge_users([("late", UserRecord())], 0)
@@ -312,7 +310,7 @@ def finish(api: RedisStore, batch: RedisStore, directory: Path) -> None:
     releases.flip(api, "v1")
 
 
-def test_the_api_without_an_admin_key_neither_flips_nor_draws_a_token(store_of) -> None:
+def test_without_admin_key_nothing_flips(store_of) -> None:
     """It could else keep every batch from flipping."""
     api = store_of("CacheApiUser")
     with pytest.raises(StoreUnavailable, match="permissions"):

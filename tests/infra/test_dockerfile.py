@@ -1,4 +1,4 @@
-"""The batch's image and the repository agree: what it copies is there, and what it starts is a command."""
+"""Checks the batch's Dockerfile against the repository."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_is_copied_is_there() -> None:
     assert [name for name in copied() for pattern in ignored if fnmatch(name, pattern)] == []
 
 
-def test_all_that_the_installation_reads_is_copied() -> None:
+def test_installation_inputs_are_copied() -> None:
     """Each package of the project, its readme, its licence, and the locks."""
     linked = Path(ROOT / "src" / "shortlist").iterdir()
     packages = [path.name for path in linked if path.is_symlink()]
@@ -63,7 +63,7 @@ def test_all_that_the_installation_reads_is_copied() -> None:
 def test_what_is_started_is_a_command() -> None:
     """The entry point is the project's own, and its default arguments lead to a command."""
     [program] = json.loads(told("ENTRYPOINT")[0])
-    assert PROJECT["project"]["scripts"][program] == "shortlist.batch.cli:main"
+    assert PROJECT["project"]["scripts"][program] == "shortlist.__main__:main"
     command: click.Command = main
     for word in json.loads(told("CMD")[0]):
         assert isinstance(command, click.Group)
@@ -71,7 +71,7 @@ def test_what_is_started_is_a_command() -> None:
     assert not isinstance(command, click.Group)
 
 
-def test_it_runs_as_a_user_who_may_write_where_it_works() -> None:
+def test_user_may_write_its_workdir() -> None:
     """Not root; the work directory is that user's; one Python makes the environment and runs it."""
     assert told("USER") == ["shortlist"]
     work = told("WORKDIR")[0]
@@ -82,7 +82,7 @@ def test_it_runs_as_a_user_who_may_write_where_it_works() -> None:
     assert [line.split()[0] for line in told("FROM")] == ["${BASE}"] * 2
 
 
-def test_the_base_is_a_version_and_a_digest_where_one_is_given() -> None:
+def test_base_is_pinned() -> None:
     """A digest is whole; the guide's command writes one."""
     [base] = [
         argument.removeprefix("BASE=") for argument in told("ARG") if argument.startswith("BASE=")
@@ -104,8 +104,8 @@ def test_the_base_is_a_version_and_a_digest_where_one_is_given() -> None:
         ("", "", "LOCK"),
     ],
 )
-def test_torch_is_bound_by_its_hash_where_that_is_known(tmp_path, index, digest, expected) -> None:
-    """PyPI's by the lock; one of PyTorch's index by the build argument. The step runs here, without pip."""
+def test_torch_is_bound_by_its_hash(tmp_path, index, digest, expected) -> None:
+    """PyPI's by the lock, PyTorch's by the build argument. The step runs here, without pip."""
     lock = (ROOT / "infra" / "locked" / "torch.txt").read_text()
     version = re.search(r"^torch==(\S+)", lock, re.MULTILINE)
     assert version is not None
@@ -119,7 +119,7 @@ def test_torch_is_bound_by_its_hash_where_that_is_known(tmp_path, index, digest,
     assert (tmp_path / "torch.txt").read_text() == wanted
 
 
-def test_everything_else_is_bound_by_its_hash() -> None:
+def test_other_packages_are_bound_by_hashes() -> None:
     """Pip may neither take another file, nor build one, nor fetch what builds the project."""
     commands = " && ".join(told("RUN")).split(" && ")
     installs = [command.strip() for command in commands if "pip install" in command]

@@ -1,20 +1,18 @@
-"""What may be installed: the locks are of this very code, and a file that is not the locked one is refused."""
+"""Checks the locks: they match this code, and any other file is refused."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import importlib.metadata
 import re
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
-from shortlist.infra.tools.lock import BATCH, SERVING, TORCH, Hashes, normal
+from shortlist.infra.tools.lock import BATCH, DEVELOPMENT, SERVING, TORCH, Hashes, normal
 from shortlist.infra.tools.package import Refused, install, requirements
+from tests.distributions import closure
+from tests.fake_wheel import fake_wheel
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -24,25 +22,11 @@ def read(path: Path) -> Hashes:
     """A lock's pins and their hashes."""
     text = path.read_text().replace("\\\n", " ")
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    prefix = "--hash=sha256:"
     return {
-        pin: {option.removeprefix("--hash=sha256:") for option in options}
+        pin: {option.removeprefix(prefix) for option in options if option.startswith(prefix)}
         for pin, *options in lines
     }
-
-
-def closure(needed: list[str], bare: tuple[str, ...] = ()) -> set[str]:
-    """What the requirements bring, by what is installed here; nothing is followed behind the bare ones."""
-    found: set[str] = set()
-    waiting = [Requirement(text) for text in needed]
-    while waiting:
-        requirement = waiting.pop()
-        name = normal(requirement.name)
-        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
-            continue
-        found.add(name)
-        if name not in bare:
-            waiting += [Requirement(text) for text in importlib.metadata.requires(name) or ()]
-    return found
 
 
 def names(hashes: Hashes) -> set[str]:
@@ -50,20 +34,21 @@ def names(hashes: Hashes) -> set[str]:
     return {pin.partition("==")[0] for pin in hashes}
 
 
-def test_the_lambdas_lock_is_what_serving_needs() -> None:
+def test_lambda_lock_is_what_serving_needs() -> None:
     """Neither more nor less; of LightGBM's dependencies none."""
     plain, bare = requirements()
     assert names(read(SERVING)) == closure(plain) | {"lightgbm"}
     assert [requirement.partition(">")[0] for requirement in bare] == ["lightgbm"]
 
 
-def test_the_images_lock_is_what_the_batch_needs() -> None:
+def test_image_lock_is_complete() -> None:
     """With torch aside, and with what builds the project."""
     extras = PROJECT["optional-dependencies"]
     needed = [*PROJECT["dependencies"], *extras["serving"], *extras["batch"]]
     needed = [requirement for requirement in needed if not requirement.startswith(PROJECT["name"])]
     locked = names(read(BATCH))
     assert locked >= closure([n for n in needed if not n.startswith("torch")]) | {
+        "hatchling",
         "setuptools",
         "sympy",
         "networkx",
@@ -72,8 +57,20 @@ def test_the_images_lock_is_what_the_batch_needs() -> None:
     assert "torch" in names(read(TORCH))
 
 
-@pytest.mark.parametrize("path", [SERVING, BATCH, TORCH], ids=lambda path: path.stem)
-def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
+def test_development_lock_is_complete() -> None:
+    """All that the `dev` extra brings here but torch, and what torch needs of everybody."""
+    optional = PROJECT["optional-dependencies"]
+    extras = [
+        text for extra in ("serving", "batch", "tune", "local", "dev") for text in optional[extra]
+    ]
+    needed = [text for text in extras if not text.startswith(PROJECT["name"])]
+    locked = names(read(DEVELOPMENT))
+    assert closure([*PROJECT["dependencies"], *needed]) - locked == {"torch"}
+    assert names(read(BATCH)) - locked == set()
+
+
+@pytest.mark.parametrize("path", [SERVING, BATCH, TORCH, DEVELOPMENT], ids=lambda path: path.stem)
+def test_locks_repeat_the_constraints(path) -> None:
     """One version of each package everywhere, and a hash for each file."""
     pins = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
@@ -93,8 +90,8 @@ def test_every_line_of_a_lock_is_the_constraints_pin_with_hashes(path) -> None:
     assert path is TORCH or names(locked) <= set(pins)
 
 
-def test_each_machine_and_python_has_its_file() -> None:
-    """Of a compiled package the Lambda's lock has one for each of two machines and three Pythons."""
+def test_each_target_has_its_file() -> None:
+    """The Lambda's lock has a compiled package for two machines and three Pythons."""
     locked = read(SERVING)
     assert {
         len(hashes)
@@ -105,25 +102,7 @@ def test_each_machine_and_python_has_its_file() -> None:
 
 def wheel(directory: Path, body: str) -> str:
     """A wheel of the package `tiny`, and its sha256."""
-    path = directory / "tiny-1.0-py3-none-any.whl"
-    files = {
-        "tiny.py": body,
-        "tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\nLicense: MIT\n",
-        "tiny-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = []
-    with zipfile.ZipFile(path, "w") as packed:
-        for name, text in files.items():
-            packed.writestr(name, text)
-            digest = (
-                base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-                .rstrip(b"=")
-                .decode()
-            )
-            rows.append(f"{name},sha256={digest},{len(text)}")
-        packed.writestr(
-            "tiny-1.0.dist-info/RECORD", "\n".join([*rows, "tiny-1.0.dist-info/RECORD,,"]) + "\n"
-        )
+    path = fake_wheel(directory, "tiny", {"tiny.py": body})
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -138,7 +117,7 @@ def index(tmp_path, monkeypatch) -> Path:
     return directory
 
 
-def test_a_file_that_is_not_the_locked_one_is_refused(index, tmp_path, capfd) -> None:
+def test_another_file_is_refused(index, tmp_path, capfd) -> None:
     """The same name and version, other contents: nothing is installed."""
     digest = wheel(index, "good = True\n")
     lock = tmp_path / "lock.txt"
@@ -157,7 +136,7 @@ def test_a_file_that_is_not_the_locked_one_is_refused(index, tmp_path, capfd) ->
     assert not (tmp_path / "second").exists()
 
 
-def test_a_package_without_a_hash_is_refused(index, tmp_path) -> None:
+def test_package_without_hash_is_refused(index, tmp_path) -> None:
     """No line may be forgotten."""
     wheel(index, "good = True\n")
     (tmp_path / "lock.txt").write_text("tiny==1.0\n")

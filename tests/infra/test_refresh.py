@@ -1,4 +1,4 @@
-"""The refresh's state machine, run by moto's interpreter: what is tried again, and what people are told of the rest."""
+"""Runs the refresh's state machine: what is retried, and what is reported."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def client() -> Iterator[Any]:
 
 
 def machine(topic: str, failures: list[tuple[str, str]]) -> str:
-    """The definition, in which nothing waits, and the task's first attempts end with these failures, as its catcher has it."""
+    """The definition without waits, whose task first fails as given."""
     definition = json.loads(TEXT.replace("${AlarmTopic}", topic).replace("${Stage}", "dev"))
     states = definition["States"]
     [catcher] = states["Refresh"]["Catch"]
@@ -121,7 +121,10 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
         ),
         (
             ended(137),
-            "The batch was killed (exit status 137), as it is when it needs more memory than BatchMemory.",
+            (
+                "The batch was killed (exit status 137), "
+                "as it is when it needs more memory than BatchMemory."
+            ),
         ),
         (ended(9), "The batch ended with exit status 9."),
         (
@@ -147,7 +150,10 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
         ),
         (
             ("States.Permissions", "not authorized to ecs:RunTask"),
-            "Step Functions could not run the task (States.Permissions): not authorized to ecs:RunTask.",
+            (
+                "Step Functions could not run the task (States.Permissions): "
+                "not authorized to ecs:RunTask."
+            ),
         ),
         (
             ("States.TaskFailed", "no JSON"),
@@ -167,7 +173,7 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
         ),
     ],
 )
-def test_what_no_attempt_mends_is_said_at_once(client, failure, said) -> None:
+def test_permanent_failure_is_reported_at_once(client, failure, said) -> None:
     """One message, in words, with the cause."""
     status, messages = run(client, [failure])
     assert (status, len(messages)) == ("FAILED", 1)
@@ -188,7 +194,7 @@ def test_what_may_pass_is_tried_again(client, failure) -> None:
         (NO_CAPACITY, "Capacity is unavailable"),
     ],
 )
-def test_what_does_not_pass_is_said_after_six_attempts(client, failure, said) -> None:
+def test_lasting_failure_is_reported_after_six(client, failure, said) -> None:
     """Five more than the first."""
     assert run(client, [failure] * (ATTEMPTS - 1)) == ("SUCCEEDED", [])
     status, [message] = run(client, [failure] * ATTEMPTS)
@@ -196,14 +202,14 @@ def test_what_does_not_pass_is_said_after_six_attempts(client, failure, said) ->
 
 
 def test_attempts_are_ever_further_apart() -> None:
-    """A minute, then twice as long each time: half an hour in all, within which a batch of middling size ends."""
+    """A minute, then twice as long each time: half an hour in all, enough for a batch to end."""
     states = json.loads(TEXT)["States"]
     assert states["First attempt"]["Result"] == {"attempt": 1, "wait": 30}
     assert states["Count the attempt"]["Parameters"]["wait.$"] == "States.MathAdd($.wait, $.wait)"
     assert states["Wait"]["SecondsPath"] == "$.wait"
 
 
-def test_what_ecs_itself_throws_is_tried_again_first() -> None:
+def test_ecs_errors_are_retried_first() -> None:
     """Throttling, a server's fault, and no capacity for the moment."""
     [rule] = json.loads(TEXT)["States"]["Refresh"]["Retry"]
     assert {"ECS.AmazonECSException", "ECS.ServerException", "ECS.ThrottlingException"} <= set(

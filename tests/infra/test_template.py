@@ -1,4 +1,4 @@
-"""The template's own promises: least privilege, names that stages do not share, and access strings that a real server takes."""
+"""Checks the template: least privilege, names by stage, and valid access strings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NAMELESS = {
         )
     ),
 }
-"""Actions for which AWS lets a policy name no resource, or that its own documentation asks to be given on all."""
+"""Actions that name no resource, or that AWS's documentation asks to be given on all."""
 
 NAMES = re.compile(
     r"^(Name|Family|\w*(Function|Topic|Queue|Cluster|Repository|LogGroup|Cache|Dashboard|Alarm|Role)Name|User(Group)?Id)$"
@@ -81,7 +81,7 @@ def test_no_role_may_touch_every_resource() -> None:
     assert [(name, a) for name, s in broad for a in listed(s["Action"]) if a not in NAMELESS] == []
 
 
-def test_a_role_is_assumed_by_its_own_service_alone() -> None:
+def test_each_role_trusts_one_service() -> None:
     """Each role trusts one service."""
     trusted = {
         name: [
@@ -102,7 +102,7 @@ def test_a_role_is_assumed_by_its_own_service_alone() -> None:
 
 
 def test_stages_share_no_name() -> None:
-    """Every name that the template chooses holds the stage, so that stages live beside each other."""
+    """Every name that the template chooses holds the stage, so that stages do not collide."""
     chosen = [
         (name, key, value)
         for name, resource in RESOURCES.items()
@@ -113,7 +113,7 @@ def test_stages_share_no_name() -> None:
     assert [c for c in chosen if c[0] != "ServeAliasLive" and c[2] != "$default"] == []
 
 
-def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
+def test_bucket_is_kept_and_private() -> None:
     """The bucket is kept, versioned, encrypted, private, and speaks TLS alone."""
     bucket = RESOURCES["Artefacts"]
     told = bucket["Properties"]
@@ -130,7 +130,7 @@ def test_data_outlives_the_stack_and_is_closed_to_the_world() -> None:
 
 
 def test_every_route_but_health_is_authorised() -> None:
-    """Nobody gets recommendations without a signature, a token or a key, whichever the parameter says."""
+    """Nobody gets recommendations without a signature, a token or a key."""
     routes = [
         (r["Properties"], r.get("Condition"))
         for r in RESOURCES.values()
@@ -193,7 +193,7 @@ ALL = "shortlist/delete shortlist/events shortlist/operations shortlist/read"
     ],
 )
 def test_a_key_may_have_scopes(monkeypatch, given, context) -> None:
-    """They reach the function in the authorizer's context; what only looks like an entry is a key."""
+    """They reach the function in the authorizer's context; what only looks like one is a key."""
     entries = "shop:read+events:the-key-of-the-shop,ops:admin:the:key:of:ops,0123:4567:89abcdef"
     assert re.fullmatch(TEMPLATE["Parameters"]["ApiKeys"]["AllowedPattern"], entries)
     monkeypatch.setenv("API_KEYS", entries)
@@ -205,8 +205,8 @@ def test_a_key_may_have_scopes(monkeypatch, given, context) -> None:
     )
 
 
-def test_the_function_holds_callers_to_what_the_authorizer_says() -> None:
-    """Tokens to their user by default, keys to their scopes; the authorizer and the function know the same scopes."""
+def test_function_enforces_the_authorizer() -> None:
+    """Tokens to their user, keys to their scopes, which authorizer and function share."""
     variables = RESOURCES["Serve"]["Properties"]["Environment"]["Variables"]
     claim = variables["SHORTLIST_JWT_USER_CLAIM"]["Fn::If"]
     assert claim[:2] == ["BindsTokens", {"Ref": "JwtUserClaim"}]
@@ -216,7 +216,7 @@ def test_the_function_holds_callers_to_what_the_authorizer_says() -> None:
     assert set(re.search(r"SCOPES = {(.*)}", code)[1].replace('"', "").split(", ")) == set(SCOPES)
 
 
-def test_a_base_path_of_the_template_is_one_of_the_setting() -> None:
+def test_base_path_passes_the_setting() -> None:
     """What CloudFormation takes as usual forms, the function does not refuse at its start."""
     pattern = TEMPLATE["Parameters"]["BasePath"]["AllowedPattern"]
     for text in ("rec", "rec/prod", "rec,prod"):
@@ -224,8 +224,8 @@ def test_a_base_path_of_the_template_is_one_of_the_setting() -> None:
         assert Settings.from_env({"SHORTLIST_BASE_PATH": text}).base_paths != ()
 
 
-def test_the_authorizer_is_asked_and_may_be() -> None:
-    """It is told of the header alone, answers in the simple form, and only this API may invoke it."""
+def test_authorizer_may_be_invoked() -> None:
+    """It gets the header alone, answers in the simple form, and only this API may invoke it."""
     told = RESOURCES["KeyAuthorizer"]["Properties"]
     assert (told["IdentitySource"], told["AuthorizerPayloadFormatVersion"]) == (
         ["$request.header.X-Api-Key"],
@@ -257,7 +257,7 @@ def test_the_authorizer_is_asked_and_may_be() -> None:
         )
     ],
 )
-def test_keys_that_no_header_holds_are_refused(keys, taken) -> None:
+def test_unusable_keys_are_refused(keys, taken) -> None:
     """CloudFormation matches the whole value with the pattern."""
     assert bool(re.fullmatch(TEMPLATE["Parameters"]["ApiKeys"]["AllowedPattern"], keys)) == taken
 
@@ -280,7 +280,7 @@ def test_a_stale_release_rings() -> None:
 
 
 def test_no_log_names_a_user() -> None:
-    """Paths name users; the gateway logs routes, Step Functions logs no data, and no log keeps its lines for ever."""
+    """Logs hold no paths, which name users, and no data; and none keeps its lines for ever."""
     formats = [
         r["Properties"]["AccessLogSettings"]["Format"]
         for r in RESOURCES.values()
@@ -305,8 +305,8 @@ def test_no_log_names_a_user() -> None:
     assert {told["RetentionInDays"] for told in groups} == {30}
 
 
-def test_what_comes_by_the_clock_comes_from_the_scheduler() -> None:
-    """No rules of EventBridge; the warm-up is an event that the handler answers by itself, and may not be retried late."""
+def test_schedules_use_the_scheduler() -> None:
+    """No rules of EventBridge; the handler answers the warm-up, which is not retried late."""
     assert {r["Type"] for r in RESOURCES.values()} & {"AWS::Events::Rule"} == set()
     told = RESOURCES["KeepWarm"]
     target = told["Properties"]["Target"]
@@ -329,13 +329,13 @@ def test_what_comes_by_the_clock_comes_from_the_scheduler() -> None:
         ("rate()", False),
     ],
 )
-def test_a_warm_up_is_an_expression_or_none(schedule, taken) -> None:
+def test_warm_up_is_expression_or_none(schedule, taken) -> None:
     """CloudFormation matches the whole value with the pattern."""
     assert bool(re.fullmatch(TEMPLATE["Parameters"]["WarmUp"]["AllowedPattern"], schedule)) == taken
 
 
 def test_a_stream_that_fills_rings() -> None:
-    """Half-way to the bound beyond which events are refused, from what the function logs of each request of events."""
+    """Half-way to the bound beyond which events are refused, from the function's log."""
     counted = RESOURCES["WaitingEvents"]["Properties"]
     [told] = counted["MetricTransformations"]
     assert (counted["FilterPattern"], told["MetricValue"]) == (
@@ -362,7 +362,7 @@ def test_every_alarm_tells_somebody() -> None:
     } == set()
 
 
-def test_a_new_version_is_taken_back_by_alarms() -> None:
+def test_alarms_roll_a_version_back() -> None:
     """A canary deployment watches the API's failures, and the live alias's errors and latency."""
     preference = RESOURCES["Serve"]["Properties"]["DeploymentPreference"]
     assert preference["Alarms"] == [
@@ -390,7 +390,7 @@ def nexts(state: dict[str, Any]) -> set[str]:
     )
 
 
-def test_every_state_of_the_refresh_is_reached_and_goes_on() -> None:
+def test_every_state_is_reached_and_left() -> None:
     """No state is lost, none points nowhere, and every way ends in success or in Failed."""
     known = states()
     reached = {"First attempt"}
@@ -403,7 +403,7 @@ def test_every_state_of_the_refresh_is_reached_and_goes_on() -> None:
     }
 
 
-def test_every_failure_of_the_batch_is_caught() -> None:
+def test_every_batch_failure_is_caught() -> None:
     """Whatever goes wrong in the task leads to another attempt or to a message."""
     caught = [error for rule in states()["Refresh"]["Catch"] for error in rule["ErrorEquals"]]
     assert caught == ["States.ALL"]
@@ -439,13 +439,13 @@ def test_the_batch_may_publish(store_of) -> None:
     assert store.release() == ReleasePointer("v1")
 
 
-def test_the_batch_may_not_read_what_users_were_answered_live(store_of) -> None:
+def test_batch_may_not_read_live_results(store_of) -> None:
     """Live results are between the API and its caller."""
     with pytest.raises(StoreUnavailable, match=r"[Nn]o permissions"):
         store_of("CacheBatchUser").live("v1", "u", "digest")
 
 
-def test_the_api_may_look_up_and_cache(store_of) -> None:
+def test_api_may_look_up_and_cache(store_of) -> None:
     """All reads of the handler, and the writes that are its own."""
     batch = store_of("CacheBatchUser")
     batch.set_release(ReleasePointer("v1"))
@@ -459,7 +459,7 @@ def test_the_api_may_look_up_and_cache(store_of) -> None:
     assert store.live("v1", "u", "digest") == b"answer"
 
 
-def test_the_batch_may_drain_what_the_api_took_in(store_of, tmp_path) -> None:
+def test_batch_may_drain_events(store_of, tmp_path) -> None:
     """The API appends to the stream; the batch empties it, and leaves out whom the API deleted."""
     api, batch = EventLog(store_of("CacheApiUser")), EventLog(store_of("CacheBatchUser"))
     api.append([EventRecord("e1", "u", "i", 1), EventRecord("e2", "gone", "i", 1)])
@@ -468,7 +468,7 @@ def test_the_batch_may_drain_what_the_api_took_in(store_of, tmp_path) -> None:
     assert (done.events, api.length()) == (1, 0)
 
 
-def test_the_api_may_count_and_the_batch_read_the_counts(store_of) -> None:
+def test_api_counts_and_batch_reads(store_of) -> None:
     """Features of live answers and impressions; the batch writes neither."""
     api, batch = CountLog(store_of("CacheApiUser")), CountLog(store_of("CacheBatchUser"))
     keys = api.store.keys
@@ -480,7 +480,7 @@ def test_the_api_may_count_and_the_batch_read_the_counts(store_of) -> None:
             batch.add({counted: {"field": 1}})
 
 
-def test_the_api_may_remove_the_list_of_a_deleted_user(store_of) -> None:
+def test_api_may_remove_a_list(store_of) -> None:
     """Which is all that it may do to a list, besides reading it."""
     store_of("CacheBatchUser").write_lists("v1", [("u", b"list")])
     store = store_of("CacheApiUser")
@@ -489,7 +489,7 @@ def test_the_api_may_remove_the_list_of_a_deleted_user(store_of) -> None:
 
 
 @pytest.mark.parametrize("write", ["lists", "items", "popular", "release"])
-def test_the_api_may_not_write_a_release(store_of, write) -> None:
+def test_api_may_not_write_a_release(store_of, write) -> None:
     """A flaw in what faces the world cannot change what others are shown."""
     store = store_of("CacheApiUser")
     writes = {
@@ -502,7 +502,7 @@ def test_the_api_may_not_write_a_release(store_of, write) -> None:
         writes[write]()
 
 
-def test_with_an_admin_key_the_api_may_flip_the_pointer(store_of) -> None:
+def test_admin_key_lets_the_api_flip(store_of) -> None:
     """And write no list all the same."""
     store = store_of("CacheApiUser", with_admin=True)
     store.set_release(ReleasePointer("v1"))
@@ -511,14 +511,14 @@ def test_with_an_admin_key_the_api_may_flip_the_pointer(store_of) -> None:
         store.write_lists("v1", [("u", b"forged")])
 
 
-def test_every_parameter_and_every_output_is_in_the_guide() -> None:
-    """Whoever deploys finds each choice explained, and the guide names no output that is not there."""
+def test_guide_has_parameters_and_outputs() -> None:
+    """Each parameter is explained, and the guide names only outputs that exist."""
     guide = (ROOT / "docs" / "deploy.md").read_text()
     assert {name for name in TEMPLATE["Parameters"] if f"`{name}`" not in guide} == set()
     assert set(re.findall(r"\$\(out (\w+)\)", guide)) <= set(TEMPLATE["Outputs"])
 
 
-def test_the_guide_explains_every_exit_of_the_batch() -> None:
+def test_guide_explains_exit_statuses() -> None:
     """The statuses that Step Functions acts on are those of the container."""
     guide = (ROOT / "docs" / "deploy.md").read_text()
     assert all(
@@ -531,7 +531,7 @@ def test_the_guide_explains_every_exit_of_the_batch() -> None:
 
 
 def test_the_tasks_variables_are_read() -> None:
-    """Each variable that the template gives to the container or the function is one that the code knows."""
+    """The code knows each variable that the template gives to the container or the function."""
     told = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
     named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in told}
     named |= set(RESOURCES["Serve"]["Properties"]["Environment"]["Variables"])

@@ -1,4 +1,4 @@
-"""The compose file of infra/monitoring, as far as that needs no container engine: its references and its commands."""
+"""Checks infra/monitoring's compose file, without a container engine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 DOCKERFILE: str = SERVICES["api"]["build"]["dockerfile_inline"]
 
 
-def test_nothing_is_published_beyond_this_machine_and_passwords_are_required() -> None:
-    """Every port is bound to loopback, and compose refuses to start without passwords, which have no defaults."""
+def test_ports_are_local_and_passwords_required() -> None:
+    """Every port is bound to loopback, and compose requires passwords, without defaults."""
     assert set(SERVICES) == {"valkey", "api", "prometheus", "grafana"}
     assert all(
         port.startswith("127.0.0.1:") for service in SERVICES.values() for port in service["ports"]
@@ -39,7 +39,7 @@ def test_nothing_is_published_beyond_this_machine_and_passwords_are_required() -
 
 
 def test_every_image_is_pinned() -> None:
-    """To a version, with what it is built on; one that moves by itself would be another next month."""
+    """To a version, with its base; one that moves by itself would be another next month."""
     images = [service["image"] for service in SERVICES.values() if "image" in service] + re.findall(
         r"^FROM (\S+)", DOCKERFILE
     )
@@ -50,7 +50,7 @@ def test_every_image_is_pinned() -> None:
 
 
 def test_what_is_mounted_or_copied_exists() -> None:
-    """Files of this repository, and volumes that are declared; the artefacts are made by the batch."""
+    """Files of this repository, and declared volumes; the batch makes the artefacts."""
     mounted = [
         volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]
     ]
@@ -88,7 +88,7 @@ def test_services_find_each_other() -> None:
 
 
 def test_the_dashboards_lie_where_grafana_looks() -> None:
-    """The provider's directory is the mounted one, and Prometheus finds the rules beside its configuration."""
+    """The provider's directory is mounted, and Prometheus finds its rules."""
     provider = yaml.safe_load(
         (MONITORING / "grafana/provisioning/dashboards/shortlist.yml").read_text()
     )["providers"][0]
@@ -104,7 +104,7 @@ def test_the_dashboards_lie_where_grafana_looks() -> None:
 
 @pytest.fixture
 def programs(tmp_path) -> tuple[dict[str, str], int]:
-    """An environment in which valkey-server and valkey-cli are a real server and client on a free port; and that port."""
+    """Real `valkey-server` and `valkey-cli` on a free port: their environment, and the port."""
     client = shutil.which("valkey-cli") or shutil.which("redis-cli")
     if client is None:
         pytest.skip("neither valkey-cli nor redis-cli is installed: apt-get install redis-tools")
@@ -125,8 +125,8 @@ def unescaped(command: str) -> str:
     return command.replace("$$", "$")
 
 
-def test_valkey_starts_as_told_and_is_healthy(programs) -> None:
-    """The service's own command line needs the password, is bounded, and passes its own health check, with the password alone."""
+def test_valkey_starts_and_is_healthy(programs) -> None:
+    """The service's command needs the password, is bounded, and passes its own health check."""
     environ, port = programs
     service = SERVICES["valkey"]
     kind, check = service["healthcheck"]["test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -17,13 +18,15 @@ from click.testing import CliRunner
 
 from shortlist.batch import cli, local
 from shortlist.batch.cli import local as local_commands
-from shortlist.infra.local import valkey
+from shortlist.infra.local import runtime_api, valkey
+from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.infra.local.valkey import kept
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import Change, EventLog
 from shortlist.recsys.store.records import EventRecord, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
 
+SOURCE = str(Path(__file__).parents[2] / "src")
 SMALL = {
     "EMBEDDING_DIM": "8",
     "TOP_K_CANDIDATES": "20",
@@ -42,7 +45,7 @@ def keep_signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_what_the_embedded_server_holds_is_there_the_next_time(tmp_path: Path) -> None:
+def test_embedded_data_survives_a_restart(tmp_path: Path) -> None:
     """Lists, users and events outlive the process."""
     counts = []
     for _ in range(2):
@@ -74,7 +77,7 @@ def holding(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("when", ["at its stop", "at its next start", "while it runs"])
-def test_a_deleted_user_leaves_the_embedded_servers_files(tmp_path, monkeypatch, when) -> None:
+def test_deleted_user_leaves_the_files(tmp_path, monkeypatch, when) -> None:
     """Records, events, and the commands that deleted them; the others stay."""
     if when == "at its next start":  # the process was killed
         monkeypatch.setattr(valkey, "rewrite", lambda _: None)
@@ -99,7 +102,7 @@ def test_a_deleted_user_leaves_the_embedded_servers_files(tmp_path, monkeypatch,
     assert holding(tmp_path) == []
 
 
-def test_the_append_only_file_is_rewritten_again_and_again(tmp_path, monkeypatch) -> None:
+def test_append_only_file_is_rewritten_repeatedly(tmp_path, monkeypatch) -> None:
     """At the start, then each hour; here, without a pause."""
     times, rewritten = threading.Semaphore(0), valkey.rewrite
 
@@ -113,7 +116,7 @@ def test_the_append_only_file_is_rewritten_again_and_again(tmp_path, monkeypatch
         assert [times.acquire(timeout=30) for _ in range(3)] == [True] * 3
 
 
-def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd) -> None:
+def test_second_start_trains_nothing(tables, tmp_path, capfd) -> None:
     """The finished stages are done already; the release serves both times."""
     shutil.copytree(tables, tmp_path / "data")
     environ = {
@@ -135,6 +138,65 @@ def test_a_second_start_serves_without_another_training(tables, tmp_path, capfd)
     )
 
 
+HANDLERS = """
+import json, sys
+
+def echoes(event, context):
+    left = context.get_remaining_time_in_millis()
+    return {"event": event, "request": len(context.aws_request_id), "left": left > 0}
+
+def raises(event, context):
+    raise ValueError("a handler's own error")
+
+def lists_modules(event, context):
+    import valkey
+    return [valkey.OWNER, "awslambdaric" in sys.modules]
+"""
+
+
+@pytest.fixture
+def without_runtime_client(monkeypatch) -> None:
+    """A machine on which `awslambdaric` is not installed, such as a Mac."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        runtime_api.importlib.util,
+        "find_spec",
+        lambda name: None if name == "awslambdaric" else real(name),
+    )
+
+
+@pytest.mark.usefixtures("without_runtime_client")
+@pytest.mark.parametrize(
+    ("name", "payload", "error"),
+    [
+        ("echoes", {"event": {"ping": "é"}, "request": 36, "left": True}, None),
+        ("raises", "a handler's own error", "Unhandled"),
+        ("lists_modules", ["the package's own", False], None),
+        ("missing", "module 'handlers' has no attribute 'missing'", "Unhandled"),
+    ],
+)
+def test_handler_without_runtime_client(tmp_path, name, payload, error) -> None:
+    """Answers, errors and a missing handler, as under the real client; ours hides no module."""
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    (tmp_path / "valkey.py").write_text('OWNER = "the package\'s own"\n')
+    environ = {"PYTHONDONTWRITEBYTECODE": "1"}
+    with LambdaService(f"handlers.{name}", str(tmp_path), environ) as service:
+        invoked = [service.invoke({"ping": "é"}) for _ in range(2)]
+    assert [one.error for one in invoked] == [error] * 2
+    for one in invoked:
+        assert (one.payload if error is None else one.payload["errorMessage"]) == payload
+
+
+@pytest.mark.usefixtures("without_runtime_client")
+def test_api_without_runtime_client(published) -> None:
+    """The product's own handler answers from a release."""
+    user = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    environ = os.environ | published.environ
+    with LambdaService("shortlist.lambda_handler.handler.handler", SOURCE, environ) as service:
+        invoked = service.invoke(http_event("POST", "/recommend", {"user_id": user}))
+    assert json.loads(invoked.payload["body"])["source"] == "batch"
+
+
 class Signalled:
     """An event for which nobody waits: SIGTERM comes instead."""
 
@@ -146,7 +208,7 @@ class Signalled:
 
 @pytest.mark.usefixtures("keep_signals")
 def test_a_signal_ends_the_service(monkeypatch) -> None:
-    """While it serves, everything is stopped in order; before that, what is being computed is left."""
+    """While it serves, everything stops in order; before that, the computation is left."""
     ended = []
 
     def run(directory: Path, package: Path | None, port: int, environ: object, until) -> None:

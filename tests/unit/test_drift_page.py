@@ -13,21 +13,21 @@ from shortlist.infra.tools import skew_study
 REPORT = json.loads(skew_study.REPORT.read_text())
 
 
-def test_the_page_is_that_of_the_report() -> None:
+def test_page_matches_the_report() -> None:
     """No figure on it is typed by hand."""
     assert skew_study.PAGE.read_text() == skew_study.page(REPORT) + "\n" * (
         not skew_study.page(REPORT).endswith("\n")
     )
 
 
-def test_the_promise_was_measured_at_every_size() -> None:
+def test_false_alarms_at_every_size() -> None:
     """From a hundred rows to a million, at most one run in a hundred was flagged."""
     assert {told["train"] for told in REPORT["null"]} == {100, 1000, 10_000, 100_000, 1_000_000}
     assert [told for told in REPORT["null"] if told["flagged"] > told["runs"] / 100] == []
 
 
 def test_who_asks_is_told_from_skew() -> None:
-    """At most 1% of the runs are flagged for who asks, where without strata most are; a spoilt feature nearly always is."""
+    """At most 1% of the runs are flagged for who asks; a spoilt feature nearly always is."""
     for told in REPORT["askers"]:
         if told["moved"]:
             assert told["strata"] >= 0.95 * told["runs"]
@@ -37,14 +37,14 @@ def test_who_asks_is_told_from_skew() -> None:
 
 
 def test_detections_rise_with_what_was_done() -> None:
-    """Nothing done is almost never flagged, the most that was done almost always, where there are 1,000 rows or more."""
+    """Almost never without a change, almost always with the largest, from 1,000 rows on."""
     for curves in REPORT["power"].values():
         for curve in curves:
             assert curve["shares"][0] <= 0.01
             assert curve["shares"][-1] == pytest.approx(1, abs=0.01) or curve["rows"] == 100
 
 
-def test_the_measurements_are_those_of_the_check() -> None:
+def test_measurements_use_the_check() -> None:
     """A run on identical tables, and one whose feature moved by three standard deviations."""
     rng = np.random.default_rng(1)
     told = skew_study.false_alarms(rng, 100, 200, 20)

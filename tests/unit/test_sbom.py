@@ -1,4 +1,4 @@
-"""The bill of materials: what CycloneDX requires of it, and that the same package has the same bill."""
+"""Checks the bill of materials: CycloneDX's requirements, and that it is reproducible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def package(tmp_path) -> Path:
 
 
 def test_it_has_what_the_specification_requires(package) -> None:
-    """Format, version, a serial number of the right form; each component has its type, its name and a reference of its own."""
+    """Format, version and serial number; each component has a type, a name and a reference."""
     write(package, [REDIS, CORE])
     told = json.loads((package / FILE).read_text())
     assert (told["bomFormat"], told["specVersion"], told["version"]) == ("CycloneDX", "1.6", 1)
@@ -75,14 +75,14 @@ def test_components_are_whole() -> None:
     ]
 
 
-def test_what_no_package_brought_is_listed_as_a_file(package) -> None:
+def test_copied_library_is_a_file(package) -> None:
     """With its own hash."""
     [told] = bill([], [package / "lib" / "libgomp.so.1"], package)["components"]
     assert (told["type"], told["name"]) == ("file", "lib/libgomp.so.1")
     assert told["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"library").hexdigest()}]
 
 
-def test_the_same_package_has_the_same_bill(package) -> None:
+def test_same_package_has_same_bill(package) -> None:
     """No time and nothing random; another package has another serial number."""
     assert bill([REDIS], [], package) == bill([REDIS], [], package)
     assert bill([REDIS], [], package)["serialNumber"] != bill([CORE], [], package)["serialNumber"]

