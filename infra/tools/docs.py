@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from shortlist.recsys.evaluation.headline import (
+    HEADLINE_METRIC,
+    POPULARITY,
+    RETRIEVER,
+    TWO_STAGE,
+)
 from shortlist.recsys.evaluation.page import strongest_baseline
+from shortlist.recsys.models.features import feature_table
+from shortlist.recsys.settings import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "docs" / "reports"
@@ -23,8 +31,6 @@ PROTOCOLS = {
     "leave-one-out": "ml-100k-leave-one-out",
     "last-10pct": "ml-100k-last-10pct",
 }
-POPULARITY, RETRIEVER, TWO_STAGE = "popularity", "retriever", "two_stage"
-HEADLINE_METRIC = "ndcg@10"
 OTHER_METRICS = ("recall@10", "recall@20", "mrr", "coverage")
 SUMMARY_METHODS = (POPULARITY, "item_knn", "recent_ease", "bpr_towers", RETRIEVER, TWO_STAGE)
 SPEED_SUMMARY = {
@@ -115,14 +121,14 @@ def settings(_reports: Path) -> str:
     """Each environment variable with its default, what it may be and what it does."""
     rows = [
         [f"`{variable}`", *map(_cell, (_code(default), allowed, description))]
-        for variable, default, allowed, description in _settings_table()
+        for variable, default, allowed, description in settings_table()
     ]
     return _markdown(["variable", "default", "allowed", "meaning"], rows)
 
 
 def features(_reports: Path) -> str:
     """Each feature of the ranker, in its order."""
-    rows = [[f"`{name}`", default, _cell(sentence)] for name, default, sentence in _feature_table()]
+    rows = [[f"`{name}`", default, _cell(sentence)] for name, default, sentence in feature_table()]
     return _markdown(["feature", "where unknown", "meaning"], rows)
 
 
@@ -149,23 +155,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 def _module(name: str) -> Any:  # noqa: ANN401 - a module
     """A module of the package: by its name, because infra is below some of them."""
     return importlib.import_module(f"shortlist.{name}")
-
-
-def _settings_table() -> list[tuple[str, str, str, str]]:
-    module = _module("recsys.settings")
-    if hasattr(module, "settings_table"):
-        return list(module.settings_table())
-    fields = re.findall(
-        r'"""`(\w+)` \((.*?)\): (.*?)"""', Path(module.__file__ or "").read_text(), re.DOTALL
-    )
-    return [(name, default, "", " ".join(text.split())) for name, default, text in fields]
-
-
-def _feature_table() -> list[tuple[str, str, str]]:
-    module = _module("recsys.models.features")
-    if hasattr(module, "feature_table"):
-        return list(module.feature_table())
-    return [(name, f"{default:g}", "") for name, default in module.FEATURES.items()]
 
 
 def _report(reports: Path, name: str) -> Any:  # noqa: ANN401 - JSON
