@@ -169,7 +169,8 @@ def _dataset(
     interactions: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The data set, and notes on what it leaves out."""
-    catalogue, notes = _bare_catalogue(interactions.item_ids), ()
+    notes: tuple[str, ...] = ()
+    catalogue = _bare_catalogue(interactions.item_ids)
     if items is not None:
         catalogue, notes = _catalogue(items.frame)
     user_table = None

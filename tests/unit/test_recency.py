@@ -19,7 +19,7 @@ from shortlist.recsys.evaluation.baselines import (
 )
 from shortlist.recsys.evaluation.recency import (
     HALF_LIVES,
-    UNTRIED,
+    DEFAULT_HALF_LIFE,
     FitWeights,
     best_half_life,
     decayed_rows,
@@ -225,7 +225,7 @@ def test_weights_that_exist_are_not_fitted_again(fit: Fit, monkeypatch: pytest.M
 def test_where_nobody_can_judge_the_half_life_is_the_stated_one() -> None:
     """Users of one event leave nothing to hold out, and nothing breaks, nor in an empty world."""
     assert (
-        best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0)) == UNTRIED
+        best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0)) == DEFAULT_HALF_LIFE
     )
     for fit in (fit_recent_item_knn, recent_ease):
         assert fit(events_of([], 0), np.random.default_rng(0))(state_of([]), 2)[0].tolist() == [
@@ -238,7 +238,7 @@ def test_a_large_catalogue_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("shortlist.recsys.evaluation.recency.LARGE_CATALOGUE", N - 1)
     assert (
         best_half_life(moving(np.random.default_rng(0)), item_knn_weights, np.random.default_rng(1))
-        == UNTRIED
+        == DEFAULT_HALF_LIFE
     )
     assert (
         fit_recent_ease(moving(np.random.default_rng(0)), np.random.default_rng(1), max_items=N - 1)

@@ -97,5 +97,5 @@ def test_found_items_are_counted_by_third() -> None:
     held, offsets = np.array([0, 1, 15, 25, 29], np.int32), np.array([0, 3, 5])
     truth = Truth(np.arange(2, dtype=np.int32), states_of([[], []], n_items), offsets, held)
     ranked = np.stack((np.arange(21), np.array([29, *range(19), 25]))).astype(np.int32)
-    assert segments.held_by_third(truth, thirds).tolist() == [2, 1, 2]
-    assert segments.found_by_third(ranked, truth, facts, thirds).tolist() == [2, 1, 1]
+    assert segments.held_out_by_third(truth, thirds).tolist() == [2, 1, 2]
+    assert segments.hits_by_third(ranked, truth, facts, thirds).tolist() == [2, 1, 1]
