@@ -1,4 +1,4 @@
-"""Separates rows that break the schema from valid ones, and numbers users and items.
+"""Validates tables, and numbers users and items.
 
 A rejected row has one reason, the first that holds. Users, and items where no items table is given,
 are numbered by id: ids of digits only by their number, then the others as text.

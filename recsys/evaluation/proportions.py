@@ -1,4 +1,4 @@
-"""Confidence intervals of a share and of the difference of two."""
+"""Confidence intervals of shares and of their differences."""
 
 from __future__ import annotations
 

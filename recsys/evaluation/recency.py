@@ -1,9 +1,9 @@
-"""Baselines with recency: item neighbours and EASE, recent events weighted more.
+"""Baselines with recency: item neighbours and EASE.
 
-These are the strongest baselines where tastes change. An item of the user's last events has the
-weight 0.5 ** (age / half-life), its age in events; older events than the window of states have
-none. Only the half-life is tuned, on each user's last event within the past that the method may
-know, so the comparison is with a baseline at its best.
+Recent events weigh more: these are the strongest baselines where tastes change. An item of the
+user's last events has the weight 0.5 ** (age / half-life), its age in events; older events than the
+window of states have none. Only the half-life is tuned, on each user's last event within the past
+that the method may know, so the comparison is with a baseline at its best.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def evaluate(
         advance = None if progress is None else partial(progress, name)
         measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
     figures = {
-        # Seeded anew for each, so that the draws of users are the same.
+        # Seeded again for each, so that the draws of users are the same.
         name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples)
         for name, m in measured.items()
     }
