@@ -25,12 +25,12 @@ from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
     FitParams,
     assemble,
-    ranker_training_groups,
     item_table_of,
     past_before_labels,
-    validated_ranker,
-    train_towers,
+    ranker_training_groups,
     ranker_validation_groups,
+    train_towers,
+    validated_ranker,
 )
 from shortlist.recsys.training.lambdamart import RankingGroups
 from shortlist.recsys.training.split import before, cuts
