@@ -167,10 +167,10 @@ def _tables(
         return _synthetic(size, announce), "synthetic"
     cache.mkdir(parents=True, exist_ok=True)
     archive, zipped = places.archives[name], cache / f"{name}.zip"
+    copy = cache / f"{name}-wheel"
     if _holds(zipped, "md5", archive.md5, announce):
         announce(f"{name}: from the cache, {zipped}")
         return _unzipped(zipped, archive), "cache"
-    copy = cache / f"{name}-wheel"
     if name == "ml-100k" and _wheel_cached(copy, places.wheel, announce):
         announce(f"{name}: from the cache, {copy}")
         return _from_wheel(copy, places.wheel), "cache"

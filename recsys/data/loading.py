@@ -99,19 +99,13 @@ def load(
     raw_users = read(users, USERS) if users is not None else None
     if is_forgotten is not None:
         raw_events = without_users(raw_events, INTERACTIONS, is_forgotten)
-        if raw_users is not None:
-            raw_users = without_users(raw_users, USERS, is_forgotten)
-
+    if is_forgotten is not None and raw_users is not None:
+        raw_users = without_users(raw_users, USERS, is_forgotten)
     checked_users = check_users(raw_users) if raw_users is not None else None
     known_items = checked_items.frame["_id"] if checked_items is not None else None
     checked_events = check_interactions(raw_events, known_items)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
-    if rejects is not None:  # first, so that a refused load leaves something to look at
-        write_rejects(checks, rejects)
-    refuse_above(max_reject_share, checks, rejects)
-    for checked in checks:
-        _refuse_empty(checked, rejects)
-
+    _refuse_bad_tables(checks, max_reject_share, rejects)
     notes = [*raw_events.notes, *(raw_users.notes if raw_users is not None else ())]
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
@@ -155,6 +149,17 @@ def _rated_at_least(
     return replace(interactions, checked=replace(interactions.checked, frame=kept)), (note,)
 
 
+def _refuse_bad_tables(
+    checks: Sequence[CheckedTable], max_reject_share: float, rejects: Path | None
+) -> None:
+    """Writes the rejected rows, and raises InvalidData where a table has too many of them."""
+    if rejects is not None:  # first, so that a refused load leaves something to look at
+        write_rejects(checks, rejects)
+    refuse_above(max_reject_share, checks, rejects)
+    for checked in checks:
+        _refuse_empty(checked, rejects)
+
+
 def _refuse_empty(checked: CheckedTable, rejects: Path | None) -> None:
     if checked.frame.is_empty():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
@@ -169,7 +174,8 @@ def _dataset(
     interactions: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The data set, and notes on what it leaves out."""
-    catalogue, notes = _bare_catalogue(interactions.item_ids), ()
+    notes: tuple[str, ...] = ()
+    catalogue = _bare_catalogue(interactions.item_ids)
     if items is not None:
         catalogue, notes = _catalogue(items.frame)
     user_table = None

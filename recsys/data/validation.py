@@ -1,4 +1,4 @@
-"""Separates rows that break the schema from valid ones, and numbers users and items.
+"""Validates tables, and numbers users and items.
 
 A rejected row has one reason, the first that holds. Users, and items where no items table is given,
 are numbered by id: ids of digits only by their number, then the others as text.
@@ -148,17 +148,10 @@ def check_interactions(raw: RawTable, item_ids: pl.Series | None) -> CheckedInte
     the interactions.
     """
     types = raw.frame.schema
+    weight = weight_column(raw.frame)
     frame, users = _coded(raw.frame, "user_id", "_user", None)
     frame, items = _coded(frame, "item_id", "_item", item_ids)
-    weight = weight_column(raw.frame)
-    number = pl.lit(None, pl.Float64)
-    if weight is not None:
-        number = fields.numbers(weight, types[weight], INTERACTIONS.name)
-    time = fields.seconds("timestamp", types["timestamp"], INTERACTIONS.name)
-    frame = frame.with_columns(time.alias("_time"), number.alias("_weight"))
-    if "event_type" in types:
-        event_type = fields.text("event_type", types["event_type"], INTERACTIONS.name)
-        frame = frame.with_columns(event_type.alias("_type"))
+    frame = frame.with_columns(_interaction_values(types, weight))
     checked = _split(raw, frame, _interaction_reasons(types, weight), INTERACTIONS)
     single = pl.col("_weight").fill_nan(None).cast(pl.Float32) + 0.0  # -0.0 is 0.0
     checked = _without_duplicates(raw, replace(checked, frame=checked.frame.with_columns(single)))
@@ -166,6 +159,20 @@ def check_interactions(raw: RawTable, item_ids: pl.Series | None) -> CheckedInte
     if item_ids is None:
         frame, items = _dense(frame, "_item", items)
     return CheckedInteractions(replace(checked, frame=frame), users, items)
+
+
+def _interaction_values(types: pl.Schema, weight: str | None) -> list[pl.Expr]:
+    """_time, _weight and, where the table has event types, _type."""
+    name = INTERACTIONS.name
+    time = fields.seconds("timestamp", types["timestamp"], name)
+    number = pl.lit(None, pl.Float64)
+    if weight is not None:
+        number = fields.numbers(weight, types[weight], name)
+    columns = [time.alias("_time"), number.alias("_weight")]
+    if "event_type" in types:
+        event_type = fields.text("event_type", types["event_type"], name)
+        columns.append(event_type.alias("_type"))
+    return columns
 
 
 def weight_column(frame: pl.DataFrame) -> str | None:

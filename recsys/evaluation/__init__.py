@@ -1,1 +1,1 @@
-"""How good recommendations are: metrics, baselines, and the report that compares methods."""
+"""Measures recommendations: metrics, baselines, and the report that compares methods."""

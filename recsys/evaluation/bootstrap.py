@@ -1,10 +1,10 @@
-"""How sure a figure is: percentile bootstrap intervals, and a randomisation test of differences, over users.
+"""Percentile bootstrap intervals and a randomisation test, over users.
 
-An interval tells how far a figure would move with other users of the same kind. A resample draws as
-many users as there are, with replacement (Efron and Tibshirani 1993, chapter 13). Users are what is
-drawn because the events of one user are not independent of each other. A resample is held as counts
-per user, so that a mean over it is a matrix product, and resamples are made in chunks, so that
-memory stays bounded.
+An interval says how far a figure would move with other users of the same kind. A resample draws as
+many users as there are, with replacement (Efron and Tibshirani 1993, chapter 13). It draws users,
+because the events of one user are not independent of each other. A resample is held as counts per
+user, so that a mean over it is a matrix product, and resamples are made in chunks, so that memory
+stays bounded.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Statistic = Callable[[Int64], Float64]
 """counts int64[c, U] of c resamples -> float64[c, M]: M statistics of each."""
 
 N_RESAMPLES = 1000
-"""Enough that the ends of a 95% interval rest on 25 resamples each."""
+"""Enough for 25 resamples beyond each end of a 95% interval."""
 
 N_FLIPS = 2000
-"""Enough that a p-value of 0.05 has a standard error of 0.005; the least that can be told is 1 / 2001."""
+"""Enough that a p-value of 0.05 has a standard error of 0.005; the least possible is 1 / 2001."""
 
 CHUNK_BYTES = 32 * 2**20
 """Bound of one chunk of counts or of signs."""
@@ -41,7 +41,10 @@ def resampled(
 
 
 def interval(replicates: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
-    """(low float64[M], high float64[M]): the central `level` of the known replicates of float64[B, M]; NaN for none."""
+    """(low float64[M], high float64[M]): the central `level` of replicates float64[B, M].
+
+    NaN replicates are left out; where all are, the ends are NaN.
+    """
     tail = (1.0 - level) / 2.0
     known = ~np.isnan(replicates).all(axis=0)
     ends = np.full((2, replicates.shape[1]), np.nan)
@@ -51,7 +54,7 @@ def interval(replicates: Float64, level: float = 0.95) -> tuple[Float64, Float64
 
 
 def means(values: Float64) -> Statistic:
-    """The statistic: means of float64[U, M] over the drawn users whose value is known (not NaN), NaN where none is."""
+    """The statistic: means of float64[U, M] over the drawn users, NaN values left out."""
     known = (~np.isnan(values)).astype(np.float64)
     filled = np.nan_to_num(values, nan=0.0)
 
@@ -65,7 +68,7 @@ def means(values: Float64) -> Statistic:
 
 
 def means_within(values: Float64, segment: Int64, n_segments: int) -> Statistic:
-    """The statistic, n_segments * M: `means` of float64[U, M] over the drawn users of each segment, segment by segment.
+    """The statistic: `means` of float64[U, M] within each segment, n_segments * M values.
 
     segment: int64[U], each in 0 … n_segments - 1. The draws are those of all users, so that the
     segments' sizes vary.
@@ -76,11 +79,11 @@ def means_within(values: Float64, segment: Int64, n_segments: int) -> Statistic:
 
 
 def coverages(ranked: Int32, n_items: int) -> Statistic:
-    """The statistic, M = 1: share of the catalogue in the first `COVERAGE_DEPTH` ranks of int32[U, K] of drawn users.
+    """The statistic: share of the catalogue in the drawn users' first `COVERAGE_DEPTH` ranks.
 
-    A resample has only some 63% of the users, thus reaches fewer items, and its coverage lies below
-    the value that it
-    should surround: pass the replicates through `recentred` before taking an interval.
+    ranked: int32[U, K]. A resample has only some 63% of the users, thus reaches fewer items, and
+    its coverage lies below the value that it should surround: pass the replicates through
+    `recentred` before taking an interval.
     """
     top = ranked[:, :COVERAGE_DEPTH]
     users, ranks = np.nonzero(top != MISSING)
@@ -96,7 +99,7 @@ def coverages(ranked: Int32, n_items: int) -> Statistic:
 
 
 def recentred(replicates: Float64, value: Float64) -> Float64:
-    """Replicates float64[B, M] moved so that their mean is `value` (float64[M]): their spread without their bias."""
+    """Replicates float64[B, M] moved to the mean `value` (float64[M]), without their bias."""
     moved: Float64 = replicates - replicates.mean(axis=0) + value
     return moved
 
@@ -104,7 +107,7 @@ def recentred(replicates: Float64, value: Float64) -> Float64:
 def sign_flip_p_values(
     differences: Float64, rng: np.random.Generator, n_flips: int = N_FLIPS
 ) -> Float64:
-    """float64[M]: two-sided p-values of differences float64[U, M] (U >= 1) between two methods, user by user.
+    """float64[M]: two-sided p-values of paired differences float64[U, M], U >= 1.
 
     Where the methods do not differ, each user's difference could as well have had the other sign.
     The p-value is (1 + how often the sum under random signs is as far from 0 as the observed one) /
@@ -123,10 +126,12 @@ def _signs(n_users: int, rng: np.random.Generator, n_flips: int) -> Iterator[Flo
     """Chunks float64[c, n_users] of `n_flips` rows of -1 and 1."""
     chunk = max(1, CHUNK_BYTES // (8 * n_users))
     for start in range(0, n_flips, chunk):
-        yield np.where(rng.random((min(chunk, n_flips - start), n_users)) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - a fair coin
+        rows = min(chunk, n_flips - start)
+        yield np.where(rng.random((rows, n_users)) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - a fair coin
 
 
 def _counts(n_users: int, rng: np.random.Generator, n_resamples: int) -> Iterator[Int64]:
+    """Chunks int64[c, n_users] of `n_resamples` rows: how often each user is drawn."""
     chunk = max(1, CHUNK_BYTES // (8 * n_users))
     shares = np.full(n_users, 1.0 / n_users)
     for start in range(0, n_resamples, chunk):

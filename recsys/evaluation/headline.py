@@ -1,4 +1,4 @@
-"""Names the headline figure of a report: NDCG@10 of the two-stage recommender.
+"""Reads the headline figure, NDCG@10 of the two stages.
 
 It imports nothing, so a command that only lists releases need not load the metrics.
 """

@@ -1,8 +1,8 @@
-"""The report as one HTML page for a person: the finding in words, plots as inline SVG, every figure in a table.
+"""Renders the report as one HTML page.
 
-The page asks for nothing from elsewhere and needs no script, so it can be mailed, archived and
-opened years later. Equal reports give equal bytes. A section that the report lacks is left out, and
-a figure that is not known is a dash.
+The page has the finding in words, plots as inline SVG, and every figure in a table. It loads
+nothing and needs no script, so it can be mailed, archived and opened years later. Equal reports
+give equal bytes. A section that the report lacks is left out, and an unknown figure is a dash.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from shortlist.recsys.atomic_file import write_atomically
@@ -31,10 +31,17 @@ if TYPE_CHECKING:
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 PROTOCOL_WORDS = {
-    "last-10pct": "The last tenth of each user's events, at least one, is held out with what shares their time; "
-    "everything before them is learnt from.",
-    "leave-one-out": "The last event of each user is held out with what shares its time; everything before is learnt from.",
-    "time": "All events of the last tenth of the time are held out; everything older is learnt from.",
+    "last-10pct": (
+        "The last tenth of each user's events, at least one, is held out with what shares their "
+        "time; everything before them is learnt from."
+    ),
+    "leave-one-out": (
+        "The last event of each user is held out with what shares its time; everything before is "
+        "learnt from."
+    ),
+    "time": (
+        "All events of the last tenth of the time are held out; everything older is learnt from."
+    ),
 }
 
 METRIC_WORDS = {
@@ -55,8 +62,11 @@ METRIC_WORDS = {
 """Each metric's name and meaning, in the order of the table."""
 
 N_IMPORTANCES = 20
+"""Features with a bar; of the others none has a share that could be seen."""
 
-INKS = {  # matplotlib draws in these; the page's style sheet decides, by light and dark, what they are
+# Colours that occur nowhere else: matplotlib draws in these, and the page's style sheet says what
+# they are in a light and in a dark theme.
+INKS = {
     "#010101": "var(--ink)",
     "#020202": "var(--soft)",
     "#030303": "var(--line)",
@@ -70,11 +80,41 @@ MARKERS = "osD^"
 WIDTH = 6.0
 """Inches of every plot; the page scales it."""
 
+MAX_MARKED_POINTS = 30
+"""Most points of a curve that each have a marker; more would run into each other."""
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "text.parse_math": False,  # a name with dollar signs is a name
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "grid.color": LINE,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+LEGEND: dict[str, Any] = {
+    "loc": "outside upper left",
+    "ncols": 4,
+    "frameon": False,
+    "handletextpad": 0.2,
+    "columnspacing": 1.2,
+    "fontsize": 9,
+}
+
 Draw = Callable[["Axes"], None]
 
 
 class Known(NamedTuple):
-    """A figure and the ends of its interval; NaN is what is not known."""
+    """A figure and the ends of its interval, NaN where they are not known."""
 
     value: float
     low: float
@@ -89,37 +129,23 @@ class Dots(NamedTuple):
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the report's page whole or not at all."""
+    """Writes the report's page whole or not at all."""
     write_atomically(path, render(report))
 
 
 def render(report: Report) -> str:
     """The page's text. Names and titles in the report are untrusted and come out escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": number,
-        "share": share,
-        "ends": ends,
-        "p_value": p_value,
-        "duration": duration,
-        "size": size,
-        "known": known,
-    }
-    template = environment.from_string(
-        Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    )
     methods, paired = report["methods"], report.get("paired") or {}
-    metrics = {
-        m: words for m, words in METRIC_WORDS.items() if any(m in row for row in methods.values())
-    }
-    return template.render(
-        report={name: section for name, section in report.items() if section not in (None, {}, [])},
+    measured = set().union(*methods.values())
+    metrics = {metric: words for metric, words in METRIC_WORDS.items() if metric in measured}
+    best = {m: _highest({name: row.get(m) for name, row in methods.items()}) for m in metrics}
+    filled = {name: section for name, section in report.items() if section not in (None, {}, [])}
+    return _template().render(
+        report=filled,
         protocol=PROTOCOL_WORDS.get(report.get("protocol", ""), ""),
         headline=headline(report),
         metrics=metrics,
-        best={m: _highest({name: row.get(m) for name, row in methods.items()}) for m in metrics},
+        best=best,
         ours=TWO_STAGE,
         plots=plots(report),
         importances=top_importances(report),
@@ -132,8 +158,18 @@ def render(report: Report) -> str:
     )
 
 
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    filters = (number, share, ends, p_value, duration, size, known)
+    environment.filters |= {function.__name__: function for function in filters}
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    return environment.from_string(text)
+
+
 def known(figure: object) -> Known:
-    """What the report says of a figure: a number, a value with its interval, or nothing."""
+    """A figure of the report, which is a number, a value with its interval, or nothing."""
     if isinstance(figure, Mapping):
         return Known(*(_float(figure.get(field)) for field in ("value", "low", "high")))
     return Known(_float(figure), math.nan, math.nan)
@@ -148,7 +184,7 @@ def number(value: object, digits: int = 4) -> str:
 
 
 def p_value(value: object) -> str:
-    """Four decimals; resampling cannot tell a smaller one from zero."""
+    """Four decimals, "< 0.0001" below: resampling knows no smaller one."""
     n = _float(value)
     return "< 0.0001" if n < 1e-4 else number(n)  # noqa: PLR2004 - the fourth decimal
 
@@ -187,14 +223,11 @@ def size(n_bytes: object) -> str:
 
 
 def strongest_baseline(methods: Mapping[str, Any], *, but: Iterable[str] = ()) -> str | None:
-    """The best of the methods that are not ours by NDCG@10, leaving out those named."""
-    left = {
-        name: known(row.get(HEADLINE_METRIC)).value
-        for name, row in methods.items()
-        if name not in {TWO_STAGE, RETRIEVER, *but}
-    }
-    left = {name: value for name, value in left.items() if math.isfinite(value)}
-    return max(left, key=left.__getitem__, default=None)
+    """The baseline with the best NDCG@10, leaving out those named in `but`."""
+    excluded = {TWO_STAGE, RETRIEVER, *but}
+    values = {name: known(row.get(HEADLINE_METRIC)).value for name, row in methods.items()}
+    baselines = [n for n, v in values.items() if n not in excluded and math.isfinite(v)]
+    return max(baselines, key=values.__getitem__, default=None)
 
 
 def shown_methods(methods: Mapping[str, Any]) -> list[str]:
@@ -204,25 +237,31 @@ def shown_methods(methods: Mapping[str, Any]) -> list[str]:
 
 
 def headline(report: Report) -> str:
-    """The finding in words, or nothing where our method was not measured."""
+    """The finding in words, or nothing where the two stages were not measured."""
     methods = report["methods"]
     ours = known(methods.get(TWO_STAGE, {}).get(HEADLINE_METRIC))
     if not math.isfinite(ours.value):
         return ""
     interval = f" (95% interval {ends(ours)})" if ends(ours) else ""
-    said = f"The two-stage recommender reaches an NDCG@10 of {number(ours.value)}{interval}"
+    value = f"The two-stage recommender reaches an NDCG@10 of {number(ours.value)}{interval}"
     rival = strongest_baseline(methods)
     if rival is None:
-        return said + "."
+        return f"{value}."
     theirs = known(methods[rival][HEADLINE_METRIC]).value
-    more = "more" if ours.value >= theirs else "less"
-    amount = f"{abs(ours.value / theirs - 1):.1%}" if theirs else number(abs(ours.value - theirs))
-    against = f"{said}: {amount} {more} than {rival}, the strongest baseline, at {number(theirs)}."
-    return f"{against} {_verdict(report, rival)}".strip()
+    comparison = f"{_amount(ours.value, theirs)} than {rival}, the strongest baseline"
+    return f"{value}: {comparison}, at {number(theirs)}. {_verdict(report, rival)}".strip()
+
+
+def _amount(ours: float, theirs: float) -> str:
+    """The difference in words: as a share, or in itself where a share of nothing has no meaning."""
+    more = "more" if ours >= theirs else "less"
+    if not theirs:
+        return f"{number(abs(ours - theirs))} {more}"
+    return f"{abs(ours / theirs - 1):.1%} {more}"
 
 
 def verdict(pair: Mapping[str, Any]) -> str:
-    """What the interval of a difference says."""
+    """Whether the interval of a difference includes zero, in words."""
     low, high = _float(pair.get("low")), _float(pair.get("high"))
     if not (math.isfinite(low) and math.isfinite(high)):
         return DASH
@@ -230,29 +269,24 @@ def verdict(pair: Mapping[str, Any]) -> str:
 
 
 def _verdict(report: Report, rival: str) -> str:
-    pair = (report.get("paired") or {}).get(TWO_STAGE, {}).get(rival) or {}
-    said = f"The 95% interval of the difference user by user, {ends(known(pair))}, {verdict(pair)}"
-    meaning = {
+    meanings = {
         "includes zero": "the two cannot be told apart on these users",
         "excludes zero": "more than the draw of users explains",
     }
-    return f"{said}: {meaning[verdict(pair)]}." if verdict(pair) in meaning else ""
+    pair = (report.get("paired") or {}).get(TWO_STAGE, {}).get(rival) or {}
+    meaning = meanings.get(verdict(pair))
+    if meaning is None:
+        return ""
+    interval = f"The 95% interval of the difference user by user, {ends(known(pair))}"
+    return f"{interval}, {verdict(pair)}: {meaning}."
 
 
 def plots(report: Report) -> dict[str, Any]:
-    """The page's plots by section, as inline SVG; one with nothing known to draw is the empty string."""
+    """The page's plots by section, as inline SVG; a plot without a figure is empty."""
     methods = report["methods"]
     shown = shown_methods(methods)
-    by_value = sorted(
-        methods, key=lambda name: -_nan_last(known(methods[name].get(HEADLINE_METRIC)).value)
-    )
     return {
-        "methods": dots_plot(
-            "NDCG@10 by method, with 95% intervals",
-            by_value,
-            [Dots("", [known(methods[n].get(HEADLINE_METRIC)) for n in by_value])],
-            HEADLINE_METRIC,
-        ),
+        "methods": _methods_plot(methods),
         "segments": {
             kind: _segments_plot(kind, rows, shown)
             for kind, rows in (report.get("segments") or {}).items()
@@ -276,39 +310,35 @@ def dots_plot(label: str, rows: Sequence[str], series: Sequence[Dots], axis: str
     """A row for each name, in it a dot with its interval for each series."""
     if not any(math.isfinite(f.value) for s in series for f in s.figures):
         return Markup()
-    step = 0.3 if len(series) == 1 else 0.16 * len(series) + 0.14
+    has_legend = len(series) > 1
 
     def draw(axes: Axes) -> None:
-        for number_, one in enumerate(series):
-            colour, marker = SERIES[number_ % len(SERIES)], MARKERS[number_ % len(MARKERS)]
-            shift = (
-                (number_ - (len(series) - 1) / 2) * 0.8 / len(series) if len(series) > 1 else 0.0
-            )
-            for row, figure in enumerate(one.figures):
-                if math.isfinite(figure.low) and math.isfinite(figure.high):
-                    axes.plot(
-                        [figure.low, figure.high], [row + shift] * 2, color=colour, linewidth=1.6
-                    )
-            places = [
-                (f.value, row + shift)
-                for row, f in enumerate(one.figures)
-                if math.isfinite(f.value)
-            ]
-            if places:
-                axes.plot(
-                    *zip(*places, strict=True), marker, color=colour, markersize=5, label=one.name
-                )
+        for place, one in enumerate(series):
+            # The dots of a row are spread over 0.8 of it, around its middle.
+            shift = (place - (len(series) - 1) / 2) * 0.8 / len(series) if has_legend else 0.0
+            colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
+            _draw_dots(axes, one, shift, colour, marker)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(METRIC_WORDS.get(axis, (axis,))[0])
         axes.grid(axis="x")
 
-    return _svg(
-        label,
-        0.75 + (0.35 if len(series) > 1 else 0) + step * len(rows),
-        [draw],
-        legend=len(series) > 1,
-    )
+    step = 0.16 * len(series) + 0.14 if has_legend else 0.3
+    height = 0.75 + (0.35 if has_legend else 0) + step * len(rows)
+    return _svg(label, height, [draw], legend=has_legend)
+
+
+def _draw_dots(axes: Axes, series: Dots, shift: float, colour: str, marker: str) -> None:
+    """Draws the intervals of a series, then its dots, `shift` rows below the row's middle."""
+    for row, figure in enumerate(series.figures):
+        if math.isfinite(figure.low) and math.isfinite(figure.high):
+            x, y = [figure.low, figure.high], [row + shift] * 2
+            axes.plot(x, y, color=colour, linewidth=1.6)
+    rows = [row for row, figure in enumerate(series.figures) if math.isfinite(figure.value)]
+    if rows:
+        values = [series.figures[row].value for row in rows]
+        places = [row + shift for row in rows]
+        axes.plot(values, places, marker, color=colour, markersize=5, label=series.name)
 
 
 def bars_plot(label: str, bars: Sequence[tuple[str, float]]) -> Markup:
@@ -327,36 +357,39 @@ def bars_plot(label: str, bars: Sequence[tuple[str, float]]) -> Markup:
 
 
 def curves_plot(stage: str, rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """A panel for each thing measured (loss, validation) against the first field, the epoch or round."""
-    over, *measured = dict.fromkeys(field for row in rows for field in row) or [""]
+    """A panel for each measure (loss, validation) against the first field, the round or tree."""
+    over, *measures = _names(rows) or [""]
     panels = []
-    for place, field in enumerate(measured):
+    for place, field in enumerate(measures):
         points = [(row[over], row[field]) for row in rows if math.isfinite(_float(row.get(field)))]
         if points:
             panels.append(_line(points, over, field, SERIES[place % len(SERIES)]))
-    return (
-        _svg(f"Learning curves of {stage}: {' and '.join(measured)} by {over}", 2.4, panels)
-        if panels
-        else Markup()
-    )
+    if not panels:
+        return Markup()
+    return _svg(f"Learning curves of {stage}: {' and '.join(measures)} by {over}", 2.4, panels)
 
 
 def _line(points: Sequence[tuple[float, float]], over: str, field: str, colour: str) -> Draw:
     from matplotlib.ticker import MaxNLocator
 
+    marker_size = 3 if len(points) <= MAX_MARKED_POINTS else 0
+
     def draw(axes: Axes) -> None:
-        axes.plot(
-            *zip(*points, strict=True),
-            color=colour,
-            marker="o",
-            markersize=3 if len(points) <= 30 else 0,  # noqa: PLR2004 - fits
-        )
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=colour, marker="o", markersize=marker_size)
         axes.set_title(field, loc="left")
         axes.set_xlabel(over)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.grid()
 
     return draw
+
+
+def _methods_plot(methods: Mapping[str, Any]) -> Markup:
+    figures = {name: known(row.get(HEADLINE_METRIC)) for name, row in methods.items()}
+    names = sorted(figures, key=lambda name: -_nan_last(figures[name].value))
+    dots = [Dots("", [figures[name] for name in names])]
+    return dots_plot("NDCG@10 by method, with 95% intervals", names, dots, HEADLINE_METRIC)
 
 
 def _segments_plot(kind: str, rows: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> Markup:
@@ -380,49 +413,30 @@ def _fresh_plot(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _svg(label: str, height: float, panels: Sequence[Draw], *, legend: bool = False) -> Markup:
-    """The panels side by side as an SVG element that scales, takes the page's colours and names itself to a screen reader."""
+    """The panels next to each other as an SVG element.
+
+    It scales, takes the page's colours, and has a label for screen readers.
+    """
     import io
 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: dict[Any, Any] = {
-        "svg.hashsalt": label,  # other plots on the page have other ids
-        "svg.fonttype": "none",
-        "text.parse_math": False,  # a name with dollar signs is a name
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.titlesize": 10,
-        **dict.fromkeys(
-            ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK
-        ),
-        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT),
-        "grid.color": LINE,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
     out = io.StringIO()
-    with rc_context(style):
+    with rc_context({**STYLE, "svg.hashsalt": label}):  # ids that no other plot on the page has
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        for axes, draw in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, draw in zip(all_axes, panels, strict=True):
             draw(axes)
         if legend:
-            figure.legend(
-                loc="outside upper left",
-                ncols=4,
-                frameon=False,
-                handletextpad=0.2,
-                columnspacing=1.2,
-                fontsize=9,
-            )
+            figure.legend(**LEGEND)
+        # Without the date: equal reports give equal bytes.
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return _inline(out.getvalue(), label)
 
 
 def _inline(svg: str, label: str) -> Markup:
+    """Matplotlib's SVG as an element of the page."""
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None, "matplotlib gives every SVG a view box"
     body = svg[svg.index(">", box.end()) + 1 :]

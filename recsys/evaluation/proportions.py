@@ -1,21 +1,23 @@
-"""Intervals of shares, and of the difference between two."""
+"""Confidence intervals of shares and of their differences."""
 
 from __future__ import annotations
 
 import math
 
 Z = 1.959964
-"""Of 95% confidence."""
+"""The normal quantile of 95% confidence."""
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """The 95% score interval of hits / trials (Wilson, JASA 22, 1927); all of 0 to 1 without a trial."""
+    """The 95% score interval of hits / trials (Wilson, JASA 22, 1927); (0, 1) for no trial."""
     if trials == 0:
         return 0.0, 1.0
     share, spread = hits / trials, Z * Z / trials
     middle = (share + spread / 2) / (1 + spread)
     half = Z * math.sqrt(share * (1 - share) / trials + spread / trials / 4) / (1 + spread)
-    return (0.0 if hits == 0 else middle - half), (1.0 if hits == trials else middle + half)
+    low = 0.0 if hits == 0 else middle - half  # exactly, where rounding would miss it
+    high = 1.0 if hits == trials else middle + half
+    return low, high
 
 
 def newcombe(hits: int, trials: int, other_hits: int, other_trials: int) -> tuple[float, float]:

@@ -1,9 +1,9 @@
-"""What ranked lists are worth, one number per user, with binary relevance over the whole catalogue.
+"""Ranking metrics, one number per user, with binary relevance.
 
-Every function returns an array over users rather than a mean, so that the same numbers can be
-resampled for intervals. A user without held-out items has no accuracy: NaN, and such users are left
-out of means and of `n_users`. Novelty and diversity are of the list alone, and NaN where it is too
-short to have any.
+Lists are ranked over the whole catalogue. Every function returns an array over users rather than a
+mean, so that the same numbers can be resampled for intervals. A user without held-out items has no
+accuracy: NaN, and such users are left out of means and of `n_users`. Novelty and diversity are of
+the list alone, and NaN where it is too short to have any.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ PER_USER = (
 """The columns of `per_user`."""
 
 DEPTH = 100
-"""How many ranks a list has: a first hit beyond it counts as none in `mrr`."""
+"""Ranks of an evaluated list: a first hit beyond them counts as none in `mrr`."""
 
 COVERAGE_DEPTH = 10
-"""How many ranks `coverage` looks at."""
+"""Ranks that `coverage` counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFacts:
-    """What the metrics beyond accuracy know of the items, as of the cut. `facts_of` counts one from the past.
+    """Facts about items as of the cut, for metrics beyond accuracy; see `facts_of`.
 
-    users: int64[n_items] distinct past users of each item; n_users: how many users the past has;
+    users: int64[n_items] distinct past users of each item; n_users: number of users in the past;
     membership: float32[n_items, C], not negative, above 0 where an item has a category; C = 0 where
     the catalogue has none.
     """
@@ -59,14 +59,14 @@ class ItemFacts:
 
 
 def facts_of(past: Events, membership: Float32) -> ItemFacts:
-    """The facts in the events before the cut: a user with none of these is not among `n_users`."""
+    """The facts in the events before the cut; a user without any is not among `n_users`."""
     pairs = np.unique(past.user * np.int64(past.n_items) + past.item)
     users = np.bincount(pairs % past.n_items, minlength=past.n_items)
     return ItemFacts(users, len(np.unique(past.user)), membership)
 
 
 def hit_matrix(ranked: Int32, truth: Truth, n_items: int) -> Bool:
-    """bool[U, K]: where the ranked items (int32[U, K], MISSING-padded) are among the user's held-out ones."""
+    """bool[U, K]: whether each ranked item (int32[U, K], MISSING-padded) is held out."""
     hits: Bool = np.isin(_row_keys(ranked, n_items), pair_keys(truth.offsets, truth.items, n_items))
     hits &= ranked != MISSING
     return hits
@@ -105,7 +105,7 @@ def reciprocal_rank(hits: Bool, n_truth: Int64) -> Float64:
 
 
 def average_precision(hits: Bool, n_truth: Int64, k: int) -> Float64:
-    """float64[U]: the precisions at those of the first k ranks that hit, summed and divided by min(n_truth, k).
+    """float64[U]: the precisions at the hits of the first k ranks, over min(n_truth, k).
 
     The divisor is the number of hits of the best list, so that this list has 1 (the MAP@k of the
     Million Song Dataset Challenge, McFee et al. 2012); trec_eval's map_cut divides by n_truth.
@@ -118,7 +118,7 @@ def average_precision(hits: Bool, n_truth: Int64, k: int) -> Float64:
 
 
 def hit_rate(hits: Bool, n_truth: Int64, k: int) -> Float64:
-    """float64[U]: 1 where the first k ranks have a hit, otherwise 0 (Deshpande and Karypis 2004)."""
+    """float64[U]: 1 where the first k ranks have a hit, else 0 (Deshpande and Karypis 2004)."""
     return np.where(n_truth > 0, hits[:, :k].any(axis=1), np.nan)
 
 
@@ -132,17 +132,17 @@ def stratified_recall(ranked: Int32, hits: Bool, truth: Truth, facts: ItemFacts,
     weights = 1.0 / np.sqrt(np.maximum(facts.users, 1))
     owners = np.repeat(np.arange(len(truth)), truth.counts)
     whole = np.bincount(owners, weights[truth.items], minlength=len(truth))
-    found: Float64 = np.cumsum(np.where(hits[:, :k], weights[ranked[:, :k]], 0.0), axis=1)[:, -1]
-    # Both sums have the same terms where everything is found, but maybe in another order.
-    return np.minimum(found / np.where(whole > 0, whole, np.nan), 1.0)
+    gained: Float64 = np.cumsum(np.where(hits[:, :k], weights[ranked[:, :k]], 0.0), axis=1)[:, -1]
+    # Both sums have the same terms where everything is hit, but maybe in another order.
+    return np.minimum(gained / np.where(whole > 0, whole, np.nan), 1.0)
 
 
 def novelty(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
-    """float64[U]: mean over the items of the first k ranks of -log2(users of the item / all users); NaN for no items.
+    """float64[U]: mean of -log2(users of the item / all users) in the first k ranks.
 
     The self-information, in bits, of having had the item (Zhou et al. 2010, "Solving the apparent
-    diversity-accuracy dilemma"); an item without past users counts as one with one. ranked:
-    int32[U, K].
+    diversity-accuracy dilemma"); an item without past users counts as one with one. NaN for no
+    items. ranked: int32[U, K].
     """
     bits = np.log2(max(1, facts.n_users) / np.maximum(facts.users, 1))
     top = ranked[:, :k]
@@ -152,26 +152,24 @@ def novelty(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
 
 
 def diversity(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
-    """float64[U]: mean over the pairs of items in the first k ranks of 1 - cosine of their category memberships.
+    """float64[U]: mean of 1 - cosine of the categories of pairs in the first k ranks.
 
     The intra-list distance of Ziegler et al. 2005. Pairs with an item without categories are left
-    out; NaN where no pair is left. With unit rows u_1 … u_n, the cosines of all ordered pairs sum
-    to |u_1 + … + u_n|^2 - n.
-    ranked: int32[U, K].
+    out; NaN where no pair is left. ranked: int32[U, K].
     """
     top = ranked[:, :k]
-    rows = np.where((top != MISSING)[:, :, None], facts.membership[top], 0.0).astype(
-        np.float64
-    )  # [U, k, C]
+    listed = (top != MISSING)[:, :, None]
+    rows = np.where(listed, facts.membership[top], 0.0).astype(np.float64)  # [U, k, C]
     lengths = np.linalg.norm(rows, axis=2)
     summed = (rows / np.where(lengths > 0, lengths, 1.0)[:, :, None]).sum(axis=1)  # [U, C]
     n = (lengths > 0).sum(axis=1)
-    alike = ((summed**2).sum(axis=1) - n) / _or_nan(n * (n - 1))
-    return np.clip(1.0 - alike, 0.0, 1.0)
+    # Of unit rows u_1 … u_n the cosines of all ordered pairs sum to |u_1 + … + u_n|^2 - n.
+    mean_cosine = ((summed**2).sum(axis=1) - n) / _or_nan(n * (n - 1))
+    return np.clip(1.0 - mean_cosine, 0.0, 1.0)
 
 
 def per_user(ranked: Int32, truth: Truth, facts: ItemFacts) -> Float64:
-    """float64[U, 9]: the metrics `PER_USER` of lists int32[U, K], of which the first `DEPTH` ranks are looked at."""
+    """float64[U, 9]: the metrics `PER_USER` of the first `DEPTH` ranks of lists int32[U, K]."""
     ranked = ranked[:, :DEPTH]
     hits = hit_matrix(ranked, truth, len(facts))
     n_truth = truth.counts
@@ -190,7 +188,10 @@ def per_user(ranked: Int32, truth: Truth, facts: ItemFacts) -> Float64:
 
 
 def coverage(ranked: Int32, n_items: int) -> float:
-    """The share of the catalogue in at least one user's first `COVERAGE_DEPTH` ranks; NaN for no users or no items."""
+    """The share of the catalogue in any user's first `COVERAGE_DEPTH` ranks.
+
+    NaN for no users or no items.
+    """
     if not len(ranked) or not n_items:
         return float("nan")
     top = ranked[:, :COVERAGE_DEPTH]
@@ -198,9 +199,10 @@ def coverage(ranked: Int32, n_items: int) -> float:
 
 
 def mean_over_users(values: Float64) -> Float64:
-    """float64[M]: the means of float64[U, M] over the users whose value is known (not NaN), NaN where none is.
+    """float64[M]: the means of float64[U, M] over users, NaN values left out.
 
-    With no users at all there is a warning too, for 0 would be a claim.
+    NaN where no value is known. With no users at all there is a warning, too, for 0 would be a
+    claim.
     """
     if not len(values):
         warnings.warn(
@@ -217,32 +219,32 @@ def mean_over_users(values: Float64) -> Float64:
 def check_recommendations(
     method: str, items: Int32, scores: Float32, truth: Truth, n_items: int
 ) -> None:
-    """Raise `InvalidRecommendations` where the lists of `method` break what `Recommend` promises.
+    """Raises `InvalidRecommendations` where lists break the contract of `Recommend`.
 
     A list with a seen item, a repeated item, a gap or a rising score is a bug of the method, and
-    would make its figures
-    lies: nothing is mended here. items: int32[U, K]; scores: float32[U, K].
+    would make its figures lies: nothing is mended here. items: int32[U, K]; scores: float32[U, K].
     """
     if items.shape != scores.shape or len(items) != len(truth):
         raise InvalidRecommendations(
-            f"method {method!r} returned items {items.shape} and scores {scores.shape} for {len(truth)} users: both"
-            " must be [users, k]; mend the method",
+            f"method {method!r} returned items {items.shape} and scores {scores.shape} "
+            f"for {len(truth)} users: both must be [users, k]; mend the method",
         )
+    padded = items == MISSING
     faults = {
         "an item row outside the catalogue": (items < MISSING) | (items >= n_items),
         "an item that the user has already seen": _seen(items, truth, n_items),
         "the same item twice": _repeated(items),
-        "an item after padding": _after(items == MISSING, items != MISSING),
+        "an item after padding": _after(padded, ~padded),
         "a score that is NaN or greater than the one before": np.isnan(scores) | _rising(scores),
-        "a padded score that is not -inf, or an item whose score is": (items == MISSING)
-        != np.isneginf(scores),
+        "a padded score that is not -inf, or an item whose score is": padded != np.isneginf(scores),
     }
     for fault, where in faults.items():
         if where.any():
             row, rank = (int(i) for i in np.argwhere(where)[0])
             raise InvalidRecommendations(
-                f"method {method!r} gave user row {truth.users[row]} {fault} (item row {items[row, rank]}, rank"
-                f" {rank + 1}, score {scores[row, rank]}): a list must never have that; mend the method",
+                f"method {method!r} gave user row {truth.users[row]} {fault} "
+                f"(item row {items[row, rank]}, rank {rank + 1}, score {scores[row, rank]}): "
+                "a list must never have that; mend the method",
             )
 
 
@@ -252,6 +254,7 @@ def _or_nan(counts: Int64) -> Float64:
 
 
 def _row_keys(ranked: Int32, n_items: int) -> Int64:
+    """int64[U, K]: one number for each (user position, item row), as in `pair_keys`."""
     return np.arange(len(ranked), dtype=np.int64)[:, None] * n_items + ranked
 
 
@@ -268,13 +271,9 @@ def _repeated(items: Int32) -> Bool:
     """True where an item stands earlier in the same list too."""
     order = np.argsort(items, axis=1, kind="stable")
     ordered = np.take_along_axis(items, order, axis=1)
+    equals_previous = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != MISSING)
     repeated = np.zeros(items.shape, bool)
-    np.put_along_axis(
-        repeated,
-        order[:, 1:],
-        (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != MISSING),
-        axis=1,
-    )
+    np.put_along_axis(repeated, order[:, 1:], equals_previous, axis=1)
     return repeated
 
 

@@ -1,8 +1,9 @@
-"""Item-based neighbours and EASE with the recent past weighted more: the strongest baselines where tastes move.
+"""Baselines with recency: item neighbours and EASE.
 
-An item of the user's last events counts 0.5 ** (age / half-life), its age in events; what left the
-window of states counts nothing. The half-life is the only thing chosen, on each user's last event
-within the past that the method may know, so the comparison is with a baseline at its best.
+Recent events weigh more: these are the strongest baselines where tastes change. An item of the
+user's last events has the weight 0.5 ** (age / half-life), its age in events; older events than the
+window of states have none. Only the half-life is tuned, on each user's last event within the past
+that the method may know, so the comparison is with a baseline at its best.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ HALF_LIVES = (3.0, 10.0, 30.0, 100.0)
 """Half-lives tried, in events: from a session to the whole window."""
 
 LARGE_CATALOGUE = 5000
-"""Above so many items the weights cost too much to be fitted twice, and the half-life is `UNTRIED`."""
+"""Most items of which the weights are fitted twice; above, the half-life is DEFAULT_HALF_LIFE."""
 
-UNTRIED = 10.0
+DEFAULT_HALF_LIFE = 10.0
 VALIDATION_USERS = 2000
+"""Most users in validation: the same as for our own models."""
+
 DEPTH = 10
+"""The cut-off of the NDCG that picks the half-life: that of the headline figure."""
 
 FitWeights = Callable[[Events], ItemWeights]
 
@@ -50,7 +54,10 @@ FitWeights = Callable[[Events], ItemWeights]
 def fit_recent_item_knn(
     events: Events, rng: np.random.Generator, weights: ItemWeights | None = None
 ) -> Recommend:
-    """`fit_item_knn` with the recent past weighted more; `weights` are `item_knn_weights(events)` where they exist already."""
+    """`fit_item_knn` with recent events weighted more.
+
+    weights: `item_knn_weights(events)`, where they exist already.
+    """
     half_life = best_half_life(events, item_knn_weights, rng)
     return recent(item_knn_weights(events) if weights is None else weights, half_life)
 
@@ -61,10 +68,9 @@ def fit_recent_ease(
     max_items: int = MAX_REGRESSION_ITEMS,
     weights: ItemWeights | None = None,
 ) -> Recommend | None:
-    """`fit_ease` with the recent past weighted more; None where the catalogue exceeds `max_items`.
+    """`fit_ease` with recent events weighted more; None for a catalogue above `max_items`.
 
-    `weights` are `ease_weights(events)` where they exist already, which saves the larger of the two
-    solves.
+    weights: `ease_weights(events)`, where they exist already, which saves the larger of two solves.
     """
     if events.n_items > max_items:
         return None
@@ -78,24 +84,25 @@ def recent(weights: ItemWeights, half_life: float) -> Recommend:
 
 
 def best_half_life(events: Events, fit: FitWeights, rng: np.random.Generator) -> float:
-    """Of HALF_LIVES, the one with the greatest NDCG@10 of users' last events, by weights fitted to the events before.
+    """The one of HALF_LIVES with the greatest NDCG@10 of users' last events.
 
-    What shares its time with a last event is held out as well. At most VALIDATION_USERS are drawn
-    from those who took something new there. A catalogue above LARGE_CATALOGUE
-    would take a second fit of many minutes (an EASE of 10 000 items inverts 0.8 GB), and is not
-    searched.
+    The weights are fitted to the events before these. Events that share their time with a last one
+    are held out as well. At most VALIDATION_USERS are drawn from those who took something new
+    there. A catalogue above LARGE_CATALOGUE would take a second fit of many minutes (an EASE of
+    10 000 items inverts 0.8 GB), and is not searched.
     """
     if events.n_items > LARGE_CATALOGUE:
-        return UNTRIED
+        return DEFAULT_HALF_LIFE
     cut = cuts_before_last(events, 1)
     truth = _truth(events, cut, rng)
     if len(truth) == 0:
-        return UNTRIED
+        return DEFAULT_HALF_LIFE
     weights = fit(events.take(np.arange(len(events)) < cut[events.user]))
 
     def quality(half_life: float) -> float:
         items, _ = recent(weights, half_life)(truth.states, DEPTH)
-        return float(ndcg(hit_matrix(items, truth, events.n_items), truth.counts, DEPTH).mean())
+        hits = hit_matrix(items, truth, events.n_items)
+        return float(ndcg(hits, truth.counts, DEPTH).mean())
 
     return max(HALF_LIVES, key=quality)
 
@@ -104,22 +111,21 @@ def decayed_rows(states: UserStates, n_items: int, half_life: float) -> Csr:
     """A csr float32[U, n_items]: each item of the window at the weight of its latest event."""
     newest_first = states.items[:, ::-1]
     users, ages = np.nonzero(newest_first != MISSING)
-    cells = users * n_items + newest_first[users, ages]
-    latest = np.unique(cells, return_index=True)[
-        1
-    ]  # within a user ages ascend, so the first of a cell is the newest
-    weight = decayed(ages[latest], half_life).astype(np.float32)
-    return sparse.csr_matrix(
-        (weight, (users[latest], cells[latest] % max(n_items, 1))), shape=(len(states), n_items)
-    )
+    items = newest_first[users, ages]
+    # Within a user ages ascend, so the first of equal (user, item) pairs is the newest.
+    _, newest = np.unique(users * n_items + items, return_index=True)
+    weight = decayed(ages[newest], half_life).astype(np.float32)
+    cells = (users[newest], items[newest])
+    return sparse.csr_matrix((weight, cells), shape=(len(states), n_items))
 
 
 def _truth(events: Events, cut: Int64, rng: np.random.Generator) -> Truth:
-    """The hold-outs of at most VALIDATION_USERS users, drawn from those who took something new at or after their cut."""
+    """The hold-outs of at most VALIDATION_USERS users who took something new after their cut."""
     offsets = events.offsets()
-    cells = events.user.astype(np.int64) * events.n_items + events.item
-    firsts = np.unique(cells, return_index=True)[1]
-    able = np.unique(events.user[firsts[firsts >= cut[events.user[firsts]]]])
-    users = np.sort(rng.permutation(able)[:VALIDATION_USERS]).astype(np.int64)
+    pairs = events.user.astype(np.int64) * events.n_items + events.item
+    _, first_rows = np.unique(pairs, return_index=True)
+    owners = events.user[first_rows]
+    eligible = np.unique(owners[first_rows >= cut[owners]])
+    users = np.sort(rng.permutation(eligible)[:VALIDATION_USERS]).astype(np.int64)
     states = states_at(events, offsets[:-1][users], cut[users])
     return truth_between(events, users, states, cut[users], offsets[1:][users])

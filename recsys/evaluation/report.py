@@ -1,14 +1,14 @@
-"""The comparison of methods on one hold-out, as JSON and as a table.
+"""Compares methods on one hold-out, as JSON and as a table.
 
-It has figures with intervals, the differences of methods, and where these figures come from: kinds
-of users and of items.
+A report has figures with intervals, the differences between methods, and the figures by segments of
+users and items.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,8 +45,8 @@ from shortlist.recsys.evaluation.segments import (
     by_favourite_category,
     by_history_length,
     favourite_categories,
-    found_by_third,
-    held_by_third,
+    held_out_by_third,
+    hits_by_third,
     popularity_thirds,
 )
 from shortlist.recsys.evaluation.truth import Truth, pair_keys
@@ -59,13 +59,13 @@ METHOD_METRICS = (*PER_USER, "coverage")
 """The metrics of each method."""
 
 TABLE = ("ndcg@10", "recall@10", "recall@20", "mrr", "map@10", "coverage")
-"""The metrics of the table: a column takes 16 places with its interval, and three more would not fit in 160."""
+"""The metrics of the table: a column takes 16 places, and three more would not fit in 160."""
 
 MIN_DEPTH = 20
 """The deepest rank that a metric needs."""
 
 USERS_AT_ONCE = 1024
-"""How many users a method is asked for at a time."""
+"""Users whose lists a method makes at a time."""
 
 Report = dict[str, Any]
 MethodProgress = Callable[[str, int, int], None]
@@ -73,15 +73,15 @@ MethodProgress = Callable[[str, int, int], None]
 
 
 class Measured(NamedTuple):
-    """One method's figures of the counted users.
+    """One method's figures of the counted users, those with a held-out item.
 
-    values: float64[C, 9] (`PER_USER`); top: int32[C, COVERAGE_DEPTH]; found: int64[3] held-out
-    items of each of `THIRDS`.
+    values: float64[C, 9] (`PER_USER`); top: int32[C, COVERAGE_DEPTH]; hits: int64[3] held-out items
+    of each of `THIRDS` that were recommended.
     """
 
     values: Float64
     top: Int32
-    found: Int64
+    hits: Int64
 
 
 def evaluate(
@@ -99,14 +99,21 @@ def evaluate(
     """Every method's metrics over the whole catalogue, with 95% bootstrap intervals.
 
     Returns "protocol", "k", "n_items" (those of `facts`) and
-    "methods": {name: {metric: {"value", "low", "high"}, …, "n_users": int}};
-    "paired": {a: {b: {"difference", "low", "high", "p_value"}}} of ndcg@10, a minus b, for every a
-    and every other b; "segments": {"history length" or "favourite category": [{"segment",
-    "n_users", "methods": {name: {"value", "low", "high"}}}]} of ndcg@10, where the categories (C
-    names) are left out if there are none; "popularity": {"head", "middle" or "tail": {name:
-    recall@20 over all held-out items of that third}}. All methods are resampled by the same draws
-    of users. Users without a held-out item are not counted; where none is left, figures are NaN and
-    a warning says so. Raises `InvalidRecommendations` where a method breaks its promises.
+
+    - "methods": {name: {metric: {"value", "low", "high"}, …, "n_users": int}};
+    - "paired": {a: {b: {"difference", "low", "high", "p_value"}}} of ndcg@10, a minus b, for every
+      a and every other b;
+    - "segments": {"history length" or "favourite category": [{"segment", "n_users", "methods":
+      {name: {"value", "low", "high"}}}]} of ndcg@10, without categories (C names) if C is 0;
+    - "popularity": {"head", "middle" or "tail": {name: recall@20 over all held-out items of that
+      third}}.
+
+    All methods are resampled by the same draws of users. Users without a held-out item are not
+    counted; where none is left, figures are NaN and a warning says so.
+
+    Raises:
+        InvalidRecommendations: a method breaks the contract of `Recommend`.
+        InvalidInput: k is too small, or facts and names are of different catalogues.
     """
     _assert_usable(k, facts, category_names)
     seed, flip_seed = (int(n) for n in rng.integers(2**63, size=2))
@@ -115,28 +122,32 @@ def evaluate(
         advance = None if progress is None else partial(progress, name)
         measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
     figures = {
+        # Seeded again for each, so that the draws of users are the same.
         name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples)
         for name, m in measured.items()
     }
-    compared = {name: m.values[:, PER_USER.index(HEADLINE_METRIC)] for name, m in measured.items()}
-    segments = _segments(truth, facts, category_names)
+    headline = PER_USER.index(HEADLINE_METRIC)
+    compared = {name: m.values[:, headline] for name, m in measured.items()}
+    segments = {
+        kind: _by_segment(compared, users, seed, n_resamples)
+        for kind, users in _segments(truth, facts, category_names).items()
+    }
     return {
         "protocol": protocol,
         "k": k,
         "n_items": len(facts),
         "methods": figures,
         "paired": _paired(compared, seed, flip_seed, n_resamples),
-        "segments": {
-            kind: _by_segment(compared, s, seed, n_resamples) for kind, s in segments.items()
-        },
+        "segments": segments,
         "popularity": _by_popularity(measured, truth, facts),
     }
 
 
 def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -> dict[str, float]:
-    """The share of all held-out items that are among each source's candidates (int32[U, C], MISSING-padded).
+    """The share of all held-out items among each source's candidates.
 
-    It bounds what any ranker of those candidates can reach. NaN where nothing is held out.
+    sources: int32[U, C] by name, MISSING-padded. The share bounds the recall of any ranker of those
+    candidates. NaN where nothing is held out.
     """
     return {
         name: _candidate_recall(candidates, truth, n_items) for name, candidates in sources.items()
@@ -144,7 +155,10 @@ def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -
 
 
 def table(report: Report) -> Table:
-    """The report for a terminal: a row per method, the metrics `TABLE` above the ends of their intervals, the best bold."""
+    """The report for a terminal: methods by the metrics of `TABLE`, the best in bold.
+
+    Below each value stand the ends of its interval.
+    """
     from rich.table import Table
 
     out = Table(
@@ -153,18 +167,21 @@ def table(report: Report) -> Table:
     for column in ("method", *TABLE, "users"):
         out.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     rows = report["methods"]
-    best = {
-        m: max((r[m]["value"] for r in rows.values() if _known(r[m]["value"])), default=None)
-        for m in TABLE
-    }
+    best = {metric: _best(row[metric]["value"] for row in rows.values()) for metric in TABLE}
     for name, row in rows.items():
         cells = (_cell(row[m], bold=row[m]["value"] == best[m]) for m in TABLE)
         out.add_row(name, *cells, str(row["n_users"]))
     return out
 
 
+def _best(values: Iterable[float | None]) -> float | None:
+    """The greatest known value, if any."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return max(known, default=None)
+
+
 def write_json(report: Report, path: Path) -> None:
-    """Write the report whole or not at all; a figure that is not a number is written as null."""
+    """Writes the report whole or not at all; a figure that is not a number becomes null."""
     text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text + "\n")
 
@@ -176,8 +193,9 @@ def _assert_usable(k: int, facts: ItemFacts, category_names: Sequence[str]) -> N
         )
     if facts.membership.shape != (len(facts), len(category_names)):
         raise InvalidInput(
-            f"membership {facts.membership.shape} for {len(facts)} items and {len(category_names)} category names: it must"
-            " have a row for every item and a column for every name; pass both from one catalogue",
+            f"membership {facts.membership.shape} for {len(facts)} items and "
+            f"{len(category_names)} category names: it must have a row for every item and a column "
+            "for every name; pass both from one catalogue",
         )
 
 
@@ -190,10 +208,11 @@ def _measure(
     k: int,
     advance: Callable[[int, int], None] | None,
 ) -> Measured:
+    """The figures of one method, whose lists are checked first."""
     thirds = popularity_thirds(facts.users)
     values = [np.empty((0, len(PER_USER)))]
     tops = [np.empty((0, COVERAGE_DEPTH), np.int32)]
-    found = np.zeros(len(THIRDS), np.int64)
+    hits = np.zeros(len(THIRDS), np.int64)
     for start in range(0, len(truth), USERS_AT_ONCE):
         part = truth.slice(start, min(start + USERS_AT_ONCE, len(truth)))
         items, scores = method(part.states, k)
@@ -201,24 +220,28 @@ def _measure(
         counted = part.counts > 0
         values.append(per_user(items, part, facts)[counted])
         tops.append(items[counted, :COVERAGE_DEPTH])
-        found += found_by_third(items, part, facts, thirds)
+        hits += hits_by_third(items, part, facts, thirds)
         if advance is not None:
             advance(start + len(part), len(truth))
-    return Measured(np.concatenate(values), np.concatenate(tops), found)
+    return Measured(np.concatenate(values), np.concatenate(tops), hits)
 
 
 def _figures(
     measured: Measured, n_items: int, rng: np.random.Generator, n_resamples: int
 ) -> dict[str, Any]:
+    """The values and intervals of METHOD_METRICS, and the number of counted users."""
     n_users = len(measured.values)
     values = np.append(mean_over_users(measured.values), coverage(measured.top, n_items))
     low, high = np.full((2, len(values)), np.nan)
     if n_users:
-        statistics = (means(measured.values), coverages(measured.top, n_items))
-        drawn = resampled(
-            lambda counts: np.hstack([s(counts) for s in statistics]), n_users, rng, n_resamples
-        )
-        drawn[:, -1] = np.clip(recentred(drawn[:, -1:], values[-1:])[:, 0], 0.0, 1.0)
+        of_means, of_coverage = means(measured.values), coverages(measured.top, n_items)
+
+        def statistic(counts: Int64) -> Float64:
+            return np.hstack([of_means(counts), of_coverage(counts)])
+
+        drawn = resampled(statistic, n_users, rng, n_resamples)
+        unbiased = recentred(drawn[:, -1:], values[-1:])[:, 0]
+        drawn[:, -1] = np.clip(unbiased, 0.0, 1.0)
         low, high = interval(drawn)
     return _named(METHOD_METRICS, values, low, high) | {"n_users": n_users}
 
@@ -238,10 +261,10 @@ def _paired(
         return out
     differences = np.stack([compared[a] - compared[b] for a, b in pairs], axis=1)  # [C, P]
     figures = np.full((4, len(pairs)), np.nan)
-    if len(differences):
-        drawn = resampled(
-            means(differences), len(differences), np.random.default_rng(seed), n_resamples
-        )
+    n_users = len(differences)
+    if n_users:
+        rng = np.random.default_rng(seed)
+        drawn = resampled(means(differences), n_users, rng, n_resamples)
         p_values = sign_flip_p_values(differences, np.random.default_rng(flip_seed))
         figures = np.stack((mean_over_users(differences), *interval(drawn), p_values))
     for (a, b), numbers in zip(pairs, figures.T.tolist(), strict=True):
@@ -250,7 +273,7 @@ def _paired(
 
 
 def _segments(truth: Truth, facts: ItemFacts, category_names: Sequence[str]) -> dict[str, Segments]:
-    """The ways in which the counted users are divided."""
+    """The counted users in segments, by kind."""
     counted = truth.counts > 0
     out = {"history length": by_history_length(truth.states.n_events[counted])}
     if category_names:
@@ -270,56 +293,57 @@ def _by_segment(
     if not labels or not compared:
         return []
     values = np.stack(list(compared.values()), axis=1)  # [C, M]
-    drawn = resampled(
-        means_within(values, of, len(labels)), len(values), np.random.default_rng(seed), n_resamples
-    )
+    statistic = means_within(values, of, len(labels))
+    drawn = resampled(statistic, len(values), np.random.default_rng(seed), n_resamples)
     low, high = (ends.reshape(len(labels), -1) for ends in interval(drawn))
-    return [
-        {
-            "segment": label,
-            "n_users": int((of == s).sum()),
-            "methods": _named(tuple(compared), mean_over_users(values[of == s]), low[s], high[s]),
-        }
-        for s, label in enumerate(labels)
-    ]
+    rows = []
+    for number, label in enumerate(labels):
+        inside = of == number
+        mean = mean_over_users(values[inside])
+        methods = _named(tuple(compared), mean, low[number], high[number])
+        rows.append({"segment": label, "n_users": int(inside.sum()), "methods": methods})
+    return rows
 
 
 def _by_popularity(
     measured: Mapping[str, Measured], truth: Truth, facts: ItemFacts
 ) -> dict[str, dict[str, float]]:
-    held = held_by_third(truth, popularity_thirds(facts.users))
-    shares = {
-        name: (m.found / np.where(held > 0, held, np.nan)).tolist() for name, m in measured.items()
+    """Every method's recall@20 of the held-out items of each third."""
+    held_out = held_out_by_third(truth, popularity_thirds(facts.users))
+    divisors = np.where(held_out > 0, held_out, np.nan)
+    recalls = {name: (m.hits / divisors).tolist() for name, m in measured.items()}
+    return {
+        third: {name: recall[place] for name, recall in recalls.items()}
+        for place, third in enumerate(THIRDS)
     }
-    return {third: {name: of[t] for name, of in shares.items()} for t, third in enumerate(THIRDS)}
 
 
 def _candidate_recall(candidates: Int32, truth: Truth, n_items: int) -> float:
     if not len(truth.items):
         return float("nan")
-    found = 0
+    hits = 0
     for start in range(0, len(truth), USERS_AT_ONCE):
         part = truth.slice(start, min(start + USERS_AT_ONCE, len(truth)))
         offered = candidates[start : start + len(part)]
         users, columns = np.nonzero(offered != MISSING)
         keys = users * n_items + offered[users, columns]
-        found += int(np.isin(pair_keys(part.offsets, part.items, n_items), keys).sum())
-    return found / len(truth.items)
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)
+        hits += int(np.isin(pair_keys(part.offsets, part.items, n_items), keys).sum())
+    return hits / len(truth.items)
 
 
 def _cell(figure: dict[str, float | None], *, bold: bool) -> str:
-    value, low, high = (
-        f"{n:.4f}" if n is not None and _known(n) else "none" for n in figure.values()
-    )
-    return f"{f'[bold]{value}[/bold]' if bold else value}\n[dim]{low} {high}[/dim]"
+    """A value above the ends of its interval, marked up for the terminal."""
+    value, low, high = map(_decimals, figure.values())
+    shown = f"[bold]{value}[/bold]" if bold else value
+    return f"{shown}\n[dim]{low} {high}[/dim]"
+
+
+def _decimals(value: float | None) -> str:
+    return "none" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _plain(value: object) -> object:
-    """The value as JSON can carry it: numpy scalars and arrays unwrapped, NaN and infinities as None."""
+    """The value for JSON: numpy scalars and arrays unwrapped, NaN and infinities as None."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (np.generic, np.ndarray)):

@@ -1,4 +1,4 @@
-"""What a run cost: seconds per stage, and the most memory that was in use."""
+"""Measures a run's seconds per stage and its peak memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the body as the stage `name`."""
+        """Times the body as the stage `name`."""
         start = self._clock()
         try:
             yield
@@ -30,7 +30,7 @@ class Stages:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - start
 
     def summary(self) -> dict[str, object]:
-        """What the report says: {"seconds": {stage: s}, "seconds_total": s, "peak_memory_bytes": {…}}."""
+        """{"seconds": {stage: s}, "seconds_total": s, "peak_memory_bytes": {…}}, for a report."""
         return {
             "seconds": dict(self.seconds),
             "seconds_total": sum(self.seconds.values()),
@@ -39,11 +39,12 @@ class Stages:
 
 
 def peak_memory() -> dict[str, int]:
-    """The greatest resident size so far, in bytes: of this process, and of the largest child that has ended.
+    """The greatest resident sizes so far, in bytes: of this process and of its largest child.
 
-    Together they bound the peak from above while one child runs at a time. From getrusage, which
-    counts kibibytes on Linux and bytes on macOS.
+    A child counts once it has ended. Together they bound the peak from above while one child runs
+    at a time.
     """
+    # getrusage counts kibibytes on Linux and bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,

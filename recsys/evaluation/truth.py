@@ -1,4 +1,4 @@
-"""What the users of a hold-out really took: the items every method is measured against."""
+"""Held-out items, against which every method is measured."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from shortlist.recsys.models.interactions import Events, Int32, Int64, UserState
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Held-out items beside the states from which they have to be foretold.
+    """Held-out items, and the states from which they have to be predicted.
 
     users: int32[U] user rows; states: the U users as of just before their hold-out; offsets:
-    int64[U + 1], whose slices
-    of items: int32[offsets[-1]] give each user's held-out item rows, without duplicates and without
-    any item that is in the state's seen. A user may be left with none, and is then not counted.
-    `truth_of` makes one from raw hold-outs.
+    int64[U + 1], whose slices of items: int32[offsets[-1]] give each user's held-out item rows,
+    without duplicates and without any item that the state has seen. A user may be left with none,
+    and is then not counted. `truth_of` makes one from raw hold-outs.
     """
 
     users: Int32
@@ -30,7 +29,7 @@ class Truth:
 
     @property
     def counts(self) -> Int64:
-        """int64[U]: how many items are held out of each user."""
+        """int64[U]: the number of held-out items of each user."""
         return np.diff(self.offsets)
 
     def slice(self, start: int, stop: int) -> Truth:
@@ -42,16 +41,16 @@ class Truth:
         )
 
     def counted(self) -> Truth:
-        """The users with a held-out item: those whom a metric can judge."""
-        judged = self.counts > 0
-        offsets = np.concatenate((self.offsets[:1], self.offsets[1:][judged]))
-        return Truth(self.users[judged], self.states.take(judged), offsets, self.items)
+        """The users with a held-out item, who alone have a metric."""
+        counted = self.counts > 0
+        offsets = np.concatenate((self.offsets[:1], self.offsets[1:][counted]))
+        return Truth(self.users[counted], self.states.take(counted), offsets, self.items)
 
 
 def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_items: int) -> Truth:
-    """The truth in raw hold-outs: repeats, and items that the user had before, are left out; the order is kept.
+    """The truth of raw hold-outs, without repeats and items that the user had before.
 
-    Shapes as in `Truth`; `n_items` is the size of the catalogue.
+    Shapes as in `Truth`; `n_items` is the size of the catalogue. The order is kept.
     """
     keys = pair_keys(offsets, items, n_items)
     keep = np.zeros(len(keys), bool)
@@ -64,7 +63,10 @@ def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_i
 def truth_between(
     events: Events, users: Int64, states: UserStates, first: Int64, last: Int64
 ) -> Truth:
-    """The truth whose raw hold-outs are the rows first[i]:last[i] of `events`, all int64[U], for users in these states."""
+    """The truth whose raw hold-outs are the rows first[i]:last[i] of `events`.
+
+    users, first, last: int64[U]; states: of these users.
+    """
     lengths = last - first
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     rows = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)

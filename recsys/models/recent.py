@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from shortlist.recsys.models.interactions import Events
 
 RECENT_SHARE = 0.1
-"""Share of the latest events that count as recent: trends, and the baseline of recent popularity."""
+"""Share of the latest events that are recent, for trends and for recent popularity."""
 
 
 def recent_events(events: Events) -> NDArray[np.bool_]:

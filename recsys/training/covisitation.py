@@ -50,15 +50,23 @@ def fit_neighbours(events: Events) -> Neighbours:
     for relation, count in zip(following, counts, strict=True):
         # One more, so that an item seen once does not outweigh all others.
         _keep(rows[relation], weights[relation], source, target, count / (times[source] + 1))
-    near = sparse.coo_array((counts[-1], (source, target)), shape=(n, n)).tocsr()
-    near = (near + near.T).tocoo()
-    cosine = near.data / np.sqrt((times[near.row] + 1) * (times[near.col] + 1))
-    _keep(rows[Relation.NEAR], weights[Relation.NEAR], near.row, near.col, cosine)
+    cosines = _cosines(source, target, counts[-1], times)
+    _keep(rows[Relation.NEAR], weights[Relation.NEAR], *cosines)
     if n <= MAX_REGRESSION_ITEMS:
         had = interaction_matrix(events.user, events.item, (events.n_users, n))
         regression = item_regression(had, RIDGE)
         _keep_dense(rows[Relation.REGRESSION], weights[Relation.REGRESSION], regression)
     return Neighbours(rows, weights)
+
+
+def _cosines(
+    source: Int64, target: Int64, count: Int64, times: np.ndarray
+) -> tuple[Int64, Int64, np.ndarray]:
+    """Pairs in both directions, and their counts normalised by the counts of both items."""
+    n = len(times)
+    counts = sparse.coo_array((count, (source, target)), shape=(n, n)).tocsr()
+    both = (counts + counts.T).tocoo()
+    return both.row, both.col, both.data / np.sqrt((times[both.row] + 1) * (times[both.col] + 1))
 
 
 def _pair_counts(events: Events) -> tuple[Int64, Int64, list[Int64]]:

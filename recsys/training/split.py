@@ -1,8 +1,8 @@
-"""Splits events into past and hold-out, by one cut for each user.
+"""Splits events into past and hold-out by cuts.
 
-A cut is a row of the events, which are sorted by (user, time): a user's past is the rows before it.
-No cut lies inside a tie (see `recsys.models.ties`). Splits nest: the past of one split is events
-again, and is split once more for the ranker's labels.
+Every user has one cut. It is a row of the events, which are sorted by (user, time): the user's past
+is the rows before it. No cut lies inside a tie (see `recsys.models.ties`). Splits nest: the past of
+one split is events again, and is split once more for the ranker's labels.
 """
 
 from __future__ import annotations

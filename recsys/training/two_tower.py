@@ -154,10 +154,9 @@ def fit_towers(
     optimisation = _begin(net, params, warm_up=passes * batches)
     if epochs is not None:
         n_rounds = max(1, round(epochs / passes))
-    elif len(validation.states):
-        n_rounds = _most_rounds(windows, passes, params)
     else:
-        n_rounds = UNVALIDATED_ROUNDS
+        is_validated = len(validation.states) > 0
+        n_rounds = _most_rounds(windows, passes, params) if is_validated else UNVALIDATED_ROUNDS
     best, best_round, rounds = net.export(), 0, list[Round]()
     for number in range(n_rounds):
         loss = optimisation.run(windows.several(passes, params.batch_windows, rng), rng)
@@ -360,11 +359,17 @@ class _Net(nn.Module):
     taken, and its free embedding is not trained: its vector is made of its content alone.
     """
 
+    content: Tensor  # [n_items, M]
+    warm: Tensor  # [n_items], 1 or 0
+    warm_rows: Tensor
+    decay: Tensor  # [S, N, N]
+    log_counts: Tensor  # [n_items]
+
     def __init__(self, counts: Int64, content: Float32, n_tokens: int, params: TowerParams) -> None:
         super().__init__()
-        warm = counts > 0
-        n_items, d, width = len(warm), params.dimension, len(HALF_LIVES) * params.dimension
         self.params = params
+        n_items, d = len(counts), params.dimension
+        width = len(HALF_LIVES) * d
         scale = params.embedding_scale
         self.history = nn.Parameter(torch.randn(n_items, d) * scale)
         self.free = nn.Parameter(torch.randn(n_items, d) * scale)
@@ -377,19 +382,19 @@ class _Net(nn.Module):
         self.norm = nn.LayerNorm(width + d, eps=LAYER_NORM_EPSILON)
         self.hidden = nn.Linear(width + d, params.hidden)
         self.out = nn.Linear(params.hidden, d)
-        self.content: Tensor
-        self.decay: Tensor
-        self.warm: Tensor
-        self.warm_rows: Tensor
-        self.log_counts: Tensor
+        self._register_constants(counts, content)
+        with torch.no_grad():  # begins as the mean over the half-lives
+            self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
+
+    def _register_constants(self, counts: Int64, content: Float32) -> None:
+        """Registers what is not trained."""
+        warm = counts > 0
+        log_counts = np.log(np.maximum(counts, 1)).astype(np.float32)
         self.register_buffer("content", torch.from_numpy(content))
         self.register_buffer("warm", torch.from_numpy(warm.astype(np.float32)))
         self.register_buffer("warm_rows", torch.from_numpy(np.flatnonzero(warm)))
         self.register_buffer("decay", _causal_means())
-        log_counts = np.log(np.maximum(counts, 1)).astype(np.float32)
         self.register_buffer("log_counts", torch.from_numpy(log_counts))
-        with torch.no_grad():  # begins as the mean over the half-lives
-            self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
 
     def groups(self) -> list[dict[str, object]]:
         """Parameters for the optimiser: biases and norms do not decay."""

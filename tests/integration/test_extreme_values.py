@@ -39,7 +39,7 @@ def items_at(interactions: pl.DataFrame, row: int) -> str:
 
 
 def test_a_night_with_extremes(published, tables: Path, namespace, reporter, tmp_path) -> None:
-    """Odd ids of users and items, the largest weights and times: learnt from, published and recommended for."""
+    """Odd ids, the largest weights and times are learnt from, published and served."""
     interactions = pl.read_parquet(tables / "interactions.parquet")
     last = int(interactions["timestamp"].max())
     item = items_at(interactions, 0)

@@ -1,4 +1,4 @@
-"""An API that a property may change as it likes."""
+"""A fixture of an API that properties may change."""
 
 from __future__ import annotations
 

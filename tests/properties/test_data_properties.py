@@ -43,29 +43,29 @@ def raw(rows: list[tuple[str | None, ...]]) -> RawTable:
 @settings(max_examples=60, deadline=None)
 def test_every_row_is_accounted_for(rows: list[tuple[str | None, ...]]) -> None:
     """Each row is either kept or rejected, once, and all that is kept keeps the rules."""
-    found = check_interactions(raw(rows), None)
-    kept, rejected = found.checked.frame, found.checked.rejected
+    interactions = check_interactions(raw(rows), None)
+    kept, rejected = interactions.checked.frame, interactions.checked.rejected
     numbers = sorted([*kept[ROW_COLUMN].to_list(), *rejected["row"].to_list()])
     assert numbers == list(range(1, len(rows) + 1))
     assert rejected["reason"].null_count() == 0
     assert (kept["_time"] >= 0).all()
     assert (kept["_weight"].drop_nulls() >= 0).all()
-    assert sorted(kept["_user"].unique().to_list()) == list(range(len(found.user_ids)))
-    assert sorted(kept["_item"].unique().to_list()) == list(range(len(found.item_ids)))
+    assert sorted(kept["_user"].unique().to_list()) == list(range(len(interactions.user_ids)))
+    assert sorted(kept["_item"].unique().to_list()) == list(range(len(interactions.item_ids)))
     assert not kept.select("_user", "_item", "_time", "_weight").is_duplicated().any()
 
 
 @given(ROWS)
 @settings(max_examples=60, deadline=None)
-def test_the_order_is_that_of_time_and_not_of_rows(rows: list[tuple[str | None, ...]]) -> None:
-    """Events are sorted by user, then time; the rows in any other order give the same, and none is lost."""
-    found = check_interactions(raw(rows), None)
-    events = sorted_events(found)
+def test_order_follows_time_not_rows(rows: list[tuple[str | None, ...]]) -> None:
+    """Events are sorted by user, then time, from rows in any order, and none is lost."""
+    interactions = check_interactions(raw(rows), None)
+    events = sorted_events(interactions)
     keys = ["_user", "_item", "_time", "_weight"]
     assert events.select("_user", "_time").equals(
         events.select("_user", "_time").sort("_user", "_time")
     )
-    assert events.sort(keys).equals(found.checked.frame.select(keys).sort(keys))
+    assert events.sort(keys).equals(interactions.checked.frame.select(keys).sort(keys))
     for other in (rows[::-1], sorted(rows, key=repr)):
         assert sorted_events(check_interactions(raw(other), None)).equals(events)
 
@@ -88,7 +88,7 @@ def test_numbers_encode_as_they_were_learnt(values: list[float | None]) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from(["a.csv", "a.dat", "a.parquet", "a.csv.gz"]))
 @settings(max_examples=80, deadline=None)
-def test_any_bytes_give_data_or_our_error(content: bytes, name: str) -> None:
+def test_any_bytes_give_data_or_error(content: bytes, name: str) -> None:
     """Whatever bytes a file holds, the answer is a dataset or InvalidData."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / name

@@ -1,4 +1,4 @@
-"""Tables of any types, values and column names: read, left out with a note, or refused in one sentence."""
+"""Tables of any types, values and column names are read, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from shortlist.recsys.data import load
 from shortlist.recsys.errors import InvalidData
 
+NEW_YEAR = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - naive on purpose
+YEAR_ONE = dt.datetime(1, 1, 1)  # noqa: DTZ001
 GOOD = {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "x"], "timestamp": [1, 2, 3]}
 SERIES: dict[str, pl.Series] = {
     "lists of lists": pl.Series([[[1]], [[2]], None]),
@@ -29,7 +31,7 @@ SERIES: dict[str, pl.Series] = {
     "dates": pl.Series([dt.date(2024, 1, 1), dt.date(1, 1, 1), dt.date(9999, 12, 31)]),
     "extreme dates": pl.Series([2**31 - 1, -(2**31), 0], dtype=pl.Int32).cast(pl.Date),
     "extreme moments": pl.Series([2**63 - 1, -(2**63) + 1, 0]).cast(pl.Datetime("ms")),
-    "moments": pl.Series([dt.datetime(2024, 1, 1), None, dt.datetime(1, 1, 1)]),  # noqa: DTZ001 - naive on purpose
+    "moments": pl.Series([NEW_YEAR, None, YEAR_ONE]),
     "decimals": pl.Series([Decimal("1.50"), Decimal(-2), None]),
     "wide integers": pl.Series([2**100, -(2**100), None], dtype=pl.Int128),
     "unsigned": pl.Series([2**64 - 1, 0, None], dtype=pl.UInt64),
@@ -91,7 +93,7 @@ def outcome(tables: dict[str, str], directory: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", SERIES)
-def test_a_column_of_any_type_is_read_or_refused_in_a_sentence(tmp_path, kind) -> None:
+def test_any_column_type_is_handled(tmp_path, kind) -> None:
     """In every place of every table; a refusal names the column or the rows."""
     for table, columns in COLUMNS.items():
         for column in columns:
@@ -101,7 +103,7 @@ def test_a_column_of_any_type_is_read_or_refused_in_a_sentence(tmp_path, kind) -
 
 
 @pytest.mark.parametrize("kind", SERIES)
-def test_files_of_one_table_may_differ_in_type(tmp_path, kind) -> None:
+def test_files_may_differ_in_type(tmp_path, kind) -> None:
     """A second file with plain text in the same column: read, or refused in a sentence."""
     for table, columns in COLUMNS.items():
         for column in columns:
@@ -116,8 +118,8 @@ def test_files_of_one_table_may_differ_in_type(tmp_path, kind) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_a_column_of_a_name_that_the_reader_uses_does_no_harm(tmp_path, name, form) -> None:
-    """Ignored where other columns are ignored; of users it is an attribute, or left out with a note."""
+def test_reserved_column_names_are_harmless(tmp_path, name, form) -> None:
+    """It is ignored like other columns; in users it is an attribute, or left out with a note."""
     tables = {}
     for table, data in (
         ("interactions", GOOD),
@@ -148,9 +150,7 @@ CELL = st.none() | ANY_TEXT
 
 @given(st.lists(st.tuples(CELL, CELL, CELL, CELL), min_size=1, max_size=8))
 @settings(max_examples=60)
-def test_any_text_costs_its_row_at_most(
-    tmp_path_factory, rows: list[tuple[str | None, ...]]
-) -> None:
+def test_any_text_costs_one_row(tmp_path_factory, rows: list[tuple[str | None, ...]]) -> None:
     """A good row next to any others is learnt from, and every row is kept or rejected."""
     directory = tmp_path_factory.mktemp("any")
     columns = ("user_id", "item_id", "timestamp", "rating")

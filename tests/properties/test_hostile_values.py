@@ -1,4 +1,4 @@
-"""Values that some part of the service could choke on, as JSON text, in each field of each body."""
+"""Hostile values, as JSON text, in each field of each body."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ ODD = [
     '{"a": {"b": []}}',
     "[" * 40 + "]" * 40,
 ]
-EVENT = '{"event_id": %s, "user_id": %s, "item_id": %s, "timestamp": %s, "weight": %s, "recommendation_id": %s, "position": %s}'
+EVENT = (
+    '{"event_id": %s, "user_id": %s, "item_id": %s, "timestamp": %s, "weight": %s, '
+    '"recommendation_id": %s, "position": %s}'
+)
 FIELDS = ('"e"', '"odd"', '"1"', "1700000000", "1", '"r"', "1")
 BODIES = {
     "/v1/recommend": [
@@ -58,7 +61,10 @@ BODIES = {
         '{"user_id": "1", "history": ["1", %s]}',
         '{"user_id": "1", "history": [{"item_id": %s}]}',
         '{"user_id": "1", "history": [{"item_id": "1", "timestamp": %s}]}',
-        '{"user_id": "1", "history": [{"item_id": "1", "weight": %s}, {"item_id": "2", "weight": 1}]}',
+        (
+            '{"user_id": "1", "history": '
+            '[{"item_id": "1", "weight": %s}, {"item_id": "2", "weight": 1}]}'
+        ),
         '{"user_id": "1", "attributes": {"group": %s}}',
         '{"user_id": "1", "attributes": %s}',
         '{"user_id": "1", "diversity": %s}',
@@ -98,17 +104,17 @@ def test_odd_values_are_answered_or_refused(api, route, body) -> None:
 
 @pytest.mark.parametrize("at", range(len(FIELDS)))
 def test_an_odd_event_costs_itself(api, at) -> None:
-    """Whatever stands in a field, the good event after it is taken, and the odd one has its own rejection."""
+    """Whatever a field holds, the good event after it is accepted, the odd one rejected alone."""
     for number, odd in enumerate(ODD):
         fields = [*FIELDS[:at], odd, *FIELDS[at + 1 :]]
         good = EVENT % (f'"{at}-{number}"', '"good"', '"1"', "1700000000", "1", "null", "null")
         body = f'{{"events": [{EVENT % tuple(fields)}, {odd}, {good}]}}'
         response = api.post("/v1/events", content=body.encode(), headers=JSON)
         assert response.status_code == 200, (odd[:60], response.text)
-        told = response.json()
-        codes = {reject["index"]: reject for reject in told["rejected"]}
+        answer = response.json()
+        codes = {reject["index"]: reject for reject in answer["rejected"]}
         assert 2 not in codes, odd[:60]
         assert codes[1]["code"] == "invalid_event", odd[:60]
-        assert told["accepted"] + told["duplicates"] + len(codes) == 3
+        assert answer["accepted"] + answer["duplicates"] + len(codes) == 3
         for reject in codes.values():
             assert len(reject["message"]) < 300

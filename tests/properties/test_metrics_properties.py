@@ -1,4 +1,4 @@
-"""What holds of the metrics for every list and every hold-out."""
+"""Properties of the metrics for any list and any hold-out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTS = ranking_metrics.ItemFacts(
 )
 """Facts of items with up to twelve of twelve users, each in one of three categories."""
 ACCURACY = len(ranking_metrics.PER_USER) - 2
-"""How many of the columns are shares of what is held out: all but novelty and diversity."""
+"""Columns that are shares of held-out items: all but novelty and diversity."""
 
 
 def arrays(world: World) -> tuple[Int32, Truth]:
@@ -55,8 +55,8 @@ def measured(world: World) -> ranking_metrics.Float64:
 
 
 @given(users)
-def test_every_accuracy_is_a_share_or_unknown(world: World) -> None:
-    """Accuracies lie in [0, 1] where something is held out, and are NaN exactly where nothing is."""
+def test_accuracies_are_shares_or_unknown(world: World) -> None:
+    """Accuracies lie in [0, 1], and are NaN exactly where nothing is held out."""
     values = measured(world)[:, :ACCURACY]
     empty = np.array([not held for _, held in world])
     assert (np.isnan(values) == empty[:, None]).all()
@@ -64,8 +64,8 @@ def test_every_accuracy_is_a_share_or_unknown(world: World) -> None:
 
 
 @given(users)
-def test_novelty_and_diversity_are_known_where_a_list_is_long_enough(world: World) -> None:
-    """Novelty needs an item and lies between 0 and log2 of the users; diversity needs two and lies in [0, 1]."""
+def test_novelty_and_diversity_have_bounds(world: World) -> None:
+    """Novelty of an item or more lies in [0, log2 users]; diversity of two or more in [0, 1]."""
     novelty, diversity = measured(world)[:, ACCURACY:].T
     lengths = np.array([len(items) for items, _ in world])
     assert (np.isnan(novelty) == (lengths < 1)).all()
@@ -78,14 +78,14 @@ def test_novelty_and_diversity_are_known_where_a_list_is_long_enough(world: Worl
 
 @given(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=2, max_size=10))
 def test_diversity_is_the_mean_over_pairs(items: list[int]) -> None:
-    """The closed form is what going through the pairs gives: here the share of pairs of different categories."""
+    """The closed form equals a loop over pairs: the share of pairs of different categories."""
     pairs = [a % 3 != b % 3 for i, a in enumerate(items) for b in items[:i]]
     np.testing.assert_allclose(measured([(items, [])])[0, -1], np.mean(pairs), atol=1e-12)
 
 
 @given(users, st.randoms(use_true_random=False))
-def test_the_order_of_users_does_not_matter(world: World, random: object) -> None:
-    """A user's figures are the same bit for bit wherever the user stands, and coverage does not change."""
+def test_user_order_does_not_matter(world: World, random: object) -> None:
+    """A user's figures and the coverage are the same bit for bit in any order of users."""
     order = list(range(len(world)))
     random.shuffle(order)  # type: ignore[attr-defined]
     shuffled = [world[i] for i in order]
@@ -103,7 +103,7 @@ def test_one_user_equals_many(world: World) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=K, max_size=K), st.integers(0, K - 1), st.integers(0, 5))
-def test_one_more_hit_never_lowers_a_metric(row: list[bool], place: int, more: int) -> None:
+def test_more_hits_never_lower_metrics(row: list[bool], place: int, more: int) -> None:
     """With the number of held-out items unchanged, a hit in the place of a miss is never worse."""
     before = np.array([row])
     after = before.copy()
@@ -126,7 +126,7 @@ def test_one_more_hit_never_lowers_a_metric(row: list[bool], place: int, more: i
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=K), st.data())
-def test_a_hit_moved_up_never_lowers_ndcg(row: list[bool], data: st.DataObject) -> None:
+def test_earlier_hits_never_lower_ndcg(row: list[bool], data: st.DataObject) -> None:
     """Exchanging a hit with a miss above it is never worse."""
     high = data.draw(st.integers(0, len(row) - 2))
     low = data.draw(st.integers(high + 1, len(row) - 1))
@@ -141,8 +141,8 @@ def test_a_hit_moved_up_never_lowers_ndcg(row: list[bool], data: st.DataObject) 
 
 
 @given(st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1, max_size=K))
-def test_a_list_that_is_the_truth_is_perfect(held: list[int]) -> None:
-    """Ranking the held-out items first gives exactly 1 of all metrics that can reach it, and the greatest recall."""
+def test_listing_the_truth_is_perfect(held: list[int]) -> None:
+    """Held-out items first give exactly 1 of all metrics that reach it, and the best recall."""
     values = dict(
         zip(
             ranking_metrics.PER_USER[:ACCURACY],

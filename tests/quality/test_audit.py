@@ -1,4 +1,4 @@
-"""The audit that runs in every evaluation passes honest models, and stops what knows the future."""
+"""The audit of every evaluation passes honest models and stops leaks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_honest_model_passes(world) -> None:
     assert [check["outcome"] for check in checks] == ["held"] * 5
 
 
-def test_a_past_with_one_later_event_is_stopped(world) -> None:
+def test_past_with_later_event_is_stopped(world) -> None:
     """A split that lets a single event of the hold-out through is no split."""
     dataset, cut, _, model, truth = world
     later = cut.copy()
@@ -54,7 +54,7 @@ def test_towers_trained_on_everything_are_stopped(world) -> None:
         audit(dataset, cut, past, model, truth, {"towers": dataset.events.digest()})
 
 
-def test_an_item_table_of_everything_is_stopped(world) -> None:
+def test_item_table_of_everything_is_stopped(world) -> None:
     """Popularity and neighbours that were counted on the hold-out move when the hold-out does."""
     dataset, cut, past, model, truth = world
     leaky = replace(model, table=item_table_of(dataset, dataset.events))
@@ -64,7 +64,7 @@ def test_an_item_table_of_everything_is_stopped(world) -> None:
         audit(dataset, cut, past, leaky, truth)
 
 
-def test_states_that_hold_the_future_are_stopped(world) -> None:
+def test_states_with_future_are_stopped(world) -> None:
     """States taken an event too late give other feature rows in another future."""
     dataset, cut, past, model, truth = world
     late = truth_after(dataset, np.minimum(cut + 1, dataset.events.offsets()[1:]))
@@ -80,7 +80,7 @@ def test_states_that_hold_the_future_are_stopped(world) -> None:
 
 
 @pytest.fixture
-def told(world, monkeypatch):
+def leaky_feature(world, monkeypatch):
     """A feature function one of whose columns came from a table that was filled in afterwards."""
     truth = world[-1]
     ever = {(h, int(i)) for u, h in enumerate(_histories(truth.states)) for i in _held(truth, u)}
@@ -108,7 +108,7 @@ def _held(truth, user: int) -> np.ndarray:
 
 
 def tied(dataset, order: str) -> Dataset:
-    """The data with dates of a week in place of times, and ties in the order of the items or of the ratings."""
+    """The data with weekly dates for times, ties in the order of items or of ratings."""
     events = dataset.events
     time = events.time // (7 * 86_400)
     rows = np.lexsort((getattr(events, order), time, events.user))
@@ -119,14 +119,14 @@ def tied(dataset, order: str) -> Dataset:
 
 
 @pytest.mark.parametrize("order", ["item", "weight"])
-def test_an_order_of_rows_in_place_of_time_is_suspicious(world, order) -> None:
+def test_row_order_as_time_is_suspicious(world, order) -> None:
     """Ties that are sorted by item, or by rating, are no draw."""
     check = audits._tie_order(tied(world[0], order).events)
     assert check["outcome"] == "suspicious"
     assert f"by {order} 100.0% of" in check["detail"]
 
 
-def test_the_whole_audit_holds_sorted_ties_for_suspicious(world) -> None:
+def test_sorted_ties_are_suspicious(world) -> None:
     """Nothing else in it moves."""
     dataset = tied(world[0], "item")
     cut = cuts(dataset.events, "last-10pct")
@@ -149,12 +149,12 @@ def test_drawn_ties_are_not_suspicious(world) -> None:
     assert (alone["outcome"], alone["detail"]) == ("held", "no two events of a user share a time")
 
 
-def test_a_feature_that_knows_the_hold_out_is_suspicious(world, told) -> None:
-    """It does not move with the events, for it came from elsewhere; but no honest feature is without error."""
+def test_leaky_feature_is_suspicious(world, leaky_feature) -> None:
+    """It came from elsewhere, so no change of events moves it; but no honest one is perfect."""
     dataset, cut, past, model, truth = world
     last = audit(dataset, cut, past, model, truth)[-1]
     assert last["outcome"] == "suspicious"
-    assert told in last["detail"]
+    assert leaky_feature in last["detail"]
 
 
 def test_honest_features_are_far_from_suspicious(world) -> None:
@@ -166,11 +166,11 @@ def test_honest_features_are_far_from_suspicious(world) -> None:
     assert 0.6 < area < 0.95
 
 
-def test_the_gate_refuses_what_the_audit_doubts(published) -> None:
+def test_gate_refuses_doubtful_audits(published) -> None:
     """A release whose figures are too good to be true is not published."""
     figures = {"two_stage": {"ndcg@10": {"value": 0.9}}, "popularity": {"ndcg@10": {"value": 0.1}}}
     doubt = {"check": "c", "outcome": "suspicious", "detail": "year_gap tells most"}
     pair = {"difference": 0.8, "low": 0.7, "high": 0.9}
-    told = {"methods": figures, "paired": {"two_stage": {"popularity": pair}}, "audit": [doubt]}
-    verdict = gate.judge(told, None, published.dataset, None, published.settings)
+    report = {"methods": figures, "paired": {"two_stage": {"popularity": pair}}, "audit": [doubt]}
+    verdict = gate.judge(report, None, published.dataset, None, published.settings)
     assert verdict.refusal == "the figures are too good to be true: year_gap tells most"

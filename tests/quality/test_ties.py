@@ -1,4 +1,4 @@
-"""Ties are no order: whatever the order of the rows, the figures are the same, and items drawn at random are not foreseen."""
+"""Ties are no order: figures do not depend on rows, and random items are not predicted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEASURED = ("seconds", "seconds_total", "peak_memory_bytes")
 
 
 def at_random(times: str) -> pl.DataFrame:
-    """Users with items drawn at random: all at one time, on a few days, or at one time and every third item twice."""
+    """Users with random items: at one time, on a few days, or at one time with repeats."""
     rng = np.random.default_rng(5)
     rows = []
     for user in range(N_USERS):
@@ -47,7 +47,7 @@ def at_random(times: str) -> pl.DataFrame:
 
 
 def with_taste() -> pl.DataFrame:
-    """Users who go through one quarter of the items in steps, a few a day: what comes on the next day can be learnt."""
+    """Users who go through a quarter of the items in steps, so that the next day is learnable."""
     rng = np.random.default_rng(6)
     rows = []
     for user in range(N_USERS):
@@ -70,8 +70,8 @@ def ndcg(report: dict[str, Any], method: str) -> float:
 
 
 @pytest.mark.parametrize("times", ["one time", "days", "one time, with repeats"])
-def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, reporter) -> None:
-    """Rows sorted by item, and shuffled: the same report, in which nothing is better than chance."""
+def test_random_items_are_not_predicted(times, tmp_path, reporter) -> None:
+    """Sorted and shuffled rows give one report, in which nothing beats chance."""
     frame = at_random(times)
     by_item = frame.sort("user_id", "timestamp", "item_id", "rating")
     report = report_of(by_item, tmp_path / "sorted.parquet", reporter)
@@ -89,8 +89,8 @@ def test_what_is_drawn_at_random_is_not_foreseen(times, tmp_path, reporter) -> N
     assert report["ties"]["drawn_holdouts"] == (0 if times == "days" else N_USERS)
 
 
-def test_taste_in_dates_of_a_day_is_found_from_either_file(tmp_path, reporter) -> None:
-    """With dates of a day and a real taste the retriever is far better than chance, by the same figure."""
+def test_daily_dates_still_show_taste(tmp_path, reporter) -> None:
+    """With daily dates and a real taste the retriever is far better than chance."""
     frame = with_taste()
     reports = [
         report_of(order, tmp_path / f"{n}.parquet", reporter, "leave-one-out")

@@ -34,22 +34,25 @@ def checkerboard() -> list[list[int]]:
     return [[i for i in range(N) if i % 2 == u % 2 and i != u] for u in range(N)]
 
 
-def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square() -> None:
-    """Two factors tell the two colours: the missing item of the user's own is near 1, the other colour near 0."""
+def test_checkerboard_user_gets_the_missing_square() -> None:
+    """The missing item of the user's own colour scores near 1, the other colour near 0."""
     items, scores = fit_als(events_of(checkerboard()), factors=2)(states_of(checkerboard()), 3)
     assert items[:, 0].tolist() == list(range(N))
     assert (scores[:, 0] > 0.5).all()
     assert (np.abs(scores[:, 1:]) < 0.1).all()
 
 
-def test_a_user_who_was_not_in_training_is_served_alike() -> None:
+def test_unseen_users_are_served_alike() -> None:
     """A new user with two even items is offered the other even ones first."""
     items, _ = fit_als(events_of(checkerboard()), factors=2)(states_of([[0, 2]]), 4)
     assert sorted(items[0].tolist()) == [4, 6, 8, 10]
 
 
-def test_a_user_is_folded_in_by_the_published_formula() -> None:
-    """Where all items are alike, y = v, a user of n scores the rest alpha n v² / (12 v² + (alpha - 1) n v² + l2)."""
+def test_users_fold_in_by_published_formula() -> None:
+    """Where all items are equal, the score of a user of n items has a closed form.
+
+    With y = v it is alpha n v² / (12 v² + (alpha - 1) n v² + l2).
+    """
     method = fit_als(events_of([list(range(N))] * 5), factors=1, regularization=0.5, alpha=4.0)
     one, two = (float(method(states_of([history]), 1)[1][0, 0]) for history in ([0], [0, 1]))
     v2 = 0.5 * one / (4.0 - one * (N + 3.0))  # the formula at n = 1, solved for v²
@@ -57,7 +60,7 @@ def test_a_user_is_folded_in_by_the_published_formula() -> None:
     assert two == pytest.approx(8.0 * v2 / (N * v2 + 6.0 * v2 + 0.5), rel=1e-3)
 
 
-def test_the_same_seed_gives_the_same_lists() -> None:
+def test_same_seed_gives_same_lists() -> None:
     """Fitted twice, lists and scores are equal bit for bit; another seed starts elsewhere."""
     events, states = events_of(checkerboard()), states_of(checkerboard())
     once, again, other = (fit_als(events, seed=seed)(states, N) for seed in (0, 0, 1))
@@ -73,7 +76,7 @@ def test_repeated_events_count_once() -> None:
     assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
 
 
-def test_a_user_without_history_is_offered_what_is_popular() -> None:
+def test_user_without_history_gets_popular_items() -> None:
     """Nothing to fold in: popularity decides."""
     items, scores = fit_als(events_of([[4, 7], [4, 7], [4, 1]]))(states_of([[]]), 3)
     assert (items.tolist(), scores.tolist()) == ([[4, 7, 1]], [[3.0, 2.0, 1.0]])
@@ -94,8 +97,11 @@ def test_settings_out_of_range_are_refused() -> None:
         fit_als(events_of([[0]]), alpha=0.0)
 
 
-def test_the_library_is_loaded_by_the_fit_alone_and_does_not_warn() -> None:
-    """In a new process, where the library would warn of BLAS threads once, nothing is said; the import alone is light."""
+def test_library_loads_on_fit_without_warning() -> None:
+    """In a new process there is no warning of BLAS threads, and the import alone is light.
+
+    The library would warn once in a process.
+    """
     code = (
         "import sys, numpy as np\n"
         "from shortlist.recsys.evaluation.als import fit_als\n"

@@ -39,8 +39,8 @@ def ease(events: Events) -> Recommend:
 
 
 @pytest.mark.parametrize("fit", [baselines.fit_item_knn, ease])
-def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: object) -> None:
-    """The one item of the user's colour that they have not had comes first, and alone has a positive score."""
+def test_checkerboard_user_gets_the_missing_square(fit: object) -> None:
+    """The unseen item of the user's colour comes first, and alone has a positive score."""
     assert callable(fit)
     items, scores = fit(events_of(checkerboard()))(states_of(checkerboard()), 3)
     assert items[:, 0].tolist() == list(range(N))
@@ -48,7 +48,7 @@ def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: objec
     assert (scores[:, 1:] <= 0).all()
 
 
-def test_a_user_who_was_not_in_training_is_served_alike() -> None:
+def test_unseen_users_are_served_alike() -> None:
     """A new user with two even items is offered the other even ones first."""
     for method in (
         baselines.fit_item_knn(events_of(checkerboard())),
@@ -58,8 +58,8 @@ def test_a_user_who_was_not_in_training_is_served_alike() -> None:
         assert sorted(items[0].tolist()) == [4, 6, 8, 10]
 
 
-def test_plain_methods_are_made_of_shared_weights() -> None:
-    """What `fit_…` returns is the plain form of the weights, bit for bit, so one fit can serve two methods."""
+def test_plain_methods_use_shared_weights() -> None:
+    """`fit_…` is the plain form of the weights, bit for bit, so one fit serves two methods."""
     events, states = events_of(checkerboard()), states_of(checkerboard())
     pairs = (
         (baselines.fit_item_knn(events), baselines.item_knn_weights(events)),
@@ -71,8 +71,8 @@ def test_plain_methods_are_made_of_shared_weights() -> None:
         ]
 
 
-def test_popularity_ranks_by_distinct_users_then_by_row() -> None:
-    """A user who has the same item four times counts once, and equal counts are ordered by item row."""
+def test_popularity_ranks_by_distinct_users() -> None:
+    """A user who has an item four times counts once; equal counts are ordered by item row."""
     items, scores = baselines.fit_popularity(events_of([[5, 5, 5, 5], [3, 2], [3, 2], [3]], 6))(
         states_of([[]]), 5
     )
@@ -80,7 +80,7 @@ def test_popularity_ranks_by_distinct_users_then_by_row() -> None:
     assert scores.tolist() == [[3.0, 2.0, 1.0, 0.0, 0.0]]
 
 
-def test_item_knn_scores_are_sums_of_shrunk_cosines() -> None:
+def test_item_knn_sums_shrunk_cosines() -> None:
     """Items 0 and 1 share two users of two and three: 2 / (sqrt(6) + 10)."""
     method = baselines.fit_item_knn(events_of([[0, 1], [0, 1], [1, 2]], 3))
     items, scores = method(states_of([[0]]), 2)
@@ -88,14 +88,14 @@ def test_item_knn_scores_are_sums_of_shrunk_cosines() -> None:
     assert scores[0, 0] == pytest.approx(2 / (np.sqrt(6) + 10), rel=1e-6)
 
 
-def test_item_knn_hears_only_the_nearest_neighbours_of_an_item() -> None:
+def test_item_knn_uses_nearest_neighbours_only() -> None:
     """With one neighbour, item 2 listens to item 1 and no longer to item 0."""
     events = events_of([[0, 1], [0, 1, 2], [1, 2], [1, 2]], 3)
     assert baselines.fit_item_knn(events, n_neighbours=1)(states_of([[0]]), 3)[1][0, 1] < 0
     assert baselines.fit_item_knn(events, n_neighbours=2)(states_of([[0]]), 3)[1][0, 1] > 0
 
 
-def test_item_knn_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_item_knn_is_independent_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Similarities made two items at a time are those made at once."""
     whole = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
     monkeypatch.setattr(regression, "BLOCK", 2)
@@ -103,7 +103,7 @@ def test_item_knn_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     assert [a.tobytes() for a in whole] == [a.tobytes() for a in parts]
 
 
-def test_a_user_without_history_is_offered_what_is_popular() -> None:
+def test_user_without_history_gets_popular_items() -> None:
     """Where neither neighbours nor EASE have anything to go by, popularity decides."""
     events = events_of([[4, 7], [4, 7], [4, 1]])
     for method in (baselines.fit_item_knn(events), ease(events)):
@@ -123,7 +123,7 @@ def test_ease_weights_are_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(regression.item_regression(had, 3.0), expected, atol=1e-6)
 
 
-def test_ease_declines_a_catalogue_it_cannot_hold() -> None:
+def test_ease_declines_too_large_catalogues() -> None:
     """Above the bound there is no EASE rather than a machine without memory."""
     assert baselines.fit_ease(events_of([[0, 1]], 11), max_items=10) is None
 
@@ -145,7 +145,7 @@ def test_repeated_events_count_once() -> None:
         assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
 
 
-def test_all_seen_items_are_heard_not_only_the_last_hundred_events() -> None:
+def test_all_seen_items_count() -> None:
     """An item that left the window of events still counts for the scores."""
     long = [0] + [1] * 150
     for fit in (baselines.fit_item_knn, ease):
@@ -153,14 +153,14 @@ def test_all_seen_items_are_heard_not_only_the_last_hundred_events() -> None:
         assert method(states_of([long]), 1)[0].tolist() == [[5]]
 
 
-def test_top_k_orders_equal_scores_by_item_row() -> None:
+def test_top_k_breaks_ties_by_row() -> None:
     """Of five equal items at the bound the first rows are taken."""
     scores = np.array([[1, 2, 1, 1, 3, 1, 1]], np.float32)
     items, best = baselines.top_k_unseen(scores, states_of([[0]]), 4)
     assert (items.tolist(), best.tolist()) == ([[4, 1, 2, 3]], [[3, 2, 1, 1]])
 
 
-def test_top_k_equals_a_full_stable_sort() -> None:
+def test_top_k_equals_stable_sort() -> None:
     """On random scores with many ties the selection is what sorting everything gives."""
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 6, (40, N)).astype(np.float32)
@@ -174,8 +174,8 @@ def test_top_k_equals_a_full_stable_sort() -> None:
             assert items[user].tolist() == order + [MISSING] * (k - len(order))
 
 
-def test_top_k_pads_and_leaves_the_scores_as_they_were() -> None:
-    """Seen items and items at -inf leave room that is padded; the caller's array does not change."""
+def test_top_k_pads_and_keeps_scores() -> None:
+    """Seen items and items at -inf leave padded places; the caller's array does not change."""
     scores = np.array([[1, -np.inf, 3]], np.float32)
     before = scores.copy()
     items, best = baselines.top_k_unseen(scores, states_of([[2, 2]]), 5)
@@ -184,7 +184,7 @@ def test_top_k_pads_and_leaves_the_scores_as_they_were() -> None:
     np.testing.assert_array_equal(scores, before)
 
 
-def test_top_k_refuses_a_score_that_is_not_a_number() -> None:
+def test_top_k_refuses_nan_scores() -> None:
     """NaN has no place in an order."""
     with pytest.raises(InvalidRecommendations, match="item row 1 for the user at 0 is NaN"):
         baselines.top_k_unseen(np.array([[1, np.nan]], np.float32), states_of([[]]), 1)

@@ -1,4 +1,4 @@
-"""The bootstrap and the sign-flip test: right width, right centre, repeatable, and chunks that change nothing."""
+"""The bootstrap and the sign-flip test: right width and centre, repeatable, in any chunks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from shortlist.recsys.evaluation import bootstrap
 from shortlist.recsys.models.interactions import MISSING
 
 
-def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
-    """For a thousand users the ends lie 1.96 standard errors from the mean, to a tenth of the width."""
+def test_mean_interval_matches_normal_approximation() -> None:
+    """For 1000 users the ends lie 1.96 standard errors from the mean, to a tenth of the width."""
     values = np.random.default_rng(0).exponential(size=(1000, 1))
     drawn = bootstrap.resampled(bootstrap.means(values), 1000, np.random.default_rng(1), 2000)
     low, high = bootstrap.interval(drawn)
@@ -19,7 +19,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
     assert high[0] == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_intervals_cover_at_their_level() -> None:
     """Of 200 samples of a known world, the 95% interval holds the world's mean in 180 to 199."""
     rng = np.random.default_rng(3)
     held = 0
@@ -30,7 +30,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 180 <= held <= 199
 
 
-def test_values_that_do_not_vary_have_an_interval_without_width() -> None:
+def test_constant_values_have_zero_width() -> None:
     """When all users agree, other users of the same kind would too."""
     drawn = bootstrap.resampled(
         bootstrap.means(np.full((40, 2), 0.25)), 40, np.random.default_rng(0)
@@ -40,7 +40,7 @@ def test_values_that_do_not_vary_have_an_interval_without_width() -> None:
     assert low.tolist() == high.tolist() == [0.25, 0.25]
 
 
-def test_the_same_generator_gives_the_same_replicates() -> None:
+def test_same_generator_gives_same_replicates() -> None:
     """The seed alone decides."""
     values = np.arange(30.0)[:, None]
     first, second = (
@@ -60,14 +60,14 @@ def test_chunks_do_not_change_the_replicates(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_coverage_of_drawn_users_counts_what_they_are_shown() -> None:
-    """The first user shows two items, the second one of these and a third, and a user drawn twice adds nothing."""
+def test_coverage_counts_drawn_users_items() -> None:
+    """The users' lists share an item, and a user drawn twice adds nothing."""
     ranked = np.array([[0, 1, MISSING], [1, 2, MISSING]], np.int32)
     counts = np.array([[1, 1], [2, 0], [0, 2]])
     assert bootstrap.coverages(ranked, 4)(counts).tolist() == [[0.75], [0.5], [0.5]]
 
 
-def test_coverage_looks_at_the_first_ten_ranks() -> None:
+def test_coverage_counts_first_ten_ranks() -> None:
     """An item at rank eleven is not covered."""
     assert bootstrap.coverages(np.arange(11, dtype=np.int32)[None], 20)(
         np.array([[1]])
@@ -80,23 +80,23 @@ def test_recentred_replicates_surround_the_value() -> None:
     np.testing.assert_allclose(moved, [[0.4], [0.6]])
 
 
-def test_unknown_values_are_left_out_of_every_resample() -> None:
+def test_unknown_values_leave_every_resample() -> None:
     """A drawn user without a value does not count, and a resample without any value has none."""
     counts = np.array([[1, 1, 1], [0, 2, 1], [0, 0, 3]])
     drawn = bootstrap.means(np.array([[1.0], [4.0], [np.nan]]))(counts)
     np.testing.assert_array_equal(drawn, [[2.5], [4.0], [np.nan]])
 
 
-def test_an_interval_is_that_of_the_known_replicates() -> None:
-    """Unknown replicates change nothing, and a column without any known one has no interval and no warning."""
+def test_interval_uses_known_replicates() -> None:
+    """Unknown replicates change nothing; a column of them has no interval and no warning."""
     known = np.arange(41.0)
     replicates = np.stack((np.append(known, [np.nan, np.nan]), np.full(43, np.nan)), axis=1)
     low, high = bootstrap.interval(replicates)
     np.testing.assert_allclose((low, high), [[1.0, np.nan], [39.0, np.nan]])
 
 
-def test_means_within_segments_are_of_the_drawn_members() -> None:
-    """Users one and three are of the first segment: drawn twice and once, their mean is (2 * 1 + 3) / 3."""
+def test_segment_means_use_drawn_members() -> None:
+    """Two users of a segment, drawn twice and once, have the mean (2 * 1 + 3) / 3."""
     values = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
     drawn = bootstrap.means_within(values, np.array([0, 1, 0]), 2)(np.array([[2, 0, 1], [0, 3, 0]]))
     np.testing.assert_allclose(
@@ -104,16 +104,16 @@ def test_means_within_segments_are_of_the_drawn_members() -> None:
     )
 
 
-def test_the_p_value_is_the_share_of_sign_flips_as_extreme() -> None:
-    """Of eight equal differences' 256 sign patterns, two are as extreme; no difference has a p-value of 1."""
+def test_p_value_is_share_of_flips() -> None:
+    """Of 256 sign patterns of eight equal differences two are as extreme; none has p = 1."""
     differences = np.stack((np.full(8, 0.1), np.zeros(8)), axis=1)
     p_values = bootstrap.sign_flip_p_values(differences, np.random.default_rng(0), 20_000)
     assert p_values[0] == pytest.approx(2 / 256, abs=0.002)
     assert p_values[1] == 1.0
 
 
-def test_the_p_value_of_a_plain_difference_is_the_least_there_is() -> None:
-    """Where a hundred users agree no flip is as extreme, and which method is taken from which does not matter."""
+def test_plain_difference_has_least_p_value() -> None:
+    """Where a hundred users agree no flip is as extreme, whatever the sign of the difference."""
     differences = np.random.default_rng(1).random((100, 1)) + 0.5
     p_values = bootstrap.sign_flip_p_values(
         np.hstack((differences, -differences)), np.random.default_rng(0)
@@ -121,22 +121,22 @@ def test_the_p_value_of_a_plain_difference_is_the_least_there_is() -> None:
     assert p_values.tolist() == [1 / 2001, 1 / 2001]
 
 
-def test_a_sign_that_one_user_alone_decides_proves_nothing() -> None:
-    """One user's difference is as far from 0 with either sign, and adding users who do not differ changes nothing."""
+def test_one_user_alone_proves_nothing() -> None:
+    """One user's difference is as extreme with either sign; users without one change nothing."""
     differences = np.array([[0.3], [0.0], [0.0]])
     assert bootstrap.sign_flip_p_values(differences, np.random.default_rng(0), 100).tolist() == [
         1.0
     ]
 
 
-def test_p_values_without_a_difference_are_spread_evenly() -> None:
-    """Of 400 pairs of methods that differ by chance alone, about a tenth have a p-value of at most 0.1."""
+def test_null_p_values_are_uniform() -> None:
+    """Of 400 pairs that differ by chance alone, about a tenth have a p-value of at most 0.1."""
     differences = np.random.default_rng(2).normal(size=(60, 400))
     p_values = bootstrap.sign_flip_p_values(differences, np.random.default_rng(3), 500)
     assert 0.06 <= (p_values <= 0.1).mean() <= 0.14
 
 
-def test_chunks_do_not_change_the_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_keep_the_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flips made three at a time are those made all at once."""
     differences = np.random.default_rng(4).normal(size=(30, 2))
     whole = bootstrap.sign_flip_p_values(differences, np.random.default_rng(5), 50)

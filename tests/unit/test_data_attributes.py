@@ -44,7 +44,7 @@ def test_skewed_numbers_have_fewer_bins() -> None:
 
 
 def test_booleans() -> None:
-    """Booleans are two tokens, found again by the values of a request."""
+    """Booleans are two tokens, which the values of a request have, too."""
     vocabulary, tokens, _ = tokenised(pl.DataFrame({"member": [True, False, None]}))
     assert tokens[:, 0].tolist() == [1, 0, -1]
     assert vocabulary.encode({"member": True}).tolist() == [1]
@@ -66,7 +66,10 @@ def test_columns_left_out() -> None:
     assert notes == (
         "users: column zip is left out: it has 101 distinct texts, at most 100 can be learnt from",
         "users: column nothing is left out: it has no values",
-        "users: column born is left out: it has type Date, attributes are text, numbers or booleans",
+        (
+            "users: column born is left out: it has type Date, "
+            "attributes are text, numbers or booleans"
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Tests of loading: what is accepted, what is rejected and why, and what a dataset then holds."""
+"""Loading: accepted rows, rejected rows with their reasons, and the dataset."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def triples(loaded: Loaded) -> list[tuple[str, str, int]]:
 
 
 def test_minimal_table(tmp_path: Path) -> None:
-    """Three columns are enough: items come from the interactions, weights, years and attributes are absent."""
+    """Three columns are enough: items come from the interactions, everything else is absent."""
     loaded = load(written(tmp_path, "i.parquet", GOOD))
     data = loaded.dataset
     assert triples(loaded) == [("1", "10", 5), ("1", "20", 6), ("2", "10", 7)]
@@ -73,8 +73,8 @@ def test_order_of_users(tmp_path: Path) -> None:
     assert loaded.dataset.user_ids == ("9", "010", "10", "a", "b")
 
 
-def test_the_order_of_rows_says_nothing_of_ties(tmp_path: Path) -> None:
-    """Rows sorted by item and shuffled, in one file and in two, give the same arrays, the same print, and the same note."""
+def test_row_order_does_not_order_ties(tmp_path: Path) -> None:
+    """Rows sorted and shuffled, in one file and in two, give the same arrays and fingerprint."""
     rng = np.random.default_rng(3)
     rows = [
         (u, i, t, w)
@@ -111,7 +111,7 @@ def test_the_order_of_rows_says_nothing_of_ties(tmp_path: Path) -> None:
     assert 0.4 < (steps > 0).sum() / (steps != 0).sum() < 0.6
 
 
-def test_events_without_ties_are_in_the_order_of_time(tmp_path: Path) -> None:
+def test_events_without_ties_follow_time(tmp_path: Path) -> None:
     """Where times are positions nothing is drawn, and nothing is said."""
     rows = {"user_id": [1, 1, 1, 2, 2], "item_id": [3, 1, 2, 9, 8], "timestamp": [2, 0, 1, 0, 1]}
     loaded = load(written(tmp_path, "i.parquet", rows))
@@ -119,7 +119,7 @@ def test_events_without_ties_are_in_the_order_of_time(tmp_path: Path) -> None:
     assert loaded.notes == ()
 
 
-def test_the_draw_does_not_change_between_versions() -> None:
+def test_draw_is_stable_across_versions() -> None:
     """Fingerprints, and so all figures, rest on it."""
     user, item, time = (
         np.array([0, 1], np.int32),
@@ -207,8 +207,8 @@ def test_reasons(tmp_path: Path, row: str, reason: str) -> None:
     assert loaded.rejects == {reason: 1}
     assert triples(loaded) == [("9", "8", 7), ("9", "8", 8)]
     np.testing.assert_array_equal(loaded.dataset.events.weight, np.array([6, np.nan], np.float32))
-    told = pl.read_parquet(rejects).select("table", "source", "row", "reason").rows()
-    assert told == [("interactions", source, 2, reason)]
+    rejected = pl.read_parquet(rejects).select("table", "source", "row", "reason").rows()
+    assert rejected == [("interactions", source, 2, reason)]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_reasons_in_typed_columns(
 @pytest.mark.parametrize(
     "weights", [[1.0, float("nan"), None], ["1", "NaN", " "], ["1.0", "nan", None]]
 )
-def test_a_weight_that_is_no_number_is_missing(tmp_path: Path, weights: list[Any]) -> None:
+def test_nan_weights_are_missing(tmp_path: Path, weights: list[Any]) -> None:
     """As null is."""
     loaded = load(written(tmp_path, "i.parquet", {**GOOD, "rating": weights}))
     assert loaded.rejects == {}
@@ -261,7 +261,7 @@ def test_a_weight_that_is_no_number_is_missing(tmp_path: Path, weights: list[Any
 
 
 @pytest.mark.parametrize("bits", [pl.Float32, pl.Float64])
-def test_floats_that_lost_digits_are_no_ids(tmp_path: Path, bits: Any) -> None:
+def test_rounded_floats_are_no_ids(tmp_path: Path, bits: Any) -> None:
     """Neither where the column is a float in one file and text in the next."""
     edge = 2.0 ** (24 if bits == pl.Float32 else 53)
     floats = pl.DataFrame({**GOOD, "user_id": pl.Series([edge - 1, edge, None], dtype=bits)})
@@ -290,7 +290,7 @@ def test_ids_of_other_scripts_are_text(tmp_path: Path) -> None:
     )
 
 
-def test_a_long_or_rounded_id_is_rejected_in_every_table(tmp_path: Path) -> None:
+def test_long_or_rounded_ids_are_rejected(tmp_path: Path) -> None:
     """With its rule, whichever table has it."""
     bad = ["x" * 257, "6.35E+17"]
     items = written(tmp_path, "items.parquet", {"item_id": ["10", "20", *bad]})
@@ -332,7 +332,7 @@ def test_event_type_tells_rows_apart(tmp_path: Path) -> None:
 
 
 def test_too_many_rejects_stop_the_load(tmp_path: Path) -> None:
-    """Above the share the load stops, tells the reasons and the remedy, and the rejects file is there already."""
+    """Above the share the load stops with reasons and remedy; the rejects file is written."""
     source = csv(tmp_path, "user_id,item_id,timestamp\n1,2,3\n1,2,x\n1,2,y\n,2,3\n")
     rejects = tmp_path / "deep" / "rejects.parquet"
     with pytest.raises(InvalidData) as caught:
@@ -360,7 +360,7 @@ def test_clean_load_writes_empty_rejects(tmp_path: Path) -> None:
 
 
 def test_unwritable_rejects(tmp_path: Path) -> None:
-    """A rejects file that cannot be written is an error of ours."""
+    """A rejects file that cannot be written is an error of this package."""
     (tmp_path / "file").touch()
     with pytest.raises(InvalidData, match="give a writable path"):
         load(written(tmp_path, "i.parquet", GOOD), rejects=tmp_path / "file" / "rejects.parquet")
@@ -374,7 +374,7 @@ def test_share_out_of_range(tmp_path: Path, share: float) -> None:
 
 
 def test_items_table(tmp_path: Path) -> None:
-    """The catalogue is the items table in its order, cold items included; what it lacks is unknown."""
+    """The catalogue is the items table in its order, with cold items; the rest is unknown."""
     items: Frame = {
         "item_id": ["20", "10", "30", "20"],
         "title": ["Twenty", None, " ", "Again"],
@@ -396,10 +396,10 @@ def test_items_table(tmp_path: Path) -> None:
     assert loaded.dataset.events.n_items == 3
 
 
-def test_of_too_many_categories_the_commonest_are_learnt_from(
+def test_commonest_categories_are_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as the bound on the matrix allows, of two as common the first by name; every item is shown with all of its own."""
+    """As many as the matrix may hold, of equals the first by name; items keep all of theirs."""
     items: Frame = {"item_id": ["1", "2", "3"], "categories": [["d", "b"], ["c", "d"], ["a", "b"]]}
     source: Frame = {"user_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]}
     paths = (written(tmp_path, "i.parquet", source), written(tmp_path, "items.parquet", items))
@@ -432,7 +432,7 @@ def test_items_as_csv(tmp_path: Path) -> None:
 
 
 def test_bad_items(tmp_path: Path) -> None:
-    """Items without an id or with an impossible year are rejected, and their interactions with them."""
+    """Items without an id or with an impossible year are rejected with their interactions."""
     items = csv(tmp_path, "item_id,year\n10,1990\n,1990\n20,soon\n30,inf\n", "items.csv")
     loaded = load(written(tmp_path, "i.parquet", GOOD), items, max_reject_share=0.75)
     assert loaded.rejects == {

@@ -1,4 +1,4 @@
-"""Tests of the readers: formats, globs, and errors that name what is wrong."""
+"""The readers: formats, globs, and errors that name the fault."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ HEADER = "user_id,item_id,timestamp"
 
 
 def test_movielens_dat(tmp_path: Path) -> None:
-    """The three `.dat` files of MovieLens are read by position, in latin-1, with the year from the title."""
+    """MovieLens `.dat` files are read by position, in latin-1, with the year from the title."""
     (tmp_path / "ratings.dat").write_bytes(
         b"1::1193::5::978300760\r\n1::661::3::978302109\n2::1193::4::978300275\n"
     )
-    (tmp_path / "movies.dat").write_bytes(
-        "1193::Star Wars: Misérables, Les (1995)::Drama|Sci-Fi\n661::Ça (1996) (V)::Musical\n".encode(
-            "latin1"
-        )
-    )
+    movies = "1193::Star Wars: Misérables, Les (1995)::Drama|Sci-Fi\n661::Ça (1996) (V)::Musical\n"
+    (tmp_path / "movies.dat").write_bytes(movies.encode("latin1"))
     (tmp_path / "users.dat").write_bytes(b"1::F::1::10::48067\n2::M::56::16::02139\n")
     loaded = load(*(str(tmp_path / f"{name}.dat") for name in ("ratings", "movies", "users")))
     data = loaded.dataset
@@ -132,7 +129,7 @@ def test_no_such_file(
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """A file that is not what it should be is an error of ours that says why."""
+    """A broken file is an error of this package, which says why."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InvalidData, match=message):

@@ -1,4 +1,4 @@
-"""Tests of the synthetic world: the structure it promises is there."""
+"""The synthetic world has the structure that it promises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def made() -> World:
 
 def rows(made: World) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     events = made.interactions
-    return tuple(events[c].cast(pl.Int64).to_numpy() - 1 for c in ("user_id", "item_id"))  # type: ignore[return-value]
+    users, items = (events[c].cast(pl.Int64).to_numpy() - 1 for c in ("user_id", "item_id"))
+    return users, items
 
 
 def test_same_seed_same_world(made: World) -> None:
@@ -49,7 +50,7 @@ def test_tables_are_in_the_schema(made: World) -> None:
 
 
 def test_number_of_events(made: World) -> None:
-    """Users have about as many events as asked for."""
+    """Users have about the wanted number of events."""
     assert made.interactions.height == pytest.approx(360 * 40, rel=0.2)
 
 
@@ -85,7 +86,7 @@ def test_series_are_followed(made: World) -> None:
 
 
 def test_cold_items_and_users(made: World) -> None:
-    """Cold items and users have no events, and are in their tables with categories, year and attributes."""
+    """Cold items and users have no events, but categories, year and attributes."""
     user, item = rows(made)
     assert (made.cold_items.sum(), made.cold_users.sum()) == (80, 40)
     assert not made.cold_items[item].any()

@@ -1,4 +1,4 @@
-"""How many trees the ranker has, and whether there is one, is decided by users from whom the judged rankers did not learn."""
+"""Cross-validation decides the number of trees, and whether there is a ranker at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ N_ROWS = 25
 
 
 def groups_of(n_users: int, seed: int, told_by: str) -> RankingGroups:
-    """A group a user: the label lies with the highest value of a feature, or (`nothing`) with the first row."""
+    """A group a user: the label has the highest value of a feature, or is the first row."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n_users, N_ROWS, len(FEATURES))).astype(np.float32)
     rows[:, :, 0] = -np.arange(N_ROWS)  # the retrieval score, by which the rows are sorted
@@ -40,12 +40,14 @@ def groups_of(n_users: int, seed: int, told_by: str) -> RankingGroups:
     )
 
 
-def fitted(groups: RankingGroups, judged: RankingGroups, seed: int = 1) -> lambdamart.FittedRanker:
-    return fit_ranker(groups, judged, PARAMS, np.random.default_rng(seed), 1)
+def fitted(
+    groups: RankingGroups, validation: RankingGroups, seed: int = 1
+) -> lambdamart.FittedRanker:
+    return fit_ranker(groups, validation, PARAMS, np.random.default_rng(seed), 1)
 
 
-def test_a_ranker_that_adds_to_the_retriever_is_taken() -> None:
-    """Its trees, its groups and the validation that decided are told, and the text has as many trees."""
+def test_useful_rankers_are_kept() -> None:
+    """Trees, groups and validation are recorded, and the text has as many trees."""
     groups = groups_of(120, 2, "next_1")
     ranker = fitted(groups, groups)
     assert ranker.validation is not None
@@ -59,7 +61,7 @@ def test_a_ranker_that_adds_to_the_retriever_is_taken() -> None:
     )
 
 
-def test_where_validation_shows_no_gain_there_is_no_ranker() -> None:
+def test_no_gain_means_no_ranker() -> None:
     """The retriever's order is perfect: nothing can be added, and the note says so."""
     groups = groups_of(120, 3, "nothing")
     ranker = fitted(groups, groups)
@@ -70,7 +72,7 @@ def test_where_validation_shows_no_gain_there_is_no_ranker() -> None:
 
 
 @pytest.mark.parametrize("n_users", [0, 1, lambdamart.MIN_VALIDATION_USERS - 1])
-def test_too_few_users_cannot_show_a_gain(n_users) -> None:
+def test_too_few_users_show_nothing(n_users) -> None:
     """However well the ranker would do."""
     groups = groups_of(n_users, 4, "next_1")
     ranker = fitted(groups, groups)
@@ -78,7 +80,7 @@ def test_too_few_users_cannot_show_a_gain(n_users) -> None:
     assert ranker.note.startswith(f"only {n_users} users have a label among their candidates")
 
 
-def test_rows_that_cannot_be_split_make_no_ranker() -> None:
+def test_unsplittable_rows_make_no_ranker() -> None:
     """All features are alike: no tree grows, and the retriever's order is as good."""
     groups = groups_of(40, 4, "next_1")
     alike = RankingGroups(np.zeros_like(groups.rows), groups.labels, groups.sizes, groups.users)
@@ -88,37 +90,36 @@ def test_rows_that_cannot_be_split_make_no_ranker() -> None:
     assert ranker.validation.difference == 0
 
 
-def test_a_gain_is_more_than_its_standard_error() -> None:
+def test_gain_exceeds_its_standard_error() -> None:
     """At the error itself the simpler model is taken."""
     assert not lambdamart.Validation(0.3, 0.2, 0.1, 0.1, 50).shows_a_gain
     assert lambdamart.Validation(0.3, 0.2, 0.1, 0.09, 50).shows_a_gain
     assert not lambdamart.Validation(0.2, 0.3, -0.1, 0.01, 50).shows_a_gain
 
 
-def test_nobody_is_judged_by_a_ranker_that_learnt_from_them(monkeypatch) -> None:
-    """In each fold the users of the training groups and of the judged groups are distinct, and each user is judged once."""
+def test_folds_validate_on_unseen_users(monkeypatch) -> None:
+    """In each fold no user is in training and in validation; each is validated once."""
     groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(120, 6, "next_1")])
-    judged = groups_of(80, 7, "next_1")
+    validation = groups_of(80, 7, "next_1")
     pairs: list[set[int]] = []
-    honest = lambdamart._dataset
+    original = lambdamart._dataset
 
-    def noted(given: RankingGroups, chosen: np.ndarray) -> dict:
-        pairs.append(set(given.users[chosen].tolist()))
-        return honest(given, chosen)
+    def noted(groups: RankingGroups, mask: np.ndarray) -> dict:
+        pairs.append(set(groups.users[mask].tolist()))
+        return original(groups, mask)
 
     monkeypatch.setattr(lambdamart, "_dataset", noted)
-    fitted(groups, judged)
+    fitted(groups, validation)
     learnt, held = pairs[0 : 2 * lambdamart.FOLDS : 2], pairs[1 : 2 * lambdamart.FOLDS : 2]
     assert not any(one & other for one, other in zip(learnt, held, strict=True))
     assert sorted(user for fold in held for user in fold) == list(range(80))
-    assert all(
-        learning >= set(range(80, 120)) for learning in learnt
-    )  # whom nobody judges, all learn from
+    # Users without validation are in the training of every fold.
+    assert all(training >= set(range(80, 120)) for training in learnt)
     assert pairs[-1] == set(range(120))
 
 
-def test_the_figures_are_those_of_the_report_and_of_lightgbm() -> None:
-    """NDCG@10 by another way: by the evaluation's own, and by LightGBM's metric of a model's scores."""
+def test_ndcg_agrees_with_report_and_lightgbm() -> None:
+    """NDCG@10 is that of the evaluation, and LightGBM's metric of a model's scores."""
     rng = np.random.default_rng(8)
     groups = groups_of(40, 9, "next_1")
     labels = (rng.random(groups.labels.shape) < 0.2).astype(np.float32)
@@ -132,18 +133,18 @@ def test_the_figures_are_those_of_the_report_and_of_lightgbm() -> None:
     data = lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)))
     booster = lightgbm.Booster(lambdamart._options(PARAMS, len(labels), 1, 1), data)
     booster.add_valid(
-        lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data), "judged"
+        lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data),
+        "held out",
     )
     for _ in range(30):
         booster.update()
     own = lambdamart._ndcg(groups, booster.predict(groups.rows)).mean()
-    assert booster.eval_valid()[0][2] == pytest.approx(
-        own, abs=0.01
-    )  # rows of one score may stand in another order
+    # Rows of one score may stand in another order.
+    assert booster.eval_valid()[0][2] == pytest.approx(own, abs=0.01)
 
 
-def test_trees_are_enough_where_the_curve_becomes_flat() -> None:
-    """Nine tenths of the gain over none; a single high tree is no top; chance on the flat part does not matter."""
+def test_trees_suffice_at_the_plateau() -> None:
+    """Nine tenths of the gain are enough; one high tree, or chance on the plateau, is not."""
     rising = 0.1 + 0.1 * np.minimum(np.arange(1, 151), 60) / 60
     assert abs(enough_trees(rising, 0.1) - 54) <= 2
     assert enough_trees(rising, 0.15) > enough_trees(rising, 0.1)
@@ -155,15 +156,15 @@ def test_trees_are_enough_where_the_curve_becomes_flat() -> None:
         assert abs(enough_trees(rising + noise, 0.1) - 54) <= 5
 
 
-def test_short_and_falling_curves_have_their_best_tree() -> None:
-    """A curve that rises to its end needs nearly all; where trees only take away, the best place is told."""
+def test_short_and_falling_curves() -> None:
+    """A rising curve needs nearly all trees; where trees only harm, the best number counts."""
     assert [
         enough_trees(curve, 0.0) for curve in ([], [0.3], [0.3, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4])
     ] == [0, 1, 1, 4]
     assert enough_trees([0.3, 0.2, 0.1], 0.5) == 1
 
 
-def test_the_curve_is_smoothed_by_its_neighbours() -> None:
+def test_curve_is_smoothed_over_neighbours() -> None:
     """Ten on each side where there are as many; a short curve by fewer."""
     rising = np.minimum(np.arange(1, 101), 60) / 60
     smooth = lambdamart._smoothed(rising)
@@ -178,7 +179,7 @@ def test_training_again_takes_as_many_trees() -> None:
     assert (Ranker(again.text).n_trees, again.trees, again.n_groups) == (17, 17, 50)
 
 
-def test_some_groups_are_whole_groups() -> None:
+def test_sampled_groups_are_whole() -> None:
     """Rows, labels and users stay together; no more than there are."""
     groups = groups_of(30, 11, "next_1")
     some = groups.sample(7, np.random.default_rng(1))

@@ -1,4 +1,4 @@
-"""The metrics against answers worked out by hand."""
+"""The metrics against answers computed by hand."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def facts(
     return ItemFacts(counts, n_users, categories.astype(np.float32))
 
 
-def test_truth_leaves_out_seen_items_and_repeats() -> None:
-    """Of a raw hold-out, what the user had before and what comes twice is dropped, and the order is kept."""
+def test_truth_drops_seen_items_and_repeats() -> None:
+    """Seen items and repeats of a raw hold-out are dropped, and the order is kept."""
     actual = truth([[1, 2], [], [5]], [[3, 1, 3, 0], [4, 4], [5]])
     assert (actual.offsets.tolist(), actual.items.tolist()) == ([0, 2, 3, 3], [3, 0, 4])
 
 
-def test_truth_slice_is_the_truth_of_those_users() -> None:
+def test_truth_slice_keeps_its_users() -> None:
     """A slice keeps users, seen items and held-out items together."""
     part = truth([[1], [2, 3], [4]], [[5], [6, 7], [8]]).slice(1, 3)
     assert part.users.tolist() == [101, 102]
@@ -57,14 +57,14 @@ def test_truth_slice_is_the_truth_of_those_users() -> None:
     assert [part.states.seen(u).tolist() for u in range(len(part))] == [[2, 3], [4]]
 
 
-def test_hits_are_where_the_list_names_a_held_out_item() -> None:
+def test_hits_mark_held_out_items() -> None:
     """Each user's list is compared with that user's items only, and padding never hits."""
     ranked = np.array([[5, 6, MISSING], [5, 6, 7]], np.int32)
     hits = ranking_metrics.hit_matrix(ranked, truth([[], []], [[6], [5, 7]]), N_ITEMS)
     assert hits.tolist() == [[False, True, False], [True, False, True]]
 
 
-def test_padding_does_not_hit_the_last_item_of_the_user_before() -> None:
+def test_padding_hits_nothing() -> None:
     """The key of a padded place is that of the former user's last item, and still is no hit."""
     ranked = np.array([[0, 1], [MISSING, MISSING]], np.int32)
     assert not ranking_metrics.hit_matrix(
@@ -72,7 +72,7 @@ def test_padding_does_not_hit_the_last_item_of_the_user_before() -> None:
     ).any()
 
 
-def test_ndcg_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
+def test_ndcg_by_hand() -> None:
     """DCG is 1 + 1/2 and the ideal 1 + 1/log2(3)."""
     hits = np.array([[True, False, True, False]])
     assert ranking_metrics.ndcg(hits, np.array([2]), 10).tolist() == [
@@ -80,25 +80,25 @@ def test_ndcg_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
     ]
 
 
-def test_ndcg_looks_at_the_first_k_ranks_and_its_ideal_has_no_more() -> None:
+def test_ndcg_is_cut_at_k() -> None:
     """At k = 2 the third rank is not seen, and five held-out items can fill but two ranks."""
     hits = np.array([[True, True, True], [False, False, True]])
     assert ranking_metrics.ndcg(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
 
 
-def test_recall_divides_by_all_held_out_items() -> None:
+def test_recall_divides_by_all_held_out() -> None:
     """One hit of four held-out items in the first two ranks is a quarter."""
     hits = np.array([[False, True, True, True]])
     assert ranking_metrics.recall(hits, np.array([4]), 2).tolist() == [0.25]
 
 
-def test_reciprocal_rank_is_that_of_the_first_hit() -> None:
+def test_reciprocal_rank_of_first_hit() -> None:
     """A first hit at rank three counts a third, and none at all counts nothing."""
     hits = np.array([[False, False, True, True], [False, False, False, False]])
     assert ranking_metrics.reciprocal_rank(hits, np.array([2, 1])).tolist() == [1 / 3, 0.0]
 
 
-def test_average_precision_of_hits_at_ranks_one_and_three_of_two_held_out() -> None:
+def test_average_precision_by_hand() -> None:
     """The precisions at the hits are 1 and 2/3, and two held-out items could give two hits."""
     hits = np.array([[True, False, True, False]])
     assert ranking_metrics.average_precision(hits, np.array([2]), 10).tolist() == [
@@ -106,20 +106,20 @@ def test_average_precision_of_hits_at_ranks_one_and_three_of_two_held_out() -> N
     ]
 
 
-def test_average_precision_divides_by_no_more_than_k() -> None:
-    """At k = 2 a full list is perfect though five items are held out, and a hit at the third rank is not seen."""
+def test_average_precision_divisor_is_capped() -> None:
+    """At k = 2 two hits are perfect for five held-out items, and a third rank counts nothing."""
     hits = np.array([[True, True, False], [False, False, True]])
     assert ranking_metrics.average_precision(hits, np.array([5, 5]), 2).tolist() == [1.0, 0.0]
 
 
-def test_hit_rate_is_whether_there_is_a_hit() -> None:
+def test_hit_rate_by_hand() -> None:
     """Two hits in the first two ranks count once, and one at the third rank not at all."""
     hits = np.array([[True, True, False], [False, False, True]])
     assert ranking_metrics.hit_rate(hits, np.array([2, 1]), 2).tolist() == [1.0, 0.0]
 
 
 def test_stratified_recall_weighs_rare_items_more() -> None:
-    """Items of 4, 16 and no users weigh 1/2, 1/4 and 1: finding the first and the last is 1.5 of 1.75."""
+    """Items of 4, 16 and no users weigh 1/2, 1/4 and 1: hits of two of them are 1.5 of 1.75."""
     ranked = np.array([[0, 3, 2]], np.int32)
     held = truth([[]], [[0, 1, 2]])
     hits = ranking_metrics.hit_matrix(ranked, held, 4)
@@ -127,8 +127,8 @@ def test_stratified_recall_weighs_rare_items_more() -> None:
     assert values.tolist() == [pytest.approx(1.5 / 1.75)]
 
 
-def test_stratified_recall_of_everything_is_one_and_looks_at_k_ranks() -> None:
-    """All found is exactly 1 in any order; what stands beyond k is not found."""
+def test_complete_stratified_recall_is_one() -> None:
+    """All hits are exactly 1 in any order; ranks beyond k do not count."""
     ranked = np.array([[2, 1, 0], [3, 3, 0]], np.int32)
     held = truth([[], []], [[0, 1, 2], [0]])
     hits = ranking_metrics.hit_matrix(ranked, held, N_ITEMS)
@@ -137,16 +137,16 @@ def test_stratified_recall_of_everything_is_one_and_looks_at_k_ranks() -> None:
     assert ranking_metrics.stratified_recall(ranked, hits, held, crowd, 2)[1] == 0.0
 
 
-def test_novelty_is_the_mean_information_of_the_items() -> None:
-    """Of eight users, items of 8, 2 and no users have 0, 2 and 3 bits; padding and ranks beyond k do not count."""
+def test_novelty_is_mean_self_information() -> None:
+    """Of eight users, items of 8, 2 and no users have 0, 2 and 3 bits; padding has none."""
     known = facts([8, 2, 0])
     ranked = np.array([[0, 1, 2], [1, MISSING, MISSING], [MISSING] * 3], np.int32)
     np.testing.assert_allclose(ranking_metrics.novelty(ranked, known, 10), [5 / 3, 2.0, np.nan])
     assert ranking_metrics.novelty(ranked, known, 2)[0] == 1.0
 
 
-def test_diversity_is_the_mean_distance_of_pairs() -> None:
-    """Three items: two alike (0), and each of these at 1 - 1/sqrt(2) from the one with both categories."""
+def test_diversity_is_mean_pair_distance() -> None:
+    """Two equal items (0), each at 1 - 1/sqrt(2) from the one with both categories."""
     known = facts([1] * 4, membership=[[1, 0], [1, 0], [1, 1], [0, 1]])
     ranked = np.array([[0, 1, 2, MISSING], [0, 1, MISSING, MISSING], [0, 3, 1, 2]], np.int32)
     far = 1 - 1 / math.sqrt(2)
@@ -157,7 +157,7 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
 
 
 def test_diversity_leaves_out_items_without_categories() -> None:
-    """An item without categories makes no pair; one categorised item alone, or no category at all, is unknown."""
+    """An item without categories makes no pair; without a pair diversity is unknown."""
     known = facts([1] * 3, membership=[[1, 0], [0, 1], [0, 0]])
     ranked = np.array([[0, 2, 1], [0, 2, MISSING]], np.int32)
     np.testing.assert_array_equal(ranking_metrics.diversity(ranked, known, 10), [1.0, np.nan])
@@ -172,8 +172,8 @@ def test_facts_count_distinct_past_users() -> None:
     assert (actual.users.tolist(), actual.n_users, len(actual)) == ([0, 2, 0, 1, 0], 2, 5)
 
 
-def test_a_user_without_held_out_items_has_no_accuracy() -> None:
-    """Where nothing is held out every accuracy is NaN, not 0; the list's novelty is known all the same."""
+def test_no_held_out_items_no_accuracy() -> None:
+    """Where nothing is held out every accuracy is NaN, not 0; novelty is known."""
     ranked = np.array([[0, 1]], np.int32)
     values = ranking_metrics.per_user(ranked, truth([[3]], [[3]]), facts())[0].tolist()
     known = [
@@ -210,7 +210,7 @@ def test_mrr_ends_at_the_hundredth_rank() -> None:
     assert ranking_metrics.per_user(ranked, deep, facts([1] * 200))[0, 3] == 0.0
 
 
-def test_coverage_counts_the_items_of_first_ten_ranks_once() -> None:
+def test_coverage_counts_items_once() -> None:
     """Two users who are shown twelve items, two of them at rank eleven, cover ten of thirty."""
     ranked = np.array([[*range(10), 10], [*range(9), MISSING, 11]], np.int32)
     assert ranking_metrics.coverage(ranked, N_ITEMS) == 10 / 30
@@ -222,7 +222,7 @@ def test_coverage_of_nobody_is_unknown() -> None:
     assert math.isnan(ranking_metrics.coverage(np.empty((2, 0), np.int32), 0))
 
 
-def test_means_over_nobody_warn_and_are_unknown() -> None:
+def test_means_over_nobody_warn() -> None:
     """No users give NaN and a warning that says why, never 0."""
     with pytest.warns(RuntimeWarning, match="no user has a held-out item"):
         means = ranking_metrics.mean_over_users(np.empty((0, 4)))
@@ -231,7 +231,7 @@ def test_means_over_nobody_warn_and_are_unknown() -> None:
 
 
 def test_means_leave_out_unknown_values() -> None:
-    """A mean is over the users whose value is known, and unknown without a warning where none is."""
+    """A mean is over users with a known value; without any it is unknown, with no warning."""
     means = ranking_metrics.mean_over_users(np.array([[1.0, np.nan, np.nan], [2.0, 4.0, np.nan]]))
     np.testing.assert_array_equal(means, [1.5, 4.0, np.nan])
 
@@ -248,7 +248,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize("fault", FAULTY)
-def test_a_list_that_breaks_its_promise_is_refused(fault: str) -> None:
+def test_invalid_lists_are_refused(fault: str) -> None:
     """The error names the fault, the method and the user, so that the method can be mended."""
     items, scores = (np.array(a) for a in FAULTY[fault])
     with pytest.raises(InvalidRecommendations, match=f"method 'mine' gave user row 100 .*{fault}"):
@@ -257,8 +257,8 @@ def test_a_list_that_breaks_its_promise_is_refused(fault: str) -> None:
         )
 
 
-def test_a_list_of_another_shape_is_refused() -> None:
-    """Scores for fewer ranks than items, or lists of fewer users than asked for, are refused."""
+def test_lists_of_wrong_shape_are_refused() -> None:
+    """Scores for fewer ranks than items, or lists of too few users, are refused."""
     for items, scores in (
         (np.zeros((1, 2)), np.zeros((1, 3))),
         (np.zeros((2, 2)), np.zeros((2, 2))),

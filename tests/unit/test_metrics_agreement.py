@@ -65,15 +65,15 @@ def theirs(measure: ir_measures.Measure) -> ranking_metrics.Float64:
 
 
 @pytest.mark.parametrize("metric", SAME)
-def test_a_metric_is_that_of_trec_eval(metric: str) -> None:
+def test_metrics_match_trec_eval(metric: str) -> None:
     """Every user's figure is the same, and the figures vary, so that this says something."""
     expected = theirs(SAME[metric])
     assert len(np.unique(expected)) > 1
     np.testing.assert_allclose(ours(metric), expected, rtol=0, atol=1e-9)
 
 
-def test_average_precision_is_that_of_trec_eval_up_to_ten_held_out_items() -> None:
-    """Up to ten held-out items both divide by their number; beyond, trec_eval still does, and we by ten."""
+def test_average_precision_matches_trec_eval() -> None:
+    """Up to ten held-out items both divide by their number; beyond, ours divides by ten."""
     few = TRUTH.counts <= 10
     assert 10 < few.sum() < N_USERS - 10
     np.testing.assert_allclose(ours("map@10")[few], theirs(AP @ 10)[few], rtol=0, atol=1e-9)

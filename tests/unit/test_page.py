@@ -1,4 +1,4 @@
-"""The page of a report: whole, self-contained, escaped, and honest about what is not known."""
+"""The page of a report: whole, self-contained, escaped, with dashes for unknown figures."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ SECTIONS = {
 }
 
 
-def test_a_full_report_has_every_section_in_order() -> None:
+def test_full_report_has_every_section() -> None:
     """Every section has its heading, every table its caption, and every plot its own ids."""
     reader = read(page.render(full()))
     assert reader.texts_in("h2") == ["Methods", *SECTIONS.values()]
@@ -202,7 +202,7 @@ def test_a_full_report_has_every_section_in_order() -> None:
     assert len(reader.ids) == len(set(reader.ids))
 
 
-def test_the_page_asks_for_nothing_from_elsewhere() -> None:
+def test_page_loads_nothing_external() -> None:
     """No address but the names of the XML vocabularies, no script, nothing linked or loaded."""
     text = page.render(full())
     assert set(re.findall(r"https?://[^\"'\s<]*", text)) == {
@@ -226,13 +226,14 @@ def test_titles_and_names_are_escaped() -> None:
 def test_the_headline_names_the_strongest_baseline() -> None:
     """The finding, how much it is over whom, and what the paired interval says."""
     assert page.headline(full()) == (
-        "The two-stage recommender reaches an NDCG@10 of 0.2000 (95% interval 0.1900 to 0.2100): 25.0% more than recent_ease, "
-        "the strongest baseline, at 0.1600. The 95% interval of the difference user by user, 0.0300 to 0.0500, excludes zero: "
+        "The two-stage recommender reaches an NDCG@10 of 0.2000 (95% interval 0.1900 to 0.2100): "
+        "25.0% more than recent_ease, the strongest baseline, at 0.1600. "
+        "The 95% interval of the difference user by user, 0.0300 to 0.0500, excludes zero: "
         "more than the draw of users explains."
     )
 
 
-def test_the_headline_admits_a_tie_and_a_loss() -> None:
+def test_headline_admits_tie_and_loss() -> None:
     """An interval with zero in it is said to include it, and less is not called more."""
     report = minimal()
     report["methods"]["two_stage"]["ndcg@10"] = figure(0.152)
@@ -242,13 +243,14 @@ def test_the_headline_admits_a_tie_and_a_loss() -> None:
         }
     }
     assert page.headline(report) == (
-        "The two-stage recommender reaches an NDCG@10 of 0.1520 (95% interval 0.1420 to 0.1620): 5.0% less than recent_ease, "
-        "the strongest baseline, at 0.1600. The 95% interval of the difference user by user, −0.0200 to 0.0040, includes zero: "  # noqa: RUF001
+        "The two-stage recommender reaches an NDCG@10 of 0.1520 (95% interval 0.1420 to 0.1620): "
+        "5.0% less than recent_ease, the strongest baseline, at 0.1600. "
+        "The 95% interval of the difference user by user, −0.0200 to 0.0040, includes zero: "  # noqa: RUF001
         "the two cannot be told apart on these users."
     )
 
 
-def test_a_report_of_methods_alone_has_no_empty_sections() -> None:
+def test_missing_sections_are_left_out() -> None:
     """What the report lacks is left out with its heading."""
     reader = read(page.render(minimal()))
     assert reader.texts_in("h2") == ["Methods"]
@@ -285,7 +287,7 @@ def unknown(value: Any, nothing: float | None) -> Any:
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan")])
-def test_a_figure_that_is_not_known_is_a_dash(nothing: float | None) -> None:
+def test_unknown_figures_are_dashes(nothing: float | None) -> None:
     """With nothing known there is no headline and no plot to draw, and no cell says nan or None."""
     report = unknown(full(), nothing)
     reader = read(page.render(report))
@@ -295,7 +297,7 @@ def test_a_figure_that_is_not_known_is_a_dash(nothing: float | None) -> None:
     assert page.DASH in reader.texts_in("td")
 
 
-def test_a_method_without_a_figure_stands_among_the_others() -> None:
+def test_methods_without_figures_are_listed() -> None:
     """One unknown value or a metric that one method lacks takes nothing from the rest."""
     report = full()
     report["methods"]["popularity"]["ndcg@10"] = figure(None)
@@ -307,16 +309,14 @@ def test_a_method_without_a_figure_stands_among_the_others() -> None:
     assert {"0.2000", "0.4000"} <= set(reader.texts_in("strong"))
 
 
-def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_reports_give_equal_bytes(tmp_path: Path) -> None:
     """Two pages of one report are equal, so a page that differs tells of other figures."""
     page.write_page(full(), tmp_path / "a" / "one.html")
     page.write_page(full(), tmp_path / "two.html")
     assert (tmp_path / "a" / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
-def test_a_failing_write_leaves_the_old_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_keeps_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fails leaves the page that was there, and no draft."""
 
     def fail(_handle: int) -> None:
@@ -341,7 +341,7 @@ def test_a_failing_write_leaves_the_old_page(
         (None, page.DASH),
     ],
 )
-def test_a_time_is_told_in_its_own_size(seconds: float | None, said: str) -> None:
+def test_durations_read_naturally(seconds: float | None, said: str) -> None:
     """Seconds, minutes or hours, whichever a reader would say."""
     assert page.duration(seconds) == said
 

@@ -1,4 +1,4 @@
-"""Intervals of shares, against published ones and against how often they hold."""
+"""Intervals of shares, against published ones and by their coverage."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from shortlist.recsys.evaluation.proportions import newcombe, wilson
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_the_score_interval_is_the_published_one(
-    hits: int, trials: int, low: float, high: float
-) -> None:
+def test_score_interval_matches_published(hits: int, trials: int, low: float, high: float) -> None:
     """Table I, method 3, of Newcombe's comparison of intervals of one proportion."""
     assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
 
@@ -38,14 +36,14 @@ def test_without_a_trial_anything_is_possible() -> None:
         ((5, 56, 0, 29), -0.0381, 0.1926),
     ],
 )
-def test_the_interval_of_a_difference_is_the_published_one(
+def test_difference_interval_matches_published(
     counts: tuple[int, int, int, int], low: float, high: float
 ) -> None:
     """Table II, method 10, of Newcombe's comparison of intervals of differences."""
     assert newcombe(*counts) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_the_intervals_hold_about_as_often_as_they_say() -> None:
+def test_proportion_intervals_cover_as_stated() -> None:
     """Of clicks drawn with known shares, 95% of the intervals contain them, give or take two."""
     rng = np.random.default_rng(3)
     hits, other = rng.binomial(400, 0.1, 1000), rng.binomial(300, 0.06, 1000)

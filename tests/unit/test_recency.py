@@ -1,4 +1,4 @@
-"""Baselines that forget: in worlds where the recent past tells more, they find out, and elsewhere they do not."""
+"""Baselines with recency: they gain in worlds of changing tastes, and elsewhere do not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from shortlist.recsys.evaluation.baselines import (
     plain,
 )
 from shortlist.recsys.evaluation.recency import (
+    DEFAULT_HALF_LIFE,
     HALF_LIVES,
-    UNTRIED,
     FitWeights,
     best_half_life,
     decayed_rows,
@@ -103,16 +103,16 @@ FITS = pytest.mark.parametrize("fit", [fit_recent_item_knn, recent_ease])
 
 
 @FITS
-def test_a_user_of_the_checkerboard_is_offered_the_one_missing_square(fit: Fit) -> None:
-    """The one item of the user's colour that they have not had comes first, at whatever half-life."""
+def test_checkerboard_user_gets_the_missing_square(fit: Fit) -> None:
+    """The unseen item of the user's colour comes first at any half-life."""
     events = events_of(checkerboard(np.random.default_rng(0)))
     items, _ = fit(events, np.random.default_rng(1))(whole_states(events), 1)
     assert items[:, 0].tolist() == [u % N for u in range(2 * N)]
 
 
 @WEIGHTS
-def test_where_tastes_move_the_past_is_soon_forgotten(weights: FitWeights) -> None:
-    """The shortest half-life is found."""
+def test_moving_tastes_get_short_half_life(weights: FitWeights) -> None:
+    """The shortest half-life is picked."""
     assert (
         best_half_life(moving(np.random.default_rng(0)), weights, np.random.default_rng(1))
         == HALF_LIVES[0]
@@ -127,15 +127,15 @@ def test_where_tastes_move_forgetting_finds_more(fit: Fit) -> None:
     assert ordinary is not None
     states = whole_states(past)
 
-    def found(method: Recommend) -> float:
+    def ndcg_of(method: Recommend) -> float:
         return float((method(states, 10)[0] == following[:, None]).any(axis=1).mean())
 
-    assert found(fit(past, np.random.default_rng(1))) > found(ordinary) + 0.1
+    assert ndcg_of(fit(past, np.random.default_rng(1))) > ndcg_of(ordinary) + 0.1
 
 
 @WEIGHTS
-def test_the_latest_item_outweighs_the_earlier_ones(weights: FitWeights) -> None:
-    """A user who had many items of one group and lately some of another is offered the other's first."""
+def test_latest_item_outweighs_earlier_ones(weights: FitWeights) -> None:
+    """After many items of one group and lately some of another, the other's come first."""
     fitted = weights(events_of(checkerboard(np.random.default_rng(0))))
     state = state_of([*range(0, 30, 2), *range(1, 13, 2)])
     assert (recent(fitted, 3.0)(state, 5)[0] % 2 == 1).all()
@@ -143,27 +143,27 @@ def test_the_latest_item_outweighs_the_earlier_ones(weights: FitWeights) -> None
 
 
 @WEIGHTS
-def test_without_forgetting_it_is_the_plain_method(weights: FitWeights) -> None:
-    """An endless half-life gives the plain method's list and scores, where the window holds all the user had."""
+def test_infinite_half_life_is_plain_method(weights: FitWeights) -> None:
+    """An infinite half-life gives the plain method, where the window holds all events."""
     events = moving(np.random.default_rng(0))
     fitted, states = weights(events), whole_states(events)
     endless, ordinary = recent(fitted, np.inf)(states, 10), plain(fitted)(states, 10)
     assert [a.tobytes() for a in endless] == [a.tobytes() for a in ordinary]
 
 
-def test_an_item_weighs_by_its_newest_event_in_the_window() -> None:
-    """Item 5, had again just now, weighs 1, and what was had more than a hundred events ago weighs nothing."""
+def test_items_weigh_by_newest_event() -> None:
+    """Item 5, had again just now, weighs 1; items older than a hundred events weigh nothing."""
     rows = decayed_rows(state_of([7, 5, *[2] * 98, 3, 5]), N, half_life=2.0).toarray()[0]
     assert np.flatnonzero(rows).tolist() == [2, 3, 5]
     assert rows[[2, 3, 5]].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0])
 
 
-def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(
+def test_half_life_is_validated_on_unseen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each user's last event is held out of state and weights; who ends on a repeat, or has one event, judges nothing."""
+    """Last events are held out of states and weights; repeats and single events are skipped."""
     events = events_of([[1, 2, 3], [4, 5, 4], [6], [7, 8]], 10)
-    asked: list[UserStates] = []
+    calls: list[UserStates] = []
     fitted: list[Events] = []
 
     def fit(past: Events) -> ItemWeights:
@@ -172,7 +172,7 @@ def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(
 
     def spied(weights: ItemWeights, half_life: float) -> Recommend:
         def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
-            asked.append(states)
+            calls.append(states)
             return recent(weights, half_life)(states, k)
 
         return recommend
@@ -180,13 +180,13 @@ def test_the_half_life_is_judged_on_new_items_unseen_by_the_state(
     monkeypatch.setattr(recency, "recent", spied)
     best_half_life(events, fit, np.random.default_rng(0))
     assert [past.item.tolist() for past in fitted] == [[1, 2, 4, 5, 6, 7]]
-    assert [[states.seen(u).tolist() for u in range(len(states))] for states in asked] == [
+    assert [[states.seen(u).tolist() for u in range(len(states))] for states in calls] == [
         [[1, 2], [7]]
     ] * len(HALF_LIVES)
 
 
-def test_no_more_users_than_stated_judge_the_half_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The users are drawn by the generator that is passed, and the same one gives the same method."""
+def test_half_life_validation_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The users are drawn by the passed generator, so equal generators give equal methods."""
     monkeypatch.setattr(recency, "VALIDATION_USERS", 20)
     events = moving(np.random.default_rng(0))
     cut = cuts_before_last(events, 1)
@@ -201,7 +201,7 @@ def test_no_more_users_than_stated_judge_the_half_life(monkeypatch: pytest.Monke
 
 
 @FITS
-def test_weights_that_exist_are_not_fitted_again(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_weights_are_reused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the plain method's weights passed in, the only other fit is that of the validation."""
     name = "item_knn_weights" if fit is fit_recent_item_knn else "ease_weights"
     make = item_knn_weights if fit is fit_recent_item_knn else ease_weights
@@ -222,10 +222,11 @@ def test_weights_that_exist_are_not_fitted_again(fit: Fit, monkeypatch: pytest.M
     assert [a.tobytes() for a in shared(states, 10)] == [a.tobytes() for a in own(states, 10)]
 
 
-def test_where_nobody_can_judge_the_half_life_is_the_stated_one() -> None:
+def test_half_life_defaults_without_validation() -> None:
     """Users of one event leave nothing to hold out, and nothing breaks, nor in an empty world."""
     assert (
-        best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0)) == UNTRIED
+        best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0))
+        == DEFAULT_HALF_LIFE
     )
     for fit in (fit_recent_item_knn, recent_ease):
         assert fit(events_of([], 0), np.random.default_rng(0))(state_of([]), 2)[0].tolist() == [
@@ -238,7 +239,7 @@ def test_a_large_catalogue_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("shortlist.recsys.evaluation.recency.LARGE_CATALOGUE", N - 1)
     assert (
         best_half_life(moving(np.random.default_rng(0)), item_knn_weights, np.random.default_rng(1))
-        == UNTRIED
+        == DEFAULT_HALF_LIFE
     )
     assert (
         fit_recent_ease(moving(np.random.default_rng(0)), np.random.default_rng(1), max_items=N - 1)
@@ -246,8 +247,8 @@ def test_a_large_catalogue_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
-def test_recent_popularity_ranks_by_the_latest_tenth_then_by_all() -> None:
-    """An item that many had long ago comes after one that a few had lately, and equals follow their popularity."""
+def test_recent_popularity_ranks_by_latest_tenth() -> None:
+    """An item of many long ago follows one of a few lately; equals follow by popularity."""
     long_ago = [[7, 8]] * 9
     events = events_of([*long_ago, [3, 8]], 10)  # the latest tenth of 20 events: 3 and 8
     items, _ = fit_recent_popularity(events)(states_at(events, np.array([0]), np.array([0])), 4)

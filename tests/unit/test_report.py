@@ -1,4 +1,4 @@
-"""The report: its shape, its honesty about what it does not know, and how it is written."""
+"""The report: its shape, its unknown figures, and its files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ N_ITEMS = 40
 
 
 FACTS = ItemFacts(np.full(N_ITEMS, 2), 8, np.eye(2, dtype=np.float32)[np.arange(N_ITEMS) % 2])
-"""Every item has two of eight users; the categories take turns, and the only seen item is of the second, "odd"."""
+"""Every item has two of eight users; categories alternate; the only seen item is "odd"."""
 
 
 def truth_with(held: list[list[int]]) -> Truth:
@@ -111,7 +111,7 @@ def test_the_report_has_the_documented_shape() -> None:
 
 
 def test_methods_are_compared_user_by_user() -> None:
-    """One method finds every first item, the other none: the difference is 1 and so are both ends, and its reverse -1."""
+    """One method hits every first item, the other none: the difference and its ends are 1."""
     actual = evaluated({"good": always(0, 1), "bad": always(2, 3)}, truth_with([[0]] * 40))[
         "paired"
     ]
@@ -121,8 +121,8 @@ def test_methods_are_compared_user_by_user() -> None:
     }
 
 
-def test_methods_with_the_same_lists_do_not_differ() -> None:
-    """The difference is 0 in every resample and its p-value is 1, though the figures themselves vary."""
+def test_same_lists_do_not_differ() -> None:
+    """The difference is 0 in every resample and its p-value is 1, though the figures vary."""
     both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth_with([[0], [1], [5]]))
     assert both["paired"]["a"]["b"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
     assert both["methods"]["a"]["ndcg@10"]["low"] < both["methods"]["a"]["ndcg@10"]["high"]
@@ -141,7 +141,7 @@ def test_segments_add_up_to_the_whole() -> None:
     )
 
 
-def test_a_catalogue_without_categories_has_no_such_segment(tmp_path: Path) -> None:
+def test_no_categories_no_such_segment(tmp_path: Path) -> None:
     """Favourite categories are absent and diversity is null."""
     facts = replace(FACTS, membership=np.empty((N_ITEMS, 0), np.float32))
     actual = evaluated({"m": always(0, 1)}, truth_with([[0], [1]]), facts=facts, category_names=())
@@ -152,7 +152,7 @@ def test_a_catalogue_without_categories_has_no_such_segment(tmp_path: Path) -> N
 
 
 def test_recall_is_told_by_popularity() -> None:
-    """Items 0, 1 and 2 hold a third of the pairs each: the first two are found whenever held out, and the third never."""
+    """Each of three items holds a third of the pairs: two are always hit, the third never."""
     facts = replace(FACTS, users=np.array([4, 4, 4, *[0] * (N_ITEMS - 3)]))
     actual = evaluated(
         {"m": always(0, 1), "n": always(1)}, truth_with([[0, 1], [0], [2, 30]]), facts=facts
@@ -171,8 +171,8 @@ def test_facts_of_another_catalogue_are_refused() -> None:
         evaluated({"m": always(0)}, truth_with([[1]]), category_names=("even",))
 
 
-def test_users_without_held_out_items_are_not_counted() -> None:
-    """Two of three users have something to foretell, and the third changes nothing."""
+def test_users_without_truth_are_uncounted() -> None:
+    """Two of three users have something to predict, and the third changes nothing."""
     with_third = evaluated({"m": always(0)}, truth_with([[0], [], [5]]))
     without = evaluated({"m": always(0)}, truth_with([[0], [5]]))
     assert report._plain(with_third) == report._plain(without)
@@ -203,13 +203,13 @@ def test_intervals_surround_their_values() -> None:
 
 
 def test_methods_are_resampled_alike() -> None:
-    """Two methods with the same lists get the same intervals, whatever stands beside them."""
+    """Two methods with the same lists get the same intervals, whatever the other methods."""
     truth = truth_with([[0], [3], [0], [9]])
     both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth)["methods"]
     assert both["a"] == both["b"] == evaluated({"b": always(0, 1)}, truth)["methods"]["b"]
 
 
-def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
+def test_no_users_give_null_and_warning(tmp_path: Path) -> None:
     """Where nobody has a held-out item the report says null, the table none, and a warning why."""
     with pytest.warns(RuntimeWarning, match="no user has a held-out item"):
         empty = evaluated({"m": always(0), "n": always(1)}, truth_with([[], []]))
@@ -231,7 +231,7 @@ def test_no_users_give_null_and_a_warning(tmp_path: Path) -> None:
     assert "none" in rendered(empty)
 
 
-def test_a_method_that_recommends_a_seen_item_stops_the_evaluation() -> None:
+def test_seen_items_stop_the_evaluation() -> None:
     """The figures of such a method would be lies."""
     with pytest.raises(
         InvalidRecommendations,
@@ -240,8 +240,8 @@ def test_a_method_that_recommends_a_seen_item_stops_the_evaluation() -> None:
         evaluated({"m": always(0, N_ITEMS - 1)}, truth_with([[1]]))
 
 
-def test_lists_too_short_for_the_metrics_are_refused() -> None:
-    """recall@20 cannot be told from ten ranks."""
+def test_too_short_lists_are_refused() -> None:
+    """recall@20 needs twenty ranks."""
     with pytest.raises(InvalidInput, match="k 10"):
         evaluated({"m": always(0)}, truth_with([[1]]), k=10)
 
@@ -251,14 +251,14 @@ def test_progress_is_told_per_method(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = truth_with([[0], [1], [2]])
     whole = evaluated({"m": always(0, 1)}, truth)
     monkeypatch.setattr(report, "USERS_AT_ONCE", 2)
-    told: list[tuple[str, int, int]] = []
-    parts = evaluated({"m": always(0, 1)}, truth, progress=lambda *step: told.append(step))
-    assert told == [("m", 2, 3), ("m", 3, 3)]
+    steps: list[tuple[str, int, int]] = []
+    parts = evaluated({"m": always(0, 1)}, truth, progress=lambda *step: steps.append(step))
+    assert steps == [("m", 2, 3), ("m", 3, 3)]
     assert report._plain(parts) == report._plain(whole)
 
 
-def test_candidate_recall_is_the_share_of_held_out_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of four held-out items are among the first source's candidates, and none among the empty one's."""
+def test_candidate_recall_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of four held-out items are among the first source's candidates, none of the other."""
     monkeypatch.setattr(report, "USERS_AT_ONCE", 1)
     truth = truth_with([[1, 2], [3, 4]])
     sources = {
@@ -268,13 +268,13 @@ def test_candidate_recall_is_the_share_of_held_out_items(monkeypatch: pytest.Mon
     assert report.candidate_recall(sources, truth, N_ITEMS) == {"near": 0.75, "nothing": 0.0}
 
 
-def test_candidate_recall_of_nothing_held_out_is_unknown() -> None:
+def test_candidate_recall_without_truth_is_unknown() -> None:
     """No items to find is no recall."""
     recall = report.candidate_recall({"s": np.zeros((1, 1), np.int32)}, truth_with([[]]), N_ITEMS)
     assert np.isnan(recall["s"])
 
 
-def test_the_json_has_no_literal_that_json_does_not_know(tmp_path: Path) -> None:
+def test_json_is_strict(tmp_path: Path) -> None:
     """NaN and infinities become null, and numpy's numbers plain ones, at any depth."""
     path = tmp_path / "new" / "report.json"
     report.write_json(
@@ -287,10 +287,8 @@ def test_the_json_has_no_literal_that_json_does_not_know(tmp_path: Path) -> None
     }
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The old report stays whole and no draft stays behind."""
+def test_failed_write_keeps_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old report stays whole and no draft is left."""
     path = tmp_path / "report.json"
     report.write_json({"old": 1}, path)
 
@@ -311,7 +309,7 @@ def rendered(figures: report.Report) -> str:
     return console.file.getvalue()
 
 
-def test_the_table_names_every_method_and_its_metrics() -> None:
+def test_table_lists_methods_and_metrics() -> None:
     """The chief figures of the JSON can be read in the terminal."""
     text = rendered(evaluated({"second": always(0, 1), "never": always(2)}, truth_with([[1], [1]])))
     for word in ("second", "never", *report.TABLE, "users", "0.6309", "leave-one-out"):
@@ -334,5 +332,5 @@ def test_stages_add_up_their_seconds() -> None:
 
 
 def test_peak_memory_is_in_bytes() -> None:
-    """A Python process with numpy takes more than ten and less than a hundred thousand megabytes."""
+    """A Python process with numpy takes between ten and a hundred thousand megabytes."""
     assert 10 * 2**20 < resources.peak_memory()["process"] < 100_000 * 2**20

@@ -1,4 +1,4 @@
-"""Kinds of users and items, on cases small enough to see."""
+"""Segments of users and items, on cases small enough to check by eye."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def states_of(seen: list[list[int]], n_items: int) -> UserStates:
     return states_at(events, events.offsets()[:-1], events.offsets()[1:])
 
 
-def test_history_lengths_are_divided_at_their_quartiles() -> None:
+def test_history_lengths_split_at_quartiles() -> None:
     """Eight users with 1 to 8 events: two in each bin, and the labels leave no number out."""
     actual = segments.by_history_length(np.array([1, 2, 3, 4, 5, 6, 7, 80], np.int32))
     assert actual.labels == ("1-2", "3-4", "5-6", "7-80")
@@ -42,15 +42,15 @@ def test_nobody_is_in_no_bin() -> None:
     assert segments.by_history_length(np.empty(0, np.int32)).labels == ()
 
 
-def test_the_favourite_has_the_greatest_sum_and_the_first_wins_a_tie() -> None:
-    """Repeated events count each time; an item without categories, or no event at all, says nothing."""
+def test_favourite_has_the_greatest_sum() -> None:
+    """Repeated events count each time; items without categories, or no events, count nothing."""
     membership = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 0]], np.float32)
     states = states_of([[0, 0, 1], [0, 1], [2], [3], [0, 1, 2]], 4)
     assert segments.favourite_categories(states, membership).tolist() == [0, 0, 1, MISSING, 1]
 
 
-def test_only_the_last_hundred_events_make_a_favourite() -> None:
-    """Sixty events of the first category have left the window of a user who then had a hundred of the second."""
+def test_favourite_uses_last_hundred_events() -> None:
+    """Events that have left the window do not count: sixty of another category here."""
     states = states_of([[0] * 60 + [1] * 100], 2)
     assert segments.favourite_categories(states, np.eye(2, dtype=np.float32)).tolist() == [1]
 
@@ -69,8 +69,8 @@ def test_few_favourites_have_no_other() -> None:
     assert (actual.labels, actual.of.tolist()) == (("c", "a"), [0, 1, 0])
 
 
-def test_thirds_hold_a_third_of_the_pairs_each() -> None:
-    """Of twelve pairs, one item holds four, two hold two each, and four hold one each; an unknown item is of the tail."""
+def test_each_third_holds_its_pairs() -> None:
+    """Of twelve pairs each third holds four; an item without users is of the tail."""
     assert segments.popularity_thirds(np.array([1, 2, 4, 1, 2, 1, 1, 0])).tolist() == [
         2,
         1,
@@ -83,19 +83,19 @@ def test_thirds_hold_a_third_of_the_pairs_each() -> None:
     ]
 
 
-def test_an_item_of_more_than_two_thirds_leaves_no_middle() -> None:
+def test_dominant_item_leaves_no_middle() -> None:
     """The item at which a third is reached is of the head as a whole."""
     assert segments.popularity_thirds(np.array([9, 1, 0])).tolist() == [0, 2, 2]
     assert segments.popularity_thirds(np.zeros(2, np.int64)).tolist() == [2, 2]
 
 
 def test_found_items_are_counted_by_third() -> None:
-    """Held-out items count wherever they are; found ones only in the first twenty ranks of their own user."""
+    """Held-out items count at any rank; hits only in the first twenty ranks of their user."""
     n_items = 30
     facts = ItemFacts(np.ones(n_items, np.int64), 3, np.empty((n_items, 0), np.float32))
     thirds = np.arange(n_items) // 10
     held, offsets = np.array([0, 1, 15, 25, 29], np.int32), np.array([0, 3, 5])
     truth = Truth(np.arange(2, dtype=np.int32), states_of([[], []], n_items), offsets, held)
     ranked = np.stack((np.arange(21), np.array([29, *range(19), 25]))).astype(np.int32)
-    assert segments.held_by_third(truth, thirds).tolist() == [2, 1, 2]
-    assert segments.found_by_third(ranked, truth, facts, thirds).tolist() == [2, 1, 1]
+    assert segments.held_out_by_third(truth, thirds).tolist() == [2, 1, 2]
+    assert segments.hits_by_third(ranked, truth, facts, thirds).tolist() == [2, 1, 1]

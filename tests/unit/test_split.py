@@ -1,4 +1,4 @@
-"""Where each protocol cuts, by hand."""
+"""The cuts of each protocol, by hand."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def events_of(lengths: list[int], times: list[int] | None = None) -> Events:
     )
 
 
-def test_leave_one_out_holds_out_the_last_event() -> None:
+def test_leave_one_out_by_hand() -> None:
     """A user of one event keeps it; a user of none has nothing."""
     assert cuts(events_of([3, 1, 0, 2]), "leave-one-out").tolist() == [2, 4, 4, 5]
 
 
-def test_the_last_tenth_is_at_least_one_event() -> None:
+def test_last_tenth_is_at_least_one() -> None:
     """25 events: 2 held out; 10: 1; 2: 1; 1: none."""
     held = events_of([25, 10, 2, 1])
     assert (held.offsets()[1:] - cuts(held, "last-10pct")).tolist() == [2, 1, 1, 0]
 
 
-def test_the_time_cut_is_one_moment_for_all() -> None:
+def test_time_cut_is_one_moment() -> None:
     """Whatever is not older than the 90% quantile is held out, ties whole."""
     held = events_of([5, 5], [1, 2, 3, 4, 9, 1, 5, 6, 9, 9])
     past = before(held, cuts(held, "time"))
@@ -49,13 +49,13 @@ def test_the_time_cut_is_one_moment_for_all() -> None:
     assert past.user.tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
-def test_an_unknown_protocol_is_told() -> None:
+def test_unknown_protocol_is_refused() -> None:
     """With those that there are."""
     with pytest.raises(InvalidInput, match="last-10pct"):
         cuts(events_of([2]), "random")
 
 
-def test_a_state_holds_what_is_before_its_cut_and_nothing_else() -> None:
+def test_states_end_at_their_cut() -> None:
     """Oldest to newest, aligned at the end; seen beyond the window as well."""
     events = events_of([130, 3])
     states = states_at(events, np.array([0, 130]), np.array([120, 132]))
@@ -68,16 +68,16 @@ def test_a_state_holds_what_is_before_its_cut_and_nothing_else() -> None:
 
 
 TIED = events_of([6, 4, 3, 5], [1, 2, 2, 3, 3, 3, 7, 7, 7, 7, 1, 1, 2, 1, 1, 1, 1, 9])
-"""A user with ties, one whose whole history is a tie, one who begins with a tie, one with a single event after a tie."""
+"""Users with ties: in the middle, the whole history, the beginning, all but the last."""
 
 
-def test_leave_one_out_holds_out_what_shares_the_last_time() -> None:
+def test_leave_one_out_holds_out_ties() -> None:
     """The whole last tie; one event, as drawn, where all share one time."""
     assert cuts(TIED, "leave-one-out").tolist() == [3, 9, 12, 17]
 
 
-def test_the_last_tenth_ends_at_the_border_of_a_tie() -> None:
-    """At least a tenth is held out; after the first tie there is a border even where that leaves less than a tenth."""
+def test_last_tenth_ends_at_tie_border() -> None:
+    """At least a tenth is held out, unless that would leave nothing before the first border."""
     times = [*range(18), 18, 18, *[5] * 19, 6, *[5] * 20]
     events = events_of([20, 20, 20], times)
     held = events.offsets()[1:] - cuts(events, "last-10pct")
@@ -85,7 +85,7 @@ def test_the_last_tenth_ends_at_the_border_of_a_tie() -> None:
     assert steps_of(events).starts_at(cuts(events, "last-10pct")).all()
 
 
-def test_all_events_of_one_time_have_no_moment_to_cut_at() -> None:
+def test_single_time_cannot_be_cut() -> None:
     """The error names the time, the rule and what to use."""
     events = events_of([3, 2], [7] * 5)
     with pytest.raises(
@@ -95,13 +95,13 @@ def test_all_events_of_one_time_have_no_moment_to_cut_at() -> None:
 
 
 def test_the_time_cut_leaves_a_past() -> None:
-    """Where nine tenths share the first time, what is younger is held out."""
+    """Where nine tenths share the first time, all later events are held out."""
     events = events_of([12, 12], [4] * 11 + [5] + [4] * 11 + [6])
     assert cuts(events, "time").tolist() == [11, 23]
 
 
-def test_labels_of_a_past_with_one_time_are_drawn() -> None:
-    """Two days of data, cut between them by time: the first day has no order, and its labels are drawn from it."""
+def test_labels_of_single_time_are_drawn() -> None:
+    """Two days, cut between them by time: the first has no order, so its labels are drawn."""
     past = events_of([20, 10], [3] * 30)
     assert label_cuts(past, "time").tolist() == [18, 29]
 
@@ -118,7 +118,7 @@ def test_steps_are_ties_or_drawn_events() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["last-10pct", "leave-one-out"])
-def test_times_that_are_positions_are_cut_as_ever(protocol) -> None:
+def test_positions_as_times_are_cut(protocol) -> None:
     """Without ties each event is a step of its own."""
     events = events_of([25, 10, 2, 1, 0], [*range(25), *range(10), 0, 1, 0])
     held = [2, 1, 1, 0, 0] if protocol == "last-10pct" else [1, 1, 1, 0, 0]
@@ -126,10 +126,10 @@ def test_times_that_are_positions_are_cut_as_ever(protocol) -> None:
 
 
 def spied(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The windows that the ranker's groups are asked for, in place of the groups."""
+    """Records the windows of the ranker's groups, in place of making groups."""
     windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     monkeypatch.setattr(
-        lambdamart, "_groups_of_windows", lambda _m, _e, _a, found, _p, _r: windows.append(found)
+        lambdamart, "_groups_of_windows", lambda _m, _e, _a, arrays, _p, _r: windows.append(arrays)
     )
     return windows
 
@@ -143,8 +143,8 @@ def dates(seed: int) -> Events:
 
 
 @pytest.mark.parametrize("horizon", [1, None, 4])
-def test_neither_states_nor_labels_of_the_ranker_split_a_tie(horizon, monkeypatch) -> None:
-    """At every position of every label window; one event at a time where a user's order is drawn."""
+def test_ranker_groups_split_no_tie(horizon, monkeypatch) -> None:
+    """Positions and labels keep ties whole, except where a whole history is one tie."""
     windows, events = spied(monkeypatch), dates(1)
     rng, params = np.random.default_rng(2), lambdamart.RankerParams()
     first, last = cuts(events, "last-10pct"), events.offsets()[1:]
@@ -161,7 +161,7 @@ def test_neither_states_nor_labels_of_the_ranker_split_a_tie(horizon, monkeypatc
         assert (stop[~inside] - cut[~inside] == 1).all()
 
 
-def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
+def test_cold_start_groups_split_no_tie(monkeypatch) -> None:
     """What lies before their last cut has borders of its own, and is drawn where it is one tie."""
     windows, events = spied(monkeypatch), dates(3)
     last = cuts(events, "last-10pct")
@@ -185,8 +185,8 @@ def test_beginnings_of_fresh_users_do_not_split_a_tie(monkeypatch) -> None:
     assert (known.time[cut[inside] - 1] < known.time[cut[inside]]).all()
 
 
-def test_what_the_towers_hold_out_last_is_a_whole_tie() -> None:
-    """No state of the validation, and nothing learnt, knows an event of the target's time, unless all times are one."""
+def test_towers_hold_out_whole_ties() -> None:
+    """Neither states nor training have an event of the target's time, unless all times are one."""
     events = dates(5)
     validation, learnt = two_tower._hold_out_last(
         events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0)
@@ -201,7 +201,7 @@ def test_what_the_towers_hold_out_last_is_a_whole_tie() -> None:
     assert (learnt.time[cut[shorter] - 1] < events.time[whole[shorter]]).all()
 
 
-def test_fresh_users_are_known_up_to_a_border() -> None:
+def test_fresh_users_end_at_a_border() -> None:
     """Their first events end with a tie, and so do those that judge the lists."""
     events = dates(6)
     held = np.flatnonzero(np.diff(events.offsets()) > 5)

@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 
 def checkerboard(n_users: int, n_items: int, rng: np.random.Generator) -> Events:
-    """Users of even rows have items of even rows, the others those of odd rows, each in an order of their own."""
+    """Users of even rows have items of even rows, odd users odd items, in random order."""
     users, items = [], []
     for user in range(n_users):
         own = rng.permutation(np.arange(user % 2, n_items, 2))[: n_items // 2 - 1]
@@ -44,7 +44,7 @@ def checkerboard(n_users: int, n_items: int, rng: np.random.Generator) -> Events
 
 @pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
 def test_towers_learn_a_checkerboard(loss) -> None:
-    """A user who had even items is scored higher on the even item that is left than on any odd one."""
+    """A user of even items scores the last even item higher than any odd one."""
     events = checkerboard(60, 12, np.random.default_rng(0))
     params = TowerParams(
         dimension=16, hidden=32, loss=loss, learning_rate=4e-3, rounds=4, batch_windows=8
@@ -68,7 +68,7 @@ def test_towers_learn_a_checkerboard(loss) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_the_same_seed_gives_the_same_towers() -> None:
+def test_same_seed_gives_same_towers() -> None:
     """Training draws from the generator that it is passed, and from nothing else."""
     events = checkerboard(20, 8, np.random.default_rng(0))
     params = TowerParams(dimension=8, hidden=16, round_steps=10, rounds=2)
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_towers() -> None:
 
 
 def test_numpy_equals_torch_to_1e_5() -> None:
-    """The numpy forward gives the torch network's user vectors, with attributes and with histories of any length."""
+    """The numpy forward gives the torch network's user vectors, for histories of any length."""
     rng = np.random.default_rng(5)
     n_items, n_tokens, length = 50, 6, 130
     torch.manual_seed(0)
@@ -114,8 +114,8 @@ def test_numpy_equals_torch_to_1e_5() -> None:
             np.testing.assert_allclose(ours[row], net.users(batch)[0, -1].numpy(), atol=1e-5)
 
 
-def test_with_a_number_of_epochs_everything_is_learnt_from() -> None:
-    """Nothing is held back: the last event of a user is a target too, and there is nothing to validate on."""
+def test_given_epochs_use_all_events() -> None:
+    """Nothing is held out: a user's last event is a target, too, and there is no validation."""
     events = checkerboard(20, 8, np.random.default_rng(0))
     params = TowerParams(dimension=8, hidden=16, round_steps=1)
     empty = np.zeros((8, 0), np.float32), np.empty((20, 0), np.int32), 0, params
@@ -181,8 +181,8 @@ def test_windows_of_repeats_alone_teach_nothing(loss) -> None:
     assert all(np.isfinite(array).all() for array in towers.arrays().values())
 
 
-def test_an_item_that_nobody_had_gets_its_vector_from_its_content() -> None:
-    """A new item of the even kind is scored for users of even items above a new item of the odd kind, unknown ones come last."""
+def test_new_items_get_content_vectors() -> None:
+    """Users of even items score a new even item above a new odd one; unknown items come last."""
     events = checkerboard(60, 12, np.random.default_rng(0))
     events = replace(
         events, n_items=15
