@@ -190,7 +190,7 @@ def _query(
     n = len(model.towers.items)
     is_open = np.ones(n, np.bool_) if allowed is None else allowed.copy()
     is_open[states.seen(user)] = False
-    # The index knows no filter: as many more are asked for as could be closed.
+    # The index knows no filter: it gives as many more as could be closed.
     closed = n - int(is_open.sum())
     nearest = search(model.index, vector, model.n_candidates + closed)
     return Query(model, states.items[user], nearest, is_open)

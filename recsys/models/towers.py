@@ -1,7 +1,7 @@
 """Computes user vectors from trained towers, by numpy alone.
 
 The user tower sees no user id: exponentially decayed means of the history's item embeddings, at
-several half-lives counted in events, pass through a skip connection beside a one-hidden-layer MLP.
+several half-lives counted in events, pass through a skip connection next to a one-hidden-layer MLP.
 What torch learnt is handed over as arrays, and everything that scores uses this forward pass. Each
 user is multiplied on their own (stacked `matmul`), so that the bits of an answer do not depend on
 who else is in the batch.
