@@ -55,25 +55,25 @@ class Service:
 
     def refresh(self, run: str, tables: str, kill_after: str | None = None) -> int:
         """Runs the batch, killed once it has logged `kill_after`; returns the exit status."""
-        told = {
+        inputs = {
             f"SHORTLIST_{t.upper()}": f"s3://{BUCKET}/{tables}/{t}.parquet"
             for t in ("interactions", "items")
         }
-        environ = os.environ | self.environ | told | {"SHORTLIST_RUN_ID": run}
+        environ = os.environ | self.environ | inputs | {"SHORTLIST_RUN_ID": run}
         self.attempts += 1  # each on a machine of its own
         environ["SHORTLIST_WORK"] = f"{self.environ['SHORTLIST_WORK']}/{self.attempts}"
         command = [sys.executable, "-m", "shortlist.batch", "refresh"]
-        said = []
+        lines = []
         with subprocess.Popen(
             command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True
         ) as process:
             for line in process.stderr:
-                said.append(line)
+                lines.append(line)
                 if kill_after is not None and str(json.loads(line).get("message")).startswith(
                     kill_after
                 ):
                     process.kill()
-        assert process.returncode in (0, -9), "".join(said[-5:])
+        assert process.returncode in (0, -9), "".join(lines[-5:])
         return process.returncode
 
     def release(self, *arguments: str) -> None:
@@ -85,14 +85,14 @@ class Service:
 
     def pointer(self) -> ReleasePointer:
         """What serves."""
-        found = self.store.release()
-        assert found is not None
-        return found
+        pointer = self.store.release()
+        assert pointer is not None
+        return pointer
 
 
 @dataclass
 class Client:
-    """Asks for one user after another, without a pause, and keeps what it was told."""
+    """Asks for one user after another, without a pause, and keeps the answers."""
 
     ask: Callable[[str], dict]
     users: list[str]

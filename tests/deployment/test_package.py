@@ -78,10 +78,10 @@ def test_only_lightgbms_library_is_kept(built) -> None:
 
 def test_the_bill_lists_what_is_there(built) -> None:
     """Each distribution with its version and a locked wheel; and the copied library."""
-    told = json.loads((built.root / FILE).read_text())
+    bill = json.loads((built.root / FILE).read_text())
     libraries = {
         (c["name"].lower().replace("_", "-"), c["version"]): c
-        for c in told["components"]
+        for c in bill["components"]
         if c["type"] == "library"
     }
     installed = {
@@ -97,7 +97,7 @@ def test_the_bill_lists_what_is_there(built) -> None:
         for name, c in libraries.items()
         if f"--hash=sha256:{c['hashes'][0]['content']}" not in lock
     ] == []
-    assert [c["name"] for c in told["components"] if c["type"] == "file"] == ["lib/libgomp.so.1"]
+    assert [c["name"] for c in bill["components"] if c["type"] == "file"] == ["lib/libgomp.so.1"]
 
 
 def test_every_module_has_trusted_bytecode(built) -> None:
@@ -158,10 +158,10 @@ def test_the_package_is_served_over_http(built, published) -> None:
         for event in requests:
             method, body = event["requestContext"]["http"]["method"], event.get("body")
             target = f"{address}{event['rawPath']}?{event['rawQueryString']}"
-            asked = urllib.request.Request(  # noqa: S310 - loopback
+            request = urllib.request.Request(  # noqa: S310 - loopback
                 target, body and body.encode(), event["headers"], method=method
             )
-            with urllib.request.urlopen(asked, timeout=30) as answered:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30) as answered:  # noqa: S310
                 statuses.append(answered.status)
 
     serve(published.settings, built.root, 0, environ, ask)
@@ -176,7 +176,7 @@ def test_full_directory_is_refused(tmp_path) -> None:
 
 
 def test_training_library_is_refused(tmp_path) -> None:
-    """A new dependency that brings one is told at the build."""
+    """A new dependency that brings one fails the build."""
     (tmp_path / "scipy").mkdir()
     with pytest.raises(Refused, match="holds scipy"):
         check(tmp_path)

@@ -135,11 +135,11 @@ def test_every_command_is_allowed_as_listed(admin, namespace, user, is_admin) ->
 def verdict(admin: redis.Redis, user: str, words: list[str]) -> str:
     """The server's verdict on a command, without that on its arguments or keys."""
     try:
-        said = str(admin.execute_command("ACL", "DRYRUN", user, *words))
+        reply = str(admin.execute_command("ACL", "DRYRUN", user, *words))
     except redis.ResponseError as error:
-        said = str(error)
-    found = re.search(r"no permissions to run the '[^']+'", said)
-    return "" if found is None else found[0]
+        reply = str(error)
+    refusal = re.search(r"no permissions to run the '[^']+'", reply)
+    return "" if refusal is None else refusal[0]
 
 
 @pytest.mark.parametrize("user", ["CacheApiUser", "CacheBatchUser"])

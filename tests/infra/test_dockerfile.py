@@ -25,7 +25,7 @@ STEPS = [
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def told(instruction: str) -> list[str]:
+def arguments_of(instruction: str) -> list[str]:
     """The arguments of each such instruction."""
     return [argument for name, argument in STEPS if name == instruction]
 
@@ -33,7 +33,10 @@ def told(instruction: str) -> list[str]:
 def copied() -> list[str]:
     """What is copied from the repository, by name."""
     return [
-        name for line in told("COPY") if not line.startswith("--from") for name in line.split()[:-1]
+        name
+        for line in arguments_of("COPY")
+        if not line.startswith("--from")
+        for name in line.split()[:-1]
     ]
 
 
@@ -62,10 +65,10 @@ def test_installation_inputs_are_copied() -> None:
 
 def test_what_is_started_is_a_command() -> None:
     """The entry point is the project's own, and its default arguments lead to a command."""
-    [program] = json.loads(told("ENTRYPOINT")[0])
+    [program] = json.loads(arguments_of("ENTRYPOINT")[0])
     assert PROJECT["project"]["scripts"][program] == "shortlist.__main__:main"
     command: click.Command = main
-    for word in json.loads(told("CMD")[0]):
+    for word in json.loads(arguments_of("CMD")[0]):
         assert isinstance(command, click.Group)
         command = command.commands[word]
     assert not isinstance(command, click.Group)
@@ -73,19 +76,21 @@ def test_what_is_started_is_a_command() -> None:
 
 def test_user_may_write_its_workdir() -> None:
     """Not root; the work directory is that user's; one Python makes the environment and runs it."""
-    assert told("USER") == ["shortlist"]
-    work = told("WORKDIR")[0]
+    assert arguments_of("USER") == ["shortlist"]
+    work = arguments_of("WORKDIR")[0]
     assert (
-        f"SHORTLIST_WORK={work}" in told("ENV")[0].split(),
-        f"chown shortlist {work}" in told("RUN")[-1],
+        f"SHORTLIST_WORK={work}" in arguments_of("ENV")[0].split(),
+        f"chown shortlist {work}" in arguments_of("RUN")[-1],
     ) == (True, True)
-    assert [line.split()[0] for line in told("FROM")] == ["${BASE}"] * 2
+    assert [line.split()[0] for line in arguments_of("FROM")] == ["${BASE}"] * 2
 
 
 def test_base_is_pinned() -> None:
     """A digest is whole; the guide's command writes one."""
     [base] = [
-        argument.removeprefix("BASE=") for argument in told("ARG") if argument.startswith("BASE=")
+        argument.removeprefix("BASE=")
+        for argument in arguments_of("ARG")
+        if argument.startswith("BASE=")
     ]
     assert re.fullmatch(r"python:3\.13-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
     command = re.search(r"sed -i \"(s\|\^ARG BASE=.*?)\" infra/batch/Dockerfile", GUIDE)
@@ -109,7 +114,7 @@ def test_torch_is_bound_by_its_hash(tmp_path, index, digest, expected) -> None:
     lock = (ROOT / "infra" / "locked" / "torch.txt").read_text()
     version = re.search(r"^torch==(\S+)", lock, re.MULTILINE)
     assert version is not None
-    step = next(line for line in told("RUN") if "torch.txt" in line)
+    step = next(line for line in arguments_of("RUN") if "torch.txt" in line)
     part = step[step.index("if [") : step.index("; fi") + 4].replace("/src", str(tmp_path))
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "torch.txt").write_text(lock)
@@ -121,7 +126,7 @@ def test_torch_is_bound_by_its_hash(tmp_path, index, digest, expected) -> None:
 
 def test_other_packages_are_bound_by_hashes() -> None:
     """Pip may neither take another file, nor build one, nor fetch what builds the project."""
-    commands = " && ".join(told("RUN")).split(" && ")
+    commands = " && ".join(arguments_of("RUN")).split(" && ")
     installs = [command.strip() for command in commands if "pip install" in command]
     assert len(installs) == 3
     assert all(

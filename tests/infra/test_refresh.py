@@ -98,10 +98,10 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
     )
     topic = sns.create_topic(Name="alarms")["TopicArn"]
     definition = machine(topic, failures)
-    made = client.create_state_machine(
+    arn = client.create_state_machine(
         name=f"refresh-{uuid.uuid4().hex}", definition=definition, roleArn=ROLE
     )["stateMachineArn"]
-    execution = client.start_execution(stateMachineArn=made, name="monday")["executionArn"]
+    execution = client.start_execution(stateMachineArn=arn, name="monday")["executionArn"]
     while (status := client.describe_execution(executionArn=execution)["status"]) == "RUNNING":
         pass  # the interpreter is a thread of this process
     sns.close()
@@ -112,7 +112,7 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "sentence"),
     [
         (ended(1), "The release was refused by a check, or the batch is broken (exit status 1)."),
         (
@@ -173,32 +173,32 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
         ),
     ],
 )
-def test_permanent_failure_is_reported_at_once(client, failure, said) -> None:
+def test_permanent_failure_is_reported_at_once(client, failure, sentence) -> None:
     """One message, in words, with the cause."""
     status, messages = run(client, [failure])
     assert (status, len(messages)) == ("FAILED", 1)
-    assert messages[0].startswith(f"Execution monday: {said} The old release goes on serving.")
+    assert messages[0].startswith(f"Execution monday: {sentence} The old release goes on serving.")
 
 
 @pytest.mark.parametrize("failure", [ended(75), SPOT, NO_CAPACITY])
 def test_what_may_pass_is_tried_again(client, failure) -> None:
-    """And nobody is told of it when the next attempt publishes."""
+    """And nobody hears of it when the next attempt publishes."""
     assert run(client, [failure]) == ("SUCCEEDED", [])
 
 
 @pytest.mark.parametrize(
-    ("failure", "said"),
+    ("failure", "sentence"),
     [
         (ended(75), "another batch is at work"),
         (SPOT, "Spot took"),
         (NO_CAPACITY, "Capacity is unavailable"),
     ],
 )
-def test_lasting_failure_is_reported_after_six(client, failure, said) -> None:
+def test_lasting_failure_is_reported_after_six(client, failure, sentence) -> None:
     """Five more than the first."""
     assert run(client, [failure] * (ATTEMPTS - 1)) == ("SUCCEEDED", [])
     status, [message] = run(client, [failure] * ATTEMPTS)
-    assert (status, said in message) == ("FAILED", True)
+    assert (status, sentence in message) == ("FAILED", True)
 
 
 def test_attempts_are_ever_further_apart() -> None:

@@ -116,12 +116,12 @@ def test_stages_share_no_name() -> None:
 def test_bucket_is_kept_and_private() -> None:
     """The bucket is kept, versioned, encrypted, private, and speaks TLS alone."""
     bucket = RESOURCES["Artefacts"]
-    told = bucket["Properties"]
-    assert (bucket["DeletionPolicy"], told["VersioningConfiguration"]["Status"]) == (
+    properties = bucket["Properties"]
+    assert (bucket["DeletionPolicy"], properties["VersioningConfiguration"]["Status"]) == (
         "Retain",
         "Enabled",
     )
-    assert set(told["PublicAccessBlockConfiguration"].values()) == {True}
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
     statement = RESOURCES["ArtefactsPolicy"]["Properties"]["PolicyDocument"]["Statement"][0]
     assert (statement["Effect"], statement["Condition"]) == (
         "Deny",
@@ -137,7 +137,7 @@ def test_every_route_but_health_is_authorised() -> None:
         if r["Type"] == "AWS::ApiGatewayV2::Route"
     ]
     assert [
-        (told["RouteKey"], told["AuthorizationType"], condition) for told, condition in routes
+        (route["RouteKey"], route["AuthorizationType"], condition) for route, condition in routes
     ] == [
         ("ANY /{proxy+}", "AWS_IAM", "UseIam"),
         ("ANY /{proxy+}", "JWT", "UseJwt"),
@@ -173,9 +173,9 @@ def test_a_key_is_compared_whole(monkeypatch, given, authorised) -> None:
         "identitySource": [given],
         "headers": {"x-api-key": given},
     }
-    told = module["handler"](event, None)
-    assert told["isAuthorized"] == authorised
-    assert told.get("context", {}).get("scope") == (ALL if authorised else None)
+    verdict = module["handler"](event, None)
+    assert verdict["isAuthorized"] == authorised
+    assert verdict.get("context", {}).get("scope") == (ALL if authorised else None)
 
 
 ALL = "shortlist/delete shortlist/events shortlist/operations shortlist/read"
@@ -199,8 +199,8 @@ def test_a_key_may_have_scopes(monkeypatch, given, context) -> None:
     monkeypatch.setenv("API_KEYS", entries)
     module: dict[str, Any] = {}
     exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], module)  # noqa: S102 - ours
-    told = module["handler"]({"identitySource": [given]}, None)
-    assert told == (
+    verdict = module["handler"]({"identitySource": [given]}, None)
+    assert verdict == (
         {"isAuthorized": False} if context is None else {"isAuthorized": True, "context": context}
     )
 
@@ -226,14 +226,14 @@ def test_base_path_passes_the_setting() -> None:
 
 def test_authorizer_may_be_invoked() -> None:
     """It gets the header alone, answers in the simple form, and only this API may invoke it."""
-    told = RESOURCES["KeyAuthorizer"]["Properties"]
-    assert (told["IdentitySource"], told["AuthorizerPayloadFormatVersion"]) == (
+    authorizer = RESOURCES["KeyAuthorizer"]["Properties"]
+    assert (authorizer["IdentitySource"], authorizer["AuthorizerPayloadFormatVersion"]) == (
         ["$request.header.X-Api-Key"],
         "2.0",
     )
     assert (
-        told["EnableSimpleResponses"],
-        "${KeyCheck.Arn}/invocations" in told["AuthorizerUri"]["Fn::Sub"],
+        authorizer["EnableSimpleResponses"],
+        "${KeyCheck.Arn}/invocations" in authorizer["AuthorizerUri"]["Fn::Sub"],
     ) == (True, True)
     permission = RESOURCES["ApiMayCheckKeys"]["Properties"]
     assert (permission["FunctionName"], permission["Principal"]) == (
@@ -270,9 +270,9 @@ def test_the_network_has_no_way_out() -> None:
 
 def test_a_stale_release_rings() -> None:
     """No success in 26 hours raises the alarm, and so does no run at all."""
-    told = RESOURCES["Stale"]["Properties"]
+    alarm = RESOURCES["Stale"]["Properties"]
     assert TEMPLATE["Parameters"]["StaleAfterHours"]["Default"] == 26
-    assert (told["Period"], told["EvaluationPeriods"], told["TreatMissingData"]) == (
+    assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["TreatMissingData"]) == (
         3600,
         {"Ref": "StaleAfterHours"},
         "breaching",
@@ -302,15 +302,15 @@ def test_no_log_names_a_user() -> None:
     assert all("$request" not in text for text in formats)
     assert RESOURCES["Refresh"]["Properties"]["Logging"]["IncludeExecutionData"] is False
     groups = [r["Properties"] for r in RESOURCES.values() if r["Type"] == "AWS::Logs::LogGroup"]
-    assert {told["RetentionInDays"] for told in groups} == {30}
+    assert {group["RetentionInDays"] for group in groups} == {30}
 
 
 def test_schedules_use_the_scheduler() -> None:
     """No rules of EventBridge; the handler answers the warm-up, which is not retried late."""
     assert {r["Type"] for r in RESOURCES.values()} & {"AWS::Events::Rule"} == set()
-    told = RESOURCES["KeepWarm"]
-    target = told["Properties"]["Target"]
-    assert (told["Type"], told["Condition"]) == ("AWS::Scheduler::Schedule", "HasWarmUp")
+    schedule = RESOURCES["KeepWarm"]
+    target = schedule["Properties"]["Target"]
+    assert (schedule["Type"], schedule["Condition"]) == ("AWS::Scheduler::Schedule", "HasWarmUp")
     assert (target["Arn"], json.loads(target["Input"])) == (
         {"Ref": "Serve.Alias"},
         {"source": "aws.scheduler", "warmup": True},
@@ -337,15 +337,15 @@ def test_warm_up_is_expression_or_none(schedule, taken) -> None:
 def test_a_stream_that_fills_rings() -> None:
     """Half-way to the bound beyond which events are refused, from the function's log."""
     counted = RESOURCES["WaitingEvents"]["Properties"]
-    [told] = counted["MetricTransformations"]
-    assert (counted["FilterPattern"], told["MetricValue"]) == (
+    [transformation] = counted["MetricTransformations"]
+    assert (counted["FilterPattern"], transformation["MetricValue"]) == (
         "{ $.shortlist_events_waiting >= 0 }",
         "$.shortlist_events_waiting",
     )
     alarm = RESOURCES["StreamFilling"]["Properties"]
     assert (alarm["MetricName"], alarm["Namespace"]) == (
-        told["MetricName"],
-        told["MetricNamespace"],
+        transformation["MetricName"],
+        transformation["MetricNamespace"],
     )
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Maximum", 1_000_000)
 
@@ -358,7 +358,9 @@ def test_every_alarm_tells_somebody() -> None:
         if r["Type"] == "AWS::CloudWatch::Alarm"
     }
     assert {
-        name for name, told in alarms.items() if told.get("AlarmActions") != [{"Ref": "AlarmTopic"}]
+        name
+        for name, alarm in alarms.items()
+        if alarm.get("AlarmActions") != [{"Ref": "AlarmTopic"}]
     } == set()
 
 
@@ -384,8 +386,8 @@ def states() -> dict[str, Any]:
 
 def nexts(state: dict[str, Any]) -> set[str]:
     """The states that may follow."""
-    told = [state, *state.get("Choices", []), *state.get("Catch", [])]
-    return {t["Next"] for t in told if "Next" in t} | (
+    rules = [state, *state.get("Choices", []), *state.get("Catch", [])]
+    return {t["Next"] for t in rules if "Next" in t} | (
         {state["Default"]} if "Default" in state else set()
     )
 
@@ -532,8 +534,8 @@ def test_guide_explains_exit_statuses() -> None:
 
 def test_the_tasks_variables_are_read() -> None:
     """The code knows each variable that the template gives to the container or the function."""
-    told = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
-    named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in told}
+    variables = RESOURCES["BatchTask"]["Properties"]["ContainerDefinitions"][0]["Environment"]
+    named = {(t["Fn::If"][1] if "Fn::If" in t else t)["Name"] for t in variables}
     named |= set(RESOURCES["Serve"]["Properties"]["Environment"]["Variables"])
     code = (ROOT / "batch" / "container.py").read_text() + (
         ROOT / "recsys" / "settings.py"

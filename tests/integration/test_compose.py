@@ -74,14 +74,14 @@ def test_services_find_each_other() -> None:
         (MONITORING / "grafana/provisioning/datasources/prometheus.yml").read_text()
     )["datasources"][0]
     redis_at = SERVICES["api"]["environment"]["REDIS_URL"].rpartition("@")[2]
-    asked = [*scraped, source["url"].removeprefix("http://"), redis_at]
+    addresses = [*scraped, source["url"].removeprefix("http://"), redis_at]
     published = {
         f"{name}:{port.rsplit(':', 1)[1]}"
         for name, service in SERVICES.items()
         for port in service["ports"]
     }
-    assert asked == ["api:8000", "prometheus:9090", "valkey:6379"]
-    assert set(asked) <= published
+    assert addresses == ["api:8000", "prometheus:9090", "valkey:6379"]
+    assert set(addresses) <= published
     assert {name for service in SERVICES.values() for name in service.get("depends_on", [])} <= set(
         SERVICES
     )
@@ -143,8 +143,8 @@ def test_valkey_starts_and_is_healthy(programs) -> None:
                 for password in ("secret1", "another")
             ]
             with redis.Redis(port=port, password="secret1") as client:  # noqa: S106 - of this test
-                told = client.config_get("maxmemory*")
+                limits = client.config_get("maxmemory*")
         finally:
             process.terminate()
     assert (kind, [done.returncode for done in checks]) == ("CMD-SHELL", [0, 1])
-    assert (told["maxmemory"], told["maxmemory-policy"]) == (str(2**30), "volatile-ttl")
+    assert (limits["maxmemory"], limits["maxmemory-policy"]) == (str(2**30), "volatile-ttl")

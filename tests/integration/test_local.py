@@ -132,7 +132,10 @@ def test_second_start_trains_nothing(tables, tmp_path, capfd) -> None:
     assert "done already" not in capfd.readouterr().err
     local.run(tmp_path, None, 0, environ, ask)
     assert capfd.readouterr().err.count("done already") == 6
-    assert ([told["status"] for told in health], len({told["release"] for told in health})) == (
+    assert (
+        [answer["status"] for answer in health],
+        len({answer["release"] for answer in health}),
+    ) == (
         ["ok", "ok"],
         1,
     )

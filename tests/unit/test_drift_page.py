@@ -22,18 +22,18 @@ def test_page_matches_the_report() -> None:
 
 def test_false_alarms_at_every_size() -> None:
     """From a hundred rows to a million, at most one run in a hundred was flagged."""
-    assert {told["train"] for told in REPORT["null"]} == {100, 1000, 10_000, 100_000, 1_000_000}
-    assert [told for told in REPORT["null"] if told["flagged"] > told["runs"] / 100] == []
+    assert {row["train"] for row in REPORT["null"]} == {100, 1000, 10_000, 100_000, 1_000_000}
+    assert [row for row in REPORT["null"] if row["flagged"] > row["runs"] / 100] == []
 
 
 def test_who_asks_is_told_from_skew() -> None:
     """At most 1% of the runs are flagged for who asks; a spoilt feature nearly always is."""
-    for told in REPORT["askers"]:
-        if told["moved"]:
-            assert told["strata"] >= 0.95 * told["runs"]
+    for row in REPORT["askers"]:
+        if row["moved"]:
+            assert row["strata"] >= 0.95 * row["runs"]
         else:
-            assert told["strata"] <= told["runs"] / 100
-            assert told["factor"] == 1.0 or told["alone"] > told["runs"] / 2
+            assert row["strata"] <= row["runs"] / 100
+            assert row["factor"] == 1.0 or row["alone"] > row["runs"] / 2
 
 
 def test_detections_rise_with_what_was_done() -> None:
@@ -47,9 +47,9 @@ def test_detections_rise_with_what_was_done() -> None:
 def test_measurements_use_the_check() -> None:
     """A run on identical tables, and one whose feature moved by three standard deviations."""
     rng = np.random.default_rng(1)
-    told = skew_study.false_alarms(rng, 100, 200, 20)
-    assert (told["runs"], told["flagged"]) == (20, 0)
-    assert told["thumb"] > 10
+    counts = skew_study.false_alarms(rng, 100, 200, 20)
+    assert (counts["runs"], counts["flagged"]) == (20, 0)
+    assert counts["thumb"] > 10
     curve = skew_study.detections(rng, "shift", 200, 5)
     assert curve["shares"][-1] == 1.0
     assert curve["shares"][0] == 0.0

@@ -38,17 +38,21 @@ def package(tmp_path) -> Path:
 def test_it_has_what_the_specification_requires(package) -> None:
     """Format, version and serial number; each component has a type, a name and a reference."""
     write(package, [REDIS, CORE])
-    told = json.loads((package / FILE).read_text())
-    assert (told["bomFormat"], told["specVersion"], told["version"]) == ("CycloneDX", "1.6", 1)
+    document = json.loads((package / FILE).read_text())
+    assert (document["bomFormat"], document["specVersion"], document["version"]) == (
+        "CycloneDX",
+        "1.6",
+        1,
+    )
     assert re.fullmatch(
         "urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        told["serialNumber"],
+        document["serialNumber"],
     )
-    components = [told["metadata"]["component"], *told["components"]]
+    components = [document["metadata"]["component"], *document["components"]]
     assert all(c["type"] in TYPES and c["name"] for c in components)
     references = [c["bom-ref"] for c in components]
     assert len(set(references)) == len(references)
-    [graph] = told["dependencies"]
+    [graph] = document["dependencies"]
     assert [graph["ref"], *graph["dependsOn"]] == references
 
 
@@ -77,9 +81,11 @@ def test_components_are_whole() -> None:
 
 def test_copied_library_is_a_file(package) -> None:
     """With its own hash."""
-    [told] = bill([], [package / "lib" / "libgomp.so.1"], package)["components"]
-    assert (told["type"], told["name"]) == ("file", "lib/libgomp.so.1")
-    assert told["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"library").hexdigest()}]
+    [component] = bill([], [package / "lib" / "libgomp.so.1"], package)["components"]
+    assert (component["type"], component["name"]) == ("file", "lib/libgomp.so.1")
+    assert component["hashes"] == [
+        {"alg": "SHA-256", "content": hashlib.sha256(b"library").hexdigest()}
+    ]
 
 
 def test_same_package_has_same_bill(package) -> None:
