@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -145,4 +146,5 @@ def _library_path() -> Path:
             "LightGBM's library is not installed: "
             "install the `serving` extra, or set LIGHTGBM_LIBRARY"
         )
-    return Path(spec.submodule_search_locations[0]) / "lib" / "lib_lightgbm.so"
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return Path(spec.submodule_search_locations[0]) / "lib" / f"lib_lightgbm.{suffix}"

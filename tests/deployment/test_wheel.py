@@ -176,7 +176,9 @@ def test_one_package_and_its_data(wheel: Path) -> None:
 def test_no_developer_tools(wheel: Path) -> None:
     """Neither tools, nor their locks, nor tests with their events and their cluster."""
     names = set(members(wheel))
-    unwanted = re.compile(r"infra/(tools|locked|events)/|cluster\.py|/tests?/|test_|__pycache__|\.pyc$")
+    unwanted = re.compile(
+        r"infra/(tools|locked|events)/|cluster\.py|/tests?/|test_|__pycache__|\.pyc$"
+    )
     assert {name for name in names if unwanted.search(name)} == set()
 
 
