@@ -161,6 +161,18 @@ def _copy_ours(out: Path) -> None:
             _remove(path)
     for name in NOT_SERVED:
         _remove(ours / name)
+    _write_metadata(out)
+
+
+def _write_metadata(out: Path) -> None:
+    """Writes what `importlib.metadata` needs to tell the version, which the API shows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    directory = out / f"{name.replace('-', '_')}-{version}.dist-info"
+    directory.mkdir()
+    (directory / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
 
 
 def _give_openmp(out: Path) -> None:
