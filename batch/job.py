@@ -7,7 +7,7 @@ is missing.
 Three folds keep it point in time, see `Fold`. The report is on the model of the fold
 BEFORE_HOLDOUT, with a ranker whose labels the towers of the fold BEFORE_LABELS did not see. The
 released ranker has as many trees, and learns from the same groups and from those with the hold-out
-as labels. Where validation shows no gain of the ranker, both are served in the retriever's order.
+as labels. Where validation shows no gain, neither is used, and lists keep the retriever's order.
 """
 
 from __future__ import annotations
@@ -543,7 +543,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     report = _read_json(job.work / "metrics.json")
     manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
-        "created_at": int(time.time()),
+        "created_at": int(now.timestamp()),
         "as_of": int(dataset.events.time.max()),
         "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": installed_version(),

@@ -21,7 +21,7 @@ from shortlist.lambda_handler.lazy import lazy
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.request_log import Say, say, warn_once
 from shortlist.recsys.errors import LoadFailed
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import REDIS_ATTEMPTS, Settings
 from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.keys import Keys
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
     from shortlist.lambda_handler.live import LivePath
 
+ANSWERED = (
+    "HTTP events of API Gateway, a load balancer or a function URL, and warm-ups by a schedule"
+)
+"""What this function answers, for the message about any other event."""
+
 REST_SECONDS = 1.0
 """Pause after Redis failed repeatedly: requests within it fall back at once, without waiting."""
-
-ATTEMPTS = 2
-"""Timeouts that one store call may wait for: of an old connection, and of a fresh one."""
 
 # One request at a time: thread pools of numpy, FAISS and LightGBM would only compete for the CPU.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -63,7 +65,7 @@ def open_live_path(
 def build(metrics: Metrics, executor: Executor | None = None, say: Say = say) -> FastAPI:
     """Builds the app under the environment's settings; see `create_app`."""
     settings = Settings.from_env(os.environ)
-    longest_call = ATTEMPTS * settings.redis_timeout_ms / 1000
+    longest_call = REDIS_ATTEMPTS * settings.redis_timeout_ms / 1000
     policy = CallPolicy(REST_SECONDS, deadline.left, longest_call)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, policy)
     counters = CounterBuffer(CountLog(store), metrics)
@@ -80,9 +82,9 @@ _http = Adapter(app)
 
 
 def handler(event: Any, context: object) -> dict[str, Any]:  # noqa: ANN401 - whatever invokes the function
-    """Answers HTTP events and warm-ups, and explains errors in others.
+    """Answers HTTP events and warm-ups, and reports any other event.
 
-    It never raises for one: Lambda would retry it, and an alarm would count it, to no use.
+    Unknown events do not raise: Lambda would retry them, and an alarm would count them, to no use.
     """
     if not is_http(event):
         return {"ok": True} if is_warm_up(event) else _unknown(event)
@@ -104,12 +106,7 @@ def _unknown(event: object) -> dict[str, Any]:
     # Bounded, since anything may invoke the function.
     names = sorted(str(name)[:40] for name in event)[:10] if isinstance(event, dict) else []
     fields = ", ".join(names) or type(event).__name__
-    rule = (
-        "HTTP events of API Gateway, a load balancer or a function URL, and warm-ups by a schedule"
-    )
-    message = (
-        f"the event, of {fields}, is none that this function answers ({rule}): stop its source"
-    )
+    message = f"the event, of {fields}, is none that this function answers ({ANSWERED}): stop it"
     say(json.dumps({"level": "warning", "error": "UnknownEvent", "message": message}))
     return {"ok": False, "error": message}
 

