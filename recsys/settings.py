@@ -34,7 +34,7 @@ SECRET_LENGTH = 16
 """Characters of the admin key, at least: 16 random ones cannot be guessed over a network."""
 
 REDIS_ATTEMPTS = 2
-"""Timeouts that one store call of the API may wait for: of an old connection, and of a fresh one."""
+"""Timeouts that one store call may wait for: of an old connection, and of a fresh one."""
 
 API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "openapi.json")
 """First parts of the API's own paths, which a base path must not begin with."""

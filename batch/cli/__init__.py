@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @click.group(cls=FriendlyErrors)
 @click.version_option(package_name="shortlist-recommender", prog_name="shortlist")
 def main() -> None:
-    """Shortlist: a serverless recommender. Settings come from the environment; see docs/settings.md."""
+    """Shortlist: a serverless recommender. Settings come from the environment: docs/settings.md."""
 
 
 for _command in (
