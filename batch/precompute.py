@@ -24,7 +24,7 @@ from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import MISSING, Float32, UserStates, states_at
+from shortlist.recsys.models.interactions import MISSING, UserStates, states_at
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Recommended, recommend
 from shortlist.recsys.models.scores import half_bytes
 from shortlist.recsys.settings import Engine
@@ -207,15 +207,6 @@ def _packed_list(
         half_bytes(recommendations.retrieval[position, kept]),
         int(bundle.manifest.get("watermark", BEGINNING)),
     )
-
-
-def half_range(scores: Float32) -> Float32:
-    """Clips scores to the range of half precision.
-
-    Beyond it they would become infinite.
-    """
-    largest = np.finfo(np.float16).max
-    return np.clip(scores, -largest, largest)
 
 
 def user_record(dataset: Dataset, states: UserStates, position: int, user: int) -> UserRecord:

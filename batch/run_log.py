@@ -32,6 +32,8 @@ class RunLog:
         self.stage: str | None = None
         self._handler = logging.StreamHandler(out)
         self._handler.setFormatter(_JsonFormatter(self))
+        # For libraries: what they tell below this may be private.
+        self._handler.setLevel(logging.WARNING)
 
     def __call__(self, event: str, **fields: object) -> None:
         """Writes a line."""

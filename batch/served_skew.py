@@ -43,8 +43,8 @@ def served_skew(settings: Settings, version: str | None = None) -> Served:
 
     Raises:
         InvalidInput: there is no such release, or nothing was sampled yet.
-        UnreadableRecord: the bundle is not what was written.
-        UnreadableRecord: the counts are not.
+        ReleaseNotFound, CorruptArtefact: the bundle is not there, or not what was written.
+        UnreadableRecord: the counts cannot be read.
     """
     with batch_store(settings) as store:
         pointer = store.release()

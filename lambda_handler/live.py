@@ -33,7 +33,7 @@ from shortlist.recsys.errors import (
 )
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
-from shortlist.recsys.models.diversity import diversified
+from shortlist.recsys.models.diversity import diversified, unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.pipeline import (
@@ -390,9 +390,7 @@ def _directory(settings: Settings) -> Path:
 def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
-    vectors = opened.model.towers.items[:, :-1]  # the last column is the bias
-    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    unit = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+    unit = unit_vectors(opened.model.towers.items[:, :-1])  # the last column is the bias
     return _Loaded(opened, _rows_by_category(opened), unit, trained)
 
 

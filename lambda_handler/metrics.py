@@ -9,11 +9,16 @@ beyond MAX_SERIES combinations a metric counts the rest under "other".
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Literal
+
+# Its files for several processes would cost a request more than a lookup may, and one process
+# serves: the variable that asks for them is read by this import, and must not be there.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import (
     CollectorRegistry,

@@ -27,7 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same directory, since a rename is atomic within one file system only.
-    draft = path.with_name(f".{path.name}.{uuid4().hex}{DRAFT_SUFFIX}")
+    # Not named after the file: a long name would have no room for more.
+    draft = path.with_name(f".{uuid4().hex}{DRAFT_SUFFIX}")
     try:
         yield draft
         _sync(draft)

@@ -26,8 +26,6 @@ from shortlist.recsys.store.redis_url import parse_redis_url
 Loss = Literal["sampled_softmax", "bpr"]
 Engine = Literal["local", "ray"]
 HoldoutProtocol = Literal["last-10pct", "leave-one-out", "time"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
-LOSSES: tuple[Loss, ...] = get_args(Loss)
 PROTOCOLS: tuple[HoldoutProtocol, ...] = get_args(HoldoutProtocol)
 
 SECRET_LENGTH = 16
@@ -47,6 +45,7 @@ _BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 
 # Braces are a cluster's hash tags, which decide where keys lie.
 _NAMESPACE = re.compile(r"[^\s{}\x00-\x1f\x7f]{1,100}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,8 @@ class Variable:
 
 
 def _namespace(text: str) -> str:
-    if not _NAMESPACE.fullmatch(text):
+    # A surrogate stands for bytes that are no text, and fits into no key.
+    if not _NAMESPACE.fullmatch(text) or _SURROGATE.search(text):
         rule = "must be 1 to 100 printable characters, without braces and blanks"
         raise PydanticCustomError("namespace", rule)
     return text
@@ -586,7 +586,8 @@ def _message(annotation: Any, variable: Variable, text: str, error: ValidationEr
             rule = f"must be {_limits(annotation)}"
         case "namespace" | "switch":
             rule = problem["msg"]
-        case "literal_error":
+        case _ if annotation.__origin__ not in {int, float}:
+            # A choice; text that is no UTF-8 has another error type than a wrong word.
             rule = f"must be one of {_allowed(annotation, variable)}"
         case _:
             rule = f"must be {_number(annotation)} {_limits(annotation)}"

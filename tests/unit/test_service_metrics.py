@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from threading import Thread
 
 import pytest
@@ -244,3 +246,11 @@ def test_failed_commands_are_timed() -> None:
     _, samples = parse(metrics.text())
     assert value(samples, "shortlist_store_seconds_count", command="ping") == 2
     assert value(samples, "shortlist_store_seconds_count", command="release") == 1
+
+
+def test_multiprocess_variable_is_ignored() -> None:
+    """prometheus-client's files for several workers are not written, even if a variable asks."""
+    code = "from shortlist.lambda_handler.metrics import Metrics; Metrics().text()"
+    environ = os.environ | {"PROMETHEUS_MULTIPROC_DIR": "/no/such/directory"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, check=False)
+    assert done.returncode == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -220,6 +222,13 @@ def test_choice(name: str, choices: tuple[str, ...]) -> None:
         Settings.from_env({name: "other"})
 
 
+@pytest.mark.parametrize("name", [name for name, *_ in settings_table()])
+def test_undecodable_bytes(name: str) -> None:
+    """Bytes of the environment that are no UTF-8 get the setting's rule, or are taken as text."""
+    with suppress(InvalidSettings):
+        Settings.from_env({name: os.fsdecode(b"\xff")})
+
+
 def test_gate() -> None:
     """Only `off` opens the gate."""
     assert [Settings.from_env({"SHORTLIST_GATE": word}).gate for word in ("on", "off")] == [
@@ -352,7 +361,9 @@ def test_a_claim_is_a_name() -> None:
         assert Settings.from_env({"SHORTLIST_JWT_USER_CLAIM": claim}).jwt_user_claim == claim
 
 
-@pytest.mark.parametrize("namespace", ["a b", "a{b", "a}b", "{a}", "a\n", "x" * 101, "a\x00b"])
+@pytest.mark.parametrize(
+    "namespace", ["a b", "a{b", "a}b", "{a}", "a\n", "x" * 101, "a\x00b", "a\udcff"]
+)
 def test_namespace_with_braces_is_refused(namespace) -> None:
     """The lease must lie in the pointer's slot, whose tag is the pointer's whole key."""
     with pytest.raises(InvalidSettings, match=r"SHORTLIST_NAMESPACE=.*without braces and blanks"):
