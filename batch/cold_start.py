@@ -163,9 +163,7 @@ def _drawn(able: Int64, wanted: int) -> Int64:
 
 
 def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
-    """int64[n_users]: cuts after the held users' first events.
-
-    They are after `known` events, moved to the border of a tie.
+    """int64[n_users]: cuts after the held users' first `known` events, at the border of a tie.
 
     Where a tie holds the first and the following event, all of that tie is known. The cuts of
     others are at their end.
@@ -177,10 +175,7 @@ def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
 
 
 def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
-    """The held users' events after their cut.
-
-    TARGET_EVENTS of them, and those that share the last one's time.
-    """
+    """The held users' next TARGET_EVENTS events, and those that share the last one's time."""
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
     stops = steps_of(events).after[np.minimum(ends, first + TARGET_EVENTS) - 1]

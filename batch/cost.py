@@ -149,10 +149,7 @@ def refresh_hours(size: Size, cpus: float) -> float:
 
 
 def task_for(size: Size) -> tuple[float, float]:
-    """CPUs and GB of the smallest sufficient task.
-
-    That is one that ends within TASK_HOURS; else the largest.
-    """
+    """CPUs and GB of the smallest task that ends within TASK_HOURS, else of the largest."""
     fitting = (task for task in TASKS if refresh_hours(size, task[0]) < TASK_HOURS)
     return next(fitting, TASKS[-1])
 

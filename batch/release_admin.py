@@ -100,9 +100,7 @@ def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tup
 
 
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
-    """Serves a share of the users from `version`.
-
-    Always the same ones; 0 ends it.
+    """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
 
     Raises:
         InvalidInput: the release serves already, or has no lists in Redis, or there is none to
@@ -153,9 +151,7 @@ def prune(settings: Settings, keep: int, now: float) -> list[str]:
 
 
 def shadow(settings: Settings, version: str, users: int, k: int) -> tuple[str, Shift]:
-    """Scores stored users with two releases.
-
-    They are the serving one and `version`.
+    """Scores stored users with the serving release and with `version`.
 
     Gives the serving version and the difference.
 

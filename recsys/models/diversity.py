@@ -1,6 +1,6 @@
-"""Reranks a list for diversity by maximal marginal relevance.
+"""Reranks a list by maximal marginal relevance (Carbonell and Goldstein, 1998).
 
-Carbonell and Goldstein, 1998, over item vectors.
+Similarity is that of the item vectors.
 """
 
 from __future__ import annotations

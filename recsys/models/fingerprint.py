@@ -47,7 +47,7 @@ SEED = 54
 def feature_hash() -> str:
     """Sixteen hex digits of all features and the towers' forward pass.
 
-    Computed once in a process, in about a millisecond.
+    They are computed once in a process, in about a millisecond.
     """
     cells = np.rint(reference_values().astype(np.float64) / GRID).astype("<i8")
     digest = hashlib.sha256(json.dumps(declarations()).encode())

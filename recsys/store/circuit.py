@@ -112,10 +112,7 @@ class CallPolicy:
             )
 
     def allowance(self, seconds: float) -> float:
-        """The time for a command now, at most `seconds`.
-
-        0 where none may be sent.
-        """
+        """The time for a command now, at most `seconds`; 0 where none may be sent."""
         if self._circuit.wait() > 0:
             return 0.0
         return min(seconds, self.time_left())

@@ -125,9 +125,9 @@ class RedisLink:
         )
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys.
+        """Raw replies to commands on one user's keys, in one round trip.
 
-        One round trip. A pipeline of redis-py takes twice as long, which counts for a look-up.
+        A pipeline of redis-py takes twice as long, which counts for a look-up.
         """
         client = self.redis
         pool = getattr(client, "connection_pool", None)

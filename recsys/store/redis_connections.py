@@ -95,10 +95,7 @@ class _Socket:
             sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
-        """Heeds 0, by which a reader polls.
-
-        Any other time is this class's own matter.
-        """
+        """Respects 0, by which a reader polls; any other time is for this class to choose."""
         self._set = _POLLING if seconds == 0 else -1.0
         if seconds == 0:
             self._socket.settimeout(0)
@@ -231,10 +228,7 @@ def _role_of(error: RedisError) -> str | None:
 
 
 class _Tcp(_Timed):
-    """Connects to the host's addresses in turn.
-
-    All within the command's time.
-    """
+    """Connects to the host's addresses in turn, all within the command's time."""
 
     host: str
     port: int

@@ -508,9 +508,9 @@ def _softmax_loss(
 def _bpr_loss(
     net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
 ) -> Tensor:
-    """Ranks each target above other targets of the batch.
+    """Ranks each target above others of the batch, which are negatives drawn by popularity.
 
-    These are negatives drawn by popularity, which its logarithm corrects.
+    Subtracting the logarithm of the popularity corrects for the draw.
     """
     sample = torch.from_numpy(rng.integers(0, len(targets), params.negatives))
     users = functional.normalize(users, dim=1) / params.temperature
