@@ -228,9 +228,9 @@ class Recommender:
             self._serving.degraded(error)
             ranked, degraded = compute(), True
         if not hit:
-            error_ = self._cache.put(version, query.user, digest, ranked, packed)
-            if error_ is not None:  # the answer does not depend on it
-                self._serving.degraded(error_)
+            failure = self._cache.put(version, query.user, digest, ranked, packed)
+            if failure is not None:  # the answer does not depend on it
+                self._serving.degraded(failure)
         return Answer(ranked, LIVE, version, cache_hit=hit, degraded=degraded)
 
     def _stale(
