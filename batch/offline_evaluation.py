@@ -1,7 +1,7 @@
 """Compares the two stages with strong baselines.
 
-The retriever alone is one of the methods. All know the same past and are judged by the same hold-
-out.
+The retriever alone is one of the methods. All know the same past and are judged by the same
+hold-out.
 """
 
 from __future__ import annotations

@@ -58,8 +58,10 @@ MAX_SHARE = 1e6
 """Largest membership and neighbour weight, which are multiplied: real ones are about 1 at most."""
 
 MAX_VALUE = MAX_WEIGHT
-"""Largest value of the item table's other columns: differences and means of them fit into float32.
-A year may be any number that a shop gives."""
+"""Largest value of the item table's other columns, whose differences and means fit into float32.
+
+A year may be any number that a shop gives.
+"""
 
 MAX_CANDIDATES = 10_000
 """The most that `TOP_K_CANDIDATES` allows."""
