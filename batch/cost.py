@@ -44,7 +44,7 @@ IMAGES_GB = 0.10
 TRAFFIC_GB = 0.09
 
 LIST_BYTES = 962
-"""A list of 100 items in Redis, key and expiry counted; a test holds it below 1 200."""
+"""A list of 100 items in Redis, key and expiry counted; a test holds it below 1,200."""
 USER_BYTES = 1_600
 """A history of 100 events with its key."""
 ITEM_BYTES = 260

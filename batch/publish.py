@@ -1,4 +1,4 @@
-"""Publishes a release: upload, lists, verification, one flip.
+"""Publishes a release: upload, lists, verification, flip, and expiry of superseded ones.
 
 Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a
 second run completes.
@@ -42,7 +42,7 @@ PAGE = "report.html"
 VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more.
 
-A loss of 1% of the lists is missed about once in 20 000 publications.
+A loss of 1% of the lists is missed about once in 20,000 publications.
 """
 
 

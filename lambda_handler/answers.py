@@ -1,4 +1,4 @@
-"""Defines queries, filters and answers as plain records."""
+"""Internal query, filter and answer records; the JSON is in `schemas` and `routes`."""
 
 from __future__ import annotations
 

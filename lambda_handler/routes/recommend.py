@@ -1,4 +1,4 @@
-"""Routes that recommend items to a user."""
+"""Routes that recommend items to a user, and the JSON of their answers."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ CATALOGUE_BYTES = 512 << 20
 """The largest that is read: a million items with titles of 400 characters."""
 
 RANKER_BYTES = 256 << 20
-"""The largest that is read: 10 000 trees of 250 leaves."""
+"""The largest that is read: 10,000 trees of 250 leaves."""
 
 
 @dataclass(frozen=True, slots=True)

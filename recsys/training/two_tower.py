@@ -216,7 +216,7 @@ class _Optimisation:
 
 def _begin(net: _Net, params: TowerParams, warm_up: int) -> _Optimisation:
     """The state before the first step; the learning rate rises over `warm_up` steps."""
-    # Fused: at 100 000 items most of a step is the optimiser's walk over the embeddings, and this
+    # Fused: at 100,000 items most of a step is the optimiser's walk over the embeddings, and this
     # walks once.
     optimiser = torch.optim.AdamW(
         net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
