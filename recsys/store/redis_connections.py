@@ -127,7 +127,7 @@ class _Timed:
     It breaks at a change of roles.
     """
 
-    guard: ClassVar[CallPolicy]
+    policy: ClassVar[CallPolicy]
     seconds: ClassVar[float]
     """The time of a command."""
 
@@ -196,7 +196,7 @@ class _Timed:
         raise redis.ConnectionError(f"the server answered {role}") from RoleChanged(role)
 
     def _begin(self) -> None:
-        seconds = self.guard.allowance(self.seconds)
+        seconds = self.policy.allowance(self.seconds)
         if seconds <= 0:
             raise redis.TimeoutError(
                 "there is no time left for Redis, or the circuit is open after failures"
@@ -212,7 +212,7 @@ class _Timed:
         """
         if not self._timed_out:
             self._timed_out = self.is_suspect = True
-            self.guard.failed(timed_out=True)
+            self.policy.failed(timed_out=True)
 
     def _timed(self, connected: socket.socket) -> _Socket:
         return _Socket(connected, self._ends)

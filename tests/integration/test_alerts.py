@@ -110,11 +110,11 @@ class World:
     def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
         work = None if seats is None else PooledExecutor(metrics, 60.0, seats)
-        guard = CallPolicy(
+        policy = CallPolicy(
             REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
         )
         url = self.settings.redis_url.replace("unix://", f"unix://{name}:secret@")
-        store = open_store(url, self.settings.namespace, timeout_ms, guard)
+        store = open_store(url, self.settings.namespace, timeout_ms, policy)
         self.ends.callback(store.close)
         tallies = CounterBuffer(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
         live = LivePath(self.settings, metrics.step, clock=lambda: self.seconds)

@@ -122,20 +122,20 @@ def test_without_a_rest_nobody_waits(clock) -> None:
 def test_request_end_is_no_redis_failure() -> None:
     """A request that came with no time to spare does not close Redis to the others."""
     left = 0.0
-    guard = CallPolicy(2.0, lambda: left)
+    policy = CallPolicy(2.0, lambda: left)
     for _ in range(10):
-        guard.failed(timed_out=True)
+        policy.failed(timed_out=True)
     left = math.inf
-    guard.check()
+    policy.check()
 
 
 def test_an_allowance_is_what_is_left() -> None:
     """Of the command's own time and of the request's, and none while the circuit is open."""
     left = 0.3
-    guard = CallPolicy(2.0, lambda: left)
-    assert (guard.allowance(0.1), guard.allowance(0.5)) == (0.1, 0.3)
+    policy = CallPolicy(2.0, lambda: left)
+    assert (policy.allowance(0.1), policy.allowance(0.5)) == (0.1, 0.3)
     for _ in range(MAX_TIMEOUTS):
-        guard.failed(timed_out=True)
-    assert guard.allowance(0.1) == 0.0
+        policy.failed(timed_out=True)
+    assert policy.allowance(0.1) == 0.0
     with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):
-        guard.check()
+        policy.check()
