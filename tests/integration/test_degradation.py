@@ -186,7 +186,7 @@ def test_nothing_is_known(world) -> None:
 def test_circuit_opens_and_closes(world) -> None:
     """One request waits for Redis, the next ones do not.
 
-    After the pause the list is served again.
+    After the cooldown the list is served again.
     """
     client = world.app()
     ask(client, user_id=world.known)
@@ -501,7 +501,7 @@ def test_claim_of_a_dead_process(world) -> None:
 
 
 def test_call_policy_explains_itself() -> None:
-    """The error has the pause that is left, or the time that is missing."""
+    """The error has the cooldown that is left, or the time that is missing."""
     seconds = 0.0
     policy = CallPolicy(2.0, lambda: 1.0, 0.5, lambda: seconds)
     policy.check()

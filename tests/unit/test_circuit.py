@@ -63,7 +63,7 @@ def test_single_failures_leave_it_closed(circuit) -> None:
 
 
 def test_failures_in_a_row_open_it(circuit) -> None:
-    """For the rest that was given, and for every thread."""
+    """For the cooldown that was given, and for every thread."""
     for _ in range(MAX_FAILURES - 1):
         circuit.failed()
     assert circuit.wait() == 0.0
@@ -87,7 +87,7 @@ def test_failures_far_apart_do_not_add(circuit, clock) -> None:
         assert circuit.wait() == 0.0
 
 
-def test_after_the_rest_one_thread_tries(circuit, clock) -> None:
+def test_after_the_cooldown_one_thread_tries(circuit, clock) -> None:
     """The others are refused until it has its answer, which closes the circuit for all."""
     opened(circuit)
     clock.now += 2.0
@@ -97,7 +97,7 @@ def test_after_the_rest_one_thread_tries(circuit, clock) -> None:
 
 
 def test_failed_trial_opens_again(circuit, clock) -> None:
-    """At its first failure, for a whole rest."""
+    """At its first failure, for a whole cooldown."""
     opened(circuit)
     clock.now += 2.0
     assert circuit.wait() == 0.0
@@ -106,7 +106,7 @@ def test_failed_trial_opens_again(circuit, clock) -> None:
 
 
 def test_endless_trial_gives_way(circuit, clock) -> None:
-    """To another thread, after a further rest."""
+    """To another thread, after a further cooldown."""
     opened(circuit)
     clock.now += 2.0
     assert circuit.wait() == 0.0
@@ -114,7 +114,7 @@ def test_endless_trial_gives_way(circuit, clock) -> None:
     assert (elsewhere(circuit), circuit.wait()) == (0.0, 2.0)
 
 
-def test_without_a_rest_nobody_waits(clock) -> None:
+def test_without_a_cooldown_nobody_waits(clock) -> None:
     """As in a batch, which has nothing to fall back on."""
     assert opened(CircuitBreaker(0.0, clock)).wait() == 0.0
 
