@@ -82,9 +82,7 @@ def cold_start(
 def fresh_users(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> list[dict[str, Any]]:
-    """NDCG@10 of fresh users, a row for each of KNOWN.
-
-    Empty with too few users.
+    """NDCG@10 of fresh users, a row for each of KNOWN; empty with too few users.
 
     {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}: mean_events is how
     many events were really known, as ties make it differ.
@@ -129,9 +127,7 @@ def fresh_users(
 def new_items(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> dict[str, Any]:
-    """Recall@20 among items that were kept out.
-
-    Empty without content, or with too few items.
+    """Recall@20 among items that were kept out; empty without content or with too few items.
 
     {"n_items", "n_users", "recall@20", "random"}
     """

@@ -133,9 +133,7 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
 def prune(settings: Settings, keep: int, now: float) -> list[str]:
     """Removes old releases and what crashed uploads left.
 
-    The `keep` newest stay.
-
-    Never one that has a role. now: unix seconds. Gives the removed versions.
+    The `keep` newest stay, and all that have a role. now: unix seconds. Gives the removed versions.
     """
     with batch_store(settings) as store:
         pointer = store.release()
