@@ -80,7 +80,7 @@ readme: install ## Writes the generated tables of README.md and docs/.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
-bench-large: install ## The same for worlds of MovieLens 1M's size and of 100 000 items: half an hour.
+bench-large: install ## The same for worlds of MovieLens 1M's size and of 100,000 items: half an hour.
 	$(BIN)/python tests/benchmarks/serving.py .demo/1m 6040 3706 165
 	$(BIN)/python tests/benchmarks/serving.py .demo/100k-items 20000 100000 50
 

@@ -82,9 +82,7 @@ def cold_start(
 def fresh_users(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> list[dict[str, Any]]:
-    """NDCG@10 of fresh users, a row for each of KNOWN.
-
-    Empty with too few users.
+    """NDCG@10 of fresh users, a row for each of KNOWN; empty with too few users.
 
     {"events", "mean_events", "n_users", "popularity", "fresh", "retrained"}: mean_events is how
     many events were really known, as ties make it differ.
@@ -129,9 +127,7 @@ def fresh_users(
 def new_items(
     dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, stage: Stage
 ) -> dict[str, Any]:
-    """Recall@20 among items that were kept out.
-
-    Empty without content, or with too few items.
+    """Recall@20 among items that were kept out; empty without content or with too few items.
 
     {"n_items", "n_users", "recall@20", "random"}
     """
@@ -163,9 +159,7 @@ def _drawn(able: Int64, wanted: int) -> Int64:
 
 
 def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
-    """int64[n_users]: cuts after the held users' first events.
-
-    They are after `known` events, moved to the border of a tie.
+    """int64[n_users]: cuts after the held users' first `known` events, at the border of a tie.
 
     Where a tie holds the first and the following event, all of that tie is known. The cuts of
     others are at their end.
@@ -177,10 +171,7 @@ def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
 
 
 def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
-    """The held users' events after their cut.
-
-    TARGET_EVENTS of them, and those that share the last one's time.
-    """
+    """The held users' next TARGET_EVENTS events, and those that share the last one's time."""
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
     stops = steps_of(events).after[np.minimum(ends, first + TARGET_EVENTS) - 1]

@@ -1,4 +1,4 @@
-"""Runs the batch in a container: configuration from the environment, JSON logs, exit codes.
+"""Runs the batch in a container: JSON logs, exit codes.
 
 0: the release serves. 1: it was refused, or something is broken: look at it. 2: a setting or a
 table breaks a rule: correct it. 75: a part did not answer, another batch is at work, the disk is

@@ -44,7 +44,7 @@ IMAGES_GB = 0.10
 TRAFFIC_GB = 0.09
 
 LIST_BYTES = 962
-"""A list of 100 items in Redis, key and expiry counted; a test holds it below 1 200."""
+"""A list of 100 items in Redis, key and expiry counted; a test holds it below 1,200."""
 USER_BYTES = 1_600
 """A history of 100 events with its key."""
 ITEM_BYTES = 260
@@ -149,10 +149,7 @@ def refresh_hours(size: Size, cpus: float) -> float:
 
 
 def task_for(size: Size) -> tuple[float, float]:
-    """CPUs and GB of the smallest sufficient task.
-
-    That is one that ends within TASK_HOURS; else the largest.
-    """
+    """CPUs and GB of the smallest task that ends within TASK_HOURS, else of the largest."""
     fitting = (task for task in TASKS if refresh_hours(size, task[0]) < TASK_HOURS)
     return next(fitting, TASKS[-1])
 

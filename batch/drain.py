@@ -103,10 +103,7 @@ class _Deletions:
     latest: float
 
     def after(self, stream_id: str) -> bool:
-        """Whether a deletion came after this entry.
-
-        In the same second counts as after.
-        """
+        """Whether a deletion came after this entry, or in the same second."""
         milliseconds, _, _ = stream_id.partition("-")
         came = -inf  # an unknown time: any deletion may be later
         if milliseconds.isascii() and milliseconds.isdigit():
@@ -138,10 +135,7 @@ def drain(log: EventLog, files: EventFiles, chunk: int = EVENTS_PER_FILE) -> Dra
 
 @translate_redis_errors
 def _latest_deletion(store: RedisStore) -> float:
-    """When the last user was deleted.
-
-    In unix seconds; -inf where nobody was.
-    """
+    """Unix seconds at which the last user was deleted; -inf where nobody was."""
     times = store.redis.hvals(store.keys.deleted())
     # A time that cannot be read counts as the latest, so that no deleted user's event stays.
     return max((float(time) if time.isdigit() else inf for time in times), default=-inf)
@@ -261,10 +255,7 @@ def _user_in(body: bytes) -> str | None:
 
 
 def _is_gone(user: str, is_deleted: IsDeleted) -> bool:
-    """Whether the user was deleted, in either spelling.
-
-    The id as it stands here, and as the rules normalise it.
-    """
+    """Whether the user was deleted, under the id as it stands here or as the rules normalise it."""
     if is_deleted(user):
         return True
     try:

@@ -81,9 +81,7 @@ def off(report: Mapping[str, Any]) -> Verdict:
 
 
 def standing(report: Mapping[str, Any]) -> str:
-    """Compares the two stages with their rivals.
-
-    These are the retriever alone and the strongest baseline.
+    """Compares the two stages with the retriever alone and with the strongest baseline.
 
     This is for the record, not for the verdict.
     """
@@ -238,7 +236,7 @@ def _verdict(
 def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
     """What users newly took to that neither release knew.
 
-    That is from their cut on and after `as_of`, unix seconds, from the states just before.
+    It counts from their cut on and after `as_of`, unix seconds; the states are those just before.
 
     None where nobody did. Users whose new events are all repeats are not among them: no list could
     have offered what they took.
@@ -263,9 +261,7 @@ def _values(items: Int32, truth: Truth) -> Float64:
 
 
 def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
-    """int32[U, DEPTH]: an older bundle's lists.
-
-    They are in the rows of `dataset`.
+    """int32[U, DEPTH]: an older bundle's lists, in the rows of `dataset`.
 
     Items that `dataset` has lost take no place: nobody can take them any more.
     """

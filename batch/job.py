@@ -158,9 +158,7 @@ def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold
 
 
 def latest_known(times: Int64, started: float) -> float:
-    """Until when a table can have what came over HTTP.
-
-    That is its latest time that is not in the future.
+    """A table's latest past time: until then it can have what came over HTTP.
 
     times: int64[n] of the table; started: unix seconds at which it was read, which stands in where
     the times are no clock's.
@@ -406,10 +404,7 @@ def _note_serving(job: Job) -> None:
 
 
 def _served_before(job: Job) -> object:
-    """The release that served when the run began.
-
-    ANY if that was in another Redis.
-    """
+    """The release that served when the run began, or ANY where that was in another Redis."""
     path = job.work / SERVED
     if not path.exists():  # a work directory that an earlier version of this code began
         return releases.ANY
@@ -488,13 +483,11 @@ def is_done(job: Job, name: str) -> bool:
 
 
 def stage_key(job: Job, name: str) -> str:
-    """Digest of what a stage is made from.
+    """Digest of what a stage is made from: the code, the parameters and the state of the tables.
 
-    That is the code, the parameters and the state of the tables.
-
-    For the last stage also where it publishes to, so that another Redis needs no other training.
-    The deletions are not part of it: each would start a night's run again, and `publish` heeds
-    them.
+    That of the last stage has also where it publishes to, so that another Redis needs no other
+    training. The deletions are not part of it: each would start a night's run again, and `publish`
+    respects them.
     """
     parts = [
         installed_version(),

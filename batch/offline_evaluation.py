@@ -1,7 +1,7 @@
 """Compares the two stages with strong baselines.
 
-The retriever alone is one of the methods. All know the same past and are judged by the same hold-
-out.
+The retriever alone is one of the methods. All know the same past and are judged by the same
+hold-out.
 """
 
 from __future__ import annotations
@@ -87,10 +87,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
 
 
 def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
-    """The baselines that only count, fitted to `past`.
-
-    EASE only where its item matrix fits in memory.
-    """
+    """The counting baselines, fitted to `past`; EASE only where its item matrix fits in memory."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
@@ -109,10 +106,7 @@ def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
 def learnt_baselines(
     dataset: Dataset, past: Events, params: FitParams, reporter: ProgressReporter
 ) -> dict[str, Recommend]:
-    """The baselines that take training.
-
-    They are factorisation by ALS, and our towers trained by BPR.
-    """
+    """The trained baselines: factorisation by ALS, and our towers trained by BPR."""
     with reporter.stage("baseline: ALS"):
         als = fit_als(past)
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)

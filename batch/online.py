@@ -309,10 +309,7 @@ def _bounds(figure: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def totals(online: Online, version: str | None, source: str) -> tuple[int, int]:
-    """Answers acted on, and answers.
-
-    They are of a release and a source, or "all" sources.
-    """
+    """Answers acted on, and answers, of a release and a source or of "all" sources."""
     chosen = [
         stats
         for group, stats in online.groups.items()

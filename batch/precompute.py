@@ -134,10 +134,7 @@ def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
 
 
 def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:
-    """Runs the tasks on Ray.
-
-    On the cluster that RAY_ADDRESS names, or on `workers` local workers.
-    """
+    """Runs the tasks on the Ray cluster that RAY_ADDRESS names, or on `workers` local workers."""
     try:
         import ray
     except ImportError as error:

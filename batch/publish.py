@@ -1,4 +1,4 @@
-"""Publishes a release: upload, lists, verification, one flip.
+"""Publishes releases in one flip, and lets superseded ones expire.
 
 Until the flip nobody reads the new release; a crash at any point leaves the old one serving, and a
 second run completes.
@@ -42,7 +42,7 @@ PAGE = "report.html"
 VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more.
 
-A loss of 1% of the lists is missed about once in 20 000 publications.
+A loss of 1% of the lists is missed about once in 20,000 publications.
 """
 
 
@@ -156,10 +156,7 @@ def _written(
 
 
 def _retire_refused(store: RedisStore, version: str, ttl: int) -> None:
-    """Lets what was written expire.
-
-    Unless the release serves and was being published again.
-    """
+    """Lets what was written expire, unless the release serves and was being published again."""
     alive = _alive(store)
     if alive and version not in alive:
         store.retire(version, ttl)
@@ -357,10 +354,7 @@ def _verify(
 
 
 def _sample(users: Iterator[Precomputed], rng: random.Random) -> list[Precomputed]:
-    """Draws VERIFIED_USERS users, or all.
-
-    By reservoir sampling (Vitter, 1985).
-    """
+    """Draws VERIFIED_USERS users, or all, by reservoir sampling (Vitter, 1985)."""
     kept: list[Precomputed] = []
     for seen, user in enumerate(users):
         if len(kept) < VERIFIED_USERS:

@@ -100,9 +100,7 @@ def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tup
 
 
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
-    """Serves a share of the users from `version`.
-
-    Always the same ones; 0 ends it.
+    """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
 
     Raises:
         InvalidInput: the release serves already, or has no lists in Redis, or there is none to
@@ -135,9 +133,7 @@ def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
 def prune(settings: Settings, keep: int, now: float) -> list[str]:
     """Removes old releases and what crashed uploads left.
 
-    The `keep` newest stay.
-
-    Never one that has a role. now: unix seconds. Gives the removed versions.
+    The `keep` newest stay, and all that have a role. now: unix seconds. Gives the removed versions.
     """
     with batch_store(settings) as store:
         pointer = store.release()
@@ -153,9 +149,7 @@ def prune(settings: Settings, keep: int, now: float) -> list[str]:
 
 
 def shadow(settings: Settings, version: str, users: int, k: int) -> tuple[str, Shift]:
-    """Scores stored users with two releases.
-
-    They are the serving one and `version`.
+    """Scores stored users with the serving release and with `version`.
 
     Gives the serving version and the difference.
 

@@ -179,11 +179,10 @@ def _listed(drifted: list[tuple[float, str]]) -> str:
 
 
 def _users(dataset: Dataset, rng: np.random.Generator) -> Columns:
-    """One row for each of SAMPLE users.
+    """One row for each of SAMPLE users, drawn from those who have events.
 
-    They are drawn from those who have events.
-
-    It has their number, over how many days, one event of theirs drawn, and the attributes.
+    A row has the number of events, over how many days they are, one of them drawn, and the
+    attributes.
     """
     events = dataset.events
     offsets = events.offsets()
@@ -231,10 +230,7 @@ def _items(dataset: Dataset) -> Columns:
 
 
 def _features(dataset: Dataset, model: Model, rng: np.random.Generator) -> Columns:
-    """The features of one candidate of each user.
-
-    For FEATURE_USERS users; the candidate is drawn from theirs.
-    """
+    """The features of one candidate, drawn from those of each of FEATURE_USERS users."""
     events = dataset.events
     users = _drawn(np.flatnonzero(np.diff(events.offsets())), FEATURE_USERS, rng)
     chunks = [users[start : start + USERS_AT_ONCE] for start in range(0, len(users), USERS_AT_ONCE)]

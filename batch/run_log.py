@@ -45,10 +45,7 @@ class RunLog:
 
     @contextmanager
     def of_process(self) -> Iterator[None]:
-        """Logs what libraries log and Python warns of.
-
-        Of the libraries, from WARNING on.
-        """
+        """Logs what Python warns of, and what libraries log from WARNING on."""
         root = logging.getLogger()
         root.addHandler(self._handler)
         logging.captureWarnings(capture=True)

@@ -254,10 +254,7 @@ def _searched(params: dict[str, Any], space: Space) -> dict[str, Any]:
 
 
 def _validation(known: Dataset, cut: Int64, rng: np.random.Generator) -> Truth:
-    """What some users did after their cut.
-
-    At most VALIDATION_USERS, drawn at random.
-    """
+    """What at most VALIDATION_USERS users, drawn at random, did after their cut."""
     ends = known.events.offsets()[1:]
     with_events = np.flatnonzero(cut < ends)
     drawn = rng.permutation(with_events)[:VALIDATION_USERS]

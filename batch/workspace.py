@@ -59,10 +59,7 @@ def usable(work: Path) -> Iterator[None]:
 
 
 def _lies_in(error: OSError, work: Path) -> bool:
-    """Whether the error is about the work directory.
-
-    Or about something in it, or a directory above it.
-    """
+    """Whether the error is about the work directory, something in it, or a directory above it."""
     if not isinstance(error.filename, str | bytes | Path):
         return False
     path, root = Path(os.fsdecode(error.filename)).absolute(), work.absolute()

@@ -1,4 +1,4 @@
-"""Defines queries, filters and answers as plain records."""
+"""Internal records of queries, filters and answers, not their JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converts Lambda events to ASGI requests.
+"""Decodes AWS events into ASGI requests.
 
 A path must be decoded exactly once. The kind of gateway decides what is decoded already:
 

@@ -37,8 +37,8 @@ ANSWERED = (
 )
 """What this function answers, for the message about any other event."""
 
-REST_SECONDS = 1.0
-"""Pause after Redis failed repeatedly: requests within it fall back at once, without waiting."""
+COOLDOWN_SECONDS = 1.0
+"""Cooldown after Redis failed repeatedly: requests in it fall back at once, without waiting."""
 
 # One request at a time: thread pools of numpy, FAISS and LightGBM would only compete for the CPU.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -66,7 +66,7 @@ def build(metrics: Metrics, executor: Executor | None = None, say: Say = say) ->
     """Builds the app under the environment's settings; see `create_app`."""
     settings = Settings.from_env(os.environ)
     longest_call = REDIS_ATTEMPTS * settings.redis_timeout_ms / 1000
-    policy = CallPolicy(REST_SECONDS, deadline.left, longest_call)
+    policy = CallPolicy(COOLDOWN_SECONDS, deadline.left, longest_call)
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, policy)
     counters = CounterBuffer(CountLog(store), metrics)
     live = lazy(lambda: open_live_path(settings, metrics, counters, store.keys))

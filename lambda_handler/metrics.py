@@ -286,10 +286,7 @@ class Metrics:
         return [_ENCODE(document) for document in _documents(values, milliseconds, self._release)]
 
     def _child(self, name: str, kind: Kind, labels: dict[str, str]) -> tuple[Series, Any]:
-        """The labels' series and its counter.
-
-        Those of OTHER if there are too many.
-        """
+        """The labels' series and its counter, or those of OTHER where there are too many."""
         metric = METRICS.get(name)
         if metric is None or metric.kind != kind:
             raise KeyError(f"{name!r} is no {kind} of METRICS: define it there")

@@ -102,18 +102,13 @@ class Recommender:
         return _mapped(answer, lambda answer: self._counted(query, answer, started))
 
     def popular(self, k: int, filters: Filters) -> Answer | DeferredAnswer:
-        """The most popular items from Redis.
-
-        Deferred to the bundle if Redis has too few.
-        """
+        """The most popular items from Redis, or deferred to the bundle where Redis has too few."""
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())
         return _mapped(self._popular_or_deferred(version, k, filters), self._flagged)
 
     def from_live(self, compute: Compute, filters: Filters) -> Answer:
-        """Has the live path compute a list.
-
-        Blocked items are excluded.
+        """Has the live path compute a list without blocked items.
 
         Raises:
             UnknownItem: neither the serving release nor its canary has the item.
@@ -132,10 +127,7 @@ class Recommender:
         return self._flagged(Answer(ranked, LIVE, version))
 
     def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
-        """As `from_live`, or the most popular items.
-
-        Those are answered if the bundle cannot be read.
-        """
+        """Answers as `from_live`, or with popular items where the bundle cannot be read."""
         version = self._serving.version()
         filters = filters.without(self._serving.blocked())
         try:
@@ -201,10 +193,7 @@ class Recommender:
     def _for_history(
         self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
     ) -> Answer:
-        """Live from the stored history.
-
-        If that fails, the outdated list and popular items.
-        """
+        """A live list from the stored history, or else the outdated list and popular items."""
         stored: UserRecord | None = None
         try:
             packed = self._store.user_record(query.user)
@@ -239,9 +228,9 @@ class Recommender:
             self._serving.degraded(error)
             ranked, degraded = compute(), True
         if not hit:
-            error_ = self._cache.put(version, query.user, digest, ranked, packed)
-            if error_ is not None:  # the answer does not depend on it
-                self._serving.degraded(error_)
+            failure = self._cache.put(version, query.user, digest, ranked, packed)
+            if failure is not None:  # the answer does not depend on it
+                self._serving.degraded(failure)
         return Answer(ranked, LIVE, version, cache_hit=hit, degraded=degraded)
 
     def _stale(
@@ -297,10 +286,7 @@ class Recommender:
     def _popular_or_deferred(
         self, version: str, k: int, filters: Filters, *, degraded: bool = False
     ) -> Answer | DeferredAnswer:
-        """Popular items from Redis.
-
-        Deferred to the bundle if Redis has fewer than k.
-        """
+        """Popular items from Redis, or deferred to the bundle where Redis has fewer than k."""
         ranked, failed = self._popular_list(version, k, filters)
         degraded = degraded or failed
         if ranked is not None and len(ranked.items) >= k:

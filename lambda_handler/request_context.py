@@ -48,10 +48,7 @@ def begin(scope: Scope) -> RequestContext:
 
 
 def current() -> RequestContext:
-    """The context of the current request.
-
-    A new one outside of requests.
-    """
+    """The context of the current request, or a new one outside of requests."""
     context = _CONTEXT.get()
     return RequestContext(uuid.uuid4().hex) if context is None else context
 

@@ -68,9 +68,7 @@ class ServingRelease:
         return self.pointer().serving(user)
 
     def pointer(self) -> ReleasePointer:
-        """The pointer to the serving releases.
-
-        The last known one while Redis is away.
+        """The pointer to the serving releases, or the last known one while Redis is away.
 
         Raises:
             NothingToServe: there is none, or Redis never answered.
@@ -119,7 +117,8 @@ class ServingRelease:
     def blocked(self) -> frozenset[str]:
         """The blocked items, read as often as the pointer.
 
-        While Redis is away, or has lost the release and these items with it, the last known ones.
+        They are the last known ones while Redis is away, or has lost the release and these items
+        with it.
         """
         read_at = self._clock()
         if not self._is_recent(self._blocked[0], read_at) and not self.is_stale:

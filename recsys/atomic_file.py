@@ -47,10 +47,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_drafts(directory: Path) -> None:
-    """Removes the drafts of killed processes.
-
-    Safe only where no other process writes.
-    """
+    """Removes the drafts of killed processes, which is safe only where no other process writes."""
     for draft in directory.glob(f".*{DRAFT_SUFFIX}"):
         draft.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Errors raised on purpose, grouped by what the caller can do.
+"""Errors raised on purpose, grouped by the caller's remedy.
 
 ShortlistError
 ├── InvalidInput              the caller broke a stated rule: correct the input

@@ -527,10 +527,7 @@ class Settings:
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:
-    """Rows: variable, default, allowed values, description.
-
-    For the generated docs/settings.md.
-    """
+    """Rows of docs/settings.md: variable, default, allowed values, description."""
     return [
         (
             variable.name,

@@ -1,4 +1,4 @@
-"""Rules for ids, times and weights, with the one reading of each.
+"""Rules for ids, times and weights, and their readings.
 
 The API, the drain and the table reader share them: `recsys.data.fields` says the same in Polars
 expressions, and a property test holds both readings equal. Standard library only, because the hit

@@ -76,7 +76,7 @@ def shadow(version: str, users: int, k: int) -> None:
 def prune(keep: int) -> None:
     """Removes old releases, and what crashed uploads left.
 
-    Never one that serves, served before or is a canary.
+    A release that serves, served before or is a canary is never removed.
     """
     import time
 

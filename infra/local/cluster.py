@@ -1,4 +1,4 @@
-"""Runs a Redis cluster with TLS on this machine, for tests.
+"""Runs a Redis cluster with TLS, for tests.
 
 ElastiCache Serverless is such a cluster. It needs `redis-server`: an embedded Valkey has no TLS.
 """

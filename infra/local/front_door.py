@@ -1,4 +1,4 @@
-"""Serves HTTP on this machine as API Gateway does in front of Lambda.
+"""Serves HTTP as API Gateway does in front of Lambda.
 
 Requests become HTTP API events, and the handler's answers become responses, as in
 `sam local start-api`, but over the real runtime client instead of a container.

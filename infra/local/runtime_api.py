@@ -1,4 +1,4 @@
-"""Plays the Lambda service, so that a handler runs on this machine.
+"""Plays the Lambda service for a handler on this machine.
 
 It serves the Runtime API over loopback HTTP. As in Lambda there is one environment at a time: a
 process of the real runtime client, `awslambdaric`, polls for the next event and posts its answer. A

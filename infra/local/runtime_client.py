@@ -1,4 +1,4 @@
-"""Runs a Lambda handler where `awslambdaric`, which is for Linux alone, is missing.
+"""Runs a Lambda handler where `awslambdaric` is missing.
 
 It speaks the same Runtime API, one event at a time, and is started as a file, since a built package
 does not hold it: so it imports the standard library only. What AWS runs is the real client.

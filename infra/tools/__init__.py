@@ -1,1 +1,1 @@
-"""Developer tools: packaging, locks, generated tables and studies. Not part of the wheel."""
+"""Developer tools, which are not part of the wheel."""

@@ -1,4 +1,4 @@
-"""Lists the Redis commands that the API and the batch may send.
+"""Lists the Redis commands of the API and the batch.
 
 Categories are not used: `+@connection` grants CLIENT KILL and CLIENT PAUSE, `+@read` grants SCAN,
 `+@write` grants FUNCTION LOAD. A new command is one line in COMMANDS, and `python -m

@@ -1,4 +1,4 @@
-"""Writes the locks: each package that may be installed, with its hashes.
+"""Writes the locks: installable packages with their hashes.
 
 `make lock` asks pip, for each machine and Python that is built for, what it would install under
 constraints.txt. Only metadata is downloaded. Run it whenever constraints.txt or pyproject.toml

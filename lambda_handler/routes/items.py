@@ -116,7 +116,7 @@ def _add_lists(app: FastAPI, recommender: Recommender, executor: Executor) -> No
     async def trending(query: Annotated[ListQuery, Query()], request: Request) -> Response:
         """The items with the most recent interactions.
 
-        Popular items, flagged as degraded, if the models cannot be read.
+        The answer has popular items, flagged as degraded, if the models cannot be read.
         """
 
         def compute(live: LivePath, version: str, filters: Filters) -> Ranked:

@@ -49,7 +49,7 @@ def add_operations(
     async def model_info() -> dict[str, Any]:
         """The serving release and this process.
 
-        Versions, index, most important features, offline figures, and latencies.
+        It has versions, index, most important features, offline figures, and latencies.
         """
         manifest = await executor.run("live", lambda: live.info(serving.version()))
         importances = dict(manifest.get("importances") or {})  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Routes that recommend items to a user."""
+"""Routes that recommend items, and their answers' JSON."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def is_plain_list(dtype: pl.DataType) -> bool:
 def names(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     """Lists of distinct category names in their order, never null.
 
-    From lists of text, or from text joined by "|".
+    They are read from lists of text, or from text joined by "|".
 
     Raises:
         InvalidData: the column holds neither lists of text nor text.

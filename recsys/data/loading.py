@@ -190,7 +190,7 @@ def _dataset(
     vocabulary, tokens, attribute_notes = tokenised(attributes.drop("_id"))
     notes = (*notes, *_tie_notes(events))
     if {"weight", "rating"} <= set(interactions.checked.frame.columns):
-        note = "interactions: there is a weight beside the rating, and only the weight is used"
+        note = "interactions: there are both a weight and a rating, and only the weight is used"
         notes = (*notes, note)
     ids = tuple(user_ids.to_list())
     fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary)

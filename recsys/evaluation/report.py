@@ -1,4 +1,4 @@
-"""Compares methods on one hold-out, as JSON and as a table.
+"""Compares methods on one hold-out, as JSON and table.
 
 A report has figures with intervals, the differences between methods, and the figures by segments of
 users and items.

@@ -1,1 +1,1 @@
-"""Scores with arrays: user states, features, towers, index, ranker, bundle; trains nothing."""
+"""Scoring with arrays, which trains nothing."""

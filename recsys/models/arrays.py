@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from shortlist.recsys.errors import CorruptArtefact
 
 IN_MEMORY = 64 << 20
-"""Arrays up to this many bytes are read, larger ones mapped. A mapped file that somebody cuts short
-kills the process that reads it (SIGBUS), and few megabytes are not worth that."""
+"""Arrays up to this many bytes are read, larger ones mapped.
+
+A mapped file that somebody cuts short kills the process that reads it (SIGBUS), and few megabytes
+are not worth that.
+"""
 
 _PREFIX = re.compile(rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(..)\x00\x00)", re.DOTALL)
 _HEADER = re.compile(

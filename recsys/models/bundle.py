@@ -58,8 +58,10 @@ MAX_SHARE = 1e6
 """Largest membership and neighbour weight, which are multiplied: real ones are about 1 at most."""
 
 MAX_VALUE = MAX_WEIGHT
-"""Largest value of the item table's other columns: differences and means of them fit into float32.
-A year may be any number that a shop gives."""
+"""Largest value of the item table's other columns, whose differences and means fit into float32.
+
+A year may be any number that a shop gives.
+"""
 
 MAX_CANDIDATES = 10_000
 """The most that `TOP_K_CANDIDATES` allows."""
@@ -74,7 +76,7 @@ CATALOGUE_BYTES = 512 << 20
 """The largest that is read: a million items with titles of 400 characters."""
 
 RANKER_BYTES = 256 << 20
-"""The largest that is read: 10 000 trees of 250 leaves."""
+"""The largest that is read: 10,000 trees of 250 leaves."""
 
 
 @dataclass(frozen=True, slots=True)

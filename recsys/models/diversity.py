@@ -1,6 +1,6 @@
-"""Reranks a list for diversity by maximal marginal relevance.
+"""Reranks lists by maximal marginal relevance over item vectors.
 
-Carbonell and Goldstein, 1998, over item vectors.
+After Carbonell and Goldstein (1998): the similarity of two items is that of their vectors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Computes the ranker's input from user states, candidates and the item table.
+"""Computes the ranker's features from states, candidates and items.
 
 Ranker training, evaluation, precompute and the live path all call `features`; nothing else builds
 ranker input. A feature is one entry of `FEATURES`: the value that stands for "unknown", a sentence,
@@ -92,9 +92,9 @@ class Inputs:
 
     @cached_property
     def weights(self) -> Float32:
-        """float32[U, N]: weights in standard deviations from the mean.
+        """float32[U, N]: weights in standard deviations from the mean, cut off at MAX_DEVIATIONS.
 
-        They are cut off at MAX_DEVIATIONS, and NaN where there is none.
+        An event without a weight has NaN.
         """
         mean, scale = np.float32(self.table.weight_mean), np.float32(self.table.weight_scale)
         largest = float(np.finfo(np.float32).max)

@@ -1,4 +1,4 @@
-"""Hashes the features and the towers, so that bundles meet the code they were trained with.
+"""Hashes features and towers, for bundles and code to agree.
 
 Names, order, defaults and constants are hashed as text. Code has no text that is the same after a
 harmless rewrite, so formulas are hashed by what they give: the feature rows and user vectors of one
@@ -47,7 +47,7 @@ SEED = 54
 def feature_hash() -> str:
     """Sixteen hex digits of all features and the towers' forward pass.
 
-    Computed once in a process, in about a millisecond.
+    They are computed once in a process, in about a millisecond.
     """
     cells = np.rint(reference_values().astype(np.float64) / GRID).astype("<i8")
     digest = hashlib.sha256(json.dumps(declarations()).encode())

@@ -1,4 +1,4 @@
-"""Builds, searches, measures and reads the FAISS index over the item vectors.
+"""Builds, searches and measures the FAISS index of items.
 
 It is exact while that is fast, and has inverted lists beyond.
 """

@@ -153,5 +153,7 @@ def states_at(
 
 
 Recommend = Callable[[UserStates, int], tuple[Int32, Float32]]
-"""(states, k) -> items int32[U, k], best first, MISSING-padded, and scores float32[U, k],
--inf-padded; never a seen item."""
+"""(states, k) -> items int32[U, k], best first, and scores float32[U, k]; never a seen item.
+
+Items are padded with MISSING, scores with -inf.
+"""

@@ -24,7 +24,7 @@ MAX_LEAVES = 1024
 """Leaves of a tree: far more than any training here grows."""
 
 MAX_LEAF_VALUE = 1e6
-"""With 10 000 trees, scores stay far from the end of float32, in which lists are kept."""
+"""With 10,000 trees, scores stay far from the end of float32, in which lists are kept."""
 
 OBJECTIVES = ("lambdarank", "rank_xendcg")
 DECISIONS = (0, 2, 4, 6, 8, 10)

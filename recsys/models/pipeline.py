@@ -23,8 +23,7 @@ from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers, user_vectors
 
 NEW_ITEM_EVENTS = 10
-"""An item of no event, or of at most this many and all of them recent, is new: exploration shows
-it."""
+"""Most events of a new item, all of them recent: exploration shows such items."""
 
 RESERVED = 3
 """The first places of a list, which exploration leaves to the ranker."""
@@ -152,8 +151,11 @@ CANDIDATE_SOURCES: dict[str, Source] = {
     "neighbours": Source(0.25, _from_neighbours),
     "trending": Source(0.05, _from_trending),
 }
-"""All sources, in the order in which they take their share: of two that propose an item, the first
-has it. What a source lacks goes to the first one, the retriever, whose supply has no end."""
+"""All sources, in the order in which they take their share.
+
+Of two that propose an item, the first has it. What a source lacks goes to the
+first one, the retriever, whose supply has no end.
+"""
 
 
 def proposals(
@@ -205,8 +207,7 @@ def unobserved(_step: str, _seconds: float) -> None:
 
 
 Sample = Callable[[Candidates, Float32], None]
-"""Called with the candidates and their feature rows, float32[candidates, F], as the ranker sees
-them."""
+"""Takes candidates and their feature rows, float32[candidates, F], as the ranker sees them."""
 
 
 def unsampled(_candidates: Candidates, _rows: Float32) -> None:

@@ -1,4 +1,4 @@
-"""Scores feature rows with a LightGBM model through the library's C API.
+"""Scores feature rows by LightGBM's C API.
 
 The C API needs neither scipy nor the import of the lightgbm package: the Lambda is spared a quarter
 of a second and 100 MB of dependencies. The same library does the arithmetic, so the scores have the

@@ -1,4 +1,4 @@
-"""Marks the recent events: the latest tenth of all events by time."""
+"""Marks the latest tenth of all events as recent."""
 
 from __future__ import annotations
 

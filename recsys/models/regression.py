@@ -17,9 +17,12 @@ Float64 = NDArray[np.float64]
 Csr = Any  # scipy.sparse carries no types
 
 MAX_REGRESSION_ITEMS = 12_000
-"""Larger catalogues get none: a dense [items, items] matrix is inverted in double precision and
-kept in single. 12 000 items need 1.2 + 0.6 GB (3 700 items: 0.1 + 0.06 GB and 4 seconds), and time
-grows with the cube of the catalogue."""
+"""Items of the largest catalogue that gets a regression.
+
+A dense [items, items] matrix is inverted in double precision and kept in single. 12,000 items need
+1.2 + 0.6 GB (3,700 items: 0.1 + 0.06 GB and 4 seconds), and time grows with the cube of the
+catalogue.
+"""
 
 BLOCK = 512
 """Rows of an [items, items] matrix treated at once."""

@@ -1,4 +1,4 @@
-"""Finds items similar to an item, by its vector and by its neighbours.
+"""Finds similar items by vectors and neighbours.
 
 Item vectors alone say what kind of users an item is for, and little of what goes with it. The two
 orders are joined by reciprocal rank fusion (Cormack, Clarke and Buettcher, 2009).

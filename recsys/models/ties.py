@@ -1,4 +1,4 @@
-"""Moves cuts to the borders of ties: events of one user at one time.
+"""Moves cuts to the borders of ties.
 
 Events of a tie have no order; their rows follow one another as drawn when the data was loaded. A
 cut inside a tie would call a draw the past, so every cut is moved to the border of a tie. A user

@@ -1,4 +1,4 @@
-"""Computes user vectors from trained towers, by numpy alone.
+"""Averages histories under HALF_LIVES into user vectors.
 
 The user tower sees no user id: exponentially decayed means of the history's item embeddings, at
 several half-lives counted in events, pass through a skip connection next to a one-hidden-layer MLP.

@@ -352,7 +352,7 @@ def _g_test(x: Int64, y: Int64) -> tuple[float, int]:
 def chi_squared_tail(statistic: float, freedom: int) -> float:
     """The chance that chi-squared with `freedom` degrees exceeds `statistic`.
 
-    Abramowitz & Stegun 26.4.4 and 26.4.5.
+    The formulas are 26.4.4 and 26.4.5 of Abramowitz & Stegun.
     """
     if freedom < 1 or statistic <= 0:
         return 1.0

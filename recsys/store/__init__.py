@@ -1,4 +1,4 @@
-"""Redis, the event log and releases: light, for the hit path.
+"""Redis, event log and releases, light for the hit path.
 
-Standard library, msgpack, redis-py and boto3 alone; no numpy.
+The package imports the standard library, msgpack, redis-py and boto3 alone, and no numpy.
 """

@@ -1,12 +1,15 @@
-"""Sources of a recommendation answer, in the order of their numbers."""
+"""Sources of a recommendation answer, in their numbers' order."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 AnswerSource = Literal["batch", "live", "session", "popular", "stale"]
-"""batch: a precomputed list; live: computed for a known user; session: for events in the request;
-popular: the most popular items; stale: a precomputed list that misses later events."""
+"""How an answer was made.
+
+batch: a precomputed list; live: computed for a known user; session: computed for events in the
+request; popular: the most popular items; stale: a precomputed list that misses later events.
+"""
 
 SOURCES: tuple[AnswerSource, ...] = get_args(AnswerSource)
 """Only ever append: an id holds the index, and ids of old answers come back with events."""

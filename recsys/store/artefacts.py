@@ -1,4 +1,4 @@
-"""Keeps releases in a directory or in S3, behind one interface.
+"""Keeps releases in a directory or S3, behind one interface.
 
 A release is a directory of files and a `manifest.json` that names each file's size and sha256. The
 manifest is written last and only if the release has none yet, so an interrupted upload is invisible

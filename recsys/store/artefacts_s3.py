@@ -131,10 +131,7 @@ class S3Artefacts:
             shutil.rmtree(draft, ignore_errors=True)
 
     def _download(self, manifest: Mapping[str, Any], draft: Path) -> None:
-        """Downloads all files, in parts.
-
-        Several at a time, and no more bytes than the manifest says.
-        """
+        """Downloads the files in parts, several at a time, and no more than the manifest says."""
         ends = time.monotonic() + DOWNLOAD_SECONDS
         parts = []
         for name, entry in manifest["files"].items():

@@ -29,12 +29,14 @@ WINDOW_SECONDS = 10.0
 class CircuitBreaker:
     """Opens after too many failures in a row.
 
-    After a rest it lets one thread try again. Any thread may call any method.
+    After a cooldown it lets one thread try again. Any thread may call any method.
     """
 
-    def __init__(self, rest_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """rest_seconds: how long it stays open before a trial; 0 for never open."""
-        self._rest, self._clock = rest_seconds, clock
+    def __init__(
+        self, cooldown_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """cooldown_seconds: how long it stays open before a trial; 0 for never open."""
+        self._cooldown, self._clock = cooldown_seconds, clock
         self._lock = threading.Lock()
         self._failures = self._timeouts = 0
         self._last_failure = -math.inf
@@ -52,8 +54,8 @@ class CircuitBreaker:
             if now < self._open_until:
                 return self._open_until - now
             # A trial that never ends, as of a thread that was stopped, gives way to another one
-            # after a further rest.
-            self._trial, self._open_until = threading.get_ident(), now + self._rest
+            # after a further cooldown.
+            self._trial, self._open_until = threading.get_ident(), now + self._cooldown
             return 0.0
 
     def succeeded(self) -> None:
@@ -76,7 +78,7 @@ class CircuitBreaker:
             is_trial = self._trial == threading.get_ident()
             too_many = self._failures >= MAX_FAILURES or self._timeouts >= MAX_TIMEOUTS
             if is_trial or too_many:
-                self._open_until, self._trial = now + self._rest, None
+                self._open_until, self._trial = now + self._cooldown, None
 
 
 class CallPolicy:
@@ -88,21 +90,21 @@ class CallPolicy:
 
     def __init__(
         self,
-        rest_seconds: float = 0.0,
+        cooldown_seconds: float = 0.0,
         time_left: Callable[[], float] = lambda: math.inf,
         needed: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._circuit = CircuitBreaker(rest_seconds, clock)
+        self._circuit = CircuitBreaker(cooldown_seconds, clock)
         self._needed = needed
         self.time_left = time_left
 
     def check(self) -> None:
         """Raises StoreUnavailable where no operation may begin."""
-        rest = self._circuit.wait()
-        if rest > 0:
+        wait = self._circuit.wait()
+        if wait > 0:
             raise StoreUnavailable(
-                f"Redis did not answer a moment ago: it is asked again in {rest:.1f} s"
+                f"Redis did not answer a moment ago: it is asked again in {wait:.1f} s"
             )
         left = self.time_left()
         if left < self._needed:
@@ -112,10 +114,7 @@ class CallPolicy:
             )
 
     def allowance(self, seconds: float) -> float:
-        """The time for a command now, at most `seconds`.
-
-        0 where none may be sent.
-        """
+        """The time for a command now, at most `seconds`; 0 where none may be sent."""
         if self._circuit.wait() > 0:
             return 0.0
         return min(seconds, self.time_left())

@@ -1,4 +1,4 @@
-"""Keeps drained events as Parquet files in a directory or S3.
+"""Keeps drained events as Parquet files, locally or on S3.
 
 A file appears whole or not at all, and when `write` returns it outlives a power cut: only then may
 its events leave the stream.

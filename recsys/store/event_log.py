@@ -94,10 +94,7 @@ class EventLog:
 
     @translate_redis_errors
     def known(self, users: Sequence[str], window: int) -> tuple[dict[str, Known], int]:
-        """Users as stored, and the stream's length.
-
-        One round trip.
-        """
+        """Users as stored and the stream's length, in one round trip."""
         keys = self.store.keys
         pipe = self.store.redis.pipeline(transaction=False)
         user_keys: list[str | None] = []

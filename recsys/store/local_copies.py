@@ -1,4 +1,4 @@
-"""Keeps at most two local copies of releases on a disk.
+"""Keeps at most two local copies of releases.
 
 Several processes may share the directory. Each holds its lock while it compares, removes or brings
 a copy. A copy appears and disappears by one rename, so no half of it is seen, and a killed download

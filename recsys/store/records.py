@@ -187,10 +187,7 @@ def _scored_rows(
 
 
 def _checksum(numbers: tuple[int, ...], columns: tuple[bytes, ...]) -> int:
-    """CRC-32 of a list's numbers and columns.
-
-    Enough against faults; no protection against forgers.
-    """
+    """CRC-32 of a list's numbers and columns, against faults and not against forgers."""
     checksum = zlib.crc32(repr(numbers).encode())
     for column in columns:
         checksum = zlib.crc32(column, checksum)

@@ -107,7 +107,7 @@ return 1
 
 
 def open_store(
-    url: str, namespace: str, timeout_ms: int, guard: CallPolicy | None = None
+    url: str, namespace: str, timeout_ms: int, policy: CallPolicy | None = None
 ) -> RedisStore:
     """The store at `url`, which connects at its first command.
 
@@ -117,8 +117,8 @@ def open_store(
     Raises:
         InvalidSettings: the URL breaks a rule, see `recsys.store.redis_url`.
     """
-    guard = guard or CallPolicy()
-    return RedisStore(connector(url, timeout_ms, guard), namespace, guard)
+    policy = policy or CallPolicy()
+    return RedisStore(connector(url, timeout_ms, policy), namespace, policy)
 
 
 class RedisStore(RedisLink):
@@ -129,9 +129,9 @@ class RedisStore(RedisLink):
     """
 
     def __init__(
-        self, connect: Callable[[], Any], namespace: str, guard: CallPolicy | None = None
+        self, connect: Callable[[], Any], namespace: str, policy: CallPolicy | None = None
     ) -> None:
-        super().__init__(connect, guard)
+        super().__init__(connect, policy)
         self.keys = Keys(namespace)
 
     @translate_redis_errors

@@ -45,10 +45,10 @@ class RedisLink:
     Any thread may use it. The client may be a cluster's.
     """
 
-    def __init__(self, connect: Callable[[], Any], guard: CallPolicy | None = None) -> None:
+    def __init__(self, connect: Callable[[], Any], policy: CallPolicy | None = None) -> None:
         """connect: makes a client of redis-py."""
         self._connect = connect
-        self.guard = guard or CallPolicy()
+        self.policy = policy or CallPolicy()
         self._client: Any = None
         self._opening = threading.Lock()
 
@@ -59,12 +59,12 @@ class RedisLink:
         Raises:
             StoreUnavailable: no command may be sent now.
         """
-        self.guard.check()
+        self.policy.check()
         client = self._client
         return self._opened() if client is None else client
 
     def _opened(self) -> Any:  # noqa: ANN401 - as above
-        patience = max(0.0, min(MAX_WAIT_SECONDS, self.guard.time_left()))
+        patience = max(0.0, min(MAX_WAIT_SECONDS, self.policy.time_left()))
         if not self._opening.acquire(timeout=patience):
             raise StoreUnavailable(
                 "Redis did not answer another request in time, which opens the connection: "
@@ -72,7 +72,7 @@ class RedisLink:
             )
         try:
             if self._client is None:
-                self.guard.check()  # another thread may have failed meanwhile
+                self.policy.check()  # another thread may have failed meanwhile
                 self._client = self._connect()
             return self._client
         finally:
@@ -109,15 +109,15 @@ class RedisLink:
         from redis.exceptions import AuthenticationError, DataError, ResponseError
 
         if isinstance(error, (ResponseError, AuthenticationError)):
-            self.guard.answered()
+            self.policy.answered()
             code, words = _refusal(error)
             remedy = _REMEDIES.get(code, "see the server's log")
             return StoreUnavailable(f"Redis refused `{operation}` ({code} {words}): {remedy}")
         if _has_changed_roles(error):
             self.drop()
-        elif self.guard.time_left() > 0 and not isinstance(error, DataError):
+        elif self.policy.time_left() > 0 and not isinstance(error, DataError):
             # Without time left, or with arguments that redis-py refuses, no server is at fault.
-            self.guard.failed()
+            self.policy.failed()
             self.drop()
         return StoreUnavailable(
             f"Redis did not answer `{operation}` ({_cause(error)}): "
@@ -125,9 +125,9 @@ class RedisLink:
         )
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys.
+        """Raw replies to commands on one user's keys, in one round trip.
 
-        One round trip. A pipeline of redis-py takes twice as long, which counts for a look-up.
+        A pipeline of redis-py takes twice as long, which counts for a look-up.
         """
         client = self.redis
         pool = getattr(client, "connection_pool", None)
@@ -155,7 +155,7 @@ def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> lis
         raise
 
 
-def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]:
+def connector(url: str, timeout_ms: int, policy: CallPolicy) -> Callable[[], Any]:
     """A function that opens the client at `url`.
 
     Raises:
@@ -167,7 +167,7 @@ def connector(url: str, timeout_ms: int, guard: CallPolicy) -> Callable[[], Any]
     from shortlist.recsys.store.redis_pool import credentials_of, open_client
 
     credentials = credentials_of(address)
-    return functools.partial(open_client, address, credentials, timeout_ms / 1000, guard)
+    return functools.partial(open_client, address, credentials, timeout_ms / 1000, policy)
 
 
 def _check_files(address: RedisAddress) -> None:
@@ -194,12 +194,12 @@ def translate_redis_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             result = command(*args, **kwargs)
         except BrokenRelease:
-            link.guard.answered()
+            link.policy.answered()
             raise
         except _errors() as error:
             failure = link.unavailable(operation, error)
         else:
-            link.guard.answered()
+            link.policy.answered()
             return result
         raise failure  # outside, so that no traceback shows redis-py's error, which names keys
 

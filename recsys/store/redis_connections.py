@@ -95,10 +95,7 @@ class _Socket:
             sent += self._socket.send(memoryview(data)[sent:])
 
     def settimeout(self, seconds: float | None) -> None:
-        """Heeds 0, by which a reader polls.
-
-        Any other time is this class's own matter.
-        """
+        """Respects 0, by which a reader polls; any other time is for this class to choose."""
         self._set = _POLLING if seconds == 0 else -1.0
         if seconds == 0:
             self._socket.settimeout(0)
@@ -130,7 +127,7 @@ class _Timed:
     It breaks at a change of roles.
     """
 
-    guard: ClassVar[CallPolicy]
+    policy: ClassVar[CallPolicy]
     seconds: ClassVar[float]
     """The time of a command."""
 
@@ -199,7 +196,7 @@ class _Timed:
         raise redis.ConnectionError(f"the server answered {role}") from RoleChanged(role)
 
     def _begin(self) -> None:
-        seconds = self.guard.allowance(self.seconds)
+        seconds = self.policy.allowance(self.seconds)
         if seconds <= 0:
             raise redis.TimeoutError(
                 "there is no time left for Redis, or the circuit is open after failures"
@@ -215,7 +212,7 @@ class _Timed:
         """
         if not self._timed_out:
             self._timed_out = self.is_suspect = True
-            self.guard.failed(timed_out=True)
+            self.policy.failed(timed_out=True)
 
     def _timed(self, connected: socket.socket) -> _Socket:
         return _Socket(connected, self._ends)
@@ -231,10 +228,7 @@ def _role_of(error: RedisError) -> str | None:
 
 
 class _Tcp(_Timed):
-    """Connects to the host's addresses in turn.
-
-    All within the command's time.
-    """
+    """Connects to the host's addresses in turn, all within the command's time."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""Opens redis-py's clients, over a pool that heals after a fail-over."""
+"""Pools connections to Redis, and heals after a failover."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ class Pool(ConnectionPool):
 
 
 def open_client(
-    address: RedisAddress, credentials: Mapping[str, Any], seconds: float, guard: CallPolicy
+    address: RedisAddress, credentials: Mapping[str, Any], seconds: float, policy: CallPolicy
 ) -> Any:  # noqa: ANN401 - Redis or RedisCluster
     """A client of redis-py, not connected yet.
 
     A cluster's has read the topology. credentials: see `credentials_of`; seconds: the time of one
-    command, or of one batch of pipelined ones, of which `guard` may allow less.
+    command, or of one batch of pipelined ones, of which `policy` may allow less.
     """
     place: dict[str, Any]
     base: type[TcpConnection | TlsConnection | UnixConnection]
@@ -110,7 +110,7 @@ def open_client(
         place = {"host": address.host, "port": address.port}
     # A subclass of its own, since redis-py makes connections from the class and keyword arguments
     # that it knows.
-    kind = type(base.__name__, (base,), {"guard": guard, "seconds": seconds})
+    kind = type(base.__name__, (base,), {"policy": policy, "seconds": seconds})
     retry = Retry(NoBackoff(), RETRIES)
     # Protocol 2 needs no greeting: a fresh connection of a user without a password costs no reply
     # at all.

@@ -99,9 +99,7 @@ def _readable(packed: bytes | None) -> ReleasePointer | None:
 
 
 def promote(store: RedisStore, artefacts: Artefacts, version: str) -> ReleasePointer:
-    """Flips to a release that is whole everywhere.
-
-    That is, in the artefacts and in Redis.
+    """Flips to a release that is whole in the artefacts and in Redis.
 
     Raises:
         InvalidInput: its lists are no longer in Redis, or are about to expire.

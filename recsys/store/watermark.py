@@ -41,10 +41,7 @@ def position_at(seconds: float) -> int:
 
 
 def readable_position(field: bytes | None) -> int:
-    """A stored position; BEGINNING for anything else.
-
-    So the next position takes its place.
-    """
+    """A stored position; BEGINNING for anything else, so that the next one takes its place."""
     position = position_in(field)
     return BEGINNING if position is None or position >= _UNREADABLE else position
 

@@ -1,4 +1,4 @@
-"""Trains the two towers with torch, and exports them as arrays.
+"""Trains the two towers with torch into arrays.
 
 Every position of every window of a user's events predicts the next one. The loss is a sampled
 softmax with shared uniform negatives and the log-correction of Bengio and Senecal (2008), over the
@@ -216,7 +216,7 @@ class _Optimisation:
 
 def _begin(net: _Net, params: TowerParams, warm_up: int) -> _Optimisation:
     """The state before the first step; the learning rate rises over `warm_up` steps."""
-    # Fused: at 100 000 items most of a step is the optimiser's walk over the embeddings, and this
+    # Fused: at 100,000 items most of a step is the optimiser's walk over the embeddings, and this
     # walks once.
     optimiser = torch.optim.AdamW(
         net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
@@ -508,9 +508,9 @@ def _softmax_loss(
 def _bpr_loss(
     net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
 ) -> Tensor:
-    """Ranks each target above other targets of the batch.
+    """Ranks each target above others of the batch, which are negatives drawn by popularity.
 
-    These are negatives drawn by popularity, which its logarithm corrects.
+    Subtracting the logarithm of the popularity corrects for the draw.
     """
     sample = torch.from_numpy(rng.integers(0, len(targets), params.negatives))
     users = functional.normalize(users, dim=1) / params.temperature

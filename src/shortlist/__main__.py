@@ -1,4 +1,4 @@
-"""Starts the command line, or names the extra that it lacks."""
+"""Starts the command line, or names a missing extra."""
 
 from __future__ import annotations
 

@@ -48,8 +48,7 @@ COLUMNS = (
     *("p50 ms", "p99 ms", "p99 refused", "recovery s"),
 )
 MOST_CONNECTIONS = 800
-"""Most connections of the load: fewer than the server's limit, so that it refuses requests and not
-connections."""
+"""Most connections of the load, below the server's limit: it refuses requests, not connections."""
 
 QUICK_SECONDS = 0.05
 """Time of a quick answer: no slower than without load."""

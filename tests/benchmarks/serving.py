@@ -72,8 +72,10 @@ for event in events[1:]:
 peak = re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([*first, int(peak[1]) / 1024]), file=sys.stderr)
 """
-"""Program of a fresh process, which prints the seconds to its first answer, by the clock and of
-CPU, and its peak MiB after all answers."""
+"""Program of a fresh process, which measures its first answer.
+
+It prints the seconds to that answer, by the clock and of CPU, and its peak MiB after all answers.
+"""
 
 USERS_PRECOMPUTED = 512
 

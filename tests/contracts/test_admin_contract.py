@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
-from shortlist.recsys.store import admin as upkeep_module
+from shortlist.recsys.store import admin as admin_module
 from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.artefacts_directory import DirectoryArtefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer
@@ -153,5 +153,5 @@ def test_blocking_limits(client, published, monkeypatch) -> None:
     """404 for an item that nobody could be shown; 422 beyond the bound."""
     ids = published.dataset.catalogue.ids
     assert client.post("/v1/items/no-such-item/block").status_code == 404
-    monkeypatch.setattr(upkeep_module, "MAX_BLOCKED", 1)
+    monkeypatch.setattr(admin_module, "MAX_BLOCKED", 1)
     assert [client.post(f"/v1/items/{item}/block").status_code for item in ids[:2]] == [200, 422]

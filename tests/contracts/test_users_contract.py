@@ -64,10 +64,7 @@ def client(own) -> TestClient:
 
 
 def test_redis_after_a_deletion(client, own, published) -> None:
-    """No key or value has a deleted user's list, history, live result, event or id.
-
-    Only a digest.
-    """
+    """Of a deleted user only a digest is left: no list, history, live result, event or id."""
     _, store = own
     items = published.dataset.catalogue.ids
     for version in (published.version, "older"):

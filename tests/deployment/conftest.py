@@ -20,7 +20,7 @@ RUNTIME_CLIENT = ("awslambdaric", "simplejson", "snapshot-restore-py")
 
 @dataclass(frozen=True)
 class Built:
-    """A package for this machine, beside what Lambda's own image brings."""
+    """A package for this machine, besides what Lambda's own image brings."""
 
     root: Path
     runtime: Path

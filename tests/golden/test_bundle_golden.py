@@ -21,8 +21,11 @@ from shortlist.recsys.models.pipeline import recommend
 BUNDLES = Path(__file__).parent / "bundles"
 FROZEN = sorted(BUNDLES.iterdir())
 TOLERANCE = 1e-5
-"""Relative and absolute. Processors add the products of a dot product in different orders, which
-moves single precision by some 1e-7 of a score of about 1; the order of the lists is exact."""
+"""Tolerance of scores, relative and absolute.
+
+Processors add the products of a dot product in different orders, which moves single
+precision by some 1e-7 of a score of about 1; the order of the lists is exact.
+"""
 
 
 def test_this_codes_features_are_frozen() -> None:

@@ -263,7 +263,7 @@ def write_release(batch: RedisStore) -> None:
 
 def answer(api: RedisStore) -> None:
     """What the function sends."""
-    log, upkeep, counts = EventLog(api), AdminStore(api), CountLog(api)
+    log, admin_store, counts = EventLog(api), AdminStore(api), CountLog(api)
     assert api.release() is not None
     assert api.read_user("v1", "u") == (b"list", 0)
     assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (
@@ -283,10 +283,10 @@ def answer(api: RedisStore) -> None:
     log.append([EventRecord("f", "u", "i", 1)])
     assert log.length() == 2
     counts.add({Hash(api.keys.impressions("2026-08-01"), 60): {"field": 1}})
-    upkeep.block("i")
+    admin_store.block("i")
     assert api.blocked() == {"i", "kept"}
-    upkeep.unblock("i")
-    assert [note.version for note in upkeep.releases()] == ["v1"]
+    admin_store.unblock("i")
+    assert [note.version for note in admin_store.releases()] == ["v1"]
 
 
 def finish(api: RedisStore, batch: RedisStore, directory: Path) -> None:

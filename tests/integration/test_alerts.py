@@ -38,7 +38,7 @@ from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import SECONDS, CounterBuffer
 from shortlist.lambda_handler.executors import PooledExecutor, Seats
-from shortlist.lambda_handler.handler import ATTEMPTS, REST_SECONDS
+from shortlist.lambda_handler.handler import ATTEMPTS, COOLDOWN_SECONDS
 from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.settings import Settings
@@ -110,17 +110,19 @@ class World:
     def _app(self, name: str, timeout_ms: int, seats: Seats | None) -> Any:
         metrics = Metrics()
         work = None if seats is None else PooledExecutor(metrics, 60.0, seats)
-        guard = CallPolicy(
-            REST_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
+        policy = CallPolicy(
+            COOLDOWN_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
         )
         url = self.settings.redis_url.replace("unix://", f"unix://{name}:secret@")
-        store = open_store(url, self.settings.namespace, timeout_ms, guard)
+        store = open_store(url, self.settings.namespace, timeout_ms, policy)
         self.ends.callback(store.close)
-        tallies = CounterBuffer(CountLog(store), metrics, lambda: self.seconds, lambda send: send())
+        counters = CounterBuffer(
+            CountLog(store), metrics, lambda: self.seconds, lambda send: send()
+        )
         live = LivePath(self.settings, metrics.step, clock=lambda: self.seconds)
         now, say = lambda: self.made_at + self.seconds, self.said.append
         return create_app(
-            self.settings, store, live, now, metrics, tallies, say, lambda: self.seconds, work
+            self.settings, store, live, now, metrics, counters, say, lambda: self.seconds, work
         )
 
     def clock(self) -> float:

@@ -61,7 +61,7 @@ def store(cluster, namespace) -> Iterator[RedisStore]:
 
 def test_events_on_a_cluster(store, tmp_path) -> None:
     """From the request to the file, for users of any name; then nothing of them is left."""
-    log, upkeep = EventLog(store), AdminStore(store)
+    log, admin_store = EventLog(store), AdminStore(store)
     intake = EventIngestor(
         log, lambda _, items: [True] * len(items), Bounds(1000, 1000, 600), lambda: NOW
     )
@@ -69,12 +69,12 @@ def test_events_on_a_cluster(store, tmp_path) -> None:
     assert intake.take(["v1"], events).accepted == len(USERS)
     assert intake.take(["v1"], events).duplicates == len(USERS)
     assert [unpack_user(store.user_record(user)).n_events for user in USERS] == [1] * len(USERS)
-    upkeep.note_release(ReleaseNote("v1", NOW, 0.1))
-    assert upkeep.delete_user(USERS[0], NOW) is True
+    admin_store.note_release(ReleaseNote("v1", NOW, 0.1))
+    assert admin_store.delete_user(USERS[0], NOW) is True
     assert drain(log, open_event_files(str(tmp_path))).events == len(USERS) - 1
     assert log.length() == 0
     for user in USERS:
-        upkeep.delete_user(user, NOW)
+        admin_store.delete_user(user, NOW)
         assert (store.read_user("v1", user), store.is_deleted()(user)) == ((None, None), True)
     assert intake.take(["v1"], events).accepted == 0
 
@@ -91,15 +91,15 @@ def test_lists_and_records_on_a_cluster(store) -> None:
 
 def test_blocking_and_releases_on_a_cluster(store) -> None:
     """Sets, hashes, and the notes of releases that have lists."""
-    upkeep = AdminStore(store)
-    upkeep.block("x")
+    admin_store = AdminStore(store)
+    admin_store.block("x")
     assert store.blocked() == frozenset({"x"})
-    upkeep.unblock("x")
+    admin_store.unblock("x")
     assert store.blocked() == frozenset()
     store.write_popular("v1", b"list")
     for version in ("v1", "gone"):
-        upkeep.note_release(ReleaseNote(version, NOW, None))
-    assert [note.version for note in upkeep.releases()] == ["v1"]
+        admin_store.note_release(ReleaseNote(version, NOW, None))
+    assert [note.version for note in admin_store.releases()] == ["v1"]
 
 
 def test_three_nodes_with_tls(tmp_path, namespace) -> None:

@@ -64,8 +64,8 @@ class World:
     def app(self, settings: Settings | None = None) -> TestClient:
         """A process that starts now."""
         used = settings or self.settings
-        guard = CallPolicy(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
-        store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, guard)
+        policy = CallPolicy(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
+        store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, policy)
         live = LivePath(used, clock=lambda: self.seconds)
         return TestClient(
             create_app(
@@ -186,7 +186,7 @@ def test_nothing_is_known(world) -> None:
 def test_circuit_opens_and_closes(world) -> None:
     """One request waits for Redis, the next ones do not.
 
-    After the pause the list is served again.
+    After the cooldown the list is served again.
     """
     client = world.app()
     ask(client, user_id=world.known)
@@ -501,16 +501,16 @@ def test_claim_of_a_dead_process(world) -> None:
 
 
 def test_call_policy_explains_itself() -> None:
-    """The error has the pause that is left, or the time that is missing."""
+    """The error has the cooldown that is left, or the time that is missing."""
     seconds = 0.0
-    guard = CallPolicy(2.0, lambda: 1.0, 0.5, lambda: seconds)
-    guard.check()
+    policy = CallPolicy(2.0, lambda: 1.0, 0.5, lambda: seconds)
+    policy.check()
     for _ in range(MAX_FAILURES):
-        guard.failed()
+        policy.failed()
     with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):
-        guard.check()
+        policy.check()
     seconds = 2.5
-    guard.check()
+    policy.check()
     with pytest.raises(StoreUnavailable, match=r"has 0\.10 s left, and Redis may take 0\.50 s"):
         CallPolicy(time_left=lambda: 0.1, needed=0.5).check()
 

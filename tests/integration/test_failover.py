@@ -77,14 +77,14 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(
-    stack: ExitStack, url: str, milliseconds: int = 2000, guard: CallPolicy | None = None
+    stack: ExitStack, url: str, milliseconds: int = 2000, policy: CallPolicy | None = None
 ) -> RedisStore:
     """A store of a process that is never restarted."""
-    return stack.enter_context(closing(open_store(url, "heals", milliseconds, guard)))
+    return stack.enter_context(closing(open_store(url, "heals", milliseconds, policy)))
 
 
-def rested(clock: list[float]) -> CallPolicy:
-    """A guard as the API's, by a clock that only the test moves."""
+def policy_by(clock: list[float]) -> CallPolicy:
+    """A policy like the API's, by a clock that only the test moves."""
     return CallPolicy(1.0, clock=lambda: clock[0])
 
 
@@ -92,7 +92,7 @@ def test_failover_looks_up_the_name(stack) -> None:
     """The old primary is a replica: the first write finds the new one, and so do later ones."""
     old, new = node(stack), node(stack)
     wire = stack.enter_context(TcpProxy(old.place))
-    store = opened(stack, wire.url, guard=rested([0.0]))
+    store = opened(stack, wire.url, policy=policy_by([0.0]))
     store.set_release(OLD)
     assert store.read_user("v", "u") == (None, None)
     old.client.replicaof(*new.place)
@@ -111,7 +111,7 @@ def test_reads_go_on_until_failover(stack) -> None:
     """After it the next write is taken: a reply is no failure, so that no circuit opens."""
     old, new = node(stack), node(stack)
     wire = stack.enter_context(TcpProxy(old.place))
-    store = opened(stack, wire.url, guard=rested([0.0]))
+    store = opened(stack, wire.url, policy=policy_by([0.0]))
     store.set_release(OLD)
     new.client.replicaof(*old.place)
     while new.client.info("replication")["master_link_status"] != "up":
@@ -211,14 +211,14 @@ def test_new_cluster_under_old_name(stack, harm) -> None:
     before = stack.enter_context(ExitStack())
     old, new = a_cluster(before), a_cluster(stack)
     wire = stack.enter_context(TcpProxy(old.place))
-    store = opened(stack, f"{wire.url}?cluster=true", 200, rested(clock))
+    store = opened(stack, f"{wire.url}?cluster=true", 200, policy_by(clock))
     store.set_release(OLD)
     assert store.read_user("v", "u") == (None, None)
     wire.target = new.place
     harm(before, old)
     wire.cut()
     tries = 0
-    while tries < 3:  # one finds the old nodes gone, and one comes after the rest
+    while tries < 3:  # one finds the old nodes gone, and one comes after the cooldown
         tries += 1
         try:
             store.set_release(NEW)
@@ -251,7 +251,7 @@ def test_retry_absorbs_connection_resets(stack, cluster) -> None:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             while b"cluster_state:ok" not in raw(client, "CLUSTER", "INFO"):
                 client.ping()
-    store = opened(stack, wire.url + ("?cluster=true" if cluster else ""), guard=rested([0.0]))
+    store = opened(stack, wire.url + ("?cluster=true" if cluster else ""), policy=policy_by([0.0]))
     store.write_lists("v", [("u", b"list")])
     wire.resets = 0.05
     failures = 0
@@ -272,7 +272,7 @@ def test_lossy_network_rarely_degrades_answers(stack, own) -> None:
     settings, inner = own
     wire = stack.enter_context(TcpProxy(settings.redis_url.removeprefix("unix://")))
     store = stack.enter_context(
-        closing(open_store(wire.url, settings.namespace, 2000, rested([0.0])))
+        closing(open_store(wire.url, settings.namespace, 2000, policy_by([0.0])))
     )
     metrics = Metrics()
     live = LivePath(settings)
@@ -294,7 +294,7 @@ def test_broken_idle_connection_is_mended(stack) -> None:
     """However many threads had one, as after a server's restart."""
     server = node(stack)
     wire = stack.enter_context(TcpProxy(server.place))
-    store = opened(stack, wire.url, guard=rested([0.0]))
+    store = opened(stack, wire.url, policy=policy_by([0.0]))
     together = threading.Barrier(8)
     wrong: list[object] = []
 

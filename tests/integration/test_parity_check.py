@@ -88,7 +88,7 @@ def test_lists_unlike_live_answers_are_refused(
 ) -> None:
     """The error names the difference, and no user.
 
-    Swapped items, an unknown one, a short list, other candidates, other scores.
+    The cases are swapped items, an unknown one, a short list, other candidates and other scores.
     """
     changed(store, published, change)
     with pytest.raises(

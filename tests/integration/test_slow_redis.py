@@ -102,10 +102,10 @@ def stack() -> Iterator[ExitStack]:
 
 
 def opened(
-    stack: ExitStack, url: str, guard: CallPolicy | None = None, milliseconds: int = TIMEOUT_MS
+    stack: ExitStack, url: str, policy: CallPolicy | None = None, milliseconds: int = TIMEOUT_MS
 ) -> RedisStore:
     """A store as a process has it."""
-    return stack.enter_context(closing(open_store(url, "slow", milliseconds, guard)))
+    return stack.enter_context(closing(open_store(url, "slow", milliseconds, policy)))
 
 
 def refused(call: Callable[[], object]) -> float:
@@ -166,8 +166,8 @@ def test_the_requests_own_deadline_holds(stack, tmp_path, kind: Kind) -> None:
     """A command takes at most the request's remaining time, which is no failure of Redis."""
     wire, url = kind(stack, tmp_path)
     ends = [float("inf")]
-    guard = CallPolicy(3600.0, lambda: ends[0] - time.monotonic())
-    store = opened(stack, url, guard, milliseconds=60_000)
+    policy = CallPolicy(3600.0, lambda: ends[0] - time.monotonic())
+    store = opened(stack, url, policy, milliseconds=60_000)
     store.write_popular("v", LONG)
     wire.drip = 0.1
     for _ in range(3):

@@ -63,7 +63,7 @@ def test_single_failures_leave_it_closed(circuit) -> None:
 
 
 def test_failures_in_a_row_open_it(circuit) -> None:
-    """For the rest that was given, and for every thread."""
+    """For the cooldown that was given, and for every thread."""
     for _ in range(MAX_FAILURES - 1):
         circuit.failed()
     assert circuit.wait() == 0.0
@@ -87,7 +87,7 @@ def test_failures_far_apart_do_not_add(circuit, clock) -> None:
         assert circuit.wait() == 0.0
 
 
-def test_after_the_rest_one_thread_tries(circuit, clock) -> None:
+def test_after_the_cooldown_one_thread_tries(circuit, clock) -> None:
     """The others are refused until it has its answer, which closes the circuit for all."""
     opened(circuit)
     clock.now += 2.0
@@ -97,7 +97,7 @@ def test_after_the_rest_one_thread_tries(circuit, clock) -> None:
 
 
 def test_failed_trial_opens_again(circuit, clock) -> None:
-    """At its first failure, for a whole rest."""
+    """At its first failure, for a whole cooldown."""
     opened(circuit)
     clock.now += 2.0
     assert circuit.wait() == 0.0
@@ -106,7 +106,7 @@ def test_failed_trial_opens_again(circuit, clock) -> None:
 
 
 def test_endless_trial_gives_way(circuit, clock) -> None:
-    """To another thread, after a further rest."""
+    """To another thread, after a further cooldown."""
     opened(circuit)
     clock.now += 2.0
     assert circuit.wait() == 0.0
@@ -114,7 +114,7 @@ def test_endless_trial_gives_way(circuit, clock) -> None:
     assert (elsewhere(circuit), circuit.wait()) == (0.0, 2.0)
 
 
-def test_without_a_rest_nobody_waits(clock) -> None:
+def test_without_a_cooldown_nobody_waits(clock) -> None:
     """As in a batch, which has nothing to fall back on."""
     assert opened(CircuitBreaker(0.0, clock)).wait() == 0.0
 
@@ -122,20 +122,20 @@ def test_without_a_rest_nobody_waits(clock) -> None:
 def test_request_end_is_no_redis_failure() -> None:
     """A request that came with no time to spare does not close Redis to the others."""
     left = 0.0
-    guard = CallPolicy(2.0, lambda: left)
+    policy = CallPolicy(2.0, lambda: left)
     for _ in range(10):
-        guard.failed(timed_out=True)
+        policy.failed(timed_out=True)
     left = math.inf
-    guard.check()
+    policy.check()
 
 
 def test_an_allowance_is_what_is_left() -> None:
     """Of the command's own time and of the request's, and none while the circuit is open."""
     left = 0.3
-    guard = CallPolicy(2.0, lambda: left)
-    assert (guard.allowance(0.1), guard.allowance(0.5)) == (0.1, 0.3)
+    policy = CallPolicy(2.0, lambda: left)
+    assert (policy.allowance(0.1), policy.allowance(0.5)) == (0.1, 0.3)
     for _ in range(MAX_TIMEOUTS):
-        guard.failed(timed_out=True)
-    assert guard.allowance(0.1) == 0.0
+        policy.failed(timed_out=True)
+    assert policy.allowance(0.1) == 0.0
     with pytest.raises(StoreUnavailable, match=r"asked again in 2\.0 s"):
-        guard.check()
+        policy.check()

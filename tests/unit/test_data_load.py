@@ -466,7 +466,7 @@ def test_weight_counts_before_rating(tmp_path: Path) -> None:
     )
     assert loaded.dataset.events.weight.tolist() == [7.0, 8.0, 9.0]
     assert loaded.notes == (
-        "interactions: there is a weight beside the rating, and only the weight is used",
+        "interactions: there are both a weight and a rating, and only the weight is used",
     )
 
 

@@ -30,7 +30,7 @@ from shortlist.recsys.store.records import (
     unpack_user,
 )
 
-FROZEN: dict[str, str] = json.loads((Path(__file__).parent / "wire.json").read_text())
+FROZEN: dict[str, str] = json.loads((Path(__file__).parent / "records.json").read_text())
 SHORTLIST = ShortlistRecord(
     1785542400,
     1785538800,
