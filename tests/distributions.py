@@ -1,4 +1,4 @@
-"""Shows a process some of the installed distributions, and hides the others."""
+"""Shows a process only some of the installed distributions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def link_distributions(directory: Path, names: Iterable[str]) -> Path:
         for file in importlib.metadata.files(name) or ():
             top = file.parts[0]
             link = directory / top
-            if top == ".." or link.exists():  # a script beside site-packages, or linked already
+            if top == ".." or link.exists():  # a script next to site-packages, or linked already
                 continue
             located = Path(str(file.locate()))
             link.symlink_to(

@@ -1,4 +1,7 @@
-"""What each path may import, seen in a process of its own, and the contracts between packages."""
+"""Tests the imports of each path and the package contracts.
+
+Each path runs in a process of its own, which shows what it imports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threat model names tests that are there."""
+"""Checks that the tests named in the threat model exist."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Times the Lambda handler on the demo's release: `make bench`, after `make demo`.
+"""Times the Lambda handler on the demo's release.
 
-Each figure comes with its ratio to a floor measured in the same run: cached answers to one raw GET
-of the same value, live answers to the index search and the ranker alone. Cold starts and memory are
-measured in fresh processes, throughput on one uvicorn process. Larger releases are trained on
-synthetic worlds first, unless they exist: `make bench-large`, or `python
-tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
+`make bench` runs it, after `make demo`. Each figure comes with its ratio to a floor measured in the
+same run: cached answers to one raw GET of the same value, live answers to the index search and the
+ranker alone. Cold starts and memory are measured in fresh processes, throughput on one uvicorn
+process. Larger releases are trained on synthetic worlds first, unless they exist: `make
+bench-large`, or `python tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
 """
 
 from __future__ import annotations

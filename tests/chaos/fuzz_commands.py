@@ -47,7 +47,7 @@ class CommandFuzz:
         self._environ = service.environ
         self.counts: Counter[str] = Counter()
         directory.mkdir(parents=True, exist_ok=True)
-        # A copy, since a command may be told to write there. No table of interactions: a training
+        # A copy, since a command may be asked to write there. No table of interactions: a training
         # would take too long.
         items = shutil.copy(service.worlds.by_name["plain"].items, directory)
         self._tables = [str(items), str(directory), str(directory / "none.csv")]

@@ -1,4 +1,7 @@
-"""A small campaign finds nothing; each check detects a violation."""
+"""Runs a small campaign, and tests each check.
+
+The campaign finds nothing, and each check detects a violation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The chaos proxy injects each fault, and nothing without one."""
+"""Tests each fault that the chaos proxy injects.
+
+Without a fault it changes nothing.
+"""
 
 from __future__ import annotations
 

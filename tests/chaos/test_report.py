@@ -1,4 +1,7 @@
-"""docs/reliability.md matches the saved counts, and they have no violations."""
+"""Checks docs/reliability.md against the saved counts.
+
+The counts have no violations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests authorization: tokens bound to a user, scopes, API keys, other origins."""
+"""Tests authorization: user tokens, scopes, API keys and origins."""
 
 from __future__ import annotations
 

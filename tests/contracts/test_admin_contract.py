@@ -1,4 +1,7 @@
-"""Tests the admin routes: closed without a key, and in effect at once."""
+"""Tests the admin routes: access by key, and immediate effect.
+
+Without a key the routes are closed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Answers of the promote route: 404 for a release that is not there, 503 for one that is broken."""
+"""Tests the promote route's errors for missing and broken releases.
+
+A release that is not there is a 404; one that is broken is a 503.
+"""
 
 from __future__ import annotations
 

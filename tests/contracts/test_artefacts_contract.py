@@ -1,6 +1,6 @@
-"""Contract of a place for releases: one suite for the directory and for S3.
+"""Tests release storage in a directory and in S3.
 
-S3 is moto's, over real HTTP.
+One suite covers both. S3 is moto's, over real HTTP.
 """
 
 from __future__ import annotations

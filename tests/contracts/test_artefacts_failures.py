@@ -1,4 +1,7 @@
-"""Interrupted, damaged and unreachable releases look the same in a directory and in S3."""
+"""Tests interrupted, damaged and unreachable releases in each storage.
+
+They look the same in a directory and in S3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests `POST /v1/events`: each event once, at once, and in the next training."""
+"""Tests `POST /v1/events`: counted once, effective immediately, used in training."""
 
 from __future__ import annotations
 

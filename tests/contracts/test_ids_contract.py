@@ -1,4 +1,7 @@
-"""Tests ids of any characters: by body or query where a path cannot hold them."""
+"""Tests ids that contain any characters.
+
+Where a path cannot hold an id, the body or the query does.
+"""
 
 from __future__ import annotations
 

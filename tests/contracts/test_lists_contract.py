@@ -1,4 +1,4 @@
-"""Tests GET routes, ranking, diversity and reasons on a real release."""
+"""Tests lists, ranking, diversity and reasons on a real release."""
 
 from __future__ import annotations
 

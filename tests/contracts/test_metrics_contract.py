@@ -1,4 +1,7 @@
-"""Tests the exact counts of known traffic, for Prometheus and in Lambda's log."""
+"""Tests exact counts of known traffic in Prometheus and logs.
+
+The logs are those that Lambda writes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contract of the store, on a real Valkey."""
+"""Tests the store's contract on a real Valkey."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_unreadable_position_is_mended(store) -> None:
 
 
 def test_user_key_of_another_type(store) -> None:
-    """The round trip's other users are served, and a deletion or a refresh mends this one."""
+    """Other users are served, and a deletion or a refresh repairs this one."""
     for remove in (
         lambda: EventLog(store).known(["1", "2"], 1),
         lambda: AdminStore(store).delete_user("1", 0),

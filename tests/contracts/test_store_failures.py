@@ -1,4 +1,7 @@
-"""The store over servers that are away, slow or shared; and the memory of each list."""
+"""Tests the store over unreachable, slow or shared servers.
+
+It also measures the memory that each list takes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""No error of the store names a user: in its message, traceback, log line or answer."""
+"""Tests that no error of the store names a user.
+
+Messages, tracebacks, log lines and answers are searched.
+"""
 
 from __future__ import annotations
 

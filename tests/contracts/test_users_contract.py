@@ -1,4 +1,4 @@
-"""Tests `DELETE /v1/users/{id}`: no data is left, and nothing restores it."""
+"""Tests that `DELETE /v1/users/{id}` removes all data for good."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that every route reads and refuses values in the same way."""
+"""Tests that all routes accept and refuse the same values."""
 
 from __future__ import annotations
 

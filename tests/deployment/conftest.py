@@ -1,4 +1,7 @@
-"""Fixtures: the built package, and an interpreter that sees only it and the runtime client."""
+"""Provides the built package and an isolated interpreter.
+
+The interpreter sees only the package and the runtime client.
+"""
 
 from __future__ import annotations
 

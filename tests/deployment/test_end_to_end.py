@@ -1,7 +1,7 @@
-"""The whole service on one machine, while releases change and the batch is killed.
+"""Runs the whole service during releases and a killed batch.
 
-S3 over HTTP, a cluster with TLS, the built package under the real runtime client, the batch as a
-process of its own, and a client that never stops asking.
+Everything is on one machine: S3 over HTTP, a cluster with TLS, the built package under the real
+runtime client, the batch as a process of its own, and a client that never stops asking.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def service(tables, s3_environ, tmp_path_factory) -> Iterator[Service]:
-    """S3 with two nights' tables, and an empty cluster."""
+    """S3 with the tables of two refreshes, and an empty cluster."""
     directory = tmp_path_factory.mktemp("service")
     with cluster(REDIS, directory) as url:
         environ = s3_environ | {
@@ -152,7 +152,10 @@ def service(tables, s3_environ, tmp_path_factory) -> Iterator[Service]:
 
 
 def upload(environ: dict[str, str], tables: Path, directory: Path) -> None:
-    """Uploads two nights' tables; the second has more events, and an item that shifts the rows."""
+    """Uploads the tables of two refreshes.
+
+    The second has more events, and an item that shifts the rows.
+    """
     names = {
         "aws_access_key_id": "AWS_ACCESS_KEY_ID",
         "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",

@@ -1,4 +1,7 @@
-"""The wheel as a person installs it: what it holds, what it leaves alone, and that it runs."""
+"""Tests the installed wheel: its files, and that it runs.
+
+It also checks what the wheel leaves alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Freezes a small bundle and its answers for the features of this code.
+"""Freezes a small bundle and its answers for later versions.
+
+This command makes them for the features of this code:
 
     python tests/golden/freeze_bundle.py
 

@@ -1,4 +1,4 @@
-"""Frozen bundles score as when they were made, or are refused.
+"""Tests frozen bundles: same scores as ever, or a refusal.
 
 Each directory of `bundles/` is named by the feature hash that it was made with, and holds the lists
 of a few states. `freeze_bundle.py` makes one for the features of this code.

@@ -1,7 +1,7 @@
-"""The bytes in Redis are frozen: older writers and older readers still work.
+"""Tests that the bytes of records in Redis are frozen.
 
-A change here is a change of layout: raise it in `recsys/store/records.py`, and keep reading the old
-one while its lists live.
+Older writers and older readers still work. A change here is a change of layout: raise it in
+`recsys/store/records.py`, and keep reading the old one while its lists live.
 """
 
 from __future__ import annotations

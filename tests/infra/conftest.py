@@ -1,4 +1,7 @@
-"""Stores that a real server lets in under the template's access strings."""
+"""Provides stores under the template's access rules.
+
+A real server applies the access strings.
+"""
 
 from __future__ import annotations
 

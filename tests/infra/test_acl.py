@@ -1,4 +1,7 @@
-"""Checks on real servers that each cache user may send its commands and no others."""
+"""Tests the commands that each cache user may send.
+
+Real servers accept these and refuse all others.
+"""
 
 from __future__ import annotations
 
@@ -230,7 +233,10 @@ def signed_in(request) -> Callable[[str], RedisStore]:
 
 
 def test_each_user_may_do_its_work(signed_in, tmp_path) -> None:
-    """A night and a day: publication, answers, events, deletion, the drain, an operator's flip."""
+    """Runs a refresh and a day of serving.
+
+    It covers publication, answers, events, deletion, the drain and an operator's flip.
+    """
     batch, api = signed_in("CacheBatchUser"), signed_in("CacheApiUser")
     write_release(batch)
     answer(api)

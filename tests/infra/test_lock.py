@@ -1,4 +1,7 @@
-"""Checks the locks: they match this code, and any other file is refused."""
+"""Checks that the locks match this code.
+
+Any file that they do not list is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the refresh's state machine: what is retried, and what is reported."""
+"""Runs the refresh's state machine: its retries and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks the template: least privilege, names by stage, and valid access strings."""
+"""Checks the template: least privilege, names, and access strings.
+
+Names differ by stage, and the access strings are valid.
+"""
 
 from __future__ import annotations
 

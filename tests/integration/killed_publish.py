@@ -1,6 +1,7 @@
-"""Publishes a release in a process that is killed in the middle of its Nth message to S3 or Redis.
+"""Publishes a release in a process killed at a message.
 
-One that is not killed says how many messages there are, and which of them flips the pointer.
+The process dies in the middle of its Nth message to S3 or Redis. One that is not killed says how
+many messages there are, and which of them flips the pointer.
 
 A message is what is given to a socket in one go. Half of the Nth leaves: S3 drops a request that is
 cut short, and Redis runs those commands of a pipeline that have arrived.

@@ -1,7 +1,9 @@
-"""Absence in a cache proves nothing: what Redis lacks comes from the bundle, or is a 503.
+"""Tests users, items and events that a cache lacks.
 
-And the brothers: an event is judged by every release that is alive, a refresh that is late loses
-nothing, and what is computed for a user who is deleted meanwhile is nobody's.
+Absence in a cache proves nothing: what Redis lacks comes from the bundle, or is a 503.
+
+Related cases are here, too: an event is judged by every release that is alive, a refresh that is
+late loses nothing, and what is computed for a user who is deleted meanwhile is nobody's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tests that each alert fires on its real cause, by Prometheus's own rules.
+"""Tests each alert on its real cause, by Prometheus's rules.
 
 Two servers get the same requests before and after something is broken. Both are scraped at the
 beginning and the end of either time, and promtool gets what was counted, as if it were counted

@@ -1,4 +1,7 @@
-"""Local copies of releases from S3: verified at each load, two at most."""
+"""Tests local copies of releases from S3.
+
+They are verified at each load, and there are two at most.
+"""
 
 from __future__ import annotations
 

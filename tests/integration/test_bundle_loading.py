@@ -1,4 +1,7 @@
-"""A bundle that could not be loaded costs the requests of that moment, and never the process."""
+"""Tests bundles that cannot be loaded.
+
+They cost the requests of that moment, and never the process.
+"""
 
 from __future__ import annotations
 

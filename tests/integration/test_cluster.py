@@ -1,4 +1,7 @@
-"""Events, live results and deletion on a cluster, where no command may span two slots."""
+"""Tests events, live results and deletion on a Redis cluster.
+
+No command may span two slots there.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch in a container: its log, its exit status, and how it resumes."""
+"""Runs the batch in a container: log, exit status, resumption."""
 
 from __future__ import annotations
 

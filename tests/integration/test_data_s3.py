@@ -1,4 +1,7 @@
-"""Reading from S3 over real HTTP: one object, a glob, and errors that name what is wrong."""
+"""Reads tables from S3: one object, a glob, and errors.
+
+The HTTP is real, and each error names what is wrong.
+"""
 
 from __future__ import annotations
 

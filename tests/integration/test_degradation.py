@@ -1,6 +1,7 @@
-"""Tests answers while a part is away, slow, full or broken: flagged and counted.
+"""Tests degraded answers: each is flagged and counted.
 
-The server is a real one of each test's own, which the test stops, pauses, fills or empties.
+One part is away, slow, full or broken. The server is a real one of each test's own, which the test
+stops, pauses, fills or empties.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From the stream to the next training: nothing is lost or doubled by a kill."""
+"""Tests the drain of events from the stream to training.
+
+A kill loses no event and doubles none.
+"""
 
 from __future__ import annotations
 
@@ -382,7 +385,7 @@ def test_unreadable_drained_files_are_skipped(store, address, tmp_path) -> None:
 
 
 def test_unreachable_s3_stops_a_load(bucket, tmp_path, monkeypatch) -> None:
-    """A night without its events would be a silent loss."""
+    """A refresh without its events would be a silent loss."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(ArtefactsUnavailable):

@@ -1,4 +1,7 @@
-"""Drift of a batch since the serving release: the same data passes, a broken feed is refused."""
+"""Tests drift of the data since the serving release.
+
+The same data passes; a broken feed is refused.
+"""
 
 from __future__ import annotations
 

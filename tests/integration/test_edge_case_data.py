@@ -1,4 +1,7 @@
-"""The batch on tiny, bare or strange data: right lists, or an error that says why."""
+"""Runs the batch on tiny, bare or strange data.
+
+It makes right lists, or ends in an error that says why.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shortlist evaluate` as a person runs it: a table, a JSON file and a page."""
+"""Runs `shortlist evaluate`: a table, a JSON file, a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests that slow requests delay no others under a server with an event loop."""
+"""Tests that slow requests do not delay others.
+
+The server has an event loop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A night whose data hold the extremes that the rules allow ends in a release that answers them."""
+"""Tests a refresh on the most extreme values allowed.
+
+It ends in a release that answers them.
+"""
 
 from __future__ import annotations
 

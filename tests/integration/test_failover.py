@@ -1,4 +1,7 @@
-"""The store heals after a fail-over, a new cluster under the old name, or lost packets."""
+"""Tests the store after failovers, new clusters and lost packets.
+
+A new cluster takes the old one's name. The store recovers from each.
+"""
 
 from __future__ import annotations
 

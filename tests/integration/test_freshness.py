@@ -1,4 +1,4 @@
-"""Tests answers and records after a refresh, by whole nights of the real batch.
+"""Tests answers and records after refreshes by the real batch.
 
 A list is served while its user has no event beyond what the list has learnt from. Records follow
 the table, and keep what came after the drain.
@@ -38,7 +38,7 @@ SMALL = {
 
 @dataclass
 class Site:
-    """A service whose nights the test runs."""
+    """A service whose refreshes the test runs."""
 
     directory: Path
     settings: Settings
@@ -49,7 +49,7 @@ class Site:
     nights: int = 0
 
     def job(self, interactions: pl.DataFrame, *, drained: bool = True) -> Job:
-        """A night's run on this table."""
+        """A refresh on this table."""
         self.nights += 1
         work = self.directory / f"night-{self.nights}"
         work.mkdir()

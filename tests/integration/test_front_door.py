@@ -1,4 +1,7 @@
-"""Tests the local gateway: HTTP requests to the handler under the real runtime client."""
+"""Tests the local gateway before the handler.
+
+Its HTTP requests reach the handler under the real runtime client.
+"""
 
 from __future__ import annotations
 

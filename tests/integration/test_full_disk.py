@@ -1,7 +1,8 @@
-"""Full disks and unusable work directories: an exit status, one sentence, no half-done stage.
+"""Tests full disks and unusable work directories.
 
-The disks are real: small file systems in memory, which only root may mount. A limit on the size of
-files stands in for them elsewhere.
+A run ends with an exit status and one sentence, and leaves no stage half done. The disks are real:
+small file systems in memory, which only root may mount. A limit on the size of files stands in for
+them elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The gate refuses a release that is worse than the serving one, with both figures."""
+"""Tests the gate: it refuses a worse release.
+
+The refusal states the figures of that release and of the serving one.
+"""
 
 from __future__ import annotations
 

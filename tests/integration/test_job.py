@@ -1,4 +1,7 @@
-"""The whole batch: it resumes, refuses bad releases, and publishes in one flip."""
+"""Runs the whole batch: resumption, refusals, and publication.
+
+Bad releases are refused, and a release is published in one flip.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A publication killed at any point: readers see one whole release, a second run completes.
+"""Tests publications that are killed at any point.
+
+Readers see one whole release, and a second run completes.
 
 Two worlds are published in turn. The catalogue of the one has an item more, which shifts the rows
 of all others, so that an answer from parts of both would show.

@@ -1,4 +1,4 @@
-"""Tests the handler under the real Lambda runtime client, and handlers that fail."""
+"""Tests working and failing handlers under the Lambda runtime client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The lease and its fencing token on real servers: one batch at a time."""
+"""Tests the lease and its fencing token on real servers.
+
+Only one batch runs at a time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service on one machine, started, stopped and started again."""
+"""Starts, stops and restarts the service on one machine."""
 
 from __future__ import annotations
 

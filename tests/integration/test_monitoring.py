@@ -1,4 +1,4 @@
-"""Tests alerts, dashboard and compose file against the service and Prometheus."""
+"""Tests alerts, dashboard and compose file against service and Prometheus."""
 
 from __future__ import annotations
 

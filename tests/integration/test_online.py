@@ -1,4 +1,7 @@
-"""Known traffic through the API, and the shares that `shortlist online-report` makes of it."""
+"""Tests the shares that `shortlist online-report` computes from traffic.
+
+The traffic is known, and goes through the API.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The same user and release get the same answer, by whichever path."""
+"""Tests that every path gives the same answer.
+
+The user and the release are the same.
+"""
 
 from __future__ import annotations
 

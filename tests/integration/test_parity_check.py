@@ -1,4 +1,7 @@
-"""The self-check passes on published lists, and refuses lists unlike live answers."""
+"""Tests the self-check of published lists against live answers.
+
+It passes on the lists that were published, and refuses lists that differ.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Publishing on a real Valkey: verification, one flip, crashes, promotion and rollback."""
+"""Tests publishing on a real Valkey: flip, crashes, rollback.
+
+It also covers verification and promotion.
+"""
 
 from __future__ import annotations
 

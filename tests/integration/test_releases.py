@@ -1,4 +1,7 @@
-"""Canary, shadow, show, list and prune, on a real Valkey with two releases of the real batch."""
+"""Tests canary, shadow, show, list and prune of releases.
+
+They run on a real Valkey with two releases of the real batch.
+"""
 
 from __future__ import annotations
 

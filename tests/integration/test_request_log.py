@@ -1,4 +1,7 @@
-"""Tests the log of known requests: in Lambda, under uvicorn, and in the app alone."""
+"""Tests the request log in Lambda, uvicorn and the app.
+
+The requests are known.
+"""
 
 from __future__ import annotations
 

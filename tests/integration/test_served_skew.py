@@ -1,4 +1,7 @@
-"""Live answers leave counts of their features, which `shortlist skew` compares with training."""
+"""Tests `shortlist skew` on the features of live answers.
+
+Live answers leave counts of their features, which it compares with training.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests the server's limits on callers who send too much, too slowly or nothing."""
+"""Tests the server's limits on excessive, slow or silent callers."""
 
 from __future__ import annotations
 

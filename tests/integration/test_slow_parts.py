@@ -1,4 +1,7 @@
-"""Tests `shortlist serve` over slow parts: deadlines hold, and other requests are quick."""
+"""Tests `shortlist serve` over slow parts.
+
+Deadlines hold, and other requests are quick.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def world(published) -> Iterator[World]:
 
 @pytest.fixture
 def slow(world) -> Iterator[World]:
-    """The same, which is mended at the end, and healthy again."""
+    """The same, which is repaired at the end, and healthy again."""
     yield world
     world.redis.recover()
     ends = time.monotonic() + SECONDS

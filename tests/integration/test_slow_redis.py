@@ -1,4 +1,7 @@
-"""A slow Redis: the whole time of a command is bounded on every kind of connection."""
+"""Tests time limits on the commands of a slow Redis.
+
+The whole time of a command is bounded on every kind of connection.
+"""
 
 from __future__ import annotations
 

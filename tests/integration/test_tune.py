@@ -1,4 +1,7 @@
-"""The search for parameters reads no hold-out, resumes, and writes a usable config."""
+"""Tests the parameter search: no hold-out, resumption, usable config.
+
+The search never reads the hold-out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests the real handler by API Gateway's kinds, load balancer, function URL and uvicorn."""
+"""Tests the real handler through every entry point.
+
+These are API Gateway's kinds, a load balancer, a function URL and uvicorn.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fixture of an API that properties may change."""
+"""Provides an API that property tests may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tables of any types, values and column names are read, or refused in one sentence."""
+"""Tests tables of any types, values and column names.
+
+They are read, or refused in one sentence.
+"""
 
 from __future__ import annotations
 

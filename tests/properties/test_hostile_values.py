@@ -1,4 +1,4 @@
-"""Hostile values, as JSON text, in each field of each body."""
+"""Tests hostile JSON values in each field of each body."""
 
 from __future__ import annotations
 

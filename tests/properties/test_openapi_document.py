@@ -1,4 +1,7 @@
-"""Tests that the API answers valid and invalid requests as documented."""
+"""Tests answers to valid and invalid requests against OpenAPI.
+
+Both are answered as the document says.
+"""
 
 from __future__ import annotations
 

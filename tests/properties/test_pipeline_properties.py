@@ -1,4 +1,4 @@
-"""Properties of every list, for any users, catalogue and untrained model."""
+"""Tests list properties for any users, catalogue and untrained model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Round trips of every record, longer arrays, and UnreadableRecord for any other bytes."""
+"""Tests round trips of every record, and unreadable bytes.
+
+Longer arrays are read, and any other bytes raise UnreadableRecord.
+"""
 
 from __future__ import annotations
 

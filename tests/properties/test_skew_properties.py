@@ -1,4 +1,4 @@
-"""What holds of skew for all columns."""
+"""Tests properties of skew that hold for all columns."""
 
 from __future__ import annotations
 

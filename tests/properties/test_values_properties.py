@@ -1,4 +1,7 @@
-"""The rules in Python, in Polars and in the API document read every value alike."""
+"""Tests value rules in Python, Polars and the API document.
+
+All three read every value alike.
+"""
 
 from __future__ import annotations
 

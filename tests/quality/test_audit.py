@@ -1,4 +1,7 @@
-"""The audit of every evaluation passes honest models and stops leaks."""
+"""Tests the audit: honest models pass, leaks are stopped.
+
+It is part of every evaluation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The leak check on any data: values as of a cut ignore later events, and it can fail."""
+"""Tests the leak check on any data.
+
+Values as of a cut ignore later events, and the check can fail.
+"""
 
 from __future__ import annotations
 

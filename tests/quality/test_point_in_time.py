@@ -1,4 +1,7 @@
-"""Folds and states know nothing from after their cut; a planted leak is caught."""
+"""Tests that folds and states use only the past.
+
+Nothing after their cut is known to them, and a planted leak is caught.
+"""
 
 from __future__ import annotations
 

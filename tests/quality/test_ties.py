@@ -1,4 +1,7 @@
-"""Ties are no order: figures do not depend on rows, and random items are not predicted."""
+"""Tests that ties are not taken for an order.
+
+Figures do not depend on the order of rows, and random items are not predicted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests admission: 413 for large bodies, 408 for late ones, 503 without a free seat."""
+"""Tests admission of requests: refusals by 413, 408 and 503.
+
+Large bodies get 413, late ones 408, and requests without a free seat 503.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys are read with their scopes, kept as digests, and never shown in a refusal."""
+"""Tests API keys: scopes, digests, and no key in refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Untrusted array files are read as the expected arrays, or refused before allocation."""
+"""Tests reading of untrusted array files.
+
+They are read as the expected arrays, or refused before allocation.
+"""
 
 from __future__ import annotations
 

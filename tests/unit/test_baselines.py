@@ -1,4 +1,7 @@
-"""The baselines in worlds small enough to know the answer."""
+"""Tests the baselines in worlds with known answers.
+
+The worlds are small enough for that.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The bootstrap and the sign-flip test: right width and centre, repeatable, in any chunks."""
+"""Tests the bootstrap and the sign-flip test.
+
+Their width and centre are right, and they are repeatable, in any chunks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A saved bundle loads as what it was, or is refused."""
+"""Tests that a saved bundle loads unchanged or is refused."""
 
 from __future__ import annotations
 

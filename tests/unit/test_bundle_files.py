@@ -1,4 +1,7 @@
-"""Bundles with right sums and wrong values are refused, value by value, before they serve."""
+"""Tests bundles with right checksums and wrong values.
+
+Each wrong value is refused before the bundle serves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The circuit in front of Redis, by a clock that only the test moves."""
+"""Tests the circuit breaker for Redis on a simulated clock.
+
+Only the test moves the clock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The command line as a whole: its version, its ways in, and what its help must not load."""
+"""Tests the whole command line: version, entry points, and help.
+
+It also checks what the help must not load.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A config file changes what it names; an error in it is one sentence."""
+"""Tests config files: only named values change.
+
+An error in a file is one sentence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests of user attributes: which columns become tokens, and which are left out with a note."""
+"""Tests which columns of user attributes become tokens.
+
+The others are left out with a note.
+"""
 
 from __future__ import annotations
 

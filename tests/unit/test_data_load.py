@@ -1,4 +1,7 @@
-"""Loading: accepted rows, rejected rows with their reasons, and the dataset."""
+"""Tests loading: accepted rows, rejected rows, and the dataset.
+
+Rejected rows have their reasons.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The readers: formats, globs, and errors that name the fault."""
+"""Tests the readers: formats, globs, and errors.
+
+Each error names the fault.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthetic world has the structure that it promises."""
+"""Tests the structure that the synthetic world promises."""
 
 from __future__ import annotations
 

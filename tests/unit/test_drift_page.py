@@ -1,4 +1,7 @@
-"""docs/drift.md is what was measured, and what was measured holds the promise."""
+"""Checks docs/drift.md against its measurements.
+
+The page shows what was measured, and what was measured holds the promise.
+"""
 
 from __future__ import annotations
 

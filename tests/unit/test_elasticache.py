@@ -1,4 +1,7 @@
-"""Signing in to ElastiCache by IAM, without an account: the token, and its errors."""
+"""Tests IAM sign-in to ElastiCache: the token and its errors.
+
+The tests need no account.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests the adapter: one request by every kind of event, and events without a request."""
+"""Tests the adapter by one request in every event kind.
+
+Some events hold no request.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Events as arrays, and the user states that every model sees, by known answers."""
+"""Tests event arrays and user states by known answers.
+
+Every model sees these user states.
+"""
 
 from __future__ import annotations
 

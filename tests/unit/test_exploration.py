@@ -1,4 +1,7 @@
-"""New items get their share of places, and lists keep what they promise."""
+"""Tests the share of places that new items get.
+
+Lists still keep what they promise.
+"""
 
 from __future__ import annotations
 

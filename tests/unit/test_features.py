@@ -1,4 +1,4 @@
-"""The one feature function, by known answers."""
+"""Tests the one feature function by known answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The hash of features and towers: the same everywhere, and another after any change of them."""
+"""Tests the hash of features and towers.
+
+It is the same everywhere, and another after any change of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The index finds what exact search finds, or says how much of it."""
+"""Tests the index against exact search.
+
+It finds the same, or says how much of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Index files are those that the batch writes, or are refused before FAISS sees them."""
+"""Tests that only index files of the batch are read.
+
+Any other is refused before FAISS sees it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cross-validation decides the number of trees, and whether there is a ranker at all."""
+"""Tests cross-validation of the ranker's number of trees.
+
+It also decides whether there is a ranker at all.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests objects that open at their first use, and dicts that keep their latest entries."""
+"""Tests objects opened at first use, and bounded dicts.
+
+The dicts keep their latest entries.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A model text is one that training writes, or is refused before LightGBM sees it."""
+"""Tests that only model texts of our training are read.
+
+Any other is refused before LightGBM sees it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics against answers computed by hand."""
+"""Tests the metrics against answers computed by hand."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ FAULTY = {
 
 @pytest.mark.parametrize("fault", FAULTY)
 def test_invalid_lists_are_refused(fault: str) -> None:
-    """The error names the fault, the method and the user, so that the method can be mended."""
+    """The error names the fault, the method and the user, so that the method can be fixed."""
     items, scores = (np.array(a) for a in FAULTY[fault])
     with pytest.raises(InvalidRecommendations, match=f"method 'mine' gave user row 100 .*{fault}"):
         ranking_metrics.check_recommendations(

@@ -1,4 +1,7 @@
-"""The metrics agree with trec_eval, which `ir_measures` calls, on random lists and hold-outs."""
+"""Tests that the metrics agree with trec_eval.
+
+`ir_measures` calls it, on random lists and hold-outs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An unusable path on the command line ends in one sentence and status 2."""
+"""Tests unusable paths on the command line.
+
+Each ends in one sentence and status 2.
+"""
 
 from __future__ import annotations
 

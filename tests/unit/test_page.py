@@ -1,4 +1,7 @@
-"""The page of a report: whole, self-contained, escaped, with dashes for unknown figures."""
+"""Tests the HTML page of a report.
+
+It is whole, self-contained and escaped, with dashes for unknown figures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shards are whole, computed once and of one version; records hold the user's history."""
+"""Tests shards of computed lists, and the users' records.
+
+Shards are whole, computed once and of one version. Records hold the user's history.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""LightGBM through its C API gives the package's bits, and refuses what it was not trained for."""
+"""Tests LightGBM's C API against its Python package.
+
+The scores are equal to the bit, and a ranker refuses what it was not trained for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Baselines with recency: they gain in worlds of changing tastes, and elsewhere do not."""
+"""Tests baselines with recency where tastes change.
+
+They gain in such worlds, and do not elsewhere.
+"""
 
 from __future__ import annotations
 

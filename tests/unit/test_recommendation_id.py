@@ -1,4 +1,7 @@
-"""A recommendation's id holds the origin of the answer; no other text is taken for one."""
+"""Tests recommendation ids: each holds its answer's origin.
+
+No other text is taken for an id.
+"""
 
 from __future__ import annotations
 

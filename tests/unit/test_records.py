@@ -1,4 +1,7 @@
-"""Codecs of the records: halves, steps, tolerance, and the errors of bad records."""
+"""Tests the codecs of the records, and their errors.
+
+The subjects are halves, steps, tolerance, and bad records.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""REDIS_URL: understood as it is meant, or refused in a sentence that holds no secret."""
+"""Tests the reading of REDIS_URL, and its refusals.
+
+A refusal is a sentence that holds no secret.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: its shape, its unknown figures, and its files."""
+"""Tests the report: its shape, unknown figures, and files."""
 
 from __future__ import annotations
 

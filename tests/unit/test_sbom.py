@@ -1,4 +1,4 @@
-"""Checks the bill of materials: CycloneDX's requirements, and that it is reproducible."""
+"""Checks the bill of materials: CycloneDX's requirements, and reproducibility."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Segments of users and items, on cases small enough to check by eye."""
+"""Tests segments of users and items on small cases.
+
+The cases can be checked by eye.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tests the metrics: exact counts in both formats, bounded labels, checked names."""
+"""Tests the metrics: exact counts, bounded labels, checked names.
+
+The counts are exact in both formats.
+"""
 
 from __future__ import annotations
 

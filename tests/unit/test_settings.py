@@ -1,4 +1,7 @@
-"""Settings have documented defaults, and errors with variable, value and rule."""
+"""Tests the settings: documented defaults, and precise errors.
+
+Each error has the variable, its value and the rule.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Skew between training and serving: flagged or not, and its arithmetic against SciPy."""
+"""Tests skew between training and serving.
+
+It is flagged or not, and its arithmetic is checked against SciPy.
+"""
 
 from __future__ import annotations
 

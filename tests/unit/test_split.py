@@ -1,4 +1,4 @@
-"""The cuts of each protocol, by hand."""
+"""Tests the cuts of each protocol by hand."""
 
 from __future__ import annotations
 

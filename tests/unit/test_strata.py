@@ -1,4 +1,7 @@
-"""Training rows by history length; live rows are compared with those of their stratum."""
+"""Tests strata: training rows grouped by history length.
+
+Live rows are compared with those of their stratum.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The rules for ids, times and weights: readings, and refusals with their sentences."""
+"""Tests the rules for ids, times and weights.
+
+Values are read, or refused with a sentence.
+"""
 
 from __future__ import annotations
 

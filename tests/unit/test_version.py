@@ -1,4 +1,7 @@
-"""The version is stated once, in pyproject.toml, and read from the package's metadata."""
+"""Tests that the version is stated once.
+
+It is in pyproject.toml, and is read from the package's metadata.
+"""
 
 from __future__ import annotations
 
