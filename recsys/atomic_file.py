@@ -6,6 +6,7 @@ file in the same directory, made durable, and renamed.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +24,10 @@ def replacing(path: Path) -> Iterator[Path]:
     hidden file whose name ends in DRAFT_SUFFIX.
 
     Raises:
-        OSError: the disk refused.
+        OSError: the disk refused, or `path` is a directory.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same directory, since a rename is atomic within one file system only.
     # Not named after the file: a long name would have no room for more.

@@ -49,3 +49,14 @@ def test_drafts_of_killed_processes(tmp_path: Path) -> None:
     (tmp_path / ".file.0.draft").write_text("half")
     remove_drafts(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("place", ["/", ".", "{tmp}"])
+def test_directory_is_refused(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory is no place for a file; nothing is left in or next to it."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(place.format(tmp=tmp_path))
+    with pytest.raises(IsADirectoryError) as caught:
+        write_atomically(path, "text")
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []

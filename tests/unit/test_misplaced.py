@@ -14,7 +14,7 @@ from shortlist.batch.cli import main
 from shortlist.batch.exit_status import misplaced
 
 
-@pytest.mark.parametrize("place", ["a-directory", "a-file/below", "x" * 300])
+@pytest.mark.parametrize("place", ["a-directory", "a-file/below", "x" * 300, "/"])
 def test_a_place_that_cannot_be_written(own, published, tmp_path: Path, place: str) -> None:
     """A directory, what would lie below a file, a name that is too long."""
     (tmp_path / "a-directory").mkdir()
