@@ -38,10 +38,10 @@ from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import SECONDS, CounterBuffer
 from shortlist.lambda_handler.executors import PooledExecutor, Seats
-from shortlist.lambda_handler.handler import ATTEMPTS, COOLDOWN_SECONDS
+from shortlist.lambda_handler.handler import COOLDOWN_SECONDS
 from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import REDIS_ATTEMPTS, Settings
 from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import unpack_list
@@ -111,7 +111,10 @@ class World:
         metrics = Metrics()
         work = None if seats is None else PooledExecutor(metrics, 60.0, seats)
         policy = CallPolicy(
-            COOLDOWN_SECONDS, deadline.left, ATTEMPTS * timeout_ms / 1000, lambda: self.seconds
+            COOLDOWN_SECONDS,
+            deadline.left,
+            REDIS_ATTEMPTS * timeout_ms / 1000,
+            lambda: self.seconds,
         )
         url = self.settings.redis_url.replace("unix://", f"unix://{name}:secret@")
         store = open_store(url, self.settings.namespace, timeout_ms, policy)

@@ -31,7 +31,7 @@ from shortlist.lambda_handler import live as live_module
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
-from shortlist.lambda_handler.handler import ATTEMPTS, open_live_path
+from shortlist.lambda_handler.handler import open_live_path
 from shortlist.lambda_handler.lazy import lazy
 from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache
@@ -39,7 +39,7 @@ from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import ArtefactsUnavailable, LoadFailed, StoreUnavailable
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import REDIS_ATTEMPTS, Settings
 from shortlist.recsys.store.circuit import MAX_FAILURES, CallPolicy
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import ReleasePointer, pack_list
@@ -65,7 +65,9 @@ class World:
     def app(self, settings: Settings | None = None) -> TestClient:
         """A process that starts now."""
         used = settings or self.settings
-        policy = CallPolicy(1.0, deadline.left, ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds)
+        policy = CallPolicy(
+            1.0, deadline.left, REDIS_ATTEMPTS * TIMEOUT_MS / 1000, lambda: self.seconds
+        )
         store = open_store(used.redis_url, used.namespace, TIMEOUT_MS, policy)
         live = LivePath(used, clock=lambda: self.seconds)
         return TestClient(
