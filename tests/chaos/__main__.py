@@ -71,6 +71,7 @@ def run_all(
     table = _load() if load else ""
     if write:
         options = f"--seed {seed} --share {share:g} --minutes {minutes:g} --jobs {jobs}"
+        options += "".join(f" --only {kind}" for kind in only)
         report.save(outcomes, plan, f"python -m tests.chaos run {options} --write", table)
     sys.exit(any(outcome.findings for outcome in outcomes.values()))
 

@@ -53,7 +53,7 @@ TOTALS = {
 
 HEAD = """# Reliability: results of the chaos campaign
 
-Written by `{command}`.
+Written by {commands}.
 Do not edit: run it again, or `python -m tests.chaos page` for the words alone.
 
 The campaign injects faults into a whole service, and checks every answer against the promises
@@ -94,12 +94,12 @@ def save(outcomes: Mapping[str, Outcome], plan: Mapping[str, int], command: str,
     """Writes the counts and the page.
 
     plan: how many cases of each kind were to be run, had there been time; load: the table of the
-    load test, or "" to keep the last one.
+    load test, or "" to keep the last one. Kinds that were not run keep their last counts too.
     """
-    if not load and COUNTS.exists():
-        load = json.loads(COUNTS.read_text())["load"]
-    kinds = {
+    last = json.loads(COUNTS.read_text()) if COUNTS.exists() else {"load": "", "kinds": {}}
+    kinds = last["kinds"] | {
         kind: {
+            "command": command,
             "cases": outcome.cases,
             "planned": plan[kind],
             "violations": len(outcome.findings),
@@ -107,7 +107,7 @@ def save(outcomes: Mapping[str, Outcome], plan: Mapping[str, int], command: str,
         }
         for kind, outcome in outcomes.items()
     }
-    counts = {"command": command, "load": load, "kinds": kinds}
+    counts = {"load": load or last["load"], "kinds": kinds}
     COUNTS.write_text(json.dumps(counts, indent=2) + "\n")
     write_page()
 
@@ -120,7 +120,8 @@ def write_page() -> None:
 def page(counts: Mapping[str, Any]) -> str:
     """The page as Markdown."""
     kinds = counts["kinds"]
-    lines = [HEAD.format(command=counts["command"]), *_summary(kinds)]
+    commands = " and ".join(dict.fromkeys(f"`{done['command']}`" for done in kinds.values()))
+    lines = [HEAD.format(commands=commands), *_summary(kinds)]
     if "faults" in kinds:
         lines += _faults(Counter(kinds["faults"]["counts"]))
     return "\n".join([*lines, *_outcomes(kinds), *_load(counts["load"])])
