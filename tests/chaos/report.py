@@ -171,4 +171,4 @@ def _load(table: str) -> list[str]:
         "Under load, by `tests/benchmarks/load.py`: requests arrive at a share of the capacity, "
         "whether or not earlier ones were answered."
     )
-    return ["## Load", "", about, "", "```", table.strip("\n"), "```", ""]
+    return ["## Load", "", about, "", "```text", table.strip("\n"), "```", ""]

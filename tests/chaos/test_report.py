@@ -51,7 +51,7 @@ def test_page_shows_violations_and_load() -> None:
     assert "| Redis is away | 3 |" in text
     assert "Written by `make chaos` and `run --only api`." in text
     assert "| api | 200 | 1,200 |" in text
-    assert "```\n40%  ok\n```" in text
+    assert "```text\n40%  ok\n```" in text
 
 
 def test_one_kind_again(tmp_path, monkeypatch) -> None:
