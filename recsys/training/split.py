@@ -7,10 +7,12 @@ one split is events again, and is split once more for the ranker's labels.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from shortlist.recsys.errors import InvalidData, InvalidInput
-from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.interactions import NEVER, Events, Int64
 from shortlist.recsys.models.ties import cuts_before_last
 from shortlist.recsys.settings import PROTOCOLS, HoldoutProtocol
 
@@ -60,5 +62,20 @@ def _at_one_moment(events: Events) -> Int64:
 
 
 def before(events: Events, cut: Int64) -> Events:
-    """The events before each user's cut."""
-    return events.take(np.arange(len(events)) < cut[events.user])
+    """The events before each user's cut, as far as they were not taken back before it.
+
+    What is taken back later stands, because nobody could know at the cut.
+    """
+    known = events.take(np.arange(len(events)) < cut[events.user])
+    negatives = events.negatives
+    if len(negatives.user) == 0:
+        return known
+    ends = events.offsets()[1:]
+    moments = np.full(events.n_users, NEVER, np.int64)
+    moments[cut < ends] = events.time[cut[cut < ends]]
+    negatives = negatives.take(negatives.time < moments[negatives.user])
+    is_late = negatives.until >= moments[negatives.user]
+    negatives = replace(negatives, until=np.where(is_late, NEVER, negatives.until))
+    standing = known.cancelled >= moments[known.user]
+    known = known.take(standing)
+    return replace(known, negatives=negatives, cancelled=np.full(len(known), NEVER, np.int64))

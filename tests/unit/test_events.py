@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shortlist.recsys.models.interactions import MISSING, Events, states_at
+from shortlist.recsys.models.interactions import MISSING, NEVER, Events, Negatives, states_at
 from shortlist.recsys.store.histories import HISTORY_LENGTH
+from shortlist.recsys.training.split import before
 
 # user 0: items 4 1 4; user 1: nothing; user 2: item 2.
 EVENTS = Events(
@@ -116,3 +117,31 @@ def test_slice_is_its_own_batch() -> None:
         [2],
     )
     assert len(states.slice(1, 1)) == 0
+
+
+RETURNED = Events(
+    np.zeros(4, np.int32),
+    np.array([0, 1, 2, 1], np.int32),
+    np.array([1, 2, 4, 6], np.int64),
+    np.full(4, np.nan, np.float32),
+    1,
+    4,
+    cancelled=np.array([NEVER, 3, NEVER, NEVER]),
+    negatives=Negatives(
+        np.zeros(1, np.int32), np.array([1], np.int32), np.array([3]), np.array([6])
+    ),
+)
+"""A user takes 0 and 1, returns 1 at time 3, takes 2, and takes 1 again at time 6."""
+
+
+@pytest.mark.parametrize(
+    ("cut", "history", "disliked"),
+    [(1, [0], []), (2, [0], [1]), (3, [0, 2], [1]), (4, [0, 2, 1], [])],
+)
+def test_returns_leave_the_history(cut: int, history: list[int], disliked: list[int]) -> None:
+    """A return takes its event out of the state from its time on, until the item is had again."""
+    state = states_at(RETURNED, np.array([0]), np.array([cut]))
+    assert [row for row in state.items[0] if row != MISSING] == history
+    assert state.disliked(0).tolist() == disliked
+    past = before(RETURNED, np.array([cut]))
+    assert past.item.tolist() == history
