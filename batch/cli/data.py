@@ -27,7 +27,7 @@ def data() -> None:
 @click.option("--events-per-user", type=float, help="Mean, of a synthetic world.")
 @click.option("--seed", type=int, help="Of a synthetic world.")
 def fetch(name: str, out: Path, **size: float | None) -> None:
-    """Writes interactions.parquet, items.parquet and users.parquet of the data set NAME."""
+    """Writes interactions.parquet, items.parquet, users.parquet and data.toml of data set NAME."""
     fetch_data(name, out, {key: value for key, value in size.items() if value is not None})
 
 

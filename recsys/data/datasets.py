@@ -29,12 +29,15 @@ import polars as pl
 
 from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import movielens
+from shortlist.recsys.data.mapping import DataMapping, write_mapping
 from shortlist.recsys.data.movielens import Tables
+from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, UsersSource
 from shortlist.recsys.data.synthetic import World, WorldSize, world
 from shortlist.recsys.data.worlds.assortment import ShopSize
 from shortlist.recsys.data.worlds.music import Music, MusicSize, music
-from shortlist.recsys.data.worlds.shop import Shop, shop
+from shortlist.recsys.data.worlds.shop import RULES, Shop, shop
 from shortlist.recsys.errors import InvalidInput, Unavailable
+from shortlist.recsys.event_rules import EventRules
 
 Announce = Callable[[str], None]
 DatasetSource = Literal["cache", "grouplens", "wheel", "synthetic"]
@@ -95,6 +98,9 @@ SIZES: Mapping[str, type[Size]] = {"synthetic": WorldSize, "shop": ShopSize, "mu
 NAMES = (*ARCHIVES, *SIZES)
 """The data sets that can be fetched."""
 
+MAPPING = "data.toml"
+"""The mapping file that is written beside the tables."""
+
 
 class Paths(NamedTuple):
     """The three files of a data set."""
@@ -143,6 +149,8 @@ def fetch(
 ) -> Fetched:
     """Writes interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
 
+    Beside them goes data.toml, which says what their events mean; see `mapping`.
+
     announce: called with every step and fallback; synthetic: the size of the world that is made,
     see `SIZES`; that of "synthetic" is also for the fallback of ml-100k.
 
@@ -160,7 +168,7 @@ def fetch(
         raise InvalidInput(f"the size of {name!r} is {size}: give a {of_size.__name__}")
     try:
         tables, source = _tables(name, cache, announce, size, places)
-        paths = _write(tables, out)
+        paths = _write(tables, RULES if name == "shop" else EventRules(), out)
     except OSError as error:
         raise InvalidInput(
             f"cannot write to {str(out)!r} or {str(cache)!r} ({error}): give writable folders"
@@ -326,21 +334,34 @@ def _from_wheel(directory: Path, wheel: WheelCopy) -> Tables:
     return movielens.from_100k_frames(frames["data"], frames["items"], frames["users"])
 
 
-def _write(tables: Tables, out: Path) -> Paths:
-    """Writes the three files; all are complete before the first takes its name.
+def _write(tables: Tables, rules: EventRules, out: Path) -> Paths:
+    """Writes the tables and the mapping file; all are complete before the first takes its name.
 
     A file of the same bytes stays as it is: a batch would take a new one for new data.
     """
     out.mkdir(parents=True, exist_ok=True)
-    paths = Paths(*(out / f"{name}.parquet" for name in Paths._fields))
+    paths = _paths(out)
     frames = (tables.interactions, tables.items, tables.users)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=out) as directory:
-        parts = [Path(directory) / path.name for path in paths]
+        parts = _paths(Path(directory))
         for frame, part in zip(frames, parts, strict=True):
             frame.write_parquet(part)
-        for part, path in zip(parts, paths, strict=True):
+        mapping = Path(directory) / MAPPING
+        write_mapping(mapping, _mapping(parts, rules))
+        for part, path in zip((*parts, mapping), (*paths, out / MAPPING), strict=True):
             if path.exists() and filecmp.cmp(part, path, shallow=False):
                 continue
             with replacing(path) as draft:
                 part.replace(draft)
     return paths
+
+
+def _paths(directory: Path) -> Paths:
+    return Paths(*(directory / f"{name}.parquet" for name in Paths._fields))
+
+
+def _mapping(paths: Paths, rules: EventRules) -> DataMapping:
+    interactions, items, users = (str(path) for path in paths)
+    return DataMapping(
+        InteractionsSource((interactions,)), ItemsSource((items,)), UsersSource((users,)), rules
+    )

@@ -27,11 +27,14 @@ from shortlist.recsys.data.datasets import (
     default_cache,
     fetch,
 )
+from shortlist.recsys.data.mapping import read_mapping
 from shortlist.recsys.data.movielens import CITATION, GENRES_100K
 from shortlist.recsys.data.synthetic import WorldSize
 from shortlist.recsys.data.worlds.assortment import ShopSize
 from shortlist.recsys.data.worlds.music import MusicSize
+from shortlist.recsys.data.worlds.shop import RULES
 from shortlist.recsys.errors import InvalidInput, Unavailable
+from shortlist.recsys.event_rules import EventRules
 
 NOWHERE = "http://127.0.0.1:9"
 SMALL = WorldSize(n_users=5, n_items=20, events_per_user=4)
@@ -337,15 +340,15 @@ def test_large_data_sets_have_no_fallback(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
+    ("name", "size", "rules"),
     [
-        ("synthetic", SMALL),
-        ("shop", ShopSize(n_users=5, n_items=20, events_per_user=20)),
-        ("music", MusicSize(n_users=5, n_items=20, events_per_user=20)),
+        ("synthetic", SMALL, EventRules()),
+        ("shop", ShopSize(n_users=5, n_items=20, events_per_user=20), RULES),
+        ("music", MusicSize(n_users=5, n_items=20, events_per_user=20), EventRules()),
     ],
 )
-def test_synthetic(tmp_path: Path, name: str, size: Size) -> None:
-    """A synthetic world is written in the schema, and loads."""
+def test_synthetic(tmp_path: Path, name: str, size: Size, rules: EventRules) -> None:
+    """A synthetic world is written in the schema with what its events mean, and loads."""
     said: list[str] = []
     fetched = fetch(
         name, tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=size
@@ -354,11 +357,15 @@ def test_synthetic(tmp_path: Path, name: str, size: Size) -> None:
     assert len(said) == 1
     assert not (tmp_path / "c").exists()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "data.toml",
         "interactions.parquet",
         "items.parquet",
         "users.parquet",
     ]
-    loaded = load(*map(str, fetched.paths))
+    mapping = read_mapping(str(tmp_path / "out" / "data.toml"))
+    assert mapping.events == rules
+    assert mapping.interactions.paths == (str(fetched.paths.interactions),)
+    loaded = load(mapping.interactions, mapping.items, mapping.users)
     assert (loaded.rejects, len(loaded.dataset.catalogue), len(loaded.dataset.user_ids)) == (
         {},
         20,
