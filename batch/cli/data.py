@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from shortlist.batch.cli.options import PATH, json_option
+from shortlist.batch.cli.options import PATH, json_option, rejects_option
 
 
 @click.group()
@@ -35,6 +35,7 @@ def data() -> None:
 )
 @click.option("--zone", help="Of times that do not say theirs, such as Europe/Berlin.")
 @click.option("--write", "mapping_file", type=PATH, help="Write the mapping file here.")
+@rejects_option
 @json_option
 def check_tables(
     files: tuple[str, ...],
@@ -56,7 +57,12 @@ def check_tables(
     tables = {name: told[name] for name in ("interactions", "items", "users")}
     if not files and not any(tables.values()):
         raise click.UsageError("no files: name those of the interactions, the items and the users")
-    found = check(files, Told(tables, columns, told["is_day_first"], told["zone"]), _ask_day_first)
+    found = check(
+        files,
+        Told(tables, columns, told["is_day_first"], told["zone"]),
+        _ask_day_first,
+        told["rejects"],
+    )
     show(found, wide_console())
     if json_file is not None:
         write_atomically(json_file, json.dumps(found.as_json(), indent=2, ensure_ascii=False))

@@ -6,7 +6,6 @@ what every later command sees.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,9 +14,10 @@ from typing import Any
 
 import polars as pl
 
+from shortlist.recsys import values
 from shortlist.recsys.data.check_columns import SCHEMAS, FoundTable, found_tables
 from shortlist.recsys.data.check_events import unknown_types
-from shortlist.recsys.data.check_files import FoundFile, look_at
+from shortlist.recsys.data.check_files import FoundFile, look_at, places_in
 from shortlist.recsys.data.check_mapping import Ask, proposed, told_times
 from shortlist.recsys.data.check_times import FoundTimes
 from shortlist.recsys.data.loading import Loaded, load
@@ -97,10 +97,11 @@ class Check:
         return out | {"notes": list(self.notes), "advice": list(self.advice)}
 
 
-def check(paths: Sequence[str], told: Told, ask: Ask) -> Check:
+def check(paths: Sequence[str], told: Told, ask: Ask, rejects: Path) -> Check:
     """Looks at tables, finds out what they are, and reads them once.
 
     paths: files, directories, globs or addresses; those that `told` names are looked at besides.
+    rejects: the Parquet file for rejected rows.
 
     Raises:
         InvalidData: a file cannot be read, or which table or column something is cannot be told.
@@ -109,14 +110,15 @@ def check(paths: Sequence[str], told: Told, ask: Ask) -> Check:
     """
     _check_told(told)
     named = [path for places in told.tables.values() for path in places]
-    files = [look_at(path) for path in dict.fromkeys((*paths, *named))]
+    free = [place for path in paths if path not in named for place in places_in(path)]
+    files = [look_at(path) for path in dict.fromkeys((*free, *named))]
     if not files:
         raise InvalidData("no files to check: give at least that of the interactions")
     tables = found_tables(files, told.tables, told.columns)
     _check_columns_told(told, tables)
     times = told_times(tables["interactions"], ask, is_day_first=told.is_day_first)
     mapping, counts = proposed(tables, times, told.zone)
-    return _read_once(mapping, tables, times, counts)
+    return _read_once(mapping, tables, times, counts, rejects)
 
 
 def _check_told(told: Told) -> None:
@@ -142,17 +144,12 @@ def _read_once(
     tables: Mapping[str, FoundTable],
     times: FoundTimes,
     counts: dict[str, int],
+    rejects_file: Path,
 ) -> Check:
-    with tempfile.TemporaryDirectory(prefix="shortlist-check-") as directory:
-        place = Path(directory) / "rejects.parquet"
-        loaded = load(
-            mapping.interactions,
-            mapping.items,
-            mapping.users,
-            max_reject_share=1,
-            rejects=place,
-        )
-        rejects = _rejects(loaded, pl.read_parquet(place))
+    loaded = load(
+        mapping.interactions, mapping.items, mapping.users, max_reject_share=1, rejects=rejects_file
+    )
+    rejects = _rejects(loaded, pl.read_parquet(rejects_file))
     numbers = _numbers(loaded)
     return Check(
         mapping,
@@ -161,9 +158,27 @@ def _read_once(
         counts,
         numbers,
         rejects,
-        loaded.notes,
+        (*loaded.notes, *_float_notes(tables)),
         tuple(_advice(mapping, times, numbers)),
     )
+
+
+def _float_notes(tables: Mapping[str, FoundTable]) -> list[str]:
+    """Notes on ids that a float column has given a fraction of zeros."""
+    notes: list[str] = []
+    for table, found in tables.items():
+        for ours in ("user_id", "item_id"):
+            if ours not in found.columns or ours not in SCHEMAS[table].required:
+                continue
+            theirs = found.columns[ours]
+            column = found.sample[theirs]
+            texts = column.cast(pl.String, strict=False).drop_nulls()
+            whole = texts.filter(texts.str.contains(f"^{values.WHOLE}$"))
+            if column.dtype.is_float() or not whole.is_empty():
+                example = str(whole[0]) if not whole.is_empty() else "42.0"
+                bare = example.partition(".")[0]
+                notes.append(f"{table}: column {theirs}: {example} and {bare} are one id")
+    return notes
 
 
 def _rejects(loaded: Loaded, rejected: pl.DataFrame) -> dict[str, Rejected]:

@@ -20,7 +20,7 @@ from shortlist.recsys.errors import InvalidData
 
 SCHEMAS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS}
 
-_KNOWN = 0.9
+KNOWN = 0.9
 """From here on a name is one that is known, see `closeness`."""
 
 _LIKE = 0.65
@@ -253,7 +253,7 @@ def _assigned(
     for ours in schema.columns:
         if ours in out or (ours == "rating" and "weight" in out):
             continue
-        least = _LIKE if ours in schema.required else _KNOWN
+        least = _LIKE if ours in schema.required else KNOWN
         free = [name for name in file.columns if name not in out.values()]
         scored = [(closeness(name, ours), name) for name in free]
         ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
@@ -262,7 +262,7 @@ def _assigned(
             chosen = _only_times(file, free)
         if chosen is not None:
             out[ours] = chosen
-            reasons[ours] = "by its name" if closeness(chosen, ours) >= _KNOWN else "nearest name"
+            reasons[ours] = "by its name" if closeness(chosen, ours) >= KNOWN else "nearest name"
             if not ranked:
                 reasons[ours] = "by its values"
     if "rating" in out and "weight" in out:  # a rating is the stronger word
@@ -276,9 +276,14 @@ def _only_times(file: FoundFile, names: Iterable[str]) -> str | None:
     times = [
         name
         for name in names
-        if not file.sample[name].dtype.is_numeric() and _may_be(file.sample[name], "timestamp")
+        if not file.sample[name].dtype.is_numeric() and _are_clock_times(file.sample[name])
     ]
     return times[0] if len(times) == 1 else None
+
+
+def _are_clock_times(column: pl.Series) -> bool:
+    found = find_times(column)
+    return found.share >= _MOSTLY and found.is_clock
 
 
 def _may_be(column: pl.Series, ours: str) -> bool:

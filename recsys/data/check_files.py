@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -61,8 +62,33 @@ class FoundFile:
         return pl.concat(parts).to_series()
 
 
+def places_in(path: str) -> list[str]:
+    """The path, or where its files are of different tables each of them.
+
+    Raises:
+        InvalidData: there is no such file, or it cannot be read.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    if lake_of(path, _ANY.name) is not None:
+        return [path]
+    with staged(path, _ANY.name) as files:
+        if len(files) == 1:
+            return [files[0].name]
+        headers = {file.name: _header(file) for file in files[:_MAX_TABLES]}
+    return [path] if len(set(headers.values())) == 1 else [file.name for file in files]
+
+
+def _header(file: StagedFile) -> tuple[str, ...]:
+    with explained(file.name, _ANY):
+        return tuple(sorted(open_file(file, _ANY, _dialect_of(file)).columns))
+
+
+_MAX_TABLES = 50
+"""Files of one path whose headers are compared: more than that are parts of one table."""
+
+
 def look_at(path: str) -> FoundFile:
-    """Looks at what a path stands for.
+    """Looks at what a path stands for: the files of one table.
 
     Raises:
         InvalidData: there is no such file, or it cannot be read.
@@ -165,17 +191,23 @@ def _sniffed(text: str, file: StagedFile) -> Dialect:
     with tempfile.TemporaryDirectory(prefix="shortlist-sniff-") as directory:
         path = Path(directory) / "head.csv"
         path.write_text(text, encoding="utf-8", newline="")
-        query = "SELECT Delimiter, Quote, SkipRows, HasHeader FROM sniff_csv(?, ignore_errors=true)"
-        try:
-            with duckdb.connect() as connection:
-                row = connection.execute(query, [str(path)]).fetchone()
-        except duckdb.Error as error:
-            said = str(error).split("\n")[0]
-            raise InvalidData(
-                f"cannot tell how {file.name!r} is written ({said}): give CSV with a header, "
-                "Parquet or JSON lines"
-            ) from error
-    separator, quote, skip, has_header = row if row is not None else (",", '"', 0, True)
+        columns = "Delimiter, Quote, SkipRows, HasHeader, len(Columns)"
+        found: list[tuple[Any, ...]] = []
+        said = ""
+        # Strictly a bad row can hide the separator; leniently lines above a header can.
+        for lenient in ("false", "true"):
+            query = f"SELECT {columns} FROM sniff_csv(?, ignore_errors={lenient})"
+            try:
+                with duckdb.connect() as connection:
+                    found += connection.execute(query, [str(path)]).fetchall()
+            except duckdb.Error as error:
+                said = str(error).split("\n")[0]
+    if not found:
+        raise InvalidData(
+            f"cannot tell how {file.name!r} is written ({said}): give CSV with a header, "
+            "Parquet or JSON lines"
+        )
+    separator, quote, skip, has_header, _ = max(found, key=lambda row: row[-1])  # first of equals
     # The sniffer gives no quote where the head has none: then the usual one may still follow.
     usual = Dialect().quote
     return Dialect(

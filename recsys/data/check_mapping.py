@@ -10,9 +10,10 @@ import polars as pl
 
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.attributes import MAX_TEXTS
-from shortlist.recsys.data.check_columns import SCHEMAS, FoundTable
+from shortlist.recsys.data.check_columns import KNOWN, SCHEMAS, FoundTable
 from shortlist.recsys.data.check_events import found_mark, proposed_rules, type_counts
 from shortlist.recsys.data.check_times import FoundTimes, day_first, find_times
+from shortlist.recsys.data.column_names import closeness
 from shortlist.recsys.data.mapping import DataMapping
 from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, TimeFormat, UsersSource
 from shortlist.recsys.errors import InvalidData
@@ -63,11 +64,11 @@ def proposed(
     if mark is not None:
         rules = proposed_rules(list(counts), is_marked=True)
     time = times.given if zone is None else replace(times.given, zone=zone)
-    source = InteractionsSource(*_place(events, "interactions"), time=time, returns=mark)
+    source = InteractionsSource(**_place(events, "interactions"), time=time, returns=mark)
     return DataMapping(source, _items(tables), _users(tables), rules), counts
 
 
-def _place(found: FoundTable, table: str) -> tuple[Any, ...]:
+def _place(found: FoundTable, table: str) -> dict[str, Any]:
     """Paths, columns and dialect of a source.
 
     Raises:
@@ -84,7 +85,8 @@ def _place(found: FoundTable, table: str) -> tuple[Any, ...]:
     # A column of our name that is not what we mean by it.
     clashing = [o for o in SCHEMAS[table].optional if o in found.names and o not in found.columns]
     columns |= dict.fromkeys(clashing, "")
-    return tuple(file.path for file in found.files), columns, dialects.pop()
+    paths = tuple(file.path for file in found.files)
+    return {"paths": paths, "columns": columns, "csv": dialects.pop()}
 
 
 def _items(tables: Mapping[str, FoundTable]) -> ItemsSource | None:
@@ -92,10 +94,12 @@ def _items(tables: Mapping[str, FoundTable]) -> ItemsSource | None:
         return None
     found = tables["items"]
     kinds = _kinds(found)
+    if not kinds:
+        return ItemsSource(**_place(found, "items"))
     learn = tuple(name for name, kind in kinds.items() if kind in ("few", "number", "vector"))
     show = tuple(name for name, kind in kinds.items() if kind not in ("vector", "unusable"))
     narrow = tuple(name for name, kind in kinds.items() if kind in ("few", "some", "number"))
-    return ItemsSource(*_place(found, "items"), learn=learn, show=show, filter=narrow)
+    return ItemsSource(**_place(found, "items"), learn=learn, show=show, filter=narrow)
 
 
 def _users(tables: Mapping[str, FoundTable]) -> UsersSource | None:
@@ -103,7 +107,7 @@ def _users(tables: Mapping[str, FoundTable]) -> UsersSource | None:
         return None
     found = tables["users"]
     learn = tuple(name for name, kind in _kinds(found).items() if kind in ("few", "number"))
-    return UsersSource(*_place(found, "users"), learn=learn)
+    return UsersSource(**_place(found, "users"), learn=learn)
 
 
 def _kinds(found: FoundTable) -> dict[str, str]:
@@ -115,11 +119,18 @@ def _kinds(found: FoundTable) -> dict[str, str]:
     return {name: _kind(found, name) for name in others}
 
 
+def _is_id(name: str) -> bool:
+    """Whether a column is named as ids are: its numbers are none to learn from."""
+    return max(closeness(name, "item_id"), closeness(name, "user_id")) >= KNOWN
+
+
 def _kind(found: FoundTable, name: str) -> str:
     dtype = found.sample.schema[name]
+    if _is_id(name):
+        return "text" if fields.has_text(dtype) else "unusable"
     if dtype.is_numeric() or dtype == pl.Boolean:
         return "number"
-    if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_float():  # type: ignore[union-attr]
+    if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_float():
         return "vector"
     if fields.is_plain_list(dtype):
         return "few"
@@ -133,6 +144,8 @@ def _text_kind(texts: pl.Series) -> str:
     if not numbers.is_empty() and numbers.null_count() == 0:
         return "number"
     distinct = texts.n_unique()
-    if distinct > MAX_TEXTS:
-        return "some" if distinct <= len(texts) / 2 else "text"
-    return "few" if distinct else "unusable"
+    if distinct == 0:
+        return "unusable"
+    if distinct > len(texts) / 2:  # of most labels there is one each: nothing comes again
+        return "text"
+    return "few" if distinct <= MAX_TEXTS else "some"

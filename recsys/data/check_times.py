@@ -44,6 +44,8 @@ class FoundTimes:
     share: float
     other: str | None = None
     says_zone: bool = False
+    is_clock: bool = True
+    """False for sequence numbers."""
 
 
 def find_times(column: pl.Series) -> FoundTimes:
@@ -82,7 +84,7 @@ def _numbers(column: pl.Series, form: str) -> FoundTimes:
     largest = column.cast(pl.Float64, strict=False).max()
     is_clock = isinstance(largest, float) and largest >= _FIRST_CLOCK
     words = "seconds since 1970" if is_clock else "sequence numbers"
-    return FoundTimes(TimeFormat(), words, share)
+    return FoundTimes(TimeFormat(), words, share, is_clock=is_clock)
 
 
 _FIRST_CLOCK = 100_000_000

@@ -19,6 +19,21 @@ def zeros_apart(unknown: pl.Series, known: pl.Series) -> tuple[str, str, int] | 
     return pairs["unknown"][0], pairs["known"][0], pairs["unknown"].n_unique()
 
 
+def hint(unknown: pl.Series, known: pl.Series, what: str) -> str | None:
+    """A sentence where ids that a table lacks are in it with other leading zeros.
+
+    what: the table, such as "items".
+    """
+    found = zeros_apart(unknown, known)
+    if found is None:
+        return None
+    one, other, n = found
+    return (
+        f"{n} ids that {what} lacks are there with other leading zeros, such as {one!r} and "
+        f"{other!r}: write them alike in both tables"
+    )
+
+
 def _bare(ids: pl.Series, name: str) -> pl.DataFrame:
     frame = pl.DataFrame({name: ids.cast(pl.String)})
     # "0" and "00" are zeros that something must be left of.

@@ -32,6 +32,12 @@ from shortlist.recsys.data.tie_order import draws
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.models.interactions import Int32
 
+UNKNOWN_ITEM = "unknown item"
+"""The reason of events whose item the items table lacks."""
+
+_SHOWN_RECORD = 160
+"""Characters of a rejected row that a message shows."""
+
 _UNKNOWN_ITEM = -1
 _KEYS = ("_user", "_item", "_time", "_weight")
 
@@ -195,7 +201,7 @@ def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str
         in_range = value.is_nan() | value.is_between(0, values.MAX_WEIGHT)  # NaN: no weight
         reasons.append((f"unparsable {weight}", unparsable))
         reasons.append((f"impossible {weight}", ~in_range))
-    return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN_ITEM)]
+    return [*reasons, (UNKNOWN_ITEM, pl.col("_item") == _UNKNOWN_ITEM)]
 
 
 def _malformed() -> tuple[str, pl.Expr]:
@@ -340,7 +346,9 @@ def write_rejects(checks: Sequence[CheckedTable], path: Path) -> None:
         ) from error
 
 
-def refuse_above(share: float, checks: Sequence[CheckedTable], path: Path | None) -> None:
+def refuse_above(
+    share: float, checks: Sequence[CheckedTable], path: Path | None, hints: Sequence[str] = ()
+) -> None:
     """Stops the load where a table lost more than `share` of its rows, drained events apart.
 
     Raises:
@@ -349,12 +357,32 @@ def refuse_above(share: float, checks: Sequence[CheckedTable], path: Path | None
     for checked in checks:
         of_table = checked.rejected.filter(pl.col("table") == checked.schema.name)
         if of_table.height > share * checked.n_read:
-            raise _too_many_rejects(replace(checked, rejected=of_table), share, path)
+            raise _too_many_rejects(replace(checked, rejected=of_table), share, path, hints)
 
 
-def _too_many_rejects(checked: CheckedTable, share: float, path: Path | None) -> InvalidData:
+def said_of(checked: CheckedTable, hints: Sequence[str]) -> str:
+    """The reasons of rejected rows with their counts, the first row of each, and hints."""
+    firsts = checked.rejected.unique("reason", keep="first", maintain_order=True)
+    examples = {
+        reason: f"row {row} of {Path(source).name}: {record}"
+        for _, source, row, reason, record in firsts.iter_rows()
+    }
+    parts: list[str] = []
+    for reason, count in counts([checked]).items():
+        example = examples[reason.removeprefix(f"{checked.schema.name}: ")]
+        parts.append(f"{reason}: {count}, such as {_shortened(example)}")
+    return "; ".join([*parts, *hints])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_RECORD else f"{text[:_SHOWN_RECORD]}…"
+
+
+def _too_many_rejects(
+    checked: CheckedTable, share: float, path: Path | None, hints: Sequence[str]
+) -> InvalidData:
     n, n_read = checked.rejected.height, checked.n_read
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
+    reasons = said_of(checked, hints)
     where = f"they are in {str(path)!r}" if path else "name a rejects file to see them"
     return InvalidData(
         f"{checked.schema.name}: {n} of {n_read} rows ({n / n_read:.1%}) break the schema, "
