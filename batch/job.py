@@ -77,7 +77,7 @@ from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.version import installed_version
 
-RECIPE = 2
+RECIPE = 3
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -185,7 +185,8 @@ def features(job: Job) -> None:
         offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
         dataset_file.save(job.work, dataset)
         if job.events is None:
-            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+            times = np.append(dataset.events.time, dataset.events.negatives.time)
+            watermark = position_at(latest_known(times, started) - TABLE_LAG_SECONDS)
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
@@ -538,7 +539,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(now.timestamp()),
-        "as_of": int(dataset.events.time.max()),
+        "as_of": dataset.events.latest,
         "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": installed_version(),
         "data": offline_evaluation.describe(dataset),
