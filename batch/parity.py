@@ -106,7 +106,7 @@ def live_answer(loaded: Bundle, record: UserRecord, k: int) -> ShortlistRecord:
         record.seen,
         record.attributes or {},
     )
-    recommendations = recommend(loaded.model, state, k)
+    recommendations = recommend(loaded.model, bundle.asked_at(loaded, state), k)
     kept = recommendations.items[0] != MISSING
     return ShortlistRecord(
         int(loaded.manifest["created_at"]),

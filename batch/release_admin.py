@@ -217,7 +217,7 @@ def _list(loaded: Bundle, user: UserRecord, k: int) -> dict[str, float]:
         user.seen,
         user.attributes or {},
     )
-    recommendations = recommend(loaded.model, state, k)
+    recommendations = recommend(loaded.model, bundle.asked_at(loaded, state), k)
     rows, scores = recommendations.items[0], recommendations.scores[0]
     return {
         loaded.catalogue.ids[row]: float(score)

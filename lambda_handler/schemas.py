@@ -82,7 +82,7 @@ Seconds = Annotated[
 Weight = Annotated[
     float,
     _by(values.weight_of),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.MAX_WEIGHT}),
+    WithJsonSchema({"type": "number", "minimum": -values.MAX_WEIGHT, "maximum": values.MAX_WEIGHT}),
 ]
 Label = Annotated[
     str,

@@ -22,11 +22,14 @@ MAX_ID_LENGTH = 256
 EXACT = 2**53
 """From here on a 64-bit float no longer tells neighbouring integers apart."""
 
+FIRST_CLOCK_TIME = 100_000_000
+"""1973: data whose latest time lies below have sequence numbers."""
+
 MAX_TIME = 2**53
 """The largest time: every JSON reader and a 64-bit float hold it exactly."""
 
 MAX_WEIGHT = float.fromhex("0x1.fffffep+127")
-"""The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
+"""The largest weight, in size, of a 32-bit float: models and records keep weights in 32 bits."""
 
 LAST_POSITION = 100
 """The largest place of an item in an answer, since no answer is longer."""
@@ -53,7 +56,7 @@ ID_FAULTS = (FLOAT_RULE, CONTROL_RULE, LENGTH_RULE)
 """Reasons to refuse an id, in the order in which the rules are tried."""
 
 TIME_RULE = f"a time must be unix seconds, a whole number from 0 to {MAX_TIME}"
-WEIGHT_RULE = f"a weight must be a finite number from 0 to {MAX_WEIGHT!r}"
+WEIGHT_RULE = f"a weight must be a finite number from {-MAX_WEIGHT!r} to {MAX_WEIGHT!r}"
 
 ID_PATTERN = (
     f"^[{BLANKS}]*"
@@ -150,13 +153,13 @@ def time_of(value: object) -> int:
 
 
 def weight_of(value: object) -> float:
-    """A weight from 0 to MAX_WEIGHT.
+    """A weight from -MAX_WEIGHT to MAX_WEIGHT; the rules of events say which are negative feedback.
 
     Raises:
         InvalidInput: it is no such number, or not finite.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= MAX_WEIGHT:  # type: ignore[operator]
+    if not is_number or not -MAX_WEIGHT <= value <= MAX_WEIGHT:  # type: ignore[operator]
         raise _refused(value, WEIGHT_RULE)
     return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
 

@@ -147,7 +147,12 @@ def _read_once(
     rejects_file: Path,
 ) -> Check:
     loaded = load(
-        mapping.interactions, mapping.items, mapping.users, max_reject_share=1, rejects=rejects_file
+        mapping.interactions,
+        mapping.items,
+        mapping.users,
+        max_reject_share=1,
+        rejects=rejects_file,
+        event_rules=mapping.events,
     )
     rejects = _rejects(loaded, pl.read_parquet(rejects_file))
     numbers = _numbers(loaded)
@@ -210,6 +215,7 @@ def _numbers(loaded: Loaded) -> dict[str, Any]:
         "first": _moment(int(events.time.min())),
         "last": _moment(int(events.time.max())),
         "repeats": round(1 - distinct / len(events), 4),
+        "negative": len(events.negatives.user),
         "duplicates": loaded.rejects.get("duplicate row", 0),
         "items_without_events": events.n_items - len(set(events.item.tolist())),
         "users_without_events": events.n_users - len(set(events.user.tolist())),

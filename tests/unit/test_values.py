@@ -101,20 +101,28 @@ def test_what_is_no_time(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.MAX_WEIGHT, values.MAX_WEIGHT)]
+    ("value", "read"),
+    [
+        (0, 0.0),
+        (-0.0, 0.0),
+        (5, 5.0),
+        (-1, -1.0),
+        (values.MAX_WEIGHT, values.MAX_WEIGHT),
+        (-values.MAX_WEIGHT, -values.MAX_WEIGHT),
+    ],
 )
 def test_weights(value: object, read: float) -> None:
-    """From zero to the largest 32-bit float."""
+    """Any 32-bit float, also one below zero, which is negative feedback."""
     assert str(values.weight_of(value)) == str(read)
 
 
 @pytest.mark.parametrize(
     "value",
-    [-1, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None],
+    [-1e39, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None],
 )
 def test_what_is_no_weight(value: object) -> None:
     """Is refused with the largest weight."""
-    with pytest.raises(InvalidInput, match=r"from 0 to 3\.4028234663852886e\+38"):
+    with pytest.raises(InvalidInput, match=r"from -3\.4\d*e\+38 to 3\.4028234663852886e\+38"):
         values.weight_of(value)
 
 
