@@ -16,11 +16,12 @@ items
     title       optional text; the id stands in where there is none
     categories  optional, a list of names, or names joined by "|"
     year        optional whole number
+    any other   optional attributes
 users
     user_id     as above, once per user
     any other   optional attributes: text of at most 100 values, numbers, booleans
 
-Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored.
+Ids, times and weights follow `recsys.values`. Other columns of interactions are not read.
 The fields of MovieLens `.dat` files are named by position.
 """
 
@@ -59,6 +60,7 @@ ITEMS = TableSchema(
     required=("item_id",),
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
+    is_open=True,
 )
 DRAINED_EVENTS = TableSchema(
     "events",

@@ -24,6 +24,7 @@ from shortlist.recsys.data.input_schema import (
     USERS,
 )
 from shortlist.recsys.data.readers import read
+from shortlist.recsys.data.sources import TableSource
 from shortlist.recsys.data.validation import (
     CheckedInteractions,
     CheckedTable,
@@ -64,9 +65,9 @@ class Loaded:
 
 
 def load(
-    interactions: str,
-    items: str | None = None,
-    users: str | None = None,
+    interactions: str | TableSource,
+    items: str | TableSource | None = None,
+    users: str | TableSource | None = None,
     *,
     max_reject_share: float = 0.05,
     rejects: Path | None = None,
@@ -75,7 +76,9 @@ def load(
     is_forgotten: IsForgotten | None = None,
     event_rules: EventRules | None = None,
 ) -> Loaded:
-    """Loads and validates tables from paths, globs or s3:// addresses; see `input_schema`.
+    """Loads and validates tables; see `input_schema`.
+
+    A table is a path (a file, a directory, a glob, an s3:// address), or a source that says more.
 
     Without an items table the items are those of the interactions. A users table may add users who
     have no events.
@@ -98,7 +101,8 @@ def load(
         raise InvalidSettings(
             f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default"
         )
-    checked_items = check_items(read(items, ITEMS)) if items is not None else None
+    raw_items = read(items, ITEMS) if items is not None else None
+    checked_items = check_items(raw_items) if raw_items is not None else None
     raw_events = read(interactions, INTERACTIONS)
     if events is not None:
         raw_events = with_drained(raw_events, events)
@@ -112,7 +116,8 @@ def load(
     checked_events = check_interactions(raw_events, known_items, event_rules)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
     _refuse_bad_tables(checks, max_reject_share, rejects)
-    notes = [*raw_events.notes, *(raw_users.notes if raw_users is not None else ())]
+    tables = (raw_events, raw_items, raw_users)
+    notes = [note for raw in tables if raw is not None for note in raw.notes]
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
     dataset, dataset_notes = _dataset(rated, checked_items, checked_users)
