@@ -198,8 +198,8 @@ def features(job: Job) -> None:
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
-    said = (*reject_lines(loaded.rejects, job.work / REJECTS), *loaded.notes)
-    for note in (*said, offline_evaluation.repeats_note(counted)):
+    rejected = reject_lines(loaded.rejects, job.work / REJECTS)
+    for note in (*rejected, *loaded.notes, offline_evaluation.repeats_note(counted)):
         if note is not None:
             job.reporter.say(f"  {note}")
     for fold in Fold:
@@ -218,6 +218,7 @@ def _load(job: Job) -> data.Loaded:
         rejects=job.work / REJECTS,
         positive_rating=job.positive_rating,
         events=job.events,
+        event_rules=job.event_rules,
         is_forgotten=publish.deleted_users(job.settings),
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shortlist.recsys.data import id_spelling
 from shortlist.recsys.data.attributes import tokenised
 from shortlist.recsys.data.drained import IsForgotten, with_drained, without_users
 from shortlist.recsys.data.event_meaning import meaning_notes, refuse_nothing_to_predict
@@ -24,8 +25,10 @@ from shortlist.recsys.data.input_schema import (
     USERS,
 )
 from shortlist.recsys.data.readers import read
+from shortlist.recsys.data.reject_reasons import described
 from shortlist.recsys.data.sources import TableSource
 from shortlist.recsys.data.validation import (
+    UNKNOWN_ITEM,
     CheckedInteractions,
     CheckedTable,
     check_interactions,
@@ -115,15 +118,33 @@ def load(
     known_items = checked_items.frame["_id"] if checked_items is not None else None
     checked_events = check_interactions(raw_events, known_items, event_rules)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
-    _refuse_bad_tables(checks, max_reject_share, rejects)
+    hints = _spelling_hints(checked_events, checked_items, checked_users)
+    _refuse_bad_tables(checks, max_reject_share, rejects, hints)
     tables = (raw_events, raw_items, raw_users)
     notes = [note for raw in tables if raw is not None for note in raw.notes]
+    notes += hints
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
     dataset, dataset_notes = _dataset(rated, checked_items, checked_users)
     notes += [*rating_notes, *dataset_notes]
     table = checked_events.checked
     return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
+
+
+def _spelling_hints(
+    events: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
+) -> list[str]:
+    """Hints at ids that are spelt with other leading zeros in the other table."""
+    found: list[str | None] = []
+    if items is not None:
+        rejected = events.checked.rejected.filter(pl.col("reason") == UNKNOWN_ITEM)
+        unknown = rejected["record"].str.json_path_match("$.item_id")
+        found.append(id_spelling.hint(unknown, items.frame["_id"], ITEMS.name))
+    if users is not None:
+        ids = users.frame["_id"]
+        unknown = events.user_ids.filter(~events.user_ids.is_in(ids.implode()))
+        found.append(id_spelling.hint(unknown, ids, USERS.name))
+    return [f"interactions: {hint}" for hint in found if hint is not None]
 
 
 def _drained_notes(checked: CheckedTable, rejects: Path | None) -> tuple[str, ...]:
@@ -163,23 +184,25 @@ def _rated_at_least(
 
 
 def _refuse_bad_tables(
-    checks: Sequence[CheckedTable], max_reject_share: float, rejects: Path | None
+    checks: Sequence[CheckedTable],
+    max_reject_share: float,
+    rejects: Path | None,
+    hints: Sequence[str],
 ) -> None:
     """Writes the rejected rows, and raises InvalidData where a table has too many of them."""
     if rejects is not None:  # first, so that a refused load leaves something to look at
         write_rejects(checks, rejects)
-    refuse_above(max_reject_share, checks, rejects)
+    refuse_above(max_reject_share, checks, rejects, hints)
     for checked in checks:
-        _refuse_empty(checked, rejects)
+        _refuse_empty(checked, rejects, hints)
 
 
-def _refuse_empty(checked: CheckedTable, rejects: Path | None) -> None:
+def _refuse_empty(checked: CheckedTable, rejects: Path | None, hints: Sequence[str]) -> None:
     if checked.frame.is_empty():
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
         where = f"; they are in {str(rejects)!r}" if rejects is not None else ""
         raise InvalidData(
-            f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): "
-            f"mend the table{where}"
+            f"{checked.schema.name}: none of {checked.n_read} rows is valid "
+            f"({'; '.join([described(checked.rejected), *hints])}): mend the table{where}"
         )
 
 
