@@ -330,6 +330,16 @@ class RedisStore(RedisLink):
         return self.redis.get(self.keys.popular(version))
 
     @translate_redis_errors
+    def write_facts(self, version: str, packed: bytes) -> None:
+        """Writes the packed facts of a release."""
+        self.redis.set(self.keys.facts(version), packed)
+
+    @translate_redis_errors
+    def facts(self, version: str) -> bytes | None:
+        """The packed facts of a release."""
+        return self.redis.get(self.keys.facts(version))
+
+    @translate_redis_errors
     def retire(self, version: str, ttl: int) -> int:
         """Lets a release expire in `ttl` seconds.
 
