@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.index import build_index
-from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.interactions import Events, Int64, Repeats
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
 from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from
 from shortlist.recsys.models.towers import Towers
@@ -86,6 +86,8 @@ class FitParams:
     """Chance of each place but the first few to go to a new item."""
     fresh_share: Share = 0.1
     """Share of the users held out from the first towers, for the ranker to learn cold start."""
+    repeats: Repeats = Repeats.NEVER
+    """Whether what a user had is offered to them again, and so learnt and evaluated."""
     seed: NonNegativeInt = 20260801
     """Seed of every draw in training."""
     threads: NonNegativeInt = 0
@@ -148,6 +150,7 @@ def assemble(
         by_trend(table),
         params.exploration_share,
         new_items(table),
+        params.repeats,
     )
 
 
