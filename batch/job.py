@@ -78,7 +78,7 @@ from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.version import installed_version
 
-RECIPE = 2
+RECIPE = 3
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -186,7 +186,8 @@ def features(job: Job) -> None:
         offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
         dataset_file.save(job.work, dataset)
         if job.events is None:
-            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+            times = np.append(dataset.events.time, dataset.events.negatives.time)
+            watermark = position_at(latest_known(times, started) - TABLE_LAG_SECONDS)
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
@@ -534,7 +535,7 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
-    as_of = int(dataset.events.time.max())
+    as_of = dataset.events.latest
     facts = ReleaseFacts(
         repeats=job.params.repeats.value, has_clock_times=as_of >= FIRST_CLOCK_TIME
     )

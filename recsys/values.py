@@ -34,7 +34,7 @@ _OTHER_UNITS = (
 """Units of numbers beyond MAX_TIME, each with where it ends and how many are a second."""
 
 MAX_WEIGHT = float.fromhex("0x1.fffffep+127")
-"""The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
+"""The largest weight, in size, of a 32-bit float: models and records keep weights in 32 bits."""
 
 LAST_POSITION = 100
 """The largest place of an item in an answer, since no answer is longer."""
@@ -225,13 +225,13 @@ def _unit_of(number: int) -> str:
 
 
 def weight_of(value: object) -> float:
-    """A weight from -MAX_WEIGHT to MAX_WEIGHT; one below 0 is negative feedback.
+    """A weight from -MAX_WEIGHT to MAX_WEIGHT; the rules of events say which are negative feedback.
 
     Raises:
         InvalidInput: it is no such number, or not finite.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not abs(value) <= MAX_WEIGHT:  # type: ignore[arg-type]
+    if not is_number or not -MAX_WEIGHT <= value <= MAX_WEIGHT:  # type: ignore[operator]
         raise _refused(value, WEIGHT_RULE)
     return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
 

@@ -168,8 +168,8 @@ def test_messages_have_value_rule_remedy(client) -> None:
         f"user_id: '6.35E+17' is refused: {values.FLOAT_RULE}",
         (
             "weight: 1e+39 is refused: "
-            "a weight must be a finite number from -3.4028234663852886e+38 to "
-            "3.4028234663852886e+38"
+            "a weight must be a finite number "
+            "from -3.4028234663852886e+38 to 3.4028234663852886e+38"
         ),
         (
             "timestamp: 'yesterday' is refused: "

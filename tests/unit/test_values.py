@@ -158,10 +158,17 @@ def test_times_of_other_units(value: object, remedy: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "read"),
-    [(0, 0.0), (-0.0, 0.0), (5, 5.0), (-1, -1.0), (values.MAX_WEIGHT, values.MAX_WEIGHT)],
+    [
+        (0, 0.0),
+        (-0.0, 0.0),
+        (5, 5.0),
+        (-1, -1.0),
+        (values.MAX_WEIGHT, values.MAX_WEIGHT),
+        (-values.MAX_WEIGHT, -values.MAX_WEIGHT),
+    ],
 )
 def test_weights(value: object, read: float) -> None:
-    """Any number that a 32-bit float holds; one below zero is negative feedback."""
+    """Any 32-bit float, also one below zero, which is negative feedback."""
     assert str(values.weight_of(value)) == str(read)
 
 
@@ -171,7 +178,7 @@ def test_weights(value: object, read: float) -> None:
 )
 def test_what_is_no_weight(value: object) -> None:
     """Is refused with the largest weight."""
-    with pytest.raises(InvalidInput, match=r"to 3\.4028234663852886e\+38$"):
+    with pytest.raises(InvalidInput, match=r"from -3\.4\d*e\+38 to 3\.4028234663852886e\+38"):
         values.weight_of(value)
 
 
