@@ -61,6 +61,7 @@ class Negative(NamedTuple):
     time: int
     position: int
     """In the stream of events, 0 for feedback of the batch's table."""
+    type: str | None = None
     spent: bool = False
     """Whether what it took back is no longer kept."""
 
@@ -243,7 +244,7 @@ def _steps(times: Sequence[int]) -> list[int]:
 
 def _packed_types(types: tuple[str | None, ...]) -> list[object] | None:
     """The distinct types, and the place among them of each event's, 0 for none."""
-    if not types:
+    if all(name is None for name in types):
         return None
     names = list(dict.fromkeys(name for name in types if name is not None))
     places = {name: place for place, name in enumerate(names, 1)}
@@ -254,10 +255,11 @@ def _packed_feedback(record: UserRecord) -> list[object] | None:
     """Types, negatives and disliked items; None where there is nothing of it."""
     if not (record.types or record.negatives or record.disliked):
         return None
-    columns = zip(*record.negatives, strict=True) if record.negatives else ((),) * 4
-    items, times, positions, spent = columns
+    columns = zip(*record.negatives, strict=True) if record.negatives else ((),) * 5
+    items, times, positions, types, spent = columns
     places = [place for place, is_spent in enumerate(spent) if is_spent]
-    negatives = [items, _steps(times), positions if any(positions) else None, places]
+    known = positions if any(positions) else None
+    negatives = [items, _steps(times), known, _packed_types(types), places]
     return [_packed_types(record.types), negatives, record.disliked]
 
 
@@ -361,13 +363,18 @@ def _unpacked_types(
 
 
 def _unpacked_negatives(what: str, packed: tuple[Any, ...]) -> tuple[Negative, ...]:
-    items, steps, stated, places = _parts(what, packed, tuple, tuple, tuple | None, tuple)
+    kinds = (tuple, tuple, tuple | None, tuple | None, tuple)
+    items, steps, stated, named, places = _parts(what, packed, *kinds)
     _check_all(what, items, str)
     times = _unpacked_times(what, steps, len(items))
     positions = _column_of(what, stated or (), int, len(items), "positions")
+    types = _unpacked_types(what, named, len(items))
     _check_all(what, places, int)
     spent = (place in places for place in range(len(items)))
-    return tuple(map(Negative, items, times, positions or (0,) * len(items), spent))
+    nothing = (None,) * len(items)
+    return tuple(
+        map(Negative, items, times, positions or (0,) * len(items), types or nothing, spent)
+    )
 
 
 def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[float | None, ...]:

@@ -103,7 +103,10 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
             {},
             (0, 0, 1873476493639681),
             types=("view", None, "buy"),
-            negatives=(Negative("1", 250, 1873476493639680), Negative("9", 260, 0, spent=True)),
+            negatives=(
+                Negative("1", 250, 1873476493639680, "return"),
+                Negative("9", 260, 0, spent=True),
+            ),
             disliked=("8",),
         ),
     ),
