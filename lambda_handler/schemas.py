@@ -119,6 +119,11 @@ TYPE_SHOWN = (
     "What the user did, such as view or buy: one of the types that the serving release knows."
 )
 
+REPEATS_SHOWN = (
+    "Whether the user may be offered what they had: null as the release does it. true needs a "
+    "release that was trained with SHORTLIST_REPEATS=allow."
+)
+
 MAX_HISTORY = 1000  # ten times what the models look at
 MAX_EXCLUDED = 1000
 MAX_EVENTS = 500  # with the longest ids they fit into a mebibyte
@@ -162,7 +167,10 @@ class RecommendRequest(BaseModel):
             "examples": [{"user_id": "42", "k": 10}, {"user_id": "new", "history": ["1", "50"]}]
         },
     )
-    user_id: Id
+    user_id: Id | None = Field(
+        default=None,
+        description="null for nobody in particular: popular items, or those for the history.",
+    )
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
     use_cache: StrictBool = Field(
         default=True, description="false: computes the answer with the models, whatever is cached."
@@ -189,6 +197,7 @@ class RecommendRequest(BaseModel):
     explain: StrictBool = Field(
         default=False, description="Adds the reason of each item. Computed by the models."
     )
+    allow_repeats: StrictBool | None = Field(default=None, description=REPEATS_SHOWN)
 
 
 Count = Annotated[int, Field(ge=1, le=100, description="How many items.")]
@@ -207,13 +216,15 @@ class ListQuery(BaseModel):
 
 
 class UserQuery(ListQuery):
-    """Number of items, their categories, and excluded items."""
+    """Number of items, their categories, excluded items, and repeats."""
 
     exclude: list[IdText] = Field(
         default_factory=list,
         max_length=MAX_EXCLUDED,
         description="Items not to recommend; may be repeated.",
     )
+
+    allow_repeats: bool | None = Field(default=None, description=REPEATS_SHOWN)
 
 
 class OfUserQuery(UserQuery):
@@ -318,7 +329,7 @@ class Recommendation(BaseModel):
 class RecommendAnswer(BaseModel):
     """A list of recommendations and its source."""
 
-    user_id: str | int
+    user_id: str | int | None = Field(description="As in the request.")
     recommendations: list[Recommendation]
     latency_ms: float
     cache_hit: bool
