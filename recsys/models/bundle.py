@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -36,7 +36,7 @@ from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in
 from shortlist.recsys.store.release_files import Release
-from shortlist.recsys.values import MAX_WEIGHT
+from shortlist.recsys.values import FIRST_CLOCK_TIME, MAX_WEIGHT
 
 BUNDLE_LAYOUT = 2
 """Changes when older code could no longer read the files."""
@@ -51,7 +51,17 @@ RANKER = "ranker.txt"
 CATALOGUE = "catalog.msgpack"
 POPULAR = "popular.msgpack"
 
-_TABLE_COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership")
+_TABLE_COLUMNS = (
+    "popularity",
+    "recent",
+    "trend",
+    "age",
+    "weight",
+    "year",
+    "interval",
+    "repeat_rate",
+    "membership",
+)
 _ALWAYS_KNOWN = ("popularity", "recent", "trend")
 
 MAX_TOWER_WEIGHT = 1e4
@@ -71,6 +81,9 @@ MAX_CANDIDATES = 10_000
 
 MAX_DIMENSIONS = 1024
 """Of the towers: the most that `EMBEDDING_DIM` allows."""
+
+MAX_KINDS = 256
+"""Kinds of events: the most that a byte tells apart."""
 
 MAX_UNITS = 65_536
 """Hidden units of the towers: far more than any training here has."""
@@ -148,7 +161,7 @@ def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
     columns = {name: getattr(table, name) for name in _TABLE_COLUMNS}
-    np.savez(directory / ITEM_TABLE, moments=moments, **columns)
+    np.savez(directory / ITEM_TABLE, moments=moments, is_target=table.is_target, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
 
@@ -436,8 +449,9 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
 
 
 def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
-    columns = read_npz(items, {"moments": "<f8", **dict.fromkeys(_TABLE_COLUMNS, "<f4")})
-    moments = columns.pop("moments")
+    dtypes = {"moments": "<f8", "is_target": "<f4", **dict.fromkeys(_TABLE_COLUMNS, "<f4")}
+    columns = read_npz(items, dtypes)
+    moments, is_target = columns.pop("moments"), columns.pop("is_target")
     n = len(columns["popularity"]) - 1
     shapes = {name: array.shape for name, array in columns.items()}
     ranks = all(array.ndim == 1 + (name == "membership") for name, array in columns.items())
@@ -447,9 +461,18 @@ def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
     for name, array in columns.items():
         _check_column(items.name, name, array)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
+    # Every kind of uint8 may stand in a state.
+    holds = is_target.ndim == 1 and 1 <= len(is_target) <= MAX_KINDS and _are_flags(is_target)
+    _check(items.name, f"has kinds of events of shape {is_target.shape}", holds=holds)
     mean, scale = (float(value) for value in moments)
     neighbours = _neighbours(rows, weights, n)
-    return ItemTable(**columns, weight_mean=mean, weight_scale=scale, neighbours=neighbours)
+    return ItemTable(
+        **columns,
+        is_target=is_target,
+        weight_mean=mean,
+        weight_scale=scale,
+        neighbours=neighbours,
+    )
 
 
 def _check_column(file: str, name: str, array: Float32) -> None:
@@ -460,6 +483,10 @@ def _check_column(file: str, name: str, array: Float32) -> None:
     else:
         largest, holds = MAX_VALUE, finite_within(array, MAX_VALUE, unknown=True)
     _check(file, f"has values of {name} beyond {largest:g}", holds=holds)
+
+
+def _are_flags(values: Float32) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def _are_moments(moments: np.ndarray) -> bool:
@@ -480,19 +507,27 @@ def _neighbours(rows_file: BinaryIO, weights_file: BinaryIO, n: int) -> Neighbou
     return Neighbours(rows, weights)
 
 
-def batch_time(bundle: Bundle) -> int | None:
-    """Unix seconds for which a release's lists are made.
+def asked_at(bundle: Bundle, states: UserStates, moment: float | None = None) -> UserStates:
+    """The states for lists of this release that are asked for at a moment.
 
-    None where the times of its data are no clock's.
+    moment: unix seconds; None for the end of the data. Where the data's times are sequence numbers,
+    no moment can be told, and lists are asked for at each user's last event.
     """
-    return int(bundle.manifest["as_of"]) if bundle.facts.has_clock_times else None
+    states = replace(states, repeats=bundle.model.repeats)
+    as_of = bundle.manifest.get("as_of", 0)
+    if as_of < FIRST_CLOCK_TIME:
+        return states
+    if moment is None:  # a time in the future, which a table may have by mistake, is no moment
+        moment = min(as_of, bundle.manifest.get("created_at", as_of))
+    return replace(states, now=np.maximum(states.now, int(moment)))
 
 
-def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tuple[UserStates, int]:
+def state_of(
+    bundle: Bundle, record: UserRecord, now: float | None = None
+) -> tuple[UserStates, int]:
     """One user's state, and the number of unknown items in the record's history.
 
-    now: unix seconds at which the list is asked for; None for the time of the last event, as where
-    the times of the data are no clock's.
+    now: unix seconds at which a list is asked for, see `asked_at`.
     """
     row_of = bundle.catalogue.row_of
     reading = read_record(record, bundle.facts.events)
@@ -509,7 +544,6 @@ def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tupl
         kind[0, -n:] = [kind for _, kind in recent]
     disliked = _rows_of(bundle, reading.disliked)
     seen = _rows_of(bundle, reading.had | reading.disliked)
-    latest = int(time.max())
     state = UserStates(
         items=row,
         times=time,
@@ -519,12 +553,10 @@ def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tupl
         seen_rows=seen,
         seen_offsets=np.array([0, len(seen)], np.int64),
         kinds=kind,
-        now=np.array([latest if now is None else max(now, latest)], np.int64),
         disliked_rows=disliked,
         disliked_offsets=np.array([0, len(disliked)], np.int64),
-        repeats=bundle.model.repeats,
     )
-    return state, sum(item not in row_of for item in record.items)
+    return asked_at(bundle, state, now), sum(item not in row_of for item in record.items)
 
 
 def _rows_of(bundle: Bundle, items: Iterable[str]) -> Int32:

@@ -11,7 +11,7 @@ from shortlist.batch import cold_start
 from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models.feedback import with_feedback
-from shortlist.recsys.models.interactions import NEVER, Events, states_at
+from shortlist.recsys.models.interactions import NEVER, Events, Repeats, states_at
 from shortlist.recsys.models.ties import is_drawn, steps_of, tied_share
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training import lambdamart, two_tower
@@ -194,7 +194,7 @@ def test_towers_hold_out_whole_ties() -> None:
     """Neither states nor training have an event of the target's time, unless all times are one."""
     events = dates(5)
     validation, learnt = two_tower._hold_out_last(
-        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0)
+        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0), Repeats.NEVER
     )
     assert len(validation.states) > 20
     cut = learnt.offsets()[1:]
