@@ -93,6 +93,7 @@ def digest_of(k: int, filters: Filters, options: Options, record: bytes) -> str:
             sorted(filters.categories),
             float(options.diversity),  # 0 and 0.0 are packed differently
             options.explain,
+            options.allow_repeats,
             record,
         ]
     )
