@@ -21,6 +21,7 @@ from shortlist.recsys.data.input_schema import (
     READER_COLUMNS,
     USERS,
 )
+from shortlist.recsys.data.item_attributes import MAX_CELLS, ItemUse, item_columns
 from shortlist.recsys.data.readers import read
 from shortlist.recsys.data.validation import (
     CheckedInteractions,
@@ -39,8 +40,11 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Da
 from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
 
-MAX_CELLS = 1 << 28
-"""Most items times categories, a GiB for each copy of the matrix; else the rarest are left out."""
+ALL_COLUMNS = ItemUse()
+"""Every column of the items has every use."""
+
+_OWN = ("_id", "_title", "_categories", "_year")
+"""Columns of the checked items table that are none of its own attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ def load(
     positive_rating: float | None = None,
     events: str | None = None,
     is_forgotten: IsForgotten | None = None,
+    item_use: ItemUse = ALL_COLUMNS,
 ) -> Loaded:
     """Loads and validates tables from paths, globs or s3:// addresses; see `input_schema`.
 
@@ -81,6 +86,7 @@ def load(
     events: the address of drained events (see `event_files`), which count as interactions, but
     whose rejects never stop a load.
     is_forgotten: whether the rows of a user, whose id is text, are left out.
+    item_use: which of the items' own columns to learn from, to show and to filter by.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
@@ -92,7 +98,8 @@ def load(
         raise InvalidSettings(
             f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default"
         )
-    checked_items = check_items(read(items, ITEMS)) if items is not None else None
+    raw_items = read(items, ITEMS) if items is not None else None
+    checked_items = check_items(raw_items) if raw_items is not None else None
     raw_events = read(interactions, INTERACTIONS)
     if events is not None:
         raw_events = with_drained(raw_events, events)
@@ -106,10 +113,11 @@ def load(
     checked_events = check_interactions(raw_events, known_items)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
     _refuse_bad_tables(checks, max_reject_share, rejects)
-    notes = [*raw_events.notes, *(raw_users.notes if raw_users is not None else ())]
+    raw_tables = [raw for raw in (raw_events, raw_items, raw_users) if raw is not None]
+    notes = [note for raw in raw_tables for note in raw.notes]
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
-    dataset, dataset_notes = _dataset(rated, checked_items, checked_users)
+    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, item_use)
     notes += [*rating_notes, *dataset_notes]
     table = checked_events.checked
     return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
@@ -171,13 +179,17 @@ def _refuse_empty(checked: CheckedTable, rejects: Path | None) -> None:
 
 
 def _dataset(
-    interactions: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
+    interactions: CheckedInteractions,
+    items: CheckedTable | None,
+    users: CheckedTable | None,
+    item_use: ItemUse,
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The data set, and notes on what it leaves out."""
     notes: tuple[str, ...] = ()
+    vectors_digest = b""
     catalogue = _bare_catalogue(interactions.item_ids)
     if items is not None:
-        catalogue, notes = _catalogue(items.frame)
+        catalogue, notes, vectors_digest = _catalogue(items.frame, item_use)
     user_table = None
     if users is not None:
         user_table = users.frame.drop(*READER_COLUMNS, "user_id", strict=False)
@@ -193,7 +205,7 @@ def _dataset(
         note = "interactions: there are both a weight and a rating, and only the weight is used"
         notes = (*notes, note)
     ids = tuple(user_ids.to_list())
-    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary)
+    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary, vectors_digest)
     dataset = Dataset(events, catalogue, ids, tokens, vocabulary, fingerprint)
     return dataset, (*notes, *attribute_notes)
 
@@ -231,10 +243,11 @@ def _nan_filled(column: pl.Series) -> Float32:
     return values
 
 
-def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
-    """The items table as a catalogue, and a note where categories are left out of learning."""
+def _catalogue(frame: pl.DataFrame, use: ItemUse) -> tuple[Catalogue, tuple[str, ...], bytes]:
+    """The items table as a catalogue, notes on what is left out, and a digest of the vectors."""
     lists = frame["_categories"]
     names, notes = _learnt_categories(lists)
+    own = item_columns(frame.drop(_OWN), frame["_year"], use, len(names))
     catalogue = Catalogue(
         tuple(frame["_id"].to_list()),
         tuple(frame["_title"].to_list()),
@@ -242,8 +255,10 @@ def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
         tuple(names),
         _membership(lists, names),
         _nan_filled(frame["_year"]),
+        own.attributes,
+        own.content,
     )
-    return catalogue, notes
+    return catalogue, (*notes, *own.notes), own.vectors_digest
 
 
 def _membership(lists: pl.Series, names: list[str]) -> Float32:
@@ -288,6 +303,7 @@ def _fingerprint(
     user_ids: Sequence[str],
     attributes: Int32,
     vocabulary: AttributeVocabulary,
+    vectors_digest: bytes,
 ) -> str:
     """Hex sha256 of the validated content, whatever machine, files and types it came from."""
     digest = hashlib.sha256()
@@ -297,8 +313,19 @@ def _fingerprint(
         digest.update(_little_endian(array).data)
     for texts in (user_ids, catalogue.ids, catalogue.titles, catalogue.categories):
         digest.update(json.dumps(texts).encode())
+    digest.update(_of_own_columns(catalogue, vectors_digest))
     digest.update(json.dumps([vocabulary.columns, vocabulary.tokens, vocabulary.edges]).encode())
     return digest.hexdigest()
+
+
+def _of_own_columns(catalogue: Catalogue, vectors_digest: bytes) -> bytes:
+    """What the fingerprint covers of the items' own columns; nothing where there are none."""
+    own = [a for a in catalogue.attributes if a.name != "year"]  # whose values are covered
+    parts = [json.dumps([a.name, a.kind.value, a.values]).encode() for a in own]
+    parts += [
+        json.dumps([c.name, c.labels, c.rows.tolist()]).encode() for c in catalogue.content.columns
+    ]
+    return b"".join((*parts, vectors_digest))
 
 
 def _little_endian(array: NDArray[np.generic]) -> NDArray[np.generic]:

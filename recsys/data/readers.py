@@ -163,7 +163,7 @@ def _csv(path: Path, schema: TableSchema) -> _FileContent:
 
 def _numeric_columns(frame: pl.DataFrame, schema: TableSchema) -> list[pl.Series]:
     """The attribute columns of which every text is a number, as numbers."""
-    attributes = [name for name in frame.columns if name not in schema.required]
+    attributes = [name for name in frame.columns if name not in schema.columns]
     out: list[pl.Series] = []
     for name in attributes:
         texts = frame[name].str.strip_chars()
@@ -179,7 +179,7 @@ def _dat(path: Path, schema: TableSchema) -> _FileContent:
     frame, malformed = read_dat(path, schema.dat)
     if "title" in schema.optional:
         frame = frame.with_columns(year_in("title").alias("year"))
-    if schema.is_open:
+    if "age" in frame.columns:
         frame = frame.with_columns(pl.col("age").cast(pl.Int64, strict=False))
     return frame, malformed
 

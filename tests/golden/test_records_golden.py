@@ -49,6 +49,12 @@ USER = UserRecord(
     ("1", "2"),
     {"age": 31.0, "region": "north"},
 )
+ITEM = ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))
+WITH_ATTRIBUTES = replace(
+    ITEM,
+    attributes={"studio": "Lucasfilm", "price": 9.99, "year": 1977, "dubbed": ("de", "fr")},
+    unshown={"in_stock": True, "released": "1977-05-25"},
+)
 
 
 def _pack_shortlist(record: ShortlistRecord) -> bytes:
@@ -87,8 +93,9 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
             1873476493639680,
         ),
     ),
-    "item": (pack_item, unpack_item, ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))),
+    "item": (pack_item, unpack_item, ITEM),
     "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),
+    "item with attributes": (pack_item, unpack_item, WITH_ATTRIBUTES),
     "pointer": (
         pack_pointer,
         unpack_pointer,
@@ -101,6 +108,7 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
 OLDER: dict[str, tuple[Callable[[bytes], Any], Any]] = {
     "list without a watermark": (unpack_list, replace(SHORTLIST, watermark=0)),
     "user without positions": (unpack_user, USER),
+    "item without attributes": (unpack_item, ITEM),
 }
 """What older writers wrote, which is still read."""
 
