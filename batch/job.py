@@ -551,7 +551,9 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     as_of = dataset.events.latest
     facts = ReleaseFacts(
-        repeats=job.params.repeats.value, has_clock_times=as_of >= FIRST_CLOCK_TIME
+        repeats=job.params.repeats.value,
+        has_clock_times=as_of >= FIRST_CLOCK_TIME,
+        attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},
     )
     ranker_text = bundle.load_ranker_text(job.fold(Fold.EVERYTHING))
     report = _read_json(job.work / "metrics.json")
