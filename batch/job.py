@@ -50,7 +50,7 @@ from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
-from shortlist.recsys.models.interactions import Events, Int64, states_at
+from shortlist.recsys.models.interactions import Events, Int64, Repeats, states_at
 from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
@@ -151,6 +151,7 @@ def fit_params(settings: Settings) -> FitParams:
         n_lists=settings.faiss_n_lists,
         n_probe=settings.faiss_n_probe,
         exploration_share=settings.exploration_share,
+        repeats=Repeats(settings.repeats),
         threads=settings.threads,
     )
 

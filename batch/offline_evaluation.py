@@ -74,7 +74,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
             "an evaluation needs users with at least two events"
         )
         raise InvalidData(message)
-    states = states_at(events, starts[users], cut[users], dataset.attributes[users])
+    states = states_at(events, starts[users], cut[users], dataset.attributes[users], users)
     truth = truth_between(events, users, states, cut[users], ends[users])
     if len(truth.items) == 0:
         message = (
@@ -88,6 +88,7 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
 
 def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
     """The counting baselines, fitted to `past`; EASE only where its item matrix fits in memory."""
+    past = past.standing()
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
@@ -108,7 +109,7 @@ def learnt_baselines(
 ) -> dict[str, Recommend]:
     """The trained baselines: factorisation by ALS, and our towers trained by BPR."""
     with reporter.stage("baseline: ALS"):
-        als = fit_als(past)
+        als = fit_als(past.standing())
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
     with reporter.stage("baseline: towers by BPR") as progress:
         # Once to find the number of epochs by holding out events, and once on all of them.
@@ -143,7 +144,7 @@ def compare(
         report = evaluate(
             methods,
             truth,
-            facts_of(past, catalogue.membership),
+            facts_of(past.standing(), catalogue.membership),
             np.random.default_rng(BOOTSTRAP_SEED),
             protocol=protocol,
             category_names=catalogue.category_names,

@@ -25,7 +25,7 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
-from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Repeats, UserStates
 from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.models.pipeline import PLACES, Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker, ranker_from
@@ -132,6 +132,7 @@ def save(
         "feature_hash": feature_hash(),
         "n_candidates": model.n_candidates,
         "exploration_share": model.exploration_share,
+        "repeats": model.repeats.value,
     }
     return release_files.build_manifest(directory, **own, **fields)
 
@@ -286,6 +287,7 @@ def read(release: Release) -> Bundle:
         trending=by_trend(table),
         exploration_share=float(manifest["exploration_share"]),
         new=new_items(table),
+        repeats=Repeats(manifest.get("repeats", Repeats.NEVER.value)),
     )
     return Bundle(manifest, items, vocabulary, model, _popular(release, n))
 
@@ -317,6 +319,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         "created_at": _is_whole(manifest.get("created_at", 0), 0, 2**53),  # exact in JSON
         "as_of": _is_whole(manifest.get("as_of", 0), -(2**63), 2**63 - 1),
         "importances": _are_shares(manifest.get("importances", {})),
+        "repeats": manifest.get("repeats", "never") in ("never", "allow"),
     }
     where = f"the manifest of bundle {version}"
     for name, holds in rules.items():
@@ -506,5 +509,6 @@ def state_from(
         attributes=bundle.vocabulary.encode(dict(attributes))[None, :],
         seen_rows=np.array(sorted(had), np.int32),
         seen_offsets=np.array([0, len(had)], np.int64),
+        repeats=bundle.model.repeats,
     )
     return state, len(items) - len(known)

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from shortlist.recsys.models import neighbours
 from shortlist.recsys.models.features import Candidates, ItemTable, features
 from shortlist.recsys.models.index import search
-from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Recommend, UserStates
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Float32,
+    Int32,
+    Recommend,
+    Repeats,
+    UserStates,
+)
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers, user_vectors
 
@@ -54,6 +61,8 @@ class Model:
     """The share of places, 0 to 1, that new items are put into."""
     new: Int32
     """Rows of the new items."""
+    repeats: Repeats = Repeats.NEVER
+    """What it was trained to offer; a list follows the `repeats` of the state it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
