@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from shortlist.recsys import values
@@ -206,19 +207,19 @@ def _numbers(loaded: Loaded) -> dict[str, Any]:
     dataset = loaded.dataset
     events = dataset.events
     pairs = events.user.astype("int64") * max(1, events.n_items) + events.item
-    distinct = len(set(pairs.tolist()))
+    distinct = len(np.unique(pairs))
     return {
         "rows": loaded.n_read,
         "events": len(events),
-        "users": len(set(events.user.tolist())),
+        "users": len(np.unique(events.user)),
         "items": events.n_items,
         "first": _moment(int(events.time.min())),
         "last": _moment(int(events.time.max())),
         "repeats": round(1 - distinct / len(events), 4),
         "negative": len(events.negatives.user),
         "duplicates": loaded.rejects.get("duplicate row", 0),
-        "items_without_events": events.n_items - len(set(events.item.tolist())),
-        "users_without_events": events.n_users - len(set(events.user.tolist())),
+        "items_without_events": events.n_items - len(np.unique(events.item)),
+        "users_without_events": events.n_users - len(np.unique(events.user)),
     }
 
 

@@ -283,3 +283,17 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         found(tmp_path, str(tmp_path / "c.csv"))
     told = found(tmp_path, orders, tables={"items": [twice[0]]})
     assert told.mapping.items is not None
+
+
+def test_small_numbers_are_shared_by_chance(tmp_path: Path) -> None:
+    """Users and items of the same numbers are told by the names of their columns."""
+    rows = [f"{n % 20},{n % 13},{n}" for n in range(400)]
+    orders = put(tmp_path / "o.csv", "client,produit,date", rows)
+    people = put(tmp_path / "a.csv", "row,client,age", [f"{n},{n},7" for n in range(30)])
+    goods = put(tmp_path / "b.csv", "row,produit,prix", [f"{n},{n},7" for n in range(30)])
+    result = found(tmp_path, orders, goods, people)
+    assert {table: report.columns for table, report in result.tables.items()} == {
+        "interactions": {"user_id": "client", "item_id": "produit", "timestamp": "date"},
+        "items": {"item_id": "produit"},
+        "users": {"user_id": "client"},
+    }
