@@ -165,7 +165,7 @@ def _read_once(
         numbers,
         rejects,
         (*loaded.notes, *_float_notes(tables)),
-        tuple(_advice(mapping, times, numbers)),
+        tuple(_advice(mapping, times, numbers, tables["interactions"].columns)),
     )
 
 
@@ -267,7 +267,9 @@ def _time_words(times: FoundTimes, mapping: DataMapping) -> str:
     return f"{times.words}, in {mapping.interactions.time.zone}"
 
 
-def _advice(mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any]) -> list[str]:
+def _advice(
+    mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any], columns: Mapping[str, str]
+) -> list[str]:
     """What to set, or to look at."""
     out: list[str] = []
     if numbers["repeats"] >= MANY_REPEATS:
@@ -280,6 +282,11 @@ def _advice(mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any])
     if guessed:
         out.append(
             f"the weight of event type {', '.join(guessed)} is a guess: correct it under [events]"
+        )
+    if "rating" in columns and numbers["negative"] == 0:
+        out.append(
+            "all ratings count as liked: negative_below under [events] makes lower ones "
+            "negative feedback, such as negative_below = 3 for one to five stars"
         )
     if rules.weights:
         heaviest = max(rules.weights, key=lambda name: rules.weights[name])
@@ -301,6 +308,8 @@ def rule_lines(rules: EventRules, mark: ReturnMark | None) -> list[str]:
     lines = [f"{name} counts {weight:g}" for name, weight in rules.weights.items()]
     if mark is not None:
         lines.append(f"rows with {mark.column} = {' or '.join(mark.values)} are returns")
+    if rules.negative_below != EventRules().negative_below:
+        lines.append(f"a rating below {rules.negative_below:g} is negative feedback")
     if rules.negative:
         lines.append(f"negative feedback: {', '.join(rules.negative)}")
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,7 +125,30 @@ def _parquet(path: Path) -> pl.LazyFrame:
 
 
 def _json_lines(path: Path) -> pl.LazyFrame:
-    return pl.scan_ndjson(_plain_bytes(path), infer_schema_length=None)
+    return _scanned_lines(_plain_bytes(path))
+
+
+def _scanned_lines(content: Path | bytes) -> pl.LazyFrame:
+    """An object a line; a line that is none becomes one without fields, and costs its row."""
+    rows = pl.scan_ndjson(content, infer_schema_length=None)
+    try:
+        rows.collect_schema()
+    except pl.exceptions.ComputeError:
+        raw = content.read_bytes() if isinstance(content, Path) else content
+        lines = [line for line in raw.splitlines() if line.strip()]
+        is_good = [_is_object(line) for line in lines]
+        if not any(is_good):
+            raise
+        mended = [line if good else b"{}" for line, good in zip(lines, is_good, strict=True)]
+        return pl.scan_ndjson(b"\n".join(mended), infer_schema_length=None)
+    return rows
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _json(path: Path) -> pl.LazyFrame:
@@ -135,7 +159,7 @@ def _json(path: Path) -> pl.LazyFrame:
     if is_list:
         source = content if isinstance(content, Path) else io.BytesIO(content)
         return pl.read_json(source, infer_schema_length=None).lazy()
-    return pl.scan_ndjson(content, infer_schema_length=None)
+    return _scanned_lines(content)
 
 
 TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {

@@ -257,6 +257,20 @@ def test_text_formats(tmp_path: Path, name: str, text: str, pack: str) -> None:
     assert (ids(loaded), loaded.rejects) == ((("007",), ("5",)), {"null item_id": 1})
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_lines_that_are_no_json(tmp_path: Path, name: str) -> None:
+    """Cost themselves; a file of such lines alone is refused."""
+    (tmp_path / name).write_text(LINES + "{oops\n[1]\n")
+    loaded = load(str(tmp_path / name), max_reject_share=1)
+    assert (ids(loaded), loaded.rejects) == (
+        (("007",), ("5",)),
+        {"null item_id": 1, "null user_id": 2},
+    )
+    (tmp_path / name).write_text("{oops\n")
+    with pytest.raises(InvalidData, match="JSON must be an object a line, or a list of objects"):
+        load(str(tmp_path / name))
+
+
 def zstd(content: bytes) -> bytes:
     """A frame of zstd that holds the content as it is (RFC 8878, a raw block)."""
     header = b"\x28\xb5\x2f\xfd\xa0" + len(content).to_bytes(4, "little")
@@ -413,6 +427,13 @@ def test_marked_rows_are_returns(tmp_path: Path) -> None:
         raw = read(InteractionsSource((str(tmp_path / "a.parquet"),), returns=mark), INTERACTIONS)
         other = "buy" if "event_type" in own.columns else None
         assert (raw.frame["event_type"].to_list(), raw.notes) == (["return", other], ())
+
+
+def test_other_encoding_is_guessed(tmp_path: Path) -> None:
+    """Text in UTF-16 is no riddle."""
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,3\n", encoding="utf-16")
+    with pytest.raises(InvalidData, match="seems to be written in UTF-16, not in UTF-8"):
+        load(str(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize(
