@@ -47,7 +47,7 @@ from shortlist.recsys.evaluation.report import table as report_table
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
-from shortlist.recsys.models.interactions import Events, Int64, states_at
+from shortlist.recsys.models.interactions import Events, Int64, Repeats, states_at
 from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
@@ -76,16 +76,14 @@ from shortlist.recsys.training.fit import (
 from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams, RankingGroups
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 2
+RECIPE = 3
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
 """In the work directory: the position in the stream of events up to which the run has learnt."""
-
-FIRST_CLOCK_TIME = 100_000_000
-"""1973: times below are taken for sequence numbers."""
 
 TABLE_LAG_SECONDS = 86_400
 """How late a table may have what came over HTTP, where events are not drained.
@@ -144,6 +142,7 @@ def fit_params(settings: Settings) -> FitParams:
         n_lists=settings.faiss_n_lists,
         n_probe=settings.faiss_n_probe,
         exploration_share=settings.exploration_share,
+        repeats=Repeats(settings.repeats),
         threads=settings.threads,
     )
 
@@ -182,15 +181,19 @@ def features(job: Job) -> None:
         progress(1.0, _load_note(loaded))
         _write_json(job.work / "rejects.json", loaded.rejects)
         # Raises now, not after hours of training, where the data has nothing to evaluate on.
-        offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
+        cut, repeats = cuts(dataset.events, job.protocol), job.params.repeats
+        counted = offline_evaluation.count_repeats(dataset, cut, repeats)
+        offline_evaluation.truth_after(dataset, cut, repeats)
         dataset_file.save(job.work, dataset)
         if job.events is None:
-            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+            times = np.append(dataset.events.time, dataset.events.negatives.time)
+            watermark = position_at(latest_known(times, started) - TABLE_LAG_SECONDS)
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
-    for note in loaded.notes:
-        job.reporter.say(f"  {note}")
+    for note in (*loaded.notes, offline_evaluation.repeats_note(counted)):
+        if note is not None:
+            job.reporter.say(f"  {note}")
     for fold in Fold:
         with job.reporter.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
@@ -326,7 +329,7 @@ def evaluate(job: Job) -> None:
 
 def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     cut = cuts(dataset.events, job.protocol)
-    truth = offline_evaluation.truth_after(dataset, cut)
+    truth = offline_evaluation.truth_after(dataset, cut, job.params.repeats)
     past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
     events_digest = _read_json(job.fold(Fold.BEFORE_HOLDOUT) / "towers.json")["events"]
     rounds = _read_json(job.fold(Fold.BEFORE_LABELS) / "towers.json")["rounds"]
@@ -341,6 +344,8 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     report["data"] = offline_evaluation.describe(dataset)
     report["data"]["rejects"] = _read_json(job.work / "rejects.json")
     report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
+    counted = offline_evaluation.count_repeats(dataset, cut, job.params.repeats)
+    report["repeats"] = counted | report.get("repeats", {})
     report["importances"] = ranker["importances"]
     report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
     report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
@@ -533,8 +538,9 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
-    as_of = int(dataset.events.time.max())
+    as_of = dataset.events.latest
     facts = ReleaseFacts(
+        repeats=job.params.repeats.value,
         has_clock_times=as_of >= FIRST_CLOCK_TIME,
         attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},
     )

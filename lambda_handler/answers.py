@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from shortlist.lambda_handler.sessions import Session
 from shortlist.recsys.errors import Unavailable
-from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.where import CATEGORIES, Condition
 
@@ -71,10 +72,14 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Diversity from 0 (none) to 1, and whether each item comes with its reason."""
+    """Diversity from 0 (none) to 1, and whether each item comes with its reason.
+
+    allow_repeats: whether the user may be offered what they had; None as the release has it.
+    """
 
     diversity: float = 0.0
     explain: bool = False
+    allow_repeats: bool | None = None
 
 
 PLAIN = Options()
@@ -112,12 +117,12 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class RecommendationQuery:
-    """A request, with ids as strings and its history as a record (None: none was given)."""
+    """A request, with ids as strings; user: None for nobody in particular."""
 
-    user: str
+    user: str | None
     k: int
     use_cache: bool = True
-    session: UserRecord | None = None
+    session: Session | None = None
     filters: Filters = field(default_factory=Filters)
     options: Options = PLAIN
 
@@ -143,34 +148,3 @@ class Answer:
 
 class NothingToServe(Unavailable):
     """There is no release, or no part of it can be reached."""
-
-
-def session_of(
-    events: Iterable[tuple[str, int | None, float | None]], attributes: dict[str, object] | None
-) -> UserRecord:
-    """Converts a request's history to a record.
-
-    events: item id, unix seconds and weight; an event without a time takes the one before it.
-    """
-    items, times, weights = [], [], []
-    latest = 0
-    for item, at, weight in events:
-        latest = latest if at is None else at
-        items.append(item)
-        times.append(latest)
-        weights.append(weight)
-    return UserRecord(tuple(items), tuple(times), tuple(weights), len(items), (), attributes)
-
-
-def joined(session: UserRecord, stored: UserRecord | None) -> UserRecord:
-    """Merges a request's history into the stored record.
-
-    A history in the request replaces the stored one, and its attributes override stored ones. All
-    items of the stored history stay excluded either way.
-    """
-    if stored is None:
-        return session
-    attributes = {**(stored.attributes or {}), **(session.attributes or {})}
-    if not session.items:
-        return replace(stored, attributes=attributes)
-    return replace(session, seen=(*stored.seen, *stored.items), attributes=attributes)

@@ -23,6 +23,7 @@ from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Options, Ran
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.sampler import Sampler
+from shortlist.lambda_handler.sessions import repeats_unknown
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     BrokenRelease,
@@ -36,7 +37,13 @@ from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.diversity import diversified, unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.filter_columns import FilterColumns
-from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Float32,
+    Int32,
+    Repeats,
+    UserStates,
+)
 from shortlist.recsys.models.pipeline import (
     Observe,
     Recommended,
@@ -133,11 +140,24 @@ class LivePath:
         self._one_at_a_time = Lock()  # apart from _lock, which is never held for long
 
     def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, options: Options = PLAIN
+        self,
+        version: str,
+        user: UserRecord,
+        k: int,
+        filters: Filters,
+        options: Options = PLAIN,
+        now: float | None = None,
     ) -> Ranked:
-        """The two stages for one user."""
+        """The two stages for one user.
+
+        now: unix seconds of the request; None for the end of the release's data.
+
+        Raises:
+            InvalidInput: repeats are asked for, and the release has not learnt from them.
+        """
         loaded = self._bundle(version)
-        state, unknown = _state(loaded, user)
+        state, unknown = bundle.state_of(loaded.bundle, user, now)
+        state = _with_repeats(loaded, state, options.allow_repeats)
         n = k if options.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = loaded.bundle.model
         # A k above the candidates is still filled while the catalogue has items.
@@ -210,14 +230,21 @@ class LivePath:
         return _answer(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
     def rank(
-        self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
+        self,
+        version: str,
+        user: UserRecord,
+        items: Sequence[str],
+        filters: Filters,
+        now: float | None = None,
     ) -> Ranked:
         """These items in the ranker's order.
+
+        now: as in `recommend`.
 
         `unknown_items` counts those that the catalogue lacks.
         """
         loaded = self._bundle(version)
-        state, _ = _state(loaded, user)
+        state, _ = bundle.state_of(loaded.bundle, user, now)
         row_of = loaded.bundle.catalogue.row_of
         distinct = set(items)
         rows = np.array(sorted(row_of[item] for item in distinct if item in row_of), np.int32)
@@ -395,11 +422,13 @@ def _load(settings: Settings, version: str) -> _Loaded:
     return _Loaded(opened, FilterColumns(opened.catalogue), unit, trained)
 
 
-def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
-    """The user's state, and the number of unknown items."""
-    history = (user.items, user.times, user.weights)
-    attributes = user.attributes or {}
-    return bundle.state_from(loaded.bundle, *history, user.n_events, user.seen, attributes)
+def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> UserStates:  # noqa: FBT001 - as the request has it
+    """The state with what the request says of repeats, if it says something."""
+    if allow is None:
+        return state
+    if allow and loaded.bundle.model.repeats is not Repeats.ALLOW:
+        raise repeats_unknown(loaded.bundle.manifest["version"])
+    return replace(state, repeats=Repeats.ALLOW if allow else Repeats.NEVER)
 
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:

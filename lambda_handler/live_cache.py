@@ -94,6 +94,7 @@ def digest_of(k: int, filters: Filters, options: Options, record: bytes) -> str:
             sorted(map(repr, filters.where)) if filters.where else [],
             float(options.diversity),  # 0 and 0.0 are packed differently
             options.explain,
+            options.allow_repeats,
             record,
         ]
     )

@@ -78,17 +78,30 @@ ItemPath = Annotated[IdText, Path(description="The item's id.")]
 Seconds = Annotated[
     int,
     _by(values.time_of),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MAX_TIME}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": values.MAX_TIME},
+                {"type": "string", "pattern": values.TIME_PATTERN},
+            ],
+            "description": "Unix seconds, a date, or ISO 8601 text; UTC where it names no zone.",
+        }
+    ),
 ]
 Weight = Annotated[
     float,
     _by(values.weight_of),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.MAX_WEIGHT}),
+    WithJsonSchema({"type": "number", "minimum": -values.MAX_WEIGHT, "maximum": values.MAX_WEIGHT}),
 ]
 Label = Annotated[
     str,
     _by(values.label_of),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": values.MAX_ID_LENGTH}),
+]
+EventType = Annotated[
+    str,
+    _by(values.type_of),
+    WithJsonSchema({"type": "string", "pattern": rf"[^{values.BLANKS}]", "minLength": 1}),
 ]
 Position = Annotated[
     int,
@@ -98,6 +111,19 @@ Position = Annotated[
 Attributes = dict[
     Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number
 ]
+
+WEIGHT_SHOWN = (
+    "A rating, or another strength of the interest; below 0, or below the release's bound, it is "
+    "negative feedback."
+)
+TYPE_SHOWN = (
+    "What the user did, such as view or buy: one of the types that the serving release knows."
+)
+
+REPEATS_SHOWN = (
+    "Whether the user may be offered what they had: null as the release does it. true needs a "
+    "release that was trained with SHORTLIST_REPEATS=allow."
+)
 
 MAX_HISTORY = 1000  # ten times what the models look at
 MAX_EXCLUDED = 1000
@@ -169,11 +195,13 @@ class HistoryEvent(BaseModel):
     model_config = ConfigDict(extra="forbid")
     item_id: Id
     timestamp: Seconds | None = Field(
-        default=None, description="Unix seconds; an event without a time takes the one before it."
+        default=None,
+        description=(
+            "Unix seconds, a date, or ISO 8601 text; an event without a time takes the one before."
+        ),
     )
-    weight: Weight | None = Field(
-        default=None, description="A rating, or another strength of the interest."
-    )
+    weight: Weight | None = Field(default=None, description=WEIGHT_SHOWN)
+    event_type: EventType | None = Field(default=None, description=TYPE_SHOWN)
 
 
 def _kind(value: object) -> str:
@@ -196,7 +224,10 @@ class RecommendRequest(BaseModel):
             "examples": [{"user_id": "42", "k": 10}, {"user_id": "new", "history": ["1", "50"]}]
         },
     )
-    user_id: Id
+    user_id: Id | None = Field(
+        default=None,
+        description="null for nobody in particular: popular items, or those for the history.",
+    )
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
     use_cache: StrictBool = Field(
         default=True, description="false: computes the answer with the models, whatever is cached."
@@ -224,6 +255,7 @@ class RecommendRequest(BaseModel):
     explain: StrictBool = Field(
         default=False, description="Adds the reason of each item. Computed by the models."
     )
+    allow_repeats: StrictBool | None = Field(default=None, description=REPEATS_SHOWN)
 
 
 Count = Annotated[int, Field(ge=1, le=100, description="How many items.")]
@@ -243,13 +275,15 @@ class ListQuery(BaseModel):
 
 
 class UserQuery(ListQuery):
-    """Number of items, their categories, and excluded items."""
+    """Number of items, their categories, excluded items, and repeats."""
 
     exclude: list[IdText] = Field(
         default_factory=list,
         max_length=MAX_EXCLUDED,
         description="Items not to recommend; may be repeated.",
     )
+
+    allow_repeats: bool | None = Field(default=None, description=REPEATS_SHOWN)
 
 
 class OfUserQuery(UserQuery):
@@ -375,7 +409,7 @@ class Recommendation(BaseModel):
 class RecommendAnswer(BaseModel):
     """A list of recommendations and its source."""
 
-    user_id: str | int
+    user_id: str | int | None = Field(description="As in the request.")
     recommendations: list[Recommendation]
     latency_ms: float
     cache_hit: bool
@@ -456,10 +490,9 @@ class Event(BaseModel):
     )
     user_id: Id
     item_id: Id
-    timestamp: Seconds = Field(description="Unix seconds.")
-    weight: Weight | None = Field(
-        default=None, description="A rating, or another strength of the interest."
-    )
+    timestamp: Seconds
+    weight: Weight | None = Field(default=None, description=WEIGHT_SHOWN)
+    event_type: EventType | None = Field(default=None, description=TYPE_SHOWN)
     recommendation_id: Label | None = Field(
         default=None, description="The recommendation_id of the answer that led to the event."
     )

@@ -26,6 +26,7 @@ from shortlist.recsys.store.redis_url import parse_redis_url
 Loss = Literal["sampled_softmax", "bpr"]
 Engine = Literal["local", "ray"]
 HoldoutProtocol = Literal["last-10pct", "leave-one-out", "time"]
+RepeatsMode = Literal["never", "allow"]
 PROTOCOLS: tuple[HoldoutProtocol, ...] = get_args(HoldoutProtocol)
 
 SECRET_LENGTH = 16
@@ -248,6 +249,14 @@ class Settings:
     loss: Annotated[
         Loss,
         Variable("LOSS", "sampled_softmax", "The loss that the towers minimise."),
+    ]
+    repeats: Annotated[
+        RepeatsMode,
+        Variable(
+            "SHORTLIST_REPEATS",
+            "never",
+            "Whether what a user had may be offered to them again.",
+        ),
     ]
     cache_ttl_seconds: Annotated[
         int,

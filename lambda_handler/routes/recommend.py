@@ -18,7 +18,6 @@ from shortlist.lambda_handler.answers import (
     Ranked,
     Reason,
     RecommendationQuery,
-    session_of,
 )
 from shortlist.lambda_handler.envelope import Json, tagged
 from shortlist.lambda_handler.executors import Executor
@@ -37,8 +36,8 @@ from shortlist.lambda_handler.schemas import (
     UserPath,
     UserQuery,
 )
+from shortlist.lambda_handler.sessions import Session, SessionEvent
 from shortlist.recsys.store.recommendation_id import new_id
-from shortlist.recsys.store.records import UserRecord
 
 
 class _Path(BaseModel):
@@ -60,10 +59,11 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
         """The best items for a user.
 
         They come from the precomputed list, from the models, or from the request's own history;
-        users of whom nothing is known get popular items.
+        users of whom nothing is known get popular items, and so do callers who name no user.
         """
         started = time.perf_counter()
-        check_user(str(request.user_id))
+        if request.user_id is not None:
+            check_user(str(request.user_id))
         answer = await _answer(recommender, executor, _query(request))
         return Json(_payload(request.user_id, answer, started, recommender.now()))
 
@@ -131,7 +131,8 @@ async def _list_payload(
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category), query.where or ())
-    own = RecommendationQuery(user_id, query.k, filters=filters)
+    options = Options(allow_repeats=query.allow_repeats)
+    own = RecommendationQuery(user_id, query.k, filters=filters, options=options)
     answer = await _answer(recommender, executor, own)
     return _payload(user_id, answer, started, recommender.now())
 
@@ -147,7 +148,7 @@ async def _read_path(request: Request) -> tuple[str, UserQuery, Request]:
 
 def _query(request: RecommendRequest) -> RecommendationQuery:
     return RecommendationQuery(
-        user=str(request.user_id),
+        user=None if request.user_id is None else str(request.user_id),
         k=request.k,
         use_cache=request.use_cache,
         session=_session(request),
@@ -156,29 +157,30 @@ def _query(request: RecommendRequest) -> RecommendationQuery:
             frozenset(request.categories),
             request.where or (),
         ),
-        options=Options(float(request.diversity), request.explain),
+        options=Options(float(request.diversity), request.explain, request.allow_repeats),
     )
 
 
-def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
+def _session(request: RecommendRequest | RankRequest) -> Session | None:
     if not request.history and not request.attributes:
         return None
-    events = [_event(entry) for entry in request.history or ()]
-    return session_of(events, dict(request.attributes or {}))
+    events = tuple(map(_event, request.history or ()))
+    return Session(events, dict(request.attributes or {}))
 
 
-def _event(entry: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
-    """An entry's item id, unix seconds and weight."""
+def _event(entry: str | int | HistoryEvent) -> SessionEvent:
     if not isinstance(entry, HistoryEvent):
-        return str(entry), None, None
+        return SessionEvent(str(entry))
     weight = None if entry.weight is None else float(entry.weight)
-    return str(entry.item_id), entry.timestamp, weight
+    return SessionEvent(str(entry.item_id), entry.timestamp, weight, entry.event_type)
 
 
-def _payload(user_id: str | int, answer: Answer, started: float, now: float) -> dict[str, Any]:
+def _payload(
+    user_id: str | int | None, answer: Answer, started: float, now: float
+) -> dict[str, Any]:
     """The JSON answer; records it in the request's context."""
     ranked = answer.ranked
-    context = note_answer(answer, str(user_id))
+    context = note_answer(answer, None if user_id is None else str(user_id))
     context.shown, context.at = len(ranked.items), now
     return {
         "user_id": user_id,

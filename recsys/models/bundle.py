@@ -9,8 +9,8 @@ type and range is checked too, before a library that would believe it sees it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -25,16 +25,18 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, It
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
-from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Repeats, UserStates
 from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.models.pipeline import PLACES, Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker, ranker_from
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
 from shortlist.recsys.store import release_files
+from shortlist.recsys.store.feedback import read as read_record
 from shortlist.recsys.store.histories import HISTORY_LENGTH
-from shortlist.recsys.store.records import ItemRecord
+from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in
 from shortlist.recsys.store.release_files import Release
-from shortlist.recsys.values import MAX_WEIGHT
+from shortlist.recsys.values import FIRST_CLOCK_TIME, MAX_WEIGHT
 from shortlist.recsys.where import AttributeKind, AttributeValue, is_date
 
 BUNDLE_LAYOUT = 2
@@ -50,7 +52,18 @@ RANKER = "ranker.txt"
 CATALOGUE = "catalog.msgpack"
 POPULAR = "popular.msgpack"
 
-_TABLE_COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership", "numbers")
+_TABLE_COLUMNS = (
+    "popularity",
+    "recent",
+    "trend",
+    "age",
+    "weight",
+    "year",
+    "interval",
+    "repeat_rate",
+    "membership",
+    "numbers",
+)
 _WIDE = ("membership", "numbers", "labels")
 _ALWAYS_KNOWN = ("popularity", "recent", "trend")
 
@@ -71,6 +84,9 @@ MAX_CANDIDATES = 10_000
 
 MAX_DIMENSIONS = 1024
 """Of the towers: the most that `EMBEDDING_DIM` allows."""
+
+MAX_KINDS = 256
+"""Kinds of events: the most that a byte tells apart."""
 
 MAX_UNITS = 65_536
 """Hidden units of the towers: far more than any training here has."""
@@ -117,13 +133,17 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded release. popular: int32[n] item rows, most popular first."""
+    """A loaded release.
+
+    popular: int32[n] item rows, most popular first; facts: what the manifest says of the data.
+    """
 
     manifest: dict[str, Any]
     catalogue: Items
     vocabulary: AttributeVocabulary
     model: Model
     popular: Int32
+    facts: ReleaseFacts
 
 
 def save(
@@ -159,6 +179,7 @@ def save(
         "feature_hash": feature_hash(),
         "n_candidates": model.n_candidates,
         "exploration_share": model.exploration_share,
+        "repeats": model.repeats.value,
     }
     return release_files.build_manifest(directory, **own, **fields)
 
@@ -167,8 +188,8 @@ def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
     columns: dict[str, Any] = {name: getattr(table, name) for name in _TABLE_COLUMNS}
-    columns |= {"moments": moments, "labels": table.labels, "rarity": table.rarity}
-    np.savez(directory / ITEM_TABLE, **columns)
+    columns |= {name: getattr(table, name) for name in ("labels", "rarity", "is_target")}
+    np.savez(directory / ITEM_TABLE, moments=moments, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
 
@@ -315,8 +336,9 @@ def read(release: Release) -> Bundle:
         trending=by_trend(table),
         exploration_share=float(manifest["exploration_share"]),
         new=new_items(table),
+        repeats=Repeats(manifest.get("repeats", Repeats.NEVER.value)),
     )
-    return Bundle(manifest, items, vocabulary, model, _popular(release, n))
+    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts_in(manifest))
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -346,6 +368,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         "created_at": _is_whole(manifest.get("created_at", 0), 0, 2**53),  # exact in JSON
         "as_of": _is_whole(manifest.get("as_of", 0), -(2**63), 2**63 - 1),
         "importances": _are_shares(manifest.get("importances", {})),
+        "repeats": manifest.get("repeats", "never") in ("never", "allow"),
     }
     where = f"the manifest of bundle {version}"
     for name, holds in rules.items():
@@ -493,9 +516,10 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
 
 
 def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
-    dtypes = {"moments": "<f8", "labels": "<i4", "rarity": "<f4"}
+    dtypes = {"moments": "<f8", "labels": "<i4", "rarity": "<f4", "is_target": "<f4"}
     columns = read_npz(items, dtypes | dict.fromkeys(_TABLE_COLUMNS, "<f4"))
     moments, rarity = columns.pop("moments"), columns.pop("rarity")
+    is_target = columns.pop("is_target")
     n = len(columns["popularity"]) - 1
     shapes = {name: array.shape for name, array in columns.items()}
     ranks = all(array.ndim == 1 + (name in _WIDE) for name, array in columns.items())
@@ -510,10 +534,14 @@ def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
     holds = finite_within(rarity, MAX_SHARE)
     _check(items.name, f"has a rarity of labels beyond {MAX_SHARE:g}", holds=holds)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
+    # Every kind of uint8 may stand in a state.
+    holds = is_target.ndim == 1 and 1 <= len(is_target) <= MAX_KINDS and _are_flags(is_target)
+    _check(items.name, f"has kinds of events of shape {is_target.shape}", holds=holds)
     mean, scale = (float(value) for value in moments)
     neighbours = _neighbours(rows, weights, n)
     return ItemTable(
         **columns,
+        is_target=is_target,
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,
@@ -530,6 +558,10 @@ def _check_column(file: str, name: str, array: Float32) -> None:
     else:
         largest, holds = MAX_VALUE, finite_within(array, MAX_VALUE, unknown=True)
     _check(file, f"has values of {name} beyond {largest:g}", holds=holds)
+
+
+def _are_flags(values: Float32) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def _are_moments(moments: np.ndarray) -> bool:
@@ -550,41 +582,59 @@ def _neighbours(rows_file: BinaryIO, weights_file: BinaryIO, n: int) -> Neighbou
     return Neighbours(rows, weights)
 
 
-def state_from(
-    bundle: Bundle,
-    items: Sequence[str],
-    times: Sequence[int],
-    weights: Sequence[float | None],
-    n_events: int,
-    seen: Sequence[str],
-    attributes: Mapping[str, object],
-) -> tuple[UserStates, int]:
-    """One user's state from ids, and the number of unknown items in the history.
+def asked_at(bundle: Bundle, states: UserStates, moment: float | None = None) -> UserStates:
+    """The states for lists of this release that are asked for at a moment.
 
-    items, times, weights: the history, oldest to newest; seen: other items that the user had.
+    moment: unix seconds; None for the end of the data. Where the data's times are sequence numbers,
+    no moment can be told, and lists are asked for at each user's last event.
+    """
+    states = replace(states, repeats=bundle.model.repeats)
+    as_of = bundle.manifest.get("as_of", 0)
+    if as_of < FIRST_CLOCK_TIME:
+        return states
+    if moment is None:  # a time in the future, which a table may have by mistake, is no moment
+        moment = min(as_of, bundle.manifest.get("created_at", as_of))
+    return replace(states, now=np.maximum(states.now, int(moment)))
+
+
+def state_of(
+    bundle: Bundle, record: UserRecord, now: float | None = None
+) -> tuple[UserStates, int]:
+    """One user's state, and the number of unknown items in the record's history.
+
+    now: unix seconds at which a list is asked for, see `asked_at`.
     """
     row_of = bundle.catalogue.row_of
-    history = zip(items, times, weights, strict=True)
-    known = [(row_of[item], at, w) for item, at, w in history if item in row_of]
-    recent = known[-HISTORY_LENGTH:]
+    reading = read_record(record, bundle.facts.events)
+    recent = [each for each in reading.events if each.event.item in row_of][-HISTORY_LENGTH:]
+    n = len(recent)
     row = np.full((1, HISTORY_LENGTH), MISSING, np.int32)
     time = np.zeros((1, HISTORY_LENGTH), np.int64)
     weight = np.full((1, HISTORY_LENGTH), np.nan, np.float32)
+    kind = np.zeros((1, HISTORY_LENGTH), np.uint8)
     if recent:
-        recent_rows, recent_times, recent_weights = zip(*recent, strict=True)
-        row[0, -len(recent) :] = recent_rows
-        time[0, -len(recent) :] = recent_times
-        weight[0, -len(recent) :] = [np.nan if w is None else w for w in recent_weights]
-    had = {known_row for known_row, _, _ in known} | {
-        row_of[item] for item in seen if item in row_of
-    }
+        row[0, -n:] = [row_of[event.item] for event, _ in recent]
+        time[0, -n:] = [event.time for event, _ in recent]
+        weight[0, -n:] = [np.nan if e.weight is None else e.weight for e, _ in recent]
+        kind[0, -n:] = [kind for _, kind in recent]
+    disliked = _rows_of(bundle, reading.disliked)
+    seen = _rows_of(bundle, reading.had | reading.disliked)
     state = UserStates(
         items=row,
         times=time,
         weights=weight,
-        n_events=np.array([n_events], np.int32),
-        attributes=bundle.vocabulary.encode(dict(attributes))[None, :],
-        seen_rows=np.array(sorted(had), np.int32),
-        seen_offsets=np.array([0, len(had)], np.int64),
+        n_events=np.array([record.n_events], np.int32),
+        attributes=bundle.vocabulary.encode(dict(record.attributes or {}))[None, :],
+        seen_rows=seen,
+        seen_offsets=np.array([0, len(seen)], np.int64),
+        kinds=kind,
+        disliked_rows=disliked,
+        disliked_offsets=np.array([0, len(disliked)], np.int64),
     )
-    return state, len(items) - len(known)
+    return asked_at(bundle, state, now), sum(item not in row_of for item in record.items)
+
+
+def _rows_of(bundle: Bundle, items: Iterable[str]) -> Int32:
+    """int32[n]: the rows of those items that the catalogue has, in order."""
+    row_of = bundle.catalogue.row_of
+    return np.array(sorted(row_of[item] for item in items if item in row_of), np.int32)

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.index import build_index
-from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.interactions import Events, Int64, Repeats
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
 from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from
 from shortlist.recsys.models.towers import Towers
@@ -86,6 +86,8 @@ class FitParams:
     """Chance of each place but the first few to go to a new item."""
     fresh_share: Share = 0.1
     """Share of the users held out from the first towers, for the ranker to learn cold start."""
+    repeats: Repeats = Repeats.NEVER
+    """Whether what a user had is offered to them again, and so learnt and evaluated."""
     seed: NonNegativeInt = 20260801
     """Seed of every draw in training."""
     threads: NonNegativeInt = 0
@@ -110,6 +112,7 @@ class TwoStage:
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
     """The neighbours and the item table as of the end of `past`."""
+    past = past.standing()
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
@@ -123,7 +126,7 @@ def train_towers(
     """Towers trained on `past` for so many epochs, or (None) until early stopping."""
     with pinned_torch(params.threads):
         return fit_towers(
-            past,
+            past.standing(),
             content_matrix(dataset.catalogue),
             dataset.attributes,
             dataset.vocabulary.size,
@@ -131,6 +134,7 @@ def train_towers(
             np.random.default_rng(params.seed),
             progress,
             epochs,
+            params.repeats,
         )
 
 
@@ -148,6 +152,7 @@ def assemble(
         by_trend(table),
         params.exploration_share,
         new_items(table),
+        params.repeats,
     )
 
 
@@ -264,7 +269,9 @@ def held_out_cohort(events: Events, params: FitParams) -> Int64:
 def past_before_labels(past: Events, protocol: HoldoutProtocol, params: FitParams) -> Events:
     """The events before the ranker's labels, without those of the held-out cohort."""
     early = before(past, label_cuts(past, protocol))
-    return early.take(~np.isin(early.user, held_out_cohort(past, params)))
+    known = np.ones(early.n_users, np.bool_)
+    known[held_out_cohort(past, params)] = False
+    return early.select(known)
 
 
 def horizon_of(protocol: HoldoutProtocol) -> int | None:

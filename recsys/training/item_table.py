@@ -9,6 +9,7 @@ from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32
 from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.models.recent import recent_events
+from shortlist.recsys.training.intervals import repeat_rates, usual_intervals
 
 SHRINKAGE = 5.0
 """Events of average weight that every item's mean weight is blended with."""
@@ -36,7 +37,10 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
         age=_padded(_age(events)),
         weight=_padded(_mean_weight(events, mean, scale)),
         year=_padded(catalogue.year),
+        interval=_padded(usual_intervals(events, catalogue.membership)),
+        repeat_rate=_padded(repeat_rates(events)),
         membership=membership,
+        is_target=np.array([kind.is_target for kind in events.kinds], np.float32),
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,

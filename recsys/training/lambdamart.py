@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from shortlist.recsys.models import own_events
 from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.interactions import (
     MISSING,
@@ -486,6 +487,7 @@ def _groups_of_windows(
         chunk = slice(at, at + GROUPS_AT_ONCE)
         user, cut = users[chunk], cuts[chunk]
         states = states_at(events, starts[user], cut, attributes[user])
+        states = replace(states, repeats=model.repeats)
         labels = [events.item[a:b] for a, b in zip(cut, stops[chunk], strict=True)]
         parts.append(_groups(model, states, user, labels, params, rng))
     return RankingGroups.joined(parts)
@@ -543,11 +545,13 @@ def _groups(
     pairs = zip(candidates.items, labels, strict=True)
     hit = np.stack([np.isin(row, label) for row, label in pairs])
     present = candidates.items != MISSING
-    # Ranked by the draw: all hits first, then random negatives, then padding.
-    draw = np.where(hit, -1, rng.random(hit.shape))
+    # What the user had is always kept: its order among itself is what repeats are learnt from.
+    certain = hit | own_events.had(states, candidates.items, len(model.table.popularity) - 1)
+    # Ranked by the draw: what is certain first, then random negatives, then padding.
+    draw = np.where(certain, -1, rng.random(hit.shape))
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
-    kept = rank < hit.sum(axis=1, keepdims=True) + params.negatives
+    kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
     kept &= present & hit.any(axis=1, keepdims=True)
     rows = features(states, candidates, model.table)[kept[present]]
     sizes = kept.sum(axis=1)

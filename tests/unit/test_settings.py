@@ -25,6 +25,7 @@ DEFAULTS = Settings(
     lgbm_n_estimators=500,
     exploration_share=0.01,
     loss="sampled_softmax",
+    repeats="never",
     cache_ttl_seconds=300,
     redis_url="redis://localhost:6379",
     artefacts="./artefacts",
@@ -75,6 +76,7 @@ CHOICES = {
     "SHORTLIST_PROTOCOL": ("last-10pct", "leave-one-out", "time"),
     "SHORTLIST_GATE": ("on", "off"),
     "SHORTLIST_LOG_USERS": ("on", "off"),
+    "SHORTLIST_REPEATS": ("never", "allow"),
 }
 OTHERS = (
     "FAISS_N_PROBE",
