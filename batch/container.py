@@ -52,13 +52,14 @@ class ContainerOptions:
     events: str | None
     checkpoints: str | None
     config: Path | None
+    rules: Path | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ContainerOptions:
         """Reads the container's variables.
 
         They are `SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_EVENTS`,
-        `_CHECKPOINTS` and `_CONFIG`.
+        `_CHECKPOINTS`, `_CONFIG` and `_RULES`.
 
         Raises:
             InvalidSettings: the interactions are not named.
@@ -78,6 +79,7 @@ class ContainerOptions:
             environ.get("SHORTLIST_EVENTS"),
             environ.get("SHORTLIST_CHECKPOINTS"),
             None if config is None else Path(config),
+            Path(environ["SHORTLIST_RULES"]) if environ.get("SHORTLIST_RULES") else None,
         )
 
 
@@ -169,6 +171,7 @@ def _job(
         settings,
         reporter,
         config=config,
+        rules=options.rules,
         events=options.events,
         lease=lease,
     )

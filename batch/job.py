@@ -58,6 +58,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.store.rules import read_rules
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -117,6 +118,8 @@ class Job:
     """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
+    rules: Path | None = None
+    """A file of business rules to put in place at the publication; None leaves those in Redis."""
 
     @property
     def protocol(self) -> HoldoutProtocol:
@@ -400,6 +403,7 @@ def publish_release(job: Job) -> None:
         job.reporter,
         job.lease,
         _served_before(job),
+        None if job.rules is None else read_rules(job.rules),
     )
 
 
@@ -506,6 +510,7 @@ def stage_key(job: Job, name: str) -> str:
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+        parts += [] if job.rules is None else [json.dumps(read_rules(job.rules))]
     sources = {
         "interactions": job.interactions,
         "items": job.items,

@@ -38,6 +38,9 @@ def _add_job_command(name: str) -> None:
     @click.option(
         "--events", metavar="PATH", help="Where `events drain` wrote to: more interactions."
     )
+    @click.option(
+        "--rules", type=PATH, help="Business rules (TOML), put in place at the publication."
+    )
     def command(
         interactions: str,
         items: str | None,
@@ -48,6 +51,7 @@ def _add_job_command(name: str) -> None:
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter
         from shortlist.batch.workspace import alone_in, usable
+        from shortlist.recsys.store.rules import read_rules
 
         settings = Settings.from_env(os.environ)
         job = Job(
@@ -61,7 +65,10 @@ def _add_job_command(name: str) -> None:
             config=fit_params_of(settings, options["config"]),
             positive_rating=options["positive_rating"],
             events=options["events"],
+            rules=options["rules"],
         )
+        if job.rules is not None:
+            read_rules(job.rules)  # now, rather than after a night's training
         with usable(work):
             if whole:
                 run(job)
