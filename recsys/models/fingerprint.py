@@ -39,7 +39,7 @@ here. The input is chosen so that every value is 200 times as far from where rou
 tests check that, so the hash is the same on every machine.
 """
 
-SEED = 2605
+SEED = 1033
 """Of the fixed input: of 6000, the one whose values are farthest from where rounding flips."""
 
 
