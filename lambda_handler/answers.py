@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shortlist.lambda_handler.sessions import Session
 from shortlist.recsys.errors import Unavailable
 from shortlist.recsys.store.records import ItemRecord
+from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.where import CATEGORIES, Condition
 
 BATCH = "batch"
 """Source of an answer that is the precomputed list."""
@@ -27,16 +29,39 @@ STALE = "stale"
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Item ids to exclude, and categories of which an item must have one (none: any)."""
+    """What an item must not be, and what it must have.
+
+    excluded: item ids; categories: of which an item must have one (none: any); where: conditions on
+    its attributes, all of which must hold.
+    """
 
     excluded: frozenset[str] = frozenset()
     categories: frozenset[str] = frozenset()
+    where: tuple[Condition, ...] = ()
 
     def admit(self, item: ItemRecord) -> bool:
         """Tells if the item may be shown."""
         if not item.available or item.id in self.excluded:
             return False
-        return not self.categories or not self.categories.isdisjoint(item.categories)
+        if self.categories and self.categories.isdisjoint(item.categories):
+            return False
+        return all(each.admits(item.value_of(each.attribute)) for each in self.where)
+
+    @property
+    def narrows(self) -> bool:
+        """Whether only items with certain categories or attributes are admitted."""
+        return bool(self.categories or self.where)
+
+    def unknown_values(self, facts: ReleaseFacts) -> dict[str, list[str]]:
+        """{attribute: values} that are asked for, and that no item of the release has."""
+        asked = {each.attribute: each.values or () for each in self.where}
+        asked[CATEGORIES] = self.categories.union(asked.get(CATEGORIES, ()))
+        unknown = {
+            name: sorted(str(value) for value in values if value not in facts.labels[name])
+            for name, values in asked.items()
+            if name in facts.labels
+        }
+        return {name: values for name, values in unknown.items() if values}
 
     def without(self, items: Iterable[str]) -> Filters:
         """Adds item ids to exclude."""
@@ -117,6 +142,8 @@ class Answer:
     cache_hit: bool = False
     list_age_s: int | None = None
     degraded: bool = False
+    unknown_values: Mapping[str, list[str]] = field(default_factory=dict)
+    """{attribute: values} that the filters ask for, and that no item has."""
 
 
 class NothingToServe(Unavailable):

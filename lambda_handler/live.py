@@ -36,6 +36,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.diversity import diversified, unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
+from shortlist.recsys.models.filter_columns import FilterColumns
 from shortlist.recsys.models.interactions import (
     MISSING,
     Float32,
@@ -91,12 +92,12 @@ SHOWN_FEATURES = 5
 class _Loaded:
     """A bundle, and what is derived from it once.
 
-    rows: int32 item rows by category; unit: float32[n, d], item vectors of length one, without the
-    bias; trained: strata of the features in training, if the bundle has them.
+    columns: what items are filtered by; unit: float32[n, d], item vectors of length one, without
+    the bias; trained: strata of the features in training, if the bundle has them.
     """
 
     bundle: Bundle
-    rows: dict[str, Int32]
+    columns: FilterColumns
     unit: Float32
     trained: list[Stratum]
 
@@ -194,10 +195,10 @@ class LivePath:
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Samples rows that are made as in training.
 
-        They need a history, and candidates of all categories.
+        They need a history, and candidates of all kinds.
         """
         sampler, trained = self._sampler, loaded.trained
-        if sampler is None or not trained or not user.items or filters.categories:
+        if sampler is None or not trained or not user.items or filters.narrows:
             return unsampled
         return lambda _, rows: sampler.offer(version, trained, rows)
 
@@ -418,15 +419,7 @@ def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
     unit = unit_vectors(opened.model.towers.items[:, :-1])  # the last column is the bias
-    return _Loaded(opened, _rows_by_category(opened), unit, trained)
-
-
-def _rows_by_category(opened: Bundle) -> dict[str, Int32]:
-    rows: dict[str, list[int]] = {}
-    for row, names in enumerate(opened.catalogue.categories):
-        for name in names:
-            rows.setdefault(name, []).append(row)
-    return {name: np.array(own, np.int32) for name, own in rows.items()}
+    return _Loaded(opened, FilterColumns(opened.catalogue), unit, trained)
 
 
 def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> UserStates:  # noqa: FBT001 - as the request has it
@@ -440,12 +433,14 @@ def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> Use
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
     """bool[n]: the items that the filters admit; None for all."""
-    if not filters.excluded and not filters.categories:
+    if not filters.excluded and not filters.narrows:
         return None
     catalogue = loaded.bundle.catalogue
     allowed = np.full(len(catalogue.ids), not filters.categories, np.bool_)
     for name in filters.categories:
-        allowed[loaded.rows.get(name, np.empty(0, np.int32))] = True
+        allowed[loaded.columns.categories.get(name, np.empty(0, np.int32))] = True
+    for condition in filters.where:
+        allowed &= loaded.columns.fulfilling(condition)
     row_of = catalogue.row_of
     allowed[[row_of[item] for item in filters.excluded if item in row_of]] = False
     return allowed
@@ -527,8 +522,7 @@ def _answer(
 
 
 def _record(loaded: _Loaded, row: int) -> ItemRecord:
-    catalogue = loaded.bundle.catalogue
-    return ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
+    return loaded.bundle.catalogue.record(row)
 
 
 def _as_json(value: object) -> object:

@@ -47,6 +47,7 @@ from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_u
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.watermark import BEGINNING
+from shortlist.recsys.where import checked
 
 if TYPE_CHECKING:
     from shortlist.lambda_handler.live import LivePath
@@ -56,6 +57,8 @@ DeferredAnswer = Callable[[], Answer]
 
 Compute = Callable[["LivePath", str, Filters], Ranked]
 """Calls one method of the live path, for a release's version and under filters."""
+
+NO_FILTERS = Filters()
 
 _STORE_ERRORS = (StoreUnavailable, BrokenRelease)
 """Redis does not answer, or what it holds cannot be read."""
@@ -101,7 +104,9 @@ class Recommender:
         """
         started = time.perf_counter()
         version = self._serving.version(query.user)
-        query = self._with_repeats(version, query.without(self._serving.blocked()))
+        filters = self._filters(version, query.filters)
+        query = query if filters is query.filters else replace(query, filters=filters)
+        query = self._with_repeats(version, query)
         answer: Answer | DeferredAnswer
         if query.session is not None:
             answer = partial(self._for_session, version, query, query.session)
@@ -142,8 +147,9 @@ class Recommender:
     def popular(self, k: int, filters: Filters) -> Answer | DeferredAnswer:
         """The most popular items from Redis, or deferred to the bundle where Redis has too few."""
         version = self._serving.version()
-        filters = filters.without(self._serving.blocked())
-        return _mapped(self._popular_or_deferred(version, k, filters), self._flagged)
+        filters = self._filters(version, filters)
+        answer = self._popular_or_deferred(version, k, filters)
+        return _mapped(answer, lambda answer: self._flagged(answer, filters))
 
     def from_live(self, compute: Compute, filters: Filters) -> Answer:
         """Has the live path compute a list without blocked items.
@@ -153,29 +159,36 @@ class Recommender:
             Unavailable, BrokenRelease: the bundle cannot be read, and there is no other source.
         """
         pointer = self._serving.pointer()
-        filters = filters.without(self._serving.blocked())
-        version = pointer.current
         try:
-            ranked = compute(self._live, version, filters)
+            return self._computed(compute, pointer.current, filters)
         except UnknownItem:
             if pointer.canary is None:
                 raise
-            version = pointer.canary.version  # its users are shown items that are new in it
-            ranked = compute(self._live, version, filters)
-        return self._flagged(Answer(ranked, LIVE, version))
+            # Its users are shown items that are new in it.
+            return self._computed(compute, pointer.canary.version, filters)
+
+    def _computed(self, compute: Compute, version: str, filters: Filters) -> Answer:
+        filters = self._filters(version, filters)
+        return self._flagged(Answer(compute(self._live, version, filters), LIVE, version), filters)
 
     def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
         """Answers as `from_live`, or with popular items where the bundle cannot be read."""
         version = self._serving.version()
-        filters = filters.without(self._serving.blocked())
+        admitting = self._filters(version, filters)
         try:
-            ranked = compute(self._live, version, filters)
+            return self._computed(compute, version, filters)
         except _BUNDLE_ERRORS as error:
             self._serving.degraded(error)
-            return self._popular(version, k, filters, degraded=True)
-        return self._flagged(Answer(ranked, LIVE, version))
+            answer = self._popular(version, k, admitting, degraded=True)
+            return self._flagged(answer, admitting)
 
-    def rank(self, user: str | None, session: Session | None, items: Sequence[str]) -> Answer:
+    def rank(
+        self,
+        user: str | None,
+        session: Session | None,
+        items: Sequence[str],
+        filters: Filters = NO_FILTERS,
+    ) -> Answer:
         """Ranks items for the stored history, the request's, or an empty one."""
         version = self._serving.version(user)
         stored, degraded = (None, False) if user is None else self._stored(user)
@@ -186,12 +199,33 @@ class Recommender:
             source, record = LIVE, stored
         else:
             source, record = POPULAR, UserRecord()
-        filters = Filters().without(self._serving.blocked())
+        filters = self._filters(version, filters)
         ranked = self._live.rank(version, record, items, filters, self.now())
-        return self._flagged(Answer(ranked, source, version, degraded=degraded))
+        return self._flagged(Answer(ranked, source, version, degraded=degraded), filters)
 
-    def _flagged(self, answer: Answer) -> Answer:
-        """Flags the answer as degraded while Redis cannot confirm its release."""
+    def _filters(self, version: str, filters: Filters) -> Filters:
+        """The filters with blocked items, and conditions as the release's attributes have it.
+
+        Raises:
+            InvalidInput: a condition does not fit the release.
+        """
+        if filters.where:
+            known = self._serving.facts(version).attributes
+            filters = replace(filters, where=checked(filters.where, known))
+        return filters.without(self._serving.blocked())
+
+    def _flagged(self, answer: Answer, filters: Filters) -> Answer:
+        """Flags an answer as degraded while Redis cannot confirm its release.
+
+        Tells also what the filters ask for in vain.
+        """
+        if filters.narrows:
+            try:
+                unknown = filters.unknown_values(self._serving.facts(answer.version))
+            except _BUNDLE_ERRORS as error:  # the answer does not depend on it
+                self._serving.degraded(error)
+            else:
+                answer = replace(answer, unknown_values=unknown)
         return replace(answer, degraded=True) if self._serving.is_stale else answer
 
     def _for_user(
@@ -388,7 +422,7 @@ class Recommender:
 
     def _counted(self, query: RecommendationQuery, answer: Answer, started: float) -> Answer:
         """Flags the answer and records its metrics."""
-        answer = self._flagged(answer)
+        answer = self._flagged(answer, query.filters)
         self._metrics.observe(time.perf_counter() - started)
         self._metrics.count("shortlist_answers_total", source=answer.source)
         self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)

@@ -100,13 +100,16 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
     async def rank(request: RankRequest) -> Response:
         """Orders given items for a user by the ranker.
 
-        Blocked items are left out.
+        Blocked items, and those that `where` does not admit, are left out.
         """
         user = None if request.user_id is None else str(request.user_id)
         if user is not None:
             check_user(user)
         items = [str(item) for item in request.items]
-        answer = await executor.run("live", recommender.rank, user, _session(request), items)
+        filters = Filters(where=request.where or ())
+        answer = await executor.run(
+            "live", recommender.rank, user, _session(request), items, filters
+        )
         extra = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
         return Json(list_payload(answer, user) | extra)
 
@@ -127,7 +130,7 @@ async def _list_payload(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     check_user(user_id)
-    filters = Filters(frozenset(query.exclude), frozenset(query.category))
+    filters = Filters(frozenset(query.exclude), frozenset(query.category), query.where or ())
     options = Options(allow_repeats=query.allow_repeats)
     own = RecommendationQuery(user_id, query.k, filters=filters, options=options)
     answer = await _answer(recommender, executor, own)
@@ -149,7 +152,11 @@ def _query(request: RecommendRequest) -> RecommendationQuery:
         k=request.k,
         use_cache=request.use_cache,
         session=_session(request),
-        filters=Filters(frozenset(map(str, request.exclude)), frozenset(request.categories)),
+        filters=Filters(
+            frozenset(map(str, request.exclude)),
+            frozenset(request.categories),
+            request.where or (),
+        ),
         options=Options(float(request.diversity), request.explain, request.allow_repeats),
     )
 
@@ -186,6 +193,7 @@ def _payload(
         "list_age_s": answer.list_age_s,
         "degraded": answer.degraded,
         "unknown_items": ranked.unknown_items,
+        "unknown_values": answer.unknown_values,
         "recommendation_id": new_id(answer.version, answer.source, now),
     }
 
@@ -199,7 +207,9 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
             "score": score,
             "rank": rank,
             "retrieval_score": retrieval,
-            "genres": list(item.categories),
+            "categories": item.categories,
+            "genres": item.categories,
+            "attributes": item.attributes,
         }
         for rank, (item, score, retrieval) in enumerate(columns, 1)
     ]
@@ -234,8 +244,15 @@ def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
             "title": item.title,
             "score": score,
             "rank": rank,
-            "genres": list(item.categories),
+            "categories": item.categories,
+            "genres": item.categories,
+            "attributes": item.attributes,
         }
         for rank, (item, score) in enumerate(scored, 1)
     ]
-    return {"items": items, "model_version": answer.version, "degraded": answer.degraded}
+    return {
+        "items": items,
+        "model_version": answer.version,
+        "degraded": answer.degraded,
+        "unknown_values": answer.unknown_values,
+    }

@@ -16,11 +16,13 @@ items
     title       optional text; the id stands in where there is none
     categories  optional, a list of names, or names joined by "|"
     year        optional whole number
+    embedding   optional, the item's own vector: a list of finite numbers, all of one length
+    any other   optional attributes: text, lists of text, numbers, booleans, dates
 users
     user_id     as above, once per user
     any other   optional attributes: text of at most 100 values, numbers, booleans
 
-Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored.
+Ids, times and weights follow `recsys.values`. Other columns of interactions are not read.
 The fields of MovieLens `.dat` files are named by position.
 """
 
@@ -59,6 +61,7 @@ ITEMS = TableSchema(
     required=("item_id",),
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
+    is_open=True,
 )
 DRAINED_EVENTS = TableSchema(
     "events",
@@ -87,5 +90,9 @@ MALFORMED_COLUMN = "_malformed"
 
 READER_COLUMNS = (FILE_COLUMN, ROW_COLUMN, MALFORMED_COLUMN)
 
-RESERVED_COLUMNS = (*READER_COLUMNS, "_id", "_fault", "_reason")
+RESERVED_COLUMNS = (
+    *READER_COLUMNS,
+    *("_id", "_fault", "_reason"),
+    *("_title", "_categories", "_year"),
+)
 """Columns that reading and validation add; a table's own columns of these names are left out."""

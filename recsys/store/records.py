@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import sys
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from types import UnionType
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import msgpack
 
 from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.values import MAX_WEIGHT
+from shortlist.recsys.where import CATEGORIES, AttributeValue
 
 LAYOUT = 1
 
@@ -94,12 +96,24 @@ class UserRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """The parts of an item that an answer shows."""
+    """The parts of an item that an answer shows or is filtered by.
+
+    attributes: {column: value} that are shown; unshown: those that are only filtered by.
+    """
 
     id: str
     title: str
     categories: tuple[str, ...] = ()
     available: bool = True
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    unshown: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+    def value_of(self, attribute: str) -> AttributeValue:
+        """What the item has of an attribute; None for nothing."""
+        if attribute == CATEGORIES:
+            return self.categories
+        value = self.attributes.get(attribute)
+        return self.unshown.get(attribute) if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +414,8 @@ def _unusable(what: str, why: str) -> UnreadableRecord:
 
 def pack_item(item: ItemRecord) -> bytes:
     """Packs an ItemRecord."""
-    return msgpack.packb([LAYOUT, item.id, item.title, item.categories, item.available])
+    parts = (item.id, item.title, item.categories, item.available, item.attributes, item.unshown)
+    return msgpack.packb([LAYOUT, *parts])
 
 
 def unpack_item(packed: bytes) -> ItemRecord:
@@ -409,7 +424,24 @@ def unpack_item(packed: bytes) -> ItemRecord:
     fields = _unpack(packed, what, _ITEM_LENGTH)
     item = ItemRecord(*_typed(what, fields[1:5], str, str, tuple, bool))
     _check_all(what, item.categories, str)
-    return item
+    if len(fields) < _ITEM_LENGTH + 2:  # older writers knew no attributes
+        return item
+    shown, unshown = _typed(what, fields[5:7], dict, dict)
+    return replace(
+        item, attributes=_item_attributes(what, shown), unshown=_item_attributes(what, unshown)
+    )
+
+
+def _item_attributes(what: str, attributes: dict[Any, Any]) -> dict[str, AttributeValue]:
+    _check_all(what, tuple(attributes), str)
+    _check_all(what, tuple(attributes.values()), str | int | float | tuple)
+    for value in attributes.values():
+        if isinstance(value, tuple):
+            _check_all(what, value, str)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _unusable(what, "a number that JSON lacks")
+    # A process keeps many records: their names are the same few texts.
+    return {sys.intern(name): value for name, value in attributes.items()}
 
 
 def pack_event(event: EventRecord) -> bytes:
