@@ -56,10 +56,11 @@ from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
 from shortlist.recsys.settings import HoldoutProtocol, Settings
-from shortlist.recsys.store import releases
+from shortlist.recsys.store import release_facts, releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
+from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -548,12 +549,18 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
+    as_of = dataset.events.latest
+    facts = ReleaseFacts(
+        repeats=job.params.repeats.value,
+        has_clock_times=as_of >= FIRST_CLOCK_TIME,
+        attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},
+    )
     ranker_text = bundle.load_ranker_text(job.fold(Fold.EVERYTHING))
     report = _read_json(job.work / "metrics.json")
     manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(now.timestamp()),
-        "as_of": dataset.events.latest,
+        "as_of": as_of,
         "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": installed_version(),
         "data": offline_evaluation.describe(dataset),
@@ -564,6 +571,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
+        release_facts.FIELD: release_facts.as_fields(facts),
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)

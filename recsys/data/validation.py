@@ -29,6 +29,7 @@ from shortlist.recsys.data.input_schema import (
     ITEMS,
     MALFORMED_COLUMN,
     READER_COLUMNS,
+    RESERVED_COLUMNS,
     ROW_COLUMN,
     USERS,
     TableSchema,
@@ -78,7 +79,7 @@ class CheckedInteractions:
 
 
 def check_items(raw: RawTable) -> CheckedTable:
-    """The items table as _id, _title, _categories and _year, in its own order.
+    """The items table as _id, _title, _categories, _year and its own columns, in its order.
 
     Of several rows with one id the first is valid.
     """
@@ -108,7 +109,10 @@ def _year_reasons(dtype: pl.DataType) -> list[tuple[str, pl.Expr]]:
 
 
 def _described(frame: pl.DataFrame) -> pl.DataFrame:
-    """_id, _title, _categories and _year, each filled in where its column is not there."""
+    """_id, _title, _categories and _year, each filled in where its column is not there.
+
+    The items' own columns follow under their own names.
+    """
     types = frame.schema
     title = _title(types["title"]) if "title" in types else pl.col("_id")
     names = pl.lit([], dtype=pl.List(pl.String))
@@ -120,6 +124,7 @@ def _described(frame: pl.DataFrame) -> pl.DataFrame:
         title.alias("_title"),
         names.alias("_categories"),
         year.cast(pl.Float32).alias("_year"),
+        *(c for c in frame.columns if c not in (*ITEMS.columns, *RESERVED_COLUMNS)),
     )
 
 

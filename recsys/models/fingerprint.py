@@ -85,7 +85,7 @@ def reference_values() -> Float32:
     return np.concatenate((rows.ravel(), vectors.ravel()))
 
 
-N_ITEMS, N_NEIGHBOURS, N_CATEGORIES = 12, 3, 4
+N_ITEMS, N_NEIGHBOURS, N_CATEGORIES, N_LABELS = 12, 3, 4, 5
 DIMENSION, HIDDEN, N_TOKENS = 2, 3, 2
 
 
@@ -142,6 +142,10 @@ def _table() -> ItemTable:
     year[4] = np.nan
     membership = (_noise(9, N_ITEMS + 1, N_CATEGORIES) > 0).astype(np.float32)
     membership[[4, N_ITEMS]] = 0
+    labels = (_noise(22, N_ITEMS + 1, 2) + 1) / 2 * (N_LABELS + 1)
+    labels[N_ITEMS] = N_LABELS
+    numbers = (_noise(24, N_ITEMS + 1, 2) + 1) / 2
+    numbers[[5, N_ITEMS]] = np.nan
     return ItemTable(
         popularity=column(3, 3.0),
         recent=column(4, 2.0),
@@ -159,6 +163,9 @@ def _table() -> ItemTable:
         weight_mean=2.5,
         weight_scale=0.75,
         neighbours=_neighbours(),
+        labels=labels.astype(np.int32),
+        rarity=np.append(_noise(23, N_LABELS) + 1, 0).astype(np.float32),
+        numbers=numbers.astype(np.float32),
     )
 
 

@@ -173,7 +173,8 @@ def test_messages_have_value_rule_remedy(client) -> None:
         ),
         (
             "timestamp: 'yesterday' is refused: "
-            "a time must be unix seconds, a whole number from 0 to 9007199254740992"
+            "a time must be unix seconds, a whole number from 0 to 99999999999, a date, or ISO "
+            "8601 text"
         ),
         "position: 0 is refused: a position must be a whole number from 1 to 100",
         "'not an event' is no event: send an object with event_id, user_id, item_id and timestamp",
