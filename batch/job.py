@@ -266,7 +266,7 @@ def build_index(job: Job) -> None:
         # A fixed seed: the recall of two runs on the same data is of the same users.
         users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
-            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]
+            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users], users
         )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
