@@ -37,7 +37,7 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
     from shortlist.batch import offline_evaluation
     from shortlist.batch.cold_start import cold_start
     from shortlist.batch.progress import ProgressReporter, wide_console
-    from shortlist.recsys.evaluation.report import table, write_json
+    from shortlist.recsys.evaluation.report import repeats_table, table, write_json
 
     params = fit_params_of(Settings.from_env(os.environ), options["config"])
     protocol, reporter = options["protocol"], ProgressReporter()
@@ -53,6 +53,9 @@ def evaluate(interactions: str, items: str | None, users: str | None, **options:
         report |= reporter.stages.summary()  # again: the seconds have grown
     report["data"]["rejects"] = loaded.rejects
     wide_console().print(table(report))
+    repeated = repeats_table(report)
+    if repeated is not None:
+        wide_console().print(repeated)
     click.echo(_summary(report))
     if options["json_file"] is not None:
         write_json(report, options["json_file"])
