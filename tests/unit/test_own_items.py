@@ -116,9 +116,9 @@ def test_lists_do_not_depend_on_others(monkeypatch) -> None:
             assert one[0].tobytes() == all_of_them[user].tobytes()
 
 
-def test_own_share_is_tuned_in_the_past() -> None:
-    """Where nobody ever leaves their own item, a share that trusts others is not chosen."""
-    habits = events_of([[user % N] * 3 + [(user + 1) % N] * 3 for user in range(30)])
+def test_fast_changes_get_small_groups() -> None:
+    """Where the last few events say what follows, the fastest decay is chosen."""
+    habits = events_of([[user % N] * 12 + [(user + 1) % N] * 5 for user in range(30)])
     params = best_tifu_params(habits, np.random.default_rng(0))
     assert params.group == own_items.GROUPS[0]
 
