@@ -91,7 +91,7 @@ def test_due_after_own_interval() -> None:
 
 
 def test_due_by_the_items_interval() -> None:
-    """b was never repeated: the intervals of its category stand in, shrunk to all intervals."""
+    """B was never repeated: the intervals of its category stand in, shrunk to all intervals."""
     states = replace(whole_states(EVENTS), now=np.array([30, 9]) * DAY)
     made = columns(states, [[0, 1], [2, 3]])
     overall = (2 * np.log(10 * DAY) + np.log(2 * DAY)) / 3

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.evaluation import own_items
 from shortlist.recsys.evaluation.own_items import (
     TifuParams,
@@ -16,6 +15,7 @@ from shortlist.recsys.evaluation.own_items import (
     fit_own_recent,
     fit_tifu_knn,
 )
+from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
