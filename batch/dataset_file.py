@@ -24,10 +24,10 @@ from shortlist.recsys.models.interactions import Events, Negatives
 def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
     events, catalogue = dataset.events, dataset.catalogue
+    negatives = events.negatives
     labels: dict[str, Any] = {
         f"labels_{i}": c.rows for i, c in enumerate(catalogue.content.columns)
     }
-    negatives = events.negatives
     # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
         directory / "dataset.npz",

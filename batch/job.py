@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ from shortlist.batch import (
 from shortlist.batch.audit import audit
 from shortlist.batch.batch_store import batch_store
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.tables import reject_lines
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
+from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
-from shortlist.recsys.evaluation.report import Report, write_json
+from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
@@ -92,6 +95,9 @@ TABLE_LAG_SECONDS = 86_400
 Until then such events count as newer than the table.
 """
 
+REJECTS = "rejects.parquet"
+"""In the work directory: the rejected rows with their reasons."""
+
 SERVED = "served.json"
 """In the work directory: the release that served when the run began."""
 
@@ -103,9 +109,9 @@ INDEX_QUERIES = 500
 class Job:
     """One run: its tables, its work directory, and its settings."""
 
-    interactions: str
-    items: str | None
-    users: str | None
+    interactions: str | TableSource
+    items: str | TableSource | None
+    users: str | TableSource | None
     work: Path
     settings: Settings
     reporter: ProgressReporter
@@ -116,6 +122,8 @@ class Job:
     """Events rated or weighted below are left out; None keeps all."""
     events: str | None = None
     """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
+    event_rules: EventRules = field(default_factory=EventRules)
+    """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
     rules: Path | None = None
@@ -194,7 +202,8 @@ def features(job: Job) -> None:
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
-    for note in (*loaded.notes, offline_evaluation.repeats_note(counted)):
+    rejected = reject_lines(loaded.rejects, job.work / REJECTS)
+    for note in (*rejected, *loaded.notes, offline_evaluation.repeats_note(counted)):
         if note is not None:
             job.reporter.say(f"  {note}")
     for fold in Fold:
@@ -210,9 +219,10 @@ def _load(job: Job) -> data.Loaded:
         job.items,
         job.users,
         max_reject_share=job.max_reject_share,
-        rejects=job.work / "rejects.parquet",
+        rejects=job.work / REJECTS,
         positive_rating=job.positive_rating,
         events=job.events,
+        event_rules=job.event_rules,
         is_forgotten=publish.deleted_users(job.settings),
     )
 
@@ -259,7 +269,7 @@ def build_index(job: Job) -> None:
         # A fixed seed: the recall of two runs on the same data is of the same users.
         users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
-            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]
+            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users], users
         )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
@@ -312,6 +322,9 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
     report = _report(job, dataset, model)
     job.reporter.console.print(report_table(report))
+    repeated = repeats_table(report)
+    if repeated is not None:
+        job.reporter.console.print(repeated)
     with job.reporter.stage("gate") as progress:
         verdict = _verdict(job, report, model, dataset)
         progress(1.0, verdict.note)
@@ -507,6 +520,7 @@ def stage_key(job: Job, name: str) -> str:
         str(job.settings.list_length),
         str(job.max_reject_share),
         str(job.positive_rating),
+        repr(job.event_rules),
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
@@ -518,9 +532,9 @@ def stage_key(job: Job, name: str) -> str:
         "events": None if job.events is None else pattern_of(job.events),
     }
     for table, source in sources.items():
-        parts.append(str(source))
-        if source is not None:
-            parts += file_versions(source, table)
+        parts.append(repr(source))  # of a mapping: all that it says of the table
+        for path in () if source is None else source_of(source).paths:
+            parts += file_versions(path, table)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

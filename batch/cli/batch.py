@@ -17,8 +17,10 @@ from shortlist.batch.cli.options import (
     config_option,
     fit_params_of,
     table_options,
+    tables_of,
 )
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.rules import read_rules
 
 
 @click.group("batch", cls=FriendlyErrors)
@@ -41,23 +43,20 @@ def _add_job_command(name: str) -> None:
     @click.option(
         "--rules", type=PATH, help="Business rules (TOML), put in place at the publication."
     )
-    def command(
-        interactions: str,
-        items: str | None,
-        users: str | None,
-        work: Path,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
+    def command(work: Path, **options: Any) -> None:  # noqa: ANN401
+        settings = Settings.from_env(os.environ)
+        tables = tables_of(options)
+        if options["rules"] is not None:
+            read_rules(options["rules"])  # now, rather than after a night's training
+
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter
         from shortlist.batch.workspace import alone_in, usable
-        from shortlist.recsys.store.rules import read_rules
 
-        settings = Settings.from_env(os.environ)
         job = Job(
-            interactions,
-            items,
-            users,
+            tables.interactions,
+            tables.items,
+            tables.users,
             work,
             settings,
             ProgressReporter(),
@@ -65,10 +64,9 @@ def _add_job_command(name: str) -> None:
             config=fit_params_of(settings, options["config"]),
             positive_rating=options["positive_rating"],
             events=options["events"],
+            event_rules=tables.event_rules,
             rules=options["rules"],
         )
-        if job.rules is not None:
-            read_rules(job.rules)  # now, rather than after a night's training
         with usable(work):
             if whole:
                 run(job)

@@ -22,7 +22,7 @@ users
     user_id     as above, once per user
     any other   optional attributes: text of at most 100 values, numbers, booleans
 
-Ids, times and weights follow `recsys.values`. Other columns of interactions are ignored.
+Ids, times and weights follow `recsys.values`. Other columns of interactions are not read.
 The fields of MovieLens `.dat` files are named by position.
 """
 

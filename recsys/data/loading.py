@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shortlist.recsys.data import id_spelling
 from shortlist.recsys.data.attributes import tokenised
 from shortlist.recsys.data.drained import IsForgotten, with_drained, without_users
 from shortlist.recsys.data.event_meaning import meaning_notes, refuse_nothing_to_predict
@@ -25,7 +26,10 @@ from shortlist.recsys.data.input_schema import (
 )
 from shortlist.recsys.data.item_attributes import MAX_CELLS, ItemUse, item_columns
 from shortlist.recsys.data.readers import read
+from shortlist.recsys.data.reject_reasons import described
+from shortlist.recsys.data.sources import ItemsSource, TableSource
 from shortlist.recsys.data.validation import (
+    UNKNOWN_ITEM,
     CheckedInteractions,
     CheckedTable,
     check_interactions,
@@ -43,9 +47,6 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Da
 from shortlist.recsys.models.feedback import with_feedback
 from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
-
-ALL_COLUMNS = ItemUse()
-"""Every column of the items has every use."""
 
 _OWN = ("_id", "_title", "_categories", "_year")
 """Columns of the checked items table that are none of its own attributes."""
@@ -68,9 +69,9 @@ class Loaded:
 
 
 def load(
-    interactions: str,
-    items: str | None = None,
-    users: str | None = None,
+    interactions: str | TableSource,
+    items: str | TableSource | None = None,
+    users: str | TableSource | None = None,
     *,
     max_reject_share: float = 0.05,
     rejects: Path | None = None,
@@ -78,9 +79,10 @@ def load(
     events: str | None = None,
     is_forgotten: IsForgotten | None = None,
     event_rules: EventRules | None = None,
-    item_use: ItemUse = ALL_COLUMNS,
 ) -> Loaded:
-    """Loads and validates tables from paths, globs or s3:// addresses; see `input_schema`.
+    """Loads and validates tables; see `input_schema`.
+
+    A table is a path (a file, a directory, a glob, an s3:// address), or a source that says more.
 
     Without an items table the items are those of the interactions. A users table may add users who
     have no events.
@@ -92,7 +94,6 @@ def load(
     whose rejects never stop a load.
     is_forgotten: whether the rows of a user, whose id is text, are left out.
     event_rules: what the types and weights of events mean; None takes the default rules.
-    item_use: which of the items' own columns to learn from, to show and to filter by.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
@@ -118,15 +119,49 @@ def load(
     known_items = checked_items.frame["_id"] if checked_items is not None else None
     checked_events = check_interactions(raw_events, known_items, event_rules)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
-    _refuse_bad_tables(checks, max_reject_share, rejects)
+    hints = _spelling_hints(checked_events, checked_items, checked_users)
+    _refuse_bad_tables(checks, max_reject_share, rejects, hints)
     raw_tables = [raw for raw in (raw_events, raw_items, raw_users) if raw is not None]
     notes = [note for raw in raw_tables for note in raw.notes]
+    notes += hints
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
-    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, item_use)
+    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, _item_use(items))
     notes += [*rating_notes, *dataset_notes]
     table = checked_events.checked
     return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
+
+
+def _item_use(items: str | TableSource | None) -> ItemUse:
+    """Which of the items' own columns to learn from, to show and to filter by, by our names."""
+    if not isinstance(items, ItemsSource):
+        return ItemUse()
+    ours = {theirs: name for name, theirs in items.columns.items()}
+
+    def named(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if chosen is None:
+            return None
+        names = (ours.get(name, name) for name in chosen)
+        # Ids, titles and categories have their uses anyway.
+        return tuple(name for name in names if name == "year" or name not in ITEMS.columns)
+
+    return ItemUse(named(items.learn), named(items.show), named(items.filter))
+
+
+def _spelling_hints(
+    events: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
+) -> list[str]:
+    """Hints at ids that are spelt with other leading zeros in the other table."""
+    found: list[str | None] = []
+    if items is not None:
+        rejected = events.checked.rejected.filter(pl.col("reason") == UNKNOWN_ITEM)
+        unknown = rejected["record"].str.json_path_match("$.item_id")
+        found.append(id_spelling.hint(unknown, items.frame["_id"], ITEMS.name))
+    if users is not None:
+        ids = users.frame["_id"]
+        unknown = events.user_ids.filter(~events.user_ids.is_in(ids.implode()))
+        found.append(id_spelling.hint(unknown, ids, USERS.name))
+    return [f"interactions: {hint}" for hint in found if hint is not None]
 
 
 def _drained_notes(checked: CheckedTable, rejects: Path | None) -> tuple[str, ...]:
@@ -166,23 +201,25 @@ def _rated_at_least(
 
 
 def _refuse_bad_tables(
-    checks: Sequence[CheckedTable], max_reject_share: float, rejects: Path | None
+    checks: Sequence[CheckedTable],
+    max_reject_share: float,
+    rejects: Path | None,
+    hints: Sequence[str],
 ) -> None:
     """Writes the rejected rows, and raises InvalidData where a table has too many of them."""
     if rejects is not None:  # first, so that a refused load leaves something to look at
         write_rejects(checks, rejects)
-    refuse_above(max_reject_share, checks, rejects)
+    refuse_above(max_reject_share, checks, rejects, hints)
     for checked in checks:
-        _refuse_empty(checked, rejects)
+        _refuse_empty(checked, rejects, hints)
 
 
-def _refuse_empty(checked: CheckedTable, rejects: Path | None) -> None:
+def _refuse_empty(checked: CheckedTable, rejects: Path | None, hints: Sequence[str]) -> None:
     if checked.frame.is_empty():
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
         where = f"; they are in {str(rejects)!r}" if rejects is not None else ""
         raise InvalidData(
-            f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): "
-            f"mend the table{where}"
+            f"{checked.schema.name}: none of {checked.n_read} rows is valid "
+            f"({'; '.join([described(checked.rejected), *hints])}): mend the table{where}"
         )
 
 
@@ -215,9 +252,8 @@ def _dataset(
         note = "interactions: there are both a weight and a rating, and only the weight is used"
         notes = (*notes, note)
     ids = tuple(user_ids.to_list())
-    fingerprint = _fingerprint(
-        events, catalogue, ids, tokens, vocabulary, interactions.rules, vectors_digest
-    )
+    rules = interactions.rules
+    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary, rules, vectors_digest)
     dataset = Dataset(events, catalogue, ids, tokens, vocabulary, fingerprint)
     return dataset, (*notes, *attribute_notes)
 

@@ -97,7 +97,6 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
             1873476493639680,
         ),
     ),
-    "item": (pack_item, unpack_item, ITEM),
     "user with feedback": (
         pack_user,
         unpack_user,
@@ -122,6 +121,7 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
         unpack_event,
         EventRecord("e1", "42", "50", 1785542400, -1.0, "r1", 3, "return"),
     ),
+    "item": (pack_item, unpack_item, ITEM),
     "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),
     "item with attributes": (pack_item, unpack_item, WITH_ATTRIBUTES),
     "pointer": (
@@ -136,13 +136,13 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
 OLDER: dict[str, tuple[Callable[[bytes], Any], Any]] = {
     "list without a watermark": (unpack_list, replace(SHORTLIST, watermark=0)),
     "user without positions": (unpack_user, USER),
-    "item without attributes": (unpack_item, ITEM),
     "user without feedback": (unpack_user, USER),
     "event without a position": (unpack_event, EventRecord("e1", "42", "50", 1785542400, 4.0)),
     "event without a type": (
         unpack_event,
         EventRecord("e1", "42", "50", 1785542400, 4.0, "r1", 3),
     ),
+    "item without attributes": (unpack_item, ITEM),
 }
 """What older writers wrote, which is still read."""
 

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from shortlist.recsys.data import Loaded, load, loading
+from shortlist.recsys.data.sources import ItemsSource
 from shortlist.recsys.data.tie_order import draws
 from shortlist.recsys.errors import InvalidData, InvalidSettings
 
@@ -140,6 +141,8 @@ def test_draw_is_stable_across_versions() -> None:
         [0.0, 86400.9, 86401.0],
         ["0", "86400", "86401.5"],
         ["1970-01-01", "1970-01-02 00:00", "1970-01-02T00:00:01.25Z"],
+        ["1970-01-01t00:00:00z", "1970-01-02 00:00:00+00", "1970-01-02 02:00:01.9 +02"],
+        ["1970-01-01 00:00 GMT", "1970-01-02T00:00:00 utc", "1970-01-01 19:00:01-05"],
         ["1970-01-01T02:00:00+02:00", "1970-01-01 23:00:00-0100", "1970-01-02 00:00:01 UTC"],
         [
             datetime(1970, 1, 1, tzinfo=UTC),
@@ -185,7 +188,7 @@ def test_dates_are_midnights(tmp_path: Path) -> None:
         ("1,2,3,inf", "impossible rating"),
         ("1,2,3,1e300", "impossible rating"),
         ("1,2,3,3.5e38", "impossible rating"),
-        ("1,2,9007199254740993,4", "impossible timestamp"),
+        ("1,2,9007199254740993,4", "unparsable timestamp"),
         ("6.35E+17,2,3,4", "user_id: a float beyond 2^53 has lost digits, give text or int64"),
         (
             "1,635284328055690100.0,3,4",
@@ -340,9 +343,12 @@ def test_too_many_rejects_stop_the_load(tmp_path: Path) -> None:
     with pytest.raises(InvalidData) as caught:
         load(source, max_reject_share=0.5, rejects=rejects)
     assert str(caught.value) == (
-        "interactions: 3 of 4 rows (75.0%) break the schema, more than max_reject_share=0.5 allows "
-        f"(unparsable timestamp: 2, null user_id: 1): they are in {str(rejects)!r}; "
-        "mend the rows, or raise max_reject_share"
+        "interactions: 3 of 4 rows (75.0%) break the schema, more than --max-reject-share 0.5 "
+        "allows (unparsable timestamp: 2, such as row 2 of interactions.csv "
+        '{"user_id":"1","item_id":"2","timestamp":"x"}: a time is unix seconds or ISO 8601, or '
+        "what a mapping file says: `shortlist data check` finds out; null user_id: 1, such as "
+        'row 4 of interactions.csv {"user_id":null,"item_id":"2","timestamp":"3"}: fill it in): '
+        f"they are in {str(rejects)!r}; mend the rows, or raise --max-reject-share"
     )
     assert pl.read_parquet(rejects)["row"].to_list() == [2, 3, 4]
     assert [p.name for p in rejects.parent.iterdir()] == ["rejects.parquet"]
@@ -502,7 +508,7 @@ def test_empty_tables(tmp_path: Path, table: str) -> None:
 def test_nothing_valid(tmp_path: Path) -> None:
     """Data of which no row holds is refused whatever the share."""
     source = csv(tmp_path, "user_id,item_id,timestamp\n1,2,x\n")
-    with pytest.raises(InvalidData, match=r"none of 1 rows is valid \(unparsable timestamp: 1\)"):
+    with pytest.raises(InvalidData, match=r"none of 1 rows is valid \(unparsable timestamp: 1"):
         load(source, max_reject_share=1.0)
 
 
@@ -514,3 +520,24 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     assert load(csv(tmp_path, text.replace("7", "8"))).dataset.fingerprint != a
     assert load(csv(tmp_path, text.replace("20", "21"))).dataset.fingerprint != a
     assert a == "14597ef0a0c5e5b2268ce71fc1ff880f7c157d8dc8f1265bd342a3f309e938c0"
+
+
+def test_mapping_chooses_item_columns(tmp_path) -> None:
+    """A mapping names columns as the table does; a renamed one goes by our name."""
+    interactions, items = tmp_path / "i.csv", tmp_path / "p.csv"
+    interactions.write_text("user_id,item_id,timestamp\n1,1,1\n1,2,2\n")
+    items.write_text("SKU,Brand,Price,Launch,Note\n1,acme,1.5,1999,x\n2,bruna,2.5,2001,y\n")
+    source = ItemsSource(
+        (str(items),),
+        {"item_id": "SKU", "year": "Launch"},
+        learn=("Brand", "Launch"),
+        show=("Price", "Launch"),
+        filter=("Brand",),
+    )
+    catalogue = load(str(interactions), source).dataset.catalogue
+    assert {a.name: (a.is_shown, a.is_filtered) for a in catalogue.attributes} == {
+        "Brand": (False, True),
+        "Price": (True, False),
+        "year": (True, False),
+    }
+    assert [column.name for column in catalogue.content.columns] == ["Brand"]

@@ -278,3 +278,27 @@ def test_one_moment_holds_for_all(later: int) -> None:
     past = before(events, np.array([1, 4]))
     known = [past.cancelled.tolist(), past.negatives.time.tolist()]
     assert known == ([[NEVER] * 3, []] if later == 3 else [[NEVER, 11, NEVER], [11]])
+
+
+@pytest.mark.parametrize(
+    ("horizon", "expected"), [(1, ["vvp", "p", "vp"]), (2, ["vvpp", "pvvp", "vpvv"])]
+)
+def test_horizons_count_target_events(horizon: int, expected: list[str], monkeypatch) -> None:
+    """Labels reach to the next purchases; after the last of these no position is taken."""
+    windows, history = spied(monkeypatch), "vpvvppvvpvv"
+    events = funnel(history)
+    params = lambdamart.RankerParams(positions=99)
+    lambdamart.ranker_groups(
+        None,
+        events,
+        None,
+        np.array([2]),
+        events.offsets()[1:],
+        horizon,
+        params,
+        np.random.default_rng(0),
+    )
+    _, cut, stop = windows[0]
+    labels = {first: history[first:after] for first, after in zip(cut, stop, strict=True)}
+    assert [labels[first] for first in (2, 5, 7)] == expected
+    assert sorted(labels) == list(range(2, 9))
