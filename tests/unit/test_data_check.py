@@ -298,6 +298,27 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     assert told.mapping.items is not None
 
 
+@pytest.mark.parametrize(
+    ("header", "user", "item", "time"),
+    [
+        ("order_id,order_date,customerEmail,product_sku,product_name", 2, 3, 1),
+        ("event_date,event_timestamp,user_pseudo_id,item_id,item_name", 2, 3, 1),
+        ("Name,Paid at,Email,Lineitem sku,Lineitem name", 2, 3, 1),
+        ("x,endTime,username,trackName,msPlayed", 2, 3, 1),
+        ("InvoiceNo,InvoiceDate,CustomerID,StockCode,Description", 2, 3, 1),
+        ("n,fecha_pedido,id_cliente,código_producto,precio", 2, 3, 1),
+    ],
+)
+def test_names_of_exports(tmp_path: Path, header: str, user: int, item: int, time: int) -> None:
+    """Are told by their words, an id before a name, a time before its date."""
+    names = header.split(",")
+    rows = [f"{t:%Y-%m-%d},{t.isoformat()},{u},{i},N {i}" for u, i, t in events()]
+    path = put(tmp_path / "a.csv", header, rows)
+    assert found(tmp_path, path).tables["interactions"].columns == {
+        "user_id": names[user], "item_id": names[item], "timestamp": names[time],
+    }  # fmt: skip
+
+
 def test_small_numbers_are_shared_by_chance(tmp_path: Path) -> None:
     """Users and items of the same numbers are told by the names of their columns."""
     rows = [f"{n % 20},{n % 13},{n}" for n in range(400)]
