@@ -44,7 +44,7 @@ from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
-from shortlist.recsys.evaluation.report import Report, write_json
+from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
@@ -61,6 +61,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.store.rules import read_rules
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -125,6 +126,8 @@ class Job:
     """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
+    rules: Path | None = None
+    """A file of business rules to put in place at the publication; None leaves those in Redis."""
 
     @property
     def protocol(self) -> HoldoutProtocol:
@@ -266,7 +269,7 @@ def build_index(job: Job) -> None:
         # A fixed seed: the recall of two runs on the same data is of the same users.
         users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
-            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]
+            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users], users
         )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
@@ -319,6 +322,9 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
     report = _report(job, dataset, model)
     job.reporter.console.print(report_table(report))
+    repeated = repeats_table(report)
+    if repeated is not None:
+        job.reporter.console.print(repeated)
     with job.reporter.stage("gate") as progress:
         verdict = _verdict(job, report, model, dataset)
         progress(1.0, verdict.note)
@@ -410,6 +416,7 @@ def publish_release(job: Job) -> None:
         job.reporter,
         job.lease,
         _served_before(job),
+        None if job.rules is None else read_rules(job.rules),
     )
 
 
@@ -517,6 +524,7 @@ def stage_key(job: Job, name: str) -> str:
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+        parts += [] if job.rules is None else [json.dumps(read_rules(job.rules))]
     sources = {
         "interactions": job.interactions,
         "items": job.items,
