@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import numpy as np
 import polars as pl
@@ -106,7 +108,7 @@ def check(paths: Sequence[str], told: Told, ask: Ask, rejects: Path) -> Check:
 
     Raises:
         InvalidData: a file cannot be read, or which table or column something is cannot be told.
-        InvalidSettings: `told` names a column of ours that there is not.
+        InvalidSettings: `told` names a column of ours, or a time zone, that there is not.
         ArtefactsUnavailable: S3 did not answer.
     """
     _check_told(told)
@@ -129,6 +131,12 @@ def _check_told(told: Told) -> None:
         raise InvalidSettings(
             f"there is no column {unknown[0]!r}: known are {', '.join(known)}; "
             "write one of these = the name of your column"
+        )
+    if told.zone is not None and told.zone not in available_timezones():
+        near = get_close_matches(told.zone, sorted(available_timezones()), n=1)
+        meant = f", {near[0]} may be meant" if near else ""
+        raise InvalidSettings(
+            f"there is no time zone {told.zone!r}{meant}: name one such as Europe/Berlin"
         )
 
 

@@ -147,8 +147,8 @@ def _with_paths(mapping: DataMapping, change: Callable[[str], str]) -> DataMappi
 
 def _below(root: str, path: str) -> str:
     """A path of a mapping file as seen from here."""
-    if path.startswith((_S3, "/")) or root == ".":
-        return path
+    if path.startswith((_S3, "/", "~")) or root == ".":
+        return str(Path(path).expanduser()) if path.startswith("~") else path
     return f"{root}/{path}" if root.startswith(_S3) else str(Path(root) / path)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
+from shortlist.recsys import values
 from shortlist.recsys.data import categories, fields, times
 from shortlist.recsys.data.column_names import alias_of, nearest
 from shortlist.recsys.data.formats import OpenFile, open_file, open_lake
@@ -195,7 +196,7 @@ def _columns(
         InvalidData: a required column, or one that the mapping names, is not there.
     """
     names = opened.columns
-    _check_named(names, file, schema, source)
+    _check_named(opened, file, schema, source)
     own: dict[str, str] = {}
     notes: list[str] = []
     for ours in schema.columns:
@@ -255,7 +256,7 @@ def _others(
 
 
 def _check_named(
-    names: Sequence[str], file: StagedFile, schema: TableSchema, source: TableSource
+    opened: OpenFile, file: StagedFile, schema: TableSchema, source: TableSource
 ) -> None:
     """Refuses a mapping that names a column which the file lacks."""
     unknown = [ours for ours in source.columns if ours not in schema.columns]
@@ -264,10 +265,20 @@ def _check_named(
             f"{schema.name}: the mapping has {unknown[0]!r} among its columns, known are "
             f"{', '.join(schema.columns)}: write one of these = the name of your column"
         )
-    mapped = filter(None, source.columns.values())
+    names, mapped = opened.columns, list(filter(None, source.columns.values()))
+    if schema is INTERACTIONS and len(set(mapped)) < len(mapped):
+        twice = next(name for name in mapped if mapped.count(name) > 1)
+        both = " and ".join(ours for ours, theirs in source.columns.items() if theirs == twice)
+        raise InvalidData(
+            f"{schema.name}: the mapping has column {twice!r} as {both}: a column is one of them"
+        )
     for theirs in (*mapped, *(source.kept or ()), *_marks(source)):
         if theirs not in names:
-            near = ", ".join(difflib.get_close_matches(theirs, names, n=3, cutoff=0.0))
+            close = difflib.get_close_matches(theirs, names, n=3, cutoff=0.0)
+            near = ", ".join(map(values.shown, close))
+            separator = _meant_separator(names, source) if opened.is_text else None
+            if separator is not None:
+                near += f", parted by {_SEPARATORS[separator]} as it seems"
             raise InvalidData(
                 f"{schema.name}: {file.name!r} has no column {theirs!r}, which the mapping names; "
                 f"nearest are {near}: correct the mapping file, or write a new one with "

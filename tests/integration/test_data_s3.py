@@ -6,13 +6,15 @@ The HTTP is real, and each error names what is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from shortlist.recsys.data import load
-from shortlist.recsys.data.mapping import read_mapping
+from shortlist.recsys.data.check import Told, check
+from shortlist.recsys.data.mapping import read_mapping, write_mapping
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData
 from shortlist.recsys.store import s3
@@ -132,3 +134,22 @@ def test_mapping_on_s3(bucket: str, put: Callable[[str, bytes], None]) -> None:
     ]
     with pytest.raises(InvalidData, match="no object matches"):
         load(f"s3://{bucket}/conf/empty")
+
+
+def test_check_of_a_prefix(bucket: str, put: Callable[[str, bytes], None], tmp_path: Path) -> None:
+    """Tables on S3 are told apart as local ones are, partitions and all."""
+    for day in (1, 2, 3):
+        rows = "".join(f"u{n};i{n % 3};{day * 100 + n}\n" for n in range(9))
+        put(f"shop/orders/day={day}/a.csv", f"customer;sku;time\n{rows}".encode())
+    put("shop/goods.csv", b"sku;name\ni0;A\ni1;B\ni2;C\n")
+    address = f"s3://{bucket}/shop"
+    found = check(
+        [f"{address}/orders", address + "/goods.csv"], Told(), lambda *_: None, tmp_path / "r"
+    )
+    write_mapping(tmp_path / "data.toml", found.mapping)
+    mapping = read_mapping(str(tmp_path / "data.toml"))
+    assert mapping.interactions.paths == (f"{address}/orders",)
+    assert mapping.items is not None
+    assert found.tables["interactions"].n_files == 3
+    assert found.tables["interactions"].unused == ("day",)
+    assert len(load(mapping.interactions, mapping.items).dataset.events) == 27

@@ -266,6 +266,7 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     ("told", "message"),
     [
         ({"columns": {"user": "a"}}, "no column 'user': known are user_id"),
+        ({"zone": "Europe/Berln"}, "no time zone 'Europe/Berln', Europe/Berlin may be meant"),
         ({"columns": {"user_id": "nobody"}}, "no file has a column 'nobody': there are"),
     ],
 )

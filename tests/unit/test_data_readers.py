@@ -460,7 +460,13 @@ def test_lacking_columns_are_guessed(tmp_path: Path, text: str, message: str) ->
 def test_mapping_of_another_file(tmp_path: Path) -> None:
     """A column that the mapping names and the file lacks is told, with the nearest."""
     given = source(tmp_path, b"uid,item_id,timestamp\n", Dialect(), user_id="uidd")
-    with pytest.raises(InvalidData, match=r"no column 'uidd', which .*; nearest are uid"):
+    with pytest.raises(InvalidData, match=r"no column 'uidd', which .*; nearest are 'uid'"):
+        check_columns(given, INTERACTIONS)
+    given = source(tmp_path, b"uid;item_id;timestamp\n", Dialect(), user_id="uid")
+    with pytest.raises(InvalidData, match=r"parted by semicolons as it seems"):
+        check_columns(given, INTERACTIONS)
+    given = source(tmp_path, b"a,b\n", Dialect(), user_id="a", item_id="a", timestamp="b")
+    with pytest.raises(InvalidData, match="has column 'a' as user_id and item_id"):
         check_columns(given, INTERACTIONS)
     given = source(tmp_path, b"uid,item_id,timestamp\n", Dialect(), user="uid")
     with pytest.raises(InvalidData, match="'user' among its columns, known are user_id"):
