@@ -44,7 +44,7 @@ from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
-from shortlist.recsys.evaluation.report import Report, write_json
+from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
@@ -319,6 +319,9 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
     report = _report(job, dataset, model)
     job.reporter.console.print(report_table(report))
+    repeated = repeats_table(report)
+    if repeated is not None:
+        job.reporter.console.print(repeated)
     with job.reporter.stage("gate") as progress:
         verdict = _verdict(job, report, model, dataset)
         progress(1.0, verdict.note)

@@ -44,7 +44,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     from shortlist.batch.cold_start import cold_start
     from shortlist.batch.progress import ProgressReporter, wide_console
     from shortlist.batch.tables import reject_lines
-    from shortlist.recsys.evaluation.report import table, write_json
+    from shortlist.recsys.evaluation.report import repeats_table, table, write_json
 
     params = fit_params_of(settings, options["config"])
     protocol, reporter = options["protocol"], ProgressReporter()
@@ -60,6 +60,9 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
         report |= reporter.stages.summary()  # again: the seconds have grown
     report["data"]["rejects"] = loaded.rejects
     wide_console().print(table(report))
+    repeated = repeats_table(report)
+    if repeated is not None:
+        wide_console().print(repeated)
     click.echo(_summary(report))
     if options["json_file"] is not None:
         write_json(report, options["json_file"])

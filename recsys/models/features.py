@@ -333,6 +333,24 @@ class OwnEvents:
         return own_events.picked(inputs.pairs.decayed_counts(self.half_life), inputs.own_pair)
 
 
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """The strength of a memory that each event leaves, and that fades by a power of its age.
+
+    The logarithm of the sum of age ** -0.5 over the user's events with the candidate: base-level
+    activation with its usual exponent (Anderson and Schooler 1991).
+    """
+
+    by_time: bool
+    """Whether ages are in time, or in events."""
+
+    def __call__(self, inputs: Inputs) -> Float32:
+        """float32[U, C]; NaN where the history lacks the candidate."""
+        pairs = inputs.pairs
+        values = pairs.activations(inputs.states, by_time=self.by_time)
+        return own_events.picked(values, inputs.own_pair)
+
+
 def _met_count(inputs: Inputs) -> Float32:
     return own_events.picked(np.log1p(inputs.met_pairs.count), inputs.met_pair)
 
@@ -562,6 +580,14 @@ FEATURES: dict[str, Feature] = {
     ),
     "own_all": Feature(
         0.0, "The user's events with the item, half-life 60 events.", OwnEvents(LONG)
+    ),
+    "own_activation": Feature(
+        UNKNOWN_QUOTIENT,
+        "How present the item is in the user's memory, by the events since each one with it.",
+        Activation(by_time=False),
+    ),
+    "own_activation_time": Feature(
+        UNKNOWN_QUOTIENT, "The same by the time since.", Activation(by_time=True)
     ),
     "own_age": Feature(
         -1.0, "Logarithm of the user's number of events since the last one with it.", _own_age

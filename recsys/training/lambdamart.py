@@ -65,6 +65,8 @@ MIN_VALIDATION_USERS = 30
 ENOUGH = 0.9
 """Share of the best gain over the retriever that the fewest trees must reach."""
 
+_OWN = list(FEATURES).index("own_all")
+
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one alone moves it more than ten together."""
 
@@ -327,7 +329,10 @@ def _cross_validated(
     sizes = np.bincount(fold_of[validation.users], minlength=FOLDS)
     curve = _grow(boosters, sizes, params)
     retriever = -np.arange(len(validation.rows), dtype=np.float64)  # rows are in its order
-    trees = enough_trees(curve, float(_ndcg(validation, retriever).mean()))
+    # What needs no ranker: the retriever's order, or the user's own items before it. Where the
+    # latter is far better, a first tree would find the most of the gain over the former.
+    orders = (retriever, validation.rows[:, _OWN].astype(np.float64))
+    trees = enough_trees(curve, max(float(_ndcg(validation, order).mean()) for order in orders))
     score = np.zeros(len(validation.rows))
     for fold, booster in enumerate(boosters if trees else []):
         rows = np.repeat(fold_of[validation.users] == fold, validation.sizes)
