@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from shortlist.recsys.data import fields
 from shortlist.recsys.data.formats import TYPED, OpenFile, default_dialect, open_file, open_lake
 from shortlist.recsys.data.input_schema import TableSchema
 from shortlist.recsys.data.readers import explained
@@ -56,10 +57,10 @@ class FoundFile:
     is_text: bool
 
     def values(self, column: str) -> pl.Series:
-        """All values of one column, of every file of the path."""
+        """All values of one column of plain type, as text, of every file of the path."""
         with _opened(self.path, self.csv) as opened:
-            parts = [o.rows.select(pl.col(column).cast(pl.String)).collect() for o in opened]
-        return pl.concat(parts).to_series()
+            parts = [_texts(each, column) for each in opened]
+        return pl.concat(parts)
 
 
 def places_in(path: str) -> list[str]:
@@ -102,9 +103,11 @@ def look_at(path: str) -> FoundFile:
     with staged(path, _ANY.name) as files:
         first = files[0]
         with explained(first.name, _ANY):
-            dialect = _dialect_of(first)
+            dialect = _readable_dialect(first)
             opened = open_file(first, _ANY, dialect)
             sample = _sample(opened)
+        if sample.is_empty():
+            raise InvalidData(f"{path!r} has no rows: a table needs at least one")
         if dialect is not None and _has_decimal_commas(sample, dialect):
             dialect = replace(dialect, decimal=",")
         if dialect == default_dialect(first.name):
@@ -120,6 +123,12 @@ def _opened(path: str, dialect: Dialect | None) -> Iterator[list[OpenFile]]:
         return
     with staged(path, _ANY.name) as files:
         yield [open_file(file, _ANY, dialect) for file in files]
+
+
+def _texts(opened: OpenFile, column: str) -> pl.Series:
+    values = opened.rows.select(column).collect()
+    text = fields.text(column, values.schema[column], _ANY.name)
+    return values.select(text.alias(column)).to_series()
 
 
 def _sample(opened: OpenFile) -> pl.DataFrame:
@@ -142,6 +151,19 @@ def _dialect_of(file: StagedFile) -> Dialect | None:
         raise InvalidData(f"{file.name!r} is empty: it needs a header row and data")
     whole, newline, _ = text.rpartition("\n")
     return replace(_sniffed(whole + newline if whole else text, file), encoding=encoding)
+
+
+def _readable_dialect(file: StagedFile) -> Dialect | None:
+    """How a file's text is written: without quotes where they are never closed."""
+    dialect = _dialect_of(file)
+    if dialect is None:
+        return None
+    try:
+        if not _sample(open_file(file, _ANY, dialect)).is_empty():
+            return dialect
+    except pl.exceptions.PolarsError:
+        pass  # without quotes it may be read; if not, that is what is told
+    return replace(dialect, quote="")
 
 
 def _is_movielens(file: StagedFile) -> bool:
