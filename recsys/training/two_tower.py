@@ -33,7 +33,7 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
-from shortlist.recsys.models.ties import steps_of
+from shortlist.recsys.models.ties import first_met, steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
@@ -270,8 +270,8 @@ def _hold_out_last(
 ) -> tuple[_Validation, Events]:
     """The last events to predict of at most so many users, and all events before these.
 
-    Only users of whom it is a target are drawn. Events that share their time with it are held out
-    as well, and what comes later, but are no target.
+    Only users of whom it is a target are drawn. What led to it, what shares its time and what comes
+    later are held out as well, but are no target.
     """
     offsets = events.offsets()
     starts, ends = offsets[:-1], offsets[1:]
@@ -281,7 +281,7 @@ def _hold_out_last(
     cut, last = ends.copy(), starts.copy()
     last[some] = wanted[until[1:][some] - 1]
     long = some & (last - starts >= MIN_EVENTS_LEFT)
-    cut[long] = steps_of(events).first[last[long]]
+    cut[long] = steps_of(events).first[first_met(events, np.flatnonzero(long), last[long])]
     eligible = long & (cut - starts >= MIN_EVENTS_LEFT)
     eligible[eligible] = targets_of(events, repeats)[last[eligible]]
     users = np.sort(rng.permutation(np.flatnonzero(eligible))[:most])

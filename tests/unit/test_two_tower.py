@@ -289,15 +289,15 @@ def test_strong_targets_are_learnt_first(loss: Loss) -> None:
 
 
 def test_validation_predicts_target_events() -> None:
-    """The last purchase is held out with the views after it, and is asked for before them."""
-    events = funnel([5, 6, 1, 2, 2, 3, 4], [0, 1, 1, 1, 0, 1, 1])
+    """The last purchase is held out with its view and what follows, and asked for before these."""
+    events = funnel([5, 6, 1, 2, 3, 2, 3, 4], [0, 1, 1, 1, 1, 0, 1, 1])
     for repeats, item in ((Repeats.NEVER, 2), (Repeats.ALLOW, 2)):
         validation, learnt = two_tower._hold_out_last(
             events, np.empty((1, 0), np.int32), 9, np.random.default_rng(0), repeats
         )
         assert validation.targets.tolist() == [item]
-        assert learnt.item.tolist() == [5, 6, 1, 2]
-        assert validation.states.n_events.tolist() == [4]
+        assert learnt.item.tolist() == [5, 6, 1]
+        assert validation.states.n_events.tolist() == [3]
 
 
 def test_validation_of_repeats_ranks_own_items() -> None:
