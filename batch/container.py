@@ -44,9 +44,10 @@ class Interrupted(BaseException):
 class ContainerOptions:
     """What the environment says to a container beyond `Settings`."""
 
-    interactions: str
+    interactions: str | None
     items: str | None
     users: str | None
+    data: str | None
     work: Path
     run: str
     events: str | None
@@ -57,21 +58,29 @@ class ContainerOptions:
     def from_env(cls, environ: Mapping[str, str]) -> ContainerOptions:
         """Reads the container's variables.
 
-        They are `SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, `_WORK`, `_RUN_ID`, `_EVENTS`,
-        `_CHECKPOINTS` and `_CONFIG`.
+        They are `SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, or `_DATA` for the three; `_WORK`,
+        `_RUN_ID`, `_EVENTS`, `_CHECKPOINTS` and `_CONFIG`.
 
         Raises:
-            InvalidSettings: the interactions are not named.
+            InvalidSettings: neither the interactions nor a mapping file are named, or both are.
         """
-        if not environ.get("SHORTLIST_INTERACTIONS"):
+        names = ("SHORTLIST_INTERACTIONS", "SHORTLIST_ITEMS", "SHORTLIST_USERS")
+        given = [name for name in names if environ.get(name)]
+        if environ.get("SHORTLIST_DATA") and given:
             raise InvalidSettings(
-                "SHORTLIST_INTERACTIONS is unset: give a path, a glob or an s3:// address"
+                f"SHORTLIST_DATA names all tables, and {given[0]} one of them: unset one of the two"
+            )
+        if not environ.get("SHORTLIST_DATA") and "SHORTLIST_INTERACTIONS" not in given:
+            raise InvalidSettings(
+                "SHORTLIST_INTERACTIONS is unset: give a path, a glob or an s3:// address, "
+                "or SHORTLIST_DATA a mapping file"
             )
         config = environ.get("SHORTLIST_CONFIG")
         return cls(
-            environ["SHORTLIST_INTERACTIONS"],
+            environ.get("SHORTLIST_INTERACTIONS"),
             environ.get("SHORTLIST_ITEMS"),
             environ.get("SHORTLIST_USERS"),
+            environ.get("SHORTLIST_DATA") or None,
             Path(environ.get("SHORTLIST_WORK", ".shortlist/work")),
             # A random id is a run of its own, which no other attempt resumes.
             environ.get("SHORTLIST_RUN_ID", uuid.uuid4().hex[:12]),
@@ -160,16 +169,21 @@ def _job(
     lease: Lease,
 ) -> Job:
     from shortlist.batch.job import Job
+    from shortlist.batch.tables import Tables, of_mapping
 
+    tables = Tables(str(options.interactions), options.items, options.users)
+    if options.data is not None:
+        tables = of_mapping(options.data)
     return Job(
-        options.interactions,
-        options.items,
-        options.users,
+        tables.interactions,
+        tables.items,
+        tables.users,
         options.work,
         settings,
         reporter,
         config=config,
         events=options.events,
+        event_rules=tables.event_rules,
         lease=lease,
     )
 

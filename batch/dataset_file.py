@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
 
-from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
-from shortlist.recsys.models.interactions import Events
+from shortlist.recsys.event_rules import EventKind
+from shortlist.recsys.models.catalogue import (
+    AttributeVocabulary,
+    Catalogue,
+    Dataset,
+    ItemAttribute,
+    ItemContent,
+    LabelColumn,
+)
+from shortlist.recsys.models.interactions import Events, Negatives
 
 
 def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
     events, catalogue = dataset.events, dataset.catalogue
+    negatives = events.negatives
+    labels: dict[str, Any] = {
+        f"labels_{i}": c.rows for i, c in enumerate(catalogue.content.columns)
+    }
     # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
         directory / "dataset.npz",
@@ -22,9 +35,18 @@ def save(directory: Path, dataset: Dataset) -> None:
         item=events.item,
         time=events.time,
         weight=events.weight,
+        kind=events.kind,
+        cancelled=events.cancelled,
+        negative_user=negatives.user,
+        negative_item=negatives.item,
+        negative_time=negatives.time,
+        negative_until=negatives.until,
         attributes=dataset.attributes,
         membership=catalogue.membership,
         year=catalogue.year,
+        numbers=catalogue.content.numbers,
+        vectors=catalogue.content.vectors,
+        **labels,
     )
     texts = {
         "ids": catalogue.ids,
@@ -32,8 +54,12 @@ def save(directory: Path, dataset: Dataset) -> None:
         "categories": catalogue.categories,
         "category_names": catalogue.category_names,
         "user_ids": dataset.user_ids,
+        "kinds": events.kinds,
         "vocabulary": asdict(dataset.vocabulary),
         "fingerprint": dataset.fingerprint,
+        "item_attributes": [a.as_plain() for a in catalogue.attributes],
+        "label_columns": [[c.name, c.labels] for c in catalogue.content.columns],
+        "number_names": catalogue.content.number_names,
     }
     (directory / "dataset.msgpack").write_bytes(msgpack.packb(texts))
 
@@ -43,7 +69,16 @@ def load(directory: Path) -> Dataset:
     texts = msgpack.unpackb((directory / "dataset.msgpack").read_bytes(), use_list=False)
     with np.load(directory / "dataset.npz", allow_pickle=False) as a:
         events = Events(
-            a["user"], a["item"], a["time"], a["weight"], len(texts["user_ids"]), len(texts["ids"])
+            a["user"],
+            a["item"],
+            a["time"],
+            a["weight"],
+            len(texts["user_ids"]),
+            len(texts["ids"]),
+            a["kind"],
+            a["cancelled"],
+            Negatives(*(a[f"negative_{name}"] for name in ("user", "item", "time", "until"))),
+            tuple(EventKind(*kind) for kind in texts["kinds"]),
         )
         catalogue = Catalogue(
             texts["ids"],
@@ -52,6 +87,16 @@ def load(directory: Path) -> Dataset:
             texts["category_names"],
             a["membership"],
             a["year"],
+            tuple(map(ItemAttribute.from_plain, texts["item_attributes"])),
+            ItemContent(
+                tuple(
+                    LabelColumn(name, labels, a[f"labels_{i}"])
+                    for i, (name, labels) in enumerate(texts["label_columns"])
+                ),
+                texts["number_names"],
+                a["numbers"],
+                a["vectors"],
+            ),
         )
         attributes = a["attributes"]
     return Dataset(

@@ -15,8 +15,10 @@ from shortlist.batch import dataset_file, installation, stages
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter, wide_console
+from shortlist.batch.tables import of_mapping
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.infra.local.valkey import redis_url
+from shortlist.recsys.data.datasets import MAPPING
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import Settings
 
@@ -45,10 +47,16 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     settings = replace(Settings.from_env(environ), redis_url=url)
     if "SHORTLIST_ARTEFACTS" not in environ:
         settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
-    interactions, items, users = (
-        str(directory / "data" / f"{name}.parquet") for name in ("interactions", "items", "users")
+    tables = of_mapping(str(directory / "data" / MAPPING))
+    job = Job(
+        tables.interactions,
+        tables.items,
+        tables.users,
+        directory / "work",
+        settings,
+        ProgressReporter(),
+        event_rules=tables.event_rules,
     )
-    job = Job(interactions, items, users, directory / "work", settings, ProgressReporter())
     # The embedded Redis may be new: what was published to the one before has gone with it.
     stages.remove_stamp(job.work, stages.PUBLISH)
     run_job(job)

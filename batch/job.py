@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ from shortlist.batch import (
 from shortlist.batch.audit import audit
 from shortlist.batch.batch_store import batch_store
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.tables import reject_lines
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
+from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
@@ -53,10 +56,11 @@ from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
 from shortlist.recsys.settings import HoldoutProtocol, Settings
-from shortlist.recsys.store import releases
+from shortlist.recsys.store import release_facts, releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
+from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -78,7 +82,7 @@ from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 2
+RECIPE = 3
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -89,6 +93,9 @@ TABLE_LAG_SECONDS = 86_400
 
 Until then such events count as newer than the table.
 """
+
+REJECTS = "rejects.parquet"
+"""In the work directory: the rejected rows with their reasons."""
 
 SERVED = "served.json"
 """In the work directory: the release that served when the run began."""
@@ -101,9 +108,9 @@ INDEX_QUERIES = 500
 class Job:
     """One run: its tables, its work directory, and its settings."""
 
-    interactions: str
-    items: str | None
-    users: str | None
+    interactions: str | TableSource
+    items: str | TableSource | None
+    users: str | TableSource | None
     work: Path
     settings: Settings
     reporter: ProgressReporter
@@ -114,6 +121,8 @@ class Job:
     """Events rated or weighted below are left out; None keeps all."""
     events: str | None = None
     """Where `shortlist events drain` put what came over HTTP: a directory or s3://bucket/prefix."""
+    event_rules: EventRules = field(default_factory=EventRules)
+    """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
 
@@ -185,11 +194,13 @@ def features(job: Job) -> None:
         offline_evaluation.truth_after(dataset, cut, repeats)
         dataset_file.save(job.work, dataset)
         if job.events is None:
-            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+            times = np.append(dataset.events.time, dataset.events.negatives.time)
+            watermark = position_at(latest_known(times, started) - TABLE_LAG_SECONDS)
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
-    for note in (*loaded.notes, offline_evaluation.repeats_note(counted)):
+    rejected = reject_lines(loaded.rejects, job.work / REJECTS)
+    for note in (*rejected, *loaded.notes, offline_evaluation.repeats_note(counted)):
         if note is not None:
             job.reporter.say(f"  {note}")
     for fold in Fold:
@@ -205,9 +216,10 @@ def _load(job: Job) -> data.Loaded:
         job.items,
         job.users,
         max_reject_share=job.max_reject_share,
-        rejects=job.work / "rejects.parquet",
+        rejects=job.work / REJECTS,
         positive_rating=job.positive_rating,
         events=job.events,
+        event_rules=job.event_rules,
         is_forgotten=publish.deleted_users(job.settings),
     )
 
@@ -504,6 +516,7 @@ def stage_key(job: Job, name: str) -> str:
         str(job.settings.list_length),
         str(job.max_reject_share),
         str(job.positive_rating),
+        repr(job.event_rules),
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
@@ -514,9 +527,9 @@ def stage_key(job: Job, name: str) -> str:
         "events": None if job.events is None else pattern_of(job.events),
     }
     for table, source in sources.items():
-        parts.append(str(source))
-        if source is not None:
-            parts += file_versions(source, table)
+        parts.append(repr(source))  # of a mapping: all that it says of the table
+        for path in () if source is None else source_of(source).paths:
+            parts += file_versions(path, table)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -539,12 +552,18 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
+    as_of = dataset.events.latest
+    facts = ReleaseFacts(
+        repeats=job.params.repeats.value,
+        has_clock_times=as_of >= FIRST_CLOCK_TIME,
+        attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},
+    )
     ranker_text = bundle.load_ranker_text(job.fold(Fold.EVERYTHING))
     report = _read_json(job.work / "metrics.json")
     manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(now.timestamp()),
-        "as_of": int(dataset.events.time.max()),
+        "as_of": as_of,
         "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": installed_version(),
         "data": offline_evaluation.describe(dataset),
@@ -555,6 +574,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
+        release_facts.FIELD: release_facts.as_fields(facts),
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ def truth_after(dataset: Dataset, cut: Int64, repeats: Repeats = Repeats.NEVER) 
             "an evaluation needs users with at least two events"
         )
         raise InvalidData(message)
-    states = states_at(events, starts[users], cut[users], dataset.attributes[users])
+    states = states_at(events, starts[users], cut[users], dataset.attributes[users], users)
     states = replace(states, repeats=repeats)
     truth = truth_between(events, users, states, cut[users], ends[users])
     if len(truth.items) == 0:
@@ -116,6 +116,7 @@ def baselines(
 
     Those of a user's own items are left out where these may not be offered.
     """
+    past = past.standing()
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
@@ -143,7 +144,7 @@ def learnt_baselines(
 ) -> dict[str, Recommend]:
     """The trained baselines: factorisation by ALS, and our towers trained by BPR."""
     with reporter.stage("baseline: ALS"):
-        als = fit_als(past)
+        als = fit_als(past.standing())
     bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
     with reporter.stage("baseline: towers by BPR") as progress:
         # Once to find the number of epochs by holding out events, and once on all of them.
@@ -173,7 +174,7 @@ def compare(
         RETRIEVER: recommender(without_ranker(model)),
         TWO_STAGE: recommender(model),
     }
-    facts = facts_of(past, catalogue.membership)
+    facts = facts_of(past.standing(), catalogue.membership)
 
     def evaluated(name: str, part: Truth) -> Report:
         with reporter.stage(name) as progress:

@@ -208,16 +208,8 @@ def shift_table(serving: str, version: str, shift: Shift) -> Table:
 
 
 def _list(loaded: Bundle, user: UserRecord, k: int) -> dict[str, float]:
-    state, _ = bundle.state_from(
-        loaded,
-        user.items,
-        user.times,
-        user.weights,
-        user.n_events,
-        user.seen,
-        user.attributes or {},
-    )
-    recommendations = recommend(loaded.model, bundle.asked_at(loaded, state), k)
+    state, _ = bundle.state_of(loaded, user)
+    recommendations = recommend(loaded.model, state, k)
     rows, scores = recommendations.items[0], recommendations.scores[0]
     return {
         loaded.catalogue.ids[row]: float(score)

@@ -150,7 +150,7 @@ METRICS: dict[str, Metric] = {
     ),
     "shortlist_errors_total": Metric(
         "counter",
-        "Requests that ended in an error of ours, by its kind.",
+        "Requests that ended in an internal error, by its kind.",
         ("kind",),
         starts=_ERRORS,
     ),

@@ -17,6 +17,7 @@ from shortlist.batch.cli.options import (
     config_option,
     fit_params_of,
     table_options,
+    tables_of,
 )
 from shortlist.recsys.settings import Settings
 
@@ -38,22 +39,18 @@ def _add_job_command(name: str) -> None:
     @click.option(
         "--events", metavar="PATH", help="Where `events drain` wrote to: more interactions."
     )
-    def command(
-        interactions: str,
-        items: str | None,
-        users: str | None,
-        work: Path,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
+    def command(work: Path, **options: Any) -> None:  # noqa: ANN401
+        settings = Settings.from_env(os.environ)
+        tables = tables_of(options)
+
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter
         from shortlist.batch.workspace import alone_in, usable
 
-        settings = Settings.from_env(os.environ)
         job = Job(
-            interactions,
-            items,
-            users,
+            tables.interactions,
+            tables.items,
+            tables.users,
             work,
             settings,
             ProgressReporter(),
@@ -61,6 +58,7 @@ def _add_job_command(name: str) -> None:
             config=fit_params_of(settings, options["config"]),
             positive_rating=options["positive_rating"],
             events=options["events"],
+            event_rules=tables.event_rules,
         )
         with usable(work):
             if whole:

@@ -16,7 +16,9 @@ from shortlist.batch.cli.options import (
     json_option,
     loaded_tables,
     protocol_option,
+    rejects_option,
     table_options,
+    tables_of,
 )
 from shortlist.recsys.settings import Settings
 
@@ -32,20 +34,25 @@ from shortlist.recsys.settings import Settings
 )
 @json_option
 @click.option("--report", "page", type=PATH, help="Write report.html here: one page with plots.")
-def evaluate(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+@rejects_option
+def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     """Compares the two stages with the retriever and strong baselines on a hold-out."""
+    settings = Settings.from_env(os.environ)
+    tables = tables_of(options)
+
     from shortlist.batch import offline_evaluation
     from shortlist.batch.cold_start import cold_start
     from shortlist.batch.progress import ProgressReporter, wide_console
+    from shortlist.batch.tables import reject_lines
     from shortlist.recsys.evaluation.report import repeats_table, table, write_json
 
-    params = fit_params_of(Settings.from_env(os.environ), options["config"])
+    params = fit_params_of(settings, options["config"])
     protocol, reporter = options["protocol"], ProgressReporter()
     with reporter.stage("read and validate") as progress:
-        loaded = loaded_tables(interactions, items, users, options)
+        loaded = loaded_tables(tables, options, options["rejects"])
         n_events, n_rejects = len(loaded.dataset.events), sum(loaded.rejects.values())
         progress(1.0, f"{n_events} events kept, {n_rejects} rejected")
-    for note in loaded.notes:
+    for note in (*reject_lines(loaded.rejects, options["rejects"]), *loaded.notes):
         reporter.say(f"  {note}")
     report = offline_evaluation.run(loaded.dataset, protocol, params, reporter)
     if options["cold_start"]:
@@ -89,19 +96,23 @@ def _summary(report: dict[str, Any]) -> str:
     "--work", type=PATH, default=DEFAULT_WORK, show_default=True, help="Where trials are kept."
 )
 @click.option("--out", type=PATH, default=Path("shortlist.toml"), show_default=True)
-def tune(interactions: str, items: str | None, users: str | None, **options: Any) -> None:  # noqa: ANN401 - click's own
+@rejects_option
+def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
     """Searches parameters on a window inside training; writes a config for `batch run --config`.
 
     It starts from the settings, and from --config where one is given.
     """
+    settings = Settings.from_env(os.environ)
+    tables = tables_of(options)
+
     from shortlist.batch import config
     from shortlist.batch.progress import ProgressReporter
     from shortlist.batch.tune import tune as search
     from shortlist.recsys.training.fit import FitParams
 
-    params = fit_params_of(Settings.from_env(os.environ), options["config"])
+    params = fit_params_of(settings, options["config"])
     reporter = ProgressReporter()
-    loaded = loaded_tables(interactions, items, users, options)
+    loaded = loaded_tables(tables, options, options["rejects"])
     tuned = search(
         loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ import click
 from shortlist.recsys.settings import PROTOCOLS, Settings
 
 if TYPE_CHECKING:
+    from shortlist.batch.tables import Tables
     from shortlist.recsys.data import Loaded
     from shortlist.recsys.training.fit import FitParams
 
@@ -18,22 +19,26 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 DEFAULT_WORK = Path(".shortlist/work")
+DEFAULT_REJECTS = Path(".shortlist/rejects.parquet")
 
 
 def table_options(command: Command) -> Command:
     """Adds the options that name the tables."""
-    for name, required in (("--users", False), ("--items", False), ("--interactions", True)):
+    for name in ("--users", "--items", "--interactions"):
         command = click.option(
-            name,
-            required=required,
-            metavar="PATH",
-            help=f"The {name[2:]}: a path, a glob or s3://.",
+            name, metavar="PATH", help=f"The {name[2:]}: a file, a directory, a glob or s3://."
         )(command)
+    command = click.option(
+        "--data",
+        metavar="PATH",
+        help="A mapping file, as `data check` writes it, instead of these.",
+    )(command)
     command = click.option(
         "--positive-rating", type=float, help="Leave out events that are rated lower."
     )(command)
     share = click.option(
         "--max-reject-share",
+        type=click.FloatRange(0, 1),
         default=0.05,
         show_default=True,
         help="Stop when more rows than this are bad.",
@@ -41,8 +46,17 @@ def table_options(command: Command) -> Command:
     return share(command)
 
 
+rejects_option = click.option(
+    "--rejects",
+    type=PATH,
+    default=DEFAULT_REJECTS,
+    show_default=True,
+    help="Where rejected rows go, with reasons.",
+)
 config_option = click.option(
-    "--config", type=PATH, help="Parameters of the models, as `tune` writes them."
+    "--config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Parameters of the models, as `tune` writes them.",
 )
 protocol_option = click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True
@@ -69,16 +83,41 @@ def fit_params_of(settings: Settings, config: Path | None) -> FitParams:
     return params if config is None else with_config(params, config)
 
 
-def loaded_tables(
-    interactions: str, items: str | None, users: str | None, options: dict[str, Any]
-) -> Loaded:
-    """Reads and validates the tables that `table_options` name."""
+def tables_of(options: Mapping[str, Any]) -> Tables:
+    """The tables that `table_options` name; their files and columns are there.
+
+    Nothing heavy is imported before: a misspelt path or column is told at once.
+
+    Raises:
+        click.UsageError: no interactions are named, or both a mapping file and tables.
+        InvalidData: a file is not there, lacks a column, or breaks the mapping's rules.
+    """
+    from shortlist.batch.tables import named, of_mapping
+
+    paths = {name: options[name] for name in ("interactions", "items", "users")}
+    if options["data"] is not None:
+        given = [f"--{name}" for name, path in paths.items() if path is not None]
+        if given:
+            raise click.UsageError(f"--data names all tables: leave out {', '.join(given)}")
+        return of_mapping(options["data"])
+    if paths["interactions"] is None:
+        raise click.UsageError(
+            "no data: give --interactions PATH, or --data data.toml, "
+            "which `shortlist data check FILES --write data.toml` writes"
+        )
+    return named(**paths)
+
+
+def loaded_tables(tables: Tables, options: Mapping[str, Any], rejects: Path) -> Loaded:
+    """Reads and validates tables; the rejected rows go to a file."""
     from shortlist.recsys import data
 
     return data.load(
-        interactions,
-        items,
-        users,
+        tables.interactions,
+        tables.items,
+        tables.users,
         max_reject_share=options["max_reject_share"],
+        rejects=rejects,
         positive_rating=options["positive_rating"],
+        event_rules=tables.event_rules,
     )

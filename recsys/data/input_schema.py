@@ -6,19 +6,23 @@ interactions
     item_id     likewise
     timestamp   unix seconds or a sequence number, a date-time, a date, or ISO 8601 text
                 (UTC unless it says otherwise); fractions of a second are cut off
-    rating      optional, from 0 to the largest 32-bit float; null or NaN where there is none
+    rating      optional, any finite 32-bit float; null or NaN where there is none; one below 0
+                is negative feedback, or below another bound that the event rules give
     weight      optional, another name for rating; where a table has both, weight counts
-    event_type  optional text; only tells apart events that are otherwise alike
+    event_type  optional text; what a type means the event rules say, and without them it only
+                tells apart events that are otherwise alike
 items
     item_id     as above, once per item; this table's order is the order of the catalogue
     title       optional text; the id stands in where there is none
     categories  optional, a list of names, or names joined by "|"
     year        optional whole number
+    embedding   optional, the item's own vector: a list of finite numbers, all of one length
+    any other   optional attributes: text, lists of text, numbers, booleans, dates
 users
     user_id     as above, once per user
     any other   optional attributes: text of at most 100 values, numbers, booleans
 
-Ids, times and weights follow `recsys.values`. Other columns of interactions and items are ignored.
+Ids, times and weights follow `recsys.values`. Other columns of interactions are not read.
 The fields of MovieLens `.dat` files are named by position.
 """
 
@@ -57,11 +61,12 @@ ITEMS = TableSchema(
     required=("item_id",),
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
+    is_open=True,
 )
 DRAINED_EVENTS = TableSchema(
     "events",
     required=("event_id", "user_id", "item_id", "timestamp", "weight"),
-    optional=(),
+    optional=("event_type",),
     dat=(),
 )
 """What `shortlist events drain` writes."""
@@ -85,5 +90,9 @@ MALFORMED_COLUMN = "_malformed"
 
 READER_COLUMNS = (FILE_COLUMN, ROW_COLUMN, MALFORMED_COLUMN)
 
-RESERVED_COLUMNS = (*READER_COLUMNS, "_id", "_fault", "_reason")
+RESERVED_COLUMNS = (
+    *READER_COLUMNS,
+    *("_id", "_fault", "_reason"),
+    *("_title", "_categories", "_year"),
+)
 """Columns that reading and validation add; a table's own columns of these names are left out."""

@@ -1,30 +1,46 @@
-"""Reads tables from CSV, Parquet and `.dat` files.
+"""Reads tables from files of every format.
 
-Columns keep the types they have, and every row the place in its file. CSV and `.dat` are read as
-text, so that a bad field costs its row and not the file; `validation` does the rest.
+Columns keep the types they have, and every row the place in its file. Text files are read as text,
+so that a bad field costs its row and not the file; `validation` does the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from shortlist.recsys.data import fields
+from shortlist.recsys.data import categories, fields, times
+from shortlist.recsys.data.column_names import alias_of, nearest
+from shortlist.recsys.data.formats import OpenFile, open_file, open_lake
 from shortlist.recsys.data.input_schema import (
     FILE_COLUMN,
+    INTERACTIONS,
+    ITEMS,
     MALFORMED_COLUMN,
     RESERVED_COLUMNS,
     ROW_COLUMN,
     TableSchema,
 )
-from shortlist.recsys.data.movielens import read_dat, year_in
-from shortlist.recsys.data.staging import StagedFile, staged
+from shortlist.recsys.data.sources import (
+    RETURN_TYPE,
+    InteractionsSource,
+    ReturnMark,
+    TableSource,
+    TimeFormat,
+    source_of,
+)
+from shortlist.recsys.data.staging import StagedFile, lake_of, staged
 from shortlist.recsys.errors import InvalidData
 
 _IDS = ("user_id", "item_id")
+_SHOWN_COLUMNS = 20
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,147 +57,282 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def read(source: str, schema: TableSchema) -> RawTable:
-    """Reads a table from a path, a glob or an s3:// address, files in the order of their names.
+def read(source: str | TableSource, schema: TableSchema) -> RawTable:
+    """Reads a table from its files, in the order of their names.
+
+    A bare path is a file, a directory, a glob or an s3:// address.
 
     Raises:
         InvalidData: no file, no rows, an unknown extension, a file that is not what its name says,
             or missing columns.
         ArtefactsUnavailable: S3 did not answer.
     """
-    with staged(source, schema.name) as files:
-        parts = [read_file(file, i, schema) for i, file in enumerate(files)]
+    source = source_of(source)
+    parts: list[RawTable] = []
+    for path in source.paths:
+        parts += _parts(path, len(parts), schema, source)
     frames = with_equal_types([part.frame for part in parts])
     frame = pl.concat(frames, how="diagonal", rechunk=False)
     if frame.is_empty():
-        raise InvalidData(f"{schema.name}: {source!r} has no rows: a table needs at least one")
-    notes = dict.fromkeys(note for part in parts for note in part.notes)
-    return RawTable(frame, tuple(file.name for file in files), notes=tuple(notes))
+        raise InvalidData(f"{schema.name}: {str(source)!r} has no rows: a table needs at least one")
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    if schema is INTERACTIONS:
+        given = source.time if isinstance(source, InteractionsSource) else TimeFormat()
+        frame, more = times.in_seconds(frame, given, schema.name)
+        notes += more
+    if schema is ITEMS and "categories" in frame.columns:
+        frame, more = categories.parted(frame, schema.name)
+        notes += more
+    return RawTable(frame, tuple(part.files[0] for part in parts), notes=tuple(notes))
 
 
-def read_file(file: StagedFile, position: int, schema: TableSchema) -> RawTable:
+def _parts(path: str, first: int, schema: TableSchema, source: TableSource) -> list[RawTable]:
+    """The files of one path as tables, numbered from `first`."""
+    lake = lake_of(path, schema.name)
+    if lake is not None:
+        file = StagedFile(path, Path(path))
+        with explained(file.name, schema):
+            opened = open_lake(path, lake, schema.name)
+            return [_read_open(opened, file, first, schema, source)]
+    with staged(path, schema.name) as files:
+        return [read_file(file, first + i, schema, source) for i, file in enumerate(files)]
+
+
+def read_file(
+    file: StagedFile, position: int, schema: TableSchema, source: TableSource | None = None
+) -> RawTable:
     """Reads one file, at `position` among the files. Raises InvalidData as `read` does."""
-    reader = _reader(file, schema)
+    source = source_of(file.name) if source is None else source
+    with explained(file.name, schema):
+        opened = open_file(file, schema, source.csv)
+        return _read_open(opened, file, position, schema, source)
+
+
+def check_columns(source: str | TableSource, schema: TableSchema) -> None:
+    """Finds out from the first file alone whether the columns are there.
+
+    Nothing is asked of S3: that takes its time, and is done when the table is read.
+
+    Raises:
+        InvalidData: there is no file, or it lacks a column.
+    """
+    source = source_of(source)
+    for path in source.paths:
+        if path.startswith("s3://"):
+            continue
+        lake = lake_of(path, schema.name)
+        with ExitStack() as stack:
+            file = StagedFile(path, Path(path))
+            if lake is None:
+                file = stack.enter_context(staged(path, schema.name))[0]
+            stack.enter_context(explained(file.name, schema))
+            if lake is None:
+                opened = open_file(file, schema, source.csv)
+            else:
+                opened = open_lake(path, lake, schema.name)
+            _columns(opened, file, schema, source)
+
+
+@contextmanager
+def explained(name: str, schema: TableSchema) -> Iterator[None]:
+    """Turns errors of a file that is not what its name says into a sentence."""
     try:
-        frame, malformed = reader(file.path, schema)
+        yield
     except pl.exceptions.NoDataError as error:
         raise InvalidData(
-            f"{schema.name}: {file.name!r} is empty: it needs a header row and data"
+            f"{schema.name}: {name!r} is empty: it needs a header row and data"
         ) from error
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
-        UnicodeDecodeError,
+        UnicodeError,
         OSError,
+        EOFError,
+        zlib.error,
     ) as error:
         said = str(error).strip().split("\n")[0]
         rule = "CSV must be UTF-8 with closed quotes, Parquet whole"
         raise InvalidData(
-            f"{schema.name}: cannot read {file.name!r} ({said}): {rule}; mend the file"
+            f"{schema.name}: cannot read {name!r} ({said}): {rule}; mend the file, or say in "
+            "a mapping file how it is written (`shortlist data check` finds out)"
         ) from error
-    _check_columns(frame, file, schema)
-    kept, clashing = _kept_columns(frame.columns, schema)
-    frame = frame.select(
-        *kept,
-        malformed.alias(MALFORMED_COLUMN),
+
+
+def _read_open(
+    opened: OpenFile, file: StagedFile, position: int, schema: TableSchema, source: TableSource
+) -> RawTable:
+    columns, notes = _columns(opened, file, schema, source)
+    chosen = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
+    if isinstance(source, InteractionsSource) and source.returns is not None:
+        chosen = [c for c in chosen if c.meta.output_name() != "event_type"]
+        chosen.append(_marked_type(source.returns, columns.get("event_type")))
+    frame = opened.rows.select(*chosen, opened.malformed.alias(MALFORMED_COLUMN)).collect()
+    if opened.is_text:
+        comma = source.csv is not None and source.csv.decimal == ","
+        frame = frame.with_columns(_numbers(frame, schema, comma=comma))
+    frame = frame.with_columns(
         pl.lit(position, pl.UInt32).alias(FILE_COLUMN),
         pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(ROW_COLUMN),
     )
-    rule = "the reader uses this name itself, rename the column to have it learnt from"
-    notes = tuple(f"{schema.name}: column {c} is left out: {rule}" for c in clashing)
     return RawTable(frame, (file.name,), notes=notes)
 
 
-def _kept_columns(columns: Sequence[str], schema: TableSchema) -> tuple[list[str], list[str]]:
-    """The columns to keep, and those of an open table whose names are reserved."""
-    if not schema.is_open:
-        return [c for c in columns if c in schema.columns], []
-    clashing = [c for c in columns if c in RESERVED_COLUMNS]
-    return [c for c in columns if c not in clashing], clashing
+def _columns(
+    opened: OpenFile, file: StagedFile, schema: TableSchema, source: TableSource
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The columns to read, as our name -> theirs, and notes on what is taken or left out.
 
-
-_FileContent = tuple[pl.DataFrame, pl.Series | pl.Expr]
-"""The columns of a file, and whether each row had too many fields."""
-
-
-def _reader(file: StagedFile, schema: TableSchema) -> Callable[[Path, TableSchema], _FileContent]:
-    name = file.path.name.lower()
-    readers = {".parquet": _parquet, ".pq": _parquet, ".csv": _csv, ".csv.gz": _csv, ".dat": _dat}
-    for extension, reader in readers.items():
-        if name.endswith(extension):
-            return reader
-    known = ", ".join(readers)
-    raise InvalidData(
-        f"{schema.name}: cannot tell the format of {file.name!r}: the name must end in {known}"
-    )
-
-
-def _check_columns(frame: pl.DataFrame, file: StagedFile, schema: TableSchema) -> None:
-    columns = frame.columns
-    missing = [c for c in schema.required if c not in columns]
+    Raises:
+        InvalidData: a required column, or one that the mapping names, is not there.
+    """
+    names = opened.columns
+    _check_named(names, file, schema, source)
+    own: dict[str, str] = {}
+    notes: list[str] = []
+    for ours in schema.columns:
+        theirs = source.columns.get(ours, ours)
+        if not theirs and ours not in schema.required:  # left out on purpose
+            continue
+        if theirs not in names and ours not in source.columns:
+            theirs = _alias(ours, names, schema, notes)
+        if theirs in names:
+            own[ours] = theirs
+    missing = [c for c in schema.required if c not in own]
     if missing:
-        raise InvalidData(
-            f"{schema.name}: {file.name!r} lacks {', '.join(missing)}; "
-            f"it has {', '.join(columns)}; required are {', '.join(schema.required)}: "
-            "rename or add the columns"
-        )
+        raise _lacking(missing, opened, file, schema, source)
+    others, clashing = _others(names, own, schema, source)
+    rule = "the reader uses this name itself, rename the column to have it learnt from"
+    notes += [f"{schema.name}: column {c} is left out: {rule}" for c in clashing]
+    unread = [n for n in names if n not in (*own.values(), *others, *clashing, *_marks(source))]
+    # A mapping leaves out what it does not name; a bare path has said nothing.
+    if unread and type(source) is TableSource and schema is INTERACTIONS:
+        notes.append(_unread_note(unread, schema))
+    return own | {name: name for name in others}, tuple(notes)
 
 
-def _parquet(path: Path, schema: TableSchema) -> _FileContent:
-    scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-    names = scan.collect_schema().names()
-    # Where a required column is missing, all are read, so that the message can list them.
-    if not schema.is_open and set(schema.required) <= set(names):
-        names = [n for n in names if n in schema.columns]
-    return scan.select(names).collect(), pl.lit(value=False)
+def _marks(source: TableSource) -> tuple[str, ...]:
+    if not isinstance(source, InteractionsSource) or source.returns is None:
+        return ()
+    return (source.returns.column,)
 
 
-def _csv(path: Path, schema: TableSchema) -> _FileContent:
-    """CSV with a header, all columns as text; a row with too few fields ends in nulls."""
-    header = pl.read_csv(
-        path, n_rows=0, infer_schema=False, glob=False, truncate_ragged_lines=True
-    ).columns
-    extra = "extra"  # one column more than the header has: it is filled in rows of too many fields
-    while extra in header:
-        extra += "_"
-    frame = pl.read_csv(
-        path,
-        schema=dict.fromkeys([*header, extra], pl.String),
-        truncate_ragged_lines=True,
-        missing_columns="insert",
-        glob=False,
+def _unread_note(unread: Sequence[str], schema: TableSchema) -> str:
+    what = "columns" if len(unread) > 1 else "column"
+    return (
+        f"{schema.name}: {what} {', '.join(unread)} not read: a mapping file says what they are "
+        "(`shortlist data check` writes one)"
     )
-    malformed = frame[extra].is_not_null()
-    frame = frame.drop(extra)
-    names = {c: c.strip() for c in header}
-    if len(set(names.values())) == len(names):  # else two columns would have one name
-        frame = frame.rename(names)
-    if schema.is_open:
-        frame = frame.with_columns(_numeric_columns(frame, schema))
-    return frame, malformed
 
 
-def _numeric_columns(frame: pl.DataFrame, schema: TableSchema) -> list[pl.Series]:
-    """The attribute columns of which every text is a number, as numbers."""
-    attributes = [name for name in frame.columns if name not in schema.required]
+def _alias(ours: str, names: Sequence[str], schema: TableSchema, notes: list[str]) -> str:
+    """What is taken for a column of ours that is missing: a note says so."""
+    theirs = alias_of(ours, names) if schema is ITEMS else None
+    if theirs is None:
+        return ours
+    notes.append(f"{schema.name}: column {theirs} is taken for {ours}")
+    return theirs
+
+
+def _others(
+    names: Sequence[str], own: dict[str, str], schema: TableSchema, source: TableSource
+) -> tuple[list[str], list[str]]:
+    """Their columns to read besides, and those of them whose names are taken."""
+    kept = source.kept
+    if kept is None:
+        kept = tuple(n for n in names if n not in own.values()) if schema.is_open else ()
+    taken = (*RESERVED_COLUMNS, *own)
+    others = [n for n in dict.fromkeys(kept) if own.get(n) != n]
+    return [n for n in others if n not in taken], [n for n in others if n in taken]
+
+
+def _check_named(
+    names: Sequence[str], file: StagedFile, schema: TableSchema, source: TableSource
+) -> None:
+    """Refuses a mapping that names a column which the file lacks."""
+    unknown = [ours for ours in source.columns if ours not in schema.columns]
+    if unknown:
+        raise InvalidData(
+            f"{schema.name}: the mapping has {unknown[0]!r} among its columns, known are "
+            f"{', '.join(schema.columns)}: write one of these = the name of your column"
+        )
+    mapped = filter(None, source.columns.values())
+    for theirs in (*mapped, *(source.kept or ()), *_marks(source)):
+        if theirs not in names:
+            near = ", ".join(difflib.get_close_matches(theirs, names, n=3, cutoff=0.0))
+            raise InvalidData(
+                f"{schema.name}: {file.name!r} has no column {theirs!r}, which the mapping names; "
+                f"nearest are {near}: correct the mapping file, or write a new one with "
+                "`shortlist data check`"
+            )
+
+
+def _lacking(
+    missing: Sequence[str],
+    opened: OpenFile,
+    file: StagedFile,
+    schema: TableSchema,
+    source: TableSource,
+) -> InvalidData:
+    """The error for a file without these required columns, with what was probably meant."""
+    names = opened.columns
+    separator = _meant_separator(names, source) if opened.is_text else None
+    if separator is not None:
+        why = f"its header seems to be parted by {_SEPARATORS[separator]}"
+    else:
+        near = [f"{ours} may be {' or '.join(nearest(ours, names))}" for ours in missing]
+        why = "; ".join(near)
+    n_more = len(names) - _SHOWN_COLUMNS
+    shown = ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {n_more} more" if n_more > 0 else "")
+    return InvalidData(
+        f"{schema.name}: {file.name!r} lacks {', '.join(missing)}; it has {shown}; required are "
+        f"{', '.join(schema.required)}; {why}: rename the columns, or run "
+        f"`shortlist data check {file.name} --write data.toml` and give --data data.toml"
+    )
+
+
+def _meant_separator(names: Sequence[str], source: TableSource) -> str | None:
+    """The separator by which a header with too few columns has most parts, if any has more."""
+    used = "," if source.csv is None else source.csv.separator
+    counts = {s: sum(name.count(s) for name in names) for s in _SEPARATORS if s != used}
+    best = max(counts, key=lambda s: counts[s])
+    return best if counts[best] >= len(names) else None
+
+
+def _marked_type(mark: ReturnMark, theirs: str | None) -> pl.Expr:
+    """The event type: a return where the mark says so, else their own type."""
+    value = pl.col(mark.column).cast(pl.String).str.strip_chars()
+    own = pl.lit(None, pl.String) if theirs is None else pl.col(theirs).cast(pl.String)
+    is_return = value.is_in(list(mark.values)).fill_null(value=False)
+    return pl.when(is_return).then(pl.lit(RETURN_TYPE)).otherwise(own).alias("event_type")
+
+
+def _numbers(frame: pl.DataFrame, schema: TableSchema, *, comma: bool) -> list[pl.Series]:
+    """The columns of text that are numbers: people's own, of which every text is one.
+
+    With a decimal comma also weights and years, each text for itself.
+    """
     out: list[pl.Series] = []
-    for name in attributes:
-        texts = frame[name].str.strip_chars()
-        numbers = texts.cast(pl.Float64, strict=False)
-        all_read = numbers.null_count() == texts.null_count() < len(texts)
-        has_codes = texts.str.contains(r"^0[0-9]").any()  # 02139 is a postal code, no number
-        if all_read and not has_codes:
-            out.append(numbers)
+    for name in frame.columns:
+        texts = frame[name]
+        if name == MALFORMED_COLUMN or texts.dtype != pl.String:
+            continue
+        is_number = name in ("weight", "rating", "year")
+        is_own = name not in schema.columns
+        if comma and (is_number or is_own):
+            texts = fields.with_decimal_point(texts)
+        numbers = _all_numbers(texts) if is_own else None
+        if numbers is not None or comma:
+            out.append(texts if numbers is None else numbers)
     return out
 
 
-def _dat(path: Path, schema: TableSchema) -> _FileContent:
-    frame, malformed = read_dat(path, schema.dat)
-    if "title" in schema.optional:
-        frame = frame.with_columns(year_in("title").alias("year"))
-    if schema.is_open:
-        frame = frame.with_columns(pl.col("age").cast(pl.Int64, strict=False))
-    return frame, malformed
+def _all_numbers(texts: pl.Series) -> pl.Series | None:
+    """A column of texts that are all numbers; None where one is not, or is a code."""
+    texts = texts.str.strip_chars()
+    numbers = texts.cast(pl.Float64, strict=False)
+    all_read = numbers.null_count() == texts.null_count() < len(texts)
+    has_codes = texts.str.contains(r"^0[0-9]").any()  # 02139 is a postal code, no number
+    return numbers if all_read and not has_codes else None
 
 
 def with_equal_types(parts: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import glob
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,17 @@ from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData
 from shortlist.recsys.store.s3 import without_secrets
 
 _GLOB = re.compile(r"[*?\[]")
+
+EXTENSIONS = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".dat")
+"""What a table's file ends in; a text file may be compressed besides."""
+
+COMPRESSIONS = (".gz", ".zst")
+
+_ROOT_SLASHES = 2
+"""Of the address of a bucket alone; what lies below has more."""
+
+_LAKES = {"delta": "_delta_log", "iceberg": "metadata"}
+"""Of each kind of table that keeps a log of its files, the folder of the log."""
 # Long enough for a slow network, short enough to tell a wrong endpoint before a person gives up.
 _TIMEOUT_S = 10
 # boto3's own pool of connections has 10.
@@ -60,19 +72,87 @@ def staged(source: str, table: str) -> Iterator[list[StagedFile]]:
         yield _download(source, table, Path(directory))
 
 
+def extension_of(name: str) -> str:
+    """What a name ends in, of EXTENSIONS and without a compression; else nothing."""
+    stem = _without_compression(name.lower())
+    return next((extension for extension in EXTENSIONS if stem.endswith(extension)), "")
+
+
+def _without_compression(name: str) -> str:
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return name
+
+
+def lake_of(source: str, table: str) -> str | None:
+    """Whether a directory is a "delta" or an "iceberg" table; None for any other source.
+
+    Raises:
+        InvalidData: the bucket is not there, or may not be read.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    is_directory = source.count("/") > _ROOT_SLASHES or not source.startswith("s3://")
+    if not source or not is_directory or _GLOB.search(source) or extension_of(source):
+        return None
+    return next((lake for lake in _LAKES if _log_of(source, table, lake)), None)
+
+
+def _log_of(source: str, table: str, lake: str) -> list[str]:
+    """The files of a lake's log with their versions."""
+    folder = f"{source.rstrip('/')}/{_LAKES[lake]}"
+    if not source.startswith("s3://"):
+        paths = sorted(path for path in Path(folder).glob("*") if path.is_file())
+        versions = [_file_version(path) for path in paths]
+    else:
+        with _s3_client(f"{folder}/", table) as (client, bucket, key):
+            entries = _listed(client, bucket, key)
+        versions = [f"s3://{bucket}/{entry['Key']} {entry['ETag']}" for entry in entries]
+    # A directory of people's own may be called metadata too.
+    return versions if lake != "iceberg" or ".metadata.json" in "".join(versions) else []
+
+
+def read_text(source: str, what: str) -> str:
+    """The text of a small file, local or on S3; `what` names it in errors.
+
+    Raises:
+        InvalidData: there is no such file, or it is no UTF-8.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    with staged(source, what) as files:
+        try:
+            return files[0].path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidData(
+                f"{what}: cannot read {source!r} ({error}): give a text file in UTF-8"
+            ) from error
+
+
+def check_paths(source: str, table: str) -> None:
+    """Finds out at once whether a local source is there; S3 is asked when it is read.
+
+    Raises:
+        InvalidData: it is not.
+    """
+    if not source.startswith("s3://") and lake_of(source, table) is None:
+        _local(source, table)
+
+
 def file_versions(source: str, table: str) -> list[str]:
     """The name of each file of `source` with its ETag, or its size and time of change.
 
-    Equal texts mean that a stage need not run again.
+    Of a Delta or Iceberg table it is its log. Equal texts mean that a stage need not run again.
 
     Raises:
         InvalidData: the object or the bucket is not there, or may not be read.
         ArtefactsUnavailable: S3 did not answer.
     """
+    lake = lake_of(source, table)
+    if lake is not None:
+        return _log_of(source, table, lake)
     if not source.startswith("s3://"):
         return [_file_version(path) for path in _files(source)]
     with _s3_client(source, table) as (client, bucket, key):
-        if not _GLOB.search(key):
+        if _is_one(key):
             return [f"{source} {client.head_object(Bucket=bucket, Key=key)['ETag']}"]
         entries = _objects(client, bucket, key)
         return [f"s3://{bucket}/{entry['Key']} {entry['ETag']}" for entry in entries]
@@ -84,28 +164,55 @@ def _file_version(path: Path) -> str:
 
 
 def _local(source: str, table: str) -> list[StagedFile]:
-    if Path(source).is_dir():
-        raise InvalidData(
-            f"{table}: {source!r} is a directory: "
-            f"give a file, or a glob such as '{source}/*.parquet'"
-        )
     paths = _files(source)
-    if not paths and not _GLOB.search(source):
-        raise InvalidData(
-            f"{table}: there is no file {source!r}: "
-            "give an existing path, a glob or an s3:// address"
-        )
-    if not paths:
+    if paths:
+        return [StagedFile(str(path), path) for path in paths]
+    if _GLOB.search(source):
         raise InvalidData(f"{table}: no file matches {source!r}: check the pattern, or give a path")
-    return [StagedFile(str(path), path) for path in paths]
+    if source and Path(source).is_dir():
+        raise InvalidData(
+            f"{table}: the directory {source!r} has no file that ends in {', '.join(EXTENSIONS)}: "
+            "give the directory of the table's files"
+        )
+    near = get_close_matches(Path(source).name, _names_beside(Path(source)), n=3, cutoff=0.5)
+    beside = f"; there is {', '.join(map(repr, near))}" if near else ""
+    raise InvalidData(
+        f"{table}: there is no file {source!r}{beside}: "
+        "give an existing path, a glob or an s3:// address"
+    )
+
+
+def _names_beside(path: Path) -> list[str]:
+    """The names in a path's directory, or none where it cannot be listed."""
+    try:
+        return sorted(entry.name for entry in path.parent.iterdir())
+    except OSError:
+        return []
 
 
 def _files(source: str) -> list[Path]:
-    """The file `source`, or the files that match it, sorted."""
+    """The file `source`, the files below it, or those that match it, sorted."""
     if Path(source).is_file():  # first, for a name may hold brackets
         return [Path(source)]
+    if source and Path(source).is_dir():
+        return _below(Path(source))
     matches = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207  may be absolute
-    return sorted(path for path in matches if _is_data(path.name) and path.is_file())
+    out: list[Path] = []
+    for path in sorted(matches):
+        if _is_data(path.name):
+            out += _below(path) if path.is_dir() else [path]
+    return list(dict.fromkeys(out))
+
+
+def _below(directory: Path) -> list[Path]:
+    """The data files below a directory, sorted."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [path for path in paths if _is_table(path.relative_to(directory).parts)]
+
+
+def _is_table(parts: Sequence[str]) -> bool:
+    """Whether a path below a directory is a data file: nothing in it is hidden or a marker."""
+    return all(map(_is_data, parts)) and bool(extension_of(parts[-1]))
 
 
 def _is_data(name: str) -> bool:
@@ -116,7 +223,7 @@ def _is_data(name: str) -> bool:
 def _download(source: str, table: str, directory: Path) -> list[StagedFile]:
     with _s3_client(source, table) as (client, bucket, key):
         keys = [key]
-        if _GLOB.search(key):
+        if not _is_one(key):
             keys = [entry["Key"] for entry in _objects(client, bucket, key)]
         if not keys:
             raise InvalidData(
@@ -180,12 +287,27 @@ def _explained(response: Any, source: str, table: str) -> InvalidData | Artefact
 
 
 def _objects(client: Any, bucket: str, pattern: str) -> list[dict[str, Any]]:  # noqa: ANN401  boto3 clients have no static type
-    """The listed entries whose key matches `pattern`, sorted; a star does not cross a slash."""
-    prefix = _GLOB.split(pattern, maxsplit=1)[0]
+    """The listed entries below `pattern` or whose key matches it, sorted.
+
+    A star does not cross a slash.
+    """
+    if not _GLOB.search(pattern):
+        prefix = f"{pattern.rstrip('/')}/"
+        below = _listed(client, bucket, prefix)
+        return [e for e in below if _is_table(e["Key"].removeprefix(prefix).split("/"))]
+    entries = _listed(client, bucket, _GLOB.split(pattern, maxsplit=1)[0])
+    return [entry for entry in entries if _matches(entry["Key"], pattern)]
+
+
+def _listed(client: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:  # noqa: ANN401  boto3 clients have no static type
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     entries = [entry for page in pages for entry in page.get("Contents", [])]
-    matching = [entry for entry in entries if _matches(entry["Key"], pattern)]
-    return sorted(matching, key=lambda entry: str(entry["Key"]))
+    return sorted(entries, key=lambda entry: str(entry["Key"]))
+
+
+def _is_one(key: str) -> bool:
+    """Whether a key is one object's; what ends in a slash or in no suffix is a directory."""
+    return not _GLOB.search(key) and not key.endswith("/") and bool(PurePosixPath(key).suffix)
 
 
 def _matches(key: str, pattern: str) -> bool:

@@ -8,14 +8,24 @@ and a year that tell their group; cold users have no events, but attributes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.data.drawing import (
+    drawn_between,
+    identifiers,
+    lognormal,
+    names,
+    ranked_popularity,
+    regions,
+    require_at_least,
+    require_shares,
+    two_tastes,
+)
 from shortlist.recsys.models.interactions import Float32, Int32, Int64
 
 # Some 100 MB of arrays at once, so that a world of any size fits in memory.
@@ -29,8 +39,6 @@ _START = 978_300_000
 _HORIZON_S = 3 * 365 * 86_400
 _AGES = (16, 75)
 _SECOND_CATEGORY_SHARE = 0.3
-# Attributes help, but do not give the taste away.
-_TRUE_REGION_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +69,9 @@ class WorldSize:
 
     def __post_init__(self) -> None:
         """Raises InvalidSettings where a value is out of range."""
-        minima = {"n_users": 1, "n_items": 1, "n_groups": 1, "series_length": 1, "seed": 0}
-        for name, least in minima.items():
-            value = getattr(self, name)
-            if value < least:
-                raise InvalidSettings(f"{name} is {value}: it must be at least {least}")
-        for name in ("loyalty", "drift", "follow", "cold_items", "cold_users"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise InvalidSettings(f"{name} is {value}: it must be from 0 to 1")
-        if self.events_per_user < 1 or self.events_spread < 0 or self.tail < 0:
-            raise InvalidSettings(
-                "events_per_user must be at least 1, events_spread and tail at least 0"
-            )
+        require_at_least(self, n_users=1, n_items=1, n_groups=1, series_length=1, seed=0)
+        require_at_least(self, events_per_user=1, events_spread=0, tail=0)
+        require_shares(self, "loyalty", "drift", "follow", "cold_items", "cold_users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def world(size: WorldSize) -> World:
     """The world of `size`: the same size and seed give the same tables, row for row."""
     rng = np.random.default_rng([size.seed, 0])
     items = _items(size, rng)
-    groups = _user_groups(size, rng)
+    groups = two_tastes(size.n_users, size.n_groups, rng)
     cold_users = rng.permutation(size.n_users) < round(size.cold_users * (size.n_users - 1))
     wanted = _wanted(size, rng)
     wanted[cold_users] = 0
@@ -146,7 +144,7 @@ def _items(size: WorldSize, rng: np.random.Generator) -> _Items:
     n = size.n_items
     group = (rng.permutation(n) % size.n_groups).astype(np.int32)
     cold = rng.permutation(n) < round(size.cold_items * (n - 1))
-    popularity = (1.0 + rng.permutation(n)) ** -size.tail
+    popularity = ranked_popularity(n, size.tail, rng)
     warm = np.flatnonzero(~cold)
     by_group = warm[np.lexsort((-popularity[warm], group[warm]))].astype(np.int32)
     starts = np.searchsorted(group[by_group], np.arange(size.n_groups + 1)).astype(np.int64)
@@ -174,18 +172,9 @@ def _series(size: WorldSize, by_group: Int32, starts: Int64, n: int) -> tuple[In
     return following, part, series
 
 
-def _user_groups(size: WorldSize, rng: np.random.Generator) -> Int32:
-    """int32[n_users, 2]: first and second taste, different where there is more than one group."""
-    first = rng.integers(size.n_groups, size=size.n_users)
-    step = rng.integers(1, max(size.n_groups, 2), size=size.n_users)
-    return np.column_stack([first, (first + step) % size.n_groups]).astype(np.int32)
-
-
 def _wanted(size: WorldSize, rng: np.random.Generator) -> Int64:
     """int64[n_users]: the wanted number of events of each user."""
-    # The mean of exp(N(-s²/2, s)) is 1, so the average is right before the longest are cut.
-    spread = size.events_spread
-    raw = size.events_per_user * np.exp(rng.normal(-spread * spread / 2, spread, size.n_users))
+    raw = lognormal(size.events_per_user, size.events_spread, size.n_users, rng)
     most = max(1, min(size.n_items, int(_MAX_FACTOR * size.events_per_user)))
     return np.clip(np.rint(raw), 1, most).astype(np.int64)
 
@@ -220,8 +209,8 @@ def _histories(
     kept = kept[place < wanted[user[kept]]]
     user, drawn = user[kept], drawn[kept]
     columns = {
-        "user_id": pl.Series(user + first + 1).cast(pl.String),
-        "item_id": pl.Series(drawn + 1).cast(pl.String),
+        "user_id": identifiers("user_id", user + first),
+        "item_id": identifiers("item_id", drawn),
         "timestamp": _times(user, len(wanted), rng),
     }
     if size.ratings:
@@ -244,13 +233,9 @@ def _tastes(
 
 def _draw(items: _Items, taste: Int64, rng: np.random.Generator) -> Int32:
     """An item by popularity for each group in `taste`: any item for -1 or an empty group."""
-    total = np.concatenate(([0.0], items.cumulated))
-    below, above = items.starts[taste], items.starts[taste + 1]
-    any_group = (taste < 0) | (below == above)
-    low = np.where(any_group, 0.0, total[below])
-    high = np.where(any_group, total[-1], total[above])
-    at = np.searchsorted(items.cumulated, low + rng.random(len(taste)) * (high - low), side="right")
-    drawn: Int32 = items.by_group[np.minimum(at, len(items.by_group) - 1)]
+    first = np.where(taste < 0, 0, items.starts[taste])
+    after = np.where(taste < 0, 0, items.starts[taste + 1])
+    drawn: Int32 = items.by_group[drawn_between(items.cumulated, first, after, rng)]
     return drawn
 
 
@@ -289,40 +274,27 @@ def _item_table(size: WorldSize, items: _Items, rng: np.random.Generator) -> pl.
     year = np.clip(np.rint(centre + rng.normal(0, 6, n)), 1930, 2025).astype(np.int32)
     has_second = rng.random(n) < _SECOND_CATEGORY_SHARE
     second = np.where(has_second, rng.integers(size.n_groups, size=n), items.group)
-    width = len(str(size.n_groups - 1))
     frame = pl.DataFrame(
         {
-            "item": np.arange(1, n + 1),
+            "item_id": identifiers("item_id", np.arange(n)),
             "year": year,
             "part": items.part + 1,
             "series": items.series + 1,
-            "first": _group_names(items.group, width),
-            "second": _group_names(second, width),
+            "first": names("group", items.group, size.n_groups),
+            "second": names("group", second, size.n_groups),
         }
     )
     return frame.select(
-        pl.col("item").cast(pl.String).alias("item_id"),
+        "item_id",
         pl.format("Series {}, part {} ({})", "series", "part", "year").alias("title"),
         pl.concat_list("first", "second").list.unique(maintain_order=True).alias("categories"),
         "year",
     )
 
 
-def _group_names(groups: Int32, width: int) -> pl.Series:
-    return "group-" + pl.Series(groups).cast(pl.String).str.zfill(width)
-
-
 def _user_table(size: WorldSize, groups: Int32, rng: np.random.Generator) -> pl.DataFrame:
     """Ages, and regions that mostly say the first taste."""
     n = size.n_users
-    is_true = rng.random(n) < _TRUE_REGION_SHARE
-    region = np.where(is_true, groups[:, 0], rng.integers(size.n_groups, size=n))
-    ids = pl.Series("user_id", np.arange(1, n + 1)).cast(pl.String)
+    region = regions(groups[:, 0], size.n_groups, rng)
     ages = pl.Series("age", rng.integers(*_AGES, size=n))
-    regions = "region-" + pl.Series("region", region).cast(pl.String)
-    return pl.DataFrame([ids, ages, regions.alias("region")])
-
-
-def described(size: WorldSize) -> str:
-    """The parameters on one line, for a log."""
-    return ", ".join(f"{f.name}={getattr(size, f.name)}" for f in fields(size))
+    return pl.DataFrame([identifiers("user_id", np.arange(n)), ages, region])

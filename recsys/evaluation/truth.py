@@ -70,13 +70,15 @@ def of_repeats(truth: Truth, repeats: Repeats, n_items: int) -> Truth:
 def truth_between(
     events: Events, users: Int64, states: UserStates, first: Int64, last: Int64
 ) -> Truth:
-    """The truth whose raw hold-outs are the rows first[i]:last[i] of `events`.
+    """The truth whose raw hold-outs are the events to predict in rows first[i]:last[i] of `events`.
 
     users, first, last: int64[U]; states: of these users.
     """
     lengths = last - first
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     rows = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)
+    wanted = events.to_predict[rows]
+    rows, offsets = rows[wanted], np.concatenate(([0], np.cumsum(wanted)))[offsets]
     return truth_of(users.astype(np.int32), states, offsets, events.item[rows], events.n_items)
 
 

@@ -9,7 +9,7 @@ type and range is checked too, before a library that would believe it sees it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
-from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, ItemAttribute
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
@@ -31,9 +31,13 @@ from shortlist.recsys.models.pipeline import PLACES, Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker, ranker_from
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
 from shortlist.recsys.store import release_files
+from shortlist.recsys.store.feedback import read as read_record
 from shortlist.recsys.store.histories import HISTORY_LENGTH
+from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in
 from shortlist.recsys.store.release_files import Release
 from shortlist.recsys.values import FIRST_CLOCK_TIME, MAX_WEIGHT
+from shortlist.recsys.where import AttributeKind, AttributeValue, is_date
 
 BUNDLE_LAYOUT = 2
 """Changes when older code could no longer read the files."""
@@ -58,7 +62,9 @@ _TABLE_COLUMNS = (
     "interval",
     "repeat_rate",
     "membership",
+    "numbers",
 )
+_WIDE = ("membership", "numbers", "labels")
 _ALWAYS_KNOWN = ("popularity", "recent", "trend")
 
 MAX_TOWER_WEIGHT = 1e4
@@ -85,6 +91,9 @@ MAX_KINDS = 256
 MAX_UNITS = 65_536
 """Hidden units of the towers: far more than any training here has."""
 
+MAX_ATTRIBUTES = 1000
+"""Of the items: a wide table has hundreds of columns."""
+
 CATALOGUE_BYTES = 512 << 20
 """The largest that is read: a million items with titles of 400 characters."""
 
@@ -94,23 +103,47 @@ RANKER_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The catalogue by row, for serving; row_of maps an id to its row."""
+    """The catalogue by row, for serving.
+
+    row_of maps an id to its row; attributes: what is shown and filtered by besides.
+    """
 
     ids: list[str]
     titles: list[str]
     categories: list[tuple[str, ...]]
     row_of: dict[str, int]
+    attributes: tuple[ItemAttribute, ...] = ()
+
+    def record(self, row: int) -> ItemRecord:
+        """What an answer shows of the item in a row."""
+        shown: dict[str, AttributeValue] = {}
+        unshown: dict[str, AttributeValue] = {}
+        for attribute in self.attributes:
+            value = attribute.values[row]
+            if value is not None:
+                (shown if attribute.is_shown else unshown)[attribute.name] = value
+        return ItemRecord(
+            self.ids[row],
+            self.titles[row],
+            self.categories[row],
+            attributes=shown,
+            unshown=unshown,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded release. popular: int32[n] item rows, most popular first."""
+    """A loaded release.
+
+    popular: int32[n] item rows, most popular first; facts: what the manifest says of the data.
+    """
 
     manifest: dict[str, Any]
     catalogue: Items
     vocabulary: AttributeVocabulary
     model: Model
     popular: Int32
+    facts: ReleaseFacts
 
 
 def save(
@@ -136,6 +169,7 @@ def save(
         "titles": catalogue.titles,
         "categories": catalogue.categories,
         "attributes": asdict(vocabulary),
+        "item_attributes": [attribute.as_plain() for attribute in catalogue.attributes],
     }
     (directory / CATALOGUE).write_bytes(msgpack.packb(catalog))
     popular = _by_popularity(model.table)
@@ -153,8 +187,14 @@ def save(
 def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
-    columns = {name: getattr(table, name) for name in _TABLE_COLUMNS}
-    np.savez(directory / ITEM_TABLE, moments=moments, is_target=table.is_target, **columns)
+    columns: dict[str, Any] = {name: getattr(table, name) for name in _TABLE_COLUMNS}
+    columns |= {
+        "moments": moments,
+        "is_target": table.is_target,
+        "labels": table.labels,
+        "rarity": table.rarity,
+    }
+    np.savez(directory / ITEM_TABLE, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
 
@@ -203,7 +243,8 @@ def load_items(directory: Path) -> tuple[Items, Int32]:
 def _items(catalog: Mapping[str, Any]) -> Items:
     ids = list(catalog["ids"])
     row_of = {item: row for row, item in enumerate(ids)}
-    return Items(ids, list(catalog["titles"]), list(catalog["categories"]), row_of)
+    attributes = tuple(map(ItemAttribute.from_plain, catalog["item_attributes"]))
+    return Items(ids, list(catalog["titles"]), list(catalog["categories"]), row_of, attributes)
 
 
 def _towers(file: BinaryIO) -> Towers:
@@ -302,7 +343,7 @@ def read(release: Release) -> Bundle:
         new=new_items(table),
         repeats=Repeats(manifest.get("repeats", Repeats.NEVER.value)),
     )
-    return Bundle(manifest, items, vocabulary, model, _popular(release, n))
+    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts_in(manifest))
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -378,7 +419,7 @@ def _catalogue(release: Release, n: int, n_tokens: int) -> tuple[Items, Attribut
     """The catalogue of n items, and the vocabulary of n_tokens user attributes."""
     # 1024: the bins of a column may outnumber the items of a small catalogue.
     catalog = _unpacked(release, CATALOGUE, CATALOGUE_BYTES, max(n, n_tokens, 1024))
-    parts = {"ids", "titles", "categories", "attributes"}
+    parts = {"ids", "titles", "categories", "attributes", "item_attributes"}
     holds = isinstance(catalog, dict) and catalog.keys() == parts
     _check(CATALOGUE, "is no catalogue", holds=holds)
     for column in ("ids", "titles", "categories"):
@@ -390,9 +431,47 @@ def _catalogue(release: Release, n: int, n_tokens: int) -> tuple[Items, Attribut
     _check(CATALOGUE, "has categories that are no lists", holds=_all_of(tuple, categories))
     names = chain.from_iterable(categories)
     _check(CATALOGUE, "has categories that are no texts", holds=_all_of(str, names))
+    _check_attributes(CATALOGUE, catalog["item_attributes"], n)
     items = _items(catalog)
     _check(CATALOGUE, "has an id twice", holds=len(items.row_of) == n)
     return items, _vocabulary(CATALOGUE, catalog["attributes"], n_tokens)
+
+
+_TYPES: dict[AttributeKind, set[type]] = {
+    AttributeKind.TEXT: {str, type(None)},
+    AttributeKind.LIST: {tuple, type(None)},
+    AttributeKind.NUMBER: {int, float, type(None)},
+    AttributeKind.BOOLEAN: {bool, type(None)},
+    AttributeKind.DATE: {str, type(None)},
+}
+
+
+def _check_attributes(file: str, columns: object, n: int) -> None:
+    """Checks the items' own columns, each of n values of its kind."""
+    what = "has items' attributes that are none"
+    _check(file, what, holds=isinstance(columns, tuple) and len(columns) <= MAX_ATTRIBUTES)
+    assert isinstance(columns, tuple)
+    known = {kind.value: kind for kind in AttributeKind}
+    names = []
+    for column in columns:
+        match column:
+            case (str(name), str(kind), tuple(values), bool(), bool()) if kind in known:
+                kinds = set(map(type, values))
+                holds = len(values) == n and kinds <= _TYPES[known[kind]]
+                if tuple in kinds:
+                    texts = chain.from_iterable(each for each in values if each is not None)
+                    holds = holds and _all_of(str, texts)
+                if float in kinds:
+                    holds = holds and all(
+                        math.isfinite(each) for each in values if each is not None
+                    )
+                if known[kind] is AttributeKind.DATE:
+                    holds = holds and all(each is None or is_date(each) for each in values)
+                _check(file, what, holds=holds)
+                names.append(name)
+            case _:
+                _check(file, what, holds=False)
+    _check(file, what, holds=len(set(names)) == len(names))
 
 
 def _all_of(kind: type, values: Any) -> bool:  # noqa: ANN401 - any iterable of what msgpack gives
@@ -442,17 +521,23 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
 
 
 def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
-    dtypes = {"moments": "<f8", "is_target": "<f4", **dict.fromkeys(_TABLE_COLUMNS, "<f4")}
-    columns = read_npz(items, dtypes)
+    dtypes = {"moments": "<f8", "is_target": "<f4", "labels": "<i4", "rarity": "<f4"}
+    columns = read_npz(items, dtypes | dict.fromkeys(_TABLE_COLUMNS, "<f4"))
     moments, is_target = columns.pop("moments"), columns.pop("is_target")
+    rarity = columns.pop("rarity")
     n = len(columns["popularity"]) - 1
     shapes = {name: array.shape for name, array in columns.items()}
-    ranks = all(array.ndim == 1 + (name == "membership") for name, array in columns.items())
+    ranks = all(array.ndim == 1 + (name in _WIDE) for name, array in columns.items())
     lengths = n >= 1 and all(len(array) == n + 1 for array in columns.values())
-    holds = ranks and lengths and moments.shape == (2,)
+    holds = ranks and lengths and moments.shape == (2,) and rarity.ndim == 1 and len(rarity) >= 1
     _check(items.name, f"has columns of shapes {shapes}", holds=holds)
+    labels = columns.pop("labels")
     for name, array in columns.items():
         _check_column(items.name, name, array)
+    holds = not labels.size or (int(labels.min()) >= 0 and int(labels.max()) < len(rarity))
+    _check(items.name, f"has labels beyond {len(rarity)}", holds=holds)
+    holds = finite_within(rarity, MAX_SHARE)
+    _check(items.name, f"has a rarity of labels beyond {MAX_SHARE:g}", holds=holds)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
     # Every kind of uint8 may stand in a state.
     holds = is_target.ndim == 1 and 1 <= len(is_target) <= MAX_KINDS and _are_flags(is_target)
@@ -465,6 +550,8 @@ def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,
+        labels=labels,
+        rarity=rarity,
     )
 
 
@@ -515,41 +602,44 @@ def asked_at(bundle: Bundle, states: UserStates, moment: float | None = None) ->
     return replace(states, now=np.maximum(states.now, int(moment)))
 
 
-def state_from(
-    bundle: Bundle,
-    items: Sequence[str],
-    times: Sequence[int],
-    weights: Sequence[float | None],
-    n_events: int,
-    seen: Sequence[str],
-    attributes: Mapping[str, object],
+def state_of(
+    bundle: Bundle, record: UserRecord, now: float | None = None
 ) -> tuple[UserStates, int]:
-    """One user's state from ids, and the number of unknown items in the history.
+    """One user's state, and the number of unknown items in the record's history.
 
-    items, times, weights: the history, oldest to newest; seen: other items that the user had.
+    now: unix seconds at which a list is asked for, see `asked_at`.
     """
     row_of = bundle.catalogue.row_of
-    history = zip(items, times, weights, strict=True)
-    known = [(row_of[item], at, w) for item, at, w in history if item in row_of]
-    recent = known[-HISTORY_LENGTH:]
+    reading = read_record(record, bundle.facts.events)
+    recent = [each for each in reading.events if each.event.item in row_of][-HISTORY_LENGTH:]
+    n = len(recent)
     row = np.full((1, HISTORY_LENGTH), MISSING, np.int32)
     time = np.zeros((1, HISTORY_LENGTH), np.int64)
     weight = np.full((1, HISTORY_LENGTH), np.nan, np.float32)
+    kind = np.zeros((1, HISTORY_LENGTH), np.uint8)
     if recent:
-        recent_rows, recent_times, recent_weights = zip(*recent, strict=True)
-        row[0, -len(recent) :] = recent_rows
-        time[0, -len(recent) :] = recent_times
-        weight[0, -len(recent) :] = [np.nan if w is None else w for w in recent_weights]
-    had = {known_row for known_row, _, _ in known} | {
-        row_of[item] for item in seen if item in row_of
-    }
+        row[0, -n:] = [row_of[event.item] for event, _ in recent]
+        time[0, -n:] = [event.time for event, _ in recent]
+        weight[0, -n:] = [np.nan if e.weight is None else e.weight for e, _ in recent]
+        kind[0, -n:] = [kind for _, kind in recent]
+    disliked = _rows_of(bundle, reading.disliked)
+    seen = _rows_of(bundle, reading.had | reading.disliked)
     state = UserStates(
         items=row,
         times=time,
         weights=weight,
-        n_events=np.array([n_events], np.int32),
-        attributes=bundle.vocabulary.encode(dict(attributes))[None, :],
-        seen_rows=np.array(sorted(had), np.int32),
-        seen_offsets=np.array([0, len(had)], np.int64),
+        n_events=np.array([record.n_events], np.int32),
+        attributes=bundle.vocabulary.encode(dict(record.attributes or {}))[None, :],
+        seen_rows=seen,
+        seen_offsets=np.array([0, len(seen)], np.int64),
+        kinds=kind,
+        disliked_rows=disliked,
+        disliked_offsets=np.array([0, len(disliked)], np.int64),
     )
-    return state, len(items) - len(known)
+    return asked_at(bundle, state, now), sum(item not in row_of for item in record.items)
+
+
+def _rows_of(bundle: Bundle, items: Iterable[str]) -> Int32:
+    """int32[n]: the rows of those items that the catalogue has, in order."""
+    row_of = bundle.catalogue.row_of
+    return np.array(sorted(row_of[item] for item in items if item in row_of), np.int32)

@@ -9,7 +9,7 @@ ranker or bundle of another hash is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -56,6 +56,10 @@ class ItemTable:
     membership: float32[n + 1, M], 1 where an item has a category.
     is_target: float32[K], 1 for the kinds of events that are predicted.
     neighbours: each item's strongest neighbours under every relation.
+    labels: int32[n + 1, W] labels of the items' own columns, as positions in `rarity`, each once in
+    a row; the last position pads.
+    rarity: float32[L + 1], the logarithm of items for each that has the label; 0 for padding.
+    numbers: float32[n + 1, B] values of the items' own columns as ranks, 0 to 1, NaN where unknown.
     weight_mean, weight_scale: of the events' weights, NaN where there are none.
     """
 
@@ -72,6 +76,17 @@ class ItemTable:
     weight_mean: float
     weight_scale: float
     neighbours: Neighbours
+    labels: Int32 = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    rarity: Float32 = field(default_factory=lambda: np.zeros(1, np.float32))
+    numbers: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def __post_init__(self) -> None:
+        """Fills in the columns that were not given."""
+        n = len(self.popularity)
+        if len(self.labels) != n:
+            object.__setattr__(self, "labels", np.zeros((n, 0), np.int32))
+        if len(self.numbers) != n:
+            object.__setattr__(self, "numbers", np.zeros((n, 0), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +254,49 @@ class CategoryMatch:
         norm = taste_norm * inputs.item_membership_norm
         cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
         return cosine.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatch:
+    """Cosine of a candidate's own labels with the decayed history's, rare labels counting more.
+
+    The labels are weighted by their inverse document frequency (Sparck Jones, 1972): what nearly
+    every item has tells little.
+    """
+
+    half_life: float
+    """In events."""
+
+    def __call__(self, inputs: Inputs) -> Float32:
+        """float32[U, C]; NaN where either side has no labels."""
+        table, history = inputs.table, inputs.states.items
+        if table.labels.shape[1] == 0:
+            return np.full((len(history), 1), np.nan, np.float32)
+        size = len(table.rarity)
+        had = table.labels[history]  # [U, N, W]
+        weight = table.rarity[had] * halving(self.half_life)[None, :, None]
+        place = had + size * np.arange(len(history))[:, None, None]
+        taste = np.bincount(place.ravel(), weight.ravel(), size * len(history))
+        taste = taste.reshape(len(history), size)
+        offered = table.labels[inputs.items]  # [U, C, W]
+        users = np.arange(len(history))[:, None, None]
+        products = (taste[users, offered] * table.rarity[offered]).sum(axis=2)
+        norm = np.sqrt(np.square(taste).sum(axis=1))[:, None]
+        norm = norm * np.sqrt(np.square(table.rarity[offered]).sum(axis=2))
+        cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
+        return cosine.astype(np.float32)
+
+
+def _number_distance(inputs: Inputs) -> Float32:
+    """float32[U, C]; NaN where no column is known on both sides."""
+    total = np.zeros(inputs.items.shape, np.float32)
+    known = np.zeros(inputs.items.shape, np.float32)
+    for column in inputs.table.numbers.T:
+        distance = np.abs(column[inputs.items] - inputs.recent_mean(column))
+        is_known = np.isfinite(distance)
+        total += np.where(is_known, distance, 0)
+        known += is_known
+    return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +473,21 @@ FEATURES: dict[str, Feature] = {
         -1.0,
         "Cosine of the item's categories with those of the whole history.",
         CategoryMatch(LONG),
+    ),
+    "attributes_recent": Feature(
+        -1.0,
+        "Cosine of the item's own labels, such as its brand, with those of the recent history.",
+        LabelMatch(RECENT),
+    ),
+    "attributes_all": Feature(
+        -1.0,
+        "Cosine of the item's own labels with those of the whole history.",
+        LabelMatch(LONG),
+    ),
+    "number_distance": Feature(
+        -1.0,
+        "Mean distance of the item's own numbers, as ranks, to those of the recent history.",
+        _number_distance,
     ),
     "history_length": Feature(0.0, "Logarithm of the user's number of events.", _history_length),
     "history_weight": Feature(

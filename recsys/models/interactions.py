@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,8 @@ class Negatives:
     """Negative feedback, sorted by user and time.
 
     user, item: int32[m] rows; time: int64[m].
-    until: int64[m], the time of the user's next positive event with the item, NEVER for none; from
-    there on the feedback no longer counts.
+    until: int64[m], the time of the user's next target event with the item, NEVER for none; from
+    there on the feedback no longer counts. `recsys.models.feedback` has the rule.
     """
 
     user: Int32
@@ -107,8 +108,36 @@ class Events:
 
     @property
     def is_target(self) -> NDArray[np.bool_]:
-        """bool[n]: whether an event is one to predict."""
+        """bool[n]: whether an event is of a kind to predict."""
         return np.array([kind.is_target for kind in self.kinds])[self.kind]
+
+    @property
+    def to_predict(self) -> NDArray[np.bool_]:
+        """bool[n]: whether an event is of a kind to predict, and was never taken back."""
+        return self.is_target & (self.cancelled == NEVER)
+
+    @property
+    def latest(self) -> int:
+        """The time of the last event or feedback, 0 for none."""
+        return int(np.append(self.time, self.negatives.time).max(initial=0))
+
+    def standing(self) -> Events:
+        """The events that were never taken back, which alone are learnt from."""
+        taken_back = self.cancelled != NEVER
+        return self.take(~taken_back) if taken_back.any() else self
+
+    def select(
+        self, users: NDArray[np.bool_] | None = None, items: NDArray[np.bool_] | None = None
+    ) -> Events:
+        """The events and the feedback of some users and items, whose rows keep their meaning.
+
+        users: bool[n_users]; items: bool[n_items]; None for all of them.
+        """
+        users = np.ones(self.n_users, np.bool_) if users is None else users
+        items = np.ones(self.n_items, np.bool_) if items is None else items
+        negatives = self.negatives
+        chosen = negatives.take(users[negatives.user] & items[negatives.item])
+        return replace(self.take(users[self.user] & items[self.item]), negatives=chosen)
 
     def take(self, mask: NDArray[np.bool_]) -> Events:
         """The events where `mask` (bool[n]) holds; user and item rows keep their meaning."""
@@ -128,9 +157,12 @@ class Events:
         return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
     def digest(self) -> str:
-        """Hex sha256 of users, items and times: the same on every machine."""
+        """Hex sha256 of users, items, times and kinds: the same on every machine."""
         digest = hashlib.sha256()
-        for array in (self.user, self.item, self.time):
+        columns: list[NDArray[Any]] = [self.user, self.item, self.time]
+        if len(self.kinds) > 1:
+            columns.append(self.kind)
+        for array in columns:
             digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
 
@@ -214,8 +246,8 @@ class UserStates:
 
     def take(self, mask: NDArray[np.bool_]) -> UserStates:
         """The states where `mask` (bool[U]) holds, in their order."""
-        seen_rows, seen_offsets = _taken(self.seen_rows, self.seen_offsets, mask)
-        disliked_rows, disliked_offsets = _taken(self.disliked_rows, self.disliked_offsets, mask)
+        seen_rows, seen_offsets = _of_users(self.seen_rows, self.seen_offsets, mask)
+        disliked_rows, disliked_offsets = _of_users(self.disliked_rows, self.disliked_offsets, mask)
         return UserStates(
             self.items[mask],
             self.times[mask],
@@ -232,8 +264,21 @@ class UserStates:
         )
 
 
-def _taken(rows: Int32, offsets: Int64, mask: NDArray[np.bool_]) -> tuple[Int32, Int64]:
-    """The slices of a ragged array where `mask` holds, and their offsets."""
+_Rows = TypeVar("_Rows", Int32, Int64)
+
+
+def _taken(rows: _Rows, offsets: Int64, mask: NDArray[np.bool_]) -> tuple[_Rows, Int64]:
+    """The entries of a ragged array where `mask` holds, and their offsets.
+
+    mask: bool[len(rows)].
+    """
+    if mask.all():
+        return rows, offsets
+    return rows[mask], np.concatenate(([0], np.cumsum(mask)))[offsets].astype(np.int64)
+
+
+def _of_users(rows: Int32, offsets: Int64, mask: NDArray[np.bool_]) -> tuple[Int32, Int64]:
+    """The slices of a ragged array of the users where `mask` (bool[U]) holds."""
     lengths = np.diff(offsets)
     return rows[np.repeat(mask, lengths)], _offsets_of(lengths[mask])
 
@@ -255,23 +300,20 @@ def states_at(
     of the first of these; of others as of the end of time.
     starts, cuts: int64[U]; user i has the events in rows starts[i]:cuts[i].
     attributes: int32[U, A] or None.
-    users: [U] user rows; needed only for users who may have negative feedback and no event.
+    users: [U] user rows; needed where there is negative feedback, for users without an event before
+    their cut.
     """
-    moments = _moments(events, starts, cuts)
+    if users is None:
+        users = np.full(len(cuts), MISSING, np.int32)
+        users[cuts > starts] = events.user[cuts[cuts > starts] - 1]
+    moments = _moments(events, users, cuts)
     rows, offsets = _ragged(starts, cuts)
-    lengths = np.diff(offsets)
-    counted = events.cancelled[rows] >= np.repeat(moments, lengths)
-    disliked_rows, disliked_offsets = _disliked(events, starts, cuts, moments, users)
+    disliked_rows, disliked_offsets = _disliked(events.negatives, moments, users)
     # What was taken back is no longer of the history, and yet had.
-    had = rows[events.is_target[rows]]
-    had_offsets = offsets
-    if len(events.kinds) > 1:
-        owners = np.repeat(np.arange(len(lengths)), lengths)[events.is_target[rows]]
-        had_offsets = _offsets_of(np.bincount(owners, minlength=len(lengths)))
-    if not counted.all():
-        owners = np.repeat(np.arange(len(lengths)), lengths)[counted]
-        rows, lengths = rows[counted], np.bincount(owners, minlength=len(lengths))
-        offsets = _offsets_of(lengths)
+    is_target = np.array([kind.is_target for kind in events.kinds])
+    had, had_offsets = _taken(rows, offsets, is_target[events.kind[rows]])
+    stands = events.cancelled[rows] >= np.repeat(moments, np.diff(offsets))
+    rows, offsets = _taken(rows, offsets, stands)
     window = offsets[1:, None] - np.arange(HISTORY_LENGTH, 0, -1)[None, :]
     inside = window >= offsets[:-1, None]
     if attributes is None:
@@ -294,7 +336,7 @@ def states_at(
         items,
         times,
         weights,
-        lengths.astype(np.int32),
+        np.diff(offsets).astype(np.int32),
         attributes,
         seen_rows,
         seen_offsets,
@@ -305,13 +347,13 @@ def states_at(
     )
 
 
-def _moments(events: Events, starts: Int64, cuts: Int64) -> Int64:
+def _moments(events: Events, users: Int64 | Int32, cuts: Int64) -> Int64:
     """int64[U]: the time of each user's first event after the cut, NEVER where there is none."""
     moments = np.full(len(cuts), NEVER, np.int64)
-    followed = (cuts > starts) & (cuts < len(events))
-    rows = cuts[followed]
-    same_user = events.user[rows] == events.user[rows - 1]
-    moments[followed] = np.where(same_user, events.time[rows], NEVER)
+    inside = np.flatnonzero(cuts < len(events))
+    rows = cuts[inside]
+    is_own = events.user[rows] == users[inside]
+    moments[inside[is_own]] = events.time[rows[is_own]]
     return moments
 
 
@@ -322,23 +364,14 @@ def _ragged(starts: Int64, stops: Int64) -> tuple[Int64, Int64]:
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets
 
 
-def _disliked(
-    events: Events, starts: Int64, cuts: Int64, moments: Int64, users: Int64 | Int32 | None
-) -> tuple[Int32, Int64]:
+def _disliked(negatives: Negatives, moments: Int64, users: Int64 | Int32) -> tuple[Int32, Int64]:
     """The items with negative feedback as of each moment, ragged."""
-    negatives = events.negatives
-    if len(negatives.user) == 0:
-        return np.empty(0, np.int32), np.zeros(len(cuts) + 1, np.int64)
-    if users is None:
-        users = np.where(cuts > starts, events.user[np.maximum(cuts - 1, 0)], -1)
     first = np.searchsorted(negatives.user, users, side="left")
     rows, offsets = _ragged(first, np.searchsorted(negatives.user, users, side="right"))
     moment = np.repeat(moments, np.diff(offsets))
-    holds = ((negatives.time[rows] < moment) | (moment == NEVER)) & (
-        negatives.until[rows] >= moment
-    )
-    owners = np.repeat(np.arange(len(cuts)), np.diff(offsets))[holds]
-    return negatives.item[rows[holds]], _offsets_of(np.bincount(owners, minlength=len(cuts)))
+    holds = (negatives.time[rows] < moment) & (negatives.until[rows] >= moment)
+    rows, offsets = _taken(rows, offsets, holds)
+    return negatives.item[rows], offsets
 
 
 def _joined(rows: Int32, offsets: Int64, more: Int32, more_offsets: Int64) -> tuple[Int32, Int64]:

@@ -11,11 +11,13 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.recsys.errors import CorruptArtefact
+from shortlist.recsys.models.forest import Tree
 
 MAX_TREES = 10_000
 """The most that `LGBM_N_ESTIMATORS` allows."""
@@ -29,6 +31,8 @@ MAX_LEAF_VALUE = 1e6
 OBJECTIVES = ("lambdarank", "rank_xendcg")
 DECISIONS = (0, 2, 4, 6, 8, 10)
 """Numerical splits: bit 1 sends missing values to the left, bits 2 and 3 say which are missing."""
+
+_MISSING_BITS = 0b1100
 
 _INTEGER_CHARACTERS = b"0123456789- "
 _NUMBER_CHARACTERS = b"0123456789-+.e "
@@ -61,8 +65,19 @@ _KEPT_FIELDS = (
 )
 
 
-def checked(text: str, n_features: int) -> str:
-    """Checks a model's text, and gives it without what scoring does not need.
+class CheckedModel(NamedTuple):
+    """A model's text without what scoring does not need, and what it says.
+
+    ignores_missing: whether a value that is missing counts as 0 at every split.
+    """
+
+    text: str
+    trees: tuple[Tree, ...]
+    ignores_missing: bool
+
+
+def checked(text: str, n_features: int) -> CheckedModel:
+    """Checks a model's text.
 
     Raises:
         CorruptArtefact: the text is not one that training writes for `n_features` features.
@@ -73,9 +88,9 @@ def checked(text: str, n_features: int) -> str:
     if not first_tree:
         raise _corrupt("has no tree")
     fields = _header(header, n_features)
-    trees = list(_blocks(text[len(header) + 1 :], fields["tree_sizes"]))
-    _check_trees(trees, n_features)
-    return _written(fields, trees)
+    blocks = list(_blocks(text[len(header) + 1 :], fields["tree_sizes"]))
+    trees, ignores_missing = _checked_trees(blocks, n_features)
+    return CheckedModel(_written(fields, blocks), trees, ignores_missing)
 
 
 def _header(text: str, n_features: int) -> dict[str, str]:
@@ -122,8 +137,13 @@ def _blocks(body: str, sizes: str) -> Iterable[dict[str, str]]:
         raise _corrupt("has more trees than its tree_sizes say")
 
 
-def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
-    """Checks every rule of a tree, over all trees at once."""
+def _checked_trees(
+    trees: Sequence[dict[str, str]], n_features: int
+) -> tuple[tuple[Tree, ...], bool]:
+    """Checks every rule of a tree, over all trees at once.
+
+    Gives the trees, and whether none of their splits sends missing values a way of their own.
+    """
     column = {name: [tree[name] for tree in trees] for name in _FIELDS}
     leaves = _integers("num_leaves", column["num_leaves"])
     if len(leaves) != len(trees) or leaves.min() < 1 or leaves.max() > MAX_LEAVES:
@@ -149,6 +169,11 @@ def _check_trees(trees: Sequence[dict[str, str]], n_features: int) -> None:
     shrinkages = _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves))
     _within("shrinkage", shrinkages, 0, MAX_LEAF_VALUE)
     _check_children(integers["left_child"], integers["right_child"], nodes)
+    splits = (integers["split_feature"], thresholds, integers["left_child"])
+    columns = [np.split(c, np.cumsum(nodes)[:-1]) for c in (*splits, integers["right_child"])]
+    values = np.split(leaf_values, np.cumsum(leaves)[:-1])
+    ignores_missing = not (integers["decision_type"] & _MISSING_BITS).any()
+    return tuple(map(Tree, *columns, values)), ignores_missing
 
 
 def _check_children(

@@ -1,8 +1,9 @@
-"""Scores feature rows by LightGBM's C API.
+"""Scores feature rows as LightGBM does.
 
-The C API needs neither scipy nor the import of the lightgbm package: the Lambda is spared a quarter
-of a second and 100 MB of dependencies. The same library does the arithmetic, so the scores have the
-same bits as the package's.
+Scores come from `recsys.models.forest`, and have the same bits as LightGBM's. Its library is opened
+for the parts that features have in a score, and for trees that the forest does not hold. It is
+called by the C API, which needs neither scipy nor the import of the lightgbm package: the Lambda is
+spared a quarter of a second and 100 MB of dependencies.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ctypes
 import importlib.util
 import os
 import sys
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.fingerprint import feature_hash
+from shortlist.recsys.models.forest import MAX_LEAVES, Forest
 from shortlist.recsys.models.interactions import Float32
 from shortlist.recsys.models.lightgbm_text import checked
 
@@ -65,26 +67,23 @@ class Ranker:
                 "rebuild it, or activate an older release"
             )
             raise BundleMismatch(message)
-        model = checked(body, len(FEATURES)).encode()
-        self._library = _library()
-        self._handle = ctypes.c_void_p()
-        trees = ctypes.c_int()
-        code = self._library.LGBM_BoosterLoadModelFromString(
-            model, ctypes.byref(trees), ctypes.byref(self._handle)
-        )
-        if code:
-            raise CorruptArtefact(
-                f"LightGBM cannot read the ranker ({self._error()}): publish the release again"
-            )
-        self.n_trees = trees.value
+        model = checked(body, len(FEATURES))
+        self._text = model.text
+        self.n_trees = len(model.trees)
+        holds = max(len(tree.value) for tree in model.trees) <= MAX_LEAVES
+        self._forest = Forest(model.trees) if holds and model.ignores_missing else None
 
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None):
-            self._library.LGBM_BoosterFree(self._handle)
+    @cached_property
+    def _booster(self) -> _Booster:
+        """LightGBM's own, opened when it is first needed."""
+        return _Booster(self._text)
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n]: raw scores of rows float32[n, F], higher is better."""
-        return self._predict(rows, _RAW_SCORE, 1)[:, 0]
+        _check_shape(rows)
+        if self._forest is not None:
+            return self._forest.predict(rows)
+        return self._booster.predict(rows, _RAW_SCORE, 1)[:, 0]
 
     def contributions(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n, F + 1]: each feature's part of a row's score.
@@ -92,15 +91,38 @@ class Ranker:
         The last column is the score without any feature. These are the SHAP values of a tree
         ensemble (Lundberg, 2018).
         """
-        return self._predict(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
+        _check_shape(rows)
+        return self._booster.predict(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
 
-    def _predict(self, rows: Float32, kind: int, width: int) -> NDArray[np.float64]:
-        """float64[n, width]."""
-        if rows.ndim != 2 or rows.shape[1] != len(FEATURES):  # noqa: PLR2004 - a matrix
-            raise BundleMismatch(
-                f"rows have shape {rows.shape}, the ranker takes [n, {len(FEATURES)}]: "
-                "use `features`"
+
+def _check_shape(rows: Float32) -> None:
+    if rows.ndim != 2 or rows.shape[1] != len(FEATURES):  # noqa: PLR2004 - a matrix
+        raise BundleMismatch(
+            f"rows have shape {rows.shape}, the ranker takes [n, {len(FEATURES)}]: use `features`"
+        )
+
+
+class _Booster:
+    """A model in LightGBM's library."""
+
+    def __init__(self, text: str) -> None:
+        self._library = _library()
+        self._handle = ctypes.c_void_p()
+        trees = ctypes.c_int()
+        code = self._library.LGBM_BoosterLoadModelFromString(
+            text.encode(), ctypes.byref(trees), ctypes.byref(self._handle)
+        )
+        if code:
+            raise CorruptArtefact(
+                f"LightGBM cannot read the ranker ({self._error()}): publish the release again"
             )
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.LGBM_BoosterFree(self._handle)
+
+    def predict(self, rows: Float32, kind: int, width: int) -> NDArray[np.float64]:
+        """float64[n, width]."""
         rows = np.ascontiguousarray(rows, np.float32)
         out = np.empty((len(rows), width), np.float64)
         if len(rows) == 0:

@@ -56,15 +56,22 @@ def steps_of(events: Events) -> Steps:
 
 
 def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
-    """int64[n_users]: the cut before each user's last `held` events.
+    """int64[n_users]: the cut before the last `held` events to predict of each user.
 
-    Events of the same time lie after the cut too. At least one event is left before a cut: a user
-    of a single event has the cut after it.
+    Of a user with fewer it is the first of them. Events of the same time lie after the cut too. At
+    least one event is left before a cut: where there is none, or nothing to predict, the cut is
+    after the user's last event.
     """
     offsets = events.offsets()
     starts, cut = offsets[:-1], offsets[1:].copy()
-    able = np.diff(offsets) >= 2  # noqa: PLR2004 - one event to learn from, one to hold out
-    cut[able] = steps_of(events).border((cut - held)[able], starts[able])
+    wanted = np.flatnonzero(events.to_predict)
+    ends = np.searchsorted(wanted, offsets)
+    n_wanted = np.diff(ends)
+    able = np.flatnonzero(n_wanted)
+    first = wanted[(ends[1:] - np.minimum(held, n_wanted))[able]]
+    is_later = first > starts[able]  # something is left before it
+    able, first = able[is_later], first[is_later]
+    cut[able] = steps_of(events).border(first, starts[able])
     return cut
 
 

@@ -112,6 +112,7 @@ class TwoStage:
 
 def item_table_of(dataset: Dataset, past: Events) -> ItemTable:
     """The neighbours and the item table as of the end of `past`."""
+    past = past.standing()
     return fit_item_table(past, dataset.catalogue, fit_neighbours(past))
 
 
@@ -125,7 +126,7 @@ def train_towers(
     """Towers trained on `past` for so many epochs, or (None) until early stopping."""
     with pinned_torch(params.threads):
         return fit_towers(
-            past,
+            past.standing(),
             content_matrix(dataset.catalogue),
             dataset.attributes,
             dataset.vocabulary.size,
@@ -133,6 +134,7 @@ def train_towers(
             np.random.default_rng(params.seed),
             progress,
             epochs,
+            params.repeats,
         )
 
 
@@ -267,7 +269,9 @@ def held_out_cohort(events: Events, params: FitParams) -> Int64:
 def past_before_labels(past: Events, protocol: HoldoutProtocol, params: FitParams) -> Events:
     """The events before the ranker's labels, without those of the held-out cohort."""
     early = before(past, label_cuts(past, protocol))
-    return early.take(~np.isin(early.user, held_out_cohort(past, params)))
+    known = np.ones(early.n_users, np.bool_)
+    known[held_out_cohort(past, params)] = False
+    return early.select(known)
 
 
 def horizon_of(protocol: HoldoutProtocol) -> int | None:

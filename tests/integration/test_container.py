@@ -157,6 +157,12 @@ def test_a_stopped_refresh_resumes_elsewhere(environ, stream, tables, tmp_path) 
     [
         ({"SHORTLIST_INTERACTIONS": ""}, 2, "SHORTLIST_INTERACTIONS is unset"),
         ({"SHORTLIST_INTERACTIONS": "/nowhere.parquet"}, 2, "/nowhere.parquet"),
+        ({"SHORTLIST_DATA": "/nowhere.toml"}, 2, "SHORTLIST_DATA names all tables"),
+        (
+            {"SHORTLIST_INTERACTIONS": "", "SHORTLIST_ITEMS": "", "SHORTLIST_DATA": "/no.toml"},
+            2,
+            "there is no file '/no.toml'",
+        ),
         ({"EMBEDDING_DIM": "none"}, 2, "EMBEDDING_DIM"),
         ({"SHORTLIST_CHECKPOINTS": "/a/directory"}, 2, "write s3://bucket/prefix"),
         ({"SHORTLIST_EVENTS": "s3:///events"}, 2, "write s3://bucket/prefix"),

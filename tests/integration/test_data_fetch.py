@@ -22,13 +22,19 @@ from shortlist.recsys.data.datasets import (
     Archive,
     Fetched,
     Places,
+    Size,
     WheelCopy,
     default_cache,
     fetch,
 )
+from shortlist.recsys.data.mapping import read_mapping
 from shortlist.recsys.data.movielens import CITATION, GENRES_100K
 from shortlist.recsys.data.synthetic import WorldSize
+from shortlist.recsys.data.worlds.assortment import ShopSize
+from shortlist.recsys.data.worlds.music import MusicSize
+from shortlist.recsys.data.worlds.shop import RULES
 from shortlist.recsys.errors import InvalidInput, Unavailable
+from shortlist.recsys.event_rules import EventRules
 
 NOWHERE = "http://127.0.0.1:9"
 SMALL = WorldSize(n_users=5, n_items=20, events_per_user=4)
@@ -333,21 +339,33 @@ def test_large_data_sets_have_no_fallback(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_synthetic(tmp_path: Path) -> None:
-    """The synthetic world is written in the schema, and loads."""
+@pytest.mark.parametrize(
+    ("name", "size", "rules"),
+    [
+        ("synthetic", SMALL, EventRules()),
+        ("shop", ShopSize(n_users=5, n_items=20, events_per_user=20), RULES),
+        ("music", MusicSize(n_users=5, n_items=20, events_per_user=20), EventRules()),
+    ],
+)
+def test_synthetic(tmp_path: Path, name: str, size: Size, rules: EventRules) -> None:
+    """A synthetic world is written in the schema with what its events mean, and loads."""
     said: list[str] = []
     fetched = fetch(
-        "synthetic", tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=SMALL
+        name, tmp_path / "out", cache=tmp_path / "c", announce=said.append, synthetic=size
     )
     assert fetched.source == "synthetic"
     assert len(said) == 1
     assert not (tmp_path / "c").exists()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "data.toml",
         "interactions.parquet",
         "items.parquet",
         "users.parquet",
     ]
-    loaded = load(*map(str, fetched.paths))
+    mapping = read_mapping(str(tmp_path / "out" / "data.toml"))
+    assert mapping.events == rules
+    assert mapping.interactions.paths == (str(fetched.paths.interactions),)
+    loaded = load(mapping.interactions, mapping.items, mapping.users)
     assert (loaded.rejects, len(loaded.dataset.catalogue), len(loaded.dataset.user_ids)) == (
         {},
         20,
@@ -355,10 +373,16 @@ def test_synthetic(tmp_path: Path) -> None:
     )
 
 
+def test_size_of_another_world(tmp_path: Path) -> None:
+    """A size that is not the data set's own is refused with what to give."""
+    with pytest.raises(InvalidInput, match=r"the size of 'shop' is WorldSize.*: give a ShopSize"):
+        fetch("shop", tmp_path, cache=tmp_path, announce=lambda _: None, synthetic=SMALL)
+
+
 def test_unknown_name(tmp_path: Path) -> None:
     """A name that is none is answered with those there are."""
     with pytest.raises(
-        InvalidInput, match="choose one of ml-100k, ml-1m, ml-25m, ml-32m, synthetic"
+        InvalidInput, match="choose one of ml-100k, ml-1m, ml-25m, ml-32m, synthetic, shop, music"
     ):
         fetch("ml-7", tmp_path, cache=tmp_path, announce=lambda _: None)
 

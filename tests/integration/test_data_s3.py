@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from shortlist.recsys.data import load
+from shortlist.recsys.data.mapping import read_mapping
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData
 from shortlist.recsys.store import s3
@@ -114,3 +115,20 @@ def test_endpoint_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
     with pytest.raises(InvalidData, match="check it and AWS_ENDPOINT_URL"):
         load("s3://bucket/a.csv")
+
+
+def test_mapping_on_s3(bucket: str, put: Callable[[str, bytes], None]) -> None:
+    """Its paths start where it lies; a prefix is read whole, with its partitions."""
+    put("conf/data.toml", b'[interactions]\npaths = ["in", "more/b.csv"]\n')
+    put("conf/in/day=1/user_id=x/a.csv", b"item_id,timestamp\n2,3\n")
+    put("conf/in/_tmp/a.csv", b"item_id,timestamp\n9,3\n")
+    put("conf/in/_SUCCESS", b"")
+    put("conf/more/b.csv", BODY)
+    mapping = read_mapping(f"s3://{bucket}/conf/data.toml")
+    assert load(mapping.interactions).dataset.user_ids == ("1", "x")
+    versions = file_versions(mapping.interactions.paths[0], "interactions")
+    assert [v.rpartition(" ")[0] for v in versions] == [
+        f"s3://{bucket}/conf/in/day=1/user_id=x/a.csv"
+    ]
+    with pytest.raises(InvalidData, match="no object matches"):
+        load(f"s3://{bucket}/conf/empty")

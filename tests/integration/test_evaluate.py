@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from functools import partial
 
 import polars as pl
 import pytest
@@ -91,3 +94,52 @@ def test_unreachable_rating_bound_is_refused(rated, column, message, tmp_path) -
         pl.read_parquet(rated).drop("rating").write_parquet(rated)
     with pytest.raises(InvalidData, match=message):
         data.load(rated, positive_rating=6.0)
+
+
+def test_mapping_file_stands_for_the_tables(tables, tmp_path) -> None:
+    """Another separator, other names and returns go in by --data alone; rejects are printed."""
+    frame = pl.read_parquet(tables / "interactions.parquet").rename(
+        {"user_id": "CustomerNo", "item_id": "SKU", "timestamp": "Date"}
+    )
+    bad = pl.DataFrame({"CustomerNo": ["u"], "SKU": ["nowhere"], "Date": [1]})
+    pl.concat([frame, bad], how="diagonal_relaxed").write_csv(tmp_path / "o.csv", separator=";")
+    (tmp_path / "data.toml").write_text(
+        '[interactions]\npaths = ["o.csv"]\ncsv = { separator = ";" }\n'
+        'columns = { user_id = "CustomerNo", item_id = "SKU", timestamp = "Date" }\n'
+        f'[items]\npaths = ["{tables}/items.parquet"]\n'
+    )
+    rejects = tmp_path / "rejects.parquet"
+    arguments = [f"--data={tmp_path / 'data.toml'}", f"--rejects={rejects}"]
+    done = CliRunner().invoke(
+        main, ["evaluate", *arguments, f"--json={tmp_path / 'r.json'}"], env=SMALL
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["data"]["rejects"] == {"unknown item": 1}
+    assert "rejected: 1 rows: unknown item" in done.output
+    assert str(rejects) in done.output.replace("\n", "")
+    assert pl.read_parquet(rejects)["row"].to_list() == [frame.height + 1]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "tune", "batch run", "batch features"])
+def test_data_is_named_once(command, tmp_path) -> None:
+    """By a mapping file or by tables, and a fault is told before anything is imported."""
+    run_with = partial(CliRunner().invoke, main)
+    assert "leave out --users" in run_with([*command.split(), "--data=x", "--users=y"]).output
+    assert "give --interactions PATH, or --data" in run_with(command.split()).output
+    (tmp_path / "data.toml").write_text('[interactions]\npaths = ["gone.csv"]\n')
+    done = run_with([*command.split(), f"--data={tmp_path / 'data.toml'}"])
+    assert (done.exit_code, "there is no file" in done.output) == (2, True)
+
+
+def test_faults_are_told_early(tmp_path) -> None:
+    """A missing column is refused by a process that has not loaded torch."""
+    (tmp_path / "a.csv").write_text("a;b\n1;2\n")
+    script = (
+        "import sys; from shortlist.batch.cli import main\n"
+        f"try: main(['evaluate', '--interactions', {str(tmp_path / 'a.csv')!r}])\n"
+        "except SystemExit: print({'torch', 'faiss', 'lightgbm', 'duckdb'} & set(sys.modules))"
+    )
+    program = [sys.executable, "-c", script]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert ("parted by semicolons" in done.stderr, done.stdout) == (True, "set()\n")

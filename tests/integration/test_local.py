@@ -21,6 +21,7 @@ from shortlist.batch.cli import local as local_commands
 from shortlist.infra.local import runtime_api, valkey
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.infra.local.valkey import kept
+from shortlist.recsys.data.datasets import MAPPING
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import Change, EventLog
 from shortlist.recsys.store.records import EventRecord, UserRecord
@@ -119,6 +120,8 @@ def test_append_only_file_is_rewritten_repeatedly(tmp_path, monkeypatch) -> None
 def test_second_start_trains_nothing(tables, tmp_path, capfd) -> None:
     """The finished stages are done already; the release serves both times."""
     shutil.copytree(tables, tmp_path / "data")
+    sections = [f'[{t}]\npaths = ["{t}.parquet"]\n' for t in ("interactions", "items", "users")]
+    (tmp_path / "data" / MAPPING).write_text("".join(sections))
     environ = {
         name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
     } | SMALL

@@ -140,6 +140,8 @@ def test_draw_is_stable_across_versions() -> None:
         [0.0, 86400.9, 86401.0],
         ["0", "86400", "86401.5"],
         ["1970-01-01", "1970-01-02 00:00", "1970-01-02T00:00:01.25Z"],
+        ["1970-01-01t00:00:00z", "1970-01-02 00:00:00+00", "1970-01-02 02:00:01.9 +02"],
+        ["1970-01-01 00:00 GMT", "1970-01-02T00:00:00 utc", "1970-01-01 19:00:01-05"],
         ["1970-01-01T02:00:00+02:00", "1970-01-01 23:00:00-0100", "1970-01-02 00:00:01 UTC"],
         [
             datetime(1970, 1, 1, tzinfo=UTC),
@@ -181,11 +183,11 @@ def test_dates_are_midnights(tmp_path: Path) -> None:
         ("1,2,nan,4", "impossible timestamp"),
         ("1,2,99999999999999999999,4", "impossible timestamp"),
         ("1,2,3,good", "unparsable rating"),
-        ("1,2,3,-1", "impossible rating"),
+        ("1,2,3,-3.5e38", "impossible rating"),
         ("1,2,3,inf", "impossible rating"),
         ("1,2,3,1e300", "impossible rating"),
         ("1,2,3,3.5e38", "impossible rating"),
-        ("1,2,9007199254740993,4", "impossible timestamp"),
+        ("1,2,9007199254740993,4", "unparsable timestamp"),
         ("6.35E+17,2,3,4", "user_id: a float beyond 2^53 has lost digits, give text or int64"),
         (
             "1,635284328055690100.0,3,4",
@@ -224,7 +226,6 @@ def test_reasons(tmp_path: Path, row: str, reason: str) -> None:
         ("user_id", [1.0, float("nan"), 2.0], "null user_id"),
         ("item_id", ["a", None, "b"], "null item_id"),
         ("weight", [1.0, float("-inf"), None], "impossible weight"),
-        ("weight", [1.0, -0.5, 2.0], "impossible weight"),
         ("weight", [1.0, 1e39, 2.0], "impossible weight"),
         (
             "user_id",
@@ -341,9 +342,12 @@ def test_too_many_rejects_stop_the_load(tmp_path: Path) -> None:
     with pytest.raises(InvalidData) as caught:
         load(source, max_reject_share=0.5, rejects=rejects)
     assert str(caught.value) == (
-        "interactions: 3 of 4 rows (75.0%) break the schema, more than max_reject_share=0.5 allows "
-        f"(unparsable timestamp: 2, null user_id: 1): they are in {str(rejects)!r}; "
-        "mend the rows, or raise max_reject_share"
+        "interactions: 3 of 4 rows (75.0%) break the schema, more than --max-reject-share 0.5 "
+        "allows (unparsable timestamp: 2, such as row 2 of interactions.csv "
+        '{"user_id":"1","item_id":"2","timestamp":"x"}: a time is unix seconds or ISO 8601, or '
+        "what a mapping file says: `shortlist data check` finds out; null user_id: 1, such as "
+        'row 4 of interactions.csv {"user_id":null,"item_id":"2","timestamp":"3"}: fill it in): '
+        f"they are in {str(rejects)!r}; mend the rows, or raise --max-reject-share"
     )
     assert pl.read_parquet(rejects)["row"].to_list() == [2, 3, 4]
     assert [p.name for p in rejects.parent.iterdir()] == ["rejects.parquet"]
@@ -503,7 +507,7 @@ def test_empty_tables(tmp_path: Path, table: str) -> None:
 def test_nothing_valid(tmp_path: Path) -> None:
     """Data of which no row holds is refused whatever the share."""
     source = csv(tmp_path, "user_id,item_id,timestamp\n1,2,x\n")
-    with pytest.raises(InvalidData, match=r"none of 1 rows is valid \(unparsable timestamp: 1\)"):
+    with pytest.raises(InvalidData, match=r"none of 1 rows is valid \(unparsable timestamp: 1"):
         load(source, max_reject_share=1.0)
 
 

@@ -11,7 +11,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from shortlist.recsys.data import load
+from shortlist.recsys.data import Loaded, load
+from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS
+from shortlist.recsys.data.readers import check_columns, read
+from shortlist.recsys.data.sources import (
+    Dialect,
+    InteractionsSource,
+    ItemsSource,
+    ReturnMark,
+    UsersSource,
+)
 from shortlist.recsys.errors import InvalidData
 
 HEADER = "user_id,item_id,timestamp"
@@ -95,8 +104,8 @@ def test_name_with_brackets(tmp_path: Path) -> None:
     [
         ("missing.csv", "there is no file"),
         ("*.csv", "no file matches"),
-        (".", "is a directory: give a file, or a glob"),
-        ("", "is a directory"),
+        (".", "the directory '.' has no file that ends in"),
+        ("", "there is no file ''"),
         ("s3://", "names no object"),
         ("s3://bucket", "names no object"),
     ],
@@ -113,7 +122,7 @@ def test_no_such_file(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xlsx", b"x", "the name must end in .parquet, .pq, .csv, .csv.gz, .dat"),
+        ("a.xlsx", b"x", "the name must end in .parquet, .pq, .csv, .tsv, "),
         ("a.csv", b"", "is empty: it needs a header row"),
         ("a.csv", b"user_id,item_id,timestamp\n", "has no rows"),
         ("a.dat", b"", "is empty"),
@@ -189,3 +198,215 @@ def test_types_that_cannot_be_reconciled(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidData, match="column user_id has type"):
         load(str(tmp_path / "*.parquet"))
+
+
+FRAME = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [1, 2]})
+
+
+def ids(loaded: Loaded) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return loaded.dataset.user_ids, loaded.dataset.catalogue.ids
+
+
+def test_directory_is_read_whole(tmp_path: Path) -> None:
+    """With what lies below it; what is hidden, a marker or no table is passed over."""
+    for place in ("a.parquet", "deep/b.parquet", "_temporary/c.parquet", ".d.parquet"):
+        path = tmp_path / "in" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        FRAME.with_columns(pl.lit(path.stem).alias("user_id")).write_parquet(path)
+    (tmp_path / "in" / "_SUCCESS").touch()
+    (tmp_path / "in" / "README.md").write_text("x")
+    for source in (tmp_path / "in", f"{tmp_path}/in/", f"{tmp_path}/i*"):
+        assert load(str(source)).dataset.user_ids == ("a", "b")
+
+
+def test_hive_partitions_are_columns(tmp_path: Path) -> None:
+    """Percent signs and nulls as Spark writes them; a column of the file itself counts more."""
+    for user in ("000123", "a%2Fb", "__HIVE_DEFAULT_PARTITION__"):
+        path = tmp_path / "in" / f"user_id={user}" / "item_id=no" / "part.parquet"
+        path.parent.mkdir(parents=True)
+        FRAME.drop("user_id").write_parquet(path)
+    loaded = load(str(tmp_path / "in"), max_reject_share=0.5)
+    assert ids(loaded) == (("000123", "a/b"), ("a", "b"))
+    assert loaded.rejects == {"null user_id": 2}
+
+
+LINES = '{"user_id": "007", "item_id": 5, "timestamp": 1}\n\n{"timestamp": 2, "user_id": 7}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.jsonl", LINES),
+        ("a.ndjson", LINES),
+        ("a.json", LINES),
+        ("a.json", '[{"user_id": "007", "item_id": 5, "timestamp": 1}, {"user_id": 7}]'),
+        ("a.tsv", "user_id\titem_id\ttimestamp\n007\t5\t1\n7\t\t2\n"),
+        ("a.txt", "user_id\titem_id\ttimestamp\n007\t5\t1\n7\t\t2\n"),
+        ("a.csv", "user_id,item_id,timestamp\n007,5,1\n7,,2\n"),
+    ],
+)
+@pytest.mark.parametrize("pack", ["", ".gz", ".zst"])
+def test_text_formats(tmp_path: Path, name: str, text: str, pack: str) -> None:
+    """Plain and compressed; ids keep their spelling, and a missing field costs its row."""
+    content = text.encode()
+    packed = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[pack](content)
+    (tmp_path / (name + pack)).write_bytes(packed)
+    loaded = load(str(tmp_path / (name + pack)), max_reject_share=0.5)
+    assert (ids(loaded), loaded.rejects) == ((("007",), ("5",)), {"null item_id": 1})
+
+
+def zstd(content: bytes) -> bytes:
+    """A frame of zstd that holds the content as it is (RFC 8878, a raw block)."""
+    header = b"\x28\xb5\x2f\xfd\xa0" + len(content).to_bytes(4, "little")
+    return header + (len(content) << 3 | 1).to_bytes(3, "little") + content
+
+
+def source(tmp_path: Path, text: bytes, dialect: Dialect, **columns: str) -> InteractionsSource:
+    (tmp_path / "a.csv").write_bytes(text)
+    return InteractionsSource((str(tmp_path / "a.csv"),), columns, dialect)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8", "cp1252", "utf-16-le"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    """Text that is not UTF-8 is read as it is said to be."""
+    text = "Käufer;SKU;Datum\r\nZoë;'5;6';1\r\n".encode(encoding)
+    given = source(
+        tmp_path,
+        text,
+        Dialect(";", "'", encoding),
+        user_id="Käufer",
+        item_id="SKU",
+        timestamp="Datum",
+    )
+    assert ids(load(given)) == (("Zoë",), ("5;6",))
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    """In weights and people's own columns; ids and titles are left alone."""
+    text = b"user_id;item_id;timestamp;weight\nu;1,5;1;1.234,5\nu;b;2;,5\nu;c;3;7\n"
+    loaded = load(source(tmp_path, text, Dialect(";", decimal=",")))
+    assert loaded.dataset.events.weight.tolist() == [1234.5, 0.5, 7.0]
+    assert loaded.dataset.catalogue.ids == ("1,5", "b", "c")
+    users = tmp_path / "u.csv"
+    users.write_text("user_id;size;code\nu;1,5;x,5\nv;2;y\n")
+    frame = read(UsersSource((str(users),), {}, Dialect(";", decimal=",")), USERS).frame
+    assert frame["size"].to_list() == [1.5, 2.0]
+    assert frame["code"].to_list() == ["x,5", "y"]
+
+
+def test_lines_before_the_header(tmp_path: Path) -> None:
+    """They are passed over, and a file without a header has numbered columns."""
+    text = b"Report of May\n\nuser_id,item_id,timestamp\nu,a,1\n"
+    assert ids(load(source(tmp_path, text, Dialect(skip=2)))) == (("u",), ("a",))
+    bare = {"user_id": "column_2", "item_id": "column_1", "timestamp": "column_3"}
+    given = source(tmp_path, b"a,u,1\nb,u,2,9\n", Dialect(header=False), **bare)
+    loaded = load(given, max_reject_share=0.5)
+    assert (ids(loaded), loaded.rejects) == ((("u",), ("a",)), {"too many fields": 1})
+
+
+def test_mapped_columns(tmp_path: Path) -> None:
+    """Columns have our names, the others are not even read, and an empty name leaves one out."""
+    wide = FRAME.rename({"user_id": "uid"}).with_columns(
+        pl.lit("x").alias("user_id"), pl.lit(7).alias("weight"), pl.lit(9.0).alias("n")
+    )
+    wide.write_parquet(tmp_path / "a.parquet")
+    given = InteractionsSource((str(tmp_path / "a.parquet"),), {"user_id": "uid", "weight": ""})
+    raw = read(given, INTERACTIONS)
+    assert [c for c in raw.frame.columns if not c.startswith("_")] == FRAME.columns
+    assert raw.frame["user_id"].to_list() == ["u", "v"]
+    assert raw.notes == ()
+
+
+def test_unread_columns_are_told(tmp_path: Path) -> None:
+    """Where nobody has said that they are left out on purpose."""
+    FRAME.with_columns(a=1, b=2).write_parquet(tmp_path / "a.parquet")
+    said = "a mapping file says what they are (`shortlist data check` writes one)"
+    notes = read(str(tmp_path / "a.parquet"), INTERACTIONS).notes
+    assert notes == (f"interactions: columns a, b not read: {said}",)
+
+
+def test_items_keep_what_is_asked_for(tmp_path: Path) -> None:
+    """All of their own columns, or those that are learnt from, shown or filtered by."""
+    path = tmp_path / "items.csv"
+    path.write_text("item_id,brand,price,note,title\na,acme,1.5,x,A\n")
+    all_read = read(str(path), ITEMS).frame
+    assert [c for c in all_read.columns if not c.startswith("_")] == [
+        "item_id", "title", "brand", "price", "note",
+    ]  # fmt: skip
+    assert all_read["price"].to_list() == [1.5]
+    some = ItemsSource((str(path),), learn=("brand",), show=("brand", "price"), filter=())
+    assert read(some, ITEMS).frame.columns[:4] == ["item_id", "title", "brand", "price"]
+
+
+def test_marked_rows_are_returns(tmp_path: Path) -> None:
+    """Others keep their type, or have none."""
+    frame = FRAME.with_columns(pl.Series("Channel", [" return ", None]))
+    for own in (frame, frame.with_columns(pl.lit("buy").alias("event_type"))):
+        own.write_parquet(tmp_path / "a.parquet")
+        mark = ReturnMark("Channel", ("return", "refund"))
+        raw = read(InteractionsSource((str(tmp_path / "a.parquet"),), returns=mark), INTERACTIONS)
+        other = "buy" if "event_type" in own.columns else None
+        assert (raw.frame["event_type"].to_list(), raw.notes) == (["return", other], ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("CustomerNo;SKU;OrderDate\n1;2;3\n", "its header seems to be parted by semicolons"),
+        ("user_id\titem_id\tday\n1\t2\t3\n", "its header seems to be parted by tabs"),
+        (
+            "x,CustomerNo,SKU,OrderDate,Qty\n",
+            "user_id may be CustomerNo or ",
+        ),
+        ("user_id,itm_id,ts\n", "item_id may be itm_id or "),
+        ("user_id,itm_id,ts\n", "`shortlist data check "),
+    ],
+)
+def test_lacking_columns_are_guessed(tmp_path: Path, text: str, message: str) -> None:
+    """The nearest names, or the separator that was probably meant."""
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InvalidData, match="lacks") as caught:
+        check_columns(str(tmp_path / "a.csv"), INTERACTIONS)
+    assert message in str(caught.value)
+
+
+def test_mapping_of_another_file(tmp_path: Path) -> None:
+    """A column that the mapping names and the file lacks is told, with the nearest."""
+    given = source(tmp_path, b"uid,item_id,timestamp\n", Dialect(), user_id="uidd")
+    with pytest.raises(InvalidData, match=r"no column 'uidd', which .*; nearest are uid"):
+        check_columns(given, INTERACTIONS)
+    given = source(tmp_path, b"uid,item_id,timestamp\n", Dialect(), user="uid")
+    with pytest.raises(InvalidData, match="'user' among its columns, known are user_id"):
+        check_columns(given, INTERACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected", "note"),
+    [
+        (["['Action', 'Sci-Fi']", "[]", None], [["Action", "Sci-Fi"], [], []], True),
+        (['["Action", "Children\'s"]', '["\u00e9"]'], [["Action", "Children's"], ["\u00e9"]], True),
+        (
+            ["Action, Drama", "Drama", "Comedy,Drama"],
+            [["Action", "Drama"], ["Drama"], ["Comedy", "Drama"]],
+            True,
+        ),
+        (["A;B", "C"], [["A", "B"], ["C"]], True),
+        (["A|B, C", "C"], [["A", "B, C"], ["C"]], False),
+        (["Home, Garden & Tools", "Toys"], [["Home, Garden & Tools"], ["Toys"]], False),
+        (["Home, Garden", "Toys"], [["Home, Garden"], ["Toys"]], False),
+    ],
+)
+@pytest.mark.parametrize("column", ["categories", "genres", "Category", "tags"])
+def test_categories_as_text(
+    tmp_path: Path, texts: list[str | None], expected: list[list[str]], note: object, column: str
+) -> None:
+    """Lists of a frame or of JSON, and parts that recur, are told; names stay whole."""
+    n = len(texts)
+    items = pl.DataFrame({"item_id": list("abc")[:n], column: texts})
+    items.write_parquet(tmp_path / "items.parquet")
+    FRAME.with_columns(pl.lit("a").alias("item_id")).write_parquet(tmp_path / "i.parquet")
+    loaded = load(str(tmp_path / "i.parquet"), str(tmp_path / "items.parquet"))
+    assert [list(c) for c in loaded.dataset.catalogue.categories] == expected
+    assert any("are read as" in said for said in loaded.notes) == note
+    taken = f"items: column {column} is taken for categories"
+    assert (taken in loaded.notes) == (column != "categories")

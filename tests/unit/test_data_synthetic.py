@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from polars.testing import assert_frame_equal
 
-from shortlist.recsys.data.synthetic import World, WorldSize, described, world
+from shortlist.recsys.data.synthetic import World, WorldSize, world
 from shortlist.recsys.errors import InvalidSettings
 
 SIZE = WorldSize(
@@ -144,8 +144,3 @@ def test_impossible_worlds(wrong: dict[str, float]) -> None:
     """A size that no world can have is refused with its rule."""
     with pytest.raises(InvalidSettings, match="must be"):
         WorldSize(**wrong)  # type: ignore[arg-type]
-
-
-def test_described() -> None:
-    """A size tells itself in a line."""
-    assert described(WorldSize(seed=3)).startswith("n_users=943, n_items=1682, ")

@@ -5,6 +5,8 @@ Every model sees these user states.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -144,4 +146,44 @@ def test_returns_leave_the_history(cut: int, history: list[int], disliked: list[
     assert [row for row in state.items[0] if row != MISSING] == history
     assert state.disliked(0).tolist() == disliked
     past = before(RETURNED, np.array([cut]))
-    assert past.item.tolist() == history
+    assert past.standing().item.tolist() == history
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_past_is_the_state_of_its_end(cut: int) -> None:
+    """Nothing after a cut is left in the past: its last state is that of the cut."""
+    past = before(RETURNED, np.array([cut]))
+    states = [
+        states_at(events, np.array([0]), np.array([cut]), users=np.array([0]))
+        for events in (RETURNED, past)
+    ]
+    for name in ("items", "kinds", "n_events", "seen_rows", "disliked_rows"):
+        np.testing.assert_array_equal(getattr(states[0], name), getattr(states[1], name))
+
+
+def test_states_without_events_know_dislikes() -> None:
+    """Of users without an event before their cut, dislikes before their first event are known."""
+    events = replace(RETURNED.take(RETURNED.time > 3), n_users=2)
+    events = replace(events, negatives=replace(RETURNED.negatives, item=np.array([3], np.int32)))
+    none = np.zeros(1, np.int64)
+    for time, expected in ((3, [3]), (4, []), (9, [])):
+        negatives = replace(events.negatives, time=np.array([time]), until=np.array([NEVER]))
+        states = states_at(replace(events, negatives=negatives), none, none, users=np.array([0]))
+        assert states.disliked(0).tolist() == expected
+
+
+def test_standing_events_leave_out_the_rest() -> None:
+    """What was taken back is no event to learn from, and none to predict."""
+    assert RETURNED.standing().item.tolist() == [0, 2, 1]
+    assert RETURNED.to_predict.tolist() == [True, False, True, True]
+
+
+def test_selection_takes_feedback_along() -> None:
+    """Events and feedback of other users and items are left out."""
+    both = np.array([True])
+    assert (
+        len(RETURNED.select(users=~both)) == len(RETURNED.select(users=~both).negatives.user) == 0
+    )
+    chosen = RETURNED.select(items=np.array([True, False, True, True]))
+    assert (chosen.item.tolist(), len(chosen.negatives.user)) == ([0, 2], 0)
+    assert len(RETURNED.select(both).negatives.user) == 1

@@ -47,7 +47,7 @@ def text() -> str:
 def test_bits(options: dict[str, object]) -> None:
     """The checked text scores and explains as the whole text, bit for bit; without splits too."""
     booster = trained(**options)
-    plain = lightgbm.Booster(model_str=checked(booster.model_to_string(), FEATURES))
+    plain = lightgbm.Booster(model_str=checked(booster.model_to_string(), FEATURES).text)
     rows = np.random.default_rng(1).normal(size=(200, FEATURES)).astype(np.float32)
     for kind in ({"raw_score": True}, {"pred_contrib": True}):
         np.testing.assert_array_equal(plain.predict(rows, **kind), booster.predict(rows, **kind))
@@ -156,6 +156,8 @@ def test_broken_text(text: str, kind: str) -> None:
 
 def test_text_after_trees_is_dropped(text: str) -> None:
     """Parameters could name files and machines."""
-    plain = checked(text.replace("[seed: 0]", "[forcedsplits_filename: /etc/passwd]"), FEATURES)
+    plain = checked(
+        text.replace("[seed: 0]", "[forcedsplits_filename: /etc/passwd]"), FEATURES
+    ).text
     assert plain.endswith("end of trees\n")
     assert "filename" not in plain

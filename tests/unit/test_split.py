@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from shortlist.batch import cold_start
 from shortlist.recsys.errors import InvalidData, InvalidInput
-from shortlist.recsys.models.interactions import Events, states_at
+from shortlist.recsys.event_rules import EventKind
+from shortlist.recsys.models.feedback import with_feedback
+from shortlist.recsys.models.interactions import NEVER, Events, Repeats, states_at
 from shortlist.recsys.models.ties import is_drawn, steps_of, tied_share
+from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training import lambdamart, two_tower
 from shortlist.recsys.training.fit import label_cuts
 from shortlist.recsys.training.split import before, cuts
@@ -189,7 +194,7 @@ def test_towers_hold_out_whole_ties() -> None:
     """Neither states nor training have an event of the target's time, unless all times are one."""
     events = dates(5)
     validation, learnt = two_tower._hold_out_last(
-        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0)
+        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0), Repeats.NEVER
     )
     assert len(validation.states) > 20
     cut = learnt.offsets()[1:]
@@ -211,3 +216,89 @@ def test_fresh_users_end_at_a_border() -> None:
     inside = ~is_drawn(events)[held]
     assert (events.time[cut[held][inside] - 1] < events.time[cut[held][inside]]).all()
     assert (cut[held][~inside] == starts[~inside] + 3).all()
+
+
+KINDS = (
+    EventKind("purchase", 1.0, is_target=True),
+    EventKind("view", 0.2, is_target=False),
+)
+
+
+def funnel(*histories: str) -> Events:
+    """A history for each text: p is a purchase, r one that was returned at once, v a view."""
+    events = events_of([len(history) for history in histories])
+    letters = np.array(list("".join(histories)))
+    return replace(
+        events,
+        kind=(letters == "v").astype(np.uint8),
+        cancelled=np.where(letters == "r", events.time, NEVER),
+        kinds=KINDS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("history", "protocol", "held_out"),
+    [
+        ("vpvpv", "leave-one-out", "pv"),
+        ("vpvpr", "leave-one-out", "pr"),
+        ("pvvvv", "leave-one-out", ""),
+        ("vvvvp", "last-10pct", "p"),
+        ("vvrvv", "last-10pct", ""),
+        ("vp" * 20 + "v", "last-10pct", "pvpv"),
+        ("p" * 9 + "v" * 80 + "p", "last-10pct", "p"),
+    ],
+)
+def test_hold_outs_count_target_events(
+    history: str, protocol: HoldoutProtocol, held_out: str
+) -> None:
+    """Purchases that stand are held out, with all that comes after the first of them."""
+    for position, histories in enumerate([(history, "pp"), ("pp", history)]):
+        events = funnel(*histories)
+        cut = cuts(events, protocol)[position] - events.offsets()[position]
+        assert history[cut:] == held_out
+
+
+def test_time_cut_counts_target_events() -> None:
+    """The quantile is that of the purchases, though nearly all events are views."""
+    events = funnel("p" * 10 + "v" * 90)
+    assert cuts(events, "time").tolist() == [8]
+
+
+def test_hold_outs_of_funnels_split_no_tie() -> None:
+    """A view of the purchase's second is held out with it."""
+    events = replace(funnel("vvvp"), time=np.array([1, 2, 3, 3]))
+    assert cuts(events, "leave-one-out").tolist() == [2]
+
+
+@pytest.mark.parametrize("later", [3, 10])
+def test_one_moment_holds_for_all(later: int) -> None:
+    """At a cut in time no later return is known, not even of a user without later events."""
+    events = events_of([2, 2], [1, 9, 2, later])
+    events = with_feedback(events, np.array([1], np.int32), np.array([0], np.int32), np.array([11]))
+    past = before(events, np.array([1, 4]))
+    known = [past.cancelled.tolist(), past.negatives.time.tolist()]
+    assert known == ([[NEVER] * 3, []] if later == 3 else [[NEVER, 11, NEVER], [11]])
+
+
+@pytest.mark.parametrize(
+    ("horizon", "expected"), [(1, ["vvp", "p", "vp"]), (2, ["vvpp", "pvvp", "vpvv"])]
+)
+def test_horizons_count_target_events(horizon: int, expected: list[str], monkeypatch) -> None:
+    """Labels reach to the next purchases; after the last of these no position is taken."""
+    windows, history = spied(monkeypatch), "vpvvppvvpvv"
+    events = funnel(history)
+    params = lambdamart.RankerParams(positions=99)
+    lambdamart.ranker_groups(
+        None,
+        events,
+        None,
+        np.array([2]),
+        events.offsets()[1:],
+        horizon,
+        params,
+        np.random.default_rng(0),
+    )
+    _, cut, stop = windows[0]
+    labels = {first: history[first:after] for first, after in zip(cut, stop, strict=True)}
+    assert [labels[first] for first in (2, 5, 7)] == expected
+    assert sorted(labels) == list(range(2, 9))

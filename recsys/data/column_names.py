@@ -1,0 +1,132 @@
+"""Knows what people call the columns of their tables.
+
+The names are those of common exports in English and German, French, Spanish, Italian, Dutch and
+Portuguese. A name is compared without case, accents, spaces and signs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "user_id": (
+        "user_id", "user", "uid", "userno", "user_number", "username", "user_name", "account",
+        "account_id", "customer", "customer_id", "customerno", "customer_no", "customer_number",
+        "cust_id", "custno", "client", "client_id", "clientid", "visitorid", "visitor_id",
+        "visitor", "member_id", "member", "buyer_id", "shopper_id", "person_id", "reviewer_id",
+        "reviewerid", "subscriber_id", "household_key", "household_id", "msno", "session_id",
+        "sessionid", "session", "kunde", "kundennummer", "kundennr", "kunden_id", "kunden_nr",
+        "kundeid", "benutzer", "benutzer_id", "nutzer_id", "nutzer", "utilisateur", "id_client",
+        "numero_client", "no_client", "usuario", "id_usuario", "cliente", "id_cliente",
+        "codice_cliente", "utente", "klant", "klant_id", "klantnummer", "gebruiker",
+    ),
+    "item_id": (
+        "item_id", "item", "iid", "itemno", "item_no", "item_number", "itemcode", "sku", "sku_id",
+        "asin", "parent_asin", "isbn", "ean", "gtin", "upc", "product", "product_id", "productid",
+        "product_no", "productno", "product_number", "product_code", "prod_id", "stockcode",
+        "stock_code", "article", "article_id", "article_no", "articleno", "article_number",
+        "variant_id", "listing_id", "offer_id", "content_id", "video_id", "track", "track_id",
+        "song", "song_id", "artist", "artist_id", "movie_id", "movieid", "movie", "film_id",
+        "book_id", "news_id", "recipe_id", "business_id", "gmap_id", "artikel", "artikelnummer",
+        "artikelnr", "artikel_nr", "artikel_id", "produkt", "produkt_id", "produktnummer",
+        "produit", "id_produit", "code_article", "ref_article", "producto", "id_producto",
+        "articulo", "prodotto", "id_prodotto", "codice_articolo", "produto", "id_produto",
+    ),
+    "timestamp": (
+        "timestamp", "time", "ts", "date", "datetime", "date_time", "event_time", "eventtime",
+        "event_date", "event_timestamp", "order_date", "orderdate", "order_time", "ordered_at",
+        "order_timestamp", "purchase_date", "purchased_at", "purchase_time", "transaction_date",
+        "transaction_time", "t_dat", "invoice_date", "invoicedate", "created", "created_at",
+        "createdat", "creation_date", "rated_at", "rating_date", "review_date", "reviewed_at",
+        "unix_review_time", "unixreviewtime", "unix_time", "unixtime", "unix_timestamp", "epoch",
+        "occurred_at", "updated_at", "played_at", "listened_at", "viewed_at", "visit_date", "day",
+        "datum", "bestelldatum", "zeit", "zeitpunkt", "zeitstempel", "kaufdatum",
+        "rechnungsdatum", "date_commande", "date_achat", "horodatage", "fecha", "fecha_pedido",
+        "data", "data_ordine", "data_pedido", "besteldatum", "tijd",
+    ),
+    "event_type": (
+        "event_type", "eventtype", "event", "event_name", "action", "action_type", "activity",
+        "activity_type", "behavior", "behaviour", "behavior_type", "behaviour_type",
+        "interaction", "interaction_type", "feedback_type", "transaction_type", "type", "kind",
+        "verb", "ereignis", "aktion", "vorgang", "evenement", "evento", "accion", "azione",
+    ),
+    "rating": (
+        "rating", "ratings", "stars", "star_rating", "score", "overall", "note", "review_score",
+        "user_rating", "like", "liked", "thumbs", "feedback", "grade", "bewertung", "sterne",
+        "evaluation", "calificacion", "valoracion", "puntuacion", "valutazione", "voto",
+        "avaliacao", "nota", "waardering",
+    ),
+    "weight": (
+        "weight", "quantity", "qty", "count", "counts", "amount", "units", "plays", "play_count",
+        "playcount", "listen_count", "times", "n", "number", "hours", "playtime", "value",
+        "strength", "menge", "anzahl", "stueck", "stuckzahl", "quantite", "qte", "cantidad",
+        "unidades", "quantita", "quantidade", "aantal", "hoeveelheid",
+    ),
+    "title": (
+        "title", "name", "product_name", "productname", "item_name", "itemname", "product_title",
+        "product", "prod_name", "movie_title", "track_name", "song_name", "article_name", "label",
+        "titel", "bezeichnung", "produktname", "artikelname", "artikelbezeichnung", "titre",
+        "nom", "nom_produit", "libelle", "designation", "titulo", "nombre", "titolo", "nome",
+        "naam", "productnaam", "description", "beschreibung",
+    ),
+    "categories": (
+        "categories", "category", "genres", "genre", "tags", "tag", "department", "section",
+        "product_category", "category_name", "category_code", "main_category", "product_type",
+        "product_type_name", "product_group", "product_group_name", "department_name", "aisle",
+        "group", "collection", "topic", "topics", "class", "subcategory", "category_id",
+        "kategorie", "kategorien", "warengruppe", "abteilung", "categorie", "rayon", "rubrique",
+        "categoria", "departamento", "reparto", "categorieen", "afdeling",
+    ),
+    "year": (
+        "year", "release_year", "launch_year", "launchyear", "releaseyear", "year_released",
+        "published_year", "publication_year", "year_of_publication", "model_year", "jahr",
+        "erscheinungsjahr", "baujahr", "annee", "ano", "anno", "jaar",
+    ),
+}  # fmt: skip
+"""Of each column of ours what others call it, the likeliest first."""
+
+ALIASES = {
+    "title": ("name", "product_name", "item_name", "product_title", "movie_title"),
+    "categories": ("category", "genres", "genre", "tags", "tag", "department"),
+}
+"""Names of an items table that are taken for ours without a mapping, and told."""
+
+_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "ø": "o", "đ": "d", "ł": "l"})
+
+
+def plain(name: str) -> str:
+    """A name without case, accents, spaces and signs."""
+    decomposed = unicodedata.normalize("NFKD", name.casefold().translate(_LETTERS))
+    return re.sub(r"[^a-z0-9]", "", decomposed)
+
+
+_PLAIN = {ours: tuple(plain(name) for name in names) for ours, names in NAMES.items()}
+
+
+def closeness(name: str, ours: str) -> float:
+    """How much a name sounds like a column of ours, from 0 to 1.
+
+    A known name counts from 0.9 to 1, the likelier the more; any other as alike as its letters.
+    """
+    bare, known = plain(name), _PLAIN.get(ours, (plain(ours),))
+    if bare in known:
+        return 1 - 0.1 * known.index(bare) / len(known)
+    if not bare:
+        return 0.0
+    return 0.8 * max(SequenceMatcher(None, bare, other).ratio() for other in known)
+
+
+def nearest(ours: str, names: Sequence[str], n: int = 3) -> list[str]:
+    """The names most like a column of ours, the nearest first."""
+    ranked = sorted(names, key=lambda name: -closeness(name, ours))  # stable: as in the file
+    return ranked[:n]
+
+
+def alias_of(ours: str, names: Sequence[str]) -> str | None:
+    """The first of a table's names that is taken for a column of ours; None where none is."""
+    by_plain = {plain(name): name for name in reversed(names)}
+    found = (by_plain.get(plain(alias)) for alias in ALIASES.get(ours, ()))
+    return next((name for name in found if name is not None), None)

@@ -1,0 +1,210 @@
+"""Opens files of every format as lazy frames.
+
+Text is kept as text, so that a bad field costs its row and not the file. Nothing but the names of
+the columns is read before a frame is collected: a wide table costs what its used columns cost.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import polars as pl
+
+from shortlist.recsys.data.input_schema import TableSchema
+from shortlist.recsys.data.movielens import read_dat, year_in
+from shortlist.recsys.data.sources import Dialect
+from shortlist.recsys.data.staging import EXTENSIONS, StagedFile, extension_of
+from shortlist.recsys.errors import InvalidData
+
+UTF8 = ("utf-8", "utf8", "utf_8", "utf-8-sig")
+
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive and Spark write for null."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file's rows, not read yet.
+
+    columns: their names; malformed: whether a row has more fields than the header; is_text: whether
+    all columns are text, whatever they mean.
+    """
+
+    rows: pl.LazyFrame
+    columns: tuple[str, ...]
+    malformed: pl.Expr
+    is_text: bool = False
+
+
+def open_file(file: StagedFile, schema: TableSchema, dialect: Dialect | None) -> OpenFile:
+    """Opens a file by its name's ending; a Hive partition's values are columns of it.
+
+    Raises:
+        InvalidData: the name ends in no known extension.
+        pl.exceptions.PolarsError, OSError, UnicodeDecodeError: the file is not what its name says.
+    """
+    extension = extension_of(file.name)
+    if not extension and dialect is None:
+        raise InvalidData(
+            f"{schema.name}: cannot tell the format of {file.name!r}: the name must end in "
+            f"{', '.join(EXTENSIONS)}, text files also in .gz or .zst after it"
+        )
+    if extension == ".dat" and dialect is None:
+        return _dat(file.path, schema)
+    if extension in TYPED:
+        return _with_partitions(_typed(TYPED[extension](file.path)), file.name)
+    given = default_dialect(file.name) if dialect is None else dialect
+    return _with_partitions(_csv(file.path, given), file.name)
+
+
+def default_dialect(name: str) -> Dialect:
+    """How a text file is written where nothing else says so: by its name."""
+    return Dialect() if extension_of(name) == ".csv" else Dialect(separator="\t")
+
+
+def open_lake(source: str, lake: str, table: str) -> OpenFile:
+    """Opens a Delta or Iceberg table.
+
+    Raises:
+        InvalidData: the package that reads it is not installed.
+    """
+    scan: Callable[[str], pl.LazyFrame] = pl.scan_delta if lake == "delta" else pl.scan_iceberg
+    place = source if "://" in source else str(Path(source).resolve())
+    try:
+        return _typed(scan(place if lake == "delta" else _newest_metadata(place)))
+    except ImportError as error:
+        raise InvalidData(
+            f"{table}: {source!r} is a table of {lake.title()}, which this installation cannot "
+            f"read ({error.name or error}): pip install 'shortlist-recommender[lake]'"
+        ) from error
+
+
+def _newest_metadata(place: str) -> str:
+    """The newest metadata file of an Iceberg table on this machine; else the place itself."""
+    found = sorted(Path(place).glob("metadata/*.metadata.json"))
+    return (
+        str(max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))) if found else place
+    )
+
+
+def _typed(rows: pl.LazyFrame) -> OpenFile:
+    return OpenFile(rows, tuple(rows.collect_schema().names()), pl.lit(value=False))
+
+
+def _parquet(path: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
+def _json_lines(path: Path) -> pl.LazyFrame:
+    return pl.scan_ndjson(_plain_bytes(path), infer_schema_length=None)
+
+
+def _json(path: Path) -> pl.LazyFrame:
+    """A list of objects, or an object a line."""
+    content = _plain_bytes(path)
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+        is_list = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if is_list:
+        source = content if isinstance(content, Path) else io.BytesIO(content)
+        return pl.read_json(source, infer_schema_length=None).lazy()
+    return pl.scan_ndjson(content, infer_schema_length=None)
+
+
+TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    ".parquet": _parquet,
+    ".pq": _parquet,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+}
+"""Of the formats whose columns have types, what scans them."""
+
+
+def _plain_bytes(path: Path) -> Path | bytes:
+    """The file, or what is in it where it is compressed."""
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        return gzip.decompress(path.read_bytes())
+    if name.endswith(".zst"):
+        return _unzstd(path)
+    return path
+
+
+def _unzstd(path: Path) -> bytes:
+    # Polars decompresses text files alone: one column whose separator is in no text.
+    lines = pl.scan_csv(
+        path, has_header=False, separator="\x1f", quote_char=None, infer_schema=False, glob=False
+    ).collect()
+    return "\n".join(lines.to_series().fill_null("").to_list()).encode()
+
+
+def _csv(path: Path, dialect: Dialect) -> OpenFile:
+    """Text with separators, all columns as text; a row with too few fields ends in nulls."""
+    content = _utf8(path, dialect)
+    form: dict[str, Any] = {
+        "separator": dialect.separator,
+        "quote_char": dialect.quote or None,
+        "skip_lines": dialect.skip,
+        "has_header": dialect.header,
+        "truncate_ragged_lines": True,
+        "glob": False,
+    }
+    head = pl.read_csv(content, n_rows=int(not dialect.header), infer_schema=False, **form)
+    header = head.columns
+    if not dialect.header:
+        header = [f"column_{i + 1}" for i in range(len(header))]
+    extra = "extra"  # one column more than the header has: it is filled in rows of too many fields
+    while extra in header:
+        extra += "_"
+    if isinstance(content, io.BytesIO):
+        content.seek(0)
+    rows = pl.scan_csv(
+        content,
+        schema=dict.fromkeys([*header, extra], pl.String),
+        missing_columns="insert",
+        **form,
+    )
+    names = {c: c.strip() for c in header}
+    if len(set(names.values())) == len(names):  # else two columns would have one name
+        rows = rows.rename(names, strict=False)
+        header = list(names.values())
+    return OpenFile(rows, tuple(header), pl.col(extra).is_not_null(), is_text=True)
+
+
+def _utf8(path: Path, dialect: Dialect) -> Path | io.BytesIO:
+    """The file, or where it is written in another encoding its text as UTF-8."""
+    if dialect.encoding.lower() in UTF8:
+        return path
+    content = _plain_bytes(path)
+    raw = content.read_bytes() if isinstance(content, Path) else content
+    return io.BytesIO(raw.decode(dialect.encoding).removeprefix("\ufeff").encode())
+
+
+def _dat(path: Path, schema: TableSchema) -> OpenFile:
+    frame, malformed = read_dat(path, schema.dat)
+    if "title" in schema.optional:
+        frame = frame.with_columns(year_in("title").alias("year"))
+    if schema.name == "users":
+        frame = frame.with_columns(pl.col("age").cast(pl.Int64, strict=False))
+    return OpenFile(frame.lazy(), tuple(frame.columns), pl.lit(malformed))
+
+
+def _with_partitions(opened: OpenFile, name: str) -> OpenFile:
+    """The file with the values of the Hive partitions in its path, such as day=2024-01-01."""
+    parts = [part.partition("=") for part in Path(name).parts[:-1]]
+    values = {key: unquote(value) for key, sign, value in parts if sign and key.isidentifier()}
+    new = {key: value for key, value in values.items() if key not in opened.columns}
+    if not new:
+        return opened
+    texts = (
+        pl.lit(None if value == _NO_PARTITION else value, pl.String).alias(key)
+        for key, value in new.items()
+    )
+    columns = (*opened.columns, *new)
+    return OpenFile(opened.rows.with_columns(*texts), columns, opened.malformed, opened.is_text)

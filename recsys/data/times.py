@@ -1,0 +1,232 @@
+"""Reads times as people write them, and brings them to seconds.
+
+The unit of numbers is found by their size and told: seconds end in the year 5138 where milliseconds
+begin in 1973, and so on. Digits such as 20240102154356 are a date and a time of day where they all
+are. A value of another unit than most are in is left unreadable, so its row is rejected.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from shortlist.recsys import values
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.sources import TimeFormat
+from shortlist.recsys.errors import InvalidData
+
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Of each unit, how many are a second."""
+
+UNIT_NAMES = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+}
+
+_FIRST_NOT_SECONDS = 10**11
+"""The year 5138 in seconds and 1973 in milliseconds: no clock's time is read both ways."""
+
+_NO_TIME = 2.0**63
+"""More nanoseconds than 64 bits hold: no unit's time."""
+
+COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""Of a number of digits, the date that they may spell."""
+
+_COMPACT_PATTERN = (
+    r"^(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
+    r"(?:(?:[01][0-9]|2[0-3])[0-5][0-9](?:[0-5][0-9])?)?$"
+)
+
+_MOSTLY = 0.5
+"""A unit or a form is the column's where more than this share has it."""
+
+
+def in_seconds(
+    frame: pl.DataFrame, given: TimeFormat, table: str
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The table with its timestamps as validation reads them, and notes on what was found.
+
+    Times that cannot be read as told, or as most others are, become text that says so.
+
+    Raises:
+        InvalidData: the column holds what can be no time, or not what `given` says.
+    """
+    dtype = frame.schema["timestamp"]
+    if given.format is not None:
+        return _parsed(frame, given, table), ()
+    if dtype in (pl.Date, pl.Datetime):
+        return _zoned(frame, given), ()
+    if not (dtype.is_numeric() or fields.is_text(dtype)):
+        return frame, ()  # which validation refuses by name
+    form = given.unit or found_form(frame["timestamp"])
+    if form in COMPACT.values():
+        note = f"{table}: timestamps are read as {form}, UTC unless a mapping file says otherwise"
+        return _parsed(frame, TimeFormat(format=form, zone=given.zone), table), (note,)
+    if form is None:  # ISO 8601
+        return _zoned_text(frame, given), ()
+    notes: tuple[str, ...] = ()
+    if given.unit is None and form != "s":
+        notes = (f"{table}: timestamps are read as {UNIT_NAMES[form]} since 1970",)
+    return _scaled(frame, form, is_told=given.unit is not None), notes
+
+
+def found_form(column: pl.Series) -> str | None:
+    """The unit of most numbers in a column, or the format of its digits; None where it is text."""
+    number = _as_number(column).drop_nulls()
+    number = number.filter(number.is_finite())
+    if len(number) <= _MOSTLY * (len(column) - _blanks(column)):
+        return None
+    whole = number.filter(number == number.floor())
+    compact = _compact_form(whole) if len(whole) == len(number) else None
+    if compact is not None:
+        return compact
+    counts = number.to_frame("n").select(_unit(pl.col("n")).alias("unit"))["unit"].value_counts()
+    return str(counts.sort("count", "unit", descending=[True, False])["unit"][0])
+
+
+def _blanks(column: pl.Series) -> int:
+    return int(column.to_frame("t").select(fields.absent("t", column.dtype).sum()).item())
+
+
+def _as_number(column: pl.Series) -> pl.Series:
+    """float64[n]: the numbers of a column, null where text is none."""
+    if column.dtype.is_numeric():
+        return column.cast(pl.Float64)
+    text = column.cast(pl.String).str.strip_chars(values.BLANKS)
+    return text.cast(pl.Float64, strict=False)
+
+
+def _unit(number: pl.Expr) -> pl.Expr:
+    """The unit that a number's size speaks for."""
+    size, limit = number.abs(), float(_FIRST_NOT_SECONDS)
+    unit = pl.when(size < limit).then(pl.lit("s"))
+    return (
+        unit.when(size < limit * 10**3)
+        .then(pl.lit("ms"))
+        .when(size < limit * 10**6)
+        .then(pl.lit("us"))
+        .otherwise(pl.lit("ns"))
+    )
+
+
+def _compact_form(whole: pl.Series) -> str | None:
+    """The format of numbers that all spell a date; None where one does not."""
+    shortest, longest = 10.0 ** (min(COMPACT) - 1), 10.0 ** max(COMPACT)
+    if whole.is_empty() or not whole.is_between(shortest, longest).all():
+        return None
+    digits = whole.cast(pl.Int64).cast(pl.String)
+    lengths = digits.str.len_chars().unique().to_list()
+    if len(lengths) > 1 or lengths[0] not in COMPACT:
+        return None
+    # One number proves little: a few in a hundred are a date by chance.
+    if digits.n_unique() == 1 and lengths[0] == min(COMPACT):
+        return None
+    return COMPACT[lengths[0]] if digits.str.contains(_COMPACT_PATTERN).all() else None
+
+
+def _scaled(frame: pl.DataFrame, unit: str, *, is_told: bool) -> pl.DataFrame:
+    """The table with numbers of a unit as seconds, and those of another as text that says so."""
+    at, dtype = pl.col("timestamp"), frame.schema["timestamp"]
+    number = pl.lit(_as_number(frame["timestamp"]))
+    is_other = (number.abs() < _NO_TIME) & (_unit(number) != unit)
+    if is_told:
+        is_other = pl.lit(value=False)
+    n_other = frame.select((is_other & number.is_not_null()).sum()).item()
+    if unit == "s" and not n_other:
+        return frame  # as it is: validation reads seconds
+    whole = at if dtype.is_integer() else at.cast(pl.String).str.strip_chars(values.BLANKS)
+    exact = whole.cast(pl.Int64, strict=False) // UNITS[unit]  # a float has lost nanoseconds
+    rounded = (number / UNITS[unit]).floor()
+    safe = rounded.is_finite() & rounded.is_between(-(2.0**62), 2.0**62)
+    seconds = pl.coalesce(exact, pl.when(safe).then(rounded).cast(pl.Int64, strict=False))
+    why = pl.lit(f" (most others are in {UNIT_NAMES[unit]})")
+    text = pl.when(is_other.fill_null(value=False)).then(pl.concat_str(at.cast(pl.String), why))
+    return _with_unread(frame, seconds, is_other.fill_null(value=False), text)
+
+
+def _parsed(frame: pl.DataFrame, given: TimeFormat, table: str) -> pl.DataFrame:
+    """The table with texts of a format as seconds, and others as text that says so."""
+    dtype, form = frame.schema["timestamp"], str(given.format)
+    if not (dtype.is_integer() or dtype.is_float() or fields.is_text(dtype)):
+        raise InvalidData(
+            f"{table}: column timestamp has type {dtype}, its format is said to be {form!r}: "
+            "a format is for text; remove it from the mapping file"
+        )
+    at = (
+        pl.col("timestamp").cast(pl.Int64, strict=False)
+        if dtype.is_float()
+        else pl.col("timestamp")
+    )
+    text = at.cast(pl.String).str.strip_chars(values.BLANKS)
+    seconds = pl.lit(parsed_seconds(frame.select(text).to_series(), given))
+    unread = seconds.is_null() & ~fields.absent("timestamp", dtype)
+    return _with_unread(frame, seconds, unread, pl.concat_str(text, pl.lit(f" (not {form})")))
+
+
+def parsed_seconds(texts: pl.Series, given: TimeFormat) -> pl.Series:
+    """int64[n]: texts of a format as unix seconds, null where one is not of it."""
+    form = str(given.format)
+    has_zone = any(code in form for code in ("%z", "%Z", "%:z", "%#z", "%+"))
+    # Polars wants an hour and a minute: a bare date is its midnight.
+    if not any(code in form for code in ("%H", "%I", "%T", "%X", "%R", "%s", "%c", "%+", "%k")):
+        texts, form = texts + " 00:00", f"{form} %H:%M"
+    parsed = texts.str.to_datetime(form, strict=False, time_unit="us")
+    return (parsed if has_zone else _in_zone(parsed, given.zone)).dt.epoch("s")
+
+
+def _in_zone(moments: pl.Series, zone: str) -> pl.Series:
+    """Moments without a zone as those of `zone`."""
+    # Of the hour that a clock shows twice the first, of the one that it leaves out the next.
+    local = moments.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    if local.null_count() == moments.null_count():
+        return local
+    next_hour = moments.dt.offset_by("1h").dt.replace_time_zone(
+        zone, ambiguous="earliest", non_existent="null"
+    )
+    return local.fill_null(next_hour)
+
+
+def _zoned(frame: pl.DataFrame, given: TimeFormat) -> pl.DataFrame:
+    """The table with date-times that know no zone as those of the given one."""
+    dtype = frame.schema["timestamp"]
+    knows = isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
+    if given.zone == "UTC" or knows:
+        return frame
+    moments = frame["timestamp"].cast(pl.Datetime("us"))
+    return frame.with_columns(_in_zone(moments, given.zone).alias("timestamp"))
+
+
+def _zoned_text(frame: pl.DataFrame, given: TimeFormat) -> pl.DataFrame:
+    """The table with ISO texts that know no zone as seconds in the given one."""
+    if given.zone == "UTC":
+        return frame
+    dtype = frame.schema["timestamp"]
+    text = pl.col("timestamp").cast(pl.String)
+    local = fields.seconds("timestamp", dtype, "interactions")
+    knows = text.str.contains(fields.ZONED)
+    moments = frame.select(local.alias("s"), knows.alias("knows"))
+    naive = moments.select(
+        pl.from_epoch(pl.when(~pl.col("knows")).then("s"), time_unit="s")
+    ).to_series()
+    shifted = _in_zone(naive.cast(pl.Datetime("us")), given.zone).dt.epoch("s")
+    seconds = shifted.fill_null(moments["s"])
+    unread = pl.lit(moments["s"]).is_null() & ~fields.absent("timestamp", dtype)
+    return _with_unread(frame, pl.lit(seconds), unread, text)
+
+
+def _with_unread(
+    frame: pl.DataFrame, seconds: pl.Expr, unread: pl.Expr, text: pl.Expr
+) -> pl.DataFrame:
+    """The table with these seconds, and where some are unread with everything as text."""
+    made = frame.select(seconds.alias("seconds"), unread.alias("unread"), text.alias("text"))
+    column = made["seconds"]
+    if made["unread"].any():
+        shown = pl.when("unread").then("text").otherwise(pl.col("seconds").cast(pl.String))
+        column = made.select(shown.alias("text")).to_series()
+    return frame.with_columns(column.alias("timestamp"))
+
+
+def described(form: str | None) -> str:
+    """A form of times in words."""
+    return UNIT_NAMES.get(form or "", "ISO 8601" if form is None else str(form))

@@ -1,0 +1,1 @@
+"""Synthetic worlds of other kinds than films: a shop and music."""

@@ -1,0 +1,159 @@
+"""Scores rows by the trees of a model, with leaf masks.
+
+QuickScorer (Lucchese et al., 2015): each node that a row fails rules out the leaves of its left
+subtree, and the first leaf left is the row's. What fails depends on the row's value alone, so for
+each feature the masks of all smaller thresholds are combined beforehand: a row needs one binary
+search and one bitwise "and" a feature, whatever the number of trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.recsys.models.interactions import Float32
+
+MAX_LEAVES = 64
+"""Leaves of a tree that masks can hold: the bits of the largest integer."""
+
+TREES_AT_ONCE = 256
+"""Trees whose masks are combined together, so that the tables of a block stay in cache."""
+
+ROWS_AT_ONCE = 1024
+"""Rows scored together, which bounds the memory of their masks."""
+
+_ZERO = float(np.float32(1e-35))
+"""LightGBM takes what is no larger for 0."""
+
+_MASKS = (np.uint16, np.uint32, np.uint64)
+
+
+class Tree(NamedTuple):
+    """One tree; a child below 0 is the leaf ~child.
+
+    feature: int64[m] of the m nodes; threshold: float64[m], above which a row goes right.
+    left, right: int64[m]; value: float64[leaves].
+    """
+
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """The masks of one feature.
+
+    thresholds: float64[t], ascending; masks: uint[t + 1, B], the leaves left in each tree for a
+    value that is above the first 0, 1, … t thresholds.
+    """
+
+    feature: int
+    thresholds: NDArray[np.float64]
+    masks: NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """B trees of at most W leaves.
+
+    values: float64[B * W], of the leaves from left to right; first: int64[B, 1], where each tree's
+    start.
+    """
+
+    columns: tuple[_Column, ...]
+    values: NDArray[np.float64]
+    first: NDArray[np.int64]
+
+
+class Forest:
+    """Trees that score rows; the sums have LightGBM's own bits."""
+
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        """Builds the tables of trees of at most MAX_LEAVES leaves."""
+        most = max(len(tree.value) for tree in trees)
+        self._mask = next(kind for kind in _MASKS if most <= np.iinfo(kind).bits)
+        starts = range(0, len(trees), TREES_AT_ONCE)
+        self._blocks = [self._block(trees[s : s + TREES_AT_ONCE], most) for s in starts]
+
+    def predict(self, rows: Float32) -> NDArray[np.float64]:
+        """float64[n]: the sum of the trees' values for rows float32[n, F]; NaN counts as 0."""
+        scores = np.zeros(len(rows), np.float64)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            # In double precision, in which LightGBM compares.
+            part = rows[start : start + ROWS_AT_ONCE].T.astype(np.float64, order="C")
+            part[~(np.abs(part) > _ZERO)] = 0.0
+            for block in self._blocks:
+                self._add(block, part, scores[start : start + ROWS_AT_ONCE])
+        return scores
+
+    def _add(self, block: _Block, rows: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
+        """Adds the block's values to `scores`, float64[n]; rows: float64[F, n]."""
+        left = np.full((len(scores), len(block.first)), np.iinfo(self._mask).max, self._mask)
+        for column in block.columns:
+            place = np.searchsorted(column.thresholds, rows[column.feature], side="left")
+            left &= column.masks.take(place, axis=0)
+        lowest = left & (~left + self._mask(1))
+        leaf = np.bitwise_count(lowest - self._mask(1))
+        # Tree by tree, as LightGBM adds: another order would have other bits.
+        for values in block.values.take(leaf.T + block.first):
+            scores += values
+
+    def _block(self, trees: Sequence[Tree], width: int) -> _Block:
+        values = np.zeros((len(trees), width))
+        nodes: list[tuple[int, float, int, int]] = []
+        for number, tree in enumerate(trees):
+            order, spans = _left_to_right(tree)
+            values[number, : len(order)] = tree.value[order]
+            nodes += [
+                (int(tree.feature[node]), float(tree.threshold[node]), number, _without(*span))
+                for node, span in enumerate(spans)
+            ]
+        first = np.arange(len(trees), dtype=np.int64)[:, None] * width
+        return _Block(tuple(self._columns(nodes, len(trees))), values.ravel(), first)
+
+    def _columns(self, nodes: Sequence[tuple[int, float, int, int]], n_trees: int) -> list[_Column]:
+        """The masks by feature; nodes: feature, threshold, tree and mask of each."""
+        every = int(np.iinfo(self._mask).max)
+        columns = []
+        for feature in sorted({node[0] for node in nodes}):
+            own = [node[1:] for node in nodes if node[0] == feature]
+            thresholds = np.unique([threshold for threshold, _, _ in own])
+            masks = np.full((len(thresholds) + 1, n_trees), every, self._mask)
+            place = np.searchsorted(thresholds, [threshold for threshold, _, _ in own]) + 1
+            for row, (_, tree, mask) in zip(place.tolist(), own, strict=True):
+                masks[row, tree] &= self._mask(mask & every)
+            combined = np.bitwise_and.accumulate(masks, axis=0)
+            columns.append(_Column(feature, thresholds, combined))
+        return columns
+
+
+def _left_to_right(tree: Tree) -> tuple[list[int], list[tuple[int, int]]]:
+    """The leaves from left to right, and for each node the places of its left subtree's leaves."""
+    n_leaves = np.ones(len(tree.feature), np.int64)  # of each node's left subtree
+    total = np.ones(len(tree.feature), np.int64)
+    for node in reversed(range(len(tree.feature))):  # children come after their parents
+        sizes = [int(total[c]) if c >= 0 else 1 for c in (tree.left[node], tree.right[node])]
+        n_leaves[node], total[node] = sizes[0], sum(sizes)
+    order = [0] * len(tree.value)
+    starts = np.zeros(len(tree.feature), np.int64)
+    for node in range(len(tree.feature)):
+        middle = starts[node] + n_leaves[node]
+        for child, start in ((tree.left[node], starts[node]), (tree.right[node], middle)):
+            if child >= 0:
+                starts[child] = start
+            else:
+                order[start] = int(~child)
+    spans = [(int(start), int(size)) for start, size in zip(starts, n_leaves, strict=True)]
+    return order, spans
+
+
+def _without(start: int, size: int) -> int:
+    """A mask of all bits but `size` of them from `start`."""
+    return ~(((1 << size) - 1) << start)
