@@ -61,6 +61,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.store.rules import read_rules
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -125,6 +126,8 @@ class Job:
     """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
+    rules: Path | None = None
+    """A file of business rules to put in place at the publication; None leaves those in Redis."""
 
     @property
     def protocol(self) -> HoldoutProtocol:
@@ -266,7 +269,7 @@ def build_index(job: Job) -> None:
         # A fixed seed: the recall of two runs on the same data is of the same users.
         users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
-            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]
+            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users], users
         )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
@@ -413,6 +416,7 @@ def publish_release(job: Job) -> None:
         job.reporter,
         job.lease,
         _served_before(job),
+        None if job.rules is None else read_rules(job.rules),
     )
 
 
@@ -520,6 +524,7 @@ def stage_key(job: Job, name: str) -> str:
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+        parts += [] if job.rules is None else [json.dumps(read_rules(job.rules))]
     sources = {
         "interactions": job.interactions,
         "items": job.items,
