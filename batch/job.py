@@ -559,6 +559,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     as_of = dataset.events.latest
     facts = ReleaseFacts(
+        events=job.event_rules,
         repeats=job.params.repeats.value,
         has_clock_times=as_of >= FIRST_CLOCK_TIME,
         attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},
