@@ -175,9 +175,8 @@ def _write_users(
 ) -> None:
     events = dataset.events
     offsets = events.offsets()[users.start : users.stop + 1]
-    states = states_at(
-        events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop]
-    )
+    attributes, rows = dataset.attributes[users.start : users.stop], np.array(users)
+    states = states_at(events, offsets[:-1], offsets[1:], attributes, rows)
     states = asked_at(bundle, states)
     recommendations = recommend(bundle.model, states, length)
     for position, user in enumerate(users):
