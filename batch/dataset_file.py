@@ -8,13 +8,15 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
+from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
-from shortlist.recsys.models.interactions import Events
+from shortlist.recsys.models.interactions import Events, Negatives
 
 
 def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
     events, catalogue = dataset.events, dataset.catalogue
+    negatives = events.negatives
     # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
         directory / "dataset.npz",
@@ -22,6 +24,12 @@ def save(directory: Path, dataset: Dataset) -> None:
         item=events.item,
         time=events.time,
         weight=events.weight,
+        kind=events.kind,
+        cancelled=events.cancelled,
+        negative_user=negatives.user,
+        negative_item=negatives.item,
+        negative_time=negatives.time,
+        negative_until=negatives.until,
         attributes=dataset.attributes,
         membership=catalogue.membership,
         year=catalogue.year,
@@ -32,6 +40,7 @@ def save(directory: Path, dataset: Dataset) -> None:
         "categories": catalogue.categories,
         "category_names": catalogue.category_names,
         "user_ids": dataset.user_ids,
+        "kinds": events.kinds,
         "vocabulary": asdict(dataset.vocabulary),
         "fingerprint": dataset.fingerprint,
     }
@@ -43,7 +52,16 @@ def load(directory: Path) -> Dataset:
     texts = msgpack.unpackb((directory / "dataset.msgpack").read_bytes(), use_list=False)
     with np.load(directory / "dataset.npz", allow_pickle=False) as a:
         events = Events(
-            a["user"], a["item"], a["time"], a["weight"], len(texts["user_ids"]), len(texts["ids"])
+            a["user"],
+            a["item"],
+            a["time"],
+            a["weight"],
+            len(texts["user_ids"]),
+            len(texts["ids"]),
+            a["kind"],
+            a["cancelled"],
+            Negatives(*(a[f"negative_{name}"] for name in ("user", "item", "time", "until"))),
+            tuple(EventKind(*kind) for kind in texts["kinds"]),
         )
         catalogue = Catalogue(
             texts["ids"],

@@ -40,6 +40,7 @@ SCHEMA = {
     "weight": pl.Float64,
     "recommendation_id": pl.String,
     "position": pl.Int64,
+    "event_type": pl.String,
 }
 
 LETTER_SCHEMA = {
@@ -227,6 +228,7 @@ def checked(event: EventRecord) -> EventRecord:
         _by_optional("weight", values.weight_of, event.weight),
         _by_optional("recommendation_id", values.label_of, event.recommendation_id),
         _by_optional("position", values.rank_position_of, event.position),
+        _by_optional("event_type", values.type_of, event.event_type),
     )
 
 

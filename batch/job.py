@@ -56,10 +56,11 @@ from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
 from shortlist.recsys.settings import HoldoutProtocol, Settings
-from shortlist.recsys.store import releases
+from shortlist.recsys.store import release_facts, releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
+from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.watermark import position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -80,7 +81,7 @@ from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.version import installed_version
 
-RECIPE = 2
+RECIPE = 3
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -193,7 +194,8 @@ def features(job: Job) -> None:
         offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
         dataset_file.save(job.work, dataset)
         if job.events is None:
-            watermark = position_at(latest_known(dataset.events.time, started) - TABLE_LAG_SECONDS)
+            times = np.append(dataset.events.time, dataset.events.negatives.time)
+            watermark = position_at(latest_known(times, started) - TABLE_LAG_SECONDS)
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
@@ -542,12 +544,16 @@ def _save_ranker(directory: Path, ranker: FittedRanker) -> None:
 
 def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
+    as_of = dataset.events.latest
+    facts = ReleaseFacts(
+        repeats=job.params.repeats.value, has_clock_times=as_of >= FIRST_CLOCK_TIME
+    )
     ranker_text = bundle.load_ranker_text(job.fold(Fold.EVERYTHING))
     report = _read_json(job.work / "metrics.json")
     manifest = {
         "version": f"{now:%Y%m%dT%H%M%SZ}-{dataset.fingerprint[:8]}",
         "created_at": int(now.timestamp()),
-        "as_of": int(dataset.events.time.max()),
+        "as_of": as_of,
         "watermark": int((job.work / WATERMARK).read_text()),
         "code_version": installed_version(),
         "data": offline_evaluation.describe(dataset),
@@ -558,6 +564,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
+        release_facts.FIELD: release_facts.as_fields(facts),
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)

@@ -21,14 +21,17 @@ import numpy as np
 from shortlist.batch import dataset_file
 from shortlist.recsys.atomic_file import remove_drafts, replacing
 from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import MISSING, UserStates, states_at
+from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Recommended, recommend
 from shortlist.recsys.models.scores import half_bytes
 from shortlist.recsys.settings import Engine
-from shortlist.recsys.store.records import UserRecord, pack_list
+from shortlist.recsys.store.feedback import Happened
+from shortlist.recsys.store.histories import with_feedback
+from shortlist.recsys.store.records import UserRecord, pack_list, pack_user, unpack_user
 from shortlist.recsys.store.release_files import verify
 from shortlist.recsys.store.watermark import BEGINNING
 
@@ -163,8 +166,8 @@ def read_shards(directory: Path) -> Iterator[Precomputed]:
     """Every user of the shards in `directory`, in order."""
     for path in sorted(directory.glob("*.msgpack")):
         with path.open("rb") as file:
-            for user_id, packed, fields in msgpack.Unpacker(file, use_list=False):
-                yield Precomputed(user_id, packed, UserRecord(*fields))
+            for user_id, packed, record in msgpack.Unpacker(file, use_list=False):
+                yield Precomputed(user_id, packed, unpack_user(record))
 
 
 def _write_users(
@@ -178,16 +181,8 @@ def _write_users(
     recommendations = recommend(bundle.model, states, length)
     for position, user in enumerate(users):
         packed = _packed_list(bundle, recommendations, position, int(states.n_events[position]))
-        record = user_record(dataset, states, position, user)
-        fields = [
-            record.items,
-            record.times,
-            record.weights,
-            record.n_events,
-            record.seen,
-            record.attributes,
-        ]
-        file.write(msgpack.packb([dataset.user_ids[user], packed, fields]))
+        record = pack_user(user_record(dataset, states, position, user))
+        file.write(msgpack.packb([dataset.user_ids[user], packed, record]))
 
 
 def _packed_list(
@@ -211,6 +206,8 @@ def user_record(dataset: Dataset, states: UserStates, position: int, user: int) 
 
     position: in `states`; user: the row in the data set.
     """
+    if len(dataset.events.kinds) > 1 or len(dataset.events.negatives.user):
+        return _record_with_feedback(dataset, user)
     ids = dataset.catalogue.ids
     present = states.items[position] != MISSING
     rows = states.items[position, present]
@@ -224,3 +221,33 @@ def user_record(dataset: Dataset, states: UserStates, position: int, user: int) 
         seen=tuple(ids[row] for row in earlier),
         attributes=dataset.vocabulary.decode(dataset.attributes[user]),
     )
+
+
+def _record_with_feedback(dataset: Dataset, user: int) -> UserRecord:
+    """The record of the user in a row of the data set, with types and negative feedback."""
+    events, negatives, ids = dataset.events, dataset.events.negatives, dataset.catalogue.ids
+    rows = slice(*np.searchsorted(events.user, (user, user + 1)))
+    names = [kind.name or None for kind in events.kinds]
+    positives = [
+        Happened(ids[item], time, None if np.isnan(weight) else weight, type=names[kind])
+        for item, time, weight, kind in zip(
+            events.item[rows].tolist(),
+            events.time[rows].tolist(),
+            events.weight[rows].tolist(),
+            events.kind[rows].tolist(),
+            strict=True,
+        )
+    ]
+    rows = slice(*np.searchsorted(negatives.user, (user, user + 1)))
+    pairs = zip(negatives.item[rows].tolist(), negatives.time[rows].tolist(), strict=True)
+    feedback = [Happened(ids[item], time, None) for item, time in pairs]
+    attributes = dataset.vocabulary.decode(dataset.attributes[user])
+    return with_feedback(UserRecord(attributes=attributes), positives, feedback, _rules(events))
+
+
+def _rules(events: Events) -> EventRules:
+    """Rules that give the kinds of these events."""
+    if len(events.kinds) == 1:
+        return EventRules()
+    targets = tuple(kind.name for kind in events.kinds if kind.is_target)
+    return EventRules({kind.name: kind.strength for kind in events.kinds}, targets)

@@ -33,6 +33,7 @@ from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.records import ItemRecord, ReleasePointer, pack_list, unpack_list
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import server_policy
+from shortlist.recsys.store.release_facts import facts_in, pack_facts
 from shortlist.recsys.store.release_files import manifest_in, verify
 from shortlist.recsys.store.watermark import BEGINNING
 
@@ -174,6 +175,7 @@ def _write_and_verify(
     version = str(manifest["version"])
     with reporter.stage("write the lists") as progress:
         _write_items(store, version, bundle)
+        store.write_facts(version, pack_facts(facts_in(manifest)))
         is_deleted = store.is_deleted()
         packed_lists = ((user.user_id, user.packed) for user in _kept(lists, is_deleted))
         written = store.write_lists(version, packed_lists)
@@ -183,7 +185,7 @@ def _write_and_verify(
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with reporter.stage("verify by reading back") as progress:
-        _verify_items(store, version)
+        _verify_items(store, version, manifest)
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
     with reporter.stage("compare with live answers") as progress:
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
@@ -309,8 +311,13 @@ def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
     )
 
 
-def _verify_items(store: RedisStore, version: str) -> None:
-    """Checks the catalogue and the popular items."""
+def _verify_items(store: RedisStore, version: str, manifest: dict[str, Any]) -> None:
+    """Checks the catalogue, the popular items and the facts."""
+    if store.facts(version) != pack_facts(facts_in(manifest)):
+        raise ReleaseRefused(
+            f"release {version}: its facts read back otherwise than written; the old release goes "
+            "on serving: check Redis's memory and eviction, and publish again"
+        )
     packed = store.popular(version)
     rows = () if packed is None else unpack_list(packed).rows
     shown = [item for item in store.items(version, rows) if item is not None]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import (
     DAY_SECONDS,
@@ -17,9 +18,10 @@ from shortlist.recsys.store.event_log import (
     dedup_key_of,
     window_of,
 )
-from shortlist.recsys.store.histories import Happened, with_events
-from shortlist.recsys.store.records import EventRecord, UserRecord, unpack_user
-from shortlist.recsys.store.watermark import stream_position
+from shortlist.recsys.store.feedback import Happened, kinds_by
+from shortlist.recsys.store.histories import ALL_ALIKE, with_events
+from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord, unpack_user
+from shortlist.recsys.store.watermark import BEGINNING, stream_position
 
 AHEAD_SECONDS = 24 * 3600
 """How far ahead of this machine's clock an event may lie: time zones go wrong by hours."""
@@ -95,17 +97,23 @@ class EventIngestor:
         self._log, self._catalogue, self._bounds, self._now = log, catalogue, bounds, now
         self._admin = AdminStore(log.store)
 
-    def take(self, versions: Sequence[str], events: Sequence[Indexed]) -> IngestResult:
+    def take(
+        self,
+        pointer: ReleasePointer,
+        rules: Mapping[str, EventRules],
+        events: Sequence[Indexed],
+    ) -> IngestResult:
         """Checks and stores events.
 
-        Their items must be in one of the releases `versions`.
+        Their items must be in one of the pointer's releases, and their types in the rules of one.
+        rules: {version: how the release reads events}; all events are alike to others.
 
         Raises:
             StoreUnavailable: some events may be stored and others not; sending all of them again
                 is safe.
             Unavailable: Redis has lost the catalogue, and its bundle cannot be read either.
         """
-        valid, rejects = self._checked(versions, events)
+        valid, rejects = self._checked(pointer.versions, rules.values(), events)
         pending: dict[str, _Pending] = {}
         for at, event in valid:
             pending.setdefault(event.user_id, _Pending([])).events.append((at, event))
@@ -115,7 +123,7 @@ class EventIngestor:
             if not pending:
                 rejected = tuple(sorted(rejects, key=lambda reject: reject.index))
                 return IngestResult(accepted, duplicates, rejected, waiting)
-            result = self._round(pending, rejects)
+            result = self._round(pending, rejects, pointer, rules)
             accepted += result.accepted
             duplicates += result.duplicates
             waiting = result.waiting
@@ -125,7 +133,10 @@ class EventIngestor:
         )
 
     def _checked(
-        self, versions: Sequence[str], events: Sequence[Indexed]
+        self,
+        versions: Sequence[str],
+        rules: Collection[EventRules],
+        events: Sequence[Indexed],
     ) -> tuple[list[Indexed], list[Reject]]:
         """Valid events, and rejects."""
         items = list(dict.fromkeys(event.item_id for _, event in events))  # each once, in order
@@ -144,6 +155,8 @@ class EventIngestor:
                     f"at most {latest} holds: send unix seconds"
                 )
                 rejects.append(Reject(at, "future_timestamp", message))
+            elif not _is_known_type(event, rules):
+                rejects.append(Reject(at, "unknown_event_type", _unknown_type(event, rules)))
             else:
                 valid.append((at, event))
         return valid, rejects
@@ -181,7 +194,13 @@ class EventIngestor:
                 left = [item for item, row in zip(left, rows, strict=True) if row is None]
         return set(left)
 
-    def _round(self, pending: dict[str, _Pending], rejects: list[Reject]) -> IngestResult:
+    def _round(
+        self,
+        pending: dict[str, _Pending],
+        rejects: list[Reject],
+        pointer: ReleasePointer,
+        rules: Mapping[str, EventRules],
+    ) -> IngestResult:
         """One attempt for all pending users.
 
         Those whose record changed meanwhile stay pending.
@@ -205,7 +224,8 @@ class EventIngestor:
                 del pending[user]
         # The stream first: a crash between the two leaves an event that can be sent again.
         self._append(pending, fresh)
-        written = self._written(known, fresh, pending, window)
+        by_user = {user: rules.get(pointer.serving(user), ALL_ALIKE) for user in fresh}
+        written = self._written(known, fresh, pending, window, by_user)
         for user in written:
             del pending[user]
         accepted = sum(len(fresh[user]) for user in written)
@@ -230,6 +250,7 @@ class EventIngestor:
         fresh: Mapping[str, list[EventRecord]],
         pending: Mapping[str, _Pending],
         window: int,
+        rules: Mapping[str, EventRules],
     ) -> list[str]:
         """Writes the records; returns the users who are done.
 
@@ -239,7 +260,10 @@ class EventIngestor:
         admitted = self._admitted(len(newcomers))
         excess = dict.fromkeys(newcomers[admitted:])
         users = [user for user in fresh if user not in excess]
-        changes = [_change(user, known[user], fresh[user], pending[user].stream) for user in users]
+        changes = [
+            _change(user, known[user], fresh[user], pending[user].stream, rules[user])
+            for user in users
+        ]
         outcomes = self._log.commit(changes, window, self._bounds.newcomer_seconds)
         written = [user for user, is_done in zip(users, outcomes, strict=True) if is_done]
         # A deletion changes no record of a newcomer, so the commit cannot see it: check again.
@@ -291,16 +315,38 @@ def _sorted_out(events: Iterable[Indexed], known: Known) -> tuple[list[Indexed],
     return list(new.values()), refused
 
 
-def _change(user: str, known: Known, events: Sequence[EventRecord], stream: DedupKeys) -> Change:
+def _is_known_type(event: EventRecord, rules: Collection[EventRules]) -> bool:
+    """Whether a release reads events of this type, where any tells types apart."""
+    happened = _happened(event)
+    return not rules or any(kinds_by(each)(happened) is not None for each in rules)
+
+
+def _unknown_type(event: EventRecord, rules: Collection[EventRules]) -> str:
+    names = dict.fromkeys(name for each in rules for name in (*each.weights, *each.negative))
+    stated = "it is missing" if event.event_type is None else f"{event.event_type!r} is unknown"
+    return (
+        f"event_type: {stated}, the serving release knows {', '.join(names)}: send one of these, "
+        "or give the type a weight where the release's event types are set"
+    )
+
+
+def _happened(event: EventRecord, position: int = BEGINNING) -> Happened:
+    return Happened(event.item_id, event.timestamp, event.weight, position, event.event_type)
+
+
+def _change(
+    user: str,
+    known: Known,
+    events: Sequence[EventRecord],
+    stream: DedupKeys,
+    rules: EventRules,
+) -> Change:
     # In the order of the events, so that positions pair with them.
     keys = [dedup_key_of(event.event_id) for event in events]
     added = {key: stream[key] for key in keys}
     positions = [stream_position(stream_id) for stream_id in added.values()]
-    happened = [
-        Happened(event.item_id, event.timestamp, event.weight, position)
-        for event, position in zip(events, positions, strict=True)
-    ]
-    record = with_events(_record(known), happened)
+    happened = [_happened(*pair) for pair in zip(events, positions, strict=True)]
+    record = with_events(_record(known), happened, rules)
     return Change(
         user, known.packed, record, known.dedup_keys | added, max(known.position, *positions)
     )

@@ -404,9 +404,7 @@ def _rows_by_category(opened: Bundle) -> dict[str, Int32]:
 
 def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
     """The user's state, and the number of unknown items."""
-    history = (user.items, user.times, user.weights)
-    attributes = user.attributes or {}
-    return bundle.state_from(loaded.bundle, *history, user.n_events, user.seen, attributes)
+    return bundle.state_of(loaded.bundle, user)
 
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:

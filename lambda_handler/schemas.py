@@ -77,17 +77,30 @@ ItemPath = Annotated[IdText, Path(description="The item's id.")]
 Seconds = Annotated[
     int,
     _by(values.time_of),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MAX_TIME}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": values.MAX_TIME},
+                {"type": "string", "pattern": values.TIME_PATTERN},
+            ],
+            "description": "Unix seconds, a date, or ISO 8601 text; UTC where it names no zone.",
+        }
+    ),
 ]
 Weight = Annotated[
     float,
     _by(values.weight_of),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": values.MAX_WEIGHT}),
+    WithJsonSchema({"type": "number", "minimum": -values.MAX_WEIGHT, "maximum": values.MAX_WEIGHT}),
 ]
 Label = Annotated[
     str,
     _by(values.label_of),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": values.MAX_ID_LENGTH}),
+]
+EventType = Annotated[
+    str,
+    _by(values.type_of),
+    WithJsonSchema({"type": "string", "pattern": rf"[^{values.BLANKS}]", "minLength": 1}),
 ]
 Position = Annotated[
     int,
@@ -97,6 +110,14 @@ Position = Annotated[
 Attributes = dict[
     Text, Text | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Number
 ]
+
+WEIGHT_SHOWN = (
+    "A rating, or another strength of the interest; below 0, or below the release's bound, it is "
+    "negative feedback."
+)
+TYPE_SHOWN = (
+    "What the user did, such as view or buy: one of the types that the serving release knows."
+)
 
 MAX_HISTORY = 1000  # ten times what the models look at
 MAX_EXCLUDED = 1000
@@ -112,11 +133,13 @@ class HistoryEvent(BaseModel):
     model_config = ConfigDict(extra="forbid")
     item_id: Id
     timestamp: Seconds | None = Field(
-        default=None, description="Unix seconds; an event without a time takes the one before it."
+        default=None,
+        description=(
+            "Unix seconds, a date, or ISO 8601 text; an event without a time takes the one before."
+        ),
     )
-    weight: Weight | None = Field(
-        default=None, description="A rating, or another strength of the interest."
-    )
+    weight: Weight | None = Field(default=None, description=WEIGHT_SHOWN)
+    event_type: EventType | None = Field(default=None, description=TYPE_SHOWN)
 
 
 def _kind(value: object) -> str:
@@ -370,10 +393,9 @@ class Event(BaseModel):
     )
     user_id: Id
     item_id: Id
-    timestamp: Seconds = Field(description="Unix seconds.")
-    weight: Weight | None = Field(
-        default=None, description="A rating, or another strength of the interest."
-    )
+    timestamp: Seconds
+    weight: Weight | None = Field(default=None, description=WEIGHT_SHOWN)
+    event_type: EventType | None = Field(default=None, description=TYPE_SHOWN)
     recommendation_id: Label | None = Field(
         default=None, description="The recommendation_id of the answer that led to the event."
     )

@@ -19,6 +19,7 @@ from shortlist.recsys.errors import (
     UnreadableRecord,
 )
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,
@@ -28,6 +29,7 @@ from shortlist.recsys.store.records import (
     unpack_pointer,
 )
 from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in, unpack_facts
 
 if TYPE_CHECKING:
     from shortlist.lambda_handler.live import LivePath
@@ -62,6 +64,7 @@ class ServingRelease:
         """True while the store does not give the pointer, and the last known one is used."""
         self._blocked: tuple[float, frozenset[str]] = (NEVER, frozenset())
         self._items: dict[str, dict[int, ItemRecord]] = {}
+        self._facts: dict[str, ReleaseFacts] = {}
 
     def version(self, user: str | None = None) -> str:
         """The release that serves the user. Raises NothingToServe."""
@@ -132,6 +135,31 @@ class ServingRelease:
         """Has pointer and blocked items read again."""
         self._pointer = None if self._pointer is None else (NEVER, self._pointer[1])
         self._blocked = (NEVER, self._blocked[1])
+
+    def facts(self, version: str) -> ReleaseFacts:
+        """What the release's data mean, read once.
+
+        Where Redis has none, an older version has published the release, or Redis has lost them:
+        the bundle's manifest tells.
+
+        Raises:
+            Unavailable, BrokenRelease: neither can be read.
+        """
+        known = self._facts.get(version)
+        if known is not None:
+            return known
+        try:
+            packed = self._store.facts(version)
+            facts = self._stated_facts(version) if packed is None else unpack_facts(packed)
+        except (StoreUnavailable, UnreadableRecord) as error:
+            self.degraded(error)
+            return self._stated_facts(version)  # not kept: Redis has more, and may answer again
+        keep_latest(self._facts, KEPT - 1)
+        self._facts[version] = facts
+        return facts
+
+    def _stated_facts(self, version: str) -> ReleaseFacts:
+        return facts_in(open_artefacts(self._settings.artefacts).manifest(version))
 
     def item(self, item_id: str) -> ItemRecord | None:
         """An item of the serving release or its canary.

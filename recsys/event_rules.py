@@ -33,7 +33,8 @@ class EventRules:
     weights: the weight, above 0, of each positive type; empty where types are not told apart.
     targets: the types that are predicted and evaluated; empty for the type of the largest weight.
     negative: the types that are negative feedback, such as returns and dislikes.
-    negative_below: a rating or weight below this is negative feedback, whatever the type.
+    negative_below: a rating or weight below this is negative feedback, whatever the type; an event
+    without a rating or weight is not.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)

@@ -8,6 +8,7 @@ path imports it.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, time
 
 from shortlist.recsys.errors import InvalidInput
 
@@ -22,11 +23,18 @@ MAX_ID_LENGTH = 256
 EXACT = 2**53
 """From here on a 64-bit float no longer tells neighbouring integers apart."""
 
-MAX_TIME = 2**53
-"""The largest time: every JSON reader and a 64-bit float hold it exactly."""
+MAX_TIME = 10**11 - 1
+"""The largest time, in the year 5138: from there on numbers are of another unit than seconds."""
+
+_OTHER_UNITS = (
+    (10**14, "milliseconds", 10**3),
+    (10**17, "microseconds", 10**6),
+    (10**20, "nanoseconds", 10**9),
+)
+"""Units of numbers beyond MAX_TIME, each with where it ends and how many are a second."""
 
 MAX_WEIGHT = float.fromhex("0x1.fffffep+127")
-"""The largest weight, that of a 32-bit float: models and records keep weights in 32 bits."""
+"""The largest weight, in size, of a 32-bit float: models and records keep weights in 32 bits."""
 
 LAST_POSITION = 100
 """The largest place of an item in an answer, since no answer is longer."""
@@ -52,8 +60,10 @@ LENGTH_RULE = f"at most {MAX_ID_LENGTH} characters are allowed, use a shorter id
 ID_FAULTS = (FLOAT_RULE, CONTROL_RULE, LENGTH_RULE)
 """Reasons to refuse an id, in the order in which the rules are tried."""
 
-TIME_RULE = f"a time must be unix seconds, a whole number from 0 to {MAX_TIME}"
-WEIGHT_RULE = f"a weight must be a finite number from 0 to {MAX_WEIGHT!r}"
+TIME_RULE = (
+    f"a time must be unix seconds, a whole number from 0 to {MAX_TIME}, a date, or ISO 8601 text"
+)
+WEIGHT_RULE = f"a weight must be a finite number from {-MAX_WEIGHT!r} to {MAX_WEIGHT!r}"
 
 ID_PATTERN = (
     f"^[{BLANKS}]*"
@@ -64,6 +74,29 @@ ID_PATTERN = (
 )
 """Text that may be an id, for documents. It does not say that `N.0` must lie below 2^53."""
 
+_ZONE_NAME = "[Zz]|[Uu][Tt][Cc]|[Gg][Mm][Tt]"
+_DAY = (
+    "(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+    "|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+)
+_HOUR, _MINUTE = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+TIME_PATTERN = (
+    rf"^[{BLANKS}]*(?:[0-9]{{1,11}}(?:\.0+)?|(?:197[1-9]|19[89][0-9]|[2-4][0-9]{{3}})-{_DAY}"
+    rf"(?:(?:[Tt]| +){_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]+)?)?"
+    rf" ?(?:{_ZONE_NAME}|[+-]{_HOUR}(?::?{_MINUTE})?)?)?)[{BLANKS}]*$"
+)
+"""Text that is a time, for documents.
+
+It leaves out 1970, what lies beyond the year 4999, and leap days, which are read all the same.
+"""
+
+_SECONDS = re.compile(r"[0-9]{1,20}(?:\.0+)?")
+# A date, or a date and a time of day; seconds, fraction and zone (else UTC) may be missing.
+_ISO = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+    r"(?:(?:[Tt]| +)([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.[0-9]+)?)?"
+    rf" ?(?:{_ZONE_NAME}|([+-])([0-9]{{2}})(?::?([0-9]{{2}}))?)?)?"
+)
 _CONTROL = re.compile(CONTROL)
 _WHOLE = re.compile(WHOLE)
 _ROUNDED = re.compile(ROUNDED)
@@ -136,27 +169,69 @@ def label_of(value: object) -> str:
     return _utf8(value)
 
 
-def time_of(value: object) -> int:
-    """Unix seconds from 0 to MAX_TIME; 42.0 is 42.
+def type_of(value: object) -> str:
+    """An event's type, without outer blanks.
 
     Raises:
-        InvalidInput: it is no such whole number.
+        InvalidInput: it is blank, or no text of at most MAX_ID_LENGTH characters that can be
+            written as UTF-8.
     """
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_TIME:
+    return label_of(value.strip(BLANKS) if isinstance(value, str) else value)
+
+
+def time_of(value: object) -> int:
+    """Unix seconds from 0 to MAX_TIME; 42.0 and "42" are 42.
+
+    Dates and ISO 8601 text are read as tables are: fractions of a second are cut off, and what
+    names no zone is UTC.
+
+    Raises:
+        InvalidInput: it is no such time; the message names the unit that it may be in.
+    """
+    seconds = _seconds_of(value.strip(BLANKS)) if isinstance(value, str) else value
+    if isinstance(seconds, float) and seconds.is_integer():
+        seconds = int(seconds)
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 0:
         raise _refused(value, TIME_RULE)
-    return value
+    if seconds > MAX_TIME:
+        raise _refused(value, TIME_RULE + _unit_of(seconds))
+    return seconds
+
+
+def _seconds_of(text: str) -> int | None:
+    """The seconds that text says, None where it says no time."""
+    if _SECONDS.fullmatch(text):
+        return int(text.partition(".")[0])
+    read = _ISO.fullmatch(text)
+    if read is None:
+        return None
+    *moment, sign, zone_hours, zone_minutes = read.groups()
+    year, month, day, hour, minute, second = (int(part or 0) for part in moment)
+    try:
+        ahead = time(int(zone_hours or 0), int(zone_minutes or 0))
+        at = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:  # such as the 30th of February
+        return None
+    offset = ahead.hour * 3600 + ahead.minute * 60
+    return int(at.timestamp()) + (offset if sign == "-" else -offset)
+
+
+def _unit_of(number: int) -> str:
+    """Says what a number beyond MAX_TIME may be, and what to do."""
+    for end, unit, per_second in _OTHER_UNITS:
+        if number < end:
+            return f"; this looks like {unit}, divide it by {per_second}"
+    return ""
 
 
 def weight_of(value: object) -> float:
-    """A weight from 0 to MAX_WEIGHT.
+    """A weight from -MAX_WEIGHT to MAX_WEIGHT; the rules of events say which are negative feedback.
 
     Raises:
         InvalidInput: it is no such number, or not finite.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= MAX_WEIGHT:  # type: ignore[operator]
+    if not is_number or not -MAX_WEIGHT <= value <= MAX_WEIGHT:  # type: ignore[operator]
         raise _refused(value, WEIGHT_RULE)
     return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
 

@@ -24,8 +24,9 @@ from shortlist.lambda_handler.schemas import (
     Invalid,
 )
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.recsys.errors import StoreUnavailable
-from shortlist.recsys.store.records import EventRecord
+from shortlist.recsys.errors import BrokenRelease, StoreUnavailable, Unavailable
+from shortlist.recsys.event_rules import EventRules
+from shortlist.recsys.store.records import EventRecord, ReleasePointer
 
 MAX_DIGITS = 300
 """Digits of an integer that are read: more than any field may have, fewer than Python refuses."""
@@ -154,13 +155,29 @@ def _count_outcomes(metrics: Metrics, result: IngestResult, rejected: Sequence[R
 def _take(serving: ServingRelease, ingestor: EventIngestor, events: list[Indexed]) -> IngestResult:
     if not events:
         return IngestResult()
-    versions = serving.pointer().versions
+    pointer = serving.pointer()
     if serving.is_stale:  # Redis may have lost who was deleted, whose events must not be stored
         raise StoreUnavailable(
             "Redis has no release: nobody knows what it has lost; "
             "run a refresh, and send the events again"
         )
-    return ingestor.take(versions, events)
+    return ingestor.take(pointer, _rules(serving, pointer), events)
+
+
+def _rules(serving: ServingRelease, pointer: ReleasePointer) -> dict[str, EventRules]:
+    """How each release that serves users reads events.
+
+    One whose facts cannot be read has none: its events keep type and weight, by which they are read
+    once the facts are there again.
+    """
+    rules: dict[str, EventRules] = {}
+    canary = () if pointer.canary is None else (pointer.canary.version,)
+    for version in (pointer.current, *canary):
+        try:
+            rules[version] = serving.facts(version).events
+        except (Unavailable, BrokenRelease) as error:
+            serving.degraded(error)
+    return rules
 
 
 def _record(event: Event) -> EventRecord:
@@ -173,4 +190,5 @@ def _record(event: Event) -> EventRecord:
         weight,
         event.recommendation_id,
         event.position,
+        event.event_type,
     )

@@ -1,8 +1,9 @@
 """Merges drained events with the interactions table.
 
 A drained event came over HTTP. Of each (user, event id) one counts, and none of a deleted user. An
-event that the table has as well (the same user, item and second) counts once, because many who send
-events keep them in their table, too. A file that cannot be read is left out, and a note names it.
+event that the table has as well (the same user, item and second, and the same type where both say
+it) counts once, because many who send events keep them in their table, too. A file that cannot be
+read is left out, and a note names it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from dataclasses import replace
 import polars as pl
 
 from shortlist.recsys.data import fields
+from shortlist.recsys.data.event_meaning import type_column
 from shortlist.recsys.data.input_schema import (
     DRAINED_EVENTS,
     FILE_COLUMN,
     INTERACTIONS,
+    ROW_COLUMN,
     TableSchema,
 )
 from shortlist.recsys.data.readers import RawTable, read_file, with_equal_types
@@ -31,6 +34,7 @@ _TYPES: dict[str, pl.DataType] = {
     "item_id": pl.String(),
     "timestamp": pl.Int64(),
     "weight": pl.Float64(),
+    "event_type": pl.String(),
 }
 
 IsForgotten = Callable[[str], bool]
@@ -47,9 +51,9 @@ def with_drained(interactions: RawTable, address: str) -> RawTable:
     if events.frame.is_empty():
         return replace(interactions, notes=(*interactions.notes, *events.notes))
     frame = _unknown_events(events.frame, interactions.frame)
-    # The event id tells apart what is otherwise alike, as an event type does in a table.
-    frame = frame.rename({"event_id": "event_type"})
     columns = interactions.frame.columns
+    if "event_type" not in columns and frame["event_type"].null_count() == frame.height:
+        frame = frame.drop("event_type")
     if "rating" in columns and "weight" not in columns:
         frame = frame.rename({"weight": "rating"})
     elif "weight" not in columns and frame["weight"].null_count() == frame.height:
@@ -83,6 +87,8 @@ def _read(address: str) -> RawTable:
 
 def _read_one(file: StagedFile, position: int) -> RawTable:
     raw = read_file(file, position, DRAINED_EVENTS)
+    if "event_type" not in raw.frame.columns:  # a file of a version that knew no types
+        raw = replace(raw, frame=raw.frame.with_columns(event_type=pl.lit(None, pl.String)))
     for column, wanted in _TYPES.items():
         dtype = raw.frame.schema[column]
         same_kind = dtype in (wanted, pl.Null) or dtype.is_integer()
@@ -91,8 +97,9 @@ def _read_one(file: StagedFile, position: int) -> RawTable:
                 f"{DRAINED_EVENTS.name}: column {column} of {file.name!r} has type {dtype}, "
                 f"it must be {wanted}"
             )
-    casts = (pl.col(column).cast(wanted, strict=False) for column, wanted in _TYPES.items())
-    return replace(raw, frame=raw.frame.with_columns(casts))
+    casts = [pl.col(column).cast(wanted, strict=False) for column, wanted in _TYPES.items()]
+    others = [column for column in raw.frame.columns if column not in _TYPES]
+    return replace(raw, frame=raw.frame.select(*casts, *others))
 
 
 def _unknown_events(events: pl.DataFrame, interactions: pl.DataFrame) -> pl.DataFrame:
@@ -104,16 +111,24 @@ def _unknown_events(events: pl.DataFrame, interactions: pl.DataFrame) -> pl.Data
     frame = frame.filter(identity.is_first_distinct() | pl.col("event_id").is_null())
     keys = [f"_{column}" for column in _KEYS]
     known = _interaction_keys(interactions, frame["timestamp"])
-    return frame.join(known, on=keys, how="anti", maintain_order="left").drop(keys)
+    is_typed = pl.col("event_type").is_not_null()
+    untyped = frame.filter(~is_typed).join(known, on=keys, how="anti")
+    typed = (
+        frame.filter(is_typed)
+        .join(known.filter(pl.col("_type").is_null()), on=keys, how="anti")
+        .join(known, left_on=[*keys, "event_type"], right_on=[*keys, "_type"], how="anti")
+    )
+    return pl.concat([untyped, typed]).sort(FILE_COLUMN, ROW_COLUMN).drop(keys)
 
 
 def _interaction_keys(frame: pl.DataFrame, times: pl.Series) -> pl.DataFrame:
-    """_user_id, _item_id and _timestamp of the interactions at one of `times`."""
+    """_user_id, _item_id, _timestamp and _type of the interactions at one of `times`."""
     time = fields.seconds("timestamp", frame.schema["timestamp"], INTERACTIONS.name)
-    timed = frame.select(*_KEYS[:2], time.alias("_timestamp"))
+    types = type_column(frame.schema) or [pl.lit(None, pl.String).alias("_type")]
+    timed = frame.select(*_KEYS[:2], time.alias("_timestamp"), *types)
     # First the times, which are cheap: only few rows then have to be rendered as text.
     at_those_times = timed.filter(pl.col("_timestamp").is_in(times.unique().implode()))
-    return at_those_times.select(*_canonical_ids(frame, INTERACTIONS), "_timestamp")
+    return at_those_times.select(*_canonical_ids(frame, INTERACTIONS), "_timestamp", "_type")
 
 
 def _canonical_ids(frame: pl.DataFrame, schema: TableSchema) -> list[pl.Expr]:

@@ -6,9 +6,11 @@ interactions
     item_id     likewise
     timestamp   unix seconds or a sequence number, a date-time, a date, or ISO 8601 text
                 (UTC unless it says otherwise); fractions of a second are cut off
-    rating      optional, from 0 to the largest 32-bit float; null or NaN where there is none
+    rating      optional, any finite 32-bit float; null or NaN where there is none; one below 0
+                is negative feedback, or below another bound that the event rules give
     weight      optional, another name for rating; where a table has both, weight counts
-    event_type  optional text; only tells apart events that are otherwise alike
+    event_type  optional text; what a type means the event rules say, and without them it only
+                tells apart events that are otherwise alike
 items
     item_id     as above, once per item; this table's order is the order of the catalogue
     title       optional text; the id stands in where there is none
@@ -63,7 +65,7 @@ ITEMS = TableSchema(
 DRAINED_EVENTS = TableSchema(
     "events",
     required=("event_id", "user_id", "item_id", "timestamp", "weight"),
-    optional=(),
+    optional=("event_type",),
     dat=(),
 )
 """What `shortlist events drain` writes."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.data.attributes import tokenised
 from shortlist.recsys.data.drained import IsForgotten, with_drained, without_users
+from shortlist.recsys.data.event_meaning import meaning_notes, refuse_nothing_to_predict
 from shortlist.recsys.data.input_schema import (
     DRAINED_EVENTS,
     INTERACTIONS,
@@ -36,7 +38,9 @@ from shortlist.recsys.data.validation import (
     write_rejects,
 )
 from shortlist.recsys.errors import InvalidData, InvalidSettings
+from shortlist.recsys.event_rules import ONE_KIND, EventRules
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
+from shortlist.recsys.models.feedback import with_feedback
 from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
 
@@ -70,6 +74,7 @@ def load(
     positive_rating: float | None = None,
     events: str | None = None,
     is_forgotten: IsForgotten | None = None,
+    event_rules: EventRules | None = None,
 ) -> Loaded:
     """Loads and validates tables; see `input_schema`.
 
@@ -80,14 +85,15 @@ def load(
 
     rejects: the Parquet file for rejected rows, written before a load is refused.
     positive_rating: interactions whose rating (or weight, where there is one) is lower, or missing,
-    are left out, and not counted as rejected.
+    are left out, and not counted as rejected; negative feedback stays.
     events: the address of drained events (see `event_files`), which count as interactions, but
     whose rejects never stop a load.
     is_forgotten: whether the rows of a user, whose id is text, are left out.
+    event_rules: what the types and weights of events mean; None takes the default rules.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
-            rows; or no interaction reaches positive_rating.
+            rows; or no interaction reaches positive_rating, or none is left to predict.
         InvalidSettings: max_reject_share is not a share.
         ArtefactsUnavailable: S3 did not answer.
     """
@@ -107,7 +113,7 @@ def load(
         raw_users = without_users(raw_users, USERS, is_forgotten)
     checked_users = check_users(raw_users) if raw_users is not None else None
     known_items = checked_items.frame["_id"] if checked_items is not None else None
-    checked_events = check_interactions(raw_events, known_items)
+    checked_events = check_interactions(raw_events, known_items, event_rules)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
     _refuse_bad_tables(checks, max_reject_share, rejects)
     tables = (raw_events, raw_items, raw_users)
@@ -141,16 +147,18 @@ def _rated_at_least(
     if least is None:
         return interactions, ()
     frame = interactions.checked.frame
-    kept = frame.filter(pl.col("_weight").fill_nan(None) >= least)
-    if kept.is_empty():
+    is_positive = ~pl.col("_negative")
+    n_positive = frame.select(is_positive.sum()).item()
+    kept = frame.filter(~is_positive | (pl.col("_weight").fill_nan(None) >= least))
+    if n_positive and kept.select(is_positive.sum()).item() == 0:
         best = frame["_weight"].max()
         reason = "there is no rating at all" if best is None else f"the best is {best!r}"
         raise InvalidData(
-            f"interactions: none of {frame.height} is rated {least} or better ({reason}): "
+            f"interactions: none of {n_positive} is rated {least} or better ({reason}): "
             "lower --positive-rating"
         )
     n_dropped = frame.height - kept.height
-    note = f"interactions: {n_dropped} of {frame.height} are rated below {least}, and left out"
+    note = f"interactions: {n_dropped} of {n_positive} are rated below {least}, and left out"
     return replace(interactions, checked=replace(interactions.checked, frame=kept)), (note,)
 
 
@@ -188,17 +196,19 @@ def _dataset(
         user_table = users.frame.drop(*READER_COLUMNS, "user_id", strict=False)
     table_ids = user_table["_id"] if user_table is not None else None
     user_ids, rows = users_union(interactions.user_ids, table_ids)
-    events = _events(sorted_events(interactions), rows, len(user_ids), len(catalogue))
+    events = _events(interactions, rows, len(user_ids), len(catalogue))
+    refuse_nothing_to_predict(events)
     attributes = pl.DataFrame({"_id": user_ids})
     if user_table is not None:
         attributes = attributes.join(user_table, on="_id", how="left", maintain_order="left")
     vocabulary, tokens, attribute_notes = tokenised(attributes.drop("_id"))
-    notes = (*notes, *_tie_notes(events))
+    meaning = meaning_notes(interactions.checked.frame, events, interactions.rules)
+    notes = (*notes, *_tie_notes(events), *meaning)
     if {"weight", "rating"} <= set(interactions.checked.frame.columns):
         note = "interactions: there are both a weight and a rating, and only the weight is used"
         notes = (*notes, note)
     ids = tuple(user_ids.to_list())
-    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary)
+    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary, interactions.rules)
     dataset = Dataset(events, catalogue, ids, tokens, vocabulary, fingerprint)
     return dataset, (*notes, *attribute_notes)
 
@@ -216,16 +226,25 @@ def _tie_notes(events: Events) -> tuple[str, ...]:
     return (note,)
 
 
-def _events(frame: pl.DataFrame, rows: Int32, n_users: int, n_items: int) -> Events:
-    """The sorted frame as arrays; `rows` maps its users to user rows in the same order."""
-    return Events(
+def _events(interactions: CheckedInteractions, rows: Int32, n_users: int, n_items: int) -> Events:
+    """The interactions as arrays; `rows` maps their users to user rows in the same order."""
+    frame = sorted_events(interactions)
+    events = Events(
         rows[frame["_user"].to_numpy()].astype(np.int32),
         frame["_item"].cast(pl.Int32).to_numpy(writable=True),
         frame["_time"].to_numpy(writable=True),
         _nan_filled(frame["_weight"]),
         n_users,
         n_items,
+        frame["_kind"].to_numpy(writable=True),
+        kinds=interactions.rules.kinds,
     )
+    negative = interactions.checked.frame.filter(pl.col("_negative"))
+    if negative.is_empty():
+        return events
+    user = rows[negative["_user"].to_numpy()].astype(np.int32)
+    item = negative["_item"].cast(pl.Int32).to_numpy()
+    return with_feedback(events, user, item, negative["_time"].to_numpy())
 
 
 def _nan_filled(column: pl.Series) -> Float32:
@@ -293,16 +312,25 @@ def _fingerprint(
     user_ids: Sequence[str],
     attributes: Int32,
     vocabulary: AttributeVocabulary,
+    rules: EventRules,
 ) -> str:
     """Hex sha256 of the validated content, whatever machine, files and types it came from."""
     digest = hashlib.sha256()
-    arrays = (events.user, events.item, events.time, events.weight, catalogue.year, attributes)
+    arrays: list[NDArray[Any]] = [events.user, events.item, events.time, events.weight]
+    arrays += [catalogue.year, attributes]
+    # Data without any of it keeps the fingerprint that it had before kinds and feedback were told.
+    has_meaning = events.kinds != ONE_KIND or len(events.negatives.user) > 0
+    if has_meaning:
+        negatives = events.negatives
+        arrays += [events.kind, negatives.user, negatives.item, negatives.time]
     for array in arrays:
         digest.update(f"{array.dtype.kind}{array.dtype.itemsize}{array.shape}".encode())
         digest.update(_little_endian(array).data)
     for texts in (user_ids, catalogue.ids, catalogue.titles, catalogue.categories):
         digest.update(json.dumps(texts).encode())
     digest.update(json.dumps([vocabulary.columns, vocabulary.tokens, vocabulary.edges]).encode())
+    if rules != EventRules():
+        digest.update(json.dumps(asdict(rules), sort_keys=True).encode())
     return digest.hexdigest()
 
 

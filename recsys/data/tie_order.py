@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.recsys.models.interactions import Float32, Int32, Int64
+from shortlist.recsys.models.interactions import Float32, Int32, Int64, UInt8
 
 UInt64 = NDArray[np.uint64]
 
@@ -36,6 +36,14 @@ def draws(
     drawn = _mixed(drawn) ^ time.astype(np.uint64)
     one_nan = np.where(np.isnan(weight), np.float32(np.nan), weight)  # NaNs differ in their bits
     return _mixed(_mixed(drawn) ^ one_nan.view(np.uint32).astype(np.uint64))
+
+
+def drawn_by_kind(drawn: UInt64, names: Iterable[str], kind: UInt8) -> UInt64:
+    """uint64[n]: numbers that differ by the kinds of events as well.
+
+    drawn: uint64[n], the draw of each event; names: of all kinds; kind: uint8[n] positions in them.
+    """
+    return _mixed(drawn) ^ _hashes(names)[kind]
 
 
 def _hashes(ids: Iterable[str]) -> UInt64:

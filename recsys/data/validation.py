@@ -16,6 +16,12 @@ import polars as pl
 from shortlist.recsys import values
 from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.data import fields
+from shortlist.recsys.data.event_meaning import (
+    meaning_columns,
+    refuse_missing_types,
+    type_column,
+    type_reasons,
+)
 from shortlist.recsys.data.input_schema import (
     DRAINED_EVENTS,
     FILE_COLUMN,
@@ -28,8 +34,9 @@ from shortlist.recsys.data.input_schema import (
     TableSchema,
 )
 from shortlist.recsys.data.readers import RawTable
-from shortlist.recsys.data.tie_order import draws
+from shortlist.recsys.data.tie_order import drawn_by_kind, draws
 from shortlist.recsys.errors import InvalidData
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.interactions import Int32
 
 _UNKNOWN_ITEM = -1
@@ -56,12 +63,14 @@ class CheckedTable:
 class CheckedInteractions:
     """Validated interactions.
 
-    `checked.frame` has _user and _item (Int32 positions in the ids), _time and _weight.
+    `checked.frame` has _user and _item (Int32 positions in the ids), _time, _weight, and the
+    columns of `event_meaning`, as `rules` say.
     """
 
     checked: CheckedTable
     user_ids: pl.Series
     item_ids: pl.Series
+    rules: EventRules
 
 
 def check_items(raw: RawTable) -> CheckedTable:
@@ -141,24 +150,34 @@ def _id_reasons(column: str, code: str, fault: str) -> list[tuple[str, pl.Expr]]
     return [*faults, (f"null {column}", pl.col(code).is_null())]
 
 
-def check_interactions(raw: RawTable, item_ids: pl.Series | None) -> CheckedInteractions:
-    """Interactions as positions, seconds and weights; rows keep their order.
+def check_interactions(
+    raw: RawTable, item_ids: pl.Series | None, rules: EventRules | None = None
+) -> CheckedInteractions:
+    """Interactions as positions, seconds, weights and what they mean; rows keep their order.
 
     item_ids: the ids of the items table, whose other items are unknown; None derives the items from
-    the interactions.
+    the interactions. rules: what the events mean; None takes the default rules.
+
+    Raises:
+        InvalidData: a column cannot be read at all, or the rules need a column that is not there.
     """
     types = raw.frame.schema
+    rules = EventRules() if rules is None else rules
+    refuse_missing_types(types, rules)
     weight = weight_column(raw.frame)
     frame, users = _coded(raw.frame, "user_id", "_user", None)
     frame, items = _coded(frame, "item_id", "_item", item_ids)
     frame = frame.with_columns(_interaction_values(types, weight))
-    checked = _split(raw, frame, _interaction_reasons(types, weight), INTERACTIONS)
+    reasons = [*_interaction_reasons(types, weight), *type_reasons(frame, rules)]
+    checked = _split(raw, frame, reasons, INTERACTIONS)
     single = pl.col("_weight").fill_nan(None).cast(pl.Float32) + 0.0  # -0.0 is 0.0
-    checked = _without_duplicates(raw, replace(checked, frame=checked.frame.with_columns(single)))
+    frame = checked.frame.with_columns(pl.col("_weight").fill_nan(None))
+    frame = frame.with_columns(single, *meaning_columns(frame.columns, rules))
+    checked = _without_duplicates(raw, replace(checked, frame=frame))
     frame, users = _dense(checked.frame, "_user", users)
     if item_ids is None:
         frame, items = _dense(frame, "_item", items)
-    return CheckedInteractions(replace(checked, frame=frame), users, items)
+    return CheckedInteractions(replace(checked, frame=frame), users, items, rules)
 
 
 def _interaction_values(types: pl.Schema, weight: str | None) -> list[pl.Expr]:
@@ -168,11 +187,7 @@ def _interaction_values(types: pl.Schema, weight: str | None) -> list[pl.Expr]:
     number = pl.lit(None, pl.Float64)
     if weight is not None:
         number = fields.numbers(weight, types[weight], name)
-    columns = [time.alias("_time"), number.alias("_weight")]
-    if "event_type" in types:
-        event_type = fields.text("event_type", types["event_type"], name)
-        columns.append(event_type.alias("_type"))
-    return columns
+    return [time.alias("_time"), number.alias("_weight"), *type_column(types)]
 
 
 def weight_column(frame: pl.DataFrame) -> str | None:
@@ -192,7 +207,9 @@ def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str
     ]
     if weight is not None:
         unparsable = value.is_null() & ~fields.absent(weight, types[weight])
-        in_range = value.is_nan() | value.is_between(0, values.MAX_WEIGHT)  # NaN: no weight
+        in_range = value.is_nan() | value.is_between(
+            -values.MAX_WEIGHT, values.MAX_WEIGHT
+        )  # NaN: no weight
         reasons.append((f"unparsable {weight}", unparsable))
         reasons.append((f"impossible {weight}", ~in_range))
     return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN_ITEM)]
@@ -263,9 +280,12 @@ def _split(
 
 
 def _without_duplicates(raw: RawTable, checked: CheckedTable) -> CheckedTable:
-    """Rejects all but the first of rows equal in user, item, time, weight and event type."""
+    """Rejects all but the first of rows equal in user, item, time, weight and event type.
+
+    Drained events also differ by their event id.
+    """
     frame = checked.frame
-    keys = [*_KEYS, *(c for c in ("_type",) if c in frame.columns)]
+    keys = [*_KEYS, *(c for c in ("_type", "event_id") if c in frame.columns)]
     # Pairs first: they are cheap to compare, and often rule out nearly all rows.
     pair = pl.col("_user").cast(pl.Int64) * 2**31 + pl.col("_item")
     suspects = frame.select(pair.is_duplicated()).to_series().arg_true()
@@ -364,11 +384,16 @@ def _too_many_rejects(checked: CheckedTable, share: float, path: Path | None) ->
 
 
 def sorted_events(interactions: CheckedInteractions) -> pl.DataFrame:
-    """_user, _item, _time and _weight by user, time and draw, whatever the order of the rows."""
-    frame = interactions.checked.frame.select(_KEYS)
+    """_user, _item, _time, _weight and _kind of the positive events.
+
+    They are sorted by user, time and draw, whatever the order of the rows.
+    """
+    frame = interactions.checked.frame.filter(~pl.col("_negative")).select(*_KEYS, "_kind")
     user, item, time = (frame[name].to_numpy() for name in ("_user", "_item", "_time"))
     weight = frame["_weight"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
     draw = draws(interactions.user_ids, interactions.item_ids, user, item, time, weight)
+    if len(kinds := interactions.rules.kinds) > 1:
+        draw = drawn_by_kind(draw, [kind.name for kind in kinds], frame["_kind"].to_numpy())
     return (
         frame.with_columns(pl.Series("_draw", draw)).sort("_user", "_time", "_draw").drop("_draw")
     )

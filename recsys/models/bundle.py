@@ -9,7 +9,7 @@ type and range is checked too, before a library that would believe it sees it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
@@ -31,7 +31,10 @@ from shortlist.recsys.models.pipeline import PLACES, Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker, ranker_from
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
 from shortlist.recsys.store import release_files
+from shortlist.recsys.store.feedback import read as read_record
 from shortlist.recsys.store.histories import HISTORY_LENGTH
+from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in
 from shortlist.recsys.store.release_files import Release
 from shortlist.recsys.values import MAX_WEIGHT
 
@@ -91,13 +94,17 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A loaded release. popular: int32[n] item rows, most popular first."""
+    """A loaded release.
+
+    popular: int32[n] item rows, most popular first; facts: what the manifest says of the data.
+    """
 
     manifest: dict[str, Any]
     catalogue: Items
     vocabulary: AttributeVocabulary
     model: Model
     popular: Int32
+    facts: ReleaseFacts
 
 
 def save(
@@ -289,7 +296,7 @@ def read(release: Release) -> Bundle:
         new=new_items(table),
         repeats=Repeats(manifest.get("repeats", Repeats.NEVER.value)),
     )
-    return Bundle(manifest, items, vocabulary, model, _popular(release, n))
+    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts_in(manifest))
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -473,42 +480,54 @@ def _neighbours(rows_file: BinaryIO, weights_file: BinaryIO, n: int) -> Neighbou
     return Neighbours(rows, weights)
 
 
-def state_from(
-    bundle: Bundle,
-    items: Sequence[str],
-    times: Sequence[int],
-    weights: Sequence[float | None],
-    n_events: int,
-    seen: Sequence[str],
-    attributes: Mapping[str, object],
-) -> tuple[UserStates, int]:
-    """One user's state from ids, and the number of unknown items in the history.
+def batch_time(bundle: Bundle) -> int | None:
+    """Unix seconds for which a release's lists are made.
 
-    items, times, weights: the history, oldest to newest; seen: other items that the user had.
+    None where the times of its data are no clock's.
+    """
+    return int(bundle.manifest["as_of"]) if bundle.facts.has_clock_times else None
+
+
+def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tuple[UserStates, int]:
+    """One user's state, and the number of unknown items in the record's history.
+
+    now: unix seconds at which the list is asked for; None for the time of the last event, as where
+    the times of the data are no clock's.
     """
     row_of = bundle.catalogue.row_of
-    history = zip(items, times, weights, strict=True)
-    known = [(row_of[item], at, w) for item, at, w in history if item in row_of]
-    recent = known[-HISTORY_LENGTH:]
+    reading = read_record(record, bundle.facts.events)
+    recent = [each for each in reading.events if each.event.item in row_of][-HISTORY_LENGTH:]
+    n = len(recent)
     row = np.full((1, HISTORY_LENGTH), MISSING, np.int32)
     time = np.zeros((1, HISTORY_LENGTH), np.int64)
     weight = np.full((1, HISTORY_LENGTH), np.nan, np.float32)
+    kind = np.zeros((1, HISTORY_LENGTH), np.uint8)
     if recent:
-        recent_rows, recent_times, recent_weights = zip(*recent, strict=True)
-        row[0, -len(recent) :] = recent_rows
-        time[0, -len(recent) :] = recent_times
-        weight[0, -len(recent) :] = [np.nan if w is None else w for w in recent_weights]
-    had = {known_row for known_row, _, _ in known} | {
-        row_of[item] for item in seen if item in row_of
-    }
+        row[0, -n:] = [row_of[event.item] for event, _ in recent]
+        time[0, -n:] = [event.time for event, _ in recent]
+        weight[0, -n:] = [np.nan if e.weight is None else e.weight for e, _ in recent]
+        kind[0, -n:] = [kind for _, kind in recent]
+    disliked = _rows_of(bundle, reading.disliked)
+    seen = _rows_of(bundle, reading.had | reading.disliked)
+    latest = int(time.max())
     state = UserStates(
         items=row,
         times=time,
         weights=weight,
-        n_events=np.array([n_events], np.int32),
-        attributes=bundle.vocabulary.encode(dict(attributes))[None, :],
-        seen_rows=np.array(sorted(had), np.int32),
-        seen_offsets=np.array([0, len(had)], np.int64),
+        n_events=np.array([record.n_events], np.int32),
+        attributes=bundle.vocabulary.encode(dict(record.attributes or {}))[None, :],
+        seen_rows=seen,
+        seen_offsets=np.array([0, len(seen)], np.int64),
+        kinds=kind,
+        now=np.array([latest if now is None else max(now, latest)], np.int64),
+        disliked_rows=disliked,
+        disliked_offsets=np.array([0, len(disliked)], np.int64),
         repeats=bundle.model.repeats,
     )
-    return state, len(items) - len(known)
+    return state, sum(item not in row_of for item in record.items)
+
+
+def _rows_of(bundle: Bundle, items: Iterable[str]) -> Int32:
+    """int32[n]: the rows of those items that the catalogue has, in order."""
+    row_of = bundle.catalogue.row_of
+    return np.array(sorted(row_of[item] for item in items if item in row_of), np.int32)

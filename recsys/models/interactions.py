@@ -116,6 +116,11 @@ class Events:
         """bool[n]: whether an event is of a kind to predict, and was never taken back."""
         return self.is_target & (self.cancelled == NEVER)
 
+    @property
+    def latest(self) -> int:
+        """The time of the last event or feedback, 0 for none."""
+        return int(np.append(self.time, self.negatives.time).max(initial=0))
+
     def standing(self) -> Events:
         """The events that were never taken back, which alone are learnt from."""
         taken_back = self.cancelled != NEVER

@@ -54,6 +54,10 @@ class Keys:
         """A packed ShortlistRecord of the most popular items."""
         return f"{self.namespace}:{version}:popular"
 
+    def facts(self, version: str) -> str:
+        """The packed ReleaseFacts."""
+        return f"{self.namespace}:{version}:facts"
+
     def skew(self, version: str) -> str:
         """A hash: `stratum:feature:cell` -> live feature rows.
 

@@ -11,17 +11,21 @@ import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from types import UnionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
 from shortlist.recsys.errors import UnreadableRecord
-from shortlist.recsys.values import MAX_TIME, MAX_WEIGHT
+from shortlist.recsys.values import MAX_WEIGHT
 
 LAYOUT = 1
+
+MAX_STORED_TIME = 1 << 53
+"""The largest time in a record; earlier releases took such."""
 
 MAX_STORED_EVENTS = 1 << 31
 """Events of one user are fewer: models count them in 32 bits."""
@@ -50,14 +54,28 @@ class ShortlistRecord:
     watermark: int = 0
 
 
+class Negative(NamedTuple):
+    """Negative feedback in a record."""
+
+    item: str
+    time: int
+    position: int
+    """In the stream of events, 0 for feedback of the batch's table."""
+    spent: bool = False
+    """Whether what it took back is no longer kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserRecord:
     """A user as Redis keeps them, over all releases.
 
-    items, times, weights: the latest events, oldest first; n_events: events ever; seen: item ids
-    had before those events; attributes: {column: value}; positions: of the same events in the
-    stream of events, 0 for those of the batch's table, empty where all are of the table; spilled:
-    the greatest position among events that have left for `seen`.
+    items, times, weights: the latest positive events, oldest first, also those that were taken
+    back; n_events: events ever that were not; seen: item ids had before those events; attributes:
+    {column: value}; positions: of the same events in the stream of events, 0 for those of the
+    batch's table, empty where all are of the table; spilled: the greatest position among events
+    that have left for `seen` or `disliked`; types: of the same events, empty where none has one;
+    negatives: the latest negative feedback, oldest first; disliked: item ids with negative feedback
+    before that.
     """
 
     items: tuple[str, ...] = ()
@@ -68,6 +86,9 @@ class UserRecord:
     attributes: dict[str, Any] | None = None
     positions: tuple[int, ...] = ()
     spilled: int = 0
+    types: tuple[str | None, ...] = ()
+    negatives: tuple[Negative, ...] = ()
+    disliked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +121,7 @@ class EventRecord:
     recommendation_id: str | None = None
     position: int | None = None
     """The place in the answer, from 1, of the item that the user acted on."""
+    event_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +221,44 @@ def pack_user(record: UserRecord) -> bytes:
 
     Times become steps; weights single precision, or nil where there are none.
     """
-    # Steps between times are small numbers, which msgpack packs into fewer bytes.
-    steps = [after - before for before, after in pairwise((0, *record.times))]
     fields = (
         LAYOUT,
         record.items,
-        steps,
+        _steps(record.times),
         _packed_weights(record.weights),
         record.n_events,
         record.seen,
         record.attributes or {},
         record.positions if any(record.positions) else None,
         record.spilled,
+        _packed_feedback(record),
     )
     return msgpack.packb(fields)
+
+
+def _steps(times: Sequence[int]) -> list[int]:
+    """Steps between times: small numbers, which msgpack packs into fewer bytes."""
+    return [after - before for before, after in pairwise((0, *times))]
+
+
+def _packed_types(types: tuple[str | None, ...]) -> list[object] | None:
+    """The distinct types, and the place among them of each event's, 0 for none."""
+    if not types:
+        return None
+    names = list(dict.fromkeys(name for name in types if name is not None))
+    places = {name: place for place, name in enumerate(names, 1)}
+    return [names, [0 if name is None else places[name] for name in types]]
+
+
+def _packed_feedback(record: UserRecord) -> list[object] | None:
+    """Types, negatives and disliked items; None where there is nothing of it."""
+    if not (record.types or record.negatives or record.disliked):
+        return None
+    columns = zip(*record.negatives, strict=True) if record.negatives else ((),) * 4
+    items, times, positions, spent = columns
+    places = [place for place, is_spent in enumerate(spent) if is_spent]
+    negatives = [items, _steps(times), positions if any(positions) else None, places]
+    return [_packed_types(record.types), negatives, record.disliked]
 
 
 def _packed_weights(weights: tuple[float | None, ...]) -> bytes | None:
@@ -237,7 +283,20 @@ def unpack_user(packed: bytes) -> UserRecord:
     times = _unpacked_times(what, steps, len(items))
     known = _unpacked_weights(what, weights, len(items))
     positions, spilled = _unpacked_positions(what, fields[_USER_LENGTH:], len(items))
-    return UserRecord(items, times, known, n_events, seen, attributes, positions, spilled)
+    types, negatives, disliked = _unpacked_feedback(what, fields[_USER_LENGTH + 2 :], len(items))
+    return UserRecord(
+        items,
+        times,
+        known,
+        n_events,
+        seen,
+        attributes,
+        positions,
+        spilled,
+        types,
+        negatives,
+        disliked,
+    )
 
 
 def _unpacked_times(what: str, steps: tuple[int, ...], count: int) -> tuple[int, ...]:
@@ -245,7 +304,7 @@ def _unpacked_times(what: str, steps: tuple[int, ...], count: int) -> tuple[int,
     if len(steps) != count:
         raise _unusable(what, f"{count} items, and {len(steps)} times")
     times = tuple(accumulate(steps))
-    if any(not 0 <= time <= MAX_TIME for time in times):
+    if any(not 0 <= time <= MAX_STORED_TIME for time in times):
         raise _unusable(what, "a time beyond its range")
     return times
 
@@ -257,11 +316,58 @@ def _unpacked_positions(
     if len(fields) < 2:  # noqa: PLR2004 - both
         return (), 0
     stated, spilled = _typed(what, fields[:2], tuple | None, int)
-    positions = stated or ()
-    _check_all(what, positions, int)
-    if positions and len(positions) != count:
-        raise _unusable(what, f"{count} items, and {len(positions)} positions")
-    return positions, spilled
+    return _column_of(what, stated or (), int, count, "positions"), spilled
+
+
+def _column_of(
+    what: str, values: tuple[Any, ...], kind: type, count: int, name: str
+) -> tuple[Any, ...]:
+    """Values of one kind, none or one for each item."""
+    _check_all(what, values, kind)
+    if values and len(values) != count:
+        raise _unusable(what, f"{count} items, and {len(values)} {name}")
+    return values
+
+
+def _unpacked_feedback(
+    what: str, fields: tuple[Any, ...], count: int
+) -> tuple[tuple[str | None, ...], tuple[Negative, ...], tuple[str, ...]]:
+    """The types, the negatives and the disliked items; older writers knew none."""
+    if not fields or fields[0] is None:
+        return (), (), ()
+    types, negatives, disliked = _parts(what, fields[0], tuple | None, tuple, tuple)
+    _check_all(what, disliked, str)
+    return _unpacked_types(what, types, count), _unpacked_negatives(what, negatives), disliked
+
+
+def _parts(what: str, packed: object, *kinds: type | UnionType) -> tuple[Any, ...]:
+    """An array of just these kinds of values."""
+    if not isinstance(packed, tuple) or len(packed) != len(kinds):
+        raise _unusable(what, f"no {len(kinds)} parts where they belong")
+    return _typed(what, packed, *kinds)
+
+
+def _unpacked_types(
+    what: str, packed: tuple[Any, ...] | None, count: int
+) -> tuple[str | None, ...]:
+    if packed is None:
+        return ()
+    names, places = _parts(what, packed, tuple, tuple)
+    _check_all(what, names, str)
+    _column_of(what, places, int, count, "types")
+    if any(not 0 <= place <= len(names) for place in places):
+        raise _unusable(what, "a type beyond its names")
+    return tuple((None, *names)[place] for place in places)
+
+
+def _unpacked_negatives(what: str, packed: tuple[Any, ...]) -> tuple[Negative, ...]:
+    items, steps, stated, places = _parts(what, packed, tuple, tuple, tuple | None, tuple)
+    _check_all(what, items, str)
+    times = _unpacked_times(what, steps, len(items))
+    positions = _column_of(what, stated or (), int, len(items), "positions")
+    _check_all(what, places, int)
+    spent = (place in places for place in range(len(items)))
+    return tuple(map(Negative, items, times, positions or (0,) * len(items), spent))
 
 
 def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[float | None, ...]:
@@ -310,6 +416,7 @@ def pack_event(event: EventRecord) -> bytes:
         event.weight,
         event.recommendation_id,
         event.position,
+        event.event_type,
     )
     return msgpack.packb(fields)
 
@@ -317,9 +424,9 @@ def pack_event(event: EventRecord) -> bytes:
 def unpack_event(packed: bytes) -> EventRecord:
     """Reads `pack_event`. Raises UnreadableRecord for anything else."""
     fields = _unpack(packed, "event", _EVENT_LENGTH)
-    position = fields[7] if len(fields) > _EVENT_LENGTH else None  # older writers knew none
-    kinds = (str, str, str, int, int | float | None, str | None, int | None)
-    return EventRecord(*_typed("event", (*fields[1:7], position), *kinds))
+    later = (*fields[_EVENT_LENGTH:9], None, None)[:2]  # older writers knew none of both
+    kinds = (str, str, str, int, int | float | None, str | None, int | None, str | None)
+    return EventRecord(*_typed("event", (*fields[1:_EVENT_LENGTH], *later), *kinds))
 
 
 def pack_pointer(pointer: ReleasePointer) -> bytes:

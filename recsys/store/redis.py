@@ -13,9 +13,10 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.flip import Flip, FlipIf
-from shortlist.recsys.store.histories import merge
+from shortlist.recsys.store.histories import ALL_ALIKE, merge
 from shortlist.recsys.store.keys import Keys
 from shortlist.recsys.store.records import (
     ItemRecord,
@@ -226,12 +227,16 @@ class RedisStore(RedisLink):
 
     @translate_redis_errors
     def merge_users(
-        self, records: Iterable[tuple[str, UserRecord]], watermark: int, token: int = 0
+        self,
+        records: Iterable[tuple[str, UserRecord]],
+        watermark: int,
+        token: int = 0,
+        rules: EventRules = ALL_ALIKE,
     ) -> int:
         """Merges the batch's records into the stored ones; gives their number.
 
         A stored record keeps its events beyond `watermark`. token: of the batch's lease; a record
-        that was written under a later one stays.
+        that was written under a later one stays. rules: how the release reads events.
 
         Raises:
             StoreUnavailable: a record changed ATTEMPTS times meanwhile.
@@ -240,7 +245,7 @@ class RedisStore(RedisLink):
         for chunk in _chunks(records):
             left = dict(chunk)
             for _ in range(ATTEMPTS):
-                changed = self._merged(left, watermark, token)
+                changed = self._merged(left, watermark, token, rules)
                 left = {user: left[user] for user in changed}
                 if not left:
                     break
@@ -251,7 +256,9 @@ class RedisStore(RedisLink):
             written += len(chunk)
         return written
 
-    def _merged(self, records: Mapping[str, UserRecord], watermark: int, token: int) -> list[str]:
+    def _merged(
+        self, records: Mapping[str, UserRecord], watermark: int, token: int, rules: EventRules
+    ) -> list[str]:
         """One attempt; gives the users to try again.
 
         Their records changed between reading and writing.
@@ -262,8 +269,10 @@ class RedisStore(RedisLink):
         stored = replies_or_none(self, pipe, [self.keys.user(user) for user in records])
         pipe = self.redis.pipeline(transaction=False)
         for (user, record), known in zip(records.items(), stored, strict=True):
-            merged = merge(record, _readable_user(known), watermark)
-            latest = max([merged.spilled, *merged.positions])
+            merged = merge(record, _readable_user(known), watermark, rules)
+            latest = max(
+                [merged.spilled, *merged.positions, *(each.position for each in merged.negatives)]
+            )
             arguments = (known or b"", pack_user(merged), latest, token)
             # Not pipe.eval: redis-py bars it in a cluster's pipeline, although the key names the
             # node.
@@ -328,6 +337,16 @@ class RedisStore(RedisLink):
     def popular(self, version: str) -> bytes | None:
         """The packed list of popular items."""
         return self.redis.get(self.keys.popular(version))
+
+    @translate_redis_errors
+    def write_facts(self, version: str, packed: bytes) -> None:
+        """Writes the packed facts of a release."""
+        self.redis.set(self.keys.facts(version), packed)
+
+    @translate_redis_errors
+    def facts(self, version: str) -> bytes | None:
+        """The packed facts of a release."""
+        return self.redis.get(self.keys.facts(version))
 
     @translate_redis_errors
     def retire(self, version: str, ttl: int) -> int:

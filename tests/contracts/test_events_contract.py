@@ -15,8 +15,15 @@ from shortlist.lambda_handler.ingest import Bounds, EventIngestor
 from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.event_log import WINDOW_SECONDS, EventLog
-from shortlist.recsys.store.histories import HISTORY_LENGTH, Happened, with_events
-from shortlist.recsys.store.records import EventRecord, UserRecord, unpack_event, unpack_user
+from shortlist.recsys.store.feedback import Happened
+from shortlist.recsys.store.histories import HISTORY_LENGTH, with_events
+from shortlist.recsys.store.records import (
+    EventRecord,
+    ReleasePointer,
+    UserRecord,
+    unpack_event,
+    unpack_user,
+)
 
 NOW = 1_800_000_000
 BOUNDS = Bounds(waiting=1000, newcomers=1000, newcomer_seconds=600)
@@ -103,7 +110,12 @@ def test_event_is_stored_once(client, own, items) -> None:
     assert send(client, event(items[1])) == {"accepted": 0, "duplicates": 1, "rejected": []}
     later = EventIngestor(EventLog(store), lacks_nothing, BOUNDS, lambda: NOW + WINDOW_SECONDS)
     version = store.release().current
-    assert later.take([version], [(0, EventRecord("e0", "eve", items[1], NOW))]).duplicates == 1
+    assert (
+        later.take(
+            ReleasePointer(version), {}, [(0, EventRecord("e0", "eve", items[1], NOW))]
+        ).duplicates
+        == 1
+    )
     record = unpack_user(store.user_record("eve"))
     assert (record.items, record.times, record.n_events) == (
         (items[1], items[2]),
@@ -125,7 +137,7 @@ def test_bad_events_are_rejected_singly(client, items) -> None:
         event(items[0]),
         event("no-such-item", 1),
         {"event_id": "x", "user_id": "eve", "timestamp": NOW},
-        event(items[0], 3, weight=-1),
+        event(items[0], 3, weight=1e39),
         event(items[0], 4, timestamp="yesterday"),
         "not an event",
         event(items[0], 200_000),
@@ -221,7 +233,9 @@ def test_concurrent_events_of_one_user(own, items) -> None:
         log = EventLog(store)
         gate.wait()
         EventIngestor(log, lacks_nothing, BOUNDS, lambda: NOW).take(
-            [version], [(0, EventRecord(f"t{number}", "busy", items[number], NOW + number))]
+            ReleasePointer(version),
+            {},
+            [(0, EventRecord(f"t{number}", "busy", items[number], NOW + number))],
         )
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]

@@ -16,6 +16,7 @@ from shortlist.recsys.models.diversity import diversified
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.models.reasons import RankedRows, contributions
 from shortlist.recsys.models.similar import similar
+from shortlist.recsys.store.records import UserRecord
 
 
 @pytest.fixture
@@ -322,7 +323,7 @@ def loaded(published) -> bundle.Bundle:
 def test_contributions_sum_to_the_score(loaded, published, history) -> None:
     """With the base, the features' contributions add up to the ranker's score."""
     n = len(history)
-    state, _ = bundle.state_from(loaded, history, list(range(n)), [None] * n, n, (), {})
+    state, _ = bundle.state_of(loaded, UserRecord(tuple(history), tuple(range(n)), (None,) * n, n))
     seen: list[RankedRows] = []
     model = replace(loaded.model, exploration_share=0.0)
     recommended = recommend(
@@ -334,7 +335,7 @@ def test_contributions_sum_to_the_score(loaded, published, history) -> None:
 
 def test_reasons_without_a_history(loaded) -> None:
     """Without a history there are no causes, and no division by zero."""
-    state, _ = bundle.state_from(loaded, (), (), (), 0, (), {})
+    state, _ = bundle.state_of(loaded, UserRecord())
     parts = contributions(loaded.model, state, np.arange(4, dtype=np.int32), None)
     assert not parts.history.any()
     assert np.isnan(parts.features).all()

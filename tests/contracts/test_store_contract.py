@@ -9,7 +9,8 @@ import pytest
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
-from shortlist.recsys.store.histories import HISTORY_LENGTH, Happened, with_events
+from shortlist.recsys.store.feedback import Happened
+from shortlist.recsys.store.histories import HISTORY_LENGTH, with_events
 from shortlist.recsys.store.records import (
     ItemRecord,
     ReleasePointer,

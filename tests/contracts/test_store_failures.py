@@ -44,6 +44,8 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "retire_unknown": lambda s: s.retire_unknown([VERSION], 60),
     "restore": lambda s: s.restore(VERSION),
     "popular": lambda s: s.popular(VERSION),
+    "write_facts": lambda s: s.write_facts(VERSION, b"facts"),
+    "facts": lambda s: s.facts(VERSION),
     "blocked": lambda s: s.blocked(),
     "live": lambda s: s.live(VERSION, "1", "d"),
     "live_or_claim": lambda s: s.live_or_claim(VERSION, "1", "d", 2000),
@@ -171,6 +173,7 @@ def test_only_release_and_users_stay(store: RedisStore) -> None:
         keys.items(VERSION),
         keys.rows(VERSION),
         keys.popular(VERSION),
+        keys.facts(VERSION),
     ]
     expiring.append(keys.live(VERSION, "1"))
     assert all(0 < store.redis.ttl(key) <= 60 for key in expiring)

@@ -28,6 +28,7 @@ from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend, retrieve
 from shortlist.recsys.models.ranker import stamp
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
+from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
 
@@ -152,7 +153,7 @@ def questions(past: Events) -> list[dict[str, object]]:
 
 def answer(loaded: bundle.Bundle, question: dict[str, object]) -> dict[str, object]:
     """The list of one state, as ids, scores and retrieval scores."""
-    state, _ = bundle.state_from(loaded, **question)  # type: ignore[arg-type]
+    state, _ = bundle.state_of(loaded, UserRecord(**question))  # type: ignore[arg-type]
     best = recommend(loaded.model, state, K)
     kept = best.items[0] >= 0
     return {

@@ -17,6 +17,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.interactions import MISSING
 from shortlist.recsys.models.pipeline import recommend
+from shortlist.recsys.store.records import UserRecord
 
 BUNDLES = Path(__file__).parent / "bundles"
 FROZEN = sorted(BUNDLES.iterdir())
@@ -45,7 +46,7 @@ def test_scores_alike_or_is_refused(directory: Path) -> None:
     loaded = bundle.load(directory)
     for case in json.loads((directory / "answers.json").read_text()):
         frozen = case["answer"]
-        state, unknown = bundle.state_from(loaded, **case["state"])
+        state, unknown = bundle.state_of(loaded, UserRecord(**case["state"]))
         best = recommend(loaded.model, state, 20)
         kept = best.items[0] != MISSING
         ids = [loaded.catalogue.ids[row] for row in best.items[0, kept].tolist()]

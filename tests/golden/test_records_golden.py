@@ -16,14 +16,18 @@ from typing import Any
 import pytest
 
 from shortlist.recsys.store.records import (
+    EventRecord,
     ItemRecord,
+    Negative,
     ReleasePointer,
     ShortlistRecord,
     UserRecord,
+    pack_event,
     pack_item,
     pack_list,
     pack_pointer,
     pack_user,
+    unpack_event,
     unpack_item,
     unpack_list,
     unpack_pointer,
@@ -87,6 +91,27 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
             1873476493639680,
         ),
     ),
+    "user with feedback": (
+        pack_user,
+        unpack_user,
+        UserRecord(
+            ("50", "1", "50"),
+            (100, 200, 300),
+            (None, 2.0, None),
+            2,
+            ("7",),
+            {},
+            (0, 0, 1873476493639681),
+            types=("view", None, "buy"),
+            negatives=(Negative("1", 250, 1873476493639680), Negative("9", 260, 0, spent=True)),
+            disliked=("8",),
+        ),
+    ),
+    "event": (
+        pack_event,
+        unpack_event,
+        EventRecord("e1", "42", "50", 1785542400, -1.0, "r1", 3, "return"),
+    ),
     "item": (pack_item, unpack_item, ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))),
     "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),
     "pointer": (
@@ -101,6 +126,12 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
 OLDER: dict[str, tuple[Callable[[bytes], Any], Any]] = {
     "list without a watermark": (unpack_list, replace(SHORTLIST, watermark=0)),
     "user without positions": (unpack_user, USER),
+    "user without feedback": (unpack_user, USER),
+    "event without a position": (unpack_event, EventRecord("e1", "42", "50", 1785542400, 4.0)),
+    "event without a type": (
+        unpack_event,
+        EventRecord("e1", "42", "50", 1785542400, 4.0, "r1", 3),
+    ),
 }
 """What older writers wrote, which is still read."""
 

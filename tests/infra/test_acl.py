@@ -250,6 +250,7 @@ def write_release(batch: RedisStore) -> None:
     batch.write_lists("v1", [("u", b"list"), ("gone", b"list")])
     batch.merge_users([("u", UserRecord(n_events=1)), ("left", UserRecord())], 0)
     batch.write_popular("v1", b"popular")
+    batch.write_facts("v1", b"facts")
     assert server_policy(batch) is not None
     AdminStore(batch).note_release(ReleaseNote("v1", 1, 0.1))
     assert (batch.lists("v1", ["u"]), batch.rows_of("v1", ["i"]), batch.is_deleted()("u")) == (
@@ -261,7 +262,7 @@ def write_release(batch: RedisStore) -> None:
         releases.flip(batch, "v1", lease)
         lease.confirm()
     assert len(batch.some_users(5)) == 2
-    assert (batch.retire("v1", 60), batch.is_retiring("v1"), batch.restore("v1")) == (5, True, True)
+    assert (batch.retire("v1", 60), batch.is_retiring("v1"), batch.restore("v1")) == (6, True, True)
     assert batch.retire_unknown(["v1"], 60) == 1
     AdminStore(batch).add_deletions({b"digest": b"1"})
     AdminStore(batch).block("kept")
@@ -272,6 +273,7 @@ def answer(api: RedisStore) -> None:
     log, admin_store, counts = EventLog(api), AdminStore(api), CountLog(api)
     assert api.release() is not None
     assert api.read_user("v1", "u") == (b"list", 0)
+    assert api.facts("v1") == b"facts"
     assert (api.popular("v1"), api.rows_of("v1", ["i"]), len(api.items("v1", [0]))) == (
         b"popular",
         ([0], True),

@@ -69,8 +69,8 @@ def test_events_on_a_cluster(store, tmp_path) -> None:
         log, lambda _, items: [True] * len(items), Bounds(1000, 1000, 600), lambda: NOW
     )
     events = [(at, EventRecord(f"e{at}", user, "xy"[at % 2], NOW)) for at, user in enumerate(USERS)]
-    assert intake.take(["v1"], events).accepted == len(USERS)
-    assert intake.take(["v1"], events).duplicates == len(USERS)
+    assert intake.take(ReleasePointer("v1"), {}, events).accepted == len(USERS)
+    assert intake.take(ReleasePointer("v1"), {}, events).duplicates == len(USERS)
     assert [unpack_user(store.user_record(user)).n_events for user in USERS] == [1] * len(USERS)
     admin_store.note_release(ReleaseNote("v1", NOW, 0.1))
     assert admin_store.delete_user(USERS[0], NOW) is True
@@ -79,7 +79,7 @@ def test_events_on_a_cluster(store, tmp_path) -> None:
     for user in USERS:
         admin_store.delete_user(user, NOW)
         assert (store.read_user("v1", user), store.is_deleted()(user)) == ((None, None), True)
-    assert intake.take(["v1"], events).accepted == 0
+    assert intake.take(ReleasePointer("v1"), {}, events).accepted == 0
 
 
 def test_lists_and_records_on_a_cluster(store) -> None:

@@ -101,7 +101,9 @@ def address(request, tmp_path) -> str:
 
 def event_of(number: int, user: str = "1") -> EventRecord:
     """An event."""
-    return EventRecord(f"e{number}", user, str(number), 1_000 + number, float(number % 5), "r1", 3)
+    return EventRecord(
+        f"e{number}", user, str(number), 1_000 + number, float(number % 5), "r1", 3, "view"
+    )
 
 
 def read(address: str, directory: Path) -> list[tuple[str, str]]:
@@ -131,6 +133,7 @@ def test_events_move_to_files(store, address) -> None:
         "weight": 1.0,
         "recommendation_id": "r1",
         "position": 3,
+        "event_type": "view",
     }
     assert drain(log, files) == drain_module.Drained()
 

@@ -82,15 +82,7 @@ def made(prepared: Job) -> dict[str, tuple[str, ...]]:
     out: dict[str, tuple[str, ...]] = {}
     for user in read_shards(prepared.work / "lists"):
         stored, record = unpack_list(user.packed), unpack_user(pack_user(user.record))
-        fields = (
-            record.items,
-            record.times,
-            record.weights,
-            record.n_events,
-            record.seen,
-            record.attributes or {},
-        )
-        state, unknown = bundle.state_from(loaded, *fields)
+        state, unknown = bundle.state_of(loaded, record, bundle.batch_time(loaded))
         live = recommend(loaded.model, state, prepared.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0

@@ -25,15 +25,7 @@ def test_lists_equal_live_answers(published, loaded) -> None:
     for user in read_shards(published.work / "lists"):
         stored = unpack_list(user.packed)
         record = unpack_user(pack_user(user.record))
-        history = (
-            record.items,
-            record.times,
-            record.weights,
-            record.n_events,
-            record.seen,
-            record.attributes or {},
-        )
-        state, unknown = bundle.state_from(loaded, *history)
+        state, unknown = bundle.state_of(loaded, record, bundle.batch_time(loaded))
         live = recommend(loaded.model, state, published.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0

@@ -29,6 +29,7 @@ from shortlist.recsys.store import releases
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import ReleasePointer, UserRecord, unpack_list, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.release_facts import ReleaseFacts, unpack_facts
 from shortlist.recsys.store.release_files import build_manifest, verify
 
 Release = Callable[[str], tuple[Path, Path]]
@@ -69,6 +70,7 @@ def test_published(
     first = store.items("v1", popular.rows[:1])[0]
     assert store.rows_of("v1", [first.id]) == ([popular.rows[0]], True)
     assert list(popular.scores) == sorted(popular.scores, reverse=True)
+    assert unpack_facts(store.facts("v1")) == ReleaseFacts(has_clock_times=True)
 
 
 def test_larger_than_a_function_holds(

@@ -16,6 +16,7 @@ from shortlist.recsys.models.interactions import MISSING, states_at
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.store import release_files
 from shortlist.recsys.store.histories import HISTORY_LENGTH
+from shortlist.recsys.store.records import UserRecord
 
 
 @pytest.fixture
@@ -111,12 +112,12 @@ def test_missing_file_or_manifest_is_noticed(directory) -> None:
         bundle.load(directory)
 
 
-def test_state_from_ids(loaded) -> None:
+def test_state_of_ids(loaded) -> None:
     """Unknown items are counted and left out; earlier items are seen without being history."""
     ids = loaded.catalogue.ids
-    state, unknown = bundle.state_from(
-        loaded, [ids[3], "nowhere", ids[5]], [1, 2, 3], [4.0, 1.0, None], 9, [ids[0], "gone"], {}
-    )
+    items, seen = (ids[3], "nowhere", ids[5]), (ids[0], "gone")
+    record = UserRecord(items, (1, 2, 3), (4.0, 1.0, None), 9, seen)
+    state, unknown = bundle.state_of(loaded, record)
     assert unknown == 1
     assert state.items[0, -3:].tolist() == [MISSING, 3, 5]
     assert state.times[0, -2:].tolist() == [1, 3]
@@ -125,18 +126,19 @@ def test_state_from_ids(loaded) -> None:
     assert (state.attributes == MISSING).all()
 
 
-def test_state_from_nothing_is_empty(loaded) -> None:
+def test_state_of_nothing_is_empty(loaded) -> None:
     """Somebody new, of whom the request says nothing, is recommended something."""
-    state, unknown = bundle.state_from(loaded, [], [], [], 0, [], {})
+    state, unknown = bundle.state_of(loaded, UserRecord())
     assert (unknown, len(state), (state.items == MISSING).all()) == (0, 1, True)
     assert (recommend(loaded.model, state, 10).items != MISSING).all()
 
 
-def test_state_from_many_ids_keeps_latest(loaded) -> None:
+def test_state_of_many_ids_keeps_latest(loaded) -> None:
     """The window holds the last HISTORY_LENGTH, and all of them are seen."""
     ids = loaded.catalogue.ids
     n = HISTORY_LENGTH + 7
-    state, _ = bundle.state_from(loaded, ids[:n], list(range(n)), [None] * n, n, [], {})
+    record = UserRecord(tuple(ids[:n]), tuple(range(n)), (None,) * n, n)
+    state, _ = bundle.state_of(loaded, record)
     assert state.items[0].tolist() == list(range(7, n))
     assert state.seen(0).tolist() == list(range(n))
 

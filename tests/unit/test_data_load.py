@@ -183,7 +183,7 @@ def test_dates_are_midnights(tmp_path: Path) -> None:
         ("1,2,nan,4", "impossible timestamp"),
         ("1,2,99999999999999999999,4", "impossible timestamp"),
         ("1,2,3,good", "unparsable rating"),
-        ("1,2,3,-1", "impossible rating"),
+        ("1,2,3,-3.5e38", "impossible rating"),
         ("1,2,3,inf", "impossible rating"),
         ("1,2,3,1e300", "impossible rating"),
         ("1,2,3,3.5e38", "impossible rating"),
@@ -226,7 +226,6 @@ def test_reasons(tmp_path: Path, row: str, reason: str) -> None:
         ("user_id", [1.0, float("nan"), 2.0], "null user_id"),
         ("item_id", ["a", None, "b"], "null item_id"),
         ("weight", [1.0, float("-inf"), None], "impossible weight"),
-        ("weight", [1.0, -0.5, 2.0], "impossible weight"),
         ("weight", [1.0, 1e39, 2.0], "impossible weight"),
         (
             "user_id",

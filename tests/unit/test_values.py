@@ -85,36 +85,100 @@ def test_invalid_id_names_its_rule(value: object, rule: str) -> None:
     assert len(said.encode()) < 200
 
 
-@pytest.mark.parametrize(("value", "read"), [(0, 0), (2**53, 2**53), (42.0, 42)])
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (0, 0),
+        (10**11 - 1, 10**11 - 1),
+        (42.0, 42),
+        (" 42 ", 42),
+        ("42.0", 42),
+        ("2023-11-14", 1_699_920_000),
+        ("2023-11-14 22:15", 1_700_000_100),
+        ("2023-11-14 22:15:01+00", 1_700_000_101),
+        ("2023-11-14t22:15:01z", 1_700_000_101),
+        ("2023-11-14T22:15:01.9 GMT", 1_700_000_101),
+        ("2023-11-14 23:45:01 +0130", 1_700_000_101),
+        ("2023-11-14 20:15:01-02:00", 1_700_000_101),
+        ("1970-01-01", 0),
+        ("5138-11-16 09:46:39", 10**11 - 1),
+    ],
+)
 def test_times(value: object, read: int) -> None:
-    """Whole numbers from 0 to the largest that a 64-bit float says exactly."""
+    """Whole seconds, dates, and ISO 8601 text in UTC or the zone that it names."""
     assert values.time_of(value) == read
 
 
 @pytest.mark.parametrize(
-    "value", [-1, 2**53 + 1, 1.5, float("inf"), float("nan"), "1", True, None, HUGE]
+    "value",
+    [
+        -1,
+        1.5,
+        float("inf"),
+        float("nan"),
+        True,
+        None,
+        HUGE,
+        "",
+        "yesterday",
+        "1.5",
+        "1e9",
+        "-5",
+        "1969-12-31",
+        "2023-02-30",
+        "2023-11-14 24:00",
+        "2023-11-14 22:15:60",
+        "2023-11-14 22:15:01+24:00",
+        "2023-11-14Z",
+        "14.11.2023",
+        "\u0661",
+    ],
 )
 def test_what_is_no_time(value: object) -> None:
-    """Is refused with the range."""
-    with pytest.raises(InvalidInput, match="from 0 to 9007199254740992"):
+    """Is refused with the range and the forms."""
+    rule = "unix seconds, a whole number from 0 to 99999999999, a date, or ISO 8601 text"
+    with pytest.raises(InvalidInput, match=rule):
         values.time_of(value)
 
 
 @pytest.mark.parametrize(
-    ("value", "read"), [(0, 0.0), (-0.0, 0.0), (5, 5.0), (values.MAX_WEIGHT, values.MAX_WEIGHT)]
+    ("value", "remedy"),
+    [
+        (10**11, "milliseconds, divide it by 1000"),
+        ("1700000000000", "milliseconds, divide it by 1000"),
+        (1_700_000_000_000_000, "microseconds, divide it by 1000000"),
+        (1_700_000_000_000_000_000, "nanoseconds, divide it by 1000000000"),
+    ],
+)
+def test_times_of_other_units(value: object, remedy: str) -> None:
+    """What must be of another unit is refused, and the unit said."""
+    with pytest.raises(InvalidInput, match=f"; this looks like {remedy}$"):
+        values.time_of(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (0, 0.0),
+        (-0.0, 0.0),
+        (5, 5.0),
+        (-1, -1.0),
+        (values.MAX_WEIGHT, values.MAX_WEIGHT),
+        (-values.MAX_WEIGHT, -values.MAX_WEIGHT),
+    ],
 )
 def test_weights(value: object, read: float) -> None:
-    """From zero to the largest 32-bit float."""
+    """Any 32-bit float, also one below zero, which is negative feedback."""
     assert str(values.weight_of(value)) == str(read)
 
 
 @pytest.mark.parametrize(
     "value",
-    [-1, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None],
+    [-1e39, 1e39, pytest.param(10**400, id="large"), float("nan"), float("inf"), "1", True, None],
 )
 def test_what_is_no_weight(value: object) -> None:
     """Is refused with the largest weight."""
-    with pytest.raises(InvalidInput, match=r"from 0 to 3\.4028234663852886e\+38"):
+    with pytest.raises(InvalidInput, match=r"from -3\.4\d*e\+38 to 3\.4028234663852886e\+38"):
         values.weight_of(value)
 
 
