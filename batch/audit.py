@@ -114,6 +114,7 @@ def _counterfactual_future(dataset: Dataset, cut: Int64, model: Model, truth: Tr
     users = truth.users[: min(len(truth), USERS)]
     starts = other.events.offsets()[:-1][users]
     states = states_at(other.events, starts, cut[users], dataset.attributes[users])
+    states = replace(states, repeats=truth.states.repeats)
     rows = _feature_rows(model, truth.states.slice(0, len(users)))
     other_rows = _feature_rows(replace(model, table=table), states)
     if rows.shape != other_rows.shape or not _alike(rows, other_rows):

@@ -31,6 +31,7 @@ from shortlist.recsys.models.interactions import (
     Int32,
     Int64,
     Recommend,
+    Repeats,
     UserStates,
     states_at,
 )
@@ -109,7 +110,7 @@ def fresh_users(
                 "fresh": recommender(fitted.model),
                 "retrained": recommender(retrained),
             }
-            truth = _after_first(dataset, held, cut)
+            truth = _after_first(dataset, held, cut, params.repeats)
             report = _report(dataset, methods, truth, others, protocol)
         figures = {name: row[HEADLINE_METRIC] for name, row in report["methods"].items()}
         n_known = float(np.mean((cut - events.offsets()[:-1])[held]))
@@ -170,14 +171,13 @@ def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
     return cut
 
 
-def _after_first(dataset: Dataset, held: Int64, cut: Int64) -> Truth:
+def _after_first(dataset: Dataset, held: Int64, cut: Int64, repeats: Repeats) -> Truth:
     """The held users' next TARGET_EVENTS events, and those that share the last one's time."""
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
     stops = steps_of(events).after[np.minimum(ends, first + TARGET_EVENTS) - 1]
-    return truth_between(
-        events, held, states_at(events, starts, first, dataset.attributes[held]), first, stops
-    )
+    states = states_at(events, starts, first, dataset.attributes[held])
+    return truth_between(events, held, replace(states, repeats=repeats), first, stops)
 
 
 def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
 
 from shortlist.recsys.event_rules import EventKind
-from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
+from shortlist.recsys.models.catalogue import (
+    AttributeVocabulary,
+    Catalogue,
+    Dataset,
+    ItemAttribute,
+    ItemContent,
+    LabelColumn,
+)
 from shortlist.recsys.models.interactions import Events, Negatives
 
 
@@ -17,6 +25,9 @@ def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
     events, catalogue = dataset.events, dataset.catalogue
     negatives = events.negatives
+    labels: dict[str, Any] = {
+        f"labels_{i}": c.rows for i, c in enumerate(catalogue.content.columns)
+    }
     # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
         directory / "dataset.npz",
@@ -33,6 +44,9 @@ def save(directory: Path, dataset: Dataset) -> None:
         attributes=dataset.attributes,
         membership=catalogue.membership,
         year=catalogue.year,
+        numbers=catalogue.content.numbers,
+        vectors=catalogue.content.vectors,
+        **labels,
     )
     texts = {
         "ids": catalogue.ids,
@@ -43,6 +57,9 @@ def save(directory: Path, dataset: Dataset) -> None:
         "kinds": events.kinds,
         "vocabulary": asdict(dataset.vocabulary),
         "fingerprint": dataset.fingerprint,
+        "item_attributes": [a.as_plain() for a in catalogue.attributes],
+        "label_columns": [[c.name, c.labels] for c in catalogue.content.columns],
+        "number_names": catalogue.content.number_names,
     }
     (directory / "dataset.msgpack").write_bytes(msgpack.packb(texts))
 
@@ -70,6 +87,16 @@ def load(directory: Path) -> Dataset:
             texts["category_names"],
             a["membership"],
             a["year"],
+            tuple(map(ItemAttribute.from_plain, texts["item_attributes"])),
+            ItemContent(
+                tuple(
+                    LabelColumn(name, labels, a[f"labels_{i}"])
+                    for i, (name, labels) in enumerate(texts["label_columns"])
+                ),
+                texts["number_names"],
+                a["numbers"],
+                a["vectors"],
+            ),
         )
         attributes = a["attributes"]
     return Dataset(

@@ -35,7 +35,6 @@ from shortlist.batch import (
     stages,
 )
 from shortlist.batch.audit import audit
-from shortlist.batch.batch_store import batch_store
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.tables import reject_lines
 from shortlist.batch.workspace import alone_in, leased, local_run
@@ -79,6 +78,7 @@ from shortlist.recsys.training.fit import (
 from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams, RankingGroups
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
 RECIPE = 3
@@ -86,9 +86,6 @@ RECIPE = 3
 
 WATERMARK = "watermark.txt"
 """In the work directory: the position in the stream of events up to which the run has learnt."""
-
-FIRST_CLOCK_TIME = 100_000_000
-"""1973: times below are taken for sequence numbers."""
 
 TABLE_LAG_SECONDS = 86_400
 """How late a table may have what came over HTTP, where events are not drained.
@@ -193,7 +190,9 @@ def features(job: Job) -> None:
         progress(1.0, _load_note(loaded))
         _write_json(job.work / "rejects.json", loaded.rejects)
         # Raises now, not after hours of training, where the data has nothing to evaluate on.
-        offline_evaluation.truth_after(dataset, cuts(dataset.events, job.protocol))
+        cut, repeats = cuts(dataset.events, job.protocol), job.params.repeats
+        counted = offline_evaluation.count_repeats(dataset, cut, repeats)
+        offline_evaluation.truth_after(dataset, cut, repeats)
         dataset_file.save(job.work, dataset)
         if job.events is None:
             times = np.append(dataset.events.time, dataset.events.negatives.time)
@@ -201,8 +200,10 @@ def features(job: Job) -> None:
         else:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
-    for note in (*reject_lines(loaded.rejects, job.work / REJECTS), *loaded.notes):
-        job.reporter.say(f"  {note}")
+    rejected = reject_lines(loaded.rejects, job.work / REJECTS)
+    for note in (*rejected, *loaded.notes, offline_evaluation.repeats_note(counted)):
+        if note is not None:
+            job.reporter.say(f"  {note}")
     for fold in Fold:
         with job.reporter.stage(f"features, fold {fold}"):
             job.fold(fold).mkdir(exist_ok=True)
@@ -219,6 +220,7 @@ def _load(job: Job) -> data.Loaded:
         rejects=job.work / REJECTS,
         positive_rating=job.positive_rating,
         events=job.events,
+        event_rules=job.event_rules,
         is_forgotten=None if job.is_offline else publish.deleted_users(job.settings),
     )
 
@@ -318,12 +320,13 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
     report = _report(job, dataset, model)
     job.reporter.console.print(report_table(report))
+    serving = None if job.is_offline else publish.serving(job.settings)
     with job.reporter.stage("gate") as progress:
-        verdict = _verdict(job, report, model, dataset)
+        verdict = _verdict(job, report, model, dataset, serving)
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     with job.reporter.stage("drift since the serving release") as progress:
-        drift = drifted(job, dataset)
+        drift = drifted(job, dataset, serving)
         progress(1.0, drift.verdict.note)
     report["drift"] = release_drift.drift_section(drift)
     report |= job.reporter.stages.summary()
@@ -338,7 +341,7 @@ def evaluate(job: Job) -> None:
 
 def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     cut = cuts(dataset.events, job.protocol)
-    truth = offline_evaluation.truth_after(dataset, cut)
+    truth = offline_evaluation.truth_after(dataset, cut, job.params.repeats)
     past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
     events_digest = _read_json(job.fold(Fold.BEFORE_HOLDOUT) / "towers.json")["events"]
     rounds = _read_json(job.fold(Fold.BEFORE_LABELS) / "towers.json")["rounds"]
@@ -353,6 +356,8 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     report["data"] = offline_evaluation.describe(dataset)
     report["data"]["rejects"] = _read_json(job.work / "rejects.json")
     report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
+    counted = offline_evaluation.count_repeats(dataset, cut, job.params.repeats)
+    report["repeats"] = counted | report.get("repeats", {})
     report["importances"] = ranker["importances"]
     report["ranker"] = {"reported": ranker["summary"], "released": released["summary"]}
     report["learning_curves"] = offline_evaluation.learning_curves(rounds, ranker["curve"])
@@ -361,26 +366,24 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     return report
 
 
-def _verdict(job: Job, report: Report, model: Model, dataset: Dataset) -> gate.Verdict:
+def _verdict(
+    job: Job, report: Report, model: Model, dataset: Dataset, serving: str | None
+) -> gate.Verdict:
     if not job.settings.gate:
         return gate.off(report)
-    return gate.judge(report, model, dataset, cuts(dataset.events, job.protocol), job.settings)
+    cut = cuts(dataset.events, job.protocol)
+    return gate.judge(report, model, dataset, cut, job.settings, serving)
 
 
-def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
+def drifted(job: Job, dataset: Dataset, serving: str | None) -> release_drift.Drift:
     """Measures drift since the serving release; keeps histograms."""
     tables = release_drift.tables_of(dataset, load_fold(job, Fold.EVERYTHING))
     # Kept whatever the verdict: the next release is compared with these.
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
-    pointer = None
-    if not job.is_offline:
-        with batch_store(job.settings) as store:
-            pointer = store.release()
-    if pointer is None:
+    if serving is None:
         return release_drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
-    artefacts = open_artefacts(job.settings.artefacts)
-    return release_drift.against_release(artefacts, pointer.current, tables)
+    return release_drift.against_release(open_artefacts(job.settings.artefacts), serving, tables)
 
 
 def precompute_lists(job: Job) -> None:
@@ -571,7 +574,9 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     as_of = dataset.events.latest
     facts = ReleaseFacts(
-        repeats=job.params.repeats.value, has_clock_times=as_of >= FIRST_CLOCK_TIME
+        repeats=job.params.repeats.value,
+        has_clock_times=as_of >= FIRST_CLOCK_TIME,
+        attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},
     )
     ranker_text = bundle.load_ranker_text(job.fold(Fold.EVERYTHING))
     report = _read_json(job.work / "metrics.json")

@@ -428,7 +428,7 @@ class Release:
             raise InvalidInput(f"k is {k}: it must be at least 1")
         allowed = self._allowed(exclude, categories)
         parts = [_LISTS]
-        for user, record in _records(of, users):
+        for user, record in self._records(of, users):
             state = self._state(record, allow_repeats=allow_repeats)
             listed = recommend_by(self.bundle.model, state, k, allowed=allowed)
             parts.append(self._listed(user, listed))
@@ -470,7 +470,7 @@ class Release:
         Raises:
             InvalidInput: the user is unknown.
         """
-        ((_, record),) = _records(of, [user])
+        ((_, record),) = self._records(of, [user])
         state = self._state(record, allow_repeats=allow_repeats)
         ranked: list[tuple[Candidates, Float32]] = []
         listed = recommend_by(self.bundle.model, state, k, sample=lambda *rows: ranked.append(rows))
@@ -502,7 +502,7 @@ class Release:
                 yield "history", titles[state.items[0, at]], float(shares[at])
 
     def _state(self, record: UserRecord, *, allow_repeats: bool | None) -> UserStates:
-        state, _ = bundle.state_of(self.bundle, record, bundle.batch_time(self.bundle))
+        state, _ = bundle.state_of(self.bundle, record)
         if allow_repeats is None:
             return state
         return replace(state, repeats=Repeats.ALLOW if allow_repeats else Repeats.NEVER)
@@ -534,6 +534,22 @@ class Release:
             schema=_LISTS.schema,
         )
 
+    def _records(
+        self, of: Data | Mapping[str, Sequence[str]], users: Sequence[str] | None
+    ) -> Iterator[tuple[str, UserRecord]]:
+        """The users and their records, as a service would keep them."""
+        if isinstance(of, Data):
+            yield from _records_of_data(of, users)
+            return
+        moment = int(self.bundle.manifest["as_of"])
+        for user in of if users is None else users:
+            if user not in of:
+                raise _unknown(user)
+            items = tuple(of[user])
+            n = len(items)
+            # Bare items have an order and no times: all of them are as new as the data.
+            yield user, UserRecord(items, (moment,) * n, (None,) * n, n)
+
     def _row(self, item_id: str) -> int:
         row = self.bundle.catalogue.row_of.get(item_id)
         if row is None:
@@ -552,22 +568,6 @@ def _features(values: Float32) -> Iterator[tuple[str, str, float]]:
     for name, value in zip((*FEATURES, "base"), values.tolist(), strict=True):
         if np.isfinite(value) and value != 0:
             yield "feature", name, value
-
-
-def _records(
-    of: Data | Mapping[str, Sequence[str]], users: Sequence[str] | None
-) -> Iterator[tuple[str, UserRecord]]:
-    """The users and their records, as a service would keep them."""
-    if isinstance(of, Data):
-        yield from _records_of_data(of, users)
-        return
-    for user in of if users is None else users:
-        if user not in of:
-            raise _unknown(user)
-        items = tuple(of[user])
-        unknown = (None,) * len(items)
-        # Sequence numbers: a bare list of items has an order and no times.
-        yield user, UserRecord(items, tuple(range(1, len(items) + 1)), unknown, len(items))
 
 
 def _records_of_data(data: Data, users: Sequence[str] | None) -> Iterator[tuple[str, UserRecord]]:

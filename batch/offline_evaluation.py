@@ -24,12 +24,25 @@ from shortlist.recsys.evaluation.baselines import (
     plain,
 )
 from shortlist.recsys.evaluation.headline import POPULARITY, RETRIEVER, TWO_STAGE
+from shortlist.recsys.evaluation.own_items import (
+    fit_own_frequent,
+    fit_own_recent,
+    fit_tuned_tifu_knn,
+)
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
-from shortlist.recsys.evaluation.truth import Truth, truth_between
+from shortlist.recsys.evaluation.truth import Truth, of_repeats, truth_between
 from shortlist.recsys.models.catalogue import Catalogue, Dataset
-from shortlist.recsys.models.interactions import MISSING, Events, Int32, Int64, Recommend, states_at
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Int32,
+    Int64,
+    Recommend,
+    Repeats,
+    states_at,
+)
 from shortlist.recsys.models.pipeline import CANDIDATE_SOURCES, Model, proposals, recommender
 from shortlist.recsys.models.ranker import NO_RANKER
 from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
@@ -49,6 +62,9 @@ from shortlist.recsys.training.split import before, cuts
 
 BOOTSTRAP_SEED = 20260801
 
+FEW_REPEATS = 0.03
+"""Share of the held-out items, above which a run that never offers them again says so."""
+
 EXAMPLES = 10
 """Users that the report shows."""
 
@@ -56,13 +72,13 @@ EXAMPLE_ITEMS = 10
 """Items of each kind that an example shows."""
 
 
-def truth_after(dataset: Dataset, cut: Int64) -> Truth:
-    """What each user did at or after their cut.
+def truth_after(dataset: Dataset, cut: Int64, repeats: Repeats = Repeats.NEVER) -> Truth:
+    """What each user did at or after their cut, as far as it may be offered to them.
 
     Users with nothing there, or nothing before it, are left out.
 
     Raises:
-        InvalidData: no user is left, or nobody did anything new after their cut.
+        InvalidData: no user is left, or nobody took anything after their cut that may be offered.
     """
     events = dataset.events
     offsets = events.offsets()
@@ -75,19 +91,25 @@ def truth_after(dataset: Dataset, cut: Int64) -> Truth:
         )
         raise InvalidData(message)
     states = states_at(events, starts[users], cut[users], dataset.attributes[users], users)
+    states = replace(states, repeats=repeats)
     truth = truth_between(events, users, states, cut[users], ends[users])
     if len(truth.items) == 0:
         message = (
             f"each of the {len(users)} users had every held-out item before: seen items are never "
-            "recommended, so there is nothing to evaluate; give data in which users take to new "
-            "items"
+            "recommended, so there is nothing to evaluate; set SHORTLIST_REPEATS=allow, which "
+            "recommends them again, or give data in which users take to new items"
         )
         raise InvalidData(message)
     return truth
 
 
-def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
-    """The counting baselines, fitted to `past`; EASE only where its item matrix fits in memory."""
+def baselines(
+    past: Events, reporter: ProgressReporter, repeats: Repeats = Repeats.NEVER
+) -> dict[str, Recommend]:
+    """The counting baselines, fitted to `past`; EASE only where its item matrix fits in memory.
+
+    Those of a user's own items are left out where these may not be offered.
+    """
     past = past.standing()
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
@@ -96,11 +118,18 @@ def baselines(past: Events, reporter: ProgressReporter) -> dict[str, Recommend]:
             POPULARITY: fit_popularity(past),
             "recent_popularity": fit_recent_popularity(past),
             "item_knn": plain(neighbours),
-            "recent_item_knn": fit_recent_item_knn(past, rng, weights=neighbours),
+            "recent_item_knn": fit_recent_item_knn(past, rng, neighbours, repeats),
         }
         if past.n_items <= MAX_REGRESSION_ITEMS:
             ease = ease_weights(past)
-            fitted |= {"ease": plain(ease), "recent_ease": fit_recent_ease(past, rng, weights=ease)}
+            recent = fit_recent_ease(past, rng, weights=ease, repeats=repeats)
+            fitted |= {"ease": plain(ease), "recent_ease": recent}
+        if repeats is not Repeats.NEVER:
+            fitted |= {
+                "own_frequent": fit_own_frequent(past),
+                "own_recent": fit_own_recent(past),
+                "tifu_knn": fit_tuned_tifu_knn(past, rng),
+            }
     return {name: method for name, method in fitted.items() if method is not None}
 
 
@@ -128,32 +157,83 @@ def compare(
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
 ) -> Report:
-    """Reports every method's metrics and candidate recall."""
+    """Reports every method's metrics and candidate recall.
+
+    Where the user's own items may be offered, the section "repeats" has the figures of new and of
+    repeated items apart: each method lists the ones or the others alone.
+    """
     methods = {
-        **baselines(past, reporter),
+        **baselines(past, reporter, model.repeats),
         **(others or {}),
         RETRIEVER: recommender(without_ranker(model)),
         TWO_STAGE: recommender(model),
     }
-    with reporter.stage("evaluation") as progress:
+    facts = facts_of(past.standing(), catalogue.membership)
 
-        def advance(name: str, done: int, total: int) -> None:
-            n_before = list(methods).index(name)
-            progress((n_before + done / total) / len(methods), name)
+    def evaluated(name: str, part: Truth) -> Report:
+        with reporter.stage(name) as progress:
 
-        report = evaluate(
-            methods,
-            truth,
-            facts_of(past.standing(), catalogue.membership),
-            np.random.default_rng(BOOTSTRAP_SEED),
-            protocol=protocol,
-            category_names=catalogue.category_names,
-            progress=advance,
-        )
+            def advance(method: str, done: int, total: int) -> None:
+                n_before = list(methods).index(method)
+                progress((n_before + done / total) / len(methods), method)
+
+            return evaluate(
+                methods,
+                part,
+                facts,
+                np.random.default_rng(BOOTSTRAP_SEED),
+                protocol=protocol,
+                category_names=catalogue.category_names,
+                progress=advance,
+            )
+
+    report = evaluated("evaluation", truth)
+    if model.repeats is not Repeats.NEVER:
+        parts = {
+            name: evaluated(f"evaluation of {name} items", part)
+            for name, part in _parts(truth, past.n_items).items()
+        }
+        report["repeats"] = {"parts": parts}
     with reporter.stage("candidate recall"):
         candidates = _candidates_by_source(model, truth)
         report["candidate_recall"] = candidate_recall(candidates, truth, past.n_items)
     return report
+
+
+def _parts(truth: Truth, n_items: int) -> dict[str, Truth]:
+    """The new and the repeated items of the hold-out, without a part that is empty."""
+    modes = {"new": Repeats.NEVER, "repeated": Repeats.ONLY}
+    parts = {name: of_repeats(truth, mode, n_items) for name, mode in modes.items()}
+    return {name: part for name, part in parts.items() if len(part.items)}
+
+
+def count_repeats(dataset: Dataset, cut: Int64, repeats: Repeats) -> dict[str, Any]:
+    """Says how much comes again.
+
+    {"mode": "never" or "allow", "events": share of the events that are to be predicted whose user
+    had the item before, "held_out": the same of the held-out items}
+    """
+    events, n_items = dataset.events, dataset.events.n_items
+    everything = truth_after(dataset, cut, Repeats.ALLOW)
+    repeated = of_repeats(everything, Repeats.ONLY, n_items)
+    targets = events.take(events.is_target)
+    pairs = targets.user.astype(np.int64) * n_items + targets.item
+    return {
+        "mode": repeats.value,
+        "events": 1 - len(np.unique(pairs)) / max(1, len(pairs)),
+        "held_out": len(repeated.items) / len(everything.items),
+    }
+
+
+def repeats_note(counted: Mapping[str, Any]) -> str | None:
+    """What a run that never offers anything again should tell, from `count_repeats`."""
+    if counted["mode"] != Repeats.NEVER.value or counted["held_out"] <= FEW_REPEATS:
+        return None
+    return (
+        f"{counted['events']:.1%} of the events are of items that their user had before, and so "
+        f"are {counted['held_out']:.1%} of the held-out items, which no list can have: what a user "
+        "had is never offered again; set SHORTLIST_REPEATS=allow to offer it when it is due"
+    )
 
 
 def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
@@ -180,7 +260,11 @@ def run(
     The past and the hold-out are those of `protocol`.
     """
     cut = cuts(dataset.events, protocol)
-    truth = truth_after(dataset, cut)
+    counted = count_repeats(dataset, cut, params.repeats)
+    note = repeats_note(counted)
+    if note is not None:
+        reporter.say(f"  {note}")
+    truth = truth_after(dataset, cut, params.repeats)
     past = before(dataset.events, cut)
     fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
     with reporter.stage("leak audit"):
@@ -190,6 +274,7 @@ def run(
     report["audit"] = checks
     report["data"] = describe(dataset)
     report["ties"] = ties(dataset.events, cut, truth)
+    report["repeats"] = counted | report.get("repeats", {})
     report["importances"] = fitted.ranker.importances
     report["ranker"] = {"reported": summary(fitted.ranker)}
     report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)

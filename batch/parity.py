@@ -97,7 +97,7 @@ def live_answer(loaded: Bundle, record: UserRecord, k: int) -> ShortlistRecord:
 
     Scores are at full precision, within the range of half precision.
     """
-    state, _ = bundle.state_of(loaded, record, bundle.batch_time(loaded))
+    state, _ = bundle.state_of(loaded, record)
     recommendations = recommend(loaded.model, state, k)
     kept = recommendations.items[0] != MISSING
     return ShortlistRecord(

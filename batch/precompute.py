@@ -22,7 +22,7 @@ from shortlist.batch import dataset_file
 from shortlist.recsys.atomic_file import remove_drafts, replacing
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.event_rules import EventRules
-from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.bundle import Bundle, asked_at
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
@@ -178,6 +178,7 @@ def _write_users(
     states = states_at(
         events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop]
     )
+    states = asked_at(bundle, states)
     recommendations = recommend(bundle.model, states, length)
     for position, user in enumerate(users):
         packed = _packed_list(bundle, recommendations, position, int(states.n_events[position]))

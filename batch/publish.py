@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import leased, local_run
 from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, UnreadableRecord
 from shortlist.recsys.evaluation.headline import headline_value
-from shortlist.recsys.models.bundle import load_items
+from shortlist.recsys.models.bundle import Items, load_items
+from shortlist.recsys.models.interactions import Int32
 from shortlist.recsys.models.scores import falling_scores
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
@@ -30,12 +32,13 @@ from shortlist.recsys.store.artefacts import Artefacts, ensure_fits, open_artefa
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.lease import Lease
-from shortlist.recsys.store.records import ItemRecord, ReleasePointer, pack_list, unpack_list
+from shortlist.recsys.store.records import ReleasePointer, pack_list, unpack_list
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import server_policy
-from shortlist.recsys.store.release_facts import facts_in, pack_facts
+from shortlist.recsys.store.release_facts import MAX_LABELS, facts_in, pack_facts
 from shortlist.recsys.store.release_files import manifest_in, verify
 from shortlist.recsys.store.watermark import BEGINNING
+from shortlist.recsys.where import CATEGORIES, AttributeKind, AttributeValue, labels_of
 
 PAGE = "report.html"
 """The run's report as a page, in the work directory and in the bundle."""
@@ -174,8 +177,10 @@ def _write_and_verify(
 ) -> None:
     version = str(manifest["version"])
     with reporter.stage("write the lists") as progress:
-        _write_items(store, version, bundle)
-        store.write_facts(version, pack_facts(facts_in(manifest)))
+        items, by_popularity = load_items(bundle)
+        facts = pack_facts(replace(facts_in(manifest), labels=_labels(items)))
+        _write_items(store, manifest, items, by_popularity)
+        store.write_facts(version, facts)
         is_deleted = store.is_deleted()
         packed_lists = ((user.user_id, user.packed) for user in _kept(lists, is_deleted))
         written = store.write_lists(version, packed_lists)
@@ -185,7 +190,7 @@ def _write_and_verify(
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with reporter.stage("verify by reading back") as progress:
-        _verify_items(store, version, manifest)
+        _verify_items(store, version, facts)
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
     with reporter.stage("compare with live answers") as progress:
         progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
@@ -297,13 +302,30 @@ def _delete_late(store: RedisStore, lists: Path) -> None:
             AdminStore(store).delete_user(user.user_id, int(time.time()))
 
 
-def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
-    items, by_popularity = load_items(bundle)
-    columns = zip(items.ids, items.titles, items.categories, strict=True)
-    records = (ItemRecord(*item) for item in columns)
-    store.write_items(version, enumerate(records))
+def _labels(items: Items) -> dict[str, frozenset[str]]:
+    """The labels that items have, of each attribute with few enough; see `ReleaseFacts`."""
+    columns: dict[str, Iterable[AttributeValue]] = {CATEGORIES: items.categories}
+    for attribute in items.attributes:
+        if attribute.is_filtered and attribute.kind in (AttributeKind.TEXT, AttributeKind.LIST):
+            columns[attribute.name] = attribute.values
+    labels: dict[str, frozenset[str]] = {}
+    for name, values in columns.items():
+        known: set[str] = set()
+        for value in values:
+            known.update(labels_of(value))
+            if len(known) > MAX_LABELS:
+                break
+        else:
+            labels[name] = frozenset(known)
+    return labels
+
+
+def _write_items(
+    store: RedisStore, manifest: dict[str, Any], items: Items, by_popularity: Int32
+) -> None:
+    version = str(manifest["version"])
+    store.write_items(version, enumerate(map(items.record, range(len(items.ids)))))
     popular = by_popularity[:1000]
-    manifest = verify(bundle)
     falling = falling_scores(len(popular), "<f2").tobytes()
     at = (int(manifest["created_at"]), int(manifest["as_of"]))
     store.write_popular(
@@ -311,9 +333,9 @@ def _write_items(store: RedisStore, version: str, bundle: Path) -> None:
     )
 
 
-def _verify_items(store: RedisStore, version: str, manifest: dict[str, Any]) -> None:
+def _verify_items(store: RedisStore, version: str, facts: bytes) -> None:
     """Checks the catalogue, the popular items and the facts."""
-    if store.facts(version) != pack_facts(facts_in(manifest)):
+    if store.facts(version) != facts:
         raise ReleaseRefused(
             f"release {version}: its facts read back otherwise than written; the old release goes "
             "on serving: check Redis's memory and eviction, and publish again"

@@ -208,7 +208,7 @@ def shift_table(serving: str, version: str, shift: Shift) -> Table:
 
 
 def _list(loaded: Bundle, user: UserRecord, k: int) -> dict[str, float]:
-    state, _ = bundle.state_of(loaded, user, bundle.batch_time(loaded))
+    state, _ = bundle.state_of(loaded, user)
     recommendations = recommend(loaded.model, state, k)
     rows, scores = recommendations.items[0], recommendations.scores[0]
     return {

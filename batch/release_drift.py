@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,8 @@ def _feature_rows(
     model: Model, states: UserStates, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """float32[users with candidates, F]: one candidate's features each."""
+    # Asked for at the last event, as live answers are: they are of users with a newer one.
+    states = replace(states, repeats=model.repeats)
     candidates = retrieve(model, states)
     counts = (candidates.items >= 0).sum(axis=1)
     chosen = np.cumsum(counts)[counts > 0] - 1 - rng.integers(0, counts[counts > 0])

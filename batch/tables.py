@@ -9,6 +9,7 @@ from pathlib import Path
 from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS
 from shortlist.recsys.data.mapping import read_mapping
 from shortlist.recsys.data.readers import check_columns
+from shortlist.recsys.data.reject_reasons import with_rule
 from shortlist.recsys.data.sources import TableSource
 from shortlist.recsys.event_rules import EventRules
 
@@ -52,5 +53,5 @@ def reject_lines(rejects: Mapping[str, int], path: Path) -> list[str]:
     """What was rejected and why, a line a reason; nothing where nothing was."""
     if not rejects:
         return []
-    lines = [f"rejected: {count} rows: {reason}" for reason, count in rejects.items()]
+    lines = [f"rejected: {count} rows: {with_rule(reason)}" for reason, count in rejects.items()]
     return [*lines, f"the rejected rows are in {path}"]

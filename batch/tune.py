@@ -22,7 +22,7 @@ from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, mean_over_us
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
-from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.interactions import Events, Int64, Repeats
 from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.settings import HoldoutProtocol
@@ -150,7 +150,7 @@ def _window(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams) -> _
     known = replace(dataset, events=training)
     cut = label_cuts(training, protocol)
     past = before(training, cut)
-    truth = _validation(known, cut, np.random.default_rng(params.seed))
+    truth = _validation(known, cut, np.random.default_rng(params.seed), params.repeats)
     return _Window(known, past, item_table_of(known, past), truth)
 
 
@@ -253,13 +253,13 @@ def _searched(params: dict[str, Any], space: Space) -> dict[str, Any]:
     return {name: params[name] for name in space}
 
 
-def _validation(known: Dataset, cut: Int64, rng: np.random.Generator) -> Truth:
+def _validation(known: Dataset, cut: Int64, rng: np.random.Generator, repeats: Repeats) -> Truth:
     """What at most VALIDATION_USERS users, drawn at random, did after their cut."""
     ends = known.events.offsets()[1:]
     with_events = np.flatnonzero(cut < ends)
     drawn = rng.permutation(with_events)[:VALIDATION_USERS]
     is_drawn = np.isin(np.arange(len(ends)), drawn)
-    return truth_after(known, np.where(is_drawn, cut, ends))
+    return truth_after(known, np.where(is_drawn, cut, ends), repeats)
 
 
 def _silent(share: float, note: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from shortlist.lambda_handler.sessions import Session
 from shortlist.recsys.errors import Unavailable
-from shortlist.recsys.store.records import ItemRecord, UserRecord
+from shortlist.recsys.store.records import ItemRecord
+from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.where import CATEGORIES, Condition
 
 BATCH = "batch"
 """Source of an answer that is the precomputed list."""
@@ -26,16 +29,39 @@ STALE = "stale"
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Item ids to exclude, and categories of which an item must have one (none: any)."""
+    """What an item must not be, and what it must have.
+
+    excluded: item ids; categories: of which an item must have one (none: any); where: conditions on
+    its attributes, all of which must hold.
+    """
 
     excluded: frozenset[str] = frozenset()
     categories: frozenset[str] = frozenset()
+    where: tuple[Condition, ...] = ()
 
     def admit(self, item: ItemRecord) -> bool:
         """Tells if the item may be shown."""
         if not item.available or item.id in self.excluded:
             return False
-        return not self.categories or not self.categories.isdisjoint(item.categories)
+        if self.categories and self.categories.isdisjoint(item.categories):
+            return False
+        return all(each.admits(item.value_of(each.attribute)) for each in self.where)
+
+    @property
+    def narrows(self) -> bool:
+        """Whether only items with certain categories or attributes are admitted."""
+        return bool(self.categories or self.where)
+
+    def unknown_values(self, facts: ReleaseFacts) -> dict[str, list[str]]:
+        """{attribute: values} that are asked for, and that no item of the release has."""
+        asked = {each.attribute: each.values or () for each in self.where}
+        asked[CATEGORIES] = self.categories.union(asked.get(CATEGORIES, ()))
+        unknown = {
+            name: sorted(str(value) for value in values if value not in facts.labels[name])
+            for name, values in asked.items()
+            if name in facts.labels
+        }
+        return {name: values for name, values in unknown.items() if values}
 
     def without(self, items: Iterable[str]) -> Filters:
         """Adds item ids to exclude."""
@@ -46,10 +72,14 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Diversity from 0 (none) to 1, and whether each item comes with its reason."""
+    """Diversity from 0 (none) to 1, and whether each item comes with its reason.
+
+    allow_repeats: whether the user may be offered what they had; None as the release has it.
+    """
 
     diversity: float = 0.0
     explain: bool = False
+    allow_repeats: bool | None = None
 
 
 PLAIN = Options()
@@ -87,12 +117,12 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class RecommendationQuery:
-    """A request, with ids as strings and its history as a record (None: none was given)."""
+    """A request, with ids as strings; user: None for nobody in particular."""
 
-    user: str
+    user: str | None
     k: int
     use_cache: bool = True
-    session: UserRecord | None = None
+    session: Session | None = None
     filters: Filters = field(default_factory=Filters)
     options: Options = PLAIN
 
@@ -112,38 +142,9 @@ class Answer:
     cache_hit: bool = False
     list_age_s: int | None = None
     degraded: bool = False
+    unknown_values: Mapping[str, list[str]] = field(default_factory=dict)
+    """{attribute: values} that the filters ask for, and that no item has."""
 
 
 class NothingToServe(Unavailable):
     """There is no release, or no part of it can be reached."""
-
-
-def session_of(
-    events: Iterable[tuple[str, int | None, float | None]], attributes: dict[str, object] | None
-) -> UserRecord:
-    """Converts a request's history to a record.
-
-    events: item id, unix seconds and weight; an event without a time takes the one before it.
-    """
-    items, times, weights = [], [], []
-    latest = 0
-    for item, at, weight in events:
-        latest = latest if at is None else at
-        items.append(item)
-        times.append(latest)
-        weights.append(weight)
-    return UserRecord(tuple(items), tuple(times), tuple(weights), len(items), (), attributes)
-
-
-def joined(session: UserRecord, stored: UserRecord | None) -> UserRecord:
-    """Merges a request's history into the stored record.
-
-    A history in the request replaces the stored one, and its attributes override stored ones. All
-    items of the stored history stay excluded either way.
-    """
-    if stored is None:
-        return session
-    attributes = {**(stored.attributes or {}), **(session.attributes or {})}
-    if not session.items:
-        return replace(stored, attributes=attributes)
-    return replace(session, seen=(*stored.seen, *stored.items), attributes=attributes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from shortlist.lambda_handler.sessions import unknown_type
 from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.admin import AdminStore
@@ -156,7 +157,8 @@ class EventIngestor:
                 )
                 rejects.append(Reject(at, "future_timestamp", message))
             elif not _is_known_type(event, rules):
-                rejects.append(Reject(at, "unknown_event_type", _unknown_type(event, rules)))
+                message = f"event_type: {unknown_type(event.event_type, [*rules])}"
+                rejects.append(Reject(at, "unknown_event_type", message))
             else:
                 valid.append((at, event))
         return valid, rejects
@@ -319,15 +321,6 @@ def _is_known_type(event: EventRecord, rules: Collection[EventRules]) -> bool:
     """Whether a release reads events of this type, where any tells types apart."""
     happened = _happened(event)
     return not rules or any(kinds_by(each)(happened) is not None for each in rules)
-
-
-def _unknown_type(event: EventRecord, rules: Collection[EventRules]) -> str:
-    names = dict.fromkeys(name for each in rules for name in (*each.weights, *each.negative))
-    stated = "it is missing" if event.event_type is None else f"{event.event_type!r} is unknown"
-    return (
-        f"event_type: {stated}, the serving release knows {', '.join(names)}: send one of these, "
-        "or give the type a weight where the release's event types are set"
-    )
 
 
 def _happened(event: EventRecord, position: int = BEGINNING) -> Happened:

@@ -23,6 +23,7 @@ from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Options, Ran
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.sampler import Sampler
+from shortlist.lambda_handler.sessions import repeats_unknown
 from shortlist.recsys.errors import (
     ArtefactsUnavailable,
     BrokenRelease,
@@ -35,7 +36,14 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.diversity import diversified, unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
-from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.filter_columns import FilterColumns
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Float32,
+    Int32,
+    Repeats,
+    UserStates,
+)
 from shortlist.recsys.models.pipeline import (
     Observe,
     Recommended,
@@ -84,12 +92,12 @@ SHOWN_FEATURES = 5
 class _Loaded:
     """A bundle, and what is derived from it once.
 
-    rows: int32 item rows by category; unit: float32[n, d], item vectors of length one, without the
-    bias; trained: strata of the features in training, if the bundle has them.
+    columns: what items are filtered by; unit: float32[n, d], item vectors of length one, without
+    the bias; trained: strata of the features in training, if the bundle has them.
     """
 
     bundle: Bundle
-    rows: dict[str, Int32]
+    columns: FilterColumns
     unit: Float32
     trained: list[Stratum]
 
@@ -132,11 +140,24 @@ class LivePath:
         self._one_at_a_time = Lock()  # apart from _lock, which is never held for long
 
     def recommend(
-        self, version: str, user: UserRecord, k: int, filters: Filters, options: Options = PLAIN
+        self,
+        version: str,
+        user: UserRecord,
+        k: int,
+        filters: Filters,
+        options: Options = PLAIN,
+        now: float | None = None,
     ) -> Ranked:
-        """The two stages for one user."""
+        """The two stages for one user.
+
+        now: unix seconds of the request; None for the end of the release's data.
+
+        Raises:
+            InvalidInput: repeats are asked for, and the release has not learnt from them.
+        """
         loaded = self._bundle(version)
-        state, unknown = _state(loaded, user)
+        state, unknown = bundle.state_of(loaded.bundle, user, now)
+        state = _with_repeats(loaded, state, options.allow_repeats)
         n = k if options.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = loaded.bundle.model
         # A k above the candidates is still filled while the catalogue has items.
@@ -174,10 +195,10 @@ class LivePath:
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Samples rows that are made as in training.
 
-        They need a history, and candidates of all categories.
+        They need a history, and candidates of all kinds.
         """
         sampler, trained = self._sampler, loaded.trained
-        if sampler is None or not trained or not user.items or filters.categories:
+        if sampler is None or not trained or not user.items or filters.narrows:
             return unsampled
         return lambda _, rows: sampler.offer(version, trained, rows)
 
@@ -209,14 +230,21 @@ class LivePath:
         return _answer(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
     def rank(
-        self, version: str, user: UserRecord, items: Sequence[str], filters: Filters
+        self,
+        version: str,
+        user: UserRecord,
+        items: Sequence[str],
+        filters: Filters,
+        now: float | None = None,
     ) -> Ranked:
         """These items in the ranker's order.
+
+        now: as in `recommend`.
 
         `unknown_items` counts those that the catalogue lacks.
         """
         loaded = self._bundle(version)
-        state, _ = _state(loaded, user)
+        state, _ = bundle.state_of(loaded.bundle, user, now)
         row_of = loaded.bundle.catalogue.row_of
         distinct = set(items)
         rows = np.array(sorted(row_of[item] for item in distinct if item in row_of), np.int32)
@@ -391,30 +419,28 @@ def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
     unit = unit_vectors(opened.model.towers.items[:, :-1])  # the last column is the bias
-    return _Loaded(opened, _rows_by_category(opened), unit, trained)
+    return _Loaded(opened, FilterColumns(opened.catalogue), unit, trained)
 
 
-def _rows_by_category(opened: Bundle) -> dict[str, Int32]:
-    rows: dict[str, list[int]] = {}
-    for row, names in enumerate(opened.catalogue.categories):
-        for name in names:
-            rows.setdefault(name, []).append(row)
-    return {name: np.array(own, np.int32) for name, own in rows.items()}
-
-
-def _state(loaded: _Loaded, user: UserRecord) -> tuple[UserStates, int]:
-    """The user's state, and the number of unknown items."""
-    return bundle.state_of(loaded.bundle, user)
+def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> UserStates:  # noqa: FBT001 - as the request has it
+    """The state with what the request says of repeats, if it says something."""
+    if allow is None:
+        return state
+    if allow and loaded.bundle.model.repeats is not Repeats.ALLOW:
+        raise repeats_unknown(loaded.bundle.manifest["version"])
+    return replace(state, repeats=Repeats.ALLOW if allow else Repeats.NEVER)
 
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
     """bool[n]: the items that the filters admit; None for all."""
-    if not filters.excluded and not filters.categories:
+    if not filters.excluded and not filters.narrows:
         return None
     catalogue = loaded.bundle.catalogue
     allowed = np.full(len(catalogue.ids), not filters.categories, np.bool_)
     for name in filters.categories:
-        allowed[loaded.rows.get(name, np.empty(0, np.int32))] = True
+        allowed[loaded.columns.categories.get(name, np.empty(0, np.int32))] = True
+    for condition in filters.where:
+        allowed &= loaded.columns.fulfilling(condition)
     row_of = catalogue.row_of
     allowed[[row_of[item] for item in filters.excluded if item in row_of]] = False
     return allowed
@@ -496,8 +522,7 @@ def _answer(
 
 
 def _record(loaded: _Loaded, row: int) -> ItemRecord:
-    catalogue = loaded.bundle.catalogue
-    return ItemRecord(catalogue.ids[row], catalogue.titles[row], catalogue.categories[row])
+    return loaded.bundle.catalogue.record(row)
 
 
 def _as_json(value: object) -> object:

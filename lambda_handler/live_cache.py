@@ -15,10 +15,10 @@ import msgpack
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import Cause, Filters, Options, Ranked, Reason
 from shortlist.recsys.errors import StoreUnavailable, UnreadableRecord
-from shortlist.recsys.store.records import ItemRecord
+from shortlist.recsys.store.records import pack_item, unpack_item
 from shortlist.recsys.store.redis import RedisStore
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the packed result; a result of another layout is computed again."""
 
 CLAIM_MS = 2000
@@ -91,8 +91,10 @@ def digest_of(k: int, filters: Filters, options: Options, record: bytes) -> str:
             k,
             sorted(filters.excluded),  # sets have no order of their own
             sorted(filters.categories),
+            sorted(map(repr, filters.where)) if filters.where else [],
             float(options.diversity),  # 0 and 0.0 are packed differently
             options.explain,
+            options.allow_repeats,
             record,
         ]
     )
@@ -103,7 +105,7 @@ def pack_ranked(ranked: Ranked) -> bytes:
     """Packs a live result."""
     payload = [
         LAYOUT,
-        [[item.id, item.title, item.categories, item.available] for item in ranked.items],
+        list(map(pack_item, ranked.items)),
         ranked.scores,
         ranked.retrieval,
         ranked.n_candidates,
@@ -131,7 +133,7 @@ def unpack_ranked(packed: bytes) -> Ranked:
                 int(unknown),
                 reasons,
             ) if layout == LAYOUT:
-                records = tuple(map(_item, items))
+                records = tuple(map(unpack_item, items))
                 _check_scores(scores, len(items))
                 _check_scores(retrieval, len(items))
                 unpacked = tuple(map(_reason, reasons))
@@ -139,14 +141,6 @@ def unpack_ranked(packed: bytes) -> Ranked:
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
     raise UnreadableRecord("a cached answer cannot be read: it is computed again")
-
-
-def _item(item: object) -> ItemRecord:
-    match item:
-        case (str(item_id), str(title), tuple(categories), bool(available)):
-            if all(isinstance(name, str) for name in categories):
-                return ItemRecord(item_id, title, categories, available)
-    raise TypeError
 
 
 def _reason(reason: object) -> Reason:

@@ -24,13 +24,20 @@ from shortlist.lambda_handler.answers import (
     NothingToServe,
     Ranked,
     RecommendationQuery,
-    joined,
 )
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.serving_release import ServingRelease
+from shortlist.lambda_handler.sessions import (
+    ALLOW,
+    Session,
+    excluded,
+    record_of,
+    repeats_unknown,
+)
 from shortlist.recsys.errors import (
     BrokenRelease,
+    InvalidInput,
     ShortlistError,
     StoreUnavailable,
     Unavailable,
@@ -38,7 +45,9 @@ from shortlist.recsys.errors import (
 )
 from shortlist.recsys.store.records import ShortlistRecord, UserRecord, unpack_user
 from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.watermark import BEGINNING
+from shortlist.recsys.where import checked
 
 if TYPE_CHECKING:
     from shortlist.lambda_handler.live import LivePath
@@ -48,6 +57,8 @@ DeferredAnswer = Callable[[], Answer]
 
 Compute = Callable[["LivePath", str, Filters], Ranked]
 """Calls one method of the live path, for a release's version and under filters."""
+
+NO_FILTERS = Filters()
 
 _STORE_ERRORS = (StoreUnavailable, BrokenRelease)
 """Redis does not answer, or what it holds cannot be read."""
@@ -93,19 +104,52 @@ class Recommender:
         """
         started = time.perf_counter()
         version = self._serving.version(query.user)
-        query = query.without(self._serving.blocked())
+        filters = self._filters(version, query.filters)
+        query = query if filters is query.filters else replace(query, filters=filters)
+        query = self._with_repeats(version, query)
         answer: Answer | DeferredAnswer
-        if query.session is None:
-            answer = self._for_user(version, query)
-        else:
+        if query.session is not None:
             answer = partial(self._for_session, version, query, query.session)
+        elif query.user is not None:
+            answer = self._for_user(version, query, query.user)
+        else:
+            answer = self._popular_or_deferred(version, query.k, query.filters)
         return _mapped(answer, lambda answer: self._counted(query, answer, started))
+
+    def _with_repeats(self, version: str, query: RecommendationQuery) -> RecommendationQuery:
+        """The query without what it says of repeats, where the release's lists do so anyway.
+
+        Raises:
+            InvalidInput: it asks for repeats, and the release has not learnt from them.
+        """
+        allow = query.options.allow_repeats
+        if allow is None:
+            return query
+        try:
+            is_allowed = self._serving.facts(version).repeats == ALLOW
+        except _BUNDLE_ERRORS as error:
+            self._serving.degraded(error)
+            return query  # answered live, if at all: the bundle itself tells
+        if allow and not is_allowed:
+            raise repeats_unknown(version)
+        if allow != is_allowed:
+            return query
+        return replace(query, options=replace(query.options, allow_repeats=None))
+
+    def _facts(self, version: str) -> ReleaseFacts:
+        """The release's facts; the defaults where they cannot be read."""
+        try:
+            return self._serving.facts(version)
+        except _BUNDLE_ERRORS as error:
+            self._serving.degraded(error)
+            return ReleaseFacts()
 
     def popular(self, k: int, filters: Filters) -> Answer | DeferredAnswer:
         """The most popular items from Redis, or deferred to the bundle where Redis has too few."""
         version = self._serving.version()
-        filters = filters.without(self._serving.blocked())
-        return _mapped(self._popular_or_deferred(version, k, filters), self._flagged)
+        filters = self._filters(version, filters)
+        answer = self._popular_or_deferred(version, k, filters)
+        return _mapped(answer, lambda answer: self._flagged(answer, filters))
 
     def from_live(self, compute: Compute, filters: Filters) -> Answer:
         """Has the live path compute a list without blocked items.
@@ -115,50 +159,81 @@ class Recommender:
             Unavailable, BrokenRelease: the bundle cannot be read, and there is no other source.
         """
         pointer = self._serving.pointer()
-        filters = filters.without(self._serving.blocked())
-        version = pointer.current
         try:
-            ranked = compute(self._live, version, filters)
+            return self._computed(compute, pointer.current, filters)
         except UnknownItem:
             if pointer.canary is None:
                 raise
-            version = pointer.canary.version  # its users are shown items that are new in it
-            ranked = compute(self._live, version, filters)
-        return self._flagged(Answer(ranked, LIVE, version))
+            # Its users are shown items that are new in it.
+            return self._computed(compute, pointer.canary.version, filters)
+
+    def _computed(self, compute: Compute, version: str, filters: Filters) -> Answer:
+        filters = self._filters(version, filters)
+        return self._flagged(Answer(compute(self._live, version, filters), LIVE, version), filters)
 
     def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
         """Answers as `from_live`, or with popular items where the bundle cannot be read."""
         version = self._serving.version()
-        filters = filters.without(self._serving.blocked())
+        admitting = self._filters(version, filters)
         try:
-            ranked = compute(self._live, version, filters)
+            return self._computed(compute, version, filters)
         except _BUNDLE_ERRORS as error:
             self._serving.degraded(error)
-            return self._popular(version, k, filters, degraded=True)
-        return self._flagged(Answer(ranked, LIVE, version))
+            answer = self._popular(version, k, admitting, degraded=True)
+            return self._flagged(answer, admitting)
 
-    def rank(self, user: str | None, session: UserRecord | None, items: Sequence[str]) -> Answer:
+    def rank(
+        self,
+        user: str | None,
+        session: Session | None,
+        items: Sequence[str],
+        filters: Filters = NO_FILTERS,
+    ) -> Answer:
         """Ranks items for the stored history, the request's, or an empty one."""
         version = self._serving.version(user)
         stored, degraded = (None, False) if user is None else self._stored(user)
         if session is not None:
-            source, record = SESSION, joined(session, stored)
+            record = record_of(session, stored, self._facts(version), self.now())
+            source = SESSION
         elif stored is not None:
             source, record = LIVE, stored
         else:
             source, record = POPULAR, UserRecord()
-        filters = Filters().without(self._serving.blocked())
-        ranked = self._live.rank(version, record, items, filters)
-        return self._flagged(Answer(ranked, source, version, degraded=degraded))
+        filters = self._filters(version, filters)
+        ranked = self._live.rank(version, record, items, filters, self.now())
+        return self._flagged(Answer(ranked, source, version, degraded=degraded), filters)
 
-    def _flagged(self, answer: Answer) -> Answer:
-        """Flags the answer as degraded while Redis cannot confirm its release."""
+    def _filters(self, version: str, filters: Filters) -> Filters:
+        """The filters with blocked items, and conditions as the release's attributes have it.
+
+        Raises:
+            InvalidInput: a condition does not fit the release.
+        """
+        if filters.where:
+            known = self._serving.facts(version).attributes
+            filters = replace(filters, where=checked(filters.where, known))
+        return filters.without(self._serving.blocked())
+
+    def _flagged(self, answer: Answer, filters: Filters) -> Answer:
+        """Flags an answer as degraded while Redis cannot confirm its release.
+
+        Tells also what the filters ask for in vain.
+        """
+        if filters.narrows:
+            try:
+                unknown = filters.unknown_values(self._serving.facts(answer.version))
+            except _BUNDLE_ERRORS as error:  # the answer does not depend on it
+                self._serving.degraded(error)
+            else:
+                answer = replace(answer, unknown_values=unknown)
         return replace(answer, degraded=True) if self._serving.is_stale else answer
 
-    def _for_user(self, version: str, query: RecommendationQuery) -> Answer | DeferredAnswer:
+    def _for_user(
+        self, version: str, query: RecommendationQuery, user: str
+    ) -> Answer | DeferredAnswer:
         """From the user's stored list or history."""
         try:
-            packed, latest = self._store.read_user(version, query.user)
+            packed, latest = self._store.read_user(version, user)
         except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return self._popular_or_deferred(version, query.k, query.filters, degraded=True)
@@ -172,7 +247,7 @@ class Recommender:
             return self._popular_or_deferred(
                 version, query.k, query.filters, degraded=is_unreadable
             )
-        return partial(self._for_history, version, query, record)
+        return partial(self._for_history, version, query, user, record)
 
     def _listed(
         self, version: str, record: ShortlistRecord, query: RecommendationQuery
@@ -191,47 +266,71 @@ class Recommender:
         return max(0, int(self._serving.now()) - record.created_at)
 
     def _for_history(
-        self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
+        self,
+        version: str,
+        query: RecommendationQuery,
+        user: str,
+        listed: ShortlistRecord | None,
     ) -> Answer:
         """A live list from the stored history, or else the outdated list and popular items."""
         stored: UserRecord | None = None
         try:
-            packed = self._store.user_record(query.user)
+            packed = self._store.user_record(user)
             if packed is not None:
                 stored = unpack_user(packed)
-                return self._live_answer(version, query, packed, stored)
+                return self._live_answer(version, query, user, packed, stored)
+        except InvalidInput:
+            raise
         except ShortlistError as error:
             self._serving.degraded(error)
         if stored is not None:  # what the list does not know of is excluded here
-            query = query.without((*stored.seen, *stored.items))
+            query = query.without(self._excluded(version, query, stored))
         return self._stale(version, query, listed)
 
+    def _excluded(self, version: str, query: RecommendationQuery, user: UserRecord) -> set[str]:
+        """The items that may not be offered where the models cannot say so."""
+        allow = query.options.allow_repeats
+        return excluded(user, self._facts(version), allow_repeats=allow)
+
     def _live_answer(
-        self, version: str, query: RecommendationQuery, packed: bytes, stored: UserRecord
+        self,
+        version: str,
+        query: RecommendationQuery,
+        user: str,
+        packed: bytes,
+        stored: UserRecord,
     ) -> Answer:
         """The live list, cached or computed."""
 
         def compute() -> Ranked:  # the live path is not opened if the cache has the result
-            return self._live.recommend(version, stored, query.k, query.filters, query.options)
+            return self._recommended(version, query, stored)
 
         if self._serving.is_stale:
             # Redis has lost the release: a cached result would outlive the user's deletion.
             return Answer(compute(), LIVE, version)
+        # The time of the request is none of its inputs: what it changes in CACHE_TTL_SECONDS is
+        # little, next to the days and hours after which items are due again.
         digest = digest_of(query.k, query.filters, query.options, packed)
         hit = degraded = False
         try:
             if query.use_cache:
-                ranked, hit = self._cache.get(version, query.user, digest, compute)
+                ranked, hit = self._cache.get(version, user, digest, compute)
             else:
                 ranked = compute()
         except StoreUnavailable as error:
             self._serving.degraded(error)
             ranked, degraded = compute(), True
         if not hit:
-            failure = self._cache.put(version, query.user, digest, ranked, packed)
+            failure = self._cache.put(version, user, digest, ranked, packed)
             if failure is not None:  # the answer does not depend on it
                 self._serving.degraded(failure)
         return Answer(ranked, LIVE, version, cache_hit=hit, degraded=degraded)
+
+    def _recommended(self, version: str, query: RecommendationQuery, user: UserRecord) -> Ranked:
+        """The live path's list."""
+        return self._live.recommend(
+            version, user, query.k, query.filters, query.options, self.now()
+        )
 
     def _stale(
         self, version: str, query: RecommendationQuery, listed: ShortlistRecord | None
@@ -259,15 +358,15 @@ class Recommender:
             self._serving.degraded(error)
             return None
 
-    def _for_session(self, version: str, query: RecommendationQuery, session: UserRecord) -> Answer:
+    def _for_session(self, version: str, query: RecommendationQuery, session: Session) -> Answer:
         """From the request's history and the stored record."""
-        stored, degraded = self._stored(query.user)
-        user = joined(session, stored)
+        stored, degraded = (None, False) if query.user is None else self._stored(query.user)
+        user = record_of(session, stored, self._facts(version), self.now())
         try:
-            ranked = self._live.recommend(version, user, query.k, query.filters, query.options)
+            ranked = self._recommended(version, query, user)
         except _BUNDLE_ERRORS as error:
             self._serving.degraded(error)
-            filters = query.filters.without((*user.seen, *user.items))
+            filters = query.filters.without(self._excluded(version, query, user))
             return self._popular(version, query.k, filters, degraded=True)
         return Answer(ranked, SESSION, version, degraded=degraded)
 
@@ -323,7 +422,7 @@ class Recommender:
 
     def _counted(self, query: RecommendationQuery, answer: Answer, started: float) -> Answer:
         """Flags the answer and records its metrics."""
-        answer = self._flagged(answer)
+        answer = self._flagged(answer, query.filters)
         self._metrics.observe(time.perf_counter() - started)
         self._metrics.count("shortlist_answers_total", source=answer.source)
         self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)

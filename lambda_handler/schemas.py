@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -26,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from shortlist.recsys import values
+from shortlist.recsys import values, where
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.store.answer_sources import AnswerSource
 
@@ -119,12 +120,73 @@ TYPE_SHOWN = (
     "What the user did, such as view or buy: one of the types that the serving release knows."
 )
 
+REPEATS_SHOWN = (
+    "Whether the user may be offered what they had: null as the release does it. true needs a "
+    "release that was trained with SHORTLIST_REPEATS=allow."
+)
+
 MAX_HISTORY = 1000  # ten times what the models look at
 MAX_EXCLUDED = 1000
 MAX_EVENTS = 500  # with the longest ids they fit into a mebibyte
 MAX_RANKED = 500
 MAX_ATTRIBUTES = 100
 _FIELD_SHOWN = 60  # characters of a field's name in an error
+
+
+_VALUE = {"type": ["string", "number", "boolean"]}
+_BOUND = {"type": ["string", "number"]}
+WHERE_SHOWN: dict[str, Any] = {
+    "type": "object",
+    "maxProperties": where.MAX_CONDITIONS,
+    "additionalProperties": {
+        "anyOf": [
+            _VALUE,
+            {"type": "array", "items": _VALUE, "minItems": 1, "maxItems": where.MAX_VALUES},
+            {
+                "type": "object",
+                "properties": dict.fromkeys(where.RANGES, _BOUND),
+                "additionalProperties": False,
+                "minProperties": 1,
+            },
+        ]
+    },
+    "examples": [{"brand": ["acme"], "price": {"lte": 20}, "in_stock": True}],
+}
+WHERE_SENTENCE = (
+    "Only items with these attributes: a value, a list of which one is enough, or a range of gt, "
+    "gte, lt and lte for numbers and dates."
+)
+
+
+def _where_text(value: object) -> object:
+    """Conditions from the JSON text of a query string."""
+    try:
+        return where.conditions_of(json.loads(str(value)))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f'{values.shown(value)} is no JSON ({error}): write where={{"brand": ["acme"]}}, '
+            "percent-encoded"
+        ) from error
+
+
+Where = Annotated[
+    tuple[where.Condition, ...], _by(where.conditions_of), WithJsonSchema(WHERE_SHOWN)
+]
+"""Conditions in a body."""
+
+WhereText = Annotated[
+    Any,  # FastAPI would take a tuple for a parameter that is repeated
+    _by(_where_text),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": WHERE_SHOWN,
+            "examples": ['{"brand": ["acme"], "price": {"lte": 20}}'],
+        }
+    ),
+]
+"""The same as the text of a parameter."""
 
 
 class HistoryEvent(BaseModel):
@@ -162,7 +224,10 @@ class RecommendRequest(BaseModel):
             "examples": [{"user_id": "42", "k": 10}, {"user_id": "new", "history": ["1", "50"]}]
         },
     )
-    user_id: Id
+    user_id: Id | None = Field(
+        default=None,
+        description="null for nobody in particular: popular items, or those for the history.",
+    )
     k: Annotated[StrictInt, Field(ge=1, le=100, description="How many items.")] = 20
     use_cache: StrictBool = Field(
         default=True, description="false: computes the answer with the models, whatever is cached."
@@ -179,6 +244,7 @@ class RecommendRequest(BaseModel):
     categories: list[Text] = Field(
         default_factory=list, max_length=100, description="Only items of one of these categories."
     )
+    where: Where | None = Field(default=None, description=WHERE_SENTENCE)
     diversity: Annotated[Number, Field(ge=0, le=1)] = Field(
         default=0,
         description=(
@@ -189,6 +255,7 @@ class RecommendRequest(BaseModel):
     explain: StrictBool = Field(
         default=False, description="Adds the reason of each item. Computed by the models."
     )
+    allow_repeats: StrictBool | None = Field(default=None, description=REPEATS_SHOWN)
 
 
 Count = Annotated[int, Field(ge=1, le=100, description="How many items.")]
@@ -199,21 +266,24 @@ Categories = Annotated[
 
 
 class ListQuery(BaseModel):
-    """Number of items, and their categories."""
+    """Number of items, their categories and attributes."""
 
     model_config = ConfigDict(extra="forbid")
     k: Count = 20
     category: Categories = Field(default_factory=list)
+    where: WhereText | None = Field(default=None, description=WHERE_SENTENCE)
 
 
 class UserQuery(ListQuery):
-    """Number of items, their categories, and excluded items."""
+    """Number of items, their categories, excluded items, and repeats."""
 
     exclude: list[IdText] = Field(
         default_factory=list,
         max_length=MAX_EXCLUDED,
         description="Items not to recommend; may be repeated.",
     )
+
+    allow_repeats: bool | None = Field(default=None, description=REPEATS_SHOWN)
 
 
 class OfUserQuery(UserQuery):
@@ -277,6 +347,7 @@ class RankRequest(BaseModel):
         max_length=MAX_RANKED,
         description="Items to rank; those of the user's history too.",
     )
+    where: Where | None = Field(default=None, description=WHERE_SENTENCE)
 
     @model_validator(mode="after")
     def _check_user(self) -> Self:
@@ -303,6 +374,24 @@ class ReasonAnswer(BaseModel):
     )
 
 
+AttributesShown = Annotated[
+    dict[str, str | bool | int | float | list[str]],
+    Field(description="The item's own columns, as far as the release shows them."),
+]
+Genres = Annotated[
+    list[str], Field(description="The same as `categories`, by an older name.", deprecated=True)
+]
+UnknownValues = Annotated[
+    dict[str, list[str]],
+    Field(
+        description=(
+            "Categories and values of attributes that were asked for, and that no item of the "
+            "catalogue has."
+        )
+    ),
+]
+
+
 class Recommendation(BaseModel):
     """One recommended item."""
 
@@ -311,14 +400,16 @@ class Recommendation(BaseModel):
     score: float
     rank: int
     retrieval_score: float
-    genres: list[str]
+    categories: list[str]
+    genres: Genres
+    attributes: AttributesShown
     reason: ReasonAnswer | None = Field(default=None, description="Only with explain.")
 
 
 class RecommendAnswer(BaseModel):
     """A list of recommendations and its source."""
 
-    user_id: str | int
+    user_id: str | int | None = Field(description="As in the request.")
     recommendations: list[Recommendation]
     latency_ms: float
     cache_hit: bool
@@ -332,6 +423,7 @@ class RecommendAnswer(BaseModel):
     unknown_items: int = Field(
         description="Items of the request's history that the catalogue lacks; they were ignored."
     )
+    unknown_values: UnknownValues
     recommendation_id: str
 
 
@@ -342,7 +434,9 @@ class Listed(BaseModel):
     title: str
     score: float
     rank: int
-    genres: list[str]
+    categories: list[str]
+    genres: Genres
+    attributes: AttributesShown
 
 
 class ListAnswer(BaseModel):
@@ -351,6 +445,7 @@ class ListAnswer(BaseModel):
     items: list[Listed]
     model_version: str
     degraded: bool = Field(description="True if a part failed and this answer is a fallback.")
+    unknown_values: UnknownValues
 
 
 class RankAnswer(ListAnswer):
@@ -367,7 +462,9 @@ class ItemAnswer(BaseModel):
 
     item_id: str
     title: str
-    genres: list[str]
+    categories: list[str]
+    genres: Genres
+    attributes: AttributesShown
     available: bool
 
 

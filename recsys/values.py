@@ -23,6 +23,9 @@ MAX_ID_LENGTH = 256
 EXACT = 2**53
 """From here on a 64-bit float no longer tells neighbouring integers apart."""
 
+FIRST_CLOCK_TIME = 100_000_000
+"""1973: data whose latest time lies below have sequence numbers."""
+
 MAX_TIME = 10**11 - 1
 """The largest time, in the year 5138: from there on numbers are of another unit than seconds."""
 

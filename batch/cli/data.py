@@ -2,18 +2,91 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from shortlist.batch.cli.options import PATH
+from shortlist.batch.cli.options import PATH, json_option, rejects_option
 
 
 @click.group()
 def data() -> None:
-    """Data sets to try things with."""
+    """Your tables, and data sets to try things with."""
+
+
+@data.command("check")
+@click.argument("files", nargs=-1, metavar="FILES...")
+@click.option("--interactions", multiple=True, metavar="PATH", help="This is the interactions.")
+@click.option("--items", multiple=True, metavar="PATH", help="This is the items.")
+@click.option("--users", multiple=True, metavar="PATH", help="This is the users.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=YOURS",
+    help="Which column is what, such as user_id=CustomerNo.",
+)
+@click.option(
+    "--day-first/--month-first", "is_day_first", default=None, help="Of dates such as 03/04/2024."
+)
+@click.option("--zone", help="Of times that do not say theirs, such as Europe/Berlin.")
+@click.option("--write", "mapping_file", type=PATH, help="Write the mapping file here.")
+@rejects_option
+@json_option
+def check_tables(
+    files: tuple[str, ...],
+    mapping_file: Path | None,
+    json_file: Path | None,
+    **told: Any,  # noqa: ANN401 - click's own
+) -> None:
+    """Finds out what FILES are and how they are written, and writes a mapping for --data.
+
+    FILES are paths, directories, globs or s3:// addresses of interactions, items and users.
+    """
+    from shortlist.batch.check_report import show
+    from shortlist.batch.progress import wide_console
+    from shortlist.recsys.atomic_file import write_atomically
+    from shortlist.recsys.data.check import Told, check
+    from shortlist.recsys.data.mapping import write_mapping
+
+    columns = dict(_pair(text) for text in told["columns"])
+    tables = {name: told[name] for name in ("interactions", "items", "users")}
+    if not files and not any(tables.values()):
+        raise click.UsageError("no files: name those of the interactions, the items and the users")
+    found = check(
+        files,
+        Told(tables, columns, told["is_day_first"], told["zone"]),
+        _ask_day_first,
+        told["rejects"],
+    )
+    show(found, wide_console())
+    if json_file is not None:
+        write_atomically(json_file, json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    if mapping_file is not None:
+        write_mapping(mapping_file, found.mapping, _COMMENT)
+        click.echo(f"written to {mapping_file}: try `shortlist evaluate --data {mapping_file}`")
+
+
+_COMMENT = """Which tables there are, which column is what, and what events mean.
+Written by `shortlist data check`; docs/data.md says what else may stand here."""
+
+
+def _pair(text: str) -> tuple[str, str]:
+    ours, sign, theirs = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"--column {text}: write it as user_id=CustomerNo")
+    return ours.strip(), theirs.strip()
+
+
+def _ask_day_first(example: str, column: str) -> bool | None:
+    """Asks a person at a terminal; None where there is none."""
+    if not sys.stdin.isatty():
+        return None
+    return click.confirm(f"In {column}, such as {example}: does the day come first?")
 
 
 @data.command()

@@ -119,4 +119,5 @@ def loaded_tables(tables: Tables, options: Mapping[str, Any], rejects: Path) -> 
         max_reject_share=options["max_reject_share"],
         rejects=rejects,
         positive_rating=options["positive_rating"],
+        event_rules=tables.event_rules,
     )

@@ -48,7 +48,7 @@ def _add_item(app: FastAPI, serving: ServingRelease, executor: Executor) -> None
 
     @app.get("/v1/items/{item_id}", **options)
     async def item(item_id: ItemPath, request: Request) -> Response:
-        """An item's title and genres, and whether it may be shown.
+        """An item's title, categories and attributes, and whether it may be shown.
 
         /v1/item takes ids that a path cannot hold.
         """
@@ -137,10 +137,12 @@ def _item(serving: ServingRelease, item_id: str) -> dict[str, object]:
     return {
         "item_id": item.id,
         "title": item.title,
+        "categories": list(item.categories),
         "genres": list(item.categories),
+        "attributes": item.attributes,
         "available": available,
     }
 
 
 def _filters(query: ListQuery) -> Filters:
-    return Filters(categories=frozenset(query.category))
+    return Filters(categories=frozenset(query.category), where=query.where or ())

@@ -18,7 +18,6 @@ from shortlist.lambda_handler.answers import (
     Ranked,
     Reason,
     RecommendationQuery,
-    session_of,
 )
 from shortlist.lambda_handler.envelope import Json, tagged
 from shortlist.lambda_handler.executors import Executor
@@ -37,8 +36,8 @@ from shortlist.lambda_handler.schemas import (
     UserPath,
     UserQuery,
 )
+from shortlist.lambda_handler.sessions import Session, SessionEvent
 from shortlist.recsys.store.recommendation_id import new_id
-from shortlist.recsys.store.records import UserRecord
 
 
 class _Path(BaseModel):
@@ -60,10 +59,11 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
         """The best items for a user.
 
         They come from the precomputed list, from the models, or from the request's own history;
-        users of whom nothing is known get popular items.
+        users of whom nothing is known get popular items, and so do callers who name no user.
         """
         started = time.perf_counter()
-        check_user(str(request.user_id))
+        if request.user_id is not None:
+            check_user(str(request.user_id))
         answer = await _answer(recommender, executor, _query(request))
         return Json(_payload(request.user_id, answer, started, recommender.now()))
 
@@ -100,13 +100,16 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
     async def rank(request: RankRequest) -> Response:
         """Orders given items for a user by the ranker.
 
-        Blocked items are left out.
+        Blocked items, and those that `where` does not admit, are left out.
         """
         user = None if request.user_id is None else str(request.user_id)
         if user is not None:
             check_user(user)
         items = [str(item) for item in request.items]
-        answer = await executor.run("live", recommender.rank, user, _session(request), items)
+        filters = Filters(where=request.where or ())
+        answer = await executor.run(
+            "live", recommender.rank, user, _session(request), items, filters
+        )
         extra = {"source": answer.source, "unknown_items": answer.ranked.unknown_items}
         return Json(list_payload(answer, user) | extra)
 
@@ -127,8 +130,9 @@ async def _list_payload(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     check_user(user_id)
-    filters = Filters(frozenset(query.exclude), frozenset(query.category))
-    own = RecommendationQuery(user_id, query.k, filters=filters)
+    filters = Filters(frozenset(query.exclude), frozenset(query.category), query.where or ())
+    options = Options(allow_repeats=query.allow_repeats)
+    own = RecommendationQuery(user_id, query.k, filters=filters, options=options)
     answer = await _answer(recommender, executor, own)
     return _payload(user_id, answer, started, recommender.now())
 
@@ -144,34 +148,39 @@ async def _read_path(request: Request) -> tuple[str, UserQuery, Request]:
 
 def _query(request: RecommendRequest) -> RecommendationQuery:
     return RecommendationQuery(
-        user=str(request.user_id),
+        user=None if request.user_id is None else str(request.user_id),
         k=request.k,
         use_cache=request.use_cache,
         session=_session(request),
-        filters=Filters(frozenset(map(str, request.exclude)), frozenset(request.categories)),
-        options=Options(float(request.diversity), request.explain),
+        filters=Filters(
+            frozenset(map(str, request.exclude)),
+            frozenset(request.categories),
+            request.where or (),
+        ),
+        options=Options(float(request.diversity), request.explain, request.allow_repeats),
     )
 
 
-def _session(request: RecommendRequest | RankRequest) -> UserRecord | None:
+def _session(request: RecommendRequest | RankRequest) -> Session | None:
     if not request.history and not request.attributes:
         return None
-    events = [_event(entry) for entry in request.history or ()]
-    return session_of(events, dict(request.attributes or {}))
+    events = tuple(map(_event, request.history or ()))
+    return Session(events, dict(request.attributes or {}))
 
 
-def _event(entry: str | int | HistoryEvent) -> tuple[str, int | None, float | None]:
-    """An entry's item id, unix seconds and weight."""
+def _event(entry: str | int | HistoryEvent) -> SessionEvent:
     if not isinstance(entry, HistoryEvent):
-        return str(entry), None, None
+        return SessionEvent(str(entry))
     weight = None if entry.weight is None else float(entry.weight)
-    return str(entry.item_id), entry.timestamp, weight
+    return SessionEvent(str(entry.item_id), entry.timestamp, weight, entry.event_type)
 
 
-def _payload(user_id: str | int, answer: Answer, started: float, now: float) -> dict[str, Any]:
+def _payload(
+    user_id: str | int | None, answer: Answer, started: float, now: float
+) -> dict[str, Any]:
     """The JSON answer; records it in the request's context."""
     ranked = answer.ranked
-    context = note_answer(answer, str(user_id))
+    context = note_answer(answer, None if user_id is None else str(user_id))
     context.shown, context.at = len(ranked.items), now
     return {
         "user_id": user_id,
@@ -184,6 +193,7 @@ def _payload(user_id: str | int, answer: Answer, started: float, now: float) -> 
         "list_age_s": answer.list_age_s,
         "degraded": answer.degraded,
         "unknown_items": ranked.unknown_items,
+        "unknown_values": answer.unknown_values,
         "recommendation_id": new_id(answer.version, answer.source, now),
     }
 
@@ -197,7 +207,9 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
             "score": score,
             "rank": rank,
             "retrieval_score": retrieval,
-            "genres": list(item.categories),
+            "categories": item.categories,
+            "genres": item.categories,
+            "attributes": item.attributes,
         }
         for rank, (item, score, retrieval) in enumerate(columns, 1)
     ]
@@ -232,8 +244,15 @@ def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
             "title": item.title,
             "score": score,
             "rank": rank,
-            "genres": list(item.categories),
+            "categories": item.categories,
+            "genres": item.categories,
+            "attributes": item.attributes,
         }
         for rank, (item, score) in enumerate(scored, 1)
     ]
-    return {"items": items, "model_version": answer.version, "degraded": answer.degraded}
+    return {
+        "items": items,
+        "model_version": answer.version,
+        "degraded": answer.degraded,
+        "unknown_values": answer.unknown_values,
+    }

@@ -1,4 +1,4 @@
-"""Turns columns of the users table into attribute tokens."""
+"""Turns columns of attributes into tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ BINS = 8
 Edges = tuple[float, ...]
 
 
-def tokenised(users: pl.DataFrame) -> tuple[AttributeVocabulary, Int32, tuple[str, ...]]:
-    """The vocabulary of all columns, int32[n, A] tokens, and notes on the columns left out."""
+def tokenised(
+    users: pl.DataFrame, max_texts: int = MAX_TEXTS
+) -> tuple[AttributeVocabulary, Int32, tuple[str, ...]]:
+    """The vocabulary of all columns, int32[n, A] tokens, and notes on the columns left out.
+
+    max_texts: most distinct labels of a column that is learnt from.
+    """
     columns: list[str] = []
     tokens: list[dict[str, int]] = []
     edges: list[Edges | None] = []
@@ -30,7 +35,7 @@ def tokenised(users: pl.DataFrame) -> tuple[AttributeVocabulary, Int32, tuple[st
     for name in users.columns:
         reason = _unusable(users[name])
         labels, bins = (None, None) if reason else _labels(users[name])
-        reason = reason or _unlearnable(labels)
+        reason = reason or _unlearnable(labels, max_texts)
         if labels is None or reason:
             notes.append(f"users: column {name} is left out: {reason}")
             continue
@@ -69,13 +74,13 @@ def _unusable(column: pl.Series) -> str:
     return f"it has type {dtype}, attributes are text, numbers or booleans"
 
 
-def _unlearnable(labels: pl.Series | None) -> str:
+def _unlearnable(labels: pl.Series | None, max_texts: int) -> str:
     """The reason why nothing can be learnt from these labels, or nothing."""
     distinct = 0 if labels is None else labels.drop_nulls().n_unique()
     if distinct == 0:
         return "it has no values"
-    if distinct > MAX_TEXTS:
-        return f"it has {distinct} distinct texts, at most {MAX_TEXTS} can be learnt from"
+    if distinct > max_texts:
+        return f"it has {distinct} distinct texts, at most {max_texts} can be learnt from"
     return ""
 
 

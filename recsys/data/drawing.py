@@ -66,6 +66,22 @@ def chosen(weights: Float64, rng: np.random.Generator) -> Int64:
     return np.where(total[:, -1] > 0, columns, NOTHING)
 
 
+def drawn_between(
+    cumulated: Float64, first: Int64, after: Int64, rng: np.random.Generator
+) -> Int64:
+    """int64[n]: positions from first:after (int64[n] each) by weight, from any where that is empty.
+
+    cumulated: the sums of all weights up to each position.
+    """
+    total = np.concatenate(([0.0], cumulated))
+    is_empty = first >= after
+    low = np.where(is_empty, 0.0, total[first])
+    high = np.where(is_empty, total[-1], total[after])
+    drawn = low + rng.random(len(first)) * (high - low)
+    at = np.searchsorted(cumulated, drawn, side="right")
+    return np.minimum(at, len(cumulated) - 1)
+
+
 def members(group: Int64, n_groups: int) -> Int64:
     """int64[n_groups, W]: the positions of each group's members, padded with NOTHING."""
     order = np.argsort(group, kind="stable")

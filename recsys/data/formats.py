@@ -50,18 +50,22 @@ def open_file(file: StagedFile, schema: TableSchema, dialect: Dialect | None) ->
         pl.exceptions.PolarsError, OSError, UnicodeDecodeError: the file is not what its name says.
     """
     extension = extension_of(file.name)
-    if not extension:
+    if not extension and dialect is None:
         raise InvalidData(
             f"{schema.name}: cannot tell the format of {file.name!r}: the name must end in "
             f"{', '.join(EXTENSIONS)}, text files also in .gz or .zst after it"
         )
     if extension == ".dat" and dialect is None:
         return _dat(file.path, schema)
-    if extension in _TYPED:
-        return _with_partitions(_typed(_TYPED[extension](file.path)), file.name)
-    if dialect is None:
-        dialect = Dialect() if extension == ".csv" else Dialect(separator="\t")
-    return _with_partitions(_csv(file.path, dialect), file.name)
+    if extension in TYPED:
+        return _with_partitions(_typed(TYPED[extension](file.path)), file.name)
+    given = default_dialect(file.name) if dialect is None else dialect
+    return _with_partitions(_csv(file.path, given), file.name)
+
+
+def default_dialect(name: str) -> Dialect:
+    """How a text file is written where nothing else says so: by its name."""
+    return Dialect() if extension_of(name) == ".csv" else Dialect(separator="\t")
 
 
 def open_lake(source: str, lake: str, table: str) -> OpenFile:
@@ -112,13 +116,14 @@ def _json(path: Path) -> pl.LazyFrame:
     return pl.scan_ndjson(content, infer_schema_length=None)
 
 
-_TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {
+TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": _parquet,
     ".pq": _parquet,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
 }
+"""Of the formats whose columns have types, what scans them."""
 
 
 def _plain_bytes(path: Path) -> Path | bytes:

@@ -16,7 +16,8 @@ items
     title       optional text; the id stands in where there is none
     categories  optional, a list of names, or names joined by "|"
     year        optional whole number
-    any other   optional attributes
+    embedding   optional, the item's own vector: a list of finite numbers, all of one length
+    any other   optional attributes: text, lists of text, numbers, booleans, dates
 users
     user_id     as above, once per user
     any other   optional attributes: text of at most 100 values, numbers, booleans
@@ -89,5 +90,9 @@ MALFORMED_COLUMN = "_malformed"
 
 READER_COLUMNS = (FILE_COLUMN, ROW_COLUMN, MALFORMED_COLUMN)
 
-RESERVED_COLUMNS = (*READER_COLUMNS, "_id", "_fault", "_reason")
+RESERVED_COLUMNS = (
+    *READER_COLUMNS,
+    *("_id", "_fault", "_reason"),
+    *("_title", "_categories", "_year"),
+)
 """Columns that reading and validation add; a table's own columns of these names are left out."""

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shortlist.recsys.data import id_spelling
 from shortlist.recsys.data.attributes import tokenised
 from shortlist.recsys.data.drained import IsForgotten, with_drained, without_users
 from shortlist.recsys.data.event_meaning import meaning_notes, refuse_nothing_to_predict
@@ -23,9 +24,12 @@ from shortlist.recsys.data.input_schema import (
     READER_COLUMNS,
     USERS,
 )
+from shortlist.recsys.data.item_attributes import MAX_CELLS, ItemUse, item_columns
 from shortlist.recsys.data.readers import read
+from shortlist.recsys.data.reject_reasons import described
 from shortlist.recsys.data.sources import TableSource
 from shortlist.recsys.data.validation import (
+    UNKNOWN_ITEM,
     CheckedInteractions,
     CheckedTable,
     check_interactions,
@@ -44,8 +48,11 @@ from shortlist.recsys.models.feedback import with_feedback
 from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
 
-MAX_CELLS = 1 << 28
-"""Most items times categories, a GiB for each copy of the matrix; else the rarest are left out."""
+ALL_COLUMNS = ItemUse()
+"""Every column of the items has every use."""
+
+_OWN = ("_id", "_title", "_categories", "_year")
+"""Columns of the checked items table that are none of its own attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ def load(
     events: str | None = None,
     is_forgotten: IsForgotten | None = None,
     event_rules: EventRules | None = None,
+    item_use: ItemUse = ALL_COLUMNS,
 ) -> Loaded:
     """Loads and validates tables; see `input_schema`.
 
@@ -90,6 +98,7 @@ def load(
     whose rejects never stop a load.
     is_forgotten: whether the rows of a user, whose id is text, are left out.
     event_rules: what the types and weights of events mean; None takes the default rules.
+    item_use: which of the items' own columns to learn from, to show and to filter by.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
@@ -115,15 +124,33 @@ def load(
     known_items = checked_items.frame["_id"] if checked_items is not None else None
     checked_events = check_interactions(raw_events, known_items, event_rules)
     checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
-    _refuse_bad_tables(checks, max_reject_share, rejects)
-    tables = (raw_events, raw_items, raw_users)
-    notes = [note for raw in tables if raw is not None for note in raw.notes]
+    hints = _spelling_hints(checked_events, checked_items, checked_users)
+    _refuse_bad_tables(checks, max_reject_share, rejects, hints)
+    raw_tables = [raw for raw in (raw_events, raw_items, raw_users) if raw is not None]
+    notes = [note for raw in raw_tables for note in raw.notes]
+    notes += hints
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
-    dataset, dataset_notes = _dataset(rated, checked_items, checked_users)
+    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, item_use)
     notes += [*rating_notes, *dataset_notes]
     table = checked_events.checked
     return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
+
+
+def _spelling_hints(
+    events: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
+) -> list[str]:
+    """Hints at ids that are spelt with other leading zeros in the other table."""
+    found: list[str | None] = []
+    if items is not None:
+        rejected = events.checked.rejected.filter(pl.col("reason") == UNKNOWN_ITEM)
+        unknown = rejected["record"].str.json_path_match("$.item_id")
+        found.append(id_spelling.hint(unknown, items.frame["_id"], ITEMS.name))
+    if users is not None:
+        ids = users.frame["_id"]
+        unknown = events.user_ids.filter(~events.user_ids.is_in(ids.implode()))
+        found.append(id_spelling.hint(unknown, ids, USERS.name))
+    return [f"interactions: {hint}" for hint in found if hint is not None]
 
 
 def _drained_notes(checked: CheckedTable, rejects: Path | None) -> tuple[str, ...]:
@@ -163,34 +190,40 @@ def _rated_at_least(
 
 
 def _refuse_bad_tables(
-    checks: Sequence[CheckedTable], max_reject_share: float, rejects: Path | None
+    checks: Sequence[CheckedTable],
+    max_reject_share: float,
+    rejects: Path | None,
+    hints: Sequence[str],
 ) -> None:
     """Writes the rejected rows, and raises InvalidData where a table has too many of them."""
     if rejects is not None:  # first, so that a refused load leaves something to look at
         write_rejects(checks, rejects)
-    refuse_above(max_reject_share, checks, rejects)
+    refuse_above(max_reject_share, checks, rejects, hints)
     for checked in checks:
-        _refuse_empty(checked, rejects)
+        _refuse_empty(checked, rejects, hints)
 
 
-def _refuse_empty(checked: CheckedTable, rejects: Path | None) -> None:
+def _refuse_empty(checked: CheckedTable, rejects: Path | None, hints: Sequence[str]) -> None:
     if checked.frame.is_empty():
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
         where = f"; they are in {str(rejects)!r}" if rejects is not None else ""
         raise InvalidData(
-            f"{checked.schema.name}: none of {checked.n_read} rows is valid ({reasons}): "
-            f"mend the table{where}"
+            f"{checked.schema.name}: none of {checked.n_read} rows is valid "
+            f"({'; '.join([described(checked.rejected), *hints])}): mend the table{where}"
         )
 
 
 def _dataset(
-    interactions: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
+    interactions: CheckedInteractions,
+    items: CheckedTable | None,
+    users: CheckedTable | None,
+    item_use: ItemUse,
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The data set, and notes on what it leaves out."""
     notes: tuple[str, ...] = ()
+    vectors_digest = b""
     catalogue = _bare_catalogue(interactions.item_ids)
     if items is not None:
-        catalogue, notes = _catalogue(items.frame)
+        catalogue, notes, vectors_digest = _catalogue(items.frame, item_use)
     user_table = None
     if users is not None:
         user_table = users.frame.drop(*READER_COLUMNS, "user_id", strict=False)
@@ -208,7 +241,8 @@ def _dataset(
         note = "interactions: there are both a weight and a rating, and only the weight is used"
         notes = (*notes, note)
     ids = tuple(user_ids.to_list())
-    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary, interactions.rules)
+    rules = interactions.rules
+    fingerprint = _fingerprint(events, catalogue, ids, tokens, vocabulary, rules, vectors_digest)
     dataset = Dataset(events, catalogue, ids, tokens, vocabulary, fingerprint)
     return dataset, (*notes, *attribute_notes)
 
@@ -255,10 +289,11 @@ def _nan_filled(column: pl.Series) -> Float32:
     return values
 
 
-def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
-    """The items table as a catalogue, and a note where categories are left out of learning."""
+def _catalogue(frame: pl.DataFrame, use: ItemUse) -> tuple[Catalogue, tuple[str, ...], bytes]:
+    """The items table as a catalogue, notes on what is left out, and a digest of the vectors."""
     lists = frame["_categories"]
     names, notes = _learnt_categories(lists)
+    own = item_columns(frame.drop(_OWN), frame["_year"], use, len(names))
     catalogue = Catalogue(
         tuple(frame["_id"].to_list()),
         tuple(frame["_title"].to_list()),
@@ -266,8 +301,10 @@ def _catalogue(frame: pl.DataFrame) -> tuple[Catalogue, tuple[str, ...]]:
         tuple(names),
         _membership(lists, names),
         _nan_filled(frame["_year"]),
+        own.attributes,
+        own.content,
     )
-    return catalogue, notes
+    return catalogue, (*notes, *own.notes), own.vectors_digest
 
 
 def _membership(lists: pl.Series, names: list[str]) -> Float32:
@@ -313,6 +350,7 @@ def _fingerprint(
     attributes: Int32,
     vocabulary: AttributeVocabulary,
     rules: EventRules,
+    vectors_digest: bytes,
 ) -> str:
     """Hex sha256 of the validated content, whatever machine, files and types it came from."""
     digest = hashlib.sha256()
@@ -328,10 +366,21 @@ def _fingerprint(
         digest.update(_little_endian(array).data)
     for texts in (user_ids, catalogue.ids, catalogue.titles, catalogue.categories):
         digest.update(json.dumps(texts).encode())
+    digest.update(_of_own_columns(catalogue, vectors_digest))
     digest.update(json.dumps([vocabulary.columns, vocabulary.tokens, vocabulary.edges]).encode())
     if rules != EventRules():
         digest.update(json.dumps(asdict(rules), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _of_own_columns(catalogue: Catalogue, vectors_digest: bytes) -> bytes:
+    """What the fingerprint covers of the items' own columns; nothing where there are none."""
+    own = [a for a in catalogue.attributes if a.name != "year"]  # whose values are covered
+    parts = [json.dumps([a.name, a.kind.value, a.values]).encode() for a in own]
+    parts += [
+        json.dumps([c.name, c.labels, c.rows.tolist()]).encode() for c in catalogue.content.columns
+    ]
+    return b"".join((*parts, vectors_digest))
 
 
 def _little_endian(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -91,7 +91,7 @@ def _parts(path: str, first: int, schema: TableSchema, source: TableSource) -> l
     lake = lake_of(path, schema.name)
     if lake is not None:
         file = StagedFile(path, Path(path))
-        with _explained(file, schema):
+        with explained(file.name, schema):
             opened = open_lake(path, lake, schema.name)
             return [_read_open(opened, file, first, schema, source)]
     with staged(path, schema.name) as files:
@@ -103,7 +103,7 @@ def read_file(
 ) -> RawTable:
     """Reads one file, at `position` among the files. Raises InvalidData as `read` does."""
     source = source_of(file.name) if source is None else source
-    with _explained(file, schema):
+    with explained(file.name, schema):
         opened = open_file(file, schema, source.csv)
         return _read_open(opened, file, position, schema, source)
 
@@ -125,7 +125,7 @@ def check_columns(source: str | TableSource, schema: TableSchema) -> None:
             file = StagedFile(path, Path(path))
             if lake is None:
                 file = stack.enter_context(staged(path, schema.name))[0]
-            stack.enter_context(_explained(file, schema))
+            stack.enter_context(explained(file.name, schema))
             if lake is None:
                 opened = open_file(file, schema, source.csv)
             else:
@@ -134,13 +134,13 @@ def check_columns(source: str | TableSource, schema: TableSchema) -> None:
 
 
 @contextmanager
-def _explained(file: StagedFile, schema: TableSchema) -> Iterator[None]:
+def explained(name: str, schema: TableSchema) -> Iterator[None]:
     """Turns errors of a file that is not what its name says into a sentence."""
     try:
         yield
     except pl.exceptions.NoDataError as error:
         raise InvalidData(
-            f"{schema.name}: {file.name!r} is empty: it needs a header row and data"
+            f"{schema.name}: {name!r} is empty: it needs a header row and data"
         ) from error
     except (
         pl.exceptions.PolarsError,
@@ -153,7 +153,7 @@ def _explained(file: StagedFile, schema: TableSchema) -> Iterator[None]:
         said = str(error).strip().split("\n")[0]
         rule = "CSV must be UTF-8 with closed quotes, Parquet whole"
         raise InvalidData(
-            f"{schema.name}: cannot read {file.name!r} ({said}): {rule}; mend the file, or say in "
+            f"{schema.name}: cannot read {name!r} ({said}): {rule}; mend the file, or say in "
             "a mapping file how it is written (`shortlist data check` finds out)"
         ) from error
 
@@ -204,7 +204,8 @@ def _columns(
     rule = "the reader uses this name itself, rename the column to have it learnt from"
     notes += [f"{schema.name}: column {c} is left out: {rule}" for c in clashing]
     unread = [n for n in names if n not in (*own.values(), *others, *clashing, *_marks(source))]
-    if unread and source.kept is None and not schema.is_open and schema.required != names:
+    # A mapping leaves out what it does not name; a bare path has said nothing.
+    if unread and type(source) is TableSource and schema is INTERACTIONS:
         notes.append(_unread_note(unread, schema))
     return own | {name: name for name in others}, tuple(notes)
 

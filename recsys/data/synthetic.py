@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.recsys.data.drawing import (
+    drawn_between,
     identifiers,
     lognormal,
     names,
@@ -232,13 +233,9 @@ def _tastes(
 
 def _draw(items: _Items, taste: Int64, rng: np.random.Generator) -> Int32:
     """An item by popularity for each group in `taste`: any item for -1 or an empty group."""
-    total = np.concatenate(([0.0], items.cumulated))
-    below, above = items.starts[taste], items.starts[taste + 1]
-    any_group = (taste < 0) | (below == above)
-    low = np.where(any_group, 0.0, total[below])
-    high = np.where(any_group, total[-1], total[above])
-    at = np.searchsorted(items.cumulated, low + rng.random(len(taste)) * (high - low), side="right")
-    drawn: Int32 = items.by_group[np.minimum(at, len(items.by_group) - 1)]
+    first = np.where(taste < 0, 0, items.starts[taste])
+    after = np.where(taste < 0, 0, items.starts[taste + 1])
+    drawn: Int32 = items.by_group[drawn_between(items.cumulated, first, after, rng)]
     return drawn
 
 

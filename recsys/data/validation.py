@@ -29,15 +29,20 @@ from shortlist.recsys.data.input_schema import (
     ITEMS,
     MALFORMED_COLUMN,
     READER_COLUMNS,
+    RESERVED_COLUMNS,
     ROW_COLUMN,
     USERS,
     TableSchema,
 )
 from shortlist.recsys.data.readers import RawTable
+from shortlist.recsys.data.reject_reasons import described
 from shortlist.recsys.data.tie_order import drawn_by_kind, draws
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.interactions import Int32
+
+UNKNOWN_ITEM = "unknown item"
+"""The reason of events whose item the items table lacks."""
 
 _UNKNOWN_ITEM = -1
 _KEYS = ("_user", "_item", "_time", "_weight")
@@ -74,7 +79,7 @@ class CheckedInteractions:
 
 
 def check_items(raw: RawTable) -> CheckedTable:
-    """The items table as _id, _title, _categories and _year, in its own order.
+    """The items table as _id, _title, _categories, _year and its own columns, in its order.
 
     Of several rows with one id the first is valid.
     """
@@ -104,7 +109,10 @@ def _year_reasons(dtype: pl.DataType) -> list[tuple[str, pl.Expr]]:
 
 
 def _described(frame: pl.DataFrame) -> pl.DataFrame:
-    """_id, _title, _categories and _year, each filled in where its column is not there."""
+    """_id, _title, _categories and _year, each filled in where its column is not there.
+
+    The items' own columns follow under their own names.
+    """
     types = frame.schema
     title = _title(types["title"]) if "title" in types else pl.col("_id")
     names = pl.lit([], dtype=pl.List(pl.String))
@@ -116,6 +124,7 @@ def _described(frame: pl.DataFrame) -> pl.DataFrame:
         title.alias("_title"),
         names.alias("_categories"),
         year.cast(pl.Float32).alias("_year"),
+        *(c for c in frame.columns if c not in (*ITEMS.columns, *RESERVED_COLUMNS)),
     )
 
 
@@ -212,7 +221,7 @@ def _interaction_reasons(types: pl.Schema, weight: str | None) -> list[tuple[str
         )  # NaN: no weight
         reasons.append((f"unparsable {weight}", unparsable))
         reasons.append((f"impossible {weight}", ~in_range))
-    return [*reasons, ("unknown item", pl.col("_item") == _UNKNOWN_ITEM)]
+    return [*reasons, (UNKNOWN_ITEM, pl.col("_item") == _UNKNOWN_ITEM)]
 
 
 def _malformed() -> tuple[str, pl.Expr]:
@@ -360,7 +369,9 @@ def write_rejects(checks: Sequence[CheckedTable], path: Path) -> None:
         ) from error
 
 
-def refuse_above(share: float, checks: Sequence[CheckedTable], path: Path | None) -> None:
+def refuse_above(
+    share: float, checks: Sequence[CheckedTable], path: Path | None, hints: Sequence[str] = ()
+) -> None:
     """Stops the load where a table lost more than `share` of its rows, drained events apart.
 
     Raises:
@@ -369,17 +380,19 @@ def refuse_above(share: float, checks: Sequence[CheckedTable], path: Path | None
     for checked in checks:
         of_table = checked.rejected.filter(pl.col("table") == checked.schema.name)
         if of_table.height > share * checked.n_read:
-            raise _too_many_rejects(replace(checked, rejected=of_table), share, path)
+            raise _too_many_rejects(replace(checked, rejected=of_table), share, path, hints)
 
 
-def _too_many_rejects(checked: CheckedTable, share: float, path: Path | None) -> InvalidData:
+def _too_many_rejects(
+    checked: CheckedTable, share: float, path: Path | None, hints: Sequence[str]
+) -> InvalidData:
     n, n_read = checked.rejected.height, checked.n_read
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts([checked]).items())
+    reasons = "; ".join([described(checked.rejected), *hints])
     where = f"they are in {str(path)!r}" if path else "name a rejects file to see them"
     return InvalidData(
         f"{checked.schema.name}: {n} of {n_read} rows ({n / n_read:.1%}) break the schema, "
-        f"more than max_reject_share={share} allows ({reasons}): {where}; "
-        "mend the rows, or raise max_reject_share"
+        f"more than --max-reject-share {share} allows ({reasons}): {where}; "
+        "mend the rows, or raise --max-reject-share"
     )
 
 

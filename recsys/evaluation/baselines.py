@@ -93,9 +93,7 @@ def item_knn_weights(
     matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
     nearest = _similarities(matrix, n_neighbours, shrinkage)
     similar = nearest.T.tocsr()  # rows: items had; columns: items scored
-    counts = _user_counts(matrix)
-    # In [-1, 0), so that popularity comes after every sum of similarities.
-    by_popularity = counts / (counts.max(initial=0.0) + 1.0) - 1.0
+    by_popularity = falling_popularity(events)
 
     def score(had: Csr) -> Float32:
         sums: Float32 = (had @ similar).toarray()
@@ -136,6 +134,13 @@ def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
     return ItemWeights(score, events.n_items)
 
 
+def falling_popularity(events: Events) -> Float32:
+    """float32[n_items]: popularity within [-1, 0), to come after all scores above 0."""
+    shape = (events.n_users, events.n_items)
+    counts = _user_counts(interaction_matrix(events.user, events.item, shape))
+    return counts / (counts.max(initial=0.0) + 1.0) - 1.0
+
+
 def fit_recent_popularity(events: Events) -> Recommend:
     """Items by the number of distinct users in the recent events, then by popularity."""
     is_recent = recent_events(events)
@@ -164,14 +169,14 @@ def by_scores(n_items: int, score: Score, rows: Rows = seen_rows) -> Recommend:
             stop = min(start + chunk, len(states))
             part = states.slice(start, stop)
             all_scores = score(rows(part, n_items))
-            items[start:stop], scores[start:stop] = top_k_unseen(all_scores, part, k)
+            items[start:stop], scores[start:stop] = top_k_open(all_scores, part, k)
         return items, scores
 
     return recommend
 
 
-def top_k_unseen(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Float32]:
-    """The k best unseen items of each user, best first; equal scores by item row.
+def top_k_open(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Float32]:
+    """The k best items that are open to each user, best first; equal scores by item row.
 
     scores: float32[U, n_items], not changed; an item at -inf is never recommended. Returns items
     int32[U, k], padded with MISSING, and scores float32[U, k], padded with -inf. Takes some four
@@ -183,19 +188,19 @@ def top_k_unseen(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Fl
         raise InvalidRecommendations(
             f"the score of item row {item} for the user at {row} is NaN: mend the method's scores"
         )
-    users = np.repeat(np.arange(len(states)), np.diff(states.seen_offsets))
-    loss[users, states.seen_rows] = np.inf
+    for user, row in enumerate(loss):
+        row[~states.open_to(user, scores.shape[1])] = np.inf
     items = np.full((len(scores), k), MISSING, np.int32)
     best = np.full((len(scores), k), -np.inf, np.float32)
     m = min(k, scores.shape[1])
-    columns = _least(loss, m)
-    least = np.take_along_axis(loss, columns, axis=1)
-    items[:, :m] = np.where(np.isposinf(least), MISSING, columns)
-    best[:, :m] = -least
+    columns = least(loss, m)
+    losses = np.take_along_axis(loss, columns, axis=1)
+    items[:, :m] = np.where(np.isposinf(losses), MISSING, columns)
+    best[:, :m] = -losses
     return items, best
 
 
-def _least(loss: Float32, m: int) -> Int64:
+def least(loss: Float32, m: int) -> Int64:
     """int64[U, m]: the columns of each row's m least values, least first, equal ones by column."""
     if m == 0:
         return np.empty((len(loss), 0), np.int64)
@@ -244,7 +249,7 @@ def _similarities(matrix: Csr, n_neighbours: int, shrinkage: float) -> Csr:
 
 def _largest(values: Float32, m: int) -> Csr:
     """A csr float32 of the m largest values of each row, without zeros."""
-    columns = _least(-values, m)
+    columns = least(-values, m)
     rows = np.repeat(np.arange(len(values)), m)
     kept = np.take_along_axis(values, columns, axis=1).ravel()
     block = sparse.csr_matrix((kept, (rows, columns.ravel())), shape=values.shape)

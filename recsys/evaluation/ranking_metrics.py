@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.recsys.errors import InvalidRecommendations
-from shortlist.recsys.evaluation.truth import Truth, pair_keys
-from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32, Int64
+from shortlist.recsys.evaluation.truth import Truth, are_open, pair_keys
+from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32, Int64, Repeats
 
 Bool = NDArray[np.bool_]
 Float64 = NDArray[np.float64]
@@ -216,12 +216,20 @@ def mean_over_users(values: Float64) -> Float64:
     return means
 
 
+CLOSED = {
+    Repeats.NEVER: "an item that the user has already seen",
+    Repeats.ALLOW: "an item that the user has disliked",
+    Repeats.ONLY: "an item that the user has not had, or has disliked",
+}
+"""What a list must not have, by what may be offered."""
+
+
 def check_recommendations(
     method: str, items: Int32, scores: Float32, truth: Truth, n_items: int
 ) -> None:
     """Raises `InvalidRecommendations` where lists break the contract of `Recommend`.
 
-    A list with a seen item, a repeated item, a gap or a rising score is a bug of the method, and
+    A list with a closed item, an item twice, a gap or a rising score is a bug of the method, and
     would make its figures lies: nothing is mended here. items: int32[U, K]; scores: float32[U, K].
     """
     if items.shape != scores.shape or len(items) != len(truth):
@@ -232,7 +240,7 @@ def check_recommendations(
     padded = items == MISSING
     faults = {
         "an item row outside the catalogue": (items < MISSING) | (items >= n_items),
-        "an item that the user has already seen": _seen(items, truth, n_items),
+        CLOSED[truth.states.repeats]: _closed(items, truth, n_items),
         "the same item twice": _repeated(items),
         "an item after padding": _after(padded, ~padded),
         "a score that is NaN or greater than the one before": np.isnan(scores) | _rising(scores),
@@ -258,13 +266,10 @@ def _row_keys(ranked: Int32, n_items: int) -> Int64:
     return np.arange(len(ranked), dtype=np.int64)[:, None] * n_items + ranked
 
 
-def _seen(items: Int32, truth: Truth, n_items: int) -> Bool:
-    states = truth.states
-    seen: Bool = np.isin(
-        _row_keys(items, n_items), pair_keys(states.seen_offsets, states.seen_rows, n_items)
-    )
-    seen &= items != MISSING
-    return seen
+def _closed(items: Int32, truth: Truth, n_items: int) -> Bool:
+    closed = ~are_open(truth.states, _row_keys(items, n_items), n_items)
+    closed &= items != MISSING
+    return closed
 
 
 def _repeated(items: Int32) -> Bool:

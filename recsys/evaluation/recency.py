@@ -9,6 +9,7 @@ that the method may know, so the comparison is with a baseline at its best.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +30,7 @@ from shortlist.recsys.models.interactions import (
     Events,
     Int64,
     Recommend,
+    Repeats,
     UserStates,
     states_at,
 )
@@ -52,13 +54,17 @@ FitWeights = Callable[[Events], ItemWeights]
 
 
 def fit_recent_item_knn(
-    events: Events, rng: np.random.Generator, weights: ItemWeights | None = None
+    events: Events,
+    rng: np.random.Generator,
+    weights: ItemWeights | None = None,
+    repeats: Repeats = Repeats.NEVER,
 ) -> Recommend:
     """`fit_item_knn` with recent events weighted more.
 
     weights: `item_knn_weights(events)`, where they exist already.
+    repeats: what may be offered, in the choice of the half-life.
     """
-    half_life = best_half_life(events, item_knn_weights, rng)
+    half_life = best_half_life(events, item_knn_weights, rng, repeats)
     return recent(item_knn_weights(events) if weights is None else weights, half_life)
 
 
@@ -67,14 +73,16 @@ def fit_recent_ease(
     rng: np.random.Generator,
     max_items: int = MAX_REGRESSION_ITEMS,
     weights: ItemWeights | None = None,
+    repeats: Repeats = Repeats.NEVER,
 ) -> Recommend | None:
     """`fit_ease` with recent events weighted more; None for a catalogue above `max_items`.
 
     weights: `ease_weights(events)`, where they exist already, which saves the larger of two solves.
+    repeats: what may be offered, in the choice of the half-life.
     """
     if events.n_items > max_items:
         return None
-    half_life = best_half_life(events, ease_weights, rng)
+    half_life = best_half_life(events, ease_weights, rng, repeats)
     return recent(ease_weights(events) if weights is None else weights, half_life)
 
 
@@ -83,18 +91,23 @@ def recent(weights: ItemWeights, half_life: float) -> Recommend:
     return by_scores(weights.n_items, weights.score, partial(decayed_rows, half_life=half_life))
 
 
-def best_half_life(events: Events, fit: FitWeights, rng: np.random.Generator) -> float:
+def best_half_life(
+    events: Events,
+    fit: FitWeights,
+    rng: np.random.Generator,
+    repeats: Repeats = Repeats.NEVER,
+) -> float:
     """The one of HALF_LIVES with the greatest NDCG@10 of users' last events.
 
     The weights are fitted to the events before these. Events that share their time with a last one
-    are held out as well. At most VALIDATION_USERS are drawn from those who took something new
+    are held out as well. At most VALIDATION_USERS are drawn from those who took something open
     there. A catalogue above LARGE_CATALOGUE would take a second fit of many minutes (an EASE of
     10,000 items inverts 0.8 GB), and is not searched.
     """
     if events.n_items > LARGE_CATALOGUE:
         return DEFAULT_HALF_LIFE
     cut = cuts_before_last(events, 1)
-    truth = _truth(events, cut, rng)
+    truth = validation_truth(events, cut, rng, repeats)
     if len(truth) == 0:
         return DEFAULT_HALF_LIFE
     weights = fit(events.take(np.arange(len(events)) < cut[events.user]))
@@ -119,13 +132,22 @@ def decayed_rows(states: UserStates, n_items: int, half_life: float) -> Csr:
     return sparse.csr_matrix((weight, cells), shape=(len(states), n_items))
 
 
-def _truth(events: Events, cut: Int64, rng: np.random.Generator) -> Truth:
-    """The hold-outs of at most VALIDATION_USERS users who took something new after their cut."""
+def validation_truth(
+    events: Events, cut: Int64, rng: np.random.Generator, repeats: Repeats
+) -> Truth:
+    """The hold-outs of at most VALIDATION_USERS users.
+
+    They are drawn from those who took something after their cut, under NEVER something new.
+    """
     offsets = events.offsets()
-    pairs = events.user.astype(np.int64) * events.n_items + events.item
-    _, first_rows = np.unique(pairs, return_index=True)
-    owners = events.user[first_rows]
-    eligible = np.unique(owners[first_rows >= cut[owners]])
+    if repeats is Repeats.NEVER:
+        pairs = events.user.astype(np.int64) * events.n_items + events.item
+        _, rows = np.unique(pairs, return_index=True)
+    else:
+        rows = np.arange(len(events))
+    owners = events.user[rows]
+    eligible = np.unique(owners[rows >= cut[owners]])
     users = np.sort(rng.permutation(eligible)[:VALIDATION_USERS]).astype(np.int64)
     states = states_at(events, offsets[:-1][users], cut[users])
+    states = replace(states, repeats=repeats)
     return truth_between(events, users, states, cut[users], offsets[1:][users])

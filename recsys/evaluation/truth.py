@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shortlist.recsys.models.interactions import Events, Int32, Int64, UserStates
+from shortlist.recsys.models.interactions import Events, Int32, Int64, Repeats, UserStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,8 @@ class Truth:
 
     users: int32[U] user rows; states: the U users as of just before their hold-out; offsets:
     int64[U + 1], whose slices of items: int32[offsets[-1]] give each user's held-out item rows,
-    without duplicates and without any item that the state has seen. A user may be left with none,
-    and is then not counted. `truth_of` makes one from raw hold-outs.
+    without duplicates and without any item that may not be offered to the user. A user may be left
+    with none, and is then not counted. `truth_of` makes one from raw hold-outs.
     """
 
     users: Int32
@@ -48,16 +49,22 @@ class Truth:
 
 
 def truth_of(users: Int32, states: UserStates, offsets: Int64, items: Int32, n_items: int) -> Truth:
-    """The truth of raw hold-outs, without repeats and items that the user had before.
+    """The truth of raw hold-outs, without duplicates and items that are closed to the user.
 
     Shapes as in `Truth`; `n_items` is the size of the catalogue. The order is kept.
     """
     keys = pair_keys(offsets, items, n_items)
     keep = np.zeros(len(keys), bool)
     keep[np.unique(keys, return_index=True)[1]] = True
-    keep &= ~np.isin(keys, pair_keys(states.seen_offsets, states.seen_rows, n_items))
+    keep &= are_open(states, keys, n_items)
     kept = np.concatenate(([0], np.cumsum(keep)))
     return Truth(users, states, kept[offsets].astype(np.int64), items[keep])
+
+
+def of_repeats(truth: Truth, repeats: Repeats, n_items: int) -> Truth:
+    """The part of a truth that may be offered under `repeats`."""
+    states = replace(truth.states, repeats=repeats)
+    return truth_of(truth.users, states, truth.offsets, truth.items, n_items)
 
 
 def truth_between(
@@ -73,6 +80,19 @@ def truth_between(
     wanted = events.to_predict[rows]
     rows, offsets = rows[wanted], np.concatenate(([0], np.cumsum(wanted)))[offsets]
     return truth_of(users.astype(np.int32), states, offsets, events.item[rows], events.n_items)
+
+
+def are_open(states: UserStates, keys: Int64, n_items: int) -> NDArray[np.bool_]:
+    """Whether the items may be offered to the users: bool of the shape of `keys`.
+
+    keys: pairs of user position and item row, as `pair_keys` makes them. It is
+    `UserStates.open_to` of pairs.
+    """
+    closed = np.isin(keys, pair_keys(states.disliked_offsets, states.disliked_rows, n_items))
+    if states.repeats is not Repeats.ALLOW:
+        seen = np.isin(keys, pair_keys(states.seen_offsets, states.seen_rows, n_items))
+        closed |= ~seen if states.repeats is Repeats.ONLY else seen
+    return ~closed
 
 
 def pair_keys(offsets: Int64, items: Int32, n_items: int) -> Int64:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -21,7 +21,7 @@ import numpy as np
 
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
-from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue
+from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, ItemAttribute
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
@@ -33,10 +33,11 @@ from shortlist.recsys.models.towers import HALF_LIVES, Towers
 from shortlist.recsys.store import release_files
 from shortlist.recsys.store.feedback import read as read_record
 from shortlist.recsys.store.histories import HISTORY_LENGTH
-from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.records import ItemRecord, UserRecord
 from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in
 from shortlist.recsys.store.release_files import Release
-from shortlist.recsys.values import MAX_WEIGHT
+from shortlist.recsys.values import FIRST_CLOCK_TIME, MAX_WEIGHT
+from shortlist.recsys.where import AttributeKind, AttributeValue, is_date
 
 BUNDLE_LAYOUT = 2
 """Changes when older code could no longer read the files."""
@@ -51,7 +52,19 @@ RANKER = "ranker.txt"
 CATALOGUE = "catalog.msgpack"
 POPULAR = "popular.msgpack"
 
-_TABLE_COLUMNS = ("popularity", "recent", "trend", "age", "weight", "year", "membership")
+_TABLE_COLUMNS = (
+    "popularity",
+    "recent",
+    "trend",
+    "age",
+    "weight",
+    "year",
+    "interval",
+    "repeat_rate",
+    "membership",
+    "numbers",
+)
+_WIDE = ("membership", "numbers", "labels")
 _ALWAYS_KNOWN = ("popularity", "recent", "trend")
 
 MAX_TOWER_WEIGHT = 1e4
@@ -72,8 +85,14 @@ MAX_CANDIDATES = 10_000
 MAX_DIMENSIONS = 1024
 """Of the towers: the most that `EMBEDDING_DIM` allows."""
 
+MAX_KINDS = 256
+"""Kinds of events: the most that a byte tells apart."""
+
 MAX_UNITS = 65_536
 """Hidden units of the towers: far more than any training here has."""
+
+MAX_ATTRIBUTES = 1000
+"""Of the items: a wide table has hundreds of columns."""
 
 CATALOGUE_BYTES = 512 << 20
 """The largest that is read: a million items with titles of 400 characters."""
@@ -84,12 +103,32 @@ RANKER_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The catalogue by row, for serving; row_of maps an id to its row."""
+    """The catalogue by row, for serving.
+
+    row_of maps an id to its row; attributes: what is shown and filtered by besides.
+    """
 
     ids: list[str]
     titles: list[str]
     categories: list[tuple[str, ...]]
     row_of: dict[str, int]
+    attributes: tuple[ItemAttribute, ...] = ()
+
+    def record(self, row: int) -> ItemRecord:
+        """What an answer shows of the item in a row."""
+        shown: dict[str, AttributeValue] = {}
+        unshown: dict[str, AttributeValue] = {}
+        for attribute in self.attributes:
+            value = attribute.values[row]
+            if value is not None:
+                (shown if attribute.is_shown else unshown)[attribute.name] = value
+        return ItemRecord(
+            self.ids[row],
+            self.titles[row],
+            self.categories[row],
+            attributes=shown,
+            unshown=unshown,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +169,7 @@ def save(
         "titles": catalogue.titles,
         "categories": catalogue.categories,
         "attributes": asdict(vocabulary),
+        "item_attributes": [attribute.as_plain() for attribute in catalogue.attributes],
     }
     (directory / CATALOGUE).write_bytes(msgpack.packb(catalog))
     popular = _by_popularity(model.table)
@@ -147,8 +187,14 @@ def save(
 def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
-    columns = {name: getattr(table, name) for name in _TABLE_COLUMNS}
-    np.savez(directory / ITEM_TABLE, moments=moments, **columns)
+    columns: dict[str, Any] = {name: getattr(table, name) for name in _TABLE_COLUMNS}
+    columns |= {
+        "moments": moments,
+        "is_target": table.is_target,
+        "labels": table.labels,
+        "rarity": table.rarity,
+    }
+    np.savez(directory / ITEM_TABLE, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
 
@@ -197,7 +243,8 @@ def load_items(directory: Path) -> tuple[Items, Int32]:
 def _items(catalog: Mapping[str, Any]) -> Items:
     ids = list(catalog["ids"])
     row_of = {item: row for row, item in enumerate(ids)}
-    return Items(ids, list(catalog["titles"]), list(catalog["categories"]), row_of)
+    attributes = tuple(map(ItemAttribute.from_plain, catalog["item_attributes"]))
+    return Items(ids, list(catalog["titles"]), list(catalog["categories"]), row_of, attributes)
 
 
 def _towers(file: BinaryIO) -> Towers:
@@ -372,7 +419,7 @@ def _catalogue(release: Release, n: int, n_tokens: int) -> tuple[Items, Attribut
     """The catalogue of n items, and the vocabulary of n_tokens user attributes."""
     # 1024: the bins of a column may outnumber the items of a small catalogue.
     catalog = _unpacked(release, CATALOGUE, CATALOGUE_BYTES, max(n, n_tokens, 1024))
-    parts = {"ids", "titles", "categories", "attributes"}
+    parts = {"ids", "titles", "categories", "attributes", "item_attributes"}
     holds = isinstance(catalog, dict) and catalog.keys() == parts
     _check(CATALOGUE, "is no catalogue", holds=holds)
     for column in ("ids", "titles", "categories"):
@@ -384,9 +431,47 @@ def _catalogue(release: Release, n: int, n_tokens: int) -> tuple[Items, Attribut
     _check(CATALOGUE, "has categories that are no lists", holds=_all_of(tuple, categories))
     names = chain.from_iterable(categories)
     _check(CATALOGUE, "has categories that are no texts", holds=_all_of(str, names))
+    _check_attributes(CATALOGUE, catalog["item_attributes"], n)
     items = _items(catalog)
     _check(CATALOGUE, "has an id twice", holds=len(items.row_of) == n)
     return items, _vocabulary(CATALOGUE, catalog["attributes"], n_tokens)
+
+
+_TYPES: dict[AttributeKind, set[type]] = {
+    AttributeKind.TEXT: {str, type(None)},
+    AttributeKind.LIST: {tuple, type(None)},
+    AttributeKind.NUMBER: {int, float, type(None)},
+    AttributeKind.BOOLEAN: {bool, type(None)},
+    AttributeKind.DATE: {str, type(None)},
+}
+
+
+def _check_attributes(file: str, columns: object, n: int) -> None:
+    """Checks the items' own columns, each of n values of its kind."""
+    what = "has items' attributes that are none"
+    _check(file, what, holds=isinstance(columns, tuple) and len(columns) <= MAX_ATTRIBUTES)
+    assert isinstance(columns, tuple)
+    known = {kind.value: kind for kind in AttributeKind}
+    names = []
+    for column in columns:
+        match column:
+            case (str(name), str(kind), tuple(values), bool(), bool()) if kind in known:
+                kinds = set(map(type, values))
+                holds = len(values) == n and kinds <= _TYPES[known[kind]]
+                if tuple in kinds:
+                    texts = chain.from_iterable(each for each in values if each is not None)
+                    holds = holds and _all_of(str, texts)
+                if float in kinds:
+                    holds = holds and all(
+                        math.isfinite(each) for each in values if each is not None
+                    )
+                if known[kind] is AttributeKind.DATE:
+                    holds = holds and all(each is None or is_date(each) for each in values)
+                _check(file, what, holds=holds)
+                names.append(name)
+            case _:
+                _check(file, what, holds=False)
+    _check(file, what, holds=len(set(names)) == len(names))
 
 
 def _all_of(kind: type, values: Any) -> bool:  # noqa: ANN401 - any iterable of what msgpack gives
@@ -436,20 +521,38 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
 
 
 def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
-    columns = read_npz(items, {"moments": "<f8", **dict.fromkeys(_TABLE_COLUMNS, "<f4")})
-    moments = columns.pop("moments")
+    dtypes = {"moments": "<f8", "is_target": "<f4", "labels": "<i4", "rarity": "<f4"}
+    columns = read_npz(items, dtypes | dict.fromkeys(_TABLE_COLUMNS, "<f4"))
+    moments, is_target = columns.pop("moments"), columns.pop("is_target")
+    rarity = columns.pop("rarity")
     n = len(columns["popularity"]) - 1
     shapes = {name: array.shape for name, array in columns.items()}
-    ranks = all(array.ndim == 1 + (name == "membership") for name, array in columns.items())
+    ranks = all(array.ndim == 1 + (name in _WIDE) for name, array in columns.items())
     lengths = n >= 1 and all(len(array) == n + 1 for array in columns.values())
-    holds = ranks and lengths and moments.shape == (2,)
+    holds = ranks and lengths and moments.shape == (2,) and rarity.ndim == 1 and len(rarity) >= 1
     _check(items.name, f"has columns of shapes {shapes}", holds=holds)
+    labels = columns.pop("labels")
     for name, array in columns.items():
         _check_column(items.name, name, array)
+    holds = not labels.size or (int(labels.min()) >= 0 and int(labels.max()) < len(rarity))
+    _check(items.name, f"has labels beyond {len(rarity)}", holds=holds)
+    holds = finite_within(rarity, MAX_SHARE)
+    _check(items.name, f"has a rarity of labels beyond {MAX_SHARE:g}", holds=holds)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
+    # Every kind of uint8 may stand in a state.
+    holds = is_target.ndim == 1 and 1 <= len(is_target) <= MAX_KINDS and _are_flags(is_target)
+    _check(items.name, f"has kinds of events of shape {is_target.shape}", holds=holds)
     mean, scale = (float(value) for value in moments)
     neighbours = _neighbours(rows, weights, n)
-    return ItemTable(**columns, weight_mean=mean, weight_scale=scale, neighbours=neighbours)
+    return ItemTable(
+        **columns,
+        is_target=is_target,
+        weight_mean=mean,
+        weight_scale=scale,
+        neighbours=neighbours,
+        labels=labels,
+        rarity=rarity,
+    )
 
 
 def _check_column(file: str, name: str, array: Float32) -> None:
@@ -460,6 +563,10 @@ def _check_column(file: str, name: str, array: Float32) -> None:
     else:
         largest, holds = MAX_VALUE, finite_within(array, MAX_VALUE, unknown=True)
     _check(file, f"has values of {name} beyond {largest:g}", holds=holds)
+
+
+def _are_flags(values: Float32) -> bool:
+    return bool(np.isin(values, (0.0, 1.0)).all())
 
 
 def _are_moments(moments: np.ndarray) -> bool:
@@ -480,19 +587,27 @@ def _neighbours(rows_file: BinaryIO, weights_file: BinaryIO, n: int) -> Neighbou
     return Neighbours(rows, weights)
 
 
-def batch_time(bundle: Bundle) -> int | None:
-    """Unix seconds for which a release's lists are made.
+def asked_at(bundle: Bundle, states: UserStates, moment: float | None = None) -> UserStates:
+    """The states for lists of this release that are asked for at a moment.
 
-    None where the times of its data are no clock's.
+    moment: unix seconds; None for the end of the data. Where the data's times are sequence numbers,
+    no moment can be told, and lists are asked for at each user's last event.
     """
-    return int(bundle.manifest["as_of"]) if bundle.facts.has_clock_times else None
+    states = replace(states, repeats=bundle.model.repeats)
+    as_of = bundle.manifest.get("as_of", 0)
+    if as_of < FIRST_CLOCK_TIME:
+        return states
+    if moment is None:  # a time in the future, which a table may have by mistake, is no moment
+        moment = min(as_of, bundle.manifest.get("created_at", as_of))
+    return replace(states, now=np.maximum(states.now, int(moment)))
 
 
-def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tuple[UserStates, int]:
+def state_of(
+    bundle: Bundle, record: UserRecord, now: float | None = None
+) -> tuple[UserStates, int]:
     """One user's state, and the number of unknown items in the record's history.
 
-    now: unix seconds at which the list is asked for; None for the time of the last event, as where
-    the times of the data are no clock's.
+    now: unix seconds at which a list is asked for, see `asked_at`.
     """
     row_of = bundle.catalogue.row_of
     reading = read_record(record, bundle.facts.events)
@@ -509,7 +624,6 @@ def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tupl
         kind[0, -n:] = [kind for _, kind in recent]
     disliked = _rows_of(bundle, reading.disliked)
     seen = _rows_of(bundle, reading.had | reading.disliked)
-    latest = int(time.max())
     state = UserStates(
         items=row,
         times=time,
@@ -519,12 +633,10 @@ def state_of(bundle: Bundle, record: UserRecord, now: int | None = None) -> tupl
         seen_rows=seen,
         seen_offsets=np.array([0, len(seen)], np.int64),
         kinds=kind,
-        now=np.array([latest if now is None else max(now, latest)], np.int64),
         disliked_rows=disliked,
         disliked_offsets=np.array([0, len(disliked)], np.int64),
-        repeats=bundle.model.repeats,
     )
-    return state, sum(item not in row_of for item in record.items)
+    return asked_at(bundle, state, now), sum(item not in row_of for item in record.items)
 
 
 def _rows_of(bundle: Bundle, items: Iterable[str]) -> Int32:

@@ -6,11 +6,75 @@ No data frame is needed to read them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32
+from shortlist.recsys.where import AttributeKind, AttributeValue
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAttribute:
+    """A column of the items, as answers show it and filters read it.
+
+    values: of n items, None where there is none; dates are ISO 8601 text.
+    """
+
+    name: str
+    kind: AttributeKind
+    values: tuple[AttributeValue, ...]
+    is_shown: bool = True
+    is_filtered: bool = True
+
+    def as_plain(self) -> list[object]:
+        """Values that msgpack packs."""
+        return [self.name, self.kind.value, self.values, self.is_shown, self.is_filtered]
+
+    @staticmethod
+    def from_plain(plain: Sequence[Any]) -> ItemAttribute:
+        """Reads `as_plain`."""
+        name, kind, values, is_shown, is_filtered = plain
+        return ItemAttribute(name, AttributeKind(kind), values, is_shown, is_filtered)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """A column of the items that models learn from by its labels.
+
+    labels: L names, such as texts or bins of numbers.
+    rows: int32[n, w] positions in `labels`, each once, MISSING-padded.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    rows: Int32
+
+
+@dataclass(frozen=True, slots=True)
+class ItemContent:
+    """What models learn from the items' own columns, apart from categories and year.
+
+    columns: those with labels.
+    number_names: of B columns of numbers and dates; numbers: float32[n, B], the share of the items
+    whose value is lower, 0 to 1; NaN where unknown.
+    vectors: float32[n, D] projected embeddings, 0 where an item has none; D may be 0.
+    """
+
+    columns: tuple[LabelColumn, ...]
+    number_names: tuple[str, ...]
+    numbers: Float32
+    vectors: Float32
+
+    @staticmethod
+    def none(n: int) -> ItemContent:
+        """No content, of n items."""
+        return ItemContent((), (), np.zeros((n, 0), np.float32), np.zeros((n, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +86,8 @@ class Catalogue:
     category_names: the C that models learn from, sorted; all unless they are too many.
     membership: float32[n, C], 1 where an item has such a category.
     year: float32[n], NaN where unknown.
+    attributes: the items' other columns and the year, as far as they are shown or filtered by.
+    content: what models learn from these columns.
     """
 
     ids: tuple[str, ...]
@@ -30,6 +96,13 @@ class Catalogue:
     category_names: tuple[str, ...]
     membership: Float32
     year: Float32
+    attributes: tuple[ItemAttribute, ...] = ()
+    content: ItemContent = field(default_factory=lambda: ItemContent.none(0))
+
+    def __post_init__(self) -> None:
+        """Fills in the content where it was not given."""
+        if len(self.content) != len(self.year):
+            object.__setattr__(self, "content", ItemContent.none(len(self.year)))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,16 +9,18 @@ ranker or bundle of another hash is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.recsys.models import own_events
 from shortlist.recsys.models.decay import halving
-from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Int64, UserStates
 from shortlist.recsys.models.neighbours import Neighbours, Relation
+from shortlist.recsys.models.own_events import Pairs
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 RECENT = 5.0
@@ -26,6 +28,12 @@ RECENT = 5.0
 
 LONG = 60.0
 """Half-life, in events, of the features of the whole past: the window holds 100."""
+
+OWN_INTERVALS = 2.0
+"""Own intervals of a user and item after which these count as much as the item's usual one."""
+
+UNKNOWN_QUOTIENT = -50.0
+"""Stands for an unknown logarithm of a quotient of times; those of 64-bit times are above -44."""
 
 MAX_DEVIATIONS = 1e4
 """Where standardised weights are cut off: no honest weight is larger, and sums fit into float32."""
@@ -43,8 +51,15 @@ class ItemTable:
     age: share of the time span since the item's first event, NaN for none.
     weight: mean standardised weight, shrunk to 0.
     year: of the item itself, NaN where unknown.
+    interval: logarithm of the usual time until a user has the item again; NaN without repeats.
+    repeat_rate: share of the item's events whose user had it before; NaN without events.
     membership: float32[n + 1, M], 1 where an item has a category.
+    is_target: float32[K], 1 for the kinds of events that are predicted.
     neighbours: each item's strongest neighbours under every relation.
+    labels: int32[n + 1, W] labels of the items' own columns, as positions in `rarity`, each once in
+    a row; the last position pads.
+    rarity: float32[L + 1], the logarithm of items for each that has the label; 0 for padding.
+    numbers: float32[n + 1, B] values of the items' own columns as ranks, 0 to 1, NaN where unknown.
     weight_mean, weight_scale: of the events' weights, NaN where there are none.
     """
 
@@ -54,10 +69,24 @@ class ItemTable:
     age: Float32
     weight: Float32
     year: Float32
+    interval: Float32
+    repeat_rate: Float32
     membership: Float32
+    is_target: Float32
     weight_mean: float
     weight_scale: float
     neighbours: Neighbours
+    labels: Int32 = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    rarity: Float32 = field(default_factory=lambda: np.zeros(1, np.float32))
+    numbers: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def __post_init__(self) -> None:
+        """Fills in the columns that were not given."""
+        n = len(self.popularity)
+        if len(self.labels) != n:
+            object.__setattr__(self, "labels", np.zeros((n, 0), np.int32))
+        if len(self.numbers) != n:
+            object.__setattr__(self, "numbers", np.zeros((n, 0), np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +157,40 @@ class Inputs:
         return np.sqrt(np.einsum("ucm,ucm->uc", offered, offered))
 
     @cached_property
+    def had(self) -> NDArray[np.bool_]:
+        """bool[U, C]: whether the user has had each candidate."""
+        return own_events.had(self.states, self.items, self._n_items)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The user's own events, item by item."""
+        return own_events.pairs_of(self.states, self.table.is_target > 0, self._n_items)
+
+    @cached_property
+    def own_pair(self) -> Int64:
+        """int64[U, C]: the pair of each candidate, MISSING where the history lacks it."""
+        return own_events.positions_in(self.pairs, self.items, self._n_items)
+
+    @cached_property
+    def log_since(self) -> Float32:
+        """float32[U, C]: the logarithm of the time since the last event with each candidate."""
+        now = self.states.now[self.pairs.user[self.pairs.start]]
+        return own_events.picked(own_events.log_time(now - self.pairs.last), self.own_pair)
+
+    @cached_property
+    def log_own_interval(self) -> Float32:
+        """float32[U, C]: the logarithm of the user's own mean interval with each candidate."""
+        return own_events.picked(own_events.log_own_interval(self.pairs), self.own_pair)
+
+    @property
+    def _n_items(self) -> int:
+        return len(self.table.popularity) - 1
+
+    def of_had(self, values: Float32) -> Float32:
+        """float32[U, C]: the values where the candidate was had, NaN elsewhere."""
+        return np.where(self.had, values, np.float32(np.nan))
+
+    @cached_property
     def neighbour_sums(self) -> dict[NeighbourSum, Float32]:
         """float32[U, C] for each `NeighbourSum` of FEATURES."""
         return _neighbour_sums(self)
@@ -191,6 +254,84 @@ class CategoryMatch:
         norm = taste_norm * inputs.item_membership_norm
         cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
         return cosine.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMatch:
+    """Cosine of a candidate's own labels with the decayed history's, rare labels counting more.
+
+    The labels are weighted by their inverse document frequency (Sparck Jones, 1972): what nearly
+    every item has tells little.
+    """
+
+    half_life: float
+    """In events."""
+
+    def __call__(self, inputs: Inputs) -> Float32:
+        """float32[U, C]; NaN where either side has no labels."""
+        table, history = inputs.table, inputs.states.items
+        if table.labels.shape[1] == 0:
+            return np.full((len(history), 1), np.nan, np.float32)
+        size = len(table.rarity)
+        had = table.labels[history]  # [U, N, W]
+        weight = table.rarity[had] * halving(self.half_life)[None, :, None]
+        place = had + size * np.arange(len(history))[:, None, None]
+        taste = np.bincount(place.ravel(), weight.ravel(), size * len(history))
+        taste = taste.reshape(len(history), size)
+        offered = table.labels[inputs.items]  # [U, C, W]
+        users = np.arange(len(history))[:, None, None]
+        products = (taste[users, offered] * table.rarity[offered]).sum(axis=2)
+        norm = np.sqrt(np.square(taste).sum(axis=1))[:, None]
+        norm = norm * np.sqrt(np.square(table.rarity[offered]).sum(axis=2))
+        cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
+        return cosine.astype(np.float32)
+
+
+def _number_distance(inputs: Inputs) -> Float32:
+    """float32[U, C]; NaN where no column is known on both sides."""
+    total = np.zeros(inputs.items.shape, np.float32)
+    known = np.zeros(inputs.items.shape, np.float32)
+    for column in inputs.table.numbers.T:
+        distance = np.abs(column[inputs.items] - inputs.recent_mean(column))
+        is_known = np.isfinite(distance)
+        total += np.where(is_known, distance, 0)
+        known += is_known
+    return np.where(known > 0, total / np.maximum(known, 1), np.nan).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEvents:
+    """The user's own events with a candidate, decayed by age."""
+
+    half_life: float
+    """In events."""
+
+    def __call__(self, inputs: Inputs) -> Float32:
+        """float32[U, C]; NaN where the history lacks the candidate."""
+        return own_events.picked(inputs.pairs.decayed_counts(self.half_life), inputs.own_pair)
+
+
+def _own_count(inputs: Inputs) -> Float32:
+    return own_events.picked(np.log1p(inputs.pairs.count), inputs.own_pair)
+
+
+def _own_age(inputs: Inputs) -> Float32:
+    return own_events.picked(np.log1p(inputs.pairs.age), inputs.own_pair)
+
+
+def _due(inputs: Inputs) -> Float32:
+    """The time since, against the user's own interval blended with the item's usual one."""
+    usual = inputs.table.interval[inputs.items]
+    n_own = own_events.picked(inputs.pairs.count - 1.0, inputs.own_pair)
+    own = np.where(n_own > 0, inputs.log_own_interval, 0)
+    usual = np.where(np.isfinite(usual) | (n_own <= 0), usual, own)
+    blended = (n_own * own + OWN_INTERVALS * usual) / (n_own + OWN_INTERVALS)
+    return (inputs.log_since - blended).astype(np.float32)
+
+
+def _user_repeats(inputs: Inputs) -> Float32:
+    shares = inputs.pairs.repeated_shares(len(inputs.states)).astype(np.float32)
+    return inputs.of_had(shares[:, None])
 
 
 def _retrieval_rank(inputs: Inputs) -> Float32:
@@ -315,6 +456,21 @@ FEATURES: dict[str, Feature] = {
         "Cosine of the item's categories with those of the whole history.",
         CategoryMatch(LONG),
     ),
+    "attributes_recent": Feature(
+        -1.0,
+        "Cosine of the item's own labels, such as its brand, with those of the recent history.",
+        LabelMatch(RECENT),
+    ),
+    "attributes_all": Feature(
+        -1.0,
+        "Cosine of the item's own labels with those of the whole history.",
+        LabelMatch(LONG),
+    ),
+    "number_distance": Feature(
+        -1.0,
+        "Mean distance of the item's own numbers, as ranks, to those of the recent history.",
+        _number_distance,
+    ),
     "history_length": Feature(0.0, "Logarithm of the user's number of events.", _history_length),
     "history_weight": Feature(
         0.0,
@@ -325,6 +481,46 @@ FEATURES: dict[str, Feature] = {
         0.0,
         "Mean popularity of the recent history.",
         lambda inputs: inputs.recent_popularity,
+    ),
+    "had": Feature(
+        0.0, "1 where the user has had the item, else 0.", lambda inputs: inputs.had.astype("f4")
+    ),
+    "own_count": Feature(
+        0.0, "Logarithm of the number of the user's events with the item.", _own_count
+    ),
+    "own_recent": Feature(
+        0.0, "The user's events with the item, half-life 5 events.", OwnEvents(RECENT)
+    ),
+    "own_all": Feature(
+        0.0, "The user's events with the item, half-life 60 events.", OwnEvents(LONG)
+    ),
+    "own_age": Feature(
+        -1.0, "Logarithm of the user's number of events since the last one with it.", _own_age
+    ),
+    "due_own": Feature(
+        UNKNOWN_QUOTIENT,
+        "Logarithm of the time since the last one, in the user's own mean intervals.",
+        lambda inputs: inputs.log_since - inputs.log_own_interval,
+    ),
+    "due_usual": Feature(
+        UNKNOWN_QUOTIENT,
+        "The same in the item's usual intervals.",
+        lambda inputs: inputs.log_since - inputs.table.interval[inputs.items],
+    ),
+    "due": Feature(
+        UNKNOWN_QUOTIENT,
+        "The same in the mean of both, of which the own one counts as often as it was seen.",
+        _due,
+    ),
+    "item_repeats": Feature(
+        -1.0,
+        "Share of the item's events whose user had it before, where this user has.",
+        lambda inputs: inputs.of_had(inputs.table.repeat_rate[inputs.items]),
+    ),
+    "user_repeats": Feature(
+        -1.0,
+        "Share of the user's events with an item that they had before, where it is one.",
+        _user_repeats,
     ),
 }
 """Every feature, in the order of the ranker's columns."""

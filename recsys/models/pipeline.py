@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.recsys.models import neighbours
+from shortlist.recsys.models.decay import decayed
 from shortlist.recsys.models.features import Candidates, ItemTable, features
 from shortlist.recsys.models.index import search
 from shortlist.recsys.models.interactions import (
@@ -26,6 +27,7 @@ from shortlist.recsys.models.interactions import (
     Repeats,
     UserStates,
 )
+from shortlist.recsys.models.neighbours import PROPOSING_HALF_LIFE
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.models.towers import Towers, user_vectors
 
@@ -98,7 +100,7 @@ def retrieve(
     allowed: NDArray[np.bool_] | None = None,
     vectors: Float32 | None = None,
 ) -> Candidates:
-    """Up to `n_candidates` unseen items for each user, by falling retrieval score.
+    """Up to `n_candidates` items that are open to each user, by falling retrieval score.
 
     allowed: bool[n], the items that may appear, or None for all of them.
     vectors: the users' vectors, where they are known already.
@@ -131,7 +133,17 @@ class Query:
     nearest: Int32
     """Item rows by falling retrieval score; enough that `n_candidates` of them are open."""
     open: NDArray[np.bool_]
-    """bool[n]: the items that are allowed and unseen."""
+    """bool[n]: the items that are allowed, and may be offered to the user."""
+
+
+def _from_history(query: Query, _limit: int) -> Int32:
+    """What the user had or met, by the number of events, which count less with age."""
+    age = np.arange(len(query.history) - 1, -1, -1, dtype=np.float64)
+    offered = query.history != MISSING
+    offered &= query.open[query.history]  # padding reads the last item, and is masked
+    items, inverse = np.unique(query.history[offered], return_inverse=True)
+    total = np.bincount(inverse.ravel(), decayed(age[offered], PROPOSING_HALF_LIFE))
+    return items[np.lexsort((items, -total))]
 
 
 def _from_retriever(query: Query, _limit: int) -> Int32:
@@ -150,20 +162,24 @@ class Source(NamedTuple):
     """A source of candidates."""
 
     share: float
-    """Of the candidates, 0 to 1."""
+    """Of the candidates, 0 to 1; but for the history's, of those that the history leaves."""
     propose: Callable[[Query, int], Int32]
     """(query, limit) -> item rows, best first; what is closed or over the limit is dropped."""
 
 
+HISTORY, RETRIEVER = "history", "retriever"
+
 CANDIDATE_SOURCES: dict[str, Source] = {
-    "retriever": Source(0.7, _from_retriever),
+    # Of a user's window, all items fit in: the ranker decides which of them are due again.
+    HISTORY: Source(0.5, _from_history),
+    RETRIEVER: Source(0.7, _from_retriever),
     "neighbours": Source(0.25, _from_neighbours),
     "trending": Source(0.05, _from_trending),
 }
 """All sources, in the order in which they take their share.
 
 Of two that propose an item, the first has it. What a source lacks goes to the
-first one, the retriever, whose supply has no end.
+retriever, whose supply has no end.
 """
 
 
@@ -176,22 +192,26 @@ def proposals(
     """
     wanted = model.n_candidates
     query = _query(model, states, user, vector, allowed)
-    limits = [int(wanted * source.share) for source in CANDIDATE_SOURCES.values()]
-    lists = [
-        source.propose(query, limit)
-        for source, limit in zip(CANDIDATE_SOURCES.values(), limits, strict=True)
-    ]
     untaken = query.open.copy()
     rows: list[Int32] = []
     origins: list[Int32] = []
-    # Each source has its turn, and then the first one fills what is left.
-    turns = [*zip(range(len(lists)), lists, limits, strict=True), (0, query.nearest, wanted)]
-    for source, proposed, limit in turns:
+
+    def take(origin: int, proposed: Int32, limit: int) -> int:
         left = wanted - sum(map(len, rows))
         taken = proposed[untaken[proposed]][: min(limit, left)]
         untaken[taken] = False
         rows.append(taken)
-        origins.append(np.full(len(taken), source, np.int32))
+        origins.append(np.full(len(taken), origin, np.int32))
+        return len(taken)
+
+    # Each source has its turn, and then the retriever fills what is left.
+    shared = wanted
+    for origin, (name, source) in enumerate(CANDIDATE_SOURCES.items()):
+        limit = int(shared * source.share)
+        n_taken = take(origin, source.propose(query, limit), limit)
+        if name == HISTORY:
+            shared -= n_taken
+    take(list(CANDIDATE_SOURCES).index(RETRIEVER), query.nearest, wanted)
     return np.concatenate(rows), np.concatenate(origins)
 
 
@@ -199,8 +219,9 @@ def _query(
     model: Model, states: UserStates, user: int, vector: Float32, allowed: NDArray[np.bool_] | None
 ) -> Query:
     n = len(model.towers.items)
-    is_open = np.ones(n, np.bool_) if allowed is None else allowed.copy()
-    is_open[states.seen(user)] = False
+    is_open = states.open_to(user, n)
+    if allowed is not None:
+        is_open &= allowed
     # The index knows no filter: it gives as many more as could be closed.
     closed = n - int(is_open.sum())
     nearest = search(model.index, vector, model.n_candidates + closed)
@@ -232,7 +253,7 @@ def recommend(
     observe: Observe = unobserved,
     sample: Sample = unsampled,
 ) -> Recommended:
-    """Recommends k unseen items to each user.
+    """Recommends k items to each user, of those that are open to them.
 
     allowed: bool[n], the items that may appear, or None for all of them. A list is shorter only
     where there are no more.
@@ -304,7 +325,7 @@ def _ranked(
 
 
 def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
-    """Ranks given items for one user, seen ones too, without exploration.
+    """Ranks given items for one user, closed ones too, without exploration.
 
     items: int32[c] distinct rows.
     """
@@ -348,7 +369,7 @@ def _explored(
     places = (np.flatnonzero(draws < model.exploration_share) + RESERVED).tolist()
     if not places:
         return ranking
-    drawn = iter(_drawn_items(model, states.seen(user), vector, allowed, chance))
+    drawn = iter(_drawn_items(model, states, user, vector, allowed, chance))
     for place in places:
         above = {row for row, _, _ in ranking[:place]}
         item = next(((row, affinity) for row, affinity in drawn if row not in above), None)
@@ -363,13 +384,16 @@ def _explored(
 
 def _drawn_items(
     model: Model,
-    seen: Int32,
+    states: UserStates,
+    user: int,
     vector: Float32,
     allowed: NDArray[np.bool_] | None,
     chance: np.random.Generator,
 ) -> list[tuple[int, float]]:
     """The user's best new items, shuffled, with their retrieval scores."""
-    pool = np.setdiff1d(model.new, seen)
+    # What the user had needs no exploration, even where it may be offered.
+    pool = np.setdiff1d(model.new, states.seen(user))
+    pool = pool[states.open_to(user, len(model.towers.items))[pool]]
     pool = pool if allowed is None else pool[allowed[pool]]
     affinity = np.matmul(model.towers.items[pool], vector)
     best = np.lexsort((pool, -affinity))[:EXPLORED]

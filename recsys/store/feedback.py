@@ -81,7 +81,7 @@ def events_of(record: UserRecord) -> Iterator[Happened]:
 def negatives_of(record: UserRecord) -> Iterator[Happened]:
     """The negative feedback that the record keeps whole, oldest first."""
     return (
-        Happened(each.item, each.time, None, each.position, spent=each.spent)
+        Happened(each.item, each.time, None, each.position, each.type, each.spent)
         for each in record.negatives
     )
 

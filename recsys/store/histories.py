@@ -173,7 +173,7 @@ def _with_kept(
         weights=tuple(event.weight for event in events),
         positions=positions if any(positions) else (),
         types=types if any(each is not None for each in types) else (),
-        negatives=tuple(Negative(e.item, e.time, e.position, e.spent) for e in negatives),
+        negatives=tuple(Negative(e.item, e.time, e.position, e.type, e.spent) for e in negatives),
     )
 
 
@@ -188,9 +188,9 @@ def merge(
     """
     if stored is None:
         return learnt
-    fresh, turned = _split(_unknown(events_of(stored), learnt, watermark), rules)
-    negatives = _unknown(negatives_of(stored), learnt, watermark)
-    merged = _bounded(learnt, with_feedback(learnt, fresh, [*negatives, *turned], rules))
+    fresh, turned = _split(_unknown(events_of(stored), [*events_of(learnt)], watermark), rules)
+    negatives = _unknown([*negatives_of(stored), *turned], [*negatives_of(learnt)], watermark)
+    merged = _bounded(learnt, with_feedback(learnt, fresh, negatives, rules))
     if stored.spilled <= watermark:
         return merged
     # A newer event has left the window for the items that were had or disliked. Which of those is
@@ -203,15 +203,17 @@ def merge(
     )
 
 
-def _unknown(events: Iterable[Happened], learnt: UserRecord, watermark: int) -> list[Happened]:
-    """The events beyond the watermark that the batch's record does not have."""
-    newer = [event for event in events if event.position > watermark]
-    if not newer:
-        return []
-    known = {_identity(event, learnt) for event in (*events_of(learnt), *negatives_of(learnt))}
-    return [event for event in newer if _identity(event, learnt) not in known]
+def _unknown(
+    events: Iterable[Happened], learnt: Sequence[Happened], watermark: int
+) -> list[Happened]:
+    """The events beyond the watermark that the batch does not have.
 
+    Types tell events apart only where the batch's have some.
+    """
+    has_types = any(event.type is not None for event in learnt)
 
-def _identity(event: Happened, learnt: UserRecord) -> tuple[str, int, str | None]:
-    """What tells an event from the batch's: its type only where the batch tells types apart."""
-    return event.item, event.time, event.type if learnt.types else None
+    def identity(event: Happened) -> tuple[str, int, str | None]:
+        return event.item, event.time, event.type if has_types else None
+
+    known = {identity(event) for event in learnt}
+    return [each for each in events if each.position > watermark and identity(each) not in known]

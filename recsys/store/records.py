@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import sys
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from types import UnionType
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import msgpack
 
 from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.values import MAX_WEIGHT
+from shortlist.recsys.where import CATEGORIES, AttributeValue
 
 LAYOUT = 1
 
@@ -61,6 +63,7 @@ class Negative(NamedTuple):
     time: int
     position: int
     """In the stream of events, 0 for feedback of the batch's table."""
+    type: str | None = None
     spent: bool = False
     """Whether what it took back is no longer kept."""
 
@@ -93,12 +96,24 @@ class UserRecord:
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """The parts of an item that an answer shows."""
+    """The parts of an item that an answer shows or is filtered by.
+
+    attributes: {column: value} that are shown; unshown: those that are only filtered by.
+    """
 
     id: str
     title: str
     categories: tuple[str, ...] = ()
     available: bool = True
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    unshown: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+    def value_of(self, attribute: str) -> AttributeValue:
+        """What the item has of an attribute; None for nothing."""
+        if attribute == CATEGORIES:
+            return self.categories
+        value = self.attributes.get(attribute)
+        return self.unshown.get(attribute) if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +258,7 @@ def _steps(times: Sequence[int]) -> list[int]:
 
 def _packed_types(types: tuple[str | None, ...]) -> list[object] | None:
     """The distinct types, and the place among them of each event's, 0 for none."""
-    if not types:
+    if all(name is None for name in types):
         return None
     names = list(dict.fromkeys(name for name in types if name is not None))
     places = {name: place for place, name in enumerate(names, 1)}
@@ -254,10 +269,11 @@ def _packed_feedback(record: UserRecord) -> list[object] | None:
     """Types, negatives and disliked items; None where there is nothing of it."""
     if not (record.types or record.negatives or record.disliked):
         return None
-    columns = zip(*record.negatives, strict=True) if record.negatives else ((),) * 4
-    items, times, positions, spent = columns
+    columns = zip(*record.negatives, strict=True) if record.negatives else ((),) * 5
+    items, times, positions, types, spent = columns
     places = [place for place, is_spent in enumerate(spent) if is_spent]
-    negatives = [items, _steps(times), positions if any(positions) else None, places]
+    known = positions if any(positions) else None
+    negatives = [items, _steps(times), known, _packed_types(types), places]
     return [_packed_types(record.types), negatives, record.disliked]
 
 
@@ -361,13 +377,18 @@ def _unpacked_types(
 
 
 def _unpacked_negatives(what: str, packed: tuple[Any, ...]) -> tuple[Negative, ...]:
-    items, steps, stated, places = _parts(what, packed, tuple, tuple, tuple | None, tuple)
+    kinds = (tuple, tuple, tuple | None, tuple | None, tuple)
+    items, steps, stated, named, places = _parts(what, packed, *kinds)
     _check_all(what, items, str)
     times = _unpacked_times(what, steps, len(items))
     positions = _column_of(what, stated or (), int, len(items), "positions")
+    types = _unpacked_types(what, named, len(items))
     _check_all(what, places, int)
     spent = (place in places for place in range(len(items)))
-    return tuple(map(Negative, items, times, positions or (0,) * len(items), spent))
+    nothing = (None,) * len(items)
+    return tuple(
+        map(Negative, items, times, positions or (0,) * len(items), types or nothing, spent)
+    )
 
 
 def _unpacked_weights(what: str, packed: bytes | None, count: int) -> tuple[float | None, ...]:
@@ -393,7 +414,8 @@ def _unusable(what: str, why: str) -> UnreadableRecord:
 
 def pack_item(item: ItemRecord) -> bytes:
     """Packs an ItemRecord."""
-    return msgpack.packb([LAYOUT, item.id, item.title, item.categories, item.available])
+    parts = (item.id, item.title, item.categories, item.available, item.attributes, item.unshown)
+    return msgpack.packb([LAYOUT, *parts])
 
 
 def unpack_item(packed: bytes) -> ItemRecord:
@@ -402,7 +424,24 @@ def unpack_item(packed: bytes) -> ItemRecord:
     fields = _unpack(packed, what, _ITEM_LENGTH)
     item = ItemRecord(*_typed(what, fields[1:5], str, str, tuple, bool))
     _check_all(what, item.categories, str)
-    return item
+    if len(fields) < _ITEM_LENGTH + 2:  # older writers knew no attributes
+        return item
+    shown, unshown = _typed(what, fields[5:7], dict, dict)
+    return replace(
+        item, attributes=_item_attributes(what, shown), unshown=_item_attributes(what, unshown)
+    )
+
+
+def _item_attributes(what: str, attributes: dict[Any, Any]) -> dict[str, AttributeValue]:
+    _check_all(what, tuple(attributes), str)
+    _check_all(what, tuple(attributes.values()), str | int | float | tuple)
+    for value in attributes.values():
+        if isinstance(value, tuple):
+            _check_all(what, value, str)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _unusable(what, "a number that JSON lacks")
+    # A process keeps many records: their names are the same few texts.
+    return {sys.intern(name): value for name, value in attributes.items()}
 
 
 def pack_event(event: EventRecord) -> bytes:

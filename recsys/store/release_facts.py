@@ -10,30 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import msgpack
 
 from shortlist.recsys.errors import InvalidSettings, UnreadableRecord
 from shortlist.recsys.event_rules import EventRules
+from shortlist.recsys.where import AttributeKind
 
 FIELD = "facts"
 """The manifest's field of the facts."""
 
 MAX_LABELS = 10_000
 """Most known labels of an attribute: of more, nobody is told that a label is unknown."""
-
-
-class AttributeKind(Enum):
-    """The type of an item's attribute."""
-
-    TEXT = "text"
-    LIST = "list"
-    """Several texts."""
-    NUMBER = "number"
-    BOOLEAN = "boolean"
-    DATE = "date"
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ def train_towers(
             np.random.default_rng(params.seed),
             progress,
             epochs,
+            params.repeats,
         )
 
 

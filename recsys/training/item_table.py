@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from shortlist.recsys.models.catalogue import Catalogue
+from shortlist.recsys.models.catalogue import Catalogue, ItemContent, LabelColumn
 from shortlist.recsys.models.features import ItemTable
-from shortlist.recsys.models.interactions import Events, Float32
+from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32
 from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.models.recent import recent_events
+from shortlist.recsys.training.intervals import repeat_rates, usual_intervals
 
 SHRINKAGE = 5.0
 """Events of average weight that every item's mean weight is blended with."""
@@ -27,6 +28,8 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
     mean, scale = _weight_moments(events.weight)
     no_membership = np.zeros((1, catalogue.membership.shape[1]))
     membership = np.concatenate((catalogue.membership, no_membership)).astype(np.float32)
+    labels, rarity = _labels(catalogue.content)
+    numbers = catalogue.content.numbers
     return ItemTable(
         popularity=_padded(np.log1p(count)),
         recent=_padded(np.log1p(recent)),
@@ -34,14 +37,54 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
         age=_padded(_age(events)),
         weight=_padded(_mean_weight(events, mean, scale)),
         year=_padded(catalogue.year),
+        interval=_padded(usual_intervals(events, catalogue.membership)),
+        repeat_rate=_padded(repeat_rates(events)),
         membership=membership,
+        is_target=np.array([kind.is_target for kind in events.kinds], np.float32),
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,
+        labels=labels,
+        rarity=rarity,
+        numbers=np.pad(numbers, ((0, 1), (0, 0)), constant_values=np.nan),
     )
 
 
+def _labels(content: ItemContent) -> tuple[Int32, Float32]:
+    """`labels` and `rarity` of the item table."""
+    sizes = [len(column.labels) for column in content.columns]
+    starts, size = np.cumsum([0, *sizes[:-1]]), sum(sizes)
+    parts = [
+        np.where(column.rows == MISSING, size, column.rows + start)
+        for column, start in zip(content.columns, starts, strict=False)
+    ]
+    rows = np.concatenate(parts, axis=1) if parts else np.zeros((len(content), 0))
+    labels = np.pad(rows, ((0, 1), (0, 0)), constant_values=size).astype(np.int32)
+    having = np.bincount(labels.ravel(), minlength=size + 1)[:size]
+    rarity = np.log(len(content) / np.maximum(having, 1))
+    return labels, np.append(rarity, 0).astype(np.float32)
+
+
 def content_matrix(catalogue: Catalogue) -> Float32:
+    """float32[n, M]: what the towers know of an item without events.
+
+    Categories, bins of years, the labels of each own column, each item's scaled to length 1; then
+    the projected embeddings.
+    """
+    blocks = [_categories_and_years(catalogue)]
+    blocks += [_one_hot(column) for column in catalogue.content.columns]
+    return np.concatenate((*blocks, catalogue.content.vectors), axis=1).astype(np.float32)
+
+
+def _one_hot(column: LabelColumn) -> Float32:
+    """float32[n, L]: the labels of a column, each item's scaled to length 1."""
+    has_label = column.rows != MISSING
+    out = np.zeros((len(column.rows), len(column.labels)), np.float32)
+    out[np.nonzero(has_label)[0], column.rows[has_label]] = 1
+    return out / np.sqrt(np.maximum(1, out.sum(axis=1, keepdims=True)))
+
+
+def _categories_and_years(catalogue: Catalogue) -> Float32:
     """float32[n, M]: categories, each item's scaled to length 1, then one-hot bins of years."""
     norm = np.sqrt(np.maximum(1, catalogue.membership.sum(axis=1, keepdims=True)))
     categories = catalogue.membership / norm

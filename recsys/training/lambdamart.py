@@ -3,6 +3,8 @@
 LambdaMART (Burges, 2010) is trained by LightGBM, point in time. Towers, neighbours and the item
 table know only the events before each user's first cut; the labels are the events after it. Several
 positions of that window become one ranking group each: the state is everything before the position.
+Labels are graded by the strength of the events' kinds. A group needs a label of a kind to predict,
+and validation asks for these alone.
 
 The number of trees, and whether there is a ranker at all, is cross-validated over users. Validation
 ranks all candidates: with a sample of them, a difference at rank 30 would count as one at rank 10.
@@ -19,9 +21,12 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from shortlist.recsys.event_rules import EventKind
+from shortlist.recsys.models import own_events
 from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.interactions import (
     MISSING,
+    NEVER,
     Events,
     Float32,
     Int32,
@@ -34,6 +39,7 @@ from shortlist.recsys.models.ranker import NO_RANKER, stamp
 from shortlist.recsys.models.ties import Steps, steps_of
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
+from shortlist.recsys.training.targets import targets_of
 
 GROUPS_AT_ONCE = 64
 """Groups whose candidates are retrieved together, which bounds the memory of their features."""
@@ -95,37 +101,66 @@ class RankerParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Grades:
+    """What labels are worth: 0 is no label, and each further one is worth more or as much.
+
+    gains: the gain of each; is_hit: whether it is of a kind to predict.
+    """
+
+    gains: tuple[float, ...] = (0.0, 1.0)
+    is_hit: tuple[bool, ...] = (False, True)
+
+
+BINARY = Grades()
+"""The grades of events that are all alike."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankingGroups:
     """Ranking groups, their rows in the retriever's order.
 
-    rows: float32[m, F]; labels: float32[m]; sizes: int64[g], rows of each group; users: int64[g].
+    rows: float32[m, F]; labels: float32[m], positions in the grades; sizes: int64[g], rows of each
+    group; users: int64[g].
     """
 
     rows: Float32
     labels: Float32
     sizes: Int64
     users: Int64
+    grades: Grades = BINARY
 
     @staticmethod
-    def empty() -> RankingGroups:
+    def empty(grades: Grades = BINARY) -> RankingGroups:
         """No groups."""
         rows, labels = np.empty((0, len(FEATURES)), np.float32), np.empty(0, np.float32)
-        return RankingGroups(rows, labels, np.empty(0, np.int64), np.empty(0, np.int64))
+        return RankingGroups(rows, labels, np.empty(0, np.int64), np.empty(0, np.int64), grades)
 
     @staticmethod
     def joined(parts: Sequence[RankingGroups]) -> RankingGroups:
-        """The groups of all parts, in their order."""
+        """The groups of all parts, which have the same grades, in their order."""
         return RankingGroups(
             np.concatenate([part.rows for part in parts]),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.sizes for part in parts]),
             np.concatenate([part.users for part in parts]),
+            parts[0].grades,
         )
+
+    def to_predict(self) -> RankingGroups:
+        """The same groups, of which the labels of a kind to predict count, and all alike."""
+        hits = np.array(self.grades.is_hit, np.float32)[self.labels.astype(np.int64)]
+        return replace(self, labels=hits, grades=BINARY)
 
     def take(self, mask: NDArray[np.bool_]) -> RankingGroups:
         """The groups where `mask` (bool[g]) holds, in their order."""
         rows = np.repeat(mask, self.sizes)
-        return RankingGroups(self.rows[rows], self.labels[rows], self.sizes[mask], self.users[mask])
+        return replace(
+            self,
+            rows=self.rows[rows],
+            labels=self.labels[rows],
+            sizes=self.sizes[mask],
+            users=self.users[mask],
+        )
 
     def sample(self, most: int, rng: np.random.Generator) -> RankingGroups:
         """At most so many groups, drawn at random, in their order."""
@@ -200,6 +235,7 @@ def fit_ranker(
     `groups`, or some of them. The number of trees is cross-validated over users; the ranker then
     learns from all of them.
     """
+    validation = validation.to_predict()
     n_users = len(np.unique(validation.users))
     if n_users < MIN_VALIDATION_USERS:
         note = (
@@ -227,7 +263,7 @@ def train_ranker(
     """The ranker of so many trees that learns from all `groups`."""
     import lightgbm
 
-    options = _options(params, len(groups.rows), threads, int(rng.integers(2**31)))
+    options = _options(params, groups, len(groups.rows), threads, int(rng.integers(2**31)))
     everything = np.ones(len(groups.sizes), np.bool_)
     data = lightgbm.Dataset(**_dataset(groups, everything))
     booster = lightgbm.train(options, data, num_boost_round=trees)
@@ -341,7 +377,7 @@ def _booster_of_fold(
     import lightgbm
 
     arrays = _dataset(groups, fold_of[groups.users] != fold)
-    options = _options(params, len(arrays["data"]), threads, int(rng.integers(2**31)))
+    options = _options(params, groups, len(arrays["data"]), threads, int(rng.integers(2**31)))
     train = lightgbm.Dataset(**arrays)
     booster = lightgbm.Booster(options, train)
     held_out = _dataset(validation, fold_of[validation.users] == fold)
@@ -379,8 +415,12 @@ def _ndcg(groups: RankingGroups, score: NDArray[np.float64]) -> NDArray[np.float
     return np.bincount(group, discount * groups.labels[order]) / ideal
 
 
-def _options(params: RankerParams, n_rows: int, threads: int, seed: int) -> dict[str, object]:
-    return {
+def _options(
+    params: RankerParams, groups: RankingGroups, n_rows: int, threads: int, seed: int
+) -> dict[str, object]:
+    # LightGBM's own gains of the labels 0 and 1 are these.
+    graded = {} if groups.grades == BINARY else {"label_gain": list(groups.grades.gains)}
+    return graded | {
         "objective": "lambdarank",
         "metric": "ndcg",
         "eval_at": [DEPTH],
@@ -423,15 +463,15 @@ def ranker_groups(
 ) -> RankingGroups:
     """Groups from the label windows first[u]:last[u] of each user, both int64[n_users].
 
-    The model must know nothing at or after `first`. horizon: how many of the following events are
-    labels (and those that share the last one's time), or None for the rest of the window. No state
-    ends, and no labels end, inside a tie.
+    The model must know nothing at or after `first`. horizon: how many of the following events to
+    predict are labels (with those in between, and those that share the last one's time), or None
+    for the rest of the window. No state ends, and no labels end, inside a tie.
     """
     steps = steps_of(events)
     users, cuts = _positions(events, steps, first, last, params, rng)
     stops = last[users]
     if horizon is not None:
-        stops = _label_ends(steps, cuts, last[users], horizon)
+        stops = _label_ends(events, steps, cuts, last[users], horizon)
     return _groups_of_windows(model, events, attributes, (users, cuts, stops), params, rng)
 
 
@@ -447,8 +487,9 @@ def cold_start_groups(
 ) -> RankingGroups:
     """Groups from early positions of users whom the model never saw.
 
-    last: int64[n_users], the row of each user at which the usable events end. Labels are the next
-    `horizon` events, or COLD_START_HORIZON. States and labels end at the border of a tie.
+    last: int64[n_users], the row of each user at which the usable events end. Labels reach to the
+    next `horizon` events to predict, or COLD_START_HORIZON. States and labels end at the border of
+    a tie.
     """
     events = before(events, last)
     starts, ends = events.offsets()[:-1], events.offsets()[1:]
@@ -461,13 +502,19 @@ def cold_start_groups(
     steps = steps_of(events)
     cuts = steps.border(starts[users] + known, starts[users])
     n_labels = COLD_START_HORIZON if horizon is None else horizon
-    stops = _label_ends(steps, cuts, ends[users], n_labels)
+    stops = _label_ends(events, steps, cuts, ends[users], n_labels)
     return _groups_of_windows(model, events, attributes, (users, cuts, stops), params, rng)
 
 
-def _label_ends(steps: Steps, cuts: Int64, last: Int64, horizon: int) -> Int64:
-    """int64[m]: the ends of labels that start at `cuts`: `horizon` events on, outside a tie."""
-    return np.minimum(last, steps.after[np.minimum(last, cuts + horizon) - 1])
+def _label_ends(events: Events, steps: Steps, cuts: Int64, last: Int64, horizon: int) -> Int64:
+    """int64[m]: the ends of labels that start at `cuts`, outside a tie.
+
+    They are `horizon` events to predict on, but not after `last`.
+    """
+    wanted = np.flatnonzero(events.to_predict)
+    stops = np.append(wanted + 1, np.full(horizon, len(events)))
+    ends = np.minimum(last, stops[np.searchsorted(wanted, cuts) + horizon - 1])
+    return np.minimum(last, steps.after[ends - 1])
 
 
 def _groups_of_windows(
@@ -481,14 +528,33 @@ def _groups_of_windows(
     """A group for each window (user, cut, stop): the state before the cut, the labels after it."""
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
-    parts = [RankingGroups.empty()]
+    grades, grade_of_kind = grades_of(events.kinds)
+    is_label = targets_of(events, model.repeats) & (events.cancelled == NEVER)
+    labels_of = np.where(is_label, grade_of_kind[events.kind], 0)
+    parts = [RankingGroups.empty(grades)]
     for at in range(0, len(users), GROUPS_AT_ONCE):
         chunk = slice(at, at + GROUPS_AT_ONCE)
         user, cut = users[chunk], cuts[chunk]
-        states = states_at(events, starts[user], cut, attributes[user])
-        labels = [events.item[a:b] for a, b in zip(cut, stops[chunk], strict=True)]
-        parts.append(_groups(model, states, user, labels, params, rng))
+        states = states_at(events, starts[user], cut, attributes[user], user)
+        states = replace(states, repeats=model.repeats)
+        windows_of = list(map(slice, cut.tolist(), stops[chunk].tolist()))
+        labels = [(events.item[rows], labels_of[rows]) for rows in windows_of]
+        parts.append(_groups(model, states, user, labels, grades, params, rng))
     return RankingGroups.joined(parts)
+
+
+def grades_of(kinds: Sequence[EventKind]) -> tuple[Grades, Int64]:
+    """The grades of labels, and int64[K] the grade of each kind.
+
+    They ascend by strength. Of one strength the kinds to predict have a grade of their own.
+    """
+    distinct = sorted({(kind.strength, kind.is_target) for kind in kinds})
+    grades = Grades(
+        (0.0, *(strength for strength, _ in distinct)),
+        (False, *(is_target for _, is_target in distinct)),
+    )
+    own = [distinct.index((kind.strength, kind.is_target)) + 1 for kind in kinds]
+    return grades, np.array(own, np.int64)
 
 
 def _positions(
@@ -501,7 +567,8 @@ def _positions(
 ) -> tuple[Int64, Int64]:
     """Users, and rows within first[u]:last[u] at which their labels start.
 
-    These are the start of the window and some further starts of steps, drawn at random.
+    These are the start of the window and some further starts of steps, drawn at random, that have
+    something to predict after them.
     """
     users, places = _steps_within(events, steps, first, last)
     draw = rng.random(len(users))
@@ -520,7 +587,10 @@ def _steps_within(events: Events, steps: Steps, first: Int64, last: Int64) -> tu
     length = last - first
     users = np.repeat(np.arange(events.n_users), length)
     places = np.arange(len(users)) - np.repeat(np.cumsum(length) - length, length)
-    starts = (places == 0) | steps.starts_at(first[users] + places)
+    rows = first[users] + places
+    wanted = np.append(0, np.cumsum(events.to_predict))
+    starts = (places == 0) | steps.starts_at(rows)
+    starts &= wanted[last[users]] > wanted[rows]
     return users[starts], places[starts]
 
 
@@ -534,24 +604,40 @@ def _groups(
     model: Model,
     states: UserStates,
     users: Int64,
-    labels: list[Int32],
+    labels: list[tuple[Int32, Int64]],
+    grades: Grades,
     params: RankerParams,
     rng: np.random.Generator,
 ) -> RankingGroups:
-    """A group for each state that has a label among its candidates."""
+    """A group for each state that has a label to predict among its candidates.
+
+    labels: items and grades of each user's labels.
+    """
     candidates = retrieve(model, states)
     pairs = zip(candidates.items, labels, strict=True)
-    hit = np.stack([np.isin(row, label) for row, label in pairs])
+    n_items = len(model.table.popularity) - 1
+    graded = np.stack([_graded(row, *label, n_items) for row, label in pairs])
+    hit = graded > 0
+    is_useful = np.array(grades.is_hit)[graded].any(axis=1, keepdims=True)
     present = candidates.items != MISSING
-    # Ranked by the draw: all hits first, then random negatives, then padding.
-    draw = np.where(hit, -1, rng.random(hit.shape))
+    # What the user had is always kept: its order among itself is what repeats are learnt from.
+    certain = hit | own_events.had(states, candidates.items, n_items)
+    # Ranked by the draw: what is certain first, then random negatives, then padding.
+    draw = np.where(certain, -1, rng.random(hit.shape))
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
-    kept = rank < hit.sum(axis=1, keepdims=True) + params.negatives
-    kept &= present & hit.any(axis=1, keepdims=True)
+    kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
+    kept &= present & is_useful
     rows = features(states, candidates, model.table)[kept[present]]
     sizes = kept.sum(axis=1)
     used = sizes > 0
     return RankingGroups(
-        rows, hit[kept].astype(np.float32), sizes[used].astype(np.int64), users[used]
+        rows, graded[kept].astype(np.float32), sizes[used].astype(np.int64), users[used], grades
     )
+
+
+def _graded(candidates: Int32, items: Int32, grades: Int64, n_items: int) -> Int64:
+    """int64[C]: the highest grade of each candidate, 0 for none and for padding."""
+    best = np.zeros(n_items + 1, np.int64)  # padding reads the last entry
+    np.maximum.at(best, items, grades)
+    return best[candidates]

@@ -3,15 +3,15 @@
 Every position of every window of a user's events predicts the next one. The loss is a sampled
 softmax with shared uniform negatives and the log-correction of Bengio and Senecal (2008), over the
 whole catalogue where that is no larger than the sample. With `bpr` it ranks the next item above the
-other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). A next item that the
-user has already had is no target: seen items are never recommended.
+other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). Which events are targets
+is said by `targets`; each counts by the strength of its kind.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -29,6 +29,7 @@ from shortlist.recsys.models.interactions import (
     Float32,
     Int32,
     Int64,
+    Repeats,
     UserStates,
     states_at,
 )
@@ -38,6 +39,7 @@ from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
+from shortlist.recsys.training.targets import targets_of
 
 TrainingProgress = Callable[[float, str], None]
 """Called with the share done and a short note."""
@@ -134,19 +136,21 @@ def fit_towers(
     rng: np.random.Generator,
     progress: TrainingProgress | None = None,
     epochs: int | None = None,
+    repeats: Repeats = Repeats.NEVER,
 ) -> TrainedTowers:
     """Towers trained on `events`, and nothing later.
 
     content: float32[n_items, M]; attributes: int32[n_users, A] tokens below n_tokens, or MISSING.
+    repeats: whether a user's own items are to be predicted as well.
     The weights are running averages over the steps (Izmailov et al., 2018). Without `epochs`
     training stops early (Prechelt, 1998): some last events are held out, and the weights that
     predicted them best are kept. With `epochs` it passes over all events so many times.
     """
     torch.manual_seed(int(rng.integers(2**31)))
     n_held_out = params.validation_users if epochs is None else 0
-    validation, learnt = _hold_out_last(events, attributes, n_held_out, rng)
+    validation, learnt = _hold_out_last(events, attributes, n_held_out, rng, repeats)
     net = _Net(np.bincount(learnt.item, minlength=events.n_items), content, n_tokens, params)
-    windows = _Windows(learnt, attributes)
+    windows = _Windows(learnt, attributes, repeats)
     batches = windows.batches(params.batch_windows)
     if batches == 0:  # nobody has two events
         return TrainedTowers(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
@@ -202,7 +206,8 @@ class _Optimisation:
         targets = torch.from_numpy(batch.targets)
         real = targets != MISSING
         loss_of = _LOSSES[self.params.loss]
-        loss = loss_of(self.net, users[real], targets[real], self.params, rng)
+        weights = None if batch.weights is None else torch.from_numpy(batch.weights)[real]
+        loss = loss_of(self.net, users[real], targets[real], weights, self.params, rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -228,10 +233,9 @@ def _begin(net: _Net, params: TowerParams, warm_up: int) -> _Optimisation:
 
 @dataclass(frozen=True, slots=True)
 class _Validation:
-    """The last events of some users, held out to decide when training stops.
+    """The last events to predict of some users, held out to decide when training stops.
 
-    states: as of just before these and all that shares their time; targets: int32[V] item rows,
-    none of which the state has seen.
+    states: as of just before these and all that shares their time; targets: int32[V] item rows.
     """
 
     states: UserStates
@@ -240,7 +244,7 @@ class _Validation:
     def score(self, towers: Towers) -> float:
         """NDCG without a cut-off: the mean of 1 / log2(1 + rank) of the targets.
 
-        Ranks are among all unseen items. NaN for no users.
+        Ranks are among all items that may be offered. NaN for no users.
         """
         if not len(self.states):
             return math.nan
@@ -252,50 +256,61 @@ class _Validation:
             users = np.arange(len(part))
             scores = user_vectors(towers, part) @ towers.items.T
             own = scores[users, targets]
-            scores[np.repeat(users, np.diff(part.seen_offsets)), part.seen_rows] = -np.inf
+            offsets, closed = part.seen_offsets, part.seen_rows
+            if part.repeats is Repeats.ALLOW:
+                offsets, closed = part.disliked_offsets, part.disliked_rows
+            scores[np.repeat(users, np.diff(offsets)), closed] = -np.inf
             n_better = (scores > own[:, None]).sum(axis=1)
             gains.append(1 / np.log2(2 + n_better))
         return float(np.concatenate(gains).mean())
 
 
 def _hold_out_last(
-    events: Events, attributes: Int32, most: int, rng: np.random.Generator
+    events: Events, attributes: Int32, most: int, rng: np.random.Generator, repeats: Repeats
 ) -> tuple[_Validation, Events]:
-    """The last events of at most so many users, and all events without these.
+    """The last events to predict of at most so many users, and all events before these.
 
-    Only users to whom the item was new are drawn. Events that share their time with a last one are
-    held out as well, but are no target.
+    Only users of whom it is a target are drawn. Events that share their time with it are held out
+    as well, and what comes later, but are no target.
     """
     offsets = events.offsets()
     starts, ends = offsets[:-1], offsets[1:]
-    cut, last = ends.copy(), ends - 1
-    long = np.diff(offsets) > MIN_EVENTS_LEFT
+    wanted = np.flatnonzero(events.is_target)
+    until = np.searchsorted(wanted, offsets)
+    some = np.diff(until) > 0
+    cut, last = ends.copy(), starts.copy()
+    last[some] = wanted[until[1:][some] - 1]
+    long = some & (last - starts >= MIN_EVENTS_LEFT)
     cut[long] = steps_of(events).first[last[long]]
     eligible = long & (cut - starts >= MIN_EVENTS_LEFT)
-    eligible[eligible] = _first_times(events)[last[eligible]]
+    eligible[eligible] = targets_of(events, repeats)[last[eligible]]
     users = np.sort(rng.permutation(np.flatnonzero(eligible))[:most])
     learnt_until = ends.copy()
     learnt_until[users] = cut[users]
-    states = states_at(events, starts[users], cut[users], attributes[users])
-    return _Validation(states, events.item[last[users]]), before(events, learnt_until)
+    states = states_at(events, starts[users], cut[users], attributes[users], users)
+    validation = _Validation(replace(states, repeats=repeats), events.item[last[users]])
+    return validation, before(events, learnt_until).standing()
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
     inputs: Int64  # [B, L], padded on the right with n_items
     targets: Int64  # [B, L], MISSING where there is nothing to predict
+    weights: Float32 | None  # [B, L], of the targets, with a mean of 1 over all; None for all 1
     attributes: Int64  # [B, A]
 
 
 class _Windows:
     """Cuts histories into windows, at other places in each epoch, and batches them by length."""
 
-    def __init__(self, events: Events, attributes: Int32) -> None:
+    def __init__(self, events: Events, attributes: Int32, repeats: Repeats) -> None:
         self.events, self.attributes = events, attributes
         self.offsets = events.offsets()
         self.predictable = np.diff(self.offsets) - 1
         self.n_positions = int(np.maximum(self.predictable, 0).sum())
-        self.targets = np.where(_first_times(events), events.item, MISSING).astype(np.int64)
+        is_target = targets_of(events, repeats)
+        self.targets = np.where(is_target, events.item, MISSING).astype(np.int64)
+        self.weights = _weights(events, is_target)
 
     def batches(self, size: int) -> int:
         """The number of batches of an epoch, the same for every one, whatever the cuts."""
@@ -318,7 +333,7 @@ class _Windows:
             if not len(part):
                 continue
             batch = self._batch(starts[part], stops[part], users[part])
-            if (batch.targets != MISSING).any():  # all may be repeats
+            if (batch.targets != MISSING).any():  # all may be no targets
                 yield batch
 
     def _cut(self, rng: np.random.Generator) -> tuple[Int64, Int64, Int64]:
@@ -341,15 +356,20 @@ class _Windows:
         inputs = np.where(inside, self.events.item[rows], self.events.n_items).astype(np.int64)
         next_rows = np.minimum(rows + 1, len(self.targets) - 1)
         targets = np.where(inside, self.targets[next_rows], MISSING)
-        return _Batch(inputs, targets, self.attributes[users].astype(np.int64))
+        weights = None if self.weights is None else self.weights[next_rows]
+        return _Batch(inputs, targets, weights, self.attributes[users].astype(np.int64))
 
 
-def _first_times(events: Events) -> NDArray[np.bool_]:
-    """bool[n]: whether an event is its user's first with that item."""
-    key = events.user.astype(np.int64) * events.n_items + events.item
-    first = np.zeros(len(key), np.bool_)
-    first[np.unique(key, return_index=True)[1]] = True
-    return first
+def _weights(events: Events, is_target: NDArray[np.bool_]) -> Float32 | None:
+    """float32[n]: the strengths of events, of which the targets have a mean of 1.
+
+    None where all targets are of one strength.
+    """
+    strength = events.strength
+    own = strength[is_target]
+    if len(np.unique(own)) < 2:  # noqa: PLR2004 - nothing to weigh against each other
+        return None
+    return (strength / own.mean(dtype=np.float64)).astype(np.float32)
 
 
 class _Net(nn.Module):
@@ -487,13 +507,18 @@ def _decayed(age: Tensor, half_life: float) -> Tensor:
 
 
 def _softmax_loss(
-    net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
+    net: _Net,
+    users: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    params: TowerParams,
+    rng: np.random.Generator,
 ) -> Tensor:
     n = len(net.warm_rows)
     if n <= params.full_softmax_items:
         vectors, bias = net.items(net.warm_rows)
         classes = torch.searchsorted(net.warm_rows, targets)
-        return functional.cross_entropy(users @ vectors.T + bias, classes)
+        return _cross_entropy(users @ vectors.T + bias, classes, weights)
     sample = net.warm_rows[torch.from_numpy(rng.integers(0, n, params.negatives))]
     vectors, bias = net.items(sample)
     correction = math.log(n / params.negatives)  # each negative stands for n / m items
@@ -502,11 +527,24 @@ def _softmax_loss(
     own, own_bias = net.items(targets)
     positive = (users * own).sum(dim=1) + own_bias
     logits = torch.cat((positive[:, None], negative), dim=1)
-    return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+    return _cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), weights)
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean over the rows, of which each counts by its weight."""
+    if weights is None:
+        return functional.cross_entropy(logits, classes)
+    losses = functional.cross_entropy(logits, classes, reduction="none")
+    return (losses * weights).mean()
 
 
 def _bpr_loss(
-    net: _Net, users: Tensor, targets: Tensor, params: TowerParams, rng: np.random.Generator
+    net: _Net,
+    users: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    params: TowerParams,
+    rng: np.random.Generator,
 ) -> Tensor:
     """Ranks each target above others of the batch, which are negatives drawn by popularity.
 
@@ -519,10 +557,14 @@ def _bpr_loss(
     others = users @ vectors[sample].T - net.log_counts[targets[sample]]  # [m, negatives]
     distinct = (targets[:, None] != targets[sample][None, :]).float()
     gains = functional.logsigmoid(own[:, None] - others) * distinct
+    if weights is not None:
+        gains = gains * weights[:, None]
     return -gains.sum() / distinct.sum().clamp(min=1)
 
 
-_LossFunction = Callable[[_Net, Tensor, Tensor, TowerParams, np.random.Generator], Tensor]
-"""(net, users [m, d], targets [m], params, rng) -> the mean loss."""
+_LossFunction = Callable[
+    [_Net, Tensor, Tensor, Tensor | None, TowerParams, np.random.Generator], Tensor
+]
+"""(net, users [m, d], targets [m], weights [m] or None, params, rng) -> the mean loss."""
 
 _LOSSES: dict[Loss, _LossFunction] = {"sampled_softmax": _softmax_loss, "bpr": _bpr_loss}

@@ -28,6 +28,7 @@ FIELDS = {
     "list_age_s",
     "degraded",
     "unknown_items",
+    "unknown_values",
     "recommendation_id",
 }
 
@@ -95,7 +96,9 @@ def test_known_user_gets_cached_list(client, published, known, seen) -> None:
         "score",
         "rank",
         "retrieval_score",
+        "categories",
         "genres",
+        "attributes",
     }
     assert seen(known).isdisjoint(ids_of(answer))
 
@@ -244,13 +247,15 @@ def test_method_not_allowed(client, method, path, allowed) -> None:
 
 
 def test_item_route(client, published) -> None:
-    """An item has its title and genres; an unknown one is a 404 in the envelope."""
+    """An item has its title, categories and attributes; an unknown one is a 404 in the envelope."""
     catalogue = published.dataset.catalogue
     item = client.get(f"/v1/items/{catalogue.ids[4]}").json()
     assert item == {
         "item_id": catalogue.ids[4],
         "title": catalogue.titles[4],
+        "categories": list(catalogue.categories[4]),
         "genres": list(catalogue.categories[4]),
+        "attributes": {"year": int(catalogue.year[4])},
         "available": True,
     }
     missing = client.get("/v1/items/no-such-item")

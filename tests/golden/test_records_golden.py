@@ -53,6 +53,12 @@ USER = UserRecord(
     ("1", "2"),
     {"age": 31.0, "region": "north"},
 )
+ITEM = ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))
+WITH_ATTRIBUTES = replace(
+    ITEM,
+    attributes={"studio": "Lucasfilm", "price": 9.99, "year": 1977, "dubbed": ("de", "fr")},
+    unshown={"in_stock": True, "released": "1977-05-25"},
+)
 
 
 def _pack_shortlist(record: ShortlistRecord) -> bytes:
@@ -103,7 +109,10 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
             {},
             (0, 0, 1873476493639681),
             types=("view", None, "buy"),
-            negatives=(Negative("1", 250, 1873476493639680), Negative("9", 260, 0, spent=True)),
+            negatives=(
+                Negative("1", 250, 1873476493639680, "return"),
+                Negative("9", 260, 0, spent=True),
+            ),
             disliked=("8",),
         ),
     ),
@@ -112,8 +121,9 @@ CASES: dict[str, tuple[Callable[[Any], bytes], Callable[[bytes], Any], Any]] = {
         unpack_event,
         EventRecord("e1", "42", "50", 1785542400, -1.0, "r1", 3, "return"),
     ),
-    "item": (pack_item, unpack_item, ItemRecord("50", "Star Wars (1977)", ("Action", "Sci-Fi"))),
+    "item": (pack_item, unpack_item, ITEM),
     "item not available": (pack_item, unpack_item, ItemRecord("9", "é", (), available=False)),
+    "item with attributes": (pack_item, unpack_item, WITH_ATTRIBUTES),
     "pointer": (
         pack_pointer,
         unpack_pointer,
@@ -132,6 +142,7 @@ OLDER: dict[str, tuple[Callable[[bytes], Any], Any]] = {
         unpack_event,
         EventRecord("e1", "42", "50", 1785542400, 4.0, "r1", 3),
     ),
+    "item without attributes": (unpack_item, ITEM),
 }
 """What older writers wrote, which is still read."""
 

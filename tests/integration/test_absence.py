@@ -120,7 +120,10 @@ def test_empty_redis_takes_no_event(world, published) -> None:
         "item_id": item,
         "title": "",
         "available": False,
-    } | {"genres": list(published.dataset.catalogue.categories[3])}
+        "categories": list(published.dataset.catalogue.categories[3]),
+        "genres": list(published.dataset.catalogue.categories[3]),
+        "attributes": {"year": int(published.dataset.catalogue.year[3])},
+    }
     assert item not in [
         i["item_id"] for i in client.get("/v1/popular", params={"k": 100}).json()["items"]
     ]

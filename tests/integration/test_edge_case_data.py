@@ -82,7 +82,7 @@ def made(prepared: Job) -> dict[str, tuple[str, ...]]:
     out: dict[str, tuple[str, ...]] = {}
     for user in read_shards(prepared.work / "lists"):
         stored, record = unpack_list(user.packed), unpack_user(pack_user(user.record))
-        state, unknown = bundle.state_of(loaded, record, bundle.batch_time(loaded))
+        state, unknown = bundle.state_of(loaded, record)
         live = recommend(loaded.model, state, prepared.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0

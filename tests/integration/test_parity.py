@@ -25,7 +25,7 @@ def test_lists_equal_live_answers(published, loaded) -> None:
     for user in read_shards(published.work / "lists"):
         stored = unpack_list(user.packed)
         record = unpack_user(pack_user(user.record))
-        state, unknown = bundle.state_of(loaded, record, bundle.batch_time(loaded))
+        state, unknown = bundle.state_of(loaded, record)
         live = recommend(loaded.model, state, published.settings.list_length)
         kept = live.items[0] != MISSING
         assert unknown == 0

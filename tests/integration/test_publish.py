@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from shortlist.recsys.store.records import ReleasePointer, UserRecord, unpack_li
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_facts import ReleaseFacts, unpack_facts
 from shortlist.recsys.store.release_files import build_manifest, verify
+from shortlist.recsys.where import AttributeKind
 
 Release = Callable[[str], tuple[Path, Path]]
 
@@ -54,7 +56,7 @@ def _break_off(*_: object, **__: object) -> None:
 
 
 def test_published(
-    release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
+    published, release: Release, settings: Settings, reporter: ProgressReporter, store: RedisStore
 ) -> None:
     """A published release serves: bundle, items, popular items, all lists and records exist."""
     bundle, lists = release("v1")
@@ -70,7 +72,12 @@ def test_published(
     first = store.items("v1", popular.rows[:1])[0]
     assert store.rows_of("v1", [first.id]) == ([popular.rows[0]], True)
     assert list(popular.scores) == sorted(popular.scores, reverse=True)
-    assert unpack_facts(store.facts("v1")) == ReleaseFacts(has_clock_times=True)
+    categories = frozenset(chain.from_iterable(published.dataset.catalogue.categories))
+    assert unpack_facts(store.facts("v1")) == ReleaseFacts(
+        has_clock_times=True,
+        attributes={"year": AttributeKind.NUMBER},
+        labels={"categories": categories},
+    )
 
 
 def test_larger_than_a_function_holds(

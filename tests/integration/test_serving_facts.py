@@ -12,9 +12,10 @@ from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.errors import StoreUnavailable
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_facts import ReleaseFacts, pack_facts
+from shortlist.recsys.where import AttributeKind
 
 NOTED = ReleaseFacts(repeats="allow", labels={"brand": frozenset({"acme"})})
-STATED = ReleaseFacts(has_clock_times=True)
+STATED = ReleaseFacts(has_clock_times=True, attributes={"year": AttributeKind.NUMBER})
 """What the published bundle's manifest says."""
 
 

@@ -36,6 +36,15 @@ TEXT = st.text(max_size=20)
 MOMENTS = st.integers(0, 2**40)
 HALVES = st.floats(width=16, allow_nan=False)
 ATTRIBUTES = st.dictionaries(TEXT, TEXT | st.floats(allow_nan=False), max_size=4)
+ITEM_ATTRIBUTES = st.dictionaries(
+    TEXT,
+    TEXT
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.lists(TEXT, max_size=3).map(tuple),
+    max_size=3,
+)
 WEIGHTS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
 COUNTS = st.integers(0, 2**31 - 1)
 VALUES = st.recursive(
@@ -84,7 +93,12 @@ def _users(draw: st.DrawFn) -> Case:
 @st.composite
 def _items(draw: st.DrawFn) -> Case:
     record = ItemRecord(
-        draw(TEXT), draw(TEXT), tuple(draw(st.lists(TEXT, max_size=4))), draw(st.booleans())
+        draw(TEXT),
+        draw(TEXT),
+        tuple(draw(st.lists(TEXT, max_size=4))),
+        draw(st.booleans()),
+        draw(ITEM_ATTRIBUTES),
+        draw(ITEM_ATTRIBUTES),
     )
     return unpack_item, pack_item(record), record
 

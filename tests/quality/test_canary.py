@@ -56,8 +56,12 @@ def arrays_of(table: ItemTable) -> list[np.ndarray]:
 
 
 def rows_as_of(dataset: Dataset, cut: np.ndarray, known: Events) -> np.ndarray:
-    """Every user's feature rows for all items, as of the cut, with the item table of `known`."""
+    """Every user's feature rows for all items, as of the cut, with the item table of `known`.
+
+    They are asked for at one moment: a state without later events has its last one for that.
+    """
     states = states_at(dataset.events, dataset.events.offsets()[:-1], cut)
+    states = replace(states, now=np.full(len(states), 40))
     items = np.tile(np.arange(N_ITEMS, dtype=np.int32), (len(states), 1))
     return features(
         states, Candidates(items, np.zeros(items.shape, np.float32)), item_table_of(dataset, known)

@@ -159,7 +159,7 @@ def test_all_seen_items_count() -> None:
 def test_top_k_breaks_ties_by_row() -> None:
     """Of five equal items at the bound the first rows are taken."""
     scores = np.array([[1, 2, 1, 1, 3, 1, 1]], np.float32)
-    items, best = baselines.top_k_unseen(scores, states_of([[0]]), 4)
+    items, best = baselines.top_k_open(scores, states_of([[0]]), 4)
     assert (items.tolist(), best.tolist()) == ([[4, 1, 2, 3]], [[3, 2, 1, 1]])
 
 
@@ -169,7 +169,7 @@ def test_top_k_equals_stable_sort() -> None:
     scores = rng.integers(0, 6, (40, N)).astype(np.float32)
     seen = [rng.choice(N, rng.integers(0, N), replace=False).tolist() for _ in range(40)]
     for k in (1, 5, N):
-        items, _ = baselines.top_k_unseen(scores, states_of(seen), k)
+        items, _ = baselines.top_k_open(scores, states_of(seen), k)
         for user in range(40):
             order = [
                 i for i in np.argsort(-scores[user], kind="stable").tolist() if i not in seen[user]
@@ -181,7 +181,7 @@ def test_top_k_pads_and_keeps_scores() -> None:
     """Seen items and items at -inf leave padded places; the caller's array does not change."""
     scores = np.array([[1, -np.inf, 3]], np.float32)
     before = scores.copy()
-    items, best = baselines.top_k_unseen(scores, states_of([[2, 2]]), 5)
+    items, best = baselines.top_k_open(scores, states_of([[2, 2]]), 5)
     assert items.tolist() == [[0, MISSING, MISSING, MISSING, MISSING]]
     assert best.tolist() == [[1.0, *[-np.inf] * 4]]
     np.testing.assert_array_equal(scores, before)
@@ -190,7 +190,7 @@ def test_top_k_pads_and_keeps_scores() -> None:
 def test_top_k_refuses_nan_scores() -> None:
     """NaN has no place in an order."""
     with pytest.raises(InvalidRecommendations, match="item row 1 for the user at 0 is NaN"):
-        baselines.top_k_unseen(np.array([[1, np.nan]], np.float32), states_of([[]]), 1)
+        baselines.top_k_open(np.array([[1, np.nan]], np.float32), states_of([[]]), 1)
 
 
 def test_an_empty_world_gives_padding() -> None:

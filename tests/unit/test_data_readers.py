@@ -314,8 +314,15 @@ def test_mapped_columns(tmp_path: Path) -> None:
     raw = read(given, INTERACTIONS)
     assert [c for c in raw.frame.columns if not c.startswith("_")] == FRAME.columns
     assert raw.frame["user_id"].to_list() == ["u", "v"]
+    assert raw.notes == ()
+
+
+def test_unread_columns_are_told(tmp_path: Path) -> None:
+    """Where nobody has said that they are left out on purpose."""
+    FRAME.with_columns(a=1, b=2).write_parquet(tmp_path / "a.parquet")
     said = "a mapping file says what they are (`shortlist data check` writes one)"
-    assert raw.notes == (f"interactions: columns user_id, weight, n not read: {said}",)
+    notes = read(str(tmp_path / "a.parquet"), INTERACTIONS).notes
+    assert notes == (f"interactions: columns a, b not read: {said}",)
 
 
 def test_items_keep_what_is_asked_for(tmp_path: Path) -> None:

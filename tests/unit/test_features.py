@@ -144,3 +144,26 @@ def test_one_entry_adds_a_feature(table, monkeypatch) -> None:
     rows = made(table, 1, [2, 4, 3])
     assert rows.shape == (3, len(FEATURES) + 1)
     assert rows[:, -1].tolist() == [200.0, 201.0, -7.0]
+
+
+def test_own_labels_and_numbers(table) -> None:
+    """Rare labels that the history has count most; prices by their distance in rank."""
+    labels = np.array([[0, 2], [0, 3], [1, 2], [1, 3], [3, 3], [3, 3]], np.int32)
+    rarity = np.array([1.0, 1.0, 0.5, 0.0], np.float32)
+    numbers = np.array([[0.1], [0.3], [0.5], [NAN], [0.9], [NAN]], np.float32)
+    own = replace(table, labels=labels, rarity=rarity, numbers=numbers)
+    rows = made(own, 1, [0, 2, 3, 4])  # the user had a, then b, so that label 0 is their taste
+    recent = column("attributes_recent", rows)
+    assert recent[0] > recent[1] > recent[2] == pytest.approx(0.0)
+    assert recent[3] == FEATURES["attributes_recent"].default
+    early, late = 0.5 ** (1 / 5), 1.0
+    mean = (0.1 * early + 0.3 * late) / (early + late)
+    expected = [mean - 0.1, 0.5 - mean, FEATURES["number_distance"].default, 0.9 - mean]
+    assert column("number_distance", rows) == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_own_columns_give_defaults(table) -> None:
+    """Data without columns of their own have constant features, which no tree splits on."""
+    rows = made(table, 1, [2, 3])
+    for name in ("attributes_recent", "attributes_all", "number_distance"):
+        assert column(name, rows) == [FEATURES[name].default] * 2

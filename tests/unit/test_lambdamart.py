@@ -5,19 +5,25 @@ It also decides whether there is a ranker at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightgbm
 import numpy as np
 import pytest
 
 from shortlist.recsys.evaluation.ranking_metrics import ndcg
+from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.lambdamart import (
+    BINARY,
+    Grades,
     RankerParams,
     RankingGroups,
     enough_trees,
     fit_ranker,
+    grades_of,
     train_ranker,
 )
 
@@ -134,7 +140,7 @@ def test_ndcg_agrees_with_report_and_lightgbm() -> None:
     expected = ndcg(hits, (labels.reshape(40, N_ROWS) > 0).sum(axis=1), 10)
     np.testing.assert_allclose(lambdamart._ndcg(groups, score), expected, atol=1e-12)
     data = lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)))
-    booster = lightgbm.Booster(lambdamart._options(PARAMS, len(labels), 1, 1), data)
+    booster = lightgbm.Booster(lambdamart._options(PARAMS, groups, len(labels), 1, 1), data)
     booster.add_valid(
         lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data),
         "held out",
@@ -193,3 +199,51 @@ def test_sampled_groups_are_whole() -> None:
             groups.rows[user * N_ROWS : (user + 1) * N_ROWS],
         )
     assert groups.sample(30, np.random.default_rng(1)) is groups
+
+
+def test_grades_ascend_by_strength() -> None:
+    """Kinds of one strength share a grade, unless only one of them is to be predicted."""
+    kinds = (
+        EventKind("purchase", 1.0, is_target=True),
+        EventKind("cart", 0.5, is_target=False),
+        EventKind("like", 0.5, is_target=True),
+        EventKind("save", 0.5, is_target=False),
+        EventKind("view", 0.1, is_target=False),
+    )
+    grades, of_kind = grades_of(kinds)
+    assert grades == Grades((0.0, 0.1, 0.5, 0.5, 1.0), (False, False, False, True, True))
+    assert of_kind.tolist() == [4, 2, 3, 2, 1]
+
+
+def graded(n_users: int, seed: int) -> RankingGroups:
+    """A view where next_1 is highest and a purchase where next_3 is, of each user."""
+    one, two = (groups_of(n_users, seed, name) for name in ("next_1", "next_3"))
+    rows = one.rows.copy()
+    column = list(FEATURES).index("next_3")
+    rows[:, column] = two.rows[:, column]
+    labels = np.maximum(one.labels, 2 * two.labels)
+    return replace(
+        one, rows=rows, labels=labels, grades=Grades((0.0, 0.1, 1.0), (False, False, True))
+    )
+
+
+def test_stronger_labels_come_first() -> None:
+    """What is bought is put above what is looked at; both above the rest."""
+    groups = graded(150, 12)
+    ranker = Ranker(train_ranker(groups, 60, PARAMS, np.random.default_rng(1), 1).text)
+    score = ranker.predict(groups.rows).reshape(150, N_ROWS)
+    labels = groups.labels.reshape(150, N_ROWS)
+    means = [float(score[labels == grade].mean()) for grade in range(3)]
+    assert means == sorted(means)
+
+
+def test_validation_asks_for_what_is_predicted() -> None:
+    """A ranker is judged by the purchases alone, whatever it does to views."""
+    groups = graded(120, 13)
+    asked = groups.to_predict()
+    assert (asked.grades, set(asked.labels.tolist())) == (BINARY, {0.0, 1.0})
+    np.testing.assert_array_equal(asked.labels == 1, groups.labels == 2)
+    validation = fitted(groups, groups).validation
+    assert validation is not None
+    assert validation.ranker > validation.retriever + 0.3
+    assert groups_of(9, 1, "next_1").to_predict().grades == BINARY

@@ -35,6 +35,7 @@ from shortlist.recsys.models.interactions import (
     Float32,
     Int32,
     Recommend,
+    Repeats,
     UserStates,
     states_at,
 )
@@ -193,7 +194,10 @@ def test_half_life_validation_is_capped(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(recency, "VALIDATION_USERS", 20)
     events = moving(np.random.default_rng(0))
     cut = cuts_before_last(events, 1)
-    truths = [recency._truth(events, cut, np.random.default_rng(1)) for _ in range(2)]
+    truths = [
+        recency.validation_truth(events, cut, np.random.default_rng(1), Repeats.NEVER)
+        for _ in range(2)
+    ]
     assert len(truths[0]) == 20
     assert truths[0].users.tolist() == truths[1].users.tolist()
     once, again = (

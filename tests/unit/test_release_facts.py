@@ -9,13 +9,13 @@ from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.release_facts import (
     FIELD,
-    AttributeKind,
     ReleaseFacts,
     as_fields,
     facts_in,
     pack_facts,
     unpack_facts,
 )
+from shortlist.recsys.where import AttributeKind
 
 FACTS = ReleaseFacts(
     EventRules({"view": 1.0, "buy": 5.0}, ("buy",), ("return",), 0.5),

@@ -11,7 +11,7 @@ from shortlist.batch import cold_start
 from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models.feedback import with_feedback
-from shortlist.recsys.models.interactions import NEVER, Events, states_at
+from shortlist.recsys.models.interactions import NEVER, Events, Repeats, states_at
 from shortlist.recsys.models.ties import is_drawn, steps_of, tied_share
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training import lambdamart, two_tower
@@ -194,7 +194,7 @@ def test_towers_hold_out_whole_ties() -> None:
     """Neither states nor training have an event of the target's time, unless all times are one."""
     events = dates(5)
     validation, learnt = two_tower._hold_out_last(
-        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0)
+        events, np.empty((40, 0), np.int32), 40, np.random.default_rng(0), Repeats.NEVER
     )
     assert len(validation.states) > 20
     cut = learnt.offsets()[1:]
@@ -278,3 +278,27 @@ def test_one_moment_holds_for_all(later: int) -> None:
     past = before(events, np.array([1, 4]))
     known = [past.cancelled.tolist(), past.negatives.time.tolist()]
     assert known == ([[NEVER] * 3, []] if later == 3 else [[NEVER, 11, NEVER], [11]])
+
+
+@pytest.mark.parametrize(
+    ("horizon", "expected"), [(1, ["vvp", "p", "vp"]), (2, ["vvpp", "pvvp", "vpvv"])]
+)
+def test_horizons_count_target_events(horizon: int, expected: list[str], monkeypatch) -> None:
+    """Labels reach to the next purchases; after the last of these no position is taken."""
+    windows, history = spied(monkeypatch), "vpvvppvvpvv"
+    events = funnel(history)
+    params = lambdamart.RankerParams(positions=99)
+    lambdamart.ranker_groups(
+        None,
+        events,
+        None,
+        np.array([2]),
+        events.offsets()[1:],
+        horizon,
+        params,
+        np.random.default_rng(0),
+    )
+    _, cut, stop = windows[0]
+    labels = {first: history[first:after] for first, after in zip(cut, stop, strict=True)}
+    assert [labels[first] for first in (2, 5, 7)] == expected
+    assert sorted(labels) == list(range(2, 9))

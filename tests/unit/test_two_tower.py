@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from shortlist.recsys.models.interactions import MISSING, Events, states_at
+from shortlist.recsys.event_rules import EventKind
+from shortlist.recsys.models.interactions import MISSING, Events, Repeats, states_at
 from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training import two_tower
 from shortlist.recsys.training.fit import pinned_torch
+from shortlist.recsys.training.targets import targets_of
 from shortlist.recsys.training.two_tower import TowerParams, fit_towers
 
 
@@ -109,6 +112,7 @@ def test_numpy_equals_torch_to_1e_5() -> None:
             batch = two_tower._Batch(
                 history[None, :cut],
                 np.full((1, cut), MISSING),
+                None,
                 attributes[row : row + 1].astype(np.int64),
             )
             np.testing.assert_allclose(ours[row], net.users(batch)[0, -1].numpy(), atol=1e-5)
@@ -149,7 +153,7 @@ def test_a_repeat_is_no_target() -> None:
         1,
         4,
     )
-    windows = two_tower._Windows(events, np.empty((1, 0), np.int32))
+    windows = two_tower._Windows(events, np.empty((1, 0), np.int32), Repeats.NEVER)
     batch = next(windows.epoch(4, np.random.default_rng(0)))
     assert batch.inputs.tolist() == [[3, 1, 3]]
     assert batch.targets.tolist() == [[1, MISSING, 2]]
@@ -202,3 +206,109 @@ def test_new_items_get_content_vectors() -> None:
     assert (scores[users, 12 + users % 2] > scores[users, 13 - users % 2]).mean() > 0.95
     assert not towers.history[14].any()
     assert towers.items[14, -1] == towers.items[:12, -1].min()
+
+
+KINDS = (
+    EventKind("purchase", 1.0, is_target=True),
+    EventKind("view", 0.25, is_target=False),
+)
+
+
+def funnel(items: list[int], kinds: list[int]) -> Events:
+    """One user's events, one a second."""
+    n = len(items)
+    return Events(
+        np.zeros(n, np.int32),
+        np.array(items, np.int32),
+        np.arange(n),
+        np.full(n, np.nan, np.float32),
+        1,
+        9,
+        np.array(kinds, np.uint8),
+        kinds=KINDS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"),
+    [
+        (Repeats.NEVER, [True, False, True, False, False, True, False]),
+        (Repeats.ALLOW, [True, False, True, False, True, True, True]),
+    ],
+)
+def test_targets_are_stronger_than_before(repeats: Repeats, expected: list[bool]) -> None:
+    """A purchase after a view is a target; a view after either, or a purchase again, is none.
+
+    Where repeats are allowed, each purchase is one.
+    """
+    events = funnel([1, 1, 1, 1, 1, 2, 2], [1, 1, 0, 1, 0, 0, 0])
+    assert targets_of(events, repeats).tolist() == expected
+
+
+def test_targets_are_of_each_user() -> None:
+    """What another user had, or another item, makes no event old."""
+    events = funnel([1, 2, 1, 2], [1, 1, 1, 0])
+    events = replace(events, user=np.array([0, 0, 1, 1], np.int32), n_users=2)
+    assert targets_of(events, Repeats.NEVER).all()
+
+
+def test_targets_count_by_strength() -> None:
+    """Four views and a purchase: the purchase weighs four views, and the mean is 1."""
+    windows = two_tower._Windows(
+        funnel([1, 2, 3, 4, 4, 5], [1, 1, 1, 1, 0, 1]), np.empty((1, 0), np.int32), Repeats.NEVER
+    )
+    batch = next(windows.epoch(4, np.random.default_rng(0)))
+    assert batch.targets.tolist() == [[2, 3, 4, 4, 5]]
+    assert batch.weights is not None
+    assert (batch.weights / batch.weights[0, 0]).tolist() == [[1, 1, 1, 4, 1]]
+    assert windows.weights is not None
+    assert windows.weights.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
+def test_strong_targets_are_learnt_first(loss: Loss) -> None:
+    """Everybody views item 1 as often as they buy item 2 after item 0: 2 is scored higher."""
+    user = np.repeat(np.arange(80), 2).astype(np.int32)
+    after = np.where(np.arange(80) % 2, 1, 2)
+    item = np.stack((np.zeros(80, int), after), axis=1).ravel().astype(np.int32)
+    kind = np.where(item == 2, 0, 1).astype(np.uint8)
+    unrated = np.full(160, np.nan, np.float32)
+    events = Events(user, item, np.arange(160), unrated, 80, 9, kind, kinds=KINDS)
+    params = TowerParams(dimension=8, hidden=16, loss=loss, rounds=6, dropout=0.0)
+    towers = fit_towers(
+        events,
+        np.zeros((9, 0), np.float32),
+        np.empty((80, 0), np.int32),
+        0,
+        params,
+        np.random.default_rng(1),
+    ).towers
+    state = states_at(events, np.array([0]), np.array([1]))
+    scores = user_vectors(towers, state)[0] @ towers.items.T
+    assert scores[2] > scores[1] + 0.2
+
+
+def test_validation_predicts_target_events() -> None:
+    """The last purchase is held out with the views after it, and is asked for before them."""
+    events = funnel([5, 6, 1, 2, 2, 3, 4], [0, 1, 1, 1, 0, 1, 1])
+    for repeats, item in ((Repeats.NEVER, 2), (Repeats.ALLOW, 2)):
+        validation, learnt = two_tower._hold_out_last(
+            events, np.empty((1, 0), np.int32), 9, np.random.default_rng(0), repeats
+        )
+        assert validation.targets.tolist() == [item]
+        assert learnt.item.tolist() == [5, 6, 1, 2]
+        assert validation.states.n_events.tolist() == [4]
+
+
+def test_validation_of_repeats_ranks_own_items() -> None:
+    """A purchase again is held out only where it may be recommended."""
+    events = funnel([5, 6, 1, 5], [0, 1, 1, 0])
+    sizes = [
+        len(
+            two_tower._hold_out_last(
+                events, np.empty((1, 0), np.int32), 9, np.random.default_rng(0), repeats
+            )[0].states
+        )
+        for repeats in (Repeats.NEVER, Repeats.ALLOW)
+    ]
+    assert sizes == [0, 1]

@@ -19,6 +19,7 @@ from shortlist.recsys.data.drawing import (
     NOTHING,
     Float64,
     chosen,
+    drawn_between,
     identifiers,
     lognormal,
     members,
@@ -102,7 +103,9 @@ class Library:
     neighbours are at most two places apart.
     artist; following: the next track of the artist, the first after the last; popularity within the
     artist; released: Unix seconds, the end for tracks without plays.
-    tag, artist_popularity: by artist. albums: int64[n_artists, W], the tracks of each, padded.
+    tag, crowd: by artist, its tag and the popularity of all artists up to it.
+    starts: int64[n_tags + 1], where on the ring each tag starts.
+    albums: int64[n_artists, W], the tracks of each, padded.
     """
 
     artist: Int64
@@ -110,7 +113,8 @@ class Library:
     popularity: Float64
     released: Float64
     tag: Int64
-    artist_popularity: Float64
+    crowd: Float64
+    starts: Int64
     albums: Int64
 
 
@@ -176,14 +180,16 @@ def _library(size: MusicSize, rng: np.random.Generator) -> Library:
     for album in albums:
         tracks = album[album != NOTHING]
         following[tracks] = np.roll(tracks, -1)
+    tag = np.arange(n_artists) * size.n_tags // n_artists
     return Library(
-        artist,
-        following,
-        ranked_popularity(n, size.tail, rng),
-        _released(size, rng),
-        np.arange(n_artists) * size.n_tags // n_artists,
-        ranked_popularity(n_artists, size.tail, rng),
-        albums,
+        artist=artist,
+        following=following,
+        popularity=ranked_popularity(n, size.tail, rng),
+        released=_released(size, rng),
+        tag=tag,
+        crowd=np.cumsum(ranked_popularity(n_artists, size.tail, rng)),
+        starts=np.searchsorted(tag, np.arange(size.n_tags + 1)),
+        albums=albums,
     )
 
 
@@ -289,12 +295,12 @@ def _discovered(
     rng: np.random.Generator,
 ) -> Int64:
     """A released track of a neighbour of the last artist, or of an artist of the session's tag."""
-    n_artists = len(library.tag)
-    fans = (library.tag == tag[:, None]) * library.artist_popularity
-    fans = np.where(fans.sum(axis=1, keepdims=True) > 0, fans, library.artist_popularity)
-    neighbour = (library.artist[last] + rng.choice(_STEPS, size=len(last))) % n_artists
+    starts = library.starts
+    known = drawn_between(library.crowd, starts[tag], starts[tag + 1], rng)
+    step = _STEPS[rng.integers(len(_STEPS), size=len(last))]
+    neighbour = (library.artist[last] + step) % len(library.tag)
     walks = ~opens & (rng.random(len(last)) < _WALK_SHARE)
-    artist = np.where(walks, neighbour, chosen(fans, rng))
+    artist = np.where(walks, neighbour, known)
     album = library.albums[artist]
     is_out = (album != NOTHING) & (library.released[album] <= time[:, None])
     column = chosen(library.popularity[album] * is_out, rng)

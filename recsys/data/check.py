@@ -1,0 +1,305 @@
+"""Looks at people's tables, and proposes a mapping.
+
+Everything that a load would do is done once, with all rejects allowed, so that what is told here is
+what every later command sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from shortlist.recsys import values
+from shortlist.recsys.data.check_columns import SCHEMAS, FoundTable, found_tables
+from shortlist.recsys.data.check_events import unknown_types
+from shortlist.recsys.data.check_files import FoundFile, look_at, places_in
+from shortlist.recsys.data.check_mapping import Ask, proposed, told_times
+from shortlist.recsys.data.check_times import FoundTimes
+from shortlist.recsys.data.loading import Loaded, load
+from shortlist.recsys.data.mapping import DataMapping
+from shortlist.recsys.data.sources import Dialect, InteractionsSource, ReturnMark
+from shortlist.recsys.errors import InvalidData, InvalidSettings
+from shortlist.recsys.event_rules import EventRules
+
+SAMPLE_REJECTS = 3
+"""Rejected rows that are shown for each reason."""
+
+MANY_REPEATS = 0.05
+"""From this share on it is worth asking whether what a user had may be recommended again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a person says of the files, whatever they look like.
+
+    tables: table -> its paths; columns: our name -> theirs; is_day_first: of dates such as
+    03/04/2024, None where nobody has said; zone: of times that do not say theirs.
+    """
+
+    tables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    is_day_first: bool | None = None
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableReport:
+    """What a table is: its files, and of each column of ours theirs and what told it.
+
+    csv: how its text is written, where that is not what its name says; unused: columns that no
+    command reads.
+    """
+
+    paths: tuple[str, ...]
+    n_files: int
+    csv: dict[str, Any] | None
+    columns: dict[str, str]
+    reasons: dict[str, str]
+    unused: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Rows rejected for one reason, and the first of them: file, row and record."""
+
+    n: int
+    samples: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found in the tables, and the mapping that follows from it.
+
+    times: how they are written; event_types: type -> rows, most first; numbers: counts and shares;
+    rejects: reason -> rows; notes: what a load says; advice: what to set.
+    """
+
+    mapping: DataMapping
+    tables: dict[str, TableReport]
+    times: str
+    event_types: dict[str, int]
+    numbers: dict[str, Any]
+    rejects: dict[str, Rejected]
+    notes: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The check as plain values."""
+        out = {name: getattr(self, name) for name in ("times", "event_types", "numbers")}
+        out["tables"] = {name: asdict(table) for name, table in self.tables.items()}
+        out["rejects"] = {reason: asdict(found) for reason, found in self.rejects.items()}
+        out["mapping"] = asdict(self.mapping)
+        return out | {"notes": list(self.notes), "advice": list(self.advice)}
+
+
+def check(paths: Sequence[str], told: Told, ask: Ask, rejects: Path) -> Check:
+    """Looks at tables, finds out what they are, and reads them once.
+
+    paths: files, directories, globs or addresses; those that `told` names are looked at besides.
+    rejects: the Parquet file for rejected rows.
+
+    Raises:
+        InvalidData: a file cannot be read, or which table or column something is cannot be told.
+        InvalidSettings: `told` names a column of ours that there is not.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    _check_told(told)
+    named = [path for places in told.tables.values() for path in places]
+    free = [place for path in paths if path not in named for place in places_in(path)]
+    files = [look_at(path) for path in dict.fromkeys((*free, *named))]
+    if not files:
+        raise InvalidData("no files to check: give at least that of the interactions")
+    tables = found_tables(files, told.tables, told.columns)
+    _check_columns_told(told, tables)
+    times = told_times(tables["interactions"], ask, is_day_first=told.is_day_first)
+    mapping, counts = proposed(tables, times, told.zone)
+    return _read_once(mapping, tables, times, counts, rejects)
+
+
+def _check_told(told: Told) -> None:
+    known = list(dict.fromkeys(name for schema in SCHEMAS.values() for name in schema.columns))
+    unknown = [name for name in told.columns if name not in known]
+    if unknown:
+        raise InvalidSettings(
+            f"there is no column {unknown[0]!r}: known are {', '.join(known)}; "
+            "write one of these = the name of your column"
+        )
+
+
+def _check_columns_told(told: Told, tables: Mapping[str, FoundTable]) -> None:
+    """Refuses columns that a person has named and no file has."""
+    names = [name for table in tables.values() for name in table.names]
+    absent = [theirs for theirs in told.columns.values() if theirs not in names]
+    if absent:
+        raise InvalidData(f"no file has a column {absent[0]!r}: there are {', '.join(names)}")
+
+
+def _read_once(
+    mapping: DataMapping,
+    tables: Mapping[str, FoundTable],
+    times: FoundTimes,
+    counts: dict[str, int],
+    rejects_file: Path,
+) -> Check:
+    loaded = load(
+        mapping.interactions,
+        mapping.items,
+        mapping.users,
+        max_reject_share=1,
+        rejects=rejects_file,
+        event_rules=mapping.events,
+    )
+    rejects = _rejects(loaded, pl.read_parquet(rejects_file))
+    numbers = _numbers(loaded)
+    return Check(
+        mapping,
+        {name: _report(found, mapping) for name, found in tables.items()},
+        _time_words(times, mapping),
+        counts,
+        numbers,
+        rejects,
+        (*loaded.notes, *_float_notes(tables)),
+        tuple(_advice(mapping, times, numbers)),
+    )
+
+
+def _float_notes(tables: Mapping[str, FoundTable]) -> list[str]:
+    """Notes on ids that a float column has given a fraction of zeros."""
+    notes: list[str] = []
+    for table, found in tables.items():
+        for ours in ("user_id", "item_id"):
+            if ours not in found.columns or ours not in SCHEMAS[table].required:
+                continue
+            theirs = found.columns[ours]
+            column = found.sample[theirs]
+            texts = column.cast(pl.String, strict=False).drop_nulls()
+            whole = texts.filter(texts.str.contains(f"^{values.WHOLE}$"))
+            if column.dtype.is_float() or not whole.is_empty():
+                example = str(whole[0]) if not whole.is_empty() else "42.0"
+                bare = example.partition(".")[0]
+                notes.append(f"{table}: column {theirs}: {example} and {bare} are one id")
+    return notes
+
+
+def _rejects(loaded: Loaded, rejected: pl.DataFrame) -> dict[str, Rejected]:
+    """The rejected rows by reason, most first, with the first of each."""
+    out: dict[str, Rejected] = {}
+    for reason, n in loaded.rejects.items():
+        table, colon, bare = reason.partition(": ")
+        is_other = bool(colon) and table in ("items", "users")
+        of_reason = rejected.filter(
+            pl.col("reason") == (bare if is_other else reason),
+            pl.col("table") == (table if is_other else "interactions"),
+        )
+        samples = of_reason.select("source", "row", "record").head(SAMPLE_REJECTS)
+        out[reason] = Rejected(n, tuple(samples.to_dicts()))
+    return out
+
+
+def _numbers(loaded: Loaded) -> dict[str, Any]:
+    """Counts and shares of a data set."""
+    dataset = loaded.dataset
+    events = dataset.events
+    pairs = events.user.astype("int64") * max(1, events.n_items) + events.item
+    distinct = len(set(pairs.tolist()))
+    return {
+        "rows": loaded.n_read,
+        "events": len(events),
+        "users": len(set(events.user.tolist())),
+        "items": events.n_items,
+        "first": _moment(int(events.time.min())),
+        "last": _moment(int(events.time.max())),
+        "repeats": round(1 - distinct / len(events), 4),
+        "negative": len(events.negatives.user),
+        "duplicates": loaded.rejects.get("duplicate row", 0),
+        "items_without_events": events.n_items - len(set(events.item.tolist())),
+        "users_without_events": events.n_users - len(set(events.user.tolist())),
+    }
+
+
+_FIRST_CLOCK = 100_000_000
+_LAST_CLOCK = 253_402_300_799
+"""The years 1973 and 9999: other times are shown as the numbers that they are."""
+
+
+def _moment(seconds: int) -> str | int:
+    if not _FIRST_CLOCK <= seconds <= _LAST_CLOCK:
+        return seconds
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _report(found: FoundTable, mapping: DataMapping) -> TableReport:
+    """A table of the check."""
+    first: FoundFile = found.files[0]
+    source = next(
+        s
+        for s in (mapping.interactions, mapping.items, mapping.users)
+        if s is not None and s.paths[0] == first.path
+    )
+    used = {*found.columns.values(), *(source.kept or ())}
+    if isinstance(source, InteractionsSource) and source.returns is not None:
+        used.add(source.returns.column)
+    return TableReport(
+        source.paths,
+        sum(file.n_files for file in found.files),
+        None if first.csv is None else _peculiar(first.csv),
+        dict(found.columns),
+        dict(found.reasons),
+        tuple(name for name in found.names if name not in used),
+    )
+
+
+def _peculiar(dialect: Dialect) -> dict[str, Any]:
+    """What a dialect says that the usual one does not."""
+    usual = asdict(Dialect())
+    return {name: value for name, value in asdict(dialect).items() if value != usual[name]}
+
+
+def _time_words(times: FoundTimes, mapping: DataMapping) -> str:
+    if times.says_zone or "since" in times.words or "sequence" in times.words:
+        return times.words
+    return f"{times.words}, in {mapping.interactions.time.zone}"
+
+
+def _advice(mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any]) -> list[str]:
+    """What to set, or to look at."""
+    out: list[str] = []
+    if numbers["repeats"] >= MANY_REPEATS:
+        out.append(
+            f"{numbers['repeats']:.1%} of the events are of an item that the user had before: "
+            "set SHORTLIST_REPEATS=allow to recommend such items again"
+        )
+    rules = mapping.events
+    guessed = unknown_types(rules)
+    if guessed:
+        out.append(
+            f"the weight of event type {', '.join(guessed)} is a guess: correct it under [events]"
+        )
+    if rules.weights:
+        heaviest = max(rules.weights, key=lambda name: rules.weights[name])
+        out.append(
+            f"events of type {heaviest} are predicted and evaluated: "
+            "name others under [events] targets"
+        )
+    if _is_naive(times) and mapping.interactions.time.zone == "UTC":
+        out.append("times do not say their zone, UTC is taken: name it by --zone Europe/Berlin")
+    return out
+
+
+def _is_naive(times: FoundTimes) -> bool:
+    return not times.says_zone and "since" not in times.words and "sequence" not in times.words
+
+
+def rule_lines(rules: EventRules, mark: ReturnMark | None) -> list[str]:
+    """What the rules of events say, a line a rule."""
+    lines = [f"{name} counts {weight:g}" for name, weight in rules.weights.items()]
+    if mark is not None:
+        lines.append(f"rows with {mark.column} = {' or '.join(mark.values)} are returns")
+    if rules.negative:
+        lines.append(f"negative feedback: {', '.join(rules.negative)}")
+    return lines

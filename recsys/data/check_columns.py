@@ -1,0 +1,313 @@
+"""Proposes which table a file is, and which column is what.
+
+Names speak first, in the languages of common exports; then the values: how many of them are times,
+numbers or few enough, and which columns of two tables share their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.check_files import FoundFile
+from shortlist.recsys.data.check_times import find_times
+from shortlist.recsys.data.column_names import closeness, nearest
+from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS, TableSchema
+from shortlist.recsys.errors import InvalidData
+
+SCHEMAS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS}
+
+KNOWN = 0.9
+"""From here on a name is one that is known, see `closeness`."""
+
+_LIKE = 0.65
+"""From here on a name is like a known one: CustNr, itm_id. Less is chance."""
+
+_MOSTLY = 0.5
+_NEARLY = 0.95
+_MAX_TYPES = 50
+"""Most distinct event types: a column of more values tells something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTable:
+    """Files that are one table: their columns, as our name -> theirs, with what told each."""
+
+    files: tuple[FoundFile, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their columns."""
+        return self.files[0].columns
+
+    @property
+    def sample(self) -> pl.DataFrame:
+        """The first rows of its first file."""
+        return self.files[0].sample
+
+    def values(self, column: str) -> pl.Series:
+        """All values of one column, as text."""
+        return pl.concat([file.values(column) for file in self.files])
+
+
+def found_tables(
+    files: Sequence[FoundFile], told: Mapping[str, Sequence[str]], columns: Mapping[str, str]
+) -> dict[str, FoundTable]:
+    """The tables that files are.
+
+    told: table -> paths that are it, whatever they look like; columns: our name -> theirs, where a
+    person says so.
+
+    Raises:
+        InvalidData: no file has the columns of interactions, or a file fits no table.
+    """
+    groups = _groups(files)
+    placed = {table: _told_group(groups, paths) for table, paths in told.items() if paths}
+    rest = [group for group in groups if not any(group[0] in p for p in placed.values())]
+    if "interactions" not in placed:
+        placed["interactions"] = rest.pop(_likeliest(rest, columns))
+    events = _with_columns(placed["interactions"], INTERACTIONS, columns)
+    tables = {"interactions": events}
+    for group in rest:
+        table = _table_of(group, events, columns)
+        if table in placed:
+            raise InvalidData(
+                f"{group[0].path!r} and {placed[table][0].path!r} both look like {table}: "
+                f"say which is what by --interactions, --items and --users"
+            )
+        placed[table] = group
+    for table in ("items", "users"):
+        if table in placed:
+            tables[table] = _with_columns(placed[table], SCHEMAS[table], columns)
+    return _with_shared_ids(tables, columns)
+
+
+def _groups(files: Sequence[FoundFile]) -> list[tuple[FoundFile, ...]]:
+    """Files of the same columns."""
+    by_columns: dict[tuple[str, ...], list[FoundFile]] = {}
+    for file in files:
+        by_columns.setdefault(tuple(sorted(file.columns)), []).append(file)
+    return [tuple(group) for group in by_columns.values()]
+
+
+def _told_group(
+    groups: Sequence[tuple[FoundFile, ...]], paths: Sequence[str]
+) -> tuple[FoundFile, ...]:
+    return tuple(file for group in groups for file in group if file.path in paths)
+
+
+def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, str]) -> int:
+    """The group that looks most like interactions.
+
+    Raises:
+        InvalidData: none has users, items and times.
+    """
+    scores = [_event_score(group, columns) for group in groups]
+    best = max(range(len(groups)), key=lambda i: scores[i])
+    if scores[best] == 0:
+        raise InvalidData(
+            "no file has a column of users, one of items and one of times: "
+            f"{'; '.join(_described(group[0], columns) for group in groups)}: "
+            "give the file of the interactions by --interactions PATH, and columns by "
+            "--column user_id=NAME"
+        )
+    return best
+
+
+def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
+    assigned, _ = _assigned(file, INTERACTIONS, columns)
+    found = ", ".join(f"{theirs} may be {ours}" for ours, theirs in assigned.items())
+    return f"{file.path!r} has {', '.join(file.columns)}" + (f" ({found})" if found else "")
+
+
+def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
+    """How much files look like interactions; 0 where a required column is missing."""
+    assigned, _ = _assigned(group[0], INTERACTIONS, columns)
+    if not set(INTERACTIONS.required) <= set(assigned):
+        return 0.0
+    rows = group[0].sample.select(assigned["user_id"], assigned["item_id"])
+    # Users come again in interactions, and not in a table of users.
+    repeated = 1 - rows[assigned["user_id"]].n_unique() / max(1, rows.height)
+    names = (closeness(assigned[ours], ours) for ours in INTERACTIONS.required)
+    return sum(names) + repeated
+
+
+def _table_of(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping[str, str]) -> str:
+    """Whether files are the items or the users, by the ids that they share with the events."""
+    shares = {
+        table: _best_share(group[0], events, f"{table[:-1]}_id", columns)
+        for table in ("items", "users")
+    }
+    best = max(shares, key=lambda table: shares[table])
+    if shares[best] == 0:
+        names = {t: max(closeness(n, f"{t[:-1]}_id") for n in group[0].columns) for t in shares}
+        best = max(names, key=lambda table: names[table])
+        if names[best] < _LIKE:
+            raise InvalidData(
+                f"{group[0].path!r} shares no ids with {events.files[0].path!r}, so it is told "
+                f"neither as items nor as users (columns {', '.join(group[0].columns)}): "
+                "say what it is by --items or --users, or leave it out"
+            )
+    return best
+
+
+def _best_share(
+    file: FoundFile, events: FoundTable, ours: str, columns: Mapping[str, str]
+) -> float:
+    """The largest share of the events' ids that a column of a file has."""
+    theirs = events.columns.get(ours)
+    if theirs is None:
+        return 0.0
+    ids = _canonical(events.sample[theirs]).drop_nulls().unique()
+    keys = [columns[ours]] if columns.get(ours) in file.columns else _keys(file)
+    return max((_shared(ids, _canonical(file.values(key))) for key in keys), default=0.0)
+
+
+def _shared(ids: pl.Series, keys: pl.Series) -> float:
+    return float(ids.is_in(keys.drop_nulls().unique().implode()).mean() or 0)  # type: ignore[arg-type]
+
+
+def _keys(file: FoundFile) -> list[str]:
+    """The columns of a file of which nearly every value is there, and another."""
+    out: list[str] = []
+    for name in file.columns:
+        column = file.sample[name]
+        is_id = fields.is_text(column.dtype) or column.dtype.is_integer()
+        distinct = column.n_unique() / max(1, len(column))
+        if is_id and distinct >= _NEARLY and column.null_count() <= (1 - _NEARLY) * len(column):
+            out.append(name)
+    return out
+
+
+def _canonical(column: pl.Series) -> pl.Series:
+    """Ids as text, as they are compared; null where a column holds none."""
+    dtype = column.dtype
+    if not (fields.is_text(dtype) or dtype.is_integer() or dtype.is_float()):
+        return pl.Series(column.name, [None] * len(column), dtype=pl.String)
+    return column.to_frame("id").select(fields.text_ids("id", dtype, "file")).to_series()
+
+
+def _with_columns(
+    group: tuple[FoundFile, ...], schema: TableSchema, columns: Mapping[str, str]
+) -> FoundTable:
+    assigned, reasons = _assigned(group[0], schema, columns)
+    return FoundTable(group, assigned, reasons)
+
+
+def _with_shared_ids(
+    tables: dict[str, FoundTable], columns: Mapping[str, str]
+) -> dict[str, FoundTable]:
+    """The tables with the id columns of items and users by the ids that they share with events.
+
+    Raises:
+        InvalidData: a table has no column of ids.
+    """
+    events = tables["interactions"]
+    out = dict(tables)
+    for table in ("items", "users"):
+        if table not in tables:
+            continue
+        found, ours = tables[table], f"{table[:-1]}_id"
+        if columns.get(ours) not in found.names:
+            found = _by_overlap(found, events, ours)
+        out[table] = found
+    for table, found in out.items():
+        missing = [ours for ours in SCHEMAS[table].required if ours not in found.columns]
+        if missing:
+            raise InvalidData(
+                f"{table}: which column of {found.files[0].path!r} is {missing[0]} cannot be told; "
+                f"nearest are {', '.join(nearest(missing[0], found.names))}: say so by "
+                f"--column {missing[0]}=NAME"
+            )
+    return out
+
+
+def _by_overlap(found: FoundTable, events: FoundTable, ours: str) -> FoundTable:
+    theirs = events.columns[ours]
+    ids = _canonical(events.sample[theirs]).drop_nulls().unique()
+    shares = {key: _shared(ids, _canonical(found.values(key))) for key in _keys(found.files[0])}
+    best = max(shares, key=lambda key: shares[key], default=None)
+    if best is None or shares[best] < _MOSTLY or found.columns.get(ours) == best:
+        return found
+    current = found.columns.get(ours)
+    if current is not None and shares.get(current, 0.0) >= shares[best]:
+        return found
+    reason = f"{shares[best]:.0%} of the ids of {theirs} are in it"
+    # What was taken for something else is the id.
+    others = {name: value for name, value in found.columns.items() if value != best}
+    reasons = {name: found.reasons[name] for name in others}
+    return replace(found, columns={**others, ours: best}, reasons={**reasons, ours: reason})
+
+
+def _assigned(
+    file: FoundFile, schema: TableSchema, columns: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Our name -> theirs, and why: required columns first, the closest names first."""
+    out = {o: t for o, t in columns.items() if o in schema.columns and t in file.columns}
+    reasons = dict.fromkeys(out, "as told")
+    for ours in schema.columns:
+        if ours in out or (ours == "rating" and "weight" in out):
+            continue
+        least = _LIKE if ours in schema.required else KNOWN
+        free = [name for name in file.columns if name not in out.values()]
+        scored = [(closeness(name, ours), name) for name in free]
+        ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
+        chosen = next((name for _, name in ranked if _may_be(file.sample[name], ours)), None)
+        if chosen is None and ours == "timestamp":
+            chosen = _only_times(file, free)
+        if chosen is not None:
+            out[ours] = chosen
+            reasons[ours] = "by its name" if closeness(chosen, ours) >= KNOWN else "nearest name"
+            if not ranked:
+                reasons[ours] = "by its values"
+    if "rating" in out and "weight" in out:  # a rating is the stronger word
+        other = "rating" if reasons["weight"] == "as told" else "weight"
+        del out[other], reasons[other]
+    return out, reasons
+
+
+def _only_times(file: FoundFile, names: Iterable[str]) -> str | None:
+    """The one column of texts or moments that are times; None where there are several."""
+    times = [
+        name
+        for name in names
+        if not file.sample[name].dtype.is_numeric() and _are_clock_times(file.sample[name])
+    ]
+    return times[0] if len(times) == 1 else None
+
+
+def _are_clock_times(column: pl.Series) -> bool:
+    found = find_times(column)
+    return found.share >= _MOSTLY and found.is_clock
+
+
+def _may_be(column: pl.Series, ours: str) -> bool:
+    """Whether the values of a column can be what its name says."""
+    known = column.drop_nulls()
+    if ours in ("user_id", "item_id"):
+        dtype = column.dtype
+        return fields.is_text(dtype) or dtype.is_integer() or dtype.is_float()
+    if ours == "timestamp":
+        return find_times(column).share >= _MOSTLY
+    if ours in ("rating", "weight", "year"):
+        return _share_of_numbers(known) >= _NEARLY
+    if ours == "event_type":
+        return fields.is_text(column.dtype) and 0 < known.n_unique() <= _MAX_TYPES
+    if ours == "title":
+        return fields.has_text(column.dtype)
+    return fields.is_text(column.dtype) or fields.is_plain_list(column.dtype)
+
+
+def _share_of_numbers(known: pl.Series) -> float:
+    if known.dtype.is_numeric() or known.dtype == pl.Boolean:
+        return 1.0
+    if not fields.is_text(known.dtype) or known.is_empty():
+        return 0.0
+    texts = fields.with_decimal_point(known.cast(pl.String)).str.strip_chars()
+    texts = texts.filter(texts != "")
+    return float(texts.cast(pl.Float64, strict=False).is_not_null().mean() or 0)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""Proposes what types of events mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.column_names import plain
+from shortlist.recsys.data.sources import RETURN_TYPE, ReturnMark
+from shortlist.recsys.event_rules import EventRules
+
+_NEGATIVE = frozenset(
+    plain(name)
+    for name in (
+        "return", "returned", "returns", "refund", "refunded", "cancel", "cancelled", "canceled",
+        "cancellation", "chargeback", "dislike", "disliked", "thumbs_down", "downvote", "unlike",
+        "remove", "removed", "remove_from_cart", "remove_from_basket", "unfavorite", "unfavourite",
+        "unsubscribe", "uninstall", "skip", "skipped", "hide", "hidden", "block", "report",
+        "not_interested", "negative", "reject", "rejected", "delete", "bounce",
+        "Retoure", "Rücksendung", "Rückgabe", "Erstattung", "Storno", "storniert", "Gutschrift",
+        "retour", "remboursement", "annulé", "annulation", "devolución", "reembolso", "cancelado",
+        "reso", "rimborso", "annullato", "devolução", "retourzending", "terugbetaling",
+    )
+)  # fmt: skip
+"""Types that take something back, or say that it was not liked."""
+
+_STRENGTHS = {
+    1.0: (
+        "view", "viewed", "page_view", "pageview", "pv", "detail", "detail_view", "product_view",
+        "item_view", "view_item", "visit", "click", "clicked", "clickout", "open", "impression",
+        "read", "listen", "listened", "play", "played", "watch", "watched", "stream", "search",
+    ),
+    2.0: (
+        "like", "liked", "thumbs_up", "upvote", "favorite", "favourite", "fav", "wishlist",
+        "add_to_wishlist", "bookmark", "save", "saved", "share", "shared", "follow", "comment",
+        "cart", "add_to_cart", "addtocart", "basket", "add_to_basket", "checkout", "add",
+        "begin_checkout", "rate", "rated", "rating", "complete", "completed", "download",
+    ),
+    4.0: (
+        "purchase", "purchased", "buy", "bought", "order", "ordered", "transaction", "sale", "sold",
+        "conversion", "convert", "subscribe", "install", "book", "booking", "rent", "apply",
+        "kauf", "bestellung", "achat", "commande", "compra", "pedido", "acquisto", "ordine",
+    ),
+}  # fmt: skip
+"""Proposed weights: a look, an interest, a decision. Each doubles the one before."""
+
+_STRENGTH_OF = {plain(name): weight for weight, names in _STRENGTHS.items() for name in names}
+
+
+def type_counts(types: pl.Series) -> dict[str, int]:
+    """Events of each type, most first; rows without a type are left out."""
+    counted = (
+        types.drop_nulls().value_counts(name="n").sort("n", types.name, descending=[True, False])
+    )
+    return {str(name): int(n) for name, n in counted.rows()}
+
+
+def proposed_rules(types: Sequence[str], *, is_marked: bool) -> EventRules:
+    """Rules for these types: weights where there are several, and what is negative.
+
+    is_marked: whether returns are marked by another column, and have a type of their own.
+    """
+    negative = [name for name in types if plain(name) in _NEGATIVE]
+    positive = [name for name in types if name not in negative]
+    if is_marked:
+        negative = list(dict.fromkeys([*negative, RETURN_TYPE]))
+    weights = {name: _STRENGTH_OF.get(plain(name), 1.0) for name in positive}
+    return EventRules(weights if len(weights) > 1 else {}, (), tuple(negative))
+
+
+def unknown_types(rules: EventRules) -> list[str]:
+    """The types whose proposed weight is a guess."""
+    return [name for name in rules.weights if plain(name) not in _STRENGTH_OF]
+
+
+def found_mark(columns: Mapping[str, pl.Series], most: int) -> ReturnMark | None:
+    """The column some of whose few values are words for a return; None where there is none.
+
+    most: distinct values up to which a column is looked at.
+    """
+    for name, column in columns.items():
+        if not fields.is_text(column.dtype):
+            continue
+        distinct = column.drop_nulls().cast(pl.String).unique().sort()
+        marks = [value.strip() for value in distinct if plain(value) in _NEGATIVE]
+        if marks and len(marks) < len(distinct) <= most:
+            return ReturnMark(name, tuple(marks))
+    return None

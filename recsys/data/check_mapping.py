@@ -1,0 +1,151 @@
+"""Proposes the mapping that follows from what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from shortlist.recsys.data import fields
+from shortlist.recsys.data.attributes import MAX_TEXTS
+from shortlist.recsys.data.check_columns import KNOWN, SCHEMAS, FoundTable
+from shortlist.recsys.data.check_events import found_mark, proposed_rules, type_counts
+from shortlist.recsys.data.check_times import FoundTimes, day_first, find_times
+from shortlist.recsys.data.column_names import closeness
+from shortlist.recsys.data.mapping import DataMapping
+from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, TimeFormat, UsersSource
+from shortlist.recsys.errors import InvalidData
+
+Ask = Callable[[str, str], bool | None]
+"""Asks whether dates such as a text, of a column, have the day first; None: nobody answers."""
+
+MAX_MARKS = 50
+"""Most distinct values of a column that may mark returns."""
+
+
+def told_times(events: FoundTable, ask: Ask, *, is_day_first: bool | None) -> FoundTimes:
+    """How times are written, with day and month told apart.
+
+    Raises:
+        InvalidData: the values do not tell them apart, and neither does anybody else.
+    """
+    name = events.columns["timestamp"]
+    column = events.sample[name]
+    if fields.is_text(column.dtype):
+        column = events.values(name)
+    found = find_times(column)
+    if found.other is None:
+        return found
+    form, other = str(found.given.format), found.other
+    example = str(column.drop_nulls()[0])
+    if is_day_first is None:
+        is_day_first = ask(example, name)
+    if is_day_first is None:
+        raise InvalidData(
+            f"interactions: all of column {name} can be read as {form} and as {other}, "
+            f"such as {example!r}: say --day-first or --month-first"
+        )
+    chosen = form if day_first(form) == is_day_first else other
+    return replace(found, given=TimeFormat(format=chosen), words=chosen, other=None)
+
+
+def proposed(
+    tables: Mapping[str, FoundTable], times: FoundTimes, zone: str | None
+) -> tuple[DataMapping, dict[str, int]]:
+    """The mapping that follows from what was found, and the events of each type."""
+    events = tables["interactions"]
+    types = events.columns.get("event_type")
+    counts = {} if types is None else type_counts(events.values(types))
+    others = {n: events.sample[n] for n in events.names if n not in events.columns.values()}
+    rules = proposed_rules(list(counts), is_marked=False)
+    mark = None if rules.negative else found_mark(others, MAX_MARKS)
+    if mark is not None:
+        rules = proposed_rules(list(counts), is_marked=True)
+    time = times.given if zone is None else replace(times.given, zone=zone)
+    source = InteractionsSource(**_place(events, "interactions"), time=time, returns=mark)
+    return DataMapping(source, _items(tables), _users(tables), rules), counts
+
+
+def _place(found: FoundTable, table: str) -> dict[str, Any]:
+    """Paths, columns and dialect of a source.
+
+    Raises:
+        InvalidData: its files are written in different ways.
+    """
+    dialects = {file.csv for file in found.files}
+    if len(dialects) > 1:
+        first, second = (next(f for f in found.files if f.csv == d) for d in list(dialects)[:2])
+        raise InvalidData(
+            f"{table}: {first.path!r} and {second.path!r} are written in different ways "
+            f"({first.csv}; {second.csv}): bring them to one"
+        )
+    columns = {ours: theirs for ours, theirs in found.columns.items() if ours != theirs}
+    # A column of our name that is not what we mean by it.
+    clashing = [o for o in SCHEMAS[table].optional if o in found.names and o not in found.columns]
+    columns |= dict.fromkeys(clashing, "")
+    paths = tuple(file.path for file in found.files)
+    return {"paths": paths, "columns": columns, "csv": dialects.pop()}
+
+
+def _items(tables: Mapping[str, FoundTable]) -> ItemsSource | None:
+    if "items" not in tables:
+        return None
+    found = tables["items"]
+    kinds = _kinds(found)
+    if not kinds:
+        return ItemsSource(**_place(found, "items"))
+    learn = tuple(name for name, kind in kinds.items() if kind in ("few", "number", "vector"))
+    show = tuple(name for name, kind in kinds.items() if kind not in ("vector", "unusable"))
+    narrow = tuple(name for name, kind in kinds.items() if kind in ("few", "some", "number"))
+    return ItemsSource(**_place(found, "items"), learn=learn, show=show, filter=narrow)
+
+
+def _users(tables: Mapping[str, FoundTable]) -> UsersSource | None:
+    if "users" not in tables:
+        return None
+    found = tables["users"]
+    learn = tuple(name for name, kind in _kinds(found).items() if kind in ("few", "number"))
+    return UsersSource(**_place(found, "users"), learn=learn)
+
+
+def _kinds(found: FoundTable) -> dict[str, str]:
+    """Of each of their own columns what can be made of it.
+
+    few: labels to learn from; some: labels to filter by; text; number; vector; unusable.
+    """
+    others = [name for name in found.names if name not in found.columns.values()]
+    return {name: _kind(found, name) for name in others}
+
+
+def _is_id(name: str) -> bool:
+    """Whether a column is named as ids are: its numbers are none to learn from."""
+    return max(closeness(name, "item_id"), closeness(name, "user_id")) >= KNOWN
+
+
+def _kind(found: FoundTable, name: str) -> str:
+    dtype = found.sample.schema[name]
+    if _is_id(name):
+        return "text" if fields.has_text(dtype) else "unusable"
+    if dtype.is_numeric() or dtype == pl.Boolean:
+        return "number"
+    if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_float():
+        return "vector"
+    if fields.is_plain_list(dtype):
+        return "few"
+    return _text_kind(found.values(name)) if fields.has_text(dtype) else "unusable"
+
+
+def _text_kind(texts: pl.Series) -> str:
+    texts = texts.drop_nulls().str.strip_chars()
+    texts = texts.filter(texts != "")
+    numbers = fields.with_decimal_point(texts).cast(pl.Float64, strict=False)
+    if not numbers.is_empty() and numbers.null_count() == 0:
+        return "number"
+    distinct = texts.n_unique()
+    if distinct == 0:
+        return "unusable"
+    if distinct > len(texts) / 2:  # of most labels there is one each: nothing comes again
+        return "text"
+    return "few" if distinct <= MAX_TEXTS else "some"

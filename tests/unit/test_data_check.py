@@ -1,0 +1,285 @@
+"""Tests what `shortlist data check` finds out, and proposes."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from shortlist.batch.cli import main
+from shortlist.recsys.data import load
+from shortlist.recsys.data.check import Check, Told, check
+from shortlist.recsys.data.mapping import read_mapping
+from shortlist.recsys.data.sources import Dialect, ReturnMark, TimeFormat
+from shortlist.recsys.errors import InvalidData, InvalidSettings
+from shortlist.recsys.event_rules import EventRules
+
+USERS = [f"{n * 37 % 9973:05d}" for n in range(1, 41)]
+ITEMS = [f"00{n}A" for n in range(10, 40)]
+START = 1_690_000_000
+
+
+def events(n: int = 400) -> list[tuple[str, str, datetime]]:
+    """Users, items and times; the seed is fixed."""
+    rng = random.Random(5)  # noqa: S311 - no secret
+    times = (datetime.fromtimestamp(START + 7_001 * i, UTC) for i in range(n))
+    return [(rng.choice(USERS), rng.choice(ITEMS), time) for time in times]
+
+
+def put(path: Path, header: str, rows: list[str], encoding: str = "utf-8") -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes("\r\n".join([header, *rows, ""]).encode(encoding))
+    return str(path)
+
+
+def nobody(example: str, column: str) -> None:
+    """Answers no question."""
+
+
+def found(tmp_path: Path, *paths: str, **told: Any) -> Check:
+    return check(paths, Told(**told), nobody, tmp_path / "rejects.parquet")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """An export with semicolons, other names, returns, and a file of newer orders."""
+    folder = tmp_path / "shop"
+    rows = [
+        f"{u};{i};{t:%Y-%m-%d %H:%M:%S}+02:00;{-1 if n % 20 == 7 else 1 + n % 3};"
+        f"{'Rückgabe' if n % 20 == 7 else 'web'}"
+        for n, (u, i, t) in enumerate(events())
+    ]
+    header = "KundenNr;Artikel;Bestelldatum;Menge;Kanal"
+    put(folder / "orders.csv", header, [*rows[:300], ";1;2;3;web", "5;6;00.00.0000;1;web"])
+    put(folder / "orders_new.csv", header, rows[300:])
+    goods = [
+        f"{i};Ding {i};{'Küche' if n % 2 else 'Garten'};acme;{n},50" for n, i in enumerate(ITEMS)
+    ]
+    put(
+        folder / "goods.csv",
+        "Code;Bezeichnung;Warengruppe;Marke;Preis",
+        [*goods, "new;N;Küche;acme;1,00"],
+    )
+    put(folder / "people.csv", "Kennung;Land", [f"{u};DE" for u in [*USERS, "x"]])
+    return folder
+
+
+def test_export_of_a_shop(shop: Path, tmp_path: Path) -> None:
+    """A folder is enough: which file and column is what is told by names and by shared ids."""
+    result = found(tmp_path, str(shop))
+    mapping = result.mapping
+    assert [Path(p).name for p in mapping.interactions.paths] == ["orders.csv", "orders_new.csv"]
+    assert mapping.interactions.columns == {
+        "user_id": "KundenNr", "item_id": "Artikel", "timestamp": "Bestelldatum", "weight": "Menge",
+    }  # fmt: skip
+    assert mapping.interactions.csv == Dialect(";")
+    assert mapping.interactions.returns == ReturnMark("Kanal", ("Rückgabe",))
+    assert mapping.events == EventRules(negative=("return",))
+    assert mapping.items is not None
+    assert mapping.items.csv == Dialect(";", decimal=",")
+    assert mapping.items.columns == {
+        "item_id": "Code", "title": "Bezeichnung", "categories": "Warengruppe",
+    }  # fmt: skip
+    assert mapping.items.learn == mapping.items.show == ("Marke", "Preis")
+    assert mapping.users is not None
+    assert (mapping.users.columns, mapping.users.learn) == ({"user_id": "Kennung"}, ("Land",))
+    assert result.tables["items"].reasons["item_id"] == "94% of the ids of Artikel are in it"
+
+
+def test_numbers_and_rejects(shop: Path, tmp_path: Path) -> None:
+    """Counts, shares, and rejected rows with their places."""
+    result = found(tmp_path, str(shop))
+    numbers = result.numbers
+    pairs = {(u, i) for n, (u, i, _) in enumerate(events()) if n % 20 != 7}
+    assert (numbers["rows"], numbers["events"], numbers["negative"]) == (402, 380, 20)
+    assert numbers["repeats"] == round(1 - len(pairs) / 380, 4)
+    assert (numbers["items_without_events"], numbers["users_without_events"]) == (1, 1)
+    assert {reason: r.n for reason, r in result.rejects.items()} == {
+        "null user_id": 1,
+        "unparsable timestamp": 1,
+    }
+    sample = result.rejects["unparsable timestamp"].samples[0]
+    assert (Path(sample["source"]).name, sample["row"]) == ("orders.csv", 302)
+    assert any("SHORTLIST_REPEATS=allow" in advice for advice in result.advice)
+    json.dumps(result.as_json())
+
+
+def test_command_writes_a_mapping(shop: Path, tmp_path: Path) -> None:
+    """Which loads what was checked; the check as JSON has the same."""
+    toml, report = tmp_path / "out" / "data.toml", tmp_path / "check.json"
+    arguments = [f"--write={toml}", f"--json={report}", f"--rejects={tmp_path / 'r.parquet'}"]
+    done = CliRunner().invoke(
+        main, ["data", "check", str(shop), *arguments], env={"COLUMNS": "200"}
+    )
+    assert done.exit_code == 0, done.output
+    assert "rows with Kanal = Rückgabe are returns" in done.output
+    mapping = read_mapping(str(toml))
+    loaded = load(mapping.interactions, mapping.items, mapping.users, event_rules=mapping.events)
+    assert len(loaded.dataset.events) == json.loads(report.read_text())["numbers"]["events"]
+
+
+def test_types_get_weights(tmp_path: Path) -> None:
+    """A look, an interest and a decision; what takes back is negative; a guess is told."""
+    kinds = ["view", "addtocart", "transaction", "Refund", "wave"]
+    rows = [f"{t:%s}123,{u},{kinds[n % 5]},{i}" for n, (u, i, t) in enumerate(events())]
+    path = put(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.events == EventRules(
+        {"view": 1.0, "addtocart": 2.0, "transaction": 4.0, "wave": 1.0}, (), ("Refund",)
+    )
+    assert result.event_types == dict.fromkeys(sorted(kinds), 80)
+    assert result.mapping.interactions.time == TimeFormat(unit="ms")
+    assert any("event type wave is a guess" in advice for advice in result.advice)
+
+
+FORMS = [
+    ("%Y-%m-%dT%H:%M:%S.5Z", TimeFormat()),
+    ("%d.%m.%Y %H:%M", TimeFormat(format="%d.%m.%Y %H:%M")),
+    ("%m/%d/%Y %I:%M %p", TimeFormat(format="%m/%d/%Y %I:%M %p")),
+    ("%d/%b/%Y", TimeFormat(format="%d/%b/%Y")),
+    ("%Y%m%d%H%M%S", TimeFormat(format="%Y%m%d%H%M%S")),
+    ("%Y/%m/%d", TimeFormat(format="%Y/%m/%d")),
+    ("%a %b %d %H:%M:%S +0000 %Y", TimeFormat(format="%a %b %d %H:%M:%S %z %Y")),
+    ("%s", TimeFormat()),
+    ("%s000000000", TimeFormat(unit="ns")),
+]
+
+
+@pytest.mark.parametrize(("form", "expected"), FORMS)
+def test_forms_of_time(tmp_path: Path, form: str, expected: TimeFormat) -> None:
+    """Found by the values of the whole column, and read so."""
+    rows = [f"{u};{i};{t.strftime(form)}" for u, i, t in events()]
+    result = found(tmp_path, put(tmp_path / "a.csv", "user;item;day", rows))
+    assert result.mapping.interactions.time == expected
+    assert result.rejects.keys() <= {"duplicate row"}
+
+
+def test_day_and_month(tmp_path: Path) -> None:
+    """Where no value tells them apart a person does, or the check is refused."""
+    rows = [f"u{n},i{n % 5},0{1 + n % 9}/0{1 + n % 7}/2024" for n in range(40)]
+    path = put(tmp_path / "a.csv", "user_id,item_id,date", rows)
+    with pytest.raises(
+        InvalidData, match=r"such as '01/01/2024': say --day-first or --month-first"
+    ):
+        found(tmp_path, path)
+    told = found(tmp_path, path, is_day_first=True).mapping
+    assert told.interactions.time.format == "%d/%m/%Y"
+    asked = check([path], Told(), lambda *_: False, tmp_path / "r.parquet").mapping
+    assert asked.interactions.time.format == "%m/%d/%Y"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator", "expected"),
+    [
+        ("utf-8", ",", None),
+        ("utf-8-sig", "|", Dialect("|")),
+        ("latin-1", ";", Dialect(";", encoding="cp1252")),
+        ("utf-16", "\t", Dialect("\t", encoding="utf-16")),
+        ("utf-16-le", "\t", Dialect("\t", encoding="utf-16-le")),
+    ],
+)
+def test_dialects(tmp_path: Path, encoding: str, separator: str, expected: Dialect | None) -> None:
+    """Encoding, mark and separator are found; ids are spelt as they were."""
+    rows = [separator.join((f"Zoë {u}", i, t.isoformat())) for u, i, t in events()]
+    path = put(tmp_path / "a.csv", separator.join(("Käufer_id", "SKU", "Date")), rows, encoding)
+    result = found(tmp_path, path, columns={"user_id": "Käufer_id"})
+    assert result.mapping.interactions.csv == expected
+    loaded = load(result.mapping.interactions)
+    assert set(loaded.dataset.user_ids) == {f"Zoë {u}" for u, _, _ in events()}
+
+
+def test_quotes_and_lines_before_the_header(tmp_path: Path) -> None:
+    """As exports of reports have them."""
+    rows = [f"'{u}','x, {i}',{t.isoformat()}" for u, i, t in events()]
+    path = put(tmp_path / "a.csv", "Report of May\r\n\r\nuser_id,item_id,timestamp", rows)
+    assert found(tmp_path, path).mapping.interactions.csv == Dialect(quote="'", skip=2)
+
+
+def test_file_without_a_header(tmp_path: Path) -> None:
+    """Its times are found; who and what is a person's to say."""
+    rows = [f"{u}\t{t.isoformat()}\t{i}\t7" for u, i, t in events()]
+    path = put(tmp_path / "a.tsv", rows[0], rows[1:])
+    with pytest.raises(InvalidData, match=r"column_2 may be timestamp.*--column user_id=NAME"):
+        found(tmp_path, path)
+    columns = {"user_id": "column_1", "item_id": "column_3"}
+    interactions = found(tmp_path, path, columns=columns).mapping.interactions
+    assert interactions.columns == columns | {"timestamp": "column_2"}
+
+
+def test_typed_tables(tmp_path: Path) -> None:
+    """Parquet and JSON lines; a float column of ids is told, nested columns are left out."""
+    frame = pl.DataFrame(events(), schema=["user", "asin", "ts"], orient="row")
+    number = pl.col("user").cast(pl.Float64)
+    first = int(frame["user"][0])
+    frame.with_columns(number, stars=pl.lit(4.5)).write_parquet(tmp_path / "reviews.parquet")
+    meta = pl.DataFrame(
+        {
+            "parent_asin": ITEMS,
+            "title": [f"T {i}" for i in ITEMS],
+            "vector": [[0.5, 1.0]] * len(ITEMS),
+            "details": [{"a": 1}] * len(ITEMS),
+            "price": [1.5] * len(ITEMS),
+            "features": [["x", "y"]] * len(ITEMS),
+        }
+    )
+    meta.write_ndjson(tmp_path / "meta.jsonl")
+    result = found(tmp_path, str(tmp_path / "reviews.parquet"), str(tmp_path / "meta.jsonl"))
+    notes = [note.replace(str(first), "37") for note in result.notes]
+    assert result.mapping.interactions.columns["rating"] == "stars"
+    items = result.mapping.items
+    assert items is not None
+    assert (items.learn, items.show) == (("vector", "price", "features"), ("price", "features"))
+    assert result.tables["items"].unused == ("details",)
+    assert "interactions: column user: 37.0 and 37 are one id" in notes
+
+
+def test_leading_zeros_are_told(tmp_path: Path) -> None:
+    """With an example of either side, before anybody wonders where the items are."""
+    rows = [f"{u},{n % 9 + 1:04d},{n}" for n, u in enumerate(USERS)]
+    orders = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    items = put(tmp_path / "i.csv", "item_id,title", [f"{n},T{n}" for n in range(1, 10)])
+    with pytest.raises(InvalidData, match=r"9 ids that items lacks .* such as '0001' and '1'"):
+        found(tmp_path, orders, items)
+    people = put(tmp_path / "u.csv", "user_id,age", [f"{int(u)},7" for u in USERS])
+    notes = load(orders, None, people).notes
+    assert any("ids that users lacks are there with other leading zeros" in n for n in notes)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"columns": {"user": "a"}}, "no column 'user': known are user_id"),
+        ({"columns": {"user_id": "nobody"}}, "no file has a column 'nobody': there are"),
+    ],
+)
+def test_what_is_told_wrongly(tmp_path: Path, told: dict[str, Any], message: str) -> None:
+    """Is refused, with what there is."""
+    path = put(tmp_path / "a.csv", "user_id,item_id,timestamp", ["1,2,3"])
+    with pytest.raises((InvalidData, InvalidSettings), match=message):
+        found(tmp_path, path, **told)
+
+
+def test_files_that_are_no_tables(tmp_path: Path) -> None:
+    """Are refused in one sentence."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    orders = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    other = put(tmp_path / "p.csv", "colour,size", ["red,1", "blue,2"])
+    with pytest.raises(InvalidData, match="shares no ids with"):
+        found(tmp_path, orders, other)
+    twice = [put(tmp_path / f"i{n}.csv", f"item_id,x{n}", ["0010A,1", "0011A,2"]) for n in (1, 2)]
+    with pytest.raises(InvalidData, match="both look like items"):
+        found(tmp_path, orders, *twice)
+    (tmp_path / "b.csv").write_bytes(b"PK\x03\x04 a zip")
+    with pytest.raises(InvalidData, match=r"is a spreadsheet \(.xlsx\): save its sheet as CSV"):
+        found(tmp_path, str(tmp_path / "b.csv"))
+    (tmp_path / "c.csv").write_bytes(b" \n")
+    with pytest.raises(InvalidData, match="is empty"):
+        found(tmp_path, str(tmp_path / "c.csv"))
+    told = found(tmp_path, orders, tables={"items": [twice[0]]})
+    assert told.mapping.items is not None
