@@ -4,8 +4,9 @@ They replace the future and compare, and look for a single feature that leaks. W
 must not move when the events after it do: that is proof, and a difference stops the evaluation.
 Knowledge that came from elsewhere (a column of the items table that was filled in afterwards) does
 not move either; it shows as a feature that separates held-out items from the other candidates
-almost without error, which no honest one does. An order of rows that was taken for time does not
-move either; it shows in ties, where there is no order and chance should rule.
+almost without error, which no honest one does. It is looked for among items that the user has not
+met yet: that a cart is bought is no leak. An order of rows that was taken for time does not move
+either; it shows in ties, where there is no order and chance should rule.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import FEATURES, ItemTable, features
 from shortlist.recsys.models.interactions import (
     MISSING,
+    NEVER,
     Events,
     Float32,
     Int64,
@@ -32,7 +34,7 @@ from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ties import ties_with_previous
 from shortlist.recsys.training.fit import item_table_of
-from shortlist.recsys.training.split import before
+from shortlist.recsys.training.split import before, moments_of
 
 USERS = 500
 """Users whose feature rows are compared."""
@@ -70,15 +72,18 @@ def audit(
 
     Raises:
         LeakDetected: the past, a part's training events, the item table or feature rows depend on
-            what came after the cut.
+            what came after the cut; or the truth has what was taken back.
     """
-    known = before(dataset.events, cut)
+    events = dataset.events
+    known = before(events, cut)
     parts = events_digest or {}
+    has_meaning = len(events.kinds) > 1 or len(events.negatives.user) > 0
     return [
         _past_ends(past, known),
+        *([_truth_stands(events, cut, truth)] if has_meaning else []),
         *(_same_events(part, digest, known) for part, digest in parts.items()),
         _counterfactual_future(dataset, cut, model, truth),
-        _tie_order(dataset.events),
+        _tie_order(events),
         _single_feature_leaks(model, truth),
     ]
 
@@ -102,18 +107,34 @@ def _same_events(part: str, digest: str, known: Events) -> Check:
     )
 
 
+def _truth_stands(events: Events, cut: Int64, truth: Truth) -> Check:
+    """Checks that what is to be predicted was of a target kind, and not taken back."""
+    later = events.take(events.to_predict & (np.arange(len(events)) >= cut[events.user]))
+    wanted = later.user.astype(np.int64) * events.n_items + later.item
+    owners = np.repeat(truth.users, truth.counts).astype(np.int64)
+    others = ~np.isin(owners * events.n_items + truth.items, wanted)
+    if others.any():
+        raise LeakDetected(
+            f"{int(others.sum())} of {len(others)} held-out items were taken back, or their events "
+            "are of no kind to predict: only target events that stand may be held out"
+        )
+    return _check(
+        "The truth was not taken back", f"{len(others)} held-out items are of target events"
+    )
+
+
 def _counterfactual_future(dataset: Dataset, cut: Int64, model: Model, truth: Truth) -> Check:
-    """Puts random items after every cut.
+    """Puts random items, kinds and feedback after every cut.
 
     Item table, states and feature rows have to stay the same.
     """
     after = np.arange(len(dataset.events)) >= cut[dataset.events.user]
-    other = _with_random_items(dataset, after)
+    other = _with_other_future(dataset, cut, after)
     table = item_table_of(other, before(other.events, cut))
     _compare_tables(model.table, table)
     users = truth.users[: min(len(truth), USERS)]
     starts = other.events.offsets()[:-1][users]
-    states = states_at(other.events, starts, cut[users], dataset.attributes[users])
+    states = states_at(other.events, starts, cut[users], dataset.attributes[users], users)
     states = replace(states, repeats=truth.states.repeats)
     rows = _feature_rows(model, truth.states.slice(0, len(users)))
     other_rows = _feature_rows(replace(model, table=table), states)
@@ -128,15 +149,36 @@ def _counterfactual_future(dataset: Dataset, cut: Int64, model: Model, truth: Tr
     )
 
 
-def _with_random_items(dataset: Dataset, replaced: np.ndarray) -> Dataset:
-    """The data set with random items in some events.
+def _with_other_future(dataset: Dataset, cut: Int64, after: np.ndarray) -> Dataset:
+    """The data set with random items and kinds in later events and feedback.
 
-    replaced: bool[n_events].
+    What stands at a cut is taken back at its moment, and what was taken back later stands.
+    after: bool[n_events], the later events.
     """
-    events = dataset.events
-    # Items alone: with other times or users, the cut itself would move.
-    drawn = np.random.default_rng(0).integers(0, events.n_items, len(events)).astype(np.int32)
-    return replace(dataset, events=replace(events, item=np.where(replaced, drawn, events.item)))
+    events, negatives, rng = dataset.events, dataset.events.negatives, np.random.default_rng(0)
+    moments = moments_of(events, cut)
+    # No other times or users: the cut itself would move.
+    item = rng.integers(0, events.n_items, len(events)).astype(np.int32)
+    kind = rng.integers(0, len(events.kinds), len(events)).astype(np.uint8)
+    disliked = rng.integers(0, events.n_items, len(negatives.user)).astype(np.int32)
+    moment = moments[negatives.user]
+    other = replace(
+        events,
+        item=np.where(after, item, events.item),
+        kind=np.where(after, kind, events.kind),
+        cancelled=_otherwise(events.cancelled, moments[events.user]),
+        negatives=replace(
+            negatives,
+            item=np.where(negatives.time >= moment, disliked, negatives.item),
+            until=_otherwise(negatives.until, moment),
+        ),
+    )
+    return replace(dataset, events=other)
+
+
+def _otherwise(times: Int64, moments: Int64) -> Int64:
+    """The times before the moments; in place of a later one NEVER, and of NEVER the moment."""
+    return np.where(times < moments, times, np.where(times == NEVER, moments, NEVER))
 
 
 def _compare_tables(table: ItemTable, other: ItemTable) -> None:
@@ -152,12 +194,13 @@ def _compare_tables(table: ItemTable, other: ItemTable) -> None:
 def _tie_order(events: Events) -> Check:
     """Checks that ties have no order.
 
-    Neighbours within ties must ascend half of the time, by item row and by weight.
+    Neighbours within ties must ascend half of the time, by item row, by weight and by kind.
     """
     check = "Ties are in no order"
     second = np.flatnonzero(ties_with_previous(events))
     details = []
-    for name, values in (("item", events.item), ("weight", events.weight)):
+    kind = events.kind.astype(np.int64)
+    for name, values in (("item", events.item), ("weight", events.weight), ("kind", kind)):
         earlier, later = values[second - 1], values[second]
         comparable = (earlier != later) & ~np.isnan(earlier - later)
         n_pairs, n_ascending = int(comparable.sum()), int((earlier < later).sum())
@@ -204,15 +247,18 @@ def most_telling(model: Model, truth: Truth) -> tuple[str, float, int]:
 
 
 def _labelled_rows(model: Model, truth: Truth) -> Iterator[tuple[Float32, np.ndarray]]:
-    """Each user's candidates: features float32[c, F], and bool[c], whether held out."""
+    """Each user's candidates that they have not met: float32[c, F], and bool[c], if held out."""
     candidates = retrieve(model, truth.states)
     rows = features(truth.states, candidates, model.table)
     present = candidates.items != MISSING
     ends = np.cumsum(present.sum(axis=1))
     for user in range(len(truth)):
         held_out = truth.items[truth.offsets[user] : truth.offsets[user + 1]]
-        hit = np.isin(candidates.items[user][present[user]], held_out)
-        yield rows[ends[user] - len(hit) : ends[user]], hit
+        items = candidates.items[user][present[user]]
+        met = (truth.states.items[user], truth.states.seen(user))
+        is_new = ~np.isin(items, np.concatenate(met))
+        own = rows[ends[user] - len(items) : ends[user]]
+        yield own[is_new], np.isin(items[is_new], held_out)
 
 
 def _areas(rows: Float32, hit: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ from shortlist.recsys.models.interactions import (
     states_at,
 )
 from shortlist.recsys.models.pipeline import Model, recommend, recommender
-from shortlist.recsys.models.ties import steps_of
+from shortlist.recsys.models.ties import cuts_after_next, steps_of
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -53,7 +53,7 @@ KNOWN = (1, 3, 5, 10)
 """How many events of a fresh user are known; a tie there makes it more or fewer."""
 
 TARGET_EVENTS = 10
-"""How many of the following events judge a list."""
+"""How many of the following events to predict judge a list."""
 
 USERS = 500
 SHARE = 0.1
@@ -93,7 +93,7 @@ def fresh_users(
     held = _drawn(long_enough, min(USERS, int(events.n_users * SHARE)))
     if len(held) < MIN_USERS:
         return []
-    others = events.take(~np.isin(events.user, held))
+    others = events.select(users=~np.isin(np.arange(events.n_users), held))
     fitted = fit_two_stage(
         dataset, others, protocol, params, lambda name: stage(f"without some users: {name}")
     )
@@ -106,7 +106,7 @@ def fresh_users(
             towers = train_towers(dataset, past, params, progress, fitted.epochs).towers
             retrained = assemble(towers, item_table_of(dataset, past), params, fitted.model.ranker)
             methods = {
-                POPULARITY: fit_popularity(others),
+                POPULARITY: fit_popularity(others.standing()),
                 "fresh": recommender(fitted.model),
                 "retrained": recommender(retrained),
             }
@@ -133,12 +133,12 @@ def new_items(
     {"n_items", "n_users", "recall@20", "random"}
     """
     events = dataset.events
-    popular = np.bincount(events.item, minlength=events.n_items)
+    popular = np.bincount(events.item[events.to_predict], minlength=events.n_items)
     held = _drawn(np.flatnonzero(popular), int(events.n_items * SHARE))
     if len(held) < MIN_USERS or content_matrix(dataset.catalogue).shape[1] == 0:
         return {}
     new = np.isin(np.arange(events.n_items), held)
-    past = events.take(~new[events.item])
+    past = events.select(items=~new)
     truth = _later(events, past, new)
     model = fit_two_stage(
         dataset, past, protocol, params, lambda name: stage(f"without some items: {name}")
@@ -172,11 +172,11 @@ def _cuts_after(events: Events, held: Int64, known: int) -> Int64:
 
 
 def _after_first(dataset: Dataset, held: Int64, cut: Int64, repeats: Repeats) -> Truth:
-    """The held users' next TARGET_EVENTS events, and those that share the last one's time."""
+    """The held users' next TARGET_EVENTS events to predict, and what shares the last one's time."""
     events = dataset.events
     starts, first, ends = events.offsets()[:-1][held], cut[held], events.offsets()[1:][held]
-    stops = steps_of(events).after[np.minimum(ends, first + TARGET_EVENTS) - 1]
-    states = states_at(events, starts, first, dataset.attributes[held])
+    stops = cuts_after_next(events, first, ends, TARGET_EVENTS)
+    states = states_at(events, starts, first, dataset.attributes[held], held)
     return truth_between(events, held, replace(states, repeats=repeats), first, stops)
 
 
@@ -187,10 +187,11 @@ def _later(events: Events, past: Events, new: NDArray[np.bool_]) -> Truth:
 
     Users who had nothing else are left out.
     """
-    had = events.take(new[events.item])
+    had = events.select(items=new)
     counts, known = np.diff(had.offsets()), np.diff(past.offsets())
     users = np.flatnonzero((counts > 0) & (known > 0))
-    states = states_at(past, past.offsets()[:-1][users], past.offsets()[1:][users])
+    starts, ends = past.offsets()[:-1][users], past.offsets()[1:][users]
+    states = states_at(past, starts, ends, users=users)
     return truth_between(had, users, states, had.offsets()[:-1][users], had.offsets()[1:][users])
 
 
@@ -213,7 +214,7 @@ def _report(
     protocol: HoldoutProtocol,
 ) -> Report:
     names = dataset.catalogue.category_names
-    facts = facts_of(past, dataset.catalogue.membership)
+    facts = facts_of(past.standing(), dataset.catalogue.membership)
     return evaluate(
         methods, truth, facts, np.random.default_rng(SEED), protocol=protocol, category_names=names
     )

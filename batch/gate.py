@@ -37,7 +37,7 @@ from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import MISSING, Int32, Int64, UserStates
+from shortlist.recsys.models.interactions import MISSING, Int32, Int64, Repeats, UserStates
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Model, recommend, recommender
 from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
@@ -159,13 +159,16 @@ def _against(
 ) -> Verdict:
     try:
         manifest = artefacts.manifest(serving)
-        if same_window(manifest, dataset, report["protocol"]):
+        if same_window(manifest, dataset, report["protocol"], model.repeats):
             old_figure = _number(manifest, 0, 1, "metrics", *HEADLINE_PATH)
             new_figure = _ndcg_of(report, TWO_STAGE)
             window = "on the same hold-out of the same data"
             return _verdict(serving, new_figure, old_figure, margin, window, certain=True)
         truth = _unknown_to_both(
-            dataset, cut, int(_number(manifest, -MAX_UNIX_SECONDS, MAX_UNIX_SECONDS, "as_of"))
+            dataset,
+            cut,
+            int(_number(manifest, -MAX_UNIX_SECONDS, MAX_UNIX_SECONDS, "as_of")),
+            model.repeats,
         )
         if truth is None or len(truth) < MIN_USERS:
             return _too_few_users(serving, 0 if truth is None else len(truth))
@@ -182,7 +185,7 @@ def _against(
 def _too_few_users(serving: str, n_users: int) -> Verdict:
     note = (
         "beats popularity; not compared with the serving release: "
-        f"only {n_users} users took to an item that was new to them since {serving} "
+        f"only {n_users} users took to an item that may be offered to them since {serving} "
         f"was made, and {MIN_USERS} are needed"
     )
     return Verdict(None, note)
@@ -197,15 +200,19 @@ def _on_new_events(
     drawn = resampled(means(differences), n_users, np.random.default_rng(SEED))
     # Worse beyond chance: the whole 95% interval of the difference lies below 0.
     certain = bool(interval(drawn)[1][0] < 0)
-    window = f"on what {n_users} users newly took to since it was made"
+    window = f"on what {n_users} users took to since it was made"
     new_mean, old_mean = float(new_values.mean()), float(old_values.mean())
     return _verdict(serving, new_mean, old_mean, margin, window, certain=certain)
 
 
-def same_window(manifest: Mapping[str, Any], dataset: Dataset, protocol: HoldoutProtocol) -> bool:
+def same_window(
+    manifest: Mapping[str, Any], dataset: Dataset, protocol: HoldoutProtocol, repeats: Repeats
+) -> bool:
     """Whether a release's report has this hold-out."""
     same_data = _part(manifest, "data", "fingerprint") == dataset.fingerprint
-    return bool(same_data and _part(manifest, "protocol") == protocol)
+    # What is held out depends on whether repeats count; a release of before never had any.
+    same_repeats = (_part(manifest, "repeats") or Repeats.NEVER.value) == repeats.value
+    return bool(same_data and same_repeats and _part(manifest, "protocol") == protocol)
 
 
 def _part(manifest: Mapping[str, Any], *names: str) -> object:
@@ -241,19 +248,17 @@ def _verdict(
     return Verdict(None, note)
 
 
-def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int) -> Truth | None:
-    """What users newly took to that neither release knew.
+def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int, repeats: Repeats) -> Truth | None:
+    """What users took to that neither release knew, and that may be offered under `repeats`.
 
     It counts from their cut on and after `as_of`, unix seconds; the states are those just before.
-
-    None where nobody did. Users whose new events are all repeats are not among them: no list could
-    have offered what they took.
+    None where nobody did.
     """
     events = dataset.events
     known = np.bincount(events.user[events.time <= as_of], minlength=events.n_users)
     later = np.maximum(cut, events.offsets()[:-1] + known)  # events are in time order within a user
     try:
-        return truth_after(dataset, later).counted()
+        return truth_after(dataset, later, repeats).counted()
     except InvalidData:
         return None
 
@@ -275,6 +280,9 @@ def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
     """
     to_old, to_new = _row_maps(old, dataset)
     translated = _translated(states, to_old, _encoded(old, dataset, states))
+    # An older release that offers nothing again is compared as it serves.
+    if old.model.repeats is Repeats.NEVER:
+        translated = replace(translated, repeats=Repeats.NEVER)
     # Without exploration: a comparison by chance items would say nothing.
     model, allowed = replace(old.model, exploration_share=0.0), to_new[:-1] != MISSING
     parts = [np.empty((0, DEPTH), np.int32)]
@@ -316,16 +324,24 @@ def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserSta
     items = to_old[states.items]
     # Known items move to the right, in their order: a history ends at the last column.
     order = np.argsort(items != MISSING, axis=1, kind="stable")
-    seen = to_old[states.seen_rows]
-    owners = np.repeat(np.arange(len(states)), np.diff(states.seen_offsets))[seen != MISSING]
-    counts = np.bincount(owners, minlength=len(states))
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    return UserStates(
-        np.take_along_axis(items, order, axis=1),
-        np.take_along_axis(states.times, order, axis=1),
-        np.take_along_axis(states.weights, order, axis=1),
-        states.n_events,
-        attributes,
-        seen[seen != MISSING],
-        offsets,
+    seen_rows, seen_offsets = _known(to_old[states.seen_rows], states.seen_offsets)
+    disliked = _known(to_old[states.disliked_rows], states.disliked_offsets)
+    return replace(
+        states,
+        items=np.take_along_axis(items, order, axis=1),
+        times=np.take_along_axis(states.times, order, axis=1),
+        weights=np.take_along_axis(states.weights, order, axis=1),
+        kinds=np.take_along_axis(states.kinds, order, axis=1),
+        attributes=attributes,
+        seen_rows=seen_rows,
+        seen_offsets=seen_offsets,
+        disliked_rows=disliked[0],
+        disliked_offsets=disliked[1],
     )
+
+
+def _known(rows: Int32, offsets: Int64) -> tuple[Int32, Int64]:
+    """A ragged array of rows without those that are MISSING."""
+    owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[rows != MISSING]
+    counts = np.bincount(owners, minlength=len(offsets) - 1)
+    return rows[rows != MISSING], np.concatenate(([0], np.cumsum(counts))).astype(np.int64)

@@ -43,7 +43,7 @@ from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
-from shortlist.recsys.evaluation.report import Report, write_json
+from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
@@ -267,7 +267,7 @@ def build_index(job: Job) -> None:
         # A fixed seed: the recall of two runs on the same data is of the same users.
         users = np.random.default_rng(0).permutation(events.n_users)[:INDEX_QUERIES]
         states = states_at(
-            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users]
+            events, offsets[:-1][users], offsets[1:][users], dataset.attributes[users], users
         )
         queries = user_vectors(model.towers, states)
         stats = measure(model.index, model.towers.items, queries, job.settings.top_k_candidates)
@@ -320,6 +320,9 @@ def evaluate(job: Job) -> None:
     model = load_fold(job, Fold.BEFORE_HOLDOUT, ranked=True)
     report = _report(job, dataset, model)
     job.reporter.console.print(report_table(report))
+    repeated = repeats_table(report)
+    if repeated is not None:
+        job.reporter.console.print(repeated)
     serving = None if job.is_offline else publish.serving(job.settings)
     with job.reporter.stage("gate") as progress:
         verdict = _verdict(job, report, model, dataset, serving)

@@ -43,7 +43,13 @@ from shortlist.recsys.models.interactions import (
     Repeats,
     states_at,
 )
-from shortlist.recsys.models.pipeline import CANDIDATE_SOURCES, Model, proposals, recommender
+from shortlist.recsys.models.pipeline import (
+    CANDIDATE_SOURCES,
+    HISTORY,
+    Model,
+    proposals,
+    recommender,
+)
 from shortlist.recsys.models.ranker import NO_RANKER
 from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
 from shortlist.recsys.models.ties import tied_share
@@ -189,10 +195,10 @@ def compare(
 
     report = evaluated("evaluation", truth)
     if model.repeats is not Repeats.NEVER:
-        parts = {
-            name: evaluated(f"evaluation of {name} items", part)
-            for name, part in _parts(truth, past.n_items).items()
-        }
+        parts = {}
+        for name, part in _parts(truth, past.n_items).items():
+            figures = evaluated(f"evaluation of {name} items", part)
+            parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
     with reporter.stage("candidate recall"):
         candidates = _candidates_by_source(model, truth)
@@ -249,6 +255,8 @@ def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
         for source, name in enumerate(CANDIDATE_SOURCES):
             of_source = rows[origin == source]
             candidates[name][user, : len(of_source)] = of_source
+    if (candidates[HISTORY] == MISSING).all():  # nothing of it may be offered
+        del candidates[HISTORY]
     return candidates
 
 

@@ -9,7 +9,7 @@ comes back often counts as often.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -26,8 +26,11 @@ from shortlist.recsys.store.answer_sources import SOURCES
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.feedback import NEGATIVE, Happened, kinds_by
 from shortlist.recsys.store.recommendation_id import DAY_SECONDS, origin_of
-from shortlist.recsys.store.records import unpack_event
+from shortlist.recsys.store.records import ReleasePointer, unpack_event
+from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.store.release_facts import ReleaseFacts, unpack_facts
 
 READ_AT_ONCE = 1000
 """Waiting events read at once."""
@@ -37,6 +40,9 @@ POSITIONS = 20
 
 Click = tuple[str | None, int | None]
 """An event's recommendation id and position."""
+
+IsClick = Callable[[str | None, float | None], bool]
+"""Tells by its type and weight whether an event is no negative feedback."""
 
 
 class AnswerGroup(NamedTuple):
@@ -110,8 +116,9 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
             add_impressions(groups, log.read(store.keys.impressions(_date(day))))
         # The stream before the files: what a drain moves meanwhile is counted once at least, and a
         # second time changes nothing, as clicks are sets of ids.
-        clicks = [*waiting(EventLog(store)), *drained(events, broken)]
         pointer = store.release()
+        is_click = _click_test(store, pointer)
+        clicks = [*waiting(EventLog(store), is_click), *drained(events, is_click, broken)]
     unrecognised = add_clicks(groups, clicks, first_day)
     current = other = None
     if pointer is not None:
@@ -119,6 +126,14 @@ def online(settings: Settings, days: int, events: str | None, now: float) -> Onl
         if pointer.canary is not None:
             other = pointer.canary.version
     return Online(days, groups, current, other, unrecognised, tuple(broken))
+
+
+def _click_test(store: RedisStore, pointer: ReleasePointer | None) -> IsClick:
+    """Tells clicks from negative feedback by the serving release's rules."""
+    packed = None if pointer is None else store.facts(pointer.current)
+    rules = (ReleaseFacts() if packed is None else unpack_facts(packed)).events
+    kind_of = kinds_by(rules)
+    return lambda event_type, weight: kind_of(Happened("", 0, weight, type=event_type)) != NEGATIVE
 
 
 def _date(day: int) -> str:
@@ -141,7 +156,7 @@ def add_impressions(groups: dict[AnswerGroup, ImpressionStats], counts: Mapping[
         stats.lengths[int(length)] += number
 
 
-def waiting(log: EventLog) -> Iterator[Click]:
+def waiting(log: EventLog, is_click: IsClick) -> Iterator[Click]:
     """The clicks in the stream, which stay there."""
     after = b"0"
     while entries := log.waiting(after, READ_AT_ONCE):
@@ -150,14 +165,17 @@ def waiting(log: EventLog) -> Iterator[Click]:
                 event = unpack_event(fields.get(b"e", b""))
             except UnreadableRecord:
                 continue  # the next drain makes a dead letter of it, and reports it
-            yield event.recommendation_id, event.position
+            if is_click(event.event_type, event.weight):
+                yield event.recommendation_id, event.position
         after = entries[-1][0]
 
 
-def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Click]:
+def drained(
+    address: str | None, is_click: IsClick, broken: list[str] | None = None
+) -> Iterator[Click]:
     """The clicks in the files of `events drain`.
 
-    Older files have no positions.
+    Older files have no positions and types.
 
     broken: takes the names of files that cannot be read.
 
@@ -176,16 +194,20 @@ def drained(address: str | None, broken: list[str] | None = None) -> Iterator[Cl
     for name in names:
         frame = frame_of(files, name, "recommendation_id")
         if frame is not None:
-            yield from _clicks(frame)
+            yield from _clicks(frame, is_click)
         elif broken is not None:
             broken.append(name)
 
 
-def _clicks(frame: pl.DataFrame) -> Iterator[Click]:
-    if frame.schema.get("position") != pl.Int64:
-        frame = frame.with_columns(position=pl.lit(None, pl.Int64))
-    clicks = frame.filter(pl.col("recommendation_id").is_not_null())
-    yield from clicks.select("recommendation_id", "position").iter_rows()
+def _clicks(frame: pl.DataFrame, is_click: IsClick) -> Iterator[Click]:
+    wanted = {"position": pl.Int64, "event_type": pl.String, "weight": pl.Float64}
+    lacking = [name for name, dtype in wanted.items() if frame.schema.get(name) != dtype]
+    frame = frame.with_columns(pl.lit(None, wanted[name]).alias(name) for name in lacking)
+    events = frame.filter(pl.col("recommendation_id").is_not_null())
+    for recommendation_id, *columns in events.select("recommendation_id", *wanted).iter_rows():
+        position, event_type, weight = columns
+        if is_click(event_type, weight):
+            yield recommendation_id, position
 
 
 def add_clicks(

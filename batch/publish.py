@@ -186,7 +186,7 @@ def _write_and_verify(
         written = store.write_lists(version, packed_lists)
         watermark = int(manifest.get("watermark", BEGINNING))
         records = ((user.user_id, user.record) for user in _kept(lists, is_deleted))
-        store.merge_users(records, watermark, token)
+        store.merge_users(records, watermark, token, facts_in(manifest).events)
         _delete_late(store, lists)
         progress(1.0, f"{written} lists")
     with reporter.stage("verify by reading back") as progress:

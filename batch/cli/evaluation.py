@@ -43,7 +43,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     from shortlist.batch import library
     from shortlist.batch.progress import ProgressReporter, wide_console
     from shortlist.batch.tables import reject_lines
-    from shortlist.recsys.evaluation.report import table
+    from shortlist.recsys.evaluation.report import repeats_table, table
 
     params, reporter = fit_params_of(settings, options["config"]), ProgressReporter()
     with reporter.stage("read and validate") as progress:
@@ -65,6 +65,9 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
         reporter=reporter,
     )
     wide_console().print(table(evaluation.report))
+    repeated = repeats_table(evaluation.report)
+    if repeated is not None:
+        wide_console().print(repeated)
     click.echo(_summary(evaluation.report))
     if options["json_file"] is not None:
         evaluation.write_json(options["json_file"])

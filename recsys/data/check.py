@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from shortlist.recsys import values
@@ -164,7 +165,7 @@ def _read_once(
         numbers,
         rejects,
         (*loaded.notes, *_float_notes(tables)),
-        tuple(_advice(mapping, times, numbers)),
+        tuple(_advice(mapping, times, numbers, tables["interactions"].columns)),
     )
 
 
@@ -206,19 +207,19 @@ def _numbers(loaded: Loaded) -> dict[str, Any]:
     dataset = loaded.dataset
     events = dataset.events
     pairs = events.user.astype("int64") * max(1, events.n_items) + events.item
-    distinct = len(set(pairs.tolist()))
+    distinct = len(np.unique(pairs))
     return {
         "rows": loaded.n_read,
         "events": len(events),
-        "users": len(set(events.user.tolist())),
+        "users": len(np.unique(events.user)),
         "items": events.n_items,
         "first": _moment(int(events.time.min())),
         "last": _moment(int(events.time.max())),
         "repeats": round(1 - distinct / len(events), 4),
         "negative": len(events.negatives.user),
         "duplicates": loaded.rejects.get("duplicate row", 0),
-        "items_without_events": events.n_items - len(set(events.item.tolist())),
-        "users_without_events": events.n_users - len(set(events.user.tolist())),
+        "items_without_events": events.n_items - len(np.unique(events.item)),
+        "users_without_events": events.n_users - len(np.unique(events.user)),
     }
 
 
@@ -266,7 +267,9 @@ def _time_words(times: FoundTimes, mapping: DataMapping) -> str:
     return f"{times.words}, in {mapping.interactions.time.zone}"
 
 
-def _advice(mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any]) -> list[str]:
+def _advice(
+    mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any], columns: Mapping[str, str]
+) -> list[str]:
     """What to set, or to look at."""
     out: list[str] = []
     if numbers["repeats"] >= MANY_REPEATS:
@@ -279,6 +282,11 @@ def _advice(mapping: DataMapping, times: FoundTimes, numbers: Mapping[str, Any])
     if guessed:
         out.append(
             f"the weight of event type {', '.join(guessed)} is a guess: correct it under [events]"
+        )
+    if "rating" in columns and numbers["negative"] == 0:
+        out.append(
+            "all ratings count as liked: negative_below under [events] makes lower ones "
+            "negative feedback, such as negative_below = 3 for one to five stars"
         )
     if rules.weights:
         heaviest = max(rules.weights, key=lambda name: rules.weights[name])
@@ -300,6 +308,8 @@ def rule_lines(rules: EventRules, mark: ReturnMark | None) -> list[str]:
     lines = [f"{name} counts {weight:g}" for name, weight in rules.weights.items()]
     if mark is not None:
         lines.append(f"rows with {mark.column} = {' or '.join(mark.values)} are returns")
+    if rules.negative_below != EventRules().negative_below:
+        lines.append(f"a rating below {rules.negative_below:g} is negative feedback")
     if rules.negative:
         lines.append(f"negative feedback: {', '.join(rules.negative)}")
     return lines

@@ -138,34 +138,44 @@ def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> fl
 
 
 def _table_of(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping[str, str]) -> str:
-    """Whether files are the items or the users, by the ids that they share with the events."""
-    shares = {
-        table: _best_share(group[0], events, f"{table[:-1]}_id", columns)
-        for table in ("items", "users")
-    }
-    best = max(shares, key=lambda table: shares[table])
-    if shares[best] == 0:
-        names = {t: max(closeness(n, f"{t[:-1]}_id") for n in group[0].columns) for t in shares}
+    """Whether files are the items or the users, by the ids that they share with the events.
+
+    Raises:
+        InvalidData: they share none, and no name tells.
+    """
+    file = group[0]
+    scores = {table: _best_key(file, events, table, columns)[0] for table in ("items", "users")}
+    best = max(scores, key=lambda table: scores[table])
+    if scores[best] == 0:
+        names = {t: max(closeness(n, f"{t[:-1]}_id") for n in file.columns) for t in scores}
         best = max(names, key=lambda table: names[table])
         if names[best] < _LIKE:
             raise InvalidData(
-                f"{group[0].path!r} shares no ids with {events.files[0].path!r}, so it is told "
-                f"neither as items nor as users (columns {', '.join(group[0].columns)}): "
+                f"{file.path!r} shares no ids with {events.files[0].path!r}, so it is told "
+                f"neither as items nor as users (columns {', '.join(file.columns)}): "
                 "say what it is by --items or --users, or leave it out"
             )
     return best
 
 
-def _best_share(
-    file: FoundFile, events: FoundTable, ours: str, columns: Mapping[str, str]
-) -> float:
-    """The largest share of the events' ids that a column of a file has."""
+def _best_key(
+    file: FoundFile, events: FoundTable, table: str, columns: Mapping[str, str]
+) -> tuple[float, str, float]:
+    """How well the best id column of a file fits a table, its name, and the share of ids it has.
+
+    The share and the name count alike: small numbers are shared by chance.
+    """
+    ours = f"{table[:-1]}_id"
     theirs = events.columns.get(ours)
     if theirs is None:
-        return 0.0
+        return 0.0, "", 0.0
     ids = _canonical(events.sample[theirs]).drop_nulls().unique()
     keys = [columns[ours]] if columns.get(ours) in file.columns else _keys(file)
-    return max((_shared(ids, _canonical(file.values(key))) for key in keys), default=0.0)
+    shares = {key: _shared(ids, _canonical(file.values(key))) for key in keys}
+    scores = [
+        (share + closeness(key, ours), key, share) for key, share in shares.items() if share > 0
+    ]
+    return max(scores, key=lambda score: score[0], default=(0.0, "", 0.0))
 
 
 def _shared(ids: pl.Series, keys: pl.Series) -> float:
@@ -212,9 +222,9 @@ def _with_shared_ids(
     for table in ("items", "users"):
         if table not in tables:
             continue
-        found, ours = tables[table], f"{table[:-1]}_id"
-        if columns.get(ours) not in found.names:
-            found = _by_overlap(found, events, ours)
+        found = tables[table]
+        if columns.get(f"{table[:-1]}_id") not in found.names:
+            found = _by_overlap(found, events, table)
         out[table] = found
     for table, found in out.items():
         missing = [ours for ours in SCHEMAS[table].required if ours not in found.columns]
@@ -227,17 +237,13 @@ def _with_shared_ids(
     return out
 
 
-def _by_overlap(found: FoundTable, events: FoundTable, ours: str) -> FoundTable:
-    theirs = events.columns[ours]
-    ids = _canonical(events.sample[theirs]).drop_nulls().unique()
-    shares = {key: _shared(ids, _canonical(found.values(key))) for key in _keys(found.files[0])}
-    best = max(shares, key=lambda key: shares[key], default=None)
-    if best is None or shares[best] < _MOSTLY or found.columns.get(ours) == best:
+def _by_overlap(found: FoundTable, events: FoundTable, table: str) -> FoundTable:
+    """The table with the id column that fits best, where it shares most ids with the events."""
+    ours = f"{table[:-1]}_id"
+    _, best, share = _best_key(found.files[0], events, table, {})
+    if share < _MOSTLY or found.columns.get(ours) == best:
         return found
-    current = found.columns.get(ours)
-    if current is not None and shares.get(current, 0.0) >= shares[best]:
-        return found
-    reason = f"{shares[best]:.0%} of the ids of {theirs} are in it"
+    reason = f"{share:.0%} of the ids of {events.columns[ours]} are in it"
     # What was taken for something else is the id.
     others = {name: value for name, value in found.columns.items() if value != best}
     reasons = {name: found.reasons[name] for name in others}

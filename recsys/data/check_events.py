@@ -70,6 +70,18 @@ def proposed_rules(types: Sequence[str], *, is_marked: bool) -> EventRules:
     return EventRules(weights if len(weights) > 1 else {}, (), tuple(negative))
 
 
+def dislike_bound(ratings: pl.Series) -> float:
+    """The bound below which a rating is negative feedback: 0, or that of yes and no.
+
+    ratings: the column as it was read.
+    """
+    numbers = ratings.cast(pl.Float64, strict=False).drop_nulls().unique().sort().to_list()
+    return _BETWEEN_NO_AND_YES if numbers == [0.0, 1.0] else EventRules().negative_below
+
+
+_BETWEEN_NO_AND_YES = 0.5
+
+
 def unknown_types(rules: EventRules) -> list[str]:
     """The types whose proposed weight is a guess."""
     return [name for name in rules.weights if plain(name) not in _STRENGTH_OF]

@@ -102,9 +102,11 @@ def look_at(path: str) -> FoundFile:
     with staged(path, _ANY.name) as files:
         first = files[0]
         with explained(first.name, _ANY):
-            dialect = _dialect_of(first)
+            dialect = _readable_dialect(first)
             opened = open_file(first, _ANY, dialect)
             sample = _sample(opened)
+        if sample.is_empty():
+            raise InvalidData(f"{path!r} has no rows: a table needs at least one")
         if dialect is not None and _has_decimal_commas(sample, dialect):
             dialect = replace(dialect, decimal=",")
         if dialect == default_dialect(first.name):
@@ -142,6 +144,19 @@ def _dialect_of(file: StagedFile) -> Dialect | None:
         raise InvalidData(f"{file.name!r} is empty: it needs a header row and data")
     whole, newline, _ = text.rpartition("\n")
     return replace(_sniffed(whole + newline if whole else text, file), encoding=encoding)
+
+
+def _readable_dialect(file: StagedFile) -> Dialect | None:
+    """How a file's text is written: without quotes where they are never closed."""
+    dialect = _dialect_of(file)
+    if dialect is None:
+        return None
+    try:
+        if not _sample(open_file(file, _ANY, dialect)).is_empty():
+            return dialect
+    except pl.exceptions.PolarsError:
+        pass  # without quotes it may be read; if not, that is what is told
+    return replace(dialect, quote="")
 
 
 def _is_movielens(file: StagedFile) -> bool:

@@ -11,7 +11,12 @@ import polars as pl
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.attributes import MAX_TEXTS
 from shortlist.recsys.data.check_columns import KNOWN, SCHEMAS, FoundTable
-from shortlist.recsys.data.check_events import found_mark, proposed_rules, type_counts
+from shortlist.recsys.data.check_events import (
+    dislike_bound,
+    found_mark,
+    proposed_rules,
+    type_counts,
+)
 from shortlist.recsys.data.check_times import FoundTimes, day_first, find_times
 from shortlist.recsys.data.column_names import closeness
 from shortlist.recsys.data.mapping import DataMapping
@@ -63,6 +68,9 @@ def proposed(
     mark = None if rules.negative else found_mark(others, MAX_MARKS)
     if mark is not None:
         rules = proposed_rules(list(counts), is_marked=True)
+    ratings = events.columns.get("rating")
+    if ratings is not None:
+        rules = replace(rules, negative_below=dislike_bound(events.sample[ratings]))
     time = times.given if zone is None else replace(times.given, zone=zone)
     source = InteractionsSource(**_place(events, "interactions"), time=time, returns=mark)
     return DataMapping(source, _items(tables), _users(tables), rules), counts

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,12 @@ import polars as pl
 from shortlist.recsys.data.input_schema import TableSchema
 from shortlist.recsys.data.movielens import read_dat, year_in
 from shortlist.recsys.data.sources import Dialect
-from shortlist.recsys.data.staging import EXTENSIONS, StagedFile, extension_of
+from shortlist.recsys.data.staging import (
+    EXTENSIONS,
+    StagedFile,
+    extension_of,
+    newest_metadata,
+)
 from shortlist.recsys.errors import InvalidData
 
 UTF8 = ("utf-8", "utf8", "utf_8", "utf-8-sig")
@@ -69,28 +76,44 @@ def default_dialect(name: str) -> Dialect:
 
 
 def open_lake(source: str, lake: str, table: str) -> OpenFile:
-    """Opens a Delta or Iceberg table.
+    """Opens a "delta" or an "iceberg" table by Polars' own scans.
 
     Raises:
         InvalidData: the package that reads it is not installed.
+        ArtefactsUnavailable: S3 did not answer.
     """
-    scan: Callable[[str], pl.LazyFrame] = pl.scan_delta if lake == "delta" else pl.scan_iceberg
-    place = source if "://" in source else str(Path(source).resolve())
     try:
-        return _typed(scan(place if lake == "delta" else _newest_metadata(place)))
+        return _delta(source, table) if lake == "delta" else _iceberg(source, table)
     except ImportError as error:
         raise InvalidData(
-            f"{table}: {source!r} is a table of {lake.title()}, which this installation cannot "
-            f"read ({error.name or error}): pip install 'shortlist-recommender[lake]'"
+            f"{table}: {source!r} is a table of {lake.title()}, and the package that reads it is "
+            f"not installed: pip install 'shortlist-recommender[lake]'"
         ) from error
 
 
-def _newest_metadata(place: str) -> str:
-    """The newest metadata file of an Iceberg table on this machine; else the place itself."""
-    found = sorted(Path(place).glob("metadata/*.metadata.json"))
-    return (
-        str(max(found, key=lambda path: (path.stat().st_mtime_ns, path.name))) if found else place
-    )
+def _delta(source: str, table: str) -> OpenFile:
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return _typed(pl.scan_delta(source))
+    except DeltaError as error:
+        raise _unreadable(source, table, error) from error
+
+
+def _iceberg(source: str, table: str) -> OpenFile:
+    from pyiceberg.exceptions import ValidationError
+
+    # Else Polars warns that a faster planner is not there.
+    os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
+    try:
+        return _typed(pl.scan_iceberg(newest_metadata(source, table)))
+    except (ValidationError, ValueError) as error:
+        raise _unreadable(source, table, error) from error
+
+
+def _unreadable(source: str, table: str, error: Exception) -> InvalidData:
+    said = str(error).strip().split("\n")[0]
+    return InvalidData(f"{table}: cannot read the table {source!r} ({said}): mend it, or export it")
 
 
 def _typed(rows: pl.LazyFrame) -> OpenFile:
@@ -102,7 +125,30 @@ def _parquet(path: Path) -> pl.LazyFrame:
 
 
 def _json_lines(path: Path) -> pl.LazyFrame:
-    return pl.scan_ndjson(_plain_bytes(path), infer_schema_length=None)
+    return _scanned_lines(_plain_bytes(path))
+
+
+def _scanned_lines(content: Path | bytes) -> pl.LazyFrame:
+    """An object a line; a line that is none becomes one without fields, and costs its row."""
+    rows = pl.scan_ndjson(content, infer_schema_length=None)
+    try:
+        rows.collect_schema()
+    except pl.exceptions.ComputeError:
+        raw = content.read_bytes() if isinstance(content, Path) else content
+        lines = [line for line in raw.splitlines() if line.strip()]
+        is_good = [_is_object(line) for line in lines]
+        if not any(is_good):
+            raise
+        mended = [line if good else b"{}" for line, good in zip(lines, is_good, strict=True)]
+        return pl.scan_ndjson(b"\n".join(mended), infer_schema_length=None)
+    return rows
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _json(path: Path) -> pl.LazyFrame:
@@ -113,7 +159,7 @@ def _json(path: Path) -> pl.LazyFrame:
     if is_list:
         source = content if isinstance(content, Path) else io.BytesIO(content)
         return pl.read_json(source, infer_schema_length=None).lazy()
-    return pl.scan_ndjson(content, infer_schema_length=None)
+    return _scanned_lines(content)
 
 
 TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {

@@ -35,7 +35,7 @@ from shortlist.recsys.data.sources import (
     TimeFormat,
     source_of,
 )
-from shortlist.recsys.data.staging import StagedFile, lake_of, staged
+from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, staged
 from shortlist.recsys.errors import InvalidData
 
 _IDS = ("user_id", "item_id")
@@ -151,11 +151,20 @@ def explained(name: str, schema: TableSchema) -> Iterator[None]:
         zlib.error,
     ) as error:
         said = str(error).strip().split("\n")[0]
-        rule = "CSV must be UTF-8 with closed quotes, Parquet whole"
-        raise InvalidData(
-            f"{schema.name}: cannot read {name!r} ({said}): {rule}; mend the file, or say in "
-            "a mapping file how it is written (`shortlist data check` finds out)"
-        ) from error
+        raise InvalidData(f"{schema.name}: cannot read {name!r} ({said}): {_rule(name)}") from error
+
+
+def _rule(name: str) -> str:
+    """What a file must be, and what to do."""
+    extension = extension_of(name)
+    if extension in (".parquet", ".pq"):
+        return "Parquet must be whole; write the file again"
+    if extension in (".jsonl", ".ndjson", ".json"):
+        return "JSON must be an object a line, or a list of objects; mend the file"
+    return (
+        "CSV must be UTF-8 with closed quotes; mend the file, or say in a mapping file how it is "
+        "written (`shortlist data check` finds out)"
+    )
 
 
 def _read_open(
@@ -276,7 +285,10 @@ def _lacking(
     """The error for a file without these required columns, with what was probably meant."""
     names = opened.columns
     separator = _meant_separator(names, source) if opened.is_text else None
-    if separator is not None:
+    if any("\x00" in name for name in names):
+        why = "it seems to be written in UTF-16, not in UTF-8"
+        names = tuple(name.replace("\x00", "").lstrip("\ufffd") for name in names)
+    elif separator is not None:
         why = f"its header seems to be parted by {_SEPARATORS[separator]}"
     else:
         near = [f"{ours} may be {' or '.join(nearest(ours, names))}" for ours in missing]

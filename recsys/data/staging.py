@@ -15,7 +15,7 @@ from __future__ import annotations
 import glob
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ EXTENSIONS = (".parquet", ".pq", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".
 """What a table's file ends in; a text file may be compressed besides."""
 
 COMPRESSIONS = (".gz", ".zst")
+
+_METADATA = ".metadata.json"
 
 _ROOT_SLASHES = 2
 """Of the address of a bucket alone; what lies below has more."""
@@ -97,18 +99,40 @@ def lake_of(source: str, table: str) -> str | None:
     return next((lake for lake in _LAKES if _log_of(source, table, lake)), None)
 
 
-def _log_of(source: str, table: str, lake: str) -> list[str]:
-    """The files of a lake's log with their versions."""
+def newest_metadata(source: str, table: str) -> str:
+    """The newest metadata file of an Iceberg table: they are numbered from the first on.
+
+    Raises:
+        InvalidData, ArtefactsUnavailable: as `lake_of`.
+    """
+    names = [name for name in _log_of(source, table, "iceberg") if name.endswith(_METADATA)]
+    return max(names, key=lambda name: (_number_in(name), name))
+
+
+def _number_in(name: str) -> int:
+    digits = re.search(
+        r"[0-9]+", name.rpartition("/")[2]
+    )  # 00002-….metadata.json, v2.metadata.json
+    return int(digits[0]) if digits else -1
+
+
+def _log_of(source: str, table: str, lake: str) -> dict[str, str]:
+    """The version of each file of a lake's log; nothing where it is no such lake."""
     folder = f"{source.rstrip('/')}/{_LAKES[lake]}"
     if not source.startswith("s3://"):
         paths = sorted(path for path in Path(folder).glob("*") if path.is_file())
-        versions = [_file_version(path) for path in paths]
+        log = {str(path): _file_version(path) for path in paths}
     else:
         with _s3_client(f"{folder}/", table) as (client, bucket, key):
             entries = _listed(client, bucket, key)
-        versions = [f"s3://{bucket}/{entry['Key']} {entry['ETag']}" for entry in entries]
+        log = {f"s3://{bucket}/{e['Key']}": _object_version(bucket, e) for e in entries}
     # A directory of people's own may be called metadata too.
-    return versions if lake != "iceberg" or ".metadata.json" in "".join(versions) else []
+    is_lake = lake != "iceberg" or any(name.endswith(_METADATA) for name in log)
+    return log if is_lake else {}
+
+
+def _object_version(bucket: str, entry: Mapping[str, Any]) -> str:
+    return f"s3://{bucket}/{entry['Key']} {entry['ETag']}"
 
 
 def read_text(source: str, what: str) -> str:
@@ -148,14 +172,14 @@ def file_versions(source: str, table: str) -> list[str]:
     """
     lake = lake_of(source, table)
     if lake is not None:
-        return _log_of(source, table, lake)
+        return list(_log_of(source, table, lake).values())
     if not source.startswith("s3://"):
         return [_file_version(path) for path in _files(source)]
     with _s3_client(source, table) as (client, bucket, key):
         if _is_one(key):
             return [f"{source} {client.head_object(Bucket=bucket, Key=key)['ETag']}"]
         entries = _objects(client, bucket, key)
-        return [f"s3://{bucket}/{entry['Key']} {entry['ETag']}" for entry in entries]
+        return [_object_version(bucket, entry) for entry in entries]
 
 
 def _file_version(path: Path) -> str:

@@ -130,7 +130,8 @@ def _scaled(frame: pl.DataFrame, unit: str, *, is_told: bool) -> pl.DataFrame:
     at, dtype = pl.col("timestamp"), frame.schema["timestamp"]
     number = pl.lit(_as_number(frame["timestamp"]))
     is_other = (number.abs() < _NO_TIME) & (_unit(number) != unit)
-    if is_told:
+    # What is told against the size of most numbers is believed of all of them.
+    if is_told and found_form(frame["timestamp"]) != unit:
         is_other = pl.lit(value=False)
     n_other = frame.select((is_other & number.is_not_null()).sum()).item()
     if unit == "s" and not n_other:

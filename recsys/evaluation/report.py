@@ -174,6 +174,34 @@ def table(report: Report) -> Table:
     return out
 
 
+def repeats_table(report: Report) -> Table | None:
+    """NDCG@10 of all, new and repeated items; None where nothing is offered again.
+
+    Below each value stand the ends of its interval; the best of each column is in bold.
+    """
+    from rich.table import Table
+
+    parts = report.get("repeats", {}).get("parts")
+    if not parts:
+        return None
+    columns = {"all": report["methods"]} | {name: part["methods"] for name, part in parts.items()}
+    out = Table(title=f"{HEADLINE_METRIC} of all, new and repeated items · 95% intervals")
+    for column in ("method", *columns):
+        out.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    figures = {
+        name: {method: row[HEADLINE_METRIC] for method, row in rows.items()}
+        for name, rows in columns.items()
+    }
+    best = {name: _best(f["value"] for f in rows.values()) for name, rows in figures.items()}
+    for method in report["methods"]:
+        cells = (
+            _cell(rows[method], bold=rows[method]["value"] == best[name])
+            for name, rows in figures.items()
+        )
+        out.add_row(method, *cells)
+    return out
+
+
 def _best(values: Iterable[float | None]) -> float | None:
     """The greatest known value, if any."""
     known = [value for value in values if value is not None and not math.isnan(value)]

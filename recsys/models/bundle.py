@@ -58,12 +58,15 @@ _TABLE_COLUMNS = (
     "trend",
     "age",
     "weight",
+    "target_share",
+    "negative_share",
     "year",
     "interval",
     "repeat_rate",
     "membership",
     "numbers",
 )
+_KIND_COLUMNS = ("is_target", "strength")
 _WIDE = ("membership", "numbers", "labels")
 _ALWAYS_KNOWN = ("popularity", "recent", "trend")
 
@@ -187,14 +190,9 @@ def save(
 def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
-    columns: dict[str, Any] = {name: getattr(table, name) for name in _TABLE_COLUMNS}
-    columns |= {
-        "moments": moments,
-        "is_target": table.is_target,
-        "labels": table.labels,
-        "rarity": table.rarity,
-    }
-    np.savez(directory / ITEM_TABLE, **columns)
+    names = (*_TABLE_COLUMNS, *_KIND_COLUMNS, "labels", "rarity")
+    columns: dict[str, Any] = {name: getattr(table, name) for name in names}
+    np.savez(directory / ITEM_TABLE, moments=moments, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
 
@@ -521,10 +519,10 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
 
 
 def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
-    dtypes = {"moments": "<f8", "is_target": "<f4", "labels": "<i4", "rarity": "<f4"}
-    columns = read_npz(items, dtypes | dict.fromkeys(_TABLE_COLUMNS, "<f4"))
+    dtypes = {"moments": "<f8", "labels": "<i4", "rarity": "<f4"}
+    columns = read_npz(items, dtypes | dict.fromkeys((*_TABLE_COLUMNS, *_KIND_COLUMNS), "<f4"))
     moments, is_target = columns.pop("moments"), columns.pop("is_target")
-    rarity = columns.pop("rarity")
+    strength, rarity = columns.pop("strength"), columns.pop("rarity")
     n = len(columns["popularity"]) - 1
     shapes = {name: array.shape for name, array in columns.items()}
     ranks = all(array.ndim == 1 + (name in _WIDE) for name, array in columns.items())
@@ -542,11 +540,14 @@ def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
     # Every kind of uint8 may stand in a state.
     holds = is_target.ndim == 1 and 1 <= len(is_target) <= MAX_KINDS and _are_flags(is_target)
     _check(items.name, f"has kinds of events of shape {is_target.shape}", holds=holds)
+    holds = strength.shape == is_target.shape and bool(((strength > 0) & (strength <= 1)).all())
+    _check(items.name, f"has strengths of kinds {strength.tolist()}", holds=holds)
     mean, scale = (float(value) for value in moments)
     neighbours = _neighbours(rows, weights, n)
     return ItemTable(
         **columns,
         is_target=is_target,
+        strength=strength,
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,

@@ -45,16 +45,19 @@ class ItemTable:
 
     Row n is padding, so that MISSING reads unknowns. The columns are float32[n + 1].
 
-    popularity: log(1 + events).
+    popularity: log(1 + events), of the kinds that are predicted.
     recent: the same over the last tenth of the events.
     trend: `recent` less what `popularity` implies.
     age: share of the time span since the item's first event, NaN for none.
     weight: mean standardised weight, shrunk to 0.
+    target_share: share of the item's events that are of a kind to predict, shrunk to that of all.
+    negative_share: negative feedback as a share of it and of the events that stand, likewise.
     year: of the item itself, NaN where unknown.
     interval: logarithm of the usual time until a user has the item again; NaN without repeats.
     repeat_rate: share of the item's events whose user had it before; NaN without events.
     membership: float32[n + 1, M], 1 where an item has a category.
     is_target: float32[K], 1 for the kinds of events that are predicted.
+    strength: float32[K], of each kind, from 0 to 1.
     neighbours: each item's strongest neighbours under every relation.
     labels: int32[n + 1, W] labels of the items' own columns, as positions in `rarity`, each once in
     a row; the last position pads.
@@ -68,11 +71,14 @@ class ItemTable:
     trend: Float32
     age: Float32
     weight: Float32
+    target_share: Float32
+    negative_share: Float32
     year: Float32
     interval: Float32
     repeat_rate: Float32
     membership: Float32
     is_target: Float32
+    strength: Float32
     weight_mean: float
     weight_scale: float
     neighbours: Neighbours
@@ -181,6 +187,22 @@ class Inputs:
     def log_own_interval(self) -> Float32:
         """float32[U, C]: the logarithm of the user's own mean interval with each candidate."""
         return own_events.picked(own_events.log_own_interval(self.pairs), self.own_pair)
+
+    @cached_property
+    def met_pairs(self) -> Pairs:
+        """The user's events of kinds that are not predicted, item by item."""
+        return own_events.pairs_of(self.states, self.table.is_target == 0, self._n_items)
+
+    @cached_property
+    def met_pair(self) -> Int64:
+        """int64[U, C]: the pair of each candidate that was met so, else MISSING."""
+        return own_events.positions_in(self.met_pairs, self.items, self._n_items)
+
+    @cached_property
+    def met_strength(self) -> Float32:
+        """float32[E]: the strength of each event of `met_pairs`, pair by pair."""
+        pairs = self.met_pairs
+        return self.table.strength[self.states.kinds[pairs.user, pairs.place]]
 
     @property
     def _n_items(self) -> int:
@@ -309,6 +331,71 @@ class OwnEvents:
     def __call__(self, inputs: Inputs) -> Float32:
         """float32[U, C]; NaN where the history lacks the candidate."""
         return own_events.picked(inputs.pairs.decayed_counts(self.half_life), inputs.own_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """The strength of a memory that each event leaves, and that fades by a power of its age.
+
+    The logarithm of the sum of age ** -0.5 over the user's events with the candidate: base-level
+    activation with its usual exponent (Anderson and Schooler 1991).
+    """
+
+    by_time: bool
+    """Whether ages are in time, or in events."""
+
+    def __call__(self, inputs: Inputs) -> Float32:
+        """float32[U, C]; NaN where the history lacks the candidate."""
+        pairs = inputs.pairs
+        values = pairs.activations(inputs.states, by_time=self.by_time)
+        return own_events.picked(values, inputs.own_pair)
+
+
+def _met_count(inputs: Inputs) -> Float32:
+    return own_events.picked(np.log1p(inputs.met_pairs.count), inputs.met_pair)
+
+
+def _met_age(inputs: Inputs) -> Float32:
+    return own_events.picked(np.log1p(inputs.met_pairs.age), inputs.met_pair)
+
+
+def _met_strongest(inputs: Inputs) -> Float32:
+    if len(inputs.met_pairs.key) == 0:
+        return own_events.picked(inputs.met_strength, inputs.met_pair)
+    strongest = np.maximum.reduceat(inputs.met_strength, inputs.met_pairs.start)
+    return own_events.picked(strongest, inputs.met_pair)
+
+
+def _met_last(inputs: Inputs) -> Float32:
+    last = inputs.met_pairs.start + inputs.met_pairs.count - 1
+    return own_events.picked(inputs.met_strength[last], inputs.met_pair)
+
+
+def _near_disliked(inputs: Inputs) -> Float32:
+    """The strengths of each candidate as a neighbour of the user's disliked items, summed."""
+    out = np.zeros(inputs.items.shape, np.float32)
+    neighbours = inputs.table.neighbours
+    n = len(inputs.table.popularity)
+    for user in np.flatnonzero(np.diff(inputs.states.disliked_offsets)):
+        disliked = np.unique(inputs.states.disliked(int(user)))
+        rows = neighbours.rows[Relation.NEAR][disliked].ravel()
+        strength = neighbours.weights[Relation.NEAR][disliked].ravel()
+        out[user] = np.bincount(rows, strength, minlength=n)[inputs.items[user]]
+    return out
+
+
+def _category_disliked(inputs: Inputs) -> Float32:
+    """The cosine of each candidate's categories with those of the user's disliked items, summed."""
+    states = inputs.states
+    if len(states.disliked_rows) == 0:
+        return np.full((1, 1), np.nan, np.float32)
+    owners = np.repeat(np.arange(len(states)), np.diff(states.disliked_offsets))
+    taste = np.zeros((len(states), inputs.table.membership.shape[1]), np.float32)
+    np.add.at(taste, owners, inputs.table.membership[states.disliked_rows])
+    norm = np.sqrt(np.square(taste).sum(axis=1))[:, None] * inputs.item_membership_norm
+    products = np.matmul(inputs.item_membership, taste[:, :, None])[:, :, 0]
+    cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
+    return cosine.astype(np.float32)
 
 
 def _own_count(inputs: Inputs) -> Float32:
@@ -494,6 +581,14 @@ FEATURES: dict[str, Feature] = {
     "own_all": Feature(
         0.0, "The user's events with the item, half-life 60 events.", OwnEvents(LONG)
     ),
+    "own_activation": Feature(
+        UNKNOWN_QUOTIENT,
+        "How present the item is in the user's memory, by the events since each one with it.",
+        Activation(by_time=False),
+    ),
+    "own_activation_time": Feature(
+        UNKNOWN_QUOTIENT, "The same by the time since.", Activation(by_time=True)
+    ),
     "own_age": Feature(
         -1.0, "Logarithm of the user's number of events since the last one with it.", _own_age
     ),
@@ -521,6 +616,32 @@ FEATURES: dict[str, Feature] = {
         -1.0,
         "Share of the user's events with an item that they had before, where it is one.",
         _user_repeats,
+    ),
+    "met_count": Feature(
+        0.0,
+        "Logarithm of the user's number of events with the item that are not predicted, as views.",
+        _met_count,
+    ),
+    "met_strongest": Feature(0.0, "Strength of the strongest of these.", _met_strongest),
+    "met_last": Feature(0.0, "Strength of the last of these.", _met_last),
+    "met_age": Feature(
+        -1.0, "Logarithm of the user's number of events since the last of these.", _met_age
+    ),
+    "item_target_share": Feature(
+        0.0,
+        "Share of the item's events that are of a kind to predict.",
+        ItemColumn("target_share"),
+    ),
+    "item_negative_share": Feature(
+        0.0, "Negative feedback as a share of the item's events.", ItemColumn("negative_share")
+    ),
+    "near_disliked": Feature(
+        0.0, "Symmetric co-visitation with the items that the user disliked.", _near_disliked
+    ),
+    "category_disliked": Feature(
+        -1.0,
+        "Cosine of the item's categories with those of the items that the user disliked.",
+        _category_disliked,
     ),
 }
 """Every feature, in the order of the ranker's columns."""

@@ -25,11 +25,10 @@ class Pairs:
     """The distinct (user, item) pairs among the target events of the histories of U users.
 
     key: int64[P], user position * (n + 1) + item row, ascending.
-    order: int64[E], the events, user by user and item by item, oldest to newest; start: int64[P],
-    where each pair's begin in it.
+    user, place: int64[E], the position in the states of each event, pair by pair, oldest first.
+    start: int64[P], where each pair's events begin among them.
     count: int64[P], events; first, last: int64[P], the times of the oldest and the newest.
     age: int64[P], how many events the user had after the last one.
-    user, place: int64[E], the position in the states of each event of `order`.
     """
 
     key: Int64
@@ -47,6 +46,20 @@ class Pairs:
             return np.empty(0, np.float64)
         weights = halving(half_life)[self.place].astype(np.float64)
         return np.add.reduceat(weights, self.start)
+
+    def activations(self, states: UserStates, *, by_time: bool) -> Float64:
+        """float64[P]: the logarithm of the sum of age ** -0.5 over each pair's events.
+
+        states: those of the pairs; by_time: in units of time, else in events, both at least 1.
+        """
+        if len(self.key) == 0:
+            return np.empty(0, np.float64)
+        if by_time:
+            ages = states.now[self.user] - states.times[self.user, self.place]
+        else:
+            ages = states.items.shape[1] - self.place
+        summed = np.add.reduceat(np.maximum(ages, 1).astype(np.float64) ** -0.5, self.start)
+        return np.log(summed)
 
     def repeated_shares(self, n_users: int) -> Float64:
         """float64[U]: the share of each user's events whose item came before; NaN for no event."""

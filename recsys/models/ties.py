@@ -75,6 +75,17 @@ def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
     return cut
 
 
+def cuts_after_next(events: Events, rows: Int64, last: Int64, held: int) -> Int64:
+    """int64[m]: the cuts after the next `held` events to predict, from `rows` on, outside a tie.
+
+    rows, last: int64[m] rows of events; no cut is after its `last`, which is greater than its row.
+    """
+    wanted = np.flatnonzero(events.to_predict)
+    stops = np.append(wanted + 1, np.full(held, len(events)))
+    ends = np.minimum(last, stops[np.searchsorted(wanted, rows) + held - 1])
+    return np.minimum(last, steps_of(events).after[ends - 1])
+
+
 def is_drawn(events: Events) -> NDArray[np.bool_]:
     """bool[n_users]: whether a user's whole history, two events or more, is one tie."""
     n_tied = np.bincount(events.user[ties_with_previous(events)], minlength=events.n_users)

@@ -1,4 +1,4 @@
-"""Fits the item table: popularity, trend, age, ratings and content."""
+"""Fits the item table: popularity, trend, age, ratings, shares and content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shortlist.recsys.models.recent import recent_events
 from shortlist.recsys.training.intervals import repeat_rates, usual_intervals
 
 SHRINKAGE = 5.0
-"""Events of average weight that every item's mean weight is blended with."""
+"""Average events that every item's mean weight, and its shares, are blended with."""
 
 YEAR_BINS = 16
 """Bins of equally many years of release, as content of the towers."""
@@ -21,10 +21,12 @@ YEAR_BINS = 16
 def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours) -> ItemTable:
     """The table from these events and nothing later."""
     n = events.n_items
-    count = np.bincount(events.item, minlength=n).astype(np.float64)
-    is_recent = recent_events(events)
-    recent = np.bincount(events.item[is_recent], minlength=n)
-    share = is_recent.mean() if len(events) else 0.0
+    targets = events.take(events.is_target)
+    count = np.bincount(targets.item, minlength=n).astype(np.float64)
+    is_recent = recent_events(targets)
+    recent = np.bincount(targets.item[is_recent], minlength=n)
+    share = is_recent.mean() if len(targets) else 0.0
+    negative = np.bincount(events.negatives.item, minlength=n)
     mean, scale = _weight_moments(events.weight)
     no_membership = np.zeros((1, catalogue.membership.shape[1]))
     membership = np.concatenate((catalogue.membership, no_membership)).astype(np.float32)
@@ -36,11 +38,14 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
         trend=_padded(np.log1p(recent) - np.log1p(count * share)),
         age=_padded(_age(events)),
         weight=_padded(_mean_weight(events, mean, scale)),
+        target_share=_padded(_shrunk_share(count, np.bincount(events.item, minlength=n))),
+        negative_share=_padded(_shrunk_share(negative, count + negative)),
         year=_padded(catalogue.year),
         interval=_padded(usual_intervals(events, catalogue.membership)),
         repeat_rate=_padded(repeat_rates(events)),
         membership=membership,
         is_target=np.array([kind.is_target for kind in events.kinds], np.float32),
+        strength=np.array([kind.strength for kind in events.kinds], np.float32),
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,
@@ -118,6 +123,12 @@ def _mean_weight(events: Events, mean: float, scale: float) -> np.ndarray:
     weight = (events.weight[known].astype(np.float64) - mean) / scale
     total = np.bincount(item, weight, minlength=events.n_items)
     return total / (np.bincount(item, minlength=events.n_items) + SHRINKAGE)
+
+
+def _shrunk_share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """float64[n]: the share of each item's count, shrunk to that of all items; 0 for no events."""
+    overall = part.sum() / max(1, whole.sum())
+    return (part + SHRINKAGE * overall) / (whole + SHRINKAGE)
 
 
 def _age(events: Events) -> np.ndarray:

@@ -36,7 +36,7 @@ from shortlist.recsys.models.interactions import (
 )
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import NO_RANKER, stamp
-from shortlist.recsys.models.ties import Steps, steps_of
+from shortlist.recsys.models.ties import Steps, cuts_after_next, steps_of
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
 from shortlist.recsys.training.targets import targets_of
@@ -64,6 +64,8 @@ MIN_VALIDATION_USERS = 30
 
 ENOUGH = 0.9
 """Share of the best gain over the retriever that the fewest trees must reach."""
+
+_OWN = list(FEATURES).index("own_all")
 
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one alone moves it more than ten together."""
@@ -327,7 +329,10 @@ def _cross_validated(
     sizes = np.bincount(fold_of[validation.users], minlength=FOLDS)
     curve = _grow(boosters, sizes, params)
     retriever = -np.arange(len(validation.rows), dtype=np.float64)  # rows are in its order
-    trees = enough_trees(curve, float(_ndcg(validation, retriever).mean()))
+    # What needs no ranker: the retriever's order, or the user's own items before it. Where the
+    # latter is far better, a first tree would find the most of the gain over the former.
+    orders = (retriever, validation.rows[:, _OWN].astype(np.float64))
+    trees = enough_trees(curve, max(float(_ndcg(validation, order).mean()) for order in orders))
     score = np.zeros(len(validation.rows))
     for fold, booster in enumerate(boosters if trees else []):
         rows = np.repeat(fold_of[validation.users] == fold, validation.sizes)
@@ -471,7 +476,7 @@ def ranker_groups(
     users, cuts = _positions(events, steps, first, last, params, rng)
     stops = last[users]
     if horizon is not None:
-        stops = _label_ends(events, steps, cuts, last[users], horizon)
+        stops = cuts_after_next(events, cuts, last[users], horizon)
     return _groups_of_windows(model, events, attributes, (users, cuts, stops), params, rng)
 
 
@@ -502,19 +507,8 @@ def cold_start_groups(
     steps = steps_of(events)
     cuts = steps.border(starts[users] + known, starts[users])
     n_labels = COLD_START_HORIZON if horizon is None else horizon
-    stops = _label_ends(events, steps, cuts, ends[users], n_labels)
+    stops = cuts_after_next(events, cuts, ends[users], n_labels)
     return _groups_of_windows(model, events, attributes, (users, cuts, stops), params, rng)
-
-
-def _label_ends(events: Events, steps: Steps, cuts: Int64, last: Int64, horizon: int) -> Int64:
-    """int64[m]: the ends of labels that start at `cuts`, outside a tie.
-
-    They are `horizon` events to predict on, but not after `last`.
-    """
-    wanted = np.flatnonzero(events.to_predict)
-    stops = np.append(wanted + 1, np.full(horizon, len(events)))
-    ends = np.minimum(last, stops[np.searchsorted(wanted, cuts) + horizon - 1])
-    return np.minimum(last, steps.after[ends - 1])
 
 
 def _groups_of_windows(

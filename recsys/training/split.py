@@ -71,7 +71,7 @@ def before(events: Events, cut: Int64) -> Events:
     What is taken back later stands, because nobody could know at the cut.
     """
     known = events.take(np.arange(len(events)) < cut[events.user])
-    moments = _moments(events, cut)
+    moments = moments_of(events, cut)
     negatives = events.negatives
     negatives = negatives.take(negatives.time < moments[negatives.user])
     return replace(
@@ -86,7 +86,7 @@ def _known(times: Int64, moments: Int64) -> Int64:
     return np.where(times < moments, times, NEVER)
 
 
-def _moments(events: Events, cut: Int64) -> Int64:
+def moments_of(events: Events, cut: Int64) -> Int64:
     """int64[n_users]: the moment of each cut: the time of the user's first event after it.
 
     A user without events after the cut is known to the end. Only where all users were cut at one

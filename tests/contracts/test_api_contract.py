@@ -210,7 +210,7 @@ def test_integer_ids(client, known) -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "user_id"),
+        ({"k": None}, "k"),
         ({"user_id": "1", "k": 0}, "k"),
         ({"user_id": "1", "k": 101}, "k"),
         ({"user_id": "1", "k": "5"}, "k"),

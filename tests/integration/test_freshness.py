@@ -20,9 +20,11 @@ from shortlist.batch.drain import drain
 from shortlist.batch.job import STAGES, Job, fit_params, run, run_stage
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
+from shortlist.recsys.store.feedback import read
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.records import UserRecord, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
@@ -72,9 +74,12 @@ class Site:
         """Moves the stream into files."""
         drain(EventLog(self.store), open_event_files(str(self.directory / "events")))
 
-    def send(self, user: str, item: str, number: int = 0, when: int = NOW) -> dict[str, Any]:
+    def send(
+        self, user: str, item: str, number: int = 0, when: int = NOW, **more: object
+    ) -> dict[str, Any]:
         """Sends an event."""
         event = {"event_id": f"e{number}", "user_id": user, "item_id": item, "timestamp": when}
+        event |= more
         response = self.client.post("/v1/events", json={"events": [event]})
         assert response.status_code == 200, response.text
         return response.json()
@@ -241,3 +246,29 @@ def test_two_publications_are_one(site, table) -> None:
     work = site.directory / "night-1" / "work"
     publish.publish(work / "bundle", work / "lists", replace(site.settings), site.reporter)
     assert site.record(user) == before
+
+
+def test_feedback_until_the_next_batch(site, table) -> None:
+    """What it does at once, a refresh does by itself: the batch reads it as the API does."""
+    site.night(table)
+    user = users_of(table)[0]
+    bought, disliked = (r["item_id"] for r in site.ask(user)["recommendations"][:2])
+    site.send(user, bought, 1)
+    site.send(user, bought, 2, NOW + 1, weight=-1)
+    site.send(user, disliked, 3, NOW + 2, weight=-2)
+    live = read(site.record(user), EventRules())
+    n_events = site.record(user).n_events
+    assert (live.disliked, site.source(user)) == ({bought, disliked}, "live")
+    assert [item for item in site.record(user).items if item == bought] == [bought]
+    site.night(table)
+    record = site.record(user)
+    learnt = read(record, EventRules())
+    assert ([e.event[:2] for e in learnt.events], learnt.had, learnt.disliked) == (
+        [e.event[:2] for e in live.events],
+        live.had,
+        live.disliked,
+    )
+    assert (record.n_events, [each.position for each in record.negatives]) == (n_events, [0, 0])
+    answer = site.ask(user)
+    assert answer["source"] == "batch"
+    assert {bought, disliked}.isdisjoint(r["item_id"] for r in answer["recommendations"])

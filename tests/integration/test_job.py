@@ -414,7 +414,7 @@ def test_repeats_leave_other_users_to_compare(small_job, tmp_path) -> None:
     newly = later.filter(~repeats)["user_id"].n_unique()
     assert 50 <= newly < 100
     assert f"that of the serving release {first.current} " in note
-    assert f"on what {newly} users newly took to since it was made" in note
+    assert f"on what {newly} users took to since it was made" in note
 
 
 def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:

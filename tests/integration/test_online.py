@@ -92,7 +92,12 @@ def click(client) -> Callable[..., None]:
     """Sends an event on an answer, at a position."""
     number = Counter[str]()
 
-    def act(answer: dict[str, Any], position: int | None = None, user: str = "clicker") -> None:
+    def act(
+        answer: dict[str, Any],
+        position: int | None = None,
+        user: str = "clicker",
+        weight: float | None = None,
+    ) -> None:
         number["events"] += 1
         item = answer["recommendations"][(position or 1) - 1]["item_id"]
         event = {
@@ -100,6 +105,7 @@ def click(client) -> Callable[..., None]:
             "user_id": user,
             "item_id": item,
             "timestamp": int(NOW),
+            "weight": weight,
         }
         event |= {"recommendation_id": answer["recommendation_id"]} | (
             {} if position is None else {"position": position}
@@ -201,7 +207,7 @@ def test_a_canary_is_compared(own, monkeypatch) -> None:
     clicks = [(new_id("old", "batch", NOW), 1) for _ in range(100)] + [
         (new_id("new", "batch", NOW), 1) for _ in range(150)
     ]
-    monkeypatch.setattr("shortlist.batch.online.waiting", lambda _log: iter(clicks))
+    monkeypatch.setattr("shortlist.batch.online.waiting", lambda *_: iter(clicks))
     CountLog(store).add({hash_today(store): groups})
     counted = online(settings, 1, None, NOW)
     assert (counted.current, counted.other) == ("old", "new")
@@ -250,6 +256,18 @@ def test_a_stopped_server_sends_its_counts(own, published, users) -> None:
     assert CountLog(store).read(key.decode()) == {f"batch:5:{published.version}": 2}
 
 
+def test_feedback_is_no_click(client, own, published, users, click, tmp_path) -> None:
+    """Neither in drained files nor in the stream."""
+    liked, disliked = ask(client, users[0]), ask(client, users[1])
+    click(liked, 1, weight=1)
+    click(disliked, 1, weight=-1)
+    groups = [online(own[0], 1, None, NOW).groups]
+    drain(EventLog(own[1]), open_event_files(str(tmp_path)))
+    groups.append(online(own[0], 1, str(tmp_path), NOW).groups)
+    group = AnswerGroup(published.version, "batch")
+    assert [each[group].clicked for each in groups] == [{liked["recommendation_id"]}] * 2
+
+
 def test_days_are_those_of_the_answers(client, own, counts, users, click, now) -> None:
     """A click today on an answer of yesterday counts for yesterday."""
     now[0] = NOW - 86_400
@@ -285,12 +303,17 @@ def test_unreadable_impressions_are_an_error() -> None:
             add_impressions({}, {field: 1})
 
 
+def any_event(_event_type: str | None, _weight: float | None) -> bool:
+    """Takes every event for a click."""
+    return True
+
+
 def test_older_drained_files_are_read(tmp_path: Path) -> None:
     """They have no positions."""
     pl.DataFrame({"recommendation_id": ["a", None]}).write_parquet(tmp_path / "events-1-2.parquet")
-    assert list(drained(str(tmp_path))) == [("a", None)]
+    assert list(drained(str(tmp_path), any_event)) == [("a", None)]
     with pytest.raises(InvalidInput, match="has no events"):
-        list(drained(str(tmp_path / "absent")))
+        list(drained(str(tmp_path / "absent"), any_event))
 
 
 def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
@@ -300,7 +323,7 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path) -> None:
     )
     (tmp_path / "events-0-1.parquet").write_bytes(b"PAR1")
     broken: list[str] = []
-    assert list(drained(str(tmp_path), broken)) == [("a", 2)]
+    assert list(drained(str(tmp_path), any_event, broken)) == [("a", 2)]
     figures = report(Online(1, {}, None, None, 0, tuple(broken)))
     assert notes(figures) == [
         "events-0-1.parquet cannot be read, and its clicks are not counted: mend or remove it"

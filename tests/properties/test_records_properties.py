@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from shortlist.recsys.errors import UnreadableRecord
 from shortlist.recsys.store.records import (
     ItemRecord,
+    Negative,
     ReleasePointer,
     ShortlistRecord,
     UserRecord,
@@ -46,6 +47,9 @@ ITEM_ATTRIBUTES = st.dictionaries(
     max_size=3,
 )
 WEIGHTS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
+NEGATIVES = st.tuples(TEXT, MOMENTS, st.integers(0, 2**61), st.none() | TEXT, st.booleans()).map(
+    lambda fields: Negative(*fields)
+)
 COUNTS = st.integers(0, 2**31 - 1)
 VALUES = st.recursive(
     st.none()
@@ -84,8 +88,20 @@ def _users(draw: st.DrawFn) -> Case:
     weights = tuple(draw(st.lists(WEIGHTS, min_size=len(items), max_size=len(items))))
     positions = draw(st.just(()) | st.tuples(*(st.integers(1, 2**61) for _ in items)))
     seen = tuple(draw(st.lists(TEXT, max_size=9)))
+    types = draw(st.just(()) | st.tuples(*(st.none() | TEXT for _ in items)))
+    negatives = sorted(draw(st.lists(NEGATIVES, max_size=5)), key=lambda each: each.time)
     record = UserRecord(
-        items, times, weights, draw(COUNTS), seen, draw(ATTRIBUTES), positions, draw(MOMENTS)
+        items,
+        times,
+        weights,
+        draw(COUNTS),
+        seen,
+        draw(ATTRIBUTES),
+        positions,
+        draw(MOMENTS),
+        types if any(each is not None for each in types) else (),
+        tuple(negatives),
+        tuple(draw(st.lists(TEXT, max_size=3))),
     )
     return unpack_user, pack_user(record), record
 

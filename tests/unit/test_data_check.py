@@ -278,8 +278,60 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_bytes(b"PK\x03\x04 a zip")
     with pytest.raises(InvalidData, match=r"is a spreadsheet \(.xlsx\): save its sheet as CSV"):
         found(tmp_path, str(tmp_path / "b.csv"))
+    with pytest.raises(InvalidData, match="has no rows"):
+        found(tmp_path, put(tmp_path / "d.csv", "user_id,item_id,timestamp", []))
     (tmp_path / "c.csv").write_bytes(b" \n")
     with pytest.raises(InvalidData, match="is empty"):
         found(tmp_path, str(tmp_path / "c.csv"))
     told = found(tmp_path, orders, tables={"items": [twice[0]]})
     assert told.mapping.items is not None
+
+
+def test_small_numbers_are_shared_by_chance(tmp_path: Path) -> None:
+    """Users and items of the same numbers are told by the names of their columns."""
+    rows = [f"{n % 20},{n % 13},{n}" for n in range(400)]
+    orders = put(tmp_path / "o.csv", "client,produit,date", rows)
+    people = put(tmp_path / "a.csv", "row,client,age", [f"{n},{n},7" for n in range(30)])
+    goods = put(tmp_path / "b.csv", "row,produit,prix", [f"{n},{n},7" for n in range(30)])
+    result = found(tmp_path, orders, goods, people)
+    assert {table: report.columns for table, report in result.tables.items()} == {
+        "interactions": {"user_id": "client", "item_id": "produit", "timestamp": "date"},
+        "items": {"item_id": "produit"},
+        "users": {"user_id": "client"},
+    }
+
+
+def test_ratings_of_yes_and_no(tmp_path: Path) -> None:
+    """A no is negative feedback; stars are left to the person, and told."""
+    rng = random.Random(2)  # noqa: S311 - no secret
+    rows = [(u, i, n, rng.random() < 0.7) for n, (u, i, _) in enumerate(events())]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time", "liked"], orient="row")
+    frame.write_parquet(tmp_path / "a.parquet")
+    result = found(tmp_path, str(tmp_path / "a.parquet"))
+    assert result.mapping.events == EventRules(negative_below=0.5)
+    assert result.numbers["negative"] == sum(not liked for *_, liked in rows)
+    stars = frame.select("user", "item", "time", stars=pl.lit(3))
+    stars.write_parquet(tmp_path / "b.parquet")
+    result = found(tmp_path, str(tmp_path / "b.parquet"))
+    assert result.mapping.events == EventRules()
+    assert any("negative_below = 3 for one to five stars" in advice for advice in result.advice)
+
+
+def test_mixed_times_are_told(tmp_path: Path) -> None:
+    """Numbers in another unit, or text of another format, than most."""
+    for others, form in (("%s000", "%s"), ("%Y-%m-%d", "%d.%m.%Y")):
+        rows = [
+            f"{u},{i},{t.strftime(form if n % 4 else others)}"
+            for n, (u, i, t) in enumerate(events())
+        ]
+        result = found(tmp_path, put(tmp_path / "a.csv", "user,item,date", rows))
+        assert result.rejects["unparsable timestamp"].n == 100
+
+
+def test_quote_that_is_an_inch(tmp_path: Path) -> None:
+    """A quote that is never closed is a part of the text."""
+    rows = [f'{u}\t{i}\t{n}\t"pipe' for n, (u, i, _) in enumerate(events(9))]
+    path = put(tmp_path / "a.tsv", "user\titem\ttime\tname", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.csv == Dialect("\t", quote="")
+    assert result.numbers["events"] == 9

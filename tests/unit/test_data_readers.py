@@ -6,6 +6,7 @@ Each error names the fault.
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,7 @@ from shortlist.recsys.data.sources import (
     ReturnMark,
     UsersSource,
 )
+from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import InvalidData
 
 HEADER = "user_id,item_id,timestamp"
@@ -255,6 +257,20 @@ def test_text_formats(tmp_path: Path, name: str, text: str, pack: str) -> None:
     assert (ids(loaded), loaded.rejects) == ((("007",), ("5",)), {"null item_id": 1})
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_lines_that_are_no_json(tmp_path: Path, name: str) -> None:
+    """Cost themselves; a file of such lines alone is refused."""
+    (tmp_path / name).write_text(LINES + "{oops\n[1]\n")
+    loaded = load(str(tmp_path / name), max_reject_share=1)
+    assert (ids(loaded), loaded.rejects) == (
+        (("007",), ("5",)),
+        {"null item_id": 1, "null user_id": 2},
+    )
+    (tmp_path / name).write_text("{oops\n")
+    with pytest.raises(InvalidData, match="JSON must be an object a line, or a list of objects"):
+        load(str(tmp_path / name))
+
+
 def zstd(content: bytes) -> bytes:
     """A frame of zstd that holds the content as it is (RFC 8878, a raw block)."""
     header = b"\x28\xb5\x2f\xfd\xa0" + len(content).to_bytes(4, "little")
@@ -304,6 +320,70 @@ def test_lines_before_the_header(tmp_path: Path) -> None:
     assert (ids(loaded), loaded.rejects) == ((("u",), ("a",)), {"too many fields": 1})
 
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "tables"
+
+
+def test_parquet_of_spark() -> None:
+    """Times of 96 bits, a dictionary, decimals, and a struct that is not read."""
+    loaded = load(str(GOLDEN / "spark-int96.parquet"))
+    assert ids(loaded) == (("a", "b"), ("1", "2", "3"))
+    assert sorted(loaded.dataset.events.time.tolist()) == [1704067200, 1704153600, 1704240000]
+    assert loaded.dataset.events.weight.tolist() == [1.5, 1.5, 1.5]
+    assert "columns n, __index_level_0__ not read" in loaded.notes[0]
+
+
+def test_parquet_of_polars(tmp_path: Path) -> None:
+    """Categories, enums, decimals, wide integers and nested columns."""
+    frame = FRAME.with_columns(
+        pl.col("user_id").cast(pl.Categorical),
+        pl.col("item_id").cast(pl.Enum(["b", "a"])),
+        pl.col("timestamp").cast(pl.Decimal(18, 2)),
+        pl.lit(3).cast(pl.UInt64).alias("weight"),
+        pl.Series("context", [{"a": [1]}, None]),
+        pl.Series("event_type", ["x", None], dtype=pl.Categorical),
+    )
+    frame.write_parquet(tmp_path / "a.parquet")
+    loaded = load(str(tmp_path / "a.parquet"))
+    assert (ids(loaded), loaded.rejects) == ((("u", "v"), ("a", "b")), {})
+
+
+def test_wide_tables_cost_their_used_columns(tmp_path: Path) -> None:
+    """A column that is not used may be broken: it is never read."""
+    path = tmp_path / "a.parquet"
+    FRAME.with_columns(pl.lit("unused" * 99).alias("wide")).write_parquet(
+        path, compression="uncompressed"
+    )
+    broken = path.read_bytes().replace(b"unusedunused", b"\xff" * 12)
+    path.write_bytes(broken)
+    assert ids(load(str(path))) == (("u", "v"), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("log", "package"),
+    [("_delta_log/0.json", "deltalake"), ("metadata/v1.metadata.json", "pyiceberg")],
+)
+def test_lakes_name_their_extra(
+    tmp_path: Path, log: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the package that reads them is not installed."""
+    (tmp_path / "table" / log).parent.mkdir(parents=True)
+    (tmp_path / "table" / log).touch()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InvalidData, match=r"pip install 'shortlist-recommender\[lake\]'"):
+        check_columns(str(tmp_path / "table"), INTERACTIONS)
+
+
+def test_delta_table(tmp_path: Path) -> None:
+    """Is read by its log; new rows are another version of it."""
+    pytest.importorskip("deltalake")
+    place = str(tmp_path / "table")
+    FRAME.write_delta(place)
+    before = file_versions(place, "interactions")
+    FRAME.with_columns(pl.lit("w").alias("user_id")).write_delta(place, mode="append")
+    assert load(place).dataset.user_ids == ("u", "v", "w")
+    assert file_versions(place, "interactions")[:1] == before
+
+
 def test_mapped_columns(tmp_path: Path) -> None:
     """Columns have our names, the others are not even read, and an empty name leaves one out."""
     wide = FRAME.rename({"user_id": "uid"}).with_columns(
@@ -347,6 +427,13 @@ def test_marked_rows_are_returns(tmp_path: Path) -> None:
         raw = read(InteractionsSource((str(tmp_path / "a.parquet"),), returns=mark), INTERACTIONS)
         other = "buy" if "event_type" in own.columns else None
         assert (raw.frame["event_type"].to_list(), raw.notes) == (["return", other], ())
+
+
+def test_other_encoding_is_guessed(tmp_path: Path) -> None:
+    """Text in UTF-16 is no riddle."""
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\n1,2,3\n", encoding="utf-16")
+    with pytest.raises(InvalidData, match="seems to be written in UTF-16, not in UTF-8"):
+        load(str(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models import features as module
 from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import (
@@ -16,7 +17,9 @@ from shortlist.recsys.models.features import (
     feature_table,
     features,
 )
+from shortlist.recsys.models.feedback import with_feedback
 from shortlist.recsys.models.interactions import MISSING, Events, states_at
+from shortlist.recsys.models.neighbours import Relation
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
 
@@ -144,6 +147,80 @@ def test_one_entry_adds_a_feature(table, monkeypatch) -> None:
     rows = made(table, 1, [2, 4, 3])
     assert rows.shape == (3, len(FEATURES) + 1)
     assert rows[:, -1].tolist() == [200.0, 201.0, -7.0]
+
+
+KINDS = (
+    EventKind("purchase", 1.0, is_target=True),
+    EventKind("cart", 0.5, is_target=False),
+    EventKind("view", 0.25, is_target=False),
+)
+# user 0 views a, puts it into the cart, views a again, views b, and buys c.
+SHOP = replace(
+    EVENTS,
+    user=np.array([0, 0, 0, 0, 0, 1, 1, 2], np.int32),
+    item=np.array([0, 0, 0, 1, 2, 2, 1, 2], np.int32),
+    kind=np.array([2, 1, 2, 2, 0, 0, 2, 0], np.uint8),
+    kinds=KINDS,
+)
+
+
+def of_shop(events: Events, items: list[int]) -> np.ndarray:
+    """The rows of user 0's candidates."""
+    states = states_at(events, np.array([0]), np.array([5]), users=np.array([0]))
+    candidates = Candidates(np.array([items], np.int32), np.zeros((1, len(items)), np.float32))
+    return features(states, candidates, fit_item_table(events, CATALOGUE, fit_neighbours(events)))
+
+
+def test_met_features_know_the_funnel() -> None:
+    """How often, how strongly and how long ago an item was viewed; what was bought is no view."""
+    rows = of_shop(SHOP, [0, 1, 2, 3])
+    assert column("met_count", rows) == pytest.approx([np.log1p(3), np.log1p(1), 0, 0])
+    assert column("met_strongest", rows) == [0.5, 0.25, 0, 0]
+    assert column("met_last", rows) == [0.25, 0.25, 0, 0]
+    assert column("met_age", rows) == pytest.approx([np.log1p(2), np.log1p(1), -1, -1])
+
+
+def test_popularity_is_of_target_events() -> None:
+    """Views make no item popular; the share of purchases among its events is a feature."""
+    rows = of_shop(SHOP, [0, 1, 2])
+    assert column("popularity", rows) == pytest.approx([0, 0, np.log1p(3)])
+    overall = 3 / 8
+    assert column("item_target_share", rows) == pytest.approx(
+        [5 * overall / (3 + 5), 5 * overall / (2 + 5), (3 + 5 * overall) / (3 + 5)]
+    )
+
+
+def test_dislikes_are_features() -> None:
+    """Items near what the user disliked, of its categories, and often disliked themselves."""
+    one = np.zeros(1, np.int32)
+    disliked = with_feedback(SHOP, one, one, np.array([4]))
+    rows = of_shop(disliked, [1, 2, 3])
+    table = fit_item_table(SHOP, CATALOGUE, fit_neighbours(SHOP))
+    rows_of, strengths = table.neighbours.rows, table.neighbours.weights
+    of_first = (rows_of[Relation.NEAR][0].tolist(), strengths[Relation.NEAR][0].tolist())
+    near = dict(zip(*of_first, strict=True))
+    assert column("near_disliked", rows) == pytest.approx([near[1], near[2], 0])
+    assert column("category_disliked", rows) == [1.0, 0.0, -1.0]
+    overall = 1 / 4
+    assert column("item_negative_share", of_shop(disliked, [0, 2, 4])) == pytest.approx(
+        [(1 + 5 * overall) / (1 + 5), 5 * overall / (3 + 5), overall]
+    )
+
+
+def test_one_kind_has_constant_meaning(table) -> None:
+    """Without kinds and feedback the features of meaning are alike for all: trees cannot split."""
+    rows = made(table, 0, [1, 3, 4])
+    for name in (
+        "met_count",
+        "met_strongest",
+        "met_last",
+        "met_age",
+        "item_target_share",
+        "item_negative_share",
+        "near_disliked",
+        "category_disliked",
+    ):
+        assert len(set(column(name, rows))) == 1
 
 
 def test_own_labels_and_numbers(table) -> None:

@@ -69,6 +69,17 @@ def test_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_mapping("conf/data.toml").interactions.paths == ("conf/a.csv", "/b.csv")
 
 
+def test_documented_mapping_is_read(tmp_path: Path) -> None:
+    """The example of docs/data.md, which names every section."""
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    (tmp_path / "data.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    mapping = read_mapping(str(tmp_path / "data.toml"))
+    assert mapping.interactions.returns == ReturnMark("Channel", ("return",))
+    assert mapping.items is not None
+    assert mapping.items.kept == ("Brand", "Price", "Picture", "InStock")
+    assert mapping.events.kinds[0].name == "purchase"
+
+
 GOOD = '[interactions]\npaths = ["a.csv"]\n'
 
 

@@ -90,6 +90,9 @@ def test_unit_that_is_told(tmp_path: Path) -> None:
     """Counts, whatever the size says."""
     data = loaded(tmp_path, [5_000, 61_000], TimeFormat(unit="ms"))
     assert (seconds(data), data.notes) == ([5, 61], ())
+    mixed = [1_700_000_000_000, 1_700_000_001_000, 1_700_000_002]
+    data = loaded(tmp_path, mixed, TimeFormat(unit="ms"))
+    assert (seconds(data), data.rejects) == (SECONDS[:2], {"unparsable timestamp": 1})
 
 
 @pytest.mark.parametrize(
