@@ -25,6 +25,9 @@ from shortlist.batch.progress import ProgressReporter, silent_reporter
 from shortlist.batch.tables import Tables, checked, of_mapping
 from shortlist.recsys import data as loading
 from shortlist.recsys.data import Loaded
+from shortlist.recsys.data.check import Check, Told
+from shortlist.recsys.data.check import check as check_files
+from shortlist.recsys.data.mapping import write_mapping
 from shortlist.recsys.errors import InvalidInput, UnknownItem
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, write_json
@@ -45,7 +48,7 @@ from shortlist.recsys.models.pipeline import Recommended
 from shortlist.recsys.models.pipeline import recommend as recommend_by
 from shortlist.recsys.models.reasons import contributions
 from shortlist.recsys.models.similar import similar as similar_to
-from shortlist.recsys.settings import HoldoutProtocol, Settings
+from shortlist.recsys.settings import HoldoutProtocol, RepeatsMode, Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_files import MANIFEST
@@ -154,6 +157,45 @@ class Data:
         )
 
 
+def check(
+    *files: str | Path,
+    interactions: str | Path | None = None,
+    items: str | Path | None = None,
+    users: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    is_day_first: bool | None = None,
+    zone: str | None = None,
+    write: str | Path | None = None,
+) -> Check:
+    """Finds out what files are and how they are written, and which mapping follows.
+
+    files: paths, directories, globs or s3:// addresses; which table each is, is found out.
+    interactions, items, users: files whose table is known.
+    columns: our name -> theirs, where it is known. is_day_first: of dates such as 03/04/2024.
+    zone: of times that do not say theirs, such as Europe/Berlin.
+    write: where the mapping goes, for `read(mapping=...)` and the commands' --data.
+
+    Raises:
+        InvalidData: a file cannot be read, or which table or column something is cannot be found
+            out.
+        InvalidSettings: `columns` names a column of ours that there is not.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    named = {"interactions": interactions, "items": items, "users": users}
+    tables = {name: (str(path),) for name, path in named.items() if path is not None}
+    given = Told(tables, columns or {}, is_day_first, zone)
+    with tempfile.TemporaryDirectory(prefix="shortlist-check-") as directory:
+        rejects = Path(directory) / "rejects.parquet"
+        found = check_files([str(file) for file in files], given, _nobody_answers, rejects)
+    if write is not None:
+        write_mapping(Path(write), found.mapping)
+    return found
+
+
+def _nobody_answers(_example: str, _column: str) -> bool | None:
+    return None
+
+
 def read(
     interactions: Table | None = None,
     items: Table | None = None,
@@ -230,10 +272,16 @@ class Evaluation:
 
     @property
     def methods(self) -> pl.DataFrame:
-        """method, metric, value, low, high, users: every figure with its 95% interval."""
+        """part, method, metric, value, low, high, users: every figure with its 95% interval.
+
+        part is "all"; where users may be offered what they had, also "new" and "repeated".
+        """
+        parts = {"all": self.report, **self.report["repeats"].get("parts", {})}
         rows = [
-            {"method": method, "metric": metric, **figure, "users": figures["n_users"]}
-            for method, figures in self.report["methods"].items()
+            {"part": part, "method": method, "metric": metric, **figure}
+            | {"users": figures["n_users"]}
+            for part, report in parts.items()
+            for method, figures in report["methods"].items()
             for metric, figure in figures.items()
             if isinstance(figure, Mapping)
         ]
@@ -274,13 +322,16 @@ def evaluate(
     data: Data,
     *,
     protocol: HoldoutProtocol = DEFAULT_PROTOCOL,
+    repeats: RepeatsMode | None = None,
     params: FitParams | None = None,
     cold_start: bool = False,
     reporter: ProgressReporter | None = None,
 ) -> Evaluation:
     """Compares the two stages with the retriever and strong baselines on a hold-out.
 
-    protocol: how the hold-out is cut. params: of the models, None for the defaults.
+    protocol: how the hold-out is cut.
+    repeats: "allow" where users may be offered again what they had; None as `params` say.
+    params: of the models, None for the defaults.
     cold_start: also measures users and items that training has not seen; three times the time.
     reporter: shows the progress; None shows nothing.
 
@@ -288,7 +339,7 @@ def evaluate(
         InvalidData: nothing can be held out.
     """
     reporter = silent_reporter() if reporter is None else reporter
-    params = FitParams() if params is None else params
+    params = _params(params, repeats)
     dataset = data.loaded.dataset
     report = offline_evaluation.run(dataset, protocol, params, reporter)
     if cold_start:
@@ -302,6 +353,7 @@ def fit(
     data: Data,
     *,
     protocol: HoldoutProtocol = DEFAULT_PROTOCOL,
+    repeats: RepeatsMode | None = None,
     params: FitParams | None = None,
     directory: str | Path | None = None,
     reporter: ProgressReporter | None = None,
@@ -309,6 +361,7 @@ def fit(
     """Trains a release on all of the data, with the stages of `shortlist batch run`.
 
     It is evaluated on the way, and its report is in it. Nothing is published.
+    protocol, repeats, params: as of `evaluate`.
     directory: where the stages work, so that an interrupted fit is continued; None for a temporary
     one.
 
@@ -328,12 +381,17 @@ def fit(
             settings,
             silent_reporter() if reporter is None else reporter,
             max_reject_share=data.max_reject_share,
-            config=FitParams() if params is None else params,
+            config=_params(params, repeats),
             positive_rating=data.positive_rating,
             event_rules=data.tables.event_rules,
             is_offline=True,
         )
         return Release.load(jobs.run_offline(job))
+
+
+def _params(params: FitParams | None, repeats: RepeatsMode | None) -> FitParams:
+    params = FitParams() if params is None else params
+    return params if repeats is None else replace(params, repeats=Repeats(repeats))
 
 
 _LISTS = pl.DataFrame(

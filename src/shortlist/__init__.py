@@ -14,11 +14,21 @@ top-level name. From Python:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shortlist.batch.library import Data, Evaluation, Release, evaluate, fit, read
+    from shortlist.batch.library import Data, Evaluation, Release, check, evaluate, fit, read
     from shortlist.recsys.event_rules import EventRules
     from shortlist.recsys.training.fit import FitParams
 
-__all__ = ["Data", "Evaluation", "EventRules", "FitParams", "Release", "evaluate", "fit", "read"]
+__all__ = [
+    "Data",
+    "Evaluation",
+    "EventRules",
+    "FitParams",
+    "Release",
+    "check",
+    "evaluate",
+    "fit",
+    "read",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is named

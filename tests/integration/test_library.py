@@ -72,10 +72,26 @@ def test_rejects_are_counted(tables) -> None:
     assert "item_id" in rejects["reason"][0]
 
 
+def test_files_are_checked_and_mapped(tables, data, tmp_path) -> None:
+    """An export with other names: what each column is, and a mapping that reads it."""
+    events = tables.interactions.rename({"user_id": "CustomerNo", "item_id": "SKU"})
+    events.write_csv(tmp_path / "orders.csv", separator=";")
+    tables.items.rename({"item_id": "SKU"}).drop("categories").write_csv(tmp_path / "products.csv")
+    found = shortlist.check(
+        tmp_path / "orders.csv", tmp_path / "products.csv", write=tmp_path / "data.toml"
+    )
+    theirs = dict(found.columns.filter(table="interactions").select("column", "theirs").rows())
+    assert theirs["user_id"] == "CustomerNo"
+    assert theirs["item_id"] == "SKU"
+    assert found.rejected.is_empty()
+    read = shortlist.read(mapping=tmp_path / "data.toml")
+    assert read.interactions.drop("weight").equals(data.interactions.drop("weight"))
+
+
 def test_evaluation_gives_frames(data, tmp_path) -> None:
     """Methods, pairs and segments; and the report as JSON and page."""
     evaluation = shortlist.evaluate(data)
-    headline = evaluation.methods.filter(metric="ndcg@10")
+    headline = evaluation.methods.filter(metric="ndcg@10", part="all")
     assert {"two_stage", "retriever", "popularity"} <= set(headline["method"])
     assert (headline["low"] <= headline["value"]).all()
     pair = evaluation.paired.filter(method="two_stage", other="popularity")
