@@ -53,13 +53,14 @@ class ContainerOptions:
     events: str | None
     checkpoints: str | None
     config: Path | None
+    rules: Path | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ContainerOptions:
         """Reads the container's variables.
 
         They are `SHORTLIST_INTERACTIONS`, `_ITEMS`, `_USERS`, or `_DATA` for the three; `_WORK`,
-        `_RUN_ID`, `_EVENTS`, `_CHECKPOINTS` and `_CONFIG`.
+        `_RUN_ID`, `_EVENTS`, `_CHECKPOINTS`, `_CONFIG` and `_RULES`.
 
         Raises:
             InvalidSettings: neither the interactions nor a mapping file are named, or both are.
@@ -87,6 +88,7 @@ class ContainerOptions:
             environ.get("SHORTLIST_EVENTS"),
             environ.get("SHORTLIST_CHECKPOINTS"),
             None if config is None else Path(config),
+            Path(environ["SHORTLIST_RULES"]) if environ.get("SHORTLIST_RULES") else None,
         )
 
 
@@ -182,6 +184,7 @@ def _job(
         settings,
         reporter,
         config=config,
+        rules=options.rules,
         events=options.events,
         event_rules=tables.event_rules,
         lease=lease,

@@ -60,6 +60,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.store.rules import read_rules
 from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -124,6 +125,8 @@ class Job:
     """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
+    rules: Path | None = None
+    """A file of business rules to put in place at the publication; None leaves those in Redis."""
     is_offline: bool = False
     """Whether the run knows no Redis: nothing serves, nobody was deleted, nothing is published."""
 
@@ -421,6 +424,7 @@ def publish_release(job: Job) -> None:
         job.reporter,
         job.lease,
         _served_before(job),
+        None if job.rules is None else read_rules(job.rules),
     )
 
 
@@ -543,6 +547,7 @@ def stage_key(job: Job, name: str) -> str:
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
+        parts += [] if job.rules is None else [json.dumps(read_rules(job.rules))]
     sources = {
         "interactions": job.interactions,
         "items": job.items,
@@ -577,6 +582,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     as_of = dataset.events.latest
     facts = ReleaseFacts(
+        events=job.event_rules,
         repeats=job.params.repeats.value,
         has_clock_times=as_of >= FIRST_CLOCK_TIME,
         attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},

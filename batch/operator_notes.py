@@ -1,4 +1,4 @@
-"""Copies deletions and blocked items to the artefacts.
+"""Copies deletions, blocked items and business rules to the artefacts.
 
 The copy is for a Redis that comes back empty. Redis is where both are read, and a key that it lacks
 proves nothing: without a copy the next training would learn of deleted users again, and blocked
@@ -29,21 +29,28 @@ def keep_operators_changes(store: RedisStore, artefacts: Artefacts) -> None:
     name = f"{store.keys.namespace.replace('/', '_')}.msgpack"
     kept = artefacts.read_note(name)
     if kept is not None:
-        deletions, blocked = _unpacked(kept, name)
+        deletions, blocked, rules = _unpacked(kept, name)
         admin.add_deletions(deletions)
         if store.release() is None:
             for item in blocked:
                 admin.block(item)
-    current = msgpack.packb([sorted(admin.deletions().items()), sorted(store.blocked())])
+            if rules is not None:
+                admin.restore_rules(rules)
+    own = [sorted(admin.deletions().items()), sorted(store.blocked()), store.packed_rules()]
+    current = msgpack.packb(own)
     if current != kept:
         artefacts.write_note(name, current)
 
 
-def _unpacked(packed: bytes, name: str) -> tuple[dict[bytes, bytes], list[str]]:
+def _unpacked(packed: bytes, name: str) -> tuple[dict[bytes, bytes], list[str], bytes | None]:
     try:
         match msgpack.unpackb(packed):
-            case [list(deletions), list(blocked)] if all(isinstance(item, str) for item in blocked):
-                return {bytes(digest): bytes(when) for digest, when in deletions}, blocked
+            case [list(deletions), list(blocked), *others] if all(
+                isinstance(item, str) for item in blocked
+            ):
+                # Older writers knew no rules.
+                rules = others[0] if others and isinstance(others[0], bytes) else None
+                return {bytes(digest): bytes(when) for digest, when in deletions}, blocked, rules
     except (ValueError, TypeError, msgpack.UnpackException):
         pass
     raise CorruptArtefact(

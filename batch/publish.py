@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from shortlist.batch.operator_notes import keep_operators_changes
 from shortlist.batch.precompute import Precomputed, read_shards
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.workspace import leased, local_run
-from shortlist.recsys.errors import LeaseHeld, ReleaseRefused, UnreadableRecord
+from shortlist.recsys.errors import InvalidInput, LeaseHeld, ReleaseRefused, UnreadableRecord
 from shortlist.recsys.evaluation.headline import headline_value
 from shortlist.recsys.models.bundle import Items, load_items
 from shortlist.recsys.models.interactions import Int32
@@ -37,6 +37,7 @@ from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import server_policy
 from shortlist.recsys.store.release_facts import MAX_LABELS, facts_in, pack_facts
 from shortlist.recsys.store.release_files import manifest_in, verify
+from shortlist.recsys.store.rules import changes, fitting, rules_of
 from shortlist.recsys.store.watermark import BEGINNING
 from shortlist.recsys.where import CATEGORIES, AttributeKind, AttributeValue, labels_of
 
@@ -57,20 +58,25 @@ def publish(
     reporter: ProgressReporter,
     lease: Lease | None = None,
     replaces: object = releases.ANY,
+    rules: Mapping[str, Any] | None = None,
 ) -> str:
     """Publishes the bundle and the lists; gives the version.
 
-    lease: of the run; None takes one for this publication. replaces: see `releases.flip`.
+    lease: of the run; None takes one for this publication. replaces: see `releases.flip`. rules:
+    business rules to put in place before the flip, as JSON has them; None leaves those in Redis.
 
     Raises:
         ReleaseRefused: a list, or what answers show of the items, is not in Redis as it was
             written; the API has no room for the bundle; or another release has been made to serve
             meanwhile.
         LeaseHeld: another batch is at work.
+        InvalidInput: a rule does not fit the release.
     """
     # Both before anything is written: a release that no Lambda can load must not leave traces.
     manifest = verify(bundle)
     ensure_fits(settings.artefacts, manifest, settings.bundle_max_mb)
+    if rules is not None:
+        _check_rules(rules, manifest)
     with batch_store(settings) as store, contextlib.ExitStack() as stack:
         store.ping()
         if lease is None:
@@ -80,6 +86,8 @@ def publish(
         releases.check_replaces(_readable_release(store), str(manifest["version"]), replaces)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         version = _written(store, bundle, lists, settings, reporter, manifest, lease.proof.token)
+        if rules is not None:
+            _put_rules(store, rules, reporter)
         try:
             releases.flip(store, version, lease, replaces)
         except ReleaseRefused:
@@ -92,6 +100,28 @@ def publish(
         with contextlib.suppress(LeaseHeld):
             _clear_up(store, settings, reporter, lease)
     return version
+
+
+def _check_rules(plain: Mapping[str, Any], manifest: dict[str, Any]) -> None:
+    """Raises InvalidInput for a rule about attributes that the release lacks."""
+    faults = fitting(rules_of(plain), facts_in(manifest).attributes)[1]
+    if faults:
+        raise InvalidInput(f"{'; '.join(faults)}: correct the file of rules, or the items table")
+
+
+def _put_rules(store: RedisStore, plain: Mapping[str, Any], reporter: ProgressReporter) -> None:
+    admin = AdminStore(store)
+    before = admin.rules()
+    if before.plain == plain:
+        return
+    after = admin.write_rules(plain, "the batch", int(time.time()))
+    told = ", ".join(
+        f"{section} +{len(each['added'])} -{len(each['removed'])}"
+        for section, each in changes(before.plain, plain).items()
+    )
+    reporter.say(
+        f"  rules: version {after.version} replaces that of {before.by or 'nobody'}: {told}"
+    )
 
 
 def _clear_up(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from shortlist.lambda_handler.sessions import Session
 from shortlist.recsys.errors import Unavailable
 from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.store.rules import NO_RULES, Placed, Rules, Selector, arranged
 from shortlist.recsys.where import CATEGORIES, Condition
+
+T = TypeVar("T")
 
 BATCH = "batch"
 """Source of an answer that is the precomputed list."""
@@ -27,17 +31,47 @@ STALE = "stale"
 """Source of an outdated precomputed list, served because the models could not be reached."""
 
 
+POOL = 300
+"""Ranked items from which rules choose: enough that a limit finds others, and cheap to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """The rules that hold, and the records of the items that they pin."""
+
+    rules: Rules = NO_RULES
+    pinned: tuple[ItemRecord, ...] = ()
+
+
+PLAIN_ORDER = Arrangement()
+"""The ranked order as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the rules say at a moment: which items are not available, and how lists change."""
+
+    hidden: tuple[Selector, ...] = ()
+    arrangement: Arrangement = PLAIN_ORDER
+
+
+NO_RULING = Ruling()
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What an item must not be, and what it must have.
 
     excluded: item ids; categories: of which an item must have one (none: any); where: conditions on
-    its attributes, all of which must hold.
+    its attributes, all of which must hold; hidden: selects items that are not available.
+    arrangement: how the list that is left is rearranged.
     """
 
     excluded: frozenset[str] = frozenset()
     categories: frozenset[str] = frozenset()
     where: tuple[Condition, ...] = ()
+    hidden: tuple[Selector, ...] = ()
+    arrangement: Arrangement = PLAIN_ORDER
 
     def admit(self, item: ItemRecord) -> bool:
         """Tells if the item may be shown."""
@@ -45,7 +79,21 @@ class Filters:
             return False
         if self.categories and self.categories.isdisjoint(item.categories):
             return False
+        if any(selector.selects(item) for selector in self.hidden):
+            return False
         return all(each.admits(item.value_of(each.attribute)) for each in self.where)
+
+    def pool(self, k: int) -> int:
+        """How many ranked items a list of k is chosen from."""
+        return max(k, POOL) if self.arrangement.rules.rearranges else k
+
+    def arranged(self, ranked: Ranked, k: int) -> Ranked:
+        """The first k items after the rules."""
+        if not self.arrangement.rules.rearranges:
+            return ranked
+        pinned = {each.id: each for each in self.arrangement.pinned if self.admit(each)}
+        placed = arranged(ranked.items, k, self.arrangement.rules, pinned)
+        return ranked.placed(placed)
 
     @property
     def narrows(self) -> bool:
@@ -113,6 +161,26 @@ class Ranked:
     n_candidates: int
     unknown_items: int = 0
     reasons: tuple[Reason, ...] = ()
+    rules: tuple[tuple[str, ...], ...] = ()
+    """Of each item, the names of the rules that moved it; empty where no rule could."""
+
+    def placed(self, places: Sequence[Placed]) -> Ranked:
+        """These items in other places.
+
+        A pinned item that the models did not propose has scores of 0 and no reason.
+        """
+
+        def column(values: Sequence[T], absent: T) -> tuple[T, ...]:
+            return tuple(absent if each.at is None else values[each.at] for each in places)
+
+        return replace(
+            self,
+            items=tuple(each.item for each in places),
+            scores=column(self.scores, 0.0),
+            retrieval=column(self.retrieval, 0.0),
+            reasons=column(self.reasons, Reason()) if self.reasons else (),
+            rules=tuple(each.rules for each in places),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def create_app(
     add_events(app, serving, ingestor, metrics, executor)
     add_items(app, serving, recommender, executor)
     add_users(app, serving, AdminStore(store), executor)
-    add_admin(app, settings, serving, AdminStore(store), executor)
+    add_admin(app, settings, serving, AdminStore(store), executor, say)
     add_operations(app, serving, store, live, metrics, executor)
     app.openapi_url = "/openapi.json"
     app.setup()

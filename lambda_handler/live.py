@@ -148,7 +148,7 @@ class LivePath:
         options: Options = PLAIN,
         now: float | None = None,
     ) -> Ranked:
-        """The two stages for one user.
+        """The two stages for one user; more than k items where rules choose among them.
 
         now: unix seconds of the request; None for the end of the release's data.
 
@@ -158,8 +158,10 @@ class LivePath:
         loaded = self._bundle(version)
         state, unknown = bundle.state_of(loaded.bundle, user, now)
         state = _with_repeats(loaded, state, options.allow_repeats)
-        n = k if options.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         model = loaded.bundle.model
+        # What rules choose from, as far as it is ranked anyway: more would change the ranking.
+        k = max(k, min(filters.pool(k), model.n_candidates))
+        n = k if options.diversity == 0 else max(k, min(POOL * k, POOL_LIMIT))
         # A k above the candidates is still filled while the catalogue has items.
         model = replace(model, n_candidates=max(model.n_candidates, n))
         sample = self._sample(version, loaded, user, filters)
@@ -433,7 +435,7 @@ def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> Use
 
 def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
     """bool[n]: the items that the filters admit; None for all."""
-    if not filters.excluded and not filters.narrows:
+    if not filters.excluded and not filters.narrows and not filters.hidden:
         return None
     catalogue = loaded.bundle.catalogue
     allowed = np.full(len(catalogue.ids), not filters.categories, np.bool_)
@@ -441,6 +443,8 @@ def _allowed(loaded: _Loaded, filters: Filters) -> NDArray[np.bool_] | None:
         allowed[loaded.columns.categories.get(name, np.empty(0, np.int32))] = True
     for condition in filters.where:
         allowed &= loaded.columns.fulfilling(condition)
+    for selector in filters.hidden:
+        allowed &= ~loaded.columns.selected(selector)
     row_of = catalogue.row_of
     allowed[[row_of[item] for item in filters.excluded if item in row_of]] = False
     return allowed

@@ -88,10 +88,11 @@ def digest_of(k: int, filters: Filters, options: Options, record: bytes) -> str:
     """
     payload = msgpack.packb(
         [
-            k,
+            filters.pool(k),
             sorted(filters.excluded),  # sets have no order of their own
             sorted(filters.categories),
-            sorted(map(repr, filters.where)) if filters.where else [],
+            [condition.as_plain() for condition in filters.where],
+            [selector.as_plain() for selector in filters.hidden],
             float(options.diversity),  # 0 and 0.0 are packed differently
             options.explain,
             options.allow_repeats,

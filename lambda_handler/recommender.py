@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from shortlist.lambda_handler.answers import (
     BATCH,
     LIVE,
+    NO_RULING,
     PLAIN,
+    PLAIN_ORDER,
     POPULAR,
     SESSION,
     STALE,
@@ -55,8 +57,8 @@ if TYPE_CHECKING:
 DeferredAnswer = Callable[[], Answer]
 """Computes an answer that the cached list cannot give; may take long."""
 
-Compute = Callable[["LivePath", str, Filters], Ranked]
-"""Calls one method of the live path, for a release's version and under filters."""
+Compute = Callable[["LivePath", str, int, Filters], Ranked]
+"""Calls one method of the live path: for a release's version, a number of items, under filters."""
 
 NO_FILTERS = Filters()
 
@@ -107,6 +109,8 @@ class Recommender:
         filters = self._filters(version, query.filters)
         query = query if filters is query.filters else replace(query, filters=filters)
         query = self._with_repeats(version, query)
+        if filters.arrangement.pinned:
+            query = self._without_own_pins(version, query)
         answer: Answer | DeferredAnswer
         if query.session is not None:
             answer = partial(self._for_session, version, query, query.session)
@@ -115,6 +119,16 @@ class Recommender:
         else:
             answer = self._popular_or_deferred(version, query.k, query.filters)
         return _mapped(answer, lambda answer: self._counted(query, answer, started))
+
+    def _without_own_pins(self, version: str, query: RecommendationQuery) -> RecommendationQuery:
+        """The query without pinned items that may not be offered to its user."""
+        stored = None if query.user is None else self._stored(query.user)[0]
+        if query.session is not None:
+            stored = record_of(query.session, stored, self._facts(version), self.now())
+        if stored is None:
+            return query
+        own = self._excluded(version, query, stored)
+        return query.without(own.intersection(each.id for each in query.filters.arrangement.pinned))
 
     def _with_repeats(self, version: str, query: RecommendationQuery) -> RecommendationQuery:
         """The query without what it says of repeats, where the release's lists do so anyway.
@@ -149,9 +163,9 @@ class Recommender:
         version = self._serving.version()
         filters = self._filters(version, filters)
         answer = self._popular_or_deferred(version, k, filters)
-        return _mapped(answer, lambda answer: self._flagged(answer, filters))
+        return _mapped(answer, lambda answer: self._flagged(answer, k, filters))
 
-    def from_live(self, compute: Compute, filters: Filters) -> Answer:
+    def from_live(self, compute: Compute, k: int, filters: Filters) -> Answer:
         """Has the live path compute a list without blocked items.
 
         Raises:
@@ -160,27 +174,28 @@ class Recommender:
         """
         pointer = self._serving.pointer()
         try:
-            return self._computed(compute, pointer.current, filters)
+            return self._computed(compute, pointer.current, k, filters)
         except UnknownItem:
             if pointer.canary is None:
                 raise
             # Its users are shown items that are new in it.
-            return self._computed(compute, pointer.canary.version, filters)
+            return self._computed(compute, pointer.canary.version, k, filters)
 
-    def _computed(self, compute: Compute, version: str, filters: Filters) -> Answer:
+    def _computed(self, compute: Compute, version: str, k: int, filters: Filters) -> Answer:
         filters = self._filters(version, filters)
-        return self._flagged(Answer(compute(self._live, version, filters), LIVE, version), filters)
+        ranked = compute(self._live, version, filters.pool(k), filters)
+        return self._flagged(Answer(ranked, LIVE, version), k, filters)
 
     def from_live_or_popular(self, compute: Compute, k: int, filters: Filters) -> Answer:
         """Answers as `from_live`, or with popular items where the bundle cannot be read."""
         version = self._serving.version()
         admitting = self._filters(version, filters)
         try:
-            return self._computed(compute, version, filters)
+            return self._computed(compute, version, k, filters)
         except _BUNDLE_ERRORS as error:
             self._serving.degraded(error)
             answer = self._popular(version, k, admitting, degraded=True)
-            return self._flagged(answer, admitting)
+            return self._flagged(answer, k, admitting)
 
     def rank(
         self,
@@ -199,12 +214,14 @@ class Recommender:
             source, record = LIVE, stored
         else:
             source, record = POPULAR, UserRecord()
-        filters = self._filters(version, filters)
+        # The caller asks for the order of these items, which no rule changes.
+        filters = replace(self._filters(version, filters), arrangement=PLAIN_ORDER)
         ranked = self._live.rank(version, record, items, filters, self.now())
-        return self._flagged(Answer(ranked, source, version, degraded=degraded), filters)
+        answer = Answer(ranked, source, version, degraded=degraded)
+        return self._flagged(answer, len(items), filters)
 
     def _filters(self, version: str, filters: Filters) -> Filters:
-        """The filters with blocked items, and conditions as the release's attributes have it.
+        """The filters with blocked items, the rules that hold, and conditions of known kinds.
 
         Raises:
             InvalidInput: a condition does not fit the release.
@@ -212,13 +229,19 @@ class Recommender:
         if filters.where:
             known = self._serving.facts(version).attributes
             filters = replace(filters, where=checked(filters.where, known))
+        ruling = self._serving.ruling(version)
+        if ruling is not NO_RULING:
+            filters = replace(filters, hidden=ruling.hidden, arrangement=ruling.arrangement)
         return filters.without(self._serving.blocked())
 
-    def _flagged(self, answer: Answer, filters: Filters) -> Answer:
-        """Flags an answer as degraded while Redis cannot confirm its release.
+    def _flagged(self, answer: Answer, k: int, filters: Filters) -> Answer:
+        """The answer of k items, arranged by the rules.
 
-        Tells also what the filters ask for in vain.
+        It is flagged as degraded while Redis cannot confirm its release, and tells what the filters
+        ask for in vain.
         """
+        if filters.arrangement.rules.rearranges:
+            answer = replace(answer, ranked=filters.arranged(answer.ranked, k))
         if filters.narrows:
             try:
                 unknown = filters.unknown_values(self._serving.facts(answer.version))
@@ -257,7 +280,7 @@ class Recommender:
         None if filters leave fewer than k items, or items are missing.
         """
         ranked = self._cut(version, record, query)
-        if ranked is None or len(ranked.items) < query.k:
+        if ranked is None or len(query.filters.arranged(ranked, query.k).items) < query.k:
             return None  # the live path can fill it up
         return Answer(ranked, BATCH, version, cache_hit=True, list_age_s=self._age(record))
 
@@ -340,7 +363,7 @@ class Recommender:
         if listed is None or ranked is None or not ranked.items:
             return self._popular(version, query.k, query.filters, degraded=True)
         lacking = query.k - len(ranked.items)
-        if lacking:
+        if lacking > 0:
             filters = query.filters.without(item.id for item in ranked.items)
             ranked = _concatenated(ranked, self._popular(version, lacking, filters).ranked)
         return Answer(ranked, STALE, version, list_age_s=self._age(listed), degraded=True)
@@ -353,7 +376,8 @@ class Recommender:
         None if Redis does not give them.
         """
         try:
-            return self._serving.cut(version, listed, query.k, query.filters)
+            n = query.filters.pool(query.k)
+            return self._serving.cut(version, listed, n, query.filters)
         except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return None
@@ -400,7 +424,7 @@ class Recommender:
         `few`, which Redis has, if the bundle cannot be read.
         """
         try:
-            ranked = self._live.popular(version, k, filters)
+            ranked = self._live.popular(version, filters.pool(k), filters)
         except _BUNDLE_ERRORS as error:
             self._serving.degraded(error)
             if few is None:
@@ -415,14 +439,14 @@ class Recommender:
             record = self._serving.unpacked(self._store.popular(version))
             if record is None:
                 return None, True
-            return self._serving.cut(version, record, k, filters), False
+            return self._serving.cut(version, record, filters.pool(k), filters), False
         except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return None, True
 
     def _counted(self, query: RecommendationQuery, answer: Answer, started: float) -> Answer:
         """Flags the answer and records its metrics."""
-        answer = self._flagged(answer, query.filters)
+        answer = self._flagged(answer, query.k, query.filters)
         self._metrics.observe(time.perf_counter() - started)
         self._metrics.count("shortlist_answers_total", source=answer.source)
         self._metrics.record("shortlist_candidates", answer.ranked.n_candidates)

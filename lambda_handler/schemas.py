@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shortlist.recsys import values, where
 from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.store import rules
 from shortlist.recsys.store.answer_sources import AnswerSource
 
 
@@ -392,6 +393,12 @@ UnknownValues = Annotated[
 ]
 
 
+MovedBy = Annotated[
+    list[str] | None,
+    Field(description="Names of the business rules that moved the item; absent where none did."),
+]
+
+
 class Recommendation(BaseModel):
     """One recommended item."""
 
@@ -404,6 +411,7 @@ class Recommendation(BaseModel):
     genres: Genres
     attributes: AttributesShown
     reason: ReasonAnswer | None = Field(default=None, description="Only with explain.")
+    rules: MovedBy = None
 
 
 class RecommendAnswer(BaseModel):
@@ -437,6 +445,7 @@ class Listed(BaseModel):
     categories: list[str]
     genres: Genres
     attributes: AttributesShown
+    rules: MovedBy = None
 
 
 class ListAnswer(BaseModel):
@@ -592,6 +601,47 @@ class ReleasesAnswer(PointerAnswer):
     releases: list[ReleaseAnswer]
 
 
+def _rules(value: object) -> object:
+    rules.rules_of(value)
+    return value
+
+
+_RULE = {"type": "object"}
+RULES_SHOWN: dict[str, Any] = {
+    "type": "object",
+    "properties": {name: {"type": "array", "items": _RULE} for name in rules.SECTIONS},
+    "additionalProperties": False,
+    "description": "Lists of rules by kind; docs/rules.md says what each kind takes.",
+    "examples": [
+        {
+            "pin": [{"item": "42", "place": 1}],
+            "boost": [{"where": {"brand": ["acme"]}, "places": 5}],
+            "limit": [{"attribute": "brand", "at_most": 3}],
+        }
+    ],
+}
+
+
+class RulesRequest(BaseModel):
+    """Business rules to put in place of the present ones."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: Annotated[StrictInt, Field(ge=0)] = Field(
+        description="The version that they replace, from GET; 0 for none."
+    )
+    rules: Annotated[dict[str, Any], _by(_rules), WithJsonSchema(RULES_SHOWN)]
+
+
+class RulesAnswer(BaseModel):
+    """The business rules."""
+
+    version: int = Field(description="Counts changes; 0 for none yet.")
+    rules: Annotated[dict[str, Any], WithJsonSchema(RULES_SHOWN)]
+    by: str = Field(description="Who put them: the batch, or the name of an API key.")
+    at: int = Field(description="Unix seconds of the last change.")
+    notes: list[str] = Field(description="Which rules change nothing in the serving release.")
+
+
 class BlockedAnswer(BaseModel):
     """Tells if an item is kept out of all answers."""
 
@@ -616,6 +666,9 @@ class ErrorAnswer(BaseModel):
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "The item is not in the catalogue."}
+}
+CHANGED: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorAnswer, "description": "The rules have another version by now."}
 }
 NO_RELEASE: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorAnswer, "description": "There is no such release."}

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shortlist.lambda_handler.answers import Filters, NothingToServe, Ranked
+from shortlist.lambda_handler.answers import (
+    NO_RULING,
+    Arrangement,
+    Filters,
+    NothingToServe,
+    Ranked,
+    Ruling,
+)
 from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.atomic_file import write_atomically
@@ -16,6 +24,7 @@ from shortlist.recsys.errors import (
     BrokenRelease,
     ShortlistError,
     StoreUnavailable,
+    Unavailable,
     UnreadableRecord,
 )
 from shortlist.recsys.settings import Settings
@@ -30,6 +39,15 @@ from shortlist.recsys.store.records import (
 )
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.release_facts import ReleaseFacts, facts_in, unpack_facts
+from shortlist.recsys.store.rules import (
+    AVAILABILITY_COLUMNS,
+    NO_RULES,
+    Rules,
+    fitting,
+    of_columns,
+    unpack_rules,
+)
+from shortlist.recsys.where import AttributeKind
 
 if TYPE_CHECKING:
     from shortlist.lambda_handler.live import LivePath
@@ -42,6 +60,25 @@ KEPT = 2
 
 NEVER = float("-inf")
 """When something was read that has not been read yet, or must be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FittedRules:
+    """The rules as one release has them.
+
+    packed: what they were read from; columns: those of the items that say when they are available;
+    pinned: the records of pinned items.
+    """
+
+    packed: bytes | None
+    rules: Rules
+    columns: Mapping[str, AttributeKind] = field(default_factory=dict)
+    pinned: tuple[ItemRecord, ...] = ()
+
+    @property
+    def say_something(self) -> bool:
+        """Whether any list may differ."""
+        return bool(self.columns) or self.rules != NO_RULES
 
 
 class ServingRelease:
@@ -65,6 +102,10 @@ class ServingRelease:
         self._blocked: tuple[float, frozenset[str]] = (NEVER, frozenset())
         self._items: dict[str, dict[int, ItemRecord]] = {}
         self._facts: dict[str, ReleaseFacts] = {}
+        self._stated: dict[str, ReleaseFacts] = {}
+        """Facts of manifests, for while Redis is away."""
+        self._rules: tuple[float, bytes | None, Rules] = (NEVER, None, NO_RULES)
+        self._fitted: dict[str, _FittedRules] = {}
 
     def version(self, user: str | None = None) -> str:
         """The release that serves the user. Raises NothingToServe."""
@@ -132,9 +173,10 @@ class ServingRelease:
         return self._blocked[1]
 
     def invalidate(self) -> None:
-        """Has pointer and blocked items read again."""
+        """Has pointer, blocked items and rules read again."""
         self._pointer = None if self._pointer is None else (NEVER, self._pointer[1])
         self._blocked = (NEVER, self._blocked[1])
+        self._rules = (NEVER, *self._rules[1:])
 
     def facts(self, version: str) -> ReleaseFacts:
         """What the release's data mean, read once.
@@ -153,13 +195,78 @@ class ServingRelease:
             facts = self._stated_facts(version) if packed is None else unpack_facts(packed)
         except (StoreUnavailable, UnreadableRecord) as error:
             self.degraded(error)
-            return self._stated_facts(version)  # not kept: Redis has more, and may answer again
+            if version not in self._stated:
+                keep_latest(self._stated, KEPT - 1)
+                self._stated[version] = self._stated_facts(version)
+            return self._stated[version]
         keep_latest(self._facts, KEPT - 1)
         self._facts[version] = facts
         return facts
 
     def _stated_facts(self, version: str) -> ReleaseFacts:
         return facts_in(open_artefacts(self._settings.artefacts).manifest(version))
+
+    def ruling(self, version: str) -> Ruling:
+        """What the business rules say of a release's items at this moment."""
+        fitted = self._fitted_rules(version)
+        if not fitted.say_something:
+            return NO_RULING
+        now = self.now()
+        hidden = (*fitted.rules.hidden(now), *of_columns(fitted.columns, now))
+        return Ruling(hidden, Arrangement(fitted.rules.at(now), fitted.pinned))
+
+    def unfit_rules(self, rules: Rules) -> list[str]:
+        """Which rules change nothing in the serving release, and why."""
+        version = self.version()
+        notes = list(fitting(rules, self.facts(version).attributes)[1])
+        rows = self._store.rows_of(version, [pin.item for pin in rules.pins])[0]
+        notes += (
+            f"rule {pin.name!r}: release {version} has no item {pin.item!r}"
+            for pin, row in zip(rules.pins, rows, strict=True)
+            if row is None
+        )
+        return notes
+
+    def _fitted_rules(self, version: str) -> _FittedRules:
+        """The rules as the release's attributes have it; made once for each change."""
+        packed, rules = self._read_rules()
+        known = self._fitted.get(version)
+        if known is not None and known.packed is packed:
+            return known
+        try:
+            attributes = self.facts(version).attributes
+            pinned = self._pinned(version, rules)
+        except (Unavailable, BrokenRelease) as error:
+            self.degraded(error)
+            return _FittedRules(packed, fitting(rules, {})[0])  # not kept: tried again
+        columns = {n: kind for n, kind in attributes.items() if n in AVAILABILITY_COLUMNS}
+        fits, faults = fitting(rules, attributes)
+        for _ in faults:  # told when they were put; the release before may have had the attribute
+            self._metrics.count("shortlist_degraded_total", kind="UnfitRule")
+        keep_latest(self._fitted, KEPT - 1)
+        self._fitted[version] = _FittedRules(packed, fits, columns, pinned)
+        return self._fitted[version]
+
+    def _pinned(self, version: str, rules: Rules) -> tuple[ItemRecord, ...]:
+        """The records of pinned items, as far as Redis has them."""
+        rows = self._store.rows_of(version, [pin.item for pin in rules.pins])[0]
+        known = self.records(version, [row for row in rows if row is not None])
+        return tuple(record for record in known if record is not None)
+
+    def _read_rules(self) -> tuple[bytes | None, Rules]:
+        """The rules, read as often as the blocked items; the last known ones where that fails."""
+        read_at = self._clock()
+        _, packed, rules = self._rules
+        if not self._is_recent(self._rules[0], read_at) and not self.is_stale:
+            try:
+                stored = self._store.packed_rules()
+                if stored != packed:
+                    rules = NO_RULES if stored is None else unpack_rules(stored)[1]
+                    packed = stored
+                self._rules = (read_at, packed, rules)
+            except (StoreUnavailable, UnreadableRecord) as error:
+                self.degraded(error)
+        return packed, rules
 
     def item(self, item_id: str) -> ItemRecord | None:
         """An item of the serving release or its canary.

@@ -4,6 +4,7 @@ ShortlistError
 ├── InvalidInput              the caller broke a stated rule: correct the input
 │   ├── InvalidSettings       an environment variable or option is out of its range
 │   ├── UnknownItem           an item id that the serving release does not have
+│   ├── RulesChanged          somebody else has replaced the business rules meanwhile
 │   └── InvalidData           a table breaks its schema
 ├── Unavailable               a part outside this process failed: try again, or fall back
 │   ├── StoreUnavailable      Redis
@@ -41,6 +42,10 @@ class InvalidSettings(InvalidInput):
 
 class UnknownItem(InvalidInput):
     """The serving release's catalogue does not have the item."""
+
+
+class RulesChanged(InvalidInput):
+    """Business rules have been replaced since they were read."""
 
 
 class InvalidData(InvalidInput):

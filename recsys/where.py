@@ -73,6 +73,12 @@ class Condition:
             return value in self.values
         return self._is_within(value)
 
+    def as_plain(self) -> list[object]:
+        """The same values in the same order in every process."""
+        values = None if self.values is None else sorted(self.values, key=repr)
+        bounds = [str(self.low), str(self.high), self.is_above, self.is_below]
+        return [self.attribute, values, bounds]
+
     def _is_within(self, value: Any) -> bool:  # noqa: ANN401 - a number by now
         if value < self.low or value > self.high:
             return False

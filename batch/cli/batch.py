@@ -20,6 +20,7 @@ from shortlist.batch.cli.options import (
     tables_of,
 )
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.rules import read_rules
 
 
 @click.group("batch", cls=FriendlyErrors)
@@ -39,9 +40,14 @@ def _add_job_command(name: str) -> None:
     @click.option(
         "--events", metavar="PATH", help="Where `events drain` wrote to: more interactions."
     )
+    @click.option(
+        "--rules", type=PATH, help="Business rules (TOML), put in place at the publication."
+    )
     def command(work: Path, **options: Any) -> None:  # noqa: ANN401
         settings = Settings.from_env(os.environ)
         tables = tables_of(options)
+        if options["rules"] is not None:
+            read_rules(options["rules"])  # now, rather than after a night's training
 
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter
@@ -59,6 +65,7 @@ def _add_job_command(name: str) -> None:
             positive_rating=options["positive_rating"],
             events=options["events"],
             event_rules=tables.event_rules,
+            rules=options["rules"],
         )
         with usable(work):
             if whole:

@@ -110,12 +110,15 @@ def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
 
     from shortlist.batch import config
     from shortlist.batch.progress import ProgressReporter
+    from shortlist.batch.tables import reject_lines
     from shortlist.batch.tune import tune as search
     from shortlist.recsys.training.fit import FitParams
 
     params = fit_params_of(settings, options["config"])
     reporter = ProgressReporter()
     loaded = loaded_tables(tables, options, options["rejects"])
+    for note in (*reject_lines(loaded.rejects, options["rejects"]), *loaded.notes):
+        reporter.say(f"  {note}")
     tuned = search(
         loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request, Security
@@ -11,7 +12,10 @@ from starlette.exceptions import HTTPException
 
 from shortlist.lambda_handler.access import ADMIN_HEADER, CALLER, is_admin_key
 from shortlist.lambda_handler.executors import Executor
+from shortlist.lambda_handler.request_context import current
+from shortlist.lambda_handler.request_log import Say
 from shortlist.lambda_handler.schemas import (
+    CHANGED,
     ERRORS,
     NO_RELEASE,
     NOT_FOUND,
@@ -20,14 +24,17 @@ from shortlist.lambda_handler.schemas import (
     ItemPath,
     PointerAnswer,
     ReleasesAnswer,
+    RulesAnswer,
+    RulesRequest,
 )
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.recsys.errors import ReleaseNotFound, UnknownItem
+from shortlist.recsys.errors import ReleaseNotFound, RulesChanged, UnknownItem
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
+from shortlist.recsys.store.rules import StoredRules, changes, rules_of
 
 HEADER = APIKeyHeader(name=ADMIN_HEADER, auto_error=False)
 VersionPath = Annotated[
@@ -41,8 +48,12 @@ def add_admin(
     serving: ServingRelease,
     admin_store: AdminStore,
     executor: Executor,
+    say: Say | None = None,
 ) -> None:
-    """Adds the routes."""
+    """Adds the routes.
+
+    say: writes a line of JSON to the log for each change of the rules.
+    """
 
     async def check(request: Request, key: Annotated[str | None, Security(HEADER)]) -> None:
         if CALLER in request.scope or is_admin_key(settings, key):
@@ -56,6 +67,7 @@ def add_admin(
     guarded = [Depends(check)]
     _add_releases(app, settings, serving, admin_store, executor, guarded)
     _add_blocking(app, serving, admin_store, executor, guarded)
+    _add_rules(app, serving, admin_store, executor, guarded, say)
 
 
 def _add_releases(
@@ -160,6 +172,73 @@ def _add_blocking(
         await executor.run("lookup", admin_store.unblock, item_id)
         serving.invalidate()
         return JSONResponse({"item_id": item_id, "blocked": False})
+
+
+def _add_rules(
+    app: FastAPI,
+    serving: ServingRelease,
+    admin_store: AdminStore,
+    executor: Executor,
+    guarded: list[Any],
+    say: Say | None,
+) -> None:
+    options: dict[str, Any] = {
+        "dependencies": guarded,
+        "tags": ["admin"],
+        "response_model": RulesAnswer,
+    }
+
+    @app.get("/v1/admin/rules", responses=ERRORS, **options)
+    async def rules() -> Response:
+        """The business rules, and which of them do not fit the serving release."""
+        stored = await executor.run("admin", admin_store.rules)
+        return JSONResponse(await executor.run("admin", _rules_payload, serving, stored))
+
+    @app.put("/v1/admin/rules", responses=ERRORS | CHANGED, **options)
+    async def put_rules(request: RulesRequest) -> Response:
+        """Replaces all business rules, if nobody else has meanwhile.
+
+        Other processes follow within seconds, and the change is in the log.
+        """
+        by = current().caller or "an operator"
+        before = await executor.run("admin", admin_store.rules)
+        try:
+            stored = await executor.run(
+                "admin",
+                admin_store.write_rules,
+                request.rules,
+                by,
+                int(serving.now()),
+                request.version,
+            )
+        except RulesChanged as error:
+            raise HTTPException(409, str(error)) from error
+        serving.invalidate()
+        if say is not None:
+            say(_audit_line(before, stored))
+        return JSONResponse(await executor.run("admin", _rules_payload, serving, stored))
+
+
+def _rules_payload(serving: ServingRelease, stored: StoredRules) -> dict[str, Any]:
+    return {
+        "version": stored.version,
+        "rules": stored.plain,
+        "by": stored.by,
+        "at": stored.at,
+        "notes": serving.unfit_rules(rules_of(stored.plain)),
+    }
+
+
+def _audit_line(before: StoredRules, after: StoredRules) -> str:
+    fields = {
+        "level": "info",
+        "event": "rules",
+        "request_id": current().request_id,
+        "by": after.by,
+        "version": after.version,
+        "changes": changes(before.plain, after.plain),
+    }
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def _pointer_payload(pointer: ReleasePointer | None) -> dict[str, Any]:

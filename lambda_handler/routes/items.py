@@ -85,13 +85,15 @@ def _add_similar(app: FastAPI, recommender: Recommender, executor: Executor) -> 
         return tagged(request, await similar_items(query.item_id, query))
 
     async def similar_items(item_id: str, query: ListQuery) -> dict[str, Any]:
-        compute = _similar_to(item_id, query.k)
-        answer = await executor.run("live", recommender.from_live, compute, _filters(query))
+        compute = _similar_to(item_id)
+        answer = await executor.run(
+            "live", recommender.from_live, compute, query.k, _filters(query)
+        )
         return list_payload(answer)
 
 
-def _similar_to(item_id: str, k: int) -> Compute:
-    def compute(live: LivePath, version: str, filters: Filters) -> Ranked:
+def _similar_to(item_id: str) -> Compute:
+    def compute(live: LivePath, version: str, k: int, filters: Filters) -> Ranked:
         return live.similar(version, item_id, k, filters)
 
     return compute
@@ -119,8 +121,8 @@ def _add_lists(app: FastAPI, recommender: Recommender, executor: Executor) -> No
         The answer has popular items, flagged as degraded, if the models cannot be read.
         """
 
-        def compute(live: LivePath, version: str, filters: Filters) -> Ranked:
-            return live.trending(version, query.k, filters)
+        def compute(live: LivePath, version: str, k: int, filters: Filters) -> Ranked:
+            return live.trending(version, k, filters)
 
         answer = await executor.run(
             "live", recommender.from_live_or_popular, compute, query.k, _filters(query)

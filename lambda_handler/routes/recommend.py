@@ -215,7 +215,17 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
     ]
     for row, reason in zip(rows, ranked.reasons, strict=False):  # there are none unless requested
         row["reason"] = _reason(reason)
+    add_rules(rows, ranked)
     return rows
+
+
+def add_rules(rows: Sequence[dict[str, Any]], ranked: Ranked) -> None:
+    """Names in each row the rules that moved its item, if any did."""
+    for row, names in zip(rows, ranked.rules, strict=False):  # there are none without rules
+        if names:
+            row["rules"] = list(names)
+            if "reason" in row:
+                row["reason"]["text"] += f"; moved by {' and '.join(names)}"
 
 
 def _reason(reason: Reason) -> dict[str, Any]:
@@ -238,7 +248,7 @@ def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
     """
     note_answer(answer, user)
     scored = zip(answer.ranked.items, answer.ranked.scores, strict=True)
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "item_id": item.id,
             "title": item.title,
@@ -250,6 +260,7 @@ def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
         }
         for rank, (item, score) in enumerate(scored, 1)
     ]
+    add_rules(items, answer.ranked)
     return {
         "items": items,
         "model_version": answer.version,

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from shortlist.recsys.data import fields
 from shortlist.recsys.data.formats import TYPED, OpenFile, default_dialect, open_file, open_lake
 from shortlist.recsys.data.input_schema import TableSchema
 from shortlist.recsys.data.readers import explained
@@ -56,10 +57,10 @@ class FoundFile:
     is_text: bool
 
     def values(self, column: str) -> pl.Series:
-        """All values of one column, of every file of the path."""
+        """All values of one column of plain type, as text, of every file of the path."""
         with _opened(self.path, self.csv) as opened:
-            parts = [o.rows.select(pl.col(column).cast(pl.String)).collect() for o in opened]
-        return pl.concat(parts).to_series()
+            parts = [_texts(each, column) for each in opened]
+        return pl.concat(parts)
 
 
 def places_in(path: str) -> list[str]:
@@ -122,6 +123,12 @@ def _opened(path: str, dialect: Dialect | None) -> Iterator[list[OpenFile]]:
         return
     with staged(path, _ANY.name) as files:
         yield [open_file(file, _ANY, dialect) for file in files]
+
+
+def _texts(opened: OpenFile, column: str) -> pl.Series:
+    values = opened.rows.select(column).collect()
+    text = fields.text(column, values.schema[column], _ANY.name)
+    return values.select(text.alias(column)).to_series()
 
 
 def _sample(opened: OpenFile) -> pl.DataFrame:

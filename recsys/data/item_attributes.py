@@ -22,6 +22,7 @@ from shortlist.recsys.data.attributes import tokenised
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.models.catalogue import ItemAttribute, ItemContent, LabelColumn
 from shortlist.recsys.models.interactions import MISSING, Float32
+from shortlist.recsys.store.rules import AVAILABILITY_COLUMNS
 from shortlist.recsys.where import AttributeKind, AttributeValue
 
 EMBEDDING = "embedding"
@@ -127,8 +128,12 @@ def _is_chosen(name: str, chosen: tuple[str, ...] | None) -> bool:
 
 
 def _uses(name: str, use: ItemUse) -> tuple[bool, bool]:
-    """Whether a column is shown, and whether it is filtered by."""
-    return _is_chosen(name, use.show), _is_chosen(name, use.filter)
+    """Whether a column is shown, and whether it is filtered by.
+
+    Those that say when an item is available always are: answers go by them.
+    """
+    is_filtered = _is_chosen(name, use.filter) or name in AVAILABILITY_COLUMNS
+    return _is_chosen(name, use.show), is_filtered
 
 
 def _read(column: pl.Series) -> tuple[AttributeKind, pl.Series] | str:

@@ -27,7 +27,7 @@ from shortlist.recsys.data.input_schema import (
 from shortlist.recsys.data.item_attributes import MAX_CELLS, ItemUse, item_columns
 from shortlist.recsys.data.readers import read
 from shortlist.recsys.data.reject_reasons import described
-from shortlist.recsys.data.sources import TableSource
+from shortlist.recsys.data.sources import ItemsSource, TableSource
 from shortlist.recsys.data.validation import (
     UNKNOWN_ITEM,
     CheckedInteractions,
@@ -47,9 +47,6 @@ from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Da
 from shortlist.recsys.models.feedback import with_feedback
 from shortlist.recsys.models.interactions import Events, Float32, Int32
 from shortlist.recsys.models.ties import tied_share
-
-ALL_COLUMNS = ItemUse()
-"""Every column of the items has every use."""
 
 _OWN = ("_id", "_title", "_categories", "_year")
 """Columns of the checked items table that are none of its own attributes."""
@@ -82,7 +79,6 @@ def load(
     events: str | None = None,
     is_forgotten: IsForgotten | None = None,
     event_rules: EventRules | None = None,
-    item_use: ItemUse = ALL_COLUMNS,
 ) -> Loaded:
     """Loads and validates tables; see `input_schema`.
 
@@ -98,7 +94,6 @@ def load(
     whose rejects never stop a load.
     is_forgotten: whether the rows of a user, whose id is text, are left out.
     event_rules: what the types and weights of events mean; None takes the default rules.
-    item_use: which of the items' own columns to learn from, to show and to filter by.
 
     Raises:
         InvalidData: a table cannot be read, breaks the schema, has no valid row, or lost too many
@@ -131,10 +126,26 @@ def load(
     notes += hints
     notes += _drained_notes(checked_events.checked, rejects)
     rated, rating_notes = _rated_at_least(checked_events, positive_rating)
-    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, item_use)
+    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, _item_use(items))
     notes += [*rating_notes, *dataset_notes]
     table = checked_events.checked
     return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
+
+
+def _item_use(items: str | TableSource | None) -> ItemUse:
+    """Which of the items' own columns to learn from, to show and to filter by, by our names."""
+    if not isinstance(items, ItemsSource):
+        return ItemUse()
+    ours = {theirs: name for name, theirs in items.columns.items()}
+
+    def named(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if chosen is None:
+            return None
+        names = (ours.get(name, name) for name in chosen)
+        # Ids, titles and categories have their uses anyway.
+        return tuple(name for name in names if name == "year" or name not in ITEMS.columns)
+
+    return ItemUse(named(items.learn), named(items.show), named(items.filter))
 
 
 def _spelling_hints(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.models.bundle import Items
 from shortlist.recsys.models.interactions import Int32
+from shortlist.recsys.store.rules import Selector
 from shortlist.recsys.where import CATEGORIES, AttributeKind, AttributeValue, Condition
 
 _Encoded = tuple[list[AttributeValue], Int32]
@@ -49,6 +50,23 @@ class FilterColumns:
                     self._known.pop(next(iter(self._known)))
                 known = self._known[condition] = self._found(condition)
         return known
+
+    def selected(self, selector: Selector) -> NDArray[np.bool_]:
+        """bool[n]: the items that a selector means."""
+        n = len(self._items.ids)
+        found = np.ones(n, np.bool_)
+        if selector.items:
+            row_of = self._items.row_of
+            found[:] = False
+            found[[row_of[item] for item in selector.items if item in row_of]] = True
+        if selector.categories:
+            having = np.zeros(n, np.bool_)
+            for name in selector.categories:
+                having[self.categories.get(name, np.empty(0, np.int32))] = True
+            found &= having
+        for condition in selector.where:
+            found &= self.fulfilling(condition)
+        return found
 
     def _found(self, condition: Condition) -> NDArray[np.bool_]:
         name = condition.attribute

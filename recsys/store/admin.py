@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 
-from shortlist.recsys.errors import InvalidInput, UnreadableRecord
+from shortlist.recsys.errors import InvalidInput, RulesChanged, UnreadableRecord
 from shortlist.recsys.store.event_log import stream_ids
 from shortlist.recsys.store.redis import RedisStore, replies_or_none
 from shortlist.recsys.store.redis_client import translate_redis_errors
+from shortlist.recsys.store.rules import StoredRules, pack_rules, rules_of, unpack_rules
 
 MAX_BLOCKED = 10_000
 """Blocked items, which every process keeps in memory."""
+
+ATTEMPTS = 10
+"""How often rules that others replace at the same moment are read again."""
+
+# KEYS rules; ARGV the stored ones, the new ones.
+_REPLACE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,50 @@ class AdminStore:
     def unblock(self, item_id: str) -> None:
         """Lets an item be shown again."""
         self.store.redis.srem(self.store.keys.blocked(), item_id)
+
+    @translate_redis_errors
+    def rules(self) -> StoredRules:
+        """The business rules; unreadable ones count as none, and are replaced."""
+        return _rules(self.store.packed_rules())
+
+    @translate_redis_errors
+    def write_rules(
+        self, plain: Mapping[str, Any], by: str, now: int, replaces: int | None = None
+    ) -> StoredRules:
+        """Replaces the business rules; gives the new ones.
+
+        replaces: the version that the writer has read; None for whichever there is.
+
+        Raises:
+            InvalidInput: they break a rule.
+            RulesChanged: there is another version by now.
+        """
+        rules_of(plain)
+        for _ in range(ATTEMPTS):
+            packed = self.store.packed_rules()
+            known = _rules(packed)
+            if replaces is not None and known.version != replaces:
+                break
+            new = StoredRules(known.version + 1, plain, by, now)
+            keys, arguments = [self.store.keys.rules()], (packed or b"", pack_rules(new))
+            if self.store.redis.eval(_REPLACE, len(keys), *keys, *arguments):
+                return new
+        raise RulesChanged(
+            f"version {replaces} of the rules is replaced, and there is version {known.version} "
+            f"by now, of {known.by}: read them again, and apply the change to those"
+        )
+
+    @translate_redis_errors
+    def restore_rules(self, packed: bytes) -> None:
+        """Puts back a copy of the rules where there are none."""
+        self.store.redis.eval(_REPLACE, 1, self.store.keys.rules(), b"", packed)
+
+
+def _rules(packed: bytes | None) -> StoredRules:
+    try:
+        return StoredRules() if packed is None else unpack_rules(packed)[0]
+    except UnreadableRecord:
+        return StoredRules()
 
 
 def _note(version: str, packed: bytes) -> ReleaseNote:

@@ -92,6 +92,10 @@ class Keys:
         """A set of item ids never to be shown."""
         return f"{self.namespace}:blocked"
 
+    def rules(self) -> str:
+        """The packed StoredRules, of all releases."""
+        return f"{self.namespace}:rules"
+
     def events(self) -> str:
         """The stream of accepted events, each a packed EventRecord."""
         return f"{self.namespace}:events"

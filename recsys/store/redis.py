@@ -436,6 +436,11 @@ class RedisStore(RedisLink):
         return frozenset(text for text in map(_text, members) if text is not None)
 
     @translate_redis_errors
+    def packed_rules(self) -> bytes | None:
+        """The packed business rules."""
+        return self.redis.get(self.keys.rules())
+
+    @translate_redis_errors
     def is_deleted(self) -> Callable[[str], bool]:
         """A test whether a user's id is deleted."""
         return self._is_deleted()

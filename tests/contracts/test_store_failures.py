@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "write_facts": lambda s: s.write_facts(VERSION, b"facts"),
     "facts": lambda s: s.facts(VERSION),
     "blocked": lambda s: s.blocked(),
+    "packed_rules": lambda s: s.packed_rules(),
     "live": lambda s: s.live(VERSION, "1", "d"),
     "live_or_claim": lambda s: s.live_or_claim(VERSION, "1", "d", 2000),
     "write_live": lambda s: s.write_live(VERSION, "1", "d", b"x", 60, b"record"),

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
-import polars as pl
 import pytest
-from rich.console import Console
 from starlette.testclient import TestClient
 
-from shortlist.batch.job import Job
-from shortlist.batch.job import run as run_job
-from shortlist.batch.progress import ProgressReporter
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
@@ -26,31 +19,6 @@ BRANDS = ("acme", "bruna", "kestrel")
 
 def brand(item: str) -> str:
     return BRANDS[int(item) % 3]
-
-
-@pytest.fixture(scope="module")
-def shop(published, tables, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A release of the small world, whose items have brands, prices and stock."""
-    directory = tmp_path_factory.mktemp("shop")
-    items = pl.read_parquet(tables / "items.parquet")
-    number = pl.col("item_id").cast(pl.Int64)
-    items = items.with_columns(
-        number.map_elements(lambda n: BRANDS[n % 3], pl.String).alias("brand"),
-        (number % 40 + 0.5).alias("price"),
-        (number % 2 == 0).alias("in_stock"),
-        pl.lit("a note").alias("note"),
-    )
-    items.write_parquet(directory / "items.parquet")
-    settings = replace(
-        published.settings,
-        namespace="shop",
-        artefacts=str(directory / "artefacts"),
-        bundle_dir=str(directory),
-    )
-    paths = [str(tables / "interactions.parquet"), str(directory / "items.parquet")]
-    silent = ProgressReporter(Console(file=io.StringIO()))
-    run_job(Job(*paths, None, directory / "work", settings, silent))
-    return settings
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +117,7 @@ def test_wide_filter_is_a_hit(asked) -> None:
     [
         (
             {"colour": "red"},
-            "there is no attribute 'colour' to filter by: known are brand, categories, in_stock",
+            "no attribute 'colour' to filter by: known are available, brand, categories, in_stock",
         ),
         ({"price": "cheap"}, "price is a number, and 'cheap' is not: give one"),
         ({"price": {"gte": 3, "lte": 2}}, "price has a range from 3 to 2, which holds nothing"),
@@ -193,7 +161,7 @@ def test_empty_result_is_no_unknown_value(asked) -> None:
 def test_attributes_are_shown(asked, route: str) -> None:
     """Every row has the item's own columns and categories; `genres` stays."""
     first = rows(asked(route, {}).json())[0]
-    assert set(first["attributes"]) == {"brand", "price", "in_stock", "note", "year"}
+    assert set(first["attributes"]) == {"brand", "price", "in_stock", "note", "year", "available"}
     assert first["attributes"]["brand"] == brand(first["item_id"])
     assert first["categories"] == first["genres"]
 

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from shortlist.recsys.data import Loaded, load, loading
+from shortlist.recsys.data.sources import ItemsSource
 from shortlist.recsys.data.tie_order import draws
 from shortlist.recsys.errors import InvalidData, InvalidSettings
 
@@ -519,3 +520,24 @@ def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     assert load(csv(tmp_path, text.replace("7", "8"))).dataset.fingerprint != a
     assert load(csv(tmp_path, text.replace("20", "21"))).dataset.fingerprint != a
     assert a == "14597ef0a0c5e5b2268ce71fc1ff880f7c157d8dc8f1265bd342a3f309e938c0"
+
+
+def test_mapping_chooses_item_columns(tmp_path) -> None:
+    """A mapping names columns as the table does; a renamed one goes by our name."""
+    interactions, items = tmp_path / "i.csv", tmp_path / "p.csv"
+    interactions.write_text("user_id,item_id,timestamp\n1,1,1\n1,2,2\n")
+    items.write_text("SKU,Brand,Price,Launch,Note\n1,acme,1.5,1999,x\n2,bruna,2.5,2001,y\n")
+    source = ItemsSource(
+        (str(items),),
+        {"item_id": "SKU", "year": "Launch"},
+        learn=("Brand", "Launch"),
+        show=("Price", "Launch"),
+        filter=("Brand",),
+    )
+    catalogue = load(str(interactions), source).dataset.catalogue
+    assert {a.name: (a.is_shown, a.is_filtered) for a in catalogue.attributes} == {
+        "Brand": (False, True),
+        "Price": (True, False),
+        "year": (True, False),
+    }
+    assert [column.name for column in catalogue.content.columns] == ["Brand"]
