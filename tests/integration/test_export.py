@@ -53,7 +53,7 @@ def call(line: str, environ: dict[str, str]) -> str:
 
 def asked(port: int, body: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request for recommendations."""
-    request = urllib.request.Request(  # noqa: S310 - loopback
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/recommendations",
         json.dumps(body).encode(),
         {"content-type": "application/json"},
