@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import HELD
-from shortlist.batch.batch_store import batch_store
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData, ReleaseNotFound
 from shortlist.recsys.evaluation.bootstrap import interval, means, resampled
@@ -66,13 +65,19 @@ class Verdict:
 
 
 def judge(
-    report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings
+    report: Mapping[str, Any],
+    model: Model,
+    dataset: Dataset,
+    cut: Int64,
+    settings: Settings,
+    serving: str | None,
 ) -> Verdict:
     """The verdict on a release.
 
     report: on the events from `cut` on; model: the one that the report is about.
+    serving: the release to compare with, None where none serves.
     """
-    verdict = _judged(report, model, dataset, cut, settings)
+    verdict = _judged(report, model, dataset, cut, settings, serving)
     return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
 
 
@@ -111,7 +116,12 @@ def _difference(pair: Mapping[str, float]) -> str:
 
 
 def _judged(
-    report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings
+    report: Mapping[str, Any],
+    model: Model,
+    dataset: Dataset,
+    cut: Int64,
+    settings: Settings,
+    serving: str | None,
 ) -> Verdict:
     ours = _ndcg_of(report, TWO_STAGE)
     floor = _ndcg_of(report, POPULARITY)
@@ -126,13 +136,11 @@ def _judged(
         return Verdict(
             f"the figures are too good to be true: {'; '.join(doubts)}", "the leak audit has doubts"
         )
-    with batch_store(settings) as store:
-        pointer = store.release()
-    if pointer is None:
+    if serving is None:
         return Verdict(None, "beats popularity; no release is serving yet")
     return _against(
         open_artefacts(settings.artefacts),
-        pointer.current,
+        serving,
         report,
         model,
         dataset,
