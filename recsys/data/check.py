@@ -91,6 +91,23 @@ class Check:
     notes: tuple[str, ...]
     advice: tuple[str, ...]
 
+    @property
+    def columns(self) -> pl.DataFrame:
+        """table, column, theirs, reason: which of their columns is what, and how it was found."""
+        rows = [
+            (name, column, theirs, table.reasons.get(column))
+            for name, table in self.tables.items()
+            for column, theirs in table.columns.items()
+        ]
+        names = ("table", "column", "theirs", "reason")
+        return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+    @property
+    def rejected(self) -> pl.DataFrame:
+        """reason, rows: how many rows each reason rejects."""
+        rows = [(reason, found.n) for reason, found in self.rejects.items()]
+        return pl.DataFrame(rows, schema={"reason": pl.String, "rows": pl.Int64}, orient="row")
+
     def as_json(self) -> dict[str, Any]:
         """The check as plain values."""
         out = {name: getattr(self, name) for name in ("times", "event_types", "numbers")}
