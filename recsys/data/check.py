@@ -23,6 +23,7 @@ from shortlist.recsys.data.check_events import unknown_types
 from shortlist.recsys.data.check_files import FoundFile, look_at, places_in
 from shortlist.recsys.data.check_mapping import Ask, proposed, told_times
 from shortlist.recsys.data.check_times import FoundTimes
+from shortlist.recsys.data.item_attributes import EMBEDDING
 from shortlist.recsys.data.loading import Loaded, load
 from shortlist.recsys.data.mapping import DataMapping
 from shortlist.recsys.data.sources import Dialect, InteractionsSource, ReturnMark
@@ -190,7 +191,10 @@ def _read_once(
         numbers,
         rejects,
         (*loaded.notes, *_float_notes(tables)),
-        tuple(_advice(mapping, times, numbers, tables["interactions"].columns)),
+        (
+            *_advice(mapping, times, numbers, tables["interactions"].columns),
+            *_vector_advice(tables),
+        ),
     )
 
 
@@ -323,6 +327,22 @@ def _advice(
     if _is_naive(times) and mapping.interactions.time.zone == "UTC":
         out.append("times do not say their zone, UTC is taken: name it by --zone Europe/Berlin")
     return out
+
+
+def _vector_advice(tables: Mapping[str, FoundTable]) -> list[str]:
+    """What to do with the items' vectors of another name than the one that is learnt from."""
+    if "items" not in tables:
+        return []
+    sample = tables["items"].sample
+    vectors = [n for n, t in sample.schema.items() if n != EMBEDDING and _is_vector(t)]
+    return [
+        f"items: column {name} holds lists of numbers: name it {EMBEDDING} to learn from it"
+        for name in vectors
+    ]
+
+
+def _is_vector(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_float()
 
 
 def _is_naive(times: FoundTimes) -> bool:

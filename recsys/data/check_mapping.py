@@ -19,9 +19,11 @@ from shortlist.recsys.data.check_events import (
 )
 from shortlist.recsys.data.check_times import FoundTimes, day_first, find_times
 from shortlist.recsys.data.column_names import closeness
+from shortlist.recsys.data.item_attributes import EMBEDDING, ITEMS_PER_TEXT
 from shortlist.recsys.data.mapping import DataMapping
 from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, TimeFormat, UsersSource
 from shortlist.recsys.errors import InvalidData
+from shortlist.recsys.store.rules import AVAILABILITY_COLUMNS
 
 Ask = Callable[[str, str], bool | None]
 """Asks whether dates such as a text, of a column, have the day first; None: nobody answers."""
@@ -121,7 +123,7 @@ def _users(tables: Mapping[str, FoundTable]) -> UsersSource | None:
 def _kinds(found: FoundTable) -> dict[str, str]:
     """Of each of their own columns what can be made of it.
 
-    few: labels to learn from; some: labels to filter by; text; number; vector; unusable.
+    few: labels to learn from; some: labels to filter by; text; number, or a date; vector; unusable.
     """
     others = [name for name in found.names if name not in found.columns.values()]
     return {name: _kind(found, name) for name in others}
@@ -134,27 +136,32 @@ def _is_id(name: str) -> bool:
 
 def _kind(found: FoundTable, name: str) -> str:
     dtype = found.sample.schema[name]
-    if dtype.is_numeric() or dtype == pl.Boolean:
-        return "text" if _is_id(name) else "number"
-    if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_float():
+    if name == EMBEDDING:
         return "vector"
     if fields.is_plain_list(dtype):
-        return "few"
-    if not fields.has_text(dtype):
+        return "unusable" if dtype.inner.is_float() else "few"  # type: ignore[attr-defined]
+    if not (dtype == pl.Boolean or fields.has_text(dtype)):
         return "unusable"
-    kind = _text_kind(found.values(name))
-    return "text" if kind == "number" and _is_id(name) else kind
+    if dtype.is_numeric() or dtype in (pl.Boolean, pl.Date, pl.Datetime):
+        kind = "number"
+    else:
+        texts = found.values(name)
+        kind = _text_kind(texts, max(MAX_TEXTS, len(texts) // ITEMS_PER_TEXT))
+    is_special = name in AVAILABILITY_COLUMNS or _is_id(name)
+    return "text" if kind == "number" and is_special else kind
 
 
-def _text_kind(texts: pl.Series) -> str:
+def _text_kind(texts: pl.Series, most: int) -> str:
     texts = texts.drop_nulls().str.strip_chars()
     texts = texts.filter(texts != "")
     numbers = fields.with_decimal_point(texts).cast(pl.Float64, strict=False)
-    if not numbers.is_empty() and numbers.null_count() == 0:
+    times = texts.to_frame("t").select(fields.seconds("t", pl.String(), "items")).to_series()
+    # Numbers are times too: what is both is a number, and either has an order.
+    if not texts.is_empty() and 0 in (numbers.null_count(), times.null_count()):
         return "number"
     distinct = texts.n_unique()
     if distinct == 0:
         return "unusable"
     if distinct > len(texts) / 2:  # of most labels there is one each: nothing comes again
         return "text"
-    return "few" if distinct <= MAX_TEXTS else "some"
+    return "few" if distinct <= most else "some"

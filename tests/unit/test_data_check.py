@@ -223,6 +223,8 @@ def test_typed_tables(tmp_path: Path) -> None:
             "parent_asin": ITEMS,
             "title": [f"T {i}" for i in ITEMS],
             "vector": [[0.5, 1.0]] * len(ITEMS),
+            "embedding": [[float(n % 5), 1.0] for n in range(len(ITEMS))],
+            "released": [f"2024-01-{n % 28 + 1:02d}" for n in range(len(ITEMS))],
             "details": [{"a": 1}] * len(ITEMS),
             "price": [1.5] * len(ITEMS),
             "features": [["x", "y"]] * len(ITEMS),
@@ -234,8 +236,10 @@ def test_typed_tables(tmp_path: Path) -> None:
     assert result.mapping.interactions.columns["rating"] == "stars"
     items = result.mapping.items
     assert items is not None
-    assert (items.learn, items.show) == (("vector", "price", "features"), ("price", "features"))
-    assert result.tables["items"].unused == ("details",)
+    assert items.learn == ("embedding", "released", "price", "features")
+    assert items.show == items.filter == ("released", "price", "features")
+    assert result.tables["items"].unused == ("vector", "details")
+    assert any("name it embedding to learn from it" in advice for advice in result.advice)
     assert "interactions: column user: 37.0 and 37 are one id" in notes
 
 
