@@ -241,6 +241,25 @@ def test_types_of_a_request_history(shop) -> None:
     assert causes == {"7"}
 
 
+def test_live_answers_are_for_now(own, user) -> None:
+    """What is due again depends on the time of the request."""
+    settings, store = own
+    moments: list[float] = []
+
+    class Noting(LivePath):
+        def recommend(self, *args: Any, **more: Any) -> Any:
+            moments.append(args[5])
+            return super().recommend(*args, **more)
+
+    clock = [float(NOW)]
+    client = TestClient(create_app(settings, store, Noting(settings), lambda: clock[0]))
+    ask(client, user_id=user, explain=True)
+    clock[0] += 60
+    ask(client, user_id=user, explain=True)  # still kept
+    ask(client, history=["1"])
+    assert moments == [NOW, NOW + 60]
+
+
 def test_anonymous_callers(client, own) -> None:
     """They get popular items, or those for the history of the request; nothing is stored."""
     _, store = own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 
 from shortlist.batch.job import load_fold
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
+from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.interactions import MISSING, states_at
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.store import release_files
 from shortlist.recsys.store.histories import HISTORY_LENGTH
-from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.records import Negative, UserRecord
+from shortlist.recsys.store.release_facts import ReleaseFacts
 
 
 @pytest.fixture
@@ -141,6 +144,43 @@ def test_state_of_many_ids_keeps_latest(loaded) -> None:
     state, _ = bundle.state_of(loaded, record)
     assert state.items[0].tolist() == list(range(7, n))
     assert state.seen(0).tolist() == list(range(n))
+
+
+@pytest.mark.parametrize(
+    ("as_of", "now", "expected"),
+    [
+        (1_700_000_000, 1_800_000_000.5, 1_800_000_000),
+        (1_700_000_000, None, 1_700_000_000),
+        (1_700_000_000, 5.0, 1_600_000_000),
+        (5_000, 1_800_000_000, 1_600_000_000),
+    ],
+    ids=["request", "end of the data", "slow clock", "sequence numbers"],
+)
+def test_state_of_a_moment(loaded, as_of, now, expected) -> None:
+    """Of the request where times are a clock's, and never before the user's last event."""
+    manifest = loaded.manifest | {"as_of": as_of, "created_at": 1_750_000_000}
+    record = UserRecord((loaded.catalogue.ids[0],), (1_600_000_000,), (None,), 1)
+    state, _ = bundle.state_of(replace(loaded, manifest=manifest), record, now)
+    assert state.now.tolist() == [expected]
+
+
+def test_state_of_feedback(loaded) -> None:
+    """What was taken back is had and no history; feedback keeps its item away."""
+    rules = EventRules({"view": 1.0, "buy": 5.0}, negative=("return",))
+    ids = loaded.catalogue.ids
+    record = UserRecord(
+        (ids[3], ids[4], ids[5]),
+        (1, 2, 3),
+        (None,) * 3,
+        2,
+        types=("view", "buy", "buy"),
+        negatives=(Negative(ids[4], 4, 0), Negative("gone", 5, 0)),
+        disliked=(ids[6],),
+    )
+    state, unknown = bundle.state_of(replace(loaded, facts=ReleaseFacts(rules)), record)
+    assert (unknown, state.n_events.tolist()) == (0, [2])
+    assert (state.items[0, -3:].tolist(), state.kinds[0, -2:].tolist()) == ([MISSING, 3, 5], [1, 0])
+    assert (state.seen(0).tolist(), state.disliked(0).tolist()) == ([4, 5, 6], [4, 6])
 
 
 def test_items_load_alone(published, loaded) -> None:
