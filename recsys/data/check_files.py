@@ -108,7 +108,7 @@ def look_at(path: str) -> FoundFile:
             sample = _sample(opened)
         if sample.is_empty():
             raise InvalidData(f"{path!r} has no rows: a table needs at least one")
-        if dialect is not None and _has_decimal_commas(sample, dialect):
+        if dialect is not None and _has_decimal_commas(sample):
             dialect = replace(dialect, decimal=",")
         if dialect == default_dialect(first.name):
             dialect = None
@@ -240,13 +240,12 @@ def _sniffed(text: str, file: StagedFile) -> Dialect:
 _DECIMAL_COMMA = r"^\s*[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,[0-9]+)?\s*$"
 
 
-def _has_decimal_commas(sample: pl.DataFrame, dialect: Dialect) -> bool:
+def _has_decimal_commas(sample: pl.DataFrame) -> bool:
     """Whether a column's texts are all numbers, some with a decimal comma."""
-    if dialect.separator == ",":
-        return False
     for name in sample.columns:
         texts = sample[name].drop_nulls()
-        with_comma = texts.str.contains(",", literal=True)
-        if with_comma.any() and texts.str.contains(_DECIMAL_COMMA).all():
+        # 1,234 alone may be a thousand and more.
+        decimal = texts.str.contains(r",(?:[0-9]{1,2}|[0-9]{4,})\s*$")
+        if decimal.any() and texts.str.contains(_DECIMAL_COMMA).all():
             return True
     return False

@@ -33,7 +33,7 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
-from shortlist.recsys.models.ties import steps_of
+from shortlist.recsys.models.ties import first_met, steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
@@ -270,8 +270,8 @@ def _hold_out_last(
 ) -> tuple[_Validation, Events]:
     """The last events to predict of at most so many users, and all events before these.
 
-    Only users of whom it is a target are drawn. Events that share their time with it are held out
-    as well, and what comes later, but are no target.
+    Only users of whom it is a target are drawn. What led to it, what shares its time and what comes
+    later are held out as well, but are no target.
     """
     offsets = events.offsets()
     starts, ends = offsets[:-1], offsets[1:]
@@ -281,7 +281,7 @@ def _hold_out_last(
     cut, last = ends.copy(), starts.copy()
     last[some] = wanted[until[1:][some] - 1]
     long = some & (last - starts >= MIN_EVENTS_LEFT)
-    cut[long] = steps_of(events).first[last[long]]
+    cut[long] = steps_of(events).first[first_met(events, np.flatnonzero(long), last[long])]
     eligible = long & (cut - starts >= MIN_EVENTS_LEFT)
     eligible[eligible] = targets_of(events, repeats)[last[eligible]]
     users = np.sort(rng.permutation(np.flatnonzero(eligible))[:most])
@@ -424,7 +424,7 @@ class _Net(nn.Module):
 
     def users(self, batch: _Batch) -> Tensor:
         """[B, L, d]: the user vector after each position of the windows."""
-        embeddings = self.past_table()[torch.from_numpy(batch.inputs)]  # [B, L, d]
+        embeddings = self._past(batch.inputs)  # [B, L, d]
         if self.training and self.params.history_dropout:
             keep = torch.rand(embeddings.shape[:2]) >= self.params.history_dropout
             embeddings = embeddings * keep[..., None]
@@ -440,10 +440,22 @@ class _Net(nn.Module):
         out: Tensor = self.skip(means) + self.out(hidden)
         return out
 
-    def past_table(self) -> Tensor:
-        """[n_items + 1, d]: the embeddings of items as history, the last row zero."""
-        free = self.history * self.warm[:, None]
-        return functional.pad(free + self.content @ self.content_history, (0, 0, 0, 1))
+    def _past(self, inputs: Int64) -> Tensor:
+        """[B, L, d]: the embeddings of items as history, [B, L] rows with n_items for padding."""
+        if len(self.history) <= self.params.full_softmax_items:
+            return self.past_table()[torch.from_numpy(inputs)]
+        # Content is dense: its product with the whole of a large catalogue would be most of a step.
+        rows, inverse = np.unique(inputs, return_inverse=True)
+        table = self.past_table(torch.from_numpy(rows[rows < len(self.history)]))
+        return table[torch.from_numpy(inverse.reshape(inputs.shape))]
+
+    def past_table(self, rows: Tensor | None = None) -> Tensor:
+        """[m + 1, d]: the embeddings of items as history, of `rows` [m] or all; then a zero row."""
+        if rows is None:
+            free, content = self.history * self.warm[:, None], self.content
+        else:
+            free, content = self.history[rows] * self.warm[rows][:, None], self.content[rows]
+        return functional.pad(free + content @ self.content_history, (0, 0, 0, 1))
 
     def _attributes(self, batch: _Batch) -> Tensor:
         """[B, d]: the summed embeddings of each user's attributes."""

@@ -224,12 +224,16 @@ KINDS = (
 )
 
 
-def funnel(*histories: str) -> Events:
-    """A history for each text: p is a purchase, r one that was returned at once, v a view."""
+def funnel(*histories: str, items: str = "") -> Events:
+    """A history for each text: p is a purchase, r one that was returned at once, v a view.
+
+    items: a digit for each event's item; else all of a user differ.
+    """
     events = events_of([len(history) for history in histories])
     letters = np.array(list("".join(histories)))
     return replace(
         events,
+        item=np.array(list(items), np.int32) if items else events.item,
         kind=(letters == "v").astype(np.uint8),
         cancelled=np.where(letters == "r", events.time, NEVER),
         kinds=KINDS,
@@ -302,3 +306,32 @@ def test_horizons_count_target_events(horizon: int, expected: list[str], monkeyp
     labels = {first: history[first:after] for first, after in zip(cut, stop, strict=True)}
     assert [labels[first] for first in (2, 5, 7)] == expected
     assert sorted(labels) == list(range(2, 9))
+
+
+@pytest.mark.parametrize(
+    ("history", "items", "held_out"),
+    [
+        ("pvvvp", "01213", "p"),  # nothing led to it
+        ("pvvvp", "01231", "vvvp"),  # from the first view on
+        ("pvvvp", "01211", "vvvp"),
+        ("vpvvp", "10231", "p"),  # a view before the last purchase is known
+        ("pvvpp", "01221", "p"),  # whatever it led to
+        ("prvvp", "01231", "p"),  # a purchase that was sent back ends a funnel too
+        ("vvp", "101", ""),  # nothing would be left
+        ("vvp", "011", "vp"),
+        ("pvpvvp", "112212", "vvp"),
+    ],
+)
+def test_hold_outs_begin_at_the_first_view(history: str, items: str, held_out: str) -> None:
+    """No state knows a view that led to what it has to predict."""
+    events = funnel("pp", history, items="00" + items)
+    cut = cuts(events, "leave-one-out")[1] - 2
+    assert history[cut:] == held_out
+
+
+def test_all_of_a_basket_is_unknown() -> None:
+    """The hold-out begins at the first view of anything in it."""
+    basket = "p" * 18 + "vvvpp"
+    items = "0" * 18 + "12321"
+    events = funnel(basket, items=items)
+    assert basket[cuts(events, "last-10pct")[0] :] == "vvvpp"

@@ -289,15 +289,15 @@ def test_strong_targets_are_learnt_first(loss: Loss) -> None:
 
 
 def test_validation_predicts_target_events() -> None:
-    """The last purchase is held out with the views after it, and is asked for before them."""
-    events = funnel([5, 6, 1, 2, 2, 3, 4], [0, 1, 1, 1, 0, 1, 1])
+    """The last purchase is held out with its view and what follows, and asked for before these."""
+    events = funnel([5, 6, 1, 2, 3, 2, 3, 4], [0, 1, 1, 1, 1, 0, 1, 1])
     for repeats, item in ((Repeats.NEVER, 2), (Repeats.ALLOW, 2)):
         validation, learnt = two_tower._hold_out_last(
             events, np.empty((1, 0), np.int32), 9, np.random.default_rng(0), repeats
         )
         assert validation.targets.tolist() == [item]
-        assert learnt.item.tolist() == [5, 6, 1, 2]
-        assert validation.states.n_events.tolist() == [4]
+        assert learnt.item.tolist() == [5, 6, 1]
+        assert validation.states.n_events.tolist() == [3]
 
 
 def test_validation_of_repeats_ranks_own_items() -> None:
@@ -312,3 +312,16 @@ def test_validation_of_repeats_ranks_own_items() -> None:
         for repeats in (Repeats.NEVER, Repeats.ALLOW)
     ]
     assert sizes == [0, 1]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_large_catalogues_learn_alike(whole) -> None:
+    """The rows in use give what the whole table of past items would, padding included."""
+    rng = np.random.default_rng(5)
+    params = TowerParams(dimension=4, hidden=8, full_softmax_items=1000 if whole else 10)
+    content = (rng.random((30, 6)) < 0.3).astype(np.float32)
+    torch.manual_seed(0)
+    net = two_tower._Net(np.r_[np.zeros(5, np.int64), np.ones(25, np.int64)], content, 1, params)
+    inputs = np.array([[3, 7, 7, 30], [29, 0, 30, 30]], np.int64)
+    expected = net.past_table()[torch.from_numpy(inputs)]
+    torch.testing.assert_close(net._past(inputs), expected)
