@@ -79,8 +79,11 @@ class Filters:
             return False
         if self.categories and self.categories.isdisjoint(item.categories):
             return False
-        if any(selector.selects(item) for selector in self.hidden):
+        # Mostly there is neither: then no generator is made for each item of each answer.
+        if self.hidden and any(selector.selects(item) for selector in self.hidden):
             return False
+        if not self.where:
+            return True
         return all(each.admits(item.value_of(each.attribute)) for each in self.where)
 
     def pool(self, k: int) -> int:

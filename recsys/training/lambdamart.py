@@ -39,7 +39,7 @@ from shortlist.recsys.models.ranker import NO_RANKER, stamp
 from shortlist.recsys.models.ties import Steps, cuts_after_next, steps_of
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
-from shortlist.recsys.training.targets import targets_of
+from shortlist.recsys.training.targets import ranker_labels
 
 GROUPS_AT_ONCE = 64
 """Groups whose candidates are retrieved together, which bounds the memory of their features."""
@@ -536,7 +536,7 @@ def _groups_of_windows(
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
     grades, grade_of_kind = grades_of(events.kinds)
-    is_label = targets_of(events, model.repeats) & (events.cancelled == NEVER)
+    is_label = ranker_labels(events, model.repeats) & (events.cancelled == NEVER)
     labels_of = np.where(is_label, grade_of_kind[events.kind], 0)
     parts = [RankingGroups.empty(grades)]
     for at in range(0, len(users), GROUPS_AT_ONCE):

@@ -4,7 +4,7 @@ Every position of every window of a user's events predicts the next one. The los
 softmax with shared uniform negatives and the log-correction of Bengio and Senecal (2008), over the
 whole catalogue where that is no larger than the sample. With `bpr` it ranks the next item above the
 other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). Which events are targets
-is said by `targets`; each counts by the strength of its kind.
+is said by `targets`; each counts by its strength.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
-from shortlist.recsys.models.ties import first_met, steps_of
+from shortlist.recsys.models.ties import before_funnels, steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
-from shortlist.recsys.training.targets import targets_of
+from shortlist.recsys.training.targets import are_new, tower_targets
 
 TrainingProgress = Callable[[float, str], None]
 """Called with the share done and a short note."""
@@ -281,9 +281,10 @@ def _hold_out_last(
     cut, last = ends.copy(), starts.copy()
     last[some] = wanted[until[1:][some] - 1]
     long = some & (last - starts >= MIN_EVENTS_LEFT)
-    cut[long] = steps_of(events).first[first_met(events, np.flatnonzero(long), last[long])]
+    cut[long] = steps_of(events).first[before_funnels(events, np.flatnonzero(long), last[long])]
     eligible = long & (cut - starts >= MIN_EVENTS_LEFT)
-    eligible[eligible] = targets_of(events, repeats)[last[eligible]]
+    if repeats is Repeats.NEVER:
+        eligible[eligible] = are_new(events)[last[eligible]]
     users = np.sort(rng.permutation(np.flatnonzero(eligible))[:most])
     learnt_until = ends.copy()
     learnt_until[users] = cut[users]
@@ -308,9 +309,9 @@ class _Windows:
         self.offsets = events.offsets()
         self.predictable = np.diff(self.offsets) - 1
         self.n_positions = int(np.maximum(self.predictable, 0).sum())
-        is_target = targets_of(events, repeats)
+        is_target, strength = tower_targets(events, repeats)
         self.targets = np.where(is_target, events.item, MISSING).astype(np.int64)
-        self.weights = _weights(events, is_target)
+        self.weights = _weights(is_target, strength)
 
     def batches(self, size: int) -> int:
         """The number of batches of an epoch, the same for every one, whatever the cuts."""
@@ -360,12 +361,11 @@ class _Windows:
         return _Batch(inputs, targets, weights, self.attributes[users].astype(np.int64))
 
 
-def _weights(events: Events, is_target: NDArray[np.bool_]) -> Float32 | None:
+def _weights(is_target: NDArray[np.bool_], strength: Float32) -> Float32 | None:
     """float32[n]: the strengths of events, of which the targets have a mean of 1.
 
     None where all targets are of one strength.
     """
-    strength = events.strength
     own = strength[is_target]
     if len(np.unique(own)) < 2:  # noqa: PLR2004 - nothing to weigh against each other
         return None

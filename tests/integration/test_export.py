@@ -54,7 +54,7 @@ def call(line: str, environ: dict[str, str]) -> str:
 def asked(port: int, body: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request for recommendations."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/recommendations",
+        f"http://127.0.0.1:{port}/recommend",
         json.dumps(body).encode(),
         {"content-type": "application/json"},
     )
