@@ -114,7 +114,7 @@ def baselines(
 ) -> dict[str, Recommend]:
     """The counting baselines, fitted to `past`; EASE only where its item matrix fits in memory.
 
-    Those of a user's own items are left out where these may not be offered.
+    Those of a user's own items are left out where none may be offered.
     """
     past = past.standing()
     rng = np.random.default_rng(BOOTSTRAP_SEED)
@@ -130,12 +130,12 @@ def baselines(
             ease = ease_weights(past)
             recent = fit_recent_ease(past, rng, weights=ease, repeats=repeats)
             fitted |= {"ease": plain(ease), "recent_ease": recent}
+        # What was only met, as a view, is open even where nothing is offered again.
+        if repeats is not Repeats.NEVER or len(past.kinds) > 1:
+            fitted["own_frequent"] = fit_own_frequent(past)
+            fitted["own_recent"] = fit_own_recent(past)
         if repeats is not Repeats.NEVER:
-            fitted |= {
-                "own_frequent": fit_own_frequent(past),
-                "own_recent": fit_own_recent(past),
-                "tifu_knn": fit_tuned_tifu_knn(past, rng),
-            }
+            fitted["tifu_knn"] = fit_tuned_tifu_knn(past, rng)
     return {name: method for name, method in fitted.items() if method is not None}
 
 

@@ -1,8 +1,9 @@
 """Baselines for repeats: what the user had, and TIFU-KNN.
 
 A user's own most frequent and most recent items are what repeat consumption has to beat; both are
-filled up with popular items. TIFU-KNN blends a user's own items with those of similar users. All
-see the events of the window of states that are to be predicted.
+filled up with popular items. Where events are of several kinds, what a user met counts as well: who
+put something into the cart often buys it. TIFU-KNN blends what a user had with what similar users
+had. All see the window of states.
 """
 
 from __future__ import annotations
@@ -67,13 +68,13 @@ MAX_USERS = 20_000
 
 
 def fit_own_frequent(events: Events) -> Recommend:
-    """A user's own items by the number of events, then popular items."""
-    return by_scores(events.n_items, _filled(events), partial(_frequent, _is_target(events)))
+    """A user's own items by the events, each counted by its strength, then popular items."""
+    return by_scores(events.n_items, _filled(events), partial(_frequent, _strengths(events)))
 
 
 def fit_own_recent(events: Events) -> Recommend:
-    """A user's own items by their latest event, then popular items."""
-    return by_scores(events.n_items, _filled(events), partial(_recent, _is_target(events)))
+    """A user's own items by their latest event of any kind, then popular items."""
+    return by_scores(events.n_items, _filled(events), _recent)
 
 
 class TifuParams(NamedTuple):
@@ -129,6 +130,10 @@ def best_tifu_params(events: Events, rng: np.random.Generator) -> TifuParams:
     return max(tried, key=quality)
 
 
+def _strengths(events: Events) -> Float64:
+    return np.array([kind.strength for kind in events.kinds])
+
+
 def _is_target(events: Events) -> Bool:
     return np.array([kind.is_target for kind in events.kinds])
 
@@ -145,32 +150,39 @@ def _filled(events: Events) -> Score:
 
 
 class _Window(NamedTuple):
-    """The target events of the windows, of each user the latest first.
+    """Events of the windows, of each user the latest first.
 
-    user: int64[e] positions; age: int64[e], 0 for the user's latest event; item, time: int64[e].
+    user: int64[e] positions; age: int64[e], 0 for the user's latest event; item, time, kind:
+    int64[e].
     """
 
     user: Int64
     age: Int64
     item: Int64
     time: Int64
+    kind: Int64
 
 
-def _window(is_target: Bool, states: UserStates) -> _Window:
-    counts = (states.items != MISSING) & is_target[states.kinds]
+def _window(states: UserStates, is_counted: Bool | None = None) -> _Window:
+    """is_counted: bool[K], the kinds of events that are taken; None for all of them."""
+    counts = states.items != MISSING
+    if is_counted is not None:
+        counts &= is_counted[states.kinds]
     user, age = np.nonzero(counts[:, ::-1])
     place = states.items.shape[1] - 1 - age
     item = states.items[user, place].astype(np.int64)
-    return _Window(user, age, item, states.times[user, place])
+    kind = states.kinds[user, place].astype(np.int64)
+    return _Window(user, age, item, states.times[user, place], kind)
 
 
-def _frequent(is_target: Bool, states: UserStates, n_items: int) -> Csr:
-    window = _window(is_target, states)
-    return _with_seen(states, window, 1 + TIE / (1 + window.age), n_items)
+def _frequent(strengths: Float64, states: UserStates, n_items: int) -> Csr:
+    window = _window(states)
+    weight = strengths[window.kind] + TIE / (1 + window.age)
+    return _with_seen(states, window, weight, n_items)
 
 
-def _recent(is_target: Bool, states: UserStates, n_items: int) -> Csr:
-    window = _window(is_target, states)
+def _recent(states: UserStates, n_items: int) -> Csr:
+    window = _window(states)
     # Within a user ages ascend, so the first of equal (user, item) pairs is the latest.
     _, latest = np.unique(window.user * n_items + window.item, return_index=True)
     window = _Window(*(column[latest] for column in window))
@@ -190,7 +202,7 @@ def _summed(window: _Window, weight: Float64, shape: tuple[int, int]) -> Csr:
 
 def _decayed_baskets(is_target: Bool, group: int, states: UserStates, n_items: int) -> Csr:
     """A csr float32[U, n_items]: the vectors of `fit_tifu_knn`."""
-    window = _window(is_target, states)
+    window = _window(states, is_target)
     basket = _baskets(window)
     n_baskets = np.zeros(len(states), np.int64)
     np.maximum.at(n_baskets, window.user, basket + 1)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeGuard
 import faiss
 import msgpack
 import numpy as np
+from numpy.typing import NDArray
 
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
@@ -605,15 +606,27 @@ def asked_at(bundle: Bundle, states: UserStates, moment: float | None = None) ->
     """The states for lists of this release that are asked for at a moment.
 
     moment: unix seconds; None for the end of the data. Where the data's times are sequence numbers,
-    no moment can be told, and lists are asked for at each user's last event.
+    it says nothing, and lists are asked for when each user's next event is to be expected.
     """
     states = replace(states, repeats=bundle.model.repeats)
     as_of = bundle.manifest.get("as_of", 0)
     if as_of < FIRST_CLOCK_TIME:
-        return states
+        return replace(states, now=_next_numbers(states))
     if moment is None:  # a time in the future, which a table may have by mistake, is no moment
         moment = min(as_of, bundle.manifest.get("created_at", as_of))
     return replace(states, now=np.maximum(states.now, int(moment)))
+
+
+def _next_numbers(states: UserStates) -> NDArray[np.int64]:
+    """int64[U]: the last sequence number of each history and its mean step, at least 1, more.
+
+    In training a list is asked for at the event that follows.
+    """
+    known = states.items != MISSING
+    first = np.where(known, states.times, states.now[:, None]).min(axis=1)
+    last = np.where(known, states.times, 0).max(axis=1)
+    step = (last - first) // np.maximum(1, known.sum(axis=1) - 1)
+    return np.where(known.any(axis=1), last + np.maximum(1, step), states.now)
 
 
 def state_of(

@@ -129,6 +129,23 @@ def test_state_of_ids(loaded) -> None:
     assert (state.attributes == MISSING).all()
 
 
+def test_moments_of_lists(loaded) -> None:
+    """The request's by the clock, else the end of the data; of an order the next number."""
+    ids = loaded.catalogue.ids
+    record = UserRecord((ids[3], ids[5], ids[4]), (10, 12, 20), (None,) * 3, 3)
+
+    def now(manifest: dict[str, int], moment: float | None) -> int:
+        known = replace(loaded, manifest=loaded.manifest | manifest)
+        return int(bundle.state_of(known, record, moment)[0].now[0])
+
+    clock = {"as_of": 1_700_000_000, "created_at": 1_700_000_500}
+    assert now(clock, 1_700_000_900.5) == 1_700_000_900
+    assert now(clock, None) == 1_700_000_000
+    assert now(clock | {"as_of": 1_900_000_000}, None) == 1_700_000_500
+    order = {"as_of": 9000, "created_at": 1_700_000_500}
+    assert now(order, 1_700_000_900.5) == now(order, None) == 20 + (20 - 10) // 2
+
+
 def test_state_of_nothing_is_empty(loaded) -> None:
     """Somebody new, of whom the request says nothing, is recommended something."""
     state, unknown = bundle.state_of(loaded, UserRecord())

@@ -77,13 +77,18 @@ def test_lists_keep_to_what_is_open(fit) -> None:
     assert first(fit(events), only) == [[2, 1, MISSING, MISSING]]
 
 
-@pytest.mark.parametrize("fit", [fit_own_frequent, fit_own_recent])
-def test_views_are_not_had(fit) -> None:
-    """Only events of the kinds that are predicted count."""
+def test_views_count_by_their_strength() -> None:
+    """Two views are less than a purchase, and the latest event is a view; TIFU sees none."""
     kinds = (EventKind("purchase", 1.0, is_target=True), EventKind("view", 0.2, is_target=False))
     events = events_of([*POPULAR, [1, 2, 2]])
     events = replace(events, kind=np.array([0] * 6 + [1, 1], np.uint8), kinds=kinds)
-    assert first(fit(events), states_of(events).slice(3, 4), 2) == [[1, 6]]
+    state = states_of(events).slice(3, 4)
+    assert first(fit_own_frequent(events), state, 3) == [[1, 2, 6]]
+    assert first(fit_own_recent(events), state, 3) == [[2, 1, 6]]
+    tifu = fit_tifu_knn(events, np.random.default_rng(0), TifuParams(2, 0.7))
+    assert first(tifu, state, 3) == [[1, 6, 7]]
+    never = states_of(events, Repeats.NEVER).slice(3, 4)
+    assert first(fit_own_recent(events), never, 2) == [[2, 6]]
 
 
 def test_baskets_decay_in_groups() -> None:

@@ -147,6 +147,12 @@ def full() -> dict[str, Any]:
         },
         "methods": methods,
         "paired": paired,
+        "repeats": {
+            "mode": "allow",
+            "events": 0.4,
+            "held_out": 0.5,
+            "parts": {part: {"methods": methods, "paired": paired} for part in ("new", "repeated")},
+        },
         "segments": segments,
         "popularity": {
             part: {m: v * scale for m, v in NDCG.items()}
@@ -183,6 +189,7 @@ def full() -> dict[str, Any]:
 SECTIONS = {
     "data": "Data",
     "paired": "Differences, user by user",
+    "repeats": "New and repeated items",
     "segments": "For whom it works",
     "popularity": "Popular and rare items",
     "candidate_recall": "Candidates",
@@ -200,9 +207,20 @@ def test_full_report_has_every_section() -> None:
     """Every section has its heading, every table its caption, and every plot its own ids."""
     reader = read(page.render(full()))
     assert reader.texts_in("h2") == ["Methods", *SECTIONS.values()]
-    assert reader.tags.count("caption") == reader.tags.count("table") == 12
+    assert reader.tags.count("caption") == reader.tags.count("table") == 14
     assert reader.tags.count("svg") == 7
     assert len(reader.ids) == len(set(reader.ids))
+
+
+def test_page_tells_what_never_misses() -> None:
+    """Where nothing is offered again there are no tables, and the share of what is not measured."""
+    never = {"mode": "never", "events": 0.412, "held_out": 0.384}
+    page_of_never = page.render(minimal() | {"repeats": never})
+    text = " ".join(read(page_of_never).texts_in("p"))
+    assert "Of the events 41.2% are of items that their user had before" in text
+    assert "38.4% of the held-out items" in text
+    assert "never offered again, so these are not among what is measured" in text
+    assert page_of_never.count("<table>") == 1
 
 
 def test_page_loads_nothing_external() -> None:
