@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shortlist.recsys.data.check import Check, TableReport, rule_lines
 
@@ -13,58 +14,69 @@ from shortlist.recsys.data.check import Check, TableReport, rule_lines
 def show(found: Check, console: Console) -> None:
     """Prints what was found: tables, columns, counts, rejects, notes and advice."""
     for name, report in found.tables.items():
-        console.print(_columns(name, report))
+        files = f"{report.n_files} file{'s' if report.n_files > 1 else ''}"
+        _say(console, f"{name}: {', '.join(report.paths)} ({files})")
+        console.print(_columns(report))
     console.print(_numbers(found))
     if found.event_types:
         console.print(_types(found))
     if found.rejects:
+        _say(console, "rejected rows")
         console.print(_rejects(found))
     for title, lines in _lists(found).items():
         for line in lines:
-            console.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
+            _say(console, f"{title}: {line}")
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
     for column in columns:
         table.add_column(column)
     return table
 
 
-def _columns(name: str, report: TableReport) -> Table:
-    files = f"{report.n_files} file{'s' if report.n_files > 1 else ''}"
-    table = _table(f"{name}: {', '.join(report.paths)} ({files})", "ours", "yours", "told by")
+def _add(table: Table, *cells: str) -> None:
+    """Adds a row of texts as they are: brackets in them are no markup."""
+    table.add_row(*map(Text, cells))
+
+
+def _columns(report: TableReport) -> Table:
+    table = _table("ours", "yours", "told by")
     for ours, theirs in report.columns.items():
-        table.add_row(ours, theirs, report.reasons[ours])
+        _add(table, ours, theirs, report.reasons[ours])
     if report.csv is not None:
         written = ", ".join(f"{key} {value!r}" for key, value in report.csv.items())
-        table.caption = f"written with {written}"
+        table.caption = Text(f"written with {written}")
     return table
 
 
 def _numbers(found: Check) -> Table:
-    table = _table("contents", "what", "value")
-    table.add_row("times", found.times)
+    table = _table("what", "value")
+    _add(table, "times", found.times)
     for name, value in found.numbers.items():
         shown = f"{value:.1%}" if isinstance(value, float) else str(value)
-        table.add_row(name.replace("_", " "), shown)
+        _add(table, name.replace("_", " "), shown)
     return table
 
 
 def _types(found: Check) -> Table:
-    table = _table("event types", "type", "rows")
+    table = _table("event type", "rows")
     for name, count in found.event_types.items():
-        table.add_row(name, str(count))
+        _add(table, name, str(count))
     return table
 
 
 def _rejects(found: Check) -> Table:
-    table = _table("rejected rows", "reason", "rows", "for example")
+    table = _table("reason", "rows", "for example")
     for reason, rejected in found.rejects.items():
         for i, sample in enumerate(rejected.samples):
             first = (reason, str(rejected.n)) if i == 0 else ("", "")
             place = f"{Path(sample['source']).name} row {sample['row']}"
-            table.add_row(*first, f"{place}: {sample['record']}")
+            _add(table, *first, f"{place}: {sample['record']}")
     return table
 
 

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import HELD
-from shortlist.batch.batch_store import batch_store
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact, InvalidData, ReleaseNotFound
 from shortlist.recsys.evaluation.bootstrap import interval, means, resampled
@@ -35,6 +34,7 @@ from shortlist.recsys.evaluation.headline import (
 from shortlist.recsys.evaluation.page import strongest_baseline
 from shortlist.recsys.evaluation.ranking_metrics import Float64, hit_matrix, ndcg
 from shortlist.recsys.evaluation.truth import Truth
+from shortlist.recsys.event_rules import ONE_KIND, EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.catalogue import Dataset
@@ -65,13 +65,19 @@ class Verdict:
 
 
 def judge(
-    report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings
+    report: Mapping[str, Any],
+    model: Model,
+    dataset: Dataset,
+    cut: Int64,
+    settings: Settings,
+    serving: str | None,
 ) -> Verdict:
     """The verdict on a release.
 
     report: on the events from `cut` on; model: the one that the report is about.
+    serving: the release to compare with, None where none serves.
     """
-    verdict = _judged(report, model, dataset, cut, settings)
+    verdict = _judged(report, model, dataset, cut, settings, serving)
     return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
 
 
@@ -110,7 +116,12 @@ def _difference(pair: Mapping[str, float]) -> str:
 
 
 def _judged(
-    report: Mapping[str, Any], model: Model, dataset: Dataset, cut: Int64, settings: Settings
+    report: Mapping[str, Any],
+    model: Model,
+    dataset: Dataset,
+    cut: Int64,
+    settings: Settings,
+    serving: str | None,
 ) -> Verdict:
     ours = _ndcg_of(report, TWO_STAGE)
     floor = _ndcg_of(report, POPULARITY)
@@ -125,13 +136,11 @@ def _judged(
         return Verdict(
             f"the figures are too good to be true: {'; '.join(doubts)}", "the leak audit has doubts"
         )
-    with batch_store(settings) as store:
-        pointer = store.release()
-    if pointer is None:
+    if serving is None:
         return Verdict(None, "beats popularity; no release is serving yet")
     return _against(
         open_artefacts(settings.artefacts),
-        pointer.current,
+        serving,
         report,
         model,
         dataset,
@@ -271,7 +280,8 @@ def _lists_of(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
     Items that `dataset` has lost take no place: nobody can take them any more.
     """
     to_old, to_new = _row_maps(old, dataset)
-    translated = _translated(states, to_old, _encoded(old, dataset, states))
+    attributes = _encoded(old, dataset, states)
+    translated = _translated(states, to_old, kinds_map(old.facts.events, dataset), attributes)
     # An older release that offers nothing again is compared as it serves.
     if old.model.repeats is Repeats.NEVER:
         translated = replace(translated, repeats=Repeats.NEVER)
@@ -308,12 +318,25 @@ def _encoded(old: Bundle, dataset: Dataset, states: UserStates) -> Int32:
     return np.stack(encoded)
 
 
-def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserStates:
-    """The states in the rows of another catalogue.
+def kinds_map(rules: EventRules, dataset: Dataset) -> Int64:
+    """int64[K]: each kind's position in the kinds of these rules, MISSING where they lack it."""
+    kinds = dataset.events.kinds
+    if not rules.weights or kinds == ONE_KIND:  # one side does not tell kinds apart
+        return np.zeros(len(kinds), np.int64)
+    places = {kind.name: place for place, kind in enumerate(rules.kinds)}
+    return np.array([places.get(kind.name, MISSING) for kind in kinds], np.int64)
 
-    Items that it lacks are left out.
+
+def _translated(
+    states: UserStates, to_old: Int32, to_old_kind: Int64, attributes: Int32
+) -> UserStates:
+    """The states in the rows and kinds of another release.
+
+    Events whose item or kind it lacks are left out.
     """
-    items = to_old[states.items]
+    places = to_old_kind[states.kinds]
+    items = np.where(places == MISSING, np.int32(MISSING), to_old[states.items])
+    kinds = np.maximum(places, 0).astype(np.uint8)
     # Known items move to the right, in their order: a history ends at the last column.
     order = np.argsort(items != MISSING, axis=1, kind="stable")
     seen_rows, seen_offsets = _known(to_old[states.seen_rows], states.seen_offsets)
@@ -323,7 +346,7 @@ def _translated(states: UserStates, to_old: Int32, attributes: Int32) -> UserSta
         items=np.take_along_axis(items, order, axis=1),
         times=np.take_along_axis(states.times, order, axis=1),
         weights=np.take_along_axis(states.weights, order, axis=1),
-        kinds=np.take_along_axis(states.kinds, order, axis=1),
+        kinds=np.take_along_axis(kinds, order, axis=1),
         attributes=attributes,
         seen_rows=seen_rows,
         seen_offsets=seen_offsets,

@@ -35,7 +35,6 @@ from shortlist.batch import (
     stages,
 )
 from shortlist.batch.audit import audit
-from shortlist.batch.batch_store import batch_store
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.tables import reject_lines
 from shortlist.batch.workspace import alone_in, leased, local_run
@@ -62,7 +61,7 @@ from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.rules import read_rules
-from shortlist.recsys.store.watermark import position_at
+from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
     FitParams,
     Fold,
@@ -128,6 +127,8 @@ class Job:
     """The run's; None takes one for the publication alone."""
     rules: Path | None = None
     """A file of business rules to put in place at the publication; None leaves those in Redis."""
+    is_offline: bool = False
+    """Whether the run knows no Redis: nothing serves, nobody was deleted, nothing is published."""
 
     @property
     def protocol(self) -> HoldoutProtocol:
@@ -186,7 +187,7 @@ def features(job: Job) -> None:
     with job.reporter.stage("read and validate") as progress:
         started = time.time()
         # Before the files are read: what is drained meanwhile may or may not be in them.
-        drained = publish.drained_up_to(job.settings)
+        drained = BEGINNING if job.is_offline else publish.drained_up_to(job.settings)
         loaded = _load(job)
         dataset = loaded.dataset
         progress(1.0, _load_note(loaded))
@@ -223,7 +224,7 @@ def _load(job: Job) -> data.Loaded:
         positive_rating=job.positive_rating,
         events=job.events,
         event_rules=job.event_rules,
-        is_forgotten=publish.deleted_users(job.settings),
+        is_forgotten=None if job.is_offline else publish.deleted_users(job.settings),
     )
 
 
@@ -325,12 +326,13 @@ def evaluate(job: Job) -> None:
     repeated = repeats_table(report)
     if repeated is not None:
         job.reporter.console.print(repeated)
+    serving = None if job.is_offline else publish.serving(job.settings)
     with job.reporter.stage("gate") as progress:
-        verdict = _verdict(job, report, model, dataset)
+        verdict = _verdict(job, report, model, dataset, serving)
         progress(1.0, verdict.note)
     report["gate"] = verdict.note
     with job.reporter.stage("drift since the serving release") as progress:
-        drift = drifted(job, dataset)
+        drift = drifted(job, dataset, serving)
         progress(1.0, drift.verdict.note)
     report["drift"] = release_drift.drift_section(drift)
     report |= job.reporter.stages.summary()
@@ -370,41 +372,47 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     return report
 
 
-def _verdict(job: Job, report: Report, model: Model, dataset: Dataset) -> gate.Verdict:
+def _verdict(
+    job: Job, report: Report, model: Model, dataset: Dataset, serving: str | None
+) -> gate.Verdict:
     if not job.settings.gate:
         return gate.off(report)
-    return gate.judge(report, model, dataset, cuts(dataset.events, job.protocol), job.settings)
+    cut = cuts(dataset.events, job.protocol)
+    return gate.judge(report, model, dataset, cut, job.settings, serving)
 
 
-def drifted(job: Job, dataset: Dataset) -> release_drift.Drift:
+def drifted(job: Job, dataset: Dataset, serving: str | None) -> release_drift.Drift:
     """Measures drift since the serving release; keeps histograms."""
     tables = release_drift.tables_of(dataset, load_fold(job, Fold.EVERYTHING))
     # Kept whatever the verdict: the next release is compared with these.
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
-    with batch_store(job.settings) as store:
-        pointer = store.release()
-    if pointer is None:
+    if serving is None:
         return release_drift.Drift(gate.Verdict(None, "no release is serving yet"), {}, {})
-    artefacts = open_artefacts(job.settings.artefacts)
-    return release_drift.against_release(artefacts, pointer.current, tables)
+    return release_drift.against_release(open_artefacts(job.settings.artefacts), serving, tables)
 
 
 def precompute_lists(job: Job) -> None:
     """Assembles the bundle, and computes all users' lists."""
     dataset = dataset_file.load(job.work)
-    directory, lists = job.work / "bundle", job.work / "lists"
-    # An interrupted precompute goes on with its bundle: the shards of another would not count.
-    if not is_done(job, stages.ASSEMBLE):
-        with job.reporter.stage("assemble the bundle"):
-            _save_bundle(job, dataset, directory)
-        stages.stamp(job.work, stages.ASSEMBLE, stage_key(job, stages.ASSEMBLE))
+    directory, lists = _assembled(job, dataset), job.work / "lists"
     engine, workers, length = job.settings.engine, job.settings.workers, job.settings.list_length
     with job.reporter.stage("precompute the lists") as progress:
         if engine == "local" and workers == 1:
             precompute.write_shards(bundle.load(directory), dataset, lists, length, progress)
         else:
             precompute.write_shards_by(engine, workers, job.work, length, progress)
+
+
+def _assembled(job: Job, dataset: Dataset) -> Path:
+    """The directory of the run's bundle."""
+    directory = job.work / "bundle"
+    # An interrupted precompute goes on with its bundle: the shards of another would not count.
+    if not is_done(job, stages.ASSEMBLE):
+        with job.reporter.stage("assemble the bundle"):
+            _save_bundle(job, dataset, directory)
+        stages.stamp(job.work, stages.ASSEMBLE, stage_key(job, stages.ASSEMBLE))
+    return directory
 
 
 def publish_release(job: Job) -> None:
@@ -422,6 +430,8 @@ def publish_release(job: Job) -> None:
 
 def _note_serving(job: Job) -> None:
     """Notes which release this run sets out to replace."""
+    if job.is_offline:
+        return
     note = {"target": _target(job), "release": publish.serving(job.settings)}
     _write_json(job.work / SERVED, note)
 
@@ -471,6 +481,19 @@ def run(job: Job) -> None:
             lease.check()
             job = replace(job, lease=lease)
             run_stage(job, name)
+
+
+def run_offline(job: Job) -> Path:
+    """Runs the missing stages up to the bundle, and gives its directory.
+
+    Raises:
+        ReleaseRefused: by the gate.
+    """
+    with alone_in(job.work):
+        for name in stages.NAMES[: stages.NAMES.index(stages.PRECOMPUTE)]:
+            if not is_done(job, name):
+                run_stage(job, name)
+        return _assembled(job, dataset_file.load(job.work))
 
 
 def run_stage(job: Job, name: str) -> None:
@@ -559,6 +582,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     now = datetime.now(UTC)
     as_of = dataset.events.latest
     facts = ReleaseFacts(
+        events=job.event_rules,
         repeats=job.params.repeats.value,
         has_clock_times=as_of >= FIRST_CLOCK_TIME,
         attributes={a.name: a.kind for a in dataset.catalogue.attributes if a.is_filtered},

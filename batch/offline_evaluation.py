@@ -222,7 +222,7 @@ def count_repeats(dataset: Dataset, cut: Int64, repeats: Repeats) -> dict[str, A
     events, n_items = dataset.events, dataset.events.n_items
     everything = truth_after(dataset, cut, Repeats.ALLOW)
     repeated = of_repeats(everything, Repeats.ONLY, n_items)
-    targets = events.take(events.is_target)
+    targets = events.take(events.to_predict)
     pairs = targets.user.astype(np.int64) * n_items + targets.item
     return {
         "mode": repeats.value,
@@ -236,9 +236,9 @@ def repeats_note(counted: Mapping[str, Any]) -> str | None:
     if counted["mode"] != Repeats.NEVER.value or counted["held_out"] <= FEW_REPEATS:
         return None
     return (
-        f"{counted['events']:.1%} of the events are of items that their user had before, and so "
-        f"are {counted['held_out']:.1%} of the held-out items, which no list can have: what a user "
-        "had is never offered again; set SHORTLIST_REPEATS=allow to offer it when it is due"
+        f"{counted['held_out']:.1%} of the held-out items are ones that their user had before, and "
+        "no list can have them, as what a user had is never offered again; set "
+        "SHORTLIST_REPEATS=allow to offer it when it is due"
     )
 
 

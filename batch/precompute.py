@@ -175,9 +175,8 @@ def _write_users(
 ) -> None:
     events = dataset.events
     offsets = events.offsets()[users.start : users.stop + 1]
-    states = states_at(
-        events, offsets[:-1], offsets[1:], dataset.attributes[users.start : users.stop]
-    )
+    rows = np.arange(users.start, users.stop)
+    states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes[rows], rows)
     states = asked_at(bundle, states)
     recommendations = recommend(bundle.model, states, length)
     for position, user in enumerate(users):

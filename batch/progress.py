@@ -23,6 +23,11 @@ def wide_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=WIDTH)
 
 
+def silent_reporter() -> ProgressReporter:
+    """A reporter that shows nothing."""
+    return ProgressReporter(Console(quiet=True))
+
+
 class ProgressReporter:
     """Shows and times stages; `stages` keeps the seconds of each."""
 

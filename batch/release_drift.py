@@ -182,7 +182,7 @@ def _users(dataset: Dataset, rng: np.random.Generator) -> Columns:
     """One row for each of SAMPLE users, drawn from those who have events.
 
     A row has the number of events, over how many days they are, one of them drawn, and the
-    attributes.
+    attributes; with several kinds of events the one's kind, with feedback how much of it there is.
     """
     events = dataset.events
     offsets = events.offsets()
@@ -198,6 +198,10 @@ def _users(dataset: Dataset, rng: np.random.Generator) -> Columns:
         "popularity": np.log1p(popularity[events.item[one]]),
         "categories": dataset.catalogue.membership[events.item[one]].sum(axis=1),
     }
+    if len(events.kinds) > 1:
+        table["kind"] = np.array([kind.name for kind in events.kinds], object)[events.kind[one]]
+    if len(events.negatives.user):
+        table["negatives"] = np.bincount(events.negatives.user, minlength=events.n_users)[users]
     attributes = _attributes(dataset, users)
     return table | {f"attribute {column}": values for column, values in attributes.items()}
 
@@ -241,7 +245,8 @@ def _features(dataset: Dataset, model: Model, rng: np.random.Generator) -> Colum
 
 def _states(events: Events, dataset: Dataset, users: Int64) -> UserStates:
     offsets = events.offsets()
-    return states_at(events, offsets[users], offsets[users + 1], dataset.attributes[users])
+    starts, ends = offsets[users], offsets[users + 1]
+    return states_at(events, starts, ends, dataset.attributes[users], users)
 
 
 def _feature_rows(

@@ -26,7 +26,7 @@ class Tables:
 
 def named(interactions: str, items: str | None, users: str | None) -> Tables:
     """The tables at these paths. Raises InvalidData where a file or a column is not there."""
-    return _checked(Tables(interactions, items, users))
+    return checked(Tables(interactions, items, users))
 
 
 def of_mapping(path: str) -> Tables:
@@ -37,10 +37,11 @@ def of_mapping(path: str) -> Tables:
         ArtefactsUnavailable: S3 did not answer for the mapping file.
     """
     mapping = read_mapping(path)
-    return _checked(Tables(mapping.interactions, mapping.items, mapping.users, mapping.events))
+    return checked(Tables(mapping.interactions, mapping.items, mapping.users, mapping.events))
 
 
-def _checked(tables: Tables) -> Tables:
+def checked(tables: Tables) -> Tables:
+    """The tables. Raises InvalidData where a file or a column is not there."""
     sources = (tables.interactions, tables.items, tables.users)
     for source, schema in zip(sources, (INTERACTIONS, ITEMS, USERS), strict=True):
         if source is not None:

@@ -148,10 +148,14 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an item is recommended: causes, and the features' parts of the score, largest first."""
+    """Why an item is recommended: causes, and the features' parts of the score, largest first.
+
+    habit: how often the user comes back to it, "" for what they never had.
+    """
 
     causes: tuple[Cause, ...] = ()
     features: tuple[tuple[str, float], ...] = ()
+    habit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ from shortlist.recsys.models.pipeline import (
     unobserved,
     unsampled,
 )
-from shortlist.recsys.models.reasons import RankedRows, contributions
+from shortlist.recsys.models.reasons import RankedRows, contributions, habits
 from shortlist.recsys.models.scores import falling_scores
 from shortlist.recsys.models.similar import similar
 from shortlist.recsys.monitoring import strata
@@ -477,9 +477,11 @@ def _reasons(
 ) -> tuple[Reason, ...]:
     parts = contributions(loaded.bundle.model, state, rows, ranked)
     names, history = [*FEATURES, "base"], state.items[0].tolist()
+    has_clock = loaded.bundle.facts.has_clock_times
+    own = habits(loaded.bundle.model, state, rows, has_clock=has_clock)
     return tuple(
-        Reason(_causes(loaded, history, shares), _strongest(names, features))
-        for shares, features in zip(parts.history.tolist(), parts.features, strict=True)
+        Reason(_causes(loaded, history, shares), _strongest(names, features), habit)
+        for shares, features, habit in zip(parts.history.tolist(), parts.features, own, strict=True)
     )
 
 

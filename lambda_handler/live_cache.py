@@ -118,7 +118,7 @@ def pack_ranked(ranked: Ranked) -> bytes:
 
 def _packable(reason: Reason) -> list[object]:
     causes = [[cause.item_id, cause.title, cause.share] for cause in reason.causes]
-    return [causes, reason.features]
+    return [causes, reason.features, reason.habit]
 
 
 def unpack_ranked(packed: bytes) -> Ranked:
@@ -146,8 +146,8 @@ def unpack_ranked(packed: bytes) -> Ranked:
 
 def _reason(reason: object) -> Reason:
     match reason:
-        case (tuple(causes), tuple(features)):
-            return Reason(tuple(map(_cause, causes)), tuple(map(_feature, features)))
+        case (tuple(causes), tuple(features), str(habit)):
+            return Reason(tuple(map(_cause, causes)), tuple(map(_feature, features)), habit)
     raise TypeError
 
 

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from shortlist.recsys import values
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.feedback import Happened, kinds_by, read
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_facts import ReleaseFacts
+
+NAMED = 20
+"""Types that a message names: more are no help."""
 
 ALLOW = "allow"
 """The mode of a release that offers again what a user had."""
@@ -88,11 +92,14 @@ def _happened(events: Sequence[SessionEvent], facts: ReleaseFacts, now: float) -
 
 def unknown_type(event_type: str | None, rules: Sequence[EventRules]) -> str:
     """Says that no release knows a type, and what to do."""
-    names = dict.fromkeys(name for each in rules for name in (*each.weights, *each.negative))
-    stated = "it is missing" if event_type is None else f"{event_type!r} is unknown"
+    names = [*dict.fromkeys(name for each in rules for name in (*each.weights, *each.negative))]
+    listed = ", ".join(names[:NAMED])
+    if len(names) > NAMED:
+        listed += f" and {len(names) - NAMED} more"
+    stated = "it is missing" if event_type is None else f"{values.shown(event_type)} is unknown"
     return (
-        f"{stated}, the serving release knows {', '.join(names)}: send one of these, or give the "
-        "type a weight in the event rules and run a batch"
+        f"{stated}, the serving release knows {listed}: send one of these, or give the type a "
+        "weight in the event rules and run a batch"
     )
 
 

@@ -40,37 +40,40 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     settings = Settings.from_env(os.environ)
     tables = tables_of(options)
 
-    from shortlist.batch import offline_evaluation
-    from shortlist.batch.cold_start import cold_start
+    from shortlist.batch import library
     from shortlist.batch.progress import ProgressReporter, wide_console
     from shortlist.batch.tables import reject_lines
-    from shortlist.recsys.evaluation.report import repeats_table, table, write_json
+    from shortlist.recsys.evaluation.report import repeats_table, table
 
-    params = fit_params_of(settings, options["config"])
-    protocol, reporter = options["protocol"], ProgressReporter()
+    params, reporter = fit_params_of(settings, options["config"]), ProgressReporter()
     with reporter.stage("read and validate") as progress:
-        loaded = loaded_tables(tables, options, options["rejects"])
-        n_events, n_rejects = len(loaded.dataset.events), sum(loaded.rejects.values())
+        data = library.read_tables(
+            tables,
+            options["rejects"],
+            max_reject_share=options["max_reject_share"],
+            positive_rating=options["positive_rating"],
+        )
+        n_events, n_rejects = len(data.loaded.dataset.events), sum(data.loaded.rejects.values())
         progress(1.0, f"{n_events} events kept, {n_rejects} rejected")
-    for note in (*reject_lines(loaded.rejects, options["rejects"]), *loaded.notes):
+    for note in (*reject_lines(data.loaded.rejects, options["rejects"]), *data.notes):
         reporter.say(f"  {note}")
-    report = offline_evaluation.run(loaded.dataset, protocol, params, reporter)
-    if options["cold_start"]:
-        report |= cold_start(loaded.dataset, protocol, params, reporter)
-        report |= reporter.stages.summary()  # again: the seconds have grown
-    report["data"]["rejects"] = loaded.rejects
-    wide_console().print(table(report))
-    repeated = repeats_table(report)
+    evaluation = library.evaluate(
+        data,
+        protocol=options["protocol"],
+        params=params,
+        cold_start=options["cold_start"],
+        reporter=reporter,
+    )
+    wide_console().print(table(evaluation.report))
+    repeated = repeats_table(evaluation.report)
     if repeated is not None:
         wide_console().print(repeated)
-    click.echo(_summary(report))
+    click.echo(_summary(evaluation.report))
     if options["json_file"] is not None:
-        write_json(report, options["json_file"])
+        evaluation.write_json(options["json_file"])
     if options["page"] is not None:
-        from shortlist.recsys.evaluation.page import write_page
-
         page = options["page"] / "report.html"
-        write_page(report, page)
+        evaluation.write_page(page)
         click.echo(f"the page is {page}")
 
 
@@ -107,12 +110,15 @@ def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
 
     from shortlist.batch import config
     from shortlist.batch.progress import ProgressReporter
+    from shortlist.batch.tables import reject_lines
     from shortlist.batch.tune import tune as search
     from shortlist.recsys.training.fit import FitParams
 
     params = fit_params_of(settings, options["config"])
     reporter = ProgressReporter()
     loaded = loaded_tables(tables, options, options["rejects"])
+    for note in (*reject_lines(loaded.rejects, options["rejects"]), *loaded.notes):
+        reporter.say(f"  {note}")
     tuned = search(
         loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )

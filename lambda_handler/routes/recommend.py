@@ -234,8 +234,9 @@ def _reason(reason: Reason) -> dict[str, Any]:
         {"item_id": cause.item_id, "title": cause.title, "share": cause.share}
         for cause in reason.causes
     ]
+    because = f"because of {titles}" if titles else "because it is popular, or new"
     return {
-        "text": f"because of {titles}" if titles else "because it is popular, or new",
+        "text": reason.habit or because,
         "because": causes,
         "features": dict(reason.features),
     }

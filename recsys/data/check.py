@@ -89,6 +89,23 @@ class Check:
     notes: tuple[str, ...]
     advice: tuple[str, ...]
 
+    @property
+    def columns(self) -> pl.DataFrame:
+        """table, column, theirs, reason: which of their columns is what, and how it was found."""
+        rows = [
+            (name, column, theirs, table.reasons.get(column))
+            for name, table in self.tables.items()
+            for column, theirs in table.columns.items()
+        ]
+        names = ("table", "column", "theirs", "reason")
+        return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+    @property
+    def rejected(self) -> pl.DataFrame:
+        """reason, rows: how many rows each reason rejects."""
+        rows = [(reason, found.n) for reason, found in self.rejects.items()]
+        return pl.DataFrame(rows, schema={"reason": pl.String, "rows": pl.Int64}, orient="row")
+
     def as_json(self) -> dict[str, Any]:
         """The check as plain values."""
         out = {name: getattr(self, name) for name in ("times", "event_types", "numbers")}
@@ -206,8 +223,9 @@ def _numbers(loaded: Loaded) -> dict[str, Any]:
     """Counts and shares of a data set."""
     dataset = loaded.dataset
     events = dataset.events
-    pairs = events.user.astype("int64") * max(1, events.n_items) + events.item
-    distinct = len(np.unique(pairs))
+    wanted = events.to_predict
+    pairs = events.user[wanted].astype("int64") * events.n_items + events.item[wanted]
+    n_repeats = len(pairs) - len(np.unique(pairs))
     return {
         "rows": loaded.n_read,
         "events": len(events),
@@ -215,7 +233,7 @@ def _numbers(loaded: Loaded) -> dict[str, Any]:
         "items": events.n_items,
         "first": _moment(int(events.time.min())),
         "last": _moment(int(events.time.max())),
-        "repeats": round(1 - distinct / len(events), 4),
+        "repeats": round(n_repeats / len(pairs), 4),
         "negative": len(events.negatives.user),
         "duplicates": loaded.rejects.get("duplicate row", 0),
         "items_without_events": events.n_items - len(np.unique(events.item)),
@@ -274,7 +292,7 @@ def _advice(
     out: list[str] = []
     if numbers["repeats"] >= MANY_REPEATS:
         out.append(
-            f"{numbers['repeats']:.1%} of the events are of an item that the user had before: "
+            f"{numbers['repeats']:.1%} of the events to predict are of an item that the user had: "
             "set SHORTLIST_REPEATS=allow to recommend such items again"
         )
     rules = mapping.events

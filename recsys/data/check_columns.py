@@ -114,7 +114,8 @@ def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, st
             "no file has a column of users, one of items and one of times: "
             f"{'; '.join(_described(group[0], columns) for group in groups)}: "
             "give the file of the interactions by --interactions PATH, and columns by "
-            "--column user_id=NAME"
+            "--column user_id=NAME; where there are no times, add a column that numbers the rows "
+            "in their order"
         )
     return best
 
@@ -263,6 +264,8 @@ def _assigned(
         free = [name for name in file.columns if name not in out.values()]
         scored = [(closeness(name, ours), name) for name in free]
         ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
+        if ours == "timestamp":
+            ranked = _finest_first(ranked, file.sample)
         chosen = next((name for _, name in ranked if _may_be(file.sample[name], ours)), None)
         if chosen is None and ours == "timestamp":
             chosen = _only_times(file, free)
@@ -275,6 +278,15 @@ def _assigned(
         other = "rating" if reasons["weight"] == "as told" else "weight"
         del out[other], reasons[other]
     return out, reasons
+
+
+def _finest_first(
+    ranked: Sequence[tuple[float, str]], sample: pl.DataFrame
+) -> list[tuple[float, str]]:
+    """Known names of times by how many they tell apart: a time of day before its date."""
+    known = [score for score in ranked if score[0] >= KNOWN]
+    finest = sorted(known, key=lambda score: -sample[score[1]].n_unique())
+    return [*finest, *ranked[len(known) :]]
 
 
 def _only_times(file: FoundFile, names: Iterable[str]) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from shortlist.recsys.data import fields
 from shortlist.recsys.data.formats import TYPED, OpenFile, default_dialect, open_file, open_lake
 from shortlist.recsys.data.input_schema import TableSchema
 from shortlist.recsys.data.readers import explained
@@ -56,10 +57,10 @@ class FoundFile:
     is_text: bool
 
     def values(self, column: str) -> pl.Series:
-        """All values of one column, of every file of the path."""
+        """All values of one column of plain type, as text, of every file of the path."""
         with _opened(self.path, self.csv) as opened:
-            parts = [o.rows.select(pl.col(column).cast(pl.String)).collect() for o in opened]
-        return pl.concat(parts).to_series()
+            parts = [_texts(each, column) for each in opened]
+        return pl.concat(parts)
 
 
 def places_in(path: str) -> list[str]:
@@ -107,7 +108,7 @@ def look_at(path: str) -> FoundFile:
             sample = _sample(opened)
         if sample.is_empty():
             raise InvalidData(f"{path!r} has no rows: a table needs at least one")
-        if dialect is not None and _has_decimal_commas(sample, dialect):
+        if dialect is not None and _has_decimal_commas(sample):
             dialect = replace(dialect, decimal=",")
         if dialect == default_dialect(first.name):
             dialect = None
@@ -122,6 +123,12 @@ def _opened(path: str, dialect: Dialect | None) -> Iterator[list[OpenFile]]:
         return
     with staged(path, _ANY.name) as files:
         yield [open_file(file, _ANY, dialect) for file in files]
+
+
+def _texts(opened: OpenFile, column: str) -> pl.Series:
+    values = opened.rows.select(column).collect()
+    text = fields.text(column, values.schema[column], _ANY.name)
+    return values.select(text.alias(column)).to_series()
 
 
 def _sample(opened: OpenFile) -> pl.DataFrame:
@@ -233,13 +240,12 @@ def _sniffed(text: str, file: StagedFile) -> Dialect:
 _DECIMAL_COMMA = r"^\s*[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,[0-9]+)?\s*$"
 
 
-def _has_decimal_commas(sample: pl.DataFrame, dialect: Dialect) -> bool:
+def _has_decimal_commas(sample: pl.DataFrame) -> bool:
     """Whether a column's texts are all numbers, some with a decimal comma."""
-    if dialect.separator == ",":
-        return False
     for name in sample.columns:
         texts = sample[name].drop_nulls()
-        with_comma = texts.str.contains(",", literal=True)
-        if with_comma.any() and texts.str.contains(_DECIMAL_COMMA).all():
+        # 1,234 alone may be a thousand and more.
+        decimal = texts.str.contains(r",(?:[0-9]{1,2}|[0-9]{4,})\s*$")
+        if decimal.any() and texts.str.contains(_DECIMAL_COMMA).all():
             return True
     return False

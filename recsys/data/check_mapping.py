@@ -134,15 +134,16 @@ def _is_id(name: str) -> bool:
 
 def _kind(found: FoundTable, name: str) -> str:
     dtype = found.sample.schema[name]
-    if _is_id(name):
-        return "text" if fields.has_text(dtype) else "unusable"
     if dtype.is_numeric() or dtype == pl.Boolean:
-        return "number"
+        return "text" if _is_id(name) else "number"
     if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_float():
         return "vector"
     if fields.is_plain_list(dtype):
         return "few"
-    return _text_kind(found.values(name)) if fields.has_text(dtype) else "unusable"
+    if not fields.has_text(dtype):
+        return "unusable"
+    kind = _text_kind(found.values(name))
+    return "text" if kind == "number" and _is_id(name) else kind
 
 
 def _text_kind(texts: pl.Series) -> str:

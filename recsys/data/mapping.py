@@ -188,6 +188,8 @@ def _toml(value: object) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     # TOML's basic strings are JSON's, but for the character DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

@@ -341,7 +341,20 @@ def read(release: Release) -> Bundle:
         new=new_items(table),
         repeats=Repeats(manifest.get("repeats", Repeats.NEVER.value)),
     )
-    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts_in(manifest))
+    facts = _facts(manifest, model)
+    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts)
+
+
+def _facts(manifest: Mapping[str, Any], model: Model) -> ReleaseFacts:
+    """The manifest's facts, which must be of the same kinds of events and repeats as the model."""
+    facts = facts_in(manifest)
+    kinds, n_kinds = len(facts.events.kinds), len(model.table.is_target)
+    where = f"the manifest of bundle {manifest['version']}"
+    _check(where, f"has {kinds} kinds of events, the table {n_kinds}", holds=kinds == n_kinds)
+    mode = model.repeats.value
+    holds = facts.repeats == mode
+    _check(where, f"has repeats {facts.repeats!r} in its facts, and {mode!r}", holds=holds)
+    return facts
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 A past item's part is how much the retriever's score falls when that item is taken out of the
 history, and how strongly the two are neighbours. Each is brought to shares, and the two are
-averaged where both say something. A feature's part is its SHAP value in the ranker.
+averaged where both say something. A feature's part is its SHAP value in the ranker. Of an item that
+the user had, a habit says how often it comes back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from shortlist.recsys.models import own_events
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.neighbours import Relation
@@ -19,6 +21,16 @@ from shortlist.recsys.models.towers import user_vectors
 
 RankedRows = tuple[Candidates, Float32]
 """One user's candidates, and their feature rows, float32[C, F]."""
+
+
+UNITS = (
+    ("minute", 60, 2 * 3600),
+    ("hour", 3600, 2 * 86_400),
+    ("day", 86_400, 60 * 86_400),
+    ("month", 2_629_800, 2 * 31_557_600),
+    ("year", 31_557_600, None),
+)
+"""Units of an interval, their seconds, and the interval from which the next one is read better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,35 @@ def contributions(
     n_speaking = sum(each.astype(np.float32) for each in speaks)
     history = (parts[0] + parts[1]) / np.maximum(n_speaking, 1)
     return Contributions(history.astype(np.float32), _feature_parts(model, items, ranked))
+
+
+def habits(model: Model, state: UserStates, items: Int32, *, has_clock: bool) -> tuple[str, ...]:
+    """How often the user comes back to items int32[k], in words; "" for what they never had.
+
+    has_clock: whether times are unix seconds; a mere order has no intervals.
+    """
+    n_items = len(model.table.popularity) - 1
+    pairs = own_events.pairs_of(state, model.table.is_target > 0, n_items)
+    at = own_events.positions_in(pairs, items[None, :], n_items)[0].tolist()
+    seconds = np.exp(own_events.log_own_interval(pairs)).tolist()
+    had = own_events.had(state, items[None, :], n_items)[0].tolist()
+    texts = []
+    for pair, was_had in zip(at, had, strict=True):
+        again = pair != MISSING and pairs.count[pair] > 1
+        if again and has_clock:
+            texts.append(f"you come back to this every {period(seconds[pair])}")
+        elif again:
+            texts.append("you often come back to this")
+        else:
+            texts.append("you had this before" if was_had else "")
+    return tuple(texts)
+
+
+def period(seconds: float) -> str:
+    """An interval in its unit: "12 days", "hour"."""
+    name, size = next((name, size) for name, size, end in UNITS if end is None or seconds < end)
+    number = max(1, round(seconds / size))
+    return name if number == 1 else f"{number} {name}s"
 
 
 def _score_falls(model: Model, state: UserStates, items: Int32) -> Float32:

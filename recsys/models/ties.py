@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.recsys.models.interactions import Events, Int64
+from shortlist.recsys.models.interactions import MISSING, Events, Int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ def steps_of(events: Events) -> Steps:
 def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
     """int64[n_users]: the cut before the last `held` events to predict of each user.
 
-    Of a user with fewer it is the first of them. Events of the same time lie after the cut too. At
-    least one event is left before a cut: where there is none, or nothing to predict, the cut is
-    after the user's last event.
+    Of a user with fewer it is the first of them. What led to them (see `before_funnels`) and events
+    of the same time lie after the cut too. At least one event is left before a cut: where there is
+    none, or nothing to predict, the cut is after the user's last event.
     """
     offsets = events.offsets()
     starts, cut = offsets[:-1], offsets[1:].copy()
@@ -68,11 +68,35 @@ def cuts_before_last(events: Events, held: Int64 | int) -> Int64:
     ends = np.searchsorted(wanted, offsets)
     n_wanted = np.diff(ends)
     able = np.flatnonzero(n_wanted)
-    first = wanted[(ends[1:] - np.minimum(held, n_wanted))[able]]
+    first = before_funnels(events, able, wanted[(ends[1:] - np.minimum(held, n_wanted))[able]])
     is_later = first > starts[able]  # something is left before it
     able, first = able[is_later], first[is_later]
     cut[able] = steps_of(events).border(first, starts[able])
     return cut
+
+
+def before_funnels(events: Events, users: Int64, rows: Int64) -> Int64:
+    """int64[m]: rows moved back to before what led to them.
+
+    users: int64[m] user rows; rows: int64[m] rows of events of theirs to predict. A view tells the
+    purchase that it leads to, so a hold-out of purchases begins right after the last purchase
+    before it. A user without one has no such moment: theirs begins at the first view of anything
+    held out. Where all events are to be predicted nothing moves.
+    """
+    targets = np.flatnonzero(events.is_target)
+    if len(targets) == len(events):
+        return rows
+    number = np.arange(len(events))
+    starts, begins = events.offsets()[users], steps_of(events).first[rows]
+    held = np.full(events.n_users, len(events))
+    held[users] = begins
+    pairs = events.user.astype(np.int64) * events.n_items + events.item
+    is_held = events.to_predict & (number >= held[events.user])
+    leads = (number < held[events.user]) & np.isin(pairs, pairs[is_held])
+    np.minimum.at(held, events.user[leads], number[leads])
+    last = np.append(MISSING, targets)[np.searchsorted(targets, begins)]
+    moved = np.where(last >= starts, last + 1, held[users])
+    return np.where(begins == starts, rows, moved)  # a first tie is no funnel
 
 
 def cuts_after_next(events: Events, rows: Int64, last: Int64, held: int) -> Int64:

@@ -208,12 +208,14 @@ def _unknown(
 ) -> list[Happened]:
     """The events beyond the watermark that the batch does not have.
 
-    Types tell events apart only where the batch's have some.
+    An event is the batch's where item and time are, and the type as well where both say it.
     """
-    has_types = any(event.type is not None for event in learnt)
+    known: dict[tuple[str, int], set[str | None]] = {}
+    for event in learnt:
+        known.setdefault((event.item, event.time), set()).add(event.type)
 
-    def identity(event: Happened) -> tuple[str, int, str | None]:
-        return event.item, event.time, event.type if has_types else None
+    def is_known(event: Happened) -> bool:
+        types = known.get((event.item, event.time), set())
+        return bool(types) and (event.type is None or not types.isdisjoint({None, event.type}))
 
-    known = {identity(event) for event in learnt}
-    return [each for each in events if each.position > watermark and identity(each) not in known]
+    return [event for event in events if event.position > watermark and not is_known(event)]

@@ -39,7 +39,7 @@ from shortlist.recsys.models.ranker import NO_RANKER, stamp
 from shortlist.recsys.models.ties import Steps, cuts_after_next, steps_of
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
-from shortlist.recsys.training.targets import targets_of
+from shortlist.recsys.training.targets import ranker_labels
 
 GROUPS_AT_ONCE = 64
 """Groups whose candidates are retrieved together, which bounds the memory of their features."""
@@ -65,7 +65,7 @@ MIN_VALIDATION_USERS = 30
 ENOUGH = 0.9
 """Share of the best gain over the retriever that the fewest trees must reach."""
 
-_OWN = list(FEATURES).index("own_all")
+_HAD, _OWN = (list(FEATURES).index(name) for name in ("had", "own_all"))
 
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one alone moves it more than ten together."""
@@ -329,10 +329,7 @@ def _cross_validated(
     sizes = np.bincount(fold_of[validation.users], minlength=FOLDS)
     curve = _grow(boosters, sizes, params)
     retriever = -np.arange(len(validation.rows), dtype=np.float64)  # rows are in its order
-    # What needs no ranker: the retriever's order, or the user's own items before it. Where the
-    # latter is far better, a first tree would find the most of the gain over the former.
-    orders = (retriever, validation.rows[:, _OWN].astype(np.float64))
-    trees = enough_trees(curve, max(float(_ndcg(validation, order).mean()) for order in orders))
+    trees = enough_trees(curve, _floor(validation, retriever, curve))
     score = np.zeros(len(validation.rows))
     for fold, booster in enumerate(boosters if trees else []):
         rows = np.repeat(fold_of[validation.users] == fold, validation.sizes)
@@ -340,6 +337,22 @@ def _cross_validated(
             validation.rows[rows], num_iteration=trees, num_threads=threads
         )
     return tuple(curve), trees, _validation(validation, score, retriever)
+
+
+def _floor(
+    validation: RankingGroups, retriever: NDArray[np.float64], curve: Sequence[float]
+) -> float:
+    """NDCG@10 from which the gain of further trees is counted.
+
+    It is that of the retriever's order, float64[m]. Where candidates were had before, a single tree
+    tells these from the others, which is most of the gain and says nothing of their own order. Then
+    it is that of the first tree or of the user's most frequent items, if these are better.
+    """
+    floors = [float(_ndcg(validation, retriever).mean())]
+    if validation.rows[:, _HAD].any():
+        own = validation.rows[:, _OWN].astype(np.float64)
+        floors += [float(_ndcg(validation, own).mean()), *curve[:1]]
+    return max(floors)
 
 
 def _folds(groups: RankingGroups, validation: RankingGroups, rng: np.random.Generator) -> Int64:
@@ -523,7 +536,7 @@ def _groups_of_windows(
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
     grades, grade_of_kind = grades_of(events.kinds)
-    is_label = targets_of(events, model.repeats) & (events.cancelled == NEVER)
+    is_label = ranker_labels(events, model.repeats) & (events.cancelled == NEVER)
     labels_of = np.where(is_label, grade_of_kind[events.kind], 0)
     parts = [RankingGroups.empty(grades)]
     for at in range(0, len(users), GROUPS_AT_ONCE):

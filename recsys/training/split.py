@@ -24,11 +24,11 @@ def cuts(events: Events, protocol: HoldoutProtocol) -> Int64:
 
     What is counted are the events to predict: those of a target kind that were not taken back.
     `last-10pct` holds out the last tenth of each user's, at least one; `leave-one-out` the last
-    one; both hold out what comes later or shares their time as well, and leave a user alone who has
-    nothing before them. Where nothing would be left to learn from, what comes after the user's
-    first time is held out; where a user's events all share one time, that many of them as they were
-    drawn. `time` holds out whatever is not older than the 90% quantile of all times to predict, or
-    what is younger than the first time, where that is later.
+    one; both hold out what led to them (see `before_funnels`), shares their time or comes later as
+    well, and leave a user alone who has nothing before. Where nothing would be left to learn from,
+    what comes after the user's first time is held out; where a user's events all share one time,
+    that many of them as they were drawn. `time` holds out whatever is not older than the 90%
+    quantile of all times to predict, or what is younger than the first time, where that is later.
 
     Raises:
         InvalidInput: the protocol is none of PROTOCOLS.

@@ -4,7 +4,7 @@ Every position of every window of a user's events predicts the next one. The los
 softmax with shared uniform negatives and the log-correction of Bengio and Senecal (2008), over the
 whole catalogue where that is no larger than the sample. With `bpr` it ranks the next item above the
 other targets of its batch (Rendle et al., 2009, on L2-normalised vectors). Which events are targets
-is said by `targets`; each counts by the strength of its kind.
+is said by `targets`; each counts by its strength.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
-from shortlist.recsys.models.ties import steps_of
+from shortlist.recsys.models.ties import before_funnels, steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.parameters import CHECKED, Share
 from shortlist.recsys.training.split import before
-from shortlist.recsys.training.targets import targets_of
+from shortlist.recsys.training.targets import are_new, tower_targets
 
 TrainingProgress = Callable[[float, str], None]
 """Called with the share done and a short note."""
@@ -270,8 +270,8 @@ def _hold_out_last(
 ) -> tuple[_Validation, Events]:
     """The last events to predict of at most so many users, and all events before these.
 
-    Only users of whom it is a target are drawn. Events that share their time with it are held out
-    as well, and what comes later, but are no target.
+    Only users of whom it is a target are drawn. What led to it, what shares its time and what comes
+    later are held out as well, but are no target.
     """
     offsets = events.offsets()
     starts, ends = offsets[:-1], offsets[1:]
@@ -281,9 +281,10 @@ def _hold_out_last(
     cut, last = ends.copy(), starts.copy()
     last[some] = wanted[until[1:][some] - 1]
     long = some & (last - starts >= MIN_EVENTS_LEFT)
-    cut[long] = steps_of(events).first[last[long]]
+    cut[long] = steps_of(events).first[before_funnels(events, np.flatnonzero(long), last[long])]
     eligible = long & (cut - starts >= MIN_EVENTS_LEFT)
-    eligible[eligible] = targets_of(events, repeats)[last[eligible]]
+    if repeats is Repeats.NEVER:
+        eligible[eligible] = are_new(events)[last[eligible]]
     users = np.sort(rng.permutation(np.flatnonzero(eligible))[:most])
     learnt_until = ends.copy()
     learnt_until[users] = cut[users]
@@ -308,9 +309,9 @@ class _Windows:
         self.offsets = events.offsets()
         self.predictable = np.diff(self.offsets) - 1
         self.n_positions = int(np.maximum(self.predictable, 0).sum())
-        is_target = targets_of(events, repeats)
+        is_target, strength = tower_targets(events, repeats)
         self.targets = np.where(is_target, events.item, MISSING).astype(np.int64)
-        self.weights = _weights(events, is_target)
+        self.weights = _weights(is_target, strength)
 
     def batches(self, size: int) -> int:
         """The number of batches of an epoch, the same for every one, whatever the cuts."""
@@ -360,12 +361,11 @@ class _Windows:
         return _Batch(inputs, targets, weights, self.attributes[users].astype(np.int64))
 
 
-def _weights(events: Events, is_target: NDArray[np.bool_]) -> Float32 | None:
+def _weights(is_target: NDArray[np.bool_], strength: Float32) -> Float32 | None:
     """float32[n]: the strengths of events, of which the targets have a mean of 1.
 
     None where all targets are of one strength.
     """
-    strength = events.strength
     own = strength[is_target]
     if len(np.unique(own)) < 2:  # noqa: PLR2004 - nothing to weigh against each other
         return None
@@ -424,7 +424,7 @@ class _Net(nn.Module):
 
     def users(self, batch: _Batch) -> Tensor:
         """[B, L, d]: the user vector after each position of the windows."""
-        embeddings = self.past_table()[torch.from_numpy(batch.inputs)]  # [B, L, d]
+        embeddings = self._past(batch.inputs)  # [B, L, d]
         if self.training and self.params.history_dropout:
             keep = torch.rand(embeddings.shape[:2]) >= self.params.history_dropout
             embeddings = embeddings * keep[..., None]
@@ -440,10 +440,22 @@ class _Net(nn.Module):
         out: Tensor = self.skip(means) + self.out(hidden)
         return out
 
-    def past_table(self) -> Tensor:
-        """[n_items + 1, d]: the embeddings of items as history, the last row zero."""
-        free = self.history * self.warm[:, None]
-        return functional.pad(free + self.content @ self.content_history, (0, 0, 0, 1))
+    def _past(self, inputs: Int64) -> Tensor:
+        """[B, L, d]: the embeddings of items as history, [B, L] rows with n_items for padding."""
+        if len(self.history) <= self.params.full_softmax_items:
+            return self.past_table()[torch.from_numpy(inputs)]
+        # Content is dense: its product with the whole of a large catalogue would be most of a step.
+        rows, inverse = np.unique(inputs, return_inverse=True)
+        table = self.past_table(torch.from_numpy(rows[rows < len(self.history)]))
+        return table[torch.from_numpy(inverse.reshape(inputs.shape))]
+
+    def past_table(self, rows: Tensor | None = None) -> Tensor:
+        """[m + 1, d]: the embeddings of items as history, of `rows` [m] or all; then a zero row."""
+        if rows is None:
+            free, content = self.history * self.warm[:, None], self.content
+        else:
+            free, content = self.history[rows] * self.warm[rows][:, None], self.content[rows]
+        return functional.pad(free + content @ self.content_history, (0, 0, 0, 1))
 
     def _attributes(self, batch: _Batch) -> Tensor:
         """[B, d]: the summed embeddings of each user's attributes."""

@@ -1,5 +1,44 @@
 """A serverless batch-plus-lookup recommender.
 
 The folders of the repository are linked into this one package, so that an installation adds one
-top-level name.
+top-level name. From Python:
+
+    import shortlist
+
+    data = shortlist.read("interactions.csv", items="items.csv")
+    print(shortlist.evaluate(data).methods)
+    release = shortlist.fit(data)
+    print(release.recommend(data, users=["42"]))
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shortlist.batch.library import Data, Evaluation, Release, check, evaluate, fit, read
+    from shortlist.recsys.event_rules import EventRules
+    from shortlist.recsys.training.fit import FitParams
+
+__all__ = [
+    "Data",
+    "Evaluation",
+    "EventRules",
+    "FitParams",
+    "Release",
+    "check",
+    "evaluate",
+    "fit",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is named
+    """Imports the library when it is first used: a Lambda imports this package, and not that."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from shortlist.batch import library
+
+    return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import click
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -251,6 +252,7 @@ def test_the_commands_of_the_documents_run(
     """All unmarked shell blocks in one directory: the README's end in a served list."""
     for table in tables.glob("*.parquet"):
         (tmp_path / table.name).symlink_to(table)
+    write_export(tables, tmp_path)
     monkeypatch.chdir(tmp_path)
     environ = SMALL | {
         "REDIS_URL": valkey_url,
@@ -269,6 +271,16 @@ def test_the_commands_of_the_documents_run(
                 serve_and_use(environ)
                 continue
             run_shortlist(line, environ)
+
+
+def write_export(tables: Path, directory: Path) -> None:
+    """The same tables as a shop would export them."""
+    names = {"user_id": "CustomerNo", "item_id": "SKU", "title": "Name", "timestamp": "Date"}
+    for table, name in (("interactions", "orders"), ("items", "products")):
+        frame = pl.read_parquet(tables / f"{table}.parquet")
+        lists = [c for c, dtype in frame.schema.items() if dtype == pl.List(pl.String)]
+        frame = frame.with_columns(pl.col(c).list.join("|") for c in lists)
+        frame.rename(names, strict=False).write_csv(directory / f"{name}.csv", separator=";")
 
 
 def serve_and_use(environ: dict[str, str]) -> None:

@@ -139,8 +139,12 @@ def test_token_reads_public_lists(behind_gateway) -> None:
         for scope, line in SHARED.items()
     }
     assert statuses == {"read": 200, "operations": 403, "admin": 403}
-    session = ("POST", "/v1/rank", {"history": ["1"], "items": ["2"]})
-    assert status(behind_gateway, by_token(http_api(*session), {"sub": "me"})) == 200
+    for session in (
+        ("POST", "/v1/rank", {"history": ["1"], "items": ["2"]}),
+        ("POST", "/recommend", {"history": ["1"], "k": 1}),
+        ("POST", "/recommend", {"k": 1}),
+    ):
+        assert status(behind_gateway, by_token(http_api(*session), {"sub": "me"})) == 200
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,8 @@ def test_feedback_until_the_next_batch(site, table) -> None:
     site.send(user, bought, 1)
     site.send(user, bought, 2, NOW + 1, weight=-1)
     site.send(user, disliked, 3, NOW + 2, weight=-2)
+    hated = site.ask("hater")["recommendations"][0]["item_id"]
+    site.send("hater", hated, 4, weight=-1)
     live = read(site.record(user), EventRules())
     n_events = site.record(user).n_events
     assert (live.disliked, site.source(user)) == ({bought, disliked}, "live")
@@ -269,6 +271,7 @@ def test_feedback_until_the_next_batch(site, table) -> None:
         live.disliked,
     )
     assert (record.n_events, [each.position for each in record.negatives]) == (n_events, [0, 0])
-    answer = site.ask(user)
-    assert answer["source"] == "batch"
-    assert {bought, disliked}.isdisjoint(r["item_id"] for r in answer["recommendations"])
+    for each, gone in ((user, {bought, disliked}), ("hater", {hated})):
+        answer = site.ask(each)
+        assert answer["source"] == "batch"
+        assert gone.isdisjoint(r["item_id"] for r in answer["recommendations"])

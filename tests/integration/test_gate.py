@@ -17,6 +17,7 @@ import pytest
 from shortlist.batch import gate
 from shortlist.batch.job import Job, load_fold
 from shortlist.batch.offline_evaluation import truth_after
+from shortlist.batch.publish import serving
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import Repeats
 from shortlist.recsys.models.pipeline import Model
@@ -54,10 +55,9 @@ def fold(published, reporter) -> Model:
 
 
 def judged(report: dict[str, Any], model: Model, published, settings=None) -> gate.Verdict:
-    dataset = published.dataset
-    return gate.judge(
-        report, model, dataset, cuts(dataset.events, "last-10pct"), settings or published.settings
-    )
+    dataset, settings = published.dataset, settings or published.settings
+    cut = cuts(dataset.events, "last-10pct")
+    return gate.judge(report, model, dataset, cut, settings, serving(settings))
 
 
 def with_figure(report: dict[str, Any], method: str, value: float) -> dict[str, Any]:

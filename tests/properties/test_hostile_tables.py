@@ -6,6 +6,8 @@ They are read, or refused in one sentence.
 from __future__ import annotations
 
 import datetime as dt
+import json
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.recsys.data import load
+from shortlist.recsys.data.check import Told, check
 from shortlist.recsys.errors import InvalidData
 
 NEW_YEAR = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - naive on purpose
@@ -103,6 +106,17 @@ def test_any_column_type_is_handled(tmp_path, kind) -> None:
             said = outcome(written(tmp_path, table, {column: SERIES[kind]}), tmp_path)
             assert "\n" not in said
             assert said == "read" or column in said or "valid" in said, (table, column, said)
+
+
+@pytest.mark.parametrize("kind", SERIES)
+def test_any_column_type_is_checked(tmp_path, kind) -> None:
+    """`shortlist data check` says what it is, or refuses it."""
+    for table, column in (("interactions", "timestamp"), ("items", "extra"), ("users", "group")):
+        tables = written(tmp_path, table, {column: SERIES[kind]})
+        told = Told({name: (path,) for name, path in tables.items()})
+        with suppress(InvalidData):
+            found = check([], told, lambda *_: None, tmp_path / "rejects.parquet")
+            assert json.loads(json.dumps(found.as_json()))["tables"].keys() == tables.keys()
 
 
 @pytest.mark.parametrize("kind", SERIES)

@@ -14,7 +14,13 @@ from shortlist.recsys.models import pipeline
 from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.index import build_index
-from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Repeats,
+    UserStates,
+    states_at,
+)
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend
 from shortlist.recsys.models.ranker import Ranker, stamp
 from shortlist.recsys.models.towers import HALF_LIVES, Towers, user_vectors
@@ -119,17 +125,24 @@ def test_one_user_equals_many(ranker, seed, ranked) -> None:
             assert getattr(alone, name)[0].tobytes() == getattr(together, name)[user].tobytes()
 
 
-@given(seed=SEEDS, ranked=st.booleans(), k=st.integers(1, 50), masked=st.booleans())
+@given(
+    seed=SEEDS,
+    ranked=st.booleans(),
+    k=st.integers(1, 50),
+    masked=st.booleans(),
+    repeats=st.sampled_from(Repeats),
+)
 @EXAMPLES
-def test_list_is_allowed_and_full(ranker, seed, ranked, k, masked) -> None:
-    """No seen, forbidden or repeated item; k items while there are any; scores never rise."""
+def test_list_is_allowed_and_full(ranker, seed, ranked, k, masked, repeats) -> None:
+    """No closed, forbidden or doubled item; k items while there are any; scores never rise."""
     model, states, rng = drawn(seed, ranker if ranked else None)
+    states = replace(states, repeats=repeats)
     n = len(model.towers.items)
     allowed = rng.random(n) < 0.5 if masked else np.ones(n, bool)
     best = recommend(model, states, k, allowed=allowed if masked else None)
     for user in range(len(states)):
         items = best.items[user][best.items[user] != MISSING]
-        may = set(np.flatnonzero(allowed).tolist()) - set(states.seen(user).tolist())
+        may = set(np.flatnonzero(allowed & states.open_to(user, n)).tolist())
         assert set(items.tolist()) <= may
         assert len(items) == len(set(items.tolist())) == min(k, model.n_candidates, len(may))
         assert (best.items[user, len(items) :] == MISSING).all()
@@ -159,6 +172,47 @@ def test_nothing_allowed_gives_nothing(ranker, seed) -> None:
     best = recommend(model, states, 5, allowed=np.zeros(len(model.towers.items), bool))
     assert (best.items == MISSING).all()
     assert not best.n_candidates.any()
+
+
+@given(seed=SEEDS)
+@EXAMPLES
+def test_repeats_change_nothing_by_default(seed) -> None:
+    """The history proposes nothing under NEVER, and each other source keeps its share."""
+    model, states, _ = drawn(seed, None)
+    vectors = user_vectors(model.towers, states)
+    sources = list(pipeline.CANDIDATE_SOURCES)
+    for user in range(len(states)):
+        _, origins = pipeline.proposals(model, states, user, vectors[user], None)
+        assert sources.index(pipeline.HISTORY) not in origins
+
+
+def test_the_history_proposes_by_recency_and_frequency(ranker) -> None:
+    """Half of the candidates at most; what was had often and lately comes first."""
+    model, states, _ = drawn(3, ranker)
+    items = np.full((1, HISTORY_LENGTH), MISSING, np.int32)
+    items[0, -6:] = [2, 0, 1, 1, 3, 0]
+    state = replace(states.slice(0, 1), items=items, repeats=Repeats.ALLOW)
+    vector = user_vectors(model.towers, state)[0]
+    origin = list(pipeline.CANDIDATE_SOURCES).index(pipeline.HISTORY)
+    for wanted, expected in ((10, [0, 1, 3, 2]), (6, [0, 1, 3]), (1, [])):
+        rows, origins = pipeline.proposals(
+            replace(model, n_candidates=wanted), state, 0, vector, None
+        )
+        assert rows[origins == origin].tolist() == expected
+        assert len(rows) == wanted
+
+
+def test_exploration_shows_nothing_had(ranker) -> None:
+    """A new item that the user has had is not new to them, even where it may be offered."""
+    model, states, _ = drawn(3, ranker)
+    n = len(model.towers.items)
+    model = replace(model, new=np.arange(n, dtype=np.int32))
+    state = replace(states.slice(2, 3), repeats=Repeats.ALLOW)
+    vector = user_vectors(model.towers, state)[0]
+    pool = pipeline._drawn_items(model, state, 0, vector, None, np.random.default_rng(0))
+    assert {row for row, _ in pool} == set(range(n)) - set(state.seen(0).tolist())
+    only = replace(state, repeats=Repeats.ONLY)
+    assert not pipeline._drawn_items(model, only, 0, vector, None, np.random.default_rng(0))
 
 
 def test_one_entry_adds_a_source(ranker, monkeypatch) -> None:

@@ -111,3 +111,31 @@ def test_any_time_is_judged_alike(times: list[int]) -> None:
             assert values.time_of(time) == taken
         except InvalidInput:
             assert taken == fields.IMPOSSIBLE
+
+
+NEARLY_TIMES = st.from_regex(
+    r"\A ?[0-9]{4}-[01][0-9]-[0-3][0-9]"
+    r"(?:[Tt ][0-2][0-9]:[0-6][0-9](?::[0-6][0-9](?:\.[0-9]{1,9})?)?"
+    r" ?(?:Z|z|UTC|utc|GMT|[+-][0-2][0-9](?::?[0-6][0-9])?)?)? ?\Z"
+)
+DOCUMENTED_TIMES = st.from_regex(values.TIME_PATTERN, fullmatch=True)
+
+
+@given(st.lists(NEARLY_TIMES | DOCUMENTED_TIMES, max_size=20))
+@settings(max_examples=200)
+def test_any_text_of_a_time_is_read_alike(texts: list[str]) -> None:
+    """Dates and ISO 8601 text in all their spellings, and what only looks like it."""
+    frame = pl.DataFrame({"t": pl.Series(texts, dtype=pl.String)})
+    read = frame.select(fields.seconds("t", frame.schema["t"], "table"))["t"].to_list()
+    for text, taken in zip(texts, read, strict=True):
+        try:
+            assert values.time_of(text) == taken
+        except InvalidInput:
+            assert taken in (None, fields.IMPOSSIBLE)
+
+
+@given(DOCUMENTED_TIMES)
+@settings(max_examples=300)
+def test_documented_times_are_taken(text: str) -> None:
+    """The document's pattern promises nothing that is refused."""
+    assert 0 <= values.time_of(text) <= values.MAX_TIME

@@ -175,5 +175,5 @@ def test_gate_refuses_doubtful_audits(published) -> None:
     doubt = {"check": "c", "outcome": "suspicious", "detail": "year_gap tells most"}
     pair = {"difference": 0.8, "low": 0.7, "high": 0.9}
     report = {"methods": figures, "paired": {"two_stage": {"popularity": pair}}, "audit": [doubt]}
-    verdict = gate.judge(report, None, published.dataset, None, published.settings)
+    verdict = gate.judge(report, None, published.dataset, None, published.settings, None)
     assert verdict.refusal == "the figures are too good to be true: year_gap tells most"

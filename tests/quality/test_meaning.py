@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from shortlist.batch import offline_evaluation
+from shortlist.batch import gate, offline_evaluation
 from shortlist.batch.audit import audit
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.batch.progress import ProgressReporter
@@ -18,9 +18,10 @@ from shortlist.recsys.data.worlds.assortment import ShopSize
 from shortlist.recsys.data.worlds.shop import RULES, shop
 from shortlist.recsys.errors import LeakDetected
 from shortlist.recsys.evaluation.truth import Truth, truth_of
+from shortlist.recsys.event_rules import ONE_KIND, EventRules
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import features
-from shortlist.recsys.models.interactions import NEVER, Events, Int64, states_at
+from shortlist.recsys.models.interactions import MISSING, NEVER, Events, Int64, states_at
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.training.fit import FitParams, assemble, item_table_of, train_towers
 from shortlist.recsys.training.lambdamart import RankerParams
@@ -161,6 +162,21 @@ def test_truth_is_what_was_kept(world: World) -> None:
         had = set(world.truth.states.seen(position).tolist())
         one = world.truth.slice(position, position + 1)
         assert set(one.items.tolist()) == set(events.item[kept].tolist()) - had
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (RULES, [0, 1, 2]),
+        (EventRules({"view": 2, "purchase": 1}), [1, MISSING, 0]),
+        (EventRules(), [0, 0, 0]),
+    ],
+)
+def test_gate_reads_kinds_by_name(world: World, rules: EventRules, expected: list[int]) -> None:
+    """An older release sees events under its own kinds, and none of kinds that it lacks."""
+    assert gate.kinds_map(rules, world.dataset).tolist() == expected
+    alike = replace(world.dataset, events=replace(world.dataset.events, kinds=ONE_KIND))
+    assert gate.kinds_map(rules, alike).tolist() == [0]
 
 
 def test_shops_are_evaluated_end_to_end(world: World) -> None:

@@ -118,3 +118,16 @@ def test_merge_keeps_spilled_dislikes() -> None:
     stored = UserRecord(disliked=("x",), spilled=50)
     assert merge(UserRecord(disliked=("y",)), stored, 40).disliked == ("x", "y")
     assert merge(UserRecord(disliked=("y",)), stored, 50).disliked == ("y",)
+
+
+def test_types_tell_events_apart() -> None:
+    """Of one item and second; an event without a type may be any of them."""
+    stored = [view("a", 1, 10), buy("a", 1, 11), Happened("a", 1, None, 12)]
+    record = with_events(UserRecord(), stored)
+    for learnt, left in (
+        ([buy("a", 1)], [0, 10]),
+        ([Happened("a", 1, None)], [0]),
+        ([buy("a", 2)], [10, 11, 12, 0]),
+    ):
+        merged = merge(with_events(UserRecord(), learnt), record, 0)
+        assert sorted(merged.positions or (0,)) == sorted(left)

@@ -36,6 +36,7 @@ def groups_of(n_users: int, seed: int, told_by: str) -> RankingGroups:
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(n_users, N_ROWS, len(FEATURES))).astype(np.float32)
     rows[:, :, 0] = -np.arange(N_ROWS)  # the retrieval score, by which the rows are sorted
+    rows[:, :, list(FEATURES).index("had")] = 0
     labels = np.zeros((n_users, N_ROWS), np.float32)
     best = (
         np.zeros(n_users, int)
@@ -53,6 +54,18 @@ def fitted(
     groups: RankingGroups, validation: RankingGroups, seed: int = 1
 ) -> lambdamart.FittedRanker:
     return fit_ranker(groups, validation, PARAMS, np.random.default_rng(seed), 1)
+
+
+def test_own_items_raise_the_floor() -> None:
+    """Trees are counted from what one tree, or the own items by number, find anyway."""
+    had = list(FEATURES).index("had")
+    groups, noise = groups_of(40, 3, "own_all"), groups_of(40, 3, "next_1")
+    retriever = -np.arange(len(groups.rows), dtype=np.float64)
+    by_retriever = float(lambdamart._ndcg(groups, retriever).mean())
+    assert lambdamart._floor(groups, retriever, [0.7, 0.9]) == by_retriever < 0.7
+    groups.rows[:, had] = noise.rows[:, had] = 1
+    assert lambdamart._floor(groups, retriever, [0.7, 0.9]) == 1.0
+    assert lambdamart._floor(noise, retriever, [0.7, 0.9]) == 0.7
 
 
 def test_useful_rankers_are_kept() -> None:

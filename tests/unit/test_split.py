@@ -224,12 +224,16 @@ KINDS = (
 )
 
 
-def funnel(*histories: str) -> Events:
-    """A history for each text: p is a purchase, r one that was returned at once, v a view."""
+def funnel(*histories: str, items: str = "") -> Events:
+    """A history for each text: p is a purchase, r one that was returned at once, v a view.
+
+    items: a digit for each event's item; else all of a user differ.
+    """
     events = events_of([len(history) for history in histories])
     letters = np.array(list("".join(histories)))
     return replace(
         events,
+        item=np.array(list(items), np.int32) if items else events.item,
         kind=(letters == "v").astype(np.uint8),
         cancelled=np.where(letters == "r", events.time, NEVER),
         kinds=KINDS,
@@ -239,13 +243,13 @@ def funnel(*histories: str) -> Events:
 @pytest.mark.parametrize(
     ("history", "protocol", "held_out"),
     [
-        ("vpvpv", "leave-one-out", "pv"),
-        ("vpvpr", "leave-one-out", "pr"),
+        ("vpvpv", "leave-one-out", "vpv"),
+        ("vpvpr", "leave-one-out", "vpr"),
         ("pvvvv", "leave-one-out", ""),
         ("vvvvp", "last-10pct", "p"),
         ("vvrvv", "last-10pct", ""),
-        ("vp" * 20 + "v", "last-10pct", "pvpv"),
-        ("p" * 9 + "v" * 80 + "p", "last-10pct", "p"),
+        ("vp" * 20 + "v", "last-10pct", "vpvpv"),
+        ("p" * 9 + "v" * 80 + "p", "last-10pct", "v" * 80 + "p"),
     ],
 )
 def test_hold_outs_count_target_events(
@@ -302,3 +306,30 @@ def test_horizons_count_target_events(horizon: int, expected: list[str], monkeyp
     labels = {first: history[first:after] for first, after in zip(cut, stop, strict=True)}
     assert [labels[first] for first in (2, 5, 7)] == expected
     assert sorted(labels) == list(range(2, 9))
+
+
+@pytest.mark.parametrize(
+    ("history", "items", "held_out"),
+    [
+        ("pvvvp", "01213", "vvvp"),  # after the last purchase
+        ("vpvvp", "10231", "vvp"),  # a view before it is known
+        ("pvvpp", "01221", "p"),  # whatever it led to
+        ("prvvp", "01231", "vvp"),  # as one that was sent back
+        ("vvp", "101", ""),  # without a purchase before, nothing would be left
+        ("vvp", "011", "vp"),  # or from the first view on
+        ("vvvp", "0120", ""),
+        ("vvvp", "0121", "vvp"),
+    ],
+)
+def test_hold_outs_begin_before_funnels(history: str, items: str, held_out: str) -> None:
+    """No state knows a view that led to what it has to predict."""
+    events = funnel("pp", history, items="00" + items)
+    cut = cuts(events, "leave-one-out")[1] - 2
+    assert history[cut:] == held_out
+
+
+def test_all_of_a_first_basket_is_unknown() -> None:
+    """Without a purchase before, the hold-out begins at the first view of anything in it."""
+    events = funnel("vvvvpp", items="012321")
+    events = replace(events, time=np.array([0, 1, 2, 3, 4, 4]))
+    assert cuts(events, "last-10pct").tolist() == [1]

@@ -16,7 +16,7 @@ from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training import two_tower
 from shortlist.recsys.training.fit import pinned_torch
-from shortlist.recsys.training.targets import targets_of
+from shortlist.recsys.training.targets import are_new, ranker_labels, tower_targets
 from shortlist.recsys.training.two_tower import TowerParams, fit_towers
 
 
@@ -236,33 +236,50 @@ def funnel(items: list[int], kinds: list[int]) -> Events:
         (Repeats.ALLOW, [True, False, True, False, True, True, True]),
     ],
 )
-def test_targets_are_stronger_than_before(repeats: Repeats, expected: list[bool]) -> None:
-    """A purchase after a view is a target; a view after either, or a purchase again, is none.
+def test_labels_are_stronger_than_before(repeats: Repeats, expected: list[bool]) -> None:
+    """A purchase after a view is a label; a view after either, or a purchase again, is none.
 
     Where repeats are allowed, each purchase is one.
     """
     events = funnel([1, 1, 1, 1, 1, 2, 2], [1, 1, 0, 1, 0, 0, 0])
-    assert targets_of(events, repeats).tolist() == expected
+    assert ranker_labels(events, repeats).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"),
+    [
+        (Repeats.NEVER, [1, 0, 0, 0, 0, 1, 0, 0.25]),
+        (Repeats.ALLOW, [1, 0, 0, 1, 0, 1, 1, 0.25]),
+    ],
+)
+def test_funnels_are_predicted_at_once(repeats: Repeats, expected: list[float]) -> None:
+    """The first view of what is bought counts as a purchase; its later steps are no targets."""
+    events = funnel([1, 1, 1, 1, 1, 2, 2, 3], [1, 1, 0, 1, 0, 0, 0, 1])
+    is_target, strength = tower_targets(events, repeats)
+    assert np.where(is_target, strength, 0).tolist() == expected
+    assert are_new(events).tolist() == [True, True, True, False, False, True, False, True]
 
 
 def test_targets_are_of_each_user() -> None:
     """What another user had, or another item, makes no event old."""
     events = funnel([1, 2, 1, 2], [1, 1, 1, 0])
     events = replace(events, user=np.array([0, 0, 1, 1], np.int32), n_users=2)
-    assert targets_of(events, Repeats.NEVER).all()
+    assert tower_targets(events, Repeats.NEVER)[0].all()
+    assert ranker_labels(events, Repeats.NEVER).all()
+    assert are_new(events).all()
 
 
 def test_targets_count_by_strength() -> None:
-    """Four views and a purchase: the purchase weighs four views, and the mean is 1."""
+    """Views and one that leads to a purchase: it weighs four others, and the mean is 1."""
     windows = two_tower._Windows(
         funnel([1, 2, 3, 4, 4, 5], [1, 1, 1, 1, 0, 1]), np.empty((1, 0), np.int32), Repeats.NEVER
     )
     batch = next(windows.epoch(4, np.random.default_rng(0)))
-    assert batch.targets.tolist() == [[2, 3, 4, 4, 5]]
+    assert batch.targets.tolist() == [[2, 3, 4, MISSING, 5]]
     assert batch.weights is not None
-    assert (batch.weights / batch.weights[0, 0]).tolist() == [[1, 1, 1, 4, 1]]
+    assert (batch.weights / batch.weights[0, 0]).tolist() == [[1, 1, 4, 0, 1]]
     assert windows.weights is not None
-    assert windows.weights.mean() == pytest.approx(1)
+    assert windows.weights.sum() / 5 == pytest.approx(1)
 
 
 @pytest.mark.parametrize("loss", ["sampled_softmax", "bpr"])
@@ -289,20 +306,20 @@ def test_strong_targets_are_learnt_first(loss: Loss) -> None:
 
 
 def test_validation_predicts_target_events() -> None:
-    """The last purchase is held out with the views after it, and is asked for before them."""
-    events = funnel([5, 6, 1, 2, 2, 3, 4], [0, 1, 1, 1, 0, 1, 1])
+    """The last purchase is held out with its view and what follows, and asked for before these."""
+    events = funnel([5, 6, 8, 1, 2, 3, 2, 3, 4], [0, 1, 0, 1, 1, 1, 0, 1, 1])
     for repeats, item in ((Repeats.NEVER, 2), (Repeats.ALLOW, 2)):
         validation, learnt = two_tower._hold_out_last(
             events, np.empty((1, 0), np.int32), 9, np.random.default_rng(0), repeats
         )
         assert validation.targets.tolist() == [item]
-        assert learnt.item.tolist() == [5, 6, 1, 2]
-        assert validation.states.n_events.tolist() == [4]
+        assert learnt.item.tolist() == [5, 6, 8]
+        assert validation.states.n_events.tolist() == [3]
 
 
 def test_validation_of_repeats_ranks_own_items() -> None:
     """A purchase again is held out only where it may be recommended."""
-    events = funnel([5, 6, 1, 5], [0, 1, 1, 0])
+    events = funnel([5, 6, 0, 1, 5], [0, 1, 0, 1, 0])
     sizes = [
         len(
             two_tower._hold_out_last(
@@ -312,3 +329,16 @@ def test_validation_of_repeats_ranks_own_items() -> None:
         for repeats in (Repeats.NEVER, Repeats.ALLOW)
     ]
     assert sizes == [0, 1]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_large_catalogues_learn_alike(whole) -> None:
+    """The rows in use give what the whole table of past items would, padding included."""
+    rng = np.random.default_rng(5)
+    params = TowerParams(dimension=4, hidden=8, full_softmax_items=1000 if whole else 10)
+    content = (rng.random((30, 6)) < 0.3).astype(np.float32)
+    torch.manual_seed(0)
+    net = two_tower._Net(np.r_[np.zeros(5, np.int64), np.ones(25, np.int64)], content, 1, params)
+    inputs = np.array([[3, 7, 7, 30], [29, 0, 30, 30]], np.int64)
+    expected = net.past_table()[torch.from_numpy(inputs)]
+    torch.testing.assert_close(net._past(inputs), expected)

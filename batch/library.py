@@ -1,0 +1,647 @@
+"""Offers Shortlist to Python: what `import shortlist` gives.
+
+The command line calls the same functions. Frames are Polars'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shortlist.batch import job as jobs
+from shortlist.batch import offline_evaluation, precompute
+from shortlist.batch.cold_start import cold_start as measure_cold_start
+from shortlist.batch.progress import ProgressReporter, silent_reporter
+from shortlist.batch.tables import Tables, checked, of_mapping
+from shortlist.recsys import data as loading
+from shortlist.recsys.data import Loaded
+from shortlist.recsys.data.check import Check, Told
+from shortlist.recsys.data.check import check as check_files
+from shortlist.recsys.data.mapping import write_mapping
+from shortlist.recsys.errors import InvalidInput, UnknownItem
+from shortlist.recsys.evaluation.page import write_page
+from shortlist.recsys.evaluation.report import Report, write_json
+from shortlist.recsys.event_rules import EventRules
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.diversity import unit_vectors
+from shortlist.recsys.models.features import FEATURES, Candidates
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Float32,
+    Int32,
+    Repeats,
+    UserStates,
+    states_at,
+)
+from shortlist.recsys.models.pipeline import Recommended
+from shortlist.recsys.models.pipeline import recommend as recommend_by
+from shortlist.recsys.models.reasons import contributions
+from shortlist.recsys.models.similar import similar as similar_to
+from shortlist.recsys.settings import HoldoutProtocol, RepeatsMode, Settings
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.records import UserRecord
+from shortlist.recsys.store.release_files import MANIFEST
+from shortlist.recsys.training.fit import FitParams
+
+Table = Any
+"""A path (a file, a directory, a glob, s3://), or a frame of Polars, pandas or Arrow."""
+
+DEFAULT_PROTOCOL: HoldoutProtocol = "last-10pct"
+
+
+class _Frames:
+    """Frames as Parquet files, which live as long as this."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="shortlist-frames-"))
+        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+
+    def path_of(self, table: Table | None, name: str) -> str | None:
+        """The table's own path, or that of its copy."""
+        if table is None or isinstance(table, str):
+            return table
+        if isinstance(table, Path):
+            return str(table)
+        path = self._directory / f"{name}.parquet"
+        _frame_of(table, name).write_parquet(path)
+        return str(path)
+
+
+def _frame_of(table: Table, name: str) -> pl.DataFrame:
+    """A frame of any library that Polars knows."""
+    if isinstance(table, pl.LazyFrame):
+        return table.collect()
+    try:
+        return pl.DataFrame(table)
+    except ImportError as error:  # pandas without pyarrow
+        raise InvalidInput(f"{name}: {error}: install pyarrow, or give a Polars frame") from error
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        kind = type(table).__name__
+        raise InvalidInput(
+            f"{name} is a {kind} ({error}): give a path, or a frame of Polars, pandas or Arrow"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Tables that were read and validated.
+
+    tables: where they lie; loaded: the arrays, with the counts of rejected rows by reason, and
+    notes on what was left out.
+    """
+
+    tables: Tables
+    loaded: Loaded
+    max_reject_share: float
+    positive_rating: float | None
+    frames: _Frames | None = None
+    """Keeps the files of frames."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was left out, and what the data are like."""
+        return self.loaded.notes
+
+    @property
+    def rejects(self) -> pl.DataFrame:
+        """reason, rows: how many rows each reason rejected, most first."""
+        rejects = self.loaded.rejects
+        return pl.DataFrame(
+            {"reason": list(rejects), "rows": list(rejects.values())},
+            schema={"reason": pl.String, "rows": pl.Int64},
+        )
+
+    @property
+    def users(self) -> pl.DataFrame:
+        """user_id, events: every user, and the number of their events."""
+        events = self.loaded.dataset.events
+        counts = np.bincount(events.user, minlength=events.n_users)
+        return pl.DataFrame({"user_id": self.loaded.dataset.user_ids, "events": counts})
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """item_id, title, categories, events: the catalogue, with the number of events of each."""
+        dataset = self.loaded.dataset
+        counts = np.bincount(dataset.events.item, minlength=dataset.events.n_items)
+        columns = {
+            "item_id": dataset.catalogue.ids,
+            "title": dataset.catalogue.titles,
+            "categories": [list(names) for names in dataset.catalogue.categories],
+            "events": counts,
+        }
+        return pl.DataFrame(columns, schema_overrides={"categories": pl.List(pl.String)})
+
+    @property
+    def interactions(self) -> pl.DataFrame:
+        """user_id, item_id, timestamp, weight: the valid events, by user and time."""
+        dataset = self.loaded.dataset
+        events = dataset.events
+        return pl.DataFrame(
+            {
+                "user_id": pl.Series(dataset.user_ids)[events.user],
+                "item_id": pl.Series(dataset.catalogue.ids)[events.item],
+                "timestamp": events.time,
+                "weight": pl.Series(events.weight).fill_nan(None),
+            }
+        )
+
+
+def check(
+    *files: str | Path,
+    interactions: str | Path | None = None,
+    items: str | Path | None = None,
+    users: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    is_day_first: bool | None = None,
+    zone: str | None = None,
+    write: str | Path | None = None,
+) -> Check:
+    """Finds out what files are and how they are written, and which mapping follows.
+
+    files: paths, directories, globs or s3:// addresses; which table each is, is found out.
+    interactions, items, users: files whose table is known.
+    columns: our name -> theirs, where it is known. is_day_first: of dates such as 03/04/2024.
+    zone: of times that do not say theirs, such as Europe/Berlin.
+    write: where the mapping goes, for `read(mapping=...)` and the commands' --data.
+
+    Raises:
+        InvalidData: a file cannot be read, or which table or column something is cannot be found
+            out.
+        InvalidSettings: `columns` names a column of ours that there is not.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    named = {"interactions": interactions, "items": items, "users": users}
+    tables = {name: (str(path),) for name, path in named.items() if path is not None}
+    given = Told(tables, columns or {}, is_day_first, zone)
+    with tempfile.TemporaryDirectory(prefix="shortlist-check-") as directory:
+        rejects = Path(directory) / "rejects.parquet"
+        found = check_files([str(file) for file in files], given, _nobody_answers, rejects)
+    if write is not None:
+        write_mapping(Path(write), found.mapping)
+    return found
+
+
+def _nobody_answers(_example: str, _column: str) -> bool | None:
+    return None
+
+
+def read(
+    interactions: Table | None = None,
+    items: Table | None = None,
+    users: Table | None = None,
+    *,
+    mapping: str | Path | None = None,
+    event_rules: EventRules | None = None,
+    positive_rating: float | None = None,
+    max_reject_share: float = 0.05,
+    rejects: Path | None = None,
+) -> Data:
+    """Reads and validates tables, by paths, as frames, or as a mapping file describes them.
+
+    interactions, items, users: see docs/data.md for their columns; only the first is required.
+    mapping: a file that `shortlist data check --write` wrote, instead of the tables.
+    event_rules: what the types of events mean, where there is no mapping.
+    positive_rating: events that are rated lower are left out.
+    max_reject_share: above this share of bad rows the tables are refused.
+    rejects: where rejected rows go, a Parquet file.
+
+    Raises:
+        InvalidInput: neither tables nor a mapping are given, or both; or a frame is of no kind that
+            Polars takes.
+        InvalidData: a table breaks a rule; the message has the value, the rule and the remedy.
+        ArtefactsUnavailable: S3 did not answer.
+    """
+    if (mapping is None) == (interactions is None):
+        raise InvalidInput("give either interactions (and items, users) or a mapping file")
+    frames = None
+    if mapping is not None:
+        if items is not None or users is not None:
+            raise InvalidInput("the mapping names all tables: leave out items and users")
+        tables = of_mapping(str(mapping))
+    else:
+        frames = _Frames()
+        named = {"interactions": interactions, "items": items, "users": users}
+        paths = {name: frames.path_of(table, name) for name, table in named.items()}
+        rules = EventRules() if event_rules is None else event_rules
+        tables = checked(Tables(**paths, event_rules=rules))  # type: ignore[arg-type]
+    data = read_tables(
+        tables, rejects, max_reject_share=max_reject_share, positive_rating=positive_rating
+    )
+    return replace(data, frames=frames)
+
+
+def read_tables(
+    tables: Tables,
+    rejects: Path | None = None,
+    *,
+    max_reject_share: float = 0.05,
+    positive_rating: float | None = None,
+) -> Data:
+    """`read` for tables whose places are known. Raises as `read`."""
+    loaded = loading.load(
+        tables.interactions,
+        tables.items,
+        tables.users,
+        max_reject_share=max_reject_share,
+        rejects=rejects,
+        positive_rating=positive_rating,
+        event_rules=tables.event_rules,
+    )
+    return Data(tables, loaded, max_reject_share, positive_rating)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The figures of an offline evaluation.
+
+    report: all of them, as `shortlist evaluate --json` writes them.
+    """
+
+    report: Report
+
+    @property
+    def methods(self) -> pl.DataFrame:
+        """part, method, metric, value, low, high, users: every figure with its 95% interval.
+
+        part is "all"; where users may be offered what they had, also "new" and "repeated".
+        """
+        parts = {"all": self.report, **self.report["repeats"].get("parts", {})}
+        rows = [
+            {"part": part, "method": method, "metric": metric, **figure}
+            | {"users": figures["n_users"]}
+            for part, report in parts.items()
+            for method, figures in report["methods"].items()
+            for metric, figure in figures.items()
+            if isinstance(figure, Mapping)
+        ]
+        return pl.DataFrame(rows)
+
+    @property
+    def paired(self) -> pl.DataFrame:
+        """method, other, difference, low, high, p_value: of NDCG@10, user by user."""
+        rows = [
+            {"method": method, "other": other, **figure}
+            for method, others in self.report["paired"].items()
+            for other, figure in others.items()
+        ]
+        return pl.DataFrame(rows)
+
+    @property
+    def segments(self) -> pl.DataFrame:
+        """kind, segment, users, method, value, low, high: NDCG@10 by segment of users."""
+        rows = [
+            {"kind": kind, "segment": row["segment"], "users": row["n_users"], "method": method}
+            | figure
+            for kind, segments in self.report["segments"].items()
+            for row in segments
+            for method, figure in row["methods"].items()
+        ]
+        return pl.DataFrame(rows)
+
+    def write_json(self, path: str | Path) -> None:
+        """Writes the report as JSON."""
+        write_json(self.report, Path(path))
+
+    def write_page(self, path: str | Path) -> None:
+        """Writes the report as one HTML page with plots."""
+        write_page(self.report, Path(path))
+
+
+def evaluate(
+    data: Data,
+    *,
+    protocol: HoldoutProtocol = DEFAULT_PROTOCOL,
+    repeats: RepeatsMode | None = None,
+    params: FitParams | None = None,
+    cold_start: bool = False,
+    reporter: ProgressReporter | None = None,
+) -> Evaluation:
+    """Compares the two stages with the retriever and strong baselines on a hold-out.
+
+    protocol: how the hold-out is cut.
+    repeats: "allow" where users may be offered again what they had; None as `params` say.
+    params: of the models, None for the defaults.
+    cold_start: also measures users and items that training has not seen; three times the time.
+    reporter: shows the progress; None shows nothing.
+
+    Raises:
+        InvalidData: nothing can be held out.
+    """
+    reporter = silent_reporter() if reporter is None else reporter
+    params = _params(params, repeats)
+    dataset = data.loaded.dataset
+    report = offline_evaluation.run(dataset, protocol, params, reporter)
+    if cold_start:
+        report |= measure_cold_start(dataset, protocol, params, reporter)
+        report |= reporter.stages.summary()  # again: the seconds have grown
+    report["data"]["rejects"] = data.loaded.rejects
+    return Evaluation(report)
+
+
+def fit(
+    data: Data,
+    *,
+    protocol: HoldoutProtocol = DEFAULT_PROTOCOL,
+    repeats: RepeatsMode | None = None,
+    params: FitParams | None = None,
+    directory: str | Path | None = None,
+    reporter: ProgressReporter | None = None,
+) -> Release:
+    """Trains a release on all of the data, with the stages of `shortlist batch run`.
+
+    It is evaluated on the way, and its report is in it. Nothing is published.
+    protocol, repeats, params: as of `evaluate`.
+    directory: where the stages work, so that an interrupted fit is continued; None for a temporary
+    one.
+
+    Raises:
+        InvalidData: the data have nothing to evaluate on.
+        ReleaseRefused: the release does not beat popularity; see docs/operations.md.
+    """
+    settings = replace(Settings.from_env({}), protocol=protocol)
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="shortlist-fit-"))
+        job = jobs.Job(
+            data.tables.interactions,
+            data.tables.items,
+            data.tables.users,
+            Path(directory),
+            settings,
+            silent_reporter() if reporter is None else reporter,
+            max_reject_share=data.max_reject_share,
+            config=_params(params, repeats),
+            positive_rating=data.positive_rating,
+            event_rules=data.tables.event_rules,
+            is_offline=True,
+        )
+        return Release.load(jobs.run_offline(job))
+
+
+def _params(params: FitParams | None, repeats: RepeatsMode | None) -> FitParams:
+    params = FitParams() if params is None else params
+    return params if repeats is None else replace(params, repeats=Repeats(repeats))
+
+
+_LISTS = pl.DataFrame(
+    schema={
+        "user_id": pl.String,
+        "rank": pl.Int64,
+        "item_id": pl.String,
+        "title": pl.String,
+        "score": pl.Float32,
+        "retrieval_score": pl.Float32,
+    }
+)
+
+_REASONS = pl.DataFrame(
+    schema={
+        "rank": pl.Int64,
+        "item_id": pl.String,
+        "title": pl.String,
+        "kind": pl.String,
+        "name": pl.String,
+        "value": pl.Float64,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A trained release in memory."""
+
+    bundle: Bundle
+
+    @staticmethod
+    def load(place: str | Path, version: str | None = None) -> Release:
+        """Loads a release.
+
+        place: the directory of a bundle, or the artefacts of many: a directory or an s3:// address.
+        version: which of the artefacts; None for the newest.
+
+        Raises:
+            InvalidInput: there is no release.
+            ReleaseNotFound: this one is not among the artefacts.
+            CorruptArtefact, BundleMismatch: it is damaged, or of another version of this code.
+        """
+        if not str(place).startswith("s3://") and (Path(place) / MANIFEST).is_file():
+            return Release(bundle.load(Path(place)))
+        artefacts = open_artefacts(str(place))
+        versions = artefacts.versions()
+        if not versions:
+            raise InvalidInput(f"there is no release at {str(place)!r}: fit or publish one first")
+        with tempfile.TemporaryDirectory(prefix="shortlist-release-") as directory:
+            return Release(bundle.load(artefacts.fetch(version or versions[-1], Path(directory))))
+
+    @property
+    def version(self) -> str:
+        """The release's version."""
+        return str(self.bundle.manifest["version"])
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """item_id, title, categories: the catalogue."""
+        catalogue = self.bundle.catalogue
+        return pl.DataFrame(
+            {
+                "item_id": catalogue.ids,
+                "title": catalogue.titles,
+                "categories": [list(names) for names in catalogue.categories],
+            },
+            schema_overrides={"categories": pl.List(pl.String)},
+        )
+
+    def recommend(
+        self,
+        of: Data | Mapping[str, Sequence[str]],
+        users: Sequence[str] | None = None,
+        k: int = 10,
+        *,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        allow_repeats: bool | None = None,
+    ) -> pl.DataFrame:
+        """The k best items of each user: user_id, rank, item_id, title, score, retrieval_score.
+
+        of: data whose users have a history, or item ids by user, oldest first.
+        users: ids; None for all.
+        exclude: items that are not recommended. categories: only items of one of these.
+        allow_repeats: whether items that the user had may come again; None as it was trained.
+
+        Raises:
+            InvalidInput: a user is unknown, or k is below 1.
+        """
+        if k < 1:
+            raise InvalidInput(f"k is {k}: it must be at least 1")
+        allowed = self._allowed(exclude, categories)
+        parts = [_LISTS]
+        for user, record in self._records(of, users):
+            state = self._state(record, allow_repeats=allow_repeats)
+            listed = recommend_by(self.bundle.model, state, k, allowed=allowed)
+            parts.append(self._listed(user, listed))
+        return pl.concat(parts)
+
+    def similar(self, item_id: str, k: int = 10) -> pl.DataFrame:
+        """The k items most like one: rank, item_id, title, similarity from 0 to 1.
+
+        Raises:
+            UnknownItem: the catalogue lacks the item.
+        """
+        row = self._row(item_id)
+        others = np.delete(np.arange(len(self.bundle.catalogue.ids), dtype=np.int32), row)
+        unit = unit_vectors(self.bundle.model.towers.items[:, :-1])
+        rows, likeness = similar_to(unit, self.bundle.model.table.neighbours, row, others)
+        return pl.DataFrame(
+            {
+                "rank": np.arange(1, len(rows[:k]) + 1),
+                "item_id": self._ids(rows[:k]),
+                "title": self._titles(rows[:k]),
+                "similarity": likeness[:k],
+            }
+        )
+
+    def explain(
+        self,
+        of: Data | Mapping[str, Sequence[str]],
+        user: str,
+        k: int = 10,
+        *,
+        allow_repeats: bool | None = None,
+    ) -> pl.DataFrame:
+        """Why a user's k best items are recommended: rank, item_id, title, kind, name, value.
+
+        kind "history": name is the title of a past item, value its share of what speaks for the
+        recommendation. kind "feature": value is what the feature adds to the ranker's score (SHAP);
+        the feature "base" is the score without any.
+
+        Raises:
+            InvalidInput: the user is unknown.
+        """
+        ((_, record),) = self._records(of, [user])
+        state = self._state(record, allow_repeats=allow_repeats)
+        ranked: list[tuple[Candidates, Float32]] = []
+        listed = recommend_by(self.bundle.model, state, k, sample=lambda *rows: ranked.append(rows))
+        rows = listed.items[0][listed.items[0] != MISSING]
+        parts = contributions(self.bundle.model, state, rows, ranked[0] if ranked else None)
+        frames = [_REASONS]
+        for place, row in enumerate(rows.tolist()):
+            reasons = [
+                *self._causes(state, parts.history[place]),
+                *_features(parts.features[place]),
+            ]
+            columns = {
+                "rank": place + 1,
+                "item_id": self.bundle.catalogue.ids[row],
+                "title": self.bundle.catalogue.titles[row],
+            }
+            frame = pl.DataFrame(
+                [columns | dict(zip(("kind", "name", "value"), r, strict=True)) for r in reasons],
+                schema=_REASONS.schema,
+            )
+            frames.append(frame)
+        return pl.concat(frames)
+
+    def _causes(self, state: UserStates, shares: Float32) -> Iterator[tuple[str, str, float]]:
+        """The items of the history that speak for a recommendation, strongest first."""
+        titles = self.bundle.catalogue.titles
+        for at in np.argsort(-shares, kind="stable").tolist():
+            if shares[at] > 0:
+                yield "history", titles[state.items[0, at]], float(shares[at])
+
+    def _state(self, record: UserRecord, *, allow_repeats: bool | None) -> UserStates:
+        state, _ = bundle.state_of(self.bundle, record)
+        if allow_repeats is None:
+            return state
+        return replace(state, repeats=Repeats.ALLOW if allow_repeats else Repeats.NEVER)
+
+    def _allowed(
+        self, exclude: Sequence[str], categories: Sequence[str]
+    ) -> NDArray[np.bool_] | None:
+        """bool[n]: the items that may be recommended; None for all."""
+        if not exclude and not categories:
+            return None
+        catalogue = self.bundle.catalogue
+        wanted = set(categories)
+        allowed = np.array([not wanted or not wanted.isdisjoint(c) for c in catalogue.categories])
+        allowed[[catalogue.row_of[item] for item in exclude if item in catalogue.row_of]] = False
+        return allowed
+
+    def _listed(self, user: str, listed: Recommended) -> pl.DataFrame:
+        present = listed.items[0] != MISSING
+        rows = listed.items[0][present]
+        return pl.DataFrame(
+            {
+                "user_id": [user] * len(rows),
+                "rank": np.arange(1, len(rows) + 1),
+                "item_id": self._ids(rows),
+                "title": self._titles(rows),
+                "score": listed.scores[0][present],
+                "retrieval_score": listed.retrieval[0][present],
+            },
+            schema=_LISTS.schema,
+        )
+
+    def _records(
+        self, of: Data | Mapping[str, Sequence[str]], users: Sequence[str] | None
+    ) -> Iterator[tuple[str, UserRecord]]:
+        """The users and their records, as a service would keep them."""
+        if isinstance(of, Data):
+            yield from _records_of_data(of, users)
+            return
+        moment = int(self.bundle.manifest["as_of"])
+        for user in of if users is None else users:
+            if user not in of:
+                raise _unknown(user)
+            items = tuple(of[user])
+            n = len(items)
+            # Bare items have an order and no times: all of them are as new as the data.
+            yield user, UserRecord(items, (moment,) * n, (None,) * n, n)
+
+    def _row(self, item_id: str) -> int:
+        row = self.bundle.catalogue.row_of.get(item_id)
+        if row is None:
+            raise UnknownItem(f"item {item_id!r} is not in the catalogue: see `Release.items`")
+        return row
+
+    def _ids(self, rows: Int32) -> list[str]:
+        return [self.bundle.catalogue.ids[row] for row in rows.tolist()]
+
+    def _titles(self, rows: Int32) -> list[str]:
+        return [self.bundle.catalogue.titles[row] for row in rows.tolist()]
+
+
+def _features(values: Float32) -> Iterator[tuple[str, str, float]]:
+    """What each feature adds to a score."""
+    for name, value in zip((*FEATURES, "base"), values.tolist(), strict=True):
+        if np.isfinite(value) and value != 0:
+            yield "feature", name, value
+
+
+def _records_of_data(data: Data, users: Sequence[str] | None) -> Iterator[tuple[str, UserRecord]]:
+    dataset = data.loaded.dataset
+    events, offsets = dataset.events, dataset.events.offsets()
+    row_of = {user: row for row, user in enumerate(dataset.user_ids)}
+    for user in dataset.user_ids if users is None else users:
+        row = row_of.get(user)
+        if row is None:
+            raise _unknown(user)
+        own = slice(row, row + 1)
+        states = states_at(
+            events, offsets[own], offsets[row + 1 : row + 2], dataset.attributes[own]
+        )
+        yield user, precompute.user_record(dataset, states, 0, row)
+
+
+def _unknown(user: str) -> InvalidInput:
+    return InvalidInput(f"user {user!r} has no history here: give one of the data's users")
