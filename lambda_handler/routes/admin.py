@@ -192,7 +192,8 @@ def _add_rules(
     async def rules() -> Response:
         """The business rules, and which of them do not fit the serving release."""
         stored = await executor.run("admin", admin_store.rules)
-        return JSONResponse(await executor.run("admin", _rules_payload, serving, stored))
+        notes = await executor.run("admin", serving.unfit_rules, rules_of(stored.plain))
+        return JSONResponse(_rules_payload(stored, notes))
 
     @app.put("/v1/admin/rules", responses=ERRORS | CHANGED, **options)
     async def put_rules(request: RulesRequest) -> Response:
@@ -201,6 +202,8 @@ def _add_rules(
         Other processes follow within seconds, and the change is in the log.
         """
         by = current().caller or "an operator"
+        # First: an answer that fails must not follow a change.
+        notes = await executor.run("admin", serving.unfit_rules, rules_of(request.rules))
         before = await executor.run("admin", admin_store.rules)
         try:
             stored = await executor.run(
@@ -216,16 +219,16 @@ def _add_rules(
         serving.invalidate()
         if say is not None:
             say(_audit_line(before, stored))
-        return JSONResponse(await executor.run("admin", _rules_payload, serving, stored))
+        return JSONResponse(_rules_payload(stored, notes))
 
 
-def _rules_payload(serving: ServingRelease, stored: StoredRules) -> dict[str, Any]:
+def _rules_payload(stored: StoredRules, notes: list[str]) -> dict[str, Any]:
     return {
         "version": stored.version,
         "rules": stored.plain,
         "by": stored.by,
         "at": stored.at,
-        "notes": serving.unfit_rules(rules_of(stored.plain)),
+        "notes": notes,
     }
 
 

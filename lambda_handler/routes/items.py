@@ -85,9 +85,9 @@ def _add_similar(app: FastAPI, recommender: Recommender, executor: Executor) -> 
         return tagged(request, await similar_items(query.item_id, query))
 
     async def similar_items(item_id: str, query: ListQuery) -> dict[str, Any]:
-        compute = _similar_to(item_id)
+        filters = _filters(query).without([item_id])  # which no rule may pin to its own list
         answer = await executor.run(
-            "live", recommender.from_live, compute, query.k, _filters(query)
+            "live", recommender.from_live, _similar_to(item_id), query.k, filters
         )
         return list_payload(answer)
 

@@ -190,6 +190,13 @@ def test_explanations_name_rules(client, put, user) -> None:
     assert first["reason"]["features"] == rows[4]["reason"]["features"]
 
 
+def test_item_is_not_like_itself(ask: Ask, put) -> None:
+    """A pin of an item does not put it among those that are similar to it."""
+    put(pin=[{"item": "3", "place": 1}])
+    assert "3" not in ids(ask("similar"))
+    assert ids(ask("popular"))[0] == "3"
+
+
 def test_rank_knows_availability_alone(client, put, user) -> None:
     """The order of given items is the ranker's; what is not available is left out."""
     body = {"user_id": user, "items": ["41", "42", "43"]}
