@@ -76,7 +76,8 @@ def with_another_future(events: Events, cut: Int64) -> Events:
     moments = moments_of(events, cut)
     negatives = events.negatives
     later = negatives.time >= moments[negatives.user]
-    unknown = events.cancelled >= moments[events.user]
+    moment = moments[events.user]
+    unknown = (events.cancelled >= moment) & (moment != NEVER)
     return replace(
         events,
         item=np.where(future, rng.integers(0, events.n_items, n), events.item).astype(np.int32),
