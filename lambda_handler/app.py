@@ -164,7 +164,7 @@ def _lifespan(
     return lifespan
 
 
-METHODS = ("GET", "HEAD", "POST", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 """Every method that a route has."""
 
 HEADERS = (

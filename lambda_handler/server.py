@@ -384,7 +384,7 @@ def _is_plain(data: bytes) -> bool:
     if not ended or len(words) != WORDS:
         return False
     method, target, http_version = words
-    if http_version != b"HTTP/1.1" or method not in (b"GET", b"POST", b"DELETE"):
+    if http_version != b"HTTP/1.1" or method not in (b"GET", b"POST", b"PUT", b"DELETE"):
         return False
     fields = dict(field.partition(b":")[::2] for field in headers.lower().split(b"\r\n"))
     if not _UNPLAIN.isdisjoint(fields) or target.partition(b"?")[0].endswith(_ALWAYS):

@@ -306,4 +306,4 @@ def test_deletions_outlive_an_emptied_redis(own, published, reporter) -> None:
     note = msgpack.unpackb(
         (Path(settings.artefacts) / "notes" / f"{settings.namespace}.msgpack").read_bytes()
     )
-    assert note == [[[store.keys.digest(user).encode(), b"1"]], [items[0]]]
+    assert note == [[[store.keys.digest(user).encode(), b"1"]], [items[0]], None]

@@ -239,10 +239,8 @@ def test_deleted_user_keeps_no_answer(world, published) -> None:
     user = published.dataset.user_ids[0]
 
     class Deleting(LivePath):
-        def recommend(
-            self, version: str, of: UserRecord, k: int, filters: Filters, shape: Options = PLAIN
-        ) -> Ranked:
-            ranked = super().recommend(version, of, k, filters, shape)
+        def recommend(self, version: str, of: UserRecord, *arguments: Any, **named: Any) -> Ranked:
+            ranked = super().recommend(version, of, *arguments, **named)
             AdminStore(store).delete_user(user, NOW)
             return ranked
 

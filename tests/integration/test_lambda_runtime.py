@@ -112,6 +112,7 @@ def test_every_documented_route(service, published) -> None:
         },
         "delete": {"user_id": "a user/ü"},
         "block": {"item_id": published.dataset.catalogue.ids[3]},
+        "rules": {"version": 0, "rules": {}},
         "unblock": {"item_id": published.dataset.catalogue.ids[3]},
     }
     queries = {
