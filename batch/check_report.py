@@ -45,7 +45,7 @@ def _add(table: Table, *cells: str) -> None:
 
 
 def _columns(report: TableReport) -> Table:
-    table = _table("ours", "yours", "told by")
+    table = _table("ours", "yours", "found")
     for ours, theirs in report.columns.items():
         _add(table, ours, theirs, report.reasons[ours])
     if report.csv is not None:

@@ -25,7 +25,7 @@ from shortlist.batch.progress import ProgressReporter, silent_reporter
 from shortlist.batch.tables import Tables, checked, of_mapping
 from shortlist.recsys import data as loading
 from shortlist.recsys.data import Loaded
-from shortlist.recsys.data.check import Check, Told
+from shortlist.recsys.data.check import Check, Given
 from shortlist.recsys.data.check import check as check_files
 from shortlist.recsys.data.mapping import write_mapping
 from shortlist.recsys.errors import InvalidInput, UnknownItem
@@ -183,7 +183,7 @@ def check(
     """
     named = {"interactions": interactions, "items": items, "users": users}
     tables = {name: (str(path),) for name, path in named.items() if path is not None}
-    given = Told(tables, columns or {}, is_day_first, zone)
+    given = Given(tables, columns or {}, is_day_first, zone)
     with tempfile.TemporaryDirectory(prefix="shortlist-check-") as directory:
         rejects = Path(directory) / "rejects.parquet"
         found = check_files([str(file) for file in files], given, _nobody_answers, rejects)

@@ -50,7 +50,7 @@ def check_tables(
     from shortlist.batch.check_report import show
     from shortlist.batch.progress import wide_console
     from shortlist.recsys.atomic_file import write_atomically
-    from shortlist.recsys.data.check import Told, check
+    from shortlist.recsys.data.check import Given, check
     from shortlist.recsys.data.mapping import write_mapping
 
     columns = dict(_pair(text) for text in told["columns"])
@@ -59,7 +59,7 @@ def check_tables(
         raise click.UsageError("no files: name those of the interactions, the items and the users")
     found = check(
         files,
-        Told(tables, columns, told["is_day_first"], told["zone"]),
+        Given(tables, columns, told["is_day_first"], told["zone"]),
         _ask_day_first,
         told["rejects"],
     )

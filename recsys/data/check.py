@@ -38,7 +38,7 @@ MANY_REPEATS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Given:
     """What a person says of the files, whatever they look like.
 
     tables: table -> its paths; columns: our name -> theirs; is_day_first: of dates such as
@@ -118,7 +118,7 @@ class Check:
         return out | {"notes": list(self.notes), "advice": list(self.advice)}
 
 
-def check(paths: Sequence[str], told: Told, ask: Ask, rejects: Path) -> Check:
+def check(paths: Sequence[str], told: Given, ask: Ask, rejects: Path) -> Check:
     """Looks at tables, finds out what they are, and reads them once.
 
     paths: files, directories, globs or addresses; those that `told` names are looked at besides.
@@ -142,7 +142,7 @@ def check(paths: Sequence[str], told: Told, ask: Ask, rejects: Path) -> Check:
     return _read_once(mapping, tables, times, counts, rejects)
 
 
-def _check_told(told: Told) -> None:
+def _check_told(told: Given) -> None:
     known = list(dict.fromkeys(name for schema in SCHEMAS.values() for name in schema.columns))
     unknown = [name for name in told.columns if name not in known]
     if unknown:
@@ -158,7 +158,7 @@ def _check_told(told: Told) -> None:
         )
 
 
-def _check_columns_told(told: Told, tables: Mapping[str, FoundTable]) -> None:
+def _check_columns_told(told: Given, tables: Mapping[str, FoundTable]) -> None:
     """Refuses columns that a person has named and no file has."""
     names = [name for table in tables.values() for name in table.names]
     absent = [theirs for theirs in told.columns.values() if theirs not in names]

@@ -95,9 +95,10 @@ def _text(texts: pl.Series) -> FoundTimes:
     if texts.is_empty():
         return FoundTimes(TimeFormat(), "nothing", 0.0)
     frame = texts.alias("t").to_frame()
-    iso = frame.select(fields.seconds("t", pl.String(), "file").is_not_null().mean()).item()
-    zoned = bool(texts.str.contains(fields.ZONED).all())
-    best = FoundTimes(TimeFormat(), "ISO 8601", float(iso), None, zoned)
+    is_iso = frame.select(fields.seconds("t", pl.String(), "file").is_not_null()).to_series()
+    # Of the times alone: among them may be texts that are none.
+    zoned = bool(texts.filter(is_iso).str.contains(fields.ZONED).all())
+    best = FoundTimes(TimeFormat(), "ISO 8601", float(is_iso.to_numpy().mean()), None, zoned)
     if best.share == 1.0:
         return best
     shares = {form: _parsed_share(texts, form) for form in _formats()}

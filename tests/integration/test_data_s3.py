@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from shortlist.recsys.data import load
-from shortlist.recsys.data.check import Told, check
+from shortlist.recsys.data.check import Given, check
 from shortlist.recsys.data.mapping import read_mapping, write_mapping
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import ArtefactsUnavailable, InvalidData
@@ -144,7 +144,7 @@ def test_check_of_a_prefix(bucket: str, put: Callable[[str, bytes], None], tmp_p
     put("shop/goods.csv", b"sku;name\ni0;A\ni1;B\ni2;C\n")
     address = f"s3://{bucket}/shop"
     found = check(
-        [f"{address}/orders", address + "/goods.csv"], Told(), lambda *_: None, tmp_path / "r"
+        [f"{address}/orders", address + "/goods.csv"], Given(), lambda *_: None, tmp_path / "r"
     )
     write_mapping(tmp_path / "data.toml", found.mapping)
     mapping = read_mapping(str(tmp_path / "data.toml"))

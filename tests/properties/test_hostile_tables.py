@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.recsys.data import load
-from shortlist.recsys.data.check import Told, check
+from shortlist.recsys.data.check import Given, check
 from shortlist.recsys.errors import InvalidData
 
 NEW_YEAR = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - naive on purpose
@@ -113,7 +113,7 @@ def test_any_column_type_is_checked(tmp_path, kind) -> None:
     """`shortlist data check` says what it is, or refuses it."""
     for table, column in (("interactions", "timestamp"), ("items", "extra"), ("users", "group")):
         tables = written(tmp_path, table, {column: SERIES[kind]})
-        told = Told({name: (path,) for name, path in tables.items()})
+        told = Given({name: (path,) for name, path in tables.items()})
         with suppress(InvalidData):
             found = check([], told, lambda *_: None, tmp_path / "rejects.parquet")
             assert json.loads(json.dumps(found.as_json()))["tables"].keys() == tables.keys()

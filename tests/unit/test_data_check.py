@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from shortlist.batch.cli import main
 from shortlist.recsys.data import load
-from shortlist.recsys.data.check import Check, Told, check
+from shortlist.recsys.data.check import Check, Given, check
 from shortlist.recsys.data.mapping import read_mapping
 from shortlist.recsys.data.sources import Dialect, ReturnMark, TimeFormat
 from shortlist.recsys.errors import InvalidData, InvalidSettings
@@ -43,7 +43,7 @@ def nobody(example: str, column: str) -> None:
 
 
 def found(tmp_path: Path, *paths: str, **told: Any) -> Check:
-    return check(paths, Told(**told), nobody, tmp_path / "rejects.parquet")
+    return check(paths, Given(**told), nobody, tmp_path / "rejects.parquet")
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_day_and_month(tmp_path: Path) -> None:
         found(tmp_path, path)
     told = found(tmp_path, path, is_day_first=True).mapping
     assert told.interactions.time.format == "%d/%m/%Y"
-    asked = check([path], Told(), lambda *_: False, tmp_path / "r.parquet").mapping
+    asked = check([path], Given(), lambda *_: False, tmp_path / "r.parquet").mapping
     assert asked.interactions.time.format == "%m/%d/%Y"
 
 
@@ -372,3 +372,12 @@ def test_quote_that_is_an_inch(tmp_path: Path) -> None:
     result = found(tmp_path, path)
     assert result.mapping.interactions.csv == Dialect("\t", quote="")
     assert result.numbers["events"] == 9
+
+
+def test_a_zone_is_seen_beside_junk(tmp_path) -> None:
+    """One text that is no time does not hide that all the others say their zone."""
+    rows = [f"u{n % 4},i{n % 5},2024-01-{n + 1:02d} 10:00:00+02:00" for n in range(25)]
+    rows[3] = "u1,i1,00.00.0000"
+    path = tmp_path / "orders.csv"
+    path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows))
+    assert not any("zone" in advice for advice in found(tmp_path, str(path)).advice)
