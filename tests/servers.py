@@ -24,6 +24,17 @@ SECONDS = 30.0
 """Timeout after which a test fails rather than hangs."""
 
 
+SMALL = {
+    "EMBEDDING_DIM": "8",
+    "TOP_K_CANDIDATES": "40",
+    "LGBM_N_ESTIMATORS": "10",
+    "SHORTLIST_LIST_LENGTH": "20",
+    "SHORTLIST_THREADS": "1",
+    "SHORTLIST_GATE": "off",
+}
+"""Settings under which the batch takes seconds; what is tried is the commands, not the models."""
+
+
 @contextlib.contextmanager
 def in_thread(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS) -> Iterator[int]:
     """Serves an app under the API's own server, and gives its port.

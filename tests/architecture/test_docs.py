@@ -23,7 +23,7 @@ from shortlist.batch import publish
 from shortlist.batch.cli import main
 from shortlist.infra.tools.docs import pages, with_tables
 from shortlist.recsys import settings as settings_module
-from tests.servers import as_process
+from tests.servers import SMALL, as_process
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -45,16 +45,6 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _SOURCE_PATH = re.compile(r"(?:recsys|batch|lambda_handler|infra|tests|docs)/[\w./-]*\w(?:\.\w+|/)")
-
-SMALL = {
-    "EMBEDDING_DIM": "8",
-    "TOP_K_CANDIDATES": "40",
-    "LGBM_N_ESTIMATORS": "10",
-    "SHORTLIST_LIST_LENGTH": "20",
-    "SHORTLIST_THREADS": "1",
-    "SHORTLIST_GATE": "off",
-}
-"""Settings under which the batch takes seconds; what is tried is the commands, not the models."""
 
 TOUR_WORDS = {
     '"50"': '"5"',

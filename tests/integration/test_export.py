@@ -17,18 +17,9 @@ from click.testing import CliRunner
 
 from shortlist.batch.cli import main
 from shortlist.recsys.data.worlds.shop import Shop, ShopSize, shop
-from tests.servers import as_process
+from tests.servers import SMALL, as_process
 
 SIZE = ShopSize(n_users=80, n_items=60, events_per_user=30, returns=0.2)
-SMALL = {
-    "EMBEDDING_DIM": "8",
-    "TOP_K_CANDIDATES": "40",
-    "LGBM_N_ESTIMATORS": "10",
-    "SHORTLIST_LIST_LENGTH": "20",
-    "SHORTLIST_THREADS": "1",
-    "SHORTLIST_GATE": "off",
-    "SHORTLIST_REPEATS": "allow",
-}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +57,7 @@ def test_an_export_becomes_answers(world, valkey_url, namespace, tmp_path, monke
     """Check, batch, serve; then new orders and returns, and the same again."""
     monkeypatch.chdir(tmp_path)
     environ = SMALL | {
+        "SHORTLIST_REPEATS": "allow",
         "REDIS_URL": valkey_url,
         "SHORTLIST_NAMESPACE": namespace,
         "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
