@@ -53,9 +53,25 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_files import MANIFEST
 from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.lambdamart import RankerParams
+from shortlist.recsys.training.two_tower import TowerParams
 
 Table = Any
 """A path (a file, a directory, a glob, s3://), or a frame of Polars, pandas or Arrow."""
+
+__all__ = [
+    "Data",
+    "Evaluation",
+    "EventRules",
+    "FitParams",
+    "RankerParams",
+    "Release",
+    "TowerParams",
+    "check",
+    "evaluate",
+    "fit",
+    "read",
+]
 
 DEFAULT_PROTOCOL: HoldoutProtocol = "last-10pct"
 

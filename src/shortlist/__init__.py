@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from shortlist.batch.library import Data, Evaluation, Release, check, evaluate, fit, read
     from shortlist.recsys.event_rules import EventRules
     from shortlist.recsys.training.fit import FitParams
+    from shortlist.recsys.training.lambdamart import RankerParams
+    from shortlist.recsys.training.two_tower import TowerParams
 
 __all__ = [
     "Data",
     "Evaluation",
     "EventRules",
     "FitParams",
+    "RankerParams",
     "Release",
+    "TowerParams",
     "check",
     "evaluate",
     "fit",

@@ -7,7 +7,7 @@ attributes, which `make evaluate` fetches. Each is evaluated as by `shortlist ev
 last-10pct`, against the strongest baseline of the same run. The shop and the music are evaluated
 twice: what a user had is never offered again, or it is, and then new and repeated items are also
 told apart. The figures go to docs/reports/worlds.json, from which a table in the documentation is
-generated. Names of worlds as arguments evaluate these alone, and write nothing.
+generated. Names of worlds as arguments evaluate these alone, and replace their rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,17 @@ def row_of(name: str, report: Report) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    """Evaluates every world and writes the report; or those of these names, and writes none."""
+    """Evaluates every world and writes the report; or those of these names, and their rows."""
     rows = [row for name in names or SETS for row in rows_of(name)]
-    if not names:
-        write_atomically(REPORT, json.dumps(rows, indent=2) + "\n")
+    others = [row for row in json.loads(REPORT.read_text()) if not _is_of(row, names or SETS)]
+    write_atomically(REPORT, json.dumps([*others, *rows], indent=2) + "\n")
     ProgressReporter().console.print(summary(rows))
     assert np.isfinite([row["difference"]["low"] for row in rows]).all()
+
+
+def _is_of(row: dict[str, Any], names: Iterable[str]) -> bool:
+    """Whether a row of the report is of one of these worlds."""
+    return any(row["world"] == name or row["world"].startswith(f"{name}, ") for name in names)
 
 
 def summary(rows: list[dict[str, Any]]) -> Table:

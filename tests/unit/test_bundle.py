@@ -169,12 +169,15 @@ def test_state_of_many_ids_keeps_latest(loaded) -> None:
         (1_700_000_000, 1_800_000_000.5, 1_800_000_000),
         (1_700_000_000, None, 1_700_000_000),
         (1_700_000_000, 5.0, 1_600_000_000),
-        (5_000, 1_800_000_000, 1_600_000_000),
+        (5_000, 1_800_000_000, 1_600_000_001),
     ],
     ids=["request", "end of the data", "slow clock", "sequence numbers"],
 )
 def test_state_of_a_moment(loaded, as_of, now, expected) -> None:
-    """Of the request where times are a clock's, and never before the user's last event."""
+    """Of the request where times are a clock's, and never before the user's last event.
+
+    Of sequence numbers it is the next one.
+    """
     manifest = loaded.manifest | {"as_of": as_of, "created_at": 1_750_000_000}
     record = UserRecord((loaded.catalogue.ids[0],), (1_600_000_000,), (None,), 1)
     state, _ = bundle.state_of(replace(loaded, manifest=manifest), record, now)
