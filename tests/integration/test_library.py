@@ -35,7 +35,7 @@ def release(data) -> shortlist.Release:
 
 
 def test_frames_and_files_are_one(tables, data, tmp_path) -> None:
-    """A Polars frame, a lazy one, an Arrow stream and a file give the same data."""
+    """Frames of Polars, pandas and Arrow, an Arrow stream and a file give the same data."""
     tables.interactions.write_csv(tmp_path / "interactions.csv")
     tables.items.write_parquet(tmp_path / "items.parquet")
 
@@ -48,6 +48,7 @@ def test_frames_and_files_are_one(tables, data, tmp_path) -> None:
     for interactions, items in (
         (tmp_path / "interactions.csv", str(tmp_path / "items.parquet")),
         (tables.interactions.lazy(), Stream()),
+        (tables.interactions.to_pandas(), tables.items.to_arrow()),
     ):
         other = shortlist.read(interactions, items=items, users=tables.users)
         assert other.loaded.dataset.fingerprint == data.loaded.dataset.fingerprint
