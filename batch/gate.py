@@ -77,7 +77,12 @@ def judge(
     report: on the events from `cut` on; model: the one that the report is about.
     serving: the release to compare with, None where none serves.
     """
-    verdict = _judged(report, model, dataset, cut, settings, serving)
+    verdict = _unfit(report)
+    if verdict is None and serving is not None:
+        artefacts, margin = open_artefacts(settings.artefacts), settings.gate_margin
+        verdict = _against(artefacts, serving, report, model, dataset, cut, margin)
+    if verdict is None:
+        verdict = Verdict(None, "beats popularity; no release is serving yet")
     return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
 
 
@@ -115,14 +120,8 @@ def _difference(pair: Mapping[str, float]) -> str:
     return f"{pair['difference']:+.4f} ({pair['low']:+.4f} to {pair['high']:+.4f})"
 
 
-def _judged(
-    report: Mapping[str, Any],
-    model: Model,
-    dataset: Dataset,
-    cut: Int64,
-    settings: Settings,
-    serving: str | None,
-) -> Verdict:
+def _unfit(report: Mapping[str, Any]) -> Verdict | None:
+    """The refusal of a release that is bad by itself; None for others."""
     ours = _ndcg_of(report, TWO_STAGE)
     floor = _ndcg_of(report, POPULARITY)
     if not ours > floor:  # NaN is no better either
@@ -136,17 +135,7 @@ def _judged(
         return Verdict(
             f"the figures are too good to be true: {'; '.join(doubts)}", "the leak audit has doubts"
         )
-    if serving is None:
-        return Verdict(None, "beats popularity; no release is serving yet")
-    return _against(
-        open_artefacts(settings.artefacts),
-        serving,
-        report,
-        model,
-        dataset,
-        cut,
-        settings.gate_margin,
-    )
+    return None
 
 
 def _against(

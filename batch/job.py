@@ -60,7 +60,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
-from shortlist.recsys.store.rules import read_rules
+from shortlist.recsys.store.rules_reading import read_rules
 from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
     FitParams,

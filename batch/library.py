@@ -36,6 +36,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.diversity import unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
+from shortlist.recsys.models.filter_columns import FilterColumns
 from shortlist.recsys.models.interactions import (
     MISSING,
     Float32,
@@ -53,25 +54,11 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_files import MANIFEST
 from shortlist.recsys.training.fit import FitParams
-from shortlist.recsys.training.lambdamart import RankerParams
-from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.where import CATEGORIES, conditions_of
+from shortlist.recsys.where import checked as conditions_checked
 
 Table = Any
 """A path (a file, a directory, a glob, s3://), or a frame of Polars, pandas or Arrow."""
-
-__all__ = [
-    "Data",
-    "Evaluation",
-    "EventRules",
-    "FitParams",
-    "RankerParams",
-    "Release",
-    "TowerParams",
-    "check",
-    "evaluate",
-    "fit",
-    "read",
-]
 
 DEFAULT_PROTOCOL: HoldoutProtocol = "last-10pct"
 
@@ -194,7 +181,7 @@ def check(
     Raises:
         InvalidData: a file cannot be read, or which table or column something is cannot be found
             out.
-        InvalidSettings: `columns` names a column of ours that there is not.
+        InvalidSettings: `columns` names a column that there is not.
         ArtefactsUnavailable: S3 did not answer.
     """
     named = {"interactions": interactions, "items": items, "users": users}
@@ -467,16 +454,17 @@ class Release:
 
     @property
     def items(self) -> pl.DataFrame:
-        """item_id, title, categories: the catalogue."""
+        """item_id, title, categories, and a column for each attribute: the catalogue."""
         catalogue = self.bundle.catalogue
+        columns: dict[str, Any] = {
+            "item_id": catalogue.ids,
+            "title": catalogue.titles,
+            "categories": [list(names) for names in catalogue.categories],
+        }
+        attributes = {each.name: list(each.values) for each in catalogue.attributes}
         return pl.DataFrame(
-            {
-                "item_id": catalogue.ids,
-                "title": catalogue.titles,
-                "categories": [list(names) for names in catalogue.categories],
-            },
-            schema_overrides={"categories": pl.List(pl.String)},
-        )
+            attributes | columns, schema_overrides={"categories": pl.List(pl.String)}
+        ).select(*columns, *(name for name in attributes if name not in columns))
 
     def recommend(
         self,
@@ -486,6 +474,7 @@ class Release:
         *,
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
+        where: Mapping[str, Any] | None = None,
         allow_repeats: bool | None = None,
     ) -> pl.DataFrame:
         """The k best items of each user: user_id, rank, item_id, title, score, retrieval_score.
@@ -493,14 +482,15 @@ class Release:
         of: data whose users have a history, or item ids by user, oldest first.
         users: ids; None for all.
         exclude: items that are not recommended. categories: only items of one of these.
+        where: conditions on the items' attributes, as the API has them: {"price": {"lte": 20}}.
         allow_repeats: whether items that the user had may come again; None as it was trained.
 
         Raises:
-            InvalidInput: a user is unknown, or k is below 1.
+            InvalidInput: a user is unknown, k is below 1, or a condition does not fit the items.
         """
         if k < 1:
             raise InvalidInput(f"k is {k}: it must be at least 1")
-        allowed = self._allowed(exclude, categories)
+        allowed = self._allowed(exclude, categories, where or {})
         parts = [_LISTS]
         for user, record in self._records(of, users):
             state = self._state(record, allow_repeats=allow_repeats)
@@ -582,14 +572,17 @@ class Release:
         return replace(state, repeats=Repeats.ALLOW if allow_repeats else Repeats.NEVER)
 
     def _allowed(
-        self, exclude: Sequence[str], categories: Sequence[str]
+        self, exclude: Sequence[str], categories: Sequence[str], where: Mapping[str, Any]
     ) -> NDArray[np.bool_] | None:
         """bool[n]: the items that may be recommended; None for all."""
-        if not exclude and not categories:
+        if not exclude and not categories and not where:
             return None
-        catalogue = self.bundle.catalogue
-        wanted = set(categories)
-        allowed = np.array([not wanted or not wanted.isdisjoint(c) for c in catalogue.categories])
+        if categories:
+            where = {**where, CATEGORIES: list(categories)}
+        catalogue, columns = self.bundle.catalogue, FilterColumns(self.bundle.catalogue)
+        allowed = np.ones(len(catalogue.ids), np.bool_)
+        for condition in conditions_checked(conditions_of(where), self.bundle.facts.attributes):
+            allowed &= columns.fulfilling(condition)
         allowed[[catalogue.row_of[item] for item in exclude if item in catalogue.row_of]] = False
         return allowed
 

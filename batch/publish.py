@@ -37,7 +37,8 @@ from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import server_policy
 from shortlist.recsys.store.release_facts import MAX_LABELS, facts_in, pack_facts
 from shortlist.recsys.store.release_files import manifest_in, verify
-from shortlist.recsys.store.rules import changes, fitting, rules_of
+from shortlist.recsys.store.rules import fitting
+from shortlist.recsys.store.rules_reading import changes, rules_of
 from shortlist.recsys.store.watermark import BEGINNING
 from shortlist.recsys.where import CATEGORIES, AttributeKind, AttributeValue, labels_of
 
@@ -115,12 +116,12 @@ def _put_rules(store: RedisStore, plain: Mapping[str, Any], reporter: ProgressRe
     if before.plain == plain:
         return
     after = admin.write_rules(plain, "the batch", int(time.time()))
-    told = ", ".join(
+    changed = ", ".join(
         f"{section} +{len(each['added'])} -{len(each['removed'])}"
         for section, each in changes(before.plain, plain).items()
     )
     reporter.say(
-        f"  rules: version {after.version} replaces that of {before.by or 'nobody'}: {told}"
+        f"  rules: version {after.version} replaces that of {before.by or 'nobody'}: {changed}"
     )
 
 

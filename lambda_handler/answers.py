@@ -10,7 +10,13 @@ from shortlist.lambda_handler.sessions import Session
 from shortlist.recsys.errors import Unavailable
 from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.release_facts import ReleaseFacts
-from shortlist.recsys.store.rules import NO_RULES, Placed, Rules, Selector, arranged
+from shortlist.recsys.store.rules import (
+    NO_RULES,
+    Placed,
+    Rules,
+    Selector,
+    arranged,
+)
 from shortlist.recsys.where import CATEGORIES, Condition
 
 T = TypeVar("T")

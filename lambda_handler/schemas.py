@@ -29,7 +29,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from shortlist.recsys import values, where
 from shortlist.recsys.errors import InvalidInput
-from shortlist.recsys.store import rules
+from shortlist.recsys.store import rules_reading
 from shortlist.recsys.store.answer_sources import AnswerSource
 
 
@@ -602,14 +602,14 @@ class ReleasesAnswer(PointerAnswer):
 
 
 def _rules(value: object) -> object:
-    rules.rules_of(value)
+    rules_reading.rules_of(value)
     return value
 
 
 _RULE = {"type": "object"}
 RULES_SHOWN: dict[str, Any] = {
     "type": "object",
-    "properties": {name: {"type": "array", "items": _RULE} for name in rules.SECTIONS},
+    "properties": {name: {"type": "array", "items": _RULE} for name in rules_reading.SECTIONS},
     "additionalProperties": False,
     "description": "Lists of rules by kind; docs/rules.md says what each kind takes.",
     "examples": [

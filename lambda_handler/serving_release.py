@@ -45,8 +45,8 @@ from shortlist.recsys.store.rules import (
     Rules,
     fitting,
     of_columns,
-    unpack_rules,
 )
+from shortlist.recsys.store.rules_reading import unpack_rules
 from shortlist.recsys.where import AttributeKind
 
 if TYPE_CHECKING:
@@ -241,7 +241,9 @@ class ServingRelease:
             return _FittedRules(packed, fitting(rules, {})[0])  # not kept: tried again
         columns = {n: kind for n, kind in attributes.items() if n in AVAILABILITY_COLUMNS}
         fits, faults = fitting(rules, attributes)
-        for _ in faults:  # told when they were put; the release before may have had the attribute
+        for (
+            _
+        ) in faults:  # reported when they were put; the release before may have had the attribute
             self._metrics.count("shortlist_degraded_total", kind="UnfitRule")
         keep_latest(self._fitted, KEPT - 1)
         self._fitted[version] = _FittedRules(packed, fits, columns, pinned)

@@ -20,7 +20,7 @@ from shortlist.batch.cli.options import (
     tables_of,
 )
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.rules import read_rules
+from shortlist.recsys.store.rules_reading import read_rules
 
 
 @click.group("batch", cls=FriendlyErrors)

@@ -1,4 +1,4 @@
-"""Commands that fetch data sets."""
+"""Commands that check tables and fetch data sets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_tables(
     files: tuple[str, ...],
     mapping_file: Path | None,
     json_file: Path | None,
-    **told: Any,  # noqa: ANN401 - click's own
+    **given: Any,  # noqa: ANN401 - click's own
 ) -> None:
     """Finds out what FILES are and how they are written, and writes a mapping for --data.
 
@@ -53,15 +53,15 @@ def check_tables(
     from shortlist.recsys.data.check import Given, check
     from shortlist.recsys.data.mapping import write_mapping
 
-    columns = dict(_pair(text) for text in told["columns"])
-    tables = {name: told[name] for name in ("interactions", "items", "users")}
+    columns = dict(_pair(text) for text in given["columns"])
+    tables = {name: given[name] for name in ("interactions", "items", "users")}
     if not files and not any(tables.values()):
         raise click.UsageError("no files: name those of the interactions, the items and the users")
     found = check(
         files,
-        Given(tables, columns, told["is_day_first"], told["zone"]),
+        Given(tables, columns, given["is_day_first"], given["zone"]),
         _ask_day_first,
-        told["rejects"],
+        given["rejects"],
     )
     show(found, wide_console())
     if json_file is not None:

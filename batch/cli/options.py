@@ -86,7 +86,7 @@ def fit_params_of(settings: Settings, config: Path | None) -> FitParams:
 def tables_of(options: Mapping[str, Any]) -> Tables:
     """The tables that `table_options` name; their files and columns are there.
 
-    Nothing heavy is imported before: a misspelt path or column is told at once.
+    Nothing heavy is imported before: a misspelt path or column is refused at once.
 
     Raises:
         click.UsageError: no interactions are named, or both a mapping file and tables.

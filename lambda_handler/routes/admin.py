@@ -34,7 +34,7 @@ from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
-from shortlist.recsys.store.rules import StoredRules, changes, rules_of
+from shortlist.recsys.store.rules_reading import StoredRules, changes, rules_of
 
 HEADER = APIKeyHeader(name=ADMIN_HEADER, auto_error=False)
 VersionPath = Annotated[

@@ -96,6 +96,10 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
         """The same list, for a user id of any characters."""
         return tagged(request, await _list_payload(recommender, executor, query.user_id, query))
 
+    _add_rank(app, recommender, executor)
+
+
+def _add_rank(app: FastAPI, recommender: Recommender, executor: Executor) -> None:
     @app.post("/v1/rank", response_model=RankAnswer, responses=ERRORS, tags=["recommendations"])
     async def rank(request: RankRequest) -> Response:
         """Orders given items for a user by the ranker.

@@ -1,7 +1,7 @@
 """Looks at people's tables, and proposes a mapping.
 
-Everything that a load would do is done once, with all rejects allowed, so that what is told here is
-what every later command sees.
+Everything that a load would do is done once, with all rejects allowed, so that what is said
+here is what every later command sees.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shortlist.recsys import values
 from shortlist.recsys.data.check_columns import SCHEMAS, FoundTable, found_tables
 from shortlist.recsys.data.check_events import unknown_types
 from shortlist.recsys.data.check_files import FoundFile, look_at, places_in
-from shortlist.recsys.data.check_mapping import Ask, proposed, told_times
+from shortlist.recsys.data.check_mapping import Ask, decided_times, proposed
 from shortlist.recsys.data.check_times import FoundTimes
 from shortlist.recsys.data.item_attributes import EMBEDDING
 from shortlist.recsys.data.loading import Loaded, load
@@ -53,7 +53,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """What a table is: its files, and of each column of ours theirs and what told it.
+    """A table: its files, and for each of our columns theirs and how it was found.
 
     csv: how its text is written, where that is not what its name says; unused: columns that no
     command reads.
@@ -118,50 +118,51 @@ class Check:
         return out | {"notes": list(self.notes), "advice": list(self.advice)}
 
 
-def check(paths: Sequence[str], told: Given, ask: Ask, rejects: Path) -> Check:
+def check(paths: Sequence[str], given: Given, ask: Ask, rejects: Path) -> Check:
     """Looks at tables, finds out what they are, and reads them once.
 
-    paths: files, directories, globs or addresses; those that `told` names are looked at besides.
+    paths: files, directories, globs or addresses; those that `given` names are looked at as well.
     rejects: the Parquet file for rejected rows.
 
     Raises:
-        InvalidData: a file cannot be read, or which table or column something is cannot be told.
-        InvalidSettings: `told` names a column of ours, or a time zone, that there is not.
+        InvalidData: a file cannot be read, or which table or column something is cannot be found
+            out.
+        InvalidSettings: `given` names a column or a time zone that there is not.
         ArtefactsUnavailable: S3 did not answer.
     """
-    _check_told(told)
-    named = [path for places in told.tables.values() for path in places]
+    _check_given(given)
+    named = [path for places in given.tables.values() for path in places]
     free = [place for path in paths if path not in named for place in places_in(path)]
     files = [look_at(path) for path in dict.fromkeys((*free, *named))]
     if not files:
         raise InvalidData("no files to check: give at least that of the interactions")
-    tables = found_tables(files, told.tables, told.columns)
-    _check_columns_told(told, tables)
-    times = told_times(tables["interactions"], ask, is_day_first=told.is_day_first)
-    mapping, counts = proposed(tables, times, told.zone)
+    tables = found_tables(files, given.tables, given.columns)
+    _check_given_columns(given, tables)
+    times = decided_times(tables["interactions"], ask, is_day_first=given.is_day_first)
+    mapping, counts = proposed(tables, times, given.zone)
     return _read_once(mapping, tables, times, counts, rejects)
 
 
-def _check_told(told: Given) -> None:
+def _check_given(given: Given) -> None:
     known = list(dict.fromkeys(name for schema in SCHEMAS.values() for name in schema.columns))
-    unknown = [name for name in told.columns if name not in known]
+    unknown = [name for name in given.columns if name not in known]
     if unknown:
         raise InvalidSettings(
             f"there is no column {unknown[0]!r}: known are {', '.join(known)}; "
             "write one of these = the name of your column"
         )
-    if told.zone is not None and told.zone not in available_timezones():
-        near = get_close_matches(told.zone, sorted(available_timezones()), n=1)
+    if given.zone is not None and given.zone not in available_timezones():
+        near = get_close_matches(given.zone, sorted(available_timezones()), n=1)
         meant = f", {near[0]} may be meant" if near else ""
         raise InvalidSettings(
-            f"there is no time zone {told.zone!r}{meant}: name one such as Europe/Berlin"
+            f"there is no time zone {given.zone!r}{meant}: name one such as Europe/Berlin"
         )
 
 
-def _check_columns_told(told: Given, tables: Mapping[str, FoundTable]) -> None:
+def _check_given_columns(given: Given, tables: Mapping[str, FoundTable]) -> None:
     """Refuses columns that a person has named and no file has."""
     names = [name for table in tables.values() for name in table.names]
-    absent = [theirs for theirs in told.columns.values() if theirs not in names]
+    absent = [theirs for theirs in given.columns.values() if theirs not in names]
     if absent:
         raise InvalidData(f"no file has a column {absent[0]!r}: there are {', '.join(names)}")
 

@@ -29,12 +29,12 @@ _LIKE = 0.65
 _MOSTLY = 0.5
 _NEARLY = 0.95
 _MAX_TYPES = 50
-"""Most distinct event types: a column of more values tells something else."""
+"""Most distinct event types: a column of more values is something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
-    """Files that are one table: their columns, as our name -> theirs, with what told each."""
+    """Files that are one table: their columns, as our name -> theirs, with how each was found."""
 
     files: tuple[FoundFile, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -56,18 +56,18 @@ class FoundTable:
 
 
 def found_tables(
-    files: Sequence[FoundFile], told: Mapping[str, Sequence[str]], columns: Mapping[str, str]
+    files: Sequence[FoundFile], given: Mapping[str, Sequence[str]], columns: Mapping[str, str]
 ) -> dict[str, FoundTable]:
     """The tables that files are.
 
-    told: table -> paths that are it, whatever they look like; columns: our name -> theirs, where a
+    given: table -> paths that are it, whatever they look like; columns: our name -> theirs, where a
     person says so.
 
     Raises:
         InvalidData: no file has the columns of interactions, or a file fits no table.
     """
     groups = _groups(files)
-    placed = {table: _told_group(groups, paths) for table, paths in told.items() if paths}
+    placed = {table: _given_group(groups, paths) for table, paths in given.items() if paths}
     rest = [group for group in groups if not any(group[0] in p for p in placed.values())]
     if "interactions" not in placed:
         placed["interactions"] = rest.pop(_likeliest(rest, columns))
@@ -95,7 +95,7 @@ def _groups(files: Sequence[FoundFile]) -> list[tuple[FoundFile, ...]]:
     return [tuple(group) for group in by_columns.values()]
 
 
-def _told_group(
+def _given_group(
     groups: Sequence[tuple[FoundFile, ...]], paths: Sequence[str]
 ) -> tuple[FoundFile, ...]:
     return tuple(file for group in groups for file in group if file.path in paths)
@@ -142,7 +142,7 @@ def _table_of(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping
     """Whether files are the items or the users, by the ids that they share with the events.
 
     Raises:
-        InvalidData: they share none, and no name tells.
+        InvalidData: they share none, and no name says it.
     """
     file = group[0]
     scores = {table: _best_key(file, events, table, columns)[0] for table in ("items", "users")}
@@ -152,8 +152,8 @@ def _table_of(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping
         best = max(names, key=lambda table: names[table])
         if names[best] < _LIKE:
             raise InvalidData(
-                f"{file.path!r} shares no ids with {events.files[0].path!r}, so it is told "
-                f"neither as items nor as users (columns {', '.join(file.columns)}): "
+                f"{file.path!r} shares no ids with {events.files[0].path!r}, so it "
+                f"looks neither like items nor like users (columns {', '.join(file.columns)}): "
                 "say what it is by --items or --users, or leave it out"
             )
     return best
@@ -231,7 +231,8 @@ def _with_shared_ids(
         missing = [ours for ours in SCHEMAS[table].required if ours not in found.columns]
         if missing:
             raise InvalidData(
-                f"{table}: which column of {found.files[0].path!r} is {missing[0]} cannot be told; "
+                f"{table}: which column of {found.files[0].path!r} is {missing[0]} cannot be "
+                f"found out; "
                 f"nearest are {', '.join(nearest(missing[0], found.names))}: say so by "
                 f"--column {missing[0]}=NAME"
             )
@@ -256,7 +257,7 @@ def _assigned(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Our name -> theirs, and why: required columns first, the closest names first."""
     out = {o: t for o, t in columns.items() if o in schema.columns and t in file.columns}
-    reasons = dict.fromkeys(out, "as told")
+    reasons = dict.fromkeys(out, "as given")
     for ours in schema.columns:
         if ours in out or (ours == "rating" and "weight" in out):
             continue
@@ -275,7 +276,7 @@ def _assigned(
             if not ranked:
                 reasons[ours] = "by its values"
     if "rating" in out and "weight" in out:  # a rating is the stronger word
-        other = "rating" if reasons["weight"] == "as told" else "weight"
+        other = "rating" if reasons["weight"] == "as given" else "weight"
         del out[other], reasons[other]
     return out, reasons
 

@@ -26,10 +26,10 @@ from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, sta
 from shortlist.recsys.errors import InvalidData
 
 SAMPLE_ROWS = 20_000
-"""Rows that columns are told by: enough for shares of a per cent, read in a moment."""
+"""Rows by which columns are found: enough for shares of a per cent, read in a moment."""
 
 _HEAD_BYTES = 1 << 20
-"""Of a file's beginning that the dialect is told by."""
+"""Of a file's beginning from which the dialect is found."""
 
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
@@ -162,7 +162,7 @@ def _readable_dialect(file: StagedFile) -> Dialect | None:
         if not _sample(open_file(file, _ANY, dialect)).is_empty():
             return dialect
     except pl.exceptions.PolarsError:
-        pass  # without quotes it may be read; if not, that is what is told
+        pass  # without quotes it may be read; if not, that is the error
     return replace(dialect, quote="")
 
 

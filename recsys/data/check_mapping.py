@@ -32,8 +32,8 @@ MAX_MARKS = 50
 """Most distinct values of a column that may mark returns."""
 
 
-def told_times(events: FoundTable, ask: Ask, *, is_day_first: bool | None) -> FoundTimes:
-    """How times are written, with day and month told apart.
+def decided_times(events: FoundTable, ask: Ask, *, is_day_first: bool | None) -> FoundTimes:
+    """How times are written, with day and month distinguished.
 
     Raises:
         InvalidData: the values do not tell them apart, and neither does anybody else.

@@ -34,8 +34,8 @@ _TRIED = 2_000
 class FoundTimes:
     """How times are written.
 
-    given: what a mapping says of it; words: what a person is told; share: of the texts that are
-    times so; other: the format that reads just as many where day and month cannot be told apart;
+    given: what a mapping says of it; words: the same for a person; share: of the texts that are
+    times so; other: the format that reads just as many where day and month cannot be distinguished;
     says_zone: whether the texts say their zone.
     """
 

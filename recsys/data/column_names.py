@@ -87,13 +87,13 @@ NAMES: dict[str, tuple[str, ...]] = {
         "erscheinungsjahr", "baujahr", "annee", "ano", "anno", "jaar",
     ),
 }  # fmt: skip
-"""Of each column of ours what others call it, the likeliest first."""
+"""What others call each of our columns, the likeliest first."""
 
 ALIASES = {
     "title": ("name", "product_name", "item_name", "product_title", "movie_title"),
     "categories": ("category", "genres", "genre", "tags", "tag", "department"),
 }
-"""Names of an items table that are taken for ours without a mapping, and told."""
+"""Names of an items table that are taken for ours without a mapping, with a note."""
 
 
 def _words_of(text: str) -> frozenset[str]:
@@ -142,7 +142,7 @@ def words(name: str) -> frozenset[str]:
 
 
 def closeness(name: str, ours: str) -> float:
-    """How much a name sounds like a column of ours, from 0 to 1.
+    """How much a name sounds like one of our columns, from 0 to 1.
 
     A known name counts from 0.9 to 1, the likelier the more. One with words of it counts 0.85,
     0.75 without a word for an id, and 0.66 with a word for something else: a track's name may be
@@ -163,13 +163,13 @@ def closeness(name: str, ours: str) -> float:
 
 
 def nearest(ours: str, names: Sequence[str], n: int = 3) -> list[str]:
-    """The names most like a column of ours, the nearest first."""
+    """The names most like one of our columns, the nearest first."""
     ranked = sorted(names, key=lambda name: -closeness(name, ours))  # stable: as in the file
     return ranked[:n]
 
 
 def alias_of(ours: str, names: Sequence[str]) -> str | None:
-    """The first of a table's names that is taken for a column of ours; None where none is."""
+    """The first of a table's names that is taken for one of our columns; None where none is."""
     by_plain = {plain(name): name for name in reversed(names)}
     found = (by_plain.get(plain(alias)) for alias in ALIASES.get(ours, ()))
     return next((name for name in found if name is not None), None)

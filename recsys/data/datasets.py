@@ -99,7 +99,7 @@ NAMES = (*ARCHIVES, *SIZES)
 """The data sets that can be fetched."""
 
 MAPPING = "data.toml"
-"""The mapping file that is written beside the tables."""
+"""The mapping file that is written next to the tables."""
 
 
 class Paths(NamedTuple):
@@ -149,7 +149,7 @@ def fetch(
 ) -> Fetched:
     """Writes interactions.parquet, items.parquet and users.parquet of data set `name` into `out`.
 
-    Beside them goes data.toml, which says what their events mean; see `mapping`.
+    Next to them goes data.toml, which says what their events mean; see `mapping`.
 
     announce: called with every step and fallback; synthetic: the size of the world that is made,
     see `SIZES`; that of "synthetic" is also for the fallback of ml-100k.

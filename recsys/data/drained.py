@@ -107,7 +107,7 @@ def _unknown_events(events: pl.DataFrame, interactions: pl.DataFrame) -> pl.Data
     ids = _canonical_ids(events, DRAINED_EVENTS)
     frame = events.with_columns(*ids, pl.col("timestamp").alias("_timestamp"))
     identity = pl.struct(pl.coalesce("_user_id", "user_id"), "event_id")
-    # Without an event id nothing tells a repeat from a second event.
+    # Without an event id nothing distinguishes a repeat from a second event.
     frame = frame.filter(identity.is_first_distinct() | pl.col("event_id").is_null())
     keys = [f"_{column}" for column in _KEYS]
     known = _interaction_keys(interactions, frame["timestamp"])

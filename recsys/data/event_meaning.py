@@ -105,7 +105,7 @@ def refuse_nothing_to_predict(events: Events) -> None:
 
 
 def meaning_notes(frame: pl.DataFrame, events: Events, rules: EventRules) -> tuple[str, ...]:
-    """Notes on types that are not told apart, on negative feedback, and on repeats.
+    """Notes on types that count alike, on negative feedback, and on repeats.
 
     frame: the valid interactions, with the columns of this module.
     """

@@ -10,7 +10,7 @@ interactions
                 is negative feedback, or below another bound that the event rules give
     weight      optional, another name for rating; where a table has both, weight counts
     event_type  optional text; what a type means the event rules say, and without them it only
-                tells apart events that are otherwise alike
+                distinguishes events that are otherwise alike
 items
     item_id     as above, once per item; this table's order is the order of the catalogue
     title       optional text; the id stands in where there is none

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,7 @@ from shortlist.recsys.data.input_schema import (
     USERS,
 )
 from shortlist.recsys.data.item_attributes import MAX_CELLS, ItemUse, item_columns
-from shortlist.recsys.data.readers import read
+from shortlist.recsys.data.readers import RawTable, read
 from shortlist.recsys.data.reject_reasons import described
 from shortlist.recsys.data.sources import ItemsSource, TableSource
 from shortlist.recsys.data.validation import (
@@ -105,31 +105,52 @@ def load(
         raise InvalidSettings(
             f"max_reject_share is {max_reject_share}: it must be from 0 to 1; 0.05 is the default"
         )
-    raw_items = read(items, ITEMS) if items is not None else None
-    checked_items = check_items(raw_items) if raw_items is not None else None
+    tables = _read(interactions, items, users, events, is_forgotten)
+    items_checked = None if tables.items is None else check_items(tables.items)
+    users_checked = None if tables.users is None else check_users(tables.users)
+    known_items = None if items_checked is None else items_checked.frame["_id"]
+    checked = check_interactions(tables.interactions, known_items, event_rules)
+    checks = [each for each in (items_checked, users_checked, checked.checked) if each is not None]
+    hints = _spelling_hints(checked, items_checked, users_checked)
+    _refuse_bad_tables(checks, max_reject_share, rejects, hints)
+    rated, rating_notes = _rated_at_least(checked, positive_rating)
+    dataset, dataset_notes = _dataset(rated, items_checked, users_checked, _item_use(items))
+    drained_notes = _drained_notes(checked.checked, rejects)
+    notes = (*tables.notes, *hints, *drained_notes, *rating_notes, *dataset_notes)
+    table = checked.checked
+    return Loaded(dataset, counts(checks), table.n_read, notes, table.n_drained)
+
+
+class _Tables(NamedTuple):
+    """The tables as read, without deleted users."""
+
+    interactions: RawTable
+    items: RawTable | None
+    users: RawTable | None
+
+    @property
+    def notes(self) -> list[str]:
+        """What reading said of them."""
+        return [note for raw in self if raw is not None for note in raw.notes]
+
+
+def _read(
+    interactions: str | TableSource,
+    items: str | TableSource | None,
+    users: str | TableSource | None,
+    events: str | None,
+    is_forgotten: IsForgotten | None,
+) -> _Tables:
+    raw_items = None if items is None else read(items, ITEMS)
     raw_events = read(interactions, INTERACTIONS)
     if events is not None:
         raw_events = with_drained(raw_events, events)
-    raw_users = read(users, USERS) if users is not None else None
+    raw_users = None if users is None else read(users, USERS)
     if is_forgotten is not None:
         raw_events = without_users(raw_events, INTERACTIONS, is_forgotten)
-    if is_forgotten is not None and raw_users is not None:
-        raw_users = without_users(raw_users, USERS, is_forgotten)
-    checked_users = check_users(raw_users) if raw_users is not None else None
-    known_items = checked_items.frame["_id"] if checked_items is not None else None
-    checked_events = check_interactions(raw_events, known_items, event_rules)
-    checks = [c for c in (checked_items, checked_users, checked_events.checked) if c is not None]
-    hints = _spelling_hints(checked_events, checked_items, checked_users)
-    _refuse_bad_tables(checks, max_reject_share, rejects, hints)
-    raw_tables = [raw for raw in (raw_events, raw_items, raw_users) if raw is not None]
-    notes = [note for raw in raw_tables for note in raw.notes]
-    notes += hints
-    notes += _drained_notes(checked_events.checked, rejects)
-    rated, rating_notes = _rated_at_least(checked_events, positive_rating)
-    dataset, dataset_notes = _dataset(rated, checked_items, checked_users, _item_use(items))
-    notes += [*rating_notes, *dataset_notes]
-    table = checked_events.checked
-    return Loaded(dataset, counts(checks), table.n_read, tuple(notes), table.n_drained)
+        if raw_users is not None:
+            raw_users = without_users(raw_users, USERS, is_forgotten)
+    return _Tables(raw_events, raw_items, raw_users)
 
 
 def _item_use(items: str | TableSource | None) -> ItemUse:
@@ -367,7 +388,7 @@ def _fingerprint(
     digest = hashlib.sha256()
     arrays: list[NDArray[Any]] = [events.user, events.item, events.time, events.weight]
     arrays += [catalogue.year, attributes]
-    # Data without any of it keeps the fingerprint that it had before kinds and feedback were told.
+    # Data without any of it keeps the fingerprint that it had before there were kinds and feedback.
     has_meaning = events.kinds != ONE_KIND or len(events.negatives.user) > 0
     if has_meaning:
         negatives = events.negatives

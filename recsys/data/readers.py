@@ -235,7 +235,7 @@ def _unread_note(unread: Sequence[str], schema: TableSchema) -> str:
 
 
 def _alias(ours: str, names: Sequence[str], schema: TableSchema, notes: list[str]) -> str:
-    """What is taken for a column of ours that is missing: a note says so."""
+    """What is taken for one of our columns that is missing: a note says so."""
     theirs = alias_of(ours, names) if schema is ITEMS else None
     if theirs is None:
         return ours

@@ -198,15 +198,15 @@ def _local(source: str, table: str) -> list[StagedFile]:
             f"{table}: the directory {source!r} has no file that ends in {', '.join(EXTENSIONS)}: "
             "give the directory of the table's files"
         )
-    near = get_close_matches(Path(source).name, _names_beside(Path(source)), n=3, cutoff=0.5)
-    beside = f"; there is {', '.join(map(repr, near))}" if near else ""
+    near = get_close_matches(Path(source).name, _names_next_to(Path(source)), n=3, cutoff=0.5)
+    others = f"; there is {', '.join(map(repr, near))}" if near else ""
     raise InvalidData(
-        f"{table}: there is no file {source!r}{beside}: "
+        f"{table}: there is no file {source!r}{others}: "
         "give an existing path, a glob or an s3:// address"
     )
 
 
-def _names_beside(path: Path) -> list[str]:
+def _names_next_to(path: Path) -> list[str]:
     """The names in a path's directory, or none where it cannot be listed."""
     try:
         return sorted(entry.name for entry in path.parent.iterdir())

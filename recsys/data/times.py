@@ -1,8 +1,9 @@
 """Reads times as people write them, and brings them to seconds.
 
-The unit of numbers is found by their size and told: seconds end in the year 5138 where milliseconds
-begin in 1973, and so on. Digits such as 20240102154356 are a date and a time of day where they all
-are. A value of another unit than most are in is left unreadable, so its row is rejected.
+The unit of numbers is found by their size, with a note: seconds end in the year 5138 where
+milliseconds begin in 1973, and so on. Digits such as 20240102154356 are a date and a time of day
+where they all are. A value of another unit than most are in is left unreadable, so its row is
+rejected.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def in_seconds(
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """The table with its timestamps as validation reads them, and notes on what was found.
 
-    Times that cannot be read as told, or as most others are, become text that says so.
+    Times that cannot be read as `given` says, or as most others are, become text that says so.
 
     Raises:
         InvalidData: the column holds what can be no time, or not what `given` says.
@@ -68,7 +69,7 @@ def in_seconds(
     notes: tuple[str, ...] = ()
     if given.unit is None and form != "s":
         notes = (f"{table}: timestamps are read as {UNIT_NAMES[form]} since 1970",)
-    return _scaled(frame, form, is_told=given.unit is not None), notes
+    return _scaled(frame, form, is_given=given.unit is not None), notes
 
 
 def found_form(column: pl.Series) -> str | None:
@@ -125,13 +126,13 @@ def _compact_form(whole: pl.Series) -> str | None:
     return COMPACT[lengths[0]] if digits.str.contains(_COMPACT_PATTERN).all() else None
 
 
-def _scaled(frame: pl.DataFrame, unit: str, *, is_told: bool) -> pl.DataFrame:
+def _scaled(frame: pl.DataFrame, unit: str, *, is_given: bool) -> pl.DataFrame:
     """The table with numbers of a unit as seconds, and those of another as text that says so."""
     at, dtype = pl.col("timestamp"), frame.schema["timestamp"]
     number = pl.lit(_as_number(frame["timestamp"]))
     is_other = (number.abs() < _NO_TIME) & (_unit(number) != unit)
-    # What is told against the size of most numbers is believed of all of them.
-    if is_told and found_form(frame["timestamp"]) != unit:
+    # What is said against the size of most numbers is believed of all of them.
+    if is_given and found_form(frame["timestamp"]) != unit:
         is_other = pl.lit(value=False)
     n_other = frame.select((is_other & number.is_not_null()).sum()).item()
     if unit == "s" and not n_other:

@@ -13,7 +13,12 @@ from shortlist.recsys.errors import InvalidInput, RulesChanged, UnreadableRecord
 from shortlist.recsys.store.event_log import stream_ids
 from shortlist.recsys.store.redis import RedisStore, replies_or_none
 from shortlist.recsys.store.redis_client import translate_redis_errors
-from shortlist.recsys.store.rules import StoredRules, pack_rules, rules_of, unpack_rules
+from shortlist.recsys.store.rules_reading import (
+    StoredRules,
+    pack_rules,
+    rules_of,
+    unpack_rules,
+)
 
 MAX_BLOCKED = 10_000
 """Blocked items, which every process keeps in memory."""

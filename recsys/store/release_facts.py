@@ -22,7 +22,7 @@ FIELD = "facts"
 """The manifest's field of the facts."""
 
 MAX_LABELS = 10_000
-"""Most known labels of an attribute: of more, nobody is told that a label is unknown."""
+"""Most known labels of an attribute: of more, no answer says that a label is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

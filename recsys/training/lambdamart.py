@@ -301,11 +301,16 @@ def _best_trees(curve: Sequence[float]) -> int:
 
 
 def _smoothed(curve: Sequence[float]) -> NDArray[np.float64]:
-    """The centred mean over SMOOTHING trees; over fewer at the ends, or for a short curve."""
+    """The centred mean over SMOOTHING trees; over fewer at the ends, or for a short curve.
+
+    The first trees are averaged over as many before as after: the curve rises steeply there, and
+    later trees alone would lend the first one their gain.
+    """
     n = len(curve)
     tree = np.arange(n)
     half = min(SMOOTHING // 2, (n - 1) // 4)
-    first, after = np.maximum(0, tree - half), np.minimum(n, tree + half + 1)
+    first = np.maximum(0, tree - half)
+    after = np.minimum(n, tree + np.minimum(half, tree) + 1)
     total = np.concatenate(([0.0], np.cumsum(curve)))
     return (total[after] - total[first]) / (after - first)
 

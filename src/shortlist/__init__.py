@@ -34,14 +34,22 @@ __all__ = [
     "read",
 ]
 
+_ELSEWHERE = {
+    "EventRules": "recsys.event_rules",
+    "FitParams": "recsys.training.fit",
+    "RankerParams": "recsys.training.lambdamart",
+    "TowerParams": "recsys.training.two_tower",
+}
+"""The modules of the names that are not of the library itself."""
+
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is named
-    """Imports the library when it is first used: a Lambda imports this package, and not that."""
+    """Imports a name when it is first used: a Lambda imports this package, and not the batch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from shortlist.batch import library
+    from importlib import import_module
 
-    return getattr(library, name)
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'batch.library')}"), name)
 
 
 def __dir__() -> list[str]:

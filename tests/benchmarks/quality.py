@@ -6,8 +6,8 @@ The default parameters run on synthetic worlds, and on MovieLens 100K without ra
 attributes, which `make evaluate` fetches. Each is evaluated as by `shortlist evaluate --protocol
 last-10pct`, against the strongest baseline of the same run. The shop and the music are evaluated
 twice: what a user had is never offered again, or it is, and then new and repeated items are also
-told apart. The figures go to docs/reports/worlds.json, from which a table in the documentation is
-generated. Names of worlds as arguments evaluate these alone, and replace their rows.
+reported apart. The figures go to docs/reports/worlds.json, from which a table in the documentation
+is generated. Names of worlds as arguments evaluate these alone, and replace their rows.
 """
 
 from __future__ import annotations

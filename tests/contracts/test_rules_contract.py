@@ -15,7 +15,7 @@ from shortlist.recsys.errors import RulesChanged
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.redis import RedisStore, open_store
-from shortlist.recsys.store.rules import unpack_rules
+from shortlist.recsys.store.rules_reading import unpack_rules
 
 SOURCES = ("batch", "live", "session", "popular", "trending", "similar", "unknown user")
 Ask = Callable[..., list[dict[str, Any]]]
@@ -231,7 +231,7 @@ class _NoModels:
 
 
 def test_rules_have_versions(client, put) -> None:
-    """Who replaces an older version than the present is told so, and nothing changes."""
+    """Who replaces an older version than the present is refused, and nothing changes."""
     assert client.get("/v1/admin/rules").json() == {
         "version": 0,
         "rules": {},
@@ -251,12 +251,12 @@ def test_changes_are_in_the_log(put, lines: list[str]) -> None:
     """One line says who changed what."""
     put(pin=[{"item": "41"}])
     put(bury=[{"item": "41"}])
-    told = [json.loads(line) for line in lines if '"event":"rules"' in line]
-    assert [(each["version"], each["by"]) for each in told] == [
+    logged = [json.loads(line) for line in lines if '"event":"rules"' in line]
+    assert [(each["version"], each["by"]) for each in logged] == [
         (1, "an operator"),
         (2, "an operator"),
     ]
-    assert told[1]["changes"] == {
+    assert logged[1]["changes"] == {
         "pin": {"added": [], "removed": [{"item": "41"}]},
         "bury": {"added": [{"item": "41"}], "removed": []},
     }

@@ -139,7 +139,7 @@ def test_parameter_must_be_json(client, user) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_unknown_values_are_told(asked, route: str) -> None:
-    """A brand that no item has is told apart from items that are sold out or seen."""
+    """A brand that no item has is distinguished from items that are sold out or seen."""
     answer = asked(route, {"brand": ["amce", "acme"], "categories": ["Gardening"]}).json()
     assert rows(answer) == []
     assert answer["unknown_values"] == {"brand": ["amce"], "categories": ["Gardening"]}

@@ -137,7 +137,7 @@ def test_mapping_on_s3(bucket: str, put: Callable[[str, bytes], None]) -> None:
 
 
 def test_check_of_a_prefix(bucket: str, put: Callable[[str, bytes], None], tmp_path: Path) -> None:
-    """Tables on S3 are told apart as local ones are, partitions and all."""
+    """Tables on S3 are found out as local ones are, partitions and all."""
     for day in (1, 2, 3):
         rows = "".join(f"u{n};i{n % 3};{day * 100 + n}\n" for n in range(9))
         put(f"shop/orders/day={day}/a.csv", f"customer;sku;time\n{rows}".encode())

@@ -123,7 +123,7 @@ def test_mapping_file_stands_for_the_tables(tables, tmp_path) -> None:
 
 @pytest.mark.parametrize("command", ["evaluate", "tune", "batch run", "batch features"])
 def test_data_is_named_once(command, tmp_path) -> None:
-    """By a mapping file or by tables, and a fault is told before anything is imported."""
+    """By a mapping file or by tables, and a fault is reported before anything is imported."""
     run_with = partial(CliRunner().invoke, main)
     assert "leave out --users" in run_with([*command.split(), "--data=x", "--users=y"]).output
     assert "give --interactions PATH, or --data" in run_with(command.split()).output

@@ -346,6 +346,7 @@ def test_nan_beats_nothing(ours, floor) -> None:
             "popularity": {"ndcg@10": {"value": floor}},
         }
     }
-    verdict = gate._judged(report | {"audit": []}, None, None, None, None, None)  # type: ignore[arg-type]
+    verdict = gate._unfit(report | {"audit": []})
+    assert verdict is not None
     assert verdict.refusal is not None
     assert "a release must beat popularity" in verdict.refusal

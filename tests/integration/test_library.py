@@ -127,6 +127,17 @@ def test_given_histories_are_answered(data, release) -> None:
     assert narrow["item_id"].is_in(wanted.implode()).all()
 
 
+def test_lists_are_filtered_by_attributes(tables, data) -> None:
+    """A column of the items is kept, and conditions on it hold; unknown ones are refused."""
+    priced = tables.items.with_columns((pl.col("item_id").cast(pl.Int64) % 10).alias("price"))
+    release = shortlist.fit(shortlist.read(tables.interactions, items=priced, users=tables.users))
+    lists = release.recommend(data, users=["1", "2"], k=5, where={"price": {"lte": 3}})
+    assert lists.height == 10
+    assert lists.join(release.items, on="item_id")["price"].max() <= 3
+    with pytest.raises(InvalidInput, match="no attribute 'prize' to filter by: known are"):
+        release.recommend(data, users=["1"], where={"prize": 3})
+
+
 def test_similar_items_and_reasons(data, release) -> None:
     """Other items, best first; the history's shares are at most one in all."""
     similar = release.similar("1", k=4)

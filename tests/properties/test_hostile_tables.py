@@ -113,9 +113,9 @@ def test_any_column_type_is_checked(tmp_path, kind) -> None:
     """`shortlist data check` says what it is, or refuses it."""
     for table, column in (("interactions", "timestamp"), ("items", "extra"), ("users", "group")):
         tables = written(tmp_path, table, {column: SERIES[kind]})
-        told = Given({name: (path,) for name, path in tables.items()})
+        given = Given({name: (path,) for name, path in tables.items()})
         with suppress(InvalidData):
-            found = check([], told, lambda *_: None, tmp_path / "rejects.parquet")
+            found = check([], given, lambda *_: None, tmp_path / "rejects.parquet")
             assert json.loads(json.dumps(found.as_json()))["tables"].keys() == tables.keys()
 
 

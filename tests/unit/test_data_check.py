@@ -42,8 +42,8 @@ def nobody(example: str, column: str) -> None:
     """Answers no question."""
 
 
-def found(tmp_path: Path, *paths: str, **told: Any) -> Check:
-    return check(paths, Given(**told), nobody, tmp_path / "rejects.parquet")
+def found(tmp_path: Path, *paths: str, **given: Any) -> Check:
+    return check(paths, Given(**given), nobody, tmp_path / "rejects.parquet")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_export_of_a_shop(shop: Path, tmp_path: Path) -> None:
-    """A folder is enough: which file and column is what is told by names and by shared ids."""
+    """A folder is enough: which file and column is what is found by names and shared ids."""
     result = found(tmp_path, str(shop))
     mapping = result.mapping
     assert [Path(p).name for p in mapping.interactions.paths] == ["orders.csv", "orders_new.csv"]
@@ -125,7 +125,7 @@ def test_command_writes_a_mapping(shop: Path, tmp_path: Path) -> None:
 
 
 def test_types_get_weights(tmp_path: Path) -> None:
-    """A look, an interest and a decision; what takes back is negative; a guess is told."""
+    """A look, an interest and a decision; what takes back is negative; a guess says so."""
     kinds = ["view", "addtocart", "transaction", "Refund", "wave"]
     rows = [f"{t:%s}123,{u},{kinds[n % 5]},{i}" for n, (u, i, t) in enumerate(events())]
     path = put(tmp_path / "events.csv", "timestamp,visitorid,event,itemid", rows)
@@ -168,8 +168,8 @@ def test_day_and_month(tmp_path: Path) -> None:
         InvalidData, match=r"such as '01/01/2024': say --day-first or --month-first"
     ):
         found(tmp_path, path)
-    told = found(tmp_path, path, is_day_first=True).mapping
-    assert told.interactions.time.format == "%d/%m/%Y"
+    given = found(tmp_path, path, is_day_first=True).mapping
+    assert given.interactions.time.format == "%d/%m/%Y"
     asked = check([path], Given(), lambda *_: False, tmp_path / "r.parquet").mapping
     assert asked.interactions.time.format == "%m/%d/%Y"
 
@@ -213,7 +213,7 @@ def test_file_without_a_header(tmp_path: Path) -> None:
 
 
 def test_typed_tables(tmp_path: Path) -> None:
-    """Parquet and JSON lines; a float column of ids is told, nested columns are left out."""
+    """Parquet and JSON lines; a float column of ids gets a note, nested columns are left out."""
     frame = pl.DataFrame(events(), schema=["user", "asin", "ts"], orient="row")
     number = pl.col("user").cast(pl.Float64)
     first = int(frame["user"][0])
@@ -267,18 +267,18 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("given", "message"),
     [
         ({"columns": {"user": "a"}}, "no column 'user': known are user_id"),
         ({"zone": "Europe/Berln"}, "no time zone 'Europe/Berln', Europe/Berlin may be meant"),
         ({"columns": {"user_id": "nobody"}}, "no file has a column 'nobody': there are"),
     ],
 )
-def test_what_is_told_wrongly(tmp_path: Path, told: dict[str, Any], message: str) -> None:
+def test_what_is_given_wrongly(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     """Is refused, with what there is."""
     path = put(tmp_path / "a.csv", "user_id,item_id,timestamp", ["1,2,3"])
     with pytest.raises((InvalidData, InvalidSettings), match=message):
-        found(tmp_path, path, **told)
+        found(tmp_path, path, **given)
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_bytes(b" \n")
     with pytest.raises(InvalidData, match="is empty"):
         found(tmp_path, str(tmp_path / "c.csv"))
-    told = found(tmp_path, orders, tables={"items": [twice[0]]})
-    assert told.mapping.items is not None
+    given = found(tmp_path, orders, tables={"items": [twice[0]]})
+    assert given.mapping.items is not None
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_exports(tmp_path: Path, header: str, user: int, item: int, time: int) -> None:
-    """Are told by their words, an id before a name, a time before its date."""
+    """Are found by their words, an id before a name, a time before its date."""
     names = header.split(",")
     rows = [f"{t:%Y-%m-%d},{t.isoformat()},{u},{i},N {i}" for u, i, t in events()]
     path = put(tmp_path / "a.csv", header, rows)
@@ -325,7 +325,7 @@ def test_names_of_exports(tmp_path: Path, header: str, user: int, item: int, tim
 
 
 def test_small_numbers_are_shared_by_chance(tmp_path: Path) -> None:
-    """Users and items of the same numbers are told by the names of their columns."""
+    """Users and items of the same numbers are found by the names of their columns."""
     rows = [f"{n % 20},{n % 13},{n}" for n in range(400)]
     orders = put(tmp_path / "o.csv", "client,produit,date", rows)
     people = put(tmp_path / "a.csv", "row,client,age", [f"{n},{n},7" for n in range(30)])
@@ -339,7 +339,7 @@ def test_small_numbers_are_shared_by_chance(tmp_path: Path) -> None:
 
 
 def test_ratings_of_yes_and_no(tmp_path: Path) -> None:
-    """A no is negative feedback; stars are left to the person, and told."""
+    """A no is negative feedback; stars are left to the person, with advice."""
     rng = random.Random(2)  # noqa: S311 - no secret
     rows = [(u, i, n, rng.random() < 0.7) for n, (u, i, _) in enumerate(events())]
     frame = pl.DataFrame(rows, schema=["user", "item", "time", "liked"], orient="row")

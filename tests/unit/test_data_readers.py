@@ -458,7 +458,7 @@ def test_lacking_columns_are_guessed(tmp_path: Path, text: str, message: str) ->
 
 
 def test_mapping_of_another_file(tmp_path: Path) -> None:
-    """A column that the mapping names and the file lacks is told, with the nearest."""
+    """A column that the mapping names and the file lacks is named, with the nearest."""
     given = source(tmp_path, b"uid,item_id,timestamp\n", Dialect(), user_id="uidd")
     with pytest.raises(InvalidData, match=r"no column 'uidd', which .*; nearest are 'uid'"):
         check_columns(given, INTERACTIONS)
@@ -493,7 +493,7 @@ def test_mapping_of_another_file(tmp_path: Path) -> None:
 def test_categories_as_text(
     tmp_path: Path, texts: list[str | None], expected: list[list[str]], note: object, column: str
 ) -> None:
-    """Lists of a frame or of JSON, and parts that recur, are told; names stay whole."""
+    """Lists of a frame or of JSON, and parts that recur, are parted; names stay whole."""
     n = len(texts)
     items = pl.DataFrame({"item_id": list("abc")[:n], column: texts})
     items.write_parquet(tmp_path / "items.parquet")

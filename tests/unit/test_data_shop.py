@@ -173,7 +173,7 @@ def test_households_set_the_pace(made: Shop, events: pl.DataFrame) -> None:
 
 
 def test_time_since_tells_what_is_due(events: pl.DataFrame) -> None:
-    """The next week's refills are told by time since over usual gap, not by counts or recency."""
+    """Time since over usual gap predicts next week's refills; counts and recency do not."""
     now = SIZE.end - 7 * DAY
     bought = purchases(events, REFILL)
     past = bought.filter(pl.col("time") < now).group_by("user", "item")

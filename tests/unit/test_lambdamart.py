@@ -186,12 +186,21 @@ def test_short_and_falling_curves() -> None:
     assert enough_trees([0.3, 0.2, 0.1], 0.5) == 1
 
 
+def test_first_tree_has_its_own_gain_alone() -> None:
+    """Where a few trees find most of it, later ones do not lend the first one theirs."""
+    steep = [0.352, 0.358, 0.362, *np.full(50, 0.365)]
+    assert 2 <= enough_trees(steep, 0.352) <= 12
+    assert 2 <= enough_trees(steep, 0.30) <= 4
+    assert lambdamart._smoothed(steep)[0] == steep[0]
+
+
 def test_curve_is_smoothed_over_neighbours() -> None:
-    """Ten on each side where there are as many; a short curve by fewer."""
+    """Ten on each side where there are as many; as many before as after at the start."""
     rising = np.minimum(np.arange(1, 101), 60) / 60
     smooth = lambdamart._smoothed(rising)
     assert smooth[50] == pytest.approx(rising[40:61].mean())
-    assert (smooth[0], smooth[-1]) == pytest.approx((rising[:11].mean(), rising[-11:].mean()))
+    assert (smooth[0], smooth[-1]) == pytest.approx((rising[0], rising[-11:].mean()))
+    assert smooth[3] == pytest.approx(rising[:7].mean())
     assert lambdamart._smoothed([0.1, 0.2, 0.6]).tolist() == pytest.approx([0.1, 0.2, 0.6])
 
 

@@ -121,7 +121,7 @@ def test_rules_of_events_are_held(tmp_path: Path) -> None:
 
 
 def test_missing_and_unwritable_files(tmp_path: Path) -> None:
-    """A name that is nearly right is told."""
+    """A name that is nearly right is suggested."""
     (tmp_path / "data.toml").touch()
     with pytest.raises(InvalidData, match=r"no file .*dada.toml'; there is 'data.toml'"):
         read_mapping(str(tmp_path / "dada.toml"))

@@ -13,11 +13,13 @@ from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.rules import (
     NO_RULES,
     Rules,
-    StoredRules,
     arranged,
-    changes,
     fitting,
     of_columns,
+)
+from shortlist.recsys.store.rules_reading import (
+    StoredRules,
+    changes,
     pack_rules,
     read_rules,
     rules_of,
@@ -175,7 +177,7 @@ def test_columns_of_other_kinds_say_nothing() -> None:
 
 
 def test_rules_fit_a_release_or_not() -> None:
-    """A rule about attributes that a release lacks is left out, and told."""
+    """A rule about attributes that a release lacks is left out, and reported."""
     rules = rules_of(
         {
             "boost": [{"name": "red", "where": {"colour": "red"}}, {"item": "a"}],
