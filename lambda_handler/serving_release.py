@@ -241,9 +241,8 @@ class ServingRelease:
             return _FittedRules(packed, fitting(rules, {})[0])  # not kept: tried again
         columns = {n: kind for n, kind in attributes.items() if n in AVAILABILITY_COLUMNS}
         fits, faults = fitting(rules, attributes)
-        for (
-            _
-        ) in faults:  # reported when they were put; the release before may have had the attribute
+        # Counted alone: they were reported when they were put, and another release may fit them.
+        for _ in faults:
             self._metrics.count("shortlist_degraded_total", kind="UnfitRule")
         keep_latest(self._fitted, KEPT - 1)
         self._fitted[version] = _FittedRules(packed, fits, columns, pinned)
