@@ -659,6 +659,9 @@ def features(states: UserStates, candidates: Candidates, table: ItemTable) -> Fl
     rows = np.empty((int(present.sum()), len(FEATURES)), np.float32)
     for f, feature in enumerate(FEATURES.values()):
         column = feature.column(inputs)
+        if column.size == 1 and not np.isfinite(column).all():
+            rows[:, f] = feature.default
+            continue
         if column.shape != present.shape:  # broadcasting what has the shape costs a tenth of it all
             column = np.broadcast_to(column, present.shape)
         column = column[present]
