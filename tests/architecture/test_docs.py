@@ -142,8 +142,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """Each command of the command line is called in some document."""
-    called = " ".join(line for _, line in shortlist_calls()) + " "
+    """Each command of the command line is called in some document that a person wrote."""
+    called = " ".join(line for name, line in shortlist_calls() if name != "commands.md") + " "
     assert {name for name in commands(main, "shortlist") if f"{name} " not in called} == set()
 
 
