@@ -124,9 +124,7 @@ def rollback(store: RedisStore, artefacts: Artefacts) -> ReleasePointer:
     return promote(store, artefacts, pointer.previous)
 
 
-def canary(
-    store: RedisStore, artefacts: Artefacts, version: str, percent: float
-) -> ReleasePointer:
+def canary(store: RedisStore, artefacts: Artefacts, version: str, percent: float) -> ReleasePointer:
     """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
 
     Raises:
@@ -165,6 +163,4 @@ def _assert_lasting(store: RedisStore, version: str, remedy: str) -> None:
             "publish it again by a batch run"
         )
     if store.is_retiring(version):
-        raise InvalidInput(
-            f"release {version} is retired, its lists expire: keep it by `{remedy}`"
-        )
+        raise InvalidInput(f"release {version} is retired, its lists expire: keep it by `{remedy}`")
