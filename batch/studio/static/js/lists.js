@@ -71,9 +71,9 @@ function entry(row, move, options) {
     h("span", { class: "rank" }, row.rank, move && mark(move)),
     h(
       "div", { class: "what" },
-      h("div", { class: "name" }, itemLink(row.item_id, row.title), " ", tags(row.categories)),
-      labels(row, options),
-      reason && why(reason, options),
+      h("div", { class: "name" }, itemLink(row.item_id, row.title), " ", tags(row.categories), " ",
+        labels(row, options)),
+      reason && why(reason, row.attributes, options),
     ),
     h(
       "div", { class: "ends" },
@@ -101,14 +101,15 @@ function labels(row, { gone, had }) {
     had?.has(row.item_id) && h("span", { class: "tag" }, "had before"),
     ...(row.rules ?? []).map((name) => h("span", { class: "tag warn" }, `moved by rule: ${name}`)),
   ].filter(Boolean);
-  return each.length > 0 && h("div", { class: "tags" }, each);
+  return each.length > 0 && h("span", { class: "tags" }, each);
 }
 
-function why(reason, { explain = {} }) {
+function why(reason, attributes, { explain = {} }) {
   const most = Math.max(...Object.values(reason.features).map(Math.abs), 0);
   return h(
     "details", { class: "why" },
     h("summary", {}, reason.text),
+    Object.keys(attributes ?? {}).length > 0 && h("p", { class: "note" }, attributeWords(attributes)),
     reason.because.length > 0 && h(
       "div", {},
       h("h4", {}, "Items of the history that speak for it"),
@@ -123,6 +124,10 @@ function why(reason, { explain = {} }) {
     ),
   );
 }
+
+/** An item's attributes in one line. */
+export const attributeWords = (attributes) => Object.entries(attributes ?? {})
+  .map(([name, value]) => `${name}: ${format.attribute(value)}`).join(" · ");
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 

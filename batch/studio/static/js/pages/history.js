@@ -22,7 +22,7 @@ export function history(user, release) {
       point: () => {},
     };
   }
-  const types = (release.event_types ?? []).map(({ name }) => name).filter(Boolean);
+  const types = (release.event_types ?? []).filter(({ negative }) => !negative).map(({ name }) => name);
   const list = h("ul", { class: "events" });
   const more = h("button", { type: "button", class: "small", onclick: () => draw(events.length) });
   const draw = (most) => {
@@ -58,10 +58,7 @@ function line(event, typed) {
 }
 
 function timeLine(events, types) {
-  const laneOf = lanes(events);
-  const names = [...new Set(events.map(laneOf))].sort(
-    (one, other) => (one === OTHER) - (other === OTHER),
-  );
+  const { names, laneOf } = lanes(events);
   const clock = events.every(({ time }) => format.isDate(time));
   const at = ({ time }) => (clock ? new Date(1000 * time) : time);
   const colour = (event) => {
@@ -101,13 +98,15 @@ function timeLine(events, types) {
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-/** The lane of an event: its first category, if it is one of the user's most frequent. */
+/** The lanes, and the lane of an event: its first category, if it is one of the most frequent. */
 function lanes(events) {
   const first = ({ categories }) => categories?.[0] ?? "no category";
   const counts = new Map();
   for (const event of events) counts.set(first(event), (counts.get(first(event)) ?? 0) + 1);
-  const kept = new Set(
-    [...counts].sort(([, one], [, other]) => other - one).slice(0, LANES).map(([name]) => name),
-  );
-  return (event) => (kept.has(first(event)) ? first(event) : OTHER);
+  const kept = [...counts].sort(([, one], [, other]) => other - one).slice(0, LANES)
+    .map(([name]) => name);
+  return {
+    names: kept.length < counts.size ? [...kept, OTHER] : kept,
+    laneOf: (event) => (kept.includes(first(event)) ? first(event) : OTHER),
+  };
 }
