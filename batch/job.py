@@ -35,6 +35,7 @@ from shortlist.batch import (
     stages,
 )
 from shortlist.batch.audit import audit
+from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.tables import reject_lines
 from shortlist.batch.workspace import alone_in, leased, local_run
@@ -358,6 +359,7 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     report = offline_evaluation.compare(
         model, past, truth, dataset.catalogue, job.protocol, job.reporter
     )
+    report["known_events"] = known_events(dataset, cut, model, past, job.protocol, job.reporter)
     report["audit"] = checks
     report["data"] = offline_evaluation.describe(dataset)
     report["data"]["rejects"] = _read_json(job.work / "rejects.json")

@@ -80,8 +80,16 @@ SWITCH_SECONDS = 0.001
 MAX_PORTS = 65_535
 
 
-def run(host: str, port: int) -> None:
+def run(
+    host: str,
+    port: int,
+    outer: Callable[[Any], Any] | None = None,
+    listens: Callable[[str], None] | None = None,
+) -> None:
     """Serves until SIGINT or SIGTERM; never returns.
+
+    outer: makes the ASGI app to serve from the API's own; None serves that alone. listens: called
+    with the address once connections are accepted.
 
     Raises:
         InvalidSettings: a setting breaks its rule, or the address cannot be used.
@@ -95,8 +103,10 @@ def run(host: str, port: int) -> None:
     metrics = Metrics()
     log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
     executor = PooledExecutor(metrics, settings.request_timeout_ms / 1000)
-    app = build(metrics, executor, log.say)
-    Server(configured(app, metrics, executor.seats)).run([listener])
+    app: Any = build(metrics, executor, log.say)
+    if outer is not None:
+        app = outer(app)
+    Server(configured(app, metrics, executor.seats), listens).run([listener])
     log.close()
     os._exit(0)  # does not wait for threads that wait for Redis or S3
 
@@ -164,6 +174,13 @@ def _within_files(connections: int) -> int:
 class Server(uvicorn.Server):
     """Uvicorn's server, which logs its address and ends in time."""
 
+    def __init__(
+        self, config: uvicorn.Config, listens: Callable[[str], None] | None = None
+    ) -> None:
+        """listens: called with the address once connections are accepted."""
+        super().__init__(config)
+        self._listens = listens
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and logs the address.
 
@@ -176,6 +193,8 @@ class Server(uvicorn.Server):
             uvicorn.server.logger.info(
                 "Uvicorn running on http://%s:%d (Press CTRL+C to quit)", shown, port
             )
+            if self._listens is not None:
+                self._listens(f"http://{shown}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the shutdown.

@@ -44,6 +44,7 @@ for _command in (
     monitoring.online_report,
     cost.cost,
     local.serve,
+    local.studio,
     local.invoke,
     local.demo,
     local.local,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -22,12 +23,29 @@ from shortlist.recsys.settings import Settings
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
 def serve(host: str, port: int) -> None:
-    """Serves the API under uvicorn; the documentation is at /docs."""
+    """Serves the API under uvicorn, with the studio at / and the documentation at /docs."""
+    _serve(host, port)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+@click.option("--open/--no-open", "opens", default=True, help="Open the page in the browser.")
+def studio(host: str, port: int, opens: bool) -> None:  # noqa: FBT001 - click's own
+    """Shows why lists are as they are: users, items, data, quality and operations in a page."""
+    import webbrowser
+
+    _serve(host, port, webbrowser.open if opens else None)
+
+
+def _serve(host: str, port: int, listens: Callable[[str], object] | None = None) -> None:
     from importlib import import_module
+
+    from shortlist.batch.studio.serving import outer
 
     # By its name: an import contract keeps the batch and the API apart.
     server = import_module("shortlist.lambda_handler.server")
-    server.run(host, port)
+    server.run(host, port, outer(Settings.from_env(os.environ), host), listens)
 
 
 @click.command()

@@ -1,0 +1,178 @@
+"""Says in one glance what serves, how good and how fresh it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from shortlist.batch.studio.plain import finite
+from shortlist.batch.studio.releases import View
+from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
+from shortlist.recsys.event_rules import EventRules
+from shortlist.recsys.store.records import ReleasePointer
+from shortlist.recsys.where import AttributeKind, labels_of
+
+FEW_USERS = 100
+"""Users of a hold-out, below which a figure says little: its interval is then some ±0.1 wide."""
+
+STALE_SECONDS = 3 * 86_400
+"""Age of a release from which it is worth a word: batches mostly run by night."""
+
+NO_TYPE = "event"
+"""The name of the one kind of data without types."""
+
+MOST_VALUES = 50
+"""Values of an attribute that are offered as a choice; of more, none are."""
+
+
+def overview(
+    view: View,
+    pointer: ReleasePointer,
+    now: float,
+    api: dict[str, Any],
+    *,
+    admin_key_needed: bool,
+) -> dict[str, Any]:
+    """What the head of every page shows; now: unix seconds."""
+    manifest = view.manifest
+    created_at = manifest.get("created_at")
+    age = None if created_at is None else max(0, int(now) - int(created_at))
+    data = manifest.get("data", {})
+    canary = pointer.canary
+    best = headline(manifest)
+    return {
+        "version": view.version,
+        "created_at": created_at,
+        "as_of": manifest.get("as_of"),
+        "age_s": age,
+        "previous": pointer.previous,
+        "canary": canary and {"version": canary.version, "percent": canary.percent},
+        "n_users": data.get("n_users"),
+        "n_items": len(view.bundle.catalogue.ids),
+        "n_events": data.get("n_events"),
+        "repeats": view.bundle.model.repeats.value,
+        "list_length": manifest.get("list_length"),
+        "has_clock_times": view.bundle.facts.has_clock_times,
+        "headline": best,
+        "tiles": _tiles(view, best, age),
+        "has_studio_facts": view.facts is not None,
+        "has_report": view.report is not None,
+        "api": api,
+        "event_types": event_types(view.bundle.facts.events),
+        "attributes": _attributes(view),
+        "categories": _categories(view),
+        "admin_key_needed": admin_key_needed,
+    }
+
+
+def headline(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """NDCG@10 of the released method, beside the strongest other one; None without a report."""
+    methods = manifest.get("metrics", {})
+    own = methods.get(TWO_STAGE, {})
+    if headline_value(methods) is None:
+        return None
+    others = {
+        name: value
+        for name in methods
+        if name != TWO_STAGE and (value := headline_value(methods, name)) is not None
+    }
+    strongest = max(others, key=lambda name: others[name], default=None)
+    n_users = own.get("n_users", 0)
+    warning = None
+    if n_users < FEW_USERS:
+        warning = (
+            f"Only {n_users} users had something to predict: the figure may be far off. "
+            "Judge by more data."
+        )
+    return {
+        "metric": HEADLINE_METRIC,
+        **{name: finite(own[HEADLINE_METRIC].get(name)) for name in ("value", "low", "high")},
+        "strongest": strongest and {"method": strongest, "value": finite(others[strongest])},
+        "n_users": n_users,
+        "warning": warning,
+    }
+
+
+def event_types(rules: EventRules) -> list[dict[str, Any]]:
+    """The types of events, by weight; without types, the one kind that there is."""
+    kinds = [
+        {
+            "name": kind.name or NO_TYPE,
+            "weight": kind.strength,
+            "target": kind.is_target,
+            "negative": False,
+        }
+        for kind in rules.kinds
+    ]
+    negative = [
+        {"name": name, "weight": None, "target": False, "negative": True} for name in rules.negative
+    ]
+    return kinds + negative
+
+
+def _tiles(view: View, best: dict[str, Any] | None, age: int | None) -> list[dict[str, Any]]:
+    gate = view.manifest.get("gate")
+    return [
+        _quality_tile(best),
+        {
+            "id": "fresh",
+            "label": "Is it fresh?",
+            "value": "unknown" if age is None else _span(age),
+            "detail": "since the lists were made",
+            "state": "neutral" if age is None else "warn" if age > STALE_SECONDS else "good",
+        },
+        {
+            "id": "gate",
+            "label": "Did it pass its checks?",
+            "value": "see the words below" if gate else "no checks",
+            "detail": gate or "this release has no note of its checks",
+            "state": "neutral",
+        },
+    ]
+
+
+def _quality_tile(best: dict[str, Any] | None) -> dict[str, Any]:
+    tile = {"id": "good", "label": "Is it good?"}
+    if best is None:
+        words = "the release has no report"
+        return tile | {"value": "unknown", "detail": words, "state": "neutral"}
+    other = best["strongest"]
+    value = f"{best['value']:.4f}"
+    detail = f"NDCG@10 of {best['n_users']} users, {best['low']:.4f} to {best['high']:.4f}"
+    if other is None:
+        return tile | {"value": value, "detail": detail, "state": "neutral"}
+    detail += f"; the strongest other method, {other['method']}, has {other['value']:.4f}"
+    is_better = best["value"] > other["value"]
+    state = "warn" if best["warning"] or not is_better else "good"
+    return tile | {"value": value, "detail": detail, "state": state}
+
+
+def _span(seconds: int) -> str:
+    """A length of time in the largest unit of which there are two."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} seconds"
+
+
+def _attributes(view: View) -> list[dict[str, Any]]:
+    """The items' columns that can be filtered by, with their values or range."""
+    described = []
+    for attribute in view.bundle.catalogue.attributes:
+        if not attribute.is_filtered:
+            continue
+        entry: dict[str, Any] = {"name": attribute.name, "kind": attribute.kind.value}
+        present = [value for value in attribute.values if value is not None]
+        if attribute.kind in (AttributeKind.NUMBER, AttributeKind.DATE):
+            entry["range"] = [min(present), max(present)] if present else None  # type: ignore[type-var]
+        else:
+            labels = {label for value in present for label in labels_of(value)}
+            entry["values"] = sorted(labels) if len(labels) <= MOST_VALUES else None
+        described.append(entry)
+    return described
+
+
+def _categories(view: View) -> list[str]:
+    """The categories, those of the most items first."""
+    counted = Counter(name for names in view.bundle.catalogue.categories for name in names)
+    return sorted(counted, key=lambda name: (-counted[name], name))

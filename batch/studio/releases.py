@@ -1,0 +1,131 @@
+"""Opens releases for the studio, and keeps the latest two."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from shortlist.batch.studio.facts import FILE, MOST_BYTES, StudioFacts, unpack
+from shortlist.batch.studio.search import ItemSearch
+from shortlist.recsys.errors import CorruptArtefact, ReleaseNotFound
+from shortlist.recsys.models import bundle
+from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.interactions import Int64
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.records import ReleasePointer
+from shortlist.recsys.store.redis import RedisStore
+
+KEPT = 2
+"""Releases in memory: the serving one, and the one it is compared with."""
+
+REPORT = "report.json"
+"""The run's report in the bundle, as `evaluate --json` writes it."""
+
+REPORT_BYTES = 64 << 20
+"""The largest report that is read; a real one has a few hundred kilobytes."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A loaded release, and what the studio derives from it once.
+
+    report, facts: of the run; None for a release of before the studio.
+    """
+
+    version: str
+    bundle: Bundle
+    report: dict[str, Any] | None
+    facts: StudioFacts | None
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the release says of itself."""
+        return self.bundle.manifest
+
+    @cached_property
+    def n_events(self) -> Int64:
+        """int64[n]: events of each item, of the kinds that are predicted."""
+        popularity = self.bundle.model.table.popularity[:-1]  # the last row is padding
+        return np.rint(np.expm1(popularity.astype(np.float64))).astype(np.int64)
+
+    @cached_property
+    def search(self) -> ItemSearch:
+        """Finds items by id and title."""
+        items = self.bundle.catalogue
+        return ItemSearch(items.ids, items.titles, self.bundle.popular.tolist())
+
+    def title(self, item_id: str) -> str | None:
+        """An item's title; None where the catalogue lacks the item."""
+        row = self.bundle.catalogue.row_of.get(item_id)
+        return None if row is None else self.bundle.catalogue.titles[row]
+
+
+class Releases:
+    """The releases that the studio shows. Methods may raise Unavailable and BrokenRelease."""
+
+    def __init__(self, settings: Settings, store: RedisStore) -> None:
+        self._settings, self._store = settings, store
+        self._views: dict[str, View] = {}
+        self._lock = Lock()  # a second request waits for the first one's load
+
+    def pointer(self) -> ReleasePointer:
+        """The release pointer.
+
+        Raises:
+            ReleaseNotFound: nothing serves yet.
+        """
+        pointer = self._store.release()
+        if pointer is None:
+            raise ReleaseNotFound(
+                "no release serves yet: run `shortlist batch run`, then look again"
+            )
+        return pointer
+
+    def serving(self) -> View:
+        """The serving release."""
+        return self.view(self.pointer().current)
+
+    def view(self, version: str) -> View:
+        """A release by its version.
+
+        Raises:
+            ReleaseNotFound: it is not among the artefacts.
+        """
+        with self._lock:
+            view = self._views.pop(version, None) or self._loaded(version)
+            self._views[version] = view  # the latest use last
+            while len(self._views) > KEPT:
+                self._views.pop(next(iter(self._views)))
+            return view
+
+    def _loaded(self, version: str) -> View:
+        directory = Path(self._settings.bundle_dir) / "shortlist"
+        with open_artefacts(self._settings.artefacts).open(version, directory) as release:
+            report = None
+            if REPORT in release.files:
+                report = _parsed(release.read(REPORT, REPORT_BYTES), version)
+            facts = None
+            if FILE in release.files:
+                facts = unpack(release.read(FILE, MOST_BYTES))
+            return View(version, bundle.read(release), report, facts)
+
+
+def _parsed(body: bytes, version: str) -> dict[str, Any]:
+    try:
+        report = json.loads(body)
+    except ValueError as error:
+        raise CorruptArtefact(
+            f"the report of release {version} is no JSON ({error}): publish the release again"
+        ) from error
+    if not isinstance(report, dict):
+        raise CorruptArtefact(
+            f"the report of release {version} is no object: publish the release again"
+        )
+    return report
