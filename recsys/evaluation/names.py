@@ -84,3 +84,13 @@ PROTOCOLS = {
     ),
 }
 """How each protocol cuts the hold-out."""
+
+LEFT_OUT = {
+    "no event": "They have no event.",
+    "one event": "Their only event leaves nothing to learn from, or nothing to predict.",
+    "nothing held out": "None of their events is held out, as none is late enough or predicted.",
+    "nothing before": "All their events are held out, so nothing is known of them.",
+    "nothing to predict": "None of their held-out events is of a kind that is predicted.",
+    "nothing new": "They had every held-out item before, and it is not offered again.",
+}
+"""Why users are not measured, in the order in which the reasons are looked for."""

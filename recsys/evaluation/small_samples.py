@@ -62,9 +62,9 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
 
     report: with "methods" and "segments", as `evaluate` makes it.
     """
-    n_users = min((row["n_users"] for row in report["methods"].values()), default=0)
+    n_users = _n_users(report)
     if is_few(n_users):
-        return [f"only {_users(n_users)} measured: {CONSEQUENCE}"]
+        return [f"only {_counted(n_users)} measured: {CONSEQUENCE}"]
     sentences = []
     for kind, rows in report["segments"].items():
         few = [f"{row['segment']} ({row['n_users']})" for row in rows if is_few(row["n_users"])]
@@ -73,5 +73,19 @@ def warnings_of(report: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _users(count: int) -> str:
-    return "1 user is" if count == 1 else f"{count} users are"
+def part_warnings(parts: Mapping[str, Any]) -> list[str]:
+    """The same for parts of the hold-out, as new and repeated items; each part has "methods"."""
+    return [
+        f"only {_counted(_n_users(part))} measured by {name} items: {CONSEQUENCE}"
+        for name, part in parts.items()
+        if is_few(_n_users(part))
+    ]
+
+
+def _n_users(part: Mapping[str, Any]) -> int:
+    """The users of the method that has the fewest: all are measured on the same."""
+    return min((row["n_users"] for row in part["methods"].values()), default=0)
+
+
+def _counted(n_users: int) -> str:
+    return "1 user is" if n_users == 1 else f"{n_users} users are"
