@@ -22,6 +22,7 @@ from shortlist.recsys.evaluation.headline import (
     RETRIEVER,
     TWO_STAGE,
 )
+from shortlist.recsys.evaluation.names import METHODS, METRICS
 from shortlist.recsys.evaluation.page import strongest_baseline
 from shortlist.recsys.models.features import feature_table
 from shortlist.recsys.settings import settings_table
@@ -41,6 +42,10 @@ SPEED_SUMMARY = {
     "the same with explain": "live answer with `explain`",
 }
 """Rows of the benchmark that the README shows, and what they are called there."""
+
+HIT_RATE = "hit_rate@10"
+COST_SIZES = ((10_000, 5_000, 1_000_000), (200_000, 50_000, 20_000_000))
+"""Users, items and requests a month of the services whose bill is shown in parts."""
 
 LATENCY_COLUMNS = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "p99_9_ms": "p99.9 ms"}
 FLOOR = "p50 / floor"
@@ -142,6 +147,49 @@ def metrics(_reports: Path) -> str:
     return table(["metric", "kind", "labels", "meaning"], rows)
 
 
+def metric_names(_reports: Path) -> str:
+    """Each metric of a report in a sentence."""
+    return table(["figure", "meaning"], [[m.label, m.sentence] for m in METRICS.values()])
+
+
+def method_names(_reports: Path) -> str:
+    """Each method of a report in a sentence."""
+    rows = [[f"`{name}`", sentence] for name, sentence in METHODS.items()]
+    return table(["method", "what it offers"], rows)
+
+
+def evaluation_example(reports: Path) -> str:
+    """One evaluation in a sentence for people without statistics."""
+    methods = _report(reports, PROTOCOLS["leave-one-out"])["methods"]
+    ours, popular = methods[TWO_STAGE][HIT_RATE], methods[POPULARITY][HIT_RATE]
+    return _wrapped(
+        f"For example: of {methods[TWO_STAGE]['n_users']} users of MovieLens the last films were"
+        f" hidden. With Shortlist {ours['value']:.0%} of them find a hidden film among ten"
+        f" ({ours['low']:.0%} to {ours['high']:.0%}), where the most popular films alone give"
+        f" {popular['value']:.0%} ({popular['low']:.0%} to {popular['high']:.0%})."
+    )
+
+
+def cost(_reports: Path) -> str:
+    """The monthly bill of two sizes, by component."""
+    priced = module("batch.cost")
+    sizes = [priced.Size(*size) for size in COST_SIZES]
+    bills = [priced.estimate(size) for size in sizes]
+    rows = [
+        [parts[0].name, *(f"${part.dollars:.2f}" for part in parts)]
+        for parts in zip(*bills, strict=True)
+    ]
+    totals = [sum(part.dollars for part in bill) for bill in bills]
+    rows.append(["**together**", *(f"**${total:.0f}**" for total in totals)])
+    each = [f"${1e6 * total / s.requests:.2f}" for total, s in zip(totals, sizes, strict=True)]
+    rows.append(["a million requests", *each])
+    named = [
+        f"{s.users:,} users, {s.items:,} items, {s.requests / 1e6:.0f} million requests"
+        for s in sizes
+    ]
+    return table(["a month", *named], rows)
+
+
 def commands(_reports: Path) -> str:
     """Each command of the command line."""
     return reference.commands()
@@ -154,6 +202,10 @@ def routes(_reports: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "commands": commands,
+    "cost": cost,
+    "evaluation-example": evaluation_example,
+    "method-names": method_names,
+    "metric-names": metric_names,
     "routes": routes,
     "quality-summary": quality_summary,
     "quality": quality,
