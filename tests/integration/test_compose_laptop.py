@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from tests.compose import schema_errors, unescaped, valkey_programs
+from tests.exports import write_export
 from tests.servers import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -170,12 +171,7 @@ class Engine:
 def engine(tmp_path, tables) -> Engine:
     """With a small export in ./data."""
     made = Engine(tmp_path)
-    names = {"user_id": "CustomerNo", "item_id": "SKU", "title": "Name", "timestamp": "Date"}
-    for table, name in (("interactions", "orders"), ("items", "products")):
-        frame = pl.read_parquet(tables / f"{table}.parquet")
-        lists = [c for c, dtype in frame.schema.items() if dtype == pl.List(pl.String)]
-        frame = frame.with_columns(pl.col(c).list.join("|") for c in lists)
-        frame.rename(names, strict=False).write_csv(tmp_path / "data" / f"{name}.csv")
+    write_export(tables, tmp_path / "data")
     return made
 
 
