@@ -2,7 +2,7 @@
 
 import { studio } from "../api.js";
 import { ACCENT, chart, colourOf, colours } from "../charts.js";
-import { contents } from "../contents.js";
+import { contents, wide } from "../contents.js";
 import { announce, fill, h } from "../dom.js";
 import * as format from "../format.js";
 import { choice, empty, field, load, section, table, tags, term, tiles } from "../parts.js";
@@ -47,14 +47,14 @@ export function mount(root, context) {
 
 function shown(facts, release) {
   return contents([
-    summary(facts, release),
-    eventsOverTime(facts.days ?? []),
+    wide(summary(facts, release)),
+    wide(eventsOverTime(facts.days ?? [])),
     types(facts.types ?? []),
+    repeats(facts.repeats),
     activity(facts),
     longTail(facts),
-    repeats(facts.repeats),
-    rejects(facts),
-    drift(facts.drift),
+    wide(rejects(facts)),
+    wide(drift(facts.drift)),
   ]);
 }
 
@@ -131,7 +131,7 @@ function dayChart(days, names, grain, type) {
   const total = d3.sum(rows, ({ n }) => n);
   const what = type === "" ? "events" : `events of type ${type}`;
   return chart({
-    caption: `${format.count(total)} ${what} a ${grain}, days in UTC`,
+    caption: `${format.count(total)} ${what}; a bar is a ${grain} in UTC`,
     legend: names.length > 1 && type === "" && names,
     height: 240,
     draw: (width) => ({

@@ -2,7 +2,7 @@
 
 import { get, hasAdminKey, send, setAdminKey, studio } from "../api.js";
 import { chart, colours } from "../charts.js";
-import { contents } from "../contents.js";
+import { contents, wide } from "../contents.js";
 import { announce, fill, h, settled } from "../dom.js";
 import * as format from "../format.js";
 import {
@@ -49,12 +49,12 @@ class Page {
     this.timer = null;
     this.shownRules = null;
     this.body = h("div", { class: "stack" }, contents([
-      section("State", null, this.refreshing(), this.state),
+      wide(section("State", null, this.refreshing(), this.state)),
       section("Answers", "Counted by this server since it started; a fleet's figures are in its own "
         + "monitoring.", this.traffic),
       this.keySection(),
-      section("Releases", "One pointer says which release serves. A flip takes effect within seconds and "
-        + "loses nothing: the lists of both releases stay in Redis.", this.releases),
+      wide(section("Releases", "One pointer says which release serves. A flip takes effect within seconds "
+        + "and loses nothing: the lists of both releases stay in Redis.", this.releases)),
       section("Blocked items", "A blocked item leaves every answer at once, whatever the rules say. "
         + "Blocks outlive releases.", this.blockForm(), this.blocked),
       section("Business rules", h("span", {}, "They move items in every answer, whatever its source. One "
@@ -406,15 +406,18 @@ function changesOf(before, after) {
       h("code", {}, rule))));
 }
 
+/** A release's name, in small letters, as it is long. */
+const version = (name) => h("code", { class: "version" }, name);
+
 function stateTiles({ pointer, redis, lists, rules, blocked }) {
   const up = redis && !redis.error;
   const used = up && redis.maxmemory > 0 ? redis.used_memory / redis.maxmemory : null;
   return tiles([
-    { label: "Serving", value: pointer?.current ?? "no release",
-      detail: pointer?.previous ? `before: ${pointer.previous}` : "none before it",
+    { label: "Serving", value: pointer?.current ? version(pointer.current) : "no release",
+      detail: pointer?.previous ? ["before: ", version(pointer.previous)] : "none before it",
       state: pointer?.current ? "good" : "bad" },
     { label: "Canary", value: pointer?.canary ? `${format.short(pointer.canary.percent)}% of the users` : "none",
-      detail: pointer?.canary?.version, state: "neutral" },
+      detail: pointer?.canary && version(pointer.canary.version) },
     { label: "Lists written", value: format.count(lists?.written),
       detail: lists?.oldest_age_s === null || lists?.oldest_age_s === undefined ? null
         : `the oldest was made ${format.ago(lists.oldest_age_s)}` },

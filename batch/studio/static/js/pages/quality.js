@@ -2,7 +2,7 @@
 
 import { studio } from "../api.js";
 import { chart, COLOURS, colourOf, legendOf } from "../charts.js";
-import { contents } from "../contents.js";
+import { contents, wide } from "../contents.js";
 import { fill, h } from "../dom.js";
 import * as format from "../format.js";
 import {
@@ -47,18 +47,18 @@ function shown({ report, names = {}, metrics = {}, warnings = [] }, releases) {
   }
   const words = { names, metrics };
   return contents([
-    finding(report, warnings, words),
+    wide(finding(report, warnings, words)),
     methodsSection(report, words),
     pairs(report, words),
     tradeOff(report, words),
-    segments(report, words),
     bySource(report, words),
+    wide(segments(report, words)),
     calibration(report),
-    knownEvents(report, words),
+    knownEvents(report),
     curves(report),
     importances(report, words),
-    audit(report),
-    releasesOverTime(releases, metrics),
+    wide(releasesOverTime(releases, metrics)),
+    wide(audit(report)),
   ]);
 }
 
@@ -266,12 +266,12 @@ function tradeOffChart(report, across, words) {
           Plot.link(rows, { x1: "x", x2: "x", y1: "low", y2: "high", stroke: ({ name }) =>
             colour(name), strokeOpacity: 0.5 }),
           Plot.dot(rows, { x: "x", y: "value", fill: ({ name }) => colour(name), r: 5 }),
-          Plot.text(apart(rows, width), {
-            x: "x", y: "value", text: "name", dy: ({ shift }) => shift, fill: "currentColor",
-            stroke: "var(--card)", strokeWidth: 3,
-            textAnchor: ({ x }) => (x > d3.mean(d3.extent(rows, (row) => row.x)) ? "end" : "start"),
-            dx: 0,
-          }),
+          ...["start", "end"].map((anchor) => Plot.text(
+            apart(rows, width).filter((row) => anchorOf(rows, row) === anchor), {
+              x: "x", y: "value", text: "name", fill: "currentColor", textAnchor: anchor, dy: -11,
+              stroke: "var(--card)", strokeWidth: 3,
+            },
+          )),
           Plot.tip(rows, Plot.pointer({
             x: "x", y: "value",
             title: (row) => `${row.name}\nNDCG@10 ${figure(row.value)}\n`
@@ -289,6 +289,9 @@ function tradeOffChart(report, across, words) {
   );
 }
 
+/** Which end of its label a dot is at: labels on the right would leave the chart. */
+const anchorOf = (rows, { x }) => (x > d3.mean(d3.extent(rows, (row) => row.x)) ? "end" : "start");
+
 /** The rows whose labels have room: of names that would overlap, that of the better method stays. */
 function apart(rows, width) {
   const [left, right] = d3.extent(rows, ({ x }) => x);
@@ -297,8 +300,8 @@ function apart(rows, width) {
   for (const row of d3.sort(rows, (a, b) => b.value - a.value)) {
     const at = { x: ((row.x - left) / (right - left || 1)) * (width - 140), y: (row.value / top) * 240 };
     const reach = 6.5 * row.name.length;
-    const onRight = row.x > (left + right) / 2;
-    const box = { x0: onRight ? at.x - reach : at.x, x1: onRight ? at.x : at.x + reach, y: at.y };
+    const ends = anchorOf(rows, row) === "end";
+    const box = { x0: ends ? at.x - reach : at.x, x1: ends ? at.x : at.x + reach, y: at.y };
     if (placed.some((other) => Math.abs(other.y - box.y) < 13 && box.x0 < other.x1 && other.x0 < box.x1)) {
       continue;
     }
@@ -360,35 +363,37 @@ function segmentChart(report, kind, rows, chosen) {
   })));
   const label = ({ segment, n_users: n }) => segment + (n === null ? "" : ` (${format.count(n)})`);
   const names = chosen.filter((name) => flat.some((row) => row.name === name));
+  const labels = rows.map(label);
   return [
     legendOf(names, colour),
     chart({
       caption: byItem ? `${metric} by how popular the held-out item is. ${POPULARITY_WORDS}`
         : `${metric} by ${kind} with 95% intervals; in brackets the number of users`,
-      height: 40 + rows.length * (20 + 13 * chosen.length),
-      draw: (width) => ({
-        marginLeft: width < 500 ? 118 : 170, marginBottom: 34, marginRight: 16,
-        x: { label: `${metric} →`, grid: true, zero: true, nice: true },
-        fy: { domain: rows.map(label), label: null, padding: 0.1,
-          tickFormat: (words) => (width < 500 && words.length > 18 ? `${words.slice(0, 17)}…` : words) },
-        y: { domain: chosen, axis: null, padding: 0.2 },
-        facet: { data: flat, y: label, marginLeft: width < 500 ? 118 : 170 },
-        marks: [
-          Plot.axisFy({ anchor: "left", textAnchor: "end", dx: -6, label: null,
-            text: (words) => (width < 500 && words.length > 18 ? `${words.slice(0, 17)}…` : words) }),
-          Plot.frame({ stroke: "var(--line)", anchor: "bottom" }),
-          Plot.ruleY(flat.filter(({ low }) => low !== null && low !== undefined), {
-            x1: "low", x2: "high", y: "name", stroke: ({ name }) => colour(name), strokeWidth: 2,
-            strokeOpacity: 0.5,
-          }),
-          Plot.dot(known(flat), {
-            x: "value", y: "name", fill: ({ name }) => colour(name), r: 4,
-            tip: { format: { x: false, y: false, fy: false, fill: false } },
-            title: (row) => `${row.segment}\n${row.name} ${figure(row.value)}`
-              + `${row.low === undefined ? "" : ` (${ends(row)})`}`,
-          }),
-        ],
-      }),
+      height: 46 + rows.length * (14 + 13 * names.length),
+      draw: (width) => {
+        const left = Math.min(width / 3, room(labels, 200));
+        const shown = (words) => (7 * words.length > left ? `${words.slice(0, left / 7 - 1)}…` : words);
+        return {
+          marginLeft: left, marginBottom: 36, marginRight: 16,
+          x: { label: `${metric} →`, grid: true, zero: true, nice: true },
+          fy: { domain: labels, label: null, padding: 0.06 },
+          y: { domain: names, axis: null, padding: 0.4 },
+          marks: [
+            Plot.axisFy({ anchor: "left", textAnchor: "end", dx: -6, text: shown, label: null }),
+            Plot.ruleX([0], { stroke: "var(--line)" }),
+            Plot.ruleY(flat.filter(({ low }) => Number.isFinite(low ?? NaN)), {
+              x1: "low", x2: "high", y: "name", fy: label, stroke: ({ name }) => colour(name),
+              strokeWidth: 2, strokeOpacity: 0.5,
+            }),
+            Plot.dot(known(flat), {
+              x: "value", y: "name", fy: label, fill: ({ name }) => colour(name), r: 4,
+              tip: { format: { x: false, y: false, fy: false, fill: false } },
+              title: (row) => `${row.segment}\n${row.name} ${figure(row.value)}`
+                + `${row.low === undefined ? "" : ` (${ends(row)})`}`,
+            }),
+          ],
+        };
+      },
       columns: [
         { name: "segment", label: "Segment" },
         { label: "Users", number: true, show: ({ n_users: n }) => format.count(n) },
@@ -461,8 +466,8 @@ function bySource(report, words) {
     }),
     !recall && h("p", { class: "note" }, "This release kept the bound alone; the next batch run also "
       + "keeps which source each hit came from."),
-    h("dl", { class: "glossary" }, kept.map((name) =>
-      [h("dt", {}, name), h("dd", {}, words.names[name] ?? SOURCE_WORDS[name])])),
+    h("details", {}, h("summary", {}, "What the sources are"), h("dl", { class: "glossary" }, kept.map(
+      (name) => [h("dt", {}, name), h("dd", {}, words.names[name] ?? SOURCE_WORDS[name])]))),
   );
 }
 
@@ -537,7 +542,7 @@ function scoreChart(scores) {
   });
 }
 
-function knownEvents(report, words) {
+function knownEvents(report) {
   const short = report.known_events ?? [];
   const fresh = report.fresh_users ?? [];
   const intro = "How good a list is for somebody of whom little is known.";
@@ -580,7 +585,7 @@ function knownEvents(report, words) {
     fresh.length === 0 && h("p", { class: "note" }, "The towers have seen these users' past, so the "
       + "curve is a little kind. ", h("code", {}, "shortlist evaluate"), " also keeps users out of "
       + "training altogether."),
-    newItems(report.new_items, words),
+    newItems(report.new_items),
   );
 }
 
