@@ -96,7 +96,7 @@ export function lines({ caption, rows, names, colour, x, y, format: shown = figu
   return chart({
     caption, height,
     draw: () => ({
-      marginLeft: 52, marginBottom: 36, marginRight: 20,
+      marginLeft: 52, marginBottom: 40, marginRight: 20,
       x: { label: `${x} →`, type: ordinal ? "point" : undefined, ...scale },
       y: { label: `↑ ${y}`, grid: true, zero: true, nice: true, percent },
       marks: [

@@ -163,19 +163,20 @@ class Page {
       table({
         caption: "Published releases, the newest first",
         columns: [
-          { label: "Release", show: (row) => [h("code", {}, row.version), " ", tags(rolesOf(row))] },
-          { label: "Made", show: (row) => format.time(row.created_at) },
+          { label: "Release", show: (row) => h("div", { class: "stack" },
+            h("div", { class: "row" }, h("code", { class: "nowrap" }, row.version), tags(rolesOf(row))),
+            this.releaseActions(row)) },
+          { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
           { label: "NDCG@10", number: true, show: (row) => format.decimal(row.headline?.value) },
           { label: "Batch took", number: true, show: (row) => format.duration(row.seconds) },
-          { label: "Change", show: (row) => this.releaseActions(row, serving) },
         ],
         rows: d3.sort(releases, (a, b) => b.created_at - a.created_at),
       }),
     ];
   }
 
-  releaseActions(release, serving) {
-    if (release.serving) return h("span", { class: "note" }, "serves everybody");
+  releaseActions(release) {
+    if (release.serving) return null;
     if (release.whole === false) {
       return h("span", { class: "note" }, "its lists expired: only a batch run brings it back");
     }
@@ -185,7 +186,7 @@ class Page {
     });
     return h(
       "div", { class: "row tight" },
-      h("button", { type: "button", class: "small", onclick: () => this.promote(release, serving) },
+      h("button", { type: "button", class: "small", onclick: () => this.promote(release) },
         "Promote", h("span", { class: "unseen" }, ` ${release.version}`)),
       h("form", {
         class: "row tight",
@@ -195,11 +196,11 @@ class Page {
     );
   }
 
-  promote(release, serving) {
+  promote(release) {
     return this.change({
       title: "Serve everybody from another release?",
-      body: h("p", {}, h("code", {}, release.version), ` takes the place of ${serving?.version ?? "none"}. `,
-        "A canary ends. A rollback goes back."),
+      body: h("p", {}, h("code", {}, release.version), " serves everybody within seconds. A canary ends. A "
+        + "rollback goes back."),
       action: "Promote",
       path: `/v1/releases/${encodeURIComponent(release.version)}/promote`,
       done: (pointer) => `${pointer.current} serves`,

@@ -256,7 +256,7 @@ function tradeOffChart(report, across, words) {
       caption: `NDCG@10 against ${metricLabel(across).toLowerCase()}, one dot a method`,
       height: 320,
       draw: (width) => ({
-        marginLeft: 52, marginBottom: 38, marginRight: 30, marginTop: 24,
+        marginLeft: 52, marginBottom: 42, marginRight: 30, marginTop: 24,
         x: { label: `${metricLabel(across)}${percent ? ", % of the items" : ""} →`, nice: true,
           grid: true, percent, inset: 14 },
         y: { label: "↑ NDCG@10", nice: true, grid: true, zero: true },
@@ -374,7 +374,7 @@ function segmentChart(report, kind, rows, chosen) {
         const left = Math.min(width / 3, room(labels, 200));
         const shown = (words) => (7 * words.length > left ? `${words.slice(0, left / 7 - 1)}…` : words);
         return {
-          marginLeft: left, marginBottom: 36, marginRight: 16,
+          marginLeft: left, marginBottom: 40, marginRight: 16,
           x: { label: `${metric} →`, grid: true, zero: true, nice: true },
           fy: { domain: labels, label: null, padding: 0.06 },
           y: { domain: names, axis: null, padding: 0.4 },
@@ -430,14 +430,14 @@ function bySource(report, words) {
   const colour = colourOf(kept);
   const domain = [...depths, all];
   return section(
-    "Hits by source of candidates", intro,
+    "Recall by source", intro,
     chart({
       caption: "Share of all held-out items that are in the first k places, by the source that "
         + `proposed them; the last bar is the bound, all candidates (${format.percent(bound.all)})`,
       legend: kept,
       height: 270,
       draw: () => ({
-        marginLeft: 48, marginBottom: 36,
+        marginLeft: 48, marginBottom: 40,
         x: { domain, label: "first k places →", type: "band" },
         y: { label: "↑ % of the held-out items", percent: true, grid: true, domain: [0, 100] },
         color: { domain: kept, range: kept.map(colour) },
@@ -545,9 +545,9 @@ function scoreChart(scores) {
 function knownEvents(report) {
   const short = report.known_events ?? [];
   const fresh = report.fresh_users ?? [];
-  const intro = "How good a list is for somebody of whom little is known.";
+  const intro = "How good a list is for somebody of whom little is known, and how many events are needed.";
   if (short.length === 0 && fresh.length === 0) {
-    return section("Fresh users: how many events are needed", intro, empty(
+    return section("Fresh users", intro, empty(
       "This report has no such figures.",
       "They need 30 users with ten events before the hold-out; the next batch run measures them.",
     ));
@@ -577,7 +577,7 @@ function knownEvents(report) {
   };
   draw();
   return section(
-    "Fresh users: how many events are needed", intro,
+    "Fresh users", intro,
     options.length > 1 && choice({
       label: "Measured on", value: kind, options, change: (value) => { kind = value; draw(); },
     }),
@@ -646,7 +646,7 @@ function importances(report, words) {
   const rows = all.filter(({ value }) => value > 0).slice(0, MOST_FEATURES);
   if (rows.length === 0) return null;
   return section(
-    "What the ranker looks at", "Share of the trees' gain by feature. A feature with a small share can "
+    "Features of the ranker", "What it looks at: the share of the trees' gain by feature. A feature with a small share can "
       + "still decide single lists.",
     chart({
       caption: `The ${format.counted(rows.length, "feature")} with the largest share of gain, of `
@@ -676,7 +676,7 @@ function audit(report) {
   const rows = report.audit ?? [];
   if (rows.length === 0) return null;
   return section(
-    "Can the figures be believed?", "Checks that nothing knew the future. One that does not hold stops "
+    "Leak audit", "Can the figures be believed? Checks that nothing knew the future. One that does not hold stops "
       + "the release.",
     table({
       caption: "The leak audit",
@@ -707,10 +707,11 @@ function releasesOverTime(releases, metrics) {
     table({
       caption: "Releases, the newest first",
       columns: [
-        { label: "Release", show: (row) => [h("code", {}, row.version), " ", tags(roles(row))] },
-        { label: "Made", show: (row) => format.time(row.created_at) },
+        { label: "Release", show: (row) => h("div", { class: "row" }, h("code", {}, row.version),
+          tags(roles(row))) },
+        { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
         { label: term("NDCG@10", metrics[HEADLINE]), number: true, show: ({ value }) => figure(value) },
-        { label: "95% interval", number: true, show: ends },
+        { label: "95% interval", number: true, show: (row) => h("span", { class: "nowrap" }, ends(row)) },
         { label: "Users", number: true, show: (row) => format.count(row.n_users) },
         { label: "Items", number: true, show: (row) => format.count(row.n_items) },
         { label: "Events", number: true, show: (row) => format.count(row.n_events) },
