@@ -2,7 +2,8 @@
 
 `shop_world` is what two runs of the whole batch made: an earlier release, and the serving one,
 which knows two weeks more. `studio` is the address of `shortlist serve`. `page` is a page of
-Chromium there, which fails its test if a script fails, a file comes from elsewhere, or the server breaks.
+Chromium there, which fails its test if a script fails, a file comes from elsewhere, or the
+server breaks.
 """
 
 from __future__ import annotations
