@@ -350,9 +350,9 @@ class Page {
       (stored.notes ?? []).map((note) => h("p", { class: "warning" }, note)),
       field("Rules as JSON", text, "Kinds: availability, pin, boost, bury, limit."),
       h("details", {}, h("summary", {}, "An example"), h("pre", {}, RULES_EXAMPLE)),
-      said,
       h("div", { class: "row" }, h("button", { class: "primary" }, "Save the rules"),
         h("button", { type: "button", onclick: () => this.showRules() }, "Read them again")),
+      said,
     );
   }
 

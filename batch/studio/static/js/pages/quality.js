@@ -617,6 +617,7 @@ function curves(report) {
           + `${measure === "validation" && best ? `; best at ${over} ${best[over]}` : ""}`,
         rows: rows.map((row) => ({ x: row[over], value: row[measure], series: measure })),
         names: [measure], colour: () => COLOURS[place], x: over, y: measure, height: 200,
+        zero: false,
         scale: rows.length <= 12 ? { ticks: rows.map((row) => row[over]), tickFormat: "d" } : {},
         columns: [
           { name: "x", label: over, number: true },
