@@ -34,6 +34,7 @@ from shortlist.recsys.evaluation.own_items import (
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
+from shortlist.recsys.evaluation.small_samples import part_warnings
 from shortlist.recsys.evaluation.truth import Truth, of_repeats, truth_between
 from shortlist.recsys.models.catalogue import Catalogue, Dataset
 from shortlist.recsys.models.interactions import (
@@ -208,6 +209,7 @@ def compare(
             figures = evaluated(f"evaluation of {name} items", part)
             parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
+        report["warnings"] += part_warnings(parts)
     with reporter.stage("candidate recall"):
         candidates = _candidates_by_source(model, truth)
         report["candidate_recall"] = candidate_recall(candidates, truth, past.n_items)
@@ -251,6 +253,32 @@ def count_repeats(dataset: Dataset, cut: Int64, repeats: Repeats) -> dict[str, A
         "events": 1 - len(np.unique(pairs)) / max(1, len(pairs)),
         "held_out": len(repeated.items) / len(everything.items),
     }
+
+
+def left_out(dataset: Dataset, cut: Int64, truth: Truth) -> dict[str, int]:
+    """Counts the users who are not measured, by the reasons of `names.LEFT_OUT`.
+
+    A reason that nobody has is not there.
+    """
+    offsets = dataset.events.offsets()
+    starts, ends = offsets[:-1], offsets[1:]
+    predicted = np.concatenate(([0], np.cumsum(dataset.events.to_predict)))
+    is_measured = np.zeros(len(starts), bool)
+    is_measured[truth.users[truth.counts > 0]] = True
+    n_events = ends - starts
+    conditions = {
+        "no event": n_events == 0,
+        "one event": n_events == 1,
+        "nothing held out": cut == ends,
+        "nothing before": cut == starts,
+        "nothing to predict": predicted[ends] == predicted[cut],
+        "nothing new": ~is_measured,
+    }
+    counts, is_left = {}, ~is_measured
+    for reason, holds in conditions.items():
+        counts[reason] = int((is_left & holds).sum())
+        is_left &= ~holds
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def repeats_note(counted: Mapping[str, Any]) -> str | None:
@@ -304,6 +332,7 @@ def run(
     report["known_events"] = known_events(dataset, cut, fitted.model, past, protocol, reporter)
     report["audit"] = checks
     report["data"] = describe(dataset)
+    report["left_out"] = left_out(dataset, cut, truth)
     report["ties"] = ties(dataset.events, cut, truth)
     report["repeats"] = counted | report.get("repeats", {})
     report["importances"] = fitted.ranker.importances
@@ -374,12 +403,13 @@ def _example(titles: Sequence[str], model: Model, one: Truth) -> dict[str, Any]:
 
 
 def describe(dataset: Dataset) -> dict[str, object]:
-    """The data's fingerprint and size."""
+    """The data's fingerprint, size, and last time."""
     return {
         "fingerprint": dataset.fingerprint,
         "n_users": dataset.events.n_users,
         "n_items": dataset.events.n_items,
         "n_events": len(dataset.events),
+        "latest": dataset.events.latest,
     }
 
 
