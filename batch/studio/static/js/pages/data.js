@@ -48,7 +48,7 @@ export function mount(root, context) {
 function shown(facts, release) {
   return contents([
     wide(summary(facts, release)),
-    wide(eventsOverTime(facts.days ?? [])),
+    wide(eventsOverTime(facts.days ?? [], facts.unit)),
     types(facts.types ?? []),
     repeats(facts.repeats),
     activity(facts),
@@ -83,7 +83,7 @@ function summary(facts, release) {
   );
 }
 
-function eventsOverTime(days) {
+function eventsOverTime(days, unit) {
   const known = days.filter(({ day }) => format.isDate(day));
   const words = "How many events there were, by type. A gap is a day that the data lack; a fall at "
     + "the end is often a table that came late.";
@@ -96,7 +96,10 @@ function eventsOverTime(days) {
   }
   const names = [...new Set(known.map(({ type }) => type))];
   const span = (d3.max(known, ({ day }) => day) - d3.min(known, ({ day }) => day)) / DAY;
-  let grain = span <= MOST_BARS ? "day" : span <= 7 * MOST_BARS ? "week" : "month";
+  // Of a long time the batch kept months alone.
+  const grains = Object.entries(GRAINS).filter(([name]) => unit !== "month" || name === "month");
+  let grain = "month";
+  if (unit !== "month" && span <= 7 * MOST_BARS) grain = span <= MOST_BARS ? "day" : "week";
   let type = "";
   const box = h("div", {});
   const draw = () => fill(box, dayChart(known, names, grain, type));
@@ -107,7 +110,7 @@ function eventsOverTime(days) {
       "div", { class: "row" },
       choice({
         label: "Bars of a", value: grain,
-        options: Object.entries(GRAINS).map(([value, { label }]) => ({ value, label })),
+        options: grains.map(([value, { label }]) => ({ value, label })),
         change: (value) => { grain = value; draw(); },
       }),
       names.length > 1 && choice({
@@ -305,8 +308,10 @@ function rejects(facts) {
 
 const sampled = (samples) => (samples.length === 0 ? h("span", { class: "note" }, "none kept")
   : h("details", {}, h("summary", {}, format.counted(samples.length, "sample")),
-    h("ul", { class: "stack samples" }, samples.map((sample) => h("li", {}, h("code", {},
-      typeof sample === "string" ? sample : JSON.stringify(sample)))))));
+    h("ul", { class: "stack samples" }, samples.map(({ source, row, values }) => h("li", {},
+      h("span", { class: "note" }, `${source}, row ${format.count(row)}: `),
+      h("code", {}, Object.entries(values).map(([name, value]) => `${name} ${JSON.stringify(value)}`)
+        .join(", ")))))));
 
 const featureName = (row) => `${row.table}.${row.feature}`;
 

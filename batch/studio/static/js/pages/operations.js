@@ -178,7 +178,8 @@ class Page {
   releaseActions(release) {
     if (release.serving) return null;
     if (release.whole === false) {
-      return h("span", { class: "note" }, "its lists expired: only a batch run brings it back");
+      return h("span", { class: "note" }, release.fault
+        ?? "its lists expired: only a batch run brings it back");
     }
     const percent = h("input", {
       type: "number", min: 1, max: 100, step: "any", value: release.canary?.percent ?? 5,
@@ -410,7 +411,7 @@ function changesOf(before, after) {
 /** A release's name, in small letters, as it is long. */
 const version = (name) => h("code", { class: "version" }, name);
 
-function stateTiles({ pointer, redis, lists, rules, blocked }) {
+function stateTiles({ pointer, redis, lists, rules, blocked, limits }) {
   const up = redis && !redis.error;
   const used = up && redis.maxmemory > 0 ? redis.used_memory / redis.maxmemory : null;
   return tiles([
@@ -433,6 +434,9 @@ function stateTiles({ pointer, redis, lists, rules, blocked }) {
     { label: "Business rules", value: format.count(rules?.n ?? 0),
       detail: rules?.version ? `version ${rules.version}` : "none yet" },
     { label: "Blocked items", value: format.count(blocked?.length ?? 0) },
+    limits && { label: "Events waiting", value: format.count(limits.events_waiting),
+      detail: `for a drain; at most ${format.count(limits.max_waiting_events)}`,
+      state: limits.events_waiting > limits.max_waiting_events / 2 ? "warn" : "neutral" },
   ].filter(Boolean));
 }
 

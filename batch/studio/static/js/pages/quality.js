@@ -20,6 +20,8 @@ const METRIC_LABELS = {
   "map@10": "MAP@10", "hit_rate@10": "Hit rate@10", "stratified_recall@20": "Stratified recall@20",
   "novelty@10": "Novelty@10", "diversity@10": "Diversity@10", coverage: "Coverage",
 };
+// As in the report, whose intervals are wider below it.
+const FEW_USERS = 30;
 const BEYOND_ACCURACY = ["coverage", "novelty@10", "diversity@10"];
 const metricLabel = (metric) => METRIC_LABELS[metric] ?? metric;
 
@@ -34,7 +36,8 @@ export function mount(root) {
   return { update() {}, leave() {} };
 }
 
-function shown({ report, names = {}, metrics = {}, warnings = [] }, releases) {
+function shown(quality, releases) {
+  const { report, metrics = {}, warnings = [] } = quality;
   if (!report) {
     return [
       section("The report", null, empty(
@@ -45,7 +48,7 @@ function shown({ report, names = {}, metrics = {}, warnings = [] }, releases) {
       releasesOverTime(releases, metrics),
     ];
   }
-  const words = { names, metrics };
+  const words = { methods: {}, sources: {}, features: {}, left_out: {}, ...quality, metrics };
   return contents([
     wide(finding(report, warnings, words)),
     methodsSection(report, words),
@@ -62,7 +65,7 @@ function shown({ report, names = {}, metrics = {}, warnings = [] }, releases) {
   ]);
 }
 
-const methodTerm = ({ names }, name) => term(name, names[name]);
+const methodTerm = ({ methods }, name) => term(name, methods[name]);
 
 function finding(report, warnings, words) {
   const { methods } = report;
@@ -83,7 +86,7 @@ function finding(report, warnings, words) {
     h("p", { class: "note" }, "The figures are about the method: the released model has also learnt "
       + "from the hold-out. They say how well the lists find what people did anyway; what a list "
       + "changes only an experiment with users can tell."),
-    leftOut(report),
+    leftOut(report, words),
   );
 }
 
@@ -98,16 +101,24 @@ function verdict(pair, rival) {
 
 const signed = (value) => (value === null ? format.NONE : `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`);
 
-function leftOut(report) {
-  const users = report.data?.n_users;
-  const measured = report.methods[OURS]?.n_users;
-  if (!users || !measured) return null;
-  const repeated = report.repeats?.mode === "never" && report.repeats.held_out > 0
-    ? ` ${format.percent(report.repeats.held_out)} of the held-out items are ones that their user had `
-      + "before; what a user had is never offered again, so they do not count." : "";
-  return h("p", { class: "note" }, `Who is not measured: ${format.count(users - measured)} of `
-    + `${format.counted(users, "user")}, who have too few events to hold one out, or nothing held out `
-    + `that may be offered to them.${repeated}`);
+function leftOut(report, words) {
+  const reasons = Object.entries(report.left_out ?? {});
+  if (reasons.length === 0) return null;
+  const total = d3.sum(reasons, ([, n]) => n);
+  return h(
+    "details", {},
+    h("summary", {}, `Who is not measured: ${format.counted(total, "user")} of `
+      + format.count(report.data?.n_users)),
+    table({
+      caption: "Users who are not measured, by the first reason that holds",
+      columns: [
+        { label: "Reason", show: ([reason]) => reason },
+        { label: "Users", number: true, show: ([, n]) => format.count(n) },
+        { label: "", show: ([reason]) => words.left_out[reason] },
+      ],
+      rows: reasons,
+    }),
+  );
 }
 
 const partsOf = (report) => ({
@@ -163,7 +174,7 @@ function methodsSection(report, words) {
       partChoice(parts, (value) => { part = value; draw(); }),
     ),
     box,
-    glossary("What the methods are", Object.keys(report.methods), words.names),
+    glossary("What the methods are", Object.keys(report.methods), words.methods),
   );
 }
 
@@ -340,7 +351,7 @@ function segments(report, words) {
     }),
     h("fieldset", {}, h("legend", {}, "Methods"), h("div", { class: "choices" }, boxes)),
     box,
-    glossary("What the methods are", methods, words.names),
+    glossary("What the methods are", methods, words.methods),
   );
 }
 
@@ -357,7 +368,7 @@ function segmentChart(report, kind, rows, chosen) {
   const byItem = kind === "popularity of the item";
   const metric = byItem ? "Recall@20" : "NDCG@10";
   const colour = methodColour(report.methods);
-  const few = rows.filter(({ n_users: n }) => n !== null && n < 100).map(({ segment }) => segment);
+  const few = rows.filter(({ n_users: n }) => n !== null && n < FEW_USERS).map(({ segment }) => segment);
   const flat = rows.flatMap((row) => chosen.filter((name) => row.methods[name]).map((name) => ({
     segment: row.segment, n_users: row.n_users, name, ...row.methods[name],
   })));
@@ -403,8 +414,8 @@ function segmentChart(report, kind, rows, chosen) {
       ],
       rows: flat,
     }),
-    few.length > 0 && h("p", { class: "warning" }, `Fewer than 100 users: ${few.join(", ")}. Their `
-      + "figures move a lot with other users."),
+    few.length > 0 && h("p", { class: "warning" }, `Fewer than ${FEW_USERS} users: `
+      + `${few.join(", ")}. What looks better there may be chance.`),
   ];
 }
 
@@ -428,6 +439,7 @@ function bySource(report, words) {
   rows.push(...parts.map((name) => ({ k: all, source: name, share: bound[name] ?? 0 })));
   const kept = parts.filter((name) => d3.max(rows, (row) => (row.source === name ? row.share : 0)) > 0);
   const colour = colourOf(kept);
+  const sourceWords = (name) => words.sources[name] ?? NO_SOURCE;
   const domain = [...depths, all];
   return section(
     "Recall by source", intro,
@@ -454,7 +466,7 @@ function bySource(report, words) {
       columns: [
         { label: "First", show: ({ k }) => k },
         ...kept.map((name) => ({
-          label: term(name, words.names[name] ?? SOURCE_WORDS[name]), number: true,
+          label: term(name, sourceWords(name)), number: true,
           show: (row) => format.percent(row[name]),
         })),
         { label: "Together", number: true, show: (row) => format.percent(row.all) },
@@ -466,18 +478,11 @@ function bySource(report, words) {
     }),
     !recall && h("p", { class: "note" }, "This release kept the bound alone; the next batch run also "
       + "keeps which source each hit came from."),
-    h("details", {}, h("summary", {}, "What the sources are"), h("dl", { class: "glossary" }, kept.map(
-      (name) => [h("dt", {}, name), h("dd", {}, words.names[name] ?? SOURCE_WORDS[name])]))),
+    glossary("What the sources are", kept, Object.fromEntries(kept.map((name) => [name, sourceWords(name)]))),
   );
 }
 
-const SOURCE_WORDS = {
-  history: "The user's own items, where they may be offered again.",
-  retriever: "The items nearest to the user's vector: the first stage.",
-  neighbours: "Items that the same people took shortly after the user's latest ones.",
-  trending: "Items that gained most of late.",
-  other: "What no source proposed, such as new items that are given a place to gather feedback.",
-};
+const NO_SOURCE = "What no source proposed, such as new items that are given a place to gather feedback.";
 
 function calibration(report) {
   const facts = report.calibration;
@@ -664,12 +669,12 @@ function importances(report, words) {
         ],
       }),
       columns: [
-        { label: "Feature", show: ({ name }) => term(name, words.names[name]) },
+        { label: "Feature", show: ({ name }) => term(name, words.features[name]) },
         { label: "Share of gain", number: true, show: ({ value }) => format.percent(value) },
       ],
       rows: all,
     }),
-    glossary("What the features are", all.map(({ name }) => name), words.names),
+    glossary("What the features are", all.map(({ name }) => name), words.features),
   );
 }
 
@@ -728,9 +733,7 @@ export const roles = (release) => [
   release.whole === false && "not whole",
 ].filter(Boolean);
 
-const gateWords = ({ gate }) => (gate === null || gate === undefined ? format.NONE
-  : h("span", { class: "gate" },
-    gate.passed === false && h("span", { class: "tag bad" }, "refused"), " ", gate.words));
+const gateWords = ({ gate, fault }) => h("span", { class: "gate" }, fault ?? gate?.words ?? format.NONE);
 
 function releaseChart(rows) {
   return chart({
