@@ -36,6 +36,7 @@ from shortlist.batch import (
     stages,
 )
 from shortlist.batch.audit import audit
+from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.studio import collect, reach
 from shortlist.batch.studio import facts as studio_facts
@@ -376,6 +377,7 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
         model, past, truth, dataset.catalogue, job.protocol, job.reporter, two_stage=kept
     )
     _write_facts(job, dataset, picks, truth, kept.lists)
+    report["known_events"] = known_events(dataset, cut, model, past, job.protocol, job.reporter)
     report["audit"] = checks
     report["data"] = offline_evaluation.describe(dataset)
     report["data"]["rejects"] = _read_json(job.work / "rejects.json")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import audit
+from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.evaluation.als import fit_als
@@ -24,6 +25,7 @@ from shortlist.recsys.evaluation.baselines import (
     plain,
 )
 from shortlist.recsys.evaluation.headline import POPULARITY, RETRIEVER, TWO_STAGE
+from shortlist.recsys.evaluation.list_hits import calibration, recall_by_source
 from shortlist.recsys.evaluation.own_items import (
     fit_own_frequent,
     fit_own_recent,
@@ -38,10 +40,12 @@ from shortlist.recsys.models.catalogue import Catalogue, Dataset
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
+    Float32,
     Int32,
     Int64,
     Recommend,
     Repeats,
+    UserStates,
     states_at,
 )
 from shortlist.recsys.models.pipeline import (
@@ -170,13 +174,15 @@ def compare(
     two_stage: the model as a method, from a caller who looks at its lists too.
 
     Where the user's own items may be offered, the section "repeats" has the figures of new and of
-    repeated items apart: each method lists the ones or the others alone.
+    repeated items apart: each method lists the ones or the others alone. The sections
+    "recall_by_source" and "calibration" are about the lists of the two stages.
     """
+    lists: list[tuple[Int32, Float32]] = []
     methods = {
         **baselines(past, reporter, model.repeats),
         **(others or {}),
         RETRIEVER: recommender(without_ranker(model)),
-        TWO_STAGE: recommender(model) if two_stage is None else two_stage,
+        TWO_STAGE: _kept(recommender(model) if two_stage is None else two_stage, lists),
     }
     facts = facts_of(past.standing(), catalogue.membership)
 
@@ -198,6 +204,8 @@ def compare(
             )
 
     report = evaluated("evaluation", truth)
+    items, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+    methods[TWO_STAGE] = recommender(model)
     if model.repeats is not Repeats.NEVER:
         parts = {}
         for name, part in _parts(truth, past.n_items).items():
@@ -208,7 +216,21 @@ def compare(
     with reporter.stage("candidate recall"):
         candidates = _candidates_by_source(model, truth)
         report["candidate_recall"] = candidate_recall(candidates, truth, past.n_items)
+        del candidates["all"]
+        report["recall_by_source"] = recall_by_source(items, candidates, truth, past.n_items)
+    report["calibration"] = calibration(items, scores, truth, past.n_items)
     return report
+
+
+def _kept(method: Recommend, lists: list[tuple[Int32, Float32]]) -> Recommend:
+    """The method, which also adds its lists to `lists`."""
+
+    def keeping(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        made = method(states, k)
+        lists.append(made)
+        return made
+
+    return keeping
 
 
 def _parts(truth: Truth, n_items: int) -> dict[str, Truth]:
@@ -310,6 +332,7 @@ def run(
         checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.events_digest})
     others = learnt_baselines(dataset, past, params, reporter)
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, reporter, others)
+    report["known_events"] = known_events(dataset, cut, fitted.model, past, protocol, reporter)
     report["audit"] = checks
     report["data"] = describe(dataset)
     report["left_out"] = left_out(dataset, cut, truth)
