@@ -18,7 +18,7 @@ from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.report import evaluate
 from shortlist.recsys.evaluation.truth import truth_between
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import Events, Int64, states_at
+from shortlist.recsys.models.interactions import Events, Int64, UserStates, states_at
 from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.settings import HoldoutProtocol
 
@@ -58,7 +58,6 @@ def known_events(
     attributes = dataset.attributes[users]
     states = states_at(events, starts[users], cut[users], attributes, users)
     states = replace(states, repeats=model.repeats)
-    # By the whole history, so that each row is about the same held-out items.
     truth = truth_between(events, users, states, cut[users], ends[users])
     methods = {POPULARITY: fit_popularity(past.standing()), TWO_STAGE: recommender(model)}
     facts = facts_of(past.standing(), dataset.catalogue.membership)
@@ -68,7 +67,7 @@ def known_events(
             short = states_at(events, cut[users] - known, cut[users], attributes, users)
             report = evaluate(
                 methods,
-                replace(truth, states=replace(short, repeats=model.repeats)),
+                replace(truth, states=_closed_alike(short, states)),
                 facts,
                 np.random.default_rng(SEED),
                 protocol=protocol,
@@ -79,3 +78,16 @@ def known_events(
             rows.append({"events": known, "n_users": n_users, **figures})
             progress((place + 1) / len(KNOWN), f"{known} known")
     return rows
+
+
+def _closed_alike(short: UserStates, whole: UserStates) -> UserStates:
+    """Short states to which the same items are closed as to the whole ones.
+
+    So each row is about the same held-out items, and no place is lost to what a user had.
+    """
+    return replace(
+        short,
+        repeats=whole.repeats,
+        seen_rows=whole.seen_rows,
+        seen_offsets=whole.seen_offsets,
+    )

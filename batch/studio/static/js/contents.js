@@ -1,4 +1,4 @@
-// Puts a table of contents before a page's sections.
+// Lays out a page's sections, with a table of contents before them.
 
 import { h } from "./dom.js";
 
@@ -20,5 +20,14 @@ export function contents(sections) {
     return h("li", {}, h("button", { type: "button", class: "quiet", onclick: go },
       heading.textContent));
   });
-  return [h("nav", { class: "contents", "aria-label": "On this page" }, h("ul", {}, links)), there];
+  return [
+    h("nav", { class: "contents", "aria-label": "On this page" }, h("ul", {}, links)),
+    h("div", { class: "board" }, there),
+  ];
+}
+
+/** A section that takes the whole width, where two stand side by side otherwise. */
+export function wide(section) {
+  section?.classList.add("wide");
+  return section;
 }

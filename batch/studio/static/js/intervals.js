@@ -87,20 +87,20 @@ export function dots({ caption, rows, label, colour = () => ACCENT, columns, zer
 /**
  * Lines with bands of {x, value, low, high, series}.
  *
- * names: of the series, in order; ordinal: whether x is a name and not a number.
+ * names: of the series, in order; zero: whether y begins at 0; scale: further options of x.
  */
-export function lines({ caption, rows, names, colour, x, y, format: shown = figure, ordinal = false,
-  columns, height = 250, scale = {}, percent = false }) {
+export function lines({ caption, rows, names, colour, x, y, format: shown = figure,
+  columns, height = 250, scale = {}, percent = false, zero = true }) {
   const there = known(rows);
   const paint = ({ series }) => colour(series);
   return chart({
     caption, height,
     draw: () => ({
-      marginLeft: 52, marginBottom: 36, marginRight: 20,
-      x: { label: `${x} →`, type: ordinal ? "point" : undefined, ...scale },
-      y: { label: `↑ ${y}`, grid: true, zero: true, nice: true, percent },
+      marginLeft: 52, marginBottom: 40, marginRight: 20,
+      x: { label: `${x} →`, ...scale },
+      y: { label: `↑ ${y}`, grid: true, zero, nice: true, percent },
       marks: [
-        Plot.ruleY([0], { stroke: "var(--control)" }),
+        zero && Plot.ruleY([0], { stroke: "var(--control)" }),
         Plot.areaY(there.filter(({ low }) => low !== null && low !== undefined), {
           x: "x", y1: "low", y2: "high", z: "series", fill: paint, fillOpacity: 0.16,
         }),
@@ -116,7 +116,7 @@ export function lines({ caption, rows, names, colour, x, y, format: shown = figu
     }),
     columns: columns ?? [
       ...(names.length > 1 ? [{ name: "series", label: "Of" }] : []),
-      { name: "x", label: x, number: !ordinal },
+      { name: "x", label: x, number: true },
       { label: y, number: true, show: ({ value }) => shown(value) },
       { label: "95% interval", number: true, show: (row) =>
         (row.low === undefined || row.low === null ? format.NONE

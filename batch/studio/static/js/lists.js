@@ -170,7 +170,7 @@ export function sideBySide(left, right, options = {}) {
     h("p", { class: "change" }, words),
     h(
       "div", { class: "pair" },
-      listOf(left, { ...options, after: right.rows }),
+      listOf(left, { ...options, after: right.rows, act: null }),
       listOf(right, { ...options, before: left.rows }),
     ),
   ];

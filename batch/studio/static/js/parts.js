@@ -10,6 +10,9 @@ export const loading = (words = "Loading …") =>
 export const empty = (words, detail) =>
   h("div", { class: "state" }, h("p", {}, words), detail && h("p", { class: "note" }, detail));
 
+/** What a release of before the studio lacks: `what` is a sentence that says it. */
+export const later = (what) => empty(what, ["The next ", h("code", {}, "shortlist batch run"), " has it."]);
+
 /** An error with its remedy; `again` is called by a button. */
 export function failure(error, again) {
   return h(

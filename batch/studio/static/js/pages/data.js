@@ -2,7 +2,7 @@
 
 import { studio } from "../api.js";
 import { ACCENT, chart, colourOf, colours } from "../charts.js";
-import { contents } from "../contents.js";
+import { contents, wide } from "../contents.js";
 import { announce, fill, h } from "../dom.js";
 import * as format from "../format.js";
 import { choice, empty, field, load, section, table, tags, term, tiles } from "../parts.js";
@@ -47,14 +47,14 @@ export function mount(root, context) {
 
 function shown(facts, release) {
   return contents([
-    summary(facts, release),
-    eventsOverTime(facts.days ?? []),
+    wide(summary(facts, release)),
+    wide(eventsOverTime(facts.days ?? [], facts.unit)),
     types(facts.types ?? []),
+    repeats(facts.repeats),
     activity(facts),
     longTail(facts),
-    repeats(facts.repeats),
-    rejects(facts),
-    drift(facts.drift),
+    wide(rejects(facts)),
+    wide(drift(facts.drift)),
   ]);
 }
 
@@ -83,7 +83,7 @@ function summary(facts, release) {
   );
 }
 
-function eventsOverTime(days) {
+function eventsOverTime(days, unit) {
   const known = days.filter(({ day }) => format.isDate(day));
   const words = "How many events there were, by type. A gap is a day that the data lack; a fall at "
     + "the end is often a table that came late.";
@@ -96,7 +96,10 @@ function eventsOverTime(days) {
   }
   const names = [...new Set(known.map(({ type }) => type))];
   const span = (d3.max(known, ({ day }) => day) - d3.min(known, ({ day }) => day)) / DAY;
-  let grain = span <= MOST_BARS ? "day" : span <= 7 * MOST_BARS ? "week" : "month";
+  // Of a long time the batch kept months alone.
+  const grains = Object.entries(GRAINS).filter(([name]) => unit !== "month" || name === "month");
+  let grain = "month";
+  if (unit !== "month" && span <= 7 * MOST_BARS) grain = span <= MOST_BARS ? "day" : "week";
   let type = "";
   const box = h("div", {});
   const draw = () => fill(box, dayChart(known, names, grain, type));
@@ -107,7 +110,7 @@ function eventsOverTime(days) {
       "div", { class: "row" },
       choice({
         label: "Bars of a", value: grain,
-        options: Object.entries(GRAINS).map(([value, { label }]) => ({ value, label })),
+        options: grains.map(([value, { label }]) => ({ value, label })),
         change: (value) => { grain = value; draw(); },
       }),
       names.length > 1 && choice({
@@ -131,7 +134,7 @@ function dayChart(days, names, grain, type) {
   const total = d3.sum(rows, ({ n }) => n);
   const what = type === "" ? "events" : `events of type ${type}`;
   return chart({
-    caption: `${format.count(total)} ${what} a ${grain}, days in UTC`,
+    caption: `${format.count(total)} ${what}; a bar is a ${grain} in UTC`,
     legend: names.length > 1 && type === "" && names,
     height: 240,
     draw: (width) => ({
@@ -305,8 +308,10 @@ function rejects(facts) {
 
 const sampled = (samples) => (samples.length === 0 ? h("span", { class: "note" }, "none kept")
   : h("details", {}, h("summary", {}, format.counted(samples.length, "sample")),
-    h("ul", { class: "stack samples" }, samples.map((sample) => h("li", {}, h("code", {},
-      typeof sample === "string" ? sample : JSON.stringify(sample)))))));
+    h("ul", { class: "stack samples" }, samples.map(({ source, row, values }) => h("li", {},
+      h("span", { class: "note" }, `${source}, row ${format.count(row)}: `),
+      h("code", {}, Object.entries(values).map(([name, value]) => `${name} ${JSON.stringify(value)}`)
+        .join(", ")))))));
 
 const featureName = (row) => `${row.table}.${row.feature}`;
 

@@ -138,10 +138,10 @@ function ranksOverSteps(steps) {
   return chart({
     caption: "How the first ten came about: the place of each item after each step, 1 at the top.",
     draw: () => ({
-      height: 250, marginLeft: 30, marginRight: 16, marginBottom: 34,
+      height: 250, marginLeft: 44, marginRight: 48, marginBottom: 34,
       x: {
         label: null, ticks: steps.map((_, step) => step), tickSize: 0,
-        tickFormat: (step) => cut(steps[step].label, steps.length > 3 ? 9 : 18),
+        tickFormat: (step) => cut(steps[step].label, steps.length > 3 ? 10 : 16),
       },
       y: { reverse: true, domain: [1, FOLLOWED], ticks: [1, 5, 10], label: null, grid: true },
       marks: [

@@ -74,7 +74,7 @@ function timeLine(events, types) {
       height: 34 * names.length + 40,
       marginLeft: Math.min(120, Math.max(60, 7 * Math.max(...names.map((name) => name.length)) + 12)),
       marginRight: 12,
-      x: { label: null, type: clock ? "utc" : "linear", ticks: Math.max(2, Math.floor(width / 120)) },
+      x: { label: null, type: clock ? "utc" : "linear", ticks: Math.max(3, Math.floor(width / 100)) },
       y: { domain: names, label: null, tickSize: 0, tickFormat: (name) => cut(name, 16) },
       marks: [
         window.Plot.ruleY(names, { stroke: "var(--line)" }),

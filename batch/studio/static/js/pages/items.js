@@ -5,7 +5,7 @@ import { ACCENT, chart } from "../charts.js";
 import { announce, fill, h, settled } from "../dom.js";
 import * as format from "../format.js";
 import { attributeWords } from "../lists.js";
-import { empty, field, itemLink, load, section, table, tags, tiles } from "../parts.js";
+import { empty, field, itemLink, later, load, section, table, tags, tiles } from "../parts.js";
 import { catalogueMap } from "./map.js";
 
 export const title = "Items";
@@ -163,8 +163,7 @@ const ruleWords = ({ length }) => (length === 0 ? "no rule names it" : format.co
 
 function offered({ reach }, release) {
   const title = "Who is offered it, and at which places";
-  if (!reach) return section(title, null, empty("This release has not counted it.",
-    "The next `shortlist batch run` does."));
+  if (!reach) return section(title, null, later("This release has not counted it."));
   if (reach.lists === 0) {
     return section(title, null, empty("No user is offered it.",
       `It is in none of the ${format.count(release.n_users)} lists: too few events, or better ones before it.`));
@@ -190,8 +189,7 @@ function offered({ reach }, release) {
 
 function popularity({ months }) {
   const title = "Popularity over time";
-  if (!months) return section(title, null, empty("This release has not counted it.",
-    "The next `shortlist batch run` does."));
+  if (!months) return section(title, null, later("This release has not counted it."));
   if (months.length === 0) return section(title, null, empty("It had no event yet."));
   const rows = months.map(({ month, n }) => ({ month, at: new Date(`${month}-01T00:00:00Z`), n }));
   const clock = rows.every(({ at }) => !Number.isNaN(at.getTime()));

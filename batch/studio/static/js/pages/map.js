@@ -4,7 +4,7 @@ import { send, studio } from "../api.js";
 import { COLOURS, QUIET } from "../charts.js";
 import { announce, fill, h } from "../dom.js";
 import * as format from "../format.js";
-import { empty, failure, field, itemLink, load, loading, table } from "../parts.js";
+import { failure, field, itemLink, later, load, loading, table } from "../parts.js";
 
 const POINTS = 5000;
 const RADIUS = 2.6;
@@ -34,7 +34,7 @@ export function catalogueMap(context, open) {
   load(body, async () => {
     const [map, release] = await Promise.all([studio("map", { limit: POINTS }), context.overview()]);
     if (map.points.length === 0) {
-      return empty("This release has no map.", "The next `shortlist batch run` makes one.");
+      return later("This release has no map.");
     }
     drawn = mapOf(map, release, open);
     drawn.choose(...wanted);

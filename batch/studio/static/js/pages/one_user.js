@@ -72,40 +72,45 @@ function whole({ user, release, explain, settings, only, context }) {
     },
   };
   const views = h("div");
-  const drawViews = () => fill(views, choice({
-    label: "Show the list", options: VIEWS, value: state.view,
-    change: (value) => { state.view = value; fill(list); show(); },
-  }));
+  const grid = h("div", { class: "user-grid" });
+  const widen = () => grid.classList.toggle("wide", state.view !== "served"); // for two lists
+  const drawViews = () => {
+    fill(views, choice({
+      label: "Show the list", options: VIEWS, value: state.view,
+      change: (value) => { state.view = value; fill(list); widen(); show(); },
+    }));
+    widen();
+  };
   drawViews();
   show();
-  return [
-    head(user),
+  fill(
+    grid,
+    h("section", { class: "card stack", "aria-label": "What the user did" },
+      h("h2", {}, "What the user did"), past.element),
     h(
-      "div", { class: "user-grid" },
-      h("section", { class: "card stack", "aria-label": "What the user did" },
-        h("h2", {}, "What the user did"), past.element),
-      h(
-        "section", { class: "card stack", "aria-label": "What is recommended" },
-        h("h2", {}, "What is recommended"),
-        views,
-        h("details", { class: "adjust" }, h("summary", {}, "Adjust the list"),
-          controls(release, settings, () => show())),
-        list,
-      ),
+      "section", { class: "card stack recommended", "aria-label": "What is recommended" },
+      h("h2", {}, "What is recommended"),
+      views,
+      h("details", { class: "adjust" }, h("summary", {}, "Adjust the list"),
+        controls(release, settings, () => show())),
+      list,
     ),
-    heldOut(user),
-  ];
+  );
+  return [head(user), grid, heldOut(user)];
 }
 
 function head(user) {
   const dates = user.history.map(({ time }) => time);
   const [first, last] = [Math.min(...dates), Math.max(...dates)];
+  const negative = user.history.filter((event) => event.negative).length;
   return h(
     "div", { class: "user-head" },
     h("h2", {}, "User ", h("span", { class: "id" }, user.id)),
     h("p", { class: "note" }, [
       user.known ? null : "Nothing is stored of this id: they get popular items.",
-      dates.length > 0 && `${format.counted(dates.length, "event")} from ${format.date(first)} to ${format.date(last)}`,
+      dates.length > 0 && `${format.counted(dates.length - negative, "event")}`
+        + `${negative > 0 ? ` and ${negative} of negative feedback` : ""}`
+        + ` from ${format.date(first)} to ${format.date(last)}`,
       user.list && `list written ${format.ago(user.list.age_s)}`,
       user.newer_events > 0 && `${format.counted(user.newer_events, "event")} newer than the list, `
         + "so answers are computed live",
@@ -250,7 +255,7 @@ async function beside({ user, settings, state, shared, signal, again }) {
   const others = releases.filter(({ serving, whole: complete }) => !serving && complete !== false);
   if (others.length === 0) {
     return empty("There is no other release to compare with.",
-      "After a second `shortlist batch run` the one before, or a canary, stands here.");
+      ["After a second ", h("code", {}, "shortlist batch run"), " the one before stands here."]);
   }
   state.other ??= (others.find(({ canary }) => canary) ?? others[0]).version;
   const select = h("select", {

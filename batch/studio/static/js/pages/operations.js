@@ -2,7 +2,7 @@
 
 import { get, hasAdminKey, send, setAdminKey, studio } from "../api.js";
 import { chart, colours } from "../charts.js";
-import { contents } from "../contents.js";
+import { contents, wide } from "../contents.js";
 import { announce, fill, h, settled } from "../dom.js";
 import * as format from "../format.js";
 import {
@@ -49,12 +49,12 @@ class Page {
     this.timer = null;
     this.shownRules = null;
     this.body = h("div", { class: "stack" }, contents([
-      section("State", null, this.refreshing(), this.state),
+      wide(section("State", null, this.refreshing(), this.state)),
       section("Answers", "Counted by this server since it started; a fleet's figures are in its own "
         + "monitoring.", this.traffic),
       this.keySection(),
-      section("Releases", "One pointer says which release serves. A flip takes effect within seconds and "
-        + "loses nothing: the lists of both releases stay in Redis.", this.releases),
+      wide(section("Releases", "One pointer says which release serves. A flip takes effect within seconds "
+        + "and loses nothing: the lists of both releases stay in Redis.", this.releases)),
       section("Blocked items", "A blocked item leaves every answer at once, whatever the rules say. "
         + "Blocks outlive releases.", this.blockForm(), this.blocked),
       section("Business rules", h("span", {}, "They move items in every answer, whatever its source. One "
@@ -163,21 +163,23 @@ class Page {
       table({
         caption: "Published releases, the newest first",
         columns: [
-          { label: "Release", show: (row) => [h("code", {}, row.version), " ", tags(rolesOf(row))] },
-          { label: "Made", show: (row) => format.time(row.created_at) },
+          { label: "Release", show: (row) => h("div", { class: "stack" },
+            h("div", { class: "row" }, h("code", { class: "nowrap" }, row.version), tags(rolesOf(row))),
+            this.releaseActions(row)) },
+          { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
           { label: "NDCG@10", number: true, show: (row) => format.decimal(row.headline?.value) },
           { label: "Batch took", number: true, show: (row) => format.duration(row.seconds) },
-          { label: "Change", show: (row) => this.releaseActions(row, serving) },
         ],
         rows: d3.sort(releases, (a, b) => b.created_at - a.created_at),
       }),
     ];
   }
 
-  releaseActions(release, serving) {
-    if (release.serving) return h("span", { class: "note" }, "serves everybody");
+  releaseActions(release) {
+    if (release.serving) return null;
     if (release.whole === false) {
-      return h("span", { class: "note" }, "its lists expired: only a batch run brings it back");
+      return h("span", { class: "note" }, release.fault
+        ?? "its lists expired: only a batch run brings it back");
     }
     const percent = h("input", {
       type: "number", min: 1, max: 100, step: "any", value: release.canary?.percent ?? 5,
@@ -185,7 +187,7 @@ class Page {
     });
     return h(
       "div", { class: "row tight" },
-      h("button", { type: "button", class: "small", onclick: () => this.promote(release, serving) },
+      h("button", { type: "button", class: "small", onclick: () => this.promote(release) },
         "Promote", h("span", { class: "unseen" }, ` ${release.version}`)),
       h("form", {
         class: "row tight",
@@ -195,11 +197,11 @@ class Page {
     );
   }
 
-  promote(release, serving) {
+  promote(release) {
     return this.change({
       title: "Serve everybody from another release?",
-      body: h("p", {}, h("code", {}, release.version), ` takes the place of ${serving?.version ?? "none"}. `,
-        "A canary ends. A rollback goes back."),
+      body: h("p", {}, h("code", {}, release.version), " serves everybody within seconds. A canary ends. A "
+        + "rollback goes back."),
       action: "Promote",
       path: `/v1/releases/${encodeURIComponent(release.version)}/promote`,
       done: (pointer) => `${pointer.current} serves`,
@@ -349,9 +351,9 @@ class Page {
       (stored.notes ?? []).map((note) => h("p", { class: "warning" }, note)),
       field("Rules as JSON", text, "Kinds: availability, pin, boost, bury, limit."),
       h("details", {}, h("summary", {}, "An example"), h("pre", {}, RULES_EXAMPLE)),
-      said,
       h("div", { class: "row" }, h("button", { class: "primary" }, "Save the rules"),
         h("button", { type: "button", onclick: () => this.showRules() }, "Read them again")),
+      said,
     );
   }
 
@@ -406,15 +408,18 @@ function changesOf(before, after) {
       h("code", {}, rule))));
 }
 
-function stateTiles({ pointer, redis, lists, rules, blocked }) {
+/** A release's name, in small letters, as it is long. */
+const version = (name) => h("code", { class: "version" }, name);
+
+function stateTiles({ pointer, redis, lists, rules, blocked, limits }) {
   const up = redis && !redis.error;
   const used = up && redis.maxmemory > 0 ? redis.used_memory / redis.maxmemory : null;
   return tiles([
-    { label: "Serving", value: pointer?.current ?? "no release",
-      detail: pointer?.previous ? `before: ${pointer.previous}` : "none before it",
+    { label: "Serving", value: pointer?.current ? version(pointer.current) : "no release",
+      detail: pointer?.previous ? ["before: ", version(pointer.previous)] : "none before it",
       state: pointer?.current ? "good" : "bad" },
     { label: "Canary", value: pointer?.canary ? `${format.short(pointer.canary.percent)}% of the users` : "none",
-      detail: pointer?.canary?.version, state: "neutral" },
+      detail: pointer?.canary && version(pointer.canary.version) },
     { label: "Lists written", value: format.count(lists?.written),
       detail: lists?.oldest_age_s === null || lists?.oldest_age_s === undefined ? null
         : `the oldest was made ${format.ago(lists.oldest_age_s)}` },
@@ -429,6 +434,9 @@ function stateTiles({ pointer, redis, lists, rules, blocked }) {
     { label: "Business rules", value: format.count(rules?.n ?? 0),
       detail: rules?.version ? `version ${rules.version}` : "none yet" },
     { label: "Blocked items", value: format.count(blocked?.length ?? 0) },
+    limits && { label: "Events waiting", value: format.count(limits.events_waiting),
+      detail: `for a drain; at most ${format.count(limits.max_waiting_events)}`,
+      state: limits.events_waiting > limits.max_waiting_events / 2 ? "warn" : "neutral" },
   ].filter(Boolean));
 }
 

@@ -2,7 +2,7 @@
 
 import { studio } from "../api.js";
 import { chart, COLOURS, colourOf, legendOf } from "../charts.js";
-import { contents } from "../contents.js";
+import { contents, wide } from "../contents.js";
 import { fill, h } from "../dom.js";
 import * as format from "../format.js";
 import {
@@ -20,6 +20,8 @@ const METRIC_LABELS = {
   "map@10": "MAP@10", "hit_rate@10": "Hit rate@10", "stratified_recall@20": "Stratified recall@20",
   "novelty@10": "Novelty@10", "diversity@10": "Diversity@10", coverage: "Coverage",
 };
+// As in the report, whose intervals are wider below it.
+const FEW_USERS = 30;
 const BEYOND_ACCURACY = ["coverage", "novelty@10", "diversity@10"];
 const metricLabel = (metric) => METRIC_LABELS[metric] ?? metric;
 
@@ -34,7 +36,8 @@ export function mount(root) {
   return { update() {}, leave() {} };
 }
 
-function shown({ report, names = {}, metrics = {}, warnings = [] }, releases) {
+function shown(quality, releases) {
+  const { report, metrics = {}, warnings = [] } = quality;
   if (!report) {
     return [
       section("The report", null, empty(
@@ -45,24 +48,24 @@ function shown({ report, names = {}, metrics = {}, warnings = [] }, releases) {
       releasesOverTime(releases, metrics),
     ];
   }
-  const words = { names, metrics };
+  const words = { methods: {}, sources: {}, features: {}, left_out: {}, ...quality, metrics };
   return contents([
-    finding(report, warnings, words),
+    wide(finding(report, warnings, words)),
     methodsSection(report, words),
     pairs(report, words),
     tradeOff(report, words),
-    segments(report, words),
     bySource(report, words),
+    wide(segments(report, words)),
     calibration(report),
-    knownEvents(report, words),
+    knownEvents(report),
     curves(report),
     importances(report, words),
-    audit(report),
-    releasesOverTime(releases, metrics),
+    wide(releasesOverTime(releases, metrics)),
+    wide(audit(report)),
   ]);
 }
 
-const methodTerm = ({ names }, name) => term(name, names[name]);
+const methodTerm = ({ methods }, name) => term(name, methods[name]);
 
 function finding(report, warnings, words) {
   const { methods } = report;
@@ -83,7 +86,7 @@ function finding(report, warnings, words) {
     h("p", { class: "note" }, "The figures are about the method: the released model has also learnt "
       + "from the hold-out. They say how well the lists find what people did anyway; what a list "
       + "changes only an experiment with users can tell."),
-    leftOut(report),
+    leftOut(report, words),
   );
 }
 
@@ -98,16 +101,24 @@ function verdict(pair, rival) {
 
 const signed = (value) => (value === null ? format.NONE : `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`);
 
-function leftOut(report) {
-  const users = report.data?.n_users;
-  const measured = report.methods[OURS]?.n_users;
-  if (!users || !measured) return null;
-  const repeated = report.repeats?.mode === "never" && report.repeats.held_out > 0
-    ? ` ${format.percent(report.repeats.held_out)} of the held-out items are ones that their user had `
-      + "before; what a user had is never offered again, so they do not count." : "";
-  return h("p", { class: "note" }, `Who is not measured: ${format.count(users - measured)} of `
-    + `${format.counted(users, "user")}, who have too few events to hold one out, or nothing held out `
-    + `that may be offered to them.${repeated}`);
+function leftOut(report, words) {
+  const reasons = Object.entries(report.left_out ?? {});
+  if (reasons.length === 0) return null;
+  const total = d3.sum(reasons, ([, n]) => n);
+  return h(
+    "details", {},
+    h("summary", {}, `Who is not measured: ${format.counted(total, "user")} of `
+      + format.count(report.data?.n_users)),
+    table({
+      caption: "Users who are not measured, by the first reason that holds",
+      columns: [
+        { label: "Reason", show: ([reason]) => reason },
+        { label: "Users", number: true, show: ([, n]) => format.count(n) },
+        { label: "", show: ([reason]) => words.left_out[reason] },
+      ],
+      rows: reasons,
+    }),
+  );
 }
 
 const partsOf = (report) => ({
@@ -163,7 +174,7 @@ function methodsSection(report, words) {
       partChoice(parts, (value) => { part = value; draw(); }),
     ),
     box,
-    glossary("What the methods are", Object.keys(report.methods), words.names),
+    glossary("What the methods are", Object.keys(report.methods), words.methods),
   );
 }
 
@@ -256,7 +267,7 @@ function tradeOffChart(report, across, words) {
       caption: `NDCG@10 against ${metricLabel(across).toLowerCase()}, one dot a method`,
       height: 320,
       draw: (width) => ({
-        marginLeft: 52, marginBottom: 38, marginRight: 30, marginTop: 24,
+        marginLeft: 52, marginBottom: 42, marginRight: 30, marginTop: 24,
         x: { label: `${metricLabel(across)}${percent ? ", % of the items" : ""} →`, nice: true,
           grid: true, percent, inset: 14 },
         y: { label: "↑ NDCG@10", nice: true, grid: true, zero: true },
@@ -266,12 +277,12 @@ function tradeOffChart(report, across, words) {
           Plot.link(rows, { x1: "x", x2: "x", y1: "low", y2: "high", stroke: ({ name }) =>
             colour(name), strokeOpacity: 0.5 }),
           Plot.dot(rows, { x: "x", y: "value", fill: ({ name }) => colour(name), r: 5 }),
-          Plot.text(apart(rows, width), {
-            x: "x", y: "value", text: "name", dy: ({ shift }) => shift, fill: "currentColor",
-            stroke: "var(--card)", strokeWidth: 3,
-            textAnchor: ({ x }) => (x > d3.mean(d3.extent(rows, (row) => row.x)) ? "end" : "start"),
-            dx: 0,
-          }),
+          ...["start", "end"].map((anchor) => Plot.text(
+            apart(rows, width).filter((row) => anchorOf(rows, row) === anchor), {
+              x: "x", y: "value", text: "name", fill: "currentColor", textAnchor: anchor, dy: -11,
+              stroke: "var(--card)", strokeWidth: 3,
+            },
+          )),
           Plot.tip(rows, Plot.pointer({
             x: "x", y: "value",
             title: (row) => `${row.name}\nNDCG@10 ${figure(row.value)}\n`
@@ -289,6 +300,9 @@ function tradeOffChart(report, across, words) {
   );
 }
 
+/** Which end of its label a dot is at: labels on the right would leave the chart. */
+const anchorOf = (rows, { x }) => (x > d3.mean(d3.extent(rows, (row) => row.x)) ? "end" : "start");
+
 /** The rows whose labels have room: of names that would overlap, that of the better method stays. */
 function apart(rows, width) {
   const [left, right] = d3.extent(rows, ({ x }) => x);
@@ -297,8 +311,8 @@ function apart(rows, width) {
   for (const row of d3.sort(rows, (a, b) => b.value - a.value)) {
     const at = { x: ((row.x - left) / (right - left || 1)) * (width - 140), y: (row.value / top) * 240 };
     const reach = 6.5 * row.name.length;
-    const onRight = row.x > (left + right) / 2;
-    const box = { x0: onRight ? at.x - reach : at.x, x1: onRight ? at.x : at.x + reach, y: at.y };
+    const ends = anchorOf(rows, row) === "end";
+    const box = { x0: ends ? at.x - reach : at.x, x1: ends ? at.x : at.x + reach, y: at.y };
     if (placed.some((other) => Math.abs(other.y - box.y) < 13 && box.x0 < other.x1 && other.x0 < box.x1)) {
       continue;
     }
@@ -337,7 +351,7 @@ function segments(report, words) {
     }),
     h("fieldset", {}, h("legend", {}, "Methods"), h("div", { class: "choices" }, boxes)),
     box,
-    glossary("What the methods are", methods, words.names),
+    glossary("What the methods are", methods, words.methods),
   );
 }
 
@@ -354,41 +368,43 @@ function segmentChart(report, kind, rows, chosen) {
   const byItem = kind === "popularity of the item";
   const metric = byItem ? "Recall@20" : "NDCG@10";
   const colour = methodColour(report.methods);
-  const few = rows.filter(({ n_users: n }) => n !== null && n < 100).map(({ segment }) => segment);
+  const few = rows.filter(({ n_users: n }) => n !== null && n < FEW_USERS).map(({ segment }) => segment);
   const flat = rows.flatMap((row) => chosen.filter((name) => row.methods[name]).map((name) => ({
     segment: row.segment, n_users: row.n_users, name, ...row.methods[name],
   })));
   const label = ({ segment, n_users: n }) => segment + (n === null ? "" : ` (${format.count(n)})`);
   const names = chosen.filter((name) => flat.some((row) => row.name === name));
+  const labels = rows.map(label);
   return [
     legendOf(names, colour),
     chart({
       caption: byItem ? `${metric} by how popular the held-out item is. ${POPULARITY_WORDS}`
         : `${metric} by ${kind} with 95% intervals; in brackets the number of users`,
-      height: 40 + rows.length * (20 + 13 * chosen.length),
-      draw: (width) => ({
-        marginLeft: width < 500 ? 118 : 170, marginBottom: 34, marginRight: 16,
-        x: { label: `${metric} →`, grid: true, zero: true, nice: true },
-        fy: { domain: rows.map(label), label: null, padding: 0.1,
-          tickFormat: (words) => (width < 500 && words.length > 18 ? `${words.slice(0, 17)}…` : words) },
-        y: { domain: chosen, axis: null, padding: 0.2 },
-        facet: { data: flat, y: label, marginLeft: width < 500 ? 118 : 170 },
-        marks: [
-          Plot.axisFy({ anchor: "left", textAnchor: "end", dx: -6, label: null,
-            text: (words) => (width < 500 && words.length > 18 ? `${words.slice(0, 17)}…` : words) }),
-          Plot.frame({ stroke: "var(--line)", anchor: "bottom" }),
-          Plot.ruleY(flat.filter(({ low }) => low !== null && low !== undefined), {
-            x1: "low", x2: "high", y: "name", stroke: ({ name }) => colour(name), strokeWidth: 2,
-            strokeOpacity: 0.5,
-          }),
-          Plot.dot(known(flat), {
-            x: "value", y: "name", fill: ({ name }) => colour(name), r: 4,
-            tip: { format: { x: false, y: false, fy: false, fill: false } },
-            title: (row) => `${row.segment}\n${row.name} ${figure(row.value)}`
-              + `${row.low === undefined ? "" : ` (${ends(row)})`}`,
-          }),
-        ],
-      }),
+      height: 46 + rows.length * (14 + 13 * names.length),
+      draw: (width) => {
+        const left = Math.min(width / 3, room(labels, 200));
+        const shown = (words) => (7 * words.length > left ? `${words.slice(0, left / 7 - 1)}…` : words);
+        return {
+          marginLeft: left, marginBottom: 40, marginRight: 16,
+          x: { label: `${metric} →`, grid: true, zero: true, nice: true },
+          fy: { domain: labels, label: null, padding: 0.06 },
+          y: { domain: names, axis: null, padding: 0.4 },
+          marks: [
+            Plot.axisFy({ anchor: "left", textAnchor: "end", dx: -6, text: shown, label: null }),
+            Plot.ruleX([0], { stroke: "var(--line)" }),
+            Plot.ruleY(flat.filter(({ low }) => Number.isFinite(low ?? NaN)), {
+              x1: "low", x2: "high", y: "name", fy: label, stroke: ({ name }) => colour(name),
+              strokeWidth: 2, strokeOpacity: 0.5,
+            }),
+            Plot.dot(known(flat), {
+              x: "value", y: "name", fy: label, fill: ({ name }) => colour(name), r: 4,
+              tip: { format: { x: false, y: false, fy: false, fill: false } },
+              title: (row) => `${row.segment}\n${row.name} ${figure(row.value)}`
+                + `${row.low === undefined ? "" : ` (${ends(row)})`}`,
+            }),
+          ],
+        };
+      },
       columns: [
         { name: "segment", label: "Segment" },
         { label: "Users", number: true, show: ({ n_users: n }) => format.count(n) },
@@ -398,8 +414,8 @@ function segmentChart(report, kind, rows, chosen) {
       ],
       rows: flat,
     }),
-    few.length > 0 && h("p", { class: "warning" }, `Fewer than 100 users: ${few.join(", ")}. Their `
-      + "figures move a lot with other users."),
+    few.length > 0 && h("p", { class: "warning" }, `Fewer than ${FEW_USERS} users: `
+      + `${few.join(", ")}. What looks better there may be chance.`),
   ];
 }
 
@@ -423,16 +439,17 @@ function bySource(report, words) {
   rows.push(...parts.map((name) => ({ k: all, source: name, share: bound[name] ?? 0 })));
   const kept = parts.filter((name) => d3.max(rows, (row) => (row.source === name ? row.share : 0)) > 0);
   const colour = colourOf(kept);
+  const sourceWords = (name) => words.sources[name] ?? NO_SOURCE;
   const domain = [...depths, all];
   return section(
-    "Hits by source of candidates", intro,
+    "Recall by source", intro,
     chart({
       caption: "Share of all held-out items that are in the first k places, by the source that "
         + `proposed them; the last bar is the bound, all candidates (${format.percent(bound.all)})`,
       legend: kept,
       height: 270,
       draw: () => ({
-        marginLeft: 48, marginBottom: 36,
+        marginLeft: 48, marginBottom: 40,
         x: { domain, label: "first k places →", type: "band" },
         y: { label: "↑ % of the held-out items", percent: true, grid: true, domain: [0, 100] },
         color: { domain: kept, range: kept.map(colour) },
@@ -449,7 +466,7 @@ function bySource(report, words) {
       columns: [
         { label: "First", show: ({ k }) => k },
         ...kept.map((name) => ({
-          label: term(name, words.names[name] ?? SOURCE_WORDS[name]), number: true,
+          label: term(name, sourceWords(name)), number: true,
           show: (row) => format.percent(row[name]),
         })),
         { label: "Together", number: true, show: (row) => format.percent(row.all) },
@@ -461,18 +478,11 @@ function bySource(report, words) {
     }),
     !recall && h("p", { class: "note" }, "This release kept the bound alone; the next batch run also "
       + "keeps which source each hit came from."),
-    h("dl", { class: "glossary" }, kept.map((name) =>
-      [h("dt", {}, name), h("dd", {}, words.names[name] ?? SOURCE_WORDS[name])])),
+    glossary("What the sources are", kept, Object.fromEntries(kept.map((name) => [name, sourceWords(name)]))),
   );
 }
 
-const SOURCE_WORDS = {
-  history: "The user's own items, where they may be offered again.",
-  retriever: "The items nearest to the user's vector: the first stage.",
-  neighbours: "Items that the same people took shortly after the user's latest ones.",
-  trending: "Items that gained most of late.",
-  other: "What no source proposed, such as new items that are given a place to gather feedback.",
-};
+const NO_SOURCE = "What no source proposed, such as new items that are given a place to gather feedback.";
 
 function calibration(report) {
   const facts = report.calibration;
@@ -537,12 +547,12 @@ function scoreChart(scores) {
   });
 }
 
-function knownEvents(report, words) {
+function knownEvents(report) {
   const short = report.known_events ?? [];
   const fresh = report.fresh_users ?? [];
-  const intro = "How good a list is for somebody of whom little is known.";
+  const intro = "How good a list is for somebody of whom little is known, and how many events are needed.";
   if (short.length === 0 && fresh.length === 0) {
-    return section("Fresh users: how many events are needed", intro, empty(
+    return section("Fresh users", intro, empty(
       "This report has no such figures.",
       "They need 30 users with ten events before the hold-out; the next batch run measures them.",
     ));
@@ -572,7 +582,7 @@ function knownEvents(report, words) {
   };
   draw();
   return section(
-    "Fresh users: how many events are needed", intro,
+    "Fresh users", intro,
     options.length > 1 && choice({
       label: "Measured on", value: kind, options, change: (value) => { kind = value; draw(); },
     }),
@@ -580,7 +590,7 @@ function knownEvents(report, words) {
     fresh.length === 0 && h("p", { class: "note" }, "The towers have seen these users' past, so the "
       + "curve is a little kind. ", h("code", {}, "shortlist evaluate"), " also keeps users out of "
       + "training altogether."),
-    newItems(report.new_items, words),
+    newItems(report.new_items),
   );
 }
 
@@ -612,6 +622,7 @@ function curves(report) {
           + `${measure === "validation" && best ? `; best at ${over} ${best[over]}` : ""}`,
         rows: rows.map((row) => ({ x: row[over], value: row[measure], series: measure })),
         names: [measure], colour: () => COLOURS[place], x: over, y: measure, height: 200,
+        zero: false,
         scale: rows.length <= 12 ? { ticks: rows.map((row) => row[over]), tickFormat: "d" } : {},
         columns: [
           { name: "x", label: over, number: true },
@@ -641,7 +652,7 @@ function importances(report, words) {
   const rows = all.filter(({ value }) => value > 0).slice(0, MOST_FEATURES);
   if (rows.length === 0) return null;
   return section(
-    "What the ranker looks at", "Share of the trees' gain by feature. A feature with a small share can "
+    "Features of the ranker", "What it looks at: the share of the trees' gain by feature. A feature with a small share can "
       + "still decide single lists.",
     chart({
       caption: `The ${format.counted(rows.length, "feature")} with the largest share of gain, of `
@@ -658,12 +669,12 @@ function importances(report, words) {
         ],
       }),
       columns: [
-        { label: "Feature", show: ({ name }) => term(name, words.names[name]) },
+        { label: "Feature", show: ({ name }) => term(name, words.features[name]) },
         { label: "Share of gain", number: true, show: ({ value }) => format.percent(value) },
       ],
       rows: all,
     }),
-    glossary("What the features are", all.map(({ name }) => name), words.names),
+    glossary("What the features are", all.map(({ name }) => name), words.features),
   );
 }
 
@@ -671,7 +682,7 @@ function audit(report) {
   const rows = report.audit ?? [];
   if (rows.length === 0) return null;
   return section(
-    "Can the figures be believed?", "Checks that nothing knew the future. One that does not hold stops "
+    "Leak audit", "Can the figures be believed? Checks that nothing knew the future. One that does not hold stops "
       + "the release.",
     table({
       caption: "The leak audit",
@@ -702,10 +713,11 @@ function releasesOverTime(releases, metrics) {
     table({
       caption: "Releases, the newest first",
       columns: [
-        { label: "Release", show: (row) => [h("code", {}, row.version), " ", tags(roles(row))] },
-        { label: "Made", show: (row) => format.time(row.created_at) },
+        { label: "Release", show: (row) => h("div", { class: "row" }, h("code", {}, row.version),
+          tags(roles(row))) },
+        { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
         { label: term("NDCG@10", metrics[HEADLINE]), number: true, show: ({ value }) => figure(value) },
-        { label: "95% interval", number: true, show: ends },
+        { label: "95% interval", number: true, show: (row) => h("span", { class: "nowrap" }, ends(row)) },
         { label: "Users", number: true, show: (row) => format.count(row.n_users) },
         { label: "Items", number: true, show: (row) => format.count(row.n_items) },
         { label: "Events", number: true, show: (row) => format.count(row.n_events) },
@@ -721,9 +733,7 @@ export const roles = (release) => [
   release.whole === false && "not whole",
 ].filter(Boolean);
 
-const gateWords = ({ gate }) => (gate === null || gate === undefined ? format.NONE
-  : h("span", { class: "gate" },
-    gate.passed === false && h("span", { class: "tag bad" }, "refused"), " ", gate.words));
+const gateWords = ({ gate, fault }) => h("span", { class: "gate" }, fault ?? gate?.words ?? format.NONE);
 
 function releaseChart(rows) {
   return chart({

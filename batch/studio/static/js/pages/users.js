@@ -18,6 +18,8 @@ const PICKS = [
   { value: "random", label: "random", title: "Another draw at each click" },
 ];
 
+const NARROW = window.matchMedia("(max-width: 699px)");
+
 export function mount(root, context) {
   const view = h("div", { class: "view" });
   const finder = userFinder((id) => context.go("users", { id }));
@@ -28,6 +30,7 @@ export function mount(root, context) {
     view,
   ));
   let current = {};
+  let shownBefore = false;
   const show = (parameters) => {
     current.leave?.();
     current = {};
@@ -39,6 +42,9 @@ export function mount(root, context) {
     )));
     finder.mark(parameters.id);
     fresh.toggleAttribute("hidden", Boolean(parameters.fresh));
+    // On a phone the user stands below the search: a choice goes there.
+    if (shownBefore && NARROW.matches) view.scrollIntoView();
+    shownBefore = Boolean(parameters.id || parameters.fresh);
   };
   return {
     update: async (parameters) => {
