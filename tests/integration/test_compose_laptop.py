@@ -17,7 +17,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import polars as pl
 import pytest
@@ -33,6 +34,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "infra" / "batch" / "Dockerfile").read_text()
 GUIDE = (ROOT / "docs" / "containers.md").read_text()
+ADMIN_KEY = "0123456789abcdef"
 SECONDS = 120.0
 """Timeout after which a test fails rather than hangs."""
 
@@ -114,7 +116,7 @@ class Engine:
             for name, value in SERVICES[service].get("environment", {}).items()
         }
         if "SHORTLIST_ADMIN_KEY" in own:
-            own["SHORTLIST_ADMIN_KEY"] = "0123456789abcdef"
+            own["SHORTLIST_ADMIN_KEY"] = ADMIN_KEY
         return {"PATH": self._path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | SMALL | own
 
     def start(self, service: str, arguments: list[str] | None = None) -> subprocess.Popen[str]:
@@ -188,7 +190,7 @@ def guided() -> list[tuple[str, list[str]]]:
 
 
 def test_the_guide_leads_to_answers(engine, tables) -> None:
-    """Each call of docs/containers.md runs, and the API answers from the published lists."""
+    """Each call of docs/containers.md runs; then lists are served, and the studio to the key."""
     calls = guided()
     assert [service for service, _ in calls[:3]] == ["batch", "batch", "api"]
     with engine.up("valkey", "Ready to accept connections"):
@@ -199,7 +201,18 @@ def test_the_guide_leads_to_answers(engine, tables) -> None:
         with engine.up("api", "Uvicorn running"):
             user = pl.read_parquet(tables / "interactions.parquet")["user_id"][0]
             address = f"http://127.0.0.1:{engine.api}/v1/users/{user}/recommendations?k=3"
-            with urlopen(address) as answer:
-                assert json.load(answer)["source"] == "batch"
+            assert json.loads(text_of(address))["source"] == "batch"
             assert engine.healthy("api")
+            assert "<title>" in text_of(f"http://127.0.0.1:{engine.api}/")
+            facts = f"http://127.0.0.1:{engine.api}/studio/api/overview"
+            with pytest.raises(HTTPError, match=r"40[13]"):
+                text_of(facts)
+            overview = json.loads(text_of(facts, {"X-Shortlist-Admin-Key": ADMIN_KEY}))
+            assert overview["n_users"] > 0
         assert not engine.healthy("api")
+
+
+def text_of(address: str, headers: dict[str, str] | None = None) -> str:
+    """What an address of this machine answers."""
+    with urlopen(Request(address, headers=headers or {})) as answer:  # noqa: S310 - loopback
+        return str(answer.read().decode())
