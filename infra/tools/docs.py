@@ -21,9 +21,9 @@ from shortlist.recsys.evaluation.headline import (
     POPULARITY,
     RETRIEVER,
     TWO_STAGE,
+    strongest_baseline,
 )
 from shortlist.recsys.evaluation.names import METHODS, METRICS
-from shortlist.recsys.evaluation.page import strongest_baseline
 from shortlist.recsys.models.features import feature_table
 from shortlist.recsys.settings import settings_table
 
