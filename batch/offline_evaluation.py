@@ -167,8 +167,11 @@ def compare(
     protocol: HoldoutProtocol,
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
+    two_stage: Recommend | None = None,
 ) -> Report:
     """Reports every method's metrics and candidate recall.
+
+    two_stage: the model as a method, from a caller who looks at its lists too.
 
     Where the user's own items may be offered, the section "repeats" has the figures of new and of
     repeated items apart: each method lists the ones or the others alone. The sections
@@ -179,7 +182,7 @@ def compare(
         **baselines(past, reporter, model.repeats),
         **(others or {}),
         RETRIEVER: recommender(without_ranker(model)),
-        TWO_STAGE: _kept(recommender(model), lists),
+        TWO_STAGE: _kept(recommender(model) if two_stage is None else two_stage, lists),
     }
     facts = facts_of(past.standing(), catalogue.membership)
 

@@ -217,8 +217,8 @@ def test_popularity_must_be_beaten(small_job, monkeypatch) -> None:
     """Nothing is published, and the message gives both figures."""
     honest = offline_evaluation.compare
 
-    def poor(*args: object) -> dict:
-        report = honest(*args)
+    def poor(*args: object, **kwargs: object) -> dict:
+        report = honest(*args, **kwargs)
         report["methods"]["two_stage"]["ndcg@10"]["value"] = 0.0
         return report
 
