@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +111,11 @@ class Studio:
     def serving(self) -> View:
         """The serving release."""
         return self.releases.serving()
+
+    def warm(self) -> None:
+        """Loads the serving release, if there is one, so that the first page need not wait."""
+        with suppress(ShortlistError, OSError):
+            self.serving()
 
     def rules(self, view: View) -> Rules:
         """The business rules as they fit a release; none where they cannot be read."""

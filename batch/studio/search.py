@@ -5,17 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-EXACT, STARTS, WITHIN = range(3)
-"""How well an entry fits: it is the text, its words start with the text's words, or hold them."""
-
 _SEPARATORS = str.maketrans(dict.fromkeys("\t\n-_/.,:;()[]'\"", " "))
 
 
 def folded(text: str) -> str:
     """Text without case and accents: "Amélie" and "AMELIE" are the same."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text).casefold()
-    if decomposed.isascii():
-        return decomposed
     return "".join(each for each in decomposed if not unicodedata.combining(each))
 
 
@@ -27,40 +24,46 @@ class ItemSearch:
 
     def __init__(self, ids: Sequence[str], titles: Sequence[str], order: Sequence[int]) -> None:
         """order: the rows of equally good finds, best first."""
-        self._ids = [folded(each) for each in ids]
+        self._rows = list(order)
+        self._row_of = {folded(each): row for row, each in enumerate(ids)}
         # A blank before each word, so that a find with it is the start of a word.
-        self._texts = [
-            f" {each} {folded(title)}".translate(_SEPARATORS)
-            for each, title in zip(self._ids, titles, strict=True)
-        ]
-        self._order = order
+        texts = [f" {each} {title}" for each, title in zip(ids, titles, strict=True)]
+        self._texts = [folded(texts[row]).translate(_SEPARATORS) for row in order]
 
     def rows(self, query: str) -> list[int]:
-        """The rows that have all words of the query, best first; all rows for an empty one."""
+        """The rows that have all words of the query; all rows for an empty one.
+
+        First the one whose id it is, then those in which each word starts with one of the query.
+        """
         text = folded(query.strip())
-        words = text.translate(_SEPARATORS).split()
         if not text:
-            return list(self._order)
-        if not words:  # of separators alone
-            return [row for row in self._order if text in self._ids[row]]
-        texts, first = self._texts, words[0]
-        found = [row for row in self._order if first in texts[row]]
-        for word in words[1:]:
-            found = [row for row in found if word in texts[row]]
-        # Sorting is stable: within a class the order stays.
-        return sorted(found, key=lambda row: self._fit(row, text, words))
+            return list(self._rows)
+        words = text.translate(_SEPARATORS).split()
+        exact = self._row_of.get(text)
+        found = list(zip(self._rows, self._texts, strict=True)) if words else []
+        for word in words:
+            found = [pair for pair in found if word in pair[1]]
+        starting = found
+        for word in words:
+            start = f" {word}"
+            starting = [pair for pair in starting if start in pair[1]]
+        first = {row for row, _ in starting} | ({exact} if exact is not None else set())
+        rows = [] if exact is None else [exact]
+        rows += [row for row, _ in starting if row != exact]
+        rows += [row for row, _ in found if row not in first]
+        return rows
 
-    def _fit(self, row: int, text: str, words: Sequence[str]) -> int:
-        if self._ids[row] == text:
-            return EXACT
-        starts = all(f" {word}" in self._texts[row] for word in words)
-        return STARTS if starts else WITHIN
 
+class IdSearch:
+    """Searches ids, in their own order."""
 
-def ids_like(ids: Sequence[str], query: str) -> list[str]:
-    """The ids that hold the text, the equal one first, then those that start with it."""
-    text = folded(query.strip())
-    found = [(each, folded(each)) for each in ids]
-    found = [(each, plain) for each, plain in found if text in plain]
-    found.sort(key=lambda pair: (pair[1] != text, not pair[1].startswith(text), pair[1]))
-    return [each for each, _ in found]
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._pairs = sorted((folded(each), each) for each in ids)
+
+    def ids(self, query: str) -> list[str]:
+        """The ids that hold the text: the equal one, those that start with it, the others."""
+        text = folded(query.strip())
+        found = [pair for pair in self._pairs if text in pair[0]]
+        equal = [each for plain, each in found if plain == text]
+        starting = [each for plain, each in found if plain.startswith(text) and plain != text]
+        return equal + starting + [each for plain, each in found if not plain.startswith(text)]

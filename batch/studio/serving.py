@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 
 from starlette.types import ASGIApp
 
@@ -44,6 +45,7 @@ def beside(
             is_guarded=is_guarded(settings, host),
             timeout_ms=TIMEOUT_MS,
         )
+        Thread(target=studio.warm, daemon=True).start()
         return Beside(api, OwnPages(create_studio(studio), on_loopback=on_loopback))
 
     return made
