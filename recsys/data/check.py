@@ -279,7 +279,7 @@ def _report(found: FoundTable, mapping: DataMapping) -> TableReport:
     return TableReport(
         source.paths,
         sum(file.n_files for file in found.files),
-        None if first.csv is None else _peculiar(first.csv),
+        None if source.csv is None else _peculiar(source.csv),
         dict(found.columns),
         dict(found.reasons),
         tuple(name for name in found.names if name not in used),

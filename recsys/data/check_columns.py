@@ -16,6 +16,7 @@ from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
 from shortlist.recsys.data.column_names import closeness, nearest
 from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS, TableSchema
+from shortlist.recsys.data.readers import with_equal_types
 from shortlist.recsys.errors import InvalidData
 
 SCHEMAS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS}
@@ -42,17 +43,21 @@ class FoundTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their columns."""
-        return self.files[0].columns
+        """The columns of all its files."""
+        return tuple(dict.fromkeys(name for file in self.files for name in file.columns))
 
     @property
     def sample(self) -> pl.DataFrame:
-        """The first rows of its first file."""
-        return self.files[0].sample
+        """The first rows of a file of each header."""
+        firsts = {file.columns: file for file in reversed(self.files)}
+        samples = [file.sample for file in self.files if firsts[file.columns] is file]
+        if len(samples) == 1:
+            return samples[0]
+        return pl.concat(with_equal_types(samples), how="diagonal")
 
     def values(self, column: str) -> pl.Series:
         """All values of one column, as text."""
-        return pl.concat([file.values(column) for file in self.files])
+        return pl.concat([file.values(column) for file in self.files if column in file.columns])
 
 
 def found_tables(
@@ -68,12 +73,19 @@ def found_tables(
     """
     groups = _groups(files)
     placed = {table: _given_group(groups, paths) for table, paths in given.items() if paths}
-    rest = [group for group in groups if not any(group[0] in p for p in placed.values())]
+    taken = [file for group in placed.values() for file in group]
+    rest = [left for group in groups if (left := tuple(f for f in group if f not in taken))]
     if "interactions" not in placed:
         placed["interactions"] = rest.pop(_likeliest(rest, columns))
     events = _with_columns(placed["interactions"], INTERACTIONS, columns)
+    more = [group for group in rest if _are_more(group, events, columns)]
+    if more:
+        files_of_events = (*events.files, *(file for group in more for file in group))
+        events = _with_columns(files_of_events, INTERACTIONS, columns)
     tables = {"interactions": events}
     for group in rest:
+        if group in more:
+            continue
         table = _table_of(group, events, columns)
         if table in placed:
             raise InvalidData(
@@ -85,6 +97,29 @@ def found_tables(
         if table in placed:
             tables[table] = _with_columns(placed[table], SCHEMAS[table], columns)
     return _with_shared_ids(tables, columns)
+
+
+def _are_more(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping[str, str]) -> bool:
+    """Whether files are more interactions, with other columns besides.
+
+    Raises:
+        InvalidData: they are, by other names.
+    """
+    names = [events.columns[ours] for ours in INTERACTIONS.required]
+    if set(names) <= set(group[0].columns):
+        return True
+    if _event_score(group, columns) == 0:
+        return False
+    found, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
+    ids = (found["user_id"], found["item_id"])
+    if set(ids) & set(_keys(group[0])):  # an item or a user stands once in its table
+        return False
+    raise InvalidData(
+        f"{events.files[0].path!r} and {group[0].path!r} both look like interactions, and call "
+        f"their columns {', '.join(names)} and "
+        f"{', '.join(found[ours] for ours in INTERACTIONS.required)}: bring them to the same "
+        "names, or say which is what by --interactions, --items and --users"
+    )
 
 
 def _groups(files: Sequence[FoundFile]) -> list[tuple[FoundFile, ...]]:
@@ -121,14 +156,14 @@ def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, st
 
 
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
-    assigned, _ = _assigned(file, INTERACTIONS, columns)
+    assigned, _ = _assigned(file.columns, file.sample, INTERACTIONS, columns)
     found = ", ".join(f"{theirs} may be {ours}" for ours, theirs in assigned.items())
     return f"{file.path!r} has {', '.join(file.columns)}" + (f" ({found})" if found else "")
 
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
     """How much files look like interactions; 0 where a required column is missing."""
-    assigned, _ = _assigned(group[0], INTERACTIONS, columns)
+    assigned, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
     if not set(INTERACTIONS.required) <= set(assigned):
         return 0.0
     rows = group[0].sample.select(assigned["user_id"], assigned["item_id"])
@@ -206,7 +241,8 @@ def _canonical(column: pl.Series) -> pl.Series:
 def _with_columns(
     group: tuple[FoundFile, ...], schema: TableSchema, columns: Mapping[str, str]
 ) -> FoundTable:
-    assigned, reasons = _assigned(group[0], schema, columns)
+    table = FoundTable(group)
+    assigned, reasons = _assigned(table.names, table.sample, schema, columns)
     return FoundTable(group, assigned, reasons)
 
 
@@ -253,23 +289,23 @@ def _by_overlap(found: FoundTable, events: FoundTable, table: str) -> FoundTable
 
 
 def _assigned(
-    file: FoundFile, schema: TableSchema, columns: Mapping[str, str]
+    names: Sequence[str], sample: pl.DataFrame, schema: TableSchema, columns: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Our name -> theirs, and why: required columns first, the closest names first."""
-    out = {o: t for o, t in columns.items() if o in schema.columns and t in file.columns}
+    out = {o: t for o, t in columns.items() if o in schema.columns and t in names}
     reasons = dict.fromkeys(out, "as given")
     for ours in schema.columns:
         if ours in out or (ours == "rating" and "weight" in out):
             continue
         least = _LIKE if ours in schema.required else KNOWN
-        free = [name for name in file.columns if name not in out.values()]
+        free = [name for name in names if name not in out.values()]
         scored = [(closeness(name, ours), name) for name in free]
         ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
         if ours == "timestamp":
-            ranked = _finest_first(ranked, file.sample)
-        chosen = next((name for _, name in ranked if _may_be(file.sample[name], ours)), None)
+            ranked = _finest_first(ranked, sample)
+        chosen = next((name for _, name in ranked if _may_be(sample[name], ours)), None)
         if chosen is None and ours == "timestamp":
-            chosen = _only_times(file, free)
+            chosen = _only_times(sample, free)
         if chosen is not None:
             out[ours] = chosen
             reasons[ours] = "by its name" if closeness(chosen, ours) >= KNOWN else "nearest name"
@@ -290,14 +326,16 @@ def _finest_first(
     return [*finest, *ranked[len(known) :]]
 
 
-def _only_times(file: FoundFile, names: Iterable[str]) -> str | None:
-    """The one column of texts or moments that are times; None where there are several."""
-    times = [
-        name
-        for name in names
-        if not file.sample[name].dtype.is_numeric() and _are_clock_times(file.sample[name])
-    ]
-    return times[0] if len(times) == 1 else None
+def _only_times(sample: pl.DataFrame, names: Iterable[str]) -> str | None:
+    """The one column of texts or moments that are times; None where there are several.
+
+    Digits may be many things, so a written date goes before them.
+    """
+    texts = [name for name in names if not sample[name].dtype.is_numeric()]
+    times = [name for name in texts if _are_clock_times(sample[name])]
+    written = [name for name in times if _share_of_numbers(sample[name].drop_nulls()) < _MOSTLY]
+    best = written or times
+    return best[0] if len(best) == 1 else None
 
 
 def _are_clock_times(column: pl.Series) -> bool:

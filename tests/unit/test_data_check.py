@@ -292,7 +292,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="both look like items"):
         found(tmp_path, orders, *twice)
     (tmp_path / "b.csv").write_bytes(b"PK\x03\x04 a zip")
-    with pytest.raises(InvalidData, match=r"is a spreadsheet \(.xlsx\): save its sheet as CSV"):
+    with pytest.raises(InvalidData, match=r"is a ZIP archive, as .xlsx is, no text: unpack"):
         found(tmp_path, str(tmp_path / "b.csv"))
     with pytest.raises(InvalidData, match="has no rows"):
         found(tmp_path, put(tmp_path / "d.csv", "user_id,item_id,timestamp", []))
@@ -381,3 +381,78 @@ def test_a_zone_is_seen_beside_junk(tmp_path) -> None:
     path = tmp_path / "orders.csv"
     path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows))
     assert not any("zone" in advice for advice in found(tmp_path, str(path)).advice)
+
+
+def test_files_of_more_columns(tmp_path: Path) -> None:
+    """Orders of this year with a column more are orders; a file without it has none there."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    old = put(tmp_path / "o1.csv", "user_id,item_id,timestamp", rows[:200])
+    new = put(
+        tmp_path / "o2.csv", "user_id,item_id,timestamp,rating", [f"{r},4" for r in rows[200:]]
+    )
+    result = found(tmp_path, old, new)
+    assert set(result.tables) == {"interactions"}
+    assert result.mapping.interactions.columns == {}
+    assert result.numbers["events"] == 400
+    assert result.tables["interactions"].columns["rating"] == "rating"
+
+
+def test_interactions_of_two_forms(tmp_path: Path) -> None:
+    """Two tables of interactions that call their columns otherwise are not guessed at."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    orders = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    views = put(tmp_path / "v.csv", "customer,sku,date", rows)
+    with pytest.raises(InvalidData, match="both look like interactions, and call their columns"):
+        found(tmp_path, orders, views)
+
+
+def test_files_that_leave_it_open(tmp_path: Path) -> None:
+    """Plain letters and whole numbers are read as the other files of the table are."""
+    rows = [f"{u};{i};{n};{{}};{{}}" for n, (u, i, _) in enumerate(events())]
+    header = "user_id;item_id;timestamp;weight;place"
+    folder = tmp_path / "orders"
+    put(folder / "a.csv", header, [row.format("1", "Bonn") for row in rows[:200]])
+    put(folder / "b.csv", header, [row.format("1,5", "Köln") for row in rows[200:]], "cp1252")
+    result = found(tmp_path, str(folder))
+    assert result.mapping.interactions.paths == (str(folder),)
+    assert result.mapping.interactions.csv == Dialect(";", encoding="cp1252", decimal=",")
+    assert result.numbers["events"] == 400
+
+
+def test_files_written_otherwise(tmp_path: Path) -> None:
+    """Files of one table with different separators are refused in one sentence."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    folder = tmp_path / "orders"
+    put(folder / "a.csv", "user_id,item_id,timestamp", rows)
+    put(folder / "b.csv", "user_id;item_id;timestamp", [row.replace(",", ";") for row in rows])
+    with pytest.raises(InvalidData, match=r"different ways .separator ','; separator ';'.: write"):
+        found(tmp_path, str(folder))
+
+
+def test_umlauts_far_down(tmp_path: Path) -> None:
+    """The encoding is found where the first letter that shows it is beyond the first megabyte."""
+    rows = [f"{u},{i},{n},{'x' * 3000}" for n, (u, i, _) in enumerate(events())]
+    path = put(
+        tmp_path / "o.csv", "user_id,item_id,timestamp,n", [*rows, "Jürgen,0010A,9,"], "cp1252"
+    )
+    csv = found(tmp_path, path).mapping.interactions.csv
+    assert csv is not None
+    assert csv.encoding == "cp1252"
+
+
+@pytest.mark.parametrize("separator", ["\x01", "~", "^", " "])
+def test_rare_separators(tmp_path: Path, separator: str) -> None:
+    """What parts fields is found where it is none of the usual signs."""
+    lines = ["user_id,item_id,timestamp", *(f"{u},{i},{n}" for n, (u, i, _) in enumerate(events()))]
+    header, *rows = (line.replace(",", separator) for line in lines)
+    csv = found(tmp_path, put(tmp_path / "o.csv", header, rows)).mapping.interactions.csv
+    assert csv == Dialect(separator)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-32"])
+def test_old_line_ends(tmp_path: Path, encoding: str) -> None:
+    """Lines may end in carriage returns alone, whatever the encoding."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    path = tmp_path / "o.csv"
+    path.write_bytes("\r".join(["user_id,item_id,timestamp", *rows]).encode(encoding))
+    assert found(tmp_path, str(path)).numbers["events"] == 400
