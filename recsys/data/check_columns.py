@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import polars as pl
 
+from shortlist.recsys import values
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
@@ -157,8 +158,28 @@ def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, st
 
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
     assigned, _ = _assigned(file.columns, file.sample, INTERACTIONS, columns)
-    found = ", ".join(f"{theirs} may be {ours}" for ours, theirs in assigned.items())
-    return f"{file.path!r} has {', '.join(file.columns)}" + (f" ({found})" if found else "")
+    found = [f"{theirs} may be {ours}" for ours, theirs in assigned.items()]
+    found += filter(
+        None, (_why_not(file, ours) for ours in INTERACTIONS.required if ours not in assigned)
+    )
+    if file.csv is not None and not file.csv.header:
+        found.insert(0, "it seems to have no header")
+    return f"{file.path!r} has {', '.join(file.columns)}" + (
+        f" ({', '.join(found)})" if found else ""
+    )
+
+
+def _why_not(file: FoundFile, ours: str) -> str:
+    """Why the column that is named most like one of ours is not taken for it."""
+    name = nearest(ours, file.columns, 1)[0]
+    column = file.sample[name]
+    if closeness(name, ours) < _LIKE or _may_be(column, ours):
+        return ""
+    if not (fields.is_text(column.dtype) or column.dtype.is_numeric()):
+        return f"{name} is no {ours}, as it is of type {column.dtype}"
+    examples = column.drop_nulls().head(1).to_list()
+    example = values.shown(examples[0]) if examples else "null"
+    return f"{name} holds {example}, which is read as no time: say how by a mapping file's format"
 
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
@@ -223,7 +244,8 @@ def _keys(file: FoundFile) -> list[str]:
     out: list[str] = []
     for name in file.columns:
         column = file.sample[name]
-        is_id = fields.is_text(column.dtype) or column.dtype.is_integer()
+        dtype = column.dtype
+        is_id = fields.is_text(dtype) or dtype.is_integer() or dtype.is_decimal()
         distinct = column.n_unique() / max(1, len(column))
         if is_id and distinct >= _NEARLY and column.null_count() <= (1 - _NEARLY) * len(column):
             out.append(name)
@@ -233,7 +255,7 @@ def _keys(file: FoundFile) -> list[str]:
 def _canonical(column: pl.Series) -> pl.Series:
     """Ids as text, as they are compared; null where a column holds none."""
     dtype = column.dtype
-    if not (fields.is_text(dtype) or dtype.is_integer() or dtype.is_float()):
+    if not _can_be_ids(dtype):
         return pl.Series(column.name, [None] * len(column), dtype=pl.String)
     return column.to_frame("id").select(fields.text_ids("id", dtype, "file")).to_series()
 
@@ -347,8 +369,7 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     """Whether the values of a column can be what its name says."""
     known = column.drop_nulls()
     if ours in ("user_id", "item_id"):
-        dtype = column.dtype
-        return fields.is_text(dtype) or dtype.is_integer() or dtype.is_float()
+        return _can_be_ids(column.dtype)
     if ours == "timestamp":
         return find_times(column).share >= _MOSTLY
     if ours in ("rating", "weight", "year"):
@@ -360,11 +381,16 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     return fields.is_text(column.dtype) or fields.is_plain_list(column.dtype)
 
 
+def _can_be_ids(dtype: pl.DataType) -> bool:
+    return fields.is_text(dtype) or dtype.is_numeric()
+
+
 def _share_of_numbers(known: pl.Series) -> float:
     if known.dtype.is_numeric() or known.dtype == pl.Boolean:
         return 1.0
     if not fields.is_text(known.dtype) or known.is_empty():
         return 0.0
     texts = fields.with_decimal_point(known.cast(pl.String)).str.strip_chars()
-    texts = texts.filter(texts != "")
-    return float(texts.cast(pl.Float64, strict=False).is_not_null().mean() or 0)  # type: ignore[arg-type]
+    texts = texts.filter(texts != "").alias("t")
+    read = fields.flags_or_numbers("t", pl.String(), "file")
+    return float(texts.to_frame().select(read.is_not_null().mean()).item() or 0)

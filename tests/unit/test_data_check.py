@@ -456,3 +456,80 @@ def test_old_line_ends(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "o.csv"
     path.write_bytes("\r".join(["user_id,item_id,timestamp", *rows]).encode(encoding))
     assert found(tmp_path, str(path)).numbers["events"] == 400
+
+
+@pytest.mark.parametrize("words", ["true false", "Yes No", "1 0", "Ja nein"])
+def test_flags_of_returns(tmp_path: Path, words: str) -> None:
+    """A column that is named as a return and says yes and no marks returns."""
+    yes, no = words.split()
+    rows = [f"{u},{i},{n},{yes if n % 20 == 0 else no}" for n, (u, i, _) in enumerate(events())]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp,is_returned", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.returns == ReturnMark("is_returned", (yes,))
+    assert result.numbers["events"] == 380
+
+
+def test_flags_of_likes(tmp_path: Path) -> None:
+    """A rating of true and false is one of 1 and 0, and false is a dislike."""
+    rows = [f"{u},{i},{n},{n % 4 > 0}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,liked", rows))
+    assert result.tables["interactions"].columns["rating"] == "liked"
+    assert result.mapping.events.negative_below == 0.5
+    assert result.numbers["events"] == 300
+
+
+def test_types_of_several_words(tmp_path: Path) -> None:
+    """Words of a type say what it is, and a refund is never positive."""
+    types = ("Product Viewed", "Product Added", "Product Purchased", "Order Refunded")
+    rows = [f"{u},{i},{n},{types[n % 4]}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,event", rows))
+    assert result.mapping.events == EventRules(
+        {"Product Added": 2, "Product Purchased": 4, "Product Viewed": 1}, (), ("Order Refunded",)
+    )
+
+
+def test_decimal_ids(tmp_path: Path) -> None:
+    """Databases export whole numbers as decimals, which are ids as well."""
+    numbers = pl.Series("item_id", [int(i[2:4]) for _, i, _ in events()])
+    frame = pl.DataFrame({"user_id": [u for u, _, _ in events()], "timestamp": range(400)})
+    path = tmp_path / "o.parquet"
+    frame.with_columns(numbers.cast(pl.Decimal(38, 0))).write_parquet(path)
+    assert found(tmp_path, str(path)).numbers["items"] == 30
+
+
+def test_zone_of_a_format(tmp_path: Path) -> None:
+    """Another zone changes nothing where the times say theirs."""
+    rows = [f'{u},{i},"{t:%a, %d %b %Y %H:%M:%S GMT}"' for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    moments = [found(tmp_path, path, zone=z).numbers["first"] for z in ("UTC", "Asia/Tokyo")]
+    assert moments[0] == moments[1] == "2023-07-22 04:26:40 UTC"
+
+
+def test_columns_that_cannot_be_read(tmp_path: Path) -> None:
+    """What is named as a column and is none is named, with its first value or its type."""
+    rows = [f"{u},{i},week 7" for u, i, _ in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,OrderDate", rows)
+    with pytest.raises(InvalidData, match="OrderDate holds 'week 7', which is read as no time"):
+        found(tmp_path, path)
+    frame = pl.DataFrame({"user_id": [b"u"], "item_id": ["i"], "timestamp": [1]})
+    frame.write_parquet(tmp_path / "o.parquet")
+    with pytest.raises(InvalidData, match="user_id is no user_id, as it is of type Binary"):
+        found(tmp_path, str(tmp_path / "o.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form"),
+    [
+        ("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S GMT"),
+        ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%SZ"),
+        ("%Y-%m-%d %H:%M:%S,125", "%Y-%m-%d %H:%M:%S,%3f"),
+        ("%Y-%m", "%Y-%m"),
+    ],
+)
+def test_more_forms_of_times(tmp_path: Path, pattern: str, form: str) -> None:
+    """Times of servers' logs, and months alone."""
+    rows = [f'{u},{i},"{t:{pattern}}"' for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.time == TimeFormat(format=form)
+    assert str(result.numbers["first"])[:7] == "2023-07"

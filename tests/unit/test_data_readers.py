@@ -384,6 +384,25 @@ def test_delta_table(tmp_path: Path) -> None:
     assert file_versions(place, "interactions")[:1] == before
 
 
+def test_iceberg_table(tmp_path: Path) -> None:
+    """Is read by its newest metadata; rows that were overwritten are gone."""
+    pytest.importorskip("pyiceberg")
+    pytest.importorskip("sqlalchemy")  # of the catalogue that writes the table
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    catalogue = SqlCatalog("test", uri="sqlite:///:memory:", warehouse=tmp_path.as_uri())
+    catalogue.create_namespace("shop")
+    rows = FRAME.to_arrow()
+    table = catalogue.create_table("shop.orders", schema=rows.schema)
+    place = table.location().removeprefix("file://")
+    table.append(rows)
+    assert load(place).dataset.user_ids == ("u", "v")
+    before = file_versions(place, "interactions")
+    table.overwrite(FRAME.with_columns(pl.lit("w").alias("user_id")).to_arrow())
+    assert load(place).dataset.user_ids == ("w",)
+    assert file_versions(place, "interactions") != before
+
+
 def test_mapped_columns(tmp_path: Path) -> None:
     """Columns have our names, the others are not even read, and an empty name leaves one out."""
     wide = FRAME.rename({"user_id": "uid"}).with_columns(
