@@ -320,9 +320,9 @@ def _advice(
             "negative feedback, such as negative_below = 3 for one to five stars"
         )
     if rules.weights:
-        heaviest = max(rules.weights, key=lambda name: rules.weights[name])
+        targets = ", ".join(kind.name for kind in rules.kinds if kind.is_target)
         out.append(
-            f"events of type {heaviest} are predicted and evaluated: "
+            f"events of type {targets} are predicted and evaluated: "
             "name others under [events] targets"
         )
     if _is_naive(times) and mapping.interactions.time.zone == "UTC":

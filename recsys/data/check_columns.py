@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import polars as pl
 
@@ -149,11 +150,25 @@ def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, st
         raise InvalidData(
             "no file has a column of users, one of items and one of times: "
             f"{'; '.join(_described(group[0], columns) for group in groups)}: "
+            f"{_to_be_joined(groups, columns)}"
             "give the file of the interactions by --interactions PATH, and columns by "
             "--column user_id=NAME; where there are no times, add a column that numbers the rows "
             "in their order"
         )
     return best
+
+
+def _to_be_joined(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, str]) -> str:
+    """The remedy where two files together have what one lacks: orders, and their lines."""
+    for one, other in combinations((group[0] for group in groups), 2):
+        found = [
+            set(_assigned(file.columns, file.sample, INTERACTIONS, columns)[0])
+            for file in (one, other)
+        ]
+        shared = [name for name in one.columns if name in other.columns]
+        if shared and set(INTERACTIONS.required) <= found[0] | found[1]:
+            return f"join {one.path!r} and {other.path!r} by {shared[0]} into one file, or "
+    return ""
 
 
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:

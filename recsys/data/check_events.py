@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from shortlist.recsys import values
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.column_names import plain, words
 from shortlist.recsys.data.sources import RETURN_TYPE, ReturnMark
@@ -77,9 +78,9 @@ def _strength(name: str) -> float | None:
 
 def type_counts(types: pl.Series) -> dict[str, int]:
     """Events of each type, most first; rows without a type are left out."""
-    counted = (
-        types.drop_nulls().value_counts(name="n").sort("n", types.name, descending=[True, False])
-    )
+    known = types.str.strip_chars(values.BLANKS).drop_nulls()
+    known = known.filter(known != "")
+    counted = known.value_counts(name="n").sort("n", types.name, descending=[True, False])
     return {str(name): int(n) for name, n in counted.rows()}
 
 
@@ -93,7 +94,11 @@ def proposed_rules(types: Sequence[str], *, is_marked: bool) -> EventRules:
     if is_marked:
         negative = list(dict.fromkeys([*negative, RETURN_TYPE]))
     weights = {name: _strength(name) or min(_STRENGTHS) for name in positive}
-    return EventRules(weights if len(weights) > 1 else {}, (), tuple(negative))
+    if len(weights) < 2:  # noqa: PLR2004 - one type needs no telling apart
+        return EventRules({}, (), tuple(negative))
+    # Without targets it is one type: of several as heavy none is left out by chance.
+    heaviest = tuple(name for name in weights if weights[name] == max(weights.values()))
+    return EventRules(weights, heaviest if len(heaviest) > 1 else (), tuple(negative))
 
 
 def dislike_bound(ratings: pl.Series) -> float:

@@ -37,6 +37,12 @@ from shortlist.recsys.errors import InvalidData
 SAMPLE_ROWS = 20_000
 """Rows by which columns are found: enough for shares of a per cent, read in a moment."""
 
+_LEAST_ROWS = 1_000
+"""Rows of each file, where there are many."""
+
+Known = dict[str, Dialect]
+"""First line -> dialect: files that begin alike are written alike, and sniffing takes its time."""
+
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it begins with
@@ -106,13 +112,14 @@ def places_in(path: str) -> list[str]:
     with staged(path, _ANY.name) as files:
         if len(files) == 1:
             return [files[0].name]
-        headers = {file.name: _header(file) for file in files[:_MAX_TABLES]}
+        known: Known = {}
+        headers = {file.name: _header(file, known) for file in files[:_MAX_TABLES]}
     return [path] if len(set(headers.values())) == 1 else [file.name for file in files]
 
 
-def _header(file: StagedFile) -> tuple[str, ...]:
+def _header(file: StagedFile, known: Known) -> tuple[str, ...]:
     with explained(file.name, _ANY):
-        return tuple(sorted(open_file(file, _ANY, _dialect_of(file)).columns))
+        return tuple(sorted(open_file(file, _ANY, _dialect_of(file, known)).columns))
 
 
 _MAX_TABLES = 50
@@ -133,7 +140,9 @@ def look_at(path: str) -> FoundFile:
             opened = open_lake(path, lake, _ANY.name)
             return FoundFile(path, None, opened.columns, _sample(opened), 1, opened.is_text)
     with staged(path, _ANY.name) as files:
-        parts = [_look_at_one(file) for file in files[:_MAX_TABLES]]
+        known: Known = {}
+        n_rows = max(_LEAST_ROWS, SAMPLE_ROWS // len(files))
+        parts = [_look_at_one(file, known, n_rows) for file in files[:_MAX_TABLES]]
     filled = [part for part in parts if not part.sample.is_empty()]
     if not filled:
         raise InvalidData(f"{path!r} has no rows: a table needs at least one")
@@ -149,13 +158,13 @@ def look_at(path: str) -> FoundFile:
     )
 
 
-def _look_at_one(file: StagedFile) -> FoundFile:
+def _look_at_one(file: StagedFile, known: Known, n_rows: int) -> FoundFile:
     with explained(file.name, _ANY):
-        found = _readable_dialect(file)
+        found = _readable_dialect(file, known)
         is_ascii = found is not None and found.encoding == _ASCII
         dialect = replace(found, encoding="utf-8") if found is not None and is_ascii else found
         opened = open_file(file, _ANY, dialect)
-        sample = _sample(opened)
+        sample = _sample(opened, n_rows)
     if dialect is not None and _has_decimals(sample, ","):
         dialect = replace(dialect, decimal=",")
     csv = None if dialect == default_dialect(file.name) else dialect
@@ -227,11 +236,11 @@ def _texts(opened: OpenFile, column: str) -> pl.Series:
     return values.select(text.alias(column)).to_series()
 
 
-def _sample(opened: OpenFile) -> pl.DataFrame:
-    return opened.rows.select(opened.columns).head(SAMPLE_ROWS).collect()
+def _sample(opened: OpenFile, n_rows: int = SAMPLE_ROWS) -> pl.DataFrame:
+    return opened.rows.select(opened.columns).head(n_rows).collect()
 
 
-def _dialect_of(file: StagedFile) -> Dialect | None:
+def _dialect_of(file: StagedFile, known: Known) -> Dialect | None:
     """How a file's text is written; None where it is no text with separators."""
     if extension_of(file.name) in TYPED or _is_movielens(file):
         return None
@@ -246,8 +255,20 @@ def _dialect_of(file: StagedFile) -> Dialect | None:
         raise InvalidData(f"{file.name!r} is empty: it needs a header row and data")
     if "\n" not in text:
         text = text.replace("\r", "\n")
-    whole, newline, _ = text.rpartition("\n")
-    return replace(_sniffed(whole + newline if whole else text, file), encoding=encoding)
+    first, _, _ = text.partition("\n")
+    if first not in known:
+        whole, newline, _ = text.rpartition("\n")
+        known[first] = _like(first, known) or _sniffed(whole + newline if whole else text, file)
+    return replace(known[first], encoding=encoding)
+
+
+def _like(first: str, known: Known) -> Dialect | None:
+    """The dialect of a file without a header whose first line has as many fields."""
+    for line, dialect in known.items():
+        is_alike = line.count(dialect.separator) == first.count(dialect.separator) > 0
+        if is_alike and not dialect.header and not dialect.skip:
+            return dialect
+    return None
 
 
 def _first_beyond_ascii(path: Path) -> bytes:
@@ -265,9 +286,9 @@ def _first_beyond_ascii(path: Path) -> bytes:
 _LAST_ASCII = 127
 
 
-def _readable_dialect(file: StagedFile) -> Dialect | None:
+def _readable_dialect(file: StagedFile, known: Known) -> Dialect | None:
     """How a file's text is written: without quotes where they are never closed."""
-    dialect = _dialect_of(file)
+    dialect = _dialect_of(file, known)
     if dialect is None:
         return None
     try:

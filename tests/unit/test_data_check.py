@@ -533,3 +533,37 @@ def test_more_forms_of_times(tmp_path: Path, pattern: str, form: str) -> None:
     result = found(tmp_path, path)
     assert result.mapping.interactions.time == TimeFormat(format=form)
     assert str(result.numbers["first"])[:7] == "2023-07"
+
+
+def test_types_with_blanks(tmp_path: Path) -> None:
+    """Blanks around a type are none of it, and all of the heaviest types are predicted."""
+    types = ("view", " view", "purchase", "Order ")
+    rows = [f"{u},{i},{n},{types[n % 4]}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,event", rows))
+    assert result.event_types == {"view": 200, "Order": 100, "purchase": 100}
+    assert result.mapping.events == EventRules(
+        {"view": 1, "Order": 4, "purchase": 4}, ("Order", "purchase")
+    )
+    assert result.rejects == {}
+    assert any("of type Order, purchase are predicted" in advice for advice in result.advice)
+
+
+def test_words_for_no_weight(tmp_path: Path) -> None:
+    """What statistics and databases write for nothing is no weight, and rejects no row."""
+    words = ("NA", "\\N", "null", "None", "2")
+    rows = [f"{u},{i},{n},{words[n % 5]}" for n, (u, i, _) in enumerate(events())]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp,qty", rows)
+    result = found(tmp_path, path)
+    assert result.tables["interactions"].columns["weight"] == "qty"
+    assert result.rejects == {}
+
+
+def test_orders_and_their_lines(tmp_path: Path) -> None:
+    """Two files that have users, items and times only together are to be joined, by a column."""
+    rows = list(enumerate(events()))
+    orders = put(
+        tmp_path / "o.csv", "order_id,user_id,date", [f"{n},{u},{t}" for n, (u, _, t) in rows]
+    )
+    lines = put(tmp_path / "l.csv", "order_id,sku,qty", [f"{n},{i},1" for n, (_, i, _) in rows])
+    with pytest.raises(InvalidData, match=r"join .*o.csv' and .*l.csv' by order_id into one file"):
+        found(tmp_path, orders, lines)
