@@ -321,7 +321,7 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["data"]["rejects"] == {}
     assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
-    assert report["left_out"] == {}
+    assert report["left_out"] == {"no event": 3}
     assert (report["refusals"], report["is_gated"]) == ([], True)
     assert report["data"]["latest"] == published.dataset.events.latest
     assert report["made_at"] <= time.time()
@@ -436,8 +436,7 @@ def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
     (refusal,) = report["refusals"]
     assert "users.weight" in refusal
     assert refusal.split(";")[0] in (small_job.work / "report.html").read_text()
-    with closing(open_store(small_job.settings.redis_url, small_job.settings.namespace)) as store:
-        assert report["serving"]["version"] == store.release().current
+    assert report["serving"]["version"] == publish.serving(small_job.settings)
     assert not report["serving"]["same_holdout"]
     assert set(report["serving"]["metrics"]) == set(METHOD_METRICS)
     assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}
