@@ -32,6 +32,7 @@ from shortlist.batch import (
     precompute,
     publish,
     release_drift,
+    serving_release,
     stages,
 )
 from shortlist.batch.audit import audit
@@ -335,10 +336,21 @@ def evaluate(job: Job) -> None:
         drift = drifted(job, dataset, serving)
         progress(1.0, drift.verdict.note)
     report["drift"] = release_drift.drift_section(drift)
+    if serving is not None:
+        report["serving"] = serving_release.described(
+            open_artefacts(job.settings.artefacts),
+            serving,
+            dataset,
+            job.protocol,
+            job.params.repeats,
+            verdict.compared,
+        )
+    refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
+    report["refusals"], report["is_gated"] = refusals, job.settings.gate
+    report["made_at"] = int(time.time())
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
     write_page(report, job.work / publish.PAGE)
-    refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
     if refusals and job.settings.gate:
         raise ReleaseRefused(
             f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same"
@@ -361,6 +373,7 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     report["audit"] = checks
     report["data"] = offline_evaluation.describe(dataset)
     report["data"]["rejects"] = _read_json(job.work / "rejects.json")
+    report["left_out"] = offline_evaluation.left_out(dataset, cut, truth)
     report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
     counted = offline_evaluation.count_repeats(dataset, cut, job.params.repeats)
     report["repeats"] = counted | report.get("repeats", {})
