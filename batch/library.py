@@ -188,9 +188,7 @@ def check(
     named = {"interactions": interactions, "items": items, "users": users}
     tables = {name: (str(path),) for name, path in named.items() if path is not None}
     given = Given(tables, columns or {}, is_day_first, zone)
-    with tempfile.TemporaryDirectory(prefix="shortlist-check-") as directory:
-        rejects = Path(directory) / "rejects.parquet"
-        found = check_files([str(file) for file in files], given, _nobody_answers, rejects)
+    found = check_files([str(file) for file in files], given, _nobody_answers, None)
     if write is not None:
         write_mapping(Path(write), found.mapping)
     return found

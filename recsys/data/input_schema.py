@@ -6,8 +6,9 @@ interactions
     item_id     likewise
     timestamp   unix seconds or a sequence number, a date-time, a date, or ISO 8601 text
                 (UTC unless it says otherwise); fractions of a second are cut off
-    rating      optional, any finite 32-bit float; null or NaN where there is none; one below 0
-                is negative feedback, or below another bound that the event rules give
+    rating      optional, any finite 32-bit float, or text such as true and no for 1 and 0; null
+                or NaN where there is none; one below 0 is negative feedback, or below another
+                bound that the event rules give
     weight      optional, another name for rating; where a table has both, weight counts
     event_type  optional text; what a type means the event rules say, and without them it only
                 distinguishes events that are otherwise alike
