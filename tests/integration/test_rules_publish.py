@@ -60,6 +60,14 @@ def test_unfit_rules_stop_a_publication(own, again) -> None:
     assert AdminStore(own[1]).rules().version == 0
 
 
+def test_vain_rules_are_said(own, again, reporter) -> None:
+    """A file that names what no item is or has is taken, and the batch says so."""
+    again({"pin": [{"item": "none"}], "bury": [{"category": "nowhere"}]})
+    said = reporter.console.file.getvalue()
+    assert "rules: rule 'pin 1': the release has no item 'none'" in said
+    assert "rules: rule 'bury 1': no item has categories 'nowhere'" in said
+
+
 def test_rules_outlive_redis(own, tmp_path: Path) -> None:
     """A Redis that comes back empty has them again from the next batch on."""
     _, store = own
