@@ -185,8 +185,8 @@ def _read_lists(column: pl.Series) -> tuple[AttributeKind, pl.Series] | str:
     length = _vector_length(column)
     if length:
         return (
-            f"its lists of {length} numbers look like vectors: name it {EMBEDDING} to have them "
-            "learnt from"
+            f"its lists of {length} numbers look like vectors: name it {EMBEDDING}, in the table "
+            "or a mapping, to have them learnt from"
         )
     return AttributeKind.LIST, values
 

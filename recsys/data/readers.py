@@ -207,6 +207,7 @@ def _columns(
             theirs = _alias(ours, names, schema, notes)
         if theirs in names:
             own[ours] = theirs
+    own |= {ours: source.columns[ours] for ours in schema.named if source.columns.get(ours)}
     missing = [c for c in schema.required if c not in own]
     if missing:
         raise _lacking(missing, opened, file, schema, source)
@@ -251,7 +252,8 @@ def _others(
     if kept is None:
         kept = tuple(n for n in names if n not in own.values()) if schema.is_open else ()
     taken = (*RESERVED_COLUMNS, *own)
-    others = [n for n in dict.fromkeys(kept) if own.get(n) != n]
+    renamed = [own[ours] for ours in schema.named if ours in own]
+    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n not in renamed]
     return [n for n in others if n not in taken], [n for n in others if n in taken]
 
 
@@ -259,11 +261,12 @@ def _check_named(
     opened: OpenFile, file: StagedFile, schema: TableSchema, source: TableSource
 ) -> None:
     """Refuses a mapping that names a column which the file lacks."""
-    unknown = [ours for ours in source.columns if ours not in schema.columns]
+    known = (*schema.columns, *schema.named)
+    unknown = [ours for ours in source.columns if ours not in known]
     if unknown:
         raise InvalidData(
             f"{schema.name}: the mapping has {unknown[0]!r} among its columns, known are "
-            f"{', '.join(schema.columns)}: write one of these = the name of your column"
+            f"{', '.join(known)}: write one of these = the name of your column"
         )
     names, mapped = opened.columns, list(filter(None, source.columns.values()))
     if schema is INTERACTIONS and len(set(mapped)) < len(mapped):

@@ -45,6 +45,7 @@ def test_report_has_cold_starts_and_page(tables, tmp_path, monkeypatch) -> None:
         assert row["popularity"].keys() == row["retrained"].keys() == row["fresh"].keys()
     assert report["new_items"]["n_items"] == 12
     assert report["new_items"]["random"] == 1.0
+    assert report["new_items"]["retriever"]["value"] == 1.0
     page = (tmp_path / "out" / "report.html").read_text()
     for text in (
         "two_stage",
