@@ -141,10 +141,11 @@ def ids_of(values: object, what: str) -> list[str]:
 
 def texts_of(values: object, what: str) -> list[str]:
     """A list of texts."""
-    texts = list(_several(values, what))
-    for each in texts:
+    texts: list[str] = []
+    for each in _several(values, what):
         if not isinstance(each, str):
             raise InvalidInput(f"{what}: {shown(each)} must be text")
+        texts.append(each)
     return texts
 
 

@@ -16,7 +16,8 @@ from shortlist.recsys.where import CATEGORIES
 def named_items(rules: Rules) -> list[str]:
     """The ids of all items that rules name, sorted."""
     named = {pin.item for pin in rules.pins}
-    for each in (*rules.availability, *rules.moves):
+    selecting: list[Availability | Move] = [*rules.availability, *rules.moves]
+    for each in selecting:
         named |= each.selector.items
     return sorted(named)
 
@@ -29,8 +30,10 @@ def vain(
     unknown_items: of `named_items`, those that the release lacks.
     """
     lacking = frozenset(unknown_items)
+    every: list[Availability | Move | Pin | Limit]
+    every = [*rules.availability, *rules.moves, *rules.pins, *rules.limits]
     notes: list[str] = []
-    for rule in (*rules.availability, *rules.moves, *rules.pins, *rules.limits):
+    for rule in every:
         notes += (f"rule {rule.name!r}: {why}" for why in _reasons(rule, facts, lacking, now))
     return notes
 
