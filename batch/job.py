@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,7 +66,6 @@ from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.release_files import build_manifest, manifest_in
-from shortlist.recsys.store.rules_reading import read_rules
 from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -131,8 +130,8 @@ class Job:
     """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
-    rules: Path | None = None
-    """A file of business rules to put in place at the publication; None leaves those in Redis."""
+    rules: Mapping[str, Any] | None = None
+    """Business rules to put in place at the publication; None leaves those in Redis."""
     is_offline: bool = False
     """Whether the run knows no Redis: nothing serves, nobody was deleted, nothing is published."""
 
@@ -467,7 +466,7 @@ def publish_release(job: Job) -> None:
         job.reporter,
         job.lease,
         _served_before(job),
-        None if job.rules is None else read_rules(job.rules),
+        job.rules,
     )
 
 
@@ -590,7 +589,7 @@ def stage_key(job: Job, name: str) -> str:
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-        parts += [] if job.rules is None else [json.dumps(read_rules(job.rules))]
+        parts += [] if job.rules is None else [json.dumps(job.rules)]
     sources = {
         "interactions": job.interactions,
         "items": job.items,

@@ -20,7 +20,6 @@ from shortlist.batch.cli.options import (
     tables_of,
 )
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.rules_reading import read_rules
 
 
 @click.group("batch", cls=FriendlyErrors)
@@ -41,16 +40,17 @@ def _add_job_command(name: str) -> None:
         "--events", metavar="PATH", help="Where `events drain` wrote to: more interactions."
     )
     @click.option(
-        "--rules", type=PATH, help="Business rules (TOML), put in place at the publication."
+        "--rules",
+        metavar="PATH",
+        help="Business rules (TOML, also on s3://), put in place at the publication.",
     )
     def command(work: Path, **options: Any) -> None:  # noqa: ANN401
         settings = Settings.from_env(os.environ)
         tables = tables_of(options)
-        if options["rules"] is not None:
-            read_rules(options["rules"])  # now, rather than after a night's training
 
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter
+        from shortlist.batch.rules_file import read_rules
         from shortlist.batch.workspace import alone_in, usable
 
         job = Job(
@@ -65,7 +65,7 @@ def _add_job_command(name: str) -> None:
             positive_rating=options["positive_rating"],
             events=options["events"],
             event_rules=tables.event_rules,
-            rules=options["rules"],
+            rules=read_rules(options["rules"]),  # now, rather than after a night's training
         )
         with usable(work):
             if whole:

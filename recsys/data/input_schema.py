@@ -36,7 +36,8 @@ from dataclasses import dataclass
 class TableSchema:
     """The columns of a table.
 
-    dat: the fields of its MovieLens `.dat` form; is_open: whether other columns are kept, too.
+    dat: the fields of its MovieLens `.dat` form; is_open: whether other columns are kept, too;
+    named: those of the other columns whose names have a meaning, so that a mapping may name them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TableSchema:
     optional: tuple[str, ...]
     dat: tuple[str, ...]
     is_open: bool = False
+    named: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,6 +65,7 @@ ITEMS = TableSchema(
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
     is_open=True,
+    named=("embedding", "available", "available_from", "available_until"),
 )
 DRAINED_EVENTS = TableSchema(
     "events",

@@ -217,7 +217,7 @@ def _rated_at_least(
         reason = "there is no rating at all" if best is None else f"the best is {best!r}"
         raise InvalidData(
             f"interactions: none of {n_positive} is rated {least} or better ({reason}): "
-            "lower --positive-rating"
+            "lower the least positive rating"
         )
     n_dropped = frame.height - kept.height
     note = f"interactions: {n_dropped} of {n_positive} are rated below {least}, and left out"

@@ -253,6 +253,9 @@ def _columns(
             theirs = _alias(ours, names, schema, notes)
         if theirs in names:
             own[ours] = theirs
+    own |= {
+        ours: source.columns[ours] for ours in schema.named if source.columns.get(ours) in names
+    }
     missing = [c for c in schema.required if c not in own]
     if any(c in source.columns for c in missing):
         here = RawTable(pl.DataFrame(), (file.name,), is_text=opened.is_text)
@@ -306,17 +309,19 @@ def _others(
     if kept is None:
         kept = tuple(n for n in names if n not in own.values()) if schema.is_open else ()
     taken = (*RESERVED_COLUMNS, *own)
-    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n in names]
+    renamed = [own[ours] for ours in schema.named if ours in own]
+    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n not in renamed and n in names]
     return [n for n in others if n not in taken], [n for n in others if n in taken]
 
 
 def _check_ours(schema: TableSchema, source: TableSource) -> None:
     """Refuses a mapping with columns that a table has not, or one for two of them."""
-    unknown = [ours for ours in source.columns if ours not in schema.columns]
+    known = (*schema.columns, *schema.named)
+    unknown = [ours for ours in source.columns if ours not in known]
     if unknown:
         raise InvalidData(
             f"{schema.name}: the mapping has {unknown[0]!r} among its columns, known are "
-            f"{', '.join(schema.columns)}: write one of these = the name of your column"
+            f"{', '.join(known)}: write one of these = the name of your column"
         )
     mapped = list(filter(None, source.columns.values()))
     if schema is INTERACTIONS and len(set(mapped)) < len(mapped):

@@ -96,7 +96,7 @@ def test_sequence_numbers_are_no_days(dataset, rejects) -> None:
 
 
 def test_items_over_time(facts) -> None:
-    """x was taken on two days of one month, z in another."""
+    """X was taken on two days of one month, z in another."""
     first, last = facts.arrays["item_first"], facts.arrays["item_last"]
     day = START // DAY
     assert first.tolist() == [day, day, day + 40]
