@@ -41,7 +41,7 @@ from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
 from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
-from shortlist.recsys.errors import InvalidInput, ReleaseRefused
+from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
@@ -503,12 +503,7 @@ def run_stage(job: Job, name: str) -> None:
         InvalidInput: an earlier one has not run on this input and these settings.
     """
     names = list(STAGES)
-    missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
-    if missing:
-        raise InvalidInput(
-            f"stage {name} needs {', '.join(missing)} first: "
-            "run them, or `shortlist batch run` for all"
-        )
+    stages.refuse_missing(name, [n for n in names[: names.index(name)] if not is_done(job, n)])
     outdated = names[names.index(name) :]
     if stages.PRECOMPUTE in outdated[1:]:
         outdated.append(stages.ASSEMBLE)

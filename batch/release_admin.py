@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,16 +14,24 @@ from rich.table import Table
 
 from shortlist.batch.batch_store import batch_store
 from shortlist.batch.publish import PAGE
-from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.errors import InvalidInput, ReleaseNotFound
 from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.interactions import MISSING
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.artefacts import Artefacts, existing_artefacts, open_artefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
 from shortlist.recsys.store.releases import change
+
+LATEST = 3
+"""Versions that a message names."""
+
+MAX_SHOWN = 100
+"""Characters of a version that a message shows."""
+
+NO_RELEASE = "no release yet: `shortlist batch run` makes one"
 
 STRAY_SECONDS = 86_400.0
 """How old an upload without a manifest must be to count as crashed: none takes a day."""
@@ -48,16 +56,43 @@ class Shift:
     new_scores: tuple[float, float, float]
 
 
-def listing(settings: Settings) -> Iterator[str]:
-    """Lists the releases, oldest first, with their roles."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A release that the artefacts have.
+
+    role: see `role_of`; headline: the value of HEADLINE_METRIC, None where it was not measured.
+    """
+
+    version: str
+    headline: float | None
+    role: str
+
+
+def listing(settings: Settings) -> list[Listed]:
+    """The releases, oldest first.
+
+    Raises:
+        InvalidSettings: the place for them is not there, or no directory.
+    """
+    artefacts = existing_artefacts(settings.artefacts)
     with batch_store(settings) as store:
         pointer = store.release()
-    artefacts = open_artefacts(settings.artefacts)
-    for version in artefacts.versions():
-        ndcg = headline_value(artefacts.manifest(version).get("metrics", {}))
-        role = role_of(version, pointer)
-        star = "*" if role == "serving" else " "
-        yield f"{star} {version}  {HEADLINE_METRIC} {ndcg}  {role}".rstrip()
+    return [
+        Listed(
+            version,
+            headline_value(artefacts.manifest(version).get("metrics", {})),
+            role_of(version, pointer),
+        )
+        for version in artefacts.versions()
+    ]
+
+
+def lines_of(listed: Iterable[Listed]) -> Iterator[str]:
+    """A line for each release; the serving one has a star."""
+    for release in listed:
+        star = "*" if release.role == "serving" else " "
+        headline = f"{HEADLINE_METRIC} {release.headline}"
+        yield f"{star} {release.version}  {headline}  {release.role}".rstrip()
 
 
 def role_of(version: str, pointer: ReleasePointer | None) -> str:
@@ -71,18 +106,20 @@ def role_of(version: str, pointer: ReleasePointer | None) -> str:
     return "previous" if version == pointer.previous else ""
 
 
-def show(settings: Settings, version: str) -> Table:
-    """The facts of a release, as a table."""
-    artefacts = open_artefacts(settings.artefacts)
-    manifest = artefacts.manifest(version)
+def show(settings: Settings, version: str) -> dict[str, str]:
+    """The facts of a release, by name.
+
+    Raises:
+        InvalidInput: the artefacts have no such release.
+    """
+    artefacts = existing_artefacts(settings.artefacts)
+    manifest = _known(artefacts, version)
     with batch_store(settings) as store:
         role, listed = role_of(version, store.release()), store.popular(version) is not None
-    table = Table("what", "value", title=f"release {version}")
-    for name, value in _facts(manifest, role, listed=listed):
-        table.add_row(name, value)
+    facts = dict(_facts(manifest, role, listed=listed))
     if PAGE in manifest["files"]:
-        table.add_row("report", artefacts.address(version, PAGE))
-    return table
+        facts["report"] = artefacts.address(version, PAGE)
+    return facts
 
 
 def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tuple[str, str]]:
@@ -99,15 +136,41 @@ def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tup
     yield "files", f"{len(manifest['files'])}, {size / 2**20:.1f} MiB"
 
 
+def facts_table(version: str, facts: Mapping[str, str]) -> Table:
+    """The facts of a release as a table."""
+    table = Table("what", "value", title=f"release {version}")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def ensure_known(settings: Settings, version: str) -> None:
+    """Checks that the artefacts have a release.
+
+    Raises:
+        InvalidInput: they do not; the message names the latest that they have.
+    """
+    _known(existing_artefacts(settings.artefacts), version)
+
+
+def _known(artefacts: Artefacts, version: str) -> dict[str, Any]:
+    try:
+        return artefacts.manifest(version)
+    except ReleaseNotFound as error:
+        latest = artefacts.versions()[: -LATEST - 1 : -1]
+        remedy = f"the latest are {', '.join(latest)}" if latest else NO_RELEASE
+        shown = version if len(version) <= MAX_SHOWN else f"{version[:MAX_SHOWN]}…"
+        raise InvalidInput(f"there is no release {shown!r}: {remedy}") from error
+
+
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
     """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
 
     Raises:
-        InvalidInput: the release serves already, or has no lists in Redis, or there is none to
-            compare with.
-        ReleaseNotFound: it is not among the artefacts.
+        InvalidInput: the release is not among the artefacts, serves already, or has no lists in
+            Redis, or there is none to compare with.
     """
-    open_artefacts(settings.artefacts).manifest(version)
+    ensure_known(settings, version)
 
     def changed(pointer: ReleasePointer | None) -> ReleasePointer:
         if pointer is None or pointer.current == version:
@@ -135,9 +198,9 @@ def prune(settings: Settings, keep: int, now: float) -> list[str]:
 
     The `keep` newest stay, and all that have a role. now: unix seconds. Gives the removed versions.
     """
+    artefacts = existing_artefacts(settings.artefacts)
     with batch_store(settings) as store:
         pointer = store.release()
-    artefacts = open_artefacts(settings.artefacts)
     versions = artefacts.versions()
     old = versions[: max(0, len(versions) - keep)]
     removed = [version for version in old if not role_of(version, pointer)]
@@ -154,8 +217,9 @@ def shadow(settings: Settings, version: str, users: int, k: int) -> tuple[str, S
     Gives the serving version and the difference.
 
     Raises:
-        InvalidInput: no release serves, or no user is stored.
+        InvalidInput: no release serves, no user is stored, or the artefacts lack `version`.
     """
+    ensure_known(settings, version)
     with batch_store(settings) as store:
         pointer, records = store.release(), store.some_users(users)
     if pointer is None or not records:

@@ -8,18 +8,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shortlist.batch.cli.options import example
 from shortlist.recsys.settings import Settings
 
 if TYPE_CHECKING:
     from shortlist.batch.drain import Drained
 
 
-@click.group("events")
+@click.group("events", epilog=example("shortlist events drain --out events"))
 def events_group() -> None:
-    """What users did since the last training, as the API took it in."""
+    """What users did since the last training."""
 
 
-@events_group.command("drain")
+@events_group.command(
+    "drain",
+    epilog=example(
+        "shortlist events drain --out events",
+        "shortlist batch run --data data.toml --events events",
+    ),
+)
 @click.option(
     "--out",
     metavar="PATH",
@@ -27,7 +34,10 @@ def events_group() -> None:
     help="Where the Parquet files go, and stay: a directory or s3://.",
 )
 def events_drain(out: str) -> None:
-    """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    """Moves waiting events from Redis into Parquet files.
+
+    `batch run --events` learns from them.
+    """
     from uuid import uuid4
 
     from shortlist.batch.batch_store import batch_store

@@ -165,7 +165,7 @@ class StoreFuzz:
             lambda: drain(
                 EventLog(self._service.store), open_event_files(str(self._service.events))
             ),
-            lambda: list(release_admin.listing(settings)),
+            lambda: release_admin.listing(settings),
             lambda: release_admin.shadow(settings, self._service.store.release().current, 20, 5),
             lambda: retire_superseded(self._service.store, 1000, lambda: None),
             lambda: served_skew(settings),

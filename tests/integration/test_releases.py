@@ -25,7 +25,7 @@ from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.recsys.errors import InvalidInput, ReleaseNotFound
+from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
@@ -114,7 +114,7 @@ def test_a_canary_must_be_servable(two) -> None:
     """The serving one, an unknown one and one without lists are refused."""
     with pytest.raises(InvalidInput, match="serves everybody already"):
         release_admin.canary(two, "v2", 5.0)
-    with pytest.raises(ReleaseNotFound, match="v9 is not in"):
+    with pytest.raises(InvalidInput, match="there is no release 'v9': the latest are v2, v1"):
         release_admin.canary(two, "v9", 5.0)
     store = open_store(two.redis_url, two.namespace, 1000)
     store.redis.delete(store.keys.popular("v1"))
@@ -167,14 +167,12 @@ def test_prune_keeps_releases_with_roles(two, release, reporter, pointer) -> Non
 def test_what_is_told_of_releases(two) -> None:
     """The list marks roles; show gives a release's figures."""
     release_admin.canary(two, "v1", 12.5)
-    assert [line[:4] for line in release_admin.listing(two)] == ["  v1", "* v2"]
-    assert [line.split("  ")[-1] for line in release_admin.listing(two)] == [
-        "canary, 12.5% of the users",
-        "serving",
-    ]
+    lines = list(release_admin.lines_of(release_admin.listing(two)))
+    assert [line[:4] for line in lines] == ["  v1", "* v2"]
+    assert [line.split("  ")[-1] for line in lines] == ["canary, 12.5% of the users", "serving"]
     console = Console(record=True, width=1000)
     with console.capture() as captured:
-        console.print(release_admin.show(two, "v1"))
+        console.print(release_admin.facts_table("v1", release_admin.show(two, "v1")))
     assert all(
         word in captured.get()
         for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct", "report.html")
