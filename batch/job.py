@@ -337,7 +337,7 @@ def evaluate(job: Job) -> None:
     report["drift"] = release_drift.drift_section(drift)
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
-    write_page(report, job.work / publish.PAGE)
+    write_page(report, job.work / stages.PAGE)
     refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
     if refusals and job.settings.gate:
         raise ReleaseRefused(
@@ -602,7 +602,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (skew.FILE, strata.FILE, publish.PAGE):
+    for name in (skew.FILE, strata.FILE, stages.PAGE):
         shutil.copyfile(job.work / name, directory / name)
     bundle.save(directory, model, ranker_text, dataset.catalogue, dataset.vocabulary, manifest)
 

@@ -28,6 +28,9 @@ PRECOMPUTE, PUBLISH = NAMES[-2:]
 ASSEMBLE = "assemble"
 """The part of `precompute` that makes the bundle; it has a stamp of its own."""
 
+PAGE = "report.html"
+"""The run's report as a page, in the work directory and in the bundle."""
+
 STAMPS = "done"
 """The directory of stamps, in the work directory."""
 

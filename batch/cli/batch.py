@@ -53,8 +53,10 @@ def _add_job_command(name: str) -> None:
     )
     def command(work: Path, **options: Any) -> None:  # noqa: ANN401
         settings = Settings.from_env(os.environ)
+        if name != RUN:
+            stages.refuse_missing(name, stages.never_run(work, name))
         tables = tables_of(options)
-        _refuse_early(name, settings, work, options["rules"])
+        _refuse_early(name, settings, options["rules"])
 
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter
@@ -82,19 +84,16 @@ def _add_job_command(name: str) -> None:
                 run_stage(job, name)
 
 
-def _refuse_early(name: str, settings: Settings, work: Path, rules: Path | None) -> None:
+def _refuse_early(name: str, settings: Settings, rules: Path | None) -> None:
     """Refuses what would otherwise end a night's training, before anything heavy is imported.
 
     Raises:
-        InvalidInput: an earlier stage has never run, a rule is wrong, or the artefacts' place is a
-            file.
+        InvalidInput: a rule is wrong, or the artefacts' place is a file.
         StoreUnavailable: Redis does not answer, and the command needs it.
     """
     from shortlist.recsys.store.artefacts import ensure_usable
     from shortlist.recsys.store.rules_reading import read_rules
 
-    if name != RUN:
-        stages.refuse_missing(name, stages.never_run(work, name))
     if rules is not None:
         read_rules(rules)
     ensure_usable(settings.artefacts)

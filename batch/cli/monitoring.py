@@ -22,14 +22,18 @@ def skew(version: str | None, json_file: Path | None) -> None:
 
     The exit status is 1 where they do not look alike.
     """
-    from shortlist.batch.cli.output import give_json
-    from shortlist.batch.progress import wide_console
-    from shortlist.batch.release_admin import ensure_known
-    from shortlist.batch.served_skew import figures, history_lengths_note, served_skew, table
+    from shortlist.batch.release_admin import ensure_known, ensure_readable
 
     settings = Settings.from_env(os.environ)
-    if version is not None:
+    if version is None:
+        ensure_readable(settings)
+    else:
         ensure_known(settings, version)
+
+    from shortlist.batch.cli.output import give_json
+    from shortlist.batch.progress import wide_console
+    from shortlist.batch.served_skew import figures, history_lengths_note, served_skew, table
+
     served = served_skew(settings, version)
     flagged = served.skew.flagged_features
     if give_json(figures(served), json_file):

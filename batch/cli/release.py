@@ -92,10 +92,15 @@ def shadow(version: str, users: int, k: int, json_file: Path | None) -> None:
     """
     from shortlist.batch.cli.output import give_json
     from shortlist.batch.progress import wide_console
-    from shortlist.batch.release_admin import shadow as compare
-    from shortlist.batch.release_admin import shift_table
+    from shortlist.batch.release_admin import ensure_known
 
-    serving, shift = compare(Settings.from_env(os.environ), version, users, k)
+    settings = Settings.from_env(os.environ)
+    ensure_known(settings, version)  # before what takes seconds to import
+
+    from shortlist.batch.release_shift import shadow as compare
+    from shortlist.batch.release_shift import shift_table
+
+    serving, shift = compare(settings, version, users, k)
     if give_json({"serving": serving, "version": version, **asdict(shift)}, json_file):
         wide_console().print(shift_table(serving, version, shift))
 
@@ -121,11 +126,13 @@ def prune(keep: int) -> None:
 @click.argument("version")
 def promote(version: str) -> None:
     """Makes VERSION the serving release."""
-    from shortlist.batch.publish import promote as flip_to
     from shortlist.batch.release_admin import ensure_known
 
     settings = Settings.from_env(os.environ)
     ensure_known(settings, version)
+
+    from shortlist.batch.publish import promote as flip_to
+
     pointer = flip_to(settings, version)
     click.echo(f"{pointer.current} is serving")
 
@@ -133,7 +140,12 @@ def promote(version: str) -> None:
 @release.command(epilog=example("shortlist release rollback"))
 def rollback() -> None:
     """Serves the release before the serving one again."""
+    from shortlist.batch.release_admin import ensure_readable
+
+    settings = Settings.from_env(os.environ)
+    ensure_readable(settings)
+
     from shortlist.batch.publish import rollback as flip_back
 
-    pointer = flip_back(Settings.from_env(os.environ))
+    pointer = flip_back(settings)
     click.echo(f"{pointer.current} is serving")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from shortlist.batch import release_admin
+from shortlist.batch import release_admin, release_shift
 from shortlist.batch.publish import promote, publish
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
@@ -127,7 +127,7 @@ def test_a_canary_must_be_servable(two) -> None:
 
 def test_a_shadow_of_the_same_model(two) -> None:
     """v1 and v2 are one bundle under two names."""
-    serving, shift = release_admin.shadow(two, "v1", 30, 10)
+    serving, shift = release_shift.shadow(two, "v1", 30, 10)
     assert (serving, shift.users, shift.overlap, shift.same_first, shift.score_shift) == (
         "v2",
         30,
@@ -142,16 +142,16 @@ def test_the_shift_between_lists() -> None:
     """Half of the items in common, one of two first items, scores up by one."""
     old = [{"a": 1.0, "b": 0.5}, {"c": 1.0, "d": 0.5}]
     new = [{"a": 2.0, "x": 0.5}, {"d": 1.5, "y": 0.5}]
-    shift = release_admin.shift(old, new, 2)
+    shift = release_shift.shift(old, new, 2)
     assert (shift.users, shift.overlap, shift.same_first, shift.score_shift) == (2, 0.5, 0.5, 1.0)
     with pytest.raises(InvalidInput, match="no user has a list"):
-        release_admin.shift([{}], [{"a": 1.0}], 2)
+        release_shift.shift([{}], [{"a": 1.0}], 2)
 
 
 def test_a_shadow_needs_users(two) -> None:
     """Without a release there is nothing to compare with."""
     with pytest.raises(InvalidInput, match="run the batch first"):
-        release_admin.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
+        release_shift.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
 
 
 def test_prune_keeps_releases_with_roles(two, release, reporter, pointer) -> None:
