@@ -252,7 +252,8 @@ def _artefacts(settings: Settings) -> Finding:
         return Finding(
             "artefacts", WARNING, f"no release in {place}", "`shortlist batch run` makes one"
         )
-    return Finding("artefacts", OK, f"{len(versions)} releases in {place}")
+    number = f"{len(versions)} release{'s' if len(versions) > 1 else ''}"
+    return Finding("artefacts", OK, f"{number} in {place}")
 
 
 def _release(pointer: ReleasePointer | None, *, is_whole: bool) -> Finding:
