@@ -65,7 +65,8 @@ def lines_of(listed: Iterable[Listed]) -> Iterator[str]:
     """A line for each release; the serving one has a star."""
     for release in listed:
         star = "*" if release.role == "serving" else " "
-        headline = f"{HEADLINE_METRIC} {release.headline}"
+        figure = "not measured" if release.headline is None else f"{release.headline:.4f}"
+        headline = f"{HEADLINE_METRIC} {figure}"
         yield f"{star} {release.version}  {headline}  {release.role}".rstrip()
 
 

@@ -6,6 +6,7 @@ import errno
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,7 +30,10 @@ class Number(click.FloatRange):
     name = "number"
 
     def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,  # noqa: ANN401 - click's own
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> float:
         """The number; fails where it is none, not finite, or out of bounds."""
         number = float(super().convert(value, param, ctx))
@@ -51,19 +55,18 @@ class OutputFile(click.Path):
     makes_folders: whether missing folders above it will be made.
     """
 
-    name = "file"
-
     def __init__(self, *, makes_folders: bool = False) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, dir_okay=False)
         self._makes_folders = makes_folders
 
-    def convert(  # type: ignore[override]
+    def convert(
         self,
         value: str | os.PathLike[str],
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Path:
         """The path; fails where no file can be written there."""
+        _refuse_nothing(self, value, param, ctx)
         path = Path(value)
         try:
             _check_file(path, makes_folders=self._makes_folders)
@@ -75,18 +78,17 @@ class OutputFile(click.Path):
 class OutputFolder(click.Path):
     """A folder to write into; it is made where it is missing."""
 
-    name = "folder"
-
     def __init__(self) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, file_okay=False)
 
-    def convert(  # type: ignore[override]
+    def convert(
         self,
         value: str | os.PathLike[str],
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Path:
         """The path; fails where no folder can be made or written."""
+        _refuse_nothing(self, value, param, ctx)
         path = Path(value)
         try:
             _check_folder(path)
@@ -101,9 +103,7 @@ class JsonFile(OutputFile):
     The ending keeps a table from being overwritten that follows `--json` by mistake.
     """
 
-    name = "json"
-
-    def convert(  # type: ignore[override]
+    def convert(
         self,
         value: str | os.PathLike[str],
         param: click.Parameter | None,
@@ -154,6 +154,16 @@ def _stat(path: Path) -> None:
         path.stat()
     except FileNotFoundError:
         return  # what is missing can be made
+
+
+def _refuse_nothing(
+    kind: click.Path,
+    value: str | os.PathLike[str],
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> None:
+    if not str(value).strip():
+        kind.fail("'' names nothing: give a path", param, ctx)
 
 
 def _refused(number: int, path: Path) -> OSError:

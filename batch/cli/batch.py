@@ -44,7 +44,7 @@ def _add_job_command(name: str) -> None:
     @config_option
     @work_option
     @click.option(
-        "--events", metavar="PATH", help="Where `events drain` wrote to: more interactions."
+        "--events", type=click.Path(), help="Where `events drain` wrote to: more interactions."
     )
     @click.option(
         "--rules",

@@ -25,10 +25,10 @@ def data() -> None:
         "shortlist data check orders.csv --column user_id=CustomerNo --day-first",
     ),
 )
-@click.argument("files", nargs=-1, metavar="FILES...")
-@click.option("--interactions", multiple=True, metavar="PATH", help="This is the interactions.")
-@click.option("--items", multiple=True, metavar="PATH", help="This is the items.")
-@click.option("--users", multiple=True, metavar="PATH", help="This is the users.")
+@click.argument("files", nargs=-1, type=click.Path(), metavar="FILES...")
+@click.option("--interactions", multiple=True, type=click.Path(), help="This is the interactions.")
+@click.option("--items", multiple=True, type=click.Path(), help="This is the items.")
+@click.option("--users", multiple=True, type=click.Path(), help="This is the users.")
 @click.option(
     "--column",
     "columns",

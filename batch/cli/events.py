@@ -29,7 +29,7 @@ def events_group() -> None:
 )
 @click.option(
     "--out",
-    metavar="PATH",
+    type=click.Path(),
     required=True,
     help="Where the Parquet files go, and stay: a directory or s3://.",
 )
@@ -38,6 +38,9 @@ def events_drain(out: str) -> None:
 
     `batch run --events` learns from them.
     """
+    if not out.strip():
+        raise click.UsageError("--out is empty: name a directory, or s3://bucket/prefix")
+
     from uuid import uuid4
 
     from shortlist.batch.batch_store import batch_store

@@ -56,7 +56,7 @@ def skew(version: str | None, json_file: Path | None) -> None:
 )
 @click.option(
     "--events",
-    metavar="PATH",
+    type=click.Path(),
     help="Where `events drain` wrote to, together with what waits in Redis.",
 )
 @json_option

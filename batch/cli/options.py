@@ -28,11 +28,11 @@ def table_options(command: Command) -> Command:
     """Adds the options that name the tables."""
     for name in ("--users", "--items", "--interactions"):
         command = click.option(
-            name, metavar="PATH", help=f"The {name[2:]}: a file, a directory, a glob or s3://."
+            name, type=click.Path(), help=f"The {name[2:]}: a file, a directory, a glob or s3://."
         )(command)
     command = click.option(
         "--data",
-        metavar="PATH",
+        type=click.Path(),
         help="A mapping file, as `data check` writes it, instead of these.",
     )(command)
     command = click.option(
