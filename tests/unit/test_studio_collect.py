@@ -96,7 +96,7 @@ def test_sequence_numbers_are_no_days(dataset, rejects) -> None:
 
 
 def test_items_over_time(facts) -> None:
-    """x was taken on two days of one month, z in another."""
+    """X was taken on two days of one month, z in another."""
     first, last = facts.arrays["item_first"], facts.arrays["item_last"]
     day = START // DAY
     assert first.tolist() == [day, day, day + 40]
@@ -182,7 +182,7 @@ def test_a_plane_through_vectors() -> None:
 def test_kept_lists_are_those_wanted() -> None:
     """Of the first lists alone, however many are made at once."""
 
-    def method(states, k):
+    def method(states, k) -> tuple:
         items = np.repeat(states[:, None], k, axis=1).astype(np.int32)
         return items, items.astype(np.float32)
 

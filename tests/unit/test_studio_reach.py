@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shortlist.batch.studio import reach as reach_module
-from shortlist.batch.studio.reach import read, reach
+from shortlist.batch.studio.reach import reach, read
 from shortlist.recsys.errors import CorruptArtefact
 
 
