@@ -85,7 +85,9 @@ class Page {
 
   /** Asks for everything again; what an operator is typing stays. */
   async reload() {
-    const [operations, releases] = await Promise.allSettled([studio("operations"), studio("releases")]);
+    const [operations, releases] = await Promise.allSettled([
+      studio("operations", {}, { admin: true }), studio("releases"),
+    ]);
     const again = () => this.reload();
     if (operations.status === "fulfilled") {
       fill(this.state, stateTiles(operations.value));
