@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from shortlist.recsys.models.bundle import Bundle
 from shortlist.recsys.models.interactions import MISSING
 from shortlist.recsys.models.pipeline import recommend
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
 from shortlist.recsys.store.artefacts import open_artefacts
-from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
-from shortlist.recsys.store.releases import change
+from shortlist.recsys.store.records import ReleasePointer, UserRecord
 
 STRAY_SECONDS = 86_400.0
 """How old an upload without a manifest must be to count as crashed: none takes a day."""
@@ -100,34 +100,14 @@ def _facts(manifest: dict[str, Any], role: str, *, listed: bool) -> Iterator[tup
 
 
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
-    """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
-
-    Raises:
-        InvalidInput: the release serves already, or has no lists in Redis, or there is none to
-            compare with.
-        ReleaseNotFound: it is not among the artefacts.
-    """
-    open_artefacts(settings.artefacts).manifest(version)
-
-    def changed(pointer: ReleasePointer | None) -> ReleasePointer:
-        if pointer is None or pointer.current == version:
-            reason = "no release serves"
-            if pointer is not None:
-                reason = f"release {version} serves everybody already"
-            raise InvalidInput(
-                f"{reason}: a canary is a release next to the serving one; "
-                "see `shortlist release list`"
-            )
-        return replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
-
+    """Serves a share of the users from a release, see `releases.canary`."""
+    artefacts = open_artefacts(settings.artefacts)
     with batch_store(settings) as store:
-        changed(store.release())  # a wrong version is the first thing to report
-        if not store.restore(version):  # which keeps a retired release from expiring
-            raise InvalidInput(
-                f"release {version} is no longer whole in Redis (its lists expired): "
-                "publish it again by a batch run"
-            )
-        return change(store, changed)
+        artefacts.manifest(version)
+        pointer = store.release()
+        if percent > 0 and pointer is not None and pointer.current != version:
+            store.restore(version)  # which keeps a retired release from expiring
+        return releases.canary(store, artefacts, version, percent)
 
 
 def prune(settings: Settings, keep: int, now: float) -> list[str]:

@@ -99,14 +99,40 @@ def run(
     # The module reads the environment when it is imported, so only after it was checked.
     from shortlist.lambda_handler.handler import build
 
-    sys.setswitchinterval(SWITCH_SECONDS)
     metrics = Metrics()
     log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
     executor = PooledExecutor(metrics, settings.request_timeout_ms / 1000)
     app: Any = build(metrics, executor, log.say)
     if outer is not None:
         app = outer(app)
-    Server(configured(app, metrics, executor.seats), listens).run([listener])
+    _run(listener, configured(app, metrics, executor.seats), listens, log)
+
+
+def serve(
+    app: Any,  # noqa: ANN401 - an ASGI app
+    host: str,
+    port: int,
+    listens: Callable[[str], None] | None = None,
+) -> None:
+    """Serves another app with the same limits until SIGINT or SIGTERM; never returns.
+
+    Raises:
+        InvalidSettings: the address cannot be used.
+    """
+    listener = listening(host, port)
+    metrics = Metrics()
+    log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
+    _run(listener, configured(app, metrics, Seats()), listens, log)
+
+
+def _run(
+    listener: socket.socket,
+    config: uvicorn.Config,
+    listens: Callable[[str], None] | None,
+    log: LogWriter,
+) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    Server(config, listens).run([listener])
     log.close()
     os._exit(0)  # does not wait for threads that wait for Redis or S3
 

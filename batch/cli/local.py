@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +18,51 @@ from shortlist.batch.cli.options import PATH, data_set_option, demo_directory_op
 from shortlist.batch.exit_status import FAILED
 from shortlist.recsys.settings import Settings
 
+NEEDS_KEY = (
+    "it shows users' histories, so beyond this machine it needs SHORTLIST_ADMIN_KEY: set it, or "
+    "leave --host out"
+)
+"""Why there is no studio, and what to do."""
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
 def serve(host: str, port: int) -> None:
     """Serves the API under uvicorn, with the studio at / and the documentation at /docs."""
-    _serve(host, port)
+    from shortlist.batch.studio.serving import beside, is_offered
+
+    settings = Settings.from_env(os.environ)
+    if not is_offered(settings, host):
+        click.echo(f"no studio at {host}: {NEEDS_KEY}", err=True)
+    # By its name: an import contract keeps the batch and the API apart.
+    server = import_module("shortlist.lambda_handler.server")
+    server.run(host, port, beside(settings, host))
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True)
 @click.option("--open/--no-open", "opens", default=True, help="Open the page in the browser.")
-def studio(host: str, port: int, opens: bool) -> None:  # noqa: FBT001 - click's own
-    """Shows why lists are as they are: users, items, data, quality and operations in a page."""
+@click.option("--api", metavar="URL", help="Show a deployed API; STUDIO_API_KEY is sent to it.")
+def studio(host: str, port: int, opens: bool, api: str | None) -> None:  # noqa: FBT001 - click's own
+    """Shows why lists are as they are, in a page: users, items, data, quality, operations."""
     import webbrowser
 
-    _serve(host, port, webbrowser.open if opens else None)
+    from shortlist.batch.studio.serving import beside, is_offered
 
-
-def _serve(host: str, port: int, listens: Callable[[str], object] | None = None) -> None:
-    from importlib import import_module
-
-    from shortlist.batch.studio.serving import outer
-
-    # By its name: an import contract keeps the batch and the API apart.
+    settings = Settings.from_env(os.environ)
+    if not is_offered(settings, host):
+        raise click.UsageError(f"no studio at {host}: {NEEDS_KEY}")
+    listens = webbrowser.open if opens else None
     server = import_module("shortlist.lambda_handler.server")
-    server.run(host, port, outer(Settings.from_env(os.environ), host), listens)
+    if api is None:
+        server.run(host, port, beside(settings, host), listens)
+        return
+    from shortlist.batch.studio.forward import base_of, forwarder
+
+    made = beside(settings, host, base_of(api))
+    server.serve(made(forwarder(api, os.environ.get("STUDIO_API_KEY"))), host, port, listens)
 
 
 @click.command()

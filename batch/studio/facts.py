@@ -1,12 +1,13 @@
 """Keeps what a release's data and hold-out were like.
 
 One file in the bundle, written by the batch and read by the studio alone. It has counts and no raw
-tables. Users stand in it by the digest of their id, as in the table of deletions: the file outlives
-a user's deletion, and Redis has the ids of those who are still there.
+tables. Users stand in it by the digest of their id: the file outlives a user's deletion, and Redis
+has the ids of those who are still there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from shortlist.recsys.errors import CorruptArtefact
 FILE = "studio.msgpack"
 """In the work directory and in the bundle."""
 
+REPORT = "report.json"
+"""In the bundle: the run's report as `evaluate --json` writes it."""
+
 LAYOUT = 1
 """Changes when older code could no longer read the file; such a file counts as absent."""
 
@@ -29,6 +33,9 @@ MOST_BYTES = 20 << 20
 
 MOST_UNPACKED = 256 << 20
 """The largest content: a short file may unpack to gigabytes."""
+
+NO_TYPE, NEGATIVE = "event", "negative feedback"
+"""Names of the one kind of data without types, and of all negative feedback together."""
 
 DIGEST_BYTES = 16
 """Of a user's digest: enough to tell 20,000 users apart."""
@@ -108,12 +115,16 @@ class StudioFacts:
         rows = self.arrays["listed"][pick * LISTED : (pick + 1) * LISTED]
         return [row for row in rows.tolist() if row >= 0]
 
-    def curve(self, row: int) -> list[dict[str, int]]:
-        """An item's events by period."""
+    def curve(self, row: int) -> list[tuple[int, int]]:
+        """An item's events by month: the month's start in unix seconds, and their number."""
         start, stop = self.arrays["curve_offsets"][row : row + 2]
-        periods = self.arrays["month"][self.arrays["curve_month"][start:stop]].tolist()
-        counts = self.arrays["curve_n"][start:stop].tolist()
-        return [{"month": at, "n": n} for at, n in zip(periods, counts, strict=True)]
+        months = self.arrays["month"][self.arrays["curve_month"][start:stop]].tolist()
+        return list(zip(months, self.arrays["curve_n"][start:stop].tolist(), strict=True))
+
+
+def digest_of(user: str) -> bytes:
+    """Stands for a user."""
+    return hashlib.sha256(f"studio:{user}".encode()).digest()[:DIGEST_BYTES]
 
 
 def pack(facts: StudioFacts) -> bytes:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from shortlist.batch.studio.facts import NO_TYPE
 from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.releases import View
 from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
+from shortlist.recsys.evaluation.small_samples import CONSEQUENCE, is_few
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.records import ReleasePointer
 from shortlist.recsys.where import AttributeKind, labels_of
 
-FEW_USERS = 100
-"""Users of a hold-out, below which a figure says little: its interval is then some ±0.1 wide."""
-
 STALE_SECONDS = 3 * 86_400
 """Age of a release from which it is worth a word: batches mostly run by night."""
-
-NO_TYPE = "event"
-"""The name of the one kind of data without types."""
 
 MOST_VALUES = 50
 """Values of an attribute that are offered as a choice; of more, none are."""
@@ -79,11 +75,8 @@ def headline(manifest: dict[str, Any]) -> dict[str, Any] | None:
     strongest = max(others, key=lambda name: others[name], default=None)
     n_users = own.get("n_users", 0)
     warning = None
-    if n_users < FEW_USERS:
-        warning = (
-            f"Only {n_users} users had something to predict: the figure may be far off. "
-            "Judge by more data."
-        )
+    if is_few(n_users):
+        warning = f"Of {n_users} users alone something could be predicted: {CONSEQUENCE}."
     return {
         "metric": HEADLINE_METRIC,
         **{name: finite(own[HEADLINE_METRIC].get(name)) for name in ("value", "low", "high")},
@@ -164,7 +157,7 @@ def _attributes(view: View) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"name": attribute.name, "kind": attribute.kind.value}
         present = [value for value in attribute.values if value is not None]
         if attribute.kind in (AttributeKind.NUMBER, AttributeKind.DATE):
-            entry["range"] = [min(present), max(present)] if present else None  # type: ignore[type-var]
+            entry["range"] = [min(present), max(present)] if present else None
         else:
             labels = {label for value in present for label in labels_of(value)}
             entry["values"] = sorted(labels) if len(labels) <= MOST_VALUES else None

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.batch.studio.facts import FILE, MOST_BYTES, StudioFacts, unpack
+from shortlist.batch.studio import facts, reach
+from shortlist.batch.studio.facts import StudioFacts
 from shortlist.batch.studio.search import ItemSearch
 from shortlist.recsys.errors import CorruptArtefact, ReleaseNotFound
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
-from shortlist.recsys.models.interactions import Int64
+from shortlist.recsys.models.interactions import Int32, Int64
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
@@ -24,9 +25,6 @@ from shortlist.recsys.store.redis import RedisStore
 
 KEPT = 2
 """Releases in memory: the serving one, and the one it is compared with."""
-
-REPORT = "report.json"
-"""The run's report in the bundle, as `evaluate --json` writes it."""
 
 REPORT_BYTES = 64 << 20
 """The largest report that is read; a real one has a few hundred kilobytes."""
@@ -36,13 +34,15 @@ REPORT_BYTES = 64 << 20
 class View:
     """A loaded release, and what the studio derives from it once.
 
-    report, facts: of the run; None for a release of before the studio.
+    report, facts, reach: of the run; None for a release of before the studio, reach also for one
+    without lists.
     """
 
     version: str
     bundle: Bundle
     report: dict[str, Any] | None
     facts: StudioFacts | None
+    reach: Int32 | None
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -51,9 +51,17 @@ class View:
 
     @cached_property
     def n_events(self) -> Int64:
-        """int64[n]: events of each item, of the kinds that are predicted."""
+        """int64[n]: events of each item; without facts, of the kinds that are predicted."""
+        if self.facts is not None:
+            return self.facts.arrays["item_n"].astype(np.int64)
         popularity = self.bundle.model.table.popularity[:-1]  # the last row is padding
         return np.rint(np.expm1(popularity.astype(np.float64))).astype(np.int64)
+
+    @cached_property
+    def pick_of(self) -> dict[bytes, int]:
+        """Digest of a user -> place among the facts' users."""
+        of = self.facts
+        return {} if of is None else {of.digest(pick): pick for pick in range(of.n_picks)}
 
     @cached_property
     def search(self) -> ItemSearch:
@@ -108,13 +116,25 @@ class Releases:
     def _loaded(self, version: str) -> View:
         directory = Path(self._settings.bundle_dir) / "shortlist"
         with open_artefacts(self._settings.artefacts).open(version, directory) as release:
-            report = None
-            if REPORT in release.files:
-                report = _parsed(release.read(REPORT, REPORT_BYTES), version)
-            facts = None
-            if FILE in release.files:
-                facts = unpack(release.read(FILE, MOST_BYTES))
-            return View(version, bundle.read(release), report, facts)
+            opened = bundle.read(release)
+            n_items = len(opened.catalogue.ids)
+            report = known = lists = None
+            if facts.REPORT in release.files:
+                report = _parsed(release.read(facts.REPORT, REPORT_BYTES), version)
+            if facts.FILE in release.files:
+                known = facts.unpack(release.read(facts.FILE, facts.MOST_BYTES))
+                _check_items(known, n_items)
+            if reach.FILE in release.files:
+                lists = reach.read(release.file(reach.FILE), n_items)
+            return View(version, opened, report, known, lists)
+
+
+def _check_items(known: StudioFacts | None, n_items: int) -> None:
+    if known is not None and known.n_items != n_items:
+        raise CorruptArtefact(
+            f"{facts.FILE} is of {known.n_items} items, the catalogue has {n_items}: "
+            "publish the release again"
+        )
 
 
 def _parsed(body: bytes, version: str) -> dict[str, Any]:

@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from starlette.types import ASGIApp
 
 from shortlist.batch.studio.app import Studio, create_studio
-from shortlist.batch.studio.mount import Beside
+from shortlist.batch.studio.call import call
+from shortlist.batch.studio.mount import LOOPBACK, Beside, OwnPages
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
 
 TIMEOUT_MS = 5000
 """How long an endpoint waits for Redis: a person looks on."""
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
+def is_offered(settings: Settings, host: str) -> bool:
+    """Whether a server at this host may have the studio.
 
-def outer(settings: Settings, host: str) -> Callable[[ASGIApp], ASGIApp] | None:
-    """What makes the served app from the API's; None where there is no studio.
-
-    The studio shows users' histories. So beyond this machine it is there only where an admin key
-    is set, and then every request for data needs the key.
+    The studio shows users' histories: beyond this machine it needs an admin key.
     """
-    is_guarded = host not in LOOPBACK
-    if is_guarded and settings.admin_key is None:
-        return None
-    store = open_store(settings.redis_url, settings.namespace, TIMEOUT_MS)
-    studio = create_studio(Studio(settings, store, is_guarded=is_guarded))
-    return lambda api: Beside(studio, api)
+    return host in LOOPBACK or settings.admin_key is not None
+
+
+def beside(
+    settings: Settings, host: str, api_url: str | None = None
+) -> Callable[[ASGIApp], ASGIApp]:
+    """What makes the served app from the API's, or from what forwards to the API at `api_url`."""
+
+    def made(api: ASGIApp) -> ASGIApp:
+        on_loopback = host in LOOPBACK
+        if api_url is not None:  # a request of another site's page must not get this server's key
+            api = OwnPages(api, on_loopback=on_loopback)
+        if not is_offered(settings, host):
+            return Beside(api, None)
+        studio = Studio(
+            settings,
+            open_store(settings.redis_url, settings.namespace, TIMEOUT_MS),
+            ask=partial(call, api),
+            api_url=api_url,
+            is_guarded=is_guarded(settings, host),
+            timeout_ms=TIMEOUT_MS,
+        )
+        return Beside(api, OwnPages(create_studio(studio), on_loopback=on_loopback))
+
+    return made
+
+
+def is_guarded(settings: Settings, host: str) -> bool:
+    """Whether every request for data needs the admin key.
+
+    It does beyond this machine, and where an admin key is set and the API asks its callers for
+    keys: data that are guarded there are guarded here.
+    """
+    if settings.admin_key is None:
+        return False
+    asks_callers = bool(settings.api_keys) or settings.jwt_user_claim is not None
+    return host not in LOOPBACK or asks_callers

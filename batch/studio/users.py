@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.batch.studio.facts import DIGEST_BYTES, StudioFacts
+from shortlist.batch.studio.facts import StudioFacts, digest_of
 from shortlist.batch.studio.items import attributes_of
 from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.releases import View
@@ -52,7 +52,7 @@ class Known:
     ids: list[str]
     is_whole: bool
     pick_of: dict[str, int]
-    version: str
+    version: str | None
     read_at: float
 
 
@@ -103,7 +103,7 @@ class Users:
             return _nobody(user)
         rules = view.bundle.facts.events
         reading = read(record, rules)
-        pick = self._pick_of(view, user)
+        pick = view.pick_of.get(digest_of(user))
         made = self._list(view.version, user)
         return {
             "id": user,
@@ -120,20 +120,27 @@ class Users:
             "newer_events": _newer(record, None if made is None else made["watermark"]),
         }
 
-    def _users(self, view: View) -> Known:
+    def ids(self, view: View | None) -> list[str]:
+        """The users of whom Redis has a record."""
+        return self._users(view).ids
+
+    def _users(self, view: View | None) -> Known:
         with self._lock:
             known, now = self._known, self._clock()
             is_fresh = known is not None and now - known.read_at < FRESH_SECONDS
-            if known is None or not is_fresh or known.version != view.version:
+            version = None if view is None else view.version
+            if known is None or not is_fresh or known.version != version:
                 known = self._known = self._scanned(view)
             return known
 
-    def _scanned(self, view: View) -> Known:
+    def _scanned(self, view: View | None) -> Known:
         started = self._clock()
-        picks = _by_digest(view.facts)
-        ids, pick_of, is_whole = [], {}, True
+        picks = {} if view is None else view.pick_of
+        ids: list[str] = []
+        pick_of: dict[str, int] = {}
+        is_whole = True
         for user in self._store.user_ids():
-            pick = picks.get(self._digest(user)) if picks else None
+            pick = picks.get(digest_of(user)) if picks else None
             if pick is not None:
                 pick_of[user] = pick
             if pick is not None or len(ids) < MOST_IDS:
@@ -143,13 +150,8 @@ class Users:
             if self._clock() - started > SCAN_SECONDS:
                 is_whole = False
                 break
-        return Known(ids, is_whole, pick_of, view.version, self._clock())
-
-    def _digest(self, user: str) -> bytes:
-        return bytes.fromhex(self._store.keys.digest(user))[:DIGEST_BYTES]
-
-    def _pick_of(self, view: View, user: str) -> int | None:
-        return _by_digest(view.facts).get(self._digest(user))
+        version = None if view is None else view.version
+        return Known(ids, is_whole, pick_of, version, self._clock())
 
     def _searched(self, known: Known, query: str) -> list[str]:
         ids = ids_like(known.ids, query)
@@ -197,12 +199,6 @@ class Users:
             "n_items": len(listed.rows),
             "watermark": listed.watermark,
         }
-
-
-def _by_digest(facts: StudioFacts | None) -> dict[bytes, int]:
-    if facts is None:
-        return {}
-    return {facts.digest(pick): pick for pick in range(facts.n_picks)}
 
 
 def _picked(known: Known, facts: StudioFacts, pick: str) -> list[str]:

@@ -23,6 +23,7 @@ from shortlist.recsys.evaluation.headline import (
     RETRIEVER,
     TWO_STAGE,
 )
+from shortlist.recsys.evaluation.names import METRICS, PROTOCOLS
 from shortlist.recsys.evaluation.report import Report
 
 if TYPE_CHECKING:
@@ -30,36 +31,6 @@ if TYPE_CHECKING:
 
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-PROTOCOL_WORDS = {
-    "last-10pct": (
-        "The last tenth of each user's events, at least one, is held out with what shares their "
-        "time; everything before them is learnt from."
-    ),
-    "leave-one-out": (
-        "The last event of each user is held out with what shares its time; everything before is "
-        "learnt from."
-    ),
-    "time": (
-        "All events of the last tenth of the time are held out; everything older is learnt from."
-    ),
-}
-
-METRIC_WORDS = {
-    "ndcg@10": ("NDCG@10", "held-out items among the first ten, the earlier the better"),
-    "recall@10": ("Recall@10", "share of a user's held-out items among the first ten"),
-    "recall@20": ("Recall@20", "share of a user's held-out items among the first twenty"),
-    "mrr": ("MRR", "one over the rank of the first held-out item"),
-    "map@10": ("MAP@10", "precision at each held-out item among the first ten, averaged"),
-    "hit_rate@10": (
-        "Hit rate@10",
-        "share of users with at least one held-out item among the first ten",
-    ),
-    "stratified_recall@20": ("Stratified recall@20", "recall in which rare items weigh more"),
-    "novelty@10": ("Novelty@10", "how little known the first ten are"),
-    "diversity@10": ("Diversity@10", "how unlike each other the first ten are"),
-    "coverage": ("Coverage", "share of the catalogue that anybody is offered"),
-}
-"""Each metric's name and meaning, in the order of the table."""
 
 N_IMPORTANCES = 20
 """Features with a bar; of the others none has a share that could be seen."""
@@ -137,12 +108,12 @@ def render(report: Report) -> str:
     """The page's text. Names and titles in the report are untrusted and come out escaped."""
     methods, paired = report["methods"], report.get("paired") or {}
     measured = set().union(*methods.values())
-    metrics = {metric: words for metric, words in METRIC_WORDS.items() if metric in measured}
+    metrics = {metric: each for metric, each in METRICS.items() if metric in measured}
     best = {m: _highest({name: row.get(m) for name, row in methods.items()}) for m in metrics}
     filled = {name: section for name, section in report.items() if section not in (None, {}, [])}
     return _template().render(
         report=filled,
-        protocol=PROTOCOL_WORDS.get(report.get("protocol", ""), ""),
+        protocol=PROTOCOLS.get(report.get("protocol", ""), ""),
         headline=headline(report),
         metrics=metrics,
         best=best,
@@ -320,7 +291,7 @@ def dots_plot(label: str, rows: Sequence[str], series: Sequence[Dots], axis: str
             _draw_dots(axes, one, shift, colour, marker)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(METRIC_WORDS.get(axis, (axis,))[0])
+        axes.set_xlabel(METRICS[axis].label if axis in METRICS else axis)
         axes.grid(axis="x")
 
     step = 0.16 * len(series) + 0.14 if has_legend else 0.3

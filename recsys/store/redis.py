@@ -230,6 +230,15 @@ class RedisStore(RedisLink):
         return [_readable_user(packed) for packed in replies]
 
     @translate_redis_errors
+    def record_sizes(self, users: Sequence[str]) -> list[int]:
+        """Bytes of several users' packed records, 0 for none."""
+        pipe = self.redis.pipeline(transaction=False)
+        for user in users:
+            pipe.hget(self.keys.user(user), "h")
+        replies = replies_or_none(self, pipe, [self.keys.user(user) for user in users])
+        return [len(packed or b"") for packed in replies]
+
+    @translate_redis_errors
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
         """The packed lists of several users."""
         pipe = self.redis.pipeline(transaction=False)

@@ -14,6 +14,7 @@ import pytest
 from markupsafe import Markup
 
 from shortlist.recsys.evaluation import page
+from shortlist.recsys.evaluation.names import METRICS
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -83,9 +84,7 @@ def minimal() -> dict[str, Any]:
 def full() -> dict[str, Any]:
     """A report with every section."""
     methods = {
-        name: {
-            metric: figure(v * (place + 10) / 10) for place, metric in enumerate(page.METRIC_WORDS)
-        }
+        name: {metric: figure(v * (place + 10) / 10) for place, metric in enumerate(METRICS)}
         | {"n_users": 943}
         for name, v in NDCG.items()
     }

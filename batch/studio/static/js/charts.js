@@ -60,7 +60,7 @@ export function legendOf(names, colour = colourOf(names)) {
 function plotted(options) {
   const element = Plot.plot({
     className: "plot-svg",
-    style: { background: "transparent", fontFamily: "inherit", overflow: "visible" },
+    style: { background: "transparent", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
     ...options,
   });
   for (const each of element.querySelectorAll("style")) each.remove();
