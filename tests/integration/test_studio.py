@@ -285,7 +285,9 @@ def test_quality(ask, published) -> None:
     seen = ask("quality")
     report = json.loads((published.work / "metrics.json").read_text())
     assert seen["report"] == report
-    assert set(report["methods"]) | set(report["importances"]) <= set(seen["names"])
+    assert set(report["methods"]) <= set(seen["methods"])
+    assert set(report["importances"]) <= set(seen["features"])
+    assert set(report["candidate_recall"]) <= set(seen["sources"])
     assert set(report["methods"]["two_stage"]) - {"n_users"} <= set(seen["metrics"])
 
 
@@ -440,7 +442,7 @@ def test_the_documentation_needs_no_network(studio) -> None:
     page = studio.get("/docs")
     assert page.status_code == 200
     assert "http" not in page.text.replace('lang="en"', "")
-    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "docs.js"):
+    for name in ("vendor/swagger-ui.css", "vendor/swagger-ui-bundle.js", "docs.js"):
         assert f"/docs/{name}" in page.text
         assert studio.get(f"/docs/{name}").status_code == 200
     assert studio.get("/openapi.json").json()["info"]["title"] == "Shortlist"
