@@ -32,10 +32,14 @@ from shortlist.batch import (
     precompute,
     publish,
     release_drift,
+    serving_release,
     stages,
 )
 from shortlist.batch.audit import audit
+from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.studio import collect, reach
+from shortlist.batch.studio import facts as studio_facts
 from shortlist.batch.tables import reject_lines
 from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
@@ -45,12 +49,13 @@ from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
+from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
-from shortlist.recsys.models.interactions import Events, Int64, Repeats, states_at
-from shortlist.recsys.models.pipeline import Model
+from shortlist.recsys.models.interactions import Events, Int32, Int64, Repeats, states_at
+from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
@@ -60,6 +65,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
+from shortlist.recsys.store.release_files import build_manifest, manifest_in
 from shortlist.recsys.store.rules_reading import read_rules
 from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
@@ -82,7 +88,7 @@ from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 3
+RECIPE = 4
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -335,10 +341,21 @@ def evaluate(job: Job) -> None:
         drift = drifted(job, dataset, serving)
         progress(1.0, drift.verdict.note)
     report["drift"] = release_drift.drift_section(drift)
+    if serving is not None:
+        report["serving"] = serving_release.described(
+            open_artefacts(job.settings.artefacts),
+            serving,
+            dataset,
+            job.protocol,
+            job.params.repeats,
+            verdict.compared,
+        )
+    refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
+    report["refusals"], report["is_gated"] = refusals, job.settings.gate
+    report["made_at"] = int(time.time())
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
     write_page(report, job.work / stages.PAGE)
-    refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
     if refusals and job.settings.gate:
         raise ReleaseRefused(
             f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same"
@@ -355,12 +372,17 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     released = _read_json(job.fold(Fold.EVERYTHING) / "ranker.json")
     with job.reporter.stage("leak audit"):  # first: a leak makes all figures worthless
         checks = audit(dataset, cut, past, model, truth, {"towers": events_digest})
+    picks = collect.drawn(dataset)
+    kept = collect.KeepLists(recommender(model), np.isin(truth.users, picks.users))
     report = offline_evaluation.compare(
-        model, past, truth, dataset.catalogue, job.protocol, job.reporter
+        model, past, truth, dataset.catalogue, job.protocol, job.reporter, two_stage=kept
     )
+    _write_facts(job, dataset, picks, truth, kept.lists)
+    report["known_events"] = known_events(dataset, cut, model, past, job.protocol, job.reporter)
     report["audit"] = checks
     report["data"] = offline_evaluation.describe(dataset)
     report["data"]["rejects"] = _read_json(job.work / "rejects.json")
+    report["left_out"] = offline_evaluation.left_out(dataset, cut, truth)
     report["ties"] = offline_evaluation.ties(dataset.events, cut, truth)
     counted = offline_evaluation.count_repeats(dataset, cut, job.params.repeats)
     report["repeats"] = counted | report.get("repeats", {})
@@ -370,6 +392,18 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     # Without ids: the page lives in the bundle, and outlives a user's deletion.
     report["examples"] = offline_evaluation.examples(dataset, model, truth, named=False)
     return report
+
+
+def _write_facts(
+    job: Job, dataset: Dataset, picks: collect.Picks, truth: Truth, lists: Int32
+) -> None:
+    """Writes what the studio shows of the data and of the hold-out."""
+    with job.reporter.stage("facts for the studio") as progress:
+        vectors = bundle.load_towers(job.fold(Fold.EVERYTHING)).items[:, :-1]  # the last is a bias
+        facts = collect.collected(dataset, picks, truth, lists, vectors, job.work / REJECTS)
+        body = collect.packed(facts)
+        (job.work / studio_facts.FILE).write_bytes(body)
+        progress(1.0, f"{len(body) / 2**10:.0f} KiB")
 
 
 def _verdict(
@@ -402,6 +436,15 @@ def precompute_lists(job: Job) -> None:
             precompute.write_shards(bundle.load(directory), dataset, lists, length, progress)
         else:
             precompute.write_shards_by(engine, workers, job.work, length, progress)
+    with job.reporter.stage("count who is offered what"):
+        _add_reach(directory, lists, len(dataset.catalogue))
+
+
+def _add_reach(directory: Path, lists: Path, n_items: int) -> None:
+    """Adds to the bundle in how many lists each item stands."""
+    np.save(directory / reach.FILE, reach.reach(precompute.read_lists(lists), n_items))
+    fields = {n: value for n, value in manifest_in(directory).items() if n != "files"}
+    build_manifest(directory, **fields)
 
 
 def _assembled(job: Job, dataset: Dataset) -> Path:
@@ -595,6 +638,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
         "importances": _read_json(job.fold(Fold.EVERYTHING) / "ranker.json")["importances"],
         "metrics": report["methods"],
         "gate": report["gate"],
+        "seconds": report["seconds_total"],
         "ranker": report["ranker"],
         "protocol": job.protocol,
         "list_length": job.settings.list_length,
@@ -602,8 +646,9 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (skew.FILE, strata.FILE, stages.PAGE):
+    for name in (skew.FILE, strata.FILE, stages.PAGE, studio_facts.FILE):
         shutil.copyfile(job.work / name, directory / name)
+    shutil.copyfile(job.work / "metrics.json", directory / studio_facts.REPORT)
     bundle.save(directory, model, ranker_text, dataset.catalogue, dataset.vocabulary, manifest)
 
 

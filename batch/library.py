@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -349,6 +350,7 @@ def evaluate(
         report |= measure_cold_start(dataset, protocol, params, reporter)
         report |= reporter.stages.summary()  # again: the seconds have grown
     report["data"]["rejects"] = data.loaded.rejects
+    report["made_at"] = int(time.time())
     return Evaluation(report)
 
 

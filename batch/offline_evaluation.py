@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.batch.audit import audit
+from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.evaluation.als import fit_als
@@ -24,6 +25,7 @@ from shortlist.recsys.evaluation.baselines import (
     plain,
 )
 from shortlist.recsys.evaluation.headline import POPULARITY, RETRIEVER, TWO_STAGE
+from shortlist.recsys.evaluation.list_hits import calibration, recall_by_source
 from shortlist.recsys.evaluation.own_items import (
     fit_own_frequent,
     fit_own_recent,
@@ -32,15 +34,18 @@ from shortlist.recsys.evaluation.own_items import (
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
 from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
+from shortlist.recsys.evaluation.small_samples import part_warnings
 from shortlist.recsys.evaluation.truth import Truth, of_repeats, truth_between
 from shortlist.recsys.models.catalogue import Catalogue, Dataset
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
+    Float32,
     Int32,
     Int64,
     Recommend,
     Repeats,
+    UserStates,
     states_at,
 )
 from shortlist.recsys.models.pipeline import (
@@ -120,7 +125,7 @@ def baselines(
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
-        fitted: dict[str, Recommend | None] = {
+        fitted = {
             POPULARITY: fit_popularity(past),
             "recent_popularity": fit_recent_popularity(past),
             "item_knn": plain(neighbours),
@@ -128,7 +133,7 @@ def baselines(
         }
         if past.n_items <= MAX_REGRESSION_ITEMS:
             ease = ease_weights(past)
-            recent = fit_recent_ease(past, rng, weights=ease, repeats=repeats)
+            recent = fit_recent_ease(past, rng, ease, repeats)
             fitted |= {"ease": plain(ease), "recent_ease": recent}
         # What was only met, as a view, is open even where nothing is offered again.
         if repeats is not Repeats.NEVER or len(past.kinds) > 1:
@@ -136,7 +141,7 @@ def baselines(
             fitted["own_recent"] = fit_own_recent(past)
         if repeats is not Repeats.NEVER:
             fitted["tifu_knn"] = fit_tuned_tifu_knn(past, rng)
-    return {name: method for name, method in fitted.items() if method is not None}
+    return fitted
 
 
 def learnt_baselines(
@@ -162,17 +167,22 @@ def compare(
     protocol: HoldoutProtocol,
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
+    two_stage: Recommend | None = None,
 ) -> Report:
     """Reports every method's metrics and candidate recall.
 
+    two_stage: the model as a method, from a caller who looks at its lists too.
+
     Where the user's own items may be offered, the section "repeats" has the figures of new and of
-    repeated items apart: each method lists the ones or the others alone.
+    repeated items apart: each method lists the ones or the others alone. The sections
+    "recall_by_source" and "calibration" are about the lists of the two stages.
     """
+    lists: list[tuple[Int32, Float32]] = []
     methods = {
         **baselines(past, reporter, model.repeats),
         **(others or {}),
         RETRIEVER: recommender(without_ranker(model)),
-        TWO_STAGE: recommender(model),
+        TWO_STAGE: _kept(recommender(model) if two_stage is None else two_stage, lists),
     }
     facts = facts_of(past.standing(), catalogue.membership)
 
@@ -194,16 +204,33 @@ def compare(
             )
 
     report = evaluated("evaluation", truth)
+    items, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+    methods[TWO_STAGE] = recommender(model)
     if model.repeats is not Repeats.NEVER:
         parts = {}
         for name, part in _parts(truth, past.n_items).items():
             figures = evaluated(f"evaluation of {name} items", part)
             parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
+        report["warnings"] += part_warnings(parts)
     with reporter.stage("candidate recall"):
         candidates = _candidates_by_source(model, truth)
         report["candidate_recall"] = candidate_recall(candidates, truth, past.n_items)
+        del candidates["all"]
+        report["recall_by_source"] = recall_by_source(items, candidates, truth, past.n_items)
+    report["calibration"] = calibration(items, scores, truth, past.n_items)
     return report
+
+
+def _kept(method: Recommend, lists: list[tuple[Int32, Float32]]) -> Recommend:
+    """The method, which also adds its lists to `lists`."""
+
+    def keeping(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        made = method(states, k)
+        lists.append(made)
+        return made
+
+    return keeping
 
 
 def _parts(truth: Truth, n_items: int) -> dict[str, Truth]:
@@ -229,6 +256,32 @@ def count_repeats(dataset: Dataset, cut: Int64, repeats: Repeats) -> dict[str, A
         "events": 1 - len(np.unique(pairs)) / max(1, len(pairs)),
         "held_out": len(repeated.items) / len(everything.items),
     }
+
+
+def left_out(dataset: Dataset, cut: Int64, truth: Truth) -> dict[str, int]:
+    """Counts the users who are not measured, by the reasons of `names.LEFT_OUT`.
+
+    A reason that nobody has is not there.
+    """
+    offsets = dataset.events.offsets()
+    starts, ends = offsets[:-1], offsets[1:]
+    predicted = np.concatenate(([0], np.cumsum(dataset.events.to_predict)))
+    is_measured = np.zeros(len(starts), bool)
+    is_measured[truth.users[truth.counts > 0]] = True
+    n_events = ends - starts
+    conditions = {
+        "no event": n_events == 0,
+        "one event": n_events == 1,
+        "nothing held out": cut == ends,
+        "nothing before": cut == starts,
+        "nothing to predict": predicted[ends] == predicted[cut],
+        "nothing new": ~is_measured,
+    }
+    counts, is_left = {}, ~is_measured
+    for reason, holds in conditions.items():
+        counts[reason] = int((is_left & holds).sum())
+        is_left &= ~holds
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def repeats_note(counted: Mapping[str, Any]) -> str | None:
@@ -279,8 +332,10 @@ def run(
         checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.events_digest})
     others = learnt_baselines(dataset, past, params, reporter)
     report = compare(fitted.model, past, truth, dataset.catalogue, protocol, reporter, others)
+    report["known_events"] = known_events(dataset, cut, fitted.model, past, protocol, reporter)
     report["audit"] = checks
     report["data"] = describe(dataset)
+    report["left_out"] = left_out(dataset, cut, truth)
     report["ties"] = ties(dataset.events, cut, truth)
     report["repeats"] = counted | report.get("repeats", {})
     report["importances"] = fitted.ranker.importances
@@ -351,12 +406,13 @@ def _example(titles: Sequence[str], model: Model, one: Truth) -> dict[str, Any]:
 
 
 def describe(dataset: Dataset) -> dict[str, object]:
-    """The data's fingerprint and size."""
+    """The data's fingerprint, size, and last time."""
     return {
         "fingerprint": dataset.fingerprint,
         "n_users": dataset.events.n_users,
         "n_items": dataset.events.n_items,
         "n_events": len(dataset.events),
+        "latest": dataset.events.latest,
     }
 
 

@@ -26,13 +26,19 @@ from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.bundle import Bundle, asked_at
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import MISSING, Events, UserStates, states_at
+from shortlist.recsys.models.interactions import MISSING, Events, Int32, UserStates, states_at
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Recommended, recommend
 from shortlist.recsys.models.scores import half_bytes
 from shortlist.recsys.settings import Engine
 from shortlist.recsys.store.feedback import Happened
 from shortlist.recsys.store.histories import with_feedback
-from shortlist.recsys.store.records import UserRecord, pack_list, pack_user, unpack_user
+from shortlist.recsys.store.records import (
+    UserRecord,
+    pack_list,
+    pack_user,
+    unpack_list,
+    unpack_user,
+)
 from shortlist.recsys.store.release_files import verify
 from shortlist.recsys.store.watermark import BEGINNING
 
@@ -176,6 +182,14 @@ def read_shards(directory: Path) -> Iterator[Precomputed]:
         with path.open("rb") as file:
             for user_id, packed, record in msgpack.Unpacker(file, use_list=False):
                 yield Precomputed(user_id, packed, unpack_user(record))
+
+
+def read_lists(directory: Path) -> Iterator[Int32]:
+    """The item rows of every user's list, int32[K], best first."""
+    for path in sorted(directory.glob("*.msgpack")):
+        with path.open("rb") as file:
+            for _, packed, _ in msgpack.Unpacker(file, use_list=False):
+                yield np.array(unpack_list(packed).rows, np.int32)
 
 
 def _write_users(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +14,9 @@ from shortlist.batch.stages import PAGE
 from shortlist.recsys.errors import InvalidInput, ReleaseNotFound
 from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
 from shortlist.recsys.settings import Settings
+from shortlist.recsys.store import releases
 from shortlist.recsys.store.artefacts import Artefacts, existing_artefacts
-from shortlist.recsys.store.records import Canary, ReleasePointer
-from shortlist.recsys.store.releases import change
+from shortlist.recsys.store.records import ReleasePointer
 
 LATEST = 3
 """Versions that a message names."""
@@ -151,33 +151,18 @@ def _known(artefacts: Artefacts, version: str) -> dict[str, Any]:
 
 
 def canary(settings: Settings, version: str, percent: float) -> ReleasePointer:
-    """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
+    """Serves a share of the users from a release, see `releases.canary`.
 
     Raises:
-        InvalidInput: the release is not among the artefacts, serves already, or has no lists in
-            Redis, or there is none to compare with.
+        InvalidInput: as it does; or the release is not among the artefacts.
     """
-    ensure_known(settings, version)
-
-    def changed(pointer: ReleasePointer | None) -> ReleasePointer:
-        if pointer is None or pointer.current == version:
-            reason = "no release serves"
-            if pointer is not None:
-                reason = f"release {version} serves everybody already"
-            raise InvalidInput(
-                f"{reason}: a canary is a release next to the serving one; "
-                "see `shortlist release list`"
-            )
-        return replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
-
+    artefacts = existing_artefacts(settings.artefacts)
+    _known(artefacts, version)
     with batch_store(settings) as store:
-        changed(store.release())  # a wrong version is the first thing to report
-        if not store.restore(version):  # which keeps a retired release from expiring
-            raise InvalidInput(
-                f"release {version} is no longer whole in Redis (its lists expired): "
-                "publish it again by a batch run"
-            )
-        return change(store, changed)
+        pointer = store.release()
+        if percent > 0 and pointer is not None and pointer.current != version:
+            store.restore(version)  # which keeps a retired release from expiring
+        return releases.canary(store, artefacts, version, percent)
 
 
 def prune(settings: Settings, keep: int, now: float) -> list[str]:

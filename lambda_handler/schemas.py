@@ -579,6 +579,13 @@ class CanaryAnswer(BaseModel):
     percent: float
 
 
+class CanaryRequest(BaseModel):
+    """The share of the users that a release is to serve."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"percent": 5}]})
+    percent: float = Field(ge=0, le=100, description="Of the users; 0 ends the canary.")
+
+
 class PointerAnswer(BaseModel):
     """The serving release, the one that a rollback restores, and the canary."""
 

@@ -81,8 +81,16 @@ SWITCH_SECONDS = 0.001
 """Time slice of a computing thread; Python's 5 ms would delay the event loop for each of them."""
 
 
-def run(host: str, port: int) -> None:
+def run(
+    host: str,
+    port: int,
+    outer: Callable[[Any], Any] | None = None,
+    listens: Callable[[str], None] | None = None,
+) -> None:
     """Serves until SIGINT or SIGTERM; never returns.
+
+    outer: makes the ASGI app to serve from the API's own; None serves that alone. listens: called
+    with the address once connections are accepted.
 
     Raises:
         InvalidSettings: a setting breaks its rule, or the address cannot be used.
@@ -92,12 +100,40 @@ def run(host: str, port: int) -> None:
     # The module reads the environment when it is imported, so only after it was checked.
     from shortlist.lambda_handler.handler import build
 
-    sys.setswitchinterval(SWITCH_SECONDS)
     metrics = Metrics()
     log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
     executor = PooledExecutor(metrics, settings.request_timeout_ms / 1000)
-    app = build(metrics, executor, log.say)
-    server = Server(configured(app, metrics, executor.seats))
+    app: Any = build(metrics, executor, log.say)
+    if outer is not None:
+        app = outer(app)
+    _run(listener, configured(app, metrics, executor.seats), listens, log)
+
+
+def serve(
+    app: Any,  # noqa: ANN401 - an ASGI app
+    host: str,
+    port: int,
+    listens: Callable[[str], None] | None = None,
+) -> None:
+    """Serves another app with the same limits until SIGINT or SIGTERM; never returns.
+
+    Raises:
+        InvalidSettings: the address cannot be used.
+    """
+    listener = listening(host, port)
+    metrics = Metrics()
+    log = LogWriter(sys.stdout.write, sys.stdout.flush, metrics)
+    _run(listener, configured(app, metrics, Seats()), listens, log)
+
+
+def _run(
+    listener: socket.socket,
+    config: uvicorn.Config,
+    listens: Callable[[str], None] | None,
+    log: LogWriter,
+) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    server = Server(config, listens)
     server.run([listener])
     log.close()
     sys.stderr.write("shortlist: stopped\n")
@@ -138,6 +174,13 @@ class Server(uvicorn.Server):
     stopped_by: int | None = None
     """The signal that stopped it."""
 
+    def __init__(
+        self, config: uvicorn.Config, listens: Callable[[str], None] | None = None
+    ) -> None:
+        """listens: called with the address once connections are accepted."""
+        super().__init__(config)
+        self._listens = listens
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts, and logs the address.
 
@@ -150,6 +193,8 @@ class Server(uvicorn.Server):
             uvicorn.server.logger.info(
                 "Uvicorn running on http://%s:%d (Press CTRL+C to quit)", shown, port
             )
+            if self._listens is not None:
+                self._listens(f"http://{shown}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts the shutdown.

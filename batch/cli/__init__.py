@@ -59,6 +59,7 @@ for _command in (
     cost.cost,
     doctor.doctor,
     local.serve,
+    local.studio,
     local.invoke,
     local.demo,
     local.local,

@@ -72,6 +72,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
 
     # Only now, as it takes seconds to import: a bad table is refused at once.
     from shortlist.batch import library
+    from shortlist.recsys.evaluation.headline import headline
     from shortlist.recsys.evaluation.report import repeats_table, table
 
     data = library.Data(tables, loaded, options["max_reject_share"], options["positive_rating"])
@@ -91,6 +92,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     repeated = repeats_table(evaluation.report)
     if repeated is not None:
         wide_console().print(repeated)
+    click.echo(headline(evaluation.report))
     click.echo(_summary(evaluation.report))
 
 
@@ -110,8 +112,15 @@ def _loaded(tables: Tables, options: Mapping[str, Any], reporter: ProgressReport
 def _summary(report: dict[str, Any]) -> str:
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report["audit"])
+    left_out = ", ".join(f"{count} with {reason}" for reason, count in report["left_out"].items())
     seconds, mib = report["seconds_total"], report["peak_memory_bytes"]["process"] / 2**20
-    return f"candidate recall: {recall}\n{audit}\n{seconds:.0f} s, {mib:.0f} MiB at most"
+    lines = (
+        f"users left out: {left_out or 'none'}",
+        f"candidate recall: {recall}",
+        audit,
+        f"{seconds:.0f} s, {mib:.0f} MiB at most",
+    )
+    return "\n".join(lines)
 
 
 @click.command(

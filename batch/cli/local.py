@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import FrameType
@@ -20,19 +21,69 @@ from shortlist.batch.cli.options import data_set_option, demo_directory_option, 
 from shortlist.batch.exit_status import FAILED, INVALID
 from shortlist.recsys.settings import Settings
 
+NEEDS_KEY = (
+    "it shows users' histories, so beyond this machine it needs SHORTLIST_ADMIN_KEY: set it, or "
+    "leave --host out"
+)
+"""Why there is no studio, and what to do."""
+
 
 @click.command(epilog=example("shortlist serve", "shortlist serve --host 0.0.0.0 --port 8080"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=PORT, default=8000, show_default=True, help="0 takes a free one.")
 def serve(host: str, port: int) -> None:
-    """Serves the API; its documentation is at /docs."""
-    from importlib import import_module
+    """Serves the API, with the studio at /.
 
-    # By their names: an import contract keeps the batch and the API apart.
+    The API's documentation is at /docs.
+    """
     settings = Settings.from_env(os.environ)
-    import_module("shortlist.lambda_handler.listening").listening(host, port).close()
+    _refuse_taken(host, port)
+
+    from shortlist.batch.studio.serving import beside, is_offered
+
+    if not is_offered(settings, host):
+        click.echo(f"shortlist: no studio at {host}: {NEEDS_KEY}", err=True)
     _warn(settings)
-    import_module("shortlist.lambda_handler.server").run(host, port)
+    # By its name: an import contract keeps the batch and the API apart.
+    server = import_module("shortlist.lambda_handler.server")
+    server.run(host, port, beside(settings, host))
+
+
+@click.command(epilog=example("shortlist studio", "shortlist studio --api https://api.example.com"))
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=PORT, default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--open/--no-open", "opens", default=True, help="Open the page in the browser.")
+@click.option("--api", metavar="URL", help="Show a deployed API; STUDIO_API_KEY is sent to it.")
+def studio(host: str, port: int, opens: bool, api: str | None) -> None:  # noqa: FBT001 - click's own
+    """Shows why lists are as they are, in a page.
+
+    It has users, items, data, quality and operations.
+    """
+    import webbrowser
+
+    settings = Settings.from_env(os.environ)
+    _refuse_taken(host, port)
+
+    from shortlist.batch.studio.serving import beside, is_offered
+
+    if not is_offered(settings, host):
+        raise click.UsageError(f"no studio at {host}: {NEEDS_KEY}")
+    listens = webbrowser.open if opens else None
+    server = import_module("shortlist.lambda_handler.server")
+    if api is None:
+        _warn(settings)
+        server.run(host, port, beside(settings, host), listens)
+        return
+    from shortlist.batch.studio.forward import base_of, forwarder
+
+    made = beside(settings, host, base_of(api))
+    server.serve(made(forwarder(api, os.environ.get("STUDIO_API_KEY"))), host, port, listens)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Refuses an address that cannot be used, before a server is imported."""
+    # By its name: an import contract keeps the batch and the API apart.
+    import_module("shortlist.lambda_handler.listening").listening(host, port).close()
 
 
 def _warn(settings: Settings) -> None:
@@ -127,11 +178,10 @@ def local(data_set: str, directory: Path, package: Path | None, port: int) -> No
     HTTP events go to the handler under the real Lambda client.
     """
     import threading
-    from importlib import import_module
 
     from shortlist.batch.local import run
 
-    import_module("shortlist.lambda_handler.listening").listening("127.0.0.1", port).close()
+    _refuse_taken("127.0.0.1", port)
     _end_by_signals()
     fetch_data(data_set, directory / "data", {})
 
@@ -159,9 +209,7 @@ def redis(port: int, directory: Path) -> None:
 
     It is for a laptop without Redis, and listens on loopback alone.
     """
-    from importlib import import_module
-
-    import_module("shortlist.lambda_handler.listening").listening("127.0.0.1", port).close()
+    _refuse_taken("127.0.0.1", port)
 
     from shortlist.infra.local.valkey import serve_forever
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request, Security
@@ -20,6 +21,7 @@ from shortlist.lambda_handler.schemas import (
     NO_RELEASE,
     NOT_FOUND,
     BlockedAnswer,
+    CanaryRequest,
     ItemBody,
     ItemPath,
     PointerAnswer,
@@ -105,21 +107,29 @@ def _add_releases(
     )
     async def promote(version: VersionPath) -> Response:
         """Makes a release the serving one, if it is whole."""
-        try:
-            pointer = await executor.run(
-                "admin", lambda: releases.promote(admin_store.store, artefacts(), version)
-            )
-        except ReleaseNotFound as error:
-            raise HTTPException(404, str(error)) from error
-        serving.invalidate()
-        return JSONResponse(_pointer_payload(pointer))
+        return await changed(lambda: releases.promote(admin_store.store, artefacts(), version))
+
+    @app.post(
+        "/v1/releases/{version}/canary",
+        response_model=PointerAnswer,
+        **options | {"responses": ERRORS | NO_RELEASE},
+    )
+    async def canary(version: VersionPath, request: CanaryRequest) -> Response:
+        """Serves a share of the users from a release, always the same ones; 0 ends it."""
+        return await changed(
+            lambda: releases.canary(admin_store.store, artefacts(), version, request.percent)
+        )
 
     @app.post("/v1/releases/rollback", response_model=PointerAnswer, **options)
     async def rollback() -> Response:
         """Makes the previous release the serving one again."""
-        pointer = await executor.run(
-            "admin", lambda: releases.rollback(admin_store.store, artefacts())
-        )
+        return await changed(lambda: releases.rollback(admin_store.store, artefacts()))
+
+    async def changed(change: Callable[[], ReleasePointer]) -> Response:
+        try:
+            pointer = await executor.run("admin", change)
+        except ReleaseNotFound as error:
+            raise HTTPException(404, str(error)) from error
         serving.invalidate()
         return JSONResponse(_pointer_payload(pointer))
 

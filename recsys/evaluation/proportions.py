@@ -8,8 +8,11 @@ Z = 1.959964
 """The normal quantile of 95% confidence."""
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-    """The 95% score interval of hits / trials (Wilson, JASA 22, 1927); (0, 1) for no trial."""
+def wilson(hits: float, trials: int) -> tuple[float, float]:
+    """The 95% score interval of hits / trials (Wilson, JASA 22, 1927); (0, 1) for no trial.
+
+    hits: from 0 to `trials`; no whole number where a trial may hit in part.
+    """
     if trials == 0:
         return 0.0, 1.0
     share, spread = hits / trials, Z * Z / trials

@@ -67,7 +67,7 @@ def facts_of(past: Events, membership: Float32) -> ItemFacts:
 
 def hit_matrix(ranked: Int32, truth: Truth, n_items: int) -> Bool:
     """bool[U, K]: whether each ranked item (int32[U, K], MISSING-padded) is held out."""
-    hits: Bool = np.isin(_row_keys(ranked, n_items), pair_keys(truth.offsets, truth.items, n_items))
+    hits: Bool = np.isin(row_keys(ranked, n_items), pair_keys(truth.offsets, truth.items, n_items))
     hits &= ranked != MISSING
     return hits
 
@@ -261,13 +261,13 @@ def _or_nan(counts: Int64) -> Float64:
     return np.where(counts > 0, counts, np.nan)
 
 
-def _row_keys(ranked: Int32, n_items: int) -> Int64:
+def row_keys(ranked: Int32, n_items: int) -> Int64:
     """int64[U, K]: one number for each (user position, item row), as in `pair_keys`."""
     return np.arange(len(ranked), dtype=np.int64)[:, None] * n_items + ranked
 
 
 def _closed(items: Int32, truth: Truth, n_items: int) -> Bool:
-    closed = ~are_open(truth.states, _row_keys(items, n_items), n_items)
+    closed = ~are_open(truth.states, row_keys(items, n_items), n_items)
     closed &= items != MISSING
     return closed
 

@@ -49,6 +49,7 @@ from shortlist.recsys.evaluation.segments import (
     hits_by_third,
     popularity_thirds,
 )
+from shortlist.recsys.evaluation.small_samples import is_few, score_intervals, warnings_of
 from shortlist.recsys.evaluation.truth import Truth, pair_keys
 from shortlist.recsys.models.interactions import MISSING, Int32, Int64, Recommend
 
@@ -63,6 +64,9 @@ TABLE = ("ndcg@10", "recall@10", "recall@20", "mrr", "map@10", "coverage")
 
 MIN_DEPTH = 20
 """The deepest rank that a metric needs."""
+
+UNKNOWN = "none"
+"""What a table shows for an unknown figure."""
 
 USERS_AT_ONCE = 1024
 """Users whose lists a method makes at a time."""
@@ -106,10 +110,11 @@ def evaluate(
     - "segments": {"history length" or "favourite category": [{"segment", "n_users", "methods":
       {name: {"value", "low", "high"}}}]} of ndcg@10, without categories (C names) if C is 0;
     - "popularity": {"head", "middle" or "tail": {name: recall@20 over all held-out items of that
-      third}}.
+      third}};
+    - "warnings": sentences on what rests on few users; see `small_samples`.
 
     All methods are resampled by the same draws of users. Users without a held-out item are not
-    counted; where none is left, figures are NaN and a warning says so.
+    counted; where none is left, figures are NaN and a Python warning says so.
 
     Raises:
         InvalidRecommendations: a method breaks the contract of `Recommend`.
@@ -123,7 +128,7 @@ def evaluate(
         measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
     figures = {
         # Seeded again for each, so that the draws of users are the same.
-        name: _figures(m, len(facts), np.random.default_rng(seed), n_resamples)
+        name: _figures(m, facts, np.random.default_rng(seed), n_resamples)
         for name, m in measured.items()
     }
     headline = PER_USER.index(HEADLINE_METRIC)
@@ -132,7 +137,7 @@ def evaluate(
         kind: _by_segment(compared, users, seed, n_resamples)
         for kind, users in _segments(truth, facts, category_names).items()
     }
-    return {
+    report: Report = {
         "protocol": protocol,
         "k": k,
         "n_items": len(facts),
@@ -141,6 +146,7 @@ def evaluate(
         "segments": segments,
         "popularity": _by_popularity(measured, truth, facts),
     }
+    return report | {"warnings": warnings_of(report)}
 
 
 def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -> dict[str, float]:
@@ -157,12 +163,14 @@ def candidate_recall(sources: Mapping[str, Int32], truth: Truth, n_items: int) -
 def table(report: Report) -> Table:
     """The report for a terminal: methods by the metrics of `TABLE`, the best in bold.
 
-    Below each value stand the ends of its interval.
+    Below each value stand the ends of its interval, and below the table its warnings.
     """
     from rich.table import Table
 
     out = Table(
-        title=f"{report['protocol']} · all {report['n_items']} items ranked · 95% intervals"
+        title=f"{report['protocol']} · all {report['n_items']} items ranked · 95% intervals",
+        caption="\n".join(f"warning: {sentence}" for sentence in report["warnings"]) or None,
+        caption_justify="left",
     )
     for column in ("method", *TABLE, "users"):
         out.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
@@ -255,13 +263,16 @@ def _measure(
 
 
 def _figures(
-    measured: Measured, n_items: int, rng: np.random.Generator, n_resamples: int
+    measured: Measured, facts: ItemFacts, rng: np.random.Generator, n_resamples: int
 ) -> dict[str, Any]:
     """The values and intervals of METHOD_METRICS, and the number of counted users."""
-    n_users = len(measured.values)
+    n_users, n_items = len(measured.values), len(facts)
     values = np.append(mean_over_users(measured.values), coverage(measured.top, n_items))
     low, high = np.full((2, len(values)), np.nan)
-    if n_users:
+    if is_few(n_users):
+        # Of coverage nothing is known: it is no mean, and grows with the users.
+        low[:-1], high[:-1] = score_intervals(measured.values, most=_greatest(facts))
+    else:
         of_means, of_coverage = means(measured.values), coverages(measured.top, n_items)
 
         def statistic(counts: Int64) -> Float64:
@@ -272,6 +283,14 @@ def _figures(
         drawn[:, -1] = np.clip(unbiased, 0.0, 1.0)
         low, high = interval(drawn)
     return _named(METHOD_METRICS, values, low, high) | {"n_users": n_users}
+
+
+def _greatest(facts: ItemFacts) -> Float64:
+    """float64[9]: the greatest value that each of PER_USER can have; the least is 0."""
+    greatest = np.ones(len(PER_USER))
+    # In bits: an item that one of all users had. Of a single user every novelty is 0.
+    greatest[PER_USER.index("novelty@10")] = max(1.0, np.log2(max(1, facts.n_users)))
+    return greatest
 
 
 def _named(names: Sequence[str], values: Float64, low: Float64, high: Float64) -> dict[str, Any]:
@@ -291,10 +310,13 @@ def _paired(
     figures = np.full((4, len(pairs)), np.nan)
     n_users = len(differences)
     if n_users:
-        rng = np.random.default_rng(seed)
-        drawn = resampled(means(differences), n_users, rng, n_resamples)
+        if is_few(n_users):
+            ends = score_intervals(differences, -1.0, 1.0)
+        else:
+            rng = np.random.default_rng(seed)
+            ends = interval(resampled(means(differences), n_users, rng, n_resamples))
         p_values = sign_flip_p_values(differences, np.random.default_rng(flip_seed))
-        figures = np.stack((mean_over_users(differences), *interval(drawn), p_values))
+        figures = np.stack((mean_over_users(differences), *ends, p_values))
     for (a, b), numbers in zip(pairs, figures.T.tolist(), strict=True):
         out[a][b] = dict(zip(("difference", "low", "high", "p_value"), numbers, strict=True))
     return out
@@ -326,10 +348,12 @@ def _by_segment(
     low, high = (ends.reshape(len(labels), -1) for ends in interval(drawn))
     rows = []
     for number, label in enumerate(labels):
-        inside = of == number
-        mean = mean_over_users(values[inside])
-        methods = _named(tuple(compared), mean, low[number], high[number])
-        rows.append({"segment": label, "n_users": int(inside.sum()), "methods": methods})
+        inside = values[of == number]
+        mean, ends = mean_over_users(inside), (low[number], high[number])
+        if is_few(len(inside)):
+            ends = score_intervals(inside)
+        methods = _named(tuple(compared), mean, *ends)
+        rows.append({"segment": label, "n_users": len(inside), "methods": methods})
     return rows
 
 
@@ -363,11 +387,11 @@ def _cell(figure: dict[str, float | None], *, bold: bool) -> str:
     """A value above the ends of its interval, marked up for the terminal."""
     value, low, high = map(_decimals, figure.values())
     shown = f"[bold]{value}[/bold]" if bold else value
-    return f"{shown}\n[dim]{low} {high}[/dim]"
+    return shown if UNKNOWN in (low, high) else f"{shown}\n[dim]{low} {high}[/dim]"
 
 
 def _decimals(value: float | None) -> str:
-    return "none" if value is None or math.isnan(value) else f"{value:.4f}"
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _plain(value: object) -> object:

@@ -206,6 +206,38 @@ class RedisStore(RedisLink):
                 break
         return records
 
+    def user_ids(self) -> Iterator[str]:
+        """The ids of all users with a record, in no order."""
+        pattern = _literal(self.keys.users()) + "*"
+        chunks = _chunks(self._keys_like(pattern))
+        while (keys := self._next_of(chunks)) is not None:
+            yield from self._users_of(keys)
+
+    def _keys_like(self, pattern: str) -> Iterator[bytes]:
+        yield from self.redis.scan_iter(match=pattern, count=10 * PIPELINE)
+
+    @translate_redis_errors
+    def _next_of(self, chunks: Iterator[list[bytes]]) -> list[bytes] | None:
+        return next(chunks, None)
+
+    @translate_redis_errors
+    def user_records(self, users: Sequence[str]) -> list[UserRecord | None]:
+        """The records of several users; None for none or an unreadable one."""
+        pipe = self.redis.pipeline(transaction=False)
+        for user in users:
+            pipe.hget(self.keys.user(user), "h")
+        replies = replies_or_none(self, pipe, [self.keys.user(user) for user in users])
+        return [_readable_user(packed) for packed in replies]
+
+    @translate_redis_errors
+    def record_sizes(self, users: Sequence[str]) -> list[int]:
+        """Bytes of several users' packed records, 0 for none."""
+        pipe = self.redis.pipeline(transaction=False)
+        for user in users:
+            pipe.hget(self.keys.user(user), "h")
+        replies = replies_or_none(self, pipe, [self.keys.user(user) for user in users])
+        return [len(packed or b"") for packed in replies]
+
     @translate_redis_errors
     def lists(self, version: str, users: Sequence[str]) -> list[bytes | None]:
         """The packed lists of several users."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -287,7 +287,18 @@ class ServerPolicy:
         return self.maxmemory > 0 and self.maxmemory_policy.startswith("allkeys-")
 
 
-@translate_redis_errors
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server's state; of a cluster, that of all primaries together."""
+
+    version: str
+    used_memory: int
+    """Bytes."""
+    connected: int
+    """Clients."""
+    policy: ServerPolicy
+
+
 def server_policy(link: RedisLink) -> ServerPolicy | None:
     """The server's policy when it is full.
 
@@ -297,15 +308,45 @@ def server_policy(link: RedisLink) -> ServerPolicy | None:
     Raises:
         StoreUnavailable: the server did not answer.
     """
+    infos = read_info(link, "memory")
+    return None if infos is None else _policy(infos)
+
+
+def server_info(link: RedisLink) -> ServerInfo | None:
+    """The server's state; None where it refuses INFO.
+
+    Raises:
+        StoreUnavailable: the server did not answer.
+    """
+    infos = read_info(link)
+    if infos is None:
+        return None
+    # Valkey names the version of Redis that it stands for, and its own.
+    names = ("valkey_version", "redis_version")
+    version = next((str(infos[0][name]) for name in names if name in infos[0]), "unknown")
+    return ServerInfo(
+        version,
+        sum(int(one["used_memory"]) for one in infos),
+        sum(int(one.get("connected_clients", 0)) for one in infos),
+        _policy(infos),
+    )
+
+
+def _policy(infos: Sequence[Mapping[str, Any]]) -> ServerPolicy:
+    policies = [ServerPolicy(int(one["maxmemory"]), str(one["maxmemory_policy"])) for one in infos]
+    return max(policies, key=lambda policy: policy.evicts_any_key)
+
+
+@translate_redis_errors
+def read_info(link: RedisLink, *sections: str) -> list[Mapping[str, Any]] | None:
+    """What INFO says of each primary; None where the server refuses it."""
     from redis.exceptions import ResponseError
 
     client = link.redis
     nodes = {"target_nodes": client.PRIMARIES} if hasattr(client, "nodes_manager") else {}
     try:
-        info = client.info("memory", **nodes)
+        info = client.info(*sections, **nodes)
     except ResponseError:
         return None
     # A cluster's client gives {node: info}, or the info itself where there is one primary.
-    infos = info.values() if nodes and "maxmemory_policy" not in info else [info]
-    policies = [ServerPolicy(int(one["maxmemory"]), str(one["maxmemory_policy"])) for one in infos]
-    return max(policies, key=lambda policy: policy.evicts_any_key)
+    return list(info.values()) if nodes and "maxmemory_policy" not in info else [info]

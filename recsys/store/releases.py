@@ -8,12 +8,13 @@ right of every batch that runs at that moment.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from shortlist.recsys.errors import InvalidInput, StoreUnavailable, UnreadableRecord
 from shortlist.recsys.store.artefacts import Artefacts
 from shortlist.recsys.store.flip import Flip, FlipIf, LeaseProof
 from shortlist.recsys.store.lease import Lease, overtaken, taken_over
-from shortlist.recsys.store.records import ReleasePointer, unpack_pointer
+from shortlist.recsys.store.records import Canary, ReleasePointer, unpack_pointer
 from shortlist.recsys.store.redis import RedisStore
 
 ATTEMPTS = 10
@@ -107,16 +108,7 @@ def promote(store: RedisStore, artefacts: Artefacts, version: str) -> ReleasePoi
         CorruptArtefact: its manifest cannot be read.
     """
     artefacts.manifest(version)
-    if not store.is_whole(version):
-        raise InvalidInput(
-            f"release {version} is no longer whole in Redis (its lists expired): "
-            "publish it again by a batch run"
-        )
-    if store.is_retiring(version):
-        raise InvalidInput(
-            f"release {version} is retired, its lists expire: "
-            f"keep it by `shortlist release promote {version}`"
-        )
+    _assert_lasting(store, version, f"shortlist release promote {version}")
     return flip(store, version)
 
 
@@ -130,3 +122,45 @@ def rollback(store: RedisStore, artefacts: Artefacts) -> ReleasePointer:
     if pointer is None or pointer.previous is None:
         raise InvalidInput("there is no release before this one: nothing to roll back to")
     return promote(store, artefacts, pointer.previous)
+
+
+def canary(store: RedisStore, artefacts: Artefacts, version: str, percent: float) -> ReleasePointer:
+    """Serves a share of the users, always the same ones, from `version`; a share of 0 ends it.
+
+    Raises:
+        InvalidInput: the release serves already, its lists are no longer in Redis or are about to
+            expire, or no release serves.
+        ReleaseNotFound: it is not among the artefacts.
+        CorruptArtefact: its manifest cannot be read.
+    """
+    artefacts.manifest(version)
+
+    def changed(pointer: ReleasePointer | None) -> ReleasePointer:
+        if pointer is None or pointer.current == version:
+            reason = "no release serves"
+            if pointer is not None:
+                reason = f"release {version} serves everybody already"
+            raise InvalidInput(
+                f"{reason}: a canary is a release next to the serving one; "
+                "see `shortlist release list`"
+            )
+        return replace(pointer, canary=Canary(version, percent) if percent > 0 else None)
+
+    changed(store.release())  # a wrong version is the first thing to report
+    if percent > 0:
+        _assert_lasting(store, version, f"shortlist release canary {version} --percent {percent:g}")
+    return change(store, changed)
+
+
+def _assert_lasting(store: RedisStore, version: str, remedy: str) -> None:
+    """Checks that a release is whole in Redis, and stays so.
+
+    remedy: the command that keeps a retired one.
+    """
+    if not store.is_whole(version):
+        raise InvalidInput(
+            f"release {version} is no longer whole in Redis (its lists expired): "
+            "publish it again by a batch run"
+        )
+    if store.is_retiring(version):
+        raise InvalidInput(f"release {version} is retired, its lists expire: keep it by `{remedy}`")

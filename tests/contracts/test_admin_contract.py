@@ -25,6 +25,7 @@ ROUTES = [
     ("GET", "/v1/releases"),
     ("POST", "/v1/releases/rollback"),
     ("POST", "/v1/releases/x/promote"),
+    ("POST", "/v1/releases/x/canary"),
     ("POST", "/v1/items/1/block"),
     ("POST", "/v1/items/1/unblock"),
 ]
@@ -77,13 +78,10 @@ def test_the_releases_are_listed(client, own, published) -> None:
     assert 0 < answer["releases"][0]["ndcg_at_10"] <= 1
 
 
-def test_promote_and_roll_back(client, own, published, tmp_path) -> None:
-    """The next answer is of the other release, although the pointer is cached for an hour."""
+@pytest.fixture
+def other(own, published, tmp_path):
+    """A second release with lists, named "other"."""
     settings, store = own
-    assert (
-        client.post("/recommend", json={"user_id": "1"}).json()["model_version"]
-        == published.version
-    )
     other = tmp_path / "other"
     other.mkdir()
     build_manifest(other, version="other")
@@ -92,16 +90,51 @@ def test_promote_and_roll_back(client, own, published, tmp_path) -> None:
         store.write_popular("other", store.popular(published.version))
         for of in (store.keys.items, store.keys.rows):
             store.redis.hset(of("other"), mapping=store.redis.hgetall(of(published.version)))
-        assert client.post("/v1/releases/other/promote").json() == {
-            "current": "other",
-            "previous": published.version,
-            "canary": None,
-        }
-        assert client.get("/v1/popular").json()["model_version"] == "other"
-        assert client.post("/v1/releases/rollback").json()["current"] == published.version
-        assert client.get("/v1/popular").json()["model_version"] == published.version
+        yield "other"
     finally:
         shutil.rmtree(Path(settings.artefacts) / "other")
+
+
+def test_promote_and_roll_back(client, published, other) -> None:
+    """The next answer is of the other release, although the pointer is cached for an hour."""
+    assert (
+        client.post("/recommend", json={"user_id": "1"}).json()["model_version"]
+        == published.version
+    )
+    assert client.post(f"/v1/releases/{other}/promote").json() == {
+        "current": "other",
+        "previous": published.version,
+        "canary": None,
+    }
+    assert client.get("/v1/popular").json()["model_version"] == "other"
+    assert client.post("/v1/releases/rollback").json()["current"] == published.version
+    assert client.get("/v1/popular").json()["model_version"] == published.version
+
+
+def test_a_canary_over_http(client, own, published, other) -> None:
+    """A canary begins and ends; the serving release, a retired one and 101% are refused."""
+    _, store = own
+
+    def answer(version: str, percent: float) -> tuple[int, object]:
+        response = client.post(f"/v1/releases/{version}/canary", json={"percent": percent})
+        return response.status_code, response.json()
+
+    pointer = {"current": published.version, "previous": None, "canary": None}
+    canary = {"version": other, "percent": 12.5}
+    assert answer(other, 12.5) == (200, pointer | {"canary": canary})
+    assert store.release() == ReleasePointer(published.version, None, Canary(other, 12.5))
+    assert answer(other, 0) == (200, pointer)
+    assert store.release().canary is None
+    store.redis.expire(store.keys.popular(other), 1000)
+    for version, percent, status, word in [
+        (published.version, 5, 422, "serves everybody already"),
+        (other, 5, 422, f"shortlist release canary {other} --percent 5"),
+        (other, 101, 422, "less than or equal to 100"),
+        ("none", 5, 404, "none"),
+    ]:
+        code, body = answer(version, percent)
+        assert (code, word in body["error"]["message"]) == (status, True)
+    assert store.release().canary is None
 
 
 @pytest.mark.parametrize(

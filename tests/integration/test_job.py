@@ -6,6 +6,7 @@ Bad releases are refused, and a release is published in one flip.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -217,8 +218,8 @@ def test_popularity_must_be_beaten(small_job, monkeypatch) -> None:
     """Nothing is published, and the message gives both figures."""
     honest = offline_evaluation.compare
 
-    def poor(*args: object) -> dict:
-        report = honest(*args)
+    def poor(*args: object, **kwargs: object) -> dict:
+        report = honest(*args, **kwargs)
         report["methods"]["two_stage"]["ndcg@10"]["value"] = 0.0
         return report
 
@@ -320,6 +321,30 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["data"]["rejects"] == {}
     assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
+    assert report["left_out"] == {"no event": 3}
+    assert (report["refusals"], report["is_gated"]) == ([], True)
+    assert report["data"]["latest"] == published.dataset.events.latest
+    assert report["made_at"] <= time.time()
+    assert "serving" not in report
+
+
+def test_the_report_explains_its_lists(published) -> None:
+    """Hits by source and by rank are the same hits, and a longer history helps."""
+    report = json.loads((published.work / "metrics.json").read_text())
+    recall = report["recall_by_source"]
+    assert set(recall) == {"retriever", "neighbours", "trending", "all"}
+    parts = [recall[name]["20"] for name in recall if name != "all"]
+    assert sum(parts) == pytest.approx(recall["all"]["20"], abs=0.02)  # but for exploration
+    ranks = report["calibration"]["ranks"]
+    n_held = ranks[0]["hits"] / recall["all"]["1"]
+    assert sum(row["hits"] for row in ranks) / n_held == pytest.approx(recall["all"]["20"])
+    scores = report["calibration"]["scores"]
+    assert scores[-1]["share"] > scores[0]["share"]
+    known = report["known_events"]
+    assert [row["events"] for row in known] == [1, 2, 3, 5, 10]
+    assert len({row["n_users"] for row in known}) == 1
+    assert len({row["popularity"]["value"] for row in known}) == 1
+    assert known[-1]["two_stage"]["value"] > known[-1]["popularity"]["value"]
 
 
 def test_a_bundle_has_report_and_histograms(published) -> None:
@@ -327,7 +352,7 @@ def test_a_bundle_has_report_and_histograms(published) -> None:
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     assert {"report.html", "skew.msgpack"} <= set(manifest["files"])
     page = (published.work / "report.html").read_text()
-    assert "Against the release before" in page
+    assert "May it serve?" in page
     assert "two_stage" in page
 
 
@@ -427,6 +452,12 @@ def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
     ):
         job.run(replace(small_job, interactions=str(bare)))
     report = json.loads((small_job.work / "metrics.json").read_text())
+    (refusal,) = report["refusals"]
+    assert "users.weight" in refusal
+    assert refusal.split(";")[0] in (small_job.work / "report.html").read_text()
+    assert report["serving"]["version"] == publish.serving(small_job.settings)
+    assert not report["serving"]["same_holdout"]
+    assert set(report["serving"]["metrics"]) == set(METHOD_METRICS)
     assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}
     for row in report["methods"].values():
         assert set(row) == {*METHOD_METRICS, "n_users"}

@@ -120,6 +120,8 @@ WRONG = [
     ("online-report --days 0", 2, "0 is not in the range 1<=x<=90"),
     ("skew", 2, "no release has been published: run `shortlist batch run` first"),
     ("skew --release banana", 2, "the latest are v4, v3, v2"),
+    ("studio --port 99999", 2, "not in the range 0<=x<=65535"),
+    ("studio --port @taken", 2, "choose another, or stop what has it"),
     ("doctor --port 99999", 2, "not in the range"),
     ("evaluat", 2, "no such command 'evaluat'. Did you mean 'evaluate'?"),
     ("releases", 2, "Did you mean 'release'?"),

@@ -12,8 +12,10 @@ import pytest
 from rich.console import Console
 
 from shortlist.recsys.errors import InvalidInput, InvalidRecommendations
-from shortlist.recsys.evaluation import report, resources
+from shortlist.recsys.evaluation import bootstrap, report, resources, small_samples
+from shortlist.recsys.evaluation.proportions import wilson
 from shortlist.recsys.evaluation.ranking_metrics import ItemFacts
+from shortlist.recsys.evaluation.small_samples import FEW_USERS
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.interactions import (
     MISSING,
@@ -69,10 +71,10 @@ def evaluated(methods: dict[str, Recommend], truth: Truth, **options: object) ->
 
 def test_the_report_has_the_documented_shape() -> None:
     """A method that always hits second: every figure is known and does not vary."""
-    actual = evaluated({"second": always(0, 1)}, truth_with([[1], [1], [1]]))
+    actual = evaluated({"second": always(0, 1)}, truth_with([[1]] * FEW_USERS))
 
     def sure(value: float) -> dict[str, object]:
-        return {"value": value, "low": pytest.approx(value), "high": pytest.approx(value)}
+        return dict.fromkeys(("value", "low", "high"), pytest.approx(value))
 
     assert report._plain(actual) == {
         "protocol": "leave-one-out",
@@ -90,16 +92,16 @@ def test_the_report_has_the_documented_shape() -> None:
                 "novelty@10": sure(2.0),
                 "diversity@10": sure(1.0),
                 "coverage": sure(0.05),
-                "n_users": 3,
+                "n_users": 30,
             },
         },
         "paired": {"second": {}},
         "segments": {
             "history length": [
-                {"segment": "1-1", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}
+                {"segment": "1-1", "n_users": 30, "methods": {"second": sure(1 / np.log2(3))}}
             ],
             "favourite category": [
-                {"segment": "odd", "n_users": 3, "methods": {"second": sure(1 / np.log2(3))}}
+                {"segment": "odd", "n_users": 30, "methods": {"second": sure(1 / np.log2(3))}}
             ],
         },
         "popularity": {
@@ -107,7 +109,54 @@ def test_the_report_has_the_documented_shape() -> None:
             "middle": {"second": None},
             "tail": {"second": None},
         },
+        "warnings": [],
     }
+
+
+def test_three_perfect_lists_prove_little() -> None:
+    """Three users, all hit: the interval of a mean is Wilson's of 3 of 3, and a warning says so."""
+    actual = evaluated({"first": always(0), "never": always(1)}, truth_with([[0]] * 3))
+    low, _ = wilson(3, 3)
+    ours = actual["methods"]["first"]
+    assert low == pytest.approx(0.4385, abs=5e-5)
+    for metric in ("ndcg@10", "recall@10", "mrr", "hit_rate@10"):
+        assert ours[metric] == {"value": 1.0, "low": pytest.approx(low), "high": 1.0}
+    # Each of eight users' items has two: two bits of the three that are possible.
+    assert ours["novelty@10"]["value"] == 2.0
+    assert ours["novelty@10"]["low"] == pytest.approx(3 * wilson(2, 3)[0])
+    assert report._plain(ours["coverage"]) == {"value": 1 / N_ITEMS, "low": None, "high": None}
+    pair = actual["paired"]["first"]["never"]
+    assert pair["low"] == pytest.approx(2 * low - 1)
+    assert pair["low"] < 0 < pair["difference"] == pair["high"] == 1.0
+    assert actual["segments"]["history length"][0]["methods"]["first"] == ours["ndcg@10"]
+    assert actual["warnings"] == [f"only 3 users are measured: {small_samples.CONSEQUENCE}"]
+
+
+def test_enough_users_keep_the_bootstrap() -> None:
+    """From thirty users on the ends are the bootstrap's, and there is nothing to warn of."""
+    held = [[i % 3] for i in range(FEW_USERS)]
+    actual = evaluated({"m": always(0, 1)}, truth_with(held))
+    values = np.resize([1.0, 1 / np.log2(3), 0.0], FEW_USERS)[:, None]
+    seed = int(np.random.default_rng(0).integers(2**63, size=2)[0])
+    drawn = bootstrap.resampled(bootstrap.means(values), 30, np.random.default_rng(seed), 200)
+    low, high = bootstrap.interval(drawn)
+    ours = actual["methods"]["m"]["ndcg@10"]
+    assert (ours["low"], ours["high"]) == pytest.approx((low[0], high[0]), abs=1e-12)
+    assert actual["warnings"] == []
+
+
+def test_few_users_of_a_segment_warn() -> None:
+    """Of forty users ten have a long history: their segment alone is named, and has wide ends."""
+    truth = truth_with([[0]] * 40)
+    n_events = np.where(np.arange(40) < 10, 9, 1).astype(np.int32)
+    actual = evaluated(
+        {"m": always(0)}, replace(truth, states=replace(truth.states, n_events=n_events))
+    )
+    short, long = actual["segments"]["history length"]
+    assert short["methods"]["m"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert long["methods"]["m"] == {"value": 1.0, "low": wilson(10, 10)[0], "high": 1.0}
+    (warning,) = actual["warnings"]
+    assert warning.startswith("few users by history length, in 2-9 (10): below 30")
 
 
 def test_methods_are_compared_user_by_user() -> None:
@@ -123,7 +172,8 @@ def test_methods_are_compared_user_by_user() -> None:
 
 def test_same_lists_do_not_differ() -> None:
     """The difference is 0 in every resample and its p-value is 1, though the figures vary."""
-    both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth_with([[0], [1], [5]]))
+    truth = truth_with([[0], [1], [5]] * 10)
+    both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth)
     assert both["paired"]["a"]["b"] == {"difference": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
     assert both["methods"]["a"]["ndcg@10"]["low"] < both["methods"]["a"]["ndcg@10"]["high"]
 
@@ -204,7 +254,7 @@ def test_intervals_surround_their_values() -> None:
 
 def test_methods_are_resampled_alike() -> None:
     """Two methods with the same lists get the same intervals, whatever the other methods."""
-    truth = truth_with([[0], [3], [0], [9]])
+    truth = truth_with([[0], [3], [0], [9]] * 8)
     both = evaluated({"a": always(0, 1), "b": always(0, 1)}, truth)["methods"]
     assert both["a"] == both["b"] == evaluated({"b": always(0, 1)}, truth)["methods"]["b"]
 
@@ -314,6 +364,16 @@ def test_table_lists_methods_and_metrics() -> None:
     text = rendered(evaluated({"second": always(0, 1), "never": always(2)}, truth_with([[1], [1]])))
     for word in ("second", "never", *report.TABLE, "users", "0.6309", "leave-one-out"):
         assert word in text
+
+
+def test_table_warns_of_few_users() -> None:
+    """Two users: the warning of the JSON stands below the table, and no end where none is known."""
+    figures = evaluated({"second": always(0, 1)}, truth_with([[1], [1]]))
+    text = " ".join(rendered(figures).split())
+    assert f"warning: only 2 users are measured: {small_samples.CONSEQUENCE}" in text
+    assert "none" not in text
+    many = evaluated({"second": always(0, 1)}, truth_with([[1]] * FEW_USERS))
+    assert "warning" not in rendered(many)
 
 
 def test_stages_add_up_their_seconds() -> None:
