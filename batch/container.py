@@ -28,7 +28,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.run_log import RunLog
 from shortlist.batch.workspace import alone_in, leased, usable
 from shortlist.recsys.errors import InvalidSettings, LeaseHeld, Unavailable
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import Settings, misspelt
 
 if TYPE_CHECKING:
     from shortlist.batch.job import Job
@@ -116,6 +116,8 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
         with log.of_process():
             options = ContainerOptions.from_env(environ)
             log.run = options.run
+            for sentence in misspelt(environ):
+                log("note", message=sentence)
             with log.heartbeat():
                 _run(options, Settings.from_env(environ), log)
     except Interrupted:

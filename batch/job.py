@@ -45,7 +45,7 @@ from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
 from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
-from shortlist.recsys.errors import InvalidInput, ReleaseRefused
+from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
@@ -354,7 +354,7 @@ def evaluate(job: Job) -> None:
     report["made_at"] = int(time.time())
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
-    write_page(report, job.work / publish.PAGE)
+    write_page(report, job.work / stages.PAGE)
     if refusals and job.settings.gate:
         raise ReleaseRefused(
             f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same"
@@ -545,12 +545,7 @@ def run_stage(job: Job, name: str) -> None:
         InvalidInput: an earlier one has not run on this input and these settings.
     """
     names = list(STAGES)
-    missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
-    if missing:
-        raise InvalidInput(
-            f"stage {name} needs {', '.join(missing)} first: "
-            "run them, or `shortlist batch run` for all"
-        )
+    stages.refuse_missing(name, [n for n in names[: names.index(name)] if not is_done(job, n)])
     outdated = names[names.index(name) :]
     if stages.PRECOMPUTE in outdated[1:]:
         outdated.append(stages.ASSEMBLE)
@@ -650,7 +645,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (skew.FILE, strata.FILE, publish.PAGE, studio_facts.FILE):
+    for name in (skew.FILE, strata.FILE, stages.PAGE, studio_facts.FILE):
         shutil.copyfile(job.work / name, directory / name)
     shutil.copyfile(job.work / "metrics.json", directory / studio_facts.REPORT)
     bundle.save(directory, model, ranker_text, dataset.catalogue, dataset.vocabulary, manifest)

@@ -49,9 +49,6 @@ from shortlist.recsys.store.rules_reading import changes, rules_of
 from shortlist.recsys.store.watermark import BEGINNING
 from shortlist.recsys.where import CATEGORIES, AttributeKind, AttributeValue, labels_of
 
-PAGE = "report.html"
-"""The run's report as a page, in the work directory and in the bundle."""
-
 VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more.
 

@@ -19,6 +19,7 @@ from shortlist.lambda_handler.answers import (
 )
 from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.request_context import note_fallback
 from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import (
     BrokenRelease,
@@ -354,8 +355,9 @@ class ServingRelease:
         return Ranked(items_, scores, retrieval, record.n_candidates)
 
     def degraded(self, error: ShortlistError) -> None:
-        """Counts a fallback by the error that caused it."""
+        """Counts a fallback by the error that caused it, and notes it for the request's log."""
         self._metrics.count("shortlist_degraded_total", kind=type(error).__name__)
+        note_fallback(f"{type(error).__name__}: {error}")
 
 
 def _finite(record: ShortlistRecord) -> ShortlistRecord:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from shortlist.lambda_handler.executors import Seats
+from shortlist.lambda_handler.listening import listening
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.server import CONNECTIONS, Server, configured, listening
+from shortlist.lambda_handler.server import CONNECTIONS, Server, configured
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30.0

@@ -134,8 +134,8 @@ def create_studio(studio: Studio) -> ASGIApp:
     _add_users_and_items(app, studio)
     _add_releases(app, studio)
 
-    @app.get("/")
-    @app.get(ROOT)
+    @app.api_route("/", methods=["GET", "HEAD"])
+    @app.api_route(ROOT, methods=["GET", "HEAD"])
     def page() -> Response:
         return FileResponse(STATIC / "index.html")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,10 +75,18 @@ class View:
         return ItemSearch(items.ids, items.titles, self.bundle.popular.tolist())
 
     @cached_property
+    def rows_of(self) -> dict[str, set[int]]:
+        """Category -> the rows of its items."""
+        rows: dict[str, set[int]] = {}
+        for row, names in enumerate(self.bundle.catalogue.categories):
+            for name in names:
+                rows.setdefault(name, set()).add(row)
+        return rows
+
+    @property
     def categories(self) -> list[str]:
         """The categories, those of the most items first."""
-        counted = Counter(name for names in self.bundle.catalogue.categories for name in names)
-        return sorted(counted, key=lambda name: (-counted[name], name))
+        return sorted(self.rows_of, key=lambda name: (-len(self.rows_of[name]), name))
 
     @cached_property
     def attributes(self) -> list[dict[str, Any]]:
@@ -145,7 +152,7 @@ class Releases:
             if reach.FILE in release.files:
                 lists = reach.read(release.file(reach.FILE), n_items)
             view = View(version, opened, report, known, lists)
-        _ = view.search, view.pick_of  # now, and not while somebody types
+        _ = view.search, view.rows_of, view.pick_of  # now, and not while somebody types
         return view
 
 

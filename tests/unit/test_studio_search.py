@@ -25,18 +25,29 @@ TITLES = ["Amélie", "The Star", "Star Wars: A New Hope", "Rock-star 2"]
         ("x 9", [3]),
         ("nothing", []),
         ("-", []),
+        ("t s", [1, 3, 2]),
+        ("st sta", [3, 2, 1]),
         ("star zebra", []),
     ],
 )
 def test_items_by_words(query, rows) -> None:
     """Words in any order, without case and accents; an id first, then the order that was given."""
-    assert ItemSearch(IDS, TITLES, [3, 2, 1, 0]).rows(query) == rows
+    assert ItemSearch(IDS, TITLES, [3, 2, 1, 0]).found(query, 10) == (rows, len(rows))
 
 
 def test_starts_of_words_come_first() -> None:
     """A title that has the text within a word comes after one in which a word starts so."""
-    found = ItemSearch(["1", "2"], ["bestar", "a star"], [0, 1]).rows("star")
-    assert found == [1, 0]
+    search = ItemSearch(["1", "2"], ["bestar", "a star"], [0, 1])
+    assert search.found("star", 10) == ([1, 0], 2)
+
+
+def test_only_the_first_are_given() -> None:
+    """With the number of all; of some rows alone where these are given."""
+    search = ItemSearch(IDS, TITLES, [3, 2, 1, 0])
+    assert search.found("star", 2) == ([3, 2], 3)
+    assert search.found("", 2) == ([3, 2], 4)
+    assert search.found("star", 10, {1, 0}) == ([1], 1)
+    assert search.found("2", 10, {2}) == ([2], 1)
 
 
 def test_ids_of_users() -> None:
