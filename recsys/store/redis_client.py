@@ -7,7 +7,6 @@ or the network, and never a key: a key holds a user's id, and messages end in lo
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import threading
@@ -126,67 +125,10 @@ class RedisLink:
         )
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys, in one round trip.
+        """Raw replies to commands on one user's keys; the key comes second in each."""
+        from shortlist.recsys.store.redis_replies import replies_to
 
-        The key comes second in each. A pipeline of redis-py takes twice as long, and a cluster's
-        five times, which counts for a look-up.
-        """
-        client = self.redis
-        if hasattr(client, "nodes_manager"):
-            return _replies_of_cluster(client, commands)
-        return _replies_from(client.connection_pool, commands, tries=2)
-
-
-def _replies_of_cluster(client: Any, commands: tuple[tuple[str, ...], ...]) -> list[Any]:  # noqa: ANN401 - redis-py's
-    """Asks the node of the user's slot.
-
-    Where that fails, as during a move of slots, redis-py's own pipeline follows the redirections
-    and learns the new topology.
-    """
-    from redis.exceptions import AskError, ClusterError, RedisClusterException, TryAgainError
-
-    try:
-        node = client.nodes_manager.get_node_from_slot(client.keyslot(commands[0][1]))
-        pool = client.get_redis_connection(node).connection_pool
-        return _replies_from(pool, commands, tries=1)
-    except (*_broken(), AskError, ClusterError, RedisClusterException, TryAgainError):
-        pipe = client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        return list(pipe.execute())
-
-
-def _replies_from(pool: Any, commands: tuple[tuple[str, ...], ...], tries: int) -> list[Any]:  # noqa: ANN401 - redis-py's
-    """Replies over one connection, which is opened again for a further try."""
-    connection = pool.get_connection()
-    try:
-        for _ in range(tries - 1):
-            with contextlib.suppress(*_broken()):
-                return _replies_over(connection, commands)
-        return _replies_over(connection, commands)
-    finally:
-        pool.release(connection)
-
-
-def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> list[Any]:  # noqa: ANN401 - redis-py's
-    """Replies to all commands; raises the first refusal among them."""
-    from redis.exceptions import ResponseError
-
-    replies: list[Any] = []
-    try:
-        connection.send_packed_command(connection.pack_commands(commands))
-        for _ in commands:
-            try:
-                replies.append(connection.read_response())
-            except ResponseError as refusal:  # its connection is good, as where a slot moves
-                replies.append(refusal)
-    except BaseException:
-        connection.disconnect()  # so that the replies to the other commands are never read
-        raise
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
-    return replies
+        return replies_to(self.redis, commands)
 
 
 def connector(url: str, timeout_ms: int, policy: CallPolicy) -> Callable[[], Any]:
