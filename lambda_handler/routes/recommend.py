@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -133,7 +133,7 @@ async def _answer(
 
 async def _list_body(
     recommender: Recommender, executor: Executor, user_id: str, query: UserQuery
-) -> tuple[bytes, dict[str, object]]:
+) -> tuple[bytes, Mapping[str, object]]:
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category), query.where or ())
@@ -183,7 +183,7 @@ def _event(entry: str | int | HistoryEvent) -> SessionEvent:
 
 def _encoded(
     user_id: str | int | None, answer: Answer, started: float, now: float
-) -> tuple[bytes, dict[str, object]]:
+) -> tuple[bytes, Mapping[str, object]]:
     """The JSON answer, and the fields that change between answers of the same items.
 
     Records the answer in the request's context.
