@@ -74,7 +74,7 @@ function finding(report, warnings, words) {
   const pair = report.paired?.[OURS]?.[rival];
   return section(
     "The finding", null,
-    warnings.map((warning) => h("p", { class: "warning" }, warning)),
+    warnings.map((warning) => h("p", { class: "warning" }, sentence(warning))),
     ours && h(
       "p", { class: "finding" },
       term("NDCG@10", words.metrics[HEADLINE]), " is ", h("strong", {}, figure(ours.value)),
@@ -89,6 +89,8 @@ function finding(report, warnings, words) {
     leftOut(report, words),
   );
 }
+
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 function verdict(pair, rival) {
   if (!pair || pair.low === null) return "";
