@@ -14,7 +14,7 @@ FAST_TESTS := tests/unit tests/contracts tests/golden
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
 .PHONY: help install demo quick test check tests lock lowest evaluate worlds readme bench \
-  bench-large bench-load drift local package chaos infra-check build-Serve clean
+  bench-large bench-load drift local package chaos infra-check screenshots build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -137,6 +137,9 @@ chaos: install ## Attacks the whole service for an hour: docs/reliability.md; lo
 
 drift: install ## Measures the skew check: docs/drift.md and its figure, in a quarter of an hour.
 	OMP_NUM_THREADS=1 $(BIN)/python -m shortlist.infra.tools.skew_study
+
+screenshots: install ## The studio's pictures in docs/images, by Chromium.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/browser/screenshots.py
 
 clean: ## Removes what the recipes made, but not .venv.
 	rm -rf .aws-sam .demo .shortlist artefacts build dist \

@@ -21,7 +21,15 @@ BRANDS = (
 )  # fmt: skip
 
 DEPARTMENTS = {
-    "Kitchen": ("Kettle", "Pan", "Coffee beans", "Descaler", "Bread knife", "Mixing bowl", "Tea"),
+    "Kitchen": (
+        "Kettle",
+        "Pan",
+        "Coffee beans",
+        "Descaler",
+        "Bread knife",
+        "Mixing bowl",
+        "Café crème",
+    ),
     "Garden": ("Hose", "Planter", "Seeds", "Sprinkler", "Rake", "Charcoal", "Gloves"),
     "Books": ("Novel", "Atlas", "Cookbook", "Audiobook", "Travel guide", "Comic", "Diary"),
     "Toys": ("Puzzle", "Train set", "Doll", "Board game", "Kite", "Building bricks", "Robot"),
@@ -36,6 +44,9 @@ DEPARTMENTS = {
     ),
     "Sports": ("Backpack", "Tent", "Socks", "Water bottle", "Bicycle bell", "Yoga mat", "Cap"),
 }
+
+MARKUP = 'Jarl <img src=x onerror="alert(1)"> & sons'
+"""The title of item 1, which must be shown as it is."""
 
 MAPPING = """\
 [interactions]
@@ -86,6 +97,7 @@ def _dressed(items: pl.DataFrame) -> pl.DataFrame:
         brands.append(BRANDS[brand % len(BRANDS)])
         titles.append(f"{brands[-1]} {things[kind % len(things)]} {row['item_id']}")
         categories.append([named])
+    titles[0] = MARKUP
     return items.with_columns(
         title=pl.Series(titles), categories=pl.Series(categories), brand=pl.Series(brands)
     )

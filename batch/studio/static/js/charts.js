@@ -21,7 +21,8 @@ export const colours = (names) => ({ domain: names, range: names.map(colourOf(na
  * A figure: a chart, its caption, and its data behind "Show as table".
  *
  * caption: one sentence that says what is seen, with units; draw: gives Plot's options for a width
- * in pixels; columns and rows: as `table` takes them; legend: names of series, coloured in order.
+ * in pixels; columns and rows: as `table` takes them; legend: names of series, coloured in order, or
+ * a legend that `legendOf` made.
  */
 export function chart({ caption, draw, columns, rows, legend, height }) {
   const id = newId("chart");
@@ -36,7 +37,7 @@ export function chart({ caption, draw, columns, rows, legend, height }) {
   return h(
     "figure", { class: "chart" },
     h("figcaption", { id }, caption),
-    legend && legendOf(legend),
+    legend instanceof Node ? legend : legend && legendOf(legend),
     box,
     columns && h(
       "details", { class: "as-table" },

@@ -13,7 +13,8 @@ export const counted = (value, one, many = `${one}s`) =>
   `${count(value)} ${Number(value) === 1 ? one : many}`;
 
 /** A number with a fixed number of decimals. */
-export const decimal = (value, digits = 3) => (has(value) ? Number(value).toFixed(digits) : NONE);
+export const decimal = (value, digits = 3) =>
+  has(value) ? Number(value).toFixed(digits).replace("-", "−") : NONE;
 
 /** A number with three significant digits. */
 export const short = (value) =>

@@ -4,7 +4,6 @@ import { latest, send } from "../api.js";
 import { chart, colourOf } from "../charts.js";
 import { asRequest, controls, plain } from "../controls.js";
 import { announce, fill, h } from "../dom.js";
-import * as format from "../format.js";
 import { changeWords, ranked, scoreNote, sourceTags, sourceWords } from "../lists.js";
 import { failure, load, tags } from "../parts.js";
 import { itemSearch } from "./item_search.js";
@@ -26,7 +25,9 @@ function tried(release, explain) {
   const settings = plain();
   const basket = [];
   let steps = [];
-  const [chips, list, change] = [h("ul", { class: "basket" }), h("div"), h("div")];
+  const [chips, list, change] = [
+    h("ul", { class: "basket" }), h("div", { class: "list" }), h("section", { class: "card steps" }),
+  ];
   const types = (release.event_types ?? []).filter(({ name }) => name);
   const strongest = types.find(({ target }) => target)?.name ?? types[0]?.name ?? null;
 
@@ -53,7 +54,8 @@ function tried(release, explain) {
           },
         }),
       );
-      fill(change, steps.length > 1 && ranksOverSteps(steps.slice(-6)));
+      change.hidden = steps.length < 2;
+      fill(change, !change.hidden && ranksOverSteps(steps.slice(-6)));
     } catch (error) {
       fill(list, failure(error, () => ask(label)));
       announce(error.message);
@@ -109,19 +111,21 @@ function tried(release, explain) {
     onclick: () => { basket.length = 0; steps = []; showBasket(); ask("start"); },
   }, "Empty the basket");
   showBasket();
+  change.hidden = true;
   ask("start");
   return [
     h("div", { class: "user-head" }, h("h2", {}, "A fresh user"), h("p", { class: "note" },
       "Nobody the release knows: only the basket counts, and nothing is stored.")),
     h(
-      "div", { class: "user-grid" },
+      "div", { class: "user-grid fresh" },
       h("section", { class: "card stack", "aria-label": "Basket" },
-        h("h2", {}, "Basket"), search.element, chips, empty, change),
+        h("h2", {}, "Basket"), search.element, chips, empty),
       h("section", { class: "card stack", "aria-label": "What is recommended" },
         h("h2", {}, "What is recommended"),
         h("details", { class: "adjust" }, h("summary", {}, "Adjust the list"),
           controls(release, settings, () => ask("adjusted"))),
         list),
+      change,
     ),
   ];
 }

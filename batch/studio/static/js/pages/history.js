@@ -1,6 +1,6 @@
 // A user's history: a time line of categories, and the events below it.
 
-import { ACCENT, COLOURS, chart, QUIET } from "../charts.js";
+import { ACCENT, chart, COLOURS, legendOf, QUIET } from "../charts.js";
 import { fill, h } from "../dom.js";
 import * as format from "../format.js";
 import { empty, itemLink, tags } from "../parts.js";
@@ -8,6 +8,7 @@ import { empty, itemLink, tags } from "../parts.js";
 const LANES = 7;
 const SHOWN = 60;
 const OTHER = "other";
+const NEGATIVE = "negative, such as a return";
 
 /**
  * The history as {element, point}.
@@ -61,15 +62,15 @@ function timeLine(events, types) {
   const { names, laneOf } = lanes(events);
   const clock = events.every(({ time }) => format.isDate(time));
   const at = ({ time }) => (clock ? new Date(1000 * time) : time);
-  const colour = (event) => {
-    if (event.negative) return COLOURS[1];
-    if (types.length < 2) return ACCENT;
-    return COLOURS[[0, 2, 3, 4, 5, 6, 7][types.indexOf(event.type)]] ?? QUIET;
-  };
   const anyNegative = events.some(({ negative }) => negative);
+  const series = [...(types.length > 1 ? types : []), ...(anyNegative ? [NEGATIVE] : [])];
+  const colourOfSeries = (name) => (name === NEGATIVE ? COLOURS[1]
+    : COLOURS[[0, 2, 3, 4, 5, 6, 7][types.indexOf(name)]] ?? QUIET);
+  const colour = ({ type, negative }) => (negative ? COLOURS[1]
+    : types.length > 1 ? colourOfSeries(type) : ACCENT);
   return chart({
-    caption: `Each point is an event; a line for each category${clock ? ", in UTC" : ""}.`
-      + (anyNegative ? " Orange is negative feedback, such as a return." : ""),
+    caption: `Each point is an event; a line for each category${clock ? ", in UTC" : ""}.`,
+    legend: series.length > 0 && legendOf(series, colourOfSeries),
     draw: (width) => ({
       height: 34 * names.length + 40,
       marginLeft: Math.min(120, Math.max(60, 7 * Math.max(...names.map((name) => name.length)) + 12)),

@@ -43,7 +43,7 @@ export function oneUser(root, context, id) {
 
 function whole({ user, release, explain, settings, only, context }) {
   const past = history(user, release);
-  const had = new Set(user.history.filter(({ negative }) => !negative).map(({ item_id: item }) => item));
+  const had = hadBefore(user, release);
   const list = h("div", { class: "list" });
   const state = { view: "served", clicked: null, other: null };
   const shared = { explain, had, point: past.point };
@@ -97,6 +97,13 @@ function whole({ user, release, explain, settings, only, context }) {
     ),
   );
   return [head(user), grid, heldOut(user)];
+}
+
+/** The items that the user had: by events that are predicted, such as purchases, not views. */
+function hadBefore({ history: events }, { event_types: types }) {
+  const others = new Set(types.filter(({ target }) => !target).map(({ name }) => name));
+  return new Set(events.filter(({ negative, type }) => !negative && !others.has(type))
+    .map(({ item_id: item }) => item));
 }
 
 function head(user) {

@@ -1,0 +1,105 @@
+"""Writes the pictures of the studio to docs/images; `make screenshots` runs it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import ADMIN_KEY, DESKTOP, PHONE
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+COLOURS = 256
+"""Colours of a picture: a page has few, and a palette takes a third of the bytes."""
+
+MOST_PIXELS = 2600
+"""Height at which a picture is cut; a phone's pages are long."""
+
+WIDTHS = {"desktop": DESKTOP, "phone": PHONE}
+
+
+def quiet(page: Page) -> None:
+    """Waits until all has been asked for and drawn."""
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("main .loading, main [aria-busy]")).to_have_count(0)
+
+
+def users(page: Page) -> None:
+    """A user with one reason open, beside whom the history marks its causes."""
+    row = page.locator(".list .ranked > li").filter(has_text="because of").first
+    row.locator(".why summary").click()
+    row.hover()
+
+
+def fresh(page: Page) -> None:
+    """A fresh user with three titles in the basket."""
+    for place, word in enumerate(("hose", "planter", "puzzle"), 1):
+        page.get_by_label("Search titles").fill(word)
+        page.locator(".found button").first.click()
+        expect(page.locator(".basket button")).to_have_count(place)
+        quiet(page)
+
+
+def items(page: Page) -> None:
+    """The most popular item, with a user drawn into the map."""
+    page.locator(".picker a").first.click()
+    expect(page.get_by_role("heading", name="Similar items")).to_be_visible()
+    page.get_by_label("Draw a user in").fill("17")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.get_by_text(re.compile("Show the .* marked items"))).to_be_visible()
+
+
+def click(page: Page) -> None:
+    """The list of a user before and after a click."""
+    page.locator(".list .ranked > li").nth(6).get_by_role("button").click()
+    expect(page.get_by_role("heading", name="After the click")).to_be_visible()
+
+
+def nothing(page: Page) -> None:
+    """The page as it opens."""
+
+
+def operations(page: Page) -> None:
+    """The page with the admin key given."""
+    key = page.locator("input[type=password]")
+    if key.count():
+        key.fill(ADMIN_KEY)
+
+
+SHOWN: dict[str, tuple[str, Callable[[Page], None]]] = {
+    "users": ("#/users", users),
+    "click": ("#/users", click),
+    "fresh": ("#/users?fresh=1", fresh),
+    "items": ("#/items", items),
+    "data": ("#/data", nothing),
+    "quality": ("#/quality", nothing),
+    "operations": ("#/operations", operations),
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", SHOWN)
+def test_picture(new_page, name, width, scheme) -> None:
+    """A page of the studio, in one width and theme."""
+    address, prepare = SHOWN[name]
+    page = new_page(WIDTHS[width], scheme)
+    page.goto(f"/{address}")
+    quiet(page)
+    prepare(page)
+    quiet(page)
+    page.evaluate("scrollTo(0, 0)")
+    height = min(MOST_PIXELS, page.evaluate("document.documentElement.scrollHeight"))
+    page.set_viewport_size({"width": WIDTHS[width], "height": height})
+    quiet(page)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    picture.convert("RGB").quantize(COLOURS).save(
+        IMAGES / f"studio-{name}-{width}-{scheme}.png", optimize=True
+    )
