@@ -285,7 +285,10 @@ def test_quality(ask, published) -> None:
     seen = ask("quality")
     report = json.loads((published.work / "metrics.json").read_text())
     assert seen["report"] == report
-    assert set(report["methods"]) | set(report["importances"]) <= set(seen["names"])
+    assert set(report["methods"]) <= set(seen["methods"])
+    assert set(report["importances"]) <= set(seen["features"])
+    assert set(report["candidate_recall"]) <= set(seen["sources"])
+    assert set(report["left_out"]) <= set(seen["left_out"])
     assert set(report["methods"]["two_stage"]) - {"n_users"} <= set(seen["metrics"])
 
 
