@@ -5,6 +5,7 @@ import { chart, colours } from "../charts.js";
 import { contents, wide } from "../contents.js";
 import { announce, fill, h, settled } from "../dom.js";
 import * as format from "../format.js";
+import { room } from "../intervals.js";
 import {
   confirmed, empty, failure, field, itemLink, loading, section, table, tags, term, tiles,
 } from "../parts.js";
@@ -442,6 +443,7 @@ function stateTiles({ pointer, redis, lists, rules, blocked, limits }) {
   ].filter(Boolean));
 }
 
+const MOST_TIMED = 12;
 const PERCENTILES = ["median", "99th percentile"];
 
 function latencies({ latencies: rows = [] }) {
@@ -449,31 +451,43 @@ function latencies({ latencies: rows = [] }) {
   if (asked.length === 0) {
     return empty("Nothing was answered yet.", "Look at a user's page, then come back and refresh.");
   }
-  const flat = asked.flatMap((row) => [
+  // The rest, such as commands that were sent once, is in the table.
+  const most = new Set(d3.sort(asked, (a, b) => b.n - a.n).slice(0, MOST_TIMED));
+  const drawn = asked.filter((row) => most.has(row)).map((row) => ({
+    ...row, what: row.what.replace(/^the answer to /, ""),
+  }));
+  const flat = drawn.flatMap((row) => [
     { what: row.what, of: PERCENTILES[0], ms: row.p50_ms },
     { what: row.what, of: PERCENTILES[1], ms: row.p99_ms },
   ]).filter(({ ms }) => Number.isFinite(ms ?? NaN) && ms > 0);
-  const names = asked.map(({ what }) => what);
+  const names = drawn.map(({ what }) => what);
   return chart({
-    caption: "How long answers and their parts take, in milliseconds on a logarithmic scale, estimated "
-      + "from the buckets of the metrics",
+    caption: "How long answers and their parts take, in milliseconds on a logarithmic scale, "
+      + `estimated from the buckets of the metrics${drawn.length < asked.length
+        ? `; the ${drawn.length} most frequent, all are in the table` : ""}`,
     legend: PERCENTILES,
     height: 50 + 24 * names.length,
-    draw: (width) => ({
-      marginLeft: Math.min(width < 500 ? 150 : 260, 16 + 6.8 * d3.max(names, (name) => name.length)),
-      marginRight: 24, marginBottom: 34,
-      x: { type: "log", label: "ms →", grid: true, tickFormat: "~g" },
-      y: { domain: names, label: null, tickFormat: (name) =>
-        (width < 500 && name.length > 21 ? `${name.slice(0, 20)}…` : name) },
-      color: colours(PERCENTILES),
-      marks: [
-        Plot.link(asked, { x1: "p50_ms", x2: "p99_ms", y1: "what", y2: "what", stroke: "var(--quiet-line)" }),
-        Plot.dot(flat, {
-          x: "ms", y: "what", fill: "of", r: 4.5, tip: { format: { x: false, y: false, fill: false } },
-          title: (row) => `${row.what}\n${row.of}: ${format.milliseconds(row.ms)}`,
-        }),
-      ],
-    }),
+    draw: (width) => {
+      const left = Math.min(width / 2.4, room(names, 260));
+      const letters = Math.floor(left / 7) - 2;
+      const shown = (name) => (name.length > letters ? `…${name.slice(1 - letters)}` : name);
+      return {
+        marginLeft: left, marginRight: 24, marginBottom: 34,
+        x: { type: "log", label: "ms →", grid: true, tickFormat: "~g" },
+        y: { domain: names, label: null, tickFormat: shown },
+        color: colours(PERCENTILES),
+        marks: [
+          Plot.link(drawn, {
+            x1: "p50_ms", x2: "p99_ms", y1: "what", y2: "what", stroke: "var(--quiet-line)",
+          }),
+          Plot.dot(flat, {
+            x: "ms", y: "what", fill: "of", r: 4.5,
+            tip: { format: { x: false, y: false, fill: false } },
+            title: (row) => `${row.what}\n${row.of}: ${format.milliseconds(row.ms)}`,
+          }),
+        ],
+      };
+    },
     columns: [
       { name: "what", label: "What" },
       { label: "Median", number: true, show: ({ p50_ms: ms }) => format.milliseconds(ms) },
