@@ -187,12 +187,24 @@ function offered({ reach }, release) {
   }));
 }
 
+/** The months from the first to the last, with 0 where nothing happened. */
+function everyMonth(months) {
+  const counts = new Map(months.map(({ month, n }) => [month, n]));
+  const at = new Date(`${months[0].month}-01T00:00:00Z`);
+  const rows = [];
+  for (let month = months[0].month; month <= months.at(-1).month; month = at.toISOString().slice(0, 7)) {
+    rows.push({ month, at: new Date(at), n: counts.get(month) ?? 0 });
+    at.setUTCMonth(at.getUTCMonth() + 1);
+  }
+  return rows;
+}
+
 function popularity({ months }) {
   const title = "Popularity over time";
   if (!months) return section(title, null, later("This release has not counted it."));
   if (months.length === 0) return section(title, null, empty("It had no event yet."));
-  const rows = months.map(({ month, n }) => ({ month, at: new Date(`${month}-01T00:00:00Z`), n }));
-  const clock = rows.every(({ at }) => !Number.isNaN(at.getTime()));
+  const clock = months.every(({ month }) => /^\d{4}-\d\d$/.test(month));
+  const rows = clock ? everyMonth(months) : months;
   const x = clock ? "at" : "month";
   return section(title, null, chart({
     caption: `Events in each ${clock ? "month, by UTC" : "stretch of the data"}.`,
