@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +112,11 @@ class Studio:
         """The serving release."""
         return self.releases.serving()
 
+    def warm(self) -> None:
+        """Loads the serving release, if there is one, so that the first page need not wait."""
+        with suppress(ShortlistError, OSError):
+            self.serving()
+
     def rules(self, view: View) -> Rules:
         """The business rules as they fit a release; none where they cannot be read."""
         plain = AdminStore(self.store).rules().plain
@@ -128,8 +134,8 @@ def create_studio(studio: Studio) -> ASGIApp:
     _add_users_and_items(app, studio)
     _add_releases(app, studio)
 
-    @app.get("/")
-    @app.get(ROOT)
+    @app.api_route("/", methods=["GET", "HEAD"])
+    @app.api_route(ROOT, methods=["GET", "HEAD"])
     def page() -> Response:
         return FileResponse(STATIC / "index.html")
 

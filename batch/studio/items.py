@@ -24,11 +24,9 @@ MOST_POINTS = 20_000
 
 def found(view: View, query: str, category: str, limit: int) -> dict[str, Any]:
     """The items that fit a query, best first; category: "" for all."""
-    rows = view.search.rows(query)
-    if category:
-        categories = view.bundle.catalogue.categories
-        rows = [row for row in rows if category in categories[row]]
-    return {"items": [listed(view, row) for row in rows[:limit]], "total": len(rows)}
+    among = view.rows_of.get(category, set()) if category else None
+    rows, total = view.search.found(query, limit, among)
+    return {"items": [listed(view, row) for row in rows], "total": total}
 
 
 def listed(view: View, row: int) -> dict[str, Any]:
@@ -84,7 +82,8 @@ def on_the_map(view: View, category: str, limit: int) -> dict[str, Any]:
     items, xy = view.bundle.catalogue, view.facts.arrays["item_xy"].reshape(-1, 2)
     rows = view.bundle.popular.tolist()
     if category:
-        rows = [row for row in rows if category in items.categories[row]]
+        among = view.rows_of.get(category, set())
+        rows = [row for row in rows if row in among]
     points = [
         {
             "id": items.ids[row],

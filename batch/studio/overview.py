@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from shortlist.batch.studio.facts import NO_TYPE
@@ -12,13 +11,9 @@ from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, hea
 from shortlist.recsys.evaluation.small_samples import CONSEQUENCE, is_few
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.records import ReleasePointer
-from shortlist.recsys.where import AttributeKind, labels_of
 
 STALE_SECONDS = 3 * 86_400
 """Age of a release from which it is worth a word: batches mostly run by night."""
-
-MOST_VALUES = 50
-"""Values of an attribute that are offered as a choice; of more, none are."""
 
 
 def overview(
@@ -55,8 +50,8 @@ def overview(
         "has_report": view.report is not None,
         "api": api,
         "event_types": event_types(view.bundle.facts.events),
-        "attributes": _attributes(view),
-        "categories": _categories(view),
+        "attributes": view.attributes,
+        "categories": view.categories,
         "admin_key_needed": admin_key_needed,
     }
 
@@ -146,26 +141,3 @@ def _span(seconds: int) -> str:
         if seconds >= 2 * length:
             return f"{seconds // length} {unit}"
     return f"{seconds} seconds"
-
-
-def _attributes(view: View) -> list[dict[str, Any]]:
-    """The items' columns that can be filtered by, with their values or range."""
-    described = []
-    for attribute in view.bundle.catalogue.attributes:
-        if not attribute.is_filtered:
-            continue
-        entry: dict[str, Any] = {"name": attribute.name, "kind": attribute.kind.value}
-        present = [value for value in attribute.values if value is not None]
-        if attribute.kind in (AttributeKind.NUMBER, AttributeKind.DATE):
-            entry["range"] = [min(present), max(present)] if present else None
-        else:
-            labels = {label for value in present for label in labels_of(value)}
-            entry["values"] = sorted(labels) if len(labels) <= MOST_VALUES else None
-        described.append(entry)
-    return described
-
-
-def _categories(view: View) -> list[str]:
-    """The categories, those of the most items first."""
-    counted = Counter(name for names in view.bundle.catalogue.categories for name in names)
-    return sorted(counted, key=lambda name: (-counted[name], name))

@@ -8,7 +8,7 @@ from shortlist.batch.studio.overview import headline
 from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.releases import View
 from shortlist.recsys.errors import BrokenRelease
-from shortlist.recsys.evaluation.names import METHODS, METRICS, SOURCES
+from shortlist.recsys.evaluation.names import LEFT_OUT, METHODS, METRICS, SOURCES
 from shortlist.recsys.evaluation.small_samples import part_warnings, warnings_of
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.store.artefacts import Artefacts
@@ -24,10 +24,13 @@ GATE_OFF = "the gate is off"
 
 def quality(view: View) -> dict[str, Any]:
     """The whole report, and what its names mean."""
-    features = {name: feature.sentence for name, feature in FEATURES.items()}
+    # Apart, as one name may mean two things: "popularity" is a method and a feature.
     return {
         "report": finite(view.report),
-        "names": features | SOURCES | METHODS,
+        "methods": METHODS,
+        "sources": SOURCES,
+        "features": {name: feature.sentence for name, feature in FEATURES.items()},
+        "left_out": LEFT_OUT,
         "metrics": {name: metric.sentence for name, metric in METRICS.items()},
         "warnings": [] if view.report is None else _warnings(view.report),
     }

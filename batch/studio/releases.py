@@ -17,14 +17,19 @@ from shortlist.batch.studio.search import ItemSearch
 from shortlist.recsys.errors import CorruptArtefact, ReleaseNotFound
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.catalogue import ItemAttribute
 from shortlist.recsys.models.interactions import Int32, Int64
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
 from shortlist.recsys.store.redis import RedisStore
+from shortlist.recsys.where import AttributeKind, labels_of
 
 KEPT = 2
 """Releases in memory: the serving one, and the one it is compared with."""
+
+MOST_VALUES = 50
+"""Values of an attribute that are offered as a choice; of more, none are."""
 
 REPORT_BYTES = 64 << 20
 """The largest report that is read; a real one has a few hundred kilobytes."""
@@ -68,6 +73,26 @@ class View:
         """Finds items by id and title."""
         items = self.bundle.catalogue
         return ItemSearch(items.ids, items.titles, self.bundle.popular.tolist())
+
+    @cached_property
+    def rows_of(self) -> dict[str, set[int]]:
+        """Category -> the rows of its items."""
+        rows: dict[str, set[int]] = {}
+        for row, names in enumerate(self.bundle.catalogue.categories):
+            for name in names:
+                rows.setdefault(name, set()).add(row)
+        return rows
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories, those of the most items first."""
+        return sorted(self.rows_of, key=lambda name: (-len(self.rows_of[name]), name))
+
+    @cached_property
+    def attributes(self) -> list[dict[str, Any]]:
+        """The items' columns that can be filtered by, each with its values or its range."""
+        columns = self.bundle.catalogue.attributes
+        return [_described(column) for column in columns if column.is_filtered]
 
     def title(self, item_id: str) -> str | None:
         """An item's title; None where the catalogue lacks the item."""
@@ -126,7 +151,18 @@ class Releases:
                 _check_items(known, n_items)
             if reach.FILE in release.files:
                 lists = reach.read(release.file(reach.FILE), n_items)
-            return View(version, opened, report, known, lists)
+            view = View(version, opened, report, known, lists)
+        _ = view.search, view.rows_of, view.pick_of  # now, and not while somebody types
+        return view
+
+
+def _described(attribute: ItemAttribute) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": attribute.name, "kind": attribute.kind.value}
+    present: list[Any] = [value for value in attribute.values if value is not None]
+    if attribute.kind in (AttributeKind.NUMBER, AttributeKind.DATE):
+        return described | {"range": [min(present), max(present)] if present else None}
+    labels = {label for value in present for label in labels_of(value)}
+    return described | {"values": sorted(labels) if len(labels) <= MOST_VALUES else None}
 
 
 def _check_items(known: StudioFacts | None, n_items: int) -> None:

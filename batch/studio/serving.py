@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 
 from starlette.types import ASGIApp
 
@@ -31,7 +32,7 @@ def beside(
     """What makes the served app from the API's, or from what forwards to the API at `api_url`."""
 
     def made(api: ASGIApp) -> ASGIApp:
-        on_loopback = host in LOOPBACK
+        on_loopback, ask = host in LOOPBACK, partial(call, api)
         if api_url is not None:  # a request of another site's page must not get this server's key
             api = OwnPages(api, on_loopback=on_loopback)
         if not is_offered(settings, host):
@@ -39,11 +40,12 @@ def beside(
         studio = Studio(
             settings,
             open_store(settings.redis_url, settings.namespace, TIMEOUT_MS),
-            ask=partial(call, api),
+            ask,
             api_url=api_url,
             is_guarded=is_guarded(settings, host),
             timeout_ms=TIMEOUT_MS,
         )
+        Thread(target=studio.warm, daemon=True).start()
         return Beside(api, OwnPages(create_studio(studio), on_loopback=on_loopback))
 
     return made

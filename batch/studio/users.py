@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -18,7 +19,7 @@ from shortlist.batch.studio.facts import StudioFacts, digest_of
 from shortlist.batch.studio.items import attributes_of
 from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.releases import View
-from shortlist.batch.studio.search import ids_like
+from shortlist.batch.studio.search import IdSearch
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.feedback import Happened, events_of, negatives_of, read
@@ -41,7 +42,7 @@ SAMPLED_RECORDS = 2000
 """Users that are looked at for a pick where the release has no facts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """The users that Redis has.
 
@@ -54,6 +55,11 @@ class Known:
     pick_of: dict[str, int]
     version: str | None
     read_at: float
+
+    @cached_property
+    def search(self) -> IdSearch:
+        """Finds ids."""
+        return IdSearch(self.ids)
 
 
 class Users:
@@ -154,7 +160,7 @@ class Users:
         return Known(ids, is_whole, pick_of, version, self._clock())
 
     def _searched(self, known: Known, query: str) -> list[str]:
-        ids = ids_like(known.ids, query)
+        ids = known.search.ids(query)
         exact = query.strip()
         if exact not in ids[:1] and self._store.user_record(exact) is not None:
             ids.insert(0, exact)  # new since the scan, or beyond it

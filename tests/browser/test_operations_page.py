@@ -7,6 +7,7 @@ import re
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
+
 from tests.browser.conftest import ADMIN_KEY
 
 ADMIN = {"X-Shortlist-Admin-Key": ADMIN_KEY}

@@ -11,10 +11,12 @@ const HEADLINE = "ndcg@10";
 /** A figure as "0.337". */
 export const figure = (value) => format.decimal(value, value !== null && Math.abs(value) >= 10 ? 1 : 3);
 
+/** Whether a figure has an interval. */
+export const hasEnds = ({ low, high }) => Number.isFinite(low ?? NaN) && Number.isFinite(high ?? NaN);
+
 /** The ends of an interval, "0.322 to 0.352". */
-export const ends = (known) =>
-  known?.low === null || known?.low === undefined ? format.NONE
-    : `${figure(known.low)} to ${figure(known.high)}`;
+export const ends = (row) =>
+  hasEnds(row) ? `${figure(row.low)} to ${figure(row.high)}` : format.NONE;
 
 /** A p-value; resampling knows none below 1 / 2001. */
 export const pValue = (p) =>
@@ -64,7 +66,7 @@ export function dots({ caption, rows, label, colour = () => ACCENT, columns, zer
       y: { domain: names, label: null },
       marks: [
         zero && Plot.ruleX([0], { stroke: "var(--control)" }),
-        Plot.ruleY(there.filter(({ low }) => low !== null && low !== undefined), {
+        Plot.ruleY(there.filter(hasEnds), {
           x1: "low", x2: "high", y: "name", stroke: ({ name }) => colour(name), strokeWidth: 2.5,
           strokeOpacity: 0.55,
         }),
@@ -101,7 +103,7 @@ export function lines({ caption, rows, names, colour, x, y, format: shown = figu
       y: { label: `↑ ${y}`, grid: true, zero, nice: true, percent },
       marks: [
         zero && Plot.ruleY([0], { stroke: "var(--control)" }),
-        Plot.areaY(there.filter(({ low }) => low !== null && low !== undefined), {
+        Plot.areaY(there.filter(hasEnds), {
           x: "x", y1: "low", y2: "high", z: "series", fill: paint, fillOpacity: 0.16,
         }),
         Plot.lineY(there, { x: "x", y: "value", z: "series", stroke: paint, strokeWidth: 2 }),
@@ -109,8 +111,7 @@ export function lines({ caption, rows, names, colour, x, y, format: shown = figu
         Plot.tip(there, Plot.pointer({
           x: "x", y: "value",
           title: (row) => `${names.length > 1 ? `${row.series}\n` : ""}${x} ${row.x}\n`
-            + `${shown(row.value)}${row.low === undefined || row.low === null ? ""
-              : ` (${shown(row.low)} to ${shown(row.high)})`}`,
+            + `${shown(row.value)}${hasEnds(row) ? ` (${shown(row.low)} to ${shown(row.high)})` : ""}`,
         })),
       ].filter(Boolean),
     }),
@@ -119,8 +120,7 @@ export function lines({ caption, rows, names, colour, x, y, format: shown = figu
       { name: "x", label: x, number: true },
       { label: y, number: true, show: ({ value }) => shown(value) },
       { label: "95% interval", number: true, show: (row) =>
-        (row.low === undefined || row.low === null ? format.NONE
-          : `${shown(row.low)} to ${shown(row.high)}`) },
+        (hasEnds(row) ? `${shown(row.low)} to ${shown(row.high)}` : format.NONE) },
     ],
     rows,
   });

@@ -22,7 +22,7 @@ const VIEWS = [
 /** Explanations of features by name; {} where the release's facts lack them. */
 let explained = null;
 export const featureNames = () => (explained ??= studio("quality").then(
-  ({ names }) => names ?? {}, () => { explained = null; return {}; },
+  ({ features }) => features ?? {}, () => { explained = null; return {}; },
 ));
 
 export function oneUser(root, context, id) {

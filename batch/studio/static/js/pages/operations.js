@@ -85,7 +85,9 @@ class Page {
 
   /** Asks for everything again; what an operator is typing stays. */
   async reload() {
-    const [operations, releases] = await Promise.allSettled([studio("operations"), studio("releases")]);
+    const [operations, releases] = await Promise.allSettled([
+      studio("operations", {}, { admin: true }), studio("releases"),
+    ]);
     const again = () => this.reload();
     if (operations.status === "fulfilled") {
       fill(this.state, stateTiles(operations.value));
@@ -121,7 +123,7 @@ class Page {
         },
       },
       field("Admin key", input, h("span", {}, "The server's ", h("code", {}, "SHORTLIST_ADMIN_KEY"),
-        ". It is sent with changes alone.")),
+        ". This page alone sends it.")),
       h("div", { class: "row" }, h("button", { class: "primary" }, "Use the key"), forget),
     );
     form.classList.add("stack");

@@ -6,7 +6,7 @@ import { contents, wide } from "../contents.js";
 import { fill, h } from "../dom.js";
 import * as format from "../format.js";
 import {
-  dots, ends, figure, known, lines, methodColour, notable, OURS, pValue, room, strongest,
+  dots, ends, figure, hasEnds, known, lines, methodColour, notable, OURS, pValue, room, strongest,
 } from "../intervals.js";
 import { choice, empty, field, load, section, table, tags, term } from "../parts.js";
 
@@ -74,11 +74,11 @@ function finding(report, warnings, words) {
   const pair = report.paired?.[OURS]?.[rival];
   return section(
     "The finding", null,
-    warnings.map((warning) => h("p", { class: "warning" }, warning)),
+    warnings.map((warning) => h("p", { class: "warning" }, sentence(warning))),
     ours && h(
       "p", { class: "finding" },
       term("NDCG@10", words.metrics[HEADLINE]), " is ", h("strong", {}, figure(ours.value)),
-      ` (95% interval ${ends(ours)}), measured on ${format.counted(methods[OURS].n_users, "user")} `,
+      `${hasEnds(ours) ? ` (95% interval ${ends(ours)})` : ""}, measured on ${format.counted(methods[OURS].n_users, "user")} `,
       "whose last events were held out.",
       rival && [" The strongest baseline, ", methodTerm(words, rival),
         `, has ${figure(methods[rival][HEADLINE].value)}. `, verdict(pair, rival)],
@@ -89,6 +89,8 @@ function finding(report, warnings, words) {
     leftOut(report, words),
   );
 }
+
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 function verdict(pair, rival) {
   if (!pair || pair.low === null) return "";
@@ -234,7 +236,8 @@ function pairWords({ low, high }) {
 }
 
 function tradeOff(report, words) {
-  const there = BEYOND_ACCURACY.filter((metric) => report.methods[OURS]?.[metric]);
+  const there = BEYOND_ACCURACY.filter(
+    (metric) => Number.isFinite(report.methods[OURS]?.[metric]?.value ?? NaN));
   if (there.length === 0) return null;
   let across = there[0];
   const box = h("div", {});
@@ -392,7 +395,7 @@ function segmentChart(report, kind, rows, chosen) {
           marks: [
             Plot.axisFy({ anchor: "left", textAnchor: "end", dx: -6, text: shown, label: null }),
             Plot.ruleX([0], { stroke: "var(--line)" }),
-            Plot.ruleY(flat.filter(({ low }) => Number.isFinite(low ?? NaN)), {
+            Plot.ruleY(flat.filter(hasEnds), {
               x1: "low", x2: "high", y: "name", fy: label, stroke: ({ name }) => colour(name),
               strokeWidth: 2, strokeOpacity: 0.5,
             }),
@@ -400,7 +403,7 @@ function segmentChart(report, kind, rows, chosen) {
               x: "value", y: "name", fy: label, fill: ({ name }) => colour(name), r: 4,
               tip: { format: { x: false, y: false, fy: false, fill: false } },
               title: (row) => `${row.segment}\n${row.name} ${figure(row.value)}`
-                + `${row.low === undefined ? "" : ` (${ends(row)})`}`,
+                + `${hasEnds(row) ? ` (${ends(row)})` : ""}`,
             }),
           ],
         };
@@ -606,14 +609,16 @@ const CURVES = {
 };
 
 function curves(report) {
-  const there = Object.keys(CURVES).filter((stage) => report.learning_curves?.[stage]?.length > 0);
+  const there = Object.keys(CURVES).filter((stage) => report.learning_curves?.[stage]?.length > 1);
   if (there.length === 0) return null;
   let stage = there[0];
   const box = h("div", { class: "stack" });
   const draw = () => {
     const { over, intro } = CURVES[stage];
     const rows = report.learning_curves[stage];
-    const measures = Object.keys(rows[0]).filter((name) => name !== over);
+    // One round is no curve.
+    const measures = Object.keys(rows[0]).filter((name) => name !== over
+      && rows.filter((row) => Number.isFinite(row[name] ?? NaN)).length > 1);
     const best = d3.greatest(rows, ({ validation }) => validation);
     fill(
       box, h("p", { class: "note" }, intro),
@@ -713,7 +718,7 @@ function releasesOverTime(releases, metrics) {
     table({
       caption: "Releases, the newest first",
       columns: [
-        { label: "Release", show: (row) => h("div", { class: "row" }, h("code", {}, row.version),
+        { label: "Release", show: (row) => h("div", { class: "row" }, h("code", { class: "nowrap" }, row.version),
           tags(roles(row))) },
         { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
         { label: term("NDCG@10", metrics[HEADLINE]), number: true, show: ({ value }) => figure(value) },
@@ -740,12 +745,12 @@ function releaseChart(rows) {
     caption: "NDCG@10 of each release on its own hold-out, with 95% intervals: the data differ from "
       + "release to release, so a small step is no news",
     height: 220,
-    draw: () => ({
-      marginLeft: 52, marginBottom: 34, marginRight: 24,
-      x: { type: "utc", label: null, inset: 14 },
+    draw: (width) => ({
+      marginLeft: 52, marginBottom: 40, marginRight: 24,
+      x: { type: "utc", label: null, inset: 14, ticks: Math.round(width / 160) },
       y: { label: "↑ NDCG@10", grid: true, zero: true, nice: true },
       marks: [
-        Plot.ruleX(rows.filter(({ low }) => Number.isFinite(low ?? NaN)), {
+        Plot.ruleX(rows.filter(hasEnds), {
           x: "at", y1: "low", y2: "high", stroke: COLOURS[0], strokeOpacity: 0.5, strokeWidth: 2.5,
         }),
         Plot.lineY(rows, { x: "at", y: "value", stroke: COLOURS[0], strokeOpacity: 0.5 }),
