@@ -168,12 +168,12 @@ function offered({ reach }, release) {
     return section(title, null, empty("No user is offered it.",
       `It is in none of the ${format.count(release.n_users)} lists: too few events, or better ones before it.`));
   }
-  const rows = reach.by_rank.map(({ from, to, n }) => ({ places: from === to ? `${from}` : `${from}–${to}`, n }));
+  const rows = reach.by_rank.filter(({ from }) => from <= release.list_length).map(({ from, to, n }) => ({ places: from === to ? `${from}` : `${from}–${to}`, n }));
   return section(title, null, chart({
-    caption: "Users in whose list it has one of these places.",
-    draw: (width) => ({
-      height: 190, marginLeft: 46, marginBottom: 40,
-      x: { label: "place in the list", domain: rows.map(({ places }) => places), tickRotate: width < 380 ? -40 : 0 },
+    caption: "Users, by the place that it has in their list.",
+    draw: () => ({
+      height: 190, marginLeft: 46,
+      x: { label: null, domain: rows.map(({ places }) => places) },
       y: { label: null, grid: true, tickFormat: "~s" },
       marks: [
         window.Plot.barY(rows, { x: "places", y: "n", fill: ACCENT, tip: true, title: ({ places, n }) =>

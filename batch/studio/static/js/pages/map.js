@@ -98,6 +98,7 @@ function mapOf(map, release, open) {
       + "so some that look near are not."),
     h("div", { class: "map-tools" }, userField(drawUser), surface.buttons),
     legend,
+    keys(),
     surface.element,
     h("p", { class: "note" }, "Click a point to open it. Drag to move; zoom with the buttons, with "
       + "Ctrl and the wheel, or with two fingers. With the keyboard: arrows, plus and minus."),
@@ -159,6 +160,10 @@ function legendOf(named, points, state, redraw) {
     class: "legend map-legend", role: "group", "aria-label": "Show one category alone",
   }, buttons, more && h("span", { class: "row note" }, rest, "others"));
 }
+
+/** What the marks mean. */
+const keys = () => h("ul", { class: "legend note" }, Object.entries(ROLES).map(([role, words]) =>
+  h("li", {}, h("span", { class: `key ${role}`, "aria-hidden": "true" }, role === "list" ? "1" : ""), words)));
 
 function markedTable(marked, points) {
   const rows = [...marked].map(([id, { role, rank }]) => ({ ...points.get(id), role, rank }));
