@@ -176,6 +176,7 @@ def test_releases_carry_the_gates_word(quality, shop_world) -> None:
     expect(rows.nth(0)).to_contain_text("serving")
     expect(rows.nth(0).locator(".gate")).to_contain_text("the gate is off")
     expect(rows.nth(1)).to_contain_text(shop_world.earlier)
+    expect(rows.nth(1).locator("td").nth(4)).to_have_text("240")  # all users, not the measured
 
 
 def test_audit_is_shown(quality) -> None:

@@ -297,6 +297,7 @@ def test_quality(ask, published) -> None:
     assert set(report["methods"]) <= set(seen["methods"])
     assert set(report["importances"]) <= set(seen["features"])
     assert set(report["candidate_recall"]) <= set(seen["sources"])
+    assert set(report["left_out"]) <= set(seen["left_out"])
     assert set(report["methods"]["two_stage"]) - {"n_users"} <= set(seen["metrics"])
 
 
