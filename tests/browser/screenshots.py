@@ -66,10 +66,13 @@ def nothing(page: Page) -> None:
 
 
 def operations(page: Page) -> None:
-    """The page with the admin key given."""
-    key = page.locator("input[type=password]")
-    if key.count():
-        key.fill(ADMIN_KEY)
+    """The page with the admin key given, after a few answers."""
+    for user in range(1, 6):
+        page.request.post("/recommend", data={"user_id": str(user), "use_cache": user > 2})
+    page.get_by_label("Admin key").fill(ADMIN_KEY)
+    page.get_by_role("button", name="Use the key").click()
+    expect(page.get_by_label("Rules as JSON")).to_be_visible()
+    page.get_by_role("button", name="Refresh").click()
 
 
 SHOWN: dict[str, tuple[str, Callable[[Page], None]]] = {

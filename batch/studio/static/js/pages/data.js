@@ -144,7 +144,7 @@ function dayChart(days, names, grain, type) {
       color: colours(names),
       marks: [
         Plot.rectY(rows, {
-          x: "at", y: "n", fill: "type", interval, tip: width > 500,
+          x: "at", y: "n", fill: "type", interval, order: names, tip: width > 500,
           insetLeft: 0.25, insetRight: 0.25, title: (row) =>
             `${format.date(+row.at / 1000)}\n${row.type}: ${format.count(row.n)}`,
         }),
@@ -309,7 +309,7 @@ function rejects(facts) {
 const sampled = (samples) => (samples.length === 0 ? h("span", { class: "note" }, "none kept")
   : h("details", {}, h("summary", {}, format.counted(samples.length, "sample")),
     h("ul", { class: "stack samples" }, samples.map(({ source, row, values }) => h("li", {},
-      h("span", { class: "note" }, `${source}, row ${format.count(row)}: `),
+      h("span", { class: "note", title: source }, `${source.split("/").at(-1)}, row ${format.count(row)}: `),
       h("code", {}, Object.entries(values).map(([name, value]) => `${name} ${JSON.stringify(value)}`)
         .join(", ")))))));
 
@@ -387,9 +387,9 @@ function driftChart(rows) {
   return chart({
     caption: "Divergence of the columns that moved most, in nats; 0.02 is the least that is flagged",
     legend: names,
-    height: 40 + 22 * rows.length,
+    height: 50 + 22 * rows.length,
     draw: () => ({
-      marginLeft: left,
+      marginLeft: left, marginBottom: 36,
       x: { label: "KL divergence, nats →", grid: true },
       y: { domain: marked.map(({ name }) => name), label: null },
       color: { domain: names, range: names.map(colourOf(names)) },

@@ -123,7 +123,7 @@ class Page {
         },
       },
       field("Admin key", input, h("span", {}, "The server's ", h("code", {}, "SHORTLIST_ADMIN_KEY"),
-        ". It is sent with changes alone.")),
+        ". This page alone sends it.")),
       h("div", { class: "row" }, h("button", { class: "primary" }, "Use the key"), forget),
     );
     form.classList.add("stack");

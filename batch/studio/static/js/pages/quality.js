@@ -74,7 +74,7 @@ function finding(report, warnings, words) {
   const pair = report.paired?.[OURS]?.[rival];
   return section(
     "The finding", null,
-    warnings.map((warning) => h("p", { class: "warning" }, warning)),
+    warnings.map((warning) => h("p", { class: "warning" }, sentence(warning))),
     ours && h(
       "p", { class: "finding" },
       term("NDCG@10", words.metrics[HEADLINE]), " is ", h("strong", {}, figure(ours.value)),
@@ -89,6 +89,8 @@ function finding(report, warnings, words) {
     leftOut(report, words),
   );
 }
+
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 function verdict(pair, rival) {
   if (!pair || pair.low === null) return "";
@@ -436,7 +438,7 @@ function bySource(report, words) {
     of.other = Math.max(0, (recall.all[k] ?? 0) - d3.sum(Object.values(of)));
     return parts.map((name) => ({ k, source: name, share: of[name] }));
   });
-  const all = "candidates";
+  const all = "all";
   rows.push(...parts.map((name) => ({ k: all, source: name, share: bound[name] ?? 0 })));
   const kept = parts.filter((name) => d3.max(rows, (row) => (row.source === name ? row.share : 0)) > 0);
   const colour = colourOf(kept);
@@ -446,7 +448,7 @@ function bySource(report, words) {
     "Recall by source", intro,
     chart({
       caption: "Share of all held-out items that are in the first k places, by the source that "
-        + `proposed them; the last bar is the bound, all candidates (${format.percent(bound.all)})`,
+        + `proposed them; the last bar is the bound: all candidates (${format.percent(bound.all)})`,
       legend: kept,
       height: 270,
       draw: () => ({
@@ -707,7 +709,7 @@ function releasesOverTime(releases, metrics) {
     return section("Releases over time", intro, empty("No release was published yet."));
   }
   const rows = d3.sort(releases, ({ created_at: at }) => at).map((release) => ({
-    ...release, at: new Date(1000 * release.created_at), ...release.headline,
+    ...release.headline, ...release, at: new Date(1000 * release.created_at),
   }));
   const there = known(rows);
   return section(
@@ -716,15 +718,15 @@ function releasesOverTime(releases, metrics) {
     table({
       caption: "Releases, the newest first",
       columns: [
-        { label: "Release", show: (row) => h("div", { class: "row" }, h("code", { class: "nowrap" }, row.version),
-          tags(roles(row))) },
+        { label: "Release, and the gate's word", show: (row) => h("div", { class: "gate" },
+          h("div", { class: "row" }, h("code", { class: "nowrap" }, row.version), tags(roles(row))),
+          h("p", { class: "note" }, row.fault ?? row.gate?.words ?? "no word was kept")) },
         { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
         { label: term("NDCG@10", metrics[HEADLINE]), number: true, show: ({ value }) => figure(value) },
         { label: "95% interval", number: true, show: (row) => h("span", { class: "nowrap" }, ends(row)) },
         { label: "Users", number: true, show: (row) => format.count(row.n_users) },
         { label: "Items", number: true, show: (row) => format.count(row.n_items) },
         { label: "Events", number: true, show: (row) => format.count(row.n_events) },
-        { label: "The gate's word", show: gateWords },
       ],
       rows: rows.toReversed(),
     }),
@@ -735,8 +737,6 @@ export const roles = (release) => [
   release.serving && "serving", release.previous && "previous", release.canary && "canary",
   release.whole === false && "not whole",
 ].filter(Boolean);
-
-const gateWords = ({ gate, fault }) => h("span", { class: "gate" }, fault ?? gate?.words ?? format.NONE);
 
 function releaseChart(rows) {
   return chart({
