@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,8 @@ from shortlist.recsys.evaluation.headline import (
     RETRIEVER,
     TWO_STAGE,
     headline_value,
+    strongest_baseline,
 )
-from shortlist.recsys.evaluation.page import strongest_baseline
 from shortlist.recsys.evaluation.ranking_metrics import Float64, hit_matrix, ndcg
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.event_rules import ONE_KIND, EventRules
@@ -56,12 +56,25 @@ MIN_USERS = 50
 """Users with new events, below which a comparison would say nothing."""
 
 
+class Compared(NamedTuple):
+    """NDCG@10 of the new and of the serving release, and in words on what."""
+
+    new: float
+    serving: float
+    window: str
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """refusal: why the release may not serve, or None; note: for the log and the manifest."""
+    """The gate's word.
+
+    refusal: why the release may not serve, or None; note: for the log and the manifest; compared:
+    None where the serving release was not, or could not be, compared with.
+    """
 
     refusal: str | None
     note: str
+    compared: Compared | None = None
 
 
 def judge(
@@ -83,7 +96,7 @@ def judge(
         verdict = _against(artefacts, serving, report, model, dataset, cut, margin)
     if verdict is None:
         verdict = Verdict(None, "beats popularity; no release is serving yet")
-    return Verdict(verdict.refusal, f"{verdict.note}; {standing(report)}")
+    return replace(verdict, note=f"{verdict.note}; {standing(report)}")
 
 
 def off(report: Mapping[str, Any]) -> Verdict:
@@ -232,10 +245,11 @@ def _verdict(
     serving: str, new: float, old: float, margin: float, window: str, *, certain: bool
 ) -> Verdict:
     note = f"NDCG@10 is {new:.4f}, that of the serving release {serving} {old:.4f}, {window}"
+    compared = Compared(new, old, window)
     if certain and new < old * (1 - margin):
         rule = f"a release may not fall more than {margin:.0%} below; look at the data"
-        return Verdict(f"{note}: {rule}", note)
-    return Verdict(None, note)
+        return Verdict(f"{note}: {rule}", note, compared)
+    return Verdict(None, note, compared)
 
 
 def _unknown_to_both(dataset: Dataset, cut: Int64, as_of: int, repeats: Repeats) -> Truth | None:

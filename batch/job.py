@@ -348,9 +348,10 @@ def evaluate(job: Job) -> None:
             dataset,
             job.protocol,
             job.params.repeats,
+            verdict.compared,
         )
     refusals = [r for r in (verdict.refusal, drift.verdict.refusal) if r is not None]
-    report["refusals"] = refusals
+    report["refusals"], report["is_gated"] = refusals, job.settings.gate
     report["made_at"] = int(time.time())
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")

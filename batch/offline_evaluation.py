@@ -125,7 +125,7 @@ def baselines(
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
         neighbours = item_knn_weights(past)
-        fitted: dict[str, Recommend | None] = {
+        fitted = {
             POPULARITY: fit_popularity(past),
             "recent_popularity": fit_recent_popularity(past),
             "item_knn": plain(neighbours),
@@ -133,7 +133,7 @@ def baselines(
         }
         if past.n_items <= MAX_REGRESSION_ITEMS:
             ease = ease_weights(past)
-            recent = fit_recent_ease(past, rng, weights=ease, repeats=repeats)
+            recent = fit_recent_ease(past, rng, ease, repeats)
             fitted |= {"ease": plain(ease), "recent_ease": recent}
         # What was only met, as a view, is open even where nothing is offered again.
         if repeats is not Repeats.NEVER or len(past.kinds) > 1:
@@ -141,7 +141,7 @@ def baselines(
             fitted["own_recent"] = fit_own_recent(past)
         if repeats is not Repeats.NEVER:
             fitted["tifu_knn"] = fit_tuned_tifu_knn(past, rng)
-    return {name: method for name, method in fitted.items() if method is not None}
+    return fitted
 
 
 def learnt_baselines(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from shortlist.batch.gate import same_window
+from shortlist.batch.gate import Compared, same_window
 from shortlist.recsys.errors import CorruptArtefact, ReleaseNotFound
 from shortlist.recsys.evaluation.headline import TWO_STAGE
 from shortlist.recsys.evaluation.names import METRICS
@@ -24,22 +24,24 @@ def described(
     dataset: Dataset,
     protocol: HoldoutProtocol,
     repeats: Repeats,
+    compared: Compared | None,
 ) -> dict[str, Any]:
     """The figures of a published release, as far as its manifest has them.
 
-    {"version", "same_holdout": whether its report is about the hold-out of `dataset`, "metrics":
-    {metric: value of the two stages}, "data": {one of SIZES: number}}. A release that is gone or
-    damaged has its version alone: the gate says what is wrong with it.
+    {"version", "compared": {"new", "serving", "window"} or None, "same_holdout": whether its report
+    is about the hold-out of `dataset`, "metrics": {metric: value of the two stages}, "data": {one
+    of SIZES: number}}. Of a release that is gone or damaged there are the version and None alone:
+    the gate says what is wrong with it.
     """
+    known = {"version": version, "compared": None if compared is None else compared._asdict()}
     try:
         manifest = artefacts.manifest(version)
     except (ReleaseNotFound, CorruptArtefact):
-        return {"version": version}
+        return known
     figures = _mapping(_mapping(manifest.get("metrics")).get(TWO_STAGE))
     values = {metric: _mapping(figures.get(metric)).get("value") for metric in METRICS}
     data = _mapping(manifest.get("data"))
-    return {
-        "version": version,
+    return known | {
         "same_holdout": same_window(manifest, dataset, protocol, repeats),
         "metrics": _numbers(values),
         "data": _numbers({size: data.get(size) for size in SIZES}),

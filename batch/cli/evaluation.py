@@ -43,6 +43,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     from shortlist.batch import library
     from shortlist.batch.progress import ProgressReporter, wide_console
     from shortlist.batch.tables import reject_lines
+    from shortlist.recsys.evaluation.headline import headline
     from shortlist.recsys.evaluation.report import repeats_table, table
 
     params, reporter = fit_params_of(settings, options["config"]), ProgressReporter()
@@ -68,6 +69,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     repeated = repeats_table(evaluation.report)
     if repeated is not None:
         wide_console().print(repeated)
+    click.echo(headline(evaluation.report))
     click.echo(_summary(evaluation.report))
     if options["json_file"] is not None:
         evaluation.write_json(options["json_file"])
@@ -80,8 +82,15 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
 def _summary(report: dict[str, Any]) -> str:
     recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
     audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report["audit"])
+    left_out = ", ".join(f"{count} with {reason}" for reason, count in report["left_out"].items())
     seconds, mib = report["seconds_total"], report["peak_memory_bytes"]["process"] / 2**20
-    return f"candidate recall: {recall}\n{audit}\n{seconds:.0f} s, {mib:.0f} MiB at most"
+    lines = (
+        f"users left out: {left_out or 'none'}",
+        f"candidate recall: {recall}",
+        audit,
+        f"{seconds:.0f} s, {mib:.0f} MiB at most",
+    )
+    return "\n".join(lines)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from shortlist.batch.studio.facts import NO_TYPE
@@ -9,6 +10,7 @@ from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.releases import View
 from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE, headline_value
 from shortlist.recsys.evaluation.small_samples import CONSEQUENCE, is_few
+from shortlist.recsys.evaluation.tiles import BAD, GOOD, OPEN, PLAIN, tiles
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.store.records import ReleasePointer
 
@@ -98,41 +100,47 @@ def event_types(rules: EventRules) -> list[dict[str, Any]]:
     return kinds + negative
 
 
+STATES = {GOOD: "good", OPEN: "warn", BAD: "bad", PLAIN: "neutral"}
+
+
 def _tiles(view: View, best: dict[str, Any] | None, age: int | None) -> list[dict[str, Any]]:
-    gate = view.manifest.get("gate")
-    return [
-        _quality_tile(best),
-        {
-            "id": "fresh",
-            "label": "Is it fresh?",
-            "value": "unknown" if age is None else _span(age),
-            "detail": "since the lists were made",
-            "state": "neutral" if age is None else "warn" if age > STALE_SECONDS else "good",
-        },
-        {
-            "id": "gate",
-            "label": "Did it pass its checks?",
-            "value": "see the words below" if gate else "no checks",
-            "detail": gate or "this release has no note of its checks",
-            "state": "neutral",
-        },
-    ]
+    """The report's own tiles, and the age of the lists."""
+    shown = [_quality_tile(best)] if view.report is None else list(_of_report(view.report))
+    lists = {
+        "id": "lists",
+        "label": "How old are the lists?",
+        "value": "unknown" if age is None else _span(age),
+        "detail": "since the batch made them",
+        "state": "neutral" if age is None else "warn" if age > STALE_SECONDS else "good",
+    }
+    return [*shown, lists]
+
+
+def _of_report(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for tile in tiles(report):
+        yield {
+            "id": tile.question.lower().rstrip("?").replace(" ", "-"),
+            "label": tile.question,
+            "value": tile.answer,
+            "detail": tile.detail,
+            "state": STATES[tile.mood],
+        }
 
 
 def _quality_tile(best: dict[str, Any] | None) -> dict[str, Any]:
-    tile = {"id": "good", "label": "Is it good?"}
+    """What a release without a report says of its quality."""
+    tile = {"id": "is-it-good", "label": "Is it good?", "state": "neutral"}
     if best is None:
-        words = "the release has no report"
-        return tile | {"value": "unknown", "detail": words, "state": "neutral"}
+        return tile | {"value": "unknown", "detail": "the release has no report"}
+    detail = f"of {best['n_users']} users, {_number(best['low'])} to {_number(best['high'])}"
     other = best["strongest"]
-    value = f"{best['value']:.4f}"
-    detail = f"NDCG@10 of {best['n_users']} users, {best['low']:.4f} to {best['high']:.4f}"
-    if other is None:
-        return tile | {"value": value, "detail": detail, "state": "neutral"}
-    detail += f"; the strongest other method, {other['method']}, has {other['value']:.4f}"
-    is_better = best["value"] > other["value"]
-    state = "warn" if best["warning"] or not is_better else "good"
-    return tile | {"value": value, "detail": detail, "state": state}
+    if other is not None:
+        detail += f"; the strongest other method, {other['method']}, has {_number(other['value'])}"
+    return tile | {"value": f"NDCG@10 {_number(best['value'])}", "detail": detail}
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def _span(seconds: int) -> str:

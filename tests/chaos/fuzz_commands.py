@@ -23,7 +23,7 @@ from tests.chaos import nasty
 from tests.chaos.service import Service
 
 STATUSES = (0, 1, 2, 75, 130)
-ENDLESS = ("serve", "redis", "local", "demo", "invoke", "data fetch")
+ENDLESS = ("serve", "studio", "redis", "local", "demo", "invoke", "data fetch")
 """Commands that would serve forever or download: they are always called wrongly."""
 
 # A table is easier to read than one value per line.

@@ -30,16 +30,22 @@ N_ITEMS = 60
 N_USERS = 50
 
 
+def item_knn(events: Events) -> Recommend:
+    return baselines.plain(baselines.item_knn_weights(events))
+
+
 def ease(events: Events) -> Recommend:
-    method = baselines.fit_ease(events)
-    assert method is not None
-    return method
+    return baselines.plain(baselines.ease_weights(events))
+
+
+def recent_item_knn(events: Events) -> Recommend:
+    weights = baselines.item_knn_weights(events)
+    return recency.fit_recent_item_knn(events, np.random.default_rng(1), weights)
 
 
 def recent_ease(events: Events) -> Recommend:
-    method = recency.fit_recent_ease(events, np.random.default_rng(1))
-    assert method is not None
-    return method
+    weights = baselines.ease_weights(events)
+    return recency.fit_recent_ease(events, np.random.default_rng(1), weights)
 
 
 def pipeline(events: Events, *, ranked: bool) -> Recommend:
@@ -82,10 +88,10 @@ def joined(parts: Sequence[UserStates]) -> UserStates:
 
 METHODS: dict[str, Callable[[Events], Recommend]] = {
     "popularity": baselines.fit_popularity,
-    "item_knn": baselines.fit_item_knn,
+    "item_knn": item_knn,
     "ease": ease,
     "recent_popularity": baselines.fit_recent_popularity,
-    "recent_item_knn": lambda events: recency.fit_recent_item_knn(events, np.random.default_rng(1)),
+    "recent_item_knn": recent_item_knn,
     "recent_ease": recent_ease,
     "als": als.fit_als,
     "retriever": partial(pipeline, ranked=False),

@@ -169,6 +169,8 @@ def test_one_package_and_its_data(wheel: Path) -> None:
     assert names >= {
         "shortlist/py.typed",
         "shortlist/recsys/evaluation/page.html",
+        "shortlist/batch/studio/static/index.html",
+        "shortlist/batch/studio/api_docs/index.html",
         "shortlist/infra/refresh.asl.json",
         "shortlist/infra/batch/Dockerfile",
         "shortlist/infra/monitoring/alerts.yml",

@@ -45,13 +45,16 @@ def test_report_has_cold_starts_and_page(tables, tmp_path, monkeypatch) -> None:
         assert row["popularity"].keys() == row["retrained"].keys() == row["fresh"].keys()
     assert report["new_items"]["n_items"] == 12
     assert report["new_items"]["random"] == 1.0
+    assert "The two-stage recommender reaches an NDCG@10 of" in done.output
+    assert "users left out: 3 with no event" in done.output
     page = (tmp_path / "out" / "report.html").read_text()
     for text in (
         "two_stage",
         "bpr_towers",
         "als",
-        "Users that training has not seen",
-        "Items that training has not seen",
+        "What training has not seen",
+        "Figures of fresh users",
+        "items kept out of training",
     ):
         assert text in page
 

@@ -120,7 +120,9 @@ def test_popularity_has_to_be_beaten(published, report, fold) -> None:
 def test_same_data_compares_the_reports(published, report, fold) -> None:
     """The same figure passes, and one that lies further below than the margin does not."""
     old = report["methods"]["two_stage"]["ndcg@10"]["value"]
-    assert judged(report, fold, published).refusal is None
+    same = judged(report, fold, published)
+    assert same.refusal is None
+    assert same.compared == (old, old, "on the same hold-out of the same data")
     assert judged(with_figure(report, "two_stage", old * 0.96), fold, published).refusal is None
     refusal = judged(with_figure(report, "two_stage", old * 0.94), fold, published).refusal
     assert refusal is not None
@@ -164,7 +166,7 @@ def test_without_newer_events_nothing_is_compared(published, report, fold) -> No
     verdict = compared(
         published, report, fold, published.dataset, int(published.dataset.events.time.max())
     )
-    assert verdict.refusal is None
+    assert verdict.refusal is verdict.compared is None
     assert "only 0 users took to an item that may be offered to them since" in verdict.note
 
 

@@ -6,6 +6,7 @@ Bad releases are refused, and a release is published in one flip.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -320,6 +321,11 @@ def test_the_report_has_the_promised_shape(published) -> None:
     assert report["data"]["rejects"] == {}
     assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
     assert report["drift"] == {"note": "no release is serving yet", "rows": []}
+    assert report["left_out"] == {"no event": 3}
+    assert (report["refusals"], report["is_gated"]) == ([], True)
+    assert report["data"]["latest"] == published.dataset.events.latest
+    assert report["made_at"] <= time.time()
+    assert "serving" not in report
 
 
 def test_the_report_explains_its_lists(published) -> None:
@@ -346,7 +352,7 @@ def test_a_bundle_has_report_and_histograms(published) -> None:
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
     assert {"report.html", "skew.msgpack"} <= set(manifest["files"])
     page = (published.work / "report.html").read_text()
-    assert "Against the release before" in page
+    assert "May it serve?" in page
     assert "two_stage" in page
 
 
@@ -446,6 +452,12 @@ def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
     ):
         job.run(replace(small_job, interactions=str(bare)))
     report = json.loads((small_job.work / "metrics.json").read_text())
+    (refusal,) = report["refusals"]
+    assert "users.weight" in refusal
+    assert refusal.split(";")[0] in (small_job.work / "report.html").read_text()
+    assert report["serving"]["version"] == publish.serving(small_job.settings)
+    assert not report["serving"]["same_holdout"]
+    assert set(report["serving"]["metrics"]) == set(METHOD_METRICS)
     assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}
     for row in report["methods"].values():
         assert set(row) == {*METHOD_METRICS, "n_users"}

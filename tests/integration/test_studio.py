@@ -83,7 +83,9 @@ def test_the_overview(ask, published) -> None:
     assert seen["n_items"] == len(published.dataset.catalogue)
     assert seen["headline"]["value"] == figure["ndcg@10"]["value"]
     assert seen["headline"]["n_users"] == figure["n_users"]
-    assert [tile["id"] for tile in seen["tiles"]] == ["good", "fresh", "gate"]
+    labels = [tile["label"] for tile in seen["tiles"]]
+    assert (labels[0], labels[-1]) == ("Is it good?", "How old are the lists?")
+    assert {tile["state"] for tile in seen["tiles"]} <= {"good", "warn", "bad", "neutral"}
     assert (seen["has_studio_facts"], seen["has_report"]) == (True, True)
     assert seen["api"] == {"url": None, "forwarded": False}
     assert set(seen["categories"]) == {
@@ -268,6 +270,13 @@ def test_the_map(ask, published) -> None:
     assert 0 < ask("map", category=category)["total"] < seen["total"]
 
 
+def test_asked_items_are_on_the_map(ask) -> None:
+    """Items that are asked for follow the most popular ones; unknown ids are passed over."""
+    every = [point["id"] for point in ask("map", limit=20_000)["points"]]
+    asked = ask("map", limit=2, also=[every[-1], "no-such-item", every[0]])
+    assert [point["id"] for point in asked["points"]] == [*every[:2], every[-1]]
+
+
 def test_data(ask, published) -> None:
     """Counts agree with the data."""
     seen, events = ask("data"), published.dataset.events
@@ -402,7 +411,9 @@ def test_a_release_of_before(before_the_studio, published) -> None:
         return answer.json()
 
     user, item = published.dataset.user_ids[0], published.dataset.catalogue.ids[0]
-    assert ask("overview")["has_studio_facts"] is False
+    seen = ask("overview")
+    assert seen["has_studio_facts"] is False
+    assert [tile["label"] for tile in seen["tiles"]] == ["Is it good?", "How old are the lists?"]
     assert len(ask("users", pick="heavy", limit=5)["users"]) == 5
     assert ask("users", pick="worst")["users"] == []
     assert ask("user", id=user)["history"]
@@ -443,7 +454,7 @@ def test_the_documentation_needs_no_network(studio) -> None:
     page = studio.get("/docs")
     assert page.status_code == 200
     assert "http" not in page.text.replace('lang="en"', "")
-    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "docs.js"):
+    for name in ("vendor/swagger-ui.css", "vendor/swagger-ui-bundle.js", "docs.js"):
         assert f"/docs/{name}" in page.text
         assert studio.get(f"/docs/{name}").status_code == 200
     assert studio.get("/openapi.json").json()["info"]["title"] == "Shortlist"

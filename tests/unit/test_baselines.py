@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shortlist.batch import offline_evaluation
+from shortlist.batch.offline_evaluation import baselines as fitted_baselines
+from shortlist.batch.progress import silent_reporter
 from shortlist.recsys.errors import InvalidRecommendations, InvalidSettings
 from shortlist.recsys.evaluation import baselines
 from shortlist.recsys.models import regression
@@ -35,13 +38,15 @@ def checkerboard() -> list[list[int]]:
     return [[i for i in range(N) if i % 2 == u % 2 and i != u] for u in range(N)]
 
 
+def item_knn(events: Events, n_neighbours: int = 100) -> Recommend:
+    return baselines.plain(baselines.item_knn_weights(events, n_neighbours))
+
+
 def ease(events: Events) -> Recommend:
-    method = baselines.fit_ease(events, l2=1.0)
-    assert method is not None
-    return method
+    return baselines.plain(baselines.ease_weights(events, l2=1.0))
 
 
-@pytest.mark.parametrize("fit", [baselines.fit_item_knn, ease])
+@pytest.mark.parametrize("fit", [item_knn, ease])
 def test_checkerboard_user_gets_the_missing_square(fit: object) -> None:
     """The unseen item of the user's colour comes first, and alone has a positive score."""
     assert callable(fit)
@@ -54,24 +59,11 @@ def test_checkerboard_user_gets_the_missing_square(fit: object) -> None:
 def test_unseen_users_are_served_alike() -> None:
     """A new user with two even items is offered the other even ones first."""
     for method in (
-        baselines.fit_item_knn(events_of(checkerboard())),
+        item_knn(events_of(checkerboard())),
         ease(events_of(checkerboard())),
     ):
         items, _ = method(states_of([[0, 2]]), 4)
         assert sorted(items[0].tolist()) == [4, 6, 8, 10]
-
-
-def test_plain_methods_use_shared_weights() -> None:
-    """`fit_…` is the plain form of the weights, bit for bit, so one fit serves two methods."""
-    events, states = events_of(checkerboard()), states_of(checkerboard())
-    pairs = (
-        (baselines.fit_item_knn(events), baselines.item_knn_weights(events)),
-        (ease(events), baselines.ease_weights(events, 1.0)),
-    )
-    for method, weights in pairs:
-        assert [a.tobytes() for a in method(states, N)] == [
-            a.tobytes() for a in baselines.plain(weights)(states, N)
-        ]
 
 
 def test_popularity_ranks_by_distinct_users() -> None:
@@ -85,7 +77,7 @@ def test_popularity_ranks_by_distinct_users() -> None:
 
 def test_item_knn_sums_shrunk_cosines() -> None:
     """Items 0 and 1 share two users of two and three: 2 / (sqrt(6) + 10)."""
-    method = baselines.fit_item_knn(events_of([[0, 1], [0, 1], [1, 2]], 3))
+    method = item_knn(events_of([[0, 1], [0, 1], [1, 2]], 3))
     items, scores = method(states_of([[0]]), 2)
     assert items.tolist() == [[1, 2]]
     assert scores[0, 0] == pytest.approx(2 / (np.sqrt(6) + 10), rel=1e-6)
@@ -94,22 +86,22 @@ def test_item_knn_sums_shrunk_cosines() -> None:
 def test_item_knn_uses_nearest_neighbours_only() -> None:
     """With one neighbour, item 2 listens to item 1 and no longer to item 0."""
     events = events_of([[0, 1], [0, 1, 2], [1, 2], [1, 2]], 3)
-    assert baselines.fit_item_knn(events, n_neighbours=1)(states_of([[0]]), 3)[1][0, 1] < 0
-    assert baselines.fit_item_knn(events, n_neighbours=2)(states_of([[0]]), 3)[1][0, 1] > 0
+    assert item_knn(events, n_neighbours=1)(states_of([[0]]), 3)[1][0, 1] < 0
+    assert item_knn(events, n_neighbours=2)(states_of([[0]]), 3)[1][0, 1] > 0
 
 
 def test_item_knn_is_independent_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Similarities made two items at a time are those made at once."""
-    whole = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
+    whole = item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
     monkeypatch.setattr(regression, "BLOCK", 2)
-    parts = baselines.fit_item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
+    parts = item_knn(events_of(checkerboard()))(states_of(checkerboard()), 5)
     assert [a.tobytes() for a in whole] == [a.tobytes() for a in parts]
 
 
 def test_user_without_history_gets_popular_items() -> None:
     """Where neither neighbours nor EASE have anything to go by, popularity decides."""
     events = events_of([[4, 7], [4, 7], [4, 1]])
-    for method in (baselines.fit_item_knn(events), ease(events)):
+    for method in (item_knn(events), ease(events)):
         assert method(states_of([[]]), 3)[0].tolist() == [[4, 7, 1]]
 
 
@@ -126,23 +118,27 @@ def test_ease_weights_are_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(regression.item_regression(had, 3.0), expected, atol=1e-6)
 
 
-def test_ease_declines_too_large_catalogues() -> None:
+def test_large_catalogues_have_no_ease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the bound there is no EASE rather than a machine without memory."""
-    assert baselines.fit_ease(events_of([[0, 1]], 11), max_items=10) is None
+    events = events_of(checkerboard())
+    assert {"ease", "recent_ease"} <= fitted_baselines(events, silent_reporter()).keys()
+    monkeypatch.setattr(offline_evaluation, "MAX_REGRESSION_ITEMS", N - 1)
+    few = fitted_baselines(events, silent_reporter())
+    assert list(few) == ["popularity", "recent_popularity", "item_knn", "recent_item_knn"]
 
 
 def test_settings_out_of_range_are_refused() -> None:
     """The error says which value broke which rule."""
     with pytest.raises(InvalidSettings, match=r"l2 0\.0: must be positive"):
-        baselines.fit_ease(events_of([[0]]), l2=0.0)
+        baselines.ease_weights(events_of([[0]]), l2=0.0)
     with pytest.raises(InvalidSettings, match="n_neighbours 0"):
-        baselines.fit_item_knn(events_of([[0]]), n_neighbours=0)
+        baselines.item_knn_weights(events_of([[0]]), n_neighbours=0)
 
 
 def test_repeated_events_count_once() -> None:
     """A history that names its items twice gives the same lists and scores."""
     twice = [h + h[::-1] for h in checkerboard()]
-    for fit in (baselines.fit_popularity, baselines.fit_item_knn, ease):
+    for fit in (baselines.fit_popularity, item_knn, ease):
         once = fit(events_of(checkerboard()))(states_of(checkerboard()), N)
         again = fit(events_of(twice))(states_of(twice), N)
         assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
@@ -151,7 +147,7 @@ def test_repeated_events_count_once() -> None:
 def test_all_seen_items_count() -> None:
     """An item that left the window of events still counts for the scores."""
     long = [0] + [1] * 150
-    for fit in (baselines.fit_item_knn, ease):
+    for fit in (item_knn, ease):
         method = fit(events_of([[0, 5], [0, 5], [1, 6]]))
         assert method(states_of([long]), 1)[0].tolist() == [[5]]
 
@@ -195,6 +191,6 @@ def test_top_k_refuses_nan_scores() -> None:
 
 def test_an_empty_world_gives_padding() -> None:
     """Without events, users or items nothing breaks."""
-    for fit in (baselines.fit_popularity, baselines.fit_item_knn, ease):
+    for fit in (baselines.fit_popularity, item_knn, ease):
         assert fit(events_of([], 0))(states_of([[]]), 2)[0].tolist() == [[MISSING, MISSING]]
         assert fit(events_of([[]], 3))(states_of([]), 2)[0].shape == (0, 2)

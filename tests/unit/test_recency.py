@@ -14,8 +14,6 @@ from shortlist.recsys.evaluation import recency
 from shortlist.recsys.evaluation.baselines import (
     ItemWeights,
     ease_weights,
-    fit_ease,
-    fit_item_knn,
     fit_recent_popularity,
     item_knn_weights,
     plain,
@@ -96,14 +94,16 @@ def state_of(history: list[int]) -> UserStates:
     return whole_states(events_of([history]))
 
 
+def recent_item_knn(events: Events, rng: np.random.Generator) -> Recommend:
+    return fit_recent_item_knn(events, rng, item_knn_weights(events))
+
+
 def recent_ease(events: Events, rng: np.random.Generator) -> Recommend:
-    method = fit_recent_ease(events, rng)
-    assert method is not None
-    return method
+    return fit_recent_ease(events, rng, ease_weights(events))
 
 
 WEIGHTS = pytest.mark.parametrize("weights", [item_knn_weights, ease_weights])
-FITS = pytest.mark.parametrize("fit", [fit_recent_item_knn, recent_ease])
+FITS = pytest.mark.parametrize("fit", [recent_item_knn, recent_ease])
 
 
 @FITS
@@ -127,8 +127,7 @@ def test_moving_tastes_get_short_half_life(weights: FitWeights) -> None:
 def test_where_tastes_move_forgetting_finds_more(fit: Fit) -> None:
     """Of the users' next items, the recency-weighted form finds more in ten than the plain one."""
     past, following = drifted(np.random.default_rng(0))
-    ordinary = fit_item_knn(past) if fit is fit_recent_item_knn else fit_ease(past)
-    assert ordinary is not None
+    ordinary = plain(item_knn_weights(past) if fit is recent_item_knn else ease_weights(past))
     states = whole_states(past)
 
     def ndcg_of(method: Recommend) -> float:
@@ -201,7 +200,7 @@ def test_half_life_validation_is_capped(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(truths[0]) == 20
     assert truths[0].users.tolist() == truths[1].users.tolist()
     once, again = (
-        fit_recent_item_knn(events, np.random.default_rng(1))(whole_states(events), 10)
+        recent_item_knn(events, np.random.default_rng(1))(whole_states(events), 10)
         for _ in range(2)
     )
     assert [a.tobytes() for a in once] == [a.tobytes() for a in again]
@@ -210,8 +209,8 @@ def test_half_life_validation_is_capped(monkeypatch: pytest.MonkeyPatch) -> None
 @FITS
 def test_existing_weights_are_reused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the plain method's weights passed in, the only other fit is that of the validation."""
-    name = "item_knn_weights" if fit is fit_recent_item_knn else "ease_weights"
-    make = item_knn_weights if fit is fit_recent_item_knn else ease_weights
+    name = "item_knn_weights" if fit is recent_item_knn else "ease_weights"
+    make = item_knn_weights if fit is recent_item_knn else ease_weights
     events, sizes = moving(np.random.default_rng(0)), []
 
     def counted(past: Events) -> ItemWeights:
@@ -219,14 +218,8 @@ def test_existing_weights_are_reused(fit: Fit, monkeypatch: pytest.MonkeyPatch) 
         return make(past)
 
     monkeypatch.setattr(recency, name, counted)
-    whole = fit_recent_item_knn if fit is fit_recent_item_knn else fit_recent_ease
-    shared = whole(events, np.random.default_rng(1), weights=make(events))
-    own = whole(events, np.random.default_rng(1))
-    assert sizes == [len(events) - 300, len(events) - 300, len(events)]
-    assert shared is not None
-    assert own is not None
-    states = whole_states(events)
-    assert [a.tobytes() for a in shared(states, 10)] == [a.tobytes() for a in own(states, 10)]
+    fit(events, np.random.default_rng(1))
+    assert sizes == [len(events) - 300]
 
 
 def test_half_life_defaults_without_validation() -> None:
@@ -235,22 +228,18 @@ def test_half_life_defaults_without_validation() -> None:
         best_half_life(events_of([[1], [2]]), item_knn_weights, np.random.default_rng(0))
         == DEFAULT_HALF_LIFE
     )
-    for fit in (fit_recent_item_knn, recent_ease):
+    for fit in (recent_item_knn, recent_ease):
         assert fit(events_of([], 0), np.random.default_rng(0))(state_of([]), 2)[0].tolist() == [
             [-1, -1]
         ]
 
 
 def test_a_large_catalogue_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the limit the half-life is the stated one, and above EASE's own there is no method."""
+    """Above the limit the half-life is the stated one."""
     monkeypatch.setattr("shortlist.recsys.evaluation.recency.LARGE_CATALOGUE", N - 1)
     assert (
         best_half_life(moving(np.random.default_rng(0)), item_knn_weights, np.random.default_rng(1))
         == DEFAULT_HALF_LIFE
-    )
-    assert (
-        fit_recent_ease(moving(np.random.default_rng(0)), np.random.default_rng(1), max_items=N - 1)
-        is None
     )
 
 

@@ -1,4 +1,4 @@
-"""Tests that the studio's vendored libraries are those that their table names."""
+"""Tests that the vendored libraries are those that their tables name."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import hashlib
 import re
 from pathlib import Path
 
+import pytest
+
 from shortlist.batch import studio
 
-VENDOR = Path(studio.__file__).parent / "static" / "vendor"
+FOLDER = Path(studio.__file__).parent
 ROW = re.compile(
-    r"^\| `(?P<file>\S+\.js)` .*`(?P<licence>\S+\.txt)` \| `(?P<sha256>\w{64})` \|$", re.MULTILINE
+    r"^\| `(?P<file>\S+\.(?:js|css))` .*`(?P<licence>\S+\.txt)` \| `(?P<sha256>\w{64})` \|$",
+    re.MULTILINE,
 )
 
 
-def test_vendored_files_are_as_stated() -> None:
-    """Each script has the table's digest and a licence beside it, and none is missing there."""
-    rows = ROW.findall((VENDOR / "VENDORED.md").read_text())
+@pytest.mark.parametrize("vendor", [FOLDER / "static/vendor", FOLDER / "api_docs/vendor"])
+def test_vendored_files_are_as_stated(vendor) -> None:
+    """Each script and style has its digest and a licence in the table, and no other is there."""
+    rows = ROW.findall((vendor / "VENDORED.md").read_text())
     digests = {file: digest for file, _, digest in rows}
     found = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in VENDOR.glob("*.js")
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in vendor.iterdir()
+        if path.suffix in (".js", ".css")
     }
     assert found == digests
-    assert all("Copyright" in (VENDOR / licence).read_text() for _, licence, _ in rows)
+    assert all("Copyright" in (vendor / licence).read_text() for _, licence, _ in rows)

@@ -128,5 +128,11 @@ fill(document.getElementById("pages"), PAGES.map(({ name, label }) =>
   h("li", {}, h("a", { href: `#/${name}`, "data-page": name }, label))));
 showTheme();
 window.addEventListener("hashchange", route);
+window.addEventListener("keychange", () => {
+  shown.page?.leave?.();
+  shown = { name: null, page: null };
+  context.refresh();
+  route();
+});
 showOverview();
 route();
