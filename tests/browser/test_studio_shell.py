@@ -168,3 +168,19 @@ def test_api_that_checks_callers(page) -> None:
     page.get_by_label("API key").fill("a-key")
     page.get_by_role("button", name="Use it").click()
     expect(page.locator(".list .ranked > li")).to_have_count(10)
+
+
+def test_first_steps_without_release(page) -> None:
+    """Where nothing serves yet, the page says which commands make a release, and looks again."""
+
+    def refuse(route: Route) -> None:
+        error = {"code": "no_release", "message": "no release serves yet"}
+        route.fulfill(status=404, json={"error": error})
+
+    page.route("**/studio/api/overview", refuse)
+    page.goto("/#/items")
+    expect(page.get_by_role("heading", name="No release serves yet")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("shortlist batch run --data data.toml")
+    page.unroute("**/studio/api/overview", refuse)
+    page.get_by_role("button", name="Look again").click()
+    expect(page.locator(".picker a").first).to_be_visible()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, expect
 
+from tests.browser.conftest import ADMIN_KEY
+
 ROWS = ".list .ranked > li"
 
 
@@ -289,3 +291,30 @@ def test_user_of_odd_id_between_runs(users) -> None:
     expect(users.get_by_role("heading", name=f"User {odd}", exact=True)).to_be_visible()
     expect(users.locator(".user-head")).to_contain_text("1 event")
     expect(users.locator(".list")).to_contain_text("source: live")
+
+
+def test_moved_by_rule(users) -> None:
+    """An item that a business rule put into its place says so by the rule's name."""
+    key = {"x-shortlist-admin-key": ADMIN_KEY}
+    rules = {"pin": [{"item": "5", "place": 3, "name": "Friday offer"}]}
+    before = users.request.get("/v1/admin/rules", headers=key).json()
+    body = {"version": before["version"], "rules": rules}
+    put = users.request.put("/v1/admin/rules", headers=key, data=body).json()
+    try:
+        users.reload()
+        row = users.locator(ROWS).nth(2)
+        expect(row).to_contain_text("moved by rule: Friday offer")
+        expect(row.locator(".name > a")).to_have_attribute("href", "#/items?id=5")
+    finally:
+        body = {"version": put["version"], "rules": {}}
+        assert users.request.put("/v1/admin/rules", headers=key, data=body).ok
+
+
+def test_way_back(users) -> None:
+    """Back from the first user leaves the page rather than opens it again."""
+    users.locator("#pages a", has_text="Items").click()
+    expect(users).to_have_title("Items · Shortlist studio")
+    users.go_back()
+    expect(users.get_by_role("heading", name=re.compile("^User "))).to_be_visible()
+    users.go_back()
+    assert users.url == "about:blank"

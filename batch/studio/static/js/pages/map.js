@@ -316,7 +316,7 @@ function paint(canvas, size, points, { x, y }, state, named) {
     * (points.length < 1500 ? 1.3 : 1);
   for (const point of points) {
     const hidden = state.only !== null && point.category !== state.only;
-    context.globalAlpha = hidden ? 0.06 : dimmed ? 0.3 : 0.7;
+    context.globalAlpha = hidden ? 0.06 : dimmed ? 0.4 : 0.75;
     disc(context, at(point), radius, colour(point));
   }
   context.globalAlpha = 1;
