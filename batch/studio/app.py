@@ -235,7 +235,7 @@ def _add_guard(app: FastAPI, settings: Settings) -> None:
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         if request.url.path.startswith(API) and not _has_key(request, settings):
-            message = f"send the server's SHORTLIST_ADMIN_KEY in {ADMIN_HEADER}"
+            message = f"the data need the server's SHORTLIST_ADMIN_KEY: send it in {ADMIN_HEADER}"
             return problem(403, "admin_key_needed", message)
         return await call_next(request)
 
