@@ -184,3 +184,14 @@ def test_first_steps_without_release(page) -> None:
     page.unroute("**/studio/api/overview", refuse)
     page.get_by_role("button", name="Look again").click()
     expect(page.locator(".picker a").first).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [PHONE, 768])
+def test_explanations_stay_in_window(new_page, width) -> None:
+    """An explanation that is shown lies within the window, wherever its name stands."""
+    page = opened(new_page(width), "data")
+    for place in range(page.locator(".term:visible").count()):
+        page.locator(".term:visible").nth(place).focus()
+        shown = page.get_by_role("tooltip").filter(visible=True).first.bounding_box()
+        assert (shown["x"] >= 0, shown["x"] + shown["width"] <= width) == (True, True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -92,7 +92,12 @@ export function term(name, explanation) {
   const button = h(
     "button", { type: "button", class: "term", "aria-describedby": id, onkeydown: close }, name,
   );
-  return h("span", { class: "termed" }, button, words);
+  const place = () => { // within the window, at whose edge the name may stand
+    words.style.removeProperty("left");
+    const over = words.getBoundingClientRect().right + 8 - document.documentElement.clientWidth;
+    if (over > 0) words.style.setProperty("left", `${-over}px`);
+  };
+  return h("span", { class: "termed", onmouseenter: place, onfocusin: place }, button, words);
 }
 
 /**
