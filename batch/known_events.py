@@ -47,7 +47,7 @@ def known_events(
 
     cut: int64[n_users], where each user's hold-out begins; past: all events before it. Gives
     {"events", "n_users", "popularity": figure, "two_stage": figure}, or nothing with too few users
-    of at least KNOWN[-1] events.
+    of at least KNOWN[-1] events and a held-out item.
     """
     events = dataset.events
     starts, ends = events.offsets()[:-1], events.offsets()[1:]
@@ -55,19 +55,21 @@ def known_events(
     users = np.sort(np.random.default_rng(SEED).permutation(able)[:USERS])
     if len(users) < MIN_USERS:
         return []
-    attributes = dataset.attributes[users]
-    states = states_at(events, starts[users], cut[users], attributes, users)
+    states = states_at(events, starts[users], cut[users], dataset.attributes[users], users)
     states = replace(states, repeats=model.repeats)
-    truth = truth_between(events, users, states, cut[users], ends[users])
+    truth = truth_between(events, users, states, cut[users], ends[users]).counted()
+    if len(truth) < MIN_USERS:
+        return []
+    cuts, attributes = cut[truth.users], dataset.attributes[truth.users]
     methods = {POPULARITY: fit_popularity(past.standing()), TWO_STAGE: recommender(model)}
     facts = facts_of(past.standing(), dataset.catalogue.membership)
     rows = []
     with reporter.stage("by known events") as progress:
         for place, known in enumerate(KNOWN):
-            short = states_at(events, cut[users] - known, cut[users], attributes, users)
+            short = states_at(events, cuts - known, cuts, attributes, truth.users)
             report = evaluate(
                 methods,
-                replace(truth, states=_closed_alike(short, states)),
+                replace(truth, states=_closed_alike(short, truth.states)),
                 facts,
                 np.random.default_rng(SEED),
                 protocol=protocol,

@@ -72,11 +72,11 @@ def studio(host: str, port: int, opens: bool, api: str | None) -> None:  # noqa:
     server = import_module("shortlist.lambda_handler.server")
     if api is None:
         _warn(settings)
-        server.run(host, port, beside(settings, host), listens)
+        server.run(host, port, beside(settings, host, warm=True), listens)
         return
     from shortlist.batch.studio.forward import base_of, forwarder
 
-    made = beside(settings, host, base_of(api))
+    made = beside(settings, host, base_of(api), warm=True)
     server.serve(made(forwarder(api, os.environ.get("STUDIO_API_KEY"))), host, port, listens)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +68,7 @@ ANSWERS: tuple[tuple[type[ShortlistError], int, str], ...] = (
 Limit = Annotated[int, Query(ge=1, le=items.MOST)]
 Points = Annotated[int, Query(ge=1, le=items.MOST_POINTS)]
 K = Annotated[int, Query(ge=1, le=100)]
+Ids = Annotated[Sequence[str], Query(max_length=items.MOST)]
 Text = Annotated[str, Query(max_length=1000)]
 
 
@@ -201,8 +202,8 @@ def _add_users_and_items(app: FastAPI, studio: Studio) -> None:
         return answer(items.one(view, id, blocked, rules, studio.now()))
 
     @app.get(f"{API}/map")
-    def map_(category: Text = "", limit: Points = 5000) -> Response:
-        return answer(items.on_the_map(studio.serving(), category, limit))
+    def map_(category: Text = "", limit: Points = 5000, also: Ids = ()) -> Response:
+        return answer(items.on_the_map(studio.serving(), category, limit, also))
 
 
 def _add_releases(app: FastAPI, studio: Studio) -> None:
@@ -234,7 +235,7 @@ def _add_guard(app: FastAPI, settings: Settings) -> None:
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         if request.url.path.startswith(API) and not _has_key(request, settings):
-            message = f"send the server's SHORTLIST_ADMIN_KEY in {ADMIN_HEADER}"
+            message = f"the data need the server's SHORTLIST_ADMIN_KEY: send it in {ADMIN_HEADER}"
             return problem(403, "admin_key_needed", message)
         return await call_next(request)
 

@@ -75,8 +75,11 @@ def one(
     }
 
 
-def on_the_map(view: View, category: str, limit: int) -> dict[str, Any]:
-    """Items with their places on the map, the most popular first."""
+def on_the_map(view: View, category: str, limit: int, also: Collection[str] = ()) -> dict[str, Any]:
+    """Items with their places on the map, the most popular first.
+
+    also: ids of items that come after them, whatever their popularity and category.
+    """
     if view.facts is None:
         return {"points": [], "explained": None, "total": 0}
     items, xy = view.bundle.catalogue, view.facts.arrays["item_xy"].reshape(-1, 2)
@@ -84,6 +87,7 @@ def on_the_map(view: View, category: str, limit: int) -> dict[str, Any]:
     if category:
         among = view.rows_of.get(category, set())
         rows = [row for row in rows if row in among]
+    asked = [items.row_of[item] for item in also if item in items.row_of]
     points = [
         {
             "id": items.ids[row],
@@ -93,7 +97,7 @@ def on_the_map(view: View, category: str, limit: int) -> dict[str, Any]:
             "category": next(iter(items.categories[row]), None),
             "n_events": int(view.n_events[row]),
         }
-        for row in rows[:limit]
+        for row in dict.fromkeys(rows[:limit] + asked)
     ]
     explained = sum(view.facts.plain["explained"])
     return {"points": points, "explained": explained, "total": len(rows)}

@@ -27,9 +27,13 @@ def is_offered(settings: Settings, host: str) -> bool:
 
 
 def beside(
-    settings: Settings, host: str, api_url: str | None = None
+    settings: Settings, host: str, api_url: str | None = None, *, warm: bool = False
 ) -> Callable[[ASGIApp], ASGIApp]:
-    """What makes the served app from the API's, or from what forwards to the API at `api_url`."""
+    """What makes the served app from the API's, or from what forwards to the API at `api_url`.
+
+    warm: loads the serving release at once, for somebody who is about to look at it. Otherwise a
+    server that nobody looks at holds no second copy of it.
+    """
 
     def made(api: ASGIApp) -> ASGIApp:
         on_loopback, ask = host in LOOPBACK, partial(call, api)
@@ -45,7 +49,8 @@ def beside(
             is_guarded=is_guarded(settings, host),
             timeout_ms=TIMEOUT_MS,
         )
-        Thread(target=studio.warm, daemon=True).start()
+        if warm:
+            Thread(target=studio.warm, daemon=True).start()
         return Beside(api, OwnPages(create_studio(studio), on_loopback=on_loopback))
 
     return made

@@ -208,17 +208,20 @@ class RedisStore(RedisLink):
 
     def user_ids(self) -> Iterator[str]:
         """The ids of all users with a record, in no order."""
+        chunks = _chunks(self._user_keys())
+
+        # Each step may fail by itself, and says so under the method's name.
+        @translate_redis_errors
+        def user_ids(store: RedisStore) -> list[str] | None:
+            keys = next(chunks, None)
+            return None if keys is None else store._users_of(keys)
+
+        while (ids := user_ids(self)) is not None:
+            yield from ids
+
+    def _user_keys(self) -> Iterator[bytes]:
         pattern = _literal(self.keys.users()) + "*"
-        chunks = _chunks(self._keys_like(pattern))
-        while (keys := self._next_of(chunks)) is not None:
-            yield from self._users_of(keys)
-
-    def _keys_like(self, pattern: str) -> Iterator[bytes]:
         yield from self.redis.scan_iter(match=pattern, count=10 * PIPELINE)
-
-    @translate_redis_errors
-    def _next_of(self, chunks: Iterator[list[bytes]]) -> list[bytes] | None:
-        return next(chunks, None)
 
     @translate_redis_errors
     def user_records(self, users: Sequence[str]) -> list[UserRecord | None]:

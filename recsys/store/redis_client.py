@@ -275,6 +275,7 @@ class ServerInfo:
     policy: ServerPolicy
 
 
+@translate_redis_errors
 def server_policy(link: RedisLink) -> ServerPolicy | None:
     """The server's policy when it is full.
 
@@ -284,17 +285,18 @@ def server_policy(link: RedisLink) -> ServerPolicy | None:
     Raises:
         StoreUnavailable: the server did not answer.
     """
-    infos = read_info(link, "memory")
+    infos = _infos(link, "memory")
     return None if infos is None else _policy(infos)
 
 
+@translate_redis_errors
 def server_info(link: RedisLink) -> ServerInfo | None:
     """The server's state; None where it refuses INFO.
 
     Raises:
         StoreUnavailable: the server did not answer.
     """
-    infos = read_info(link)
+    infos = _infos(link)
     if infos is None:
         return None
     # Valkey names the version of Redis that it stands for, and its own.
@@ -313,8 +315,7 @@ def _policy(infos: Sequence[Mapping[str, Any]]) -> ServerPolicy:
     return max(policies, key=lambda policy: policy.evicts_any_key)
 
 
-@translate_redis_errors
-def read_info(link: RedisLink, *sections: str) -> list[Mapping[str, Any]] | None:
+def _infos(link: RedisLink, *sections: str) -> list[Mapping[str, Any]] | None:
     """What INFO says of each primary; None where the server refuses it."""
     from redis.exceptions import ResponseError
 

@@ -51,11 +51,11 @@ def changed(page: Page, before: float) -> float:
 
 def test_search_by_words(items) -> None:
     """Parts of words in any order find a title, whatever its accents and case."""
-    items.get_by_label("Search items").fill("CREME cafe")
-    expect(items.locator(".picker a").first).to_contain_text("Café crème")
-    expect(items.locator(".picker a:not(:has-text('Café crème'))")).to_have_count(0)
+    items.get_by_label("Search items").fill("BOWL cafe")
+    expect(items.locator(".picker a").first).to_contain_text("Café bowl")
+    expect(items.locator(".picker a:not(:has-text('Café bowl'))")).to_have_count(0)
     items.get_by_label("Search items").press("Enter")
-    expect(items.locator(".user-head h2")).to_contain_text("Café crème")
+    expect(items.locator(".user-head h2")).to_contain_text("Café bowl")
 
 
 def test_search_without_result(items) -> None:
@@ -66,7 +66,7 @@ def test_search_without_result(items) -> None:
 
 def test_category_narrows_the_items(items) -> None:
     """The most popular items of one category are listed."""
-    items.get_by_label("Category").select_option("Toys")
+    items.get_by_label("Category", exact=True).select_option("Toys")
     expect(items.locator(".picker a:not(:has-text('Toys'))")).to_have_count(0)
     expect(items.locator(".picker a").first).to_be_visible()
 
@@ -74,7 +74,7 @@ def test_category_narrows_the_items(items) -> None:
 def test_title_is_never_markup(items) -> None:
     """A title with markup is shown as it is."""
     items.get_by_label("Search items").fill("img")
-    items.locator(".picker a").first.click()
+    items.locator(".picker a[data-item='1']").click()
     expect(items.locator(".user-head h2")).to_have_text(MARKUP)
     expect(items.locator("main img")).to_have_count(0)
 
@@ -108,7 +108,7 @@ def test_map_marks_the_item(item) -> None:
     """The chosen item and those like it are marked on the map, and named in its table."""
     item.get_by_text(re.compile("Show the 13 marked items")).click()
     marked = item.locator(".map-card tbody tr")
-    expect(marked.filter(has_text="the chosen item")).to_have_count(1)
+    expect(marked).to_have_count(13)
     expect(marked.filter(has_text="like the chosen item")).to_have_count(12)
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import DESKTOP, PHONE
+from tests.browser.conftest import ADMIN_KEY, DESKTOP, PHONE
 
 PAGES = ("users", "items", "data", "quality", "operations")
 
@@ -132,3 +132,66 @@ def test_unknown_address_shows_users(page) -> None:
     """An address that no page has shows the users."""
     page.goto("/#/no-such-page")
     expect(page).to_have_title("Users · Shortlist studio")
+
+
+def test_guarded_studio_asks_for_key(page) -> None:
+    """A studio that needs the admin key asks for it, and shows all once it has it."""
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("x-shortlist-admin-key") == ADMIN_KEY:
+            route.continue_()
+            return
+        refusal = {"error": {"code": "admin_key_needed", "message": "send the admin key"}}
+        route.fulfill(status=403, json=refusal)
+
+    page.route("**/studio/api/**", guard)
+    page.goto("/#/users")
+    page.get_by_label("Admin key").first.fill(ADMIN_KEY)
+    page.get_by_role("button", name="Use it").first.click()
+    expect(page.locator(".picker a").first).to_be_visible()
+    expect(page.locator("#overview .tile").first).to_be_visible()
+    expect(page.get_by_label("Admin key")).to_have_count(0)
+
+
+def test_api_that_checks_callers(page) -> None:
+    """Where the API answers 401, its key is asked for, and sent from then on."""
+
+    def check(route: Route) -> None:
+        if route.request.headers.get("x-api-key") == "a-key":
+            route.continue_()
+            return
+        error = {"type": "authentication_error", "code": "unauthorized", "message": "send a key"}
+        route.fulfill(status=401, json={"error": error})
+
+    page.route("**/recommend", check)
+    page.goto("/#/users")
+    page.get_by_label("API key").fill("a-key")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.locator(".list .ranked > li")).to_have_count(10)
+
+
+def test_first_steps_without_release(page) -> None:
+    """Where nothing serves yet, the page says which commands make a release, and looks again."""
+
+    def refuse(route: Route) -> None:
+        error = {"code": "no_release", "message": "no release serves yet"}
+        route.fulfill(status=404, json={"error": error})
+
+    page.route("**/studio/api/overview", refuse)
+    page.goto("/#/items")
+    expect(page.get_by_role("heading", name="No release serves yet")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("shortlist batch run --data data.toml")
+    page.unroute("**/studio/api/overview", refuse)
+    page.get_by_role("button", name="Look again").click()
+    expect(page.locator(".picker a").first).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [PHONE, 768])
+def test_explanations_stay_in_window(new_page, width) -> None:
+    """An explanation that is shown lies within the window, wherever its name stands."""
+    page = opened(new_page(width), "data")
+    for place in range(page.locator(".term:visible").count()):
+        page.locator(".term:visible").nth(place).focus()
+        shown = page.get_by_role("tooltip").filter(visible=True).first.bounding_box()
+        assert (shown["x"] >= 0, shown["x"] + shown["width"] <= width) == (True, True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

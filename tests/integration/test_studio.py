@@ -270,6 +270,13 @@ def test_the_map(ask, published) -> None:
     assert 0 < ask("map", category=category)["total"] < seen["total"]
 
 
+def test_asked_items_are_on_the_map(ask) -> None:
+    """Items that are asked for follow the most popular ones; unknown ids are passed over."""
+    every = [point["id"] for point in ask("map", limit=20_000)["points"]]
+    asked = ask("map", limit=2, also=[every[-1], "no-such-item", every[0]])
+    assert [point["id"] for point in asked["points"]] == [*every[:2], every[-1]]
+
+
 def test_data(ask, published) -> None:
     """Counts agree with the data."""
     seen, events = ask("data"), published.dataset.events
@@ -290,6 +297,7 @@ def test_quality(ask, published) -> None:
     assert set(report["methods"]) <= set(seen["methods"])
     assert set(report["importances"]) <= set(seen["features"])
     assert set(report["candidate_recall"]) <= set(seen["sources"])
+    assert set(report["left_out"]) <= set(seen["left_out"])
     assert set(report["methods"]["two_stage"]) - {"n_users"} <= set(seen["metrics"])
 
 

@@ -10,10 +10,16 @@ export class ApiError extends Error {
 }
 
 let adminKey = "";
+let apiKey = "";
 
 /** Keeps the admin key in this page's memory; it is gone with the page. */
 export function setAdminKey(key) {
   adminKey = key;
+}
+
+/** Keeps a key for the API's callers, likewise. */
+export function setApiKey(key) {
+  apiKey = key;
 }
 
 /** Tells whether an admin key was given. */
@@ -56,7 +62,13 @@ async function ask(path, options) {
 }
 
 async function answered(path, { admin = false, headers = {}, ...options }) {
-  const sent = admin && adminKey ? { ...headers, "x-shortlist-admin-key": adminKey } : headers;
+  // Beyond loopback the studio's own endpoints need the admin key, too.
+  const asAdmin = adminKey && (admin || path.startsWith("/studio/api/"));
+  const sent = {
+    ...headers,
+    ...(asAdmin && { "x-shortlist-admin-key": adminKey }),
+    ...(apiKey && { "x-api-key": apiKey }),
+  };
   let answer;
   try {
     answer = await fetch(path, { ...options, headers: sent });

@@ -111,8 +111,7 @@ function condition({ name, kind, values, range }, settings, change) {
     change();
   };
   if (range) return between(name, kind, range, settings.where[name] ?? {}, set);
-  if (!values?.length || values.every((value) => typeof value === "boolean")) {
-    if (kind !== "boolean" && !values?.length) return null;
+  if (kind === "boolean") {
     return choice({
       label: name, value: String(settings.where[name] ?? "any"),
       options: ["any", "true", "false"].map((value) => ({
@@ -121,6 +120,7 @@ function condition({ name, kind, values, range }, settings, change) {
       change: (value) => set(value === "any" ? null : value === "true"),
     });
   }
+  if (!values?.length) return null; // too many to choose from
   return several(name, values, settings.where[name] ?? [],
     (chosen) => set(chosen.length > 0 ? chosen : null));
 }

@@ -9,10 +9,12 @@ export const OURS = "two_stage";
 const HEADLINE = "ndcg@10";
 
 /** A figure as "0.337". */
-export const figure = (value) => format.decimal(value, value !== null && Math.abs(value) >= 10 ? 1 : 3);
+export const figure = (value) =>
+  format.decimal(value, value !== null && Math.abs(value) >= 10 ? 1 : 3);
 
 /** Whether a figure has an interval. */
-export const hasEnds = ({ low, high }) => Number.isFinite(low ?? NaN) && Number.isFinite(high ?? NaN);
+export const hasEnds = ({ low, high }) =>
+  Number.isFinite(low ?? NaN) && Number.isFinite(high ?? NaN);
 
 /** The ends of an interval, "0.322 to 0.352". */
 export const ends = (row) =>
@@ -31,7 +33,8 @@ export function strongest(methods) {
 
 /** The methods worth a look at first: ours, its retriever, the strongest baseline, popularity. */
 export const notable = (methods) =>
-  [...new Set([OURS, "retriever", strongest(methods), "popularity"])].filter((name) => name in methods);
+  [...new Set([OURS, "retriever", strongest(methods), "popularity"])]
+    .filter((name) => name in methods);
 
 const NOTABLE_COLOURS = [COLOURS[0], COLOURS[2], COLOURS[1], COLOURS[3]];
 
@@ -111,7 +114,8 @@ export function lines({ caption, rows, names, colour, x, y, format: shown = figu
         Plot.tip(there, Plot.pointer({
           x: "x", y: "value",
           title: (row) => `${names.length > 1 ? `${row.series}\n` : ""}${x} ${row.x}\n`
-            + `${shown(row.value)}${hasEnds(row) ? ` (${shown(row.low)} to ${shown(row.high)})` : ""}`,
+            + shown(row.value)
+            + (hasEnds(row) ? ` (${shown(row.low)} to ${shown(row.high)})` : ""),
         })),
       ].filter(Boolean),
     }),

@@ -120,7 +120,7 @@ function why(reason, attributes, { explain = {} }) {
       "div", {},
       h("h4", {}, "What moved the score most"),
       h("ul", { class: "bars" }, Object.entries(reason.features).map(([name, value]) =>
-        bar(term(name, explain[name]), value, most, signed(value)))),
+        bar(h("code", {}, name), value, most, signed(value), explain[name]))),
     ),
   );
 }
@@ -131,10 +131,14 @@ export const attributeWords = (attributes) => Object.entries(attributes ?? {})
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 
-function bar(name, value, most, words) {
+function bar(name, value, most, words, note) {
   const line = h("span", { class: value < 0 ? "bar below" : "bar", "aria-hidden": "true" });
   line.style.setProperty("width", `${(100 * Math.abs(value)) / most}%`);
-  return h("li", {}, name, h("span", { class: "track" }, line), h("span", { class: "number" }, words));
+  return h(
+    "li", {},
+    h("span", { class: "of" }, name), h("span", { class: "track" }, line),
+    h("span", { class: "number" }, words), note && h("span", { class: "note" }, note),
+  );
 }
 
 /** The words above a list's scores. */

@@ -52,6 +52,11 @@ async function route() {
     shown.page?.leave?.();
     shown = { name: page.name, page: null };
     fill(root, loading());
+    if (await lacksRelease()) {
+      shown.name = null;
+      if (mine === latestRoute) fill(root, firstSteps());
+      return;
+    }
     try {
       const module = await import(`./pages/${page.name}.js`);
       if (mine !== latestRoute) return;
@@ -69,6 +74,27 @@ async function route() {
   shown.page?.update(parameters);
 }
 
+/** Whether nothing serves yet; other errors are told by the parts that meet them. */
+const lacksRelease = () => context.overview().then(() => false, ({ code }) => code === "no_release");
+
+/** What to do where nothing serves yet. */
+function firstSteps() {
+  const again = () => {
+    context.refresh();
+    route();
+  };
+  return h(
+    "section", { class: "card stack first-steps", "aria-label": "First steps" },
+    h("h1", {}, "No release serves yet"),
+    h("p", {}, "The studio shows a release: what the batch learnt from your data. Make one, then look again."),
+    h("pre", {}, h("code", {}, "shortlist data check orders.csv products.csv --write data.toml\n"
+      + "shortlist batch run --data data.toml")),
+    h("p", { class: "note" }, "Without data of your own, ", h("code", {}, "shortlist data fetch shop --out data"),
+      " makes up a shop; its mapping file is ", h("code", {}, "data/data.toml"), "."),
+    h("button", { type: "button", class: "primary", onclick: again }, "Look again"),
+  );
+}
+
 function markCurrent(name) {
   for (const link of document.querySelectorAll("#pages a")) {
     const current = link.dataset.page === name;
@@ -82,7 +108,7 @@ async function showOverview() {
     fill(strip, overviewOf(await context.overview()));
   } catch (error) {
     facts = null;
-    fill(strip, failure(error, context.refresh));
+    fill(strip, error.code !== "no_release" && failure(error, context.refresh));
   }
 }
 
@@ -128,5 +154,11 @@ fill(document.getElementById("pages"), PAGES.map(({ name, label }) =>
   h("li", {}, h("a", { href: `#/${name}`, "data-page": name }, label))));
 showTheme();
 window.addEventListener("hashchange", route);
+window.addEventListener("keychange", () => {
+  shown.page?.leave?.();
+  shown = { name: null, page: null };
+  context.refresh();
+  route();
+});
 showOverview();
 route();

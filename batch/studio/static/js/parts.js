@@ -1,5 +1,6 @@
 // Makes the parts that pages share: states, tiles, tables, terms, tabs, dialogs.
 
+import { setAdminKey, setApiKey } from "./api.js";
 import { announce, fill, h, newId } from "./dom.js";
 
 /** Words while something loads. */
@@ -13,13 +14,27 @@ export const empty = (words, detail) =>
 /** What a release of before the studio lacks: `what` is a sentence that says it. */
 export const later = (what) => empty(what, ["The next ", h("code", {}, "shortlist batch run"), " has it."]);
 
-/** An error with its remedy; `again` is called by a button. */
+/** An error with its remedy; `again` is called by a button. One for want of a key asks for it. */
 export function failure(error, again) {
   return h(
     "div", { class: "state failed", role: "alert" },
     h("p", {}, error.message),
-    again && h("button", { type: "button", onclick: again }, "Try again"),
+    error.code === "admin_key_needed" ? keyForm("Admin key", setAdminKey)
+      : error.status === 401 ? keyForm("API key", setApiKey)
+        : again && h("button", { type: "button", onclick: again }, "Try again"),
   );
+}
+
+/** A field for a key, which stays in the page's memory; then the whole page is asked for again. */
+function keyForm(label, keep) {
+  const input = h("input", { type: "password", autocomplete: "off" });
+  const use = (event) => {
+    event.preventDefault();
+    keep(input.value);
+    window.dispatchEvent(new Event("keychange"));
+  };
+  return h("form", { class: "row key-form", onsubmit: use },
+    field(label, input), h("button", { class: "primary" }, "Use it"));
 }
 
 /**
@@ -77,7 +92,12 @@ export function term(name, explanation) {
   const button = h(
     "button", { type: "button", class: "term", "aria-describedby": id, onkeydown: close }, name,
   );
-  return h("span", { class: "termed" }, button, words);
+  const place = () => { // within the window, at whose edge the name may stand
+    words.style.removeProperty("left");
+    const over = words.getBoundingClientRect().right + 8 - document.documentElement.clientWidth;
+    if (over > 0) words.style.setProperty("left", `${-over}px`);
+  };
+  return h("span", { class: "termed", onmouseenter: place, onfocusin: place }, button, words);
 }
 
 /**

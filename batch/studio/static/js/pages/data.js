@@ -23,14 +23,17 @@ const MOST_BARS = 180;
 const ROLES = {
   target: ["target", "A list is meant to bring about events of this type: they are predicted, and "
     + "held out to measure with."],
-  negative: ["negative", "Negative feedback takes an event back and keeps the item away from the user."],
+  negative: ["negative", "Negative feedback takes an event back and keeps the item away from the "
+    + "user."],
   context: ["context", "The models learn from it, but it is not what is predicted."],
 };
 
 const MEASURES = {
-  kl: "Kullback-Leibler divergence in nats: 0 where nothing changed; 0.02 is what a normal variable "
+  kl: "Kullback-Leibler divergence in nats: 0 where nothing changed; 0.02 is what a normal "
+    + "variable "
     + "shows that moves by a fifth of its spread.",
-  psi: "Population stability index: a rule of thumb calls 0.1 a change, whatever the sample's size.",
+  psi: "Population stability index: a rule of thumb calls 0.1 a change, whatever the sample's "
+    + "size.",
   ks: "Kolmogorov-Smirnov distance: the greatest difference between the two cumulative shares.",
 };
 
@@ -144,7 +147,7 @@ function dayChart(days, names, grain, type) {
       color: colours(names),
       marks: [
         Plot.rectY(rows, {
-          x: "at", y: "n", fill: "type", interval, tip: width > 500,
+          x: "at", y: "n", fill: "type", interval, order: names, tip: width > 500,
           insetLeft: 0.25, insetRight: 0.25, title: (row) =>
             `${format.date(+row.at / 1000)}\n${row.type}: ${format.count(row.n)}`,
         }),
@@ -188,7 +191,9 @@ function activity(facts) {
   const rows = (facts.activity ?? []).map((row) => ({ ...row, label: rangeWords(row) }));
   const words = "How many events the users have. A short history is no obstacle: a list for one "
     + "event is made too, only less surely (see Quality, known events).";
-  if (rows.length === 0) return section("How active users are", words, empty("Not kept by this release."));
+  if (rows.length === 0) {
+    return section("How active users are", words, empty("Not kept by this release."));
+  }
   const total = d3.sum(rows, ({ users }) => users);
   return section(
     "How active users are", words,
@@ -227,7 +232,8 @@ function longTail(facts) {
     h(
       "p", {}, "The most popular tenth of the items has ",
       h("strong", {}, format.percent(tenth, 0)), " of the events; the ",
-      term("Gini coefficient", "0 where all items have as many events, 1 where one item has them all."),
+      term("Gini coefficient", "0 where all items have as many events, 1 where one item has them "
+        + "all."),
       " is ", h("strong", {}, format.decimal(facts.gini, 2)), ".",
     ),
     chart({
@@ -244,7 +250,9 @@ function longTail(facts) {
             x: "share_items", y: "share_events", fill: ACCENT, fillOpacity: 0.14,
           }),
           Plot.line(rows, { x: "share_items", y: "share_events", stroke: ACCENT, strokeWidth: 2 }),
-          Plot.dot(rows, Plot.pointerX({ x: "share_items", y: "share_events", fill: ACCENT, r: 4 })),
+          Plot.dot(rows, Plot.pointerX({
+            x: "share_items", y: "share_events", fill: ACCENT, r: 4,
+          })),
           Plot.tip(rows, Plot.pointerX({
             x: "share_items", y: "share_events",
             title: (row) => `${format.percent(row.share_items)} of the items have\n`
@@ -288,7 +296,8 @@ function repeats(facts) {
 
 function rejects(facts) {
   const rows = facts.rejects ?? [];
-  const words = "Rows that break a rule cost themselves and nothing else. Too many of them stop a batch.";
+  const words = "Rows that break a rule cost themselves and nothing else. Too many of them stop "
+    + "a batch.";
   if (rows.length === 0) {
     return section("Rejected rows", words, empty("No row was rejected."));
   }
@@ -309,9 +318,10 @@ function rejects(facts) {
 const sampled = (samples) => (samples.length === 0 ? h("span", { class: "note" }, "none kept")
   : h("details", {}, h("summary", {}, format.counted(samples.length, "sample")),
     h("ul", { class: "stack samples" }, samples.map(({ source, row, values }) => h("li", {},
-      h("span", { class: "note" }, `${source}, row ${format.count(row)}: `),
-      h("code", {}, Object.entries(values).map(([name, value]) => `${name} ${JSON.stringify(value)}`)
-        .join(", ")))))));
+      h("span", { class: "note", title: source },
+        `${source.split("/").at(-1)}, row ${format.count(row)}: `),
+      h("code", {}, Object.entries(values)
+        .map(([name, value]) => `${name} ${JSON.stringify(value)}`).join(", ")))))));
 
 const featureName = (row) => `${row.table}.${row.feature}`;
 
@@ -385,11 +395,12 @@ function driftChart(rows) {
   }));
   const left = Math.min(210, 12 + 6.6 * d3.max(marked, ({ name }) => name.length));
   return chart({
-    caption: "Divergence of the columns that moved most, in nats; 0.02 is the least that is flagged",
+    caption: "Divergence of the columns that moved most, in nats; 0.02 is the least that is "
+      + "flagged",
     legend: names,
-    height: 40 + 22 * rows.length,
+    height: 50 + 22 * rows.length,
     draw: () => ({
-      marginLeft: left,
+      marginLeft: left, marginBottom: 36,
       x: { label: "KL divergence, nats →", grid: true },
       y: { domain: marked.map(({ name }) => name), label: null },
       color: { domain: names, range: names.map(colourOf(names)) },

@@ -168,12 +168,12 @@ function offered({ reach }, release) {
     return section(title, null, empty("No user is offered it.",
       `It is in none of the ${format.count(release.n_users)} lists: too few events, or better ones before it.`));
   }
-  const rows = reach.by_rank.map(({ from, to, n }) => ({ places: from === to ? `${from}` : `${from}–${to}`, n }));
+  const rows = reach.by_rank.filter(({ from }) => from <= release.list_length).map(({ from, to, n }) => ({ places: from === to ? `${from}` : `${from}–${to}`, n }));
   return section(title, null, chart({
-    caption: "Users in whose list it has one of these places.",
-    draw: (width) => ({
-      height: 190, marginLeft: 46, marginBottom: 40,
-      x: { label: "place in the list", domain: rows.map(({ places }) => places), tickRotate: width < 380 ? -40 : 0 },
+    caption: "Users, by the place that it has in their list.",
+    draw: () => ({
+      height: 190, marginLeft: 46,
+      x: { label: null, domain: rows.map(({ places }) => places) },
       y: { label: null, grid: true, tickFormat: "~s" },
       marks: [
         window.Plot.barY(rows, { x: "places", y: "n", fill: ACCENT, tip: true, title: ({ places, n }) =>
@@ -187,12 +187,24 @@ function offered({ reach }, release) {
   }));
 }
 
+/** The months from the first to the last, with 0 where nothing happened. */
+function everyMonth(months) {
+  const counts = new Map(months.map(({ month, n }) => [month, n]));
+  const at = new Date(`${months[0].month}-01T00:00:00Z`);
+  const rows = [];
+  for (let month = months[0].month; month <= months.at(-1).month; month = at.toISOString().slice(0, 7)) {
+    rows.push({ month, at: new Date(at), n: counts.get(month) ?? 0 });
+    at.setUTCMonth(at.getUTCMonth() + 1);
+  }
+  return rows;
+}
+
 function popularity({ months }) {
   const title = "Popularity over time";
   if (!months) return section(title, null, later("This release has not counted it."));
   if (months.length === 0) return section(title, null, empty("It had no event yet."));
-  const rows = months.map(({ month, n }) => ({ month, at: new Date(`${month}-01T00:00:00Z`), n }));
-  const clock = rows.every(({ at }) => !Number.isNaN(at.getTime()));
+  const clock = months.every(({ month }) => /^\d{4}-\d\d$/.test(month));
+  const rows = clock ? everyMonth(months) : months;
   const x = clock ? "at" : "month";
   return section(title, null, chart({
     caption: `Events in each ${clock ? "month, by UTC" : "stretch of the data"}.`,

@@ -54,30 +54,35 @@ function mapOf(map, release, open) {
   const points = new Map(map.points.map((point) => [point.id, point]));
   const named = release.categories.slice(0, COLOURS.length);
   const state = { marked: new Map(), only: null, transform: window.d3.zoomIdentity, hover: null };
-  const surface = canvasOf(map.points, state, named, open);
+  const surface = canvasOf([...map.points], state, named, open);
   const legend = legendOf(named, map.points, state, surface.redraw);
-  const status = h("p", { class: "note" });
   const marks = h("div");
   const roles = { chosen: null, similar: [], history: [], list: [] };
 
-  const mark = () => {
+  /** Adds items that are less popular than those of the map. */
+  const bring = async (ids) => {
+    if (ids.length === 0) return;
+    const more = await studio("map", { limit: 1, also: ids });
+    const added = more.points.filter(({ id }) => !points.has(id));
+    for (const point of added) points.set(point.id, point);
+    surface.add(added);
+  };
+  const mark = async () => {
     const pairs = [
       ...roles.history.map((id) => [id, { role: "history" }]),
       ...roles.similar.map((id) => [id, { role: "similar" }]),
       ...roles.list.map((id, place) => [id, { role: "list", rank: place + 1 }]),
       ...(roles.chosen ? [[roles.chosen, { role: "chosen" }]] : []),
     ];
+    await bring(pairs.map(([id]) => id).filter((id) => !points.has(id)));
     state.marked = new Map(pairs.filter(([id]) => points.has(id)));
-    const missing = new Set(pairs.map(([id]) => id)).size - state.marked.size;
-    status.textContent = missing > 0
-      ? `${format.counted(missing, "marked item")} not on the map: only the most popular ones are.` : "";
     fill(marks, state.marked.size > 0 && markedTable(state.marked, points));
     surface.redraw();
   };
   const drawUser = async (id) => {
     if (id === "") {
       [roles.history, roles.list] = [[], []];
-      mark();
+      await mark();
       return;
     }
     const [user, answer] = await Promise.all([
@@ -87,7 +92,7 @@ function mapOf(map, release, open) {
       .sort((one, other) => other.time - one.time).slice(0, HISTORY);
     roles.history = [...new Set(latest.map(({ item_id: item }) => item))];
     roles.list = answer.recommendations.map(({ item_id: item }) => item);
-    mark();
+    await mark();
     announce(`History and list of user ${id} drawn in`);
   };
   const nodes = [
@@ -98,17 +103,17 @@ function mapOf(map, release, open) {
       + "so some that look near are not."),
     h("div", { class: "map-tools" }, userField(drawUser), surface.buttons),
     legend,
+    keys(),
     surface.element,
     h("p", { class: "note" }, "Click a point to open it. Drag to move; zoom with the buttons, with "
       + "Ctrl and the wheel, or with two fingers. With the keyboard: arrows, plus and minus."),
-    status,
     marks,
   ];
   return {
     nodes,
     choose: (id, similar) => {
       [roles.chosen, roles.similar] = [id, similar];
-      mark();
+      mark().catch((error) => announce(error.message));
     },
     leave: surface.leave,
   };
@@ -159,6 +164,10 @@ function legendOf(named, points, state, redraw) {
     class: "legend map-legend", role: "group", "aria-label": "Show one category alone",
   }, buttons, more && h("span", { class: "row note" }, rest, "others"));
 }
+
+/** What the marks mean. */
+const keys = () => h("ul", { class: "legend note" }, Object.entries(ROLES).map(([role, words]) =>
+  h("li", {}, h("span", { class: `key ${role}`, "aria-hidden": "true" }, role === "list" ? "1" : ""), words)));
 
 function markedTable(marked, points) {
   const rows = [...marked].map(([id, { role, rank }]) => ({ ...points.get(id), role, rank }));
@@ -271,7 +280,11 @@ function canvasOf(points, state, named, open) {
     themes.removeEventListener("change", redraw);
     window.removeEventListener("themechange", redraw);
   };
-  return { element, buttons, redraw, leave };
+  const add = (more) => {
+    points.push(...more);
+    if (size.width > 0) layOut();
+  };
+  return { element, buttons, redraw, add, leave };
 }
 
 function showTip(tip, point, state, { x, y }, size) {
@@ -303,7 +316,7 @@ function paint(canvas, size, points, { x, y }, state, named) {
     * (points.length < 1500 ? 1.3 : 1);
   for (const point of points) {
     const hidden = state.only !== null && point.category !== state.only;
-    context.globalAlpha = hidden ? 0.06 : dimmed ? 0.3 : 0.7;
+    context.globalAlpha = hidden ? 0.06 : dimmed ? 0.4 : 0.75;
     disc(context, at(point), radius, colour(point));
   }
   context.globalAlpha = 1;

@@ -4,7 +4,7 @@ import { latest, send, studio } from "../api.js";
 import { asRequest, controls, isPlain, plain } from "../controls.js";
 import { announce, fill, h } from "../dom.js";
 import * as format from "../format.js";
-import { ranked, scoreNote, sideBySide, sourceTags, sourceWords } from "../lists.js";
+import { attributeWords, ranked, scoreNote, sideBySide, sourceTags, sourceWords } from "../lists.js";
 import { choice, empty, failure, field, itemLink, load, loading, term } from "../parts.js";
 import { itemSearch } from "./item_search.js";
 import { history } from "./history.js";
@@ -114,6 +114,7 @@ function head(user) {
     "div", { class: "user-head" },
     h("h2", {}, "User ", h("span", { class: "id" }, user.id)),
     h("p", { class: "note" }, [
+      attributeWords(user.attributes),
       user.known ? null : "Nothing is stored of this id: they get popular items.",
       dates.length > 0 && `${format.counted(dates.length - negative, "event")}`
         + `${negative > 0 ? ` and ${negative} of negative feedback` : ""}`

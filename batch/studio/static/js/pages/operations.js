@@ -1,33 +1,24 @@
 // How the service runs, and what an operator may change: releases, canary, blocked items, rules.
 
 import { get, hasAdminKey, send, setAdminKey, studio } from "../api.js";
-import { chart, colours } from "../charts.js";
 import { contents, wide } from "../contents.js";
 import { announce, fill, h, settled } from "../dom.js";
 import * as format from "../format.js";
 import {
-  confirmed, empty, failure, field, itemLink, loading, section, table, tags, term, tiles,
+  confirmed, empty, failure, field, itemLink, loading, section, table, tags,
 } from "../parts.js";
+import { degradations, latencies, stateTiles } from "./operations_state.js";
+import { rolesOf } from "./report_releases.js";
 
 export const title = "Operations";
 
-const { Plot, d3 } = window;
+const { d3 } = window;
 
 const REFRESH_SECONDS = 10;
 const NO_RULES = { availability: [], pin: [], boost: [], bury: [], limit: [] };
 const RULES_EXAMPLE = `{"pin": [{"name": "gift card", "item": "9001", "place": 3}],
  "bury": [{"name": "clearance", "category": "Clearance"}],
  "limit": [{"attribute": "brand", "at_most": 3}]}`;
-const DEGRADATIONS = {
-  StoreUnavailable: "Redis did not answer.",
-  ArtefactsUnavailable: "The folder or bucket of releases did not answer.",
-  BundleMismatch: "The release's model is of other features than the code.",
-  CorruptArtefact: "A file of the release is not what was written.",
-  ReleaseNotFound: "The release's model is not there.",
-  UnreadableRecord: "A record in Redis cannot be read.",
-  LoadFailed: "The model could not be loaded: disk or memory.",
-};
-
 /** Shows the page below `root`. */
 export function mount(root, context) {
   const page = new Page(context);
@@ -50,21 +41,27 @@ class Page {
     this.shownRules = null;
     this.body = h("div", { class: "stack" }, contents([
       wide(section("State", null, this.refreshing(), this.state)),
-      section("Answers", "Counted by this server since it started; a fleet's figures are in its own "
+      section("Answers", "Counted by this server since it started; a fleet's figures are in its "
+        + "own "
         + "monitoring.", this.traffic),
       this.keySection(),
-      wide(section("Releases", "One pointer says which release serves. A flip takes effect within seconds "
+      wide(section("Releases", "One pointer says which release serves. A flip takes effect "
+        + "within seconds "
         + "and loses nothing: the lists of both releases stay in Redis.", this.releases)),
-      section("Blocked items", "A blocked item leaves every answer at once, whatever the rules say. "
+      section("Blocked items", "A blocked item leaves every answer at once, whatever the rules "
+        + "say. "
         + "Blocks outlive releases.", this.blockForm(), this.blocked),
-      section("Business rules", h("span", {}, "They move items in every answer, whatever its source. One "
+      section("Business rules", h("span", {}, "They move items in every answer, whatever its "
+        + "source. One "
         + "set holds for all releases."), this.rules),
     ]));
     this.showRules();
   }
 
   refreshing() {
-    const live = h("input", { type: "checkbox", id: "refresh-live", onchange: () => this.tick(live.checked) });
+    const live = h("input", {
+      type: "checkbox", id: "refresh-live", onchange: () => this.tick(live.checked),
+    });
     return h(
       "div", { class: "row" },
       h("button", { type: "button", onclick: () => this.reload() }, "Refresh"),
@@ -94,7 +91,9 @@ class Page {
       fill(this.traffic, latencies(operations.value), degradations(operations.value));
       fill(this.blocked, this.blockedTable(operations.value.blocked ?? []));
     } else {
-      for (const box of [this.state, this.traffic, this.blocked]) fill(box, failure(operations.reason, again));
+      for (const box of [this.state, this.traffic, this.blocked]) {
+        fill(box, failure(operations.reason, again));
+      }
     }
     fill(this.releases, releases.status === "fulfilled" ? this.releaseTable(releases.value.releases)
       : failure(releases.reason, again));
@@ -111,7 +110,8 @@ class Page {
       forget.hidden = !hasAdminKey();
     };
     const forget = h("button", {
-      type: "button", onclick: () => { setAdminKey(""); input.value = ""; show(); this.showRules(); },
+      type: "button",
+      onclick: () => { setAdminKey(""); input.value = ""; show(); this.showRules(); },
     }, "Forget the key");
     const form = h(
       "form", {
@@ -123,12 +123,13 @@ class Page {
         },
       },
       field("Admin key", input, h("span", {}, "The server's ", h("code", {}, "SHORTLIST_ADMIN_KEY"),
-        ". It is sent with changes alone.")),
+        ". This page alone sends it.")),
       h("div", { class: "row" }, h("button", { class: "primary" }, "Use the key"), forget),
     );
     form.classList.add("stack");
     show();
-    return section("Changes", "Promote, roll back, canary, block and rules need the admin key; each asks "
+    return section("Changes", "Promote, roll back, canary, block and rules need the admin key; "
+      + "each asks "
       + "before it changes what is served.", form, said);
   }
 
@@ -158,7 +159,8 @@ class Page {
         "div", { class: "row" },
         h("button", { type: "button", class: "danger", disabled: !previous,
           onclick: () => this.rollback(serving, previous) }, "Roll back"),
-        canary && h("button", { type: "button", onclick: () => this.endCanary(canary) }, "End the canary"),
+        canary && h("button", { type: "button", onclick: () => this.endCanary(canary) },
+          "End the canary"),
         h("span", { class: "note" }, previous ? `A rollback serves ${previous.version} again.`
           : "There is no release before this one to roll back to."),
       ),
@@ -166,9 +168,11 @@ class Page {
         caption: "Published releases, the newest first",
         columns: [
           { label: "Release", show: (row) => h("div", { class: "stack" },
-            h("div", { class: "row" }, h("code", { class: "nowrap" }, row.version), tags(rolesOf(row))),
+            h("div", { class: "row" },
+              h("code", { class: "nowrap" }, row.version), tags(rolesOf(row))),
             this.releaseActions(row)) },
-          { label: "Made", show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
+          { label: "Made",
+            show: (row) => h("span", { class: "nowrap" }, format.time(row.created_at)) },
           { label: "NDCG@10", number: true, show: (row) => format.decimal(row.headline?.value) },
           { label: "Batch took", number: true, show: (row) => format.duration(row.seconds) },
         ],
@@ -193,7 +197,10 @@ class Page {
         "Promote", h("span", { class: "unseen" }, ` ${release.version}`)),
       h("form", {
         class: "row tight",
-        onsubmit: (event) => { event.preventDefault(); this.canary(release, Number(percent.value)); },
+        onsubmit: (event) => {
+          event.preventDefault();
+          this.canary(release, Number(percent.value));
+        },
       }, percent, "%", h("button", { class: "small" }, "Canary",
         h("span", { class: "unseen" }, ` ${release.version}`))),
     );
@@ -202,7 +209,8 @@ class Page {
   promote(release) {
     return this.change({
       title: "Serve everybody from another release?",
-      body: h("p", {}, h("code", {}, release.version), " serves everybody within seconds. A canary ends. A "
+      body: h("p", {}, h("code", {}, release.version), " serves everybody within seconds. A "
+        + "canary ends. A "
         + "rollback goes back."),
       action: "Promote",
       path: `/v1/releases/${encodeURIComponent(release.version)}/promote`,
@@ -224,7 +232,8 @@ class Page {
   canary(release, percent) {
     return this.change({
       title: "Start a canary?",
-      body: h("p", {}, `${format.short(percent)}% of the users, always the same ones, are served from `,
+      body: h("p", {},
+        `${format.short(percent)}% of the users, always the same ones, are served from `,
         h("code", {}, release.version), "; all others stay."),
       action: "Start",
       path: `/v1/releases/${encodeURIComponent(release.version)}/canary`, content: { percent },
@@ -259,7 +268,8 @@ class Page {
         return fill(found, items.length === 0 ? h("li", { class: "note" }, "No such item.")
           : items.map((item) => h("li", { class: "row" }, itemLink(item.id, item.title),
             h("code", {}, item.id),
-            h("button", { type: "button", class: "small", onclick: () => this.block(item) }, "Block",
+            h("button", { type: "button", class: "small", onclick: () => this.block(item) },
+              "Block",
               h("span", { class: "unseen" }, ` ${item.title || item.id}`)))));
       } catch (error) {
         return fill(found, h("li", {}, failure(error)));
@@ -288,7 +298,8 @@ class Page {
   block(item) {
     return this.change({
       title: "Block an item?",
-      body: h("p", {}, h("strong", {}, item.title || item.id), " is no longer in any answer, until it is "
+      body: h("p", {}, h("strong", {}, item.title || item.id), " is no longer in any answer, "
+        + "until it is "
         + "unblocked."),
       action: "Block", danger: true, path: "/v1/item/block", content: { item_id: item.id },
       done: () => `${item.title || item.id} is blocked`,
@@ -364,11 +375,14 @@ class Page {
    *
    * done: the words for the answer; refused: takes an error instead of the dialog that shows it.
    */
-  async change({ title: asked, body, action, danger, path, content = {}, method = "POST", done, refused }) {
+  async change({
+    title: asked, body, action, danger, path, content = {}, method = "POST", done, refused,
+  }) {
     if (!hasAdminKey()) {
       document.querySelector("[name=admin-key]").focus();
       announce("Give the admin key first");
-      await told("The admin key is missing", "Give it under Changes: without it nothing can be changed.");
+      await told("The admin key is missing", "Give it under Changes: without it nothing can be "
+        + "changed.");
       return;
     }
     if (!(await confirmed({ title: asked, body, action, danger }))) return;
@@ -388,17 +402,13 @@ function told(heading, words) {
   return confirmed({ title: heading, body: h("p", {}, words), action: "Understood" });
 }
 
-const rolesOf = (release) => [
-  release.serving && "serving", release.previous && "previous",
-  release.canary && (release.canary.percent ? `canary ${format.short(release.canary.percent)}%` : "canary"),
-  release.whole === false && "not whole",
-].filter(Boolean);
-
 /** What a save adds and removes, kind by kind. */
 function changesOf(before, after) {
-  const lines = [...new Set([...Object.keys(before), ...Object.keys(after ?? {})])].flatMap((kind) => {
-    const texts = (rules) => (Array.isArray(rules?.[kind]) ? rules[kind] : []).map((rule) => JSON.stringify(rule));
-    const [old, now] = [texts(before), texts(after)];
+  const kinds = [...new Set([...Object.keys(before), ...Object.keys(after ?? {})])];
+  const textsOf = (rules, kind) =>
+    (Array.isArray(rules?.[kind]) ? rules[kind] : []).map((rule) => JSON.stringify(rule));
+  const lines = kinds.flatMap((kind) => {
+    const [old, now] = [textsOf(before, kind), textsOf(after, kind)];
     return [
       ...now.filter((rule) => !old.includes(rule)).map((rule) => ["adds", kind, rule]),
       ...old.filter((rule) => !now.includes(rule)).map((rule) => ["removes", kind, rule]),
@@ -408,98 +418,4 @@ function changesOf(before, after) {
   return h("ul", { class: "stack" }, lines.map(([verb, kind, rule]) =>
     h("li", {}, h("span", { class: `tag ${verb === "adds" ? "good" : "bad"}` }, verb), ` ${kind} `,
       h("code", {}, rule))));
-}
-
-/** A release's name, in small letters, as it is long. */
-const version = (name) => h("code", { class: "version" }, name);
-
-function stateTiles({ pointer, redis, lists, rules, blocked, limits }) {
-  const up = redis && !redis.error;
-  const used = up && redis.maxmemory > 0 ? redis.used_memory / redis.maxmemory : null;
-  return tiles([
-    { label: "Serving", value: pointer?.current ? version(pointer.current) : "no release",
-      detail: pointer?.previous ? ["before: ", version(pointer.previous)] : "none before it",
-      state: pointer?.current ? "good" : "bad" },
-    { label: "Canary", value: pointer?.canary ? `${format.short(pointer.canary.percent)}% of the users` : "none",
-      detail: pointer?.canary && version(pointer.canary.version) },
-    { label: "Lists written", value: format.count(lists?.written),
-      detail: lists?.oldest_age_s === null || lists?.oldest_age_s === undefined ? null
-        : `the oldest was made ${format.ago(lists.oldest_age_s)}` },
-    up ? { label: "Redis memory", value: format.bytes(redis.used_memory),
-      detail: redis.maxmemory > 0 ? `${format.percent(used, 0)} of ${format.bytes(redis.maxmemory)}, ${redis.policy}`
-        : `no limit is set, ${redis.policy}`,
-      state: used !== null && used > 0.8 ? "warn" : "neutral" }
-      : { label: "Redis", value: "does not answer", detail: redis?.error, state: "bad" },
-    up && { label: "Memory a user", value: format.bytes(redis.bytes_a_user),
-      detail: `${format.counted(redis.users, "user")} with a list or a history` },
-    up && { label: "Redis", value: redis.version, detail: format.counted(redis.connected, "client") },
-    { label: "Business rules", value: format.count(rules?.n ?? 0),
-      detail: rules?.version ? `version ${rules.version}` : "none yet" },
-    { label: "Blocked items", value: format.count(blocked?.length ?? 0) },
-    limits && { label: "Events waiting", value: format.count(limits.events_waiting),
-      detail: `for a drain; at most ${format.count(limits.max_waiting_events)}`,
-      state: limits.events_waiting > limits.max_waiting_events / 2 ? "warn" : "neutral" },
-  ].filter(Boolean));
-}
-
-const PERCENTILES = ["median", "99th percentile"];
-
-function latencies({ latencies: rows = [] }) {
-  const asked = rows.filter(({ n }) => n > 0);
-  if (asked.length === 0) {
-    return empty("Nothing was answered yet.", "Look at a user's page, then come back and refresh.");
-  }
-  const flat = asked.flatMap((row) => [
-    { what: row.what, of: PERCENTILES[0], ms: row.p50_ms },
-    { what: row.what, of: PERCENTILES[1], ms: row.p99_ms },
-  ]).filter(({ ms }) => Number.isFinite(ms ?? NaN) && ms > 0);
-  const names = asked.map(({ what }) => what);
-  return chart({
-    caption: "How long answers and their parts take, in milliseconds on a logarithmic scale, estimated "
-      + "from the buckets of the metrics",
-    legend: PERCENTILES,
-    height: 50 + 24 * names.length,
-    draw: (width) => ({
-      marginLeft: Math.min(width < 500 ? 150 : 260, 16 + 6.8 * d3.max(names, (name) => name.length)),
-      marginRight: 24, marginBottom: 34,
-      x: { type: "log", label: "ms →", grid: true, tickFormat: "~g" },
-      y: { domain: names, label: null, tickFormat: (name) =>
-        (width < 500 && name.length > 21 ? `${name.slice(0, 20)}…` : name) },
-      color: colours(PERCENTILES),
-      marks: [
-        Plot.link(asked, { x1: "p50_ms", x2: "p99_ms", y1: "what", y2: "what", stroke: "var(--quiet-line)" }),
-        Plot.dot(flat, {
-          x: "ms", y: "what", fill: "of", r: 4.5, tip: { format: { x: false, y: false, fill: false } },
-          title: (row) => `${row.what}\n${row.of}: ${format.milliseconds(row.ms)}`,
-        }),
-      ],
-    }),
-    columns: [
-      { name: "what", label: "What" },
-      { label: "Median", number: true, show: ({ p50_ms: ms }) => format.milliseconds(ms) },
-      { label: "99th percentile", number: true, show: ({ p99_ms: ms }) => format.milliseconds(ms) },
-      { label: "Times", number: true, show: ({ n }) => format.count(n) },
-    ],
-    rows: asked,
-  });
-}
-
-function degradations({ degradations: all = [] }) {
-  const rows = all.filter(({ n }) => n > 0);
-  if (rows.length === 0) {
-    return h("p", {}, h("span", { class: "tag good" }, "good"), " No answer fell back: each was made as it "
-      + "was meant to be.");
-  }
-  return [
-    h("p", { class: "warning" }, "Some answers fell back to popular or older items, because a part did not "
-      + "work. The log has each reason."),
-    table({
-      caption: "Answers that fell back, by what failed",
-      columns: [
-        { label: "What failed", show: ({ reason }) => term(reason, DEGRADATIONS[reason]) },
-        { label: "Answers", number: true, show: ({ n }) => format.count(n) },
-      ],
-      rows,
-    }),
-  ];
 }

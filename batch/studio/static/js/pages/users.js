@@ -52,7 +52,8 @@ export function mount(root, context) {
       if (parameters.id || parameters.fresh) return;
       const first = await finder.first;
       if (first && location.hash.replace(/^#\/?/, "").match(/^(users)?$/)) {
-        context.go("users", { id: first });
+        // In the place of this address: the browser's way back must not end here again.
+        location.replace(`#/users?id=${encodeURIComponent(first)}`);
       }
     },
     leave: () => current.leave?.(),
