@@ -41,7 +41,7 @@ def fresh(page: Page) -> None:
     """A fresh user with three titles in the basket."""
     for place, word in enumerate(("hose", "planter", "puzzle"), 1):
         page.get_by_label("Search titles").fill(word)
-        page.locator(".found button").first.click()
+        page.locator(".found li", has_text=word).get_by_role("button").first.click()
         expect(page.locator(".basket button")).to_have_count(place)
         quiet(page)
 
