@@ -350,7 +350,16 @@ def test_the_report_explains_its_lists(published) -> None:
 def test_a_bundle_has_report_and_histograms(published) -> None:
     """The page for people, and what the next batch compares itself with."""
     manifest = open_artefacts(published.settings.artefacts).manifest(published.version)
-    assert {"report.html", "skew.msgpack"} <= set(manifest["files"])
+    assert {
+        "report.html",
+        "report.json",
+        "reach.npy",
+        "skew.msgpack",
+        "studio.msgpack",
+    } <= set(manifest["files"])
+    assert (published.work / "bundle" / "report.json").read_text() == (
+        published.work / "metrics.json"
+    ).read_text()
     page = (published.work / "report.html").read_text()
     assert "May it serve?" in page
     assert "two_stage" in page
