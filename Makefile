@@ -13,7 +13,7 @@ UV_OPTIONS ?=
 FAST_TESTS := tests/unit tests/contracts tests/golden
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
-.PHONY: help install demo quick test check tests lock lowest evaluate worlds readme bench \
+.PHONY: help install demo quick test check tests lock lowest evaluate worlds readme docs bench \
   bench-large bench-load drift local package chaos infra-check screenshots build-Serve clean
 
 help: ## This list.
@@ -76,6 +76,9 @@ worlds: install ## The same defaults on other data, as JSON in docs/reports/; af
 
 readme: install ## Writes the generated tables of README.md and docs/.
 	$(BIN)/python -m shortlist.infra.tools.docs
+
+docs: install ## The documents as a site, in build/docs.
+	$(BIN)/python -m shortlist.infra.tools.site
 
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py

@@ -45,6 +45,7 @@ from shortlist.recsys.training.fit import (
     fit_two_stage,
     item_table_of,
     train_towers,
+    without_ranker,
 )
 from shortlist.recsys.training.item_table import content_matrix
 from shortlist.recsys.training.split import before
@@ -130,7 +131,8 @@ def new_items(
 ) -> dict[str, Any]:
     """Recall@20 among items that were kept out; empty without content or with too few items.
 
-    {"n_items", "n_users", "recall@20", "random"}
+    {"n_items", "n_users", "recall@20", "retriever", "random"}; "retriever" is the recall of its
+    order of the same items.
     """
     events = dataset.events
     popular = np.bincount(events.item[events.to_predict], minlength=events.n_items)
@@ -144,13 +146,18 @@ def new_items(
         dataset, past, protocol, params, lambda name: stage(f"without some items: {name}")
     ).model
     with stage("new items"):
-        report = _report(dataset, {"model": _among(model, new)}, truth, past, protocol)
-    row = report["methods"]["model"]
+        row, retrieved = (
+            _report(dataset, {"model": _among(each, new)}, truth, past, protocol)["methods"][
+                "model"
+            ]
+            for each in (model, without_ranker(model))
+        )
     chance = min(1.0, 20 / len(held))
     return {
         "n_items": len(held),
         "n_users": row["n_users"],
         "recall@20": row["recall@20"],
+        "retriever": retrieved["recall@20"],
         "random": chance,
     }
 

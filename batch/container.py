@@ -28,7 +28,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.run_log import RunLog
 from shortlist.batch.workspace import alone_in, leased, usable
 from shortlist.recsys.errors import InvalidSettings, LeaseHeld, Unavailable
-from shortlist.recsys.settings import Settings
+from shortlist.recsys.settings import Settings, misspelt
 
 if TYPE_CHECKING:
     from shortlist.batch.job import Job
@@ -53,7 +53,7 @@ class ContainerOptions:
     events: str | None
     checkpoints: str | None
     config: Path | None
-    rules: Path | None
+    rules: str | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ContainerOptions:
@@ -88,7 +88,7 @@ class ContainerOptions:
             environ.get("SHORTLIST_EVENTS"),
             environ.get("SHORTLIST_CHECKPOINTS"),
             None if config is None else Path(config),
-            Path(environ["SHORTLIST_RULES"]) if environ.get("SHORTLIST_RULES") else None,
+            environ.get("SHORTLIST_RULES") or None,
         )
 
 
@@ -116,6 +116,8 @@ def main(environ: Mapping[str, str], out: TextIO = sys.stderr) -> int:
         with log.of_process():
             options = ContainerOptions.from_env(environ)
             log.run = options.run
+            for sentence in misspelt(environ):
+                log("note", message=sentence)
             with log.heartbeat():
                 _run(options, Settings.from_env(environ), log)
     except Interrupted:
@@ -171,6 +173,7 @@ def _job(
     lease: Lease,
 ) -> Job:
     from shortlist.batch.job import Job
+    from shortlist.batch.rules_file import read_rules
     from shortlist.batch.tables import Tables, of_mapping
 
     tables = Tables(str(options.interactions), options.items, options.users)
@@ -184,7 +187,7 @@ def _job(
         settings,
         reporter,
         config=config,
-        rules=options.rules,
+        rules=read_rules(options.rules),
         events=options.events,
         event_rules=tables.event_rules,
         lease=lease,

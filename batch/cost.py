@@ -8,7 +8,9 @@ before you rely on a figure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -154,9 +156,18 @@ def task_for(size: Size) -> tuple[float, float]:
     return next(fitting, TASKS[-1])
 
 
-def table(size: Size, region: str = REGIONS[0]) -> Table:
-    """The estimate as a table."""
-    parts = estimate(size, region)
+def figures(parts: Sequence[Part], region: str) -> dict[str, Any]:
+    """{"region", "prices_of", "parts": [{"name", "uses", "dollars"}, …], "dollars": the total}."""
+    return {
+        "region": region,
+        "prices_of": PRICES_OF,
+        "parts": [asdict(part) for part in parts],
+        "dollars": sum(part.dollars for part in parts),
+    }
+
+
+def table(parts: Sequence[Part], requests: int, region: str) -> Table:
+    """The estimate as a table; requests: a month."""
     shown = Table(
         title=f"a month in {region}, list prices of {PRICES_OF}",
         caption="an estimate without free tiers and discounts; compare the prices with AWS's pages",
@@ -169,7 +180,7 @@ def table(size: Size, region: str = REGIONS[0]) -> Table:
     shown.add_section()
     total = sum(part.dollars for part in parts)
     shown.add_row(
-        "total", f"$ {total / max(size.requests, 1) * 1e6:.2f} a million requests", f"{total:.2f}"
+        "total", f"$ {total / max(requests, 1) * 1e6:.2f} a million requests", f"{total:.2f}"
     )
     return shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,13 @@ from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter, wide_console
 from shortlist.batch.tables import of_mapping
 from shortlist.infra.local.runtime_api import LambdaService, http_event
-from shortlist.infra.local.valkey import redis_url
+from shortlist.infra.local.valkey import kept
 from shortlist.recsys.data.datasets import MAPPING
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import Settings
+
+ARTEFACTS, VALKEY = "artefacts", "valkey"
+"""Folders of the demo's releases and of its Redis."""
 
 SHOWN = 8
 """Items shown of each answer: a screen holds all tables."""
@@ -30,13 +34,34 @@ FILMS = ("Star Wars (1977)", "Empire Strikes Back, The (1980)", "Raiders of the 
 
 
 def run(directory: Path, environ: Mapping[str, str]) -> None:
-    """Runs the batch, sends requests and prints the answers.
+    """Runs the batch, sends requests, prints the answers, and says what to do next.
 
-    The tables are in `directory`/data.
+    The tables are in `directory`/data. An embedded Redis keeps its data in `directory`/valkey.
     """
-    with redis_url(environ) as url:
+    with kept(environ, directory / VALKEY) as url:
         job = publish(directory, environ, url)
         _send_requests(dataset_file.load(job.work), job.settings, environ, directory / "lambda.log")
+    wide_console().print(what_next(directory, environ), highlight=False, markup=False)
+
+
+def what_next(directory: Path, environ: Mapping[str, str]) -> str:
+    """The commands to go on with, under a heading."""
+    steps = []
+    artefacts = ""
+    if "SHORTLIST_ARTEFACTS" not in environ:
+        artefacts = f"SHORTLIST_ARTEFACTS={shlex.quote(str(directory / ARTEFACTS))} "
+    if "REDIS_URL" not in environ:
+        valkey = shlex.quote(str(directory / VALKEY))
+        steps.append((f"shortlist redis --directory {valkey} &", "the lists of this demo"))
+    steps += [
+        (f"{artefacts}shortlist studio", "why each list is as it is: http://127.0.0.1:8000/"),
+        (f"{artefacts}shortlist serve", "the API: http://127.0.0.1:8000/docs"),
+        ("shortlist data check orders.csv products.csv --write data.toml", "your own tables"),
+        ("shortlist batch run --data data.toml", "your own lists"),
+    ]
+    width = max(len(command) for command, _ in steps)
+    lines = [f"  {command:<{width}}  # {why}" for command, why in steps]
+    return "\n".join(["", "what to do next", *lines])
 
 
 def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
@@ -46,7 +71,7 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     """
     settings = replace(Settings.from_env(environ), redis_url=url)
     if "SHORTLIST_ARTEFACTS" not in environ:
-        settings = replace(settings, artefacts=str((directory / "artefacts").resolve()))
+        settings = replace(settings, artefacts=str((directory / ARTEFACTS).resolve()))
     tables = of_mapping(str(directory / "data" / MAPPING))
     job = Job(
         tables.interactions,
@@ -63,20 +88,11 @@ def publish(directory: Path, environ: Mapping[str, str], url: str) -> Job:
     return job
 
 
-def lambda_environ(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The Lambda's environment: this one, with where the batch published to."""
-    return dict(environ) | {
-        "REDIS_URL": settings.redis_url,
-        "SHORTLIST_ARTEFACTS": settings.artefacts,
-        "SHORTLIST_NAMESPACE": settings.namespace,
-    }
-
-
 def _send_requests(
     dataset: Dataset, settings: Settings, environ: Mapping[str, str], log: Path
 ) -> None:
     console, root = wide_console(), str(installation.IMPORT_ROOT)
-    variables = lambda_environ(environ, settings)
+    variables = installation.lambda_environ(environ, settings)
     console.print(f"\nthe function's log is in {log}\n", highlight=False)
     # One process for all requests, so that the second of each pair is answered warm.
     with (

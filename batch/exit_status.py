@@ -2,7 +2,7 @@
 
 0: done. 1: refused, or something is broken: look at it. 2: a setting, a table or a path breaks a
 rule: correct it. 75: a part did not answer, another batch is at work, or the disk is full: try
-again, and it resumes.
+again, and it resumes. 130: stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from shortlist.recsys.errors import InvalidInput, ShortlistError, Unavailable
 
-DONE, FAILED, INVALID, AGAIN = 0, 1, 2, 75
-"""Exit statuses; 75 is sysexits' EX_TEMPFAIL."""
+DONE, FAILED, INVALID, AGAIN, STOPPED = 0, 1, 2, 75, 130
+"""Exit statuses; 75 is sysexits' EX_TEMPFAIL, 130 a shell's word for SIGINT."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a file larger than the process or the file system may have."""

@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +45,7 @@ from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
 from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
-from shortlist.recsys.errors import InvalidInput, ReleaseRefused
+from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
@@ -66,7 +66,6 @@ from shortlist.recsys.store.event_files import pattern_of
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.release_files import build_manifest, manifest_in
-from shortlist.recsys.store.rules_reading import read_rules
 from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
     FitParams,
@@ -131,8 +130,8 @@ class Job:
     """What the types and weights of events mean."""
     lease: Lease | None = None
     """The run's; None takes one for the publication alone."""
-    rules: Path | None = None
-    """A file of business rules to put in place at the publication; None leaves those in Redis."""
+    rules: Mapping[str, Any] | None = None
+    """Business rules to put in place at the publication; None leaves those in Redis."""
     is_offline: bool = False
     """Whether the run knows no Redis: nothing serves, nobody was deleted, nothing is published."""
 
@@ -355,7 +354,7 @@ def evaluate(job: Job) -> None:
     report["made_at"] = int(time.time())
     report |= job.reporter.stages.summary()
     write_json(report, job.work / "metrics.json")
-    write_page(report, job.work / publish.PAGE)
+    write_page(report, job.work / stages.PAGE)
     if refusals and job.settings.gate:
         raise ReleaseRefused(
             f"{'; '.join(refusals)}, or set SHORTLIST_GATE=off to publish all the same"
@@ -467,7 +466,7 @@ def publish_release(job: Job) -> None:
         job.reporter,
         job.lease,
         _served_before(job),
-        None if job.rules is None else read_rules(job.rules),
+        job.rules,
     )
 
 
@@ -546,12 +545,7 @@ def run_stage(job: Job, name: str) -> None:
         InvalidInput: an earlier one has not run on this input and these settings.
     """
     names = list(STAGES)
-    missing = [n for n in names[: names.index(name)] if not is_done(job, n)]
-    if missing:
-        raise InvalidInput(
-            f"stage {name} needs {', '.join(missing)} first: "
-            "run them, or `shortlist batch run` for all"
-        )
+    stages.refuse_missing(name, [n for n in names[: names.index(name)] if not is_done(job, n)])
     outdated = names[names.index(name) :]
     if stages.PRECOMPUTE in outdated[1:]:
         outdated.append(stages.ASSEMBLE)
@@ -590,7 +584,7 @@ def stage_key(job: Job, name: str) -> str:
     ]
     if name == stages.PUBLISH:
         parts += [job.settings.artefacts, job.settings.redis_url, job.settings.namespace]
-        parts += [] if job.rules is None else [json.dumps(read_rules(job.rules))]
+        parts += [] if job.rules is None else [json.dumps(job.rules)]
     sources = {
         "interactions": job.interactions,
         "items": job.items,
@@ -651,7 +645,7 @@ def _save_bundle(job: Job, dataset: Dataset, directory: Path) -> None:
     }
     model = load_fold(job, Fold.EVERYTHING)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (skew.FILE, strata.FILE, publish.PAGE, studio_facts.FILE):
+    for name in (skew.FILE, strata.FILE, stages.PAGE, studio_facts.FILE):
         shutil.copyfile(job.work / name, directory / name)
     shutil.copyfile(job.work / "metrics.json", directory / studio_facts.REPORT)
     bundle.save(directory, model, ranker_text, dataset.catalogue, dataset.vocabulary, manifest)

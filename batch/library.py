@@ -6,10 +6,9 @@ The command line calls the same functions. Frames are Polars'.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 import time
-import weakref
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,16 @@ from numpy.typing import NDArray
 from shortlist.batch import job as jobs
 from shortlist.batch import offline_evaluation, precompute
 from shortlist.batch.cold_start import cold_start as measure_cold_start
+from shortlist.batch.library_input import (
+    Frames,
+    Table,
+    check_paths,
+    ids_of,
+    length_of,
+    params_of,
+    texts_of,
+    where_of,
+)
 from shortlist.batch.progress import ProgressReporter, silent_reporter
 from shortlist.batch.tables import Tables, checked, of_mapping
 from shortlist.recsys import data as loading
@@ -32,9 +41,10 @@ from shortlist.recsys.data.mapping import write_mapping
 from shortlist.recsys.errors import InvalidInput, UnknownItem
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, write_json
-from shortlist.recsys.event_rules import EventRules
+from shortlist.recsys.event_rules import ONE_KIND, EventRules
 from shortlist.recsys.models import bundle
-from shortlist.recsys.models.bundle import Bundle
+from shortlist.recsys.models.bundle import Bundle, Items
+from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.diversity import unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.filter_columns import FilterColumns
@@ -54,47 +64,13 @@ from shortlist.recsys.settings import HoldoutProtocol, RepeatsMode, Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_files import MANIFEST
+from shortlist.recsys.store.rules import of_columns
 from shortlist.recsys.training.fit import FitParams
-from shortlist.recsys.where import CATEGORIES, conditions_of
+from shortlist.recsys.values import shown
+from shortlist.recsys.where import CATEGORIES, Condition, conditions_of
 from shortlist.recsys.where import checked as conditions_checked
 
-Table = Any
-"""A path (a file, a directory, a glob, s3://), or a frame of Polars, pandas or Arrow."""
-
 DEFAULT_PROTOCOL: HoldoutProtocol = "last-10pct"
-
-
-class _Frames:
-    """Frames as Parquet files, which live as long as this."""
-
-    def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="shortlist-frames-"))
-        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-
-    def path_of(self, table: Table | None, name: str) -> str | None:
-        """The table's own path, or that of its copy."""
-        if table is None or isinstance(table, str):
-            return table
-        if isinstance(table, Path):
-            return str(table)
-        path = self._directory / f"{name}.parquet"
-        _frame_of(table, name).write_parquet(path)
-        return str(path)
-
-
-def _frame_of(table: Table, name: str) -> pl.DataFrame:
-    """A frame of any library that Polars knows."""
-    if isinstance(table, pl.LazyFrame):
-        return table.collect()
-    try:
-        return pl.DataFrame(table)
-    except ImportError as error:  # pandas without pyarrow
-        raise InvalidInput(f"{name}: {error}: install pyarrow, or give a Polars frame") from error
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        kind = type(table).__name__
-        raise InvalidInput(
-            f"{name} is a {kind} ({error}): give a path, or a frame of Polars, pandas or Arrow"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +85,16 @@ class Data:
     loaded: Loaded
     max_reject_share: float
     positive_rating: float | None
-    frames: _Frames | None = None
+    frames: Frames | None = None
     """Keeps the files of frames."""
+
+    def __repr__(self) -> str:
+        """Sizes, as the arrays would fill a page."""
+        dataset, n_bad = self.loaded.dataset, sum(self.loaded.rejects.values())
+        return (
+            f"Data({len(dataset.events)} events of {len(dataset.user_ids)} users with "
+            f"{len(dataset.catalogue)} items, {n_bad} rows rejected)"
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -135,30 +119,45 @@ class Data:
 
     @property
     def items(self) -> pl.DataFrame:
-        """item_id, title, categories, events: the catalogue, with the number of events of each."""
+        """item_id, title, categories, events, and a column for each attribute: the catalogue.
+
+        events: how many there are with the item.
+        """
         dataset = self.loaded.dataset
         counts = np.bincount(dataset.events.item, minlength=dataset.events.n_items)
-        columns = {
-            "item_id": dataset.catalogue.ids,
-            "title": dataset.catalogue.titles,
-            "categories": [list(names) for names in dataset.catalogue.categories],
-            "events": counts,
-        }
-        return pl.DataFrame(columns, schema_overrides={"categories": pl.List(pl.String)})
+        return _items_frame(dataset.catalogue, {"events": counts})
 
     @property
     def interactions(self) -> pl.DataFrame:
-        """user_id, item_id, timestamp, weight: the valid events, by user and time."""
+        """user_id, item_id, timestamp, weight: the valid events, by user and time.
+
+        Also event_type, where the types are told apart. Negative feedback is not among them.
+        """
         dataset = self.loaded.dataset
         events = dataset.events
-        return pl.DataFrame(
-            {
-                "user_id": pl.Series(dataset.user_ids)[events.user],
-                "item_id": pl.Series(dataset.catalogue.ids)[events.item],
-                "timestamp": events.time,
-                "weight": pl.Series(events.weight).fill_nan(None),
-            }
-        )
+        columns = {
+            "user_id": pl.Series(dataset.user_ids)[events.user],
+            "item_id": pl.Series(dataset.catalogue.ids)[events.item],
+            "timestamp": events.time,
+            "weight": pl.Series(events.weight).fill_nan(None),
+        }
+        if events.kinds != ONE_KIND:
+            columns["event_type"] = pl.Series([each.name for each in events.kinds])[events.kind]
+        return pl.DataFrame(columns)
+
+
+def _items_frame(catalogue: Catalogue | Items, more: Mapping[str, Any]) -> pl.DataFrame:
+    """A catalogue as a frame: ids, titles, categories, these columns, and the attributes."""
+    columns: dict[str, Any] = {
+        "item_id": catalogue.ids,
+        "title": catalogue.titles,
+        "categories": [list(names) for names in catalogue.categories],
+        **more,
+    }
+    attributes = {
+        each.name: list(each.values) for each in catalogue.attributes if each.name not in columns
+    }
+    return pl.DataFrame(columns | attributes, schema_overrides={"categories": pl.List(pl.String)})
 
 
 def check(
@@ -183,14 +182,14 @@ def check(
         InvalidData: a file cannot be read, or which table or column something is cannot be found
             out.
         InvalidSettings: `columns` names a column that there is not.
+        InvalidInput: a file is no path, or the mapping cannot be written.
         ArtefactsUnavailable: S3 did not answer.
     """
     named = {"interactions": interactions, "items": items, "users": users}
+    check_paths([*files, *(path for path in named.values() if path is not None)])
     tables = {name: (str(path),) for name, path in named.items() if path is not None}
     given = Given(tables, columns or {}, is_day_first, zone)
-    with tempfile.TemporaryDirectory(prefix="shortlist-check-") as directory:
-        rejects = Path(directory) / "rejects.parquet"
-        found = check_files([str(file) for file in files], given, _nobody_answers, rejects)
+    found = check_files([str(file) for file in files], given, _nobody_answers, None)
     if write is not None:
         write_mapping(Path(write), found.mapping)
     return found
@@ -209,7 +208,7 @@ def read(
     event_rules: EventRules | None = None,
     positive_rating: float | None = None,
     max_reject_share: float = 0.05,
-    rejects: Path | None = None,
+    rejects: str | Path | None = None,
 ) -> Data:
     """Reads and validates tables, by paths, as frames, or as a mapping file describes them.
 
@@ -222,25 +221,32 @@ def read(
 
     Raises:
         InvalidInput: neither tables nor a mapping are given, or both; or a frame is of no kind that
-            Polars takes.
+            Polars takes, or lacks a column.
         InvalidData: a table breaks a rule; the message has the value, the rule and the remedy.
         ArtefactsUnavailable: S3 did not answer.
     """
     if (mapping is None) == (interactions is None):
         raise InvalidInput("give either interactions (and items, users) or a mapping file")
+    if event_rules is not None and not isinstance(event_rules, EventRules):
+        raise InvalidInput(
+            f"event_rules is {shown(event_rules)}: give shortlist.EventRules(weights={{…}})"
+        )
+    if event_rules is not None and mapping is not None:
+        raise InvalidInput("the mapping says what events mean: leave out event_rules")
     frames = None
     if mapping is not None:
         if items is not None or users is not None:
             raise InvalidInput("the mapping names all tables: leave out items and users")
         tables = of_mapping(str(mapping))
     else:
-        frames = _Frames()
+        frames = Frames()
         named = {"interactions": interactions, "items": items, "users": users}
         paths = {name: frames.path_of(table, name) for name, table in named.items()}
         rules = EventRules() if event_rules is None else event_rules
         tables = checked(Tables(**paths, event_rules=rules))  # type: ignore[arg-type]
+    place = None if rejects is None else Path(rejects)
     data = read_tables(
-        tables, rejects, max_reject_share=max_reject_share, positive_rating=positive_rating
+        tables, place, max_reject_share=max_reject_share, positive_rating=positive_rating
     )
     return replace(data, frames=frames)
 
@@ -273,6 +279,11 @@ class Evaluation:
     """
 
     report: Report
+
+    def __repr__(self) -> str:
+        """The headline alone, as the report would fill pages."""
+        figures = self.report["methods"]["two_stage"]
+        return f"Evaluation(two_stage: NDCG@10 {figures['ndcg@10']['value']:.4f}; see .methods)"
 
     @property
     def methods(self) -> pl.DataFrame:
@@ -342,8 +353,9 @@ def evaluate(
     Raises:
         InvalidData: nothing can be held out.
     """
+    _check_data(data)
     reporter = silent_reporter() if reporter is None else reporter
-    params = _params(params, repeats)
+    params = params_of(params, repeats)
     dataset = data.loaded.dataset
     report = offline_evaluation.run(dataset, protocol, params, reporter)
     if cold_start:
@@ -374,6 +386,7 @@ def fit(
         InvalidData: the data have nothing to evaluate on.
         ReleaseRefused: the release does not beat popularity; see docs/operations.md.
     """
+    _check_data(data)
     settings = replace(Settings.from_env({}), protocol=protocol)
     with contextlib.ExitStack() as stack:
         if directory is None:
@@ -386,7 +399,7 @@ def fit(
             settings,
             silent_reporter() if reporter is None else reporter,
             max_reject_share=data.max_reject_share,
-            config=_params(params, repeats),
+            config=params_of(params, repeats),
             positive_rating=data.positive_rating,
             event_rules=data.tables.event_rules,
             is_offline=True,
@@ -394,9 +407,12 @@ def fit(
         return Release.load(jobs.run_offline(job))
 
 
-def _params(params: FitParams | None, repeats: RepeatsMode | None) -> FitParams:
-    params = FitParams() if params is None else params
-    return params if repeats is None else replace(params, repeats=Repeats(repeats))
+def _check_data(data: object) -> None:
+    """Raises InvalidInput for what `read` has not given."""
+    if not isinstance(data, Data):
+        raise InvalidInput(
+            f"data is of type {type(data).__name__}: give what `shortlist.read` returns"
+        )
 
 
 _LISTS = pl.DataFrame(
@@ -428,6 +444,10 @@ class Release:
 
     bundle: Bundle
 
+    def __repr__(self) -> str:
+        """Version and sizes, as the arrays would fill pages."""
+        return f"Release({self.version}, {len(self.bundle.catalogue.ids)} items)"
+
     @staticmethod
     def load(place: str | Path, version: str | None = None) -> Release:
         """Loads a release.
@@ -457,16 +477,7 @@ class Release:
     @property
     def items(self) -> pl.DataFrame:
         """item_id, title, categories, and a column for each attribute: the catalogue."""
-        catalogue = self.bundle.catalogue
-        columns: dict[str, Any] = {
-            "item_id": catalogue.ids,
-            "title": catalogue.titles,
-            "categories": [list(names) for names in catalogue.categories],
-        }
-        attributes = {each.name: list(each.values) for each in catalogue.attributes}
-        return pl.DataFrame(
-            attributes | columns, schema_overrides={"categories": pl.List(pl.String)}
-        ).select(*columns, *(name for name in attributes if name not in columns))
+        return _items_frame(self.bundle.catalogue, {})
 
     def recommend(
         self,
@@ -487,17 +498,24 @@ class Release:
         where: conditions on the items' attributes, as the API has them: {"price": {"lte": 20}}.
         allow_repeats: whether items that the user had may come again; None as it was trained.
 
+        Items that their columns hide at this moment are left out. A warning names what no item has
+        of `where` and `categories`, and how much of the histories the release does not know.
+
         Raises:
-            InvalidInput: a user is unknown, k is below 1, or a condition does not fit the items.
+            InvalidInput: a user is unknown, k is below 1, a condition does not fit the items, or
+                the release has not learnt from repeats.
         """
-        if k < 1:
-            raise InvalidInput(f"k is {k}: it must be at least 1")
-        allowed = self._allowed(exclude, categories, where or {})
-        parts = [_LISTS]
+        k = length_of(k)
+        allowed = self._allowed(
+            ids_of(exclude, "exclude"), texts_of(categories, "categories"), where or {}
+        )
+        parts, n_unknown = [_LISTS], 0
         for user, record in self._records(of, users):
-            state = self._state(record, allow_repeats=allow_repeats)
+            state, n = self._state(record, allow_repeats=allow_repeats)
+            n_unknown += n
             listed = recommend_by(self.bundle.model, state, k, allowed=allowed)
             parts.append(self._listed(user, listed))
+        _warn_unknown(n_unknown)
         return pl.concat(parts)
 
     def similar(self, item_id: str, k: int = 10) -> pl.DataFrame:
@@ -505,9 +523,15 @@ class Release:
 
         Raises:
             UnknownItem: the catalogue lacks the item.
+            InvalidInput: k is below 1.
         """
-        row = self._row(item_id)
-        others = np.delete(np.arange(len(self.bundle.catalogue.ids), dtype=np.int32), row)
+        k, row = length_of(k), self._row(item_id)
+        allowed = np.ones(len(self.bundle.catalogue.ids), np.bool_)
+        shown_items = self._allowed([], [], {})
+        if shown_items is not None:
+            allowed &= shown_items
+        allowed[row] = False
+        others = np.flatnonzero(allowed).astype(np.int32)
         unit = unit_vectors(self.bundle.model.towers.items[:, :-1])
         rows, likeness = similar_to(unit, self.bundle.model.table.neighbours, row, others)
         return pl.DataFrame(
@@ -536,10 +560,18 @@ class Release:
         Raises:
             InvalidInput: the user is unknown.
         """
+        k = length_of(k)
         ((_, record),) = self._records(of, [user])
-        state = self._state(record, allow_repeats=allow_repeats)
+        state, n_unknown = self._state(record, allow_repeats=allow_repeats)
+        _warn_unknown(n_unknown)
         ranked: list[tuple[Candidates, Float32]] = []
-        listed = recommend_by(self.bundle.model, state, k, sample=lambda *rows: ranked.append(rows))
+        listed = recommend_by(
+            self.bundle.model,
+            state,
+            k,
+            allowed=self._allowed([], [], {}),
+            sample=lambda *rows: ranked.append(rows),
+        )
         rows = listed.items[0][listed.items[0] != MISSING]
         parts = contributions(self.bundle.model, state, rows, ranked[0] if ranked else None)
         frames = [_REASONS]
@@ -567,24 +599,37 @@ class Release:
             if shares[at] > 0:
                 yield "history", titles[state.items[0, at]], float(shares[at])
 
-    def _state(self, record: UserRecord, *, allow_repeats: bool | None) -> UserStates:
-        state, _ = bundle.state_of(self.bundle, record)
+    def _state(self, record: UserRecord, *, allow_repeats: bool | None) -> tuple[UserStates, int]:
+        """A user's state, and how many items of the history the release does not know."""
+        state, n_unknown = bundle.state_of(self.bundle, record)
         if allow_repeats is None:
-            return state
-        return replace(state, repeats=Repeats.ALLOW if allow_repeats else Repeats.NEVER)
+            return state, n_unknown
+        if allow_repeats and self.bundle.model.repeats is Repeats.NEVER:
+            raise InvalidInput(
+                f"allow_repeats is true: release {self.version} has not learnt when items are due "
+                'again; leave it out, or fit with repeats="allow"'
+            )
+        repeats = Repeats.ALLOW if allow_repeats else Repeats.NEVER
+        return replace(state, repeats=repeats), n_unknown
 
     def _allowed(
         self, exclude: Sequence[str], categories: Sequence[str], where: Mapping[str, Any]
     ) -> NDArray[np.bool_] | None:
         """bool[n]: the items that may be recommended; None for all."""
-        if not exclude and not categories and not where:
+        known = self.bundle.facts.attributes
+        hidden = of_columns(known, time.time())
+        if not exclude and not categories and not where and not hidden:
             return None
+        conditions = conditions_of(where_of(where))
         if categories:
-            where = {**where, CATEGORIES: list(categories)}
+            conditions += conditions_of({CATEGORIES: list(categories)})
         catalogue, columns = self.bundle.catalogue, FilterColumns(self.bundle.catalogue)
         allowed = np.ones(len(catalogue.ids), np.bool_)
-        for condition in conditions_checked(conditions_of(where), self.bundle.facts.attributes):
+        for condition in conditions_checked(conditions, known):
+            _warn_vain(condition, columns)
             allowed &= columns.fulfilling(condition)
+        for selector in hidden:
+            allowed &= ~columns.selected(selector)
         allowed[[catalogue.row_of[item] for item in exclude if item in catalogue.row_of]] = False
         return allowed
 
@@ -607,22 +652,30 @@ class Release:
         self, of: Data | Mapping[str, Sequence[str]], users: Sequence[str] | None
     ) -> Iterator[tuple[str, UserRecord]]:
         """The users and their records, as a service would keep them."""
+        wanted = None if users is None else ids_of(users, "users")
         if isinstance(of, Data):
-            yield from _records_of_data(of, users)
+            yield from _records_of_data(of, wanted)
             return
+        if not isinstance(of, Mapping):
+            raise InvalidInput(
+                f"users' histories are of type {type(of).__name__}: give what `shortlist.read` "
+                'returns, or {"user": ["item", "item"]}'
+            )
         moment = int(self.bundle.manifest["as_of"])
-        for user in of if users is None else users:
-            if user not in of:
+        histories = dict(zip(ids_of(list(of), "users"), of.values(), strict=True))
+        for user in histories if wanted is None else wanted:
+            if user not in histories:
                 raise _unknown(user)
-            items = tuple(of[user])
+            items = tuple(ids_of(histories[user], f"the history of {user!r}"))
             n = len(items)
             # Bare items have an order and no times: all of them are as new as the data.
             yield user, UserRecord(items, (moment,) * n, (None,) * n, n)
 
     def _row(self, item_id: str) -> int:
-        row = self.bundle.catalogue.row_of.get(item_id)
+        (known,) = ids_of([item_id], "item_id")
+        row = self.bundle.catalogue.row_of.get(known)
         if row is None:
-            raise UnknownItem(f"item {item_id!r} is not in the catalogue: see `Release.items`")
+            raise UnknownItem(f"item {known!r} is not in the catalogue: see `Release.items`")
         return row
 
     def _ids(self, rows: Int32) -> list[str]:
@@ -630,6 +683,23 @@ class Release:
 
     def _titles(self, rows: Int32) -> list[str]:
         return [self.bundle.catalogue.titles[row] for row in rows.tolist()]
+
+
+def _warn_vain(condition: Condition, columns: FilterColumns) -> None:
+    """Warns of values that no item has, as a misspelt one would look like an empty result."""
+    for value in sorted(condition.values or (), key=repr):
+        one = replace(condition, values=frozenset([value]))
+        if not columns.fulfilling(one).any():
+            warnings.warn(f"no item has {condition.attribute} {shown(value)}", stacklevel=4)
+
+
+def _warn_unknown(n_unknown: int) -> None:
+    if n_unknown:
+        warnings.warn(
+            f"{n_unknown} of the histories' items are not in the release, and passed over: "
+            "see `Release.items`",
+            stacklevel=3,
+        )
 
 
 def _features(values: Float32) -> Iterator[tuple[str, str, float]]:

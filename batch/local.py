@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from shortlist.batch.demo import lambda_environ, publish
-from shortlist.batch.installation import HANDLER, IMPORT_ROOT
+from shortlist.batch.demo import VALKEY, publish
+from shortlist.batch.installation import HANDLER, IMPORT_ROOT, lambda_environ
 from shortlist.infra.local.front_door import front_door
 from shortlist.infra.local.runtime_api import LambdaService
 from shortlist.infra.local.valkey import kept
@@ -21,7 +21,7 @@ def run(
     until: Callable[[str], object],
 ) -> None:
     """Publishes the tables in `directory`/data, and serves."""
-    with kept(environ, directory / "valkey") as url:
+    with kept(environ, directory / VALKEY) as url:
         serve(publish(directory, environ, url).settings, package, port, environ, until)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -136,10 +137,17 @@ def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
 
     A fork after an OpenMP region would hang.
     """
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawned = multiprocessing.get_context("spawn")
+    # Ctrl-C is for this process: each worker would print a traceback.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, spawned, signal.signal, ignored) as pool:
         futures = [pool.submit(_run_task, *task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # else all the others would run first
+            raise
 
 
 def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:

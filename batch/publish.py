@@ -35,15 +35,19 @@ from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.records import ReleasePointer, pack_list, unpack_list
 from shortlist.recsys.store.redis import RedisStore
 from shortlist.recsys.store.redis_client import server_policy
-from shortlist.recsys.store.release_facts import MAX_LABELS, facts_in, pack_facts
+from shortlist.recsys.store.release_facts import (
+    MAX_LABELS,
+    ReleaseFacts,
+    facts_in,
+    pack_facts,
+    unpack_facts,
+)
 from shortlist.recsys.store.release_files import manifest_in, verify
 from shortlist.recsys.store.rules import fitting
+from shortlist.recsys.store.rules_notes import named_items, vain
 from shortlist.recsys.store.rules_reading import changes, rules_of
 from shortlist.recsys.store.watermark import BEGINNING
 from shortlist.recsys.where import CATEGORIES, AttributeKind, AttributeValue, labels_of
-
-PAGE = "report.html"
-"""The run's report as a page, in the work directory and in the bundle."""
 
 VERIFIED_USERS = 1000
 """Lists that are read back; all of them where there are no more.
@@ -89,6 +93,7 @@ def publish(
         version = _written(store, bundle, lists, settings, reporter, manifest, lease.proof.token)
         if rules is not None:
             _put_rules(store, rules, reporter)
+            _note_vain_rules(store, version, rules, reporter)
         try:
             releases.flip(store, version, lease, replaces)
         except ReleaseRefused:
@@ -123,6 +128,19 @@ def _put_rules(store: RedisStore, plain: Mapping[str, Any], reporter: ProgressRe
     reporter.say(
         f"  rules: version {after.version} replaces that of {before.by or 'nobody'}: {changed}"
     )
+
+
+def _note_vain_rules(
+    store: RedisStore, version: str, plain: Mapping[str, Any], reporter: ProgressReporter
+) -> None:
+    """Says which rules change nothing in the release, as the admin routes do."""
+    rules, packed = rules_of(plain), store.facts(version)
+    named = named_items(rules)
+    rows, _ = store.rows_of(version, named)
+    unknown = [item for item, row in zip(named, rows, strict=True) if row is None]
+    facts = ReleaseFacts() if packed is None else unpack_facts(packed)
+    for note in vain(rules, facts, unknown, time.time()):
+        reporter.say(f"  rules: {note}")
 
 
 def _clear_up(

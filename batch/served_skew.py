@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -114,6 +115,32 @@ def _length_divergence(
     live_rows = [max(int(counts.sum()) for counts in tables.values()) for tables in live]
     trained_rows = [stratum.rows for stratum in trained]
     return skew.divergence(np.array([*live_rows, below]), np.array([*trained_rows, 0]))
+
+
+def figures(served: Served) -> dict[str, Any]:
+    """The comparison for a program.
+
+    {"release", "sampled_rows", "training_rows", "flagged": names, "features": {name: {"kl", "psi",
+    "ks", "p_value"}, …}, "history_lengths_kl", "below_training_range"}.
+    """
+    compared = served.skew
+    return {
+        "release": served.version,
+        "sampled_rows": compared.n_serving,
+        "training_rows": compared.n_train,
+        "flagged": list(compared.flagged_features),
+        "features": {
+            name: {
+                "kl": kl,
+                "psi": compared.psi[name],
+                "ks": compared.ks[name],
+                "p_value": compared.p_value[name],
+            }
+            for name, kl in compared.feature_kl.items()
+        },
+        "history_lengths_kl": served.lengths,
+        "below_training_range": served.below_training_range,
+    }
 
 
 def table(served: Served) -> Table:

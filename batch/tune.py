@@ -189,8 +189,9 @@ class _Studies:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
-        # Its line a trial would break the progress bar, which shows the same.
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Its line a trial would break the progress bar, which shows the same; and it would log a
+        # traceback at Ctrl-C.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         work.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(work / "tune.journal"))
         self._storage = optuna.storages.JournalStorage(backend)

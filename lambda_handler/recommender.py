@@ -29,6 +29,7 @@ from shortlist.lambda_handler.answers import (
 )
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
 from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.request_context import note_fallback
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.lambda_handler.sessions import (
     ALLOW,
@@ -302,6 +303,7 @@ class Recommender:
             if packed is not None:
                 stored = unpack_user(packed)
                 return self._live_answer(version, query, user, packed, stored)
+            note_fallback("Redis has lost the user's record: a refresh writes it again")
         except InvalidInput:
             raise
         except ShortlistError as error:
@@ -438,6 +440,7 @@ class Recommender:
         try:
             record = self._serving.unpacked(self._store.popular(version))
             if record is None:
+                note_fallback(f"Redis has no popular items of release {version}: run a refresh")
                 return None, True
             return self._serving.cut(version, record, filters.pool(k), filters), False
         except _STORE_ERRORS as error:

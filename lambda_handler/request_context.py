@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
@@ -16,7 +16,7 @@ class RequestContext:
     """Facts about one request.
 
     head: no body is sent; shown: items of its recommendation answer; at: unix seconds; caller: the
-    name of the API key that it came with.
+    name of the API key that it came with; fallbacks: what made it fall back, each once.
     """
 
     request_id: str
@@ -29,6 +29,7 @@ class RequestContext:
     at: float = 0.0
     error: Exception | None = None
     caller: str | None = None
+    fallbacks: list[str] = field(default_factory=list)
 
 
 _CONTEXT: ContextVar[RequestContext | None] = ContextVar("request", default=None)
@@ -51,6 +52,13 @@ def current() -> RequestContext:
     """The context of the current request, or a new one outside of requests."""
     context = _CONTEXT.get()
     return RequestContext(uuid.uuid4().hex) if context is None else context
+
+
+def note_fallback(why: str) -> None:
+    """Records what made the current request fall back; why: words without a user's id."""
+    fallbacks = current().fallbacks
+    if why not in fallbacks:
+        fallbacks.append(why)
 
 
 def note_answer(answer: Answer, user: str | None = None) -> RequestContext:

@@ -1,7 +1,8 @@
 """Writes one line of JSON for each request.
 
-A line has the route's template, the outcome and the source of the answer. An unexpected error adds
-its traceback to the same line. Users' ids are left out unless a setting asks for them.
+A line has the route's template, the outcome and the source of the answer, and why an answer is
+degraded. An unexpected error adds its traceback to the same line. Users' ids are left out unless a
+setting asks for them.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class RequestLog:
             "ms": round(seconds * 1000, 3),
             "degraded": context.degraded,
         }
+        if context.degraded and context.fallbacks:
+            fields["why"] = "; ".join(context.fallbacks)
         if context.caller is not None:
             fields["caller"] = context.caller
         if self._users:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -27,6 +29,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from shortlist.lambda_handler.admission import ALWAYS, BODY_BYTES, BUSY, MEBIBYTE
 from shortlist.lambda_handler.envelope import SOON_SECONDS
 from shortlist.lambda_handler.executors import PooledExecutor, Seats
+from shortlist.lambda_handler.listening import listening
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.settings import Settings
@@ -68,16 +71,14 @@ GRACE_SECONDS = 5
 STOP_SECONDS = 9.0
 """Time until a stopping server exits whatever still runs; grace, counts and log take 8 s."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell has it."""
+
 LINES = 10_000
 """Most log lines that wait for standard output; further ones are lost, and counted."""
 
-BACKLOG = 2048
-"""Connections that may wait for the event loop to accept them."""
-
 SWITCH_SECONDS = 0.001
 """Time slice of a computing thread; Python's 5 ms would delay the event loop for each of them."""
-
-MAX_PORTS = 65_535
 
 
 def run(
@@ -132,9 +133,13 @@ def _run(
     log: LogWriter,
 ) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
-    Server(config, listens).run([listener])
+    server = Server(config, listens)
+    server.run([listener])
     log.close()
-    os._exit(0)  # does not wait for threads that wait for Redis or S3
+    sys.stderr.write("shortlist: stopped\n")
+    sys.stderr.flush()
+    # Does not wait for threads that wait for Redis or S3.
+    os._exit(INTERRUPTED if server.stopped_by == signal.SIGINT else 0)
 
 
 def configured(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS) -> uvicorn.Config:  # noqa: ANN401 - an ASGI app
@@ -155,40 +160,6 @@ def configured(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS
     )
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """Opens a listening socket; port 0 takes a free one.
-
-    Raises:
-        InvalidSettings: there is no such port or host, or it is taken.
-    """
-    if not 0 <= port <= MAX_PORTS:
-        message = f"port {port}: must be from 0 to {MAX_PORTS}, where 0 takes a free one"
-        raise InvalidSettings(message)
-    try:
-        return _bound(host, port)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InvalidSettings(
-            f"cannot listen on {host} port {port} ({reason}): choose another, or stop what has it"
-        ) from error
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = addresses[0]  # the resolver's preference
-    # With the protocol named, asyncio sets TCP_NODELAY on the connections.
-    listener = socket.socket(family, kind, protocol)
-    try:
-        # A restart need not wait for the old connections' TIME_WAIT.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 def _within_files(connections: int) -> int:
     """As many connections as the limit on open files allows."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -199,6 +170,9 @@ def _within_files(connections: int) -> int:
 
 class Server(uvicorn.Server):
     """Uvicorn's server, which logs its address and ends in time."""
+
+    stopped_by: int | None = None
+    """The signal that stopped it."""
 
     def __init__(
         self, config: uvicorn.Config, listens: Callable[[str], None] | None = None
@@ -227,8 +201,10 @@ class Server(uvicorn.Server):
 
         Uvicorn raises the signal again at its end. Here it is not, as the log must be written.
         """
-        del sig, frame
+        del frame
         if not self.should_exit:
+            self.stopped_by = sig
+            uvicorn.server.logger.setLevel(logging.WARNING)  # of the stop, one line is enough
             _exit_after(STOP_SECONDS)
         self.force_exit = self.should_exit
         self.should_exit = True

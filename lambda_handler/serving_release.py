@@ -19,6 +19,7 @@ from shortlist.lambda_handler.answers import (
 )
 from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.metrics import Metrics
+from shortlist.lambda_handler.request_context import note_fallback
 from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import (
     BrokenRelease,
@@ -46,6 +47,7 @@ from shortlist.recsys.store.rules import (
     fitting,
     of_columns,
 )
+from shortlist.recsys.store.rules_notes import named_items, vain
 from shortlist.recsys.store.rules_reading import unpack_rules
 from shortlist.recsys.where import AttributeKind
 
@@ -215,17 +217,21 @@ class ServingRelease:
         hidden = (*fitted.rules.hidden(now), *of_columns(fitted.columns, now))
         return Ruling(hidden, Arrangement(fitted.rules.at(now), fitted.pinned))
 
+    def is_available(self, item: ItemRecord) -> bool:
+        """Whether answers may show an item now: neither blocked nor hidden by a rule or column."""
+        if not item.available or item.id in self.blocked():
+            return False
+        hidden = self.ruling(self.version()).hidden
+        return not any(selector.selects(item) for selector in hidden)
+
     def unfit_rules(self, rules: Rules) -> list[str]:
         """Which rules change nothing in the serving release, and why."""
         version = self.version()
-        notes = list(fitting(rules, self.facts(version).attributes)[1])
-        rows = self._store.rows_of(version, [pin.item for pin in rules.pins])[0]
-        notes += (
-            f"rule {pin.name!r}: release {version} has no item {pin.item!r}"
-            for pin, row in zip(rules.pins, rows, strict=True)
-            if row is None
-        )
-        return notes
+        facts, named = self.facts(version), named_items(rules)
+        rows, is_whole = self._store.rows_of(version, named)
+        unknown = [item for item, row in zip(named, rows, strict=True) if row is None and is_whole]
+        fits, faults = fitting(rules, facts.attributes)
+        return [*faults, *vain(fits, facts, unknown, self.now())]
 
     def _fitted_rules(self, version: str) -> _FittedRules:
         """The rules as the release's attributes have it; made once for each change."""
@@ -349,8 +355,9 @@ class ServingRelease:
         return Ranked(items_, scores, retrieval, record.n_candidates)
 
     def degraded(self, error: ShortlistError) -> None:
-        """Counts a fallback by the error that caused it."""
+        """Counts a fallback by the error that caused it, and notes it for the request's log."""
         self._metrics.count("shortlist_degraded_total", kind=type(error).__name__)
+        note_fallback(f"{type(error).__name__}: {error}")
 
 
 def _finite(record: ShortlistRecord) -> ShortlistRecord:

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -41,6 +42,24 @@ API_ROOTS = ("v1", "recommend", "model", "metrics", "health", "docs", "redoc", "
 NONE = "none"
 """The word for no value, of settings that may have none."""
 
+PREFIX = "SHORTLIST_"
+
+CONTAINER_VARIABLES = (
+    "INTERACTIONS",
+    "ITEMS",
+    "USERS",
+    "DATA",
+    "WORK",
+    "RUN_ID",
+    "EVENTS",
+    "CHECKPOINTS",
+    "CONFIG",
+    "RULES",
+)
+"""What `shortlist batch refresh` reads besides the settings, after the prefix."""
+
+# Kubernetes sets such variables in every pod for a service named shortlist.
+_OF_KUBERNETES = re.compile(r"SHORTLIST_(\w+_)?(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 _BASE_PATH = re.compile(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 
@@ -533,6 +552,22 @@ class Settings:
             else:
                 values[name] = _read(annotation, variable, text, values)
         return cls(**values)
+
+
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that begins as ours do and is none, with the nearest name."""
+    known = [variable.name for _, variable in _declarations().values()]
+    known += [f"{PREFIX}{name}" for name in CONTAINER_VARIABLES]
+    sentences = []
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known or _OF_KUBERNETES.fullmatch(name):
+            continue
+        # Some of ours have no prefix: SHORTLIST_LOSS is near LOSS.
+        prefixed = {known_name.removeprefix(PREFIX): known_name for known_name in known}
+        near = get_close_matches(name.removeprefix(PREFIX), prefixed, 1)
+        hint = f": did you mean {prefixed[near[0]]}?" if near else ""
+        sentences.append(f"{name} is no setting and changes nothing{hint}")
+    return sentences
 
 
 def settings_table() -> list[tuple[str, str, str, str]]:

@@ -130,8 +130,9 @@ def _range(name: str, bounds: Mapping[str, Any]) -> Condition:
     unknown = [bound for bound in bounds if bound not in RANGES]
     sides = [[bound for bound in side if bound in bounds] for side in (LOWER, UPPER)]
     if unknown or not bounds or any(len(side) > 1 for side in sides):
+        named = ", ".join(shown(bound) for bound in bounds)
         raise InvalidInput(
-            f"{name} has the range {shown(dict(bounds))}: give one or two of "
+            f"{name} has a range of {named or 'no bounds'}: give one or two of "
             f"{', '.join(RANGES)}, one of each side"
         )
     for bound, value in bounds.items():
@@ -190,13 +191,15 @@ def _typed(name: str, value: Scalar, kind: AttributeKind) -> Any:  # noqa: ANN40
     """The value as items have it; a date as seconds."""
     fits = {
         AttributeKind.TEXT: isinstance(value, str),
-        AttributeKind.LIST: isinstance(value, str),
+        AttributeKind.LIST: not isinstance(value, bool),
         AttributeKind.BOOLEAN: isinstance(value, bool),
         AttributeKind.NUMBER: isinstance(value, (int, float)) and not isinstance(value, bool),
         AttributeKind.DATE: isinstance(value, str),
     }
     if not fits[kind]:
         raise InvalidInput(f"{name} is {_named(kind)}, and {shown(value)} is not: give one")
+    if kind is AttributeKind.LIST:
+        return str(value)  # an item's sizes, 38 and 40, are the texts "38" and "40"
     if kind is not AttributeKind.DATE:
         return value
     try:

@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from shortlist.lambda_handler.executors import Seats
+from shortlist.lambda_handler.listening import listening
 from shortlist.lambda_handler.metrics import Metrics
-from shortlist.lambda_handler.server import CONNECTIONS, Server, configured, listening
+from shortlist.lambda_handler.server import CONNECTIONS, Server, configured
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30.0
@@ -54,15 +55,19 @@ def in_thread(app: Any, metrics: Metrics, seats: Seats, most: int = CONNECTIONS)
 
 
 @contextlib.contextmanager
-def as_process(environ: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def as_process(
+    environ: dict[str, str], command: Sequence[str] = ("serve",)
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Runs `shortlist serve`, and gives the process and its port once it listens.
+
+    command: another one that serves.
 
     The process is killed at the end if it still runs.
     """
-    command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", "0"]
+    words = [sys.executable, "-m", "shortlist.batch.cli", *command, "--port", "0"]
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environ
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=variables, **pipes) as process:
+    with subprocess.Popen(words, cwd=ROOT, env=variables, **pipes) as process:
         try:
             assert process.stderr is not None
             line = next(line for line in process.stderr if "Uvicorn running" in line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,19 +9,26 @@ from typing import Any
 
 import click
 
-from shortlist.batch.cli.options import PATH, json_option, rejects_option
+from shortlist.batch.cli.argument_types import STDOUT, Number, OutputFile, OutputFolder, Whole
+from shortlist.batch.cli.options import DATA_SETS, example, json_option, rejects_option
 
 
-@click.group()
+@click.group(epilog=example("shortlist data check orders.csv products.csv --write data.toml"))
 def data() -> None:
     """Your tables, and data sets to try things with."""
 
 
-@data.command("check")
-@click.argument("files", nargs=-1, metavar="FILES...")
-@click.option("--interactions", multiple=True, metavar="PATH", help="This is the interactions.")
-@click.option("--items", multiple=True, metavar="PATH", help="This is the items.")
-@click.option("--users", multiple=True, metavar="PATH", help="This is the users.")
+@data.command(
+    "check",
+    epilog=example(
+        "shortlist data check orders.csv products.csv --write data.toml",
+        "shortlist data check orders.csv --column user_id=CustomerNo --day-first",
+    ),
+)
+@click.argument("files", nargs=-1, type=click.Path(), metavar="FILES...")
+@click.option("--interactions", multiple=True, type=click.Path(), help="This is the interactions.")
+@click.option("--items", multiple=True, type=click.Path(), help="This is the items.")
+@click.option("--users", multiple=True, type=click.Path(), help="This is the users.")
 @click.option(
     "--column",
     "columns",
@@ -34,7 +40,7 @@ def data() -> None:
     "--day-first/--month-first", "is_day_first", default=None, help="Of dates such as 03/04/2024."
 )
 @click.option("--zone", help="Of times that do not say theirs, such as Europe/Berlin.")
-@click.option("--write", "mapping_file", type=PATH, help="Write the mapping file here.")
+@click.option("--write", "mapping_file", type=OutputFile(), help="Write the mapping file here.")
 @rejects_option
 @json_option
 def check_tables(
@@ -43,13 +49,13 @@ def check_tables(
     json_file: Path | None,
     **given: Any,  # noqa: ANN401 - click's own
 ) -> None:
-    """Finds out what FILES are and how they are written, and writes a mapping for --data.
+    """Finds out what FILES are, and writes a mapping for --data.
 
     FILES are paths, directories, globs or s3:// addresses of interactions, items and users.
     """
     from shortlist.batch.check_report import show
+    from shortlist.batch.cli.output import give_json
     from shortlist.batch.progress import wide_console
-    from shortlist.recsys.atomic_file import write_atomically
     from shortlist.recsys.data.check import Given, check
     from shortlist.recsys.data.mapping import write_mapping
 
@@ -63,12 +69,14 @@ def check_tables(
         _ask_day_first,
         given["rejects"],
     )
-    show(found, wide_console())
-    if json_file is not None:
-        write_atomically(json_file, json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    if give_json(found.as_json(), json_file):
+        show(found, wide_console())
     if mapping_file is not None:
         write_mapping(mapping_file, found.mapping, _COMMENT)
-        click.echo(f"written to {mapping_file}: try `shortlist evaluate --data {mapping_file}`")
+        click.echo(
+            f"written to {mapping_file}: try `shortlist evaluate --data {mapping_file}`",
+            err=json_file == STDOUT,
+        )
 
 
 _COMMENT = """Which tables there are, which column is what, and what events mean.
@@ -89,18 +97,19 @@ def _ask_day_first(example: str, column: str) -> bool | None:
     return click.confirm(f"In {column}, such as {example}: does the day come first?")
 
 
-@data.command()
-@click.argument(
-    "name",
-    type=click.Choice(["ml-100k", "ml-1m", "ml-25m", "ml-32m", "synthetic", "shop", "music"]),
-)
-@click.option("--out", type=PATH, required=True, help="Where the Parquet tables go.")
-@click.option("--n-users", type=int, help="Of a synthetic world.")
-@click.option("--n-items", type=int, help="Of a synthetic world.")
-@click.option("--events-per-user", type=float, help="Mean, of a synthetic world.")
-@click.option("--seed", type=int, help="Of a synthetic world.")
+@data.command(epilog=example("shortlist data fetch ml-100k --out ml-100k"))
+@click.argument("name", metavar="NAME", type=click.Choice(DATA_SETS))
+@click.option("--out", type=OutputFolder(), required=True, help="Where the Parquet tables go.")
+@click.option("--n-users", type=Whole(1), help="Of a synthetic world.")
+@click.option("--n-items", type=Whole(1), help="Of a synthetic world.")
+@click.option("--events-per-user", type=Number(1), help="Mean, of a synthetic world.")
+@click.option("--seed", type=Whole(0), help="Of a synthetic world.")
 def fetch(name: str, out: Path, **size: float | None) -> None:
-    """Writes interactions.parquet, items.parquet, users.parquet and data.toml of data set NAME."""
+    """Writes the tables of data set NAME, and their mapping.
+
+    NAME is ml-100k, ml-1m, ml-25m, ml-32m, synthetic, shop or music. The files are
+    interactions.parquet, items.parquet, users.parquet and data.toml.
+    """
     fetch_data(name, out, {key: value for key, value in size.items() if value is not None})
 
 

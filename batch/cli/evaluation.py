@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from shortlist.batch.cli.argument_types import Number, OutputFile, OutputFolder
 from shortlist.batch.cli.options import (
-    DEFAULT_WORK,
-    PATH,
     config_option,
+    example,
     fit_params_of,
     json_option,
     loaded_tables,
@@ -19,11 +20,28 @@ from shortlist.batch.cli.options import (
     rejects_option,
     table_options,
     tables_of,
+    work_option,
 )
 from shortlist.recsys.settings import Settings
 
+if TYPE_CHECKING:
+    from shortlist.batch.progress import ProgressReporter
+    from shortlist.batch.tables import Tables
+    from shortlist.recsys.data import Loaded
 
-@click.command()
+PAGE = "report.html"
+"""The page's name in the folder of `--report`."""
+
+MOST_MINUTES = 525_600
+"""A year: longer than any search, and what a clock can count."""
+
+
+@click.command(
+    epilog=example(
+        "shortlist evaluate --data data.toml --report report",
+        "shortlist evaluate --interactions interactions.parquet --protocol leave-one-out",
+    )
+)
 @table_options
 @protocol_option
 @config_option
@@ -33,50 +51,62 @@ from shortlist.recsys.settings import Settings
     help="Also measure users and items that training has not seen: three times the time.",
 )
 @json_option
-@click.option("--report", "page", type=PATH, help="Write report.html here: one page with plots.")
+@click.option(
+    "--report",
+    "page",
+    type=OutputFolder(),
+    help="Write report.html into this folder: one page with plots.",
+)
 @rejects_option
 def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
-    """Compares the two stages with the retriever and strong baselines on a hold-out."""
+    """Compares the model with strong baselines on a hold-out."""
     settings = Settings.from_env(os.environ)
     tables = tables_of(options)
+    page = None if options["page"] is None else options["page"] / PAGE
 
-    from shortlist.batch import library
+    from shortlist.batch.cli.output import give_json
     from shortlist.batch.progress import ProgressReporter, wide_console
-    from shortlist.batch.tables import reject_lines
+
+    reporter = ProgressReporter()
+    loaded = _loaded(tables, options, reporter)
+
+    # Only now, as it takes seconds to import: a bad table is refused at once.
+    from shortlist.batch import library
     from shortlist.recsys.evaluation.headline import headline
     from shortlist.recsys.evaluation.report import repeats_table, table
 
-    params, reporter = fit_params_of(settings, options["config"]), ProgressReporter()
-    with reporter.stage("read and validate") as progress:
-        data = library.read_tables(
-            tables,
-            options["rejects"],
-            max_reject_share=options["max_reject_share"],
-            positive_rating=options["positive_rating"],
-        )
-        n_events, n_rejects = len(data.loaded.dataset.events), sum(data.loaded.rejects.values())
-        progress(1.0, f"{n_events} events kept, {n_rejects} rejected")
-    for note in (*reject_lines(data.loaded.rejects, options["rejects"]), *data.notes):
-        reporter.say(f"  {note}")
+    data = library.Data(tables, loaded, options["max_reject_share"], options["positive_rating"])
     evaluation = library.evaluate(
         data,
         protocol=options["protocol"],
-        params=params,
+        params=fit_params_of(settings, options["config"]),
         cold_start=options["cold_start"],
         reporter=reporter,
     )
+    if page is not None:
+        evaluation.write_page(page)
+        click.echo(f"the page is {page}", err=True)
+    if not give_json(evaluation.report, options["json_file"]):
+        return
     wide_console().print(table(evaluation.report))
     repeated = repeats_table(evaluation.report)
     if repeated is not None:
         wide_console().print(repeated)
     click.echo(headline(evaluation.report))
     click.echo(_summary(evaluation.report))
-    if options["json_file"] is not None:
-        evaluation.write_json(options["json_file"])
-    if options["page"] is not None:
-        page = options["page"] / "report.html"
-        evaluation.write_page(page)
-        click.echo(f"the page is {page}")
+
+
+def _loaded(tables: Tables, options: Mapping[str, Any], reporter: ProgressReporter) -> Loaded:
+    """Reads and validates tables; tells what was rejected, and why."""
+    from shortlist.batch.tables import reject_lines
+
+    with reporter.stage("read and validate") as progress:
+        loaded = loaded_tables(tables, options, options["rejects"])
+        n_events, n_rejects = len(loaded.dataset.events), sum(loaded.rejects.values())
+        progress(1.0, f"{n_events} events kept, {n_rejects} rejected")
+    for note in (*reject_lines(loaded.rejects, options["rejects"]), *loaded.notes):
+        reporter.say(f"  {note}")
+    return loaded
 
 
 def _summary(report: dict[str, Any]) -> str:
@@ -93,41 +123,50 @@ def _summary(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "shortlist tune --data data.toml --minutes 60",
+        "shortlist batch run --data data.toml --config shortlist.toml",
+    )
+)
 @table_options
 @protocol_option
 @config_option
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(0, MOST_MINUTES, min_open=True),
     default=30.0,
     show_default=True,
     help="How long to search.",
 )
+@work_option
 @click.option(
-    "--work", type=PATH, default=DEFAULT_WORK, show_default=True, help="Where trials are kept."
+    "--out",
+    type=OutputFile(),
+    default=Path("shortlist.toml"),
+    show_default=True,
+    help="The config file to write.",
 )
-@click.option("--out", type=PATH, default=Path("shortlist.toml"), show_default=True)
 @rejects_option
 def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
-    """Searches parameters on a window inside training; writes a config for `batch run --config`.
+    """Searches parameters, and writes those for `batch run`.
 
-    It starts from the settings, and from --config where one is given.
+    It searches on a window inside training, from the settings, and from --config where one is
+    given.
     """
     settings = Settings.from_env(os.environ)
     tables = tables_of(options)
 
-    from shortlist.batch import config
     from shortlist.batch.progress import ProgressReporter
-    from shortlist.batch.tables import reject_lines
+
+    reporter = ProgressReporter()
+    loaded = _loaded(tables, options, reporter)
+
+    from shortlist.batch import config
     from shortlist.batch.tune import tune as search
     from shortlist.recsys.training.fit import FitParams
 
     params = fit_params_of(settings, options["config"])
-    reporter = ProgressReporter()
-    loaded = loaded_tables(tables, options, options["rejects"])
-    for note in (*reject_lines(loaded.rejects, options["rejects"]), *loaded.notes):
-        reporter.say(f"  {note}")
     tuned = search(
         loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )

@@ -8,26 +8,39 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shortlist.batch.cli.options import example
 from shortlist.recsys.settings import Settings
 
 if TYPE_CHECKING:
     from shortlist.batch.drain import Drained
 
 
-@click.group("events")
+@click.group("events", epilog=example("shortlist events drain --out events"))
 def events_group() -> None:
-    """What users did since the last training, as the API took it in."""
+    """What users did since the last training."""
 
 
-@events_group.command("drain")
+@events_group.command(
+    "drain",
+    epilog=example(
+        "shortlist events drain --out events",
+        "shortlist batch run --data data.toml --events events",
+    ),
+)
 @click.option(
     "--out",
-    metavar="PATH",
+    type=click.Path(),
     required=True,
     help="Where the Parquet files go, and stay: a directory or s3://.",
 )
 def events_drain(out: str) -> None:
-    """Moves the events that wait in Redis into Parquet files, for `batch run --events`."""
+    """Moves waiting events from Redis into Parquet files.
+
+    `batch run --events` learns from them.
+    """
+    if not out.strip():
+        raise click.UsageError("--out is empty: name a directory, or s3://bucket/prefix")
+
     from uuid import uuid4
 
     from shortlist.batch.batch_store import batch_store

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from shortlist.batch.cli.argument_types import STDOUT, JsonFile, Number, OutputFile, OutputFolder
 from shortlist.recsys.settings import PROTOCOLS, Settings
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
 DEFAULT_WORK = Path(".shortlist/work")
+DATA_SETS = ("ml-100k", "ml-1m", "ml-25m", "ml-32m", "synthetic", "shop", "music")
+"""What `shortlist data fetch` knows; here, as its module loads Polars."""
 DEFAULT_REJECTS = Path(".shortlist/rejects.parquet")
 
 
@@ -26,19 +28,19 @@ def table_options(command: Command) -> Command:
     """Adds the options that name the tables."""
     for name in ("--users", "--items", "--interactions"):
         command = click.option(
-            name, metavar="PATH", help=f"The {name[2:]}: a file, a directory, a glob or s3://."
+            name, type=click.Path(), help=f"The {name[2:]}: a file, a directory, a glob or s3://."
         )(command)
     command = click.option(
         "--data",
-        metavar="PATH",
+        type=click.Path(),
         help="A mapping file, as `data check` writes it, instead of these.",
     )(command)
     command = click.option(
-        "--positive-rating", type=float, help="Leave out events that are rated lower."
+        "--positive-rating", type=Number(), help="Leave out events that are rated lower."
     )(command)
     share = click.option(
         "--max-reject-share",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         default=0.05,
         show_default=True,
         help="Stop when more rows than this are bad.",
@@ -48,7 +50,7 @@ def table_options(command: Command) -> Command:
 
 rejects_option = click.option(
     "--rejects",
-    type=PATH,
+    type=OutputFile(makes_folders=True),
     default=DEFAULT_REJECTS,
     show_default=True,
     help="Where rejected rows go, with reasons.",
@@ -61,17 +63,43 @@ config_option = click.option(
 protocol_option = click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default="last-10pct", show_default=True
 )
-json_option = click.option("--json", "json_file", type=PATH, help="Write the report here as well.")
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=JsonFile(),
+    is_flag=False,
+    flag_value=str(STDOUT),
+    metavar="[FILE.json]",
+    help="Print JSON and no table; with a file, write it there as well.",
+)
+work_option = click.option(
+    "--work",
+    type=OutputFolder(),
+    default=DEFAULT_WORK,
+    show_default=True,
+    help="Where stages and trials are kept.",
+)
 data_set_option = click.option(
     "--data",
     "data_set",
+    type=click.Choice(DATA_SETS),
     default="ml-100k",
     show_default=True,
     help="A data set of `shortlist data fetch`.",
 )
 demo_directory_option = click.option(
-    "--directory", type=PATH, default=Path(".demo"), show_default=True
+    "--directory",
+    type=OutputFolder(),
+    default=Path(".demo"),
+    show_default=True,
+    help="Where its tables, models and lists go.",
 )
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help: lines to copy."""
+    # After the control character \\b, click does not fill the lines into a paragraph.
+    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
 
 
 def fit_params_of(settings: Settings, config: Path | None) -> FitParams:

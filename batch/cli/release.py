@@ -3,43 +3,68 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from shortlist.batch.cli.argument_types import Number, Whole
+from shortlist.batch.cli.options import example, json_option
 from shortlist.recsys.settings import Settings
 
+VERSION = "20260801T030000Z-1f2e3d4c"
+"""A release's version, for examples."""
 
-@click.group()
+
+@click.group(epilog=example("shortlist release list"))
 def release() -> None:
-    """Which release serves."""
+    """Lists, tries, serves and removes releases."""
 
 
-@release.command("list")
-def release_list() -> None:
-    """Lists the published releases, the serving one marked with a star."""
-    from shortlist.batch.release_admin import listing
+@release.command(
+    "list",
+    epilog=example("shortlist release list", "shortlist release list --json | jq '.[].version'"),
+)
+@json_option
+def release_list(json_file: Path | None) -> None:
+    """Lists the published releases, the serving one with a star."""
+    from shortlist.batch.cli.output import give_json
+    from shortlist.batch.release_admin import NO_RELEASE, lines_of, listing
 
-    for line in listing(Settings.from_env(os.environ)):
+    listed = listing(Settings.from_env(os.environ))
+    if not give_json([asdict(each) for each in listed], json_file):
+        return
+    for line in lines_of(listed):
         click.echo(line)
+    if not listed:
+        click.echo(f"shortlist: {NO_RELEASE}", err=True)
 
 
-@release.command()
+@release.command(epilog=example(f"shortlist release show {VERSION}"))
 @click.argument("version")
-def show(version: str) -> None:
+@json_option
+def show(version: str, json_file: Path | None) -> None:
     """Shows what is known of VERSION."""
+    from shortlist.batch.cli.output import give_json
     from shortlist.batch.progress import wide_console
-    from shortlist.batch.release_admin import show as release_table
+    from shortlist.batch.release_admin import facts_table
+    from shortlist.batch.release_admin import show as facts_of
 
-    wide_console().print(release_table(Settings.from_env(os.environ), version))
+    facts = facts_of(Settings.from_env(os.environ), version)
+    if give_json({"version": version, **facts}, json_file):
+        wide_console().print(facts_table(version, facts))
 
 
-@release.command()
+@release.command(epilog=example(f"shortlist release canary {VERSION} --percent 5"))
 @click.argument("version")
 @click.option(
-    "--percent", type=click.FloatRange(0, 100), required=True, help="Share of the users; 0 ends it."
+    "--percent", type=Number(0, 100), required=True, help="Share of the users; 0 ends it."
 )
 def canary(version: str, percent: float) -> None:
-    """Serves a share of the users from VERSION, always the same ones."""
+    """Serves a share of the users from VERSION.
+
+    They are always the same ones.
+    """
     from shortlist.batch.release_admin import canary as set_canary
 
     pointer = set_canary(Settings.from_env(os.environ), version, percent)
@@ -49,30 +74,39 @@ def canary(version: str, percent: float) -> None:
     click.echo(f"{pointer.current} is serving, {share}")
 
 
-@release.command()
+@release.command(epilog=example(f"shortlist release shadow {VERSION} --users 500"))
 @click.argument("version")
 @click.option(
     "--users",
-    type=click.IntRange(1),
+    type=Whole(1),
     default=200,
     show_default=True,
     help="How many stored users are compared.",
 )
-@click.option("--k", type=click.IntRange(1, 100), default=20, show_default=True)
-def shadow(version: str, users: int, k: int) -> None:
-    """Compares VERSION with the serving release on the same users; changes nothing."""
+@click.option("--k", type=Whole(1, 100), default=20, show_default=True, help="Items of each list.")
+@json_option
+def shadow(version: str, users: int, k: int, json_file: Path | None) -> None:
+    """Compares VERSION with the serving release; changes nothing.
+
+    Both score the same stored users.
+    """
+    from shortlist.batch.cli.output import give_json
     from shortlist.batch.progress import wide_console
-    from shortlist.batch.release_admin import shadow as compare
-    from shortlist.batch.release_admin import shift_table
+    from shortlist.batch.release_admin import ensure_known
 
-    serving, shift = compare(Settings.from_env(os.environ), version, users, k)
-    wide_console().print(shift_table(serving, version, shift))
+    settings = Settings.from_env(os.environ)
+    ensure_known(settings, version)  # before what takes seconds to import
+
+    from shortlist.batch.release_shift import shadow as compare
+    from shortlist.batch.release_shift import shift_table
+
+    serving, shift = compare(settings, version, users, k)
+    if give_json({"serving": serving, "version": version, **asdict(shift)}, json_file):
+        wide_console().print(shift_table(serving, version, shift))
 
 
-@release.command()
-@click.option(
-    "--keep", type=click.IntRange(1), required=True, help="How many of the newest releases stay."
-)
+@release.command(epilog=example("shortlist release prune --keep 5"))
+@click.option("--keep", type=Whole(1), required=True, help="How many of the newest releases stay.")
 def prune(keep: int) -> None:
     """Removes old releases, and what crashed uploads left.
 
@@ -88,20 +122,30 @@ def prune(keep: int) -> None:
     click.echo(f"{len(removed)} removed")
 
 
-@release.command()
+@release.command(epilog=example(f"shortlist release promote {VERSION}"))
 @click.argument("version")
 def promote(version: str) -> None:
     """Makes VERSION the serving release."""
+    from shortlist.batch.release_admin import ensure_known
+
+    settings = Settings.from_env(os.environ)
+    ensure_known(settings, version)
+
     from shortlist.batch.publish import promote as flip_to
 
-    pointer = flip_to(Settings.from_env(os.environ), version)
+    pointer = flip_to(settings, version)
     click.echo(f"{pointer.current} is serving")
 
 
-@release.command()
+@release.command(epilog=example("shortlist release rollback"))
 def rollback() -> None:
     """Serves the release before the serving one again."""
+    from shortlist.batch.release_admin import ensure_readable
+
+    settings = Settings.from_env(os.environ)
+    ensure_readable(settings)
+
     from shortlist.batch.publish import rollback as flip_back
 
-    pointer = flip_back(Settings.from_env(os.environ))
+    pointer = flip_back(settings)
     click.echo(f"{pointer.current} is serving")

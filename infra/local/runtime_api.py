@@ -68,7 +68,7 @@ class LambdaService:
 
         handler: `package.module.function`, below `root`. environ: the function's variables.
         timeout: seconds. python: the interpreter's command, for one that sees no installed
-        packages. log: the file descriptor for the function's standard output, which Lambda sends to
+        packages. log: the file descriptor for what the function writes, which Lambda sends to
         CloudWatch.
         """
         self._handler, self._root, self._environ, self._timeout = handler, root, environ, timeout
@@ -78,8 +78,7 @@ class LambdaService:
         self._one_at_a_time = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._polled = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_class(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler_class(self))
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -157,7 +156,15 @@ class LambdaService:
         }
         command = [*self._python, *runtime_client(), self._handler]
         environ |= self._environ
-        self._process = subprocess.Popen(command, cwd=self._root, env=environ, stdout=self._log)  # noqa: S603 - our own
+        # A group of its own: Ctrl-C is for this process, which then stops the function.
+        self._process = subprocess.Popen(  # noqa: S603 - our own
+            command,
+            cwd=self._root,
+            env=environ,
+            stdout=self._log,
+            stderr=self._log,
+            process_group=0,
+        )
         threading.Thread(
             target=self._watch, args=(self._process, self._outcomes), daemon=True
         ).start()
@@ -184,6 +191,15 @@ class LambdaService:
     def answered(self, request: str, kind: str, body: bytes) -> None:
         """Takes the client's answer to a request; the empty request is the initialisation."""
         self._outcomes.put((request, _Outcome(kind, body)))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as its base
+        """Prints a traceback, unless the runtime client was stopped while it polled."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def runtime_client() -> list[str]:

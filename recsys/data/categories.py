@@ -10,7 +10,9 @@ import polars as pl
 
 from shortlist.recsys.data import fields
 
-_LISTED = r"^\s*\[.*\]\s*$"
+LISTED = r"^\s*\[.*\]\s*$"
+"""Text of a list, as Python or JSON writes it."""
+
 _ELEMENT = r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\[\],'"]+)"""
 _ENUMERATION = r", [^,]* (?:&|and|und|et|y|e|en) "
 """As in "Clothing, Shoes & Jewelry", which is one name."""
@@ -28,8 +30,8 @@ def parted(frame: pl.DataFrame, table: str) -> tuple[pl.DataFrame, tuple[str, ..
     given = given.filter(given != "")
     if given.is_empty():
         return frame, ()
-    if given.str.contains(_LISTED).all():
-        lists = _unlisted(texts)
+    if given.str.contains(LISTED).all():
+        lists = unlisted(texts)
         note = f"{table}: categories such as {given[0]!r} are read as lists"
         return frame.with_columns(lists.alias("categories")), (note,)
     separator = separator_of(given)
@@ -47,13 +49,13 @@ def separator_of(texts: pl.Series) -> str | None:
             return separator
     if not texts.str.contains(",", literal=True).any():
         return None
-    return "," if _recombine(texts.unique()) else None
+    return "," if recombine(texts.unique(), ",") else None
 
 
-def _recombine(wholes: pl.Series) -> bool:
-    """Whether parts of texts recur in other texts, or at least none reads as one name."""
+def recombine(wholes: pl.Series, separator: str) -> bool:
+    """Whether parts of texts recur in other texts, and none of the texts reads as one name."""
     parts = wholes.to_frame("whole").with_columns(
-        pl.col("whole").str.split(",").list.eval(pl.element().str.strip_chars()).alias("part")
+        pl.col("whole").str.split(separator).list.eval(pl.element().str.strip_chars()).alias("part")
     )
     listing = parts.filter(pl.col("part").list.len() > 1)
     if listing["whole"].str.contains(_ENUMERATION).any():
@@ -66,7 +68,7 @@ def _recombine(wholes: pl.Series) -> bool:
     return recurring.height > 0
 
 
-def _unlisted(texts: pl.Series) -> pl.Series:
+def unlisted(texts: pl.Series) -> pl.Series:
     """Lists of the elements of texts such as "['a', 'b']" or '["a", "b"]'."""
     elements = texts.str.extract_all(_ELEMENT)
     return elements.list.eval(

@@ -118,11 +118,11 @@ class Check:
         return out | {"notes": list(self.notes), "advice": list(self.advice)}
 
 
-def check(paths: Sequence[str], given: Given, ask: Ask, rejects: Path) -> Check:
+def check(paths: Sequence[str], given: Given, ask: Ask, rejects: Path | None) -> Check:
     """Looks at tables, finds out what they are, and reads them once.
 
     paths: files, directories, globs or addresses; those that `given` names are looked at as well.
-    rejects: the Parquet file for rejected rows.
+    rejects: the Parquet file for rejected rows; None writes none.
 
     Raises:
         InvalidData: a file cannot be read, or which table or column something is cannot be found
@@ -172,7 +172,7 @@ def _read_once(
     tables: Mapping[str, FoundTable],
     times: FoundTimes,
     counts: dict[str, int],
-    rejects_file: Path,
+    rejects_file: Path | None,
 ) -> Check:
     loaded = load(
         mapping.interactions,
@@ -182,7 +182,7 @@ def _read_once(
         rejects=rejects_file,
         event_rules=mapping.events,
     )
-    rejects = _rejects(loaded, pl.read_parquet(rejects_file))
+    rejects = _rejects(loaded)
     numbers = _numbers(loaded)
     return Check(
         mapping,
@@ -217,13 +217,13 @@ def _float_notes(tables: Mapping[str, FoundTable]) -> list[str]:
     return notes
 
 
-def _rejects(loaded: Loaded, rejected: pl.DataFrame) -> dict[str, Rejected]:
+def _rejects(loaded: Loaded) -> dict[str, Rejected]:
     """The rejected rows by reason, most first, with the first of each."""
     out: dict[str, Rejected] = {}
     for reason, n in loaded.rejects.items():
         table, colon, bare = reason.partition(": ")
         is_other = bool(colon) and table in ("items", "users")
-        of_reason = rejected.filter(
+        of_reason = loaded.rejected.filter(
             pl.col("reason") == (bare if is_other else reason),
             pl.col("table") == (table if is_other else "interactions"),
         )
@@ -246,7 +246,7 @@ def _numbers(loaded: Loaded) -> dict[str, Any]:
         "items": events.n_items,
         "first": _moment(int(events.time.min())),
         "last": _moment(int(events.time.max())),
-        "repeats": round(n_repeats / len(pairs), 4),
+        "repeats": round(n_repeats / len(pairs), 6),
         "negative": len(events.negatives.user),
         "duplicates": loaded.rejects.get("duplicate row", 0),
         "items_without_events": events.n_items - len(np.unique(events.item)),
@@ -279,7 +279,7 @@ def _report(found: FoundTable, mapping: DataMapping) -> TableReport:
     return TableReport(
         source.paths,
         sum(file.n_files for file in found.files),
-        None if first.csv is None else _peculiar(first.csv),
+        None if source.csv is None else _peculiar(source.csv),
         dict(found.columns),
         dict(found.reasons),
         tuple(name for name in found.names if name not in used),
@@ -320,9 +320,9 @@ def _advice(
             "negative feedback, such as negative_below = 3 for one to five stars"
         )
     if rules.weights:
-        heaviest = max(rules.weights, key=lambda name: rules.weights[name])
+        targets = ", ".join(kind.name for kind in rules.kinds if kind.is_target)
         out.append(
-            f"events of type {heaviest} are predicted and evaluated: "
+            f"events of type {targets} are predicted and evaluated: "
             "name others under [events] targets"
         )
     if _is_naive(times) and mapping.interactions.time.zone == "UTC":

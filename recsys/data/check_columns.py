@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import polars as pl
 
+from shortlist.recsys import values
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
 from shortlist.recsys.data.column_names import closeness, nearest
 from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS, TableSchema
+from shortlist.recsys.data.readers import with_equal_types
 from shortlist.recsys.errors import InvalidData
 
 SCHEMAS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS}
@@ -42,17 +45,21 @@ class FoundTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their columns."""
-        return self.files[0].columns
+        """The columns of all its files."""
+        return tuple(dict.fromkeys(name for file in self.files for name in file.columns))
 
     @property
     def sample(self) -> pl.DataFrame:
-        """The first rows of its first file."""
-        return self.files[0].sample
+        """The first rows of a file of each header."""
+        firsts = {file.columns: file for file in reversed(self.files)}
+        samples = [file.sample for file in self.files if firsts[file.columns] is file]
+        if len(samples) == 1:
+            return samples[0]
+        return pl.concat(with_equal_types(samples), how="diagonal")
 
     def values(self, column: str) -> pl.Series:
         """All values of one column, as text."""
-        return pl.concat([file.values(column) for file in self.files])
+        return pl.concat([file.values(column) for file in self.files if column in file.columns])
 
 
 def found_tables(
@@ -68,12 +75,19 @@ def found_tables(
     """
     groups = _groups(files)
     placed = {table: _given_group(groups, paths) for table, paths in given.items() if paths}
-    rest = [group for group in groups if not any(group[0] in p for p in placed.values())]
+    taken = [file for group in placed.values() for file in group]
+    rest = [left for group in groups if (left := tuple(f for f in group if f not in taken))]
     if "interactions" not in placed:
         placed["interactions"] = rest.pop(_likeliest(rest, columns))
     events = _with_columns(placed["interactions"], INTERACTIONS, columns)
+    more = [group for group in rest if _are_more(group, events, columns)]
+    if more:
+        files_of_events = (*events.files, *(file for group in more for file in group))
+        events = _with_columns(files_of_events, INTERACTIONS, columns)
     tables = {"interactions": events}
     for group in rest:
+        if group in more:
+            continue
         table = _table_of(group, events, columns)
         if table in placed:
             raise InvalidData(
@@ -85,6 +99,29 @@ def found_tables(
         if table in placed:
             tables[table] = _with_columns(placed[table], SCHEMAS[table], columns)
     return _with_shared_ids(tables, columns)
+
+
+def _are_more(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping[str, str]) -> bool:
+    """Whether files are more interactions, with other columns besides.
+
+    Raises:
+        InvalidData: they are, by other names.
+    """
+    names = [events.columns[ours] for ours in INTERACTIONS.required]
+    if set(names) <= set(group[0].columns):
+        return True
+    if _event_score(group, columns) == 0:
+        return False
+    found, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
+    ids = (found["user_id"], found["item_id"])
+    if set(ids) & set(_keys(group[0])):  # an item or a user stands once in its table
+        return False
+    raise InvalidData(
+        f"{events.files[0].path!r} and {group[0].path!r} both look like interactions, and call "
+        f"their columns {', '.join(names)} and "
+        f"{', '.join(found[ours] for ours in INTERACTIONS.required)}: bring them to the same "
+        "names, or say which is what by --interactions, --items and --users"
+    )
 
 
 def _groups(files: Sequence[FoundFile]) -> list[tuple[FoundFile, ...]]:
@@ -113,6 +150,7 @@ def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, st
         raise InvalidData(
             "no file has a column of users, one of items and one of times: "
             f"{'; '.join(_described(group[0], columns) for group in groups)}: "
+            f"{_to_be_joined(groups, columns)}"
             "give the file of the interactions by --interactions PATH, and columns by "
             "--column user_id=NAME; where there are no times, add a column that numbers the rows "
             "in their order"
@@ -120,15 +158,48 @@ def _likeliest(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, st
     return best
 
 
+def _to_be_joined(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str, str]) -> str:
+    """The remedy where two files together have what one lacks: orders, and their lines."""
+    for one, other in combinations((group[0] for group in groups), 2):
+        found = [
+            set(_assigned(file.columns, file.sample, INTERACTIONS, columns)[0])
+            for file in (one, other)
+        ]
+        shared = [name for name in one.columns if name in other.columns]
+        if shared and set(INTERACTIONS.required) <= found[0] | found[1]:
+            return f"join {one.path!r} and {other.path!r} by {shared[0]} into one file, or "
+    return ""
+
+
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
-    assigned, _ = _assigned(file, INTERACTIONS, columns)
-    found = ", ".join(f"{theirs} may be {ours}" for ours, theirs in assigned.items())
-    return f"{file.path!r} has {', '.join(file.columns)}" + (f" ({found})" if found else "")
+    assigned, _ = _assigned(file.columns, file.sample, INTERACTIONS, columns)
+    found = [f"{theirs} may be {ours}" for ours, theirs in assigned.items()]
+    found += filter(
+        None, (_why_not(file, ours) for ours in INTERACTIONS.required if ours not in assigned)
+    )
+    if file.csv is not None and not file.csv.header:
+        found.insert(0, "it seems to have no header")
+    return f"{file.path!r} has {', '.join(file.columns)}" + (
+        f" ({', '.join(found)})" if found else ""
+    )
+
+
+def _why_not(file: FoundFile, ours: str) -> str:
+    """Why the column that is named most like one of ours is not taken for it."""
+    name = nearest(ours, file.columns, 1)[0]
+    column = file.sample[name]
+    if closeness(name, ours) < _LIKE or _may_be(column, ours):
+        return ""
+    if not (fields.is_text(column.dtype) or column.dtype.is_numeric()):
+        return f"{name} is no {ours}, as it is of type {column.dtype}"
+    examples = column.drop_nulls().head(1).to_list()
+    example = values.shown(examples[0]) if examples else "null"
+    return f"{name} holds {example}, which is read as no time: say how by a mapping file's format"
 
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
     """How much files look like interactions; 0 where a required column is missing."""
-    assigned, _ = _assigned(group[0], INTERACTIONS, columns)
+    assigned, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
     if not set(INTERACTIONS.required) <= set(assigned):
         return 0.0
     rows = group[0].sample.select(assigned["user_id"], assigned["item_id"])
@@ -188,7 +259,8 @@ def _keys(file: FoundFile) -> list[str]:
     out: list[str] = []
     for name in file.columns:
         column = file.sample[name]
-        is_id = fields.is_text(column.dtype) or column.dtype.is_integer()
+        dtype = column.dtype
+        is_id = fields.is_text(dtype) or dtype.is_integer() or dtype.is_decimal()
         distinct = column.n_unique() / max(1, len(column))
         if is_id and distinct >= _NEARLY and column.null_count() <= (1 - _NEARLY) * len(column):
             out.append(name)
@@ -198,7 +270,7 @@ def _keys(file: FoundFile) -> list[str]:
 def _canonical(column: pl.Series) -> pl.Series:
     """Ids as text, as they are compared; null where a column holds none."""
     dtype = column.dtype
-    if not (fields.is_text(dtype) or dtype.is_integer() or dtype.is_float()):
+    if not _can_be_ids(dtype):
         return pl.Series(column.name, [None] * len(column), dtype=pl.String)
     return column.to_frame("id").select(fields.text_ids("id", dtype, "file")).to_series()
 
@@ -206,7 +278,8 @@ def _canonical(column: pl.Series) -> pl.Series:
 def _with_columns(
     group: tuple[FoundFile, ...], schema: TableSchema, columns: Mapping[str, str]
 ) -> FoundTable:
-    assigned, reasons = _assigned(group[0], schema, columns)
+    table = FoundTable(group)
+    assigned, reasons = _assigned(table.names, table.sample, schema, columns)
     return FoundTable(group, assigned, reasons)
 
 
@@ -253,23 +326,23 @@ def _by_overlap(found: FoundTable, events: FoundTable, table: str) -> FoundTable
 
 
 def _assigned(
-    file: FoundFile, schema: TableSchema, columns: Mapping[str, str]
+    names: Sequence[str], sample: pl.DataFrame, schema: TableSchema, columns: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Our name -> theirs, and why: required columns first, the closest names first."""
-    out = {o: t for o, t in columns.items() if o in schema.columns and t in file.columns}
+    out = {o: t for o, t in columns.items() if o in schema.columns and t in names}
     reasons = dict.fromkeys(out, "as given")
     for ours in schema.columns:
         if ours in out or (ours == "rating" and "weight" in out):
             continue
         least = _LIKE if ours in schema.required else KNOWN
-        free = [name for name in file.columns if name not in out.values()]
+        free = [name for name in names if name not in out.values()]
         scored = [(closeness(name, ours), name) for name in free]
         ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
         if ours == "timestamp":
-            ranked = _finest_first(ranked, file.sample)
-        chosen = next((name for _, name in ranked if _may_be(file.sample[name], ours)), None)
+            ranked = _finest_first(ranked, sample)
+        chosen = next((name for _, name in ranked if _may_be(sample[name], ours)), None)
         if chosen is None and ours == "timestamp":
-            chosen = _only_times(file, free)
+            chosen = _only_times(sample, free)
         if chosen is not None:
             out[ours] = chosen
             reasons[ours] = "by its name" if closeness(chosen, ours) >= KNOWN else "nearest name"
@@ -290,14 +363,16 @@ def _finest_first(
     return [*finest, *ranked[len(known) :]]
 
 
-def _only_times(file: FoundFile, names: Iterable[str]) -> str | None:
-    """The one column of texts or moments that are times; None where there are several."""
-    times = [
-        name
-        for name in names
-        if not file.sample[name].dtype.is_numeric() and _are_clock_times(file.sample[name])
-    ]
-    return times[0] if len(times) == 1 else None
+def _only_times(sample: pl.DataFrame, names: Iterable[str]) -> str | None:
+    """The one column of texts or moments that are times; None where there are several.
+
+    Digits may be many things, so a written date goes before them.
+    """
+    texts = [name for name in names if not sample[name].dtype.is_numeric()]
+    times = [name for name in texts if _are_clock_times(sample[name])]
+    written = [name for name in times if _share_of_numbers(sample[name].drop_nulls()) < _MOSTLY]
+    best = written or times
+    return best[0] if len(best) == 1 else None
 
 
 def _are_clock_times(column: pl.Series) -> bool:
@@ -309,8 +384,7 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     """Whether the values of a column can be what its name says."""
     known = column.drop_nulls()
     if ours in ("user_id", "item_id"):
-        dtype = column.dtype
-        return fields.is_text(dtype) or dtype.is_integer() or dtype.is_float()
+        return _can_be_ids(column.dtype)
     if ours == "timestamp":
         return find_times(column).share >= _MOSTLY
     if ours in ("rating", "weight", "year"):
@@ -322,11 +396,16 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     return fields.is_text(column.dtype) or fields.is_plain_list(column.dtype)
 
 
+def _can_be_ids(dtype: pl.DataType) -> bool:
+    return fields.is_text(dtype) or dtype.is_numeric()
+
+
 def _share_of_numbers(known: pl.Series) -> float:
     if known.dtype.is_numeric() or known.dtype == pl.Boolean:
         return 1.0
     if not fields.is_text(known.dtype) or known.is_empty():
         return 0.0
     texts = fields.with_decimal_point(known.cast(pl.String)).str.strip_chars()
-    texts = texts.filter(texts != "")
-    return float(texts.cast(pl.Float64, strict=False).is_not_null().mean() or 0)  # type: ignore[arg-type]
+    texts = texts.filter(texts != "").alias("t")
+    read = fields.flags_or_numbers("t", pl.String(), "file")
+    return float(texts.to_frame().select(read.is_not_null().mean()).item() or 0)

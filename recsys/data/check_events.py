@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from shortlist.recsys import values
 from shortlist.recsys.data import fields
-from shortlist.recsys.data.column_names import plain
+from shortlist.recsys.data.column_names import plain, words
 from shortlist.recsys.data.sources import RETURN_TYPE, ReturnMark
 from shortlist.recsys.event_rules import EventRules
 
@@ -34,7 +35,8 @@ _STRENGTHS = {
     ),
     2.0: (
         "like", "liked", "thumbs_up", "upvote", "favorite", "favourite", "fav", "wishlist",
-        "add_to_wishlist", "bookmark", "save", "saved", "share", "shared", "follow", "comment",
+        "add_to_wishlist", "added", "bookmark", "save", "saved", "share", "shared", "follow",
+        "comment",
         "cart", "add_to_cart", "addtocart", "basket", "add_to_basket", "checkout", "add",
         "begin_checkout", "rate", "rated", "rating", "complete", "completed", "download",
     ),
@@ -48,12 +50,37 @@ _STRENGTHS = {
 
 _STRENGTH_OF = {plain(name): weight for weight, names in _STRENGTHS.items() for name in names}
 
+_NEGATIVE_WORDS = frozenset(
+    (
+        "return", "returned", "returns", "refund", "refunded", "cancel", "cancelled", "canceled",
+        "cancellation", "chargeback", "dislike", "disliked", "downvote", "unlike", "remove",
+        "removed", "unfavorite", "unsubscribe", "storno", "storniert", "retoure", "rucksendung",
+        "ruckgabe", "erstattung", "retour", "remboursement", "devolucion", "reembolso", "reso",
+        "rimborso",
+    )
+)  # fmt: skip
+"""Words that take something back in a longer name too: Order Refunded, is_return."""
+
+_NOT_WORDS = frozenset(("not", "no", "non", "never", "undo"))
+
+
+def _is_negative(name: str) -> bool:
+    """Whether a type takes something back, by its whole name or by a word of it."""
+    own = words(name)
+    return plain(name) in _NEGATIVE or bool(own & _NEGATIVE_WORDS and not own & _NOT_WORDS)
+
+
+def _strength(name: str) -> float | None:
+    """The proposed weight of a type, by its whole name or by its weakest word: a Product Viewed."""
+    known = [_STRENGTH_OF[word] for word in (plain(name), *words(name)) if word in _STRENGTH_OF]
+    return _STRENGTH_OF.get(plain(name), min(known, default=None))
+
 
 def type_counts(types: pl.Series) -> dict[str, int]:
     """Events of each type, most first; rows without a type are left out."""
-    counted = (
-        types.drop_nulls().value_counts(name="n").sort("n", types.name, descending=[True, False])
-    )
+    known = types.str.strip_chars(values.BLANKS).drop_nulls()
+    known = known.filter(known != "")
+    counted = known.value_counts(name="n").sort("n", types.name, descending=[True, False])
     return {str(name): int(n) for name, n in counted.rows()}
 
 
@@ -62,12 +89,16 @@ def proposed_rules(types: Sequence[str], *, is_marked: bool) -> EventRules:
 
     is_marked: whether returns are marked by another column, and have a type of their own.
     """
-    negative = [name for name in types if plain(name) in _NEGATIVE]
+    negative = [name for name in types if _is_negative(name)]
     positive = [name for name in types if name not in negative]
     if is_marked:
         negative = list(dict.fromkeys([*negative, RETURN_TYPE]))
-    weights = {name: _STRENGTH_OF.get(plain(name), 1.0) for name in positive}
-    return EventRules(weights if len(weights) > 1 else {}, (), tuple(negative))
+    weights = {name: _strength(name) or min(_STRENGTHS) for name in positive}
+    if len(weights) < 2:  # noqa: PLR2004 - one type needs no telling apart
+        return EventRules({}, (), tuple(negative))
+    # Without targets it is one type: of several as heavy none is left out by chance.
+    heaviest = tuple(name for name in weights if weights[name] == max(weights.values()))
+    return EventRules(weights, heaviest if len(heaviest) > 1 else (), tuple(negative))
 
 
 def dislike_bound(ratings: pl.Series) -> float:
@@ -75,7 +106,9 @@ def dislike_bound(ratings: pl.Series) -> float:
 
     ratings: the column as it was read.
     """
-    numbers = ratings.cast(pl.Float64, strict=False).drop_nulls().unique().sort().to_list()
+    read = fields.flags_or_numbers("rating", ratings.dtype, "interactions")
+    frame = ratings.alias("rating").to_frame().select(read)
+    numbers = frame.to_series().drop_nulls().unique().sort().to_list()
     return _BETWEEN_NO_AND_YES if numbers == [0.0, 1.0] else EventRules().negative_below
 
 
@@ -84,19 +117,30 @@ _BETWEEN_NO_AND_YES = 0.5
 
 def unknown_types(rules: EventRules) -> list[str]:
     """The types whose proposed weight is a guess."""
-    return [name for name in rules.weights if plain(name) not in _STRENGTH_OF]
+    return [name for name in rules.weights if _strength(name) is None]
 
 
 def found_mark(columns: Mapping[str, pl.Series], most: int) -> ReturnMark | None:
     """The column some of whose few values are words for a return; None where there is none.
 
-    most: distinct values up to which a column is looked at.
+    A column that is named so itself may say yes and no. most: distinct values up to which a column
+    is looked at.
     """
     for name, column in columns.items():
-        if not fields.is_text(column.dtype):
+        if not (
+            fields.is_text(column.dtype) or column.dtype == pl.Boolean or column.dtype.is_integer()
+        ):
             continue
-        distinct = column.drop_nulls().cast(pl.String).unique().sort()
-        marks = [value.strip() for value in distinct if plain(value) in _NEGATIVE]
+        distinct = column.drop_nulls().cast(pl.String).str.strip_chars().unique().sort()
+        flags = set(distinct.str.to_lowercase())
+        if _is_negative(name) and flags <= _FLAGS:
+            marks = [value for value in distinct if value.lower() in _SET]
+        else:
+            marks = [value for value in distinct if _is_negative(value)]
         if marks and len(marks) < len(distinct) <= most:
             return ReturnMark(name, tuple(marks))
     return None
+
+
+_SET = frozenset((*fields.YES, "1"))
+_FLAGS = _SET | frozenset((*fields.NO, "0", ""))

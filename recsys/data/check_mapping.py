@@ -17,6 +17,7 @@ from shortlist.recsys.data.check_events import (
     proposed_rules,
     type_counts,
 )
+from shortlist.recsys.data.check_files import agreed
 from shortlist.recsys.data.check_times import FoundTimes, day_first, find_times
 from shortlist.recsys.data.column_names import closeness
 from shortlist.recsys.data.item_attributes import EMBEDDING, ITEMS_PER_TEXT
@@ -84,19 +85,12 @@ def _place(found: FoundTable, table: str) -> dict[str, Any]:
     Raises:
         InvalidData: its files are written in different ways.
     """
-    dialects = {file.csv for file in found.files}
-    if len(dialects) > 1:
-        first, second = (next(f for f in found.files if f.csv == d) for d in list(dialects)[:2])
-        raise InvalidData(
-            f"{table}: {first.path!r} and {second.path!r} are written in different ways "
-            f"({first.csv}; {second.csv}): bring them to one"
-        )
     columns = {ours: theirs for ours, theirs in found.columns.items() if ours != theirs}
     # A column of our name that is not what we mean by it.
     clashing = [o for o in SCHEMAS[table].optional if o in found.names and o not in found.columns]
     columns |= dict.fromkeys(clashing, "")
     paths = tuple(file.path for file in found.files)
-    return {"paths": paths, "columns": columns, "csv": dialects.pop()}
+    return {"paths": paths, "columns": columns, "csv": agreed(found.files, table)}
 
 
 def _items(tables: Mapping[str, FoundTable]) -> ItemsSource | None:

@@ -11,7 +11,13 @@ import polars as pl
 from shortlist.recsys import values
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.sources import TimeFormat
-from shortlist.recsys.data.times import COMPACT, UNIT_NAMES, found_form, parsed_seconds
+from shortlist.recsys.data.times import (
+    COMPACT,
+    UNIT_NAMES,
+    found_form,
+    parsed_seconds,
+    says_zone,
+)
 
 _DAYS_FIRST = ("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%d.%m.%y", "%d/%m/%y", "%d-%m-%y")
 _MONTHS_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m.%d.%Y", "%m/%d/%y", "%m-%d-%y", "%m.%d.%y")
@@ -22,8 +28,10 @@ _OTHER_DATES = (
 _CLOCKS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S%.f",
     ", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", ":%H:%M:%S", " at %H:%M",
+    " %H:%M:%S,%3f", "T%H%M%S", "T%H%M%SZ", " %H:%M:%S GMT", " %H:%M:%S UTC",
 )  # fmt: skip
 _ZONES = ("", " %z", "%z")
+_MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y")
 _WHOLE = ("%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S UTC %Y")
 
 _TRIED = 2_000
@@ -105,7 +113,7 @@ def _text(texts: pl.Series) -> FoundTimes:
     form = max(shares, key=lambda name: shares[name])
     if shares[form] <= best.share:
         return best
-    zoned = "%z" in form
+    zoned = says_zone(form)
     other = next((f for f in _mirrored(form) if shares.get(f) == shares[form]), None)
     return FoundTimes(TimeFormat(format=form), form, shares[form], other, zoned)
 
@@ -117,6 +125,7 @@ def _formats() -> Iterator[str]:
         if clock or not zone:
             yield f"{date}{clock}{zone}"
     yield from _WHOLE
+    yield from _MONTHS
 
 
 def _parsed_share(texts: pl.Series, form: str) -> float:

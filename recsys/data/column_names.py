@@ -18,11 +18,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         "cust_id", "custno", "client", "client_id", "clientid", "visitorid", "visitor_id",
         "visitor", "member_id", "member", "buyer_id", "shopper_id", "person_id", "reviewer_id",
         "reviewerid", "subscriber_id", "household_key", "household_id", "email",
-        "customer_email", "msno", "session_id",
+        "customer_email", "msno", "anonymous_id", "distinct_id", "session_id",
         "sessionid", "session", "kunde", "kundennummer", "kundennr", "kunden_id", "kunden_nr",
         "kundeid", "benutzer", "benutzer_id", "nutzer_id", "nutzer", "utilisateur", "id_client",
         "numero_client", "no_client", "usuario", "id_usuario", "cliente", "id_cliente",
-        "codice_cliente", "utente", "klant", "klant_id", "klantnummer", "gebruiker",
+        "codice_cliente", "utente", "klant", "klant_id", "klantnummer", "gebruiker", "u",
     ),
     "item_id": (
         "item_id", "item", "iid", "itemno", "item_no", "item_number", "itemcode", "sku", "sku_id",
@@ -34,7 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "book_id", "news_id", "recipe_id", "business_id", "gmap_id", "artikel", "artikelnummer",
         "artikelnr", "artikel_nr", "artikel_id", "produkt", "produkt_id", "produktnummer",
         "produit", "id_produit", "code_article", "ref_article", "producto", "id_producto",
-        "articulo", "prodotto", "id_prodotto", "codice_articolo", "produto", "id_produto",
+        "articulo", "prodotto", "id_prodotto", "codice_articolo", "produto", "id_produto", "i",
     ),
     "timestamp": (
         "timestamp", "time", "ts", "date", "datetime", "date_time", "event_time", "eventtime",
@@ -103,6 +103,7 @@ def _words_of(text: str) -> frozenset[str]:
 _WORDS = {
     "user_id": _words_of(
         "user users customer customers cust client visitor member account buyer shopper reviewer "
+        "anonymous device cookie profile "
         "subscriber viewer listener reader household person email player passenger patient student "
         "kunde kunden benutzer nutzer usuario cliente utente klant utilisateur"
     ),

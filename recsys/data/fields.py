@@ -159,6 +159,25 @@ def numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     raise _wrong_type(table, column, dtype, "numbers")
 
 
+YES = ("true", "t", "yes", "y", "ja", "oui", "si", "sí", "sim")
+NO = ("false", "f", "no", "n", "nein", "non", "não", "nee")
+"""Words for 1 and for 0, in small letters."""
+
+_MISSING = ("na", "n/a", "null", "none", "nil", "\\n", "-")
+"""What databases and statistics write for no number; \\N is MySQL's."""
+
+
+def flags_or_numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
+    """As `numbers`, with the words of YES and NO as 1 and 0, and NaN where a word says missing."""
+    number = numbers(column, dtype, table)
+    if dtype not in _TEXTS:
+        return number
+    word = pl.col(column).cast(pl.String).str.strip_chars(values.BLANKS).str.to_lowercase()
+    flag = pl.when(word.is_in(YES)).then(1.0).when(word.is_in(NO)).then(0.0)
+    flag = flag.when(word.is_in(_MISSING)).then(float("nan"))
+    return pl.coalesce(number, flag)
+
+
 def with_decimal_point(texts: pl.Series) -> pl.Series:
     """Texts such as "1.234,50" as "1234.50"; what is no such number stays."""
     is_number = texts.str.contains(

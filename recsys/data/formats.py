@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ from shortlist.recsys.data.staging import (
 )
 from shortlist.recsys.errors import InvalidData
 
-UTF8 = ("utf-8", "utf8", "utf_8", "utf-8-sig")
+UTF8 = ("utf-8", "utf8", "utf_8", "utf-8-sig", "ascii")
+"""Names of encodings that UTF-8 reads."""
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """What Hive and Spark write for null."""
@@ -224,12 +226,44 @@ def _csv(path: Path, dialect: Dialect) -> OpenFile:
 
 
 def _utf8(path: Path, dialect: Dialect) -> Path | io.BytesIO:
-    """The file, or where it is written in another encoding its text as UTF-8."""
-    if dialect.encoding.lower() in UTF8:
+    """The file, or where it is written otherwise its text as UTF-8 with line feeds."""
+    is_utf8 = dialect.encoding.lower() in UTF8
+    if is_utf8 and not _ends_lines_by_returns(path):
         return path
     content = _plain_bytes(path)
     raw = content.read_bytes() if isinstance(content, Path) else content
-    return io.BytesIO(raw.decode(dialect.encoding).removeprefix("\ufeff").encode())
+    text = raw if is_utf8 else raw.decode(dialect.encoding).removeprefix("\ufeff").encode()
+    return io.BytesIO(text if b"\n" in text else text.replace(b"\r", b"\n"))
+
+
+def _ends_lines_by_returns(path: Path) -> bool:
+    """Whether a file's lines end in carriage returns alone, as old spreadsheets write them."""
+    head = head_of(path)
+    return b"\r" in head and b"\n" not in head
+
+
+HEAD_BYTES = 1 << 20
+"""Of a file's beginning from which it is found out how it is written."""
+
+_GZIP = 16
+"""Added to zlib's window bits, it makes it expect gzip's header."""
+
+_HEAD_ROWS = 20_000
+
+
+def head_of(path: Path) -> bytes:
+    """The beginning of a file, unpacked."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(zlib.MAX_WBITS | _GZIP).decompress(head, HEAD_BYTES)
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        lines = pl.scan_csv(
+            path, has_header=False, separator="\x1f", quote_char=None, infer_schema=False,
+            glob=False, encoding="utf8-lossy",
+        ).head(_HEAD_ROWS)  # fmt: skip
+        return "\n".join(lines.collect().to_series().fill_null("").to_list()).encode()
+    return head
 
 
 def _dat(path: Path, schema: TableSchema) -> OpenFile:

@@ -6,8 +6,9 @@ interactions
     item_id     likewise
     timestamp   unix seconds or a sequence number, a date-time, a date, or ISO 8601 text
                 (UTC unless it says otherwise); fractions of a second are cut off
-    rating      optional, any finite 32-bit float; null or NaN where there is none; one below 0
-                is negative feedback, or below another bound that the event rules give
+    rating      optional, any finite 32-bit float, or text such as true and no for 1 and 0; null
+                or NaN where there is none; one below 0 is negative feedback, or below another
+                bound that the event rules give
     weight      optional, another name for rating; where a table has both, weight counts
     event_type  optional text; what a type means the event rules say, and without them it only
                 distinguishes events that are otherwise alike
@@ -35,7 +36,8 @@ from dataclasses import dataclass
 class TableSchema:
     """The columns of a table.
 
-    dat: the fields of its MovieLens `.dat` form; is_open: whether other columns are kept, too.
+    dat: the fields of its MovieLens `.dat` form; is_open: whether other columns are kept, too;
+    named: those of the other columns whose names have a meaning, so that a mapping may name them.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TableSchema:
     optional: tuple[str, ...]
     dat: tuple[str, ...]
     is_open: bool = False
+    named: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,6 +65,7 @@ ITEMS = TableSchema(
     optional=("title", "categories", "year"),
     dat=("item_id", "title", "categories"),
     is_open=True,
+    named=("embedding", "available", "available_from", "available_until"),
 )
 DRAINED_EVENTS = TableSchema(
     "events",

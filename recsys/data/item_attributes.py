@@ -8,7 +8,7 @@ rules of `attributes`; and the vectors of the column `embedding`, from a model o
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.attributes import tokenised
+from shortlist.recsys.data.item_texts import texts_read, untyped_hint
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.models.catalogue import ItemAttribute, ItemContent, LabelColumn
 from shortlist.recsys.models.interactions import MISSING, Float32
-from shortlist.recsys.store.rules import AVAILABILITY_COLUMNS
+from shortlist.recsys.store.rules import AVAILABILITY_COLUMNS, AVAILABLE
+from shortlist.recsys.values import MAX_TIME
 from shortlist.recsys.where import AttributeKind, AttributeValue
 
 EMBEDDING = "embedding"
@@ -46,7 +48,11 @@ MAX_CELLS = 1 << 28
 MAX_LIST = 32
 """Labels of an item that are learnt from in a column of lists."""
 
-_BOOLEANS = {"true": True, "false": False}
+MIN_DIMENSIONS = 8
+"""Fewest fractions in every list of a column that are taken for a vector, and not for labels."""
+
+EXACT = 2**53
+"""Whole numbers below it have all their digits as a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,13 @@ def item_columns(items: pl.DataFrame, year: pl.Series, use: ItemUse, n_labels: i
         kind_and_values = _read(items[name])
         if isinstance(kind_and_values, str):
             notes.append(f"items: column {name} is left out: {kind_and_values}")
+            continue
+        read[name] = kind_and_values
+        if name in AVAILABILITY_COLUMNS:
+            read[name], hint = _availability(name, *kind_and_values)
         else:
-            read[name] = kind_and_values
+            hint = untyped_hint(*kind_and_values)
+        notes += [f"items: column {name} {hint}"] if hint else []
     attributes = [
         ItemAttribute(name, kind, _plain(kind, values), *_uses(name, use))
         for name, (kind, values) in read.items()
@@ -142,19 +153,22 @@ def _read(column: pl.Series) -> tuple[AttributeKind, pl.Series] | str:
     Dates become text, numbers Float64 or Int64; what stands for nothing is null.
     """
     dtype = column.dtype
-    if fields.is_plain_list(dtype):
-        values = column.to_frame().select(fields.names(column.name, dtype, "items")).to_series()
-        if values.list.len().max() == 0:
-            return "it has no values"
-        return AttributeKind.LIST, values
-    if dtype in (pl.Date, pl.Datetime):
+    if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        kind, values = texts_read(column.cast(pl.String).str.strip_chars().replace("", None))
+        if kind is AttributeKind.DATE:
+            values = _iso_text(values)
+        elif kind is AttributeKind.LIST:
+            return _read_lists(values)
+    elif fields.is_plain_list(dtype):
+        return _read_lists(column)
+    elif dtype in (pl.Date, pl.Datetime):
         kind, values = AttributeKind.DATE, _iso_text(column)
     elif dtype == pl.Boolean:
         kind, values = AttributeKind.BOOLEAN, column
+    elif dtype.is_integer() and not _keeps_digits(column):
+        kind, values = AttributeKind.TEXT, column.cast(pl.String)
     elif dtype.is_numeric():
         kind, values = AttributeKind.NUMBER, _numbers(column)
-    elif dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-        kind, values = _texts(column.cast(pl.String).str.strip_chars().replace("", None))
     else:
         return (
             f"it has type {dtype}, attributes are text, lists of text, numbers, booleans or dates"
@@ -162,19 +176,72 @@ def _read(column: pl.Series) -> tuple[AttributeKind, pl.Series] | str:
     return (kind, values) if values.null_count() < len(values) else "it has no values"
 
 
-def _texts(texts: pl.Series) -> tuple[AttributeKind, pl.Series]:
-    """Texts, as booleans or dates where all of them are such."""
-    lower = texts.str.to_lowercase()
-    if lower.drop_nulls().is_in(list(_BOOLEANS)).all():
-        return AttributeKind.BOOLEAN, lower.replace_strict(_BOOLEANS, return_dtype=pl.Boolean)
-    if texts.drop_nulls().str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}").all():
-        frame = texts.to_frame()
-        seconds = frame.select(fields.seconds(texts.name, texts.dtype, "items")).to_series()
-        if seconds.null_count() == texts.null_count() and (seconds.drop_nulls() >= 0).all():
-            has_time = texts.drop_nulls().str.len_chars().max() != len("2024-05-31")
-            moments = pl.from_epoch(seconds, "s")
-            return AttributeKind.DATE, _iso_text(moments if has_time else moments.dt.date())
-    return AttributeKind.TEXT, texts
+def _read_lists(column: pl.Series) -> tuple[AttributeKind, pl.Series] | str:
+    """Lists of labels; a reason where they are vectors, or all empty."""
+    dtype = column.dtype
+    values = column.to_frame().select(fields.names(column.name, dtype, "items")).to_series()
+    if values.list.len().max() == 0:
+        return "it has no values"
+    length = _vector_length(column)
+    if length:
+        return (
+            f"its lists of {length} numbers look like vectors: name it {EMBEDDING}, in the table "
+            "or a mapping, to have them learnt from"
+        )
+    return AttributeKind.LIST, values
+
+
+def _vector_length(column: pl.Series) -> int:
+    """The length of all lists, where they hold fractions and are long enough for vectors; else 0.
+
+    Labels, such as sizes, are seldom fractions, and seldom as many for each item.
+    """
+    lists = column.cast(pl.List(pl.String), strict=False)
+    lengths = lists.list.len().filter(lists.list.len() > 0).unique().to_list()
+    if len(lengths) != 1 or lengths[0] < MIN_DIMENSIONS:
+        return 0
+    parts = lists.explode(empty_as_null=True, keep_nulls=True).drop_nulls()
+    is_number = parts.str.strip_chars().cast(pl.Float64, strict=False).is_not_null().all()
+    return lengths[0] if is_number and parts.str.contains(r"[.eE]").any() else 0
+
+
+def _keeps_digits(column: pl.Series) -> bool:
+    """Whether whole numbers are the same as floats; codes of more digits are not."""
+    known = column.drop_nulls()
+    return bool(known.is_between(-EXACT, EXACT).all())
+
+
+def _availability(
+    name: str, kind: AttributeKind, values: pl.Series
+) -> tuple[tuple[AttributeKind, pl.Series], str]:
+    """A column that says when items are available, in the form that says so, and a hint.
+
+    `available` may hold 1 and 0, the others Unix seconds.
+    """
+    wanted = AttributeKind.BOOLEAN if name == AVAILABLE else AttributeKind.DATE
+    read = values
+    if kind is AttributeKind.NUMBER and wanted is AttributeKind.BOOLEAN:
+        read = values.cast(pl.Float64).replace_strict({0.0: False, 1.0: True}, default=None)
+    elif kind is AttributeKind.NUMBER:
+        seconds = values.cast(pl.Float64)
+        seconds = seconds.set(~seconds.is_between(0, MAX_TIME).fill_null(value=False), None)
+        read = _iso_text(pl.from_epoch(seconds.cast(pl.Int64), "s").alias(name))
+    elif kind is AttributeKind.TEXT and wanted is AttributeKind.DATE:
+        frame = values.to_frame()
+        seconds = frame.select(fields.seconds(name, values.dtype, "items")).to_series()
+        seconds = seconds.set((seconds < 0).fill_null(value=False), None)
+        read = _iso_text(pl.from_epoch(seconds, "s").alias(name))
+    elif kind is not wanted:
+        read = pl.Series(name, [None] * len(values))
+    lost = values.filter(values.is_not_null() & read.is_null())
+    if lost.is_empty():
+        return (wanted, read), ""
+    rule = {AttributeKind.BOOLEAN: "true or false", AttributeKind.DATE: "a date"}[wanted]
+    hint = (
+        f"says nothing of {len(lost)} items, which are shown: {lost.to_list()[0]!r} must be {rule}"
+    )
+    is_other = read.null_count() == len(read)
+    return ((kind, values) if is_other else (wanted, read)), hint
 
 
 def _iso_text(column: pl.Series) -> pl.Series:
@@ -293,14 +360,15 @@ def _vectors(column: pl.Series) -> tuple[NDArray[np.bool_], Float32]:
             f"items: embeddings have {', '.join(map(str, distinct[:5]))} numbers: all must have as "
             f"many, at most {MAX_DIMENSIONS}; leave it empty for items without one"
         )
-    flat = lists.filter(given).explode(empty_as_null=True, keep_nulls=True).cast(pl.Float32)
-    known = flat.to_numpy().reshape(int(given.sum()), -1 if distinct else 0)
-    if not np.isfinite(known).all():
-        first = known[~np.isfinite(known)][0]
+    flat = lists.filter(given).explode(empty_as_null=True, keep_nulls=True).to_numpy()
+    is_sound = np.abs(flat) <= np.finfo(np.float32).max  # False for NaN
+    if not is_sound.all():
+        first = flat[~is_sound][0]
         raise InvalidData(
             f"items: an embedding holds {first}, where null stands for NaN: all numbers must be "
-            "finite; leave it empty for items without one"
+            "finite 32-bit floats; leave it empty for items without one"
         )
+    known = flat.astype(np.float32).reshape(int(given.sum()), -1 if distinct else 0)
     return given.to_numpy(), known
 
 
@@ -316,15 +384,21 @@ def _projected(given: NDArray[np.bool_], known: Float32) -> Float32:
 
 
 def _vectors_note(given: NDArray[np.bool_], known: Float32, vectors: Float32) -> str:
-    return (
-        f"items: {len(known)} of {len(given)} items have embeddings of {known.shape[1]} numbers, "
-        f"learnt from by {vectors.shape[1]} principal components"
+    if len(known) == 0:
+        return f"items: column {EMBEDDING} is left out: it has no values"
+    counted = (
+        f"items: {len(known)} of {len(given)} items have embeddings of {known.shape[1]} numbers"
     )
+    if vectors.shape[1] == 0:
+        return f"{counted}, which do not differ: nothing is learnt from them"
+    return f"{counted}, learnt from by {vectors.shape[1]} principal components"
 
 
 def _float_lists(column: pl.Series) -> pl.Series:
-    """Lists of Float64; text is read as a JSON list."""
+    """Lists of Float64, which text may hold as JSON or numpy writes them."""
     dtype: Any = column.dtype
+    if dtype == pl.Null or dtype == pl.List(pl.Null):
+        return column.cast(pl.List(pl.Float64))
     if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner.is_numeric():
         return column.cast(pl.List(pl.Float64))
     if dtype == pl.String:
@@ -337,12 +411,12 @@ def _float_lists(column: pl.Series) -> pl.Series:
 
 
 def _parsed(text: str | None) -> list[float] | None:
+    """The numbers of "[0.1, -0.2]", "[0.1 -0.2]" or "0.1 -0.2"; None for no text."""
     if text is None or not text.strip():
         return None
     try:
-        values = json.loads(text)
-        return [float(value) for value in values]
-    except (ValueError, TypeError) as error:
+        return [float(part) for part in re.split(r"[\s,;]+", text.strip(" []()\t\r\n")) if part]
+    except ValueError as error:
         raise InvalidData(
             f"items: the embedding {text[:40]!r} is no list of numbers: write [0.1, -0.2]"
         ) from error

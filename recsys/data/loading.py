@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,8 @@ class Loaded:
     n_read: int
     notes: tuple[str, ...] = ()
     n_drained: int = 0
+    rejected: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """Rejected rows of all tables: table, source, row, reason, record."""
 
 
 def load(
@@ -118,7 +120,8 @@ def load(
     drained_notes = _drained_notes(checked.checked, rejects)
     notes = (*tables.notes, *hints, *drained_notes, *rating_notes, *dataset_notes)
     table = checked.checked
-    return Loaded(dataset, counts(checks), table.n_read, notes, table.n_drained)
+    rejected = pl.concat([each.rejected for each in checks])
+    return Loaded(dataset, counts(checks), table.n_read, notes, table.n_drained, rejected)
 
 
 class _Tables(NamedTuple):
@@ -214,7 +217,7 @@ def _rated_at_least(
         reason = "there is no rating at all" if best is None else f"the best is {best!r}"
         raise InvalidData(
             f"interactions: none of {n_positive} is rated {least} or better ({reason}): "
-            "lower --positive-rating"
+            "lower the least positive rating"
         )
     n_dropped = frame.height - kept.height
     note = f"interactions: {n_dropped} of {n_positive} are rated below {least}, and left out"

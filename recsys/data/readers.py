@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import zlib
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from shortlist.recsys.data.input_schema import (
     INTERACTIONS,
     ITEMS,
     MALFORMED_COLUMN,
+    READER_COLUMNS,
     RESERVED_COLUMNS,
     ROW_COLUMN,
     TableSchema,
@@ -50,12 +52,15 @@ class RawTable:
 
     files: the names that FILE_COLUMN is a position in; drained: the position in `files` of the
     first file of drained events, None where there are none; notes: sentences on what was left out.
+    header: all columns of the files, also those that are not read; is_text: of one file.
     """
 
     frame: pl.DataFrame
     files: tuple[str, ...]
     drained: int | None = None
     notes: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    is_text: bool = False
 
 
 def read(source: str | TableSource, schema: TableSchema) -> RawTable:
@@ -72,6 +77,7 @@ def read(source: str | TableSource, schema: TableSchema) -> RawTable:
     parts: list[RawTable] = []
     for path in source.paths:
         parts += _parts(path, len(parts), schema, source)
+    _check_named({name for part in parts for name in part.header}, parts[0], schema, source)
     frames = with_equal_types([part.frame for part in parts])
     frame = pl.concat(frames, how="diagonal", rechunk=False)
     if frame.is_empty():
@@ -110,28 +116,50 @@ def read_file(
 
 
 def check_columns(source: str | TableSource, schema: TableSchema) -> None:
-    """Finds out from the first file alone whether the columns are there.
+    """Finds out from the headers whether the columns are there.
 
-    Nothing is asked of S3: that takes its time, and is done when the table is read.
+    Only as many files are opened as it takes. Nothing is asked of S3: that takes its time, and is
+    done when the table is read.
 
     Raises:
         InvalidData: there is no file, or it lacks a column.
     """
     source = source_of(source)
+    is_remote = any(path.startswith("s3://") for path in source.paths)
+    names: set[str] = set()
+    first: RawTable | None = None
+    for header in _headers(source, schema):
+        first = first or header
+        names.update(header.header)
+        if names.issuperset(_named(source)):
+            return
+    if first is not None and not is_remote:
+        _check_named(names, first, schema, source)
+
+
+def _headers(source: TableSource, schema: TableSchema) -> Iterator[RawTable]:
+    """The local files of a source, opened and not read."""
     for path in source.paths:
         if path.startswith("s3://"):
             continue
         lake = lake_of(path, schema.name)
         with ExitStack() as stack:
-            file = StagedFile(path, Path(path))
+            files = [StagedFile(path, Path(path))]
             if lake is None:
-                file = stack.enter_context(staged(path, schema.name))[0]
-            stack.enter_context(explained(file.name, schema))
-            if lake is None:
-                opened = open_file(file, schema, source.csv)
-            else:
-                opened = open_lake(path, lake, schema.name)
-            _columns(opened, file, schema, source)
+                files = stack.enter_context(staged(path, schema.name))
+            for file in files:
+                with explained(file.name, schema):
+                    if lake is None:
+                        opened = open_file(file, schema, source.csv)
+                    else:
+                        opened = open_lake(path, lake, schema.name)
+                    _columns(opened, file, schema, source)
+                    yield RawTable(
+                        pl.DataFrame(),
+                        (file.name,),
+                        header=opened.columns,
+                        is_text=opened.is_text,
+                    )
 
 
 @contextmanager
@@ -173,9 +201,10 @@ def _read_open(
 ) -> RawTable:
     columns, notes = _columns(opened, file, schema, source)
     chosen = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
-    if isinstance(source, InteractionsSource) and source.returns is not None:
+    mark = source.returns if isinstance(source, InteractionsSource) else None
+    if mark is not None and mark.column in opened.columns:
         chosen = [c for c in chosen if c.meta.output_name() != "event_type"]
-        chosen.append(_marked_type(source.returns, columns.get("event_type")))
+        chosen.append(_marked_type(mark, columns.get("event_type")))
     frame = opened.rows.select(*chosen, opened.malformed.alias(MALFORMED_COLUMN)).collect()
     if opened.is_text:
         comma = source.csv is not None and source.csv.decimal == ","
@@ -184,7 +213,24 @@ def _read_open(
         pl.lit(position, pl.UInt32).alias(FILE_COLUMN),
         pl.int_range(1, pl.len() + 1, dtype=pl.UInt32).alias(ROW_COLUMN),
     )
-    return RawTable(frame, (file.name,), notes=notes)
+    if opened.is_text:
+        frame, more = _without_empty_rows(frame, file.name, schema.name)
+        notes += more
+    return RawTable(frame, (file.name,), notes=notes, header=opened.columns, is_text=opened.is_text)
+
+
+def _without_empty_rows(
+    frame: pl.DataFrame, name: str, table: str
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows of a text file in which something stands, and a note on the others."""
+    fields_read = [c for c in frame.columns if c not in READER_COLUMNS]
+    is_empty = pl.all_horizontal(pl.col(fields_read).is_null()) & ~pl.col(MALFORMED_COLUMN)
+    filled = frame.filter(~is_empty)
+    n_empty = frame.height - filled.height
+    if not n_empty:
+        return frame, ()
+    rows = "row" if n_empty == 1 else "rows"
+    return filled, (f"{table}: {n_empty} {rows} of {name!r} have nothing in the columns read",)
 
 
 def _columns(
@@ -196,7 +242,7 @@ def _columns(
         InvalidData: a required column, or one that the mapping names, is not there.
     """
     names = opened.columns
-    _check_named(opened, file, schema, source)
+    _check_ours(schema, source)
     own: dict[str, str] = {}
     notes: list[str] = []
     for ours in schema.columns:
@@ -207,9 +253,21 @@ def _columns(
             theirs = _alias(ours, names, schema, notes)
         if theirs in names:
             own[ours] = theirs
+    own |= {
+        ours: source.columns[ours] for ours in schema.named if source.columns.get(ours) in names
+    }
     missing = [c for c in schema.required if c not in own]
+    if any(c in source.columns for c in missing):
+        here = RawTable(pl.DataFrame(), (file.name,), is_text=opened.is_text)
+        _check_named(set(names), here, schema, source)
     if missing:
         raise _lacking(missing, opened, file, schema, source)
+    absent = [name for name in _named(source) if name not in names]
+    if absent:
+        notes.append(
+            f"{schema.name}: {file.name!r} has no {', '.join(absent)}, which other files have: "
+            "its rows have none"
+        )
     others, clashing = _others(names, own, schema, source)
     rule = "the reader uses this name itself, rename the column to have it learnt from"
     notes += [f"{schema.name}: column {c} is left out: {rule}" for c in clashing]
@@ -251,39 +309,55 @@ def _others(
     if kept is None:
         kept = tuple(n for n in names if n not in own.values()) if schema.is_open else ()
     taken = (*RESERVED_COLUMNS, *own)
-    others = [n for n in dict.fromkeys(kept) if own.get(n) != n]
+    renamed = [own[ours] for ours in schema.named if ours in own]
+    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n not in renamed and n in names]
     return [n for n in others if n not in taken], [n for n in others if n in taken]
 
 
-def _check_named(
-    opened: OpenFile, file: StagedFile, schema: TableSchema, source: TableSource
-) -> None:
-    """Refuses a mapping that names a column which the file lacks."""
-    unknown = [ours for ours in source.columns if ours not in schema.columns]
+def _check_ours(schema: TableSchema, source: TableSource) -> None:
+    """Refuses a mapping with columns that a table has not, or one for two of them."""
+    known = (*schema.columns, *schema.named)
+    unknown = [ours for ours in source.columns if ours not in known]
     if unknown:
         raise InvalidData(
             f"{schema.name}: the mapping has {unknown[0]!r} among its columns, known are "
-            f"{', '.join(schema.columns)}: write one of these = the name of your column"
+            f"{', '.join(known)}: write one of these = the name of your column"
         )
-    names, mapped = opened.columns, list(filter(None, source.columns.values()))
+    mapped = list(filter(None, source.columns.values()))
     if schema is INTERACTIONS and len(set(mapped)) < len(mapped):
         twice = next(name for name in mapped if mapped.count(name) > 1)
         both = " and ".join(ours for ours, theirs in source.columns.items() if theirs == twice)
         raise InvalidData(
             f"{schema.name}: the mapping has column {twice!r} as {both}: a column is one of them"
         )
-    for theirs in (*mapped, *(source.kept or ()), *_marks(source)):
-        if theirs not in names:
-            close = difflib.get_close_matches(theirs, names, n=3, cutoff=0.0)
-            near = ", ".join(map(values.shown, close))
-            separator = _meant_separator(names, source) if opened.is_text else None
-            if separator is not None:
-                near += f", parted by {_SEPARATORS[separator]} as it seems"
-            raise InvalidData(
-                f"{schema.name}: {file.name!r} has no column {theirs!r}, which the mapping names; "
-                f"nearest are {near}: correct the mapping file, or write a new one with "
-                "`shortlist data check`"
-            )
+
+
+def _named(source: TableSource) -> list[str]:
+    """All columns of theirs that a mapping names."""
+    mapped = filter(None, source.columns.values())
+    return list(dict.fromkeys((*mapped, *(source.kept or ()), *_marks(source))))
+
+
+def _check_named(
+    names: AbstractSet[str], first: RawTable, schema: TableSchema, source: TableSource
+) -> None:
+    """Refuses a mapping that names a column which none of the files has.
+
+    names: the columns of all files; first: the file that the message names.
+    """
+    absent = next((name for name in _named(source) if name not in names), None)
+    if absent is None:
+        return
+    known = sorted(names)
+    near = ", ".join(map(values.shown, difflib.get_close_matches(absent, known, n=3, cutoff=0.0)))
+    separator = _meant_separator(known, source) if first.is_text else None
+    if separator is not None:
+        near += f", parted by {_SEPARATORS[separator]} as it seems"
+    raise InvalidData(
+        f"{schema.name}: {first.files[0]!r} has no column {absent!r}, which the mapping names; "
+        f"nearest are {near}: correct the mapping file, or write a new one with "
+        "`shortlist data check`"
+    )
 
 
 def _lacking(

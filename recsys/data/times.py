@@ -169,12 +169,26 @@ def _parsed(frame: pl.DataFrame, given: TimeFormat, table: str) -> pl.DataFrame:
 def parsed_seconds(texts: pl.Series, given: TimeFormat) -> pl.Series:
     """int64[n]: texts of a format as unix seconds, null where one is not of it."""
     form = str(given.format)
-    has_zone = any(code in form for code in ("%z", "%Z", "%:z", "%#z", "%+"))
+    zone = "UTC" if form.endswith(_UTC) else given.zone
+    if not any(code in form for code in _DAYS):  # a bare month is its first day
+        texts, form = texts + " 01", f"{form} %d"
     # Polars wants an hour and a minute: a bare date is its midnight.
     if not any(code in form for code in ("%H", "%I", "%T", "%X", "%R", "%s", "%c", "%+", "%k")):
         texts, form = texts + " 00:00", f"{form} %H:%M"
     parsed = texts.str.to_datetime(form, strict=False, time_unit="us")
-    return (parsed if has_zone else _in_zone(parsed, given.zone)).dt.epoch("s")
+    has_offset = any(code in form for code in _OFFSETS)
+    return (parsed if has_offset else _in_zone(parsed, zone)).dt.epoch("s")
+
+
+_OFFSETS = ("%z", "%Z", "%:z", "%#z", "%+")
+_UTC = ("GMT", "UTC", "Z")
+_DAYS = ("%d", "%e", "%j", "%D", "%F", "%x", "%v", "%c", "%+", "%s", "%U", "%W", "%V", "%-d", "%_d")
+"""Codes of strptime that tell a day."""
+
+
+def says_zone(form: str) -> bool:
+    """Whether times of a format say their zone."""
+    return form.endswith(_UTC) or any(code in form for code in _OFFSETS)
 
 
 def _in_zone(moments: pl.Series, zone: str) -> pl.Series:

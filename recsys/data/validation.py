@@ -195,7 +195,7 @@ def _interaction_values(types: pl.Schema, weight: str | None) -> list[pl.Expr]:
     time = fields.seconds("timestamp", types["timestamp"], name)
     number = pl.lit(None, pl.Float64)
     if weight is not None:
-        number = fields.numbers(weight, types[weight], name)
+        number = fields.flags_or_numbers(weight, types[weight], name)
     return [time.alias("_time"), number.alias("_weight"), *type_column(types)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from shortlist.recsys.errors import ReleaseRefused
+from shortlist.recsys.errors import InvalidSettings, ReleaseRefused
 from shortlist.recsys.store import s3
 from shortlist.recsys.store.artefacts_directory import DirectoryArtefacts
 from shortlist.recsys.store.artefacts_s3 import S3Artefacts
@@ -89,6 +89,38 @@ def open_artefacts(uri: str) -> Artefacts:
     if not uri.startswith(s3.SCHEME):
         return DirectoryArtefacts(Path(uri))
     return S3Artefacts(*s3.bucket_and_prefix(uri, "SHORTLIST_ARTEFACTS"))
+
+
+def existing_artefacts(uri: str) -> Artefacts:
+    """As `open_artefacts`, of a place that is there.
+
+    Raises:
+        InvalidSettings: the directory is missing, or no directory.
+    """
+    ensure_usable(uri)
+    if not uri.startswith(s3.SCHEME) and not Path(uri).exists():
+        raise InvalidSettings(
+            f"SHORTLIST_ARTEFACTS={uri!r}: there is no {str(Path(uri).absolute())!r}: work in the "
+            "folder of the batch, set the variable, or run `shortlist batch run`, which makes it"
+        )
+    return open_artefacts(uri)
+
+
+def ensure_usable(uri: str) -> None:
+    """Refuses a file that stands where a directory of releases should be.
+
+    Raises:
+        InvalidSettings: it does; or the address names no bucket.
+    """
+    if uri.startswith(s3.SCHEME):
+        s3.bucket_and_prefix(uri, "SHORTLIST_ARTEFACTS")
+        return
+    path = Path(uri).absolute()
+    in_the_way = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None)
+    if in_the_way is not None:
+        raise InvalidSettings(
+            f"SHORTLIST_ARTEFACTS={uri!r}: {str(in_the_way)!r} is a file: name a directory"
+        )
 
 
 def ensure_fits(uri: str, manifest: Mapping[str, Any], most_mb: int) -> None:

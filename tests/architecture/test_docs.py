@@ -15,7 +15,6 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import click
-import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +22,7 @@ from shortlist.batch import publish
 from shortlist.batch.cli import main
 from shortlist.infra.tools.docs import pages, with_tables
 from shortlist.recsys import settings as settings_module
+from tests.exports import write_export
 from tests.servers import SMALL, as_process
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,9 @@ TOUR_WORDS = {
     "category=Comedy": "category=group-1",
 }
 """Ids of MovieLens in the tour, and those of the small world that it is run against."""
+
+TUTORIAL_WORDS = {"000123": "1", "012950": "1", "2026-11-27 10:00:00": "2023-11-14 22:15:01"}
+"""Ids and a time of the shop in the tutorial, and those of the small world."""
 
 CONTRACT_KEYS = ("source", "cache_hit", "degraded", "accepted", "duplicates", "code", "existed")
 """Keys of the tour's answers whose values do not depend on the data."""
@@ -142,8 +145,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """Each command of the command line is called in some document."""
-    called = " ".join(line for _, line in shortlist_calls()) + " "
+    """Each command of the command line is called in some document that a person wrote."""
+    called = " ".join(line for name, line in shortlist_calls() if name != "commands.md") + " "
     assert {name for name in commands(main, "shortlist") if f"{name} " not in called} == set()
 
 
@@ -221,6 +224,12 @@ def test_every_block_is_run_or_explained() -> None:
             assert {line.split()[0] for line in command_lines(block.text)} == {"shortlist"}
 
 
+def test_no_block_is_hidden_in_a_list() -> None:
+    """An indented block would not be found, and so not be run."""
+    hidden = re.compile(r"^[ \t]+```", re.MULTILINE)
+    assert [path.name for path in DOCUMENTS if hidden.search(path.read_text())] == []
+
+
 def test_json_blocks_are_json() -> None:
     """Each example of JSON can be read."""
     for block in ALL_BLOCKS:
@@ -263,16 +272,6 @@ def test_the_commands_of_the_documents_run(
             run_shortlist(line, environ)
 
 
-def write_export(tables: Path, directory: Path) -> None:
-    """The same tables as a shop would export them."""
-    names = {"user_id": "CustomerNo", "item_id": "SKU", "title": "Name", "timestamp": "Date"}
-    for table, name in (("interactions", "orders"), ("items", "products")):
-        frame = pl.read_parquet(tables / f"{table}.parquet")
-        lists = [c for c, dtype in frame.schema.items() if dtype == pl.List(pl.String)]
-        frame = frame.with_columns(pl.col(c).list.join("|") for c in lists)
-        frame.rename(names, strict=False).write_csv(directory / f"{name}.csv", separator=";")
-
-
 def serve_and_use(environ: dict[str, str]) -> None:
     """Asks a `shortlist serve` for the list of user 1, and sends it an event."""
     event = {"event_id": "e1", "user_id": "1", "item_id": "1", "timestamp": int(time.time())}
@@ -312,6 +311,91 @@ def test_the_report_commands_run(published, own) -> None:
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
     for line in marked("run: reports"):
         run_shortlist(line, environ, (0, 2) if line == "shortlist skew" else (0,))
+
+
+def test_the_tutorial_leads_to_answers(
+    tables: Path, valkey_url: str, namespace: str, tmp_path: Path, monkeypatch
+) -> None:
+    """From a shop's CSV files to the studio, an answer and an event, by the page's own words."""
+    write_export(tables, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    environ = SMALL | {
+        "REDIS_URL": valkey_url,
+        "SHORTLIST_NAMESPACE": namespace,
+        "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
+        "SHORTLIST_BUNDLE_DIR": str(tmp_path),
+    }
+    *learn, studio = [line for line in marked("run: tutorial") if line != "shortlist redis &"]
+    for line in learn:
+        if line.startswith("export "):
+            environ |= [line.removeprefix("export ").split("=")]
+        else:
+            run_shortlist(line, environ)
+    with as_process(environ, [*shlex.split(studio)[1:], "--no-open"]) as (_, port):
+        with urlopen(f"http://127.0.0.1:{port}/") as page:
+            assert "<title>" in page.read().decode()
+        listed, accepted = [requested(text, port) for text in requests("run: tutorial request")]
+    assert (listed["source"], len(listed["recommendations"])) == ("batch", 5)
+    assert accepted["accepted"] == 1
+
+
+def test_the_runbook_runs(published, own, release, reporter, tmp_path, monkeypatch) -> None:
+    """Its commands and requests, on two releases, in the page's order."""
+    settings, _ = own
+    publish.publish(*release("20990101T000000Z-docs"), settings, reporter)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHORTLIST_ADMIN_KEY", "an-admin-key-of-this-test")
+    environ = published.environ | {
+        "SHORTLIST_NAMESPACE": settings.namespace,
+        "SHORTLIST_ADMIN_KEY": "an-admin-key-of-this-test",
+    }
+    for line in marked("run: runbook"):
+        said = run_shortlist(line, environ, (0, 2) if line == "shortlist skew" else (0,))
+    assert re.search(rf"\*.*{published.version}|{published.version}.*\*", said)  # rolled back
+    with as_process(environ) as (_, port):
+        ready, counters, blocked, deleted = [
+            shell(local(text, port)) for text in requests("run: runbook request")
+        ]
+    assert json.loads(ready)["status"]
+    assert "shortlist_degraded_total" in counters
+    assert json.loads(blocked)["blocked"] is True
+    assert json.loads(deleted)["existed"] is True
+
+
+def test_keys_rotate_as_the_runbook_says(published) -> None:
+    """With both keys each is known, and then the new one alone."""
+    old, new = "the-old-key-of-2025", "the-new-key-of-2026"
+    known = []
+    for line in marked("run: runbook keys"):
+        name, _, value = line.removeprefix("export ").partition("=")
+        keys = value.strip('"').replace("$OLD_KEY", old).replace("$NEW_KEY", new)
+        with as_process(published.environ | {name: keys}) as (_, port):
+            asked = f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/v1/popular"
+            known.append([shell(f"{asked} -H 'X-Api-Key: {key}'") for key in (old, new)])
+    assert known == [["200", "200"], ["401", "200"]]
+
+
+def requests(mark: str) -> list[str]:
+    """The requests of the blocks with a mark, each as it stands there."""
+    texts = [block.text for block in ALL_BLOCKS if block.mark == mark]
+    return [
+        text
+        for block in texts
+        for text in re.split(r"^(?=curl )", block, flags=re.MULTILINE)
+        if text
+    ]
+
+
+def local(request: str, port: int) -> str:
+    """A request of a document, to a server of this test."""
+    for word, other in TUTORIAL_WORDS.items():
+        request = request.replace(word, other)
+    return request.replace("localhost:8000", f"127.0.0.1:{port}")
+
+
+def requested(request: str, port: int) -> dict[str, Any]:
+    """The JSON that a request of a document is answered."""
+    return dict(json.loads(shell(local(request, port))))
 
 
 def test_the_tour_is_what_is_answered(published, own) -> None:

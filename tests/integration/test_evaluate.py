@@ -47,6 +47,7 @@ def test_report_has_cold_starts_and_page(tables, tmp_path, monkeypatch) -> None:
     assert report["new_items"]["random"] == 1.0
     assert "The two-stage recommender reaches an NDCG@10 of" in done.output
     assert "users left out: 3 with no event" in done.output
+    assert report["new_items"]["retriever"]["value"] == 1.0
     page = (tmp_path / "out" / "report.html").read_text()
     for text in (
         "two_stage",

@@ -100,7 +100,9 @@ class Site:
     def marked(self) -> list[str]:
         """The releases that `shortlist release list` calls serving."""
         return [
-            line.split()[1] for line in release_admin.listing(self.settings) if line.startswith("*")
+            release.version
+            for release in release_admin.listing(self.settings)
+            if release.role == "serving"
         ]
 
     def publish(

@@ -129,11 +129,19 @@ def test_given_histories_are_answered(data, release) -> None:
 
 def test_lists_are_filtered_by_attributes(tables, data) -> None:
     """A column of the items is kept, and conditions on it hold; unknown ones are refused."""
-    priced = tables.items.with_columns((pl.col("item_id").cast(pl.Int64) % 10).alias("price"))
+    number = pl.col("item_id").cast(pl.Int64)
+    priced = tables.items.with_columns(
+        (number % 10).alias("price"), (number % 5 > 0).alias("available")
+    )
     release = shortlist.fit(shortlist.read(tables.interactions, items=priced, users=tables.users))
     lists = release.recommend(data, users=["1", "2"], k=5, where={"price": {"lte": 3}})
     assert lists.height == 10
-    assert lists.join(release.items, on="item_id")["price"].max() <= 3
+    shown = lists.join(release.items, on="item_id")
+    assert shown["price"].max() <= 3
+    assert shown["available"].all()
+    assert release.similar("1", 60).join(release.items, on="item_id")["available"].all()
+    day = release.recommend(data, users=["1"], k=5, where={"price": {3, 2}})
+    assert day.join(release.items, on="item_id")["price"].is_in([2, 3]).all()
     with pytest.raises(InvalidInput, match="no attribute 'prize' to filter by: known are"):
         release.recommend(data, users=["1"], where={"prize": 3})
 
@@ -148,6 +156,30 @@ def test_similar_items_and_reasons(data, release) -> None:
     shares = reasons.filter(kind="history").group_by("rank").agg(pl.col("value").sum())
     assert (shares["value"] <= 1.001).all()
     assert reasons["rank"].unique().sort().to_list() == [1, 2]
+
+
+def test_ids_are_read_alike(data, release) -> None:
+    """Whole numbers are the ids that text spells, as at every other entry."""
+    expected = release.recommend(data, users=["1"], k=3, exclude=["7"])
+    assert release.recommend(data, users=[1], k=3, exclude=[7.0]).equals(expected)
+    assert release.similar(1, k=3).equals(release.similar("1", k=3))
+    given = release.recommend({5: [1, 2]}, k=2)
+    assert given.equals(release.recommend({"5": ["1", "2"]}, k=2))
+
+
+def test_vain_wishes_are_warned_of(release) -> None:
+    """A misspelt category and an unknown item are not passed over silently."""
+    with pytest.warns(UserWarning, match="no item has categories 'nowhere'"):
+        assert release.recommend({"new": ["1"]}, categories=["nowhere"]).is_empty()
+    with pytest.warns(UserWarning, match="1 of the histories' items are not in the release"):
+        release.recommend({"new": ["1", "none"]})
+
+
+def test_values_have_short_names(data, release) -> None:
+    """What a notebook shows of them fits into a line."""
+    n, users, items = data.interactions.height, data.users.height, data.items.height
+    assert repr(data) == f"Data({n} events of {users} users with {items} items, 0 rows rejected)"
+    assert repr(release) == f"Release({release.version}, {items} items)"
 
 
 def test_release_is_loaded_again(data, tmp_path) -> None:
@@ -168,8 +200,24 @@ def test_wrong_arguments_are_explained(data, release, tmp_path) -> None:
         shortlist.read(7)
     with pytest.raises(InvalidInput, match="'nobody' has no history"):
         release.recommend(data, users=["nobody"])
-    with pytest.raises(InvalidInput, match="at least 1"):
-        release.recommend(data, k=0)
+    for k in (0, -1, 2.5, True):
+        with pytest.raises(InvalidInput, match="must be a whole number of at least 1"):
+            release.recommend(data, k=k)
+    with pytest.raises(InvalidInput, match="users is '42': give a list"):
+        release.recommend(data, users="42")
+    with pytest.raises(InvalidInput, match="categories is 'a': give a list"):
+        release.recommend(data, categories="a")
+    with pytest.raises(InvalidInput, match="histories are of type list: give what"):
+        release.recommend(["1"])
+    with pytest.raises(InvalidInput, match="has not learnt when items are due again"):
+        release.recommend(data, users=["1"], allow_repeats=True)
+    for call in (shortlist.evaluate, shortlist.fit):
+        with pytest.raises(InvalidInput, match="data is of type str: give what"):
+            call("data.toml")
+        with pytest.raises(InvalidInput, match="repeats is 'yes': it must be one of never, allow"):
+            call(data, repeats="yes")
+        with pytest.raises(InvalidInput, match="params is"):
+            call(data, params={"rounds": 3})
     with pytest.raises(UnknownItem, match="'x' is not in the catalogue"):
         release.similar("x")
     with pytest.raises(InvalidInput, match="no release at"):

@@ -226,4 +226,4 @@ def test_a_signal_ends_the_service(monkeypatch) -> None:
     monkeypatch.setattr(threading, "Event", Signalled)
     assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (0, ["in order"])
     monkeypatch.setattr(local_commands, "fetch_data", lambda *_: Signalled().wait())
-    assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (1, ["in order"])
+    assert (CliRunner().invoke(cli.main, ["local"]).exit_code, ended) == (130, ["in order"])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from shortlist.batch import release_admin
+from shortlist.batch import release_admin, release_shift
 from shortlist.batch.publish import promote, publish
 from shortlist.infra.local.runtime_api import LambdaService, http_event
 from shortlist.lambda_handler.answers import Filters, RecommendationQuery
@@ -25,7 +25,7 @@ from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
-from shortlist.recsys.errors import InvalidInput, ReleaseNotFound
+from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import Canary, ReleasePointer, UserRecord
@@ -114,7 +114,7 @@ def test_a_canary_must_be_servable(two) -> None:
     """The serving one, an unknown one and one without lists are refused."""
     with pytest.raises(InvalidInput, match="serves everybody already"):
         release_admin.canary(two, "v2", 5.0)
-    with pytest.raises(ReleaseNotFound, match="v9 is not in"):
+    with pytest.raises(InvalidInput, match="there is no release 'v9': the latest are v2, v1"):
         release_admin.canary(two, "v9", 5.0)
     store = open_store(two.redis_url, two.namespace, 1000)
     store.redis.delete(store.keys.popular("v1"))
@@ -127,7 +127,7 @@ def test_a_canary_must_be_servable(two) -> None:
 
 def test_a_shadow_of_the_same_model(two) -> None:
     """v1 and v2 are one bundle under two names."""
-    serving, shift = release_admin.shadow(two, "v1", 30, 10)
+    serving, shift = release_shift.shadow(two, "v1", 30, 10)
     assert (serving, shift.users, shift.overlap, shift.same_first, shift.score_shift) == (
         "v2",
         30,
@@ -142,16 +142,16 @@ def test_the_shift_between_lists() -> None:
     """Half of the items in common, one of two first items, scores up by one."""
     old = [{"a": 1.0, "b": 0.5}, {"c": 1.0, "d": 0.5}]
     new = [{"a": 2.0, "x": 0.5}, {"d": 1.5, "y": 0.5}]
-    shift = release_admin.shift(old, new, 2)
+    shift = release_shift.shift(old, new, 2)
     assert (shift.users, shift.overlap, shift.same_first, shift.score_shift) == (2, 0.5, 0.5, 1.0)
     with pytest.raises(InvalidInput, match="no user has a list"):
-        release_admin.shift([{}], [{"a": 1.0}], 2)
+        release_shift.shift([{}], [{"a": 1.0}], 2)
 
 
 def test_a_shadow_needs_users(two) -> None:
     """Without a release there is nothing to compare with."""
     with pytest.raises(InvalidInput, match="run the batch first"):
-        release_admin.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
+        release_shift.shadow(replace(two, namespace=f"{two.namespace}-empty"), "v1", 5, 5)
 
 
 def test_prune_keeps_releases_with_roles(two, release, reporter, pointer) -> None:
@@ -167,14 +167,12 @@ def test_prune_keeps_releases_with_roles(two, release, reporter, pointer) -> Non
 def test_what_is_told_of_releases(two) -> None:
     """The list marks roles; show gives a release's figures."""
     release_admin.canary(two, "v1", 12.5)
-    assert [line[:4] for line in release_admin.listing(two)] == ["  v1", "* v2"]
-    assert [line.split("  ")[-1] for line in release_admin.listing(two)] == [
-        "canary, 12.5% of the users",
-        "serving",
-    ]
+    lines = list(release_admin.lines_of(release_admin.listing(two)))
+    assert [line[:4] for line in lines] == ["  v1", "* v2"]
+    assert [line.split("  ")[-1] for line in lines] == ["canary, 12.5% of the users", "serving"]
     console = Console(record=True, width=1000)
     with console.capture() as captured:
-        console.print(release_admin.show(two, "v1"))
+        console.print(release_admin.facts_table("v1", release_admin.show(two, "v1")))
     assert all(
         word in captured.get()
         for word in ("release v1", "canary, 12.5%", "ndcg@10", "MiB", "last-10pct", "report.html")

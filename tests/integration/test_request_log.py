@@ -100,6 +100,21 @@ def test_one_line_a_request_in_lambda(published, tmp_path) -> None:
     }
 
 
+def test_a_degraded_answer_says_why(published, tmp_path) -> None:
+    """The log has the error that the answer fell back from; a sound answer's line has none."""
+    session = {"user_id": "new", "history": [published.dataset.catalogue.ids[0]]}
+    events = (
+        http_event("POST", "/recommend", session),
+        http_event("POST", "/recommend", {"user_id": user_of(published)}),
+    )
+    nowhere = str(tmp_path / "nowhere")
+    lines = invoked(published, tmp_path / "log", *events, SHORTLIST_ARTEFACTS=nowhere)
+    degraded, sound = (steady(line) for line in lines)
+    assert (degraded["degraded"], sound["degraded"], "why" in sound) == (True, False, False)
+    assert degraded["why"].startswith("ArtefactsUnavailable: the artefact directory")
+    assert nowhere in degraded["why"]
+
+
 def test_users_are_named_when_asked_for(published, tmp_path) -> None:
     """SHORTLIST_LOG_USERS=on logs the user, from the body or the path."""
     user = user_of(published)

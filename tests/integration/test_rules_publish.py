@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from click.testing import CliRunner
 
@@ -15,6 +16,7 @@ from shortlist.batch.container import ContainerOptions
 from shortlist.batch.job import Job, stage_key
 from shortlist.batch.operator_notes import keep_operators_changes
 from shortlist.batch.publish import publish
+from shortlist.batch.rules_file import read_rules
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import open_artefacts
@@ -60,6 +62,14 @@ def test_unfit_rules_stop_a_publication(own, again) -> None:
     assert AdminStore(own[1]).rules().version == 0
 
 
+def test_vain_rules_are_said(own, again, reporter) -> None:
+    """A file that names what no item is or has is taken, and the batch says so."""
+    again({"pin": [{"item": "none"}], "bury": [{"category": "nowhere"}]})
+    said = reporter.console.file.getvalue()
+    assert "rules: rule 'pin 1': the release has no item 'none'" in said
+    assert "rules: rule 'bury 1': no item has categories 'nowhere'" in said
+
+
 def test_rules_outlive_redis(own, tmp_path: Path) -> None:
     """A Redis that comes back empty has them again from the next batch on."""
     _, store = own
@@ -93,7 +103,7 @@ def test_changed_rules_publish_again(own, published, tables: Path, tmp_path: Pat
     keys = []
     for text in ("[[bury]]\nitem = 1", "[[bury]]\nitem = 2", "# the same\n[[bury]]\nitem = 2"):
         path.write_text(text)
-        with_rules = replace(job, rules=path)
+        with_rules = replace(job, rules=read_rules(str(path)))
         keys.append(stage_key(with_rules, "publish"))
         assert stage_key(with_rules, "precompute") == stage_key(job, "precompute")
     assert keys[0] != keys[1] == keys[2]
@@ -110,9 +120,15 @@ def test_bad_file_is_refused_at_once(tables: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "work").exists()
 
 
+def test_file_may_lie_in_s3(bucket: str) -> None:
+    """The container has no files of its own."""
+    boto3.client("s3").put_object(Bucket=bucket, Key="rules.toml", Body=b"[[bury]]\nitem = 1")
+    assert read_rules(f"s3://{bucket}/rules.toml") == {"bury": [{"item": 1}]}
+
+
 def test_container_takes_a_file() -> None:
     """SHORTLIST_RULES names it."""
     environ = {"SHORTLIST_INTERACTIONS": "i.parquet", "SHORTLIST_RULES": "rules.toml"}
-    assert ContainerOptions.from_env(environ).rules == Path("rules.toml")
+    assert ContainerOptions.from_env(environ).rules == "rules.toml"
     environ.pop("SHORTLIST_RULES")
     assert ContainerOptions.from_env(environ).rules is None

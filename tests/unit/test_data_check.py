@@ -292,7 +292,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="both look like items"):
         found(tmp_path, orders, *twice)
     (tmp_path / "b.csv").write_bytes(b"PK\x03\x04 a zip")
-    with pytest.raises(InvalidData, match=r"is a spreadsheet \(.xlsx\): save its sheet as CSV"):
+    with pytest.raises(InvalidData, match=r"is a ZIP archive, as .xlsx is, no text: unpack"):
         found(tmp_path, str(tmp_path / "b.csv"))
     with pytest.raises(InvalidData, match="has no rows"):
         found(tmp_path, put(tmp_path / "d.csv", "user_id,item_id,timestamp", []))
@@ -381,3 +381,189 @@ def test_a_zone_is_seen_beside_junk(tmp_path) -> None:
     path = tmp_path / "orders.csv"
     path.write_text("user_id,item_id,timestamp\n" + "\n".join(rows))
     assert not any("zone" in advice for advice in found(tmp_path, str(path)).advice)
+
+
+def test_files_of_more_columns(tmp_path: Path) -> None:
+    """Orders of this year with a column more are orders; a file without it has none there."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    old = put(tmp_path / "o1.csv", "user_id,item_id,timestamp", rows[:200])
+    new = put(
+        tmp_path / "o2.csv", "user_id,item_id,timestamp,rating", [f"{r},4" for r in rows[200:]]
+    )
+    result = found(tmp_path, old, new)
+    assert set(result.tables) == {"interactions"}
+    assert result.mapping.interactions.columns == {}
+    assert result.numbers["events"] == 400
+    assert result.tables["interactions"].columns["rating"] == "rating"
+
+
+def test_interactions_of_two_forms(tmp_path: Path) -> None:
+    """Two tables of interactions that call their columns otherwise are not guessed at."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    orders = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    views = put(tmp_path / "v.csv", "customer,sku,date", rows)
+    with pytest.raises(InvalidData, match="both look like interactions, and call their columns"):
+        found(tmp_path, orders, views)
+
+
+def test_files_that_leave_it_open(tmp_path: Path) -> None:
+    """Plain letters and whole numbers are read as the other files of the table are."""
+    rows = [f"{u};{i};{n};{{}};{{}}" for n, (u, i, _) in enumerate(events())]
+    header = "user_id;item_id;timestamp;weight;place"
+    folder = tmp_path / "orders"
+    put(folder / "a.csv", header, [row.format("1", "Bonn") for row in rows[:200]])
+    put(folder / "b.csv", header, [row.format("1,5", "Köln") for row in rows[200:]], "cp1252")
+    result = found(tmp_path, str(folder))
+    assert result.mapping.interactions.paths == (str(folder),)
+    assert result.mapping.interactions.csv == Dialect(";", encoding="cp1252", decimal=",")
+    assert result.numbers["events"] == 400
+
+
+def test_files_written_otherwise(tmp_path: Path) -> None:
+    """Files of one table with different separators are refused in one sentence."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    folder = tmp_path / "orders"
+    put(folder / "a.csv", "user_id,item_id,timestamp", rows)
+    put(folder / "b.csv", "user_id;item_id;timestamp", [row.replace(",", ";") for row in rows])
+    with pytest.raises(InvalidData, match=r"different ways .separator ','; separator ';'.: write"):
+        found(tmp_path, str(folder))
+
+
+def test_umlauts_far_down(tmp_path: Path) -> None:
+    """The encoding is found where the first letter that shows it is beyond the first megabyte."""
+    rows = [f"{u},{i},{n},{'x' * 3000}" for n, (u, i, _) in enumerate(events())]
+    path = put(
+        tmp_path / "o.csv", "user_id,item_id,timestamp,n", [*rows, "Jürgen,0010A,9,"], "cp1252"
+    )
+    csv = found(tmp_path, path).mapping.interactions.csv
+    assert csv is not None
+    assert csv.encoding == "cp1252"
+
+
+@pytest.mark.parametrize("separator", ["\x01", "~", "^", " "])
+def test_rare_separators(tmp_path: Path, separator: str) -> None:
+    """What parts fields is found where it is none of the usual signs."""
+    lines = ["user_id,item_id,timestamp", *(f"{u},{i},{n}" for n, (u, i, _) in enumerate(events()))]
+    header, *rows = (line.replace(",", separator) for line in lines)
+    csv = found(tmp_path, put(tmp_path / "o.csv", header, rows)).mapping.interactions.csv
+    assert csv == Dialect(separator)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-32"])
+def test_old_line_ends(tmp_path: Path, encoding: str) -> None:
+    """Lines may end in carriage returns alone, whatever the encoding."""
+    rows = [f"{u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    path = tmp_path / "o.csv"
+    path.write_bytes("\r".join(["user_id,item_id,timestamp", *rows]).encode(encoding))
+    assert found(tmp_path, str(path)).numbers["events"] == 400
+
+
+@pytest.mark.parametrize("words", ["true false", "Yes No", "1 0", "Ja nein"])
+def test_flags_of_returns(tmp_path: Path, words: str) -> None:
+    """A column that is named as a return and says yes and no marks returns."""
+    yes, no = words.split()
+    rows = [f"{u},{i},{n},{yes if n % 20 == 0 else no}" for n, (u, i, _) in enumerate(events())]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp,is_returned", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.returns == ReturnMark("is_returned", (yes,))
+    assert result.numbers["events"] == 380
+
+
+def test_flags_of_likes(tmp_path: Path) -> None:
+    """A rating of true and false is one of 1 and 0, and false is a dislike."""
+    rows = [f"{u},{i},{n},{n % 4 > 0}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,liked", rows))
+    assert result.tables["interactions"].columns["rating"] == "liked"
+    assert result.mapping.events.negative_below == 0.5
+    assert result.numbers["events"] == 300
+
+
+def test_types_of_several_words(tmp_path: Path) -> None:
+    """Words of a type say what it is, and a refund is never positive."""
+    types = ("Product Viewed", "Product Added", "Product Purchased", "Order Refunded")
+    rows = [f"{u},{i},{n},{types[n % 4]}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,event", rows))
+    assert result.mapping.events == EventRules(
+        {"Product Added": 2, "Product Purchased": 4, "Product Viewed": 1}, (), ("Order Refunded",)
+    )
+
+
+def test_decimal_ids(tmp_path: Path) -> None:
+    """Databases export whole numbers as decimals, which are ids as well."""
+    numbers = pl.Series("item_id", [int(i[2:4]) for _, i, _ in events()])
+    frame = pl.DataFrame({"user_id": [u for u, _, _ in events()], "timestamp": range(400)})
+    path = tmp_path / "o.parquet"
+    frame.with_columns(numbers.cast(pl.Decimal(38, 0))).write_parquet(path)
+    assert found(tmp_path, str(path)).numbers["items"] == 30
+
+
+def test_zone_of_a_format(tmp_path: Path) -> None:
+    """Another zone changes nothing where the times say theirs."""
+    rows = [f'{u},{i},"{t:%a, %d %b %Y %H:%M:%S GMT}"' for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    moments = [found(tmp_path, path, zone=z).numbers["first"] for z in ("UTC", "Asia/Tokyo")]
+    assert moments[0] == moments[1] == "2023-07-22 04:26:40 UTC"
+
+
+def test_columns_that_cannot_be_read(tmp_path: Path) -> None:
+    """What is named as a column and is none is named, with its first value or its type."""
+    rows = [f"{u},{i},week 7" for u, i, _ in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,OrderDate", rows)
+    with pytest.raises(InvalidData, match="OrderDate holds 'week 7', which is read as no time"):
+        found(tmp_path, path)
+    frame = pl.DataFrame({"user_id": [b"u"], "item_id": ["i"], "timestamp": [1]})
+    frame.write_parquet(tmp_path / "o.parquet")
+    with pytest.raises(InvalidData, match="user_id is no user_id, as it is of type Binary"):
+        found(tmp_path, str(tmp_path / "o.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form"),
+    [
+        ("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S GMT"),
+        ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%SZ"),
+        ("%Y-%m-%d %H:%M:%S,125", "%Y-%m-%d %H:%M:%S,%3f"),
+        ("%Y-%m", "%Y-%m"),
+    ],
+)
+def test_more_forms_of_times(tmp_path: Path, pattern: str, form: str) -> None:
+    """Times of servers' logs, and months alone."""
+    rows = [f'{u},{i},"{t:{pattern}}"' for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.time == TimeFormat(format=form)
+    assert str(result.numbers["first"])[:7] == "2023-07"
+
+
+def test_types_with_blanks(tmp_path: Path) -> None:
+    """Blanks around a type are none of it, and all of the heaviest types are predicted."""
+    types = ("view", " view", "purchase", "Order ")
+    rows = [f"{u},{i},{n},{types[n % 4]}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,event", rows))
+    assert result.event_types == {"view": 200, "Order": 100, "purchase": 100}
+    assert result.mapping.events == EventRules(
+        {"view": 1, "Order": 4, "purchase": 4}, ("Order", "purchase")
+    )
+    assert result.rejects == {}
+    assert any("of type Order, purchase are predicted" in advice for advice in result.advice)
+
+
+def test_words_for_no_weight(tmp_path: Path) -> None:
+    """What statistics and databases write for nothing is no weight, and rejects no row."""
+    words = ("NA", "\\N", "null", "None", "2")
+    rows = [f"{u},{i},{n},{words[n % 5]}" for n, (u, i, _) in enumerate(events())]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp,qty", rows)
+    result = found(tmp_path, path)
+    assert result.tables["interactions"].columns["weight"] == "qty"
+    assert result.rejects == {}
+
+
+def test_orders_and_their_lines(tmp_path: Path) -> None:
+    """Two files that have users, items and times only together are to be joined, by a column."""
+    rows = list(enumerate(events()))
+    orders = put(
+        tmp_path / "o.csv", "order_id,user_id,date", [f"{n},{u},{t}" for n, (u, _, t) in rows]
+    )
+    lines = put(tmp_path / "l.csv", "order_id,sku,qty", [f"{n},{i},1" for n, (_, i, _) in rows])
+    with pytest.raises(InvalidData, match=r"join .*o.csv' and .*l.csv' by order_id into one file"):
+        found(tmp_path, orders, lines)

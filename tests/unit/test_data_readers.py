@@ -384,6 +384,25 @@ def test_delta_table(tmp_path: Path) -> None:
     assert file_versions(place, "interactions")[:1] == before
 
 
+def test_iceberg_table(tmp_path: Path) -> None:
+    """Is read by its newest metadata; rows that were overwritten are gone."""
+    pytest.importorskip("pyiceberg")
+    pytest.importorskip("sqlalchemy")  # of the catalogue that writes the table
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    catalogue = SqlCatalog("test", uri="sqlite:///:memory:", warehouse=tmp_path.as_uri())
+    catalogue.create_namespace("shop")
+    rows = FRAME.to_arrow()
+    table = catalogue.create_table("shop.orders", schema=rows.schema)
+    place = table.location().removeprefix("file://")
+    table.append(rows)
+    assert load(place).dataset.user_ids == ("u", "v")
+    before = file_versions(place, "interactions")
+    table.overwrite(FRAME.with_columns(pl.lit("w").alias("user_id")).to_arrow())
+    assert load(place).dataset.user_ids == ("w",)
+    assert file_versions(place, "interactions") != before
+
+
 def test_mapped_columns(tmp_path: Path) -> None:
     """Columns have our names, the others are not even read, and an empty name leaves one out."""
     wide = FRAME.rename({"user_id": "uid"}).with_columns(
@@ -503,3 +522,28 @@ def test_categories_as_text(
     assert any("are read as" in said for said in loaded.notes) == note
     taken = f"items: column {column} is taken for categories"
     assert (taken in loaded.notes) == (column != "categories")
+
+
+def test_empty_rows_are_none(tmp_path: Path) -> None:
+    """Blank lines, and lines of separators alone, are passed over with a note."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"{HEADER}\n1,2,3\n\n,,\n2,2,\n")
+    raw = read(str(path), INTERACTIONS)
+    assert raw.frame["user_id"].to_list() == ["1", "2"]
+    assert raw.frame["_row"].to_list() == [1, 4]
+    assert raw.notes == (f"interactions: 2 rows of {str(path)!r} have nothing in the columns read",)
+
+
+def test_column_of_some_files(tmp_path: Path) -> None:
+    """A mapped column that only some files have is empty in the others; one of none is refused."""
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n1,2,3\n")
+    (tmp_path / "b.csv").write_text(f"{HEADER},Stars\n1,2,4,5\n")
+    given = InteractionsSource((str(tmp_path),), columns={"rating": "Stars"})
+    check_columns(given, INTERACTIONS)
+    raw = read(given, INTERACTIONS)
+    assert raw.frame["rating"].to_list() == [None, "5"]
+    assert "a.csv' has no Stars, which other files have: its rows have none" in raw.notes[0]
+    (tmp_path / "b.csv").unlink()
+    for refused in (check_columns, read):
+        with pytest.raises(InvalidData, match=r"a\.csv' has no column 'Stars', which the mapping"):
+            refused(given, INTERACTIONS)

@@ -50,6 +50,17 @@ def attribute(column: Any) -> tuple[str, tuple[Any, ...]]:
         (["2024-05-31", None], "date", ("2024-05-31", None)),
         (["2024-05-31T20:00:00+02:00"], "date", ("2024-05-31T18:00:00Z",)),
         (["2024-05-31", "soon"], "text", ("2024-05-31", "soon")),
+        (["yes", "NO", ""], "boolean", (True, False, None)),
+        (["Y", "n"], "boolean", (True, False)),
+        (["Y", "Y"], "text", ("Y", "Y")),
+        (["12.99", "3", None], "number", (12.99, 3, None)),
+        (["4006381333931", "12"], "text", ("4006381333931", "12")),
+        (["007.5", "1.5"], "text", ("007.5", "1.5")),
+        (["['a', 'b']", "[]", None], "list", (("a", "b"), None, None)),
+        (['["a", "b"]', '["b"]'], "list", (("a", "b"), ("b",))),
+        (["a|b", "b|c", "c"], "list", (("a", "b"), ("b", "c"), ("c",))),
+        (["Pan | 24 cm", "Pot"], "text", ("Pan | 24 cm", "Pot")),
+        ([2**60 + 1, 2**53], "text", (str(2**60 + 1), str(2**53))),
         (["2024-13-31"], "text", ("2024-13-31",)),
     ],
 )
@@ -69,6 +80,8 @@ def test_columns_become_attributes(column: Any, kind: str, values: tuple[Any, ..
         ([""], "it has no values"),
         ([[]], "it has no values"),
         ([float("nan")], "it has no values"),
+        ([[0.5] * 8, [1.0] * 8], "its lists of 8 numbers look like vectors: name it embedding"),
+        ([str([0.5] * 8)], "its lists of 8 numbers look like vectors: name it embedding"),
     ],
 )
 def test_other_columns_are_told(column: Any, reason: str) -> None:
@@ -76,6 +89,65 @@ def test_other_columns_are_told(column: Any, reason: str) -> None:
     own = read(own=column)
     assert own.attributes == ()
     assert own.notes[0].startswith(f"items: column own is left out: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [
+        (["12,99 €", "3,50 €"], "'12,99 €' is no number such as 9.99"),
+        (["9.99", "8.50", "$7"], "'$7' is no number such as 9.99"),
+        (["31.05.2024", "01.06.2024"], "'31.05.2024' is no date such as 2024-05-31"),
+        (["2024-05-31", "2024-06-01", "soon"], "'soon' is no date such as 2024-05-31"),
+    ],
+)
+def test_untyped_texts_are_told(column: Any, hint: str) -> None:
+    """A note says why a column of dates or amounts stayed text."""
+    assert read(own=column).notes == (f"items: column own is text, and has no range: {hint}",)
+
+
+@pytest.mark.parametrize("column", [["acme", "bruna"], ["000123", "42"], ["XL", "38"]])
+def test_texts_need_no_note(column: Any) -> None:
+    """Names and codes are texts, and nothing is said of them."""
+    assert read(own=column).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "values"),
+    [
+        ("available", [1, 0, None], (True, False, None)),
+        ("available", ["yes", "no", None], (True, False, None)),
+        ("available", [1.0, 0.0, None], (True, False, None)),
+        (
+            "available_from",
+            [1717113600, None, 0],
+            ("2024-05-31T00:00:00Z", None, "1970-01-01T00:00:00Z"),
+        ),
+        ("available_until", ["2024-05-31", "", None], ("2024-05-31", None, None)),
+    ],
+)
+def test_availability_in_other_forms(name: str, column: Any, values: tuple[Any, ...]) -> None:
+    """Ones and zeros, and Unix seconds, say when an item is available."""
+    own = read(**{name: column})
+    kind = AttributeKind.BOOLEAN if name == "available" else AttributeKind.DATE
+    assert [(each.kind, each.values) for each in own.attributes] == [(kind, values)]
+    assert own.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "kind", "hint"),
+    [
+        ("available", ["netflix", "disney"], "text", "2 items, which are shown: 'netflix'"),
+        ("available", [1, 0, 7], "boolean", "1 items, which are shown: 7"),
+        ("available_until", ["2024-05-31", "soon"], "date", "1 items, which are shown: 'soon'"),
+        ("available_until", ["31.05.2024"], "text", "1 items, which are shown: '31.05.2024'"),
+        ("available_from", [1717113600000], "number", "1 items, which are shown: 1717113600000"),
+    ],
+)
+def test_unreadable_availability_is_told(name: str, column: Any, kind: str, hint: str) -> None:
+    """What does not say whether an item may be shown is named in a note."""
+    own = read(**{name: column})
+    assert own.attributes[0].kind.value == kind
+    assert own.notes[0].startswith(f"items: column {name} says nothing of {hint} must be ")
 
 
 def test_labels_are_learnt() -> None:
@@ -176,7 +248,7 @@ def test_embeddings_as_text() -> None:
         ([[1.0, float("inf")]], "an embedding holds inf"),
         ([1.0], "column embedding has type Float64: it must hold a list of numbers"),
         ([["a"]], "column embedding has type List(String)"),
-        (["0.1 0.2"], "the embedding '0.1 0.2' is no list of numbers: write [0.1, -0.2]"),
+        (["0.1 many"], "the embedding '0.1 many' is no list of numbers: write [0.1, -0.2]"),
         ([[0.0] * 8193], "at most 8192"),
     ],
 )
@@ -194,9 +266,28 @@ def test_equal_embeddings() -> None:
 
 def test_empty_embeddings() -> None:
     """A column without any embedding is no content."""
-    own = read(embedding=pl.Series([None, None], dtype=pl.List(pl.Float32)))
-    assert own.content.vectors.shape == (2, 0)
-    assert own.notes[0].startswith("items: 0 of 2 items have embeddings")
+    for column in (pl.Series([None, None], dtype=pl.List(pl.Float32)), [[], []], [None, None]):
+        own = read(embedding=column)
+        assert own.content.vectors.shape == (2, 0)
+        assert own.notes == ("items: column embedding is left out: it has no values",)
+
+
+def test_embeddings_in_other_texts() -> None:
+    """Text holds the numbers as JSON or numpy writes them, or with blanks between."""
+    expected = read(embedding=[[1.0, -0.5], [2.0, 0.25], None]).content.vectors
+    for texts in (
+        ["[1.0, -0.5]", "[2.0, 0.25]", ""],
+        ["[ 1.   -0.5 ]", "[ 2.    0.25]", None],
+        ["1 -0.5", "2 0.25", None],
+    ):
+        np.testing.assert_array_equal(read(embedding=texts).content.vectors, expected)
+
+
+def test_equal_embeddings_are_told() -> None:
+    """Embeddings that are all alike tell nothing, and a note says so."""
+    own = read(embedding=[[1.0, 2.0], [1.0, 2.0]])
+    note = "have embeddings of 2 numbers, which do not differ: nothing is learnt from them"
+    assert own.notes == (f"items: 2 of 2 items {note}",)
 
 
 def test_years_are_an_attribute() -> None:

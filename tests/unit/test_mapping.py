@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from shortlist.recsys.data.loading import load
 from shortlist.recsys.data.mapping import DataMapping, read_mapping, write_mapping
 from shortlist.recsys.data.sources import (
     Dialect,
@@ -110,6 +112,23 @@ def test_faults_are_told(tmp_path: Path, text: str, message: str) -> None:
         read_mapping(str(path))
     assert message in str(caught.value)
     assert "`shortlist data check`" in str(caught.value)
+
+
+def test_meaningful_columns_are_mapped(tmp_path: Path) -> None:
+    """The items' own vectors and availability may have other names in their file."""
+    items = {"item_id": ["a", "b"], "vec": [[0.5] * 9, [1.5] * 9], "on_sale": [1, 0]}
+    pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
+    events = {"user_id": [1, 1], "item_id": ["a", "b"], "timestamp": [1, 2]}
+    pl.DataFrame(events).write_parquet(tmp_path / "events.parquet")
+    columns = {"embedding": "vec", "available": "on_sale"}
+    for chosen in (None, ("vec", "on_sale")):
+        source = ItemsSource(
+            (str(tmp_path / "items.parquet"),), columns, learn=chosen, show=chosen, filter=chosen
+        )
+        loaded = load(str(tmp_path / "events.parquet"), source)
+        (own,) = loaded.dataset.catalogue.attributes
+        assert (own.name, own.values) == ("available", (True, False))
+        assert loaded.dataset.catalogue.content.vectors.shape == (2, 1)
 
 
 def test_rules_of_events_are_held(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shortlist.recsys.errors import InvalidSettings
-from shortlist.recsys.settings import Settings, settings_table
+from shortlist.recsys.settings import Settings, misspelt, settings_table
 
 DEFAULTS = Settings(
     embedding_dim=64,
@@ -395,3 +395,28 @@ def test_request_outlasts_redis_timeout() -> None:
     )
     with pytest.raises(InvalidSettings, match=f"^SHORTLIST_REQUEST_TIMEOUT_MS='1600': {rule}$"):
         Settings.from_env(environ | {"SHORTLIST_REQUEST_TIMEOUT_MS": "1600"})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SHORTLIST_GATE_MARGN", "SHORTLIST_GATE_MARGIN"),
+        ("SHORTLIST_ARTIFACTS", "SHORTLIST_ARTEFACTS"),
+        ("SHORTLIST_REDIS_URL", "REDIS_URL"),
+        ("SHORTLIST_INTERACTION", "SHORTLIST_INTERACTIONS"),
+    ],
+)
+def test_a_misspelt_variable(name: str, meant: str) -> None:
+    """It is named with the nearest one, with or without the prefix."""
+    assert misspelt({name: "x", "SHORTLIST_GATE": "on", "PATH": "/bin"}) == [
+        f"{name} is no setting and changes nothing: did you mean {meant}?"
+    ]
+
+
+def test_variables_that_are_nobodys_mistake() -> None:
+    """What is near nothing is told without a guess; what Kubernetes sets is not told."""
+    assert misspelt({"SHORTLIST_XYZZY": "x"}) == [
+        "SHORTLIST_XYZZY is no setting and changes nothing"
+    ]
+    service = {"SHORTLIST_SERVICE_HOST": "10.0.0.1", "SHORTLIST_PORT_8000_TCP_ADDR": "10.0.0.1"}
+    assert misspelt({**service, "SHORTLIST_API_SERVICE_PORT": "80"}) == []

@@ -182,7 +182,7 @@ def test_a_plane_through_vectors() -> None:
 def test_kept_lists_are_those_wanted() -> None:
     """Of the first lists alone, however many are made at once."""
 
-    def method(states, k) -> tuple:
+    def method(states, k) -> tuple[np.ndarray, np.ndarray]:
         items = np.repeat(states[:, None], k, axis=1).astype(np.int32)
         return items, items.astype(np.float32)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner, Result
 
-from shortlist.batch.cli import main
+from shortlist.batch.cli import local, main
 from shortlist.lambda_handler import server
 
 KEY = "an-admin-key-of-the-tests"
@@ -18,6 +18,7 @@ KEY = "an-admin-key-of-the-tests"
 def started(monkeypatch) -> list[tuple[str, tuple]]:
     """The servers that were started, which listen at once and end."""
     calls: list[tuple[str, tuple]] = []
+    monkeypatch.setattr(local, "_refuse_taken", lambda *_: None)  # nothing listens
     monkeypatch.setattr(server, "run", lambda *args: calls.append(("run", args)))
     monkeypatch.setattr(server, "serve", lambda *args: calls.append(("serve", args)))
     return calls
