@@ -242,7 +242,7 @@ def test_basket_changes_the_list(fresh) -> None:
     seen = [titles(fresh.locator(ROWS))]
     for place, word in enumerate(("hose", "puzzle", "café"), 1):
         fresh.get_by_label("Search titles").fill(word)
-        fresh.locator(".found button").first.click()
+        fresh.locator(".found li", has_text=word).get_by_role("button").first.click()
         expect(fresh.locator(".basket button")).to_have_count(place)
         expect(fresh.locator(".list")).to_contain_text("source: session")
         expect(fresh.locator(".steps tbody tr td:first-child").last).to_contain_text("+")
@@ -285,7 +285,7 @@ def test_user_of_odd_id_between_runs(users) -> None:
     event = {"event_id": "odd", "user_id": odd, "item_id": "7", "timestamp": 1_700_000_000}
     body = {"events": [event | {"event_type": "purchase"}]}
     answer = users.request.post("/v1/events", data=body)
-    assert answer.json()["accepted"] == 1
+    assert answer.json()["rejected"] == []
     users.get_by_label("Search users").fill(odd)
     users.get_by_label("Search users").press("Enter")
     expect(users.get_by_role("heading", name=f"User {odd}", exact=True)).to_be_visible()

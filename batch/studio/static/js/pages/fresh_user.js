@@ -70,9 +70,8 @@ function tried(release, explain) {
       showBasket();
       ask(`+ ${item.title || item.id}`);
     }
-    search.input.value = "";
+    search.clear();
     search.input.focus();
-    search.input.dispatchEvent(new Event("input"));
   };
   const remove = (item) => {
     basket.splice(basket.indexOf(item), 1);

@@ -6,7 +6,7 @@ import * as format from "../format.js";
 import { failure, field, tags } from "../parts.js";
 
 /**
- * The search: {element, input}.
+ * The search: {element, input, clear}.
  *
  * choose: called with {id, title, categories} of the chosen item; action: the buttons' word; shown:
  * results at most. The first result is chosen by Enter.
@@ -17,6 +17,7 @@ export function itemSearch({ label, action, choose, shown = 8, hint }) {
   const find = async () => {
     const q = input.value.trim();
     if (q === "") {
+      only(async () => {}); // a search that still runs must not fill them again
       fill(results);
       return;
     }
@@ -43,8 +44,13 @@ export function itemSearch({ label, action, choose, shown = 8, hint }) {
     type: "search", autocomplete: "off", spellcheck: "false", placeholder: "title or id",
     oninput: settled(find, 80),
     onkeydown: (event) => {
-      if (event.key === "Enter") results.querySelector("button")?.click();
+      // What stands there may be of an earlier text.
+      if (event.key === "Enter") find().then(() => results.querySelector("button")?.click());
     },
   });
-  return { element: h("div", { class: "stack" }, field(label, input, hint), results), input };
+  const clear = () => {
+    input.value = "";
+    find();
+  };
+  return { element: h("div", { class: "stack" }, field(label, input, hint), results), input, clear };
 }

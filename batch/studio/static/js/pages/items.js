@@ -66,8 +66,9 @@ function itemFinder(release, open) {
     type: "search", autocomplete: "off", spellcheck: "false", placeholder: "words of a title, or an id",
     oninput: settled(() => { state.q = search.value.trim(); find(); }, 80),
     onkeydown: (event) => {
-      const chosen = results.querySelector("a")?.dataset.item;
-      if (event.key === "Enter" && chosen) open(chosen);
+      if (event.key !== "Enter") return;
+      state.q = search.value.trim(); // what stands there may be of an earlier text
+      find().then(() => results.querySelector("a")?.dataset.item).then((id) => id && open(id));
     },
   });
   const categories = h("select", {
