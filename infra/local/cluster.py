@@ -1,6 +1,7 @@
-"""Runs a Redis cluster with TLS, for tests.
+"""Runs a Redis cluster, for tests and benchmarks.
 
-ElastiCache Serverless is such a cluster. It needs `redis-server`: an embedded Valkey has no TLS.
+ElastiCache Serverless is such a cluster, with TLS. It needs `redis-server`: an embedded Valkey has
+no TLS.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,18 +50,22 @@ def certificate(directory: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def cluster(executable: str, directory: Path) -> Iterator[str]:
+def cluster(executable: str, directory: Path, *, tls: bool = True) -> Iterator[str]:
     """Yields the URL of a cluster of three nodes; clients trust `directory`/certificate.pem."""
-    trusted, key = certificate(directory)
+    files = certificate(directory) if tls else None
     ports = _free_ports(2 * NODES)
     ports, buses = ports[:NODES], ports[NODES:]
     processes = [
-        _node(executable, directory / str(port), (port, bus), trusted, key)
+        _node(executable, directory / str(port), (port, bus), files)
         for port, bus in zip(ports, buses, strict=True)
     ]
     try:
+        trusted = {} if files is None else {"ssl": True, "ssl_ca_certs": str(files[0])}
         _join(ports, buses, trusted)
-        yield f"rediss://127.0.0.1:{ports[0]}?cluster=true&ssl_ca_certs={trusted}"
+        if files is None:
+            yield f"redis://127.0.0.1:{ports[0]}?cluster=true"
+        else:
+            yield f"rediss://127.0.0.1:{ports[0]}?cluster=true&ssl_ca_certs={files[0]}"
     finally:
         for process in processes:
             process.kill()
@@ -76,39 +81,42 @@ def _free_ports(number: int) -> list[int]:
 
 
 def _node(
-    executable: str, directory: Path, ports: tuple[int, int], trusted: Path, key: Path
+    executable: str, directory: Path, ports: tuple[int, int], files: tuple[Path, Path] | None
 ) -> subprocess.Popen[bytes]:
+    """Starts a node. files: a certificate with its authority, and its key; None for no TLS."""
     directory.mkdir()
-    options = {
-        "port": 0,
-        "tls-port": ports[0],
+    options: dict[str, object] = {
+        "port": 0 if files else ports[0],
         "cluster-port": ports[1],
         "bind": "127.0.0.1",
-        "tls-cert-file": trusted,
-        "tls-key-file": key,
-        "tls-ca-cert-file": trusted,
-        "tls-auth-clients": "no",
-        "tls-cluster": "yes",
-        "tls-replication": "yes",
         "cluster-enabled": "yes",
         "cluster-node-timeout": 5000,
         "dir": directory,
         "save": "",
         "appendonly": "no",
     }
+    if files is not None:
+        options |= {
+            "tls-port": ports[0],
+            "tls-cert-file": files[0],
+            "tls-key-file": files[1],
+            "tls-ca-cert-file": files[0],
+            "tls-auth-clients": "no",
+            "tls-cluster": "yes",
+            "tls-replication": "yes",
+        }
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     process = subprocess.Popen([executable, *arguments], stdout=subprocess.PIPE)  # noqa: S603 - from PATH
     for line in process.stdout or ():
         if b"Ready to accept connections" in line:
             return process
-    raise RuntimeError(f"{executable} did not start with TLS: see its own message above")
+    raise RuntimeError(f"{executable} did not start: see its own message above")
 
 
-def _join(ports: list[int], buses: list[int], trusted: Path) -> None:
+def _join(ports: list[int], buses: list[int], trusted: Mapping[str, Any]) -> None:
     """Shares the slots among the nodes, introduces them, and waits until each sees all others."""
     nodes: list[Any] = [
-        redis.Redis("127.0.0.1", port, ssl=True, ssl_ca_certs=str(trusted), decode_responses=True)
-        for port in ports
+        redis.Redis("127.0.0.1", port, decode_responses=True, **trusted) for port in ports
     ]
     for number, node in enumerate(nodes):
         first, end = number * SLOTS // NODES, (number + 1) * SLOTS // NODES

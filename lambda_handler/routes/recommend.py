@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -19,11 +19,12 @@ from shortlist.lambda_handler.answers import (
     Reason,
     RecommendationQuery,
 )
-from shortlist.lambda_handler.envelope import Json, tagged
+from shortlist.lambda_handler.envelope import Json, encoded, tagged_bytes, with_fields
 from shortlist.lambda_handler.executors import Executor
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.request_context import note_answer
 from shortlist.lambda_handler.routes.direct import body_of, direct, query_of
+from shortlist.lambda_handler.rows_json import joined_rows, shown
 from shortlist.lambda_handler.schemas import (
     ERRORS,
     UNCHANGED,
@@ -65,7 +66,8 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
         if request.user_id is not None:
             check_user(str(request.user_id))
         answer = await _answer(recommender, executor, _query(request))
-        return Json(_payload(request.user_id, answer, started, recommender.now()))
+        body = with_fields(*_encoded(request.user_id, answer, started, recommender.now()))
+        return Response(body, media_type="application/json")
 
     @direct(
         app,
@@ -82,7 +84,7 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
 
         It changes with the recommendations.
         """
-        return tagged(request, await _list_payload(recommender, executor, user_id, query))
+        return tagged_bytes(request, *await _list_body(recommender, executor, user_id, query))
 
     @direct(
         app,
@@ -94,7 +96,7 @@ def add_recommend(app: FastAPI, recommender: Recommender, executor: Executor) ->
     )
     async def by_query(query: Annotated[OfUserQuery, Query()], request: Request) -> Response:
         """The same list, for a user id of any characters."""
-        return tagged(request, await _list_payload(recommender, executor, query.user_id, query))
+        return tagged_bytes(request, *await _list_body(recommender, executor, query.user_id, query))
 
     _add_rank(app, recommender, executor)
 
@@ -129,16 +131,16 @@ async def _answer(
     return answer if isinstance(answer, Answer) else await executor.run("live", answer)
 
 
-async def _list_payload(
+async def _list_body(
     recommender: Recommender, executor: Executor, user_id: str, query: UserQuery
-) -> dict[str, Any]:
+) -> tuple[bytes, Mapping[str, object]]:
     started = time.perf_counter()
     check_user(user_id)
     filters = Filters(frozenset(query.exclude), frozenset(query.category), query.where or ())
     options = Options(allow_repeats=query.allow_repeats)
     own = RecommendationQuery(user_id, query.k, filters=filters, options=options)
     answer = await _answer(recommender, executor, own)
-    return _payload(user_id, answer, started, recommender.now())
+    return _encoded(user_id, answer, started, recommender.now())
 
 
 async def _read_query(request: Request) -> tuple[OfUserQuery, Request]:
@@ -179,27 +181,34 @@ def _event(entry: str | int | HistoryEvent) -> SessionEvent:
     return SessionEvent(str(entry.item_id), entry.timestamp, weight, entry.event_type)
 
 
-def _payload(
+def _encoded(
     user_id: str | int | None, answer: Answer, started: float, now: float
-) -> dict[str, Any]:
-    """The JSON answer; records it in the request's context."""
+) -> tuple[bytes, Mapping[str, object]]:
+    """The JSON answer, and the fields that change between answers of the same items.
+
+    Records the answer in the request's context.
+    """
     ranked = answer.ranked
     context = note_answer(answer, None if user_id is None else str(user_id))
     context.shown, context.at = len(ranked.items), now
-    return {
+    stable = {
         "user_id": user_id,
-        "recommendations": _rows(ranked),
-        "latency_ms": round((time.perf_counter() - started) * 1000, 3),
-        "cache_hit": answer.cache_hit,
         "n_candidates": ranked.n_candidates,
         "source": answer.source,
         "model_version": answer.version,
-        "list_age_s": answer.list_age_s,
         "degraded": answer.degraded,
         "unknown_items": ranked.unknown_items,
         "unknown_values": answer.unknown_values,
+    }
+    is_plain = not ranked.reasons and not ranked.rules
+    rows = joined_rows(ranked) if is_plain else encoded(_rows(ranked))
+    volatile = {
+        "latency_ms": round((time.perf_counter() - started) * 1000, 3),
+        "cache_hit": answer.cache_hit,
+        "list_age_s": answer.list_age_s,
         "recommendation_id": new_id(answer.version, answer.source, now),
     }
+    return b'%b,"recommendations":%b}' % (encoded(stable)[:-1], rows), volatile
 
 
 def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
@@ -211,9 +220,7 @@ def _rows(ranked: Ranked) -> Sequence[dict[str, Any]]:
             "score": score,
             "rank": rank,
             "retrieval_score": retrieval,
-            "categories": item.categories,
-            "genres": item.categories,
-            "attributes": item.attributes,
+            **shown(item),
         }
         for rank, (item, score, retrieval) in enumerate(columns, 1)
     ]
@@ -259,9 +266,7 @@ def list_payload(answer: Answer, user: str | None = None) -> dict[str, Any]:
             "title": item.title,
             "score": score,
             "rank": rank,
-            "categories": item.categories,
-            "genres": item.categories,
-            "attributes": item.attributes,
+            **shown(item),
         }
         for rank, (item, score) in enumerate(scored, 1)
     ]

@@ -99,6 +99,7 @@ class ItemRecord:
     """The parts of an item that an answer shows or is filtered by.
 
     attributes: {column: value} that are shown; unshown: those that are only filtered by.
+    encoded: room for what an encoder of answers makes of the item once.
     """
 
     id: str
@@ -107,6 +108,7 @@ class ItemRecord:
     available: bool = True
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     unshown: Mapping[str, AttributeValue] = field(default_factory=dict)
+    encoded: tuple[bytes, bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
     def value_of(self, attribute: str) -> AttributeValue:
         """What the item has of an attribute; None for nothing."""

@@ -125,34 +125,10 @@ class RedisLink:
         )
 
     def _replies(self, *commands: tuple[str, ...]) -> list[Any]:
-        """Raw replies to commands on one user's keys, in one round trip.
+        """Raw replies to commands on one user's keys; the key comes second in each."""
+        from shortlist.recsys.store.redis_replies import replies_to
 
-        A pipeline of redis-py takes twice as long, which counts for a look-up.
-        """
-        client = self.redis
-        pool = getattr(client, "connection_pool", None)
-        if pool is None:  # a cluster, whose pipeline finds the node
-            pipe = client.pipeline(transaction=False)
-            for command in commands:
-                pipe.execute_command(*command)
-            return list(pipe.execute())
-        connection = pool.get_connection()
-        try:
-            return _replies_over(connection, commands)
-        except _broken():
-            connection.disconnect()
-            return _replies_over(connection, commands)  # over a fresh one
-        finally:
-            pool.release(connection)
-
-
-def _replies_over(connection: Any, commands: tuple[tuple[str, ...], ...]) -> list[Any]:  # noqa: ANN401 - redis-py's
-    connection.send_packed_command(connection.pack_commands(commands))
-    try:
-        return [connection.read_response() for _ in commands]
-    except BaseException:
-        connection.disconnect()  # so that the replies to the other commands are never read
-        raise
+        return replies_to(self.redis, commands)
 
 
 def connector(url: str, timeout_ms: int, policy: CallPolicy) -> Callable[[], Any]:

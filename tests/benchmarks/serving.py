@@ -1,10 +1,12 @@
 """Times the Lambda handler on the demo's release.
 
 `make bench` runs it, after `make demo`. Each figure comes with its ratio to a floor measured in the
-same run: cached answers to one raw GET of the same value, live answers to the index search and the
-ranker alone. Cold starts and memory are measured in fresh processes, throughput on one uvicorn
-process. Larger releases are trained on synthetic worlds first, unless they exist: `make
-bench-large`, or `python tests/benchmarks/serving.py DIRECTORY USERS ITEMS EVENTS_PER_USER`.
+same run, in turn with it. A cached answer's floor is the store's own read and a FastAPI and Mangum
+answer of the same bytes that looks nothing up; that of a live answer is `recommend` alone. Each
+stands beside what could be done instead. Cold starts and memory are measured in fresh processes,
+throughput on one uvicorn process. Larger releases are trained on synthetic worlds first, unless
+they exist: `make bench-large`, or `python tests/benchmarks/serving.py DIRECTORY USERS ITEMS
+EVENTS_PER_USER`.
 """
 
 from __future__ import annotations
@@ -18,18 +20,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from mangum import Mangum
+from alternatives import (
+    Context,
+    answers_nothing,
+    booster_of,
+    deployments,
+    faiss_alone,
+    naive,
+    raw_get,
+)
 from rich.console import Console
-from rich.table import Table
+from speed_table import CALLS, Call, SpeedTable, percentiles, timed
 
 from shortlist.batch import dataset_file, precompute, publish
 from shortlist.batch.job import STAGES, Job, fit_params, run_stage
@@ -37,23 +46,25 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.infra.local.valkey import redis_url
 from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.entry import Adapter
 from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.evaluation.report import write_json
 from shortlist.recsys.models import bundle
+from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import features
-from shortlist.recsys.models.index import search
 from shortlist.recsys.models.interactions import states_at
-from shortlist.recsys.models.pipeline import USERS_AT_ONCE, retrieve
-from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.models.pipeline import USERS_AT_ONCE, recommend, retrieve
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import open_store
 
 DEMO = Path(".demo")
 REPORTS = Path("docs/reports")
 NAMES = {DEMO: "MovieLens 100K", DEMO / "1m": "A synthetic world of MovieLens 1M's size"}
+READ = "store: list and event count, one round trip"
+NOTHING = "FastAPI and Mangum: the same bytes, nothing looked up"
+RECOMMEND = "`recommend` alone"
 ROUNDS = 2
-CALLS = 2000
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
 
@@ -78,61 +89,6 @@ It prints the seconds to that answer, by the clock and of CPU, and its peak MiB 
 """
 
 USERS_PRECOMPUTED = 512
-
-
-class SpeedTable(Table):
-    """The printed table; `report` holds the same figures for docs/reports."""
-
-    def __init__(self, setup: str) -> None:
-        super().__init__(title=setup)
-        self.report: dict[str, Any] = {
-            "setup": setup,
-            "latencies": [],
-            "cold_start_seconds": {},
-            "memory_mib": {},
-            "http": [],
-        }
-
-
-def percentiles(times: np.ndarray) -> dict[str, float]:
-    """Milliseconds at the three reported percentiles."""
-    values = np.percentile(times, (50, 99, 99.9)).round(3).tolist()
-    return dict(zip(("p50_ms", "p99_ms", "p99_9_ms"), values, strict=True))
-
-
-class Context:
-    """A Lambda context, as Mangum needs it."""
-
-    aws_request_id = "benchmark"
-
-
-def timed(call: Callable[[int], object], calls: int = CALLS) -> np.ndarray:
-    """Milliseconds of each call, after a warm-up of a tenth as many."""
-    for i in range(calls // 10):
-        call(i)
-    out = np.empty(calls)
-    for i in range(calls):
-        started = time.perf_counter()
-        call(i)
-        out[i] = (time.perf_counter() - started) * 1000
-    return out
-
-
-def raw_get(path: str, key: str) -> Callable[[int], object]:
-    """Gives a GET over a bare socket, the floor of any answer from Redis."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
-    command = f"*2\r\n$3\r\nGET\r\n${len(key.encode())}\r\n{key}\r\n".encode()
-
-    def call(_: int) -> bytes:
-        connection.sendall(command)
-        reply = connection.recv(65536)
-        header, _, body = reply.partition(b"\r\n")
-        while len(body) < int(header[1:]) + 2:
-            body += connection.recv(65536)
-        return body
-
-    return call
 
 
 def train(directory: Path, size: WorldSize) -> None:
@@ -168,8 +124,6 @@ def main() -> None:
     size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
     name = NAMES.get(directory, directory.name)
     table = SpeedTable(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
-    for column in ("what", "p50 ms", "p99 ms", "p99.9 ms", "p50 / floor"):
-        table.add_column(column, justify="left" if column == "what" else "right")
     with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
         own = {
             "artefacts": f"{scratch}/artefacts",
@@ -180,100 +134,112 @@ def main() -> None:
         version = publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
         loaded = bundle.load(work / "bundle")
         cached(table, settings, version, dataset.user_ids, url.removeprefix("unix://"))
-        live(table, settings, loaded, dataset)
+        store_reads(table, settings, version, dataset.user_ids)
+        live(table, settings, loaded, dataset, work)
         rate(table, loaded, dataset)
         processes(table, settings, dataset.user_ids)
         throughput(table, settings, dataset.user_ids)
-    Console(width=110).print(table)
+    Console(width=130).print(table)
     file = "speed.json" if directory == DEMO else f"speed-{directory.name}.json"
     write_json(table.report, REPORTS / file)
+    table.write_rows(directory / "bench.json")
 
 
 def cached(
     table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...], path: str
 ) -> None:
-    """Adds cached answers: through Mangum, from the store alone, and by a raw GET."""
+    """Adds cached answers, between their floors and their parts."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Mangum(create_app(settings, store, LivePath(settings)), lifespan="off")
+    handler = Adapter(create_app(settings, store, LivePath(settings)))
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
-    floor = timed(raw_get(path, store.keys.list(version, users[0])))
-    add(table, "raw socket GET of a list", floor, floor)
-    add(
-        table,
-        "store: list and event count, one round trip",
-        timed(lambda i: store.read_user(version, users[i % len(users)])),
-        floor,
-    )
-    add(
-        table,
-        "cached answer, whole handler",
-        timed(lambda i: handler(events[i % len(events)], Context())),
-        floor,
-    )
     gets = [http_event("GET", f"/v1/users/{u}/recommendations") for u in users]
-    add(
-        table,
-        "the same by GET, with its ETag",
-        timed(lambda i: handler(gets[i % len(gets)], Context())),
-        floor,
-    )
+    body = handler(events[0], Context())["body"].encode()
+    key = store.keys.list(version, users[0])
+    calls: dict[str, Call] = {
+        "raw socket GET of a list": raw_get(path, key),
+        "redis-py: GET of a list": lambda _: store.redis.get(key),
+        READ: lambda i: store.read_user(version, users[i % len(users)]),
+        NOTHING: answers_nothing(body, events),
+        "cached answer, whole handler": lambda i: handler(events[i % len(events)], Context()),
+        "the same by GET, with its ETag": lambda i: handler(gets[i % len(gets)], Context()),
+    }
+    timings = timed(calls)
+    floor = timings[READ].median + timings[NOTHING].median
+    for what, timing in timings.items():
+        table.add(what, timing, floor)
 
 
-def live(table: SpeedTable, settings: Settings, loaded: bundle.Bundle, dataset: object) -> None:
-    """Adds live answers, and the index search with the ranker alone."""
-    events, ids = dataset.events, dataset.user_ids  # type: ignore[attr-defined]
+def store_reads(table: SpeedTable, settings: Settings, version: str, users: Sequence[str]) -> None:
+    """Adds the store's read of a user by kind of deployment; the floor is the one node's."""
+    source = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
+    lists = dict(zip(users, source.lists(version, users), strict=True))
+    with tempfile.TemporaryDirectory() as scratch, deployments(Path(scratch)) as urls:
+        stores = {name: open_store(url, settings.namespace, 5000) for name, url in urls.items()}
+        calls: dict[str, Call] = {}
+        for name, store in stores.items():
+            store.write_lists(version, ((u, packed) for u, packed in lists.items() if packed))
+            calls[f"store over TCP: {name}"] = lambda i, store=store: store.read_user(
+                version, users[i % len(users)]
+            )
+        timings = timed(calls)
+        for what, timing in timings.items():
+            table.add(what, timing, next(iter(timings.values())).median)
+        for store in stores.values():
+            store.close()
+
+
+def live(
+    table: SpeedTable, settings: Settings, loaded: bundle.Bundle, dataset: Dataset, work: Path
+) -> None:
+    """Adds live answers, their parts, and what could be done instead."""
+    events, ids = dataset.events, dataset.user_ids
     offsets = events.offsets()
-    states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes)  # type: ignore[attr-defined]
+    states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes)
     model = loaded.model
-    rows = []
-    for user in range(64):
-        one = states.slice(user, user + 1)
-        rows.append(
-            (user_vectors(model.towers, one)[0], features(one, retrieve(model, one), model.table))
-        )
-
-    def floor(i: int) -> None:
-        vector, matrix = rows[i % len(rows)]
-        search(model.index, vector, model.n_candidates)
-        model.ranker.predict(matrix)  # type: ignore[union-attr]
-
+    each = [states.slice(user, user + 1) for user in range(64)]
+    rows = [features(one, retrieve(model, one), model.table) for one in each]
+    booster = booster_of(work / "bundle")
+    ranker = model.ranker
+    if ranker is None:
+        raise SystemExit("this release has no ranker: train a world with more events")
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Mangum(create_app(settings, store, LivePath(settings)), lifespan="off")
-    base = timed(floor, CALLS // 4)
-    trees = model.ranker.n_trees  # type: ignore[union-attr]
-    add(table, f"index search and {trees} trees on {model.n_candidates} rows", base, base)
+    handler = Adapter(create_app(settings, store, LivePath(settings)))
+    trees = f"{ranker.n_trees} trees on {model.n_candidates} rows"
+    calls: dict[str, Call] = {
+        "FAISS: search of the index": faiss_alone(loaded, each),
+        trees: lambda i: ranker.predict(rows[i % len(rows)]),
+        f"LightGBM's `predict`: {trees}": lambda i: booster.predict(rows[i % len(rows)]),
+        RECOMMEND: lambda i: recommend(model, each[i % len(each)], 20),
+    }
     variants = {
         "live answer, whole handler": {},
         "the same with diversity": {"diversity": 0.5},
         "the same with explain": {"explain": True},
     }
     for what, more in variants.items():
-        options = {"use_cache": False, **more}
-        requests = [http_event("POST", "/recommend", {"user_id": u, **options}) for u in ids]
-        handled = timed(lambda i, r=requests: handler(r[i % len(r)], Context()), CALLS // 4)  # type: ignore[misc]
-        add(table, what, handled, base)
+        requests = [
+            http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more})
+            for u in ids
+        ]
+        calls[what] = lambda i, r=requests: handler(r[i % len(r)], Context())
+    calls["naive: a data frame of features for each request"] = naive(loaded, booster, each)
+    timings = timed(calls, CALLS // 4)
+    for what, timing in timings.items():
+        table.add(what, timing, timings[RECOMMEND].median)
 
 
-def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: object) -> None:
+def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: Dataset) -> None:
     """Adds the users per second of precompute on one core."""
     import io
 
     started = time.perf_counter()
-    users = range(min(USERS_PRECOMPUTED, dataset.events.n_users))  # type: ignore[attr-defined]
+    users = range(min(USERS_PRECOMPUTED, dataset.events.n_users))
     for start in range(0, len(users), USERS_AT_ONCE):
         part = users[start : start + USERS_AT_ONCE]
         precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
     per_second = len(users) / (time.perf_counter() - started)
     table.report["precompute_users_per_second"] = round(per_second)
     table.add_row(f"precompute: {per_second:.0f} users a second on one core")
-
-
-def add(table: SpeedTable, what: str, times: np.ndarray, floor: np.ndarray) -> None:
-    """Adds a row."""
-    latency = percentiles(times)
-    ratio = round(float(np.median(times) / np.median(floor)), 1)
-    table.add_row(what, *(f"{value:.3f}" for value in latency.values()), f"{ratio:.1f}")
-    table.report["latencies"].append({"what": what, **latency, "floor_ratio": ratio})
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
@@ -322,7 +288,7 @@ def throughput(table: SpeedTable, settings: Settings, users: tuple[str, ...]) ->
             latency, per_second = percentiles(times), round(len(times) / seconds)
             rate = f"{per_second} cached answers a second"
             shown = [f"{value:.3f}" for value in latency.values()]
-            table.add_row(f"HTTP, {connections} connections: {rate}", *shown, "")
+            table.add_row(f"HTTP, {connections} connections: {rate}", *shown)
             row = {"connections": connections, "answers_per_second": per_second}
             table.report["http"].append(row | latency)
     finally:

@@ -92,6 +92,54 @@ def test_lists_and_records_on_a_cluster(store) -> None:
     assert store.live("v1", "1", "digest") == b"bytes"
 
 
+def test_a_read_follows_moved_slots(tmp_path, namespace) -> None:
+    """A stale topology costs one redirection, and is learnt."""
+    executable = server()
+    if executable is None:
+        pytest.skip("redis-server is not installed")
+    with (
+        local_cluster(executable, tmp_path) as url,
+        closing(open_store(url, namespace, 5000)) as store,
+    ):
+        store.write_lists("v1", [("1", b"list")])
+        key = store.keys.list("v1", "1")
+        manager = store.redis.nodes_manager
+        slot = store.redis.keyslot(key)
+        owner = manager.get_node_from_slot(slot)
+        other = next(node for node in store.redis.get_nodes() if node.name != owner.name)
+        manager.slots_cache[slot] = [other]
+        assert store.read_user("v1", "1") == (b"list", None)
+        assert manager.get_node_from_slot(slot).name == owner.name
+
+
+def test_a_read_while_a_slot_moves(tmp_path, namespace) -> None:
+    """The node that gives up a slot redirects to the one that takes it, and is asked again."""
+    executable = server()
+    if executable is None:
+        pytest.skip("redis-server is not installed")
+    with (
+        local_cluster(executable, tmp_path) as url,
+        closing(open_store(url, namespace, 5000)) as store,
+    ):
+        store.redis.ping(target_nodes="all")
+        slot = store.redis.keyslot(store.keys.list("v1", "1"))
+        owner = store.redis.nodes_manager.get_node_from_slot(slot)
+        other = next(node for node in store.redis.get_nodes() if node.name != owner.name)
+        names = {
+            node.name: store.redis.execute_command("CLUSTER MYID", target_nodes=node).decode()
+            for node in (owner, other)
+        }
+        move = ("CLUSTER", "SETSLOT", slot)
+        store.redis.execute_command(*move, "IMPORTING", names[owner.name], target_nodes=other)
+        store.redis.execute_command(*move, "MIGRATING", names[other.name], target_nodes=owner)
+        assert store.read_user("v1", "1") == (None, None)
+        store.write_lists("v1", [("1", b"list")])  # to the node that takes the slot
+        pool = owner.redis_connection.connection_pool
+        opened = set(pool._available_connections)
+        assert store.read_user("v1", "1") == (b"list", None)
+        assert set(pool._available_connections) == opened
+
+
 def test_blocking_and_releases_on_a_cluster(store) -> None:
     """Sets, hashes, and the notes of releases that have lists."""
     admin_store = AdminStore(store)
