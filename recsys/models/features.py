@@ -656,17 +656,14 @@ def features(states: UserStates, candidates: Candidates, table: ItemTable) -> Fl
     """float32[rows, F]: one row for each real candidate, user by user."""
     inputs = Inputs(states, candidates, table)
     present = inputs.present
-    rows = np.empty((int(present.sum()), len(FEATURES)), np.float32)
-    for f, feature in enumerate(FEATURES.values()):
-        column = feature.column(inputs)
-        if column.size == 1 and not np.isfinite(column).all():
-            rows[:, f] = feature.default
-            continue
-        if column.shape != present.shape:  # broadcasting what has the shape costs a tenth of it all
-            column = np.broadcast_to(column, present.shape)
-        column = column[present]
-        rows[:, f] = np.where(np.isfinite(column), column, np.float32(feature.default))
-    return rows
+    # Column by column in memory, as they are made here and read by the trees.
+    columns = np.empty((len(FEATURES), *present.shape), np.float32)
+    for column, feature in zip(columns, FEATURES.values(), strict=True):
+        column[...] = feature.column(inputs)
+        np.copyto(column, np.float32(feature.default), where=~np.isfinite(column))
+    if present.all():
+        return columns.reshape(len(FEATURES), -1).T
+    return columns[:, present].T
 
 
 def _neighbour_sums(inputs: Inputs) -> dict[NeighbourSum, Float32]:
