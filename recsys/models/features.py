@@ -701,8 +701,9 @@ def _sum_for_user(
     past = history[first:]
     if len(past) == 0:
         return
-    places = [place[rows[past]].ravel() for rows in neighbours.rows]  # [R] of [h * K]
-    strengths = [weight[past] for weight in neighbours.weights]  # [R] of [h, K]
+    # `take` is faster here than brackets.
+    places = [place.take(rows.take(past, axis=0)).ravel() for rows in neighbours.rows]  # [h * K]
+    strengths = [weight.take(past, axis=0) for weight in neighbours.weights]  # [h, K]
     for wanted, out in sums.items():
         decay = halving(wanted.half_life)[first:]
         if wanted.by_weight:

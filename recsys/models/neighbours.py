@@ -70,8 +70,8 @@ def proposed(
     decay = decayed(age, PROPOSING_HALF_LIFE)
     lists: list[Int32] = []
     for relation in PROPOSING_RELATIONS:
-        rows = neighbours.rows[relation][past]
-        weights = neighbours.weights[relation][past] * decay[:, None]
+        rows = neighbours.rows[relation].take(past, axis=0)
+        weights = neighbours.weights[relation].take(past, axis=0) * decay[:, None]
         items, total = _totals(rows.ravel(), weights.ravel(), len(allowed))
         kept = (items < len(allowed)) & (total > 0)
         kept[kept] = allowed[items[kept]]
