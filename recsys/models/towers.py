@@ -95,13 +95,14 @@ def vectors_without(towers: Towers, state: UserStates, places: Int64) -> Float32
     known = total > 0
     means = np.where(known[:, :, None], summed / np.where(known, total, 1)[:, :, None], 0)
     attributes = towers.attributes[state.attributes].sum(axis=1)  # [1, d]
-    repeated = np.broadcast_to(attributes, (1, len(places), towers.dimension))
-    means = means.reshape(1, len(places), len(HALF_LIVES) * towers.dimension)
-    return _forward(towers, means, repeated)[0]
+    repeated = np.broadcast_to(attributes, (len(places), 1, towers.dimension))
+    # Stacked, as users are: one large product would wake BLAS's threads, which costs more.
+    means = means.reshape(len(places), 1, len(HALF_LIVES) * towers.dimension)
+    return _forward(towers, means, repeated)[:, 0]
 
 
 def _forward(towers: Towers, means: Float32, attributes: Float32) -> Float32:
-    """float32[U, r, d + 1]: the vectors of means [U, r, S * d] and attributes [U, r, d]."""
+    """float32[U, 1, d + 1]: the vectors of means [U, 1, S * d] and attributes [U, 1, d]."""
     inputs = np.concatenate((means, attributes), axis=2)
     centred = inputs - inputs.mean(axis=2, keepdims=True)
     variance = np.square(centred).mean(axis=2, keepdims=True)
@@ -109,7 +110,7 @@ def _forward(towers: Towers, means: Float32, attributes: Float32) -> Float32:
     normal = centred / deviation * towers.norm_g + towers.norm_b
     hidden = gelu(np.matmul(normal, towers.hidden_w) + towers.hidden_b)
     skip = np.matmul(means, towers.skip_w)
-    out = skip + np.matmul(hidden, towers.out_w) + towers.out_b  # [U, r, d]
+    out = skip + np.matmul(hidden, towers.out_w) + towers.out_b  # [U, 1, d]
     ones = np.ones((*out.shape[:2], 1), np.float32)
     return np.concatenate((out, ones), axis=2).astype(np.float32)
 
