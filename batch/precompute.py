@@ -6,6 +6,7 @@ and its users alone, so that it can be computed anywhere and again.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -26,7 +27,14 @@ from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.bundle import Bundle, asked_at
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.models.interactions import MISSING, Events, Int32, UserStates, states_at
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Int32,
+    Int64,
+    UserStates,
+    states_at,
+)
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, Recommended, recommend
 from shortlist.recsys.models.scores import half_bytes
 from shortlist.recsys.settings import Engine
@@ -111,10 +119,11 @@ def write_shard(
 ) -> None:
     """Writes the lists of these user rows atomically."""
     path = _shard_path(directory, str(bundle.manifest["version"]), users)
+    offsets = dataset.events.offsets()
     with replacing(path) as draft, draft.open("wb") as file:
         for start in range(users.start, users.stop, USERS_AT_ONCE):
             chunk = range(start, min(start + USERS_AT_ONCE, users.stop))
-            _write_users(file, bundle, dataset, chunk, length)
+            _write_users(file, bundle, dataset, offsets, chunk, length)
 
 
 def _shard_path(directory: Path, version: str, users: range) -> Path:
@@ -193,11 +202,17 @@ def read_lists(directory: Path) -> Iterator[Int32]:
 
 
 def _write_users(
-    file: BinaryIO, bundle: Bundle, dataset: Dataset, users: range, length: int
+    file: BinaryIO,
+    bundle: Bundle,
+    dataset: Dataset,
+    offsets: Int64,
+    users: range,
+    length: int,
 ) -> None:
+    """offsets: those of the events, int64[n_users + 1]."""
     events = dataset.events
-    offsets = events.offsets()[users.start : users.stop + 1]
-    rows = np.arange(users.start, users.stop)
+    offsets = offsets[users.start : users.stop + 1]
+    rows = np.arange(users.start, users.stop, dtype=np.int32)
     states = states_at(events, offsets[:-1], offsets[1:], dataset.attributes[rows], rows)
     states = asked_at(bundle, states)
     recommendations = recommend(bundle.model, states, length)
@@ -232,13 +247,14 @@ def user_record(dataset: Dataset, states: UserStates, position: int, user: int) 
         return _record_with_feedback(dataset, user)
     ids = dataset.catalogue.ids
     present = states.items[position] != MISSING
-    rows = states.items[position, present]
-    earlier = np.setdiff1d(states.seen(position), rows)  # those in the history are seen anyway
-    weights = states.weights[position, present]
+    rows = states.items[position, present].tolist()
+    # Those in the history are seen anyway.
+    earlier = sorted(set(states.seen(position).tolist()).difference(rows))
+    weights = states.weights[position, present].tolist()
     return UserRecord(
         items=tuple(ids[row] for row in rows),
         times=tuple(states.times[position, present].tolist()),
-        weights=tuple(None if np.isnan(w) else float(w) for w in weights),
+        weights=tuple(None if math.isnan(weight) else weight for weight in weights),
         n_events=int(states.n_events[position]),
         seen=tuple(ids[row] for row in earlier),
         attributes=dataset.vocabulary.decode(dataset.attributes[user]),
@@ -248,10 +264,10 @@ def user_record(dataset: Dataset, states: UserStates, position: int, user: int) 
 def _record_with_feedback(dataset: Dataset, user: int) -> UserRecord:
     """The record of the user in a row of the data set, with types and negative feedback."""
     events, negatives, ids = dataset.events, dataset.events.negatives, dataset.catalogue.ids
-    rows = slice(*np.searchsorted(events.user, (user, user + 1)))
+    rows = _rows_of(user, events.user)
     names = [kind.name or None for kind in events.kinds]
     positives = [
-        Happened(ids[item], time, None if np.isnan(weight) else weight, type=names[kind])
+        Happened(ids[item], time, None if math.isnan(weight) else weight, type=names[kind])
         for item, time, weight, kind in zip(
             events.item[rows].tolist(),
             events.time[rows].tolist(),
@@ -260,11 +276,18 @@ def _record_with_feedback(dataset: Dataset, user: int) -> UserRecord:
             strict=True,
         )
     ]
-    rows = slice(*np.searchsorted(negatives.user, (user, user + 1)))
+    rows = _rows_of(user, negatives.user)
     pairs = zip(negatives.item[rows].tolist(), negatives.time[rows].tolist(), strict=True)
     feedback = [Happened(ids[item], time, None) for item, time in pairs]
     attributes = dataset.vocabulary.decode(dataset.attributes[user])
     return with_feedback(UserRecord(attributes=attributes), positives, feedback, _rules(events))
+
+
+def _rows_of(user: int, column: Int32) -> slice:
+    """The user's rows in a column of user rows that is sorted."""
+    # In the column's own type: numpy would else convert all of it, for each user.
+    start, stop = np.searchsorted(column, np.array([user, user + 1], column.dtype)).tolist()
+    return slice(start, stop)
 
 
 def _rules(events: Events) -> EventRules:

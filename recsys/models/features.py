@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +163,16 @@ class Inputs:
         return np.sqrt(np.einsum("ucm,ucm->uc", offered, offered))
 
     @cached_property
+    def item_rarity(self) -> Float32:
+        """float32[U, C, W]: the rarity of each candidate's own labels."""
+        return self.table.rarity[self.table.labels[self.items]]
+
+    @cached_property
+    def item_rarity_norm(self) -> Float32:
+        """float32[U, C]: the length of each candidate's vector of labels."""
+        return np.sqrt(np.square(self.item_rarity).sum(axis=2))
+
+    @cached_property
     def had(self) -> NDArray[np.bool_]:
         """bool[U, C]: whether the user has had each candidate."""
         return own_events.had(self.states, self.items, self._n_items)
@@ -230,7 +240,14 @@ def weighted_mean(values: Float32, weights: Float32) -> Float32:
     known = np.isfinite(values)
     total = (known * weights).sum(axis=1)
     summed = (np.where(known, values, 0) * weights).sum(axis=1)
-    return np.where(total > 0, summed / np.where(total > 0, total, 1), np.nan).astype(np.float32)
+    return _quotient(summed, total)
+
+
+def _quotient(total: NDArray[Any], size: NDArray[Any]) -> Float32:
+    """float32 of the same shape: total / size, NaN where the size is not above 0."""
+    unknown = np.full(total.shape, np.nan, np.float32)
+    quotient: Float32 = np.divide(total, size, out=unknown, where=size > 0)
+    return quotient
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +290,7 @@ class CategoryMatch:
         taste = np.matmul(decay, inputs.history_membership)  # [U, 1, M]
         taste_norm = np.sqrt(np.square(taste).sum(axis=2))  # [U, 1]
         products = np.matmul(inputs.item_membership, taste.transpose(0, 2, 1))[:, :, 0]  # [U, C]
-        norm = taste_norm * inputs.item_membership_norm
-        cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
-        return cosine.astype(np.float32)
+        return _quotient(products, taste_norm * inputs.item_membership_norm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,11 +317,9 @@ class LabelMatch:
         taste = taste.reshape(len(history), size)
         offered = table.labels[inputs.items]  # [U, C, W]
         users = np.arange(len(history))[:, None, None]
-        products = (taste[users, offered] * table.rarity[offered]).sum(axis=2)
-        norm = np.sqrt(np.square(taste).sum(axis=1))[:, None]
-        norm = norm * np.sqrt(np.square(table.rarity[offered]).sum(axis=2))
-        cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
-        return cosine.astype(np.float32)
+        products = (taste[users, offered] * inputs.item_rarity).sum(axis=2)
+        norm = np.sqrt(np.square(taste).sum(axis=1))[:, None] * inputs.item_rarity_norm
+        return _quotient(products, norm)
 
 
 def _number_distance(inputs: Inputs) -> Float32:
@@ -394,8 +407,7 @@ def _category_disliked(inputs: Inputs) -> Float32:
     np.add.at(taste, owners, inputs.table.membership[states.disliked_rows])
     norm = np.sqrt(np.square(taste).sum(axis=1))[:, None] * inputs.item_membership_norm
     products = np.matmul(inputs.item_membership, taste[:, :, None])[:, :, 0]
-    cosine = np.where(norm > 0, products / np.where(norm > 0, norm, 1), np.nan)
-    return cosine.astype(np.float32)
+    return _quotient(products, norm)
 
 
 def _own_count(inputs: Inputs) -> Float32:
@@ -656,17 +668,14 @@ def features(states: UserStates, candidates: Candidates, table: ItemTable) -> Fl
     """float32[rows, F]: one row for each real candidate, user by user."""
     inputs = Inputs(states, candidates, table)
     present = inputs.present
-    rows = np.empty((int(present.sum()), len(FEATURES)), np.float32)
-    for f, feature in enumerate(FEATURES.values()):
-        column = feature.column(inputs)
-        if column.size == 1 and not np.isfinite(column).all():
-            rows[:, f] = feature.default
-            continue
-        if column.shape != present.shape:  # broadcasting what has the shape costs a tenth of it all
-            column = np.broadcast_to(column, present.shape)
-        column = column[present]
-        rows[:, f] = np.where(np.isfinite(column), column, np.float32(feature.default))
-    return rows
+    # Column by column in memory, as they are made here and read by the trees.
+    columns = np.empty((len(FEATURES), *present.shape), np.float32)
+    for column, feature in zip(columns, FEATURES.values(), strict=True):
+        column[...] = feature.column(inputs)
+        np.copyto(column, np.float32(feature.default), where=~np.isfinite(column))
+    if present.all():
+        return columns.reshape(len(FEATURES), -1).T
+    return columns[:, present].T
 
 
 def _neighbour_sums(inputs: Inputs) -> dict[NeighbourSum, Float32]:
@@ -704,8 +713,9 @@ def _sum_for_user(
     past = history[first:]
     if len(past) == 0:
         return
-    places = [place[rows[past]].ravel() for rows in neighbours.rows]  # [R] of [h * K]
-    strengths = [weight[past] for weight in neighbours.weights]  # [R] of [h, K]
+    # `take` is faster here than brackets.
+    places = [place.take(rows.take(past, axis=0)).ravel() for rows in neighbours.rows]  # [h * K]
+    strengths = [weight.take(past, axis=0) for weight in neighbours.weights]  # [h, K]
     for wanted, out in sums.items():
         decay = halving(wanted.half_life)[first:]
         if wanted.by_weight:

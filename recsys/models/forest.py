@@ -81,20 +81,24 @@ class Forest:
         self._mask = next(kind for kind in _MASKS if most <= np.iinfo(kind).bits)
         starts = range(0, len(trees), TREES_AT_ONCE)
         self._blocks = [self._block(trees[s : s + TREES_AT_ONCE], most) for s in starts]
+        self._features = sorted({c.feature for block in self._blocks for c in block.columns})
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n]: the sum of the trees' values for rows float32[n, F]; NaN counts as 0."""
         scores = np.zeros(len(rows), np.float64)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            # In double precision, in which LightGBM compares.
-            part = rows[start : start + ROWS_AT_ONCE].T.astype(np.float64, order="C")
+            # In double precision, in which LightGBM compares; of the features that trees ask for.
+            part = rows[start : start + ROWS_AT_ONCE].T[self._features].astype(np.float64)
             part[~(np.abs(part) > _ZERO)] = 0.0
+            values = dict(zip(self._features, part, strict=True))
             for block in self._blocks:
-                self._add(block, part, scores[start : start + ROWS_AT_ONCE])
+                self._add(block, values, scores[start : start + ROWS_AT_ONCE])
         return scores
 
-    def _add(self, block: _Block, rows: NDArray[np.float64], scores: NDArray[np.float64]) -> None:
-        """Adds the block's values to `scores`, float64[n]; rows: float64[F, n]."""
+    def _add(
+        self, block: _Block, rows: dict[int, NDArray[np.float64]], scores: NDArray[np.float64]
+    ) -> None:
+        """Adds the block's values to `scores`, float64[n]; rows: float64[n] for each feature."""
         left = np.full((len(scores), len(block.first)), np.iinfo(self._mask).max, self._mask)
         for column in block.columns:
             place = np.searchsorted(column.thresholds, rows[column.feature], side="left")

@@ -70,15 +70,22 @@ def proposed(
     decay = decayed(age, PROPOSING_HALF_LIFE)
     lists: list[Int32] = []
     for relation in PROPOSING_RELATIONS:
-        rows = neighbours.rows[relation][past]
-        weights = neighbours.weights[relation][past] * decay[:, None]
+        rows = neighbours.rows[relation].take(past, axis=0)
+        weights = neighbours.weights[relation].take(past, axis=0) * decay[:, None]
         items, total = _totals(rows.ravel(), weights.ravel(), len(allowed))
         kept = (items < len(allowed)) & (total > 0)
         kept[kept] = allowed[items[kept]]
-        items, total = items[kept], total[kept]
-        strongest = np.lexsort((items, -total))[:limit]
-        lists.append(items[strongest].astype(np.int32))
+        lists.append(strongest(items[kept], total[kept], limit).astype(np.int32))
     return _interleaved(lists)
+
+
+def strongest(items: NDArray[Any], scores: NDArray[Any], limit: int) -> NDArray[Any]:
+    """[<= limit]: the items [m] of the highest scores [m], best first, ties by item."""
+    if 0 < limit < len(items):  # sorting the few is faster than sorting all
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        kept = scores >= least
+        items, scores = items[kept], scores[kept]
+    return items[np.lexsort((items, -scores))[:limit]]
 
 
 def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -7,7 +7,7 @@ seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -74,11 +74,13 @@ def pairs_of(states: UserStates, is_target: Bool, n_items: int) -> Pairs:
     is_target: bool[K], whether events of a kind count.
     """
     users, places = np.nonzero((states.items != MISSING) & is_target[states.kinds])
+    if len(users) == 0:
+        return Pairs(*(np.empty(0, np.int64) for _ in fields(Pairs)))
     keys = users * np.int64(n_items + 1) + states.items[users, places]
     # Stable, so that the events of a pair stay oldest to newest.
     order = np.argsort(keys, kind="stable")
     keys, users, places = keys[order], users[order], places[order]
-    start = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    start = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
     count = np.diff(np.append(start, len(keys)))
     end = start + count - 1
     times = states.times[users, places]

@@ -141,6 +141,8 @@ def _from_history(query: Query, _limit: int) -> Int32:
     age = np.arange(len(query.history) - 1, -1, -1, dtype=np.float64)
     offered = query.history != MISSING
     offered &= query.open[query.history]  # padding reads the last item, and is masked
+    if not offered.any():
+        return np.empty(0, np.int32)
     items, inverse = np.unique(query.history[offered], return_inverse=True)
     total = np.bincount(inverse.ravel(), decayed(age[offered], PROPOSING_HALF_LIFE))
     return items[np.lexsort((items, -total))]
@@ -164,7 +166,7 @@ class Source(NamedTuple):
     share: float
     """Of the candidates, 0 to 1; but for the history's, of those that the history leaves."""
     propose: Callable[[Query, int], Int32]
-    """(query, limit) -> item rows, best first; what is closed or over the limit is dropped."""
+    """(query, limit) -> distinct item rows, best first; the closed and those beyond are dropped."""
 
 
 HISTORY, RETRIEVER = "history", "retriever"
@@ -193,15 +195,19 @@ def proposals(
     wanted = model.n_candidates
     query = _query(model, states, user, vector, allowed)
     untaken = query.open.copy()
+    closed = len(untaken) - int(np.count_nonzero(untaken))
     rows: list[Int32] = []
-    origins: list[Int32] = []
+    origins: list[int] = []
 
     def take(origin: int, proposed: Int32, limit: int) -> int:
-        left = wanted - sum(map(len, rows))
-        taken = proposed[untaken[proposed]][: min(limit, left)]
+        n_taken = sum(map(len, rows))
+        limit = min(limit, wanted - n_taken)
+        # What is closed or taken cannot fill more places than there is of it.
+        proposed = proposed[: closed + n_taken + limit]
+        taken = proposed[untaken[proposed]][:limit]
         untaken[taken] = False
         rows.append(taken)
-        origins.append(np.full(len(taken), origin, np.int32))
+        origins.append(origin)
         return len(taken)
 
     # Each source has its turn, and then the retriever fills what is left.
@@ -212,7 +218,8 @@ def proposals(
         if name == HISTORY:
             shared -= n_taken
     take(list(CANDIDATE_SOURCES).index(RETRIEVER), query.nearest, wanted)
-    return np.concatenate(rows), np.concatenate(origins)
+    sources = np.repeat(np.array(origins, np.int32), [len(taken) for taken in rows])
+    return np.concatenate(rows), sources
 
 
 def _query(
@@ -223,7 +230,7 @@ def _query(
     if allowed is not None:
         is_open &= allowed
     # The index knows no filter: it gives as many more as could be closed.
-    closed = n - int(is_open.sum())
+    closed = n - int(np.count_nonzero(is_open))
     nearest = search(model.index, vector, model.n_candidates + closed)
     return Query(model, states.items[user], nearest, is_open)
 
@@ -263,6 +270,7 @@ def recommend(
     candidates = retrieve(model, states, allowed, vectors)
     observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
+    n_candidates = present.sum(axis=1).astype(np.int32)
     if model.ranker is None:
         ranked = candidates.scores
     else:
@@ -272,14 +280,13 @@ def recommend(
     items = np.full(shape, MISSING, np.int32)
     scores, retrieval = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
     for user, vector in enumerate(vectors):
-        columns = [
-            column[user, present[user]] for column in (candidates.items, ranked, candidates.scores)
-        ]
+        own = slice(int(n_candidates[user]))
+        columns = [column[user, own] for column in (candidates.items, ranked, candidates.scores)]
         columns = _best(model, states, user, vector, columns, k, allowed)
         width = len(columns[0])
         for table, column in zip((items, scores, retrieval), columns, strict=True):
             table[user, :width] = column
-    return Recommended(items, scores, retrieval, present.sum(axis=1).astype(np.int32))
+    return Recommended(items, scores, retrieval, n_candidates)
 
 
 def _best(
@@ -299,9 +306,13 @@ def _best(
     order = np.lexsort((items, -scores))[:depth]
     best = [column[order] for column in columns]
     if explores and len(order):
-        ranking = list(zip(*(column.tolist() for column in best), strict=True))
-        ranking = _explored(model, states, user, vector, ranking, k, allowed)
-        best = [np.array(column) for column in zip(*ranking, strict=True)]
+        chance = _chance(states, user)
+        places = _places(chance, k, model.exploration_share)
+        if places:
+            drawn = _drawn_items(model, states, user, vector, allowed, chance)
+            ranking = list(zip(*(column.tolist() for column in best), strict=True))
+            ranking = _explored(ranking, places, drawn)
+            best = [np.array(column) for column in zip(*ranking, strict=True)]
     return [column[:k] for column in best]
 
 
@@ -348,31 +359,32 @@ RankedItem = tuple[int, float, float]
 """An item row, its score and its retrieval score."""
 
 
-def _explored(
-    model: Model,
-    states: UserStates,
-    user: int,
-    vector: Float32,
-    ranking: list[RankedItem],
-    k: int,
-    allowed: NDArray[np.bool_] | None,
-) -> list[RankedItem]:
-    """Puts new items at some places after the RESERVED.
+def _chance(states: UserStates, user: int) -> np.random.Generator:
+    """Seeded by the history: a user sees the same list on every path until they do something."""
+    return np.random.default_rng(np.ascontiguousarray(states.items[user]).view(np.uint32))
 
-    Chance is seeded by the history, so that a user sees the same list until they do something, on
-    every path, and a shorter list is the beginning of a longer one. An item put in takes the score
-    of the one that makes room for it.
+
+def _places(chance: np.random.Generator, k: int, share: float) -> list[int]:
+    """The places after the RESERVED, of k, that new items are put into.
+
+    All PLACES are drawn, whatever k is, so that a shorter list is the beginning of a longer one.
     """
-    chance = np.random.default_rng(np.ascontiguousarray(states.items[user]).view(np.uint32))
-    # All PLACES are drawn, whatever k is: a list of another length draws the same.
     draws = chance.random(PLACES)[RESERVED:k]
-    places = (np.flatnonzero(draws < model.exploration_share) + RESERVED).tolist()
-    if not places:
-        return ranking
-    drawn = iter(_drawn_items(model, states, user, vector, allowed, chance))
+    places: list[int] = (np.flatnonzero(draws < share) + RESERVED).tolist()
+    return places
+
+
+def _explored(
+    ranking: list[RankedItem], places: list[int], drawn: list[tuple[int, float]]
+) -> list[RankedItem]:
+    """Puts the drawn new items into the places.
+
+    An item put in takes the score of the one that makes room for it.
+    """
+    waiting = iter(drawn)
     for place in places:
         above = {row for row, _, _ in ranking[:place]}
-        item = next(((row, affinity) for row, affinity in drawn if row not in above), None)
+        item = next(((row, affinity) for row, affinity in waiting if row not in above), None)
         if item is None or place > len(ranking):
             break
         row, affinity = item
@@ -392,8 +404,9 @@ def _drawn_items(
 ) -> list[tuple[int, float]]:
     """The user's best new items, shuffled, with their retrieval scores."""
     # What the user had needs no exploration, even where it may be offered.
-    pool = np.setdiff1d(model.new, states.seen(user))
-    pool = pool[states.open_to(user, len(model.towers.items))[pool]]
+    is_open = states.open_to(user, len(model.towers.items))
+    is_open[states.seen(user)] = False
+    pool = model.new[is_open[model.new]]
     pool = pool if allowed is None else pool[allowed[pool]]
     affinity = np.matmul(model.towers.items[pool], vector)
     best = np.lexsort((pool, -affinity))[:EXPLORED]

@@ -8,7 +8,7 @@ the user had, a habit says how often it comes back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.neighbours import Relation
 from shortlist.recsys.models.pipeline import Model
-from shortlist.recsys.models.towers import user_vectors
+from shortlist.recsys.models.towers import user_vectors, vectors_without
 
 RankedRows = tuple[Candidates, Float32]
 """One user's candidates, and their feature rows, float32[C, F]."""
@@ -31,6 +31,10 @@ UNITS = (
     ("year", 31_557_600, None),
 )
 """Units of an interval, their seconds, and the interval from which the next one is read better."""
+
+
+ROUNDING = 1e-5
+"""Falls of a score up to this are none: single precision makes them by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +99,9 @@ def _score_falls(model: Model, state: UserStates, items: Int32) -> Float32:
     places = np.flatnonzero(state.items[0] != MISSING)
     if len(places) == 0:
         return falls
-    # One state for each place that is left out, all scored at once.
-    without = np.repeat(state.items, len(places), axis=0)
-    without[np.arange(len(places)), places] = MISSING
-    attributes = np.repeat(state.attributes, len(places), axis=0)
-    vectors = user_vectors(model.towers, replace(state, items=without, attributes=attributes))
-    whole = user_vectors(model.towers, state)
-    falls[:, places] = np.matmul(model.towers.items[items], (whole - vectors).T)
+    change = user_vectors(model.towers, state) - vectors_without(model.towers, state, places)
+    fall = np.matmul(model.towers.items[items], change.T)
+    falls[:, places] = np.where(np.abs(fall) > ROUNDING, fall, 0)
     return falls
 
 
@@ -111,10 +111,13 @@ def _nearness(model: Model, state: UserStates, items: Int32) -> Float32:
     nearness = np.zeros((len(items), len(history)), np.float32)
     places = np.flatnonzero(history != MISSING)
     past = history[places]
-    rows = model.table.neighbours.rows[Relation.NEAR][past]
-    weights = model.table.neighbours.weights[Relation.NEAR][past]
-    is_item = rows[None] == items[:, None, None]  # [k, places, K]
-    nearness[:, places] = np.where(is_item, weights[None], 0).sum(axis=2)
+    # Where each item is explained; those that are not have a row beyond, which is cut off.
+    explained = np.full(len(model.table.popularity), len(items), np.int64)
+    explained[items] = np.arange(len(items))
+    at = explained[model.table.neighbours.rows[Relation.NEAR][past]]  # [places, K]
+    place, rank = np.nonzero(at < len(items))
+    weights = model.table.neighbours.weights[Relation.NEAR][past[place], rank]
+    nearness[at[place, rank], places[place]] = weights
     return nearness
 
 

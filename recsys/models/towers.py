@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from shortlist.recsys.models.decay import position_weights
-from shortlist.recsys.models.interactions import MISSING, Float32, UserStates
+from shortlist.recsys.models.interactions import MISSING, Float32, Int64, UserStates
 
 HALF_LIVES = (0.0, 1.0, 3.0, 10.0, 40.0, math.inf)
 """Half-lives of the decayed means, in events: 0 is the last item alone, infinity the plain mean."""
@@ -78,6 +78,31 @@ def user_vectors(towers: Towers, states: UserStates) -> Float32:
     """float32[U, d + 1]: user vectors; the last column is 1, for the bias."""
     means = decayed_means(towers, states)[:, None, :]  # [U, 1, S * d]
     attributes = towers.attributes[states.attributes].sum(axis=1)[:, None, :]  # [U, 1, d]
+    return _forward(towers, means, attributes)[:, 0]
+
+
+def vectors_without(towers: Towers, state: UserStates, places: Int64) -> Float32:
+    """float32[h, d + 1]: one user's vectors without each of the history's events at `places`.
+
+    places: int64[h], positions in the history that hold an event.
+    """
+    weights = _DECAY * (state.items[0] != MISSING)  # [S, N]
+    embeddings = towers.history[state.items[0]]  # [N, d]
+    left_out = weights.T[places]  # [h, S]
+    total = weights.sum(axis=1) - left_out
+    # Each sum but for one event's part; computing it anew for each costs h times as much.
+    summed = np.matmul(weights, embeddings) - left_out[:, :, None] * embeddings[places, None]
+    known = total > 0
+    means = np.where(known[:, :, None], summed / np.where(known, total, 1)[:, :, None], 0)
+    attributes = towers.attributes[state.attributes].sum(axis=1)  # [1, d]
+    repeated = np.broadcast_to(attributes, (len(places), 1, towers.dimension))
+    # Stacked, as users are: one large product would wake BLAS's threads, which costs more.
+    means = means.reshape(len(places), 1, len(HALF_LIVES) * towers.dimension)
+    return _forward(towers, means, repeated)[:, 0]
+
+
+def _forward(towers: Towers, means: Float32, attributes: Float32) -> Float32:
+    """float32[U, 1, d + 1]: the vectors of means [U, 1, S * d] and attributes [U, 1, d]."""
     inputs = np.concatenate((means, attributes), axis=2)
     centred = inputs - inputs.mean(axis=2, keepdims=True)
     variance = np.square(centred).mean(axis=2, keepdims=True)
@@ -86,8 +111,8 @@ def user_vectors(towers: Towers, states: UserStates) -> Float32:
     hidden = gelu(np.matmul(normal, towers.hidden_w) + towers.hidden_b)
     skip = np.matmul(means, towers.skip_w)
     out = skip + np.matmul(hidden, towers.out_w) + towers.out_b  # [U, 1, d]
-    ones = np.ones((len(states), 1), np.float32)
-    return np.concatenate((out[:, 0, :], ones), axis=1).astype(np.float32)
+    ones = np.ones((*out.shape[:2], 1), np.float32)
+    return np.concatenate((out, ones), axis=2).astype(np.float32)
 
 
 def gelu(x: Float32) -> Float32:

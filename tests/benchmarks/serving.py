@@ -233,10 +233,11 @@ def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: Dataset) -> None:
     import io
 
     started = time.perf_counter()
+    offsets = dataset.events.offsets()
     users = range(min(USERS_PRECOMPUTED, dataset.events.n_users))
     for start in range(0, len(users), USERS_AT_ONCE):
         part = users[start : start + USERS_AT_ONCE]
-        precompute._write_users(io.BytesIO(), loaded, dataset, part, 100)
+        precompute._write_users(io.BytesIO(), loaded, dataset, offsets, part, 100)
     per_second = len(users) / (time.perf_counter() - started)
     table.report["precompute_users_per_second"] = round(per_second)
     table.add_row(f"precompute: {per_second:.0f} users a second on one core")
