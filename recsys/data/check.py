@@ -273,9 +273,9 @@ def _report(found: FoundTable, mapping: DataMapping) -> TableReport:
         for s in (mapping.interactions, mapping.items, mapping.users)
         if s is not None and s.paths[0] == first.path
     )
-    used = {*found.columns.values(), *(source.kept or ())}
-    if isinstance(source, InteractionsSource) and source.returns is not None:
-        used.add(source.returns.column)
+    used: set[str | None] = {*found.columns.values(), *(source.kept or ())}
+    if isinstance(source, InteractionsSource):
+        used |= {source.time.clock, None if source.returns is None else source.returns.column}
     return TableReport(
         source.paths,
         sum(file.n_files for file in found.files),
@@ -293,9 +293,9 @@ def _peculiar(dialect: Dialect) -> dict[str, Any]:
 
 
 def _time_words(times: FoundTimes, mapping: DataMapping) -> str:
-    if times.says_zone or "since" in times.words or "sequence" in times.words:
-        return times.words
-    return f"{times.words}, in {mapping.interactions.time.zone}"
+    given = mapping.interactions.time
+    words = times.words if given.clock is None else f"{times.words}, the latter from {given.clock}"
+    return f"{words}, in {given.zone}" if _is_naive(times) else words
 
 
 def _advice(

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import cache
 
 NAMES: dict[str, tuple[str, ...]] = {
     "user_id": (
@@ -142,6 +143,7 @@ def words(name: str) -> frozenset[str]:
     return frozenset(filter(None, map(plain, re.split(r"[^\w]|_", spaced))))
 
 
+@cache
 def closeness(name: str, ours: str) -> float:
     """How much a name sounds like one of our columns, from 0 to 1.
 

@@ -201,6 +201,10 @@ def _read_open(
 ) -> RawTable:
     columns, notes = _columns(opened, file, schema, source)
     chosen = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
+    clock = source.time.clock if isinstance(source, InteractionsSource) else None
+    if clock in opened.columns:
+        chosen = [c for c in chosen if c.meta.output_name() != "timestamp"]
+        chosen.append(times.at_clock(columns["timestamp"], clock).alias("timestamp"))
     mark = source.returns if isinstance(source, InteractionsSource) else None
     if mark is not None and mark.column in opened.columns:
         chosen = [c for c in chosen if c.meta.output_name() != "event_type"]
@@ -276,9 +280,11 @@ def _columns(
 
 
 def _marks(source: TableSource) -> tuple[str, ...]:
-    if not isinstance(source, InteractionsSource) or source.returns is None:
+    """Columns of theirs that are read into another: the mark of returns, and the time of day."""
+    if not isinstance(source, InteractionsSource):
         return ()
-    return (source.returns.column,)
+    mark = None if source.returns is None else source.returns.column
+    return tuple(name for name in (mark, source.time.clock) if name is not None)
 
 
 def _unread_note(unread: Sequence[str], schema: TableSchema) -> str:

@@ -567,3 +567,50 @@ def test_orders_and_their_lines(tmp_path: Path) -> None:
     lines = put(tmp_path / "l.csv", "order_id,sku,qty", [f"{n},{i},1" for n, (_, i, _) in rows])
     with pytest.raises(InvalidData, match=r"join .*o.csv' and .*l.csv' by order_id into one file"):
         found(tmp_path, orders, lines)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form", "hours"),
+    [
+        ("%Y-%m-%d %H:%M:%S CET", "%Y-%m-%d %H:%M:%S %Z", 1),
+        ("%Y-%m-%d %H:%M:%S Asia/Tokyo", "%Y-%m-%d %H:%M:%S %Z", 9),
+        ("%a %b %d %H:%M:%S PST %Y", "%a %b %d %H:%M:%S %Z %Y", -8),
+        ("%Y-%m-%dT%H:%M:%S+02:00[Europe/Berlin]", "%Y-%m-%dT%H:%M:%S%.f %z", 2),
+        (
+            "%a %b %d %Y %H:%M:%S GMT+0100 (Central European Standard Time)",
+            "%a %b %d %Y %H:%M:%S GMT %z",
+            1,
+        ),
+    ],
+)
+def test_zones_by_name(tmp_path: Path, pattern: str, form: str, hours: int) -> None:
+    """Zones that a time names, and remarks in brackets behind it."""
+    rows = [f"{u},{i},{t:{pattern}}" for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.time == TimeFormat(format=form)
+    first = datetime.fromtimestamp(START - 3600 * hours, UTC)
+    assert result.numbers["first"] == f"{first:%Y-%m-%d %H:%M:%S} UTC"
+    assert not any("do not say their zone" in advice for advice in result.advice)
+
+
+@pytest.mark.parametrize("header", ["order_date,order_time", "Datum,Uhrzeit", "Date,Time"])
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d.%m.%Y"])
+def test_date_and_time_apart(tmp_path: Path, header: str, form: str) -> None:
+    """A date and a time of day in two columns are one time, in every command."""
+    rows = [f"{u},{i},{t:{form}},{t:%H:%M:%S},00:07:{n % 60:02}" for n, (u, i, t) in
+            enumerate(events())]  # fmt: skip
+    path = put(tmp_path / "o.csv", f"user_id,item_id,{header},duration", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.time.clock == header.split(",")[1]
+    assert result.numbers["first"] == "2023-07-22 04:26:40 UTC"
+    assert result.numbers["duplicates"] == 0
+    assert result.tables["interactions"].unused == ("duration",)
+
+
+def test_spreadsheet_dates(tmp_path: Path) -> None:
+    """Numbers such as 45129.185 are days of a spreadsheet, not sequence numbers."""
+    rows = [f"{u},{i},{t.timestamp() / 86_400 + 25_569:.7f}" for u, i, t in events()]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,InvoiceDate", rows))
+    assert result.mapping.interactions.time == TimeFormat(unit="days")
+    assert result.numbers["first"] == "2023-07-22 04:26:40 UTC"
