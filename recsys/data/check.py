@@ -6,6 +6,7 @@ here is what every later command sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,10 @@ SAMPLE_REJECTS = 3
 
 MANY_REPEATS = 0.05
 """From this share on it is worth asking whether what a user had may be recommended again."""
+
+
+MANY_REJECTS = 0.05
+"""What `--max-reject-share` allows where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,7 @@ def _read_once(
         (
             *_advice(mapping, times, numbers, tables["interactions"].columns),
             *_vector_advice(tables),
+            *_reject_advice(loaded),
         ),
     )
 
@@ -328,6 +334,20 @@ def _advice(
     if _is_naive(times) and mapping.interactions.time.zone == "UTC":
         out.append("times do not say their zone, UTC is taken: name it by --zone Europe/Berlin")
     return out
+
+
+def _reject_advice(loaded: Loaded) -> list[str]:
+    """What to do where the other commands will stop, because too many events are rejected."""
+    is_event = pl.col("table") == "interactions"
+    share = loaded.rejected.filter(is_event).height / loaded.n_read
+    if share <= MANY_REJECTS:
+        return []
+    enough = math.ceil(100 * share) / 100
+    advice = (
+        f"{share:.1%} of the interactions are rejected, and commands stop above "
+        f"{MANY_REJECTS:.0%}: mend the rows, or give --max-reject-share {enough:g}"
+    )
+    return [advice]
 
 
 def _vector_advice(tables: Mapping[str, FoundTable]) -> list[str]:

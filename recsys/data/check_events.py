@@ -115,6 +115,15 @@ def dislike_bound(ratings: pl.Series) -> float:
 _BETWEEN_NO_AND_YES = 0.5
 
 
+def are_known_types(column: pl.Series) -> bool:
+    """Whether all texts of a column are types of events that are known."""
+    types = column.drop_nulls().unique().to_list()
+    return bool(types) and all(
+        isinstance(name, str) and (_is_negative(name) or _strength(name) is not None)
+        for name in types
+    )
+
+
 def unknown_types(rules: EventRules) -> list[str]:
     """The types whose proposed weight is a guess."""
     return [name for name in rules.weights if _strength(name) is None]

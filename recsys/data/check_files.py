@@ -28,7 +28,7 @@ from shortlist.recsys.data.formats import (
     open_file,
     open_lake,
 )
-from shortlist.recsys.data.input_schema import TableSchema
+from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS, TableSchema
 from shortlist.recsys.data.readers import explained
 from shortlist.recsys.data.sources import Dialect
 from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, staged
@@ -119,7 +119,7 @@ def places_in(path: str) -> list[str]:
 
 def _header(file: StagedFile, known: Known) -> tuple[str, ...]:
     with explained(file.name, _ANY):
-        return tuple(sorted(open_file(file, _ANY, _dialect_of(file, known)).columns))
+        return tuple(sorted(open_file(file, _schema_of(file), _dialect_of(file, known)).columns))
 
 
 _MAX_TABLES = 50
@@ -163,7 +163,7 @@ def _look_at_one(file: StagedFile, known: Known, n_rows: int) -> FoundFile:
         found = _readable_dialect(file, known)
         is_ascii = found is not None and found.encoding == _ASCII
         dialect = replace(found, encoding="utf-8") if found is not None and is_ascii else found
-        opened = open_file(file, _ANY, dialect)
+        opened = open_file(file, _schema_of(file), dialect)
         sample = _sample(opened, n_rows)
     if dialect is not None and _has_decimals(sample, ","):
         dialect = replace(dialect, decimal=",")
@@ -227,7 +227,7 @@ def _opened(path: str, dialect: Dialect | None) -> Iterator[list[OpenFile]]:
         yield [open_lake(path, lake, _ANY.name)]
         return
     with staged(path, _ANY.name) as files:
-        yield [open_file(file, _ANY, dialect) for file in files]
+        yield [open_file(file, _schema_of(file), dialect) for file in files]
 
 
 def _texts(opened: OpenFile, column: str) -> pl.Series:
@@ -292,7 +292,7 @@ def _readable_dialect(file: StagedFile, known: Known) -> Dialect | None:
     if dialect is None:
         return None
     try:
-        if not _sample(open_file(file, _ANY, dialect)).is_empty():
+        if not _sample(open_file(file, _schema_of(file), dialect)).is_empty():
             return dialect
     except pl.exceptions.PolarsError:
         pass  # without quotes it may be read; if not, that is the error
@@ -302,6 +302,15 @@ def _readable_dialect(file: StagedFile, known: Known) -> Dialect | None:
 def _is_movielens(file: StagedFile) -> bool:
     """Whether a `.dat` file has the double colons of MovieLens."""
     return extension_of(file.name) == ".dat" and b"::" in head_of(file.path).split(b"\n", 1)[0]
+
+
+def _schema_of(file: StagedFile) -> TableSchema:
+    """A schema that takes any columns; of a MovieLens file that with as many fields."""
+    if not _is_movielens(file):
+        return _ANY
+    n_fields = head_of(file.path).split(b"\n", 1)[0].count(b"::") + 1
+    fitting = (schema for schema in (INTERACTIONS, ITEMS, USERS) if len(schema.dat) == n_fields)
+    return next(fitting, INTERACTIONS)
 
 
 def _encoding(head: bytes) -> str:

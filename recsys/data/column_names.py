@@ -32,7 +32,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "stock_code", "article", "article_id", "article_no", "articleno", "article_number",
         "variant_id", "listing_id", "offer_id", "content_id", "video_id", "track", "track_id",
         "song", "song_id", "artist", "artist_id", "movie_id", "movieid", "movie", "film_id",
-        "book_id", "news_id", "recipe_id", "business_id", "gmap_id", "artikel", "artikelnummer",
+        "book_id", "news_id", "recipe_id", "business_id", "venue_id", "gmap_id", "artikel",
+        "artikelnummer",
         "artikelnr", "artikel_nr", "artikel_id", "produkt", "produkt_id", "produktnummer",
         "produit", "id_produit", "code_article", "ref_article", "producto", "id_producto",
         "articulo", "prodotto", "id_prodotto", "codice_articolo", "produto", "id_produto", "i",
@@ -111,8 +112,8 @@ _WORDS = {
     "item_id": _words_of(
         "item items lineitem sku asin isbn ean gtin upc product products prod article stockcode "
         "track song artist movie film book video game app content recipe news listing offer "
-        "business course podcast restaurant hotel artikel produkt produit producto prodotto "
-        "produto articulo"
+        "business venue poi place course podcast restaurant hotel artikel produkt produit producto "
+        "prodotto produto articulo"
     ),
     "timestamp": _words_of("date datetime time timestamp ts when at created datum zeit fecha tijd"),
 }

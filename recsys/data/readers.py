@@ -38,7 +38,7 @@ from shortlist.recsys.data.sources import (
     TimeFormat,
     source_of,
 )
-from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, staged
+from shortlist.recsys.data.staging import COMPRESSIONS, StagedFile, extension_of, lake_of, staged
 from shortlist.recsys.errors import InvalidData
 
 _IDS = ("user_id", "item_id")
@@ -180,11 +180,35 @@ def explained(name: str, schema: TableSchema) -> Iterator[None]:
         zlib.error,
     ) as error:
         said = str(error).strip().split("\n")[0]
-        raise InvalidData(f"{schema.name}: cannot read {name!r} ({said}): {_rule(name)}") from error
+        bad = _bad_bytes(name) if "utf-8" in said else ""
+        raise InvalidData(
+            f"{schema.name}: cannot read {name!r} ({said}{bad}): {_rule(name, said)}"
+        ) from error
 
 
-def _rule(name: str) -> str:
+def _bad_bytes(name: str) -> str:
+    """Where a local file is no UTF-8, as an end of a sentence."""
+    path = Path(name)
+    if not path.is_file() or path.suffix in COMPRESSIONS:
+        return ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                wrong = line[error.start : error.end]
+                return f", first {wrong.hex()} in line {number} at byte {error.start + 1}"
+    return ""
+
+
+_CUT = ("end of file", "end-of-stream", "incomplete", "corrupt")
+"""What is said of a compressed file that ends too early, or is damaged."""
+
+
+def _rule(name: str, said: str) -> str:
     """What a file must be, and what to do."""
+    if name.lower().endswith(COMPRESSIONS) and any(words in said.lower() for words in _CUT):
+        return "the compressed file is cut off or damaged; fetch it again, or pack it again"
     extension = extension_of(name)
     if extension in (".parquet", ".pq"):
         return "Parquet must be whole; write the file again"

@@ -202,10 +202,10 @@ def test_quotes_and_lines_before_the_header(tmp_path: Path) -> None:
 
 
 def test_file_without_a_header(tmp_path: Path) -> None:
-    """Its times are found; who and what is a person's to say."""
+    """Its times are found; who and what is a person's to confirm."""
     rows = [f"{u}\t{t.isoformat()}\t{i}\t7" for u, i, t in events()]
     path = put(tmp_path / "a.tsv", rows[0], rows[1:])
-    with pytest.raises(InvalidData, match=r"column_2 may be timestamp.*--column user_id=NAME"):
+    with pytest.raises(InvalidData, match=r"no header.*--column timestamp=column_2: give"):
         found(tmp_path, path)
     columns = {"user_id": "column_1", "item_id": "column_3"}
     interactions = found(tmp_path, path, columns=columns).mapping.interactions
@@ -614,3 +614,77 @@ def test_spreadsheet_dates(tmp_path: Path) -> None:
     result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,InvoiceDate", rows))
     assert result.mapping.interactions.time == TimeFormat(unit="days")
     assert result.numbers["first"] == "2023-07-22 04:26:40 UTC"
+
+
+def test_files_of_movielens(tmp_path: Path) -> None:
+    """Lines with double colons are ratings, films or users by their number of fields."""
+    rows = [f"{u}::{i}::4::{t:%s}" for u, i, t in events()]
+    put(tmp_path / "ml" / "ratings.dat", rows[0], rows[1:])
+    films = [f"{i}::Film {i} (1995)::Drama|War" for i in ITEMS]
+    put(tmp_path / "ml" / "movies.dat", films[0], films[1:])
+    people = [f"{u}::F::25::3::02139" for u in USERS]
+    put(tmp_path / "ml" / "users.dat", people[0], people[1:])
+    result = found(tmp_path, str(tmp_path / "ml"))
+    assert set(result.tables) == {"interactions", "items", "users"}
+    assert (result.numbers["events"], result.rejects) == (400, {})
+
+
+def test_ids_that_the_items_have(tmp_path: Path) -> None:
+    """Of two id columns that is the item whose ids the table of items has."""
+    rows = [f"{u},V{n % 99},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    orders = put(tmp_path / "o.csv", "user_id,asin,parent_asin,timestamp", rows)
+    items = put(tmp_path / "i.csv", "parent_asin,title", [f"{i},T {i}" for i in ITEMS])
+    result = found(tmp_path, orders, items)
+    assert result.mapping.interactions.columns == {"item_id": "parent_asin"}
+    reasons = result.tables["interactions"].reasons
+    assert reasons["item_id"] == "100% of its ids are in parent_asin of the items"
+    assert result.rejects == {}
+
+
+def test_columns_of_one_value(tmp_path: Path) -> None:
+    """A line's number, always 1, and an empty column are no items where another may be."""
+    rows = [f"{u},1,,{i},{n}" for n, (u, i, _) in enumerate(events())]
+    path = put(tmp_path / "o.csv", "user_id,Item #,Product ID,SKU,timestamp", rows)
+    assert found(tmp_path, path).mapping.interactions.columns == {"item_id": "SKU"}
+    path = put(tmp_path / "o.csv", "user_id,timestamp,Product ID", ["u,1,", "v,2,"])
+    with pytest.raises(InvalidData, match="Product ID has no values"):
+        found(tmp_path, path)
+
+
+def test_files_without_header(tmp_path: Path) -> None:
+    """The first row is shown with the options that say what it may be, and these do."""
+    kinds = ("pv", "pv", "cart", "buy")
+    rows = [f"{u},{i},40.{n},{kinds[n % 4]},{t:%s}" for n, (u, i, t) in enumerate(events())]
+    path = put(tmp_path / "o.csv", rows[0], rows[1:])
+    options = {
+        "user_id": "column_1",
+        "item_id": "column_2",
+        "timestamp": "column_5",
+        "event_type": "column_4",
+    }
+    shown = " ".join(f"--column {ours}={theirs}" for ours, theirs in options.items())
+    first = f"column_1 '{events()[0][0]}', column_2 "
+    with pytest.raises(InvalidData, match=f"its first row is {first}.*, which may be {shown}"):
+        found(tmp_path, path)
+    result = found(tmp_path, path, columns=options)
+    assert result.numbers["events"] == 400
+    assert result.event_types == {"pv": 200, "buy": 100, "cart": 100}
+
+
+def test_orders_without_times(tmp_path: Path) -> None:
+    """Users in one file and items in another are to be joined, also where there are no times."""
+    rows = list(enumerate(events()))
+    put(tmp_path / "b" / "o.csv", "order_id,user_id", [f"{n},{u}" for n, (u, _, _) in rows])
+    put(tmp_path / "b" / "l.csv", "order_id,product_id", [f"{n},{i}" for n, (_, i, _) in rows])
+    with pytest.raises(InvalidData, match=r"join .*l.csv' and .*o.csv' by order_id.*no times"):
+        found(tmp_path, str(tmp_path / "b"))
+
+
+def test_rejects_that_stop_commands(tmp_path: Path) -> None:
+    """The check says what share of rejects to allow, where the other commands would stop."""
+    rows = [f"{'' if n % 10 == 0 else u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows))
+    assert result.advice[-1] == (
+        "10.0% of the interactions are rejected, and commands stop above 5%: mend the rows, "
+        "or give --max-reject-share 0.1"
+    )
