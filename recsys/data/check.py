@@ -166,7 +166,7 @@ def _check_given(given: Given) -> None:
 
 def _check_given_columns(given: Given, tables: Mapping[str, FoundTable]) -> None:
     """Refuses columns that a person has named and no file has."""
-    names = [name for table in tables.values() for name in table.names]
+    names = [name for table in tables.values() for name in table.known]
     absent = [theirs for theirs in given.columns.values() if theirs not in names]
     if absent:
         raise InvalidData(f"no file has a column {absent[0]!r}: there are {', '.join(names)}")
@@ -282,6 +282,8 @@ def _report(found: FoundTable, mapping: DataMapping) -> TableReport:
     used: set[str | None] = {*found.columns.values(), *(source.kept or ())}
     if isinstance(source, InteractionsSource):
         used |= {source.time.clock, None if source.returns is None else source.returns.column}
+    # Of a column of objects some fields may be used.
+    used |= {name.split(".")[0] for name in used if name is not None}
     return TableReport(
         source.paths,
         sum(file.n_files for file in found.files),

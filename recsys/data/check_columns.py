@@ -50,6 +50,11 @@ class FoundTable:
         return tuple(dict.fromkeys(name for file in self.files for name in file.columns))
 
     @property
+    def known(self) -> tuple[str, ...]:
+        """The columns of all its files, and the fields within them."""
+        return tuple(dict.fromkeys(name for file in self.files for name in file.known))
+
+    @property
     def sample(self) -> pl.DataFrame:
         """The first rows of a file of each header."""
         firsts = {file.columns: file for file in reversed(self.files)}
@@ -60,7 +65,7 @@ class FoundTable:
 
     def values(self, column: str) -> pl.Series:
         """All values of one column, as text."""
-        return pl.concat([file.values(column) for file in self.files if column in file.columns])
+        return pl.concat([file.values(column) for file in self.files if column in file.known])
 
 
 def found_tables(
@@ -109,11 +114,11 @@ def _are_more(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping
         InvalidData: they are, by other names.
     """
     names = [events.columns[ours] for ours in INTERACTIONS.required]
-    if set(names) <= set(group[0].columns):
+    if set(names) <= set(group[0].known):
         return True
     if _event_score(group, columns) == 0:
         return False
-    found, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
+    found, _ = _assigned(group[0].known, group[0].sample, INTERACTIONS, columns)
     ids = (found["user_id"], found["item_id"])
     if set(ids) & set(_keys(group[0])):  # an item or a user stands once in its table
         return False
@@ -163,7 +168,7 @@ def _to_be_joined(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str,
     """The remedy where two files together have what one lacks: orders, and their lines."""
     for one, other in combinations((group[0] for group in groups), 2):
         found = [
-            set(_assigned(file.columns, file.sample, INTERACTIONS, columns)[0])
+            set(_assigned(file.known, file.sample, INTERACTIONS, columns)[0])
             for file in (one, other)
         ]
         shared = [name for name in one.columns if name in other.columns]
@@ -176,7 +181,7 @@ def _to_be_joined(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str,
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
     if file.csv is not None and not file.csv.header:
         return _without_header(file)
-    assigned, _ = _assigned(file.columns, file.sample, INTERACTIONS, columns)
+    assigned, _ = _assigned(file.known, file.sample, INTERACTIONS, columns)
     found = [f"{theirs} may be {ours}" for ours, theirs in assigned.items()]
     found += filter(
         None, (_why_not(file, ours) for ours in INTERACTIONS.required if ours not in assigned)
@@ -239,12 +244,14 @@ def _are_whole(column: pl.Series) -> bool:
 
 def _why_not(file: FoundFile, ours: str) -> str:
     """Why the column that is named most like one of ours is not taken for it."""
-    name = nearest(ours, file.columns, 1)[0]
+    name = nearest(ours, file.known, 1)[0]
     column = file.sample[name]
     if closeness(name, ours) < _LIKE or _may_be(column, ours):
         return ""
     if column.null_count() == len(column):
         return f"{name} has no values"
+    if isinstance(column.dtype, (pl.List, pl.Array)):
+        return f"{name} holds lists, and is to have a row for each of their values"
     if not (fields.is_text(column.dtype) or column.dtype.is_numeric()):
         return f"{name} is no {ours}, as it is of type {column.dtype}"
     example = values.shown(column.drop_nulls()[0])
@@ -253,7 +260,7 @@ def _why_not(file: FoundFile, ours: str) -> str:
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
     """How much files look like interactions; 0 where a required column is missing."""
-    assigned, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
+    assigned, _ = _assigned(group[0].known, group[0].sample, INTERACTIONS, columns)
     if not set(INTERACTIONS.required) <= set(assigned):
         return 0.0
     rows = group[0].sample.select(assigned["user_id"], assigned["item_id"])
@@ -296,7 +303,7 @@ def _best_key(
     if theirs is None:
         return 0.0, "", 0.0
     ids = _canonical(events.sample[theirs]).drop_nulls().unique()
-    keys = [columns[ours]] if columns.get(ours) in file.columns else _keys(file)
+    keys = [columns[ours]] if columns.get(ours) in file.known else _keys(file)
     shares = {key: _shared(ids, _canonical(file.values(key))) for key in keys}
     scores = [
         (share + closeness(key, ours), key, share) for key, share in shares.items() if share > 0
@@ -333,7 +340,7 @@ def _with_columns(
     group: tuple[FoundFile, ...], schema: TableSchema, columns: Mapping[str, str]
 ) -> FoundTable:
     table = FoundTable(group)
-    assigned, reasons = _assigned(table.names, table.sample, schema, columns)
+    assigned, reasons = _assigned(table.known, table.sample, schema, columns)
     return FoundTable(group, assigned, reasons)
 
 
@@ -351,7 +358,7 @@ def _with_shared_ids(
         if table not in tables:
             continue
         found = tables[table]
-        if columns.get(f"{table[:-1]}_id") not in found.names:
+        if columns.get(f"{table[:-1]}_id") not in found.known:
             found = _by_overlap(found, events, table)
         out[table] = found
         if f"{table[:-1]}_id" not in columns:
@@ -391,7 +398,7 @@ def _with_ids_of(found: FoundTable, events: FoundTable, table: str) -> FoundTabl
     if theirs is None:
         return events
     keys = _canonical(found.values(theirs))
-    free = [n for n in events.names if n not in events.columns.values() and _is_id_name(n, ours)]
+    free = [n for n in events.known if n not in events.columns.values() and _is_id_name(n, ours)]
     shares = {
         name: _shared(_canonical(events.sample[name]).drop_nulls().unique(), keys)
         for name in (events.columns[ours], *free)

@@ -64,6 +64,10 @@ _NEGATIVE_WORDS = frozenset(
 _NOT_WORDS = frozenset(("not", "no", "non", "never", "undo"))
 
 
+_STATUS = frozenset(("complete", "completed"))
+"""Words that say how far a thing came, and not what: Order Completed is an order."""
+
+
 def _is_negative(name: str) -> bool:
     """Whether a type takes something back, by its whole name or by a word of it."""
     own = words(name)
@@ -72,7 +76,8 @@ def _is_negative(name: str) -> bool:
 
 def _strength(name: str) -> float | None:
     """The proposed weight of a type, by its whole name or by its weakest word: a Product Viewed."""
-    known = [_STRENGTH_OF[word] for word in (plain(name), *words(name)) if word in _STRENGTH_OF]
+    own = (plain(name), *(words(name) - _STATUS))
+    known = [_STRENGTH_OF[word] for word in own if word in _STRENGTH_OF]
     return _STRENGTH_OF.get(plain(name), min(known, default=None))
 
 

@@ -80,7 +80,7 @@ class FoundFile:
     csv: how its text is written, None where its name says so or it is no text; n_files: how many
     files the path stands for; sample: its first rows, all columns; written: the same as csv, also
     where its name says so; is_ascii: whether its encoding makes no difference; has_points: whether
-    it has numbers with a decimal point.
+    it has numbers with a decimal point; nested: fields within columns, by dotted names.
     """
 
     path: str
@@ -92,11 +92,17 @@ class FoundFile:
     written: Dialect | None = None
     is_ascii: bool = False
     has_points: bool = False
+    nested: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Its columns, and the fields within them."""
+        return (*self.columns, *self.nested)
 
     def values(self, column: str) -> pl.Series:
         """All values of one column of plain type, as text, of every file of the path."""
         with explained(self.path, _ANY), _opened(self.path, self.csv) as opened:
-            parts = [_texts(each, column) for each in opened if column in each.columns]
+            parts = [_texts(each, column) for each in opened if column in each.known]
         return pl.concat(parts)
 
 
@@ -138,7 +144,9 @@ def look_at(path: str) -> FoundFile:
     if lake is not None:
         with explained(path, _ANY):
             opened = open_lake(path, lake, _ANY.name)
-            return FoundFile(path, None, opened.columns, _sample(opened), 1, opened.is_text)
+            return FoundFile(
+                path, None, opened.columns, _sample(opened), 1, opened.is_text, nested=opened.nested
+            )
     with staged(path, _ANY.name) as files:
         known: Known = {}
         n_rows = max(_LEAST_ROWS, SAMPLE_ROWS // len(files))
@@ -170,7 +178,7 @@ def _look_at_one(file: StagedFile, known: Known, n_rows: int) -> FoundFile:
     csv = None if dialect == default_dialect(file.name) else dialect
     return FoundFile(
         file.name, csv, opened.columns, sample, 1, opened.is_text, dialect, is_ascii,
-        dialect is not None and _has_decimals(sample, "."),
+        dialect is not None and _has_decimals(sample, "."), opened.nested,
     )  # fmt: skip
 
 
@@ -237,7 +245,7 @@ def _texts(opened: OpenFile, column: str) -> pl.Series:
 
 
 def _sample(opened: OpenFile, n_rows: int = SAMPLE_ROWS) -> pl.DataFrame:
-    return opened.rows.select(opened.columns).head(n_rows).collect()
+    return opened.rows.select(opened.known).head(n_rows).collect()
 
 
 def _dialect_of(file: StagedFile, known: Known) -> Dialect | None:

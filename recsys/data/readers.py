@@ -157,7 +157,7 @@ def _headers(source: TableSource, schema: TableSchema) -> Iterator[RawTable]:
                     yield RawTable(
                         pl.DataFrame(),
                         (file.name,),
-                        header=opened.columns,
+                        header=opened.known,
                         is_text=opened.is_text,
                     )
 
@@ -226,11 +226,11 @@ def _read_open(
     columns, notes = _columns(opened, file, schema, source)
     chosen = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
     clock = source.time.clock if isinstance(source, InteractionsSource) else None
-    if clock in opened.columns:
+    if clock in opened.known:
         chosen = [c for c in chosen if c.meta.output_name() != "timestamp"]
         chosen.append(times.at_clock(columns["timestamp"], clock).alias("timestamp"))
     mark = source.returns if isinstance(source, InteractionsSource) else None
-    if mark is not None and mark.column in opened.columns:
+    if mark is not None and mark.column in opened.known:
         chosen = [c for c in chosen if c.meta.output_name() != "event_type"]
         chosen.append(_marked_type(mark, columns.get("event_type")))
     frame = opened.rows.select(*chosen, opened.malformed.alias(MALFORMED_COLUMN)).collect()
@@ -244,7 +244,7 @@ def _read_open(
     if opened.is_text:
         frame, more = _without_empty_rows(frame, file.name, schema.name)
         notes += more
-    return RawTable(frame, (file.name,), notes=notes, header=opened.columns, is_text=opened.is_text)
+    return RawTable(frame, (file.name,), notes=notes, header=opened.known, is_text=opened.is_text)
 
 
 def _without_empty_rows(
@@ -269,7 +269,7 @@ def _columns(
     Raises:
         InvalidData: a required column, or one that the mapping names, is not there.
     """
-    names = opened.columns
+    names, known = opened.columns, opened.known
     _check_ours(schema, source)
     own: dict[str, str] = {}
     notes: list[str] = []
@@ -277,23 +277,23 @@ def _columns(
         theirs = source.columns.get(ours, ours)
         if not theirs and ours not in schema.required:  # left out on purpose
             continue
-        if theirs not in names and ours not in source.columns:
+        if theirs not in known and ours not in source.columns:
             theirs = _alias(ours, names, schema, notes)
-        if theirs in names:
+        if theirs in known:
             own[ours] = theirs
     missing = [c for c in schema.required if c not in own]
     if any(c in source.columns for c in missing):
         here = RawTable(pl.DataFrame(), (file.name,), is_text=opened.is_text)
-        _check_named(set(names), here, schema, source)
+        _check_named(set(known), here, schema, source)
     if missing:
         raise _lacking(missing, opened, file, schema, source)
-    absent = [name for name in _named(source) if name not in names]
+    absent = [name for name in _named(source) if name not in known]
     if absent:
         notes.append(
             f"{schema.name}: {file.name!r} has no {', '.join(absent)}, which other files have: "
             "its rows have none"
         )
-    others, clashing = _others(names, own, schema, source)
+    others, clashing = _others(opened, own, schema, source)
     rule = "the reader uses this name itself, rename the column to have it learnt from"
     notes += [f"{schema.name}: column {c} is left out: {rule}" for c in clashing]
     unread = [n for n in names if n not in (*own.values(), *others, *clashing, *_marks(source))]
@@ -329,14 +329,14 @@ def _alias(ours: str, names: Sequence[str], schema: TableSchema, notes: list[str
 
 
 def _others(
-    names: Sequence[str], own: dict[str, str], schema: TableSchema, source: TableSource
+    opened: OpenFile, own: dict[str, str], schema: TableSchema, source: TableSource
 ) -> tuple[list[str], list[str]]:
     """Their columns to read besides, and those of them whose names are taken."""
     kept = source.kept
     if kept is None:
-        kept = tuple(n for n in names if n not in own.values()) if schema.is_open else ()
+        kept = tuple(n for n in opened.columns if n not in own.values()) if schema.is_open else ()
     taken = (*RESERVED_COLUMNS, *own)
-    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n in names]
+    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n in opened.known]
     return [n for n in others if n not in taken], [n for n in others if n in taken]
 
 
@@ -401,7 +401,7 @@ def _lacking(
     elif separator is not None:
         why = f"its header seems to be parted by {_SEPARATORS[separator]}"
     else:
-        near = [f"{ours} may be {' or '.join(nearest(ours, names))}" for ours in missing]
+        near = [f"{ours} may be {' or '.join(nearest(ours, opened.known))}" for ours in missing]
         why = "; ".join(near)
     n_more = len(names) - _SHOWN_COLUMNS
     shown = ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {n_more} more" if n_more > 0 else "")

@@ -480,11 +480,11 @@ def test_flags_of_likes(tmp_path: Path) -> None:
 
 def test_types_of_several_words(tmp_path: Path) -> None:
     """Words of a type say what it is, and a refund is never positive."""
-    types = ("Product Viewed", "Product Added", "Product Purchased", "Order Refunded")
+    types = ("Product Viewed", "Product Added", "Order Completed", "Order Refunded")
     rows = [f"{u},{i},{n},{types[n % 4]}" for n, (u, i, _) in enumerate(events())]
     result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,event", rows))
     assert result.mapping.events == EventRules(
-        {"Product Added": 2, "Product Purchased": 4, "Product Viewed": 1}, (), ("Order Refunded",)
+        {"Order Completed": 4, "Product Added": 2, "Product Viewed": 1}, (), ("Order Refunded",)
     )
 
 
@@ -688,3 +688,64 @@ def test_rejects_that_stop_commands(tmp_path: Path) -> None:
         "10.0% of the interactions are rejected, and commands stop above 5%: mend the rows, "
         "or give --max-reject-share 0.1"
     )
+
+
+def test_events_with_nested_fields(tmp_path: Path) -> None:
+    """Fields of objects are columns by dotted names; those of items are not spread out."""
+    lines = [
+        {
+            "event": "View Item",
+            "properties": {"distinct_id": u, "sku": i, "time": int(t.timestamp())},
+            "context": {"page": {"title": "x"}},
+        }
+        for u, i, t in events()
+    ]
+    goods = [{"sku": i, "name": f"T {i}", "details": {"brand": "acme", "year": 1}} for i in ITEMS]
+    for name, rows in (("e.jsonl", lines), ("i.json", goods)):
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    result = found(tmp_path, str(tmp_path / "e.jsonl"), str(tmp_path / "i.json"))
+    assert result.mapping.interactions.columns == {
+        "user_id": "properties.distinct_id",
+        "item_id": "properties.sku",
+        "timestamp": "properties.time",
+        "event_type": "event",
+    }
+    assert (result.numbers["events"], result.numbers["items"]) == (400, 30)
+    assert result.tables["interactions"].unused == ("context",)
+    assert result.mapping.items is not None
+    assert result.mapping.items.columns == {
+        "item_id": "sku", "title": "name", "year": "details.year",
+    }  # fmt: skip
+    assert result.mapping.items.show == ()
+
+
+def test_exports_of_mongo(tmp_path: Path) -> None:
+    """What MongoDB's extended JSON wraps is what it wraps."""
+    rows = [
+        {
+            "_id": {"$oid": f"{n:024x}"},
+            "customer": {"id": {"$oid": f"{u}ab"}},
+            "product": {"$oid": f"{i}cd"},
+            "createdAt": {"$date": {"$numberLong": f"{t:%s}000"}},
+            "qty": {"$numberInt": "2"},
+        }
+        for n, (u, i, t) in enumerate(events())
+    ]
+    path = tmp_path / "o.json"
+    path.write_text(json.dumps(rows))
+    result = found(tmp_path, str(path))
+    assert result.mapping.interactions.columns == {
+        "user_id": "customer.id", "item_id": "product", "timestamp": "createdAt", "weight": "qty",
+    }  # fmt: skip
+    loaded = load(result.mapping.interactions)
+    assert set(loaded.dataset.events.weight.tolist()) == {2.0}
+    assert f"{USERS[0]}ab" in loaded.dataset.user_ids
+
+
+def test_lists_in_events(tmp_path: Path) -> None:
+    """Events that list their items are refused, with what to do."""
+    rows = [{"user_id": "u", "timestamp": 1, "items": [{"item_id": "i"}]}]
+    path = tmp_path / "e.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InvalidData, match="items holds lists, and is to have a row for each"):
+        found(tmp_path, str(path))

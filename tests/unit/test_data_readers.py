@@ -566,3 +566,25 @@ def test_cut_compressed_files(tmp_path: Path, name: str) -> None:
     path.write_bytes(pack(content)[:-1000])
     with pytest.raises(InvalidData, match="the compressed file is cut off or damaged; fetch it"):
         read(str(path), INTERACTIONS)
+
+
+def test_fields_of_objects(tmp_path: Path) -> None:
+    """A mapping may name fields of objects, at any depth, for every use; a misspelt one is told."""
+    frame = FRAME.with_columns(pl.struct(pl.struct(pl.col("item_id").alias("sku"))).alias("p"))
+    path = tmp_path / "a.parquet"
+    frame.drop("item_id").write_parquet(path)
+    source = InteractionsSource((str(path),), columns={"item_id": "p.sku.sku"})
+    check_columns(source, INTERACTIONS)
+    assert load(source).dataset.catalogue.ids == load(write_frame(tmp_path)).dataset.catalogue.ids
+    wrong = InteractionsSource((str(path),), columns={"item_id": "p.sku.skuu"})
+    with pytest.raises(InvalidData, match=r"has no column 'p.sku.skuu'.*'p.sku.sku'"):
+        read(wrong, INTERACTIONS)
+    items = ItemsSource((str(path),), {"item_id": "user_id"}, None, (), ("p.sku.sku",), ())
+    assert "p.sku.sku" in read(items, ITEMS).frame.columns
+
+
+def write_frame(directory: Path) -> str:
+    """The frame of these tests as Parquet."""
+    path = directory / "plain.parquet"
+    FRAME.write_parquet(path)
+    return str(path)
