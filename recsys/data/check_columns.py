@@ -181,6 +181,8 @@ def _to_be_joined(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str,
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
     if file.csv is not None and not file.csv.header:
         return _without_header(file)
+    if len(file.columns) == 1 and "::" in file.columns[0]:
+        return f"{file.path!r} has fields parted by '::', which a name that ends in .dat says"
     assigned, _ = _assigned(file.known, file.sample, INTERACTIONS, columns)
     found = [f"{theirs} may be {ours}" for ours, theirs in assigned.items()]
     found += filter(

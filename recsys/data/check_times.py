@@ -33,7 +33,8 @@ _OTHER_DATES = (
 _CLOCKS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S%.f",
     ", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", ":%H:%M:%S", " at %H:%M",
-    " %H:%M:%S,%3f", "T%H%M%S", "T%H%M%SZ", " %H:%M:%S GMT", " %H:%M:%S UTC",
+    " %H.%M.%S", " %I.%M.%S%.f %p", " %H:%M:%S,%3f", "T%H%M%S", "T%H%M%SZ",
+    " %H:%M:%S GMT", " %H:%M:%S UTC",
 )  # fmt: skip
 _ZONES = ("", " %z", "%z")
 _MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y")
@@ -122,7 +123,9 @@ def _text(texts: pl.Series) -> FoundTimes:
         return found
     # A zone's name stands where its offset may.
     offsets = _text_of_formats(texts.str.replace(ZONE_NAME, "+0000"), found)
-    form = str(offsets.given.format).replace("%z", NAMED_ZONE)
+    form = (offsets.given.format or "").replace("%z", NAMED_ZONE)
+    if NAMED_ZONE not in form:
+        return found
     return replace(offsets, given=TimeFormat(format=form), words=form)
 
 

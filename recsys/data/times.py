@@ -222,11 +222,12 @@ def _in_named_zones(frame: pl.DataFrame, form: str) -> pl.Series:
     names = frame.select(pl.col("t").str.extract(ZONE_NAME)).to_series()
     local = frame.select(moments(bare, form.replace(NAMED_ZONE, ""))).to_series()
     seconds = pl.repeat(None, len(local), dtype=pl.Int64, eager=True)
+    places = {place.lower(): place for place in available_timezones()}
     for name in names.drop_nulls().unique():
         if name in _ZONE_HOURS:
             own = local.dt.epoch("s") - 3600 * _ZONE_HOURS[name]
-        elif name in available_timezones():
-            own = _in_zone(local, name).dt.epoch("s")
+        elif name.lower() in places:  # Oracle writes EUROPE/BERLIN
+            own = _in_zone(local, places[name.lower()]).dt.epoch("s")
         else:
             continue
         seconds = own.zip_with(names.eq_missing(name), seconds)

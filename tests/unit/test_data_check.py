@@ -575,6 +575,7 @@ def test_orders_and_their_lines(tmp_path: Path) -> None:
         ("%Y-%m-%d %H:%M:%S CET", "%Y-%m-%d %H:%M:%S %Z", 1),
         ("%Y-%m-%d %H:%M:%S Asia/Tokyo", "%Y-%m-%d %H:%M:%S %Z", 9),
         ("%a %b %d %H:%M:%S PST %Y", "%a %b %d %H:%M:%S %Z %Y", -8),
+        ("%d-%b-%y %I.%M.%S.000 %p ASIA/TOKYO", "%d-%b-%y %I.%M.%S%.f %p %Z", 9),
         ("%Y-%m-%dT%H:%M:%S+02:00[Europe/Berlin]", "%Y-%m-%dT%H:%M:%S%.f %z", 2),
         (
             "%a %b %d %Y %H:%M:%S GMT+0100 (Central European Standard Time)",
@@ -749,3 +750,27 @@ def test_lists_in_events(tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InvalidData, match="items holds lists, and is to have a row for each"):
         found(tmp_path, str(path))
+
+
+def test_zones_that_there_are_not(tmp_path: Path) -> None:
+    """What looks like a zone and like no time is refused as no time."""
+    rows = [f"{u},{i},soon in Asia/Tokyo" for u, i, _ in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    with pytest.raises(InvalidData, match="timestamp holds 'soon in Asia/Tokyo'"):
+        found(tmp_path, path)
+
+
+def test_double_colons_in_text(tmp_path: Path) -> None:
+    """Ratings in MovieLens' form under another name are told how to be named."""
+    rows = [f"{u}::{i}::4::{t:%s}" for u, i, t in events()]
+    with pytest.raises(InvalidData, match=r"parted by '::', which a name that ends in .dat says"):
+        found(tmp_path, put(tmp_path / "ratings.txt", rows[0], rows[1:]))
+
+
+def test_short_german_names(tmp_path: Path) -> None:
+    """Names of columns as German offices shorten them."""
+    rows = [f"{u};{i};{t:%d.%m.%Y}" for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "Kd.-Nr.;Art.-Nr.;Belegdatum", rows)
+    assert found(tmp_path, path).mapping.interactions.columns == {
+        "user_id": "Kd.-Nr.", "item_id": "Art.-Nr.", "timestamp": "Belegdatum",
+    }  # fmt: skip
