@@ -6,6 +6,7 @@ here is what every later command sees.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,10 @@ SAMPLE_REJECTS = 3
 
 MANY_REPEATS = 0.05
 """From this share on it is worth asking whether what a user had may be recommended again."""
+
+
+MANY_REJECTS = 0.05
+"""What `--max-reject-share` allows where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,7 @@ def _check_given(given: Given) -> None:
 
 def _check_given_columns(given: Given, tables: Mapping[str, FoundTable]) -> None:
     """Refuses columns that a person has named and no file has."""
-    names = [name for table in tables.values() for name in table.names]
+    names = [name for table in tables.values() for name in table.known]
     absent = [theirs for theirs in given.columns.values() if theirs not in names]
     if absent:
         raise InvalidData(f"no file has a column {absent[0]!r}: there are {', '.join(names)}")
@@ -195,6 +200,7 @@ def _read_once(
         (
             *_advice(mapping, times, numbers, tables["interactions"].columns),
             *_vector_advice(tables),
+            *_reject_advice(loaded),
         ),
     )
 
@@ -273,9 +279,11 @@ def _report(found: FoundTable, mapping: DataMapping) -> TableReport:
         for s in (mapping.interactions, mapping.items, mapping.users)
         if s is not None and s.paths[0] == first.path
     )
-    used = {*found.columns.values(), *(source.kept or ())}
-    if isinstance(source, InteractionsSource) and source.returns is not None:
-        used.add(source.returns.column)
+    used: set[str | None] = {*found.columns.values(), *(source.kept or ())}
+    if isinstance(source, InteractionsSource):
+        used |= {source.time.clock, None if source.returns is None else source.returns.column}
+    # Of a column of objects some fields may be used.
+    used |= {name.split(".")[0] for name in used if name is not None}
     return TableReport(
         source.paths,
         sum(file.n_files for file in found.files),
@@ -293,9 +301,9 @@ def _peculiar(dialect: Dialect) -> dict[str, Any]:
 
 
 def _time_words(times: FoundTimes, mapping: DataMapping) -> str:
-    if times.says_zone or "since" in times.words or "sequence" in times.words:
-        return times.words
-    return f"{times.words}, in {mapping.interactions.time.zone}"
+    given = mapping.interactions.time
+    words = times.words if given.clock is None else f"{times.words}, the latter from {given.clock}"
+    return f"{words}, in {given.zone}" if _is_naive(times) else words
 
 
 def _advice(
@@ -328,6 +336,20 @@ def _advice(
     if _is_naive(times) and mapping.interactions.time.zone == "UTC":
         out.append("times do not say their zone, UTC is taken: name it by --zone Europe/Berlin")
     return out
+
+
+def _reject_advice(loaded: Loaded) -> list[str]:
+    """What to do where the other commands will stop, because too many events are rejected."""
+    is_event = pl.col("table") == "interactions"
+    share = loaded.rejected.filter(is_event).height / loaded.n_read
+    if share <= MANY_REJECTS:
+        return []
+    enough = math.ceil(100 * share) / 100
+    advice = (
+        f"{share:.1%} of the interactions are rejected, and commands stop above "
+        f"{MANY_REJECTS:.0%}: mend the rows, or give --max-reject-share {enough:g}"
+    )
+    return [advice]
 
 
 def _vector_advice(tables: Mapping[str, FoundTable]) -> list[str]:

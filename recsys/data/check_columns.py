@@ -6,7 +6,7 @@ numbers or few enough, and which columns of two tables share their ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -14,6 +14,7 @@ import polars as pl
 
 from shortlist.recsys import values
 from shortlist.recsys.data import fields
+from shortlist.recsys.data.check_events import are_known_types
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
 from shortlist.recsys.data.column_names import closeness, nearest
@@ -49,6 +50,11 @@ class FoundTable:
         return tuple(dict.fromkeys(name for file in self.files for name in file.columns))
 
     @property
+    def known(self) -> tuple[str, ...]:
+        """The columns of all its files, and the fields within them."""
+        return tuple(dict.fromkeys(name for file in self.files for name in file.known))
+
+    @property
     def sample(self) -> pl.DataFrame:
         """The first rows of a file of each header."""
         firsts = {file.columns: file for file in reversed(self.files)}
@@ -59,7 +65,7 @@ class FoundTable:
 
     def values(self, column: str) -> pl.Series:
         """All values of one column, as text."""
-        return pl.concat([file.values(column) for file in self.files if column in file.columns])
+        return pl.concat([file.values(column) for file in self.files if column in file.known])
 
 
 def found_tables(
@@ -108,11 +114,11 @@ def _are_more(group: tuple[FoundFile, ...], events: FoundTable, columns: Mapping
         InvalidData: they are, by other names.
     """
     names = [events.columns[ours] for ours in INTERACTIONS.required]
-    if set(names) <= set(group[0].columns):
+    if set(names) <= set(group[0].known):
         return True
     if _event_score(group, columns) == 0:
         return False
-    found, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
+    found, _ = _assigned(group[0].known, group[0].sample, INTERACTIONS, columns)
     ids = (found["user_id"], found["item_id"])
     if set(ids) & set(_keys(group[0])):  # an item or a user stands once in its table
         return False
@@ -162,44 +168,101 @@ def _to_be_joined(groups: Sequence[tuple[FoundFile, ...]], columns: Mapping[str,
     """The remedy where two files together have what one lacks: orders, and their lines."""
     for one, other in combinations((group[0] for group in groups), 2):
         found = [
-            set(_assigned(file.columns, file.sample, INTERACTIONS, columns)[0])
+            set(_assigned(file.known, file.sample, INTERACTIONS, columns)[0])
             for file in (one, other)
         ]
         shared = [name for name in one.columns if name in other.columns]
-        if shared and set(INTERACTIONS.required) <= found[0] | found[1]:
+        ids = {"user_id", "item_id"}  # of the times another message says what to do
+        if shared and ids <= found[0] | found[1] and not any(ids <= each for each in found):
             return f"join {one.path!r} and {other.path!r} by {shared[0]} into one file, or "
     return ""
 
 
 def _described(file: FoundFile, columns: Mapping[str, str]) -> str:
-    assigned, _ = _assigned(file.columns, file.sample, INTERACTIONS, columns)
+    if file.csv is not None and not file.csv.header:
+        return _without_header(file)
+    if len(file.columns) == 1 and "::" in file.columns[0]:
+        return f"{file.path!r} has fields parted by '::', which a name that ends in .dat says"
+    assigned, _ = _assigned(file.known, file.sample, INTERACTIONS, columns)
     found = [f"{theirs} may be {ours}" for ours, theirs in assigned.items()]
     found += filter(
         None, (_why_not(file, ours) for ours in INTERACTIONS.required if ours not in assigned)
     )
-    if file.csv is not None and not file.csv.header:
-        found.insert(0, "it seems to have no header")
     return f"{file.path!r} has {', '.join(file.columns)}" + (
         f" ({', '.join(found)})" if found else ""
     )
 
 
+def _without_header(file: FoundFile) -> str:
+    """The first row of a file without a header, and what its columns may be."""
+    first = file.sample.row(0, named=True)
+    shown = [f"{name} {values.shown(value)}" for name, value in first.items()]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    said = f"{file.path!r} has no header, its first row is {', '.join(shown[:_SHOWN])}{more}"
+    guess = _guessed(file.sample)
+    if not set(INTERACTIONS.required) <= set(guess):
+        return said
+    options = " ".join(f"--column {ours}={theirs}" for ours, theirs in guess.items())
+    return f"{said}, which may be {options}"
+
+
+_SHOWN = 8
+"""Columns of a first row in a message."""
+
+_MOST_STARS = 10
+
+
+def _guessed(sample: pl.DataFrame) -> dict[str, str]:
+    """What nameless columns may be: times, types and ratings by their values, then the ids."""
+    free = list(sample.columns)
+    tests: dict[str, Callable[[pl.Series], bool]] = {
+        "timestamp": _are_clock_times,
+        "event_type": are_known_types,
+        "rating": _are_stars,
+        "user_id": _are_whole,
+        "item_id": _are_whole,
+    }
+    out: dict[str, str] = {}
+    for ours, is_such in tests.items():
+        chosen = next((name for name in free if is_such(sample[name])), None)
+        if chosen is not None:
+            out[ours] = chosen
+            free.remove(chosen)
+    return {ours: out[ours] for ours in INTERACTIONS.columns if ours in out}
+
+
+def _are_stars(column: pl.Series) -> bool:
+    """Whether a column has a few small numbers."""
+    number = column.cast(pl.Float64, strict=False)
+    is_small = bool(number.is_between(0, _MOST_STARS).all()) and number.null_count() == 0
+    return is_small and 1 < number.n_unique() <= 2 * _MOST_STARS + 1  # halves of stars
+
+
+def _are_whole(column: pl.Series) -> bool:
+    """Whether a column has texts or whole numbers, and several of them."""
+    number = column.cast(pl.Float64, strict=False).drop_nulls()
+    return column.n_unique() > 1 and bool((number == number.floor()).all())
+
+
 def _why_not(file: FoundFile, ours: str) -> str:
     """Why the column that is named most like one of ours is not taken for it."""
-    name = nearest(ours, file.columns, 1)[0]
+    name = nearest(ours, file.known, 1)[0]
     column = file.sample[name]
     if closeness(name, ours) < _LIKE or _may_be(column, ours):
         return ""
+    if column.null_count() == len(column):
+        return f"{name} has no values"
+    if isinstance(column.dtype, (pl.List, pl.Array)):
+        return f"{name} holds lists, and is to have a row for each of their values"
     if not (fields.is_text(column.dtype) or column.dtype.is_numeric()):
         return f"{name} is no {ours}, as it is of type {column.dtype}"
-    examples = column.drop_nulls().head(1).to_list()
-    example = values.shown(examples[0]) if examples else "null"
+    example = values.shown(column.drop_nulls()[0])
     return f"{name} holds {example}, which is read as no time: say how by a mapping file's format"
 
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
     """How much files look like interactions; 0 where a required column is missing."""
-    assigned, _ = _assigned(group[0].columns, group[0].sample, INTERACTIONS, columns)
+    assigned, _ = _assigned(group[0].known, group[0].sample, INTERACTIONS, columns)
     if not set(INTERACTIONS.required) <= set(assigned):
         return 0.0
     rows = group[0].sample.select(assigned["user_id"], assigned["item_id"])
@@ -242,7 +305,7 @@ def _best_key(
     if theirs is None:
         return 0.0, "", 0.0
     ids = _canonical(events.sample[theirs]).drop_nulls().unique()
-    keys = [columns[ours]] if columns.get(ours) in file.columns else _keys(file)
+    keys = [columns[ours]] if columns.get(ours) in file.known else _keys(file)
     shares = {key: _shared(ids, _canonical(file.values(key))) for key in keys}
     scores = [
         (share + closeness(key, ours), key, share) for key, share in shares.items() if share > 0
@@ -279,7 +342,7 @@ def _with_columns(
     group: tuple[FoundFile, ...], schema: TableSchema, columns: Mapping[str, str]
 ) -> FoundTable:
     table = FoundTable(group)
-    assigned, reasons = _assigned(table.names, table.sample, schema, columns)
+    assigned, reasons = _assigned(table.known, table.sample, schema, columns)
     return FoundTable(group, assigned, reasons)
 
 
@@ -297,9 +360,11 @@ def _with_shared_ids(
         if table not in tables:
             continue
         found = tables[table]
-        if columns.get(f"{table[:-1]}_id") not in found.names:
+        if columns.get(f"{table[:-1]}_id") not in found.known:
             found = _by_overlap(found, events, table)
         out[table] = found
+        if f"{table[:-1]}_id" not in columns:
+            out["interactions"] = _with_ids_of(found, out["interactions"], table)
     for table, found in out.items():
         missing = [ours for ours in SCHEMAS[table].required if ours not in found.columns]
         if missing:
@@ -325,6 +390,36 @@ def _by_overlap(found: FoundTable, events: FoundTable, table: str) -> FoundTable
     return replace(found, columns={**others, ours: best}, reasons={**reasons, ours: reason})
 
 
+def _with_ids_of(found: FoundTable, events: FoundTable, table: str) -> FoundTable:
+    """The events with the id column whose ids a table has, where theirs are mostly others.
+
+    A review may name the variant before the product that the table of products has.
+    """
+    ours = f"{table[:-1]}_id"
+    theirs = found.columns.get(ours)
+    if theirs is None:
+        return events
+    keys = _canonical(found.values(theirs))
+    free = [n for n in events.known if n not in events.columns.values() and _is_id_name(n, ours)]
+    shares = {
+        name: _shared(_canonical(events.sample[name]).drop_nulls().unique(), keys)
+        for name in (events.columns[ours], *free)
+    }
+    best = max(shares, key=lambda name: shares[name])
+    if shares[events.columns[ours]] >= _MOSTLY or shares[best] < _MOSTLY:
+        return events
+    reason = f"{shares[best]:.0%} of its ids are in {theirs} of the {table}"
+    return replace(
+        events,
+        columns={**events.columns, ours: best},
+        reasons={**events.reasons, ours: reason},
+    )
+
+
+def _is_id_name(name: str, ours: str) -> bool:
+    return closeness(name, ours) >= _LIKE
+
+
 def _assigned(
     names: Sequence[str], sample: pl.DataFrame, schema: TableSchema, columns: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -340,6 +435,8 @@ def _assigned(
         ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
         if ours == "timestamp":
             ranked = _finest_first(ranked, sample)
+        if ours == "item_id":  # a column of one value, such as a line's number, tells no items
+            ranked.sort(key=lambda score: sample[score[1]].n_unique() == 1)
         chosen = next((name for _, name in ranked if _may_be(sample[name], ours)), None)
         if chosen is None and ours == "timestamp":
             chosen = _only_times(sample, free)
@@ -384,7 +481,7 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     """Whether the values of a column can be what its name says."""
     known = column.drop_nulls()
     if ours in ("user_id", "item_id"):
-        return _can_be_ids(column.dtype)
+        return _can_be_ids(column.dtype) and not known.is_empty()
     if ours == "timestamp":
         return find_times(column).share >= _MOSTLY
     if ours in ("rating", "weight", "year"):

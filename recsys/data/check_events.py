@@ -64,6 +64,10 @@ _NEGATIVE_WORDS = frozenset(
 _NOT_WORDS = frozenset(("not", "no", "non", "never", "undo"))
 
 
+_STATUS = frozenset(("complete", "completed"))
+"""Words that say how far a thing came, and not what: Order Completed is an order."""
+
+
 def _is_negative(name: str) -> bool:
     """Whether a type takes something back, by its whole name or by a word of it."""
     own = words(name)
@@ -72,7 +76,8 @@ def _is_negative(name: str) -> bool:
 
 def _strength(name: str) -> float | None:
     """The proposed weight of a type, by its whole name or by its weakest word: a Product Viewed."""
-    known = [_STRENGTH_OF[word] for word in (plain(name), *words(name)) if word in _STRENGTH_OF]
+    own = (plain(name), *(words(name) - _STATUS))
+    known = [_STRENGTH_OF[word] for word in own if word in _STRENGTH_OF]
     return _STRENGTH_OF.get(plain(name), min(known, default=None))
 
 
@@ -113,6 +118,15 @@ def dislike_bound(ratings: pl.Series) -> float:
 
 
 _BETWEEN_NO_AND_YES = 0.5
+
+
+def are_known_types(column: pl.Series) -> bool:
+    """Whether all texts of a column are types of events that are known."""
+    types = column.drop_nulls().unique().to_list()
+    return bool(types) and all(
+        isinstance(name, str) and (_is_negative(name) or _strength(name) is not None)
+        for name in types
+    )
 
 
 def unknown_types(rules: EventRules) -> list[str]:

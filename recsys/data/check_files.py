@@ -28,7 +28,7 @@ from shortlist.recsys.data.formats import (
     open_file,
     open_lake,
 )
-from shortlist.recsys.data.input_schema import TableSchema
+from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS, TableSchema
 from shortlist.recsys.data.readers import explained
 from shortlist.recsys.data.sources import Dialect
 from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, staged
@@ -80,7 +80,7 @@ class FoundFile:
     csv: how its text is written, None where its name says so or it is no text; n_files: how many
     files the path stands for; sample: its first rows, all columns; written: the same as csv, also
     where its name says so; is_ascii: whether its encoding makes no difference; has_points: whether
-    it has numbers with a decimal point.
+    it has numbers with a decimal point; nested: fields within columns, by dotted names.
     """
 
     path: str
@@ -92,11 +92,17 @@ class FoundFile:
     written: Dialect | None = None
     is_ascii: bool = False
     has_points: bool = False
+    nested: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Its columns, and the fields within them."""
+        return (*self.columns, *self.nested)
 
     def values(self, column: str) -> pl.Series:
         """All values of one column of plain type, as text, of every file of the path."""
         with explained(self.path, _ANY), _opened(self.path, self.csv) as opened:
-            parts = [_texts(each, column) for each in opened if column in each.columns]
+            parts = [_texts(each, column) for each in opened if column in each.known]
         return pl.concat(parts)
 
 
@@ -119,7 +125,7 @@ def places_in(path: str) -> list[str]:
 
 def _header(file: StagedFile, known: Known) -> tuple[str, ...]:
     with explained(file.name, _ANY):
-        return tuple(sorted(open_file(file, _ANY, _dialect_of(file, known)).columns))
+        return tuple(sorted(open_file(file, _schema_of(file), _dialect_of(file, known)).columns))
 
 
 _MAX_TABLES = 50
@@ -138,7 +144,9 @@ def look_at(path: str) -> FoundFile:
     if lake is not None:
         with explained(path, _ANY):
             opened = open_lake(path, lake, _ANY.name)
-            return FoundFile(path, None, opened.columns, _sample(opened), 1, opened.is_text)
+            return FoundFile(
+                path, None, opened.columns, _sample(opened), 1, opened.is_text, nested=opened.nested
+            )
     with staged(path, _ANY.name) as files:
         known: Known = {}
         n_rows = max(_LEAST_ROWS, SAMPLE_ROWS // len(files))
@@ -163,14 +171,14 @@ def _look_at_one(file: StagedFile, known: Known, n_rows: int) -> FoundFile:
         found = _readable_dialect(file, known)
         is_ascii = found is not None and found.encoding == _ASCII
         dialect = replace(found, encoding="utf-8") if found is not None and is_ascii else found
-        opened = open_file(file, _ANY, dialect)
+        opened = open_file(file, _schema_of(file), dialect)
         sample = _sample(opened, n_rows)
     if dialect is not None and _has_decimals(sample, ","):
         dialect = replace(dialect, decimal=",")
     csv = None if dialect == default_dialect(file.name) else dialect
     return FoundFile(
         file.name, csv, opened.columns, sample, 1, opened.is_text, dialect, is_ascii,
-        dialect is not None and _has_decimals(sample, "."),
+        dialect is not None and _has_decimals(sample, "."), opened.nested,
     )  # fmt: skip
 
 
@@ -227,7 +235,7 @@ def _opened(path: str, dialect: Dialect | None) -> Iterator[list[OpenFile]]:
         yield [open_lake(path, lake, _ANY.name)]
         return
     with staged(path, _ANY.name) as files:
-        yield [open_file(file, _ANY, dialect) for file in files]
+        yield [open_file(file, _schema_of(file), dialect) for file in files]
 
 
 def _texts(opened: OpenFile, column: str) -> pl.Series:
@@ -237,7 +245,7 @@ def _texts(opened: OpenFile, column: str) -> pl.Series:
 
 
 def _sample(opened: OpenFile, n_rows: int = SAMPLE_ROWS) -> pl.DataFrame:
-    return opened.rows.select(opened.columns).head(n_rows).collect()
+    return opened.rows.select(opened.known).head(n_rows).collect()
 
 
 def _dialect_of(file: StagedFile, known: Known) -> Dialect | None:
@@ -292,7 +300,7 @@ def _readable_dialect(file: StagedFile, known: Known) -> Dialect | None:
     if dialect is None:
         return None
     try:
-        if not _sample(open_file(file, _ANY, dialect)).is_empty():
+        if not _sample(open_file(file, _schema_of(file), dialect)).is_empty():
             return dialect
     except pl.exceptions.PolarsError:
         pass  # without quotes it may be read; if not, that is the error
@@ -302,6 +310,15 @@ def _readable_dialect(file: StagedFile, known: Known) -> Dialect | None:
 def _is_movielens(file: StagedFile) -> bool:
     """Whether a `.dat` file has the double colons of MovieLens."""
     return extension_of(file.name) == ".dat" and b"::" in head_of(file.path).split(b"\n", 1)[0]
+
+
+def _schema_of(file: StagedFile) -> TableSchema:
+    """A schema that takes any columns; of a MovieLens file that with as many fields."""
+    if not _is_movielens(file):
+        return _ANY
+    n_fields = head_of(file.path).split(b"\n", 1)[0].count(b"::") + 1
+    fitting = (schema for schema in (INTERACTIONS, ITEMS, USERS) if len(schema.dat) == n_fields)
+    return next(fitting, INTERACTIONS)
 
 
 def _encoding(head: bytes) -> str:

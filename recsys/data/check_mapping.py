@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from difflib import SequenceMatcher
 from typing import Any
 
 import polars as pl
@@ -19,10 +20,11 @@ from shortlist.recsys.data.check_events import (
 )
 from shortlist.recsys.data.check_files import agreed
 from shortlist.recsys.data.check_times import FoundTimes, day_first, find_times
-from shortlist.recsys.data.column_names import closeness
+from shortlist.recsys.data.column_names import closeness, plain
 from shortlist.recsys.data.item_attributes import EMBEDDING, ITEMS_PER_TEXT
 from shortlist.recsys.data.mapping import DataMapping
-from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, TimeFormat, UsersSource
+from shortlist.recsys.data.sources import InteractionsSource, ItemsSource, UsersSource
+from shortlist.recsys.data.times import are_bare_dates, at_clock
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.store.rules import AVAILABILITY_COLUMNS
 
@@ -44,6 +46,11 @@ def decided_times(events: FoundTable, ask: Ask, *, is_day_first: bool | None) ->
     if fields.is_text(column.dtype):
         column = events.values(name)
     found = find_times(column)
+    clock = _clock(events, found)
+    if clock is not None:
+        column = _at_clock(events, name, clock)
+        joined = find_times(column)
+        found = replace(joined, given=replace(joined.given, clock=clock))
     if found.other is None:
         return found
     form, other = str(found.given.format), found.other
@@ -56,7 +63,44 @@ def decided_times(events: FoundTable, ask: Ask, *, is_day_first: bool | None) ->
             f"such as {example!r}: say --day-first or --month-first"
         )
     chosen = form if day_first(form) == is_day_first else other
-    return replace(found, given=TimeFormat(format=chosen), words=chosen, other=None)
+    return replace(found, given=replace(found.given, format=chosen), words=chosen, other=None)
+
+
+_CLOCK = r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?: ?[AaPp][Mm])?$"
+_CLOCK_NAMES = ("time", "zeit", "hora", "heure", "ora", "tijd", "clock", "hour")
+
+
+def _clock(events: FoundTable, found: FoundTimes) -> str | None:
+    """The column of the time of day, where the timestamp is a mere date; None where there is none.
+
+    Of several it is the one that is named most like the date: order_date and order_time.
+    """
+    date = events.columns["timestamp"]
+    is_written = found.is_clock and found.given.unit is None and "since" not in found.words
+    if not is_written or not are_bare_dates(events.sample[date]):
+        return None
+    names = [
+        name
+        for name in events.names
+        if name not in events.columns.values()
+        and plain(name).endswith(_CLOCK_NAMES)
+        and _are_clocks(events.sample[name])
+        and find_times(_at_clock(events, date, name)).share >= found.share
+    ]
+    alike = {name: SequenceMatcher(None, plain(name), plain(date)).ratio() for name in names}
+    return max(names, key=lambda name: alike[name], default=None)
+
+
+def _are_clocks(column: pl.Series) -> bool:
+    if column.dtype == pl.Time:
+        return True
+    return fields.is_text(column.dtype) and bool(
+        column.drop_nulls().cast(pl.String).str.strip_chars().str.contains(_CLOCK).all()
+    )
+
+
+def _at_clock(events: FoundTable, date: str, clock: str) -> pl.Series:
+    return events.sample.select(at_clock(date, clock).alias(date)).to_series()
 
 
 def proposed(

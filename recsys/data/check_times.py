@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import polars as pl
@@ -13,8 +13,13 @@ from shortlist.recsys.data import fields
 from shortlist.recsys.data.sources import TimeFormat
 from shortlist.recsys.data.times import (
     COMPACT,
+    NAMED_ZONE,
+    REMARK,
     UNIT_NAMES,
+    ZONE_NAME,
+    are_sheet_days,
     found_form,
+    moments,
     parsed_seconds,
     says_zone,
 )
@@ -28,7 +33,8 @@ _OTHER_DATES = (
 _CLOCKS = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S%.f",
     ", %H:%M", ", %H:%M:%S", ", %I:%M %p", ", %I:%M:%S %p", ":%H:%M:%S", " at %H:%M",
-    " %H:%M:%S,%3f", "T%H%M%S", "T%H%M%SZ", " %H:%M:%S GMT", " %H:%M:%S UTC",
+    " %H.%M.%S", " %I.%M.%S%.f %p", " %H:%M:%S,%3f", "T%H%M%S", "T%H%M%SZ",
+    " %H:%M:%S GMT", " %H:%M:%S UTC",
 )  # fmt: skip
 _ZONES = ("", " %z", "%z")
 _MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%m.%Y", "%b %Y", "%B %Y")
@@ -87,6 +93,8 @@ def _share(column: pl.Series) -> float:
 def _numbers(column: pl.Series, form: str) -> FoundTimes:
     """Numbers in a unit; small ones are sequence numbers."""
     share = _share(column)
+    if form == "s" and are_sheet_days(column):
+        return FoundTimes(TimeFormat(unit="days"), "days of a spreadsheet", share)
     if form != "s":
         return FoundTimes(TimeFormat(unit=form), f"{UNIT_NAMES[form]} since 1970", share)  # type: ignore[arg-type]
     largest = column.cast(pl.Float64, strict=False).max()
@@ -109,9 +117,23 @@ def _text(texts: pl.Series) -> FoundTimes:
     best = FoundTimes(TimeFormat(), "ISO 8601", float(is_iso.to_numpy().mean()), None, zoned)
     if best.share == 1.0:
         return best
-    shares = {form: _parsed_share(texts, form) for form in _formats()}
-    form = max(shares, key=lambda name: shares[name])
-    if shares[form] <= best.share:
+    texts = texts.str.replace(REMARK, "${1}")
+    found = _text_of_formats(texts, best)
+    if found.share == 1.0 or not texts.str.contains(ZONE_NAME).all():
+        return found
+    # A zone's name stands where its offset may.
+    offsets = _text_of_formats(texts.str.replace(ZONE_NAME, "+0000"), found)
+    form = (offsets.given.format or "").replace("%z", NAMED_ZONE)
+    if NAMED_ZONE not in form:
+        return found
+    return replace(offsets, given=TimeFormat(format=form), words=form)
+
+
+def _text_of_formats(texts: pl.Series, best: FoundTimes) -> FoundTimes:
+    """The format that reads most texts, or `best` where none reads more."""
+    shares = {form: _parsed_share(texts, form) for form in _likely(texts)}
+    form = max(shares, key=lambda name: shares[name], default="")
+    if not form or shares[form] <= best.share:
         return best
     zoned = says_zone(form)
     other = next((f for f in _mirrored(form) if shares.get(f) == shares[form]), None)
@@ -128,12 +150,21 @@ def _formats() -> Iterator[str]:
     yield from _MONTHS
 
 
+def _likely(texts: pl.Series) -> Sequence[str]:
+    """The formats that read some of the first texts: all at once, for a query takes its time."""
+    head = texts.head(_FIRST_TRIED).alias("t").to_frame()
+    if not head["t"].str.contains(_DATE_LIKE).any():
+        return ()
+    read = head.select(moments(pl.col("t"), f).is_not_null().any().alias(f) for f in _formats())
+    return [form for form, reads in read.row(0, named=True).items() if reads]
+
+
+_DATE_LIKE = r"[0-9]{4}|[0-9][./ -].*[0-9]"
+"""What every date has: a year of four digits, or several numbers."""
+
+
 def _parsed_share(texts: pl.Series, form: str) -> float:
-    """The share of texts of a format: the first decides whether the rest is tried."""
-    if parsed_seconds(texts.head(_FIRST_TRIED), TimeFormat(format=form)).null_count() == min(
-        _FIRST_TRIED, len(texts)
-    ):
-        return 0.0
+    """The share of texts of a format that are times which a load takes."""
     seconds = parsed_seconds(texts, TimeFormat(format=form))
     return float(seconds.is_between(0, values.MAX_TIME).fill_null(value=False).mean())  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from functools import cache
 
 NAMES: dict[str, tuple[str, ...]] = {
     "user_id": (
@@ -20,7 +21,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "reviewerid", "subscriber_id", "household_key", "household_id", "email",
         "customer_email", "msno", "anonymous_id", "distinct_id", "session_id",
         "sessionid", "session", "kunde", "kundennummer", "kundennr", "kunden_id", "kunden_nr",
-        "kundeid", "benutzer", "benutzer_id", "nutzer_id", "nutzer", "utilisateur", "id_client",
+        "kundeid", "kdnr", "benutzer", "benutzer_id", "nutzer_id", "nutzer", "utilisateur",
+        "id_client",
         "numero_client", "no_client", "usuario", "id_usuario", "cliente", "id_cliente",
         "codice_cliente", "utente", "klant", "klant_id", "klantnummer", "gebruiker", "u",
     ),
@@ -31,8 +33,9 @@ NAMES: dict[str, tuple[str, ...]] = {
         "stock_code", "article", "article_id", "article_no", "articleno", "article_number",
         "variant_id", "listing_id", "offer_id", "content_id", "video_id", "track", "track_id",
         "song", "song_id", "artist", "artist_id", "movie_id", "movieid", "movie", "film_id",
-        "book_id", "news_id", "recipe_id", "business_id", "gmap_id", "artikel", "artikelnummer",
-        "artikelnr", "artikel_nr", "artikel_id", "produkt", "produkt_id", "produktnummer",
+        "book_id", "news_id", "recipe_id", "business_id", "venue_id", "gmap_id", "artikel",
+        "artikelnummer",
+        "artikelnr", "artnr", "artikel_nr", "artikel_id", "produkt", "produkt_id", "produktnummer",
         "produit", "id_produit", "code_article", "ref_article", "producto", "id_producto",
         "articulo", "prodotto", "id_prodotto", "codice_articolo", "produto", "id_produto", "i",
     ),
@@ -102,16 +105,16 @@ def _words_of(text: str) -> frozenset[str]:
 
 _WORDS = {
     "user_id": _words_of(
-        "user users customer customers cust client visitor member account buyer shopper reviewer "
-        "anonymous device cookie profile "
+        "user users userid customer customers cust client visitor member account buyer shopper "
+        "reviewer anonymous device cookie profile "
         "subscriber viewer listener reader household person email player passenger patient student "
         "kunde kunden benutzer nutzer usuario cliente utente klant utilisateur"
     ),
     "item_id": _words_of(
-        "item items lineitem sku asin isbn ean gtin upc product products prod article stockcode "
-        "track song artist movie film book video game app content recipe news listing offer "
-        "business course podcast restaurant hotel artikel produkt produit producto prodotto "
-        "produto articulo"
+        "item items itemid lineitem sku asin isbn ean gtin upc product products prod article "
+        "stockcode track song artist movie film book video game app content recipe news listing "
+        "offer business venue poi place course podcast restaurant hotel artikel produkt produit "
+        "producto prodotto produto articulo"
     ),
     "timestamp": _words_of("date datetime time timestamp ts when at created datum zeit fecha tijd"),
 }
@@ -142,13 +145,24 @@ def words(name: str) -> frozenset[str]:
     return frozenset(filter(None, map(plain, re.split(r"[^\w]|_", spaced))))
 
 
+@cache
 def closeness(name: str, ours: str) -> float:
     """How much a name sounds like one of our columns, from 0 to 1.
 
     A known name counts from 0.9 to 1, the likelier the more. One with words of it counts 0.85,
     0.75 without a word for an id, and 0.66 with a word for something else: a track's name may be
     all there is of it. Any other is as alike as its letters, up to 0.8, or 0.6 with such a word.
+    A field in an object, such as properties.sku, may sound by its last part, a little less.
     """
+    _, dot, last = name.rpartition(".")
+    return max(_closeness(name, ours), closeness(last, ours) - _NESTED if dot else 0.0)
+
+
+_NESTED = 0.05
+"""A field in an object comes after a column of the same name."""
+
+
+def _closeness(name: str, ours: str) -> float:
     bare, known = plain(name), _PLAIN.get(ours, (plain(ours),))
     if bare in known:
         return 1 - 0.1 * known.index(bare) / len(known)
@@ -159,8 +173,18 @@ def closeness(name: str, ours: str) -> float:
     if own & _WORDS.get(ours, frozenset()):
         named = 0.85 if ours == "timestamp" or own & _ID_WORDS else 0.75
         return 0.66 if is_other else named
-    alike = 0.8 * max(SequenceMatcher(None, bare, other).ratio() for other in known)
+    alike = 0.8 * _likeness(bare, known)
     return min(alike, 0.6) if is_other else alike
+
+
+def _likeness(bare: str, known: Sequence[str]) -> float:
+    """How alike the letters of a name are to the nearest of others, from 0 to 1."""
+    best = 0.0
+    for other in known:
+        most = 2 * min(len(bare), len(other)) / (len(bare) + len(other))  # it is quick to find
+        if most > best:
+            best = max(best, SequenceMatcher(None, bare, other).ratio())
+    return best
 
 
 def nearest(ours: str, names: Sequence[str], n: int = 3) -> list[str]:

@@ -138,7 +138,7 @@ def _negative_notes(frame: pl.DataFrame, events: Events, rules: EventRules) -> l
     n_rows = frame.height
     n = len(events.negatives.user)
     if n == 0:
-        return []
+        return _zero_notes(frame, rules)
     why = []
     by_type = pl.lit(value=False)
     if "_type" in frame.columns:
@@ -153,6 +153,18 @@ def _negative_notes(frame: pl.DataFrame, events: Events, rules: EventRules) -> l
     note = (
         f"{n} of {n_rows} events ({n / n_rows:.1%}) are negative feedback ({'; '.join(why)}): of "
         f"the others they take back {n_taken}, and they keep their items from those users"
+    )
+    return [note, *_zero_notes(frame, rules)]
+
+
+def _zero_notes(frame: pl.DataFrame, rules: EventRules) -> list[str]:
+    """A note on ratings of 0 that count as liked: false and no are such, too."""
+    n = frame.filter(~pl.col("_negative") & (pl.col("_weight") == 0)).height
+    if n == 0 or rules.negative_below > 0:
+        return []
+    note = (
+        f"{n} events have a rating or weight of 0, false or no, and count as positive: "
+        "negative_below = 0.5 under [events] of a mapping file makes them negative feedback"
     )
     return [note]
 

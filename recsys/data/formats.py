@@ -11,8 +11,8 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -42,13 +42,20 @@ class OpenFile:
     """A file's rows, not read yet.
 
     columns: their names; malformed: whether a row has more fields than the header; is_text: whether
-    all columns are text, whatever they mean.
+    all columns are text, whatever they mean; nested: the fields within columns by dotted names,
+    such as properties.sku.
     """
 
     rows: pl.LazyFrame
     columns: tuple[str, ...]
     malformed: pl.Expr
     is_text: bool = False
+    nested: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All names by which rows can be selected."""
+        return (*self.columns, *self.nested)
 
 
 def open_file(file: StagedFile, schema: TableSchema, dialect: Dialect | None) -> OpenFile:
@@ -119,7 +126,42 @@ def _unreadable(source: str, table: str, error: Exception) -> InvalidData:
 
 
 def _typed(rows: pl.LazyFrame) -> OpenFile:
-    return OpenFile(rows, tuple(rows.collect_schema().names()), pl.lit(value=False))
+    schema = rows.collect_schema()
+    plain = {name: _unwrapped(pl.col(name), dtype) for name, dtype in schema.items()}
+    nested = {
+        name: field
+        for column, (at, dtype) in plain.items()
+        for name, field in _fields(column, at, dtype)
+        if name not in schema
+    }
+    rows = rows.with_columns(
+        *(at.alias(name) for name, (at, dtype) in plain.items() if dtype != schema[name]),
+        *(field.alias(name) for name, field in nested.items()),
+    )
+    return OpenFile(rows, tuple(schema.names()), pl.lit(value=False), nested=tuple(nested))
+
+
+def _unwrapped(at: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.DataType]:
+    """A value without what MongoDB's exports wrap it in: {"$oid": "5f3a"} is 5f3a."""
+    while isinstance(dtype, pl.Struct) and len(dtype.fields) == 1:
+        name, inner = dtype.fields[0].name, dtype.fields[0].dtype
+        if not name.startswith("$"):
+            break
+        at, dtype = at.struct.field(name), inner  # type: ignore[assignment]
+    return at, dtype
+
+
+def _fields(name: str, at: pl.Expr, dtype: pl.DataType) -> Iterator[tuple[str, pl.Expr]]:
+    """The innermost fields of a column of objects, by their dotted names."""
+    if not isinstance(dtype, pl.Struct):
+        return
+    for field in dtype.fields:
+        inner, its_type = _unwrapped(at.struct.field(field.name), field.dtype)  # type: ignore[arg-type]
+        dotted = f"{name}.{field.name}"
+        if isinstance(its_type, pl.Struct):
+            yield from _fields(dotted, inner, its_type)
+        else:
+            yield dotted, inner
 
 
 def _parquet(path: Path) -> pl.LazyFrame:
@@ -287,4 +329,4 @@ def _with_partitions(opened: OpenFile, name: str) -> OpenFile:
         for key, value in new.items()
     )
     columns = (*opened.columns, *new)
-    return OpenFile(opened.rows.with_columns(*texts), columns, opened.malformed, opened.is_text)
+    return replace(opened, rows=opened.rows.with_columns(*texts), columns=columns)

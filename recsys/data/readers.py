@@ -38,7 +38,7 @@ from shortlist.recsys.data.sources import (
     TimeFormat,
     source_of,
 )
-from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, staged
+from shortlist.recsys.data.staging import COMPRESSIONS, StagedFile, extension_of, lake_of, staged
 from shortlist.recsys.errors import InvalidData
 
 _IDS = ("user_id", "item_id")
@@ -157,7 +157,7 @@ def _headers(source: TableSource, schema: TableSchema) -> Iterator[RawTable]:
                     yield RawTable(
                         pl.DataFrame(),
                         (file.name,),
-                        header=opened.columns,
+                        header=opened.known,
                         is_text=opened.is_text,
                     )
 
@@ -180,11 +180,35 @@ def explained(name: str, schema: TableSchema) -> Iterator[None]:
         zlib.error,
     ) as error:
         said = str(error).strip().split("\n")[0]
-        raise InvalidData(f"{schema.name}: cannot read {name!r} ({said}): {_rule(name)}") from error
+        bad = _bad_bytes(name) if "utf-8" in said else ""
+        raise InvalidData(
+            f"{schema.name}: cannot read {name!r} ({said}{bad}): {_rule(name, said)}"
+        ) from error
 
 
-def _rule(name: str) -> str:
+def _bad_bytes(name: str) -> str:
+    """Where a local file is no UTF-8, as an end of a sentence."""
+    path = Path(name)
+    if not path.is_file() or path.suffix in COMPRESSIONS:
+        return ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                wrong = line[error.start : error.end]
+                return f", first {wrong.hex()} in line {number} at byte {error.start + 1}"
+    return ""
+
+
+_CUT = ("end of file", "end-of-stream", "incomplete", "corrupt")
+"""What is said of a compressed file that ends too early, or is damaged."""
+
+
+def _rule(name: str, said: str) -> str:
     """What a file must be, and what to do."""
+    if name.lower().endswith(COMPRESSIONS) and any(words in said.lower() for words in _CUT):
+        return "the compressed file is cut off or damaged; fetch it again, or pack it again"
     extension = extension_of(name)
     if extension in (".parquet", ".pq"):
         return "Parquet must be whole; write the file again"
@@ -201,8 +225,12 @@ def _read_open(
 ) -> RawTable:
     columns, notes = _columns(opened, file, schema, source)
     chosen = [pl.col(theirs).alias(ours) for ours, theirs in columns.items()]
+    clock = source.time.clock if isinstance(source, InteractionsSource) else None
+    if clock in opened.known:
+        chosen = [c for c in chosen if c.meta.output_name() != "timestamp"]
+        chosen.append(times.at_clock(columns["timestamp"], clock).alias("timestamp"))
     mark = source.returns if isinstance(source, InteractionsSource) else None
-    if mark is not None and mark.column in opened.columns:
+    if mark is not None and mark.column in opened.known:
         chosen = [c for c in chosen if c.meta.output_name() != "event_type"]
         chosen.append(_marked_type(mark, columns.get("event_type")))
     frame = opened.rows.select(*chosen, opened.malformed.alias(MALFORMED_COLUMN)).collect()
@@ -216,7 +244,7 @@ def _read_open(
     if opened.is_text:
         frame, more = _without_empty_rows(frame, file.name, schema.name)
         notes += more
-    return RawTable(frame, (file.name,), notes=notes, header=opened.columns, is_text=opened.is_text)
+    return RawTable(frame, (file.name,), notes=notes, header=opened.known, is_text=opened.is_text)
 
 
 def _without_empty_rows(
@@ -241,7 +269,7 @@ def _columns(
     Raises:
         InvalidData: a required column, or one that the mapping names, is not there.
     """
-    names = opened.columns
+    names, known = opened.columns, opened.known
     _check_ours(schema, source)
     own: dict[str, str] = {}
     notes: list[str] = []
@@ -249,26 +277,26 @@ def _columns(
         theirs = source.columns.get(ours, ours)
         if not theirs and ours not in schema.required:  # left out on purpose
             continue
-        if theirs not in names and ours not in source.columns:
+        if theirs not in known and ours not in source.columns:
             theirs = _alias(ours, names, schema, notes)
-        if theirs in names:
+        if theirs in known:
             own[ours] = theirs
     own |= {
-        ours: source.columns[ours] for ours in schema.named if source.columns.get(ours) in names
+        ours: source.columns[ours] for ours in schema.named if source.columns.get(ours) in known
     }
     missing = [c for c in schema.required if c not in own]
     if any(c in source.columns for c in missing):
         here = RawTable(pl.DataFrame(), (file.name,), is_text=opened.is_text)
-        _check_named(set(names), here, schema, source)
+        _check_named(set(known), here, schema, source)
     if missing:
         raise _lacking(missing, opened, file, schema, source)
-    absent = [name for name in _named(source) if name not in names]
+    absent = [name for name in _named(source) if name not in known]
     if absent:
         notes.append(
             f"{schema.name}: {file.name!r} has no {', '.join(absent)}, which other files have: "
             "its rows have none"
         )
-    others, clashing = _others(names, own, schema, source)
+    others, clashing = _others(opened, own, schema, source)
     rule = "the reader uses this name itself, rename the column to have it learnt from"
     notes += [f"{schema.name}: column {c} is left out: {rule}" for c in clashing]
     unread = [n for n in names if n not in (*own.values(), *others, *clashing, *_marks(source))]
@@ -279,9 +307,11 @@ def _columns(
 
 
 def _marks(source: TableSource) -> tuple[str, ...]:
-    if not isinstance(source, InteractionsSource) or source.returns is None:
+    """Columns of theirs that are read into another: the mark of returns, and the time of day."""
+    if not isinstance(source, InteractionsSource):
         return ()
-    return (source.returns.column,)
+    mark = None if source.returns is None else source.returns.column
+    return tuple(name for name in (mark, source.time.clock) if name is not None)
 
 
 def _unread_note(unread: Sequence[str], schema: TableSchema) -> str:
@@ -302,15 +332,19 @@ def _alias(ours: str, names: Sequence[str], schema: TableSchema, notes: list[str
 
 
 def _others(
-    names: Sequence[str], own: dict[str, str], schema: TableSchema, source: TableSource
+    opened: OpenFile, own: dict[str, str], schema: TableSchema, source: TableSource
 ) -> tuple[list[str], list[str]]:
     """Their columns to read besides, and those of them whose names are taken."""
     kept = source.kept
     if kept is None:
-        kept = tuple(n for n in names if n not in own.values()) if schema.is_open else ()
+        kept = tuple(n for n in opened.columns if n not in own.values()) if schema.is_open else ()
     taken = (*RESERVED_COLUMNS, *own)
     renamed = [own[ours] for ours in schema.named if ours in own]
-    others = [n for n in dict.fromkeys(kept) if own.get(n) != n and n not in renamed and n in names]
+    others = [
+        name
+        for name in dict.fromkeys(kept)
+        if own.get(name) != name and name not in renamed and name in opened.known
+    ]
     return [n for n in others if n not in taken], [n for n in others if n in taken]
 
 
@@ -376,7 +410,7 @@ def _lacking(
     elif separator is not None:
         why = f"its header seems to be parted by {_SEPARATORS[separator]}"
     else:
-        near = [f"{ours} may be {' or '.join(nearest(ours, names))}" for ours in missing]
+        near = [f"{ours} may be {' or '.join(nearest(ours, opened.known))}" for ours in missing]
         why = "; ".join(near)
     n_more = len(names) - _SHOWN_COLUMNS
     shown = ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {n_more} more" if n_more > 0 else "")

@@ -19,7 +19,7 @@ STRICT = ConfigDict(extra="forbid")
 _DATE_CODE = re.compile(r"%[-_0^#]?[YyDFscxG+]")
 """The codes of strptime that tell a year."""
 
-Unit = Literal["s", "ms", "us", "ns"]
+Unit = Literal["s", "ms", "us", "ns", "days"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -54,11 +54,13 @@ class TimeFormat:
     """How times are written."""
 
     unit: Unit | None = None
-    """Of numbers; None finds it by their size."""
+    """Of numbers since 1970; None finds it by their size. Days are a spreadsheet's, since 1899."""
     format: str | None = None
     """Of text, as strptime takes it, such as %d.%m.%Y %H:%M; None takes ISO 8601."""
     zone: str = "UTC"
     """Of times that do not say theirs, such as Europe/Berlin."""
+    clock: str | None = None
+    """Their column of the time of day, where the timestamp is a mere date."""
 
     def __post_init__(self) -> None:
         if self.format is not None and not _DATE_CODE.search(self.format):

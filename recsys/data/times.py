@@ -8,10 +8,13 @@ rejected.
 
 from __future__ import annotations
 
+from zoneinfo import available_timezones
+
 import polars as pl
 
 from shortlist.recsys import values
 from shortlist.recsys.data import fields
+from shortlist.recsys.data.column_names import words
 from shortlist.recsys.data.sources import TimeFormat
 from shortlist.recsys.errors import InvalidData
 
@@ -39,6 +42,29 @@ _COMPACT_PATTERN = (
     r"(?:(?:[01][0-9]|2[0-3])[0-5][0-9](?:[0-5][0-9])?)?$"
 )
 
+_SHEET_EPOCH = 25_569
+"""1970-01-01 in days since 1899-12-30, which spreadsheets count."""
+
+_DAY = 86_400
+
+_ZONE_HOURS = {
+    "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2,
+    "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "AEST": 10, "AEDT": 11, "EST": -5, "EDT": -4,
+    "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,
+}  # fmt: skip
+"""Hours that clocks of a zone are ahead of UTC; names of several zones, as IST, are left out."""
+
+ZONE_NAME = rf"\b({'|'.join(_ZONE_HOURS)}|[A-Z][A-Za-z]+(?:/[A-Za-z_+-]+)+)\b"
+"""A zone in a text: an abbreviation, or a name of the IANA list such as Europe/Berlin."""
+
+NAMED_ZONE = "%Z"
+"""strptime's code for the name of a zone."""
+
+REMARK = r"([0-9Z])\s*(?:\([^()]*\)|\[[^\[\]]*\])$"
+"""A remark behind a time, which says its zone again: (CET), [Europe/Berlin]."""
+
+_MIDNIGHT = r"[T ]0?0:00(?::00(?:\.0+)?)?$"
+
 _MOSTLY = 0.5
 """A unit or a form is the column's where more than this share has it."""
 
@@ -64,8 +90,9 @@ def in_seconds(
     if form in COMPACT.values():
         note = f"{table}: timestamps are read as {form}, UTC unless a mapping file says otherwise"
         return _parsed(frame, TimeFormat(format=form, zone=given.zone), table), (note,)
-    if form is None:  # ISO 8601
-        return _zoned_text(frame, given), ()
+    if form in (None, "days"):  # None: ISO 8601
+        read = _from_days if form else _zoned_text
+        return read(frame, given), ()
     notes: tuple[str, ...] = ()
     if given.unit is None and form != "s":
         notes = (f"{table}: timestamps are read as {UNIT_NAMES[form]} since 1970",)
@@ -169,18 +196,83 @@ def _parsed(frame: pl.DataFrame, given: TimeFormat, table: str) -> pl.DataFrame:
 def parsed_seconds(texts: pl.Series, given: TimeFormat) -> pl.Series:
     """int64[n]: texts of a format as unix seconds, null where one is not of it."""
     form = str(given.format)
+    frame = texts.alias("t").to_frame()
+    if NAMED_ZONE in form:
+        return _in_named_zones(frame, form)
     zone = "UTC" if form.endswith(_UTC) else given.zone
-    if not any(code in form for code in _DAYS):  # a bare month is its first day
-        texts, form = texts + " 01", f"{form} %d"
-    # Polars wants an hour and a minute: a bare date is its midnight.
-    if not any(code in form for code in ("%H", "%I", "%T", "%X", "%R", "%s", "%c", "%+", "%k")):
-        texts, form = texts + " 00:00", f"{form} %H:%M"
-    parsed = texts.str.to_datetime(form, strict=False, time_unit="us")
+    parsed = frame.select(moments(pl.col("t"), form)).to_series()
     has_offset = any(code in form for code in _OFFSETS)
     return (parsed if has_offset else _in_zone(parsed, zone)).dt.epoch("s")
 
 
-_OFFSETS = ("%z", "%Z", "%:z", "%#z", "%+")
+def moments(text: pl.Expr, form: str) -> pl.Expr:
+    """Texts of a format as date-times, null where one is not of it."""
+    text = text.str.replace(REMARK, "${1}")
+    if not any(code in form for code in _DAYS):  # a bare month is its first day
+        text, form = text + " 01", f"{form} %d"
+    # Polars wants an hour and a minute: a bare date is its midnight.
+    if not any(code in form for code in ("%H", "%I", "%T", "%X", "%R", "%s", "%c", "%+", "%k")):
+        text, form = text + " 00:00", f"{form} %H:%M"
+    return text.str.to_datetime(form, strict=False, time_unit="us")
+
+
+def _in_named_zones(frame: pl.DataFrame, form: str) -> pl.Series:
+    """int64[n]: texts `t` that name their zones as unix seconds, null where a zone is not known."""
+    bare = pl.col("t").str.replace(ZONE_NAME, "")
+    names = frame.select(pl.col("t").str.extract(ZONE_NAME)).to_series()
+    local = frame.select(moments(bare, form.replace(NAMED_ZONE, ""))).to_series()
+    seconds = pl.repeat(None, len(local), dtype=pl.Int64, eager=True)
+    places = {place.lower(): place for place in available_timezones()}
+    for name in names.drop_nulls().unique():
+        if name in _ZONE_HOURS:
+            own = local.dt.epoch("s") - 3600 * _ZONE_HOURS[name]
+        elif name.lower() in places:  # Oracle writes EUROPE/BERLIN
+            own = _in_zone(local, places[name.lower()]).dt.epoch("s")
+        else:
+            continue
+        seconds = own.zip_with(names.eq_missing(name), seconds)
+    return seconds
+
+
+def at_clock(date: str, clock: str) -> pl.Expr:
+    """A date, or a midnight, and the time of day of another column as one text."""
+    day = pl.col(date).cast(pl.String).str.strip_chars(values.BLANKS).str.replace(_MIDNIGHT, "")
+    time = pl.col(clock).cast(pl.String).str.strip_chars(values.BLANKS)
+    time = time.str.replace(r"^([0-9]):", "0${1}:")  # ISO 8601 has two digits
+    return pl.when(day != "").then(pl.concat_str(day, time, separator=" ", ignore_nulls=True))
+
+
+def are_bare_dates(column: pl.Series) -> bool:
+    """Whether times of a column are without a time of day, or all at midnight."""
+    texts = column.cast(pl.String).str.strip_chars(values.BLANKS)
+    return not texts.str.replace(_MIDNIGHT, "").str.contains(":", literal=True).any()
+
+
+def are_sheet_days(column: pl.Series) -> bool:
+    """Whether numbers are a spreadsheet's days, by their fractions or by their column's name.
+
+    They would be of 1990 to 2099; a sequence number has no fraction.
+    """
+    number = _as_number(column).drop_nulls()
+    if number.is_empty() or not number.is_between(32_874, 73_050).all():
+        return False
+    has_fractions = bool((number != number.floor()).any())
+    return has_fractions or bool(words(column.name) & {"date", "datum", "fecha", "datetime"})
+
+
+def _from_days(frame: pl.DataFrame, given: TimeFormat) -> pl.DataFrame:
+    """The table with a spreadsheet's days as seconds."""
+    text = pl.col("timestamp").cast(pl.String)
+    since_1970 = ((_as_number(frame["timestamp"]) - _SHEET_EPOCH) * _DAY).round()
+    possible = since_1970.is_between(0, values.MAX_TIME)
+    whole = since_1970.set(~possible.fill_null(value=False), None).cast(pl.Int64)
+    local = pl.from_epoch(whole, time_unit="s").cast(pl.Datetime("us"))
+    seconds = pl.lit(_in_zone(local, given.zone).dt.epoch("s"))
+    unread = seconds.is_null() & ~fields.absent("timestamp", frame.schema["timestamp"])
+    return _with_unread(frame, seconds, unread, pl.concat_str(text, pl.lit(" (no spreadsheet's)")))
+
+
+_OFFSETS = ("%z", NAMED_ZONE, "%:z", "%#z", "%+")
 _UTC = ("GMT", "UTC", "Z")
 _DAYS = ("%d", "%e", "%j", "%D", "%F", "%x", "%v", "%c", "%+", "%s", "%U", "%W", "%V", "%-d", "%_d")
 """Codes of strptime that tell a day."""

@@ -202,10 +202,10 @@ def test_quotes_and_lines_before_the_header(tmp_path: Path) -> None:
 
 
 def test_file_without_a_header(tmp_path: Path) -> None:
-    """Its times are found; who and what is a person's to say."""
+    """Its times are found; who and what is a person's to confirm."""
     rows = [f"{u}\t{t.isoformat()}\t{i}\t7" for u, i, t in events()]
     path = put(tmp_path / "a.tsv", rows[0], rows[1:])
-    with pytest.raises(InvalidData, match=r"column_2 may be timestamp.*--column user_id=NAME"):
+    with pytest.raises(InvalidData, match=r"no header.*--column timestamp=column_2: give"):
         found(tmp_path, path)
     columns = {"user_id": "column_1", "item_id": "column_3"}
     interactions = found(tmp_path, path, columns=columns).mapping.interactions
@@ -480,11 +480,11 @@ def test_flags_of_likes(tmp_path: Path) -> None:
 
 def test_types_of_several_words(tmp_path: Path) -> None:
     """Words of a type say what it is, and a refund is never positive."""
-    types = ("Product Viewed", "Product Added", "Product Purchased", "Order Refunded")
+    types = ("Product Viewed", "Product Added", "Order Completed", "Order Refunded")
     rows = [f"{u},{i},{n},{types[n % 4]}" for n, (u, i, _) in enumerate(events())]
     result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp,event", rows))
     assert result.mapping.events == EventRules(
-        {"Product Added": 2, "Product Purchased": 4, "Product Viewed": 1}, (), ("Order Refunded",)
+        {"Order Completed": 4, "Product Added": 2, "Product Viewed": 1}, (), ("Order Refunded",)
     )
 
 
@@ -567,3 +567,210 @@ def test_orders_and_their_lines(tmp_path: Path) -> None:
     lines = put(tmp_path / "l.csv", "order_id,sku,qty", [f"{n},{i},1" for n, (_, i, _) in rows])
     with pytest.raises(InvalidData, match=r"join .*o.csv' and .*l.csv' by order_id into one file"):
         found(tmp_path, orders, lines)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form", "hours"),
+    [
+        ("%Y-%m-%d %H:%M:%S CET", "%Y-%m-%d %H:%M:%S %Z", 1),
+        ("%Y-%m-%d %H:%M:%S Asia/Tokyo", "%Y-%m-%d %H:%M:%S %Z", 9),
+        ("%a %b %d %H:%M:%S PST %Y", "%a %b %d %H:%M:%S %Z %Y", -8),
+        ("%d-%b-%y %I.%M.%S.000 %p ASIA/TOKYO", "%d-%b-%y %I.%M.%S%.f %p %Z", 9),
+        ("%Y-%m-%dT%H:%M:%S+02:00[Europe/Berlin]", "%Y-%m-%dT%H:%M:%S%.f %z", 2),
+        (
+            "%a %b %d %Y %H:%M:%S GMT+0100 (Central European Standard Time)",
+            "%a %b %d %Y %H:%M:%S GMT %z",
+            1,
+        ),
+    ],
+)
+def test_zones_by_name(tmp_path: Path, pattern: str, form: str, hours: int) -> None:
+    """Zones that a time names, and remarks in brackets behind it."""
+    rows = [f"{u},{i},{t:{pattern}}" for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.time == TimeFormat(format=form)
+    first = datetime.fromtimestamp(START - 3600 * hours, UTC)
+    assert result.numbers["first"] == f"{first:%Y-%m-%d %H:%M:%S} UTC"
+    assert not any("do not say their zone" in advice for advice in result.advice)
+
+
+@pytest.mark.parametrize("header", ["order_date,order_time", "Datum,Uhrzeit", "Date,Time"])
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d.%m.%Y"])
+def test_date_and_time_apart(tmp_path: Path, header: str, form: str) -> None:
+    """A date and a time of day in two columns are one time, in every command."""
+    rows = [f"{u},{i},{t:{form}},{t:%H:%M:%S},00:07:{n % 60:02}" for n, (u, i, t) in
+            enumerate(events())]  # fmt: skip
+    path = put(tmp_path / "o.csv", f"user_id,item_id,{header},duration", rows)
+    result = found(tmp_path, path)
+    assert result.mapping.interactions.time.clock == header.split(",")[1]
+    assert result.numbers["first"] == "2023-07-22 04:26:40 UTC"
+    assert result.numbers["duplicates"] == 0
+    assert result.tables["interactions"].unused == ("duration",)
+
+
+def test_spreadsheet_dates(tmp_path: Path) -> None:
+    """Numbers such as 45129.185 are days of a spreadsheet, not sequence numbers."""
+    rows = [f"{u},{i},{t.timestamp() / 86_400 + 25_569:.7f}" for u, i, t in events()]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,InvoiceDate", rows))
+    assert result.mapping.interactions.time == TimeFormat(unit="days")
+    assert result.numbers["first"] == "2023-07-22 04:26:40 UTC"
+
+
+def test_files_of_movielens(tmp_path: Path) -> None:
+    """Lines with double colons are ratings, films or users by their number of fields."""
+    rows = [f"{u}::{i}::4::{t:%s}" for u, i, t in events()]
+    put(tmp_path / "ml" / "ratings.dat", rows[0], rows[1:])
+    films = [f"{i}::Film {i} (1995)::Drama|War" for i in ITEMS]
+    put(tmp_path / "ml" / "movies.dat", films[0], films[1:])
+    people = [f"{u}::F::25::3::02139" for u in USERS]
+    put(tmp_path / "ml" / "users.dat", people[0], people[1:])
+    result = found(tmp_path, str(tmp_path / "ml"))
+    assert set(result.tables) == {"interactions", "items", "users"}
+    assert (result.numbers["events"], result.rejects) == (400, {})
+
+
+def test_ids_that_the_items_have(tmp_path: Path) -> None:
+    """Of two id columns that is the item whose ids the table of items has."""
+    rows = [f"{u},V{n % 99},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    orders = put(tmp_path / "o.csv", "user_id,asin,parent_asin,timestamp", rows)
+    items = put(tmp_path / "i.csv", "parent_asin,title", [f"{i},T {i}" for i in ITEMS])
+    result = found(tmp_path, orders, items)
+    assert result.mapping.interactions.columns == {"item_id": "parent_asin"}
+    reasons = result.tables["interactions"].reasons
+    assert reasons["item_id"] == "100% of its ids are in parent_asin of the items"
+    assert result.rejects == {}
+
+
+def test_columns_of_one_value(tmp_path: Path) -> None:
+    """A line's number, always 1, and an empty column are no items where another may be."""
+    rows = [f"{u},1,,{i},{n}" for n, (u, i, _) in enumerate(events())]
+    path = put(tmp_path / "o.csv", "user_id,Item #,Product ID,SKU,timestamp", rows)
+    assert found(tmp_path, path).mapping.interactions.columns == {"item_id": "SKU"}
+    path = put(tmp_path / "o.csv", "user_id,timestamp,Product ID", ["u,1,", "v,2,"])
+    with pytest.raises(InvalidData, match="Product ID has no values"):
+        found(tmp_path, path)
+
+
+def test_files_without_header(tmp_path: Path) -> None:
+    """The first row is shown with the options that say what it may be, and these do."""
+    kinds = ("pv", "pv", "cart", "buy")
+    rows = [f"{u},{i},40.{n},{kinds[n % 4]},{t:%s}" for n, (u, i, t) in enumerate(events())]
+    path = put(tmp_path / "o.csv", rows[0], rows[1:])
+    options = {
+        "user_id": "column_1",
+        "item_id": "column_2",
+        "timestamp": "column_5",
+        "event_type": "column_4",
+    }
+    shown = " ".join(f"--column {ours}={theirs}" for ours, theirs in options.items())
+    first = f"column_1 '{events()[0][0]}', column_2 "
+    with pytest.raises(InvalidData, match=f"its first row is {first}.*, which may be {shown}"):
+        found(tmp_path, path)
+    result = found(tmp_path, path, columns=options)
+    assert result.numbers["events"] == 400
+    assert result.event_types == {"pv": 200, "buy": 100, "cart": 100}
+
+
+def test_orders_without_times(tmp_path: Path) -> None:
+    """Users in one file and items in another are to be joined, also where there are no times."""
+    rows = list(enumerate(events()))
+    put(tmp_path / "b" / "o.csv", "order_id,user_id", [f"{n},{u}" for n, (u, _, _) in rows])
+    put(tmp_path / "b" / "l.csv", "order_id,product_id", [f"{n},{i}" for n, (_, i, _) in rows])
+    with pytest.raises(InvalidData, match=r"join .*l.csv' and .*o.csv' by order_id.*no times"):
+        found(tmp_path, str(tmp_path / "b"))
+
+
+def test_rejects_that_stop_commands(tmp_path: Path) -> None:
+    """The check says what share of rejects to allow, where the other commands would stop."""
+    rows = [f"{'' if n % 10 == 0 else u},{i},{n}" for n, (u, i, _) in enumerate(events())]
+    result = found(tmp_path, put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows))
+    assert result.advice[-1] == (
+        "10.0% of the interactions are rejected, and commands stop above 5%: mend the rows, "
+        "or give --max-reject-share 0.1"
+    )
+
+
+def test_events_with_nested_fields(tmp_path: Path) -> None:
+    """Fields of objects are columns by dotted names; those of items are not spread out."""
+    lines = [
+        {
+            "event": "View Item",
+            "properties": {"distinct_id": u, "sku": i, "time": int(t.timestamp())},
+            "context": {"page": {"title": "x"}},
+        }
+        for u, i, t in events()
+    ]
+    goods = [{"sku": i, "name": f"T {i}", "details": {"brand": "acme", "year": 1}} for i in ITEMS]
+    for name, rows in (("e.jsonl", lines), ("i.json", goods)):
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    result = found(tmp_path, str(tmp_path / "e.jsonl"), str(tmp_path / "i.json"))
+    assert result.mapping.interactions.columns == {
+        "user_id": "properties.distinct_id",
+        "item_id": "properties.sku",
+        "timestamp": "properties.time",
+        "event_type": "event",
+    }
+    assert (result.numbers["events"], result.numbers["items"]) == (400, 30)
+    assert result.tables["interactions"].unused == ("context",)
+    assert result.mapping.items is not None
+    assert result.mapping.items.columns == {
+        "item_id": "sku", "title": "name", "year": "details.year",
+    }  # fmt: skip
+    assert result.mapping.items.show == ()
+
+
+def test_exports_of_mongo(tmp_path: Path) -> None:
+    """What MongoDB's extended JSON wraps is what it wraps."""
+    rows = [
+        {
+            "_id": {"$oid": f"{n:024x}"},
+            "customer": {"id": {"$oid": f"{u}ab"}},
+            "product": {"$oid": f"{i}cd"},
+            "createdAt": {"$date": {"$numberLong": f"{t:%s}000"}},
+            "qty": {"$numberInt": "2"},
+        }
+        for n, (u, i, t) in enumerate(events())
+    ]
+    path = tmp_path / "o.json"
+    path.write_text(json.dumps(rows))
+    result = found(tmp_path, str(path))
+    assert result.mapping.interactions.columns == {
+        "user_id": "customer.id", "item_id": "product", "timestamp": "createdAt", "weight": "qty",
+    }  # fmt: skip
+    loaded = load(result.mapping.interactions)
+    assert set(loaded.dataset.events.weight.tolist()) == {2.0}
+    assert f"{USERS[0]}ab" in loaded.dataset.user_ids
+
+
+def test_lists_in_events(tmp_path: Path) -> None:
+    """Events that list their items are refused, with what to do."""
+    rows = [{"user_id": "u", "timestamp": 1, "items": [{"item_id": "i"}]}]
+    path = tmp_path / "e.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InvalidData, match="items holds lists, and is to have a row for each"):
+        found(tmp_path, str(path))
+
+
+def test_zones_that_there_are_not(tmp_path: Path) -> None:
+    """What looks like a zone and like no time is refused as no time."""
+    rows = [f"{u},{i},soon in Asia/Tokyo" for u, i, _ in events()]
+    path = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    with pytest.raises(InvalidData, match="timestamp holds 'soon in Asia/Tokyo'"):
+        found(tmp_path, path)
+
+
+def test_double_colons_in_text(tmp_path: Path) -> None:
+    """Ratings in MovieLens' form under another name are told how to be named."""
+    rows = [f"{u}::{i}::4::{t:%s}" for u, i, t in events()]
+    with pytest.raises(InvalidData, match=r"parted by '::', which a name that ends in .dat says"):
+        found(tmp_path, put(tmp_path / "ratings.txt", rows[0], rows[1:]))
+
+
+def test_short_german_names(tmp_path: Path) -> None:
+    """Names of columns as German offices shorten them."""
+    rows = [f"{u};{i};{t:%d.%m.%Y}" for u, i, t in events()]
+    path = put(tmp_path / "o.csv", "Kd.-Nr.;Art.-Nr.;Belegdatum", rows)
+    assert found(tmp_path, path).mapping.interactions.columns == {
+        "user_id": "Kd.-Nr.", "item_id": "Art.-Nr.", "timestamp": "Belegdatum",
+    }  # fmt: skip

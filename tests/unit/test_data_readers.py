@@ -547,3 +547,44 @@ def test_column_of_some_files(tmp_path: Path) -> None:
     for refused in (check_columns, read):
         with pytest.raises(InvalidData, match=r"a\.csv' has no column 'Stars', which the mapping"):
             refused(given, INTERACTIONS)
+
+
+def test_place_of_bad_bytes(tmp_path: Path) -> None:
+    """A file that is no UTF-8 is refused with the line and the byte that break it."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"{HEADER}\n1,2,3\n".encode() + b"J\xfcrgen,2,3\n")
+    with pytest.raises(InvalidData, match="first fc in line 3 at byte 2"):
+        read(str(path), INTERACTIONS)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.csv.zst"])
+def test_cut_compressed_files(tmp_path: Path, name: str) -> None:
+    """A download that broke off is told from text that is written otherwise."""
+    path = tmp_path / name
+    content = f"{HEADER}\n".encode() + b"".join(b"%d,2,%d\n" % (i, i * 7919) for i in range(9999))
+    pack = zstd if name.endswith(".zst") else gzip.compress
+    path.write_bytes(pack(content)[:-1000])
+    with pytest.raises(InvalidData, match="the compressed file is cut off or damaged; fetch it"):
+        read(str(path), INTERACTIONS)
+
+
+def test_fields_of_objects(tmp_path: Path) -> None:
+    """A mapping may name fields of objects, at any depth, for every use; a misspelt one is told."""
+    frame = FRAME.with_columns(pl.struct(pl.struct(pl.col("item_id").alias("sku"))).alias("p"))
+    path = tmp_path / "a.parquet"
+    frame.drop("item_id").write_parquet(path)
+    source = InteractionsSource((str(path),), columns={"item_id": "p.sku.sku"})
+    check_columns(source, INTERACTIONS)
+    assert load(source).dataset.catalogue.ids == load(write_frame(tmp_path)).dataset.catalogue.ids
+    wrong = InteractionsSource((str(path),), columns={"item_id": "p.sku.skuu"})
+    with pytest.raises(InvalidData, match=r"has no column 'p.sku.skuu'.*'p.sku.sku'"):
+        read(wrong, INTERACTIONS)
+    items = ItemsSource((str(path),), {"item_id": "user_id"}, None, (), ("p.sku.sku",), ())
+    assert "p.sku.sku" in read(items, ITEMS).frame.columns
+
+
+def write_frame(directory: Path) -> str:
+    """The frame of these tests as Parquet."""
+    path = directory / "plain.parquet"
+    FRAME.write_parquet(path)
+    return str(path)

@@ -250,3 +250,13 @@ def test_untyped_drained_events_match_by_time(tmp_path: Path, *, has_column: boo
         ("ann", "pan", 11),
         ("ann", "rake", 11),
     ]
+
+
+@pytest.mark.parametrize("values", [(0, 1, 1), (False, True, True), ("no", "yes", "yes")])
+def test_zeros_that_count(tmp_path: Path, values: tuple[Any, ...]) -> None:
+    """A rating of 0, or false, counts as positive unless a rule says otherwise: a note says so."""
+    path = written(tmp_path, [("ann", f"i{n}", n, v) for n, v in enumerate(values)], "rating")
+    note = "interactions: 1 events have a rating or weight of 0, false or no, and count as positive"
+    assert any(each.startswith(note) for each in load(path).notes)
+    with_rule = load(path, event_rules=EventRules(negative_below=0.5))
+    assert not any("count as positive" in each for each in with_rule.notes)

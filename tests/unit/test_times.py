@@ -144,3 +144,34 @@ def test_format_is_for_text(tmp_path: Path) -> None:
     """Moments have none."""
     with pytest.raises(InvalidData, match=r"has type Datetime.*a format is for text"):
         loaded(tmp_path, [datetime(2024, 1, 1)], TimeFormat(format="%d.%m.%Y"))  # noqa: DTZ001
+
+
+def test_names_of_zones(tmp_path: Path) -> None:
+    """Abbreviations and names of places say how far a clock is ahead; unknown ones are told."""
+    times = [
+        "2023-11-14 23:13:20 CET",
+        "2023-11-14 17:13:21 America/New_York",
+        "2023-11-14 22:13:21 XYZ",
+    ]
+    data = loaded(tmp_path, times, TimeFormat(format="%Y-%m-%d %H:%M:%S %Z"))
+    assert seconds(data) == SECONDS[:2]
+    assert data.rejects == {"unparsable timestamp": 1}
+
+
+def test_days_of_a_spreadsheet(tmp_path: Path) -> None:
+    """Days since 1899-12-30 with fractions, on a clock of the zone; nonsense costs its row."""
+    days = ["45244.925926", "45293", "soon"]
+    data = loaded(tmp_path, days, TimeFormat(unit="days", zone="Europe/Berlin"))
+    assert seconds(data) == [SECONDS[0] - 3600, 1_704_150_000]
+    assert data.rejects == {"unparsable timestamp": 1}
+
+
+@pytest.mark.parametrize("date", ["2023-11-14", "2023-11-14 00:00:00"])
+def test_clock_in_another_column(tmp_path: Path, date: str) -> None:
+    """A date and a time of day are one time; without the latter the date's midnight is."""
+    path = tmp_path / "i.csv"
+    path.write_text(f"user_id,item_id,timestamp,at\nu,1,{date},22:13:20\nu,2,{date},\nu,3,,9:05\n")
+    source = InteractionsSource((str(path),), time=TimeFormat(clock="at"))
+    data = load(source, max_reject_share=0.5)
+    assert seconds(data) == [1_699_920_000, SECONDS[0]]
+    assert data.rejects == {"null timestamp": 1}
