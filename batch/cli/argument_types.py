@@ -97,6 +97,21 @@ class OutputFolder(click.Path):
         return path
 
 
+class OutputPlace(click.Path):
+    """A folder to write into, or s3://bucket/prefix."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """The place; fails where it is a folder that cannot be made or written."""
+        if not str(value).startswith("s3://"):
+            OutputFolder().convert(value, param, ctx)
+        return str(value)
+
+
 class JsonFile(OutputFile):
     """A file whose name ends in .json, or `-` for standard output.
 

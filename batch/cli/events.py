@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shortlist.batch.cli.argument_types import OutputPlace
 from shortlist.batch.cli.options import example
 from shortlist.recsys.settings import Settings
 
@@ -29,7 +30,7 @@ def events_group() -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(),
+    type=OutputPlace(),
     required=True,
     help="Where the Parquet files go, and stay: a directory or s3://.",
 )
@@ -38,9 +39,6 @@ def events_drain(out: str) -> None:
 
     `batch run --events` learns from them.
     """
-    if not out.strip():
-        raise click.UsageError("--out is empty: name a directory, or s3://bucket/prefix")
-
     from uuid import uuid4
 
     from shortlist.batch.batch_store import batch_store

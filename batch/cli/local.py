@@ -61,23 +61,25 @@ def studio(host: str, port: int, opens: bool, api: str | None) -> None:  # noqa:
     """
     import webbrowser
 
+    from shortlist.batch.studio.forward import base_of, forwarder
+
     settings = Settings.from_env(os.environ)
     _refuse_taken(host, port)
+    forward = None if api is None else forwarder(api, os.environ.get("STUDIO_API_KEY"))
 
+    # After the arguments are checked: it imports the models.
     from shortlist.batch.studio.serving import beside, is_offered
 
     if not is_offered(settings, host):
         raise click.UsageError(f"no studio at {host}: {NEEDS_KEY}")
     listens = webbrowser.open if opens else None
     server = import_module("shortlist.lambda_handler.server")
-    if api is None:
+    if api is None or forward is None:
         _warn(settings)
         server.run(host, port, beside(settings, host, warm=True), listens)
         return
-    from shortlist.batch.studio.forward import base_of, forwarder
-
     made = beside(settings, host, base_of(api), warm=True)
-    server.serve(made(forwarder(api, os.environ.get("STUDIO_API_KEY"))), host, port, listens)
+    server.serve(made(forward), host, port, listens)
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -143,3 +143,17 @@ def test_the_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert {"torch", "numpy", "polars", "boto3", "redis"} & set(done.stdout.split()) == set()
+
+
+def test_a_wrong_api_is_refused_before_the_models_load() -> None:
+    """The address is checked first, so that the answer takes no seconds."""
+    script = (
+        "import sys; from click.testing import CliRunner; from shortlist.batch.cli import main; "
+        "CliRunner().invoke(main, ['studio', '--port', '0', '--api', 'host']); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modules = set(done.stdout.split())
+    assert "shortlist.batch.studio.forward" in modules
+    assert {"torch", "polars", "redis"} & modules == set()
