@@ -56,11 +56,11 @@ def _add_job_command(name: str) -> None:
         if name != RUN:
             stages.refuse_missing(name, stages.never_run(work, name))
         tables = tables_of(options)
-        _refuse_early(name, settings)
 
         from shortlist.batch.rules_file import read_rules
 
         rules = read_rules(options["rules"])  # now, rather than after a night's training
+        _refuse_early(name, settings)
 
         from shortlist.batch.job import Job, run, run_stage
         from shortlist.batch.progress import ProgressReporter

@@ -207,8 +207,8 @@ def _vector_length(column: pl.Series) -> int:
 
 def _keeps_digits(column: pl.Series) -> bool:
     """Whether whole numbers are the same as floats; codes of more digits are not."""
-    known = column.drop_nulls()
-    return bool(known.is_between(-EXACT, EXACT).all())
+    known: Any = column.drop_nulls()
+    return known.is_empty() or bool(known.min() >= -EXACT and known.max() <= EXACT)
 
 
 def _availability(

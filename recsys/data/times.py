@@ -242,8 +242,17 @@ def at_clock(date: str, clock: str) -> pl.Expr:
     return pl.when(day != "").then(pl.concat_str(day, time, separator=" ", ignore_nulls=True))
 
 
+_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+"""Length of a day in the units of moments."""
+
+
 def are_bare_dates(column: pl.Series) -> bool:
     """Whether times of a column are without a time of day, or all at midnight."""
+    if isinstance(column.dtype, pl.Date):
+        return True
+    if isinstance(column.dtype, pl.Datetime):  # as numbers: far moments have no text
+        day = _DAY[column.dtype.time_unit]
+        return bool((column.to_physical() % day == 0).all())
     texts = column.cast(pl.String).str.strip_chars(values.BLANKS)
     return not texts.str.replace(_MIDNIGHT, "").str.contains(":", literal=True).any()
 

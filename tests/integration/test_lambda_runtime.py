@@ -111,6 +111,7 @@ def test_every_documented_route(service, published) -> None:
             ]
         },
         "delete": {"user_id": "a user/ü"},
+        "canary": {"percent": 0},
         "block": {"item_id": published.dataset.catalogue.ids[3]},
         "rules": {"version": 0, "rules": {}},
         "unblock": {"item_id": published.dataset.catalogue.ids[3]},

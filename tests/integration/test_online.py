@@ -344,7 +344,7 @@ def test_the_command_prints_and_writes(
     store.redis.xadd(store.keys.events(), {"e": b"unreadable"})
     counts.flush()
     environ = published.environ | {"SHORTLIST_NAMESPACE": settings.namespace}
-    file = tmp_path / "new" / "online.json"
+    file = tmp_path / "online.json"
     done = CliRunner().invoke(
         main, ["online-report", "--days", "90", "--json", str(file)], env=environ
     )

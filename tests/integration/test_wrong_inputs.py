@@ -63,7 +63,7 @@ WRONG = [
     ("tune --interactions three.csv --work a-file", 2, READ),
     ("tune --interactions three.csv --out no-folder/x.toml", 2, READ),
     ("batch run --interactions three.csv --work a-file", 2, READ),
-    ("batch run --interactions three.csv --rules nope.toml", 2, "does not exist"),
+    ("batch run --interactions three.csv --rules nope.toml", 2, "there is no file 'nope.toml'"),
     (f"{NOWHERE} batch run --interactions three.csv", 75, "`shortlist redis` starts one"),
     ("SHORTLIST_ARTEFACTS=a-file batch run --interactions three.csv", 2, "is a file"),
     ("batch publish --interactions three.csv", 2, "stage publish needs features"),
