@@ -112,7 +112,7 @@ def test_numbers_and_rejects(shop: Path, tmp_path: Path) -> None:
 
 def test_command_writes_a_mapping(shop: Path, tmp_path: Path) -> None:
     """Which loads what was checked; the check as JSON has the same."""
-    toml, report = tmp_path / "out" / "data.toml", tmp_path / "check.json"
+    toml, report = tmp_path / "data.toml", tmp_path / "check.json"
     arguments = [f"--write={toml}", f"--json={report}", f"--rejects={tmp_path / 'r.parquet'}"]
     done = CliRunner().invoke(
         main, ["data", "check", str(shop), *arguments], env={"COLUMNS": "200"}
