@@ -242,7 +242,7 @@ def at_clock(date: str, clock: str) -> pl.Expr:
     return pl.when(day != "").then(pl.concat_str(day, time, separator=" ", ignore_nulls=True))
 
 
-_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_DAY_IN = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 """Length of a day in the units of moments."""
 
 
@@ -251,7 +251,7 @@ def are_bare_dates(column: pl.Series) -> bool:
     if isinstance(column.dtype, pl.Date):
         return True
     if isinstance(column.dtype, pl.Datetime):  # as numbers: far moments have no text
-        day = _DAY[column.dtype.time_unit]
+        day = _DAY_IN[column.dtype.time_unit]
         return bool((column.to_physical() % day == 0).all())
     texts = column.cast(pl.String).str.strip_chars(values.BLANKS)
     return not texts.str.replace(_MIDNIGHT, "").str.contains(":", literal=True).any()

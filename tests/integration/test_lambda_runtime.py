@@ -95,7 +95,7 @@ def test_every_documented_event_is_answered(service, path) -> None:
 
 
 def test_every_documented_route(service, published) -> None:
-    """Each path and method, through HTTP API events; 422 where there is nothing to roll back to."""
+    """Each path and method, through HTTP API events; 422 for no release before, or a canary beside itself."""
     document = json.loads(service.invoke(http_event("GET", "/openapi.json")).payload["body"])
     parts = {
         "{user_id}": "a user/ü",
@@ -131,7 +131,10 @@ def test_every_documented_route(service, published) -> None:
             event = http_event(method.upper(), path, body, queries.get(route, ""))
             event["headers"]["x-shortlist-admin-key"] = KEY
             statuses[f"{method.upper()} {route}"] = service.invoke(event).payload["statusCode"]
-    expected = dict.fromkeys(statuses, 200) | {"POST /v1/releases/rollback": 422}
+    expected = dict.fromkeys(statuses, 200) | {
+        "POST /v1/releases/rollback": 422,
+        "POST /v1/releases/{version}/canary": 422,
+    }
     assert statuses == expected
     assert len(statuses) >= 20
 
