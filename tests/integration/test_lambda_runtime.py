@@ -95,7 +95,7 @@ def test_every_documented_event_is_answered(service, path) -> None:
 
 
 def test_every_documented_route(service, published) -> None:
-    """Each path and method, through HTTP API events; 422 for no release before, or a canary beside itself."""
+    """Each path and method, through HTTP API events; 422 for what no release can do here."""
     document = json.loads(service.invoke(http_event("GET", "/openapi.json")).payload["body"])
     parts = {
         "{user_id}": "a user/ü",
