@@ -106,7 +106,7 @@ class Engine:
             "valkey:6379": f"127.0.0.1:{self.valkey}",
             "8000": str(self.api),
         }
-        pattern = "|".join(map(re.escape, here))
+        pattern = rf"(?<!\w)({'|'.join(map(re.escape, here))})"
         return re.sub(pattern, lambda match: here[match[0]], unescaped(text))
 
     def environ(self, service: str) -> dict[str, str]:
