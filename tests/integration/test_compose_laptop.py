@@ -159,9 +159,10 @@ class Engine:
     def healthy(self, service: str) -> bool:
         """Whether a service passes its own health check."""
         kind, *check = SERVICES[service]["healthcheck"]["test"]
-        words = ["/bin/sh", "-c", *check] if kind == "CMD-SHELL" else [sys.executable, *check[1:]]
+        words = [self.place(word) for word in check]
+        is_shell = kind == "CMD-SHELL"
         done = subprocess.run(
-            [self.place(word) for word in words],
+            ["/bin/sh", "-c", *words] if is_shell else [sys.executable, *words[1:]],
             env=self.environ(service),
             check=False,
             capture_output=True,
