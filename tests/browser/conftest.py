@@ -24,6 +24,7 @@ from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.tables import of_mapping
+from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from tests.browser.shop import write_shop
@@ -77,11 +78,18 @@ class Watched:
 
 
 @pytest.fixture(scope="session")
-def shop_world(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> ShopWorld:
+def shop_redis() -> Iterator[str]:
+    """The address of the shop's own Redis, whose memory and users the pages show."""
+    with redis_url({}) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shop_world(shop_redis: str, tmp_path_factory: pytest.TempPathFactory) -> ShopWorld:
     """Both releases of the shop."""
     directory = tmp_path_factory.mktemp("shop")
     environ = {
-        "REDIS_URL": valkey_url,
+        "REDIS_URL": shop_redis,
         "SHORTLIST_ARTEFACTS": str(directory / "artefacts"),
         "SHORTLIST_NAMESPACE": "browser",
         "SHORTLIST_BUNDLE_DIR": str(directory),
@@ -126,7 +134,8 @@ def studio(shop_world: ShopWorld) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="session")
+# While Playwright is open, its event loop is this thread's: tests of other files could run none.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium as the system has it."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
