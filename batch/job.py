@@ -47,6 +47,7 @@ from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
 from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
+from shortlist.recsys.evaluation.repeats_note import repeats_note
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
 from shortlist.recsys.evaluation.report import table as report_table
 from shortlist.recsys.evaluation.truth import Truth
@@ -209,7 +210,7 @@ def features(job: Job) -> None:
             watermark = drained
         (job.work / WATERMARK).write_text(str(watermark))
     rejected = reject_lines(loaded.rejects, job.work / REJECTS)
-    for note in (*rejected, *loaded.notes, offline_evaluation.repeats_note(counted)):
+    for note in (*rejected, *loaded.notes, repeats_note(counted)):
         if note is not None:
             job.reporter.say(f"  {note}")
     for fold in Fold:

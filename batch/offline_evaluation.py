@@ -33,6 +33,7 @@ from shortlist.recsys.evaluation.own_items import (
 )
 from shortlist.recsys.evaluation.ranking_metrics import facts_of
 from shortlist.recsys.evaluation.recency import fit_recent_ease, fit_recent_item_knn
+from shortlist.recsys.evaluation.repeats_note import repeats_note
 from shortlist.recsys.evaluation.report import Report, candidate_recall, evaluate
 from shortlist.recsys.evaluation.small_samples import part_warnings
 from shortlist.recsys.evaluation.truth import Truth, of_repeats, truth_between
@@ -72,9 +73,6 @@ from shortlist.recsys.training.lambdamart import FittedRanker
 from shortlist.recsys.training.split import before, cuts
 
 BOOTSTRAP_SEED = 20260801
-
-FEW_REPEATS = 0.03
-"""Share of the held-out items, above which a run that never offers them again says so."""
 
 EXAMPLES = 10
 """Users that the report shows."""
@@ -282,17 +280,6 @@ def left_out(dataset: Dataset, cut: Int64, truth: Truth) -> dict[str, int]:
         counts[reason] = int((is_left & holds).sum())
         is_left &= ~holds
     return {reason: count for reason, count in counts.items() if count}
-
-
-def repeats_note(counted: Mapping[str, Any]) -> str | None:
-    """What a run that never offers anything again should tell, from `count_repeats`."""
-    if counted["mode"] != Repeats.NEVER.value or counted["held_out"] <= FEW_REPEATS:
-        return None
-    return (
-        f"{counted['held_out']:.1%} of the held-out items are ones that their user had before, and "
-        "no list can have them, as what a user had is never offered again; set "
-        "SHORTLIST_REPEATS=allow to offer it when it is due"
-    )
 
 
 def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -26,6 +27,9 @@ NEEDS_KEY = (
     "leave --host out"
 )
 """Why there is no studio, and what to do."""
+
+WARNING_SECONDS = 2.0
+"""How long a server waits for what it should warn of before it starts."""
 
 
 @click.command(epilog=example("shortlist serve", "shortlist serve --host 0.0.0.0 --port 8080"))
@@ -89,11 +93,19 @@ def _refuse_taken(host: str, port: int) -> None:
 
 
 def _warn(settings: Settings) -> None:
-    """Says what answers lack, and why; a server starts all the same."""
+    """Says what answers lack, and why; a server starts all the same.
+
+    It does not wait for a storage that is silent: what is found then is said when it is.
+    """
     from shortlist.batch.cli.doctor import show
     from shortlist.batch.doctor import OK, of_service
 
-    show([finding for finding in of_service(settings) if finding.state != OK], stderr=True)
+    def warned() -> None:
+        show([finding for finding in of_service(settings) if finding.state != OK], stderr=True)
+
+    thread = Thread(target=warned, daemon=True)
+    thread.start()
+    thread.join(WARNING_SECONDS)
 
 
 @click.command(

@@ -24,6 +24,7 @@ from shortlist.batch.studio.facts import (
     digest_of,
     pack,
 )
+from shortlist.recsys.evaluation.figures import SECONDS_A_DAY
 from shortlist.recsys.evaluation.ranking_metrics import DEPTH, ndcg
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
@@ -67,8 +68,6 @@ MOST_CHARACTERS = 200
 
 SHARES = 100
 """Points of the long tail's curve."""
-
-SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from shortlist.batch.offline_evaluation import repeats_note
 from shortlist.batch.studio.facts import NEGATIVE, StudioFacts
 from shortlist.batch.studio.overview import event_types
 from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.releases import View
+from shortlist.recsys.evaluation.repeats_note import repeats_note
 
 
 def data(view: View) -> dict[str, Any]:

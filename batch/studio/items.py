@@ -6,11 +6,11 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
-from shortlist.batch.studio.collect import SECONDS_A_DAY
 from shortlist.batch.studio.plain import finite
 from shortlist.batch.studio.reach import BANDS
 from shortlist.batch.studio.releases import View
 from shortlist.recsys.errors import UnknownItem
+from shortlist.recsys.evaluation.figures import SECONDS_A_DAY
 from shortlist.recsys.store.records import ItemRecord
 from shortlist.recsys.store.rules import Rules, of_columns
 from shortlist.recsys.where import labels_of

@@ -19,6 +19,7 @@ from shortlist.batch.precompute import read_shards
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.errors import InvalidData
 from shortlist.recsys.evaluation.page import render
+from shortlist.recsys.evaluation.repeats_note import FEW_REPEATS, repeats_note
 from shortlist.recsys.evaluation.report import Report, repeats_table
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.interactions import Repeats
@@ -127,13 +128,13 @@ def test_never_says_what_it_misses(work) -> None:
     counted = offline_evaluation.count_repeats(dataset, cut, Repeats.NEVER)
     pairs = {*zip(dataset.events.user.tolist(), dataset.events.item.tolist(), strict=True)}
     assert counted["events"] == pytest.approx(1 - len(pairs) / len(dataset.events))
-    note = offline_evaluation.repeats_note(counted)
+    note = repeats_note(counted)
     assert note is not None
     assert "set SHORTLIST_REPEATS=allow" in note
     assert f"{counted['held_out']:.1%} of the held-out items" in note
-    few = counted | {"held_out": offline_evaluation.FEW_REPEATS}
-    assert offline_evaluation.repeats_note(few) is None
-    assert offline_evaluation.repeats_note(counted | {"mode": "allow"}) is None
+    few = counted | {"held_out": FEW_REPEATS}
+    assert repeats_note(few) is None
+    assert repeats_note(counted | {"mode": "allow"}) is None
 
 
 def test_nothing_but_repeats_is_refused_with_remedy(work) -> None:
