@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.loops import run_in_own_loop
+
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 
 pytestmark = pytest.mark.filterwarnings(
@@ -29,7 +31,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch) -> None:
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     )
-    client.execute()
+    run_in_own_loop(client.async_execute())
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     shown = [output.get("data", {}) for output in outputs]
     assert sum("image/png" in data for data in shown) == 3
