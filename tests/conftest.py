@@ -21,6 +21,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from moto.server import ThreadedMotoServer
 from rich.console import Console
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from shortlist.batch import dataset_file, publish
 from shortlist.batch.job import Job
@@ -39,6 +41,22 @@ hypothesis_settings.register_profile(
     "shortlist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("shortlist")
+
+
+class OnePlaceAWorld(LoadFileScheduling):
+    """Gives xdist's workers whole files, and all files of the browser to one of them.
+
+    These share a world that takes a worker most of a minute.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder, _, _ = nodeid.partition("/test_")
+        return folder if folder == "tests/browser" else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OnePlaceAWorld:
+    """Who runs which tests, under `--numprocesses`."""
+    return OnePlaceAWorld(config, log)
 
 
 @dataclass(frozen=True)
