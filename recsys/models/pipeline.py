@@ -298,12 +298,16 @@ def _best(
     k: int,
     allowed: NDArray[np.bool_] | None,
 ) -> list[NDArray[Any]]:
-    """One user's list, up to k of [candidates] items, scores and retrieval scores, best first."""
-    items, scores, _ = columns
+    """One user's list, up to k of [candidates] items, scores and retrieval scores, best first.
+
+    The columns are in the retriever's order, which decides where the ranker scores alike: new items
+    mostly differ in nothing that its trees have split on. So it was when the ranker was validated.
+    """
+    scores = columns[1]
     explores = model.exploration_share > 0 and len(model.new) > 0
     # An explored item that was in the list already leaves its place, which the next one fills.
     depth = 2 * k if explores else k
-    order = np.lexsort((items, -scores))[:depth]
+    order = np.argsort(-scores, kind="stable")[:depth]
     best = [column[order] for column in columns]
     if explores and len(order):
         chance = _chance(states, user)
@@ -346,7 +350,7 @@ def ranked_among(model: Model, states: UserStates, items: Int32) -> Recommended:
     scores = candidates.scores[0]
     if model.ranker is not None:
         scores = model.ranker.predict(features(states, candidates, model.table)).astype(np.float32)
-    best = np.lexsort((candidates.items[0], -scores))
+    best = np.argsort(-scores, kind="stable")  # ties in the retriever's order, as in a list
     return Recommended(
         items=candidates.items[:, best],
         scores=scores[None, best],

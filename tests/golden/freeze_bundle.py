@@ -12,6 +12,7 @@ prove nothing about later versions.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,6 +167,7 @@ def answer(loaded: bundle.Bundle, question: dict[str, object]) -> dict[str, obje
 
 def freeze(directory: Path) -> None:
     """Writes a bundle and its answers."""
+    shutil.rmtree(directory, ignore_errors=True)  # its answers are no files of the new bundle
     rng = np.random.default_rng(20260801)
     items, past, learnt = catalogue(rng), events(rng), towers(rng)
     table = small_table(past, items)
