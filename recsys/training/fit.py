@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -321,17 +322,22 @@ def pinned_torch(threads: int) -> Iterator[None]:
     """Runs torch reproducibly on `threads` threads (0: every core), and restores its state."""
     import torch
 
+    deterministic: Any = torch.utils.deterministic
     threads_before = torch.get_num_threads()
     mode_before = torch.get_deterministic_debug_mode()
+    fills_before = deterministic.fill_uninitialized_memory
     torch.set_num_threads(threads if threads > 0 else _cores())
     # Otherwise threads add up gradients in the order in which they finish. This mode of torch does
     # what use_deterministic_algorithms does without importing its compiler, which takes 2 s.
     torch.set_deterministic_debug_mode("error")
+    # A help for those who debug: every new tensor would be filled with NaN first.
+    deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(threads_before)
         torch.set_deterministic_debug_mode(mode_before)
+        deterministic.fill_uninitialized_memory = fills_before
 
 
 def _cores() -> int:

@@ -50,6 +50,9 @@ MIN_EVENTS_LEFT = 2
 UNVALIDATED_ROUNDS = 8
 """Rounds of training where no user has enough events for validation."""
 
+FEW_CELLS = 0.05
+"""Share of non-zero cells up to which content is multiplied cell by cell, which is faster then."""
+
 VALIDATION_CELLS = 2**22
 """Scores held at once in validation: 16 MiB."""
 
@@ -77,7 +80,9 @@ class TowerParams:
     full_softmax_items: PositiveInt = 4096
     """Catalogues up to this size use every item as a negative."""
     batch_windows: PositiveInt = 16
-    """Windows of a batch, each of up to HISTORY_LENGTH positions."""
+    """Fewest windows of a batch, each of up to HISTORY_LENGTH positions."""
+    batch_positions: PositiveInt = 512
+    """Positions of a batch that short histories fill up with more windows."""
     learning_rate: PositiveFloat = 4e-3
     """Step size of AdamW after its warm-up."""
     weight_decay: NonNegativeFloat = 0.1
@@ -151,7 +156,8 @@ def fit_towers(
     validation, learnt = _hold_out_last(events, attributes, n_held_out, rng, repeats)
     net = _Net(np.bincount(learnt.item, minlength=events.n_items), content, n_tokens, params)
     windows = _Windows(learnt, attributes, repeats)
-    batches = windows.batches(params.batch_windows)
+    size = windows.batch_size(params)
+    batches = windows.batches(size)
     if batches == 0:  # nobody has two events
         return TrainedTowers(net.export(), [], UNVALIDATED_ROUNDS, events.digest())
     passes = math.ceil(params.round_steps / batches)
@@ -163,7 +169,7 @@ def fit_towers(
         n_rounds = _most_rounds(windows, passes, params) if is_validated else UNVALIDATED_ROUNDS
     best, best_round, rounds = net.export(), 0, list[Round]()
     for number in range(n_rounds):
-        loss = optimisation.run(windows.several(passes, params.batch_windows, rng), rng)
+        loss = optimisation.run(windows.several(passes, size, rng), rng)
         towers = optimisation.export()
         rounds.append(Round(loss, validation.score(towers)))
         if progress is not None:
@@ -313,10 +319,20 @@ class _Windows:
         self.targets = np.where(is_target, events.item, MISSING).astype(np.int64)
         self.weights = _weights(is_target, strength)
 
+    def batch_size(self, params: TowerParams) -> int:
+        """Windows of a batch: as many as predict about `batch_positions` together.
+
+        A step costs much that does not depend on its positions.
+        """
+        filling = math.ceil(params.batch_positions * self._n_windows() / max(1, self.n_positions))
+        return max(params.batch_windows, filling)
+
     def batches(self, size: int) -> int:
         """The number of batches of an epoch, the same for every one, whatever the cuts."""
-        windows = int(np.ceil(np.maximum(self.predictable, 0) / HISTORY_LENGTH).sum())
-        return math.ceil(windows / size)
+        return math.ceil(self._n_windows() / size)
+
+    def _n_windows(self) -> int:
+        return int(np.ceil(np.maximum(self.predictable, 0) / HISTORY_LENGTH).sum())
 
     def several(self, passes: int, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
         """So many epochs after each other."""
@@ -372,6 +388,49 @@ def _weights(is_target: NDArray[np.bool_], strength: Float32) -> Float32 | None:
     return (strength / own.mean(dtype=np.float64)).astype(np.float32)
 
 
+class _Content:
+    """What is known of the items, float32[n_items, M], to be multiplied with what is learnt.
+
+    Categories are mostly zeros: where few cells are not, only these are multiplied.
+    """
+
+    def __init__(self, dense: Float32) -> None:
+        self.n, self.width = dense.shape
+        rows, columns = np.nonzero(dense)
+        self._dense = None
+        if len(rows) >= FEW_CELLS * dense.size:
+            self._dense = torch.from_numpy(dense)
+            return
+        self._counts = np.bincount(rows, minlength=self.n)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._columns = torch.from_numpy(columns)
+        self._values = torch.from_numpy(dense[rows, columns])
+
+    def times(self, table: Tensor, rows: Tensor) -> Tensor:
+        """The product of these rows [m] with a table [M, d] or [M]: [m, d] or [m]."""
+        if self._dense is not None:
+            return self._dense[rows] @ table
+        picked = rows.numpy()
+        counts = self._counts[picked]
+        offsets = np.cumsum(counts) - counts
+        cells = np.arange(counts.sum()) + np.repeat(self._starts[picked] - offsets, counts)
+        own = torch.from_numpy(cells)
+        product = functional.embedding_bag(
+            self._columns[own],
+            table.view(self.width, -1),
+            torch.from_numpy(offsets),
+            mode="sum",
+            per_sample_weights=self._values[own],
+        )
+        return product.view(len(rows), *table.shape[1:])
+
+    def is_empty(self) -> Tensor:
+        """Bool[n_items]: of which items nothing is known."""
+        if self._dense is not None:
+            return self._dense.abs().sum(dim=1) == 0
+        return torch.from_numpy(self._counts == 0)
+
+
 class _Net(nn.Module):
     """The torch twin of `recsys.models.towers`, with the item tower, exported as its vectors.
 
@@ -379,7 +438,6 @@ class _Net(nn.Module):
     taken, and its free embedding is not trained: its vector is made of its content alone.
     """
 
-    content: Tensor  # [n_items, M]
     warm: Tensor  # [n_items], 1 or 0
     warm_rows: Tensor
     decay: Tensor  # [S, N, N]
@@ -402,19 +460,23 @@ class _Net(nn.Module):
         self.norm = nn.LayerNorm(width + d, eps=LAYER_NORM_EPSILON)
         self.hidden = nn.Linear(width + d, params.hidden)
         self.out = nn.Linear(params.hidden, d)
-        self._register_constants(counts, content)
+        self._keep_constants(counts, content)
         with torch.no_grad():  # begins as the mean over the half-lives
             self.skip.weight.copy_(torch.eye(d).repeat(1, len(HALF_LIVES)) / len(HALF_LIVES))
 
-    def _register_constants(self, counts: Int64, content: Float32) -> None:
-        """Registers what is not trained."""
+    def _keep_constants(self, counts: Int64, content: Float32) -> None:
+        """Keeps what is not trained.
+
+        As attributes: of buffers the running average would take a copy at each step, and the
+        content of a large catalogue is most of a net.
+        """
         warm = counts > 0
         log_counts = np.log(np.maximum(counts, 1)).astype(np.float32)
-        self.register_buffer("content", torch.from_numpy(content))
-        self.register_buffer("warm", torch.from_numpy(warm.astype(np.float32)))
-        self.register_buffer("warm_rows", torch.from_numpy(np.flatnonzero(warm)))
-        self.register_buffer("decay", _causal_means())
-        self.register_buffer("log_counts", torch.from_numpy(log_counts))
+        self.content = _Content(content)
+        self.warm = torch.from_numpy(warm.astype(np.float32))
+        self.warm_rows = torch.from_numpy(np.flatnonzero(warm))
+        self.decay = _causal_means()
+        self.log_counts = torch.from_numpy(log_counts)
 
     def groups(self) -> list[dict[str, object]]:
         """Parameters for the optimiser: biases and norms do not decay."""
@@ -452,10 +514,11 @@ class _Net(nn.Module):
     def past_table(self, rows: Tensor | None = None) -> Tensor:
         """[m + 1, d]: the embeddings of items as history, of `rows` [m] or all; then a zero row."""
         if rows is None:
-            free, content = self.history * self.warm[:, None], self.content
+            free, rows = self.history * self.warm[:, None], torch.arange(len(self.history))
         else:
-            free, content = self.history[rows] * self.warm[rows][:, None], self.content[rows]
-        return functional.pad(free + content @ self.content_history, (0, 0, 0, 1))
+            free = self.history[rows] * self.warm[rows][:, None]
+        of_content = self.content.times(self.content_history, rows)
+        return functional.pad(free + of_content, (0, 0, 0, 1))
 
     def _attributes(self, batch: _Batch) -> Tensor:
         """[B, d]: the summed embeddings of each user's attributes."""
@@ -468,12 +531,12 @@ class _Net(nn.Module):
 
     def items(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """[m, d] vectors and [m] biases of items; in training some of content alone."""
-        content = self.content[rows]
         keep = self.warm[rows]
-        if self.training and self.params.content_only and content.shape[1]:
+        if self.training and self.params.content_only and self.content.width:
             keep = keep * (torch.rand(len(rows)) >= self.params.content_only)
         free, bias = self.free[rows] * keep[:, None], self.bias[rows] * keep
-        return free + content @ self.content_item, bias + content @ self.content_bias
+        of_content = self.content.times(self.content_item, rows)
+        return free + of_content, bias + self.content.times(self.content_bias, rows)
 
     @torch.no_grad()
     def export(self) -> Towers:
@@ -483,7 +546,7 @@ class _Net(nn.Module):
         if self.params.loss == "bpr":  # trained on cosines, without biases
             vectors = functional.normalize(vectors, dim=1) / self.params.temperature
             bias = torch.zeros_like(bias)
-        unknown = (self.warm == 0) & (self.content.abs().sum(dim=1) == 0)
+        unknown = (self.warm == 0) & self.content.is_empty()
         if len(self.warm_rows):  # an item without events and content comes last
             bias[unknown] = bias[self.warm_rows].min()
         return Towers(

@@ -342,3 +342,30 @@ def test_large_catalogues_learn_alike(whole) -> None:
     inputs = np.array([[3, 7, 7, 30], [29, 0, 30, 30]], np.int64)
     expected = net.past_table()[torch.from_numpy(inputs)]
     torch.testing.assert_close(net._past(inputs), expected)
+
+
+def test_sparse_content_gives_equal_products(monkeypatch) -> None:
+    """Cells of content that are not zero give the products and gradients of all cells."""
+    rng = np.random.default_rng(6)
+    cells = np.where(rng.random((20, 7)) < 0.2, rng.random((20, 7)), 0).astype(np.float32)
+    cells[3] = 0
+    rows = torch.tensor([3, 0, 19, 3, 7])
+    found = []
+    for most in (0.0, 1.0):
+        monkeypatch.setattr(two_tower, "FEW_CELLS", most)
+        content = two_tower._Content(cells)
+        rng = np.random.default_rng(7)
+        for shape in ((7, 4), (7,)):
+            table = torch.from_numpy(rng.random(shape)).float().requires_grad_()
+            product = content.times(table, rows)
+            product.square().sum().backward()
+            found.append((product.detach(), table.grad))
+        assert content.is_empty().tolist() == (~cells.any(axis=1)).tolist()
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[3])
+
+
+def test_averages_copy_weights_alone() -> None:
+    """A step does not copy the content, which is no weight."""
+    net = two_tower._Net(np.ones(30, np.int64), np.ones((30, 6), np.float32), 1, TowerParams())
+    assert list(net.buffers()) == []
