@@ -26,7 +26,7 @@ SAMPLE = 1000
 
 TIMED = {
     "shortlist_request_seconds": ("route", "the answer to {}"),
-    "shortlist_recommend_seconds": (None, "a recommendation, in the handler"),
+    "shortlist_recommend_seconds": (None, "inside the handler"),
     "shortlist_retrieval_seconds": (None, "live: candidates"),
     "shortlist_features_seconds": (None, "live: features"),
     "shortlist_ranking_seconds": (None, "live: ranking"),

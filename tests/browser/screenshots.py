@@ -1,4 +1,7 @@
-"""Writes the pictures of the studio to docs/images; `make screenshots` runs it."""
+"""Writes the pictures of the studio; `make screenshots` runs it.
+
+Those that the documents show are in docs/images, the other forms in build/screenshots.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import ADMIN_KEY, DESKTOP, PHONE
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
+OTHERS = ROOT / "build" / "screenshots"
+
+DOCUMENTED = {("desktop", "light"), ("phone", "dark")}
+"""Forms that the documents show."""
+
+FIRST_LOOK = 1000
+"""Height of README's picture."""
 
 COLOURS = 256
 """Colours of a picture: a page has few, and a palette takes a third of the bytes."""
@@ -97,9 +108,17 @@ def test_picture(new_page, name, width, scheme) -> None:
     prepare(page)
     quiet(page)
     page.evaluate("scrollTo(0, 0)")
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    folder = IMAGES if (width, scheme) in DOCUMENTED else OTHERS
+    folder.mkdir(parents=True, exist_ok=True)
     whole = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     part = whole.crop((0, 0, whole.width, min(MOST_PIXELS, whole.height)))
-    # Every hue is kept, a line of a chart too: the commonest colours alone are the ground's.
-    palette = part.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=4)
-    palette.save(IMAGES / f"studio-{name}-{width}-{scheme}.png", optimize=True)
+    save(part, folder / f"studio-{name}-{width}-{scheme}.png")
+    if (name, width, scheme) == ("users", "desktop", "light"):
+        save(part.crop((0, 0, part.width, FIRST_LOOK)), IMAGES / "studio.png")
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Writes a picture with few colours, of which every hue is kept, a chart's lines too."""
+    # The commonest colours alone are the ground's.
+    palette = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=4)
+    palette.save(path, optimize=True)

@@ -395,8 +395,8 @@ function driftChart(rows) {
   }));
   const left = Math.min(210, 12 + 6.6 * d3.max(marked, ({ name }) => name.length));
   return chart({
-    caption: "Divergence of the columns that moved most, in nats; 0.02 is the least that is "
-      + "flagged",
+    caption: "Divergence of the columns that moved most, in nats; from 0.02 on, the dashed "
+      + "line, what chance does not explain is flagged",
     legend: names,
     height: 50 + 22 * rows.length,
     draw: () => ({

@@ -77,7 +77,7 @@ export function latencies({ latencies: rows = [] }) {
     legend: PERCENTILES,
     height: 50 + 24 * names.length,
     draw: (width) => {
-      const left = Math.min(width / 2.4, room(names, 260));
+      const left = Math.min(width / 2, room(names, 260));
       const letters = Math.floor(left / 7) - 2;
       const shown = (name) => (name.length > letters ? `…${name.slice(1 - letters)}` : name);
       return {
