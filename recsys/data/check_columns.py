@@ -260,6 +260,22 @@ def _why_not(file: FoundFile, ours: str) -> str:
     return f"{name} holds {example}, which is read as no time: say how by a mapping file's format"
 
 
+def unread_numbers(found: FoundTable) -> list[str]:
+    """A sentence for each column of ratings or weights whose texts are no numbers."""
+    notes = []
+    for ours in ("rating", "weight"):
+        name = nearest(ours, found.known, 1)[0]
+        known = found.sample[name].drop_nulls()
+        is_free = ours not in found.columns and name not in found.columns.values()
+        if not is_free or closeness(name, ours) < _LIKE or known.is_empty() or _may_be(known, ours):
+            continue
+        notes.append(
+            f"interactions: column {name} holds {values.shown(known[0])}, which is read as no "
+            "number, so it is not used: write it as one, such as 4 for four stars of five"
+        )
+    return list(dict.fromkeys(notes))
+
+
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
     """How much files look like interactions; 0 where a required column is missing."""
     assigned, _ = _assigned(group[0].known, group[0].sample, INTERACTIONS, columns)

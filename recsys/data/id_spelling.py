@@ -1,8 +1,17 @@
-"""Tells ids that differ between two tables in their leading zeros alone."""
+"""Tells ids that were hardly meant: other leading zeros, words for a missing one."""
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
+
+from shortlist.recsys.models.interactions import Int32
+
+MISSING_WORDS = (
+    *("null", "none", "nil", "nan", "na", "n/a", "#n/a", "undefined", "missing", "unknown"),
+    *("(null)", "(none)", "(not set)", "<null>", "<na>", "\\n", "-", "-1", "anonymous", "guest"),
+)
+"""What tools write where there is no id, in small letters."""
 
 
 def zeros_apart(unknown: pl.Series, known: pl.Series) -> tuple[str, str, int] | None:
@@ -32,6 +41,22 @@ def hint(unknown: pl.Series, known: pl.Series, what: str) -> str | None:
         f"{n} ids that {what} lacks are there with other leading zeros, such as {one!r} and "
         f"{other!r}: write them alike in both tables"
     )
+
+
+def words_for_missing(ids: pl.Series, of_events: Int32, column: str) -> list[str]:
+    """A note on each id that is a word for a missing one and that events have.
+
+    ids: by row, as text; of_events: int32[E], the row of each event; column: such as "user_id".
+    """
+    words = ids.str.strip_chars().str.to_lowercase().is_in(MISSING_WORDS)
+    rows = np.flatnonzero(words.to_numpy())
+    counts = np.bincount(of_events, minlength=len(ids))[rows]
+    return [
+        f"interactions: {n:,} events have {column} {ids[int(row)]!r}, which is taken for an id: "
+        "leave it empty if it says that there is none, and these rows are rejected"
+        for row, n in zip(rows, counts, strict=True)
+        if n
+    ]
 
 
 def _bare(ids: pl.Series, name: str) -> pl.DataFrame:

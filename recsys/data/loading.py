@@ -271,7 +271,9 @@ def _dataset(
         attributes = attributes.join(user_table, on="_id", how="left", maintain_order="left")
     vocabulary, tokens, attribute_notes = tokenised(attributes.drop("_id"))
     meaning = meaning_notes(interactions.checked.frame, events, interactions.rules)
-    notes = (*notes, *_tie_notes(events), *meaning)
+    words = id_spelling.words_for_missing(user_ids, events.user, "user_id")
+    words += id_spelling.words_for_missing(pl.Series(catalogue.ids), events.item, "item_id")
+    notes = (*notes, *words, *_tie_notes(events), *meaning)
     if {"weight", "rating"} <= set(interactions.checked.frame.columns):
         note = "interactions: there are both a weight and a rating, and only the weight is used"
         notes = (*notes, note)

@@ -774,3 +774,23 @@ def test_short_german_names(tmp_path: Path) -> None:
     assert found(tmp_path, path).mapping.interactions.columns == {
         "user_id": "Kd.-Nr.", "item_id": "Art.-Nr.", "timestamp": "Belegdatum",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["{}/5", "★★{}", "{} of 5"])
+def test_ratings_that_are_no_numbers(tmp_path: Path, text: str) -> None:
+    """A column that is named as ratings and cannot be read is told with a value and what to do."""
+    lines = [f"{u},{i},{text.format(n % 5)},{START + n}" for n, (u, i, _) in enumerate(events(50))]
+    seen = found(tmp_path, put(tmp_path / "i.csv", "user_id,item_id,rating,timestamp", lines))
+    (note,) = [note for note in seen.notes if "no number" in note]
+    assert f"column rating holds '{text.format(0)}'" in note
+    assert seen.tables["interactions"].unused == ("rating",)
+
+
+@pytest.mark.parametrize("word", ["NULL", "nan", "N/A", "undefined", "\\N", "(not set)", "guest"])
+def test_words_for_a_missing_user(tmp_path: Path, word: str) -> None:
+    """A user whose id says that there is none is told, with the number of events."""
+    lines = [f"{u},{i},{START + n}" for n, (u, i, _) in enumerate(events(60))]
+    lines += [f"{word},{i},{START + n}" for n, (_, i, _) in enumerate(events(30))]
+    seen = found(tmp_path, put(tmp_path / "i.csv", "user_id,item_id,timestamp", lines))
+    (note,) = [note for note in seen.notes if "taken for an id" in note]
+    assert note.startswith(f"interactions: 30 events have user_id {word!r}, ")
