@@ -7,7 +7,6 @@ full, or the container was told to stop: start it again with the same run id, an
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -96,7 +95,7 @@ class LoggingReporter(ProgressReporter):
     """Logs what a reporter prints, but for the tables, which are for people."""
 
     def __init__(self, log: RunLog) -> None:
-        super().__init__(Console(file=io.StringIO()))
+        super().__init__(Console(quiet=True))
         self._log = log
 
     def say(self, text: str) -> None:
