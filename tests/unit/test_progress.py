@@ -33,13 +33,13 @@ class Clock:
     def pass_once(self) -> None:
         """Lets one wait end, and returns when what follows it is done."""
         assert self._waiting.acquire(timeout=30)
-        self._ends.put(False)
+        self._ends.put(item=False)
         assert self._waiting.acquire(timeout=30)
         self._waiting.release()
 
     def end(self) -> None:
         """Lets the last wait tell that the stage has ended."""
-        self._ends.put(True)
+        self._ends.put(item=True)
 
 
 def told(out: io.StringIO) -> list[list[str]]:
