@@ -32,7 +32,7 @@ from shortlist.recsys.settings import Settings, misspelt
 if TYPE_CHECKING:
     from shortlist.batch.job import Job
     from shortlist.recsys.store.lease import Lease
-    from shortlist.recsys.training.fit import FitParams
+    from shortlist.recsys.training.parameters import FitParams
 
 
 class Interrupted(BaseException):
@@ -156,8 +156,7 @@ def _run(options: ContainerOptions, settings: Settings, log: RunLog) -> None:
 
 
 def _config(options: ContainerOptions, settings: Settings) -> FitParams | None:
-    from shortlist.batch.config import with_config
-    from shortlist.batch.job import fit_params
+    from shortlist.batch.config import fit_params, with_config
 
     if options.config is None:
         return None

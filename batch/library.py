@@ -67,7 +67,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_files import MANIFEST
 from shortlist.recsys.store.rules import of_columns
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.values import shown
 from shortlist.recsys.where import CATEGORIES, Condition, conditions_of
 from shortlist.recsys.where import checked as conditions_checked

@@ -18,7 +18,7 @@ from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.evaluation.names import COMPARED
 from shortlist.recsys.models.interactions import Repeats
 from shortlist.recsys.settings import RepeatsMode
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.values import id_of, shown
 
 Table = Any

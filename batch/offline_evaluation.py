@@ -65,7 +65,6 @@ from shortlist.recsys.models.ties import tied_share
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
-    FitParams,
     TwoStage,
     assemble,
     fit_two_stage,
@@ -74,6 +73,7 @@ from shortlist.recsys.training.fit import (
     without_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
 
 BOOTSTRAP_SEED = 20260801

@@ -89,6 +89,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
         raise click.UsageError(
             f"--cold-start measures {TWO_STAGE}: name it in --methods, or leave out --cold-start"
         )
+    params = fit_params_of(settings, options["config"])
     tables = tables_of(options)
     page = None if options["page"] is None else options["page"] / PAGE
 
@@ -107,7 +108,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     evaluation = library.evaluate(
         data,
         protocol=options["protocol"],
-        params=fit_params_of(settings, options["config"]),
+        params=params,
         methods=options["methods"],
         cold_start=options["cold_start"],
         reporter=reporter,
@@ -185,6 +186,7 @@ def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
     given.
     """
     settings = Settings.from_env(os.environ)
+    params = fit_params_of(settings, options["config"])
     tables = tables_of(options)
 
     from shortlist.batch.progress import ProgressReporter
@@ -194,9 +196,8 @@ def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
 
     from shortlist.batch import config
     from shortlist.batch.tune import tune as search
-    from shortlist.recsys.training.fit import FitParams
+    from shortlist.recsys.training.parameters import FitParams
 
-    params = fit_params_of(settings, options["config"])
     tuned = search(
         loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )
