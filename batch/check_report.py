@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shortlist.recsys.data.check import Check, TableReport, rule_lines
+from shortlist.recsys.data.check import Check, Rejected, TableReport, rule_lines
+
+MOST_SHOWN = 32
+"""Characters of a value in the example of a rejected row: a time with its zone fits."""
 
 
 def show(found: Check, console: Console) -> None:
@@ -22,7 +27,7 @@ def show(found: Check, console: Console) -> None:
         console.print(_types(found))
     if found.rejects:
         _say(console, "rejected rows")
-        console.print(_rejects(found))
+        console.print(rejects_table(found.rejects))
     for title, lines in _lists(found).items():
         for line in lines:
             _say(console, f"{title}: {line}")
@@ -70,14 +75,27 @@ def _types(found: Check) -> Table:
     return table
 
 
-def _rejects(found: Check) -> Table:
+def rejects_table(rejects: Mapping[str, Rejected]) -> Table:
+    """How many rows each reason has rejected, and examples of them."""
     table = _table("reason", "rows", "for example")
-    for reason, rejected in found.rejects.items():
+    for reason, rejected in rejects.items():
         for i, sample in enumerate(rejected.samples):
             first = (reason, str(rejected.n)) if i == 0 else ("", "")
             place = f"{Path(sample['source']).name} row {sample['row']}"
-            _add(table, *first, f"{place}: {sample['record']}")
+            _add(table, *first, f"{place}: {_record(sample['record'])}")
     return table
+
+
+def _record(text: str) -> str:
+    """A row's filled columns, as words between which a narrow terminal wraps."""
+    values = {name: value for name, value in json.loads(text).items() if value is not None}
+    return ", ".join(f"{name}={_shortened(str(value))}" for name, value in values.items())
+
+
+def _shortened(value: str) -> str:
+    if not value.strip():
+        return "(blank)"
+    return value if len(value) <= MOST_SHOWN else f"{value[: MOST_SHOWN - 1]}…"
 
 
 def _lists(found: Check) -> dict[str, list[str]]:

@@ -39,7 +39,6 @@ from shortlist.recsys.models.pipeline import Model, recommend, recommender
 from shortlist.recsys.models.ties import cuts_after_next, steps_of
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
-    FitParams,
     Stage,
     assemble,
     fit_two_stage,
@@ -48,6 +47,7 @@ from shortlist.recsys.training.fit import (
     without_ranker,
 )
 from shortlist.recsys.training.item_table import content_matrix
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before
 
 KNOWN = (1, 3, 5, 10)

@@ -1,4 +1,4 @@
-"""Reads and writes parameters of the models as TOML."""
+"""The parameters of the models, by settings and by TOML."""
 
 from __future__ import annotations
 
@@ -13,11 +13,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import InvalidSettings
-from shortlist.recsys.training.fit import FitParams
-from shortlist.recsys.training.lambdamart import RankerParams
-from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.models.interactions import Repeats
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 
 Params = TypeVar("Params", TowerParams, RankerParams)
+
+
+def fit_params(settings: Settings) -> FitParams:
+    """The models' parameters under these settings."""
+    return FitParams(
+        towers=TowerParams(dimension=settings.embedding_dim, loss=settings.loss),
+        ranker=RankerParams(estimators=settings.lgbm_n_estimators),
+        n_candidates=settings.top_k_candidates,
+        n_lists=settings.faiss_n_lists,
+        n_probe=settings.faiss_n_probe,
+        exploration_share=settings.exploration_share,
+        repeats=Repeats(settings.repeats),
+        threads=settings.threads,
+    )
 
 
 def with_config(params: FitParams, path: Path) -> FitParams:

@@ -7,7 +7,6 @@ full, or the container was told to stop: start it again with the same run id, an
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -33,7 +32,7 @@ from shortlist.recsys.settings import Settings, misspelt
 if TYPE_CHECKING:
     from shortlist.batch.job import Job
     from shortlist.recsys.store.lease import Lease
-    from shortlist.recsys.training.fit import FitParams
+    from shortlist.recsys.training.parameters import FitParams
 
 
 class Interrupted(BaseException):
@@ -96,7 +95,7 @@ class LoggingReporter(ProgressReporter):
     """Logs what a reporter prints, but for the tables, which are for people."""
 
     def __init__(self, log: RunLog) -> None:
-        super().__init__(Console(file=io.StringIO()))
+        super().__init__(Console(quiet=True))
         self._log = log
 
     def say(self, text: str) -> None:
@@ -157,8 +156,7 @@ def _run(options: ContainerOptions, settings: Settings, log: RunLog) -> None:
 
 
 def _config(options: ContainerOptions, settings: Settings) -> FitParams | None:
-    from shortlist.batch.config import with_config
-    from shortlist.batch.job import fit_params
+    from shortlist.batch.config import fit_params, with_config
 
     if options.config is None:
         return None

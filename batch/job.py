@@ -36,6 +36,7 @@ from shortlist.batch import (
     stages,
 )
 from shortlist.batch.audit import audit
+from shortlist.batch.config import fit_params
 from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
 from shortlist.batch.studio import collect, reach
@@ -55,7 +56,7 @@ from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
-from shortlist.recsys.models.interactions import Events, Int32, Int64, Repeats, states_at
+from shortlist.recsys.models.interactions import Events, Int32, Int64, states_at
 from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
@@ -69,7 +70,6 @@ from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.release_files import build_manifest, manifest_in
 from shortlist.recsys.store.watermark import BEGINNING, position_at
 from shortlist.recsys.training.fit import (
-    FitParams,
     Fold,
     assemble,
     groups_after,
@@ -82,9 +82,9 @@ from shortlist.recsys.training.fit import (
     train_towers,
     validated_ranker,
 )
-from shortlist.recsys.training.lambdamart import FittedRanker, RankerParams, RankingGroups
+from shortlist.recsys.training.lambdamart import FittedRanker, RankingGroups
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
-from shortlist.recsys.training.two_tower import TowerParams
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
@@ -149,20 +149,6 @@ class Job:
     def fold(self, fold: Fold) -> Path:
         """The directory of a fold."""
         return self.work / f"fold-{fold}"
-
-
-def fit_params(settings: Settings) -> FitParams:
-    """The models' parameters under these settings."""
-    return FitParams(
-        towers=TowerParams(dimension=settings.embedding_dim, loss=settings.loss),
-        ranker=RankerParams(estimators=settings.lgbm_n_estimators),
-        n_candidates=settings.top_k_candidates,
-        n_lists=settings.faiss_n_lists,
-        n_probe=settings.faiss_n_probe,
-        exploration_share=settings.exploration_share,
-        repeats=Repeats(settings.repeats),
-        threads=settings.threads,
-    )
 
 
 def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold: Fold) -> Events:

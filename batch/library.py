@@ -27,6 +27,7 @@ from shortlist.batch.library_input import (
     check_paths,
     ids_of,
     length_of,
+    methods_of,
     params_of,
     texts_of,
     where_of,
@@ -39,6 +40,7 @@ from shortlist.recsys.data.check import Check, Given
 from shortlist.recsys.data.check import check as check_files
 from shortlist.recsys.data.mapping import write_mapping
 from shortlist.recsys.errors import InvalidInput, UnknownItem
+from shortlist.recsys.evaluation.headline import HEADLINE_METRIC, TWO_STAGE
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.report import Report, write_json
 from shortlist.recsys.event_rules import ONE_KIND, EventRules
@@ -65,7 +67,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import UserRecord
 from shortlist.recsys.store.release_files import MANIFEST
 from shortlist.recsys.store.rules import of_columns
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.values import shown
 from shortlist.recsys.where import CATEGORIES, Condition, conditions_of
 from shortlist.recsys.where import checked as conditions_checked
@@ -282,8 +284,10 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """The headline alone, as the report would fill pages."""
-        figures = self.report["methods"]["two_stage"]
-        return f"Evaluation(two_stage: NDCG@10 {figures['ndcg@10']['value']:.4f}; see .methods)"
+        methods = self.report["methods"]
+        name = TWO_STAGE if TWO_STAGE in methods else next(iter(methods))
+        value = methods[name][HEADLINE_METRIC]["value"]
+        return f"Evaluation({name}: NDCG@10 {value:.4f}; see .methods)"
 
     @property
     def methods(self) -> pl.DataFrame:
@@ -339,6 +343,7 @@ def evaluate(
     protocol: HoldoutProtocol = DEFAULT_PROTOCOL,
     repeats: RepeatsMode | None = None,
     params: FitParams | None = None,
+    methods: Sequence[str] | None = None,
     cold_start: bool = False,
     reporter: ProgressReporter | None = None,
 ) -> Evaluation:
@@ -347,17 +352,23 @@ def evaluate(
     protocol: how the hold-out is cut.
     repeats: "allow" where users may be offered again what they had; None as `params` say.
     params: of the models, None for the defaults.
+    methods: names of those to fit and report, such as ["popularity", "ease"]; None for all. Their
+    figures are the same as among all; those of the model alone need "two_stage".
     cold_start: also measures users and items that training has not seen; three times the time.
     reporter: shows the progress; None shows nothing.
 
     Raises:
         InvalidData: nothing can be held out.
+        InvalidInput: a method is unknown, or cannot be measured on these data.
     """
     _check_data(data)
+    named = methods_of(methods)
+    if cold_start and TWO_STAGE not in named:
+        raise InvalidInput(f"cold_start measures {TWO_STAGE}: name it in methods too")
     reporter = silent_reporter() if reporter is None else reporter
     params = params_of(params, repeats)
     dataset = data.loaded.dataset
-    report = offline_evaluation.run(dataset, protocol, params, reporter)
+    report = offline_evaluation.run(dataset, protocol, params, reporter, named)
     if cold_start:
         report |= measure_cold_start(dataset, protocol, params, reporter)
         report |= reporter.stages.summary()  # again: the seconds have grown

@@ -15,9 +15,10 @@ import polars as pl
 
 from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS
 from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.evaluation.names import COMPARED
 from shortlist.recsys.models.interactions import Repeats
 from shortlist.recsys.settings import RepeatsMode
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.values import id_of, shown
 
 Table = Any
@@ -147,6 +148,18 @@ def texts_of(values: object, what: str) -> list[str]:
             raise InvalidInput(f"{what}: {shown(each)} must be text")
         texts.append(each)
     return texts
+
+
+def methods_of(names: object) -> list[str]:
+    """The methods that an evaluation compares: these, or all where it is None."""
+    if names is None:
+        return list(COMPARED)
+    named = texts_of(names, "methods")
+    unknown = [name for name in named if name not in COMPARED]
+    if unknown or not named:
+        what = shown(unknown[0]) if unknown else "nothing"
+        raise InvalidInput(f"methods has {what}: give some of {', '.join(COMPARED)}")
+    return named
 
 
 def _several(values: object, what: str) -> Iterable[object]:

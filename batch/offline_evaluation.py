@@ -6,8 +6,9 @@ hold-out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy as np
 from shortlist.batch.audit import audit
 from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
-from shortlist.recsys.errors import InvalidData
+from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.evaluation.als import fit_als
 from shortlist.recsys.evaluation.baselines import (
+    ItemWeights,
     ease_weights,
     fit_popularity,
     fit_recent_popularity,
@@ -26,6 +28,7 @@ from shortlist.recsys.evaluation.baselines import (
 )
 from shortlist.recsys.evaluation.headline import POPULARITY, RETRIEVER, TWO_STAGE
 from shortlist.recsys.evaluation.list_hits import calibration, recall_by_source
+from shortlist.recsys.evaluation.names import COMPARED
 from shortlist.recsys.evaluation.own_items import (
     fit_own_frequent,
     fit_own_recent,
@@ -62,7 +65,7 @@ from shortlist.recsys.models.ties import tied_share
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
-    FitParams,
+    TwoStage,
     assemble,
     fit_two_stage,
     item_table_of,
@@ -70,6 +73,7 @@ from shortlist.recsys.training.fit import (
     without_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
 
 BOOTSTRAP_SEED = 20260801
@@ -113,52 +117,98 @@ def truth_after(dataset: Dataset, cut: Int64, repeats: Repeats = Repeats.NEVER) 
 
 
 def baselines(
-    past: Events, reporter: ProgressReporter, repeats: Repeats = Repeats.NEVER
+    past: Events,
+    reporter: ProgressReporter,
+    repeats: Repeats = Repeats.NEVER,
+    named: Collection[str] = COMPARED,
 ) -> dict[str, Recommend]:
-    """The counting baselines, fitted to `past`; EASE only where its item matrix fits in memory.
+    """The counting baselines among `named`, fitted to `past`.
 
-    Those of a user's own items are left out where none may be offered.
+    EASE is left out where its item matrix does not fit in memory, and those of a user's own items
+    where none may be offered.
     """
-    past = past.standing()
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
     with reporter.stage("baselines"):
-        neighbours = item_knn_weights(past)
-        fitted = {
-            POPULARITY: fit_popularity(past),
-            "recent_popularity": fit_recent_popularity(past),
-            "item_knn": plain(neighbours),
-            "recent_item_knn": fit_recent_item_knn(past, rng, neighbours, repeats),
-        }
-        if past.n_items <= MAX_REGRESSION_ITEMS:
-            ease = ease_weights(past)
-            recent = fit_recent_ease(past, rng, ease, repeats)
-            fitted |= {"ease": plain(ease), "recent_ease": recent}
-        # What was only met, as a view, is open even where nothing is offered again.
-        if repeats is not Repeats.NEVER or len(past.kinds) > 1:
-            fitted["own_frequent"] = fit_own_frequent(past)
-            fitted["own_recent"] = fit_own_recent(past)
-        if repeats is not Repeats.NEVER:
-            fitted["tifu_knn"] = fit_tuned_tifu_knn(past, rng)
-    return fitted
+        fits = _fits(past.standing(), repeats)
+        return {name: fit() for name, fit in fits.items() if name in named}
+
+
+def _fits(past: Events, repeats: Repeats) -> dict[str, Callable[[], Recommend]]:
+    """What fits each counting baseline that these events allow."""
+
+    @cache
+    def neighbours() -> ItemWeights:
+        return item_knn_weights(past)
+
+    @cache
+    def ease() -> ItemWeights:
+        return ease_weights(past)
+
+    def rng() -> np.random.Generator:
+        # Each draws from its own, so that its figures do not depend on which others are fitted.
+        return np.random.default_rng(BOOTSTRAP_SEED)
+
+    fits: dict[str, Callable[[], Recommend]] = {
+        POPULARITY: lambda: fit_popularity(past),
+        "recent_popularity": lambda: fit_recent_popularity(past),
+        "item_knn": lambda: plain(neighbours()),
+        "recent_item_knn": lambda: fit_recent_item_knn(past, rng(), neighbours(), repeats),
+    }
+    if past.n_items <= MAX_REGRESSION_ITEMS:
+        fits["ease"] = lambda: plain(ease())
+        fits["recent_ease"] = lambda: fit_recent_ease(past, rng(), ease(), repeats)
+    # What was only met, as a view, is open even where nothing is offered again.
+    if repeats is not Repeats.NEVER or len(past.kinds) > 1:
+        fits["own_frequent"] = lambda: fit_own_frequent(past)
+        fits["own_recent"] = lambda: fit_own_recent(past)
+    if repeats is not Repeats.NEVER:
+        fits["tifu_knn"] = lambda: fit_tuned_tifu_knn(past, rng())
+    return fits
+
+
+_LEARNT = ("als", "bpr_towers")
+
+
+def _refuse_unmeasured(named: Collection[str], past: Events, repeats: Repeats) -> None:
+    """Refuses named methods that these data or settings rule out, before anything is fitted.
+
+    Raises:
+        InvalidInput: one of them is ruled out.
+    """
+    able = {*_fits(past.standing(), repeats), *_LEARNT, RETRIEVER, TWO_STAGE}
+    for name in COMPARED:
+        if name not in named or name in able:
+            continue
+        rule = "what a user had must be open to be offered again: set SHORTLIST_REPEATS=allow"
+        if "ease" in name:
+            rule = f"it takes at most {MAX_REGRESSION_ITEMS} items, and here are {past.n_items}"
+        raise InvalidInput(f"method {name!r} cannot be measured here: {rule}, or leave it out")
 
 
 def learnt_baselines(
-    dataset: Dataset, past: Events, params: FitParams, reporter: ProgressReporter
+    dataset: Dataset,
+    past: Events,
+    params: FitParams,
+    reporter: ProgressReporter,
+    named: Collection[str] = COMPARED,
 ) -> dict[str, Recommend]:
-    """The trained baselines: factorisation by ALS, and our towers trained by BPR."""
-    with reporter.stage("baseline: ALS"):
-        als = fit_als(past.standing())
-    bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
-    with reporter.stage("baseline: towers by BPR") as progress:
-        # Once to find the number of epochs by holding out events, and once on all of them.
-        epochs = train_towers(dataset, past, bpr, progress).epochs
-        towers = train_towers(dataset, past, bpr, progress, epochs).towers
-        model = assemble(towers, item_table_of(dataset, past), bpr)
-        return {"als": als, "bpr_towers": recommender(model)}
+    """The trained baselines among `named`: ALS, and our towers trained by BPR."""
+    fitted: dict[str, Recommend] = {}
+    if "als" in named:
+        with reporter.stage("baseline: ALS"):
+            fitted["als"] = fit_als(past.standing())
+    if "bpr_towers" in named:
+        bpr = replace(params, towers=replace(params.towers, loss="bpr"), exploration_share=0.0)
+        with reporter.stage("baseline: towers by BPR") as progress:
+            # Once to find the number of epochs by holding out events, and once on all of them.
+            epochs = train_towers(dataset, past, bpr, progress).epochs
+            towers = train_towers(dataset, past, bpr, progress, epochs).towers
+            model = assemble(towers, item_table_of(dataset, past), bpr)
+            fitted["bpr_towers"] = recommender(model)
+    return fitted
 
 
 def compare(
-    model: Model,
+    model: Model | None,
     past: Events,
     truth: Truth,
     catalogue: Catalogue,
@@ -166,22 +216,25 @@ def compare(
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
     two_stage: Recommend | None = None,
+    named: Collection[str] = COMPARED,
 ) -> Report:
-    """Reports every method's metrics and candidate recall.
+    """Reports the metrics of every method among `named`, and candidate recall.
 
+    model: None where neither of its two methods is named.
     two_stage: the model as a method, from a caller who looks at its lists too.
 
     Where the user's own items may be offered, the section "repeats" has the figures of new and of
     repeated items apart: each method lists the ones or the others alone. The sections
-    "recall_by_source" and "calibration" are about the lists of the two stages.
+    "candidate_recall", "recall_by_source" and "calibration" are about the two stages, and are only
+    there with them.
     """
     lists: list[tuple[Int32, Float32]] = []
-    methods = {
-        **baselines(past, reporter, model.repeats),
-        **(others or {}),
-        RETRIEVER: recommender(without_ranker(model)),
-        TWO_STAGE: _kept(recommender(model) if two_stage is None else two_stage, lists),
-    }
+    repeats = truth.states.repeats
+    methods = {**baselines(past, reporter, repeats, named), **(others or {})}
+    if model is not None and RETRIEVER in named:
+        methods[RETRIEVER] = recommender(without_ranker(model))
+    if model is not None and TWO_STAGE in named:
+        methods[TWO_STAGE] = _kept(recommender(model) if two_stage is None else two_stage, lists)
     facts = facts_of(past.standing(), catalogue.membership)
 
     def evaluated(name: str, part: Truth) -> Report:
@@ -202,21 +255,36 @@ def compare(
             )
 
     report = evaluated("evaluation", truth)
-    items, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
-    methods[TWO_STAGE] = recommender(model)
-    if model.repeats is not Repeats.NEVER:
+    if model is not None and TWO_STAGE in named:
+        methods[TWO_STAGE] = recommender(model)  # the lists of the parts are not kept
+    if repeats is not Repeats.NEVER:
         parts = {}
         for name, part in _parts(truth, past.n_items).items():
             figures = evaluated(f"evaluation of {name} items", part)
             parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
         report["warnings"] += part_warnings(parts)
+    if model is not None and TWO_STAGE in named:
+        report |= _of_lists(model, lists, truth, past.n_items, reporter)
+    return report
+
+
+def _of_lists(
+    model: Model,
+    lists: Sequence[tuple[Int32, Float32]],
+    truth: Truth,
+    n_items: int,
+    reporter: ProgressReporter,
+) -> Report:
+    """The sections about the candidates and the lists of the two stages."""
+    items, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+    report: Report = {}
     with reporter.stage("candidate recall"):
         candidates = _candidates_by_source(model, truth)
-        report["candidate_recall"] = candidate_recall(candidates, truth, past.n_items)
+        report["candidate_recall"] = candidate_recall(candidates, truth, n_items)
         del candidates["all"]
-        report["recall_by_source"] = recall_by_source(items, candidates, truth, past.n_items)
-    report["calibration"] = calibration(items, scores, truth, past.n_items)
+        report["recall_by_source"] = recall_by_source(items, candidates, truth, n_items)
+    report["calibration"] = calibration(items, scores, truth, n_items)
     return report
 
 
@@ -301,11 +369,20 @@ def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
 
 
 def run(
-    dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, reporter: ProgressReporter
+    dataset: Dataset,
+    protocol: HoldoutProtocol,
+    params: FitParams,
+    reporter: ProgressReporter,
+    named: Collection[str] = COMPARED,
 ) -> Report:
-    """Fits everything to the past, and reports.
+    """Fits the named methods to the past, and reports.
 
-    The past and the hold-out are those of `protocol`.
+    The past and the hold-out are those of `protocol`. What a report says of the model beside its
+    figures is only there where the two stages are named.
+
+    Raises:
+        InvalidData: nothing can be held out.
+        InvalidInput: not all are named, and one of them cannot be measured on these data.
     """
     cut = cuts(dataset.events, protocol)
     counted = count_repeats(dataset, cut, params.repeats)
@@ -314,22 +391,53 @@ def run(
         reporter.say(f"  {note}")
     truth = truth_after(dataset, cut, params.repeats)
     past = before(dataset.events, cut)
-    fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
-    with reporter.stage("leak audit"):
-        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.events_digest})
-    others = learnt_baselines(dataset, past, params, reporter)
-    report = compare(fitted.model, past, truth, dataset.catalogue, protocol, reporter, others)
-    report["known_events"] = known_events(dataset, cut, fitted.model, past, protocol, reporter)
-    report["audit"] = checks
+    if not set(COMPARED) <= set(named):
+        _refuse_unmeasured(named, past, params.repeats)
+    fitted = None
+    if not {RETRIEVER, TWO_STAGE}.isdisjoint(named):
+        fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
+    of_model: Report = {}
+    if fitted is not None and TWO_STAGE in named:
+        of_model = _of_model(dataset, cut, past, truth, fitted, protocol, reporter)
+    others = learnt_baselines(dataset, past, params, reporter, named)
+    report = compare(
+        None if fitted is None else fitted.model,
+        past,
+        truth,
+        dataset.catalogue,
+        protocol,
+        reporter,
+        others,
+        named=named,
+    )
+    report |= of_model
     report["data"] = describe(dataset)
     report["left_out"] = left_out(dataset, cut, truth)
     report["ties"] = ties(dataset.events, cut, truth)
     report["repeats"] = counted | report.get("repeats", {})
-    report["importances"] = fitted.ranker.importances
-    report["ranker"] = {"reported": summary(fitted.ranker)}
-    report["learning_curves"] = learning_curves(fitted.rounds, fitted.ranker.curve)
-    report["examples"] = examples(dataset, fitted.model, truth, named=True)
     return report | reporter.stages.summary()
+
+
+def _of_model(
+    dataset: Dataset,
+    cut: Int64,
+    past: Events,
+    truth: Truth,
+    fitted: TwoStage,
+    protocol: HoldoutProtocol,
+    reporter: ProgressReporter,
+) -> Report:
+    """The sections about the model, the audit first: a leak makes all figures worthless."""
+    with reporter.stage("leak audit"):
+        checks = audit(dataset, cut, past, fitted.model, truth, {"towers": fitted.events_digest})
+    return {
+        "known_events": known_events(dataset, cut, fitted.model, past, protocol, reporter),
+        "audit": checks,
+        "importances": fitted.ranker.importances,
+        "ranker": {"reported": summary(fitted.ranker)},
+        "learning_curves": learning_curves(fitted.rounds, fitted.ranker.curve),
+        "examples": examples(dataset, fitted.model, truth, named=True),
+    }
 
 
 def learning_curves(

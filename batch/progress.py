@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,6 +13,9 @@ from shortlist.recsys.evaluation.resources import Stages
 
 WIDTH = 150
 """Columns that the tables need; a narrower terminal wraps them."""
+
+TOLD_EVERY = 10
+"""Seconds between two lines about a stage, where no terminal shows a bar."""
 
 
 def wide_console(*, stderr: bool = False) -> Console:
@@ -29,11 +33,19 @@ def silent_reporter() -> ProgressReporter:
 
 
 class ProgressReporter:
-    """Shows and times stages; `stages` keeps the seconds of each."""
+    """Shows and times stages; `stages` keeps the seconds of each.
 
-    def __init__(self, console: Console | None = None) -> None:
+    wait: waits these seconds for a stage's end, and tells whether it came.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+    ) -> None:
         self.console = wide_console(stderr=True) if console is None else console
         self.stages = Stages()
+        self._wait = wait
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -41,7 +53,7 @@ class ProgressReporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[_Advance]:
-        """Times a stage, and shows a bar.
+        """Times a stage, and shows a bar; without a terminal a line every TOLD_EVERY seconds.
 
         The value takes (share done, note).
         """
@@ -61,19 +73,46 @@ class ProgressReporter:
         before = self.stages.seconds.get(name, 0.0)
         with self.stages.stage(name), bar:
             advance = _Advance(bar, name)
-            yield advance
+            with self._told(name, advance):
+                yield advance
         seconds = self.stages.seconds[name] - before
         self.say(f"  {name:<44} {seconds:7.1f} s  {advance.note}")
+
+    @contextmanager
+    def _told(self, name: str, advance: _Advance) -> Iterator[None]:
+        """Prints how far a stage is while the body runs, where no bar shows it."""
+        if self.console.is_terminal or self.console.quiet:
+            yield
+            return
+        ended = threading.Event()
+
+        def tell() -> None:
+            seconds = 0
+            while not self._wait(ended, TOLD_EVERY):
+                seconds += TOLD_EVERY
+                line = f"  {name:<44} {seconds:5} s    {advance.shown:>4}  {advance.note}"
+                # Not by `say`: a run's log has its own sign of life.
+                self.console.print(line.rstrip(), highlight=False, markup=False)
+
+        # A thread, as a stage may be silent for long.
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 class _Advance:
     """Moves one bar."""
 
     def __init__(self, bar: Progress, name: str) -> None:
+        self.shown = ""
         self.note = ""
         self._bar = bar
         self._task = bar.add_task(name, total=None, note="")
 
     def __call__(self, share: float, note: str) -> None:
-        self.note = note
+        self.shown, self.note = f"{share:.0%}", note
         self._bar.update(self._task, total=1.0, completed=share, note=note)

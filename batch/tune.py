@@ -27,7 +27,6 @@ from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
-    FitParams,
     assemble,
     item_table_of,
     label_cuts,
@@ -37,6 +36,7 @@ from shortlist.recsys.training.fit import (
     train_towers,
     validated_ranker,
 )
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
 
 VALIDATION_USERS = 2000

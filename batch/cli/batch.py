@@ -26,6 +26,9 @@ RUN = "run"
 ASKS_REDIS = (RUN, "features", "evaluate", stages.PUBLISH)
 """What reads or writes the serving release, or the users who were deleted."""
 
+NEXT = "next: `shortlist studio` shows the lists in a browser, `shortlist serve` answers over HTTP"
+"""What the last line of a whole run says."""
+
 
 @click.group("batch", cls=FriendlyErrors, epilog=example("shortlist batch run --data data.toml"))
 def batch_group() -> None:
@@ -55,6 +58,7 @@ def _add_job_command(name: str) -> None:
         settings = Settings.from_env(os.environ)
         if name != RUN:
             stages.refuse_missing(name, stages.never_run(work, name))
+        params = fit_params_of(settings, options["config"])
         tables = tables_of(options)
 
         from shortlist.batch.rules_file import read_rules
@@ -66,15 +70,16 @@ def _add_job_command(name: str) -> None:
         from shortlist.batch.progress import ProgressReporter
         from shortlist.batch.workspace import alone_in, usable
 
+        reporter = ProgressReporter()
         job = Job(
             tables.interactions,
             tables.items,
             tables.users,
             work,
             settings,
-            ProgressReporter(),
+            reporter,
             max_reject_share=options["max_reject_share"],
-            config=fit_params_of(settings, options["config"]),
+            config=params,
             positive_rating=options["positive_rating"],
             events=options["events"],
             event_rules=tables.event_rules,
@@ -83,6 +88,7 @@ def _add_job_command(name: str) -> None:
         with usable(work):
             if name == RUN:
                 run(job)
+                reporter.say(NEXT)
                 return
             with alone_in(work):
                 run_stage(job, name)

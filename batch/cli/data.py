@@ -74,7 +74,8 @@ def check_tables(
     if mapping_file is not None:
         write_mapping(mapping_file, found.mapping, _COMMENT)
         click.echo(
-            f"written to {mapping_file}: try `shortlist evaluate --data {mapping_file}`",
+            f"written to {mapping_file}: next `shortlist redis &`, unless you have a Redis, and "
+            f"`shortlist batch run --data {mapping_file}`",
             err=json_file == STDOUT,
         )
 

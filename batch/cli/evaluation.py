@@ -22,6 +22,8 @@ from shortlist.batch.cli.options import (
     tables_of,
     work_option,
 )
+from shortlist.recsys.evaluation.headline import TWO_STAGE
+from shortlist.recsys.evaluation.names import COMPARED
 from shortlist.recsys.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,15 +38,37 @@ MOST_MINUTES = 525_600
 """A year: longer than any search, and what a clock can count."""
 
 
+def _methods_of(
+    _ctx: click.Context, _param: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """The methods that are named; None for all."""
+    if value is None:
+        return None
+    named = tuple(name.strip() for name in value.split(","))
+    unknown = [name for name in named if name not in COMPARED]
+    if unknown:
+        raise click.BadParameter(
+            f"{unknown[0]!r} is no method: the methods are {', '.join(COMPARED)}"
+        )
+    return named
+
+
 @click.command(
     epilog=example(
         "shortlist evaluate --data data.toml --report report",
         "shortlist evaluate --interactions interactions.parquet --protocol leave-one-out",
+        "shortlist evaluate --data data.toml --methods popularity,ease",
     )
 )
 @table_options
 @protocol_option
 @config_option
+@click.option(
+    "--methods",
+    callback=_methods_of,
+    metavar="NAME,NAME…",
+    help="Fit and report these methods alone: names as in the report, such as popularity,ease.",
+)
 @click.option(
     "--cold-start",
     is_flag=True,
@@ -61,6 +85,11 @@ MOST_MINUTES = 525_600
 def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     """Compares the model with strong baselines on a hold-out."""
     settings = Settings.from_env(os.environ)
+    if options["cold_start"] and TWO_STAGE not in (options["methods"] or (TWO_STAGE,)):
+        raise click.UsageError(
+            f"--cold-start measures {TWO_STAGE}: name it in --methods, or leave out --cold-start"
+        )
+    params = fit_params_of(settings, options["config"])
     tables = tables_of(options)
     page = None if options["page"] is None else options["page"] / PAGE
 
@@ -79,7 +108,8 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     evaluation = library.evaluate(
         data,
         protocol=options["protocol"],
-        params=fit_params_of(settings, options["config"]),
+        params=params,
+        methods=options["methods"],
         cold_start=options["cold_start"],
         reporter=reporter,
     )
@@ -92,7 +122,8 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
     repeated = repeats_table(evaluation.report)
     if repeated is not None:
         wide_console().print(repeated)
-    click.echo(headline(evaluation.report))
+    if TWO_STAGE in evaluation.report["methods"]:
+        click.echo(headline(evaluation.report))
     click.echo(_summary(evaluation.report))
 
 
@@ -110,14 +141,14 @@ def _loaded(tables: Tables, options: Mapping[str, Any], reporter: ProgressReport
 
 
 def _summary(report: dict[str, Any]) -> str:
-    recall = ", ".join(f"{name} {value:.3f}" for name, value in report["candidate_recall"].items())
-    audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report["audit"])
+    recall = report.get("candidate_recall", {})
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in recall.items())
+    audit = "; ".join(f"{check['check']}: {check['outcome']}" for check in report.get("audit", []))
     left_out = ", ".join(f"{count} with {reason}" for reason, count in report["left_out"].items())
     seconds, mib = report["seconds_total"], report["peak_memory_bytes"]["process"] / 2**20
     lines = (
         f"users left out: {left_out or 'none'}",
-        f"candidate recall: {recall}",
-        audit,
+        *([f"candidate recall: {shares}", audit] if TWO_STAGE in report["methods"] else []),
         f"{seconds:.0f} s, {mib:.0f} MiB at most",
     )
     return "\n".join(lines)
@@ -155,6 +186,7 @@ def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
     given.
     """
     settings = Settings.from_env(os.environ)
+    params = fit_params_of(settings, options["config"])
     tables = tables_of(options)
 
     from shortlist.batch.progress import ProgressReporter
@@ -164,9 +196,8 @@ def tune(**options: Any) -> None:  # noqa: ANN401 - click's own
 
     from shortlist.batch import config
     from shortlist.batch.tune import tune as search
-    from shortlist.recsys.training.fit import FitParams
+    from shortlist.recsys.training.parameters import FitParams
 
-    params = fit_params_of(settings, options["config"])
     tuned = search(
         loaded.dataset, options["protocol"], params, options["minutes"], options["work"], reporter
     )

@@ -14,7 +14,7 @@ from shortlist.recsys.settings import PROTOCOLS, Settings
 if TYPE_CHECKING:
     from shortlist.batch.tables import Tables
     from shortlist.recsys.data import Loaded
-    from shortlist.recsys.training.fit import FitParams
+    from shortlist.recsys.training.parameters import FitParams
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -103,9 +103,14 @@ def example(*lines: str) -> str:
 
 
 def fit_params_of(settings: Settings, config: Path | None) -> FitParams:
-    """The models' parameters by settings and config file."""
-    from shortlist.batch.config import with_config
-    from shortlist.batch.job import fit_params
+    """The models' parameters by settings and config file.
+
+    Nothing heavy is imported: a wrong value is refused at once.
+
+    Raises:
+        InvalidSettings: the file breaks a rule, see `with_config`.
+    """
+    from shortlist.batch.config import fit_params, with_config
 
     params = fit_params(settings)
     return params if config is None else with_config(params, config)

@@ -61,6 +61,9 @@ METHODS = {
 }
 """Every method of a report, from the plainest baseline to what is served."""
 
+COMPARED = tuple(name for name in METHODS if name not in ("fresh", "retrained"))
+"""The methods that an evaluation compares on its hold-out; the others are of cold starts alone."""
+
 SOURCES = {
     "history": "The user's own items, where they may be offered again.",
     "retriever": "The items nearest to the user's vector.",

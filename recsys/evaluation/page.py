@@ -95,6 +95,7 @@ def render(report: Report) -> str:
         chief_metrics=[metric for metric in CHIEF_METRICS if metric in metrics],
         best={m: _highest({name: row.get(m) for name, row in methods.items()}) for m in metrics},
         ours=TWO_STAGE,
+        has_ours=TWO_STAGE in methods,
         ranked=_ranked(methods),
         bars=_bars(chief, axis_end),
         axis_end=axis_end,

@@ -212,8 +212,18 @@ def mean_over_users(values: Float64) -> Float64:
         )
         return np.full(values.shape[1], np.nan)
     known = ~np.isnan(values)
-    means: Float64 = np.where(known, values, 0.0).sum(axis=0) / _or_nan(known.sum(axis=0))
+    means: Float64 = column_sums(np.where(known, values, 0.0)) / _or_nan(known.sum(axis=0))
     return means
+
+
+def column_sums(values: Float64) -> Float64:
+    """float64[M]: the sums of float64[U, M] over users.
+
+    A column's sum is the same bit for bit, whichever others stand beside it: numpy adds up a matrix
+    of one column in another order than one of several.
+    """
+    sums: Float64 = np.ascontiguousarray(values.T).sum(axis=1)
+    return sums
 
 
 CLOSED = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.recsys.evaluation.proportions import wilson
-from shortlist.recsys.evaluation.ranking_metrics import Float64
+from shortlist.recsys.evaluation.ranking_metrics import Float64, column_sums
 
 FEW_USERS = 30
 """Below it a sample may lack what a tenth of all users are like: 0.9 ** 28 is more than 5%.
@@ -46,7 +46,7 @@ def score_intervals(
     known = ~np.isnan(values)
     shares = (np.where(known, values, least) - least) / (np.asarray(most) - least)
     counts = known.sum(axis=0)
-    sums = np.clip(shares.sum(axis=0), 0, counts)  # rounding may leave the bounds
+    sums = np.clip(column_sums(shares), 0, counts)  # rounding may leave the bounds
     ends = np.array(
         [
             wilson(hits, trials) if trials else (np.nan, np.nan)

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
-from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.index import build_index
-from shortlist.recsys.models.interactions import Events, Int64, Repeats
+from shortlist.recsys.models.interactions import Events, Int64
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items
 from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from
 from shortlist.recsys.models.towers import Towers
@@ -33,22 +31,15 @@ from shortlist.recsys.training.item_table import content_matrix, fit_item_table
 from shortlist.recsys.training.lambdamart import (
     VALIDATION_USER_CAP,
     FittedRanker,
-    RankerParams,
     RankingGroups,
     cold_start_groups,
     fit_ranker,
     ranker_groups,
     train_ranker,
 )
-from shortlist.recsys.training.parameters import CHECKED, Share
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
-from shortlist.recsys.training.two_tower import (
-    Round,
-    TowerParams,
-    TrainedTowers,
-    TrainingProgress,
-    fit_towers,
-)
+from shortlist.recsys.training.two_tower import Round, TrainedTowers, TrainingProgress, fit_towers
 
 MIN_USERS = 100
 """Fewest users of which a cohort is held out; with fewer, every one is needed to learn from."""
@@ -67,32 +58,6 @@ class Fold(IntEnum):
 
 Stage = Callable[[str], AbstractContextManager[TrainingProgress]]
 """Opens a named stage of a run; its value takes the progress."""
-
-
-@checked_dataclass(frozen=True, slots=True, config=CHECKED)
-class FitParams:
-    """Everything that shapes a model, apart from the data."""
-
-    towers: TowerParams = field(default_factory=TowerParams)
-    """Shape and training of the towers."""
-    ranker: RankerParams = field(default_factory=RankerParams)
-    """Training of the ranker."""
-    n_candidates: PositiveInt = 500
-    """Candidates that are ranked for each user."""
-    n_lists: PositiveInt = 100
-    """Inverted lists of the index, once the catalogue is too large for exact search."""
-    n_probe: PositiveInt = 10
-    """Inverted lists searched for a user."""
-    exploration_share: Share = 0.01
-    """Chance of each place but the first few to go to a new item."""
-    fresh_share: Share = 0.1
-    """Share of the users held out from the first towers, for the ranker to learn cold start."""
-    repeats: Repeats = Repeats.NEVER
-    """Whether what a user had is offered to them again, and so learnt and evaluated."""
-    seed: NonNegativeInt = 20260801
-    """Seed of every draw in training."""
-    threads: NonNegativeInt = 0
-    """Threads of torch and LightGBM in training; 0 takes every core."""
 
 
 @dataclass(frozen=True, slots=True)

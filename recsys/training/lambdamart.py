@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass as checked_dataclass
 
 from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models import own_events
@@ -37,7 +35,7 @@ from shortlist.recsys.models.interactions import (
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import NO_RANKER, stamp
 from shortlist.recsys.models.ties import Steps, cuts_after_next, steps_of
-from shortlist.recsys.training.parameters import CHECKED, Share
+from shortlist.recsys.training.parameters import RankerParams
 from shortlist.recsys.training.split import before
 from shortlist.recsys.training.targets import ranker_labels
 
@@ -69,37 +67,6 @@ _HAD, _OWN = (list(FEATURES).index(name) for name in ("had", "own_all"))
 
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one alone moves it more than ten together."""
-
-
-@checked_dataclass(frozen=True, slots=True, config=CHECKED)
-class RankerParams:
-    """Training of the ranker."""
-
-    estimators: PositiveInt = 500
-    """Most trees; early stopping usually needs fewer."""
-    learning_rate: PositiveFloat = 0.05
-    """Share of each tree's output that is added."""
-    leaves: PositiveInt = 15
-    """Most leaves of a tree."""
-    min_rows_per_leaf: PositiveInt = 50
-    """Fewest rows of a leaf."""
-    # Below 1 for both, the ranker and the number of its trees became a matter of luck.
-    feature_share: Share = 1.0
-    """Share of the features that each tree sees."""
-    row_share: Share = 1.0
-    """Share of the rows that each tree sees."""
-    l2: NonNegativeFloat = 5.0
-    """L2 penalty of the leaves' values."""
-    truncation: PositiveInt = 20
-    """Rank below which pairs of rows add nothing to the gradient."""
-    patience: PositiveInt = 40
-    """Trees without a better smoothed validation NDCG@10 before training stops."""
-    positions: PositiveInt = 5
-    """Most label positions of a user."""
-    max_groups: PositiveInt = 20_000
-    """Most ranking groups."""
-    negatives: PositiveInt = 150
-    """Candidates without a label that each group keeps, drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)

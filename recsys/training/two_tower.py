@@ -17,8 +17,6 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -37,7 +35,7 @@ from shortlist.recsys.models.ties import before_funnels, steps_of
 from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Towers, user_vectors
 from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
-from shortlist.recsys.training.parameters import CHECKED, Share
+from shortlist.recsys.training.parameters import TowerParams
 from shortlist.recsys.training.split import before
 from shortlist.recsys.training.targets import are_new, tower_targets
 
@@ -55,54 +53,6 @@ FEW_CELLS = 0.05
 
 VALIDATION_CELLS = 2**22
 """Scores held at once in validation: 16 MiB."""
-
-
-@checked_dataclass(frozen=True, slots=True, config=CHECKED)
-class TowerParams:
-    """Shape and training of the towers."""
-
-    dimension: PositiveInt = 64
-    """Width of the embeddings."""
-    hidden: PositiveInt = 256
-    """Units of the hidden layer."""
-    dropout: Share = 0.3
-    """Share of the hidden units dropped in training."""
-    history_dropout: Share = 0.1
-    """Share of a history's embeddings dropped in training."""
-    content_only: Share = 0.1
-    """Share of items without their free embedding in training, so that content alone suffices."""
-    attribute_dropout: Share = 0.5
-    """Share of users without their attributes in training, so that attributes may be absent."""
-    loss: Loss = "sampled_softmax"
-    """What training minimises."""
-    negatives: PositiveInt = 512
-    """Negatives that a batch shares: uniform ones, or for `bpr` other targets of the batch."""
-    full_softmax_items: PositiveInt = 4096
-    """Catalogues up to this size use every item as a negative."""
-    batch_windows: PositiveInt = 16
-    """Fewest windows of a batch, each of up to HISTORY_LENGTH positions."""
-    batch_positions: PositiveInt = 512
-    """Positions of a batch that short histories fill up with more windows."""
-    learning_rate: PositiveFloat = 4e-3
-    """Step size of AdamW after its warm-up."""
-    weight_decay: NonNegativeFloat = 0.1
-    """Decoupled weight decay of AdamW; biases and norms have none."""
-    embedding_scale: PositiveFloat = 0.1
-    """Standard deviation of the embeddings before training."""
-    averaging: Share = 0.99
-    """Share of itself that the running average of the weights keeps at each step."""
-    rounds: PositiveInt = 40
-    """Most rounds; each ends with a validation, and early stopping usually needs fewer."""
-    round_steps: PositiveInt = 50
-    """Fewest optimiser steps of a round, which passes over small data several times."""
-    patience: PositiveInt = 3
-    """Rounds without a better validation before training stops."""
-    validation_users: PositiveInt = 2000
-    """Most users whose last event is held out for validation."""
-    max_positions: PositiveInt = 20_000_000
-    """Most positions predicted in all rounds together: large data needs fewer passes."""
-    temperature: PositiveFloat = 0.1
-    """Divisor of the cosine in `bpr`."""
 
 
 class Round(NamedTuple):

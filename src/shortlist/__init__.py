@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shortlist.batch.library import Data, Evaluation, Release, check, evaluate, fit, read
     from shortlist.recsys.event_rules import EventRules
-    from shortlist.recsys.training.fit import FitParams
-    from shortlist.recsys.training.lambdamart import RankerParams
-    from shortlist.recsys.training.two_tower import TowerParams
+    from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 
 __all__ = [
     "Data",
@@ -36,9 +34,9 @@ __all__ = [
 
 _ELSEWHERE = {
     "EventRules": "recsys.event_rules",
-    "FitParams": "recsys.training.fit",
-    "RankerParams": "recsys.training.lambdamart",
-    "TowerParams": "recsys.training.two_tower",
+    "FitParams": "recsys.training.parameters",
+    "RankerParams": "recsys.training.parameters",
+    "TowerParams": "recsys.training.parameters",
 }
 """The modules of the names that are not of the library itself."""
 

@@ -349,8 +349,10 @@ def test_the_runbook_runs(published, own, release, reporter, tmp_path, monkeypat
         "SHORTLIST_NAMESPACE": settings.namespace,
         "SHORTLIST_ADMIN_KEY": "an-admin-key-of-this-test",
     }
+    # The doctor looks at this machine too; of a few requests there is no skew yet.
+    statuses = {"shortlist doctor": (0, 1), "shortlist skew": (0, 2)}
     for line in marked("run: runbook"):
-        said = run_shortlist(line, environ, (0, 2) if line == "shortlist skew" else (0,))
+        said = run_shortlist(line, environ, statuses.get(line, (0,)))
     assert re.search(rf"\*.*{published.version}|{published.version}.*\*", said)  # rolled back
     with as_process(environ) as (_, port):
         ready, counters, blocked, deleted = [

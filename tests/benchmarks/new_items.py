@@ -28,7 +28,7 @@ from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys import data
 from shortlist.recsys.data.synthetic import World, WorldSize, world
 from shortlist.recsys.models.catalogue import Dataset
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 
 DIMENSIONS = 32
 """Of the embeddings."""

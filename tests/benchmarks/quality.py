@@ -38,7 +38,7 @@ from shortlist.recsys.evaluation.report import Report, table
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import Repeats
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 
 ROOT = Path(__file__).parents[2]
 MOVIELENS = ROOT / ".demo" / "data" / "interactions.parquet"

@@ -26,7 +26,6 @@ from shortlist.recsys import data
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
-    FitParams,
     assemble,
     item_table_of,
     past_before_labels,
@@ -36,6 +35,7 @@ from shortlist.recsys.training.fit import (
     validated_ranker,
 )
 from shortlist.recsys.training.lambdamart import RankingGroups
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
 
 MOVIELENS = Path(__file__).parents[2] / ".demo" / "data"

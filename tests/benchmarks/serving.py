@@ -41,7 +41,8 @@ from rich.console import Console
 from speed_table import CALLS, Call, SpeedTable, percentiles, timed
 
 from shortlist.batch import dataset_file, precompute, publish
-from shortlist.batch.job import STAGES, Job, fit_params, run_stage
+from shortlist.batch.config import fit_params
+from shortlist.batch.job import STAGES, Job, run_stage
 from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.infra.local.valkey import redis_url

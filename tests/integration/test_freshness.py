@@ -16,8 +16,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.batch import publish
+from shortlist.batch.config import fit_params
 from shortlist.batch.drain import drain
-from shortlist.batch.job import STAGES, Job, fit_params, run, run_stage
+from shortlist.batch.job import STAGES, Job, run, run_stage
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
 from shortlist.recsys.event_rules import EventRules

@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 
 from shortlist.batch import job, offline_evaluation, precompute, publish
-from shortlist.batch.job import Job, fit_params
+from shortlist.batch.config import fit_params
+from shortlist.batch.job import Job
 from shortlist.recsys import data
 from shortlist.recsys.errors import (
     InvalidData,

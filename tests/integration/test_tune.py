@@ -14,10 +14,8 @@ from click.testing import CliRunner
 from shortlist.batch import config
 from shortlist.batch.cli import main
 from shortlist.batch.tune import tune
-from shortlist.recsys.training.fit import FitParams
-from shortlist.recsys.training.lambdamart import RankerParams
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 from shortlist.recsys.training.split import cuts
-from shortlist.recsys.training.two_tower import TowerParams
 
 SMALL = FitParams(
     towers=TowerParams(dimension=8, hidden=16, rounds=2, round_steps=1),

@@ -53,6 +53,7 @@ WRONG = [
     ("evaluate --interactions three.csv --json nothing", 2, "Is a directory"),
     ("evaluate --interactions three.csv --rejects nothing", 2, READ),
     ("evaluate --interactions three.csv --config nope.toml", 2, "'nope.toml' does not exist"),
+    ("evaluate --interactions three.csv --config wrong.toml", 2, "has leaves = 'many'"),
     ("evaluate --interactions three.csv --protocol half", 2, "'half' is not one of"),
     ("evaluate --interactions three.csv --max-reject-share 2", 2, "not in the range 0<=x<=1"),
     ("evaluate --interactions three.csv --max-reject-share nan", 2, "not a finite number"),
@@ -148,6 +149,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "latin.csv").write_bytes(f"{columns}Müller,a,1700000000\n".encode("latin-1"))
     for name in ("noise.parquet", "book.xlsx"):
         (tmp_path / name).write_bytes(bytes(range(256)))
+    (tmp_path / "wrong.toml").write_text('[ranker]\nleaves = "many"\n')
     (tmp_path / "nothing").mkdir()
     for version in ("v1", "v2", "v3", "v4"):
         release = tmp_path / "artefacts" / version
@@ -208,6 +210,12 @@ def process(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
     ("command", "status"),
     [
         ("evaluate --interactions header.csv", 2),
+        ("evaluate --interactions nope.csv", 2),
+        ("batch run --data nope.toml", 2),
+        *(
+            (f"{command} --interactions three.csv --config wrong.toml", 2)
+            for command in ("evaluate", "tune", f"{NOWHERE} batch run", f"{NOWHERE} batch train")
+        ),
         ("batch publish --interactions three.csv", 2),
         (f"{NOWHERE} batch run --interactions three.csv", 75),
         ("release promote banana", 2),

@@ -19,7 +19,8 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.ranker import Ranker
-from shortlist.recsys.training.fit import FitParams, assemble, item_table_of
+from shortlist.recsys.training.fit import assemble, item_table_of
+from shortlist.recsys.training.parameters import FitParams
 from shortlist.recsys.training.split import before, cuts
 
 

@@ -23,10 +23,9 @@ from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import features
 from shortlist.recsys.models.interactions import MISSING, NEVER, Events, Int64, states_at
 from shortlist.recsys.models.pipeline import Model, retrieve
-from shortlist.recsys.training.fit import FitParams, assemble, item_table_of, train_towers
-from shortlist.recsys.training.lambdamart import RankerParams
+from shortlist.recsys.training.fit import assemble, item_table_of, train_towers
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 from shortlist.recsys.training.split import before, cuts, moments_of
-from shortlist.recsys.training.two_tower import TowerParams
 
 PARAMS = FitParams(
     TowerParams(dimension=8, hidden=16, round_steps=20, rounds=4),

@@ -15,7 +15,6 @@ from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.fit import (
-    FitParams,
     assemble,
     cold_start_label_groups,
     fit_inner_ranker,
@@ -25,9 +24,9 @@ from shortlist.recsys.training.fit import (
     past_before_labels,
     train_towers,
 )
-from shortlist.recsys.training.lambdamart import RankerParams, ranker_groups
+from shortlist.recsys.training.lambdamart import ranker_groups
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 from shortlist.recsys.training.split import before, cuts
-from shortlist.recsys.training.two_tower import TowerParams
 
 PARAMS = FitParams(
     TowerParams(dimension=16, hidden=32, round_steps=30, rounds=8),

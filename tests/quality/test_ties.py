@@ -16,9 +16,7 @@ import pytest
 from shortlist.batch import offline_evaluation
 from shortlist.recsys import data
 from shortlist.recsys.evaluation.report import write_json
-from shortlist.recsys.training.fit import FitParams
-from shortlist.recsys.training.lambdamart import RankerParams
-from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 
 N_USERS, N_ITEMS, N_EVENTS = 200, 90, 20
 DAY = 86_400

@@ -11,7 +11,7 @@ import pytest
 
 from shortlist.batch import config
 from shortlist.recsys.errors import InvalidSettings
-from shortlist.recsys.training.fit import FitParams
+from shortlist.recsys.training.parameters import FitParams
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from datetime import UTC, datetime
@@ -11,10 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from shortlist.batch import check_report
 from shortlist.batch.cli import main
 from shortlist.recsys.data import load
-from shortlist.recsys.data.check import Check, Given, check
+from shortlist.recsys.data.check import Check, Given, Rejected, check
 from shortlist.recsys.data.mapping import read_mapping
 from shortlist.recsys.data.sources import Dialect, ReturnMark, TimeFormat
 from shortlist.recsys.errors import InvalidData, InvalidSettings
@@ -22,6 +25,7 @@ from shortlist.recsys.event_rules import EventRules
 
 USERS = [f"{n * 37 % 9973:05d}" for n in range(1, 41)]
 ITEMS = [f"00{n}A" for n in range(10, 40)]
+RUN = "shortlist batch run --data"
 START = 1_690_000_000
 
 
@@ -110,6 +114,29 @@ def test_numbers_and_rejects(shop: Path, tmp_path: Path) -> None:
     json.dumps(result.as_json())
 
 
+def test_rejects_fit_narrow_terminals() -> None:
+    """Eighty columns wrap an example between its values, which are whole or end in an ellipsis."""
+    sample = {"source": "shop/orders.csv", "row": 302}
+    record = {"user_id": "030686", "item_id": " ", "timestamp": "00.00.0000 00:00", "weight": None}
+    title = "a title of a film that goes on and on and on"
+    rejected = Rejected(
+        2,
+        (
+            sample | {"record": json.dumps(record)},
+            sample | {"record": json.dumps({"item_id": 5, "title": title})},
+        ),
+    )
+    out = io.StringIO()
+    Console(file=out, width=80).print(check_report.rejects_table({"null item_id": rejected}))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(line.split("│")[3].strip() for line in lines if "│" in line)
+    assert shown == (
+        "orders.csv row 302: user_id=030686, item_id=(blank), timestamp=00.00.0000 00:00 "
+        "orders.csv row 302: item_id=5, title=a title of a film that goes on …"
+    )
+
+
 def test_command_writes_a_mapping(shop: Path, tmp_path: Path) -> None:
     """Which loads what was checked; the check as JSON has the same."""
     toml, report = tmp_path / "data.toml", tmp_path / "check.json"
@@ -119,6 +146,7 @@ def test_command_writes_a_mapping(shop: Path, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert "rows with Kanal = Rückgabe are returns" in done.output
+    assert f"next `shortlist redis &`, unless you have a Redis, and `{RUN} {toml}`" in done.output
     mapping = read_mapping(str(toml))
     loaded = load(mapping.interactions, mapping.items, mapping.users, event_rules=mapping.events)
     assert len(loaded.dataset.events) == json.loads(report.read_text())["numbers"]["events"]

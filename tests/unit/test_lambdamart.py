@@ -19,13 +19,13 @@ from shortlist.recsys.training import lambdamart
 from shortlist.recsys.training.lambdamart import (
     BINARY,
     Grades,
-    RankerParams,
     RankingGroups,
     enough_trees,
     fit_ranker,
     grades_of,
     train_ranker,
 )
+from shortlist.recsys.training.parameters import RankerParams
 
 PARAMS = RankerParams(estimators=60, min_rows_per_leaf=20, patience=20)
 N_ROWS = 25

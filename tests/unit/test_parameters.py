@@ -7,9 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from shortlist.recsys.training.fit import FitParams
-from shortlist.recsys.training.lambdamart import RankerParams
-from shortlist.recsys.training.two_tower import TowerParams
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 
 BOUNDS = {"minimum", "exclusiveMinimum", "enum", "$ref"}
 

@@ -16,8 +16,9 @@ from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training import two_tower
 from shortlist.recsys.training.fit import pinned_torch
+from shortlist.recsys.training.parameters import TowerParams
 from shortlist.recsys.training.targets import are_new, ranker_labels, tower_targets
-from shortlist.recsys.training.two_tower import TowerParams, fit_towers
+from shortlist.recsys.training.two_tower import fit_towers
 
 
 @pytest.fixture(autouse=True)
