@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shortlist.lambda_handler.metrics import Metrics
@@ -108,12 +109,12 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
         return _error(422, "invalid_request", f"{field}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == UNREADABLE:  # the API has one status for bad bodies
             return _error(422, "invalid_request", "body: it is not JSON in UTF-8")
         code = CODES.get(error.status_code, "refused")
         response = _error(error.status_code, code, str(error.detail))
-        response.headers.update(_with_head(error.headers or {}))
+        response.headers.update(_headers_of(error, request))
         return response
 
     @app.exception_handler(Exception)
@@ -170,12 +171,18 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET", "shortlist.head": True}, receive, bodiless)
 
 
-def _with_head(headers: Mapping[str, str]) -> dict[str, str]:
-    """Adds HEAD to an Allow header that has GET."""
-    out = dict(headers)
-    if "Allow" in out:
-        out["Allow"] = out["Allow"].replace("GET", "GET, HEAD")
-    return out
+def _headers_of(error: HTTPException, request: Request) -> dict[str, str]:
+    """An error's headers; Allow names the methods of all routes of the path, not of the first."""
+    headers = dict(error.headers or {})
+    if "Allow" not in headers:
+        return headers
+    methods: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")
+    return headers | {"Allow": ", ".join(sorted(methods))}
 
 
 def _error(status: int, code: str, message: str) -> JSONResponse:

@@ -26,8 +26,10 @@ class Impressions:
     def count(self, context: RequestContext, status: int) -> None:
         """Counts an answer that showed a recommendation.
 
-        That needs a body and an item.
+        That needs a body and an item, and a user who sees them.
         """
+        if context.preview:
+            return
         source, version = context.source, context.version
         if status != OK or context.head or not context.shown or version is None or source is None:
             return

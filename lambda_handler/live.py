@@ -22,6 +22,7 @@ from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import PLAIN, Cause, Filters, Options, Ranked, Reason
 from shortlist.lambda_handler.counter_buffer import CounterBuffer
 from shortlist.lambda_handler.latest import keep_latest
+from shortlist.lambda_handler.request_context import current
 from shortlist.lambda_handler.sampler import Sampler
 from shortlist.lambda_handler.sessions import repeats_unknown
 from shortlist.recsys.errors import (
@@ -197,10 +198,10 @@ class LivePath:
     def _sample(self, version: str, loaded: _Loaded, user: UserRecord, filters: Filters) -> Sample:
         """Samples rows that are made as in training.
 
-        They need a history, and candidates of all kinds.
+        They need a history, candidates of all kinds, and a user who sees the answer.
         """
         sampler, trained = self._sampler, loaded.trained
-        if sampler is None or not trained or not user.items or filters.narrows:
+        if sampler is None or not trained or not user.items or filters.narrows or current().preview:
             return unsampled
         return lambda _, rows: sampler.offer(version, trained, rows)
 

@@ -10,17 +10,25 @@ from starlette.types import Scope
 
 from shortlist.lambda_handler.answers import Answer
 
+PREVIEW_HEADER = b"x-shortlist-preview"
+"""Sent as 1 by who looks at an answer and shows it to no user, as the studio does.
+
+Nobody's word has to be checked: who may ask for answers could skew their counts by asking more.
+"""
+
 
 @dataclass(slots=True)
 class RequestContext:
     """Facts about one request.
 
     head: no body is sent; shown: items of its recommendation answer; at: unix seconds; caller: the
-    name of the API key that it came with; fallbacks: what made it fall back, each once.
+    name of the API key that it came with; preview: no user sees it, so it is left out of
+    impressions and of the rows for skew; fallbacks: what made it fall back, each once.
     """
 
     request_id: str
     head: bool = False
+    preview: bool = False
     user: str | None = None
     version: str | None = None
     source: str | None = None
@@ -42,7 +50,8 @@ def begin(scope: Scope) -> RequestContext:
     """
     # Lambda's own id: with it the caller's answer is found in CloudWatch.
     request_id = getattr(scope.get("aws.context"), "aws_request_id", None) or uuid.uuid4().hex
-    context = RequestContext(request_id, head=scope.get("shortlist.head", False))
+    preview = any(name == PREVIEW_HEADER and value == b"1" for name, value in scope["headers"])
+    context = RequestContext(request_id, scope.get("shortlist.head", False), preview)
     # Never reset: the outer error handlers read it after the request has left the inner stack.
     _CONTEXT.set(context)
     return context

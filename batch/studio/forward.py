@@ -24,7 +24,16 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 MOST_BYTES = 1 << 20
 """Of a request's body, as the API itself takes."""
 
-SENT = frozenset({"accept", "content-type", "if-none-match", "x-api-key", "x-shortlist-admin-key"})
+SENT = frozenset(
+    {
+        "accept",
+        "content-type",
+        "if-none-match",
+        "x-api-key",
+        "x-shortlist-admin-key",
+        "x-shortlist-preview",
+    }
+)
 """Request headers that are forwarded; others, as cookies, are of this server alone."""
 
 RETURNED = frozenset({"content-type", "etag", "retry-after", "www-authenticate"})

@@ -31,6 +31,20 @@ def fresh(page: Page) -> Page:
     return page
 
 
+def test_answers_are_no_impressions(page: Page) -> None:
+    """Each request of the page says that no user sees the answer."""
+    sent: list[str | None] = []
+
+    def note(request: Request) -> None:
+        if request.url.endswith("/recommend"):
+            sent.append(request.headers.get("x-shortlist-preview"))
+
+    page.on("request", note)
+    page.goto("/#/users")
+    expect(page.locator(ROWS)).to_have_count(10)
+    assert set(sent) == {"1"}
+
+
 def titles(rows: Locator) -> list[str]:
     """The titles of ranked rows, in order."""
     return rows.locator(".name > a").all_inner_texts()

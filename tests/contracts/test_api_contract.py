@@ -237,6 +237,8 @@ def test_bad_input(client, body, field) -> None:
         ("PUT", "/v1/popular", "GET, HEAD"),
         ("GET", "/recommend", "POST"),
         ("PATCH", "/v1/users/1", "DELETE"),
+        ("DELETE", "/v1/admin/rules", "GET, HEAD, PUT"),
+        ("PUT", "/v1/releases/1/canary", "POST"),
     ],
 )
 def test_method_not_allowed(client, method, path, allowed) -> None:
@@ -244,6 +246,19 @@ def test_method_not_allowed(client, method, path, allowed) -> None:
     response = client.request(method, path)
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
     assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_allow_names_every_method(client) -> None:
+    """Of each path: those that its routes have together, and HEAD beside GET."""
+    methods: dict[str, set[str]] = {}
+    for route in client.app.routes:
+        more = {"HEAD"} if "GET" in route.methods else set()
+        methods.setdefault(route.path, set()).update(route.methods, more)
+    assert len(methods) > 30
+    for path, expected in methods.items():
+        response = client.request("PATCH", path.replace("{version}", "1").replace("{", "x"))
+        assert response.status_code == 405, path
+        assert set(response.headers["allow"].split(", ")) == expected, path
 
 
 def test_item_route(client, published) -> None:

@@ -79,6 +79,20 @@ def test_known_traffic_leaves_exact_counts(client, published) -> None:
     }
 
 
+@pytest.mark.parametrize(("sent", "counted"), [("1", 0), ("0", 2), ("", 2)])
+def test_previews_are_no_impressions(client, published, sent, counted) -> None:
+    """What no user sees is answered alike, and leaves no impression; other values mean nothing."""
+    user = published.dataset.user_ids[0]
+    path, headers = f"/v1/users/{user}/recommendations?k=3", {"X-Shortlist-Preview": sent}
+    listed = client.get(path, headers=headers).json()
+    posted = client.post("/recommend", json={"user_id": user, "k": 3}, headers=headers).json()
+    assert len(listed["recommendations"]) == len(posted["recommendations"]) == 3
+    samples = parse(client.get("/metrics").text)[1]
+    shown = value(samples, "shortlist_impressions_total", source="batch", version=published.version)
+    assert (shown or 0) == counted
+    assert value(samples, "shortlist_answers_total", source="batch") == 2
+
+
 def test_known_traffic_is_timed(client, published) -> None:
     """Steps count once a live answer, list ages once a list, candidates once an answer."""
     samples = drive(client, published)

@@ -41,13 +41,16 @@ def serve(own) -> Callable[..., CounterBuffer]:
     """Answers users live in a process that samples every answer, and sends its counts."""
     settings, store = own
 
-    def served(users: Iterable[str], share: float = 1.0, **more: object) -> CounterBuffer:
+    def served(
+        users: Iterable[str], share: float = 1.0, preview: str = "0", **more: object
+    ) -> CounterBuffer:
         metrics = Metrics()
         counts = CounterBuffer(CountLog(store), metrics, hand_over=lambda _send: None)
         sampler = Sampler(share, hash_of(store), np.random.default_rng(5))
         counts.add_source(sampler.take)
         live = LivePath(settings, sampler=sampler)
-        client = TestClient(create_app(settings, store, live, metrics=metrics, counters=counts))
+        app = create_app(settings, store, live, metrics=metrics, counters=counts)
+        client = TestClient(app, headers={"X-Shortlist-Preview": preview})
         for at, user in enumerate(users):
             assert (
                 client.post(
@@ -121,12 +124,13 @@ def test_the_command_exits_1_for_skew(own, published, serve, monkeypatch) -> Non
 
 
 def test_answers_unlike_training_are_not_sampled(own, published, serve) -> None:
-    """Such as answers without a history, of one category, from the list or from the cache."""
+    """Without a history, of one category, from the list, from the cache, or shown to no user."""
     user = known(published)[0]
     category = published.dataset.catalogue.categories[0][0]
     serve(["nobody"], attributes={"age": 30})
     serve([user], categories=[category])
     serve([user], use_cache=True)
+    serve([user], preview="1")
     with pytest.raises(InvalidData, match="no served rows"):
         served_skew(own[0])
 

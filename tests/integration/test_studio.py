@@ -31,6 +31,7 @@ from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import ReleasePointer
 from shortlist.recsys.store.release_files import build_manifest
+from tests.exposition import parse
 from tests.servers import in_thread
 
 NOW = 2_000_000_000.0
@@ -524,6 +525,13 @@ def deployed(own) -> Iterator[tuple[str, Settings]]:
         yield f"http://127.0.0.1:{port}", settings
 
 
+def impressions(studio: TestClient) -> float:
+    """How many answers count as shown to users."""
+    key = {"X-Api-Key": "a-key-that-is-long-enough-to-be-one"}
+    samples = parse(studio.get("/metrics", headers=key).text)[1]
+    return sum(n for (name, _), n in samples.items() if name == "shortlist_impressions_total")
+
+
 def test_a_deployed_api_is_shown(deployed, own, published) -> None:
     """Requests go there with the server's key; the studio's own do not."""
     url, settings = deployed
@@ -533,6 +541,9 @@ def test_a_deployed_api_is_shown(deployed, own, published) -> None:
     body = {"user_id": published.dataset.user_ids[0], "k": 3}
     answer = studio.post("/v1/recommend", json=body)
     assert (answer.status_code, len(answer.json()["recommendations"])) == (200, 3)
+    assert impressions(studio) == 1
+    studio.post("/v1/recommend", json=body, headers={"X-Shortlist-Preview": "1"})  # as the page
+    assert impressions(studio) == 1
     again = studio.get("/v1/popular?k=3")
     known = {"If-None-Match": again.headers["etag"]}
     assert studio.get("/v1/popular?k=3", headers=known).status_code == 304

@@ -66,6 +66,7 @@ async function answered(path, { admin = false, headers = {}, ...options }) {
   const asAdmin = adminKey && (admin || path.startsWith("/studio/api/"));
   const sent = {
     ...headers,
+    "x-shortlist-preview": "1", // no user sees these answers: they count as no impressions
     ...(asAdmin && { "x-shortlist-admin-key": adminKey }),
     ...(apiKey && { "x-api-key": apiKey }),
   };
