@@ -81,7 +81,7 @@ class Filters:
 
     def admit(self, item: ItemRecord) -> bool:
         """Tells if the item may be shown."""
-        if not item.available or item.id in self.excluded:
+        if not item.available or (self.excluded and item.id in self.excluded):
             return False
         if self.categories and self.categories.isdisjoint(item.categories):
             return False

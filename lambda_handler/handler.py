@@ -20,6 +20,7 @@ from shortlist.lambda_handler.executors import Executor
 from shortlist.lambda_handler.lazy import lazy
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.request_log import Say, say, warn_once
+from shortlist.lambda_handler.snapshot import add_hooks
 from shortlist.recsys.errors import LoadFailed
 from shortlist.recsys.settings import REDIS_ATTEMPTS, Settings
 from shortlist.recsys.store.circuit import CallPolicy
@@ -70,6 +71,7 @@ def build(metrics: Metrics, executor: Executor | None = None, say: Say = say) ->
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms, policy)
     counters = CounterBuffer(CountLog(store), metrics)
     live = lazy(lambda: open_live_path(settings, metrics, counters, store.keys))
+    add_hooks(store, live)
     return create_app(
         settings, store, live, metrics=metrics, counters=counters, say=say, executor=executor
     )

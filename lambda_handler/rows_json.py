@@ -7,6 +7,8 @@ process keeps, and an answer adds the scores: a third of the time of encoding tw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from shortlist.lambda_handler.answers import Ranked
@@ -16,14 +18,14 @@ from shortlist.recsys.store.records import ItemRecord
 
 def joined_rows(ranked: Ranked) -> bytes:
     """The JSON array of ranked items with their scores, without reasons and rules."""
+    if not ranked.items:
+        return b"[]"
+    heads, tails = zip(*[item.encoded or _remembered(item) for item in ranked.items], strict=True)
     scores, retrieval = _numbers(ranked.scores), _numbers(ranked.retrieval)
-    rows = []
-    for rank, (item, score, other) in enumerate(
-        zip(ranked.items, scores, retrieval, strict=True), 1
-    ):
-        head, tail = item.encoded or _remembered(item)
-        rows.append(b'%b%b,"rank":%d,"retrieval_score":%b%b' % (head, score, rank, other, tail))
-    return b"[%b]" % b",".join(rows)
+    ranks = _ranks(len(heads))
+    # One join of all parts: formatting row by row takes twice the time.
+    parts = chain.from_iterable(zip(heads, scores, ranks, retrieval, tails, strict=True))
+    return b"[%b]" % b"".join(parts)[:-1]
 
 
 def shown(item: ItemRecord) -> dict[str, Any]:
@@ -36,12 +38,18 @@ def shown(item: ItemRecord) -> dict[str, Any]:
 
 
 def _numbers(values: Sequence[float]) -> list[bytes]:
-    return encoded(values)[1:-1].split(b",") if values else []
+    return encoded(values)[1:-1].split(b",")
+
+
+@lru_cache(maxsize=128)  # lists have 1 to 100 items
+def _ranks(n: int) -> list[bytes]:
+    """What stands between the two scores of each row."""
+    return [b',"rank":%d,"retrieval_score":' % rank for rank in range(1, n + 1)]
 
 
 def _remembered(item: ItemRecord) -> tuple[bytes, bytes]:
-    """The item's JSON before its score and after its retrieval score; kept in the record."""
+    """The item's JSON before its score, and after its retrieval score with a comma; kept."""
     head = encoded({"item_id": item.id, "title": item.title})[:-1] + b',"score":'
-    parts = head, b"," + encoded(shown(item))[1:]
+    parts = head, b"," + encoded(shown(item))[1:] + b","
     object.__setattr__(item, "encoded", parts)  # a record is frozen, and this is no part of it
     return parts

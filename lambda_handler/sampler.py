@@ -35,6 +35,10 @@ class Sampler:
         self._lock = Lock()
         self._waiting: dict[str, tuple[Sequence[Stratum], list[Float32]]] = {}
 
+    def renew(self) -> None:
+        """Draws anew: copies of a snapshot would all sample the same answers and rows."""
+        self._rng = np.random.default_rng()
+
     def offer(self, version: str, trained: Sequence[Stratum], rows: Float32) -> None:
         """Keeps a random row with `share`'s chance; rows: float32[candidates, F]."""
         with self._lock:

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from shortlist.lambda_handler.answers import (
     NO_RULING,
@@ -314,12 +315,14 @@ class ServingRelease:
             self._items.pop(version, None)
             keep_latest(self._items, KEPT - 1)
             known = self._items[version] = {}
+        records = list(map(known.get, rows))
+        if all(records):  # mostly, once a process has answered for a while
+            return records
         missing = [row for row in rows if row not in known]
-        if missing:
-            for row, item in zip(missing, self._store.items(version, missing), strict=True):
-                if item is not None:
-                    known[row] = item
-        return [known.get(row) for row in rows]
+        for row, item in zip(missing, self._store.items(version, missing), strict=True):
+            if item is not None:
+                known[row] = item
+        return list(map(known.get, rows))
 
     def unpacked(self, packed: bytes | None) -> ShortlistRecord | None:
         """A stored list.
@@ -337,22 +340,22 @@ class ServingRelease:
 
         Items whose record is missing or unreadable are left out.
         """
-        kept: list[tuple[ItemRecord, float, float]] = []
+        kept: list[ItemRecord | None] = []
+        scores: list[float] = []
+        retrieval: list[float] = []
         for start in range(0, len(record.rows), k):  # mostly the first k rows are enough
             part = slice(start, start + k)
             items = self.records(version, record.rows[part])
-            scored = zip(items, record.scores[part], record.retrieval[part], strict=True)
-            kept += [
-                (item, score, retrieval)
-                for item, score, retrieval in scored
-                if item is not None and filters.admit(item)
-            ]
+            shown = [item is not None and filters.admit(item) for item in items]
+            kept += compress(items, shown)
+            scores += compress(record.scores[part], shown)
+            retrieval += compress(record.retrieval[part], shown)
             if len(kept) >= k:
                 break
             if not any(items):  # Redis has lost the catalogue: further rows cost time in vain
                 break
-        items_, scores, retrieval = zip(*kept[:k], strict=True) if kept else ((), (), ())
-        return Ranked(items_, scores, retrieval, record.n_candidates)
+        best = cast("list[ItemRecord]", kept[:k])  # None was not shown
+        return Ranked(tuple(best), tuple(scores[:k]), tuple(retrieval[:k]), record.n_candidates)
 
     def degraded(self, error: ShortlistError) -> None:
         """Counts a fallback by the error that caused it, and notes it for the request's log."""

@@ -21,7 +21,7 @@ from shortlist.lambda_handler.answers import (
 )
 from shortlist.lambda_handler.envelope import Json, encoded, tagged_bytes, with_fields
 from shortlist.lambda_handler.executors import Executor
-from shortlist.lambda_handler.recommender import Recommender
+from shortlist.lambda_handler.recommender import NO_FILTERS, Recommender
 from shortlist.lambda_handler.request_context import note_answer
 from shortlist.lambda_handler.routes.direct import body_of, direct, query_of
 from shortlist.lambda_handler.rows_json import joined_rows, shown
@@ -158,13 +158,16 @@ def _query(request: RecommendRequest) -> RecommendationQuery:
         k=request.k,
         use_cache=request.use_cache,
         session=_session(request),
-        filters=Filters(
-            frozenset(map(str, request.exclude)),
-            frozenset(request.categories),
-            request.where or (),
-        ),
+        filters=_filters(request),
         options=Options(float(request.diversity), request.explain, request.allow_repeats),
     )
+
+
+def _filters(request: RecommendRequest) -> Filters:
+    if not (request.exclude or request.categories or request.where):
+        return NO_FILTERS  # mostly: one object for all, as answers are made in microseconds
+    excluded = frozenset(map(str, request.exclude))
+    return Filters(excluded, frozenset(request.categories), request.where or ())
 
 
 def _session(request: RecommendRequest | RankRequest) -> Session | None:

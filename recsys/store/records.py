@@ -217,7 +217,8 @@ def _scored_rows(
     count = len(columns[0]) // 4
     try:
         rows = struct.unpack(f"<{count}i", columns[0])
-        scores, retrieval = (struct.unpack(f"<{count}e", column) for column in columns[1:])
+        halves = f"<{count}e"
+        scores, retrieval = struct.unpack(halves, columns[1]), struct.unpack(halves, columns[2])
     except struct.error as error:
         raise UnreadableRecord(
             f"a list's columns differ in length ({error}): publish the release again"
